@@ -1,0 +1,2 @@
+//! deployctl
+fn main() {}

@@ -1,0 +1,409 @@
+//! Blobs: whole archives named by their sha256. The registry's `files/` and
+//! `uploads/` and the agent's `cache/` are this one type.
+//!
+//! A blob's life: staged under a temporary name (`upload-…`), complete and synced
+//! under its digest in the staging directory, published under its digest in the
+//! files directory, removed. Each step is one rename, and only a file whose bytes
+//! have been hashed gets a digest for a name.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::digest::{Digest, Hasher};
+use crate::disk::{Dir, FileType, TempFile};
+use crate::error::{Error, Result};
+
+const UPLOAD: &str = "upload";
+const PARTIAL: &str = "partial-";
+
+/// A directory of published blobs with a staging directory on the same filesystem.
+#[derive(Debug)]
+pub struct Blobs {
+    files: Arc<Dir>,
+    staging: Arc<Dir>,
+    max_bytes: u64,
+}
+
+/// A published blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobInfo {
+    /// Its name.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: SystemTime,
+}
+
+/// What a sweep removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Number of files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Blobs {
+    /// Opens, or makes, the two directories. No blob may be over `max_bytes`.
+    pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
+        let files = Dir::open_or_create(files, 0o700)?;
+        let staging = Dir::open_or_create(staging, 0o700)?;
+        Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
+    }
+
+    /// Begins a new blob whose digest is not known yet.
+    pub fn stage(&self) -> Result<Staging> {
+        let temp = TempFile::create(&self.staging, UPLOAD)?;
+        Ok(self.staging(temp, Hasher::default(), 0))
+    }
+
+    /// Begins the blob `expected`, or goes on with what an earlier attempt wrote of
+    /// it; [`Staging::len`] says from where. What is written stays when this attempt
+    /// is dropped.
+    pub fn resume(&self, expected: Digest) -> Result<Staging> {
+        let temp = TempFile::resume(&self.staging, &name_of_partial(expected))?;
+        let mut hasher = Hasher::default();
+        let end = read_all(temp.file(), |bytes| hasher.update(bytes))
+            .map_err(|err| temp.error("read", err))?;
+        Ok(self.staging(temp, hasher, end))
+    }
+
+    fn staging(&self, temp: TempFile, hasher: Hasher, end: u64) -> Staging {
+        let (dir, max_bytes) = (Arc::clone(&self.staging), self.max_bytes);
+        Staging { dir, max_bytes, temp, hasher: Some(hasher), hashed: end, end }
+    }
+
+    /// Stages `from`, checks that it is `expected`, and publishes it.
+    pub fn ingest(&self, expected: Digest, mut from: impl Read) -> Result<()> {
+        if self.contains(expected)? {
+            return Ok(());
+        }
+        let mut staging = self.stage()?;
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => staging.write_at(staging.len(), &buffer[..n])?,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(Error::io("read blob for", self.files.path(), err)),
+            }
+        }
+        staging.finish_as(expected)?;
+        self.publish(expected)
+    }
+
+    /// Makes the staged blob visible. That it is published already is success.
+    pub fn publish(&self, digest: Digest) -> Result<()> {
+        let name = name_of(digest);
+        if self.files.contains(&name)? {
+            return self.staging.remove_file(&name);
+        }
+        match self.staging.rename(&name, &self.files, &name) {
+            Err(err) if err.is_not_found() => return Err(Error::NoSuchBlob(digest)),
+            other => other?,
+        }
+        self.files.sync()?;
+        self.staging.sync()
+    }
+
+    /// Opens a published blob. An open blob stays readable when it is removed.
+    pub fn reader(&self, digest: Digest) -> Result<File> {
+        open_blob(&self.files, digest)
+    }
+
+    /// Opens a complete staged blob.
+    pub fn staged_reader(&self, digest: Digest) -> Result<File> {
+        open_blob(&self.staging, digest)
+    }
+
+    /// Whether the blob is published.
+    pub fn contains(&self, digest: Digest) -> Result<bool> {
+        self.files.contains(&name_of(digest))
+    }
+
+    /// Whether the blob is complete in the staging directory.
+    pub fn is_staged(&self, digest: Digest) -> Result<bool> {
+        self.staging.contains(&name_of(digest))
+    }
+
+    /// All published blobs, by digest. Names that are no digest are passed over.
+    pub fn list(&self) -> Result<Vec<BlobInfo>> {
+        let mut blobs = Vec::new();
+        for item in self.files.list()? {
+            let Some(digest) = digest_of(&item.name) else { continue };
+            if item.kind != FileType::RegularFile {
+                continue;
+            }
+            let meta = match self.files.open_file(&item.name) {
+                Err(err) if err.is_not_found() => continue,
+                Err(err) => return Err(err),
+                Ok(file) => file.metadata(),
+            }
+            .map_err(|err| Error::io("stat", self.files.path_of(&item.name), err))?;
+            let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            blobs.push(BlobInfo { digest, bytes: meta.len(), modified });
+        }
+        Ok(blobs)
+    }
+
+    /// Removes a published blob; that it is not there is success.
+    pub fn remove(&self, digest: Digest) -> Result<()> {
+        self.files.remove_file(&name_of(digest))?;
+        self.files.sync()
+    }
+
+    /// Removes a complete staged blob; that it is not there is success.
+    pub fn unstage(&self, digest: Digest) -> Result<()> {
+        self.staging.remove_file(&name_of(digest))
+    }
+
+    /// Removes staged files last written before `before` that nobody is writing, and
+    /// uploads that a crash cut off, whatever their age.
+    pub fn expire(&self, before: SystemTime) -> Result<Swept> {
+        let mut swept = Swept::default();
+        for item in self.staging.list()? {
+            let Ok(file) = self.staging.open_file(&item.name) else { continue };
+            let path = || self.staging.path_of(&item.name);
+            let meta = file.metadata().map_err(|err| Error::io("stat", path(), err))?;
+            let name = item.name.to_string_lossy();
+            let abandoned = name.starts_with("upload-");
+            let ours = abandoned || name.starts_with(PARTIAL) || digest_of(&item.name).is_some();
+            let old = meta.modified().is_ok_and(|modified| modified < before);
+            if !ours || !(old || abandoned) || crate::disk::is_held(&file) {
+                continue;
+            }
+            self.staging.remove_file(&item.name)?;
+            swept.files += 1;
+            swept.bytes += meta.len();
+        }
+        Ok(swept)
+    }
+
+    /// Free bytes on the filesystem of the blobs.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.files.free().map(|(bytes, _)| bytes)
+    }
+}
+
+/// A blob that is being written. Dropped before it is finished, it is gone, unless it
+/// was made by [`Blobs::resume`].
+#[derive(Debug)]
+pub struct Staging {
+    dir: Arc<Dir>,
+    max_bytes: u64,
+    temp: TempFile,
+    /// `None` once a write was not the next in order: then the file is read again.
+    hasher: Option<Hasher>,
+    hashed: u64,
+    end: u64,
+}
+
+impl Staging {
+    /// Bytes from the start to the end of the farthest write.
+    pub fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Writes `bytes` at `offset`. Any order and overlaps are legal.
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len() as u64);
+        let Some(end) = end.filter(|&end| end <= self.max_bytes) else {
+            return Err(Error::OverLimit {
+                what: "size of the upload".to_owned(),
+                limit: self.max_bytes,
+            });
+        };
+        self.temp
+            .file()
+            .write_all_at(bytes, offset)
+            .map_err(|err| self.temp.error("write", err))?;
+        match &mut self.hasher {
+            Some(hasher) if offset == self.hashed => {
+                hasher.update(bytes);
+                self.hashed = end;
+            }
+            Some(_) if bytes.is_empty() => {}
+            _ => self.hasher = None,
+        }
+        self.end = self.end.max(end);
+        Ok(())
+    }
+
+    /// Forgets what was written: the next write is the first.
+    pub fn restart(&mut self) -> Result<()> {
+        self.temp.file().set_len(0).map_err(|err| self.temp.error("truncate", err))?;
+        (self.hasher, self.hashed, self.end) = (Some(Hasher::default()), 0, 0);
+        Ok(())
+    }
+
+    /// Syncs the file and gives it its digest for a name in the staging directory,
+    /// where it waits to be published.
+    pub fn finish(mut self) -> Result<Digest> {
+        let digest = self.digest()?;
+        self.commit(digest)?;
+        Ok(digest)
+    }
+
+    /// As [`Staging::finish`], but only if the digest is `expected`; otherwise what was
+    /// written is removed.
+    pub fn finish_as(mut self, expected: Digest) -> Result<()> {
+        let found = self.digest()?;
+        if found != expected {
+            self.temp.keep(false);
+            let what = self.dir.path_of(self.temp.name()).display().to_string();
+            return Err(Error::DigestMismatch { what, expected, found });
+        }
+        self.commit(expected)
+    }
+
+    fn digest(&mut self) -> Result<Digest> {
+        if let Some(hasher) = self.hasher.take() {
+            return Ok(hasher.finish());
+        }
+        let mut hasher = Hasher::default();
+        read_all(self.temp.file(), |bytes| hasher.update(bytes))
+            .map_err(|err| self.temp.error("read", err))?;
+        Ok(hasher.finish())
+    }
+
+    fn commit(self, digest: Digest) -> Result<()> {
+        // Its age counts from now, whenever the client began.
+        let now = SystemTime::now();
+        self.temp.file().set_modified(now).map_err(|err| self.temp.error("touch", err))?;
+        self.temp.commit(&self.dir, &name_of(digest))
+    }
+}
+
+fn open_blob(dir: &Dir, digest: Digest) -> Result<File> {
+    match dir.open_file(&name_of(digest)) {
+        Err(err) if err.is_not_found() => Err(Error::NoSuchBlob(digest)),
+        other => other,
+    }
+}
+
+/// Feeds the whole of `file` to `each`; returns its length.
+fn read_all(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(offset),
+            Ok(n) => {
+                each(&buffer[..n]);
+                offset += n as u64;
+            }
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+fn name_of(digest: Digest) -> CString {
+    CString::new(digest.to_string()).expect("hex has no NUL")
+}
+
+fn name_of_partial(digest: Digest) -> CString {
+    CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
+}
+
+fn digest_of(name: &std::ffi::CStr) -> Option<Digest> {
+    name.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: &Path) -> Blobs {
+        Blobs::open(&dir.join("files"), &dir.join("uploads"), 1 << 20).unwrap()
+    }
+
+    fn contents(mut file: File) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn staged_survives_a_reopen_and_publish_is_idempotent() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = open(temp.path());
+        let mut staging = blobs.stage().unwrap();
+        staging.write_at(0, b"hello ").unwrap();
+        staging.write_at(6, b"world").unwrap();
+        let digest = staging.finish().unwrap();
+        assert_eq!(digest, Digest::of(b"hello world"));
+        let blobs = open(temp.path());
+        assert!(blobs.is_staged(digest).unwrap() && !blobs.contains(digest).unwrap());
+        blobs.publish(digest).unwrap();
+        blobs.publish(digest).unwrap();
+        assert_eq!(contents(blobs.reader(digest).unwrap()), b"hello world");
+        assert_eq!(blobs.list().unwrap().len(), 1);
+        blobs.remove(digest).unwrap();
+        blobs.remove(digest).unwrap();
+        assert!(matches!(blobs.reader(digest), Err(Error::NoSuchBlob(_))));
+        assert!(matches!(blobs.publish(digest), Err(Error::NoSuchBlob(_))));
+    }
+
+    #[test]
+    fn any_order_of_writes_hashes_the_final_bytes() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = open(temp.path());
+        let mut staging = blobs.stage().unwrap();
+        staging.write_at(6, b"world").unwrap();
+        staging.write_at(0, b"HELLO ").unwrap();
+        staging.write_at(0, b"hello").unwrap();
+        assert_eq!(staging.finish().unwrap(), Digest::of(b"hello world"));
+        let over = blobs.stage().unwrap().write_at(u64::MAX - 1, b"xxxx");
+        assert!(matches!(over, Err(Error::OverLimit { .. })));
+    }
+
+    #[test]
+    fn wrong_bytes_are_never_published_and_a_partial_resumes() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = open(temp.path());
+        let expected = Digest::of(b"hello world");
+        assert!(matches!(
+            blobs.ingest(expected, &b"hello w0rld"[..]),
+            Err(Error::DigestMismatch { .. })
+        ));
+        blobs.resume(expected).unwrap().write_at(0, b"hello ").unwrap();
+        let blobs = open(temp.path());
+        let mut staging = blobs.resume(expected).unwrap();
+        assert_eq!(staging.len(), 6);
+        staging.write_at(6, b"world").unwrap();
+        staging.finish_as(expected).unwrap();
+        blobs.publish(expected).unwrap();
+        let mut staging = blobs.resume(expected).unwrap();
+        staging.write_at(0, b"bad").unwrap();
+        staging.finish_as(expected).unwrap_err();
+        assert!(blobs.resume(expected).unwrap().is_empty());
+    }
+
+    #[test]
+    fn expire_spares_what_is_being_written() {
+        let temp = tempfile::tempdir().unwrap();
+        let blobs = open(temp.path());
+        let mut staging = blobs.stage().unwrap();
+        staging.write_at(0, b"a").unwrap();
+        let other = blobs.stage().unwrap().finish().unwrap();
+        std::fs::write(temp.path().join("uploads/upload-1-1"), "cut off").unwrap();
+        let swept = blobs.expire(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(swept, Swept { files: 1, bytes: 7 });
+        assert!(blobs.is_staged(other).unwrap());
+        let later = SystemTime::now() + std::time::Duration::from_secs(9);
+        assert_eq!(blobs.expire(later).unwrap().files, 1);
+        staging.finish().unwrap();
+    }
+}

@@ -1,0 +1,216 @@
+//! Layers and configurations, the id rule, and the JSON form that agents read.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::{Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::name::{ComponentName, ConfigurationName, VersionName, escape};
+
+/// Most layers of one configuration.
+pub const MAX_LAYERS: usize = 10_000;
+/// Largest JSON form of a configuration that is read, in bytes.
+pub const MAX_JSON: usize = 4 << 20;
+
+/// One component version as a configuration uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The component.
+    pub component: ComponentName,
+    /// Its version.
+    pub version: VersionName,
+    /// The blob of that version.
+    pub digest: Digest,
+    /// When the version was added.
+    pub created: Timestamp,
+}
+
+/// A named, ordered list of layers. Its id always agrees with its layers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    name: ConfigurationName,
+    modified: Timestamp,
+    id: Digest,
+    layers: Vec<Layer>,
+}
+
+impl Configuration {
+    /// A configuration of `layers`, lowest first. Refused when there are none, too
+    /// many, or two of one component.
+    pub fn new(name: ConfigurationName, layers: Vec<Layer>, modified: Timestamp) -> Result<Self> {
+        let refuse = |reason: String| {
+            Err(Error::BadConfiguration { name: name.as_str().to_owned(), reason })
+        };
+        if layers.is_empty() {
+            return refuse("has no layers".to_owned());
+        }
+        if layers.len() > MAX_LAYERS {
+            return refuse(format!("has more than {MAX_LAYERS} layers"));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        if let Some(twice) = layers.iter().find(|layer| !seen.insert(&layer.component)) {
+            return refuse(format!("has component \"{}\" twice", twice.component));
+        }
+        Ok(Self { id: id_of(&layers), name, modified, layers })
+    }
+
+    /// The name.
+    pub fn name(&self) -> &ConfigurationName {
+        &self.name
+    }
+
+    /// When it was last changed.
+    pub fn modified(&self) -> Timestamp {
+        self.modified
+    }
+
+    /// Digest over the layers' digests: equal trees have equal ids.
+    pub fn id(&self) -> Digest {
+        self.id
+    }
+
+    /// The layers, lowest first.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// The JSON form, byte for byte as Go's encoder writes it with tabs.
+    pub fn to_json(&self) -> Vec<u8> {
+        let document = Document {
+            name: self.name.as_str().to_owned(),
+            mtime: self.modified,
+            hash: self.id.to_string(),
+            layers: self.layers.iter().map(LayerDocument::from).collect(),
+        };
+        let mut json = Vec::new();
+        let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
+        let mut writer = serde_json::Serializer::with_formatter(&mut json, tabs);
+        document.serialize(&mut writer).expect("strings and times always serialize");
+        json.push(b'\n');
+        go_escapes(&json)
+    }
+
+    /// Reads the JSON form. Names, digests and the id are checked; the `File`
+    /// members are never used as paths and unknown members are passed over.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let bad =
+            |name: &str, reason: String| Error::BadConfiguration { name: name.to_owned(), reason };
+        if bytes.len() > MAX_JSON {
+            return Err(bad("", format!("is larger than {MAX_JSON} bytes")));
+        }
+        let document: Document =
+            serde_json::from_slice(bytes).map_err(|err| bad("", format!("is no JSON: {err}")))?;
+        let layers = document.layers.into_iter().map(Layer::try_from).collect::<Result<_>>()?;
+        let configuration = Self::new(document.name.parse()?, layers, document.mtime)?;
+        if configuration.id.to_string() != document.hash {
+            let (id, hash) = (configuration.id, escape(&document.hash));
+            return Err(bad(
+                configuration.name.as_str(),
+                format!("says Hash {hash}, but its layers make {id}"),
+            ));
+        }
+        Ok(configuration)
+    }
+}
+
+/// The id of a list of layers: sha256 over the hex digests, each with a newline.
+fn id_of(layers: &[Layer]) -> Digest {
+    let mut hasher = Hasher::default();
+    layers.iter().for_each(|layer| hasher.update(format!("{}\n", layer.digest).as_bytes()));
+    hasher.finish()
+}
+
+/// Escapes that Go's encoder makes and `serde_json` does not. None of these bytes
+/// occurs outside a string in the documents written here.
+fn go_escapes(json: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(json);
+    let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029").into_bytes()
+}
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Mtime")]
+    mtime: Timestamp,
+    #[serde(rename = "Hash")]
+    hash: String,
+    #[serde(rename = "Layers")]
+    layers: Vec<LayerDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LayerDocument {
+    #[serde(rename = "Name")]
+    name: String,
+    #[serde(rename = "Version")]
+    version: String,
+    #[serde(rename = "File")]
+    file: String,
+    #[serde(rename = "Hash")]
+    hash: String,
+    #[serde(rename = "Ctime")]
+    ctime: Timestamp,
+}
+
+impl From<&Layer> for LayerDocument {
+    fn from(layer: &Layer) -> Self {
+        Self {
+            name: layer.component.as_str().to_owned(),
+            version: layer.version.as_str().to_owned(),
+            file: format!("files/{}", layer.digest),
+            hash: layer.digest.to_string(),
+            ctime: layer.created,
+        }
+    }
+}
+
+impl TryFrom<LayerDocument> for Layer {
+    type Error = Error;
+
+    fn try_from(document: LayerDocument) -> Result<Self> {
+        Ok(Self {
+            component: document.name.parse()?,
+            version: document.version.parse()?,
+            digest: document.hash.parse()?,
+            created: document.ctime,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &str = "{\n\t\"Name\": \"project1\",\n\t\"Mtime\": \"2026-11-23T03:49:03.337679474Z\",\n\t\"Hash\": \"HASH\",\n\t\"Layers\": [\n\t\t{\n\t\t\t\"Name\": \"code\",\n\t\t\t\"Version\": \"v01\\u003c\",\n\t\t\t\"File\": \"files/e8b8172f4adad32b92b3d25f37711331c5b9c5067ea29beda544976b424c89a8\",\n\t\t\t\"Hash\": \"e8b8172f4adad32b92b3d25f37711331c5b9c5067ea29beda544976b424c89a8\",\n\t\t\t\"Ctime\": \"2026-11-23T03:49:00.95Z\"\n\t\t}\n\t]\n}\n";
+
+    fn recorded() -> String {
+        let id = Digest::of(b"e8b8172f4adad32b92b3d25f37711331c5b9c5067ea29beda544976b424c89a8\n");
+        RECORDED.replace("HASH", &id.to_string())
+    }
+
+    #[test]
+    fn json_is_byte_for_byte_the_go_form() {
+        let configuration = Configuration::from_json(recorded().as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(configuration.to_json()).unwrap(), recorded());
+    }
+
+    #[test]
+    fn json_that_does_not_agree_with_itself_is_refused() {
+        let good = recorded();
+        let layer = good.find("\t\t{").unwrap()..good.find("\n\t]").unwrap();
+        let doubled = good.replace(&good[layer.clone()], &format!("{0},\n{0}", &good[layer]));
+        for (bad, why) in [
+            (good.replace("\"Hash\": \"e8", "\"Hash\": \"E8"), "hex"),
+            (good.replace("\"Hash\": \"e8", "\"Hash\": \"e9"), "its layers make"),
+            (good.replace("project1", "a/b"), "cannot contain /"),
+            (doubled, "twice"),
+            (good[..40].to_owned(), "no JSON"),
+            (" ".repeat(MAX_JSON + 1), "larger than"),
+        ] {
+            let message = Configuration::from_json(bad.as_bytes()).unwrap_err().to_string();
+            assert!(message.contains(why), "{message:?} does not say {why:?}");
+        }
+    }
+}

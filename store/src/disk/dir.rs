@@ -1,0 +1,301 @@
+//! An open directory, and what can be done to the names in it.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+pub use rustix::fs::FileType;
+use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Stat};
+
+use crate::error::{Error, Result};
+
+/// An open directory. Names given to its methods are single path components;
+/// symlinks in their place are never followed.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The name.
+    pub name: CString,
+    /// What stands under it.
+    pub kind: FileType,
+}
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
+
+impl Dir {
+    /// Opens the directory at `path`. Symlinks on the way are the operator's own.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
+        let fd = fs::open(path, flags, Mode::empty())
+            .map_err(|err| Error::io("open directory", path, err))?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
+    /// Opens the directory at `path`, made with its parents where they are missing.
+    pub fn open_or_create(path: &Path, mode: u32) -> Result<Self> {
+        match Self::open(path) {
+            Err(err) if err.is_not_found() => {}
+            other => return other,
+        }
+        let parent = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Self::open(path),
+        };
+        let parent = Self::open_or_create(parent, 0o755)?;
+        let Some(name) = path.file_name() else { return Self::open(path) };
+        let mut dir = parent.child_or_create(&cstring(name, path)?, mode)?;
+        path.clone_into(&mut dir.path);
+        Ok(dir)
+    }
+
+    /// The directory `name`, made (and its making synced) where it is missing.
+    pub fn child_or_create(&self, name: &CStr, mode: u32) -> Result<Self> {
+        match self.make_dir(name, mode) {
+            Ok(()) => self.sync()?,
+            Err(err) if err.exists() => {}
+            Err(err) => return Err(err),
+        }
+        self.child(name)
+    }
+
+    /// The directory `name`.
+    pub fn child(&self, name: &CStr) -> Result<Self> {
+        let path = self.path_of(name);
+        let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
+            .map_err(|err| Error::io("open directory", &path, err))?;
+        Ok(Self { fd, path })
+    }
+
+    /// Makes the directory `name`.
+    pub fn make_dir(&self, name: &CStr, mode: u32) -> Result<()> {
+        fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+            .map_err(|err| self.error("create directory", name, err))
+    }
+
+    /// The path this directory was opened by, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of `name` in here, for messages.
+    pub fn path_of(&self, name: &CStr) -> PathBuf {
+        self.path.join(OsStr::from_bytes(name.to_bytes()))
+    }
+
+    /// Opens the regular file `name` for reading.
+    pub fn open_file(&self, name: &CStr) -> Result<File> {
+        self.open_with(name, OFlags::RDONLY)
+    }
+
+    /// Opens the regular file `name` for reading and writing.
+    pub fn open_file_rw(&self, name: &CStr) -> Result<File> {
+        self.open_with(name, OFlags::RDWR)
+    }
+
+    fn open_with(&self, name: &CStr, access: OFlags) -> Result<File> {
+        // NONBLOCK: a fifo in the place of a file must not hang us.
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let fd = fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|err| self.error("open", name, err))?;
+        let kind = fs::fstat(&fd).map_err(|err| self.error("stat", name, err))?.st_mode;
+        if FileType::from_raw_mode(kind) != FileType::RegularFile {
+            let reason = "is no regular file".to_owned();
+            return Err(Error::Corrupt { path: self.path_of(name), reason });
+        }
+        Ok(File::from(fd))
+    }
+
+    /// Creates the file `name`, which must not exist.
+    pub fn create_file(&self, name: &CStr, mode: u32) -> Result<File> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+            .map(File::from)
+            .map_err(|err| self.error("create", name, err))
+    }
+
+    /// Status of `name` itself.
+    pub fn stat(&self, name: &CStr) -> Result<Stat> {
+        fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|err| self.error("stat", name, err))
+    }
+
+    /// Whether anything stands under `name`.
+    pub fn contains(&self, name: &CStr) -> Result<bool> {
+        match self.stat(name) {
+            Ok(_) => Ok(true),
+            Err(err) if err.is_not_found() => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Renames `from` to `to` in directory `into`, replacing what a rename may.
+    pub fn rename(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
+        fs::renameat(&self.fd, from, &into.fd, to).map_err(|err| self.error("rename", from, err))
+    }
+
+    /// Exchanges two names of this directory in one step.
+    pub fn exchange(&self, one: &CStr, other: &CStr) -> Result<()> {
+        fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE)
+            .map_err(|err| self.error("exchange", one, err))
+    }
+
+    /// Makes `to` in `into` another name of the file `from`.
+    pub fn link(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
+        fs::linkat(&self.fd, from, &into.fd, to, AtFlags::empty())
+            .map_err(|err| into.error("link", to, err))
+    }
+
+    /// Makes the symlink `name`.
+    pub fn symlink(&self, target: &CStr, name: &CStr) -> Result<()> {
+        fs::symlinkat(target, &self.fd, name).map_err(|err| self.error("symlink", name, err))
+    }
+
+    /// Makes the fifo or device `name`.
+    pub fn make_node(&self, name: &CStr, kind: FileType, mode: u32, device: u64) -> Result<()> {
+        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device)
+            .map_err(|err| self.error("create node", name, err))
+    }
+
+    /// Removes the file `name`; that it is not there is success.
+    pub fn remove_file(&self, name: &CStr) -> Result<()> {
+        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(err) => Err(self.error("remove", name, err)),
+        }
+    }
+
+    /// Removes `name` and all below it; that it is not there is success.
+    pub fn remove_tree(&self, name: &CStr) -> Result<()> {
+        match self.stat(name) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+            Ok(_) => return self.remove_file(name),
+            Err(err) if err.is_not_found() => return Ok(()),
+            Err(err) => return Err(err),
+        }
+        let dir = match self.child(name) {
+            // A directory closed to its owner: opened up, since it goes anyway.
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                fs::chmodat(&self.fd, name, Mode::RWXU, AtFlags::empty())
+                    .map_err(|err| self.error("chmod", name, err))?;
+                self.child(name)?
+            }
+            other => other?,
+        };
+        let unwritable = fs::fstat(&dir.fd).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
+        if unwritable {
+            fs::fchmod(&dir.fd, Mode::RWXU).map_err(|err| self.error("chmod", name, err))?;
+        }
+        for item in dir.list()? {
+            dir.remove_tree(&item.name)?;
+        }
+        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(err) => Err(self.error("remove directory", name, err)),
+        }
+    }
+
+    /// All names in the directory, in byte order.
+    pub fn list(&self) -> Result<Vec<Item>> {
+        let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
+        let mut items = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                FileType::Unknown => FileType::from_raw_mode(self.stat(name)?.st_mode),
+                known => known,
+            };
+            items.push(Item { name: name.to_owned(), kind });
+        }
+        items.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(items)
+    }
+
+    /// Syncs the names of this directory.
+    pub fn sync(&self) -> Result<()> {
+        fs::fsync(&self.fd).map_err(|err| Error::io("sync directory", &self.path, err))
+    }
+
+    /// Syncs everything written to this filesystem so far.
+    pub fn sync_filesystem(&self) -> Result<()> {
+        fs::syncfs(&self.fd).map_err(|err| Error::io("sync filesystem of", &self.path, err))
+    }
+
+    /// Bytes and inodes that are free for us on this filesystem.
+    pub fn free(&self) -> Result<(u64, u64)> {
+        let stat = fs::fstatvfs(&self.fd)
+            .map_err(|err| Error::io("stat filesystem of", &self.path, err))?;
+        Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
+    }
+
+    fn error(&self, action: &'static str, name: &CStr, err: rustix::io::Errno) -> Error {
+        Error::io(action, self.path_of(name), err)
+    }
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Error {
+    /// Whether the cause is that the name is taken.
+    pub fn exists(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+    }
+}
+
+/// `name` as the system wants it. Names with NUL do not exist.
+pub(crate) fn cstring(name: &OsStr, path: &Path) -> Result<CString> {
+    CString::new(name.as_bytes())
+        .map_err(|_| Error::io("open", path, io::Error::from(io::ErrorKind::InvalidInput)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remove_tree_takes_closed_directories_and_never_follows() {
+        let temp = tempfile::tempdir().unwrap();
+        let outside = temp.path().join("outside");
+        std::fs::create_dir(&outside).unwrap();
+        std::fs::write(outside.join("kept"), "kept").unwrap();
+        let dir = Dir::open_or_create(&temp.path().join("a/b"), 0o700).unwrap();
+        dir.make_dir(c"tree", 0o755).unwrap();
+        let tree = dir.child(c"tree").unwrap();
+        tree.symlink(&CString::new(outside.as_os_str().as_bytes()).unwrap(), c"link").unwrap();
+        tree.make_dir(c"closed", 0o755).unwrap();
+        tree.child(c"closed").unwrap().create_file(c"file", 0o600).unwrap();
+        fs::chmodat(&tree.fd, c"closed", Mode::empty(), AtFlags::empty()).unwrap();
+        dir.remove_tree(c"tree").unwrap();
+        assert!(dir.list().unwrap().is_empty());
+        assert!(outside.join("kept").exists());
+        dir.remove_tree(c"tree").unwrap();
+    }
+
+    #[test]
+    fn a_fifo_or_symlink_in_the_place_of_a_file_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        dir.make_node(c"fifo", FileType::Fifo, 0o600, 0).unwrap();
+        dir.symlink(c"/etc/passwd", c"link").unwrap();
+        assert!(dir.open_file(c"fifo").is_err());
+        assert!(dir.open_file(c"link").is_err());
+    }
+}

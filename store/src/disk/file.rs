@@ -1,0 +1,121 @@
+//! The durable write: temp file in the same directory, write, fsync, rename,
+//! fsync the directory. Until the rename nothing is visible under the final name.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, FlockOperation, Mode};
+
+use super::dir::{Dir, cstring};
+use crate::error::{Error, Result};
+
+/// A file that is being written under a temporary name. Dropped without being
+/// committed it is removed. It holds a lock on itself while it is open, so that a
+/// sweep can tell a living one from one that a crash left.
+#[derive(Debug)]
+pub struct TempFile {
+    dir: Arc<Dir>,
+    name: CString,
+    file: File,
+    keep: bool,
+}
+
+impl TempFile {
+    /// Creates `PREFIX-PID-N` in `dir` with the first N that is free.
+    pub fn create(dir: &Arc<Dir>, prefix: &str) -> Result<Self> {
+        loop {
+            let name = temp_name(prefix);
+            match dir.create_file(&name, 0o600) {
+                Ok(file) => return Self::locked(dir, name, file),
+                Err(err) if err.exists() => {}
+                Err(err) => return Err(err),
+            }
+        }
+    }
+
+    /// Opens `name` in `dir`, or creates it, to go on writing at its end. It is kept
+    /// when dropped.
+    pub fn resume(dir: &Arc<Dir>, name: &CStr) -> Result<Self> {
+        let file = match dir.create_file(name, 0o600) {
+            Err(err) if err.exists() => dir.open_file_rw(name)?,
+            other => other?,
+        };
+        let mut temp = Self::locked(dir, name.to_owned(), file)?;
+        temp.keep = true;
+        Ok(temp)
+    }
+
+    fn locked(dir: &Arc<Dir>, name: CString, file: File) -> Result<Self> {
+        fs::flock(&file, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|err| Error::io("lock", dir.path_of(&name), err))?;
+        Ok(Self { dir: Arc::clone(dir), name, file, keep: false })
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The temporary name.
+    pub fn name(&self) -> &CStr {
+        &self.name
+    }
+
+    /// Says that the file stays under its temporary name when dropped, or not.
+    pub fn keep(&mut self, keep: bool) {
+        self.keep = keep;
+    }
+
+    /// Syncs the file, gives it its final name `to` in `into`, and syncs that
+    /// directory: when this returns, the name survives a power cut.
+    pub fn commit(mut self, into: &Dir, to: &CStr) -> Result<()> {
+        self.file.sync_all().map_err(|err| self.error("sync", err))?;
+        self.dir.rename(&self.name, into, to)?;
+        self.keep = true;
+        into.sync()
+    }
+
+    /// An error of `action` on this file.
+    pub fn error(&self, action: &'static str, err: std::io::Error) -> Error {
+        Error::io(action, self.dir.path_of(&self.name), err)
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.keep {
+            // A leftover is taken by the next sweep; there is nobody to tell here.
+            let _ = self.dir.remove_file(&self.name);
+        }
+    }
+}
+
+/// A temporary name that this process has not used before.
+pub(crate) fn temp_name(prefix: &str) -> CString {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    CString::new(format!("{prefix}-{}-{n}", std::process::id())).expect("prefix has no NUL")
+}
+
+/// Whether the temporary file is held open by a living [`TempFile`].
+pub(crate) fn is_held(file: impl AsFd) -> bool {
+    fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// Replaces the file at `path` by one with `contents`, durably: afterwards, and
+/// after a crash at any point, it holds either the old bytes or the new.
+pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let dir = Arc::new(Dir::open(parent.unwrap_or(Path::new(".")))?);
+    let name = cstring(path.file_name().unwrap_or(OsStr::new("")), path)?;
+    let temp = TempFile::create(&dir, "temp-state")?;
+    temp.file().write_all(contents).map_err(|err| temp.error("write", err))?;
+    fs::fchmod(temp.file(), Mode::from_raw_mode(mode))
+        .map_err(|err| temp.error("chmod", err.into()))?;
+    temp.commit(&dir, &name)
+}

@@ -1,0 +1,59 @@
+//! Exclusive lock on a directory, kept for the life of a process.
+
+use std::fs;
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::dir::Dir;
+use crate::error::{Error, Result};
+
+/// An exclusive lock on a directory; dropping it, or dying, releases it. The lock
+/// is the Go tool's (`flock` on the directory itself), so the two exclude each other.
+#[derive(Debug)]
+pub struct Lock {
+    _dir: Dir,
+}
+
+impl Lock {
+    /// Takes the lock on the directory at `path`, or says who holds it.
+    pub fn take(path: &Path) -> Result<Self> {
+        let dir = Dir::open(path)?;
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _dir: dir }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(Error::Busy { path: path.to_owned(), pid: holder(path) })
+            }
+            Err(err) => Err(Error::io("lock", path, err)),
+        }
+    }
+}
+
+/// The process that holds the lock on `path`, from the kernel's list of locks
+/// (proc(5), `/proc/locks`): lines end in `PID MAJOR:MINOR:INODE START END`.
+fn holder(path: &Path) -> Option<u32> {
+    let meta = fs::metadata(path).ok()?;
+    let (major, minor) = (rustix::fs::major(meta.st_dev()), rustix::fs::minor(meta.st_dev()));
+    let inode = format!("{major:02x}:{minor:02x}:{}", meta.st_ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let line = locks.lines().find(|line| line.contains("FLOCK") && line.contains(&inode))?;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let at = fields.iter().position(|field| *field == inode)?;
+    fields.get(at.checked_sub(1)?)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_holds_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let lock = Lock::take(temp.path()).unwrap();
+        let Err(Error::Busy { pid, .. }) = Lock::take(temp.path()) else { panic!("taken twice") };
+        assert_eq!(pid, Some(std::process::id()));
+        drop(lock);
+        Lock::take(temp.path()).unwrap();
+    }
+}

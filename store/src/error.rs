@@ -1,0 +1,116 @@
+//! The one error type of the store: each variant says the action, the thing it
+//! was done to, and the cause.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::digest::Digest;
+
+/// Result of a store operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong in the store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, as a verb: `create`, `rename`.
+        action: &'static str,
+        /// What it was done to.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The bytes do not have the digest they were announced under.
+    #[error("content of {what} has digest {found}, expected {expected}")]
+    DigestMismatch {
+        /// Where the bytes came from.
+        what: String,
+        /// The announced digest.
+        expected: Digest,
+        /// The digest of the bytes that came.
+        found: Digest,
+    },
+    /// No blob of that digest is here.
+    #[error("no blob {0} in the store")]
+    NoSuchBlob(Digest),
+    /// A name, digest or similar text is not of its form.
+    #[error("{what} {}: {reason}", quoted(text))]
+    BadName {
+        /// What kind of text: `component name`.
+        what: &'static str,
+        /// The text as given.
+        text: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// A configuration breaks a rule or does not agree with itself.
+    #[error("configuration {}: {reason}", quoted(name))]
+    BadConfiguration {
+        /// The configuration's name, as far as it is known.
+        name: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// An archive cannot be read as a whole.
+    #[error("archive: {reason}")]
+    BadArchive {
+        /// Why it cannot be read.
+        reason: String,
+    },
+    /// An archive holds an entry that cannot be unpacked.
+    #[error("archive entry {}: {reason}", quoted(entry))]
+    BadEntry {
+        /// The entry's name, lossily as text.
+        entry: String,
+        /// Why it is refused.
+        reason: String,
+    },
+    /// Something crosses a limit.
+    #[error("{what} is over the limit of {limit}")]
+    OverLimit {
+        /// What was counted.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// Another process holds the directory.
+    #[error("{} is in use by another process{}", path.display(), holder(*pid))]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, where the system tells.
+        pid: Option<u32>,
+    },
+    /// A file of the store is not what it must be.
+    #[error("{} is damaged: {reason}", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// An [`Error::Io`] for `action` on `path`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.as_ref().to_owned(), source: source.into() }
+    }
+
+    /// Whether the cause is that a file or directory is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// Text from outside, quoted and escaped so that it cannot drive a terminal.
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}

@@ -1,0 +1,21 @@
+//! Content-addressed store of deploy-tools: blobs, layers, merge and roots.
+//!
+//! Synchronous; knows nothing of the network, of command lines, of the
+//! environment or of the clock. See ARCHITECTURE.md for the walk of data.
+
+mod digest;
+mod error;
+mod name;
+
+mod config;
+
+pub mod disk;
+
+mod blobs;
+
+pub use blobs::{BlobInfo, Blobs, Staging, Swept};
+pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
+pub use digest::{Digest, Hasher, HashingReader};
+pub use disk::replace_file;
+pub use error::{Error, Result};
+pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};

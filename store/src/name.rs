@@ -1,0 +1,141 @@
+//! Names of components, versions and configurations.
+//!
+//! Parsing takes whatever the Go tool could have stored, so that imported data
+//! stays usable; [`ComponentName::check_new`] and its siblings are the stricter
+//! rule for names that are created now. `Display` escapes, so that a name can be
+//! printed to a terminal; `as_str` is the name itself.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// Longest name that is accepted at all, in bytes.
+pub const MAX_NAME: usize = 1024;
+/// Longest name that can be created, in bytes.
+pub const MAX_NEW_NAME: usize = 128;
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $what:literal, $forbidden:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Box<str>);
+
+        impl $type {
+            /// The name itself, not escaped.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// Whether the name may be created: letters, digits and `._+@~-`, not
+            /// starting with `-` or `.`, at most [`MAX_NEW_NAME`] bytes.
+            pub fn check_new(&self) -> Result<()> {
+                check_new($what, &self.0)
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self> {
+                check_any($what, text, $forbidden).map(|()| Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&escape(&self.0))
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// Name of a component: a series of versions.
+    ComponentName, "component name", Some(':')
+);
+name!(
+    /// Name of one version of a component.
+    VersionName, "version name", None
+);
+name!(
+    /// Name of a configuration.
+    ConfigurationName, "configuration name", Some('/')
+);
+
+fn check_any(what: &'static str, text: &str, forbidden: Option<char>) -> Result<()> {
+    let refuse = |reason: String| {
+        Err(Error::BadName { what, text: text.chars().take(80).collect(), reason })
+    };
+    if text.is_empty() {
+        return refuse("is empty".to_owned());
+    }
+    if text.len() > MAX_NAME {
+        return refuse(format!("is longer than {MAX_NAME} bytes"));
+    }
+    match forbidden {
+        Some(c) if text.contains(c) => refuse(format!("cannot contain {c}")),
+        _ => Ok(()),
+    }
+}
+
+fn check_new(what: &'static str, text: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._+@~-".contains(c);
+    let reason = if text.len() > MAX_NEW_NAME {
+        format!("is longer than {MAX_NEW_NAME} bytes")
+    } else if text.starts_with(['-', '.']) {
+        "cannot start with - or .".to_owned()
+    } else if let Some(c) = text.chars().find(|&c| !allowed(c)) {
+        format!("cannot contain {c:?}; use letters, digits and ._+@~-")
+    } else {
+        return Ok(());
+    };
+    Err(Error::BadName { what, text: text.chars().take(80).collect(), reason })
+}
+
+/// `text` with everything escaped that could drive a terminal or break a line:
+/// control characters, invisible and direction-changing ones, and the backslash.
+pub fn escape(text: &str) -> String {
+    let plain = |c: char| c == '\'' || c == '"' || (c != '\\' && c.escape_debug().len() == 1);
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if plain(c) {
+            out.push(c);
+        } else {
+            out.extend(c.escape_debug());
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_names_parse_and_new_ones_are_strict() {
+        let new = |text: &str| text.parse::<ComponentName>().and_then(|name| name.check_new());
+        for good in ["code", "a", "1.4_x+y@z~w-v", &"x".repeat(128)] {
+            assert!(new(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "a:b", "-a", ".a", "a b", "a/b", "a\n", "a\0", "é", &"x".repeat(129)] {
+            assert!(new(bad).is_err(), "{bad:?}");
+        }
+        for old in ["a b", "x/y", "..", "line\nbreak"] {
+            assert!(old.parse::<ComponentName>().is_ok(), "{old:?}");
+        }
+        assert!("a/b".parse::<ConfigurationName>().is_err());
+        assert!("odd: name".parse::<ConfigurationName>().is_ok());
+    }
+
+    #[test]
+    fn display_cannot_drive_a_terminal() {
+        let name: VersionName = "a\x1b[31m\n\u{202e}\"b\\".parse().unwrap();
+        assert_eq!(name.to_string(), "a\\u{1b}[31m\\n\\u{202e}\"b\\\\");
+    }
+}

@@ -1,0 +1,1 @@
+//! The ssh and sftp client.

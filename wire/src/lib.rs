@@ -1,0 +1,6 @@
+//! What the programs share on the wire: the command grammar of the registry's
+//! console, the spelling of flags, and the ssh/sftp client.
+
+pub mod client;
+pub mod command;
+pub mod flags;

@@ -116,7 +116,9 @@ impl Configuration {
 /// The id of a list of layers: sha256 over the hex digests, each with a newline.
 fn id_of(layers: &[Layer]) -> Digest {
     let mut hasher = Hasher::default();
-    layers.iter().for_each(|layer| hasher.update(format!("{}\n", layer.digest).as_bytes()));
+    for layer in layers {
+        hasher.update(format!("{}\n", layer.digest).as_bytes());
+    }
     hasher.finish()
 }
 

@@ -11,11 +11,17 @@ mod config;
 
 pub mod disk;
 
+mod limits;
+
 mod blobs;
+
+mod store;
 
 pub use blobs::{BlobInfo, Blobs, Staging, Swept};
 pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
 pub use digest::{Digest, Hasher, HashingReader};
 pub use disk::replace_file;
 pub use error::{Error, Result};
+pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
+pub use store::{Extracted, LinkMode, Options, Placed, Root, Store, check_archive, unpack};

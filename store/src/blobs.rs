@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::digest::{Digest, Hasher};
-use crate::disk::{Dir, FileType, TempFile};
+use crate::disk::{Dir, FileType, TempFile, digest_of, name_of};
 use crate::error::{Error, Result};
 
 const UPLOAD: &str = "upload";
@@ -309,16 +309,8 @@ fn read_all(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
     }
 }
 
-fn name_of(digest: Digest) -> CString {
-    CString::new(digest.to_string()).expect("hex has no NUL")
-}
-
 fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
-}
-
-fn digest_of(name: &std::ffi::CStr) -> Option<Digest> {
-    name.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

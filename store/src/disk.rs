@@ -7,8 +7,26 @@
 mod dir;
 mod file;
 mod lock;
+mod meta;
+mod place;
 
 pub use dir::{Dir, FileType, Item};
-pub(crate) use file::is_held;
 pub use file::{TempFile, replace_file};
+pub(crate) use file::{is_held, temp_name};
 pub use lock::Lock;
+pub use meta::{carries, set_meta, set_meta_at};
+pub use place::{clone_contents, copy_contents};
+
+use std::ffi::{CStr, CString};
+
+use crate::digest::Digest;
+
+/// The file name of what is named by `digest`.
+pub(crate) fn name_of(digest: Digest) -> CString {
+    CString::new(digest.to_string()).expect("hex has no NUL")
+}
+
+/// The digest that a file name is, if it is one.
+pub(crate) fn digest_of(name: &CStr) -> Option<Digest> {
+    name.to_str().ok()?.parse().ok()
+}

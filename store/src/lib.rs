@@ -12,8 +12,12 @@ mod config;
 pub mod disk;
 
 mod limits;
+mod meta;
 
 mod blobs;
+
+pub mod layer;
+pub mod root;
 
 mod store;
 

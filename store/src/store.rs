@@ -1,13 +1,36 @@
 //! An agent's directory: cached blobs, extracted layers, objects and roots.
 
+//!
+//! ```text
+//! DIR/                  locked while an agent runs
+//!   cache/<digest>      blobs
+//!   partial/            blobs on their way here
+//!   layers/<digest>     index of an extracted layer: all its objects are there
+//!   objects/ab/…        contents of files
+//!   unpacked/<id>/      published roots; <id>.ok beside each, for the Go agent
+//!   roots/<id>          the configuration a root was built from: it is ours
+//!   quarantine/         objects that were changed from outside
+//! ```
+
+mod extract;
+mod publish;
+mod sweep;
+mod unpack;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::blobs::{Blobs, Swept};
-use crate::config::Configuration;
+use crate::blobs::Blobs;
 use crate::digest::Digest;
+use crate::disk::{Dir, Lock, name_of};
 use crate::error::Result;
+use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
+use crate::root::build::Placement;
+
+pub use extract::check_archive;
+pub use unpack::unpack;
 
 /// How files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +58,18 @@ pub struct Options {
 
 /// An agent's directory, held exclusively.
 #[derive(Debug)]
-pub struct Store {}
+pub struct Store {
+    path: PathBuf,
+    limits: Limits,
+    placement: Placement,
+    blobs: Blobs,
+    layers: Arc<Dir>,
+    objects: Objects,
+    unpacked: Dir,
+    roots: Arc<Dir>,
+    quarantine: Dir,
+    _lock: Lock,
+}
 
 /// What extracting a layer did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -77,74 +111,53 @@ pub struct Root {
 impl Store {
     /// Locks and opens the store in `dir`, making what is missing and removing what a
     /// crash left half done.
-    pub fn open(_dir: &Path, _options: Options) -> Result<Self> {
-        unimplemented!()
+    pub fn open(dir: &Path, options: Options) -> Result<Self> {
+        let top = Dir::open_or_create(dir, 0o755)?;
+        let lock = Lock::take(dir)?;
+        let blobs = Blobs::open(&dir.join("cache"), &dir.join("partial"), options.max_blob)?;
+        let unpacked = top.child_or_create(c"unpacked", 0o755)?;
+        publish::clean_up(&unpacked)?;
+        let placement = publish::placement(&top, &unpacked, options.link)?;
+        let naming = match placement.mode {
+            LinkMode::Hardlink => Naming::Inode { owner: placement.owner },
+            LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
+        };
+        let objects = Objects::open(&top, naming)?;
+        let private = |name| top.child_or_create(name, 0o700);
+        let store = Self {
+            path: dir.to_owned(),
+            limits: options.limits,
+            placement,
+            blobs,
+            layers: private(c"layers")?.into(),
+            objects,
+            unpacked,
+            roots: private(c"roots")?.into(),
+            quarantine: private(c"quarantine")?,
+            _lock: lock,
+        };
+        store.clean_up_layers()?;
+        store.blobs.expire(SystemTime::UNIX_EPOCH)?;
+        Ok(store)
     }
 
     /// The cached blobs.
     pub fn blobs(&self) -> &Blobs {
-        unimplemented!()
+        &self.blobs
     }
 
     /// Whether the layer is extracted, so that its blob is not needed.
-    pub fn has_layer(&self, _digest: Digest) -> Result<bool> {
-        unimplemented!()
-    }
-
-    /// Extracts the layer from its cached blob, unless it is extracted already
-    /// (`None`). [`Error::NoSuchBlob`] when the blob is missing or its cached copy was
-    /// damaged (the copy is then set aside): fetch it and call again.
-    ///
-    /// [`Error::NoSuchBlob`]: crate::Error::NoSuchBlob
-    pub fn extract(&self, _digest: Digest) -> Result<Option<Extracted>> {
-        unimplemented!()
-    }
-
-    /// Builds and publishes the root of `configuration`, whose layers are extracted;
-    /// success at once if it is there. [`Error::NoSuchBlob`] when a layer has to be
-    /// extracted again for a damaged object and its blob is gone: fetch it, call
-    /// [`Store::extract`] and then this again.
-    ///
-    /// [`Error::NoSuchBlob`]: crate::Error::NoSuchBlob
-    pub fn root(&self, _configuration: &Configuration) -> Result<Root> {
-        unimplemented!()
+    pub fn has_layer(&self, digest: Digest) -> Result<bool> {
+        self.layers.contains(&name_of(digest))
     }
 
     /// Where the root of id `id` is or would be.
-    pub fn root_path(&self, _id: Digest) -> PathBuf {
-        unimplemented!()
-    }
-
-    /// Removes blobs, layers and objects that no configuration in `keep` uses and that
-    /// were last written before `before`.
-    pub fn sweep_cache(&self, _keep: &[&Configuration], _before: SystemTime) -> Result<Swept> {
-        unimplemented!()
-    }
-
-    /// Removes published roots that are not in `keep`; `files` counts roots.
-    pub fn sweep_roots(&self, _keep: &[Digest]) -> Result<Swept> {
-        unimplemented!()
-    }
-
-    /// Published roots, oldest first.
-    pub fn roots(&self) -> Result<Vec<Digest>> {
-        unimplemented!()
+    pub fn root_path(&self, id: Digest) -> PathBuf {
+        self.path.join("unpacked").join(id.to_string())
     }
 
     /// The way files are placed here, as probed or forced; never `Auto`.
     pub fn link_mode(&self) -> LinkMode {
-        unimplemented!()
+        self.placement.mode
     }
-}
-
-/// Merges local archives, lowest first, into the new directory `into`, using no cache
-/// but a temporary one beside it.
-pub fn unpack(_archives: &[PathBuf], _into: &Path, _options: Options) -> Result<Placed> {
-    unimplemented!()
-}
-
-/// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it, and
-/// refuses it with the entry and the reason if an agent could not.
-pub fn check_archive(_archive: impl std::io::Read, _limits: Limits) -> Result<Extracted> {
-    unimplemented!()
 }

@@ -69,6 +69,14 @@ impl Dir {
         self.child(name)
     }
 
+    /// As [`Dir::child_or_create`], but its making is for a later barrier to sync.
+    pub fn child_or_make(&self, name: &CStr, mode: u32) -> Result<Self> {
+        match self.make_dir(name, mode) {
+            Err(err) if !err.exists() => Err(err),
+            _ => self.child(name),
+        }
+    }
+
     /// The directory `name`.
     pub fn child(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
@@ -122,6 +130,12 @@ impl Dir {
         fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
             .map(File::from)
             .map_err(|err| self.error("create", name, err))
+    }
+
+    /// Gives the directory itself the permissions `mode`.
+    pub fn set_mode(&self, mode: u32) -> Result<()> {
+        fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+            .map_err(|err| Error::io("change mode of", &self.path, err))
     }
 
     /// Status of `name` itself.

@@ -1,0 +1,82 @@
+//! Owner, permissions, attributes and times of what was just created, set through
+//! descriptors so that nothing can be swapped in between.
+
+use std::ffi::CStr;
+use std::os::fd::AsFd;
+
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
+
+use super::dir::{Dir, cstring};
+use crate::error::{Error, Result};
+use crate::meta::Meta;
+
+/// Gives the open file or directory `meta`; its owner only when `owner` says so, and
+/// of its attributes then only `user.*`.
+pub fn set_meta(
+    fd: impl AsFd,
+    path: &dyn Fn() -> std::path::PathBuf,
+    meta: &Meta,
+    owner: bool,
+) -> Result<()> {
+    let fail = |action: &'static str| move |err: rustix::io::Errno| Error::io(action, path(), err);
+    if owner {
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        fs::fchown(&fd, Some(uid), Some(gid)).map_err(fail("change owner of"))?;
+    }
+    // After the owner: a change of owner clears setuid and setgid.
+    fs::fchmod(&fd, Mode::from_raw_mode(meta.mode)).map_err(fail("change mode of"))?;
+    for xattr in &meta.xattrs {
+        if !owner && !xattr.name.starts_with(b"user.") {
+            continue;
+        }
+        let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), &path())?;
+        match fs::fsetxattr(&fd, &*name, &xattr.value, XattrFlags::empty()) {
+            // The filesystem has no such attributes: the file is right without them.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(err) => return Err(fail("set attribute of")(err)),
+        }
+    }
+    fs::futimens(&fd, &times(meta)).map_err(fail("set time of"))
+}
+
+/// Gives the symlink, fifo or device `name` its owner, mode (not a symlink) and time.
+pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool) -> Result<()> {
+    let fail = |action: &'static str| {
+        move |err: rustix::io::Errno| Error::io(action, dir.path_of(name), err)
+    };
+    if owner {
+        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+        fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(fail("change owner of"))?;
+    }
+    if mode {
+        fs::chmodat(dir, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
+            .map_err(fail("change mode of"))?;
+    }
+    fs::utimensat(dir, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).map_err(fail("set time of"))
+}
+
+/// Whether the inode is a regular file of `size` bytes that still carries `meta`.
+/// Whoever writes to a file moves its mtime, so this finds writes through a link.
+pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && u64::try_from(stat.st_size) == Ok(size)
+        && stat.st_mode & 0o7777 == meta.mode
+        && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
+        && stat.st_mtime == meta.mtime.seconds
+        // Some filesystems keep whole seconds only.
+        && (nanoseconds == meta.mtime.nanoseconds || nanoseconds == 0)
+}
+
+fn times(meta: &Meta) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec {
+            tv_sec: meta.mtime.seconds,
+            tv_nsec: i64::from(meta.mtime.nanoseconds),
+        },
+    }
+}

@@ -1,0 +1,11 @@
+//! Layers: what an archive becomes. An archive is decoded once into an
+//! [`Index`](index::Index) (its entries) and objects (the contents of its files).
+
+pub mod archive;
+pub mod decode;
+pub mod entry;
+pub mod index;
+pub mod objects;
+pub mod pax;
+pub mod sparse;
+pub mod tarball;

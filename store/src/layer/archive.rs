@@ -1,0 +1,121 @@
+//! From the bytes of an archive to its entries: decompress, read the members, scope
+//! their names, hold them to the limits, and hash what they contain.
+
+use std::io::Read;
+
+use super::decode::Decoder;
+use super::entry::{Content, Device, Entry, EntryPath, Kind, bad_entry};
+use super::tarball::{Flag, Member, Piece, Tarball};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+
+/// Longest target of a symlink: what Linux takes, without the NUL.
+const MAX_TARGET: usize = 4095;
+
+/// Contents of one file on their way out of an archive.
+pub struct Body<'a, R: Read> {
+    tarball: &'a mut Tarball<Decoder<R>>,
+    hasher: blake3::Hasher,
+}
+
+impl<R: Read> Body<'_, R> {
+    /// The next piece; see [`Tarball::next_piece`].
+    pub fn next_piece(&mut self, buffer: &mut [u8]) -> Result<Piece> {
+        let piece = self.tarball.next_piece(buffer)?;
+        match piece {
+            Piece::Data(n) => {
+                self.hasher.update(&buffer[..n]);
+            }
+            Piece::Hole(length) => hash_zeros(&mut self.hasher, length),
+            Piece::End => {}
+        }
+        Ok(piece)
+    }
+
+    /// BLAKE3 of all pieces given so far.
+    pub fn content(&self) -> Content {
+        Content(*self.hasher.finalize().as_bytes())
+    }
+}
+
+/// Reads the whole archive from `reader`. `each` gets every entry in order; with a
+/// file comes its body, and the entry has the hash of no contents yet: it is for
+/// `each` to read the body and fill it in. Afterwards the compressed form has been
+/// read and checked to its very end; `reader` is given back.
+pub fn read<R: Read>(
+    reader: R,
+    limits: Limits,
+    mut each: impl FnMut(Entry, Option<Body<'_, R>>) -> Result<()>,
+) -> Result<R> {
+    let decoder = Decoder::new(reader, limits)?;
+    let framed = decoder.is_framed();
+    let mut tarball = Tarball::new(decoder, framed, limits);
+    let (mut entries, mut bytes) = (0_u64, 0_u64);
+    while let Some(member) = tarball.next_member()? {
+        entries += 1;
+        bytes = bytes.saturating_add(member.size);
+        check(entries, limits.entries, "number of archive entries")?;
+        check(bytes, limits.bytes, "unpacked size of the archive")?;
+        let Some(entry) = entry_of(member, limits)? else { continue };
+        let body = matches!(entry.kind, Kind::File { .. })
+            .then(|| Body { tarball: &mut tarball, hasher: blake3::Hasher::new() });
+        each(entry, body)?;
+    }
+    let mut decoder = tarball.into_inner();
+    let at_end = decoder.at_end();
+    if at_end.map_err(|err| Error::BadArchive { reason: err.to_string() })? {
+        Ok(decoder.into_inner())
+    } else {
+        Err(Error::BadArchive { reason: "has data after its end".to_owned() })
+    }
+}
+
+/// The entry that a member stands for. A directory entry of the root itself is none:
+/// the root's own mode is not an archive's to choose.
+fn entry_of(member: Member, limits: Limits) -> Result<Option<Entry>> {
+    let Member { name, flag, link, size, meta, device: (major, minor) } = member;
+    let path = EntryPath::from_archive(&name, limits)?;
+    if path.is_root() {
+        return match flag {
+            Flag::Directory => Ok(None),
+            _ => Err(bad_entry(&name, "stands for the root itself but is no directory")),
+        };
+    }
+    let kind = match flag {
+        Flag::File => Kind::File { size, content: Content::empty() },
+        Flag::Directory => Kind::Directory,
+        Flag::Fifo => Kind::Fifo,
+        Flag::CharDevice => Kind::CharDevice(Device { major, minor }),
+        Flag::BlockDevice => Kind::BlockDevice(Device { major, minor }),
+        Flag::Symlink => {
+            if link.is_empty() || link.len() > MAX_TARGET || link.contains(&0) {
+                return Err(bad_entry(&name, "its symlink target is empty, too long or has a NUL"));
+            }
+            Kind::Symlink(link.into())
+        }
+        Flag::Hardlink => {
+            let target = EntryPath::from_archive(&link, limits);
+            let target = target.ok().filter(|target| !target.is_root());
+            Kind::Hardlink(target.ok_or_else(|| {
+                bad_entry(&name, "its hardlink target is no name inside the root")
+            })?)
+        }
+    };
+    Ok(Some(Entry { path, kind, meta }))
+}
+
+fn check(count: u64, limit: u64, what: &str) -> Result<()> {
+    if count > limit {
+        return Err(Error::OverLimit { what: what.to_owned(), limit });
+    }
+    Ok(())
+}
+
+fn hash_zeros(hasher: &mut blake3::Hasher, mut length: u64) {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    while length > 0 {
+        let n = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
+        hasher.update(&ZEROS[..n]);
+        length -= n as u64;
+    }
+}

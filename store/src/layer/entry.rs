@@ -1,0 +1,242 @@
+//! Entries of a layer, with paths that cannot lead anywhere but down.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::meta::Meta;
+
+/// Longest part of a path, in bytes: what Linux filesystems take.
+const MAX_PART: usize = 255;
+
+/// A path below a root: parts joined by single slashes, none of them empty, `.` or
+/// `..`, no NUL. The empty path is the root itself. Paths are ordered part by part, so
+/// that all below a directory follows it at once.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct EntryPath(Box<[u8]>);
+
+/// One entry of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it goes.
+    pub path: EntryPath,
+    /// What it is.
+    pub kind: Kind,
+    /// What its inode carries. Of a hardlink it says nothing.
+    pub meta: Meta,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File {
+        /// Its length in bytes.
+        size: u64,
+        /// BLAKE3 of its contents.
+        content: Content,
+    },
+    /// Another name of the file at a path.
+    Hardlink(EntryPath),
+    /// A symlink to a target, kept byte for byte.
+    Symlink(Box<[u8]>),
+    /// A fifo.
+    Fifo,
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+}
+
+/// Numbers of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+}
+
+/// BLAKE3 of a file's contents.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Content(pub [u8; 32]);
+
+impl EntryPath {
+    /// The root itself.
+    pub fn root() -> Self {
+        Self(Box::default())
+    }
+
+    /// Takes a name from an archive: a leading `/` and `.` parts are dropped, `..`,
+    /// NUL and what is over a limit refuse it.
+    pub fn from_archive(name: &[u8], limits: Limits) -> Result<Self> {
+        let refuse = |reason: &str| Err(bad_entry(name, reason));
+        let mut path = Vec::with_capacity(name.len());
+        let mut depth = 0;
+        for part in name.split(|&byte| byte == b'/') {
+            if part.is_empty() || part == b"." {
+                continue;
+            }
+            if part == b".." {
+                return refuse("its name has a .. part");
+            }
+            if part.contains(&0) {
+                return refuse("its name has a NUL byte");
+            }
+            if part.len() > MAX_PART {
+                return refuse("a part of its name is longer than 255 bytes");
+            }
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(part);
+            depth += 1;
+        }
+        if depth > limits.depth {
+            return refuse(&format!("its name is deeper than {} directories", limits.depth));
+        }
+        if path.len() > limits.path_len {
+            return refuse(&format!("its name is longer than {} bytes", limits.path_len));
+        }
+        Ok(Self(path.into()))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Whether this is the root itself.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The parts from the root down.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.0.split(|&byte| byte == b'/').filter(|part| !part.is_empty())
+    }
+
+    /// The directory it is in, and its last part; `None` of the root.
+    pub fn split(&self) -> Option<(Self, &[u8])> {
+        if self.is_root() {
+            return None;
+        }
+        Some(match self.0.iter().rposition(|&byte| byte == b'/') {
+            Some(at) => (Self(self.0[..at].into()), &self.0[at + 1..]),
+            None => (Self::root(), &self.0),
+        })
+    }
+
+    /// The path of `part` in this directory. The part must be of a path already.
+    #[must_use]
+    pub fn join(&self, part: &[u8]) -> Self {
+        if self.is_root() {
+            return Self(part.into());
+        }
+        Self([&self.0, &b"/"[..], part].concat().into())
+    }
+
+    /// Whether `other` is below this directory.
+    pub fn is_above(&self, other: &Self) -> bool {
+        self.is_root() && !other.is_root()
+            || other.0.len() > self.0.len()
+                && other.0.starts_with(&self.0)
+                && other.0[self.0.len()] == b'/'
+    }
+}
+
+impl Ord for EntryPath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        // A slash sorts before every other byte: what is below a directory comes first.
+        let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
+        self.0.iter().map(key).cmp(other.0.iter().map(key))
+    }
+}
+
+impl PartialOrd for EntryPath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for EntryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for EntryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", lossy(&self.0))
+    }
+}
+
+impl Content {
+    /// Of an empty file.
+    pub fn empty() -> Self {
+        Self(*blake3::hash(b"").as_bytes())
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Bytes from an archive as text for a message, cut where it grows too long for one.
+pub fn lossy(bytes: &[u8]) -> String {
+    let cut = bytes.len().min(300);
+    String::from_utf8_lossy(&bytes[..cut]).into_owned()
+}
+
+/// An error about the entry called `name`.
+pub fn bad_entry(name: &[u8], reason: impl Into<String>) -> Error {
+    Error::BadEntry { entry: lossy(name), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Result<EntryPath> {
+        EntryPath::from_archive(text.as_bytes(), Limits::STANDARD)
+    }
+
+    #[test]
+    fn names_are_scoped() {
+        for (name, want) in
+            [("a/b", "a/b"), ("/a//b/", "a/b"), ("./a/./b", "a/b"), ("", ""), ("//", ""), (".", "")]
+        {
+            assert_eq!(path(name).unwrap().as_bytes(), want.as_bytes(), "{name:?}");
+        }
+        let long = "x".repeat(256);
+        let deep = "a/".repeat(1001);
+        for name in ["..", "a/../b", "../a", "a/..", "a\0b", long.as_str(), deep.as_str()] {
+            assert!(path(name).is_err(), "{name:?} was taken");
+        }
+    }
+
+    #[test]
+    fn what_is_below_a_directory_follows_it_at_once() {
+        let mut paths: Vec<_> = ["a-b", "a/c", "a", "a/c/d", "a.x", "", "b"]
+            .into_iter()
+            .map(|text| path(text).unwrap())
+            .collect();
+        paths.sort();
+        let texts: Vec<_> = paths.iter().map(ToString::to_string).collect();
+        assert_eq!(texts, ["", "a", "a/c", "a/c/d", "a-b", "a.x", "b"]);
+        assert!(path("a").unwrap().is_above(&path("a/c/d").unwrap()));
+        assert!(!path("a").unwrap().is_above(&path("a-b").unwrap()));
+        assert!(EntryPath::root().is_above(&path("a").unwrap()));
+    }
+}

@@ -1,0 +1,265 @@
+//! A layer's index: its entries in archive order, a function of the archive's entries
+//! alone. On disk it is one file that says its format and carries its own checksum;
+//! docs/FORMAT.md has the layout.
+
+use std::path::Path;
+
+use super::entry::{Content, Device, Entry, EntryPath, Kind};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::meta::{Meta, Mtime, Xattr};
+
+/// First bytes of the file; the last one is the format's version.
+const MAGIC: &[u8; 8] = b"DTINDEX\x01";
+const CHECKSUM: usize = 32;
+
+/// The entries of one layer, in archive order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Index {
+    /// The entries.
+    pub entries: Vec<Entry>,
+}
+
+impl Index {
+    /// The file form.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.entries.len() * 128);
+        out.extend_from_slice(MAGIC);
+        put_u64(&mut out, self.entries.len() as u64);
+        for entry in &self.entries {
+            put_entry(&mut out, entry);
+        }
+        let checksum = blake3::hash(&out);
+        out.extend_from_slice(checksum.as_bytes());
+        out
+    }
+
+    /// Reads the file form. `path` is for messages.
+    pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
+        let damaged =
+            |reason: &str| Error::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
+        if bytes.len() < MAGIC.len() + CHECKSUM || bytes[..7] != MAGIC[..7] {
+            return Err(damaged("is no layer index"));
+        }
+        if bytes[7] > MAGIC[7] {
+            return Err(damaged("is a layer index of a newer format: use a newer program"));
+        }
+        let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
+        if blake3::hash(body).as_bytes()[..] != *checksum {
+            return Err(damaged("its checksum is wrong"));
+        }
+        let mut input = Input(&body[MAGIC.len()..]);
+        let entries = input.entries();
+        match entries {
+            Some(entries) if input.0.is_empty() => Ok(Self { entries }),
+            _ => Err(damaged("its entries cannot be read")),
+        }
+    }
+
+    /// One line for each entry, for people and tests.
+    pub fn to_text(&self) -> String {
+        self.entries.iter().map(line).collect()
+    }
+}
+
+fn line(entry: &Entry) -> String {
+    let Meta { mode, uid, gid, mtime, xattrs } = &entry.meta;
+    let what = match &entry.kind {
+        Kind::Directory => "dir".to_owned(),
+        Kind::File { size, content } => format!("file {size} {content}"),
+        Kind::Hardlink(target) => return format!("{:?} link {target:?}\n", entry.path),
+        Kind::Symlink(target) => format!("symlink {:?}", super::entry::lossy(target)),
+        Kind::Fifo => "fifo".to_owned(),
+        Kind::CharDevice(Device { major, minor }) => format!("char {major}:{minor}"),
+        Kind::BlockDevice(Device { major, minor }) => format!("block {major}:{minor}"),
+    };
+    let time = format!("{}.{:09}", mtime.seconds, mtime.nanoseconds);
+    let attributes = xattrs
+        .iter()
+        .fold(String::new(), |text, xattr| text + " " + &super::entry::lossy(&xattr.name));
+    format!("{:?} {what} {mode:04o} {uid}:{gid} {time}{attributes}\n", entry.path)
+}
+
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_bytes(out, entry.path.as_bytes());
+    match &entry.kind {
+        Kind::Directory => out.push(b'd'),
+        Kind::File { size, content } => {
+            out.push(b'f');
+            put_u64(out, *size);
+            out.extend_from_slice(&content.0);
+        }
+        Kind::Hardlink(target) => {
+            out.push(b'h');
+            put_bytes(out, target.as_bytes());
+            return;
+        }
+        Kind::Symlink(target) => {
+            out.push(b'l');
+            put_bytes(out, target);
+        }
+        Kind::Fifo => out.push(b'p'),
+        Kind::CharDevice(device) => {
+            out.push(b'c');
+            put_device(out, *device);
+        }
+        Kind::BlockDevice(device) => {
+            out.push(b'b');
+            put_device(out, *device);
+        }
+    }
+    let Meta { mode, uid, gid, mtime, xattrs } = &entry.meta;
+    for number in [*mode, *uid, *gid, mtime.nanoseconds] {
+        put_u32(out, number);
+    }
+    put_u64(out, mtime.seconds.cast_unsigned());
+    put_u32(out, u32::try_from(xattrs.len()).expect("limited by the header's size"));
+    for xattr in xattrs {
+        put_bytes(out, &xattr.name);
+        put_bytes(out, &xattr.value);
+    }
+}
+
+fn put_device(out: &mut Vec<u8>, device: Device) {
+    put_u32(out, device.major);
+    put_u32(out, device.minor);
+}
+
+fn put_u32(out: &mut Vec<u8>, number: u32) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_u64(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(&number.to_le_bytes());
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u32(out, u32::try_from(bytes.len()).expect("limited by the header's size"));
+    out.extend_from_slice(bytes);
+}
+
+/// What is still to be read. `None` wherever there is not enough of it.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn entries(&mut self) -> Option<Vec<Entry>> {
+        let count = self.u64()?;
+        // A count is not believed before its entries are seen.
+        let mut entries = Vec::with_capacity(usize::try_from(count).ok()?.min(1 << 16));
+        for _ in 0..count {
+            entries.push(self.entry()?);
+        }
+        Some(entries)
+    }
+
+    fn entry(&mut self) -> Option<Entry> {
+        let path = self.path()?;
+        let kind = match self.take(1)?[0] {
+            b'd' => Kind::Directory,
+            b'f' => Kind::File { size: self.u64()?, content: Content(self.array()?) },
+            b'h' => {
+                let kind = Kind::Hardlink(self.path()?);
+                return Some(Entry { path, kind, meta: Meta::default() });
+            }
+            b'l' => Kind::Symlink(self.bytes()?.into()),
+            b'p' => Kind::Fifo,
+            b'c' => Kind::CharDevice(self.device()?),
+            b'b' => Kind::BlockDevice(self.device()?),
+            _ => return None,
+        };
+        let (mode, uid, gid, nanoseconds) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?);
+        let mtime = Mtime { seconds: self.u64()?.cast_signed(), nanoseconds };
+        let count = self.u32()?;
+        let mut xattrs = Vec::new();
+        for _ in 0..count {
+            xattrs.push(Xattr { name: self.bytes()?.into(), value: self.bytes()?.into() });
+        }
+        let meta = Meta { mode, uid, gid, mtime, xattrs: xattrs.into() };
+        Some(Entry { path, kind, meta })
+    }
+
+    /// A path, which must be one: the file may have been made by anybody.
+    fn path(&mut self) -> Option<EntryPath> {
+        let unlimited = Limits { path_len: usize::MAX, depth: usize::MAX, ..Limits::STANDARD };
+        let bytes = self.bytes()?;
+        let path = EntryPath::from_archive(bytes, unlimited).ok()?;
+        (path.as_bytes() == bytes && !path.is_root()).then_some(path)
+    }
+
+    fn device(&mut self) -> Option<Device> {
+        Some(Device { major: self.u32()?, minor: self.u32()? })
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.u32()?;
+        self.take(usize::try_from(length).ok()?)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(n)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Index {
+        let path = |text: &str| EntryPath::from_archive(text.as_bytes(), Limits::STANDARD).unwrap();
+        let xattrs = [Xattr { name: (*b"user.x").into(), value: (*b"\0\n").into() }];
+        let mtime = Mtime { seconds: -5, nanoseconds: 7 };
+        let meta = Meta { mode: 0o4755, uid: 1, gid: 2, mtime, xattrs: xattrs.into() };
+        let device = Device { major: 1, minor: 300 };
+        let with_meta = [
+            ("d", Kind::Directory),
+            ("d/f", Kind::File { size: 3, content: Content([7; 32]) }),
+            ("d/l", Kind::Symlink((*b"../x\xff").into())),
+            ("p", Kind::Fifo),
+            ("c", Kind::CharDevice(device)),
+            ("b", Kind::BlockDevice(device)),
+        ];
+        let mut entries: Vec<_> = with_meta
+            .into_iter()
+            .map(|(at, kind)| Entry { path: path(at), kind, meta: meta.clone() })
+            .collect();
+        let (kind, meta) = (Kind::Hardlink(path("d/f")), Meta::default());
+        entries.push(Entry { path: path("h"), kind, meta });
+        Index { entries }
+    }
+
+    #[test]
+    fn file_form_round_trips() {
+        let index = sample();
+        assert_eq!(Index::from_bytes(&index.to_bytes(), Path::new("i")).unwrap(), index);
+        assert_eq!(index.to_text().lines().count(), 7);
+    }
+
+    #[test]
+    fn any_changed_byte_is_noticed() {
+        let good = sample().to_bytes();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(Index::from_bytes(&bad, Path::new("i")).is_err(), "byte {at}");
+            assert!(Index::from_bytes(&good[..at], Path::new("i")).is_err(), "cut at {at}");
+        }
+        let mut newer = good;
+        newer[7] = 9;
+        let message = Index::from_bytes(&newer, Path::new("i")).unwrap_err().to_string();
+        assert!(message.contains("newer"), "{message}");
+    }
+}

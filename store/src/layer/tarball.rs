@@ -1,0 +1,452 @@
+//! The tar container (POSIX.1-2017 ustar and pax, GNU tar, v7): a stream of headers
+//! and bodies.
+//!
+//! The `tar` crate's `Header` gives the layout of the header block. Its entry reader
+//! is not used: it reads long names and PAX headers into memory without a limit,
+//! splits PAX records at newlines (binary attributes have them), and knows no PAX
+//! sparse files. Where two readers of tar could disagree, this one refuses.
+
+use std::io::{self, Read};
+
+use tar::Header;
+
+use super::entry::{bad_entry, lossy};
+use super::pax::Pax;
+use super::sparse::{self, Extent};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::meta::{Meta, Mtime, Xattr};
+
+const BLOCK: usize = 512;
+
+/// One member as the archive has it: names are raw bytes, checked by nobody yet.
+#[derive(Debug)]
+pub struct Member {
+    /// Its name.
+    pub name: Vec<u8>,
+    /// What it is.
+    pub flag: Flag,
+    /// Target of a link.
+    pub link: Vec<u8>,
+    /// Length of a file's contents, holes included.
+    pub size: u64,
+    /// What its inode carries.
+    pub meta: Meta,
+    /// Numbers of a device.
+    pub device: (u32, u32),
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Flag {
+    File,
+    Hardlink,
+    Symlink,
+    CharDevice,
+    BlockDevice,
+    Directory,
+    Fifo,
+}
+
+/// A piece of a file's contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece {
+    /// So many bytes were put into the buffer.
+    Data(usize),
+    /// So many zeros that the archive does not hold.
+    Hole(u64),
+    /// No more.
+    End,
+}
+
+/// Reads the members of an archive one after another.
+#[derive(Debug)]
+pub struct Tarball<R> {
+    inner: R,
+    framed: bool,
+    limits: Limits,
+    global: Pax,
+    /// What is left of the current body: extents of data with their places.
+    extents: std::vec::IntoIter<Extent>,
+    current: Extent,
+    /// Offset in the file up to which pieces were given, and its length.
+    given: u64,
+    length: u64,
+    /// Zeros between the end of the body and the next block.
+    padding: u64,
+}
+
+/// The extended headers before a member.
+#[derive(Default)]
+struct Extended {
+    pax: Option<Pax>,
+    name: Option<Vec<u8>>,
+    link: Option<Vec<u8>>,
+    bytes: u64,
+}
+
+impl<R: Read> Tarball<R> {
+    /// Reads from `inner`. An archive that is `framed`, so that it cannot be cut short
+    /// without notice, may do without the blocks that end it.
+    pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
+        Self {
+            inner,
+            framed,
+            limits,
+            global: Pax::default(),
+            extents: Vec::new().into_iter(),
+            current: Extent::default(),
+            given: 0,
+            length: 0,
+            padding: 0,
+        }
+    }
+
+    /// The reader given to [`Tarball::new`].
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
+
+    /// The next member, or `None` after the last, when all that follows it has been
+    /// read and found to be zeros.
+    pub fn next_member(&mut self) -> Result<Option<Member>> {
+        self.finish_body()?;
+        let mut extended = Extended::default();
+        loop {
+            let Some(header) = self.next_header()? else {
+                if extended.bytes > 0 {
+                    return Err(bad_archive("ends after an extended header"));
+                }
+                return Ok(None);
+            };
+            let size = field(&header.as_old().size)
+                .and_then(|size| u64::try_from(size).map_err(|_| "is negative".to_owned()))
+                .map_err(|why| bad_entry(&header.path_bytes(), format!("its size {why}")))?;
+            match header.entry_type().as_byte() {
+                b'x' | b'X' => {
+                    let records = self.extended_body(size, &mut extended.bytes)?;
+                    let mut pax = self.global.clone();
+                    pax.read(&records).map_err(|why| bad_entry(&header.path_bytes(), why))?;
+                    if extended.pax.replace(pax).is_some() {
+                        return Err(bad_archive("has two PAX headers for one entry"));
+                    }
+                }
+                b'g' => {
+                    let records = self.extended_body(size, &mut extended.bytes)?;
+                    let read = self.global.read(&records);
+                    read.map_err(|why| bad_entry(&header.path_bytes(), why))?;
+                    if self.global.size.is_some() || self.global.path.is_some() {
+                        return Err(bad_archive("has a global header with a path or size"));
+                    }
+                    extended.bytes = 0;
+                }
+                b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
+                b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
+                // A volume's label says nothing about the tree.
+                b'V' => self.skip_body(size)?,
+                _ => return self.member(&header, size, extended).map(Some),
+            }
+        }
+    }
+
+    /// The next piece of the current file's contents.
+    pub fn next_piece(&mut self, buffer: &mut [u8]) -> Result<Piece> {
+        while self.current.length == 0 {
+            match self.extents.next() {
+                Some(extent) => self.current = extent,
+                None if self.given < self.length => {
+                    let hole = self.length - self.given;
+                    self.given = self.length;
+                    return Ok(Piece::Hole(hole));
+                }
+                None => return Ok(Piece::End),
+            }
+        }
+        if self.given < self.current.offset {
+            let hole = self.current.offset - self.given;
+            self.given = self.current.offset;
+            return Ok(Piece::Hole(hole));
+        }
+        let most = usize::try_from(self.current.length).unwrap_or(usize::MAX).min(buffer.len());
+        let n = self.read_some(&mut buffer[..most])?;
+        let n64 = n as u64;
+        self.given += n64;
+        self.current =
+            Extent { offset: self.current.offset + n64, length: self.current.length - n64 };
+        Ok(Piece::Data(n))
+    }
+
+    fn finish_body(&mut self) -> Result<()> {
+        let data: u64 = self.current.length + self.extents.by_ref().map(|e| e.length).sum::<u64>();
+        self.current = Extent::default();
+        let rest = data + self.padding;
+        self.padding = 0;
+        self.skip(rest)
+    }
+
+    fn member(&mut self, header: &Header, size: u64, extended: Extended) -> Result<Member> {
+        let pax = extended.pax.unwrap_or_else(|| self.global.clone());
+        let gnu_name = extended.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let name = pax.path.clone().unwrap_or(gnu_name);
+        let refuse = |why: String| bad_entry(&name, why);
+        let flag = flag_of(header, &name).map_err(refuse)?;
+        let old_link = || header.link_name_bytes().unwrap_or_default().into_owned();
+        let link = pax.linkpath.clone().or(extended.link).unwrap_or_else(old_link);
+        let meta = meta_of(header, &pax).map_err(refuse)?;
+        let device = device_of(header, flag).map_err(refuse)?;
+        let mut member = Member { name: name.clone(), flag, link, size: 0, meta, device };
+        let body = pax.size.unwrap_or(size);
+        if flag != Flag::File {
+            if body != 0 && header.entry_type().as_byte() != b'D' {
+                return Err(refuse("has a body, which only a file may have".to_owned()));
+            }
+            self.skip_body(body)?;
+            return Ok(member);
+        }
+        let mut left = body;
+        let (length, extents) = if header.entry_type().is_gnu_sparse() {
+            sparse::old_gnu(header, || self.block())
+        } else if pax.sparse.major == Some(1) {
+            sparse::pax_1(&pax.sparse, &mut left, || self.block())
+        } else {
+            sparse::pax_0(&pax.sparse, body)
+        }
+        .map_err(|why| sparse::error(&name, why))?;
+        if extents.iter().map(|extent| extent.length).sum::<u64>() != left {
+            return Err(refuse("its sparse map does not fit its body".to_owned()));
+        }
+        if let Some(sparse_name) = pax.sparse.name {
+            member.name = sparse_name;
+        }
+        member.size = length;
+        (self.length, self.given) = (length, 0);
+        self.extents = extents.into_iter();
+        self.padding = padding_of(left);
+        Ok(member)
+    }
+
+    /// The next header block, or `None` at the end of the archive.
+    fn next_header(&mut self) -> Result<Option<Header>> {
+        let mut header = Header::new_old();
+        let n = self.read_full(header.as_mut_bytes())?;
+        if n == 0 {
+            if self.framed {
+                return Ok(None);
+            }
+            return Err(bad_archive("ends without the blocks that end one: it was cut off"));
+        }
+        if n < BLOCK {
+            return Err(bad_archive("is cut off in a header"));
+        }
+        if header.as_bytes().iter().all(|&byte| byte == 0) {
+            self.read_to_end()?;
+            return Ok(None);
+        }
+        check_sum(&header)?;
+        Ok(Some(header))
+    }
+
+    /// Reads what follows the first zero block: nothing but zeros may.
+    fn read_to_end(&mut self) -> Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match self.read_full(&mut buffer)? {
+                0 => return Ok(()),
+                n if buffer[..n].iter().any(|&byte| byte != 0) => {
+                    return Err(bad_archive("has data after its end"));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn block(&mut self) -> Result<[u8; BLOCK]> {
+        let mut block = [0; BLOCK];
+        if self.read_full(&mut block)? < BLOCK {
+            return Err(bad_archive("is cut off"));
+        }
+        Ok(block)
+    }
+
+    fn long_name(
+        &mut self,
+        size: u64,
+        extended: &mut Extended,
+        place: fn(&mut Extended) -> &mut Option<Vec<u8>>,
+    ) -> Result<()> {
+        let mut name = self.extended_body(size, &mut extended.bytes)?;
+        while name.last() == Some(&0) {
+            name.pop();
+        }
+        match place(extended).replace(name) {
+            None => Ok(()),
+            Some(_) => Err(bad_archive("has two long names for one entry")),
+        }
+    }
+
+    /// Body of an extended header. All those of one entry count towards one limit.
+    fn extended_body(&mut self, size: u64, total: &mut u64) -> Result<Vec<u8>> {
+        // An empty one counts too, so that a run of them ends.
+        *total = total.saturating_add(size.max(BLOCK as u64));
+        if *total > self.limits.header_bytes {
+            return Err(Error::OverLimit {
+                what: "size of the headers of one archive entry".to_owned(),
+                limit: self.limits.header_bytes,
+            });
+        }
+        let mut body = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
+        if self.read_full(&mut body)? < body.len() {
+            return Err(bad_archive("is cut off in a header"));
+        }
+        self.skip(padding_of(size))?;
+        Ok(body)
+    }
+
+    fn skip_body(&mut self, size: u64) -> Result<()> {
+        self.skip(size)?;
+        self.skip(padding_of(size))
+    }
+
+    fn skip(&mut self, mut bytes: u64) -> Result<()> {
+        let mut buffer = [0; 4 << 10];
+        while bytes > 0 {
+            let most = usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
+            bytes -= self.read_some(&mut buffer[..most])? as u64;
+        }
+        Ok(())
+    }
+
+    /// At least one byte.
+    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        loop {
+            match self.inner.read(buffer) {
+                Ok(0) => return Err(bad_archive("is cut off in an entry's body")),
+                Ok(n) => return Ok(n),
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(unreadable(&err)),
+            }
+        }
+    }
+
+    /// As many bytes as there are, up to the whole of `buffer`.
+    fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut n = 0;
+        while n < buffer.len() {
+            match self.inner.read(&mut buffer[n..]) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(unreadable(&err)),
+            }
+        }
+        Ok(n)
+    }
+}
+
+fn padding_of(size: u64) -> u64 {
+    size.wrapping_neg() % BLOCK as u64
+}
+
+fn bad_archive(reason: &str) -> Error {
+    Error::BadArchive { reason: reason.to_owned() }
+}
+
+fn unreadable(err: &io::Error) -> Error {
+    Error::BadArchive { reason: format!("cannot be read: {err}") }
+}
+
+/// The header's sum of bytes, its own field counting as spaces; some old writers
+/// summed signed bytes.
+fn check_sum(header: &Header) -> Result<()> {
+    let bytes = header.as_bytes();
+    let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);
+    let unsigned: i64 = counted().map(|&byte| i64::from(byte)).sum();
+    let signed: i64 = counted().map(|&byte| i64::from(byte.cast_signed())).sum();
+    match field(&header.as_old().cksum) {
+        Ok(sum) if sum == unsigned || sum == signed => Ok(()),
+        _ => Err(bad_archive(&format!(
+            "has something that is no header (wrong checksum) at {:?}",
+            lossy(&header.path_bytes())
+        ))),
+    }
+}
+
+/// A numeric field: octal with spaces or NUL around, or GNU's base 256. Blank is 0.
+pub fn field(bytes: &[u8]) -> Result<i64, String> {
+    if bytes[0] & 0x80 != 0 {
+        // The sign is the second bit: the first only marks the form.
+        let negative = bytes[0] & 0x40 != 0;
+        let first = i128::from(bytes[0] & 0x3f) - if negative { 0x40 } else { 0 };
+        let wide = bytes[1..]
+            .iter()
+            .try_fold(first, |sum, &byte| sum.checked_mul(256).map(|sum| sum + i128::from(byte)));
+        let number = wide.and_then(|wide| i64::try_from(wide).ok());
+        return number.ok_or_else(|| "is too large".to_owned());
+    }
+    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+    let text = bytes[..end].trim_ascii();
+    text.iter().try_fold(0_i64, |sum, &digit| match digit {
+        b'0'..=b'7' => sum
+            .checked_mul(8)
+            .map(|sum| sum + i64::from(digit - b'0'))
+            .ok_or_else(|| "is too large".to_owned()),
+        _ => Err("is no number".to_owned()),
+    })
+}
+
+fn flag_of(header: &Header, name: &[u8]) -> Result<Flag, String> {
+    Ok(match header.entry_type().as_byte() {
+        // A v7 header has no type for directories but the slash.
+        b'0' | 0 if name.ends_with(b"/") => Flag::Directory,
+        b'0' | 0 | b'7' | b'S' => Flag::File,
+        b'1' => Flag::Hardlink,
+        b'2' => Flag::Symlink,
+        b'3' => Flag::CharDevice,
+        b'4' => Flag::BlockDevice,
+        b'5' | b'D' => Flag::Directory,
+        b'6' => Flag::Fifo,
+        b'M' => return Err("continues in another volume".to_owned()),
+        other => return Err(format!("has the unknown type {:?}", char::from(other))),
+    })
+}
+
+fn meta_of(header: &Header, pax: &Pax) -> Result<Meta, String> {
+    let old = header.as_old();
+    let number = |what: &str, bytes: &[u8]| field(bytes).map_err(|why| format!("its {what} {why}"));
+    let mode = number("mode", &old.mode)?;
+    let uid = pax.uid.map_or_else(|| number("owner", &old.uid), Ok)?;
+    let gid = pax.gid.map_or_else(|| number("group", &old.gid), Ok)?;
+    let seconds = number("time", &old.mtime)?;
+    let mut xattrs: Vec<Xattr> = pax.xattrs.clone();
+    xattrs.sort_unstable();
+    Ok(Meta {
+        mode: u32::try_from(mode & 0o7777).unwrap_or(0),
+        uid: owner(uid)?,
+        gid: owner(gid)?,
+        mtime: pax.mtime.unwrap_or(Mtime { seconds, nanoseconds: 0 }),
+        xattrs: xattrs.into(),
+    })
+}
+
+/// Owners are 32 bits; some writers give -2 (nobody) as a negative number. -1 is the
+/// kernel's word for "leave it" and nobody's number.
+fn owner(number: i64) -> Result<u32, String> {
+    let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
+    match u32::try_from(number).ok().or(wrapped) {
+        None | Some(u32::MAX) => Err(format!("its owner {number} is none")),
+        Some(id) => Ok(id),
+    }
+}
+
+fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
+    if !matches!(flag, Flag::CharDevice | Flag::BlockDevice) {
+        return Ok((0, 0));
+    }
+    // Major and minor stand at one place in ustar and GNU headers.
+    let part = |range: std::ops::Range<usize>| {
+        let number = field(&header.as_bytes()[range]).ok();
+        number.and_then(|number| u32::try_from(number).ok()).ok_or("its device number is none")
+    };
+    Ok((part(329..337)?, part(337..345)?))
+}

@@ -1,0 +1,56 @@
+//! What an inode carries besides its contents.
+
+/// Time since the epoch, before it when `seconds` is negative.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mtime {
+    /// Whole seconds, rounded down.
+    pub seconds: i64,
+    /// Nanoseconds above them, below 10^9.
+    pub nanoseconds: u32,
+}
+
+/// Permissions, owner, time and extended attributes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Meta {
+    /// Permission bits with setuid, setgid and sticky: `0o7777` at most.
+    pub mode: u32,
+    /// Owner by number.
+    pub uid: u32,
+    /// Group by number.
+    pub gid: u32,
+    /// Time of the last change.
+    pub mtime: Mtime,
+    /// Extended attributes by name, sorted; only those that may be restored.
+    pub xattrs: Box<[Xattr]>,
+}
+
+/// One extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Xattr {
+    /// Name with its namespace.
+    pub name: Box<[u8]>,
+    /// Value.
+    pub value: Box<[u8]>,
+}
+
+impl Meta {
+    /// A digest over everything that linked names share with their inode. Without
+    /// `owner` the numbers do not count, as they are not restored then.
+    pub fn fingerprint(&self, owner: bool) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new();
+        let (uid, gid) = if owner { (self.uid, self.gid) } else { (0, 0) };
+        for number in [self.mode, uid, gid, self.mtime.nanoseconds] {
+            hasher.update(&number.to_le_bytes());
+        }
+        hasher.update(&self.mtime.seconds.to_le_bytes());
+        for xattr in &self.xattrs {
+            for part in [&xattr.name, &xattr.value] {
+                hasher.update(&(part.len() as u64).to_le_bytes());
+                hasher.update(part);
+            }
+        }
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        digest
+    }
+}

@@ -1,0 +1,5 @@
+//! Roots: trees merged from layers, and built as directories.
+
+pub mod build;
+pub mod merge;
+pub mod tree;

@@ -1,0 +1,123 @@
+//! Extracting a layer: its archive is decoded once, into objects and an index.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use super::{Extracted, Store};
+use crate::digest::{Digest, HashingReader};
+use crate::disk::{TempFile, name_of};
+use crate::error::{Error, Result};
+use crate::layer::archive::{self, Body};
+use crate::layer::entry::{Content, Entry, Kind};
+use crate::layer::index::Index;
+use crate::layer::tarball::Piece;
+use crate::limits::Limits;
+use crate::meta::Meta;
+use crate::root::merge;
+
+impl Store {
+    /// Extracts the layer from its cached blob, unless it is extracted already
+    /// (`None`). [`Error::NoSuchBlob`] when the blob is missing or its cached copy was
+    /// damaged (the copy is then removed): fetch it and call again.
+    pub fn extract(&self, digest: Digest) -> Result<Option<Extracted>> {
+        if self.has_layer(digest)? {
+            return Ok(None);
+        }
+        self.extract_anew(digest).map(|(extracted, _)| Some(extracted))
+    }
+
+    /// The layer's index, which is made again when it is missing or damaged.
+    pub(super) fn index(&self, digest: Digest) -> Result<Index> {
+        match self.read_index(digest) {
+            Err(Error::Corrupt { path, reason }) if !reason.contains("newer") => {
+                tracing::warn!("{} is damaged ({reason}): extracting again", path.display());
+            }
+            Err(err) if err.is_not_found() => {}
+            other => return other,
+        }
+        self.extract_anew(digest).map(|(_, index)| index)
+    }
+
+    pub(super) fn read_index(&self, digest: Digest) -> Result<Index> {
+        let name = name_of(digest);
+        let path = self.layers.path_of(&name);
+        let mut bytes = Vec::new();
+        let mut file = self.layers.open_file(&name)?;
+        file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
+        Index::from_bytes(&bytes, &path)
+    }
+
+    /// Decodes the layer's blob; objects that are there and sound stay as they are.
+    pub(super) fn extract_anew(&self, digest: Digest) -> Result<(Extracted, Index)> {
+        let mut blob = HashingReader::new(self.blobs.reader(digest)?);
+        let mut batch = self.objects.batch()?;
+        let read =
+            read_index(&mut blob, self.limits, |size, meta, body| batch.write(size, meta, body));
+        if !self.is_whole(blob, digest)? {
+            tracing::warn!("cached blob {digest} was damaged and is removed");
+            self.blobs.remove(digest)?;
+            return Err(Error::NoSuchBlob(digest));
+        }
+        let (mut extracted, index) = read?;
+        merge::check(&index)?;
+        extracted.new_objects = batch.publish()?;
+        self.publish_index(digest, &index)?;
+        Ok((extracted, index))
+    }
+
+    /// Whether the bytes of the blob, of which some have been read, are its own.
+    fn is_whole(&self, mut blob: HashingReader<File>, digest: Digest) -> Result<bool> {
+        io::copy(&mut blob, &mut io::sink())
+            .map_err(|err| Error::io("read", self.path.join(format!("cache/{digest}")), err))?;
+        Ok(blob.finish().0 == digest)
+    }
+
+    fn publish_index(&self, digest: Digest, index: &Index) -> Result<()> {
+        let temp = TempFile::create(&self.layers, "index")?;
+        temp.file().write_all(&index.to_bytes()).map_err(|err| temp.error("write", err))?;
+        temp.commit(&self.layers, &name_of(digest))
+    }
+
+    /// Removes indexes that a crash left half written.
+    pub(super) fn clean_up_layers(&self) -> Result<()> {
+        for item in self.layers.list()? {
+            if item.name.to_bytes().starts_with(b"index-") {
+                self.layers.remove_file(&item.name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it, and
+/// refuses it with the entry and the reason if an agent could not.
+pub fn check_archive(archive: impl Read, limits: Limits) -> Result<Extracted> {
+    let mut buffer = vec![0; 256 << 10];
+    let (extracted, index) = read_index(archive, limits, |_, _, mut body| {
+        while body.next_piece(&mut buffer)? != Piece::End {}
+        Ok(body.content())
+    })?;
+    merge::check(&index)?;
+    Ok(extracted)
+}
+
+/// Reads an archive into an index; `take` gets every file's size, metadata and body.
+pub(super) fn read_index<R: Read>(
+    archive: R,
+    limits: Limits,
+    mut take: impl FnMut(u64, &Meta, Body<'_, R>) -> Result<Content>,
+) -> Result<(Extracted, Index)> {
+    let mut index = Index::default();
+    let mut extracted = Extracted::default();
+    archive::read(archive, limits, |mut entry: Entry, body| {
+        extracted.entries += 1;
+        if let (Kind::File { size, content }, Some(body)) = (&mut entry.kind, body) {
+            extracted.files += 1;
+            extracted.bytes += *size;
+            *content = take(*size, &entry.meta, body)?;
+        }
+        index.entries.push(entry);
+        Ok(())
+    })?;
+    Ok((extracted, index))
+}

@@ -1,0 +1,204 @@
+//! Building a root and making it visible, complete and synced, under its id.
+
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
+use std::io::Write;
+
+use super::{LinkMode, Placed, Root, Store};
+use crate::config::Configuration;
+use crate::digest::Digest;
+use crate::disk::{self, Dir, TempFile, digest_of, name_of, temp_name};
+use crate::error::{Error, Result};
+use crate::layer::entry::Kind;
+use crate::layer::index::Index;
+use crate::root::build::{self, Built, Placement, objects_of};
+use crate::root::merge::merge;
+use crate::root::tree::Tree;
+
+/// Prefix of roots that are being built.
+const UNFINISHED: &str = ".new";
+/// Prefix of roots that are being removed.
+pub(super) const RETIRED: &str = ".old";
+/// Times that damage is mended before a build gives up.
+const MEND_ATTEMPTS: u32 = 3;
+
+impl Store {
+    /// Builds and publishes the root of `configuration`, whose layers are extracted;
+    /// success at once if it is there. [`Error::NoSuchBlob`] when a layer has to be
+    /// extracted again for a damaged object and its blob is gone: fetch it, call
+    /// [`Store::extract`] and then this again.
+    pub fn root(&self, configuration: &Configuration) -> Result<Root> {
+        let id = configuration.id();
+        let path = self.root_path(id);
+        if self.is_published(id)? {
+            self.mark_for_go(id)?;
+            return Ok(Root { id, path, reused: true, placed: Placed::default() });
+        }
+        let layers = configuration.layers().iter().map(|layer| layer.digest);
+        let layers: Vec<(Digest, Index)> =
+            layers.map(|digest| Ok((digest, self.index(digest)?))).collect::<Result<_>>()?;
+        let tree = merge(layers.iter().map(|(_, index)| index))?;
+        let mut attempt = 1;
+        let (staging, built) = loop {
+            match self.build(&tree) {
+                Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
+                    tracing::warn!("object {} {reason}: mending the cache", path.display());
+                    self.mend(&tree, &layers)?;
+                    attempt += 1;
+                }
+                other => break other?,
+            }
+        };
+        self.publish(id, &staging)?;
+        self.mark(configuration)?;
+        self.mark_for_go(id)?;
+        if !built.skipped.is_empty() {
+            let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
+            tracing::warn!("devices need root and are left out: {}", names.join(", "));
+        }
+        Ok(Root { id, path, reused: false, placed: built.placed })
+    }
+
+    /// Whether the root is there and we built it: a directory with the right name and
+    /// even with an `.ok` beside it may be half of what another agent left.
+    pub(super) fn is_published(&self, id: Digest) -> Result<bool> {
+        let name = name_of(id);
+        Ok(self.roots.contains(&name)? && self.unpacked.contains(&name)?)
+    }
+
+    /// Builds `tree` under a temporary name, synced.
+    fn build(&self, tree: &Tree) -> Result<(CString, Built)> {
+        let name = temp_name(UNFINISHED);
+        self.unpacked.make_dir(&name, 0o700)?;
+        let done = build_in(tree, &self.objects, self.placement, &self.unpacked, &name);
+        match done {
+            Ok(built) => Ok((name, built)),
+            Err(err) => {
+                // The reason counts; what is left goes at the next start.
+                let _ = self.unpacked.remove_tree(&name);
+                Err(err)
+            }
+        }
+    }
+
+    /// Renames the finished root to its id. What stood there, which was not ours, goes.
+    fn publish(&self, id: Digest, staging: &CStr) -> Result<()> {
+        let name = name_of(id);
+        if self.unpacked.contains(&name)? {
+            self.unpacked.exchange(staging, &name)?;
+            self.unpacked.sync()?;
+            return self.unpacked.remove_tree(staging);
+        }
+        self.unpacked.rename(staging, &self.unpacked, &name)?;
+        self.unpacked.sync()
+    }
+
+    /// Records that the root of `configuration` is ours and whole.
+    fn mark(&self, configuration: &Configuration) -> Result<()> {
+        let temp = TempFile::create(&self.roots, "mark")?;
+        temp.file().write_all(&configuration.to_json()).map_err(|err| temp.error("write", err))?;
+        temp.commit(&self.roots, &name_of(configuration.id()))
+    }
+
+    /// The mark that the Go agent looks for beside a root. It says nothing to us.
+    fn mark_for_go(&self, id: Digest) -> Result<()> {
+        match self.unpacked.create_file(&ok_name(id), 0o640) {
+            Err(err) if !err.exists() => Err(err),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets aside every object of `tree` that is not sound, and extracts the layers
+    /// again that hold one.
+    fn mend(&self, tree: &Tree, layers: &[(Digest, Index)]) -> Result<()> {
+        let mut missing = BTreeSet::new();
+        for (name, file) in objects_of(tree, &self.objects) {
+            if !self.objects.is_sound(&name, file.size, &file.meta)? {
+                self.objects.quarantine(&name, &self.quarantine)?;
+                missing.insert(file.content);
+            }
+        }
+        let holds = |index: &Index| {
+            index.entries.iter().any(
+                |entry| matches!(&entry.kind, Kind::File { content, .. } if missing.contains(content)),
+            )
+        };
+        for (digest, _) in layers.iter().filter(|(_, index)| holds(index)) {
+            self.extract_anew(*digest)?;
+        }
+        Ok(())
+    }
+}
+
+/// Builds `tree` in the directory `name` of `parent` and syncs it. Its mode is 0755,
+/// whatever an archive says of its own top.
+pub(super) fn build_in(
+    tree: &Tree,
+    objects: &crate::layer::objects::Objects,
+    placement: Placement,
+    parent: &Dir,
+    name: &CStr,
+) -> Result<Built> {
+    let built = build::build(tree, objects, placement, parent.child(name)?)?;
+    let root = parent.child(name)?;
+    root.set_mode(0o755)?;
+    root.sync_filesystem()?;
+    build::adopt_twins(&built, objects, &root)?;
+    Ok(built)
+}
+
+/// The mark of the Go agent beside a root.
+pub(super) fn ok_name(id: Digest) -> CString {
+    CString::new(format!("{id}.ok")).expect("hex has no NUL")
+}
+
+/// Removes roots that a crash left half built or half removed.
+pub(super) fn clean_up(unpacked: &Dir) -> Result<()> {
+    for item in unpacked.list()? {
+        let name = item.name.to_bytes();
+        if [UNFINISHED, RETIRED, PROBE].iter().any(|prefix| name.starts_with(prefix.as_bytes())) {
+            unpacked.remove_tree(&item.name)?;
+        }
+    }
+    Ok(())
+}
+
+const PROBE: &str = ".probe";
+
+/// How files are placed: as asked, or the best that these directories allow, found by
+/// trying once.
+pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Placement> {
+    let owner = rustix::process::geteuid().is_root();
+    let strict = link != LinkMode::Auto;
+    let mode = if strict { link } else { probe(top, unpacked)? };
+    Ok(Placement { mode, strict, owner })
+}
+
+fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
+    let objects = top.child_or_create(c"objects", 0o700)?;
+    // The prefix is one that the objects' own cleaning takes, should we die here.
+    let (from, to) = (temp_name(".new-probe"), temp_name(PROBE));
+    let mut source = objects.create_file(&from, 0o600)?;
+    let mode = (|| {
+        source
+            .write_all(&[1; 4096])
+            .map_err(|err| Error::io("write", objects.path_of(&from), err))?;
+        let target = unpacked.create_file(&to, 0o600)?;
+        let cloned = disk::clone_contents(&source, &target)
+            .map_err(|err| Error::io("clone to", unpacked.path_of(&to), err))?;
+        unpacked.remove_file(&to)?;
+        Ok(match cloned {
+            true => LinkMode::Reflink,
+            false if objects.link(&from, unpacked, &to).is_ok() => LinkMode::Hardlink,
+            false => LinkMode::Copy,
+        })
+    })();
+    unpacked.remove_file(&to)?;
+    objects.remove_file(&from)?;
+    mode
+}
+
+/// The ids that names in a directory are.
+pub(super) fn ids(dir: &Dir) -> Result<Vec<Digest>> {
+    Ok(dir.list()?.iter().filter_map(|item| digest_of(&item.name)).collect())
+}

@@ -1,0 +1,84 @@
+//! Unpacking without a store: local archives, merged into a new directory.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::extract::read_index;
+use super::publish::build_in;
+use super::{LinkMode, Options, Placed};
+use crate::disk::{Dir, temp_name};
+use crate::error::{Error, Result};
+use crate::layer::objects::{Naming, Objects};
+use crate::root::build::Placement;
+use crate::root::merge::merge;
+
+/// Merges local archives, lowest first, into the new directory `into`, which must not
+/// exist or be empty. Objects live in a temporary directory beside it and are moved by
+/// linking; `into` appears when it is complete and synced.
+pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
+    let path = std::path::absolute(into).map_err(|err| Error::io("find", into, err))?;
+    let no_name =
+        || Error::io("create", into, std::io::Error::from(std::io::ErrorKind::InvalidInput));
+    let name = path.file_name().ok_or_else(no_name)?;
+    let name = CString::new(name.as_bytes()).map_err(|_| no_name())?;
+    let parent = Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755)?;
+    if parent.contains(&name)? && !parent.child(&name)?.list()?.is_empty() {
+        let reason = std::io::Error::other("it is there and not empty");
+        return Err(Error::io("unpack into", into, reason));
+    }
+    let temp = temp_name(".unpack");
+    parent.make_dir(&temp, 0o700)?;
+    let placed = parent.child(&temp).and_then(|work| {
+        let placed = merge_in(archives, &work, options)?;
+        work.rename(c"root", &parent, &name)?;
+        parent.sync()?;
+        Ok(placed)
+    });
+    let removed = parent.remove_tree(&temp);
+    let placed = placed?;
+    removed.map(|()| placed)
+}
+
+fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed> {
+    let owner = rustix::process::geteuid().is_root();
+    // The objects go away again, so that linking them moves them.
+    let (mode, strict) = match options.link {
+        LinkMode::Auto => (LinkMode::Hardlink, false),
+        forced => (forced, true),
+    };
+    let naming = match mode {
+        LinkMode::Hardlink => Naming::Inode { owner },
+        LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
+    };
+    let objects = Objects::open(work, naming)?;
+    let mut layers = Vec::new();
+    for path in archives {
+        let archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
+        let mut batch = objects.batch()?;
+        let read =
+            read_index(archive, options.limits, |size, meta, body| batch.write(size, meta, body));
+        layers.push(read.map_err(|err| of_archive(path, err))?.1);
+        batch.publish()?;
+    }
+    let tree = merge(&layers)?;
+    work.make_dir(c"root", 0o700)?;
+    let placement = Placement { mode, strict, owner };
+    let built = build_in(&tree, &objects, placement, work, c"root")?;
+    if !built.skipped.is_empty() {
+        let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
+        tracing::warn!("devices need root and are left out: {}", names.join(", "));
+    }
+    Ok(built.placed)
+}
+
+/// With the archive's name, where the error does not tell which it is.
+fn of_archive(path: &Path, err: Error) -> Error {
+    match err {
+        Error::BadArchive { reason } => {
+            Error::BadArchive { reason: format!("{} {reason}", path.display()) }
+        }
+        other => other,
+    }
+}

@@ -188,8 +188,7 @@ mod tests {
     fn what_is_no_record_is_refused() {
         for bad in [
             "99 path=a\n",
-            "9 path=a\n",
-            "10 path=a\n",
+            "8 path=a\n",
             "path=a\n",
             "8 patha\n",
             "0 \n",
@@ -199,8 +198,7 @@ mod tests {
             "13 mtime=nan\n",
             "15 mtime=1e300\n",
         ] {
-            let read = Pax::default().read(bad.as_bytes());
-            assert!(read.is_err() || bad == "10 path=a\n" && read.is_ok(), "{bad:?} was taken");
+            assert!(Pax::default().read(bad.as_bytes()).is_err(), "{bad:?} was taken");
         }
     }
 }

@@ -1,0 +1,226 @@
+//! Roots against GNU tar's result on the same archives, entry by entry: kind, bytes,
+//! mode, owner, mtime, link target, hardlink groups. Each filesystem named in
+//! `DEPLOY_TEST_DIRS` (colon-separated directories) is tried, in every link mode that
+//! it has; without the variable, the temporary directory's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use deploy_store::{
+    ComponentName, Configuration, Digest, Layer, Limits, LinkMode, Options, Store, unpack,
+};
+
+fn directories() -> Vec<PathBuf> {
+    match std::env::var_os("DEPLOY_TEST_DIRS") {
+        Some(dirs) => std::env::split_paths(&dirs).collect(),
+        None => vec![std::env::temp_dir()],
+    }
+}
+
+fn options(link: LinkMode) -> Options {
+    Options { limits: Limits::STANDARD, link, max_blob: 1 << 30 }
+}
+
+fn run(program: &str, arguments: &[&str], dir: &Path) {
+    let output = Command::new(program).args(arguments).current_dir(dir).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
+}
+
+/// A tree with what deployments have: nested directories, modes, links, groups, a
+/// sparse file, odd names, equal files.
+fn sample(dir: &Path) {
+    fs::create_dir_all(dir.join("a/deep/er")).unwrap();
+    fs::write(dir.join("a/one"), "one\n").unwrap();
+    fs::write(dir.join("a/twin1"), "twin").unwrap();
+    fs::write(dir.join("a/twin2"), "twin").unwrap();
+    fs::write(dir.join("a/empty"), "").unwrap();
+    fs::write(dir.join("a/deep/er/big"), vec![7; 300_000]).unwrap();
+    fs::write(dir.join("a/deep/name with \n newline \u{e9}"), "odd").unwrap();
+    fs::hard_link(dir.join("a/one"), dir.join("a/deep/one-again")).unwrap();
+    fs::hard_link(dir.join("a/one"), dir.join("z-one")).unwrap();
+    std::os::unix::fs::symlink("../a//deep/../one", dir.join("a/link")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", dir.join("dangling")).unwrap();
+    fs::set_permissions(dir.join("a/twin1"), fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::set_permissions(dir.join("a/one"), fs::Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(dir.join("a/deep"), fs::Permissions::from_mode(0o2770)).unwrap();
+    let sparse = fs::File::create(dir.join("sparse")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 3_000_000).unwrap();
+    sparse.set_len(4_000_000).unwrap();
+    run("mkfifo", &["-m", "640", "fifo"], dir);
+    for (name, time) in [
+        ("a/twin1", "@1500000000.25"),
+        ("a/twin2", "@1500000000.25"),
+        ("a/deep", "@-5"),
+        ("a", "@1"),
+    ] {
+        run("touch", &["-h", "-d", time, name], dir);
+    }
+}
+
+/// The second layer: replaces, adds, turns a directory into a file and a file into one.
+fn upper(dir: &Path) {
+    fs::create_dir_all(dir.join("a/deep")).unwrap();
+    fs::create_dir_all(dir.join("a/empty/now-a-directory")).unwrap();
+    fs::write(dir.join("a/deep/er"), "was a directory").unwrap();
+    fs::write(dir.join("z-one"), "no longer linked").unwrap();
+    fs::set_permissions(dir.join("z-one"), fs::Permissions::from_mode(0o751)).unwrap();
+    for (name, time) in [("a/deep", "@44"), ("a", "@33")] {
+        run("touch", &["-h", "-d", time, name], dir);
+    }
+}
+
+/// A line for each path below `root`; names of one inode share its number.
+fn dump(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut inodes = BTreeMap::new();
+    let mut queue = vec![root.to_owned()];
+    while let Some(dir) = queue.pop() {
+        let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        for path in names {
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let next = inodes.len();
+            let inode = *inodes.entry(meta.ino()).or_insert(next);
+            let contents = if meta.is_file() {
+                let bytes = fs::read(&path).unwrap();
+                format!("{} {}", Digest::of(&bytes), bytes.len())
+            } else if meta.is_symlink() {
+                format!("{:?}", fs::read_link(&path).unwrap())
+            } else {
+                String::new()
+            };
+            let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii();
+            lines.push(format!(
+                "{name} {:o} {}:{} {}.{:09} i{inode} {contents}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+            ));
+            if meta.is_dir() {
+                queue.push(path);
+            }
+        }
+    }
+    lines
+}
+
+/// Two archives in `format`, and what GNU tar makes of both in one directory.
+fn archives(work: &Path, format: &[&str], suffix: &str) -> ([PathBuf; 2], PathBuf) {
+    let made = [("lower", sample as fn(&Path)), ("upper", upper)].map(|(name, make)| {
+        let tree = work.join(name);
+        fs::create_dir(&tree).unwrap();
+        make(&tree);
+        let archive = work.join(format!("{name}{suffix}"));
+        let mut arguments = vec!["-caf", archive.to_str().unwrap()];
+        arguments.extend_from_slice(format);
+        arguments.push(".");
+        run("tar", &arguments, &tree);
+        archive
+    });
+    let expected = work.join("expected");
+    fs::create_dir(&expected).unwrap();
+    run("tar", &["-xpf", made[0].to_str().unwrap()], &expected);
+    // GNU tar does not put a file over a directory with something in it, nor a
+    // directory over a file: out of its way.
+    fs::remove_dir_all(expected.join("a/deep/er")).unwrap();
+    fs::remove_file(expected.join("a/empty")).unwrap();
+    run("tar", &["-xpf", made[1].to_str().unwrap()], &expected);
+    (made, expected)
+}
+
+#[test]
+fn unpack_is_what_gnu_tar_makes() {
+    let formats: [(&[&str], &str); 5] = [
+        (&["--format=gnu", "-S"], ".tar.gz"),
+        (&["--format=posix", "-S"], ".tar.gz"),
+        (&["--format=posix", "--sparse-version=0.1", "-S"], ".tar"),
+        (&["--format=posix", "--sparse-version=0.0", "-S"], ".tar"),
+        (&["--format=gnu"], ".tar"),
+    ];
+    for dir in directories() {
+        for (format, suffix) in formats {
+            let work = tempfile::tempdir_in(&dir).unwrap();
+            let (archives, expected) = archives(work.path(), format, suffix);
+            let into = work.path().join("ours");
+            unpack(&archives, &into, options(LinkMode::Auto)).unwrap();
+            let (ours, theirs) = (dump(&into), dump(&expected));
+            pretty(&ours, &theirs, &format!("{format:?} in {}", dir.display()));
+        }
+    }
+}
+
+#[test]
+fn roots_are_what_gnu_tar_makes_in_every_link_mode() {
+    for dir in directories() {
+        for link in [LinkMode::Auto, LinkMode::Reflink, LinkMode::Hardlink, LinkMode::Copy] {
+            let work = tempfile::tempdir_in(&dir).unwrap();
+            let (archives, expected) = archives(work.path(), &["--format=posix"], ".tar.gz");
+            let store = Store::open(&work.path().join("agent"), options(link)).unwrap();
+            let layers: Vec<Layer> = archives
+                .iter()
+                .enumerate()
+                .map(|(n, archive)| layer(&store, &format!("c{n}"), archive))
+                .collect();
+            let configuration = configuration(&layers);
+            let root = match store.root(&configuration) {
+                Err(err) if link == LinkMode::Reflink => {
+                    // Only the filesystem's word for it is a reason.
+                    assert!(err.to_string().contains("clone"), "{err}");
+                    eprintln!("no reflinks in {}: {err}", dir.display());
+                    continue;
+                }
+                other => other.unwrap(),
+            };
+            let what = format!("{link:?} ({:?}) in {}", store.link_mode(), dir.display());
+            pretty(&dump(&root.path), &dump(&expected), &what);
+            assert!(!root.reused && store.root(&configuration).unwrap().reused);
+
+            // A second root from the same layers in another order, a third as the first.
+            let other = self::configuration(&[layers[1].clone(), layers[0].clone()]);
+            store.root(&other).unwrap();
+            store.sweep_roots(&[other.id()]).unwrap();
+            let again = store.root(&configuration).unwrap();
+            pretty(&dump(&again.path), &dump(&expected), &what);
+            if store.link_mode() == LinkMode::Hardlink {
+                assert_eq!(again.placed.copied, 0, "twins should be linked now, too");
+            }
+        }
+    }
+}
+
+/// Publishes and extracts `archive` as a layer of component `name`.
+fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
+    let bytes = fs::read(archive).unwrap();
+    let digest = Digest::of(&bytes);
+    store.blobs().ingest(digest, &*bytes).unwrap();
+    let extracted = store.extract(digest).unwrap().expect("nothing was extracted before");
+    assert!(extracted.entries > 0);
+    assert!(store.extract(digest).unwrap().is_none(), "extracted twice");
+    Layer {
+        component: name.parse::<ComponentName>().unwrap(),
+        version: "v1".parse().unwrap(),
+        digest,
+        created: "2026-01-01T00:00:00Z".parse().unwrap(),
+    }
+}
+
+fn configuration(layers: &[Layer]) -> Configuration {
+    let modified = "2026-01-01T00:00:00Z".parse().unwrap();
+    Configuration::new("p".parse().unwrap(), layers.to_vec(), modified).unwrap()
+}
+
+fn pretty(ours: &[String], theirs: &[String], what: &str) {
+    let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
+    let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{what}\nonly tar has {missing:#?}\nonly we have {extra:#?}"
+    );
+}

@@ -3,6 +3,8 @@
 //! `DEPLOY_TEST_DIRS` (colon-separated directories) is tried, in every link mode that
 //! it has; without the variable, the temporary directory's.
 
+#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -90,7 +92,7 @@ fn dump(root: &Path) -> Vec<String> {
                 let bytes = fs::read(&path).unwrap();
                 format!("{} {}", Digest::of(&bytes), bytes.len())
             } else if meta.is_symlink() {
-                format!("{:?}", fs::read_link(&path).unwrap())
+                fs::read_link(&path).unwrap().display().to_string()
             } else {
                 String::new()
             };

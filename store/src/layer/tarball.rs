@@ -122,12 +122,12 @@ impl<R: Read> Tarball<R> {
             };
             let size = field(&header.as_old().size)
                 .and_then(|size| u64::try_from(size).map_err(|_| "is negative".to_owned()))
-                .map_err(|why| bad_entry(&header.path_bytes(), format!("its size {why}")))?;
+                .map_err(|why| bad_entry(&name_of(&header), format!("its size {why}")))?;
             match header.entry_type().as_byte() {
                 b'x' | b'X' => {
                     let records = self.extended_body(size, &mut extended.bytes)?;
                     let mut pax = self.global.clone();
-                    pax.read(&records).map_err(|why| bad_entry(&header.path_bytes(), why))?;
+                    pax.read(&records).map_err(|why| bad_entry(&name_of(&header), why))?;
                     if extended.pax.replace(pax).is_some() {
                         return Err(bad_archive("has two PAX headers for one entry"));
                     }
@@ -135,7 +135,7 @@ impl<R: Read> Tarball<R> {
                 b'g' => {
                     let records = self.extended_body(size, &mut extended.bytes)?;
                     let read = self.global.read(&records);
-                    read.map_err(|why| bad_entry(&header.path_bytes(), why))?;
+                    read.map_err(|why| bad_entry(&name_of(&header), why))?;
                     if self.global.size.is_some() || self.global.path.is_some() {
                         return Err(bad_archive("has a global header with a path or size"));
                     }
@@ -187,7 +187,7 @@ impl<R: Read> Tarball<R> {
 
     fn member(&mut self, header: &Header, size: u64, extended: Extended) -> Result<Member> {
         let pax = extended.pax.unwrap_or_else(|| self.global.clone());
-        let gnu_name = extended.name.unwrap_or_else(|| header.path_bytes().into_owned());
+        let gnu_name = extended.name.unwrap_or_else(|| name_of(header));
         let name = pax.path.clone().unwrap_or(gnu_name);
         let refuse = |why: String| bad_entry(&name, why);
         let flag = flag_of(header, &name).map_err(refuse)?;
@@ -344,6 +344,21 @@ impl<R: Read> Tarball<R> {
     }
 }
 
+/// The name in a header: ustar's prefix counts whatever version the header states,
+/// which the crate wants to be `00`.
+fn name_of(header: &Header) -> Vec<u8> {
+    let bytes = header.as_bytes();
+    let text = |range: std::ops::Range<usize>| {
+        let field = &bytes[range];
+        &field[..field.iter().position(|&byte| byte == 0).unwrap_or(field.len())]
+    };
+    let (name, prefix) = (text(0..100), text(345..500));
+    if &bytes[257..263] != b"ustar\0" || prefix.is_empty() {
+        return name.to_owned();
+    }
+    [prefix, b"/", name].concat()
+}
+
 fn padding_of(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
@@ -367,7 +382,7 @@ fn check_sum(header: &Header) -> Result<()> {
         Ok(sum) if sum == unsigned || sum == signed => Ok(()),
         _ => Err(bad_archive(&format!(
             "has something that is no header (wrong checksum) at {:?}",
-            lossy(&header.path_bytes())
+            lossy(&name_of(&header))
         ))),
     }
 }

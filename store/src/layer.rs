@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod decode;
 pub mod entry;
+pub mod header;
 pub mod index;
 pub mod objects;
 pub mod pax;

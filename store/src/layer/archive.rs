@@ -5,7 +5,8 @@ use std::io::Read;
 
 use super::decode::Decoder;
 use super::entry::{Content, Device, Entry, EntryPath, Kind, bad_entry};
-use super::tarball::{Flag, Member, Piece, Tarball};
+use super::header::Flag;
+use super::tarball::{Member, Piece, Tarball};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 

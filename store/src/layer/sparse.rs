@@ -4,8 +4,9 @@
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use super::entry::bad_entry;
+use super::header::field;
 use super::pax::{self, Sparse};
-use super::tarball::field;
+
 use crate::error::{Error, Result};
 
 /// Most extents of one file.

@@ -10,12 +10,13 @@ use std::io::{self, Read};
 
 use tar::Header;
 
-use super::entry::{bad_entry, lossy};
+use super::entry::bad_entry;
+use super::header::{Flag, check_sum, device_of, field, flag_of, meta_of, name_of};
 use super::pax::Pax;
 use super::sparse::{self, Extent};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::meta::{Meta, Mtime, Xattr};
+use crate::meta::Meta;
 
 const BLOCK: usize = 512;
 
@@ -34,19 +35,6 @@ pub struct Member {
     pub meta: Meta,
     /// Numbers of a device.
     pub device: (u32, u32),
-}
-
-/// What a member is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Flag {
-    File,
-    Hardlink,
-    Symlink,
-    CharDevice,
-    BlockDevice,
-    Directory,
-    Fifo,
 }
 
 /// A piece of a file's contents.
@@ -344,124 +332,14 @@ impl<R: Read> Tarball<R> {
     }
 }
 
-/// The name in a header: ustar's prefix counts whatever version the header states,
-/// which the crate wants to be `00`.
-fn name_of(header: &Header) -> Vec<u8> {
-    let bytes = header.as_bytes();
-    let text = |range: std::ops::Range<usize>| {
-        let field = &bytes[range];
-        &field[..field.iter().position(|&byte| byte == 0).unwrap_or(field.len())]
-    };
-    let (name, prefix) = (text(0..100), text(345..500));
-    if &bytes[257..263] != b"ustar\0" || prefix.is_empty() {
-        return name.to_owned();
-    }
-    [prefix, b"/", name].concat()
-}
-
 fn padding_of(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
 
-fn bad_archive(reason: &str) -> Error {
+pub(super) fn bad_archive(reason: &str) -> Error {
     Error::BadArchive { reason: reason.to_owned() }
 }
 
 fn unreadable(err: &io::Error) -> Error {
     Error::BadArchive { reason: format!("cannot be read: {err}") }
-}
-
-/// The header's sum of bytes, its own field counting as spaces; some old writers
-/// summed signed bytes.
-fn check_sum(header: &Header) -> Result<()> {
-    let bytes = header.as_bytes();
-    let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);
-    let unsigned: i64 = counted().map(|&byte| i64::from(byte)).sum();
-    let signed: i64 = counted().map(|&byte| i64::from(byte.cast_signed())).sum();
-    match field(&header.as_old().cksum) {
-        Ok(sum) if sum == unsigned || sum == signed => Ok(()),
-        _ => Err(bad_archive(&format!(
-            "has something that is no header (wrong checksum) at {:?}",
-            lossy(&name_of(&header))
-        ))),
-    }
-}
-
-/// A numeric field: octal with spaces or NUL around, or GNU's base 256. Blank is 0.
-pub fn field(bytes: &[u8]) -> Result<i64, String> {
-    if bytes[0] & 0x80 != 0 {
-        // The sign is the second bit: the first only marks the form.
-        let negative = bytes[0] & 0x40 != 0;
-        let first = i128::from(bytes[0] & 0x3f) - if negative { 0x40 } else { 0 };
-        let wide = bytes[1..]
-            .iter()
-            .try_fold(first, |sum, &byte| sum.checked_mul(256).map(|sum| sum + i128::from(byte)));
-        let number = wide.and_then(|wide| i64::try_from(wide).ok());
-        return number.ok_or_else(|| "is too large".to_owned());
-    }
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    let text = bytes[..end].trim_ascii();
-    text.iter().try_fold(0_i64, |sum, &digit| match digit {
-        b'0'..=b'7' => sum
-            .checked_mul(8)
-            .map(|sum| sum + i64::from(digit - b'0'))
-            .ok_or_else(|| "is too large".to_owned()),
-        _ => Err("is no number".to_owned()),
-    })
-}
-
-fn flag_of(header: &Header, name: &[u8]) -> Result<Flag, String> {
-    Ok(match header.entry_type().as_byte() {
-        // A v7 header has no type for directories but the slash.
-        b'0' | 0 if name.ends_with(b"/") => Flag::Directory,
-        b'0' | 0 | b'7' | b'S' => Flag::File,
-        b'1' => Flag::Hardlink,
-        b'2' => Flag::Symlink,
-        b'3' => Flag::CharDevice,
-        b'4' => Flag::BlockDevice,
-        b'5' | b'D' => Flag::Directory,
-        b'6' => Flag::Fifo,
-        b'M' => return Err("continues in another volume".to_owned()),
-        other => return Err(format!("has the unknown type {:?}", char::from(other))),
-    })
-}
-
-fn meta_of(header: &Header, pax: &Pax) -> Result<Meta, String> {
-    let old = header.as_old();
-    let number = |what: &str, bytes: &[u8]| field(bytes).map_err(|why| format!("its {what} {why}"));
-    let mode = number("mode", &old.mode)?;
-    let uid = pax.uid.map_or_else(|| number("owner", &old.uid), Ok)?;
-    let gid = pax.gid.map_or_else(|| number("group", &old.gid), Ok)?;
-    let seconds = number("time", &old.mtime)?;
-    let mut xattrs: Vec<Xattr> = pax.xattrs.clone();
-    xattrs.sort_unstable();
-    Ok(Meta {
-        mode: u32::try_from(mode & 0o7777).unwrap_or(0),
-        uid: owner(uid)?,
-        gid: owner(gid)?,
-        mtime: pax.mtime.unwrap_or(Mtime { seconds, nanoseconds: 0 }),
-        xattrs: xattrs.into(),
-    })
-}
-
-/// Owners are 32 bits; some writers give -2 (nobody) as a negative number. -1 is the
-/// kernel's word for "leave it" and nobody's number.
-fn owner(number: i64) -> Result<u32, String> {
-    let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
-    match u32::try_from(number).ok().or(wrapped) {
-        None | Some(u32::MAX) => Err(format!("its owner {number} is none")),
-        Some(id) => Ok(id),
-    }
-}
-
-fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
-    if !matches!(flag, Flag::CharDevice | Flag::BlockDevice) {
-        return Ok((0, 0));
-    }
-    // Major and minor stand at one place in ustar and GNU headers.
-    let part = |range: std::ops::Range<usize>| {
-        let number = field(&header.as_bytes()[range]).ok();
-        number.and_then(|number| u32::try_from(number).ok()).ok_or("its device number is none")
-    };
-    Ok((part(329..337)?, part(337..345)?))
 }

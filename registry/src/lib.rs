@@ -6,4 +6,3 @@ pub mod console;
 pub mod janitor;
 #[allow(clippy::module_inception)]
 pub mod registry;
-pub mod server;

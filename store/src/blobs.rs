@@ -112,6 +112,15 @@ impl Blobs {
         self.staging.sync()
     }
 
+    /// Takes a blob back from where it was published to where it was staged, when what
+    /// was to refer to it failed.
+    pub fn withdraw(&self, digest: Digest) -> Result<()> {
+        let name = name_of(digest);
+        self.files.rename(&name, &self.staging, &name)?;
+        self.staging.sync()?;
+        self.files.sync()
+    }
+
     /// Opens a published blob. An open blob stays readable when it is removed.
     pub fn reader(&self, digest: Digest) -> Result<File> {
         open_blob(&self.files, digest)

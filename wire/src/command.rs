@@ -1,7 +1,41 @@
 //! Commands of the registry's console: one grammar for ssh exec, the interactive
 //! prompt and `deployctl`.
 
+mod parse;
+mod verb;
+mod words;
+
+use std::fmt;
+
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
+
+use crate::exit;
+
+pub use parse::parse;
+pub use verb::{Flag, Takes, VERBS, Verb, closest, find, listing};
+pub use words::{MAX_LINE, quote, quote_always, split};
+
+/// Why a command cannot be done, or a line is no command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// For people; may have several lines, without the last newline.
+    pub text: String,
+    /// Exit code, from [`crate::exit`].
+    pub code: u8,
+}
+
+impl Refusal {
+    /// A refusal with one of the codes of [`crate::exit`].
+    pub fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { text: text.into(), code }
+    }
+
+    /// The command line cannot be understood.
+    pub fn usage(text: String) -> Self {
+        Self { text, code: exit::USAGE }
+    }
+}
 
 /// One parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,4 +144,204 @@ pub enum Command {
         /// State to make current again; without, the one before the current.
         to: Option<u64>,
     },
+}
+
+impl Command {
+    /// The verb.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Help { .. } => "help",
+            Self::AddVersion { .. } => "addver",
+            Self::AddConfiguration { .. } => "addconf",
+            Self::ChangeConfiguration { .. } => "changeconf",
+            Self::BumpConfiguration { .. } => "bumpconf",
+            Self::ShowConfiguration { .. } => "showconf",
+            Self::ShowComponent { .. } => "showcomp",
+            Self::Components { .. } => "components",
+            Self::Configurations { .. } => "configurations",
+            Self::DeleteVersion { .. } => "delver",
+            Self::DeleteComponent { .. } => "delcomp",
+            Self::DeleteConfiguration { .. } => "delconf",
+            Self::History { .. } => "history",
+            Self::Rollback { .. } => "rollback",
+        }
+    }
+
+    /// Its flags with their values.
+    fn flags(&self) -> Vec<(&'static str, String)> {
+        let text = |name, value: &str| (name, value.to_owned());
+        let mut flags = Vec::new();
+        match self {
+            Self::Help { .. } | Self::Components { .. } | Self::Configurations { .. } => {}
+            Self::AddVersion { component, version, digest } => flags.extend([
+                text("name", component.as_str()),
+                text("version", version.as_str()),
+                ("hash", digest.to_string()),
+            ]),
+            Self::AddConfiguration { name, layers } => {
+                flags.push(text("name", name.as_str()));
+                for (component, version) in layers {
+                    flags.push(("layer", format!("{}:{}", component.as_str(), version.as_str())));
+                }
+            }
+            Self::ChangeConfiguration { name, changes, if_hash } => {
+                flags.push(text("name", name.as_str()));
+                for (component, version) in changes {
+                    flags.push(text("component", component.as_str()));
+                    flags.push(text("version", version.as_str()));
+                }
+                flags.extend(if_hash.map(|hash| ("if-hash", hash.to_string())));
+            }
+            Self::BumpConfiguration { name, components, if_hash } => {
+                flags.push(text("name", name.as_str()));
+                flags.extend(components.iter().map(|name| text("component", name.as_str())));
+                flags.extend(if_hash.map(|hash| ("if-hash", hash.to_string())));
+            }
+            Self::ShowConfiguration { name, .. }
+            | Self::DeleteConfiguration { name, .. }
+            | Self::History { name, .. }
+            | Self::Rollback { name, .. } => flags.push(text("name", name.as_str())),
+            Self::ShowComponent { name, .. } | Self::DeleteComponent { name, .. } => {
+                flags.push(text("name", name.as_str()));
+            }
+            Self::DeleteVersion { component, version, .. } => {
+                flags.extend([text("name", component.as_str()), text("version", version.as_str())]);
+            }
+        }
+        if let Self::History { limit: Some(number), .. } = self {
+            flags.push(("limit", number.to_string()));
+        }
+        if let Self::Rollback { to: Some(number), .. } = self {
+            flags.push(("to", number.to_string()));
+        }
+        flags
+    }
+
+    /// Its switches that are on.
+    fn switches(&self) -> Vec<&'static str> {
+        let mut switches = Vec::new();
+        let mut add = |name, on: bool| switches.extend(on.then_some(name));
+        match self {
+            Self::ShowConfiguration { verbose, json, .. } => {
+                add("v", *verbose);
+                add("json", *json);
+            }
+            Self::ShowComponent { json, .. }
+            | Self::Components { json }
+            | Self::Configurations { json }
+            | Self::History { json, .. } => add("json", *json),
+            Self::DeleteVersion { force, .. }
+            | Self::DeleteComponent { force, .. }
+            | Self::DeleteConfiguration { force, .. } => add("force", *force),
+            _ => {}
+        }
+        switches
+    }
+}
+
+impl From<deploy_store::Error> for Refusal {
+    fn from(err: deploy_store::Error) -> Self {
+        use deploy_store::Error;
+        let code = match &err {
+            Error::BadName { .. } => exit::USAGE,
+            Error::NoSuchBlob(_) => exit::NOT_FOUND,
+            Error::Corrupt { .. } => exit::CORRUPT,
+            _ => exit::FAILED,
+        };
+        Self::new(code, err.to_string())
+    }
+}
+
+/// A line that [`split`] and [`parse`] bring back to the same command.
+impl fmt::Display for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.verb())?;
+        if let Self::Help { verb: Some(verb) } = self {
+            write!(f, " {}", quote(verb))?;
+        }
+        for (name, value) in self.flags() {
+            write!(f, " -{name}={}", quote(&value))?;
+        }
+        self.switches().iter().try_for_each(|name| write!(f, " -{name}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(line: &str) -> Result<Command, Refusal> {
+        let command = parse(&split(line)?)?;
+        assert_eq!(parse(&split(&command.to_string())?)?, command, "{line} -> {command}");
+        Ok(command)
+    }
+
+    #[test]
+    fn every_spelling_of_every_verb() {
+        let hash = "ab".repeat(32);
+        for line in [
+            "help",
+            "help addver",
+            &format!("addver -name code -version=v1 --hash {hash}"),
+            "addconf -name p -layer a:1 -layer b:x:y",
+            "changeconf -name p -component a -version 2 -component b -version 3",
+            &format!("bumpconf -name p -component a --component=b -if-hash {hash}"),
+            "showconf -v=true -name \"odd: name\" -json",
+            "showcomp -name 'with spaces'",
+            "components --json",
+            "configurations",
+            "delver -name a -version 1 -force",
+            "delcomp -name a",
+            "delconf -force=T -name p",
+            "history -name p -limit 3",
+            "rollback -name p -to 2",
+        ] {
+            check(line).unwrap();
+        }
+        assert_eq!(check("addver -h").unwrap(), Command::Help { verb: Some("addver".to_owned()) });
+    }
+
+    #[test]
+    fn refusals_have_the_texts_of_the_go_tool() {
+        for (line, text) in [
+            ("", "nothing to do"),
+            ("frob", "Unknown command, supported commands are:\nhelp, addver, addconf"),
+            ("adver", "did you mean addver?"),
+            ("addver", "name, version and hash should all be set"),
+            ("addver -name a:b -version v -hash x", "name cannot contain : symbol"),
+            ("addver -name a -version v -hash x", "hash should be a hex representation of"),
+            ("addconf", "name should be set"),
+            ("addconf -name p", "configuration should have at least one layer"),
+            ("addconf -name a/b -layer a:b", "name cannot contain / symbol"),
+            ("addconf -layer code", "invalid value \"code\" for flag -layer: invalid value\nUsage"),
+            ("addconf -layer a:1 -layer a:2", "flag -layer: duplicate component \"a\""),
+            ("changeconf -name p", "name, component and version should all be set"),
+            ("bumpconf -name p", "both name and component should be set"),
+            ("showconf", "name should be set"),
+            ("showconf project1", "unexpected argument \"project1\""),
+            ("showcomp -name a:b", "name cannot contain : symbol"),
+            ("delver -name a", "both name and version should be set"),
+            ("delver -bogus", "flag provided but not defined: -bogus\nUsage of delver:"),
+            ("delver -name", "flag needs an argument: -name"),
+            ("showconf -v=maybe", "invalid boolean value \"maybe\" for -v: parse error"),
+            ("history -name p -limit x", "no number"),
+        ] {
+            let refusal = check(line).unwrap_err();
+            assert!(refusal.text.contains(text), "{line}: {}", refusal.text);
+            assert_eq!(refusal.code, exit::USAGE, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_names_survive_the_line(component in "[^:]{1,40}", version in ".{1,40}") {
+            let command = Command::AddVersion {
+                component: component.parse().unwrap(),
+                version: version.parse().unwrap(),
+                digest: Digest::of(b""),
+            };
+            prop_assert_eq!(parse(&split(&command.to_string()).unwrap()).unwrap(), command);
+        }
+    }
 }

@@ -1,1 +1,115 @@
-//! Spelling of flags.
+//! Flags as people of the Go tool and of GNU tools spell them, brought to the one
+//! spelling that clap reads; and the two kinds of values that Go spells its own way.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+/// Brings `-name v` and `-name=v` to `--name v` and `--name=v`, and Go's words for a
+/// boolean (`-force=T`) to `true` and `false`, for the flags in `known`. What follows
+/// `--`, or any word that is no known flag, stays as it is.
+pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
+    let mut done = false;
+    let mut one = |argument: OsString| {
+        done |= argument == "--";
+        if done { argument } else { normalize_one(argument, known) }
+    };
+    arguments.into_iter().map(&mut one).collect()
+}
+
+fn normalize_one(argument: OsString, known: &[String]) -> OsString {
+    let bytes = argument.as_bytes();
+    let Some(rest) = bytes.strip_prefix(b"-") else { return argument };
+    let rest = rest.strip_prefix(b"-").unwrap_or(rest);
+    let end = rest.iter().position(|&byte| byte == b'=').unwrap_or(rest.len());
+    let (name, value) = rest.split_at(end);
+    if !known.iter().any(|flag| flag.as_bytes() == name) {
+        return argument;
+    }
+    let dashes: &[u8] = if name.len() == 1 { b"-" } else { b"--" };
+    let value = match value.strip_prefix(b"=") {
+        Some(b"1" | b"t" | b"T" | b"TRUE" | b"True") => &b"=true"[..],
+        Some(b"0" | b"f" | b"F" | b"FALSE" | b"False") => b"=false",
+        _ => value,
+    };
+    OsString::from_vec([dashes, name, value].concat())
+}
+
+/// A duration as Go writes it: `30s`, `1h30m`, `1.5h`, `300ms`, `0`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no duration; write it like 30s, 5m or 1h30m");
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(bad)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| bad())?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let seconds = match &rest[..end] {
+            "ns" => 1e-9,
+            "us" | "µs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(bad()),
+        };
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| bad())?;
+        total = total.checked_add(part).ok_or_else(bad)?;
+        rest = &rest[end..];
+    }
+    if text.is_empty() { Err(bad()) } else { Ok(total) }
+}
+
+/// A number of bytes: `1024`, `64K`, `10G`, `512MiB`. Units are powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no size; write it like 1048576, 512MiB or 10G");
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..end].parse().map_err(|_| bad())?;
+    let shift = match text[end..].to_ascii_uppercase().as_str() {
+        "" | "B" => 0,
+        "K" | "KB" | "KIB" => 10,
+        "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normalized(line: &str) -> String {
+        let known = ["name", "v", "force"].map(str::to_owned);
+        let words = normalize(line.split(' ').map(OsString::from), &known);
+        words.join(" ".as_ref()).into_string().unwrap()
+    }
+
+    #[test]
+    fn spellings() {
+        assert_eq!(normalized("-name x --name=y -name=z"), "--name x --name=y --name=z");
+        assert_eq!(normalized("--v -v=T -force=0"), "-v -v=true --force=false");
+        assert_eq!(normalized("-other -5 - -- -name"), "-other -5 - -- -name");
+    }
+
+    #[test]
+    fn durations_and_sizes() {
+        assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
+        for bad in ["", "5", "s", "1x", "-1s", "1..2s", "9e99h"] {
+            assert!(duration(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(size("10G"), Ok(10 << 30));
+        assert_eq!(size("512MiB"), Ok(512 << 20));
+        assert_eq!(size("7"), Ok(7));
+        for bad in ["", "G", "1X", "-1", "99999999T"] {
+            assert!(size(bad).is_err(), "{bad:?}");
+        }
+    }
+}

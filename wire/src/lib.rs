@@ -3,4 +3,5 @@
 
 pub mod client;
 pub mod command;
+pub mod exit;
 pub mod flags;

@@ -1,0 +1,113 @@
+//! The catalogue: which components, versions and configurations there are. It alone
+//! knows the database. Every verb is one transaction; a change is on disk when its
+//! function returns.
+
+mod configurations;
+mod retention;
+mod versions;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use deploy_wire::command::Refusal;
+use deploy_wire::exit;
+use jiff::Timestamp;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, Transaction};
+
+pub use configurations::{Change, State};
+
+/// States of a configuration with different trees that stay targets of a rollback.
+pub const KEPT_STATES: usize = 5;
+
+/// The catalogue of one registry.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    pool: SqlitePool,
+}
+
+/// Why the catalogue did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The catalogue says no.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// The database failed.
+    #[error("catalogue: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A row does not hold what it must.
+    #[error("catalogue: {0}")]
+    BadRow(#[from] deploy_store::Error),
+    /// The database cannot be opened.
+    #[error("open catalogue {}: {why}; nothing was changed", path.display())]
+    Open {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<Error> for Refusal {
+    fn from(err: Error) -> Self {
+        match err {
+            Error::Refused(refusal) => refusal,
+            Error::Open { .. } | Error::BadRow(_) => Self::new(exit::CORRUPT, err.to_string()),
+            Error::Database(_) => Self::new(exit::FAILED, err.to_string()),
+        }
+    }
+}
+
+impl Catalog {
+    /// Opens, or makes, `catalogue.db` in `dir`. A file that is damaged is left alone.
+    pub async fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join("catalogue.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        // One connection: verbs are short, and writers would only wait for each other.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let opened = |why: String| Error::Open { path: path.clone(), why };
+        let pool = pool.map_err(|err| opened(err.to_string()))?;
+        let migrated = sqlx::migrate!("./migrations").run(&pool).await;
+        migrated.map_err(|err| opened(err.to_string()))?;
+        let problem: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&pool)
+            .await
+            .map_err(|err| opened(err.to_string()))?;
+        if problem != "ok" {
+            return Err(opened(format!("it is damaged: {problem}")));
+        }
+        Ok(Self { pool })
+    }
+
+    /// Waits for running transactions and closes the database.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}
+
+fn refuse<T>(code: u8, text: String) -> Result<T> {
+    Err(Error::Refused(Refusal::new(code, text)))
+}
+
+/// Nanoseconds since 1970, as the database has them.
+fn nanoseconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+fn timestamp(nanoseconds: i64) -> Timestamp {
+    Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}

@@ -1,0 +1,336 @@
+//! Configurations and their states. Every change makes a new state, numbered from 1;
+//! one of them is current.
+
+use deploy_store::{ComponentName, Configuration, ConfigurationName, Digest, Layer, VersionName};
+use deploy_wire::exit;
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::versions::{Row, find_version, latest_version, layer};
+use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
+
+/// Who changes a configuration, with what, and when.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Fingerprint and comment of the key.
+    pub who: String,
+    /// The command line.
+    pub command: String,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A state of a configuration, without its layers.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Its number.
+    pub number: u64,
+    /// Digest over its layers.
+    pub hash: Digest,
+    /// When it was made.
+    pub modified: Timestamp,
+    /// By whom.
+    pub who: String,
+    /// With what command.
+    pub command: String,
+    /// Whether it is the current one.
+    pub current: bool,
+}
+
+impl Catalog {
+    /// Names of all configurations, in byte order.
+    pub async fn configuration_names(&self) -> Result<Vec<ConfigurationName>> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT name FROM configurations ORDER BY name")
+                .fetch_all(&self.pool)
+                .await?;
+        names.iter().map(|name| Ok(name.parse()?)).collect()
+    }
+
+    /// The current state of a configuration.
+    pub async fn configuration(&self, name: &ConfigurationName) -> Result<Configuration> {
+        let mut transaction = self.begin().await?;
+        let number = current(&mut transaction, name).await?;
+        load(&mut transaction, name, number).await
+    }
+
+    /// Makes a configuration, or replaces the layers of one. Returns the number of the
+    /// state that was current before.
+    pub async fn add_configuration(
+        &self,
+        name: &ConfigurationName,
+        layers: &[(ComponentName, VersionName)],
+        change: &Change,
+    ) -> Result<Option<u64>> {
+        let mut transaction = self.begin().await?;
+        let mut found = Vec::with_capacity(layers.len());
+        for (component, version) in layers {
+            found.push(find_version(&mut transaction, component, version).await?);
+        }
+        let before = match current(&mut transaction, name).await {
+            Ok(number) => Some(number),
+            Err(Error::Refused(_)) => None,
+            Err(err) => return Err(err),
+        };
+        if before.is_none() {
+            name.check_new().map_err(|err| Error::Refused(err.into()))?;
+        }
+        save(&mut transaction, name, found, change).await?;
+        transaction.commit().await?;
+        Ok(before)
+    }
+
+    /// Replaces layers by the versions named. Returns the layers that were replaced by
+    /// something else.
+    pub async fn change_configuration(
+        &self,
+        name: &ConfigurationName,
+        changes: &[(ComponentName, VersionName)],
+        if_hash: Option<Digest>,
+        change: &Change,
+    ) -> Result<Vec<Layer>> {
+        let mut transaction = self.begin().await?;
+        let mut found = Vec::with_capacity(changes.len());
+        for (component, version) in changes {
+            found.push(find_version(&mut transaction, component, version).await?);
+        }
+        let replaced = replace(&mut transaction, name, found, if_hash, change).await?;
+        transaction.commit().await?;
+        Ok(replaced)
+    }
+
+    /// As [`Catalog::change_configuration`], by the versions that were added last.
+    pub async fn bump_configuration(
+        &self,
+        name: &ConfigurationName,
+        components: &[ComponentName],
+        if_hash: Option<Digest>,
+        change: &Change,
+    ) -> Result<Vec<Layer>> {
+        let mut transaction = self.begin().await?;
+        let mut found = Vec::with_capacity(components.len());
+        for component in components {
+            found.push(latest_version(&mut transaction, component).await?);
+        }
+        let replaced = replace(&mut transaction, name, found, if_hash, change).await?;
+        transaction.commit().await?;
+        Ok(replaced)
+    }
+
+    /// Deletes a configuration with its history.
+    pub async fn delete_configuration(&self, name: &ConfigurationName) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        match current(&mut transaction, name).await {
+            Err(Error::Refused(_)) => {
+                let text = format!("\"{name}\" configuration not found");
+                return refuse(exit::NOT_FOUND, text);
+            }
+            other => other?,
+        };
+        for statement in [
+            "DELETE FROM state_layers WHERE configuration = $1",
+            "DELETE FROM states WHERE configuration = $1",
+            "DELETE FROM configurations WHERE name = $1",
+        ] {
+            sqlx::query(statement).bind(name.as_str()).execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// The states of a configuration, newest first, `limit` at most.
+    pub async fn history(&self, name: &ConfigurationName, limit: u64) -> Result<Vec<State>> {
+        let mut transaction = self.begin().await?;
+        states(&mut transaction, name, limit).await
+    }
+
+    /// Makes the state `to`, or the newest that differs from the current one, current
+    /// again, as a new state. Returns the number of the state gone back to.
+    pub async fn roll_back(
+        &self,
+        name: &ConfigurationName,
+        to: Option<u64>,
+        change: &Change,
+    ) -> Result<u64> {
+        let mut transaction = self.begin().await?;
+        let states = states(&mut transaction, name, u64::MAX).await?;
+        let now = states.iter().find(|state| state.current).map(|state| state.hash);
+        let target = match to {
+            Some(number) => states.iter().find(|state| state.number == number),
+            None => states.iter().find(|state| Some(state.hash) != now),
+        };
+        let Some(target) = target.map(|state| state.number) else {
+            let text = match to {
+                Some(number) => format!("configuration \"{name}\" has no state {number}"),
+                None => format!("configuration \"{name}\" has no earlier state to go back to"),
+            };
+            return refuse(exit::NOT_FOUND, text);
+        };
+        let layers = load(&mut transaction, name, target).await?.layers().to_vec();
+        for old in &layers {
+            let here = find_version(&mut transaction, &old.component, &old.version).await;
+            if !matches!(&here, Ok(here) if here.digest == old.digest) {
+                let (component, version) = (&old.component, &old.version);
+                let text = format!(
+                    "state {target} of configuration \"{name}\" needs version \"{version}\" of \
+                     component \"{component}\", which is gone"
+                );
+                return refuse(exit::CONFLICT, text);
+            }
+        }
+        save(&mut transaction, name, layers, change).await?;
+        transaction.commit().await?;
+        Ok(target)
+    }
+}
+
+/// Number of the current state.
+async fn current(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+) -> Result<u64> {
+    let number: Option<i64> =
+        sqlx::query_scalar("SELECT current FROM configurations WHERE name = $1")
+            .bind(name.as_str())
+            .fetch_optional(&mut **transaction)
+            .await?;
+    match number {
+        Some(number) => Ok(number.cast_unsigned()),
+        None => refuse(exit::NOT_FOUND, format!("configuration \"{name}\" not found")),
+    }
+}
+
+async fn load(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    number: u64,
+) -> Result<Configuration> {
+    let modified: i64 =
+        sqlx::query_scalar("SELECT modified FROM states WHERE configuration = $1 AND number = $2")
+            .bind(name.as_str())
+            .bind(number.cast_signed())
+            .fetch_one(&mut **transaction)
+            .await?;
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT component, version, digest, created FROM state_layers \
+         WHERE configuration = $1 AND number = $2 ORDER BY position",
+    )
+    .bind(name.as_str())
+    .bind(number.cast_signed())
+    .fetch_all(&mut **transaction)
+    .await?;
+    let layers = rows.into_iter().map(layer).collect::<Result<_>>()?;
+    Ok(Configuration::new(name.clone(), layers, timestamp(modified))?)
+}
+
+pub(super) async fn states(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    limit: u64,
+) -> Result<Vec<State>> {
+    let current = current(transaction, name).await?;
+    let rows: Vec<(i64, String, i64, String, String)> = sqlx::query_as(
+        "SELECT number, hash, modified, who, command FROM states WHERE configuration = $1 \
+         ORDER BY number DESC LIMIT $2",
+    )
+    .bind(name.as_str())
+    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+    .fetch_all(&mut **transaction)
+    .await?;
+    let state = |(number, hash, modified, who, command): (i64, String, _, _, _)| {
+        let number = number.cast_unsigned();
+        Ok(State {
+            number,
+            hash: hash.parse()?,
+            modified: timestamp(modified),
+            who,
+            command,
+            current: number == current,
+        })
+    };
+    rows.into_iter().map(state).collect()
+}
+
+async fn replace(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    by: Vec<Layer>,
+    if_hash: Option<Digest>,
+    change: &Change,
+) -> Result<Vec<Layer>> {
+    let number = current(transaction, name).await?;
+    let configuration = load(transaction, name, number).await?;
+    if let Some(wanted) = if_hash.filter(|wanted| *wanted != configuration.id()) {
+        let id = configuration.id();
+        let text = format!("configuration \"{name}\" has hash {id}, not {wanted}; look again");
+        return refuse(exit::CONFLICT, text);
+    }
+    let mut layers = configuration.layers().to_vec();
+    let mut replaced = Vec::new();
+    for new in by {
+        let Some(old) = layers.iter_mut().find(|layer| layer.component == new.component) else {
+            let component = new.component;
+            let text = format!("configuration has no layer for component \"{component}\"");
+            return refuse(exit::NOT_FOUND, text);
+        };
+        let old = std::mem::replace(old, new.clone());
+        if old.version != new.version {
+            replaced.push(old);
+        }
+    }
+    save(transaction, name, layers, change).await?;
+    Ok(replaced)
+}
+
+/// Saves `layers` as the new current state.
+async fn save(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    layers: Vec<Layer>,
+    change: &Change,
+) -> Result<()> {
+    let configuration = Configuration::new(name.clone(), layers, change.now)
+        .map_err(|err| Error::Refused(err.into()))?;
+    let last: Option<i64> =
+        sqlx::query_scalar("SELECT MAX(number) FROM states WHERE configuration = $1")
+            .bind(name.as_str())
+            .fetch_one(&mut **transaction)
+            .await?;
+    let number = last.unwrap_or(0) + 1;
+    sqlx::query(
+        "INSERT INTO configurations (name, current) VALUES ($1, $2) \
+         ON CONFLICT (name) DO UPDATE SET current = $2",
+    )
+    .bind(name.as_str())
+    .bind(number)
+    .execute(&mut **transaction)
+    .await?;
+    sqlx::query(
+        "INSERT INTO states (configuration, number, hash, modified, who, command) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(name.as_str())
+    .bind(number)
+    .bind(configuration.id().to_string())
+    .bind(nanoseconds(change.now))
+    .bind(&change.who)
+    .bind(&change.command)
+    .execute(&mut **transaction)
+    .await?;
+    for (position, layer) in (0_i64..).zip(configuration.layers()) {
+        sqlx::query(
+            "INSERT INTO state_layers \
+             (configuration, number, position, component, version, digest, created) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(name.as_str())
+        .bind(number)
+        .bind(position)
+        .bind(layer.component.as_str())
+        .bind(layer.version.as_str())
+        .bind(layer.digest.to_string())
+        .bind(nanoseconds(layer.created))
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Components and their versions.
+
+use deploy_store::{ComponentName, Digest, Layer, VersionName};
+use deploy_wire::exit;
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
+
+/// A version's row: component, name, digest, time.
+pub(super) type Row = (String, String, String, i64);
+
+impl Catalog {
+    /// Fails as [`Catalog::add_version`] would, as far as that can be told before.
+    pub async fn check_new_version(
+        &self,
+        component: &ComponentName,
+        version: &VersionName,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        check_new(&mut transaction, component, version).await
+    }
+
+    /// Binds a blob to a new version, making the component if it is new.
+    pub async fn add_version(
+        &self,
+        component: &ComponentName,
+        version: &VersionName,
+        digest: Digest,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        check_new(&mut transaction, component, version).await?;
+        sqlx::query("INSERT INTO components (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
+            .bind(component.as_str())
+            .execute(&mut *transaction)
+            .await?;
+        let number: i64 = sqlx::query_scalar(
+            "UPDATE counters SET value = value + 1 WHERE name = 'version' RETURNING value",
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        sqlx::query(
+            "INSERT INTO versions (component, name, digest, created, number) \
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(component.as_str())
+        .bind(version.as_str())
+        .bind(digest.to_string())
+        .bind(nanoseconds(now))
+        .bind(number)
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Whether any version is bound to the blob.
+    pub async fn is_bound(&self, digest: Digest) -> Result<bool> {
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM versions WHERE digest = $1")
+            .bind(digest.to_string())
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(count > 0)
+    }
+
+    /// Names of all components, in byte order.
+    pub async fn components(&self) -> Result<Vec<ComponentName>> {
+        let names: Vec<String> = sqlx::query_scalar("SELECT name FROM components ORDER BY name")
+            .fetch_all(&self.pool)
+            .await?;
+        names.iter().map(|name| Ok(name.parse()?)).collect()
+    }
+
+    /// The versions of a component, oldest first.
+    pub async fn versions(&self, component: &ComponentName) -> Result<Vec<Layer>> {
+        let mut transaction = self.begin().await?;
+        if !has_component(&mut transaction, component).await? {
+            return refuse(exit::NOT_FOUND, format!("no component \"{component}\" found"));
+        }
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT component, name, digest, created FROM versions WHERE component = $1 \
+             ORDER BY number",
+        )
+        .bind(component.as_str())
+        .fetch_all(&mut *transaction)
+        .await?;
+        rows.into_iter().map(layer).collect()
+    }
+
+    /// Deletes a version that no configuration uses; with `force` also one that an
+    /// earlier state would need.
+    pub async fn delete_version(
+        &self,
+        component: &ComponentName,
+        version: &VersionName,
+        force: bool,
+    ) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        find_version(&mut transaction, component, version).await?;
+        for used in super::retention::uses(&mut transaction, component).await? {
+            if used.version != *version {
+                continue;
+            }
+            if used.current {
+                let name = used.configuration;
+                let text = format!("version is used by configuration \"{name}\"");
+                return refuse(exit::CONFLICT, text);
+            }
+            if !force {
+                return refuse(exit::CONFLICT, format!("version is {}", used.needed()));
+            }
+        }
+        delete(&mut transaction, component, version).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Deletes a component with all its versions; the rest as for a version.
+    pub async fn delete_component(&self, component: &ComponentName, force: bool) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        if !has_component(&mut transaction, component).await? {
+            return refuse(exit::NOT_FOUND, format!("\"{component}\" component not found"));
+        }
+        let uses = super::retention::uses(&mut transaction, component).await?;
+        if let Some(used) = uses.iter().find(|used| used.current) {
+            let name = &used.configuration;
+            let text = format!("component is used by configuration \"{name}\"");
+            return refuse(exit::CONFLICT, text);
+        }
+        if let Some(used) = uses.first().filter(|_| !force) {
+            return refuse(exit::CONFLICT, format!("component is {}", used.needed()));
+        }
+        for statement in
+            ["DELETE FROM versions WHERE component = $1", "DELETE FROM components WHERE name = $1"]
+        {
+            sqlx::query(statement).bind(component.as_str()).execute(&mut *transaction).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+}
+
+async fn check_new(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+    version: &VersionName,
+) -> Result<()> {
+    let refused = |err: deploy_store::Error| Error::Refused(err.into());
+    version.check_new().map_err(refused)?;
+    if !has_component(transaction, component).await? {
+        component.check_new().map_err(refused)?;
+    }
+    match find_version(transaction, component, version).await {
+        Ok(_) => refuse(exit::CONFLICT, format!("version \"{version}\" already exists")),
+        Err(Error::Refused(_)) => Ok(()),
+        Err(err) => Err(err),
+    }
+}
+
+async fn has_component(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+) -> Result<bool> {
+    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM components WHERE name = $1")
+        .bind(component.as_str())
+        .fetch_one(&mut **transaction)
+        .await?;
+    Ok(count > 0)
+}
+
+/// The version, or a refusal in the words of the Go tool.
+pub(super) async fn find_version(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+    version: &VersionName,
+) -> Result<Layer> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT component, name, digest, created FROM versions \
+         WHERE component = $1 AND name = $2",
+    )
+    .bind(component.as_str())
+    .bind(version.as_str())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    match row {
+        Some(row) => layer(row),
+        None => {
+            let text = format!("no version \"{version}\" for component \"{component}\" found");
+            refuse(exit::NOT_FOUND, text)
+        }
+    }
+}
+
+/// The version that was added last.
+pub(super) async fn latest_version(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+) -> Result<Layer> {
+    if !has_component(transaction, component).await? {
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM components")
+            .fetch_one(&mut **transaction)
+            .await?;
+        let text = match count {
+            0 => "no components found".to_owned(),
+            _ => format!("no component \"{component}\" found"),
+        };
+        return refuse(exit::NOT_FOUND, text);
+    }
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT component, name, digest, created FROM versions WHERE component = $1 \
+         ORDER BY number DESC LIMIT 1",
+    )
+    .bind(component.as_str())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    match row {
+        Some(row) => layer(row),
+        None => {
+            let text = format!("no versions for component \"{component}\" found");
+            refuse(exit::NOT_FOUND, text)
+        }
+    }
+}
+
+pub(super) async fn delete(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+    version: &VersionName,
+) -> Result<()> {
+    sqlx::query("DELETE FROM versions WHERE component = $1 AND name = $2")
+        .bind(component.as_str())
+        .bind(version.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+pub(super) fn layer((component, version, digest, created): Row) -> Result<Layer> {
+    Ok(Layer {
+        component: component.parse()?,
+        version: version.parse()?,
+        digest: digest.parse()?,
+        created: timestamp(created),
+    })
+}

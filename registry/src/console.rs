@@ -1,0 +1,155 @@
+//! The console: runs one command line and prints its answer. The same for ssh exec,
+//! the interactive prompt and a pipe.
+
+mod print;
+mod table;
+
+use deploy_store::{Layer, escape};
+use deploy_wire::command::{self, Command, Refusal};
+use deploy_wire::exit;
+use jiff::Timestamp;
+
+use crate::catalog::Change;
+use crate::registry::Registry;
+
+/// Who runs a command.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// User name.
+    pub user: String,
+    /// Fingerprint and comment of the key.
+    pub key: String,
+    /// Address.
+    pub address: String,
+}
+
+/// What a command answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Data.
+    pub stdout: Vec<u8>,
+    /// Everything else.
+    pub stderr: Vec<u8>,
+    /// Exit code.
+    pub code: u8,
+}
+
+/// Runs one command line.
+pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
+    let done = match command::split(line).and_then(|words| command::parse(&words)) {
+        Ok(command) => execute(registry, caller, &command).await,
+        Err(refusal) => Err(refusal),
+    };
+    let Caller { user, key, address } = caller;
+    let (user, line) = (escape(user), escape(line));
+    match done {
+        Ok(stdout) => {
+            tracing::info!(user, key, address, line, "command ok");
+            Answer { stdout: stdout.into_bytes(), ..Answer::default() }
+        }
+        Err(Refusal { text, code }) => {
+            tracing::info!(user, key, address, line, code, why = escape(&text), "command fail");
+            Answer { stdout: Vec::new(), stderr: format!("{text}\n").into_bytes(), code }
+        }
+    }
+}
+
+async fn execute(
+    registry: &Registry,
+    caller: &Caller,
+    command: &Command,
+) -> Result<String, Refusal> {
+    let catalog = &registry.catalog;
+    let change =
+        || Change { who: caller.key.clone(), command: command.to_string(), now: Timestamp::now() };
+    match command {
+        Command::Help { verb } => help(verb.as_deref()),
+        Command::AddVersion { component, version, digest } => {
+            registry.add_version(component, version, *digest).await.map(|()| String::new())
+        }
+        Command::AddConfiguration { name, layers } => {
+            let before = catalog.add_configuration(name, layers, &change()).await?;
+            Ok(before.map_or_else(String::new, |number| {
+                let name = command::quote_always(name.as_str());
+                format!("to roll back run:\n\trollback -name={name} -to={number}\n")
+            }))
+        }
+        Command::ChangeConfiguration { name, changes, if_hash } => {
+            let replaced = catalog.change_configuration(name, changes, *if_hash, &change()).await?;
+            Ok(roll_back_hint(name.as_str(), &replaced))
+        }
+        Command::BumpConfiguration { name, components, if_hash } => {
+            let replaced =
+                catalog.bump_configuration(name, components, *if_hash, &change()).await?;
+            Ok(roll_back_hint(name.as_str(), &replaced))
+        }
+        Command::ShowConfiguration { name, verbose, json } => {
+            let configuration = catalog.configuration(name).await?;
+            if *json {
+                return Ok(String::from_utf8_lossy(&configuration.to_json()).into_owned());
+            }
+            Ok(print::configuration(&configuration, *verbose))
+        }
+        Command::ShowComponent { name, json } => {
+            let versions = catalog.versions(name).await?;
+            if *json {
+                print::versions_json(name, &versions)
+            } else {
+                Ok(print::versions(&versions))
+            }
+        }
+        Command::Components { json } => print::names(&catalog.components().await?, *json),
+        Command::Configurations { json } => {
+            print::names(&catalog.configuration_names().await?, *json)
+        }
+        Command::DeleteVersion { component, version, force } => {
+            catalog.delete_version(component, version, *force).await?;
+            Ok(String::new())
+        }
+        Command::DeleteComponent { name, force } => {
+            catalog.delete_component(name, *force).await?;
+            Ok(String::new())
+        }
+        Command::DeleteConfiguration { name, force } => {
+            if !force {
+                let text = "Run command with -force flag to confirm removal";
+                return Err(Refusal::new(exit::FAILED, text));
+            }
+            catalog.delete_configuration(name).await?;
+            Ok(String::new())
+        }
+        Command::History { name, limit, json } => {
+            let states = catalog.history(name, limit.unwrap_or(u64::MAX)).await?;
+            if *json { print::history_json(name, &states) } else { Ok(print::history(&states)) }
+        }
+        Command::Rollback { name, to } => {
+            let number = catalog.roll_back(name, *to, &change()).await?;
+            Ok(format!("configuration \"{name}\" is as in state {number} again\n"))
+        }
+    }
+}
+
+fn help(verb: Option<&str>) -> Result<String, Refusal> {
+    match verb {
+        None | Some("help") => Ok(command::listing()),
+        Some("exit-codes") => Ok(exit::HELP.to_owned()),
+        // The Go tool's help passes over what it does not know.
+        Some(name) => Ok(command::find(name).map_or_else(command::listing, |verb| verb.usage())),
+    }
+}
+
+/// How to undo a change, ready to be pasted.
+fn roll_back_hint(name: &str, replaced: &[Layer]) -> String {
+    if replaced.is_empty() {
+        return String::new();
+    }
+    let mut line = format!("changeconf -name={}", command::quote_always(name));
+    for layer in replaced {
+        line = line
+            + " -component="
+            + &command::quote_always(layer.component.as_str())
+            + " -version="
+            + &command::quote_always(layer.version.as_str());
+    }
+    format!("to roll back run:\n\t{line}\n")
+}

@@ -1,0 +1,125 @@
+//! The answers of the console, for people and as JSON.
+
+use std::fmt::Display;
+
+use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, escape};
+use deploy_wire::command::Refusal;
+use deploy_wire::exit;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::table::table;
+use crate::catalog::State;
+
+/// Digits of an id that a table shows.
+const SHORT_ID: usize = 12;
+
+/// Names, one a line.
+pub fn names<T: Display>(names: &[T], json: bool) -> Result<String, Refusal> {
+    if json {
+        return document(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+    Ok(names.iter().fold(String::new(), |text, name| text + &name.to_string() + "\n"))
+}
+
+/// A configuration's layers, with what it is called when `verbose`.
+pub fn configuration(configuration: &Configuration, verbose: bool) -> String {
+    let rows: Vec<Vec<String>> = configuration
+        .layers()
+        .iter()
+        .map(|layer| {
+            vec![layer.component.to_string(), layer.version.to_string(), seconds(layer.created)]
+        })
+        .collect();
+    let head = if verbose {
+        let (name, id) = (configuration.name(), configuration.id());
+        let modified = seconds(configuration.modified());
+        format!("Name:\t{name}\nMtime:\t{modified}\nHash:\t{id}\n\n")
+    } else {
+        String::new()
+    };
+    head + &table(&rows)
+}
+
+/// Versions with their times, oldest first.
+pub fn versions(versions: &[Layer]) -> String {
+    let rows: Vec<Vec<String>> = versions
+        .iter()
+        .map(|layer| vec![seconds(layer.created), layer.version.to_string()])
+        .collect();
+    table(&rows)
+}
+
+/// States, newest first; the current one is marked.
+pub fn history(states: &[State]) -> String {
+    let rows: Vec<Vec<String>> = states
+        .iter()
+        .map(|state| {
+            let mark = if state.current { "*" } else { "" };
+            let mut id = state.hash.to_string();
+            id.truncate(SHORT_ID);
+            let (who, command) = (escape(&state.who), escape(&state.command));
+            vec![format!("{}{mark}", state.number), seconds(state.modified), id, who, command]
+        })
+        .collect();
+    table(&rows)
+}
+
+/// Versions as JSON.
+pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String, Refusal> {
+    #[derive(Serialize)]
+    struct Version<'a> {
+        version: &'a str,
+        hash: String,
+        created: Timestamp,
+    }
+    #[derive(Serialize)]
+    struct Component<'a> {
+        name: &'a str,
+        versions: Vec<Version<'a>>,
+    }
+    let versions = versions.iter().map(|layer| Version {
+        version: layer.version.as_str(),
+        hash: layer.digest.to_string(),
+        created: layer.created,
+    });
+    document(&Component { name: name.as_str(), versions: versions.collect() })
+}
+
+/// States as JSON.
+pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String, Refusal> {
+    #[derive(Serialize)]
+    struct StateDocument<'a> {
+        number: u64,
+        hash: String,
+        modified: Timestamp,
+        who: &'a str,
+        command: &'a str,
+        current: bool,
+    }
+    #[derive(Serialize)]
+    struct History<'a> {
+        name: &'a str,
+        states: Vec<StateDocument<'a>>,
+    }
+    let states = states.iter().map(|state| StateDocument {
+        number: state.number,
+        hash: state.hash.to_string(),
+        modified: state.modified,
+        who: &state.who,
+        command: &state.command,
+        current: state.current,
+    });
+    document(&History { name: name.as_str(), states: states.collect() })
+}
+
+fn document(value: &impl Serialize) -> Result<String, Refusal> {
+    serde_json::to_string_pretty(value)
+        .map(|text| text + "\n")
+        .map_err(|err| Refusal::new(exit::FAILED, format!("print JSON: {err}")))
+}
+
+/// RFC 3339 in whole seconds, UTC.
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

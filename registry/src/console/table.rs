@@ -1,0 +1,34 @@
+//! Tables aligned as Go's `text/tabwriter` does it with the settings of the Go tool:
+//! every cell is padded with spaces to the widest of its column plus three.
+
+/// `rows` of cells as lines. A column's width is that of its widest cell.
+pub fn table(rows: &[Vec<String>]) -> String {
+    const PADDING: usize = 3;
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0) + PADDING
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        for (cell, width) in row.iter().zip(&widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_line_up_with_three_spaces_to_the_widest() {
+        let rows = [["code", "v01"], ["c", "v0001"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "code   v01     \nc      v0001   \n");
+        assert_eq!(table(&[]), "");
+    }
+}

@@ -1,0 +1,285 @@
+//! From words to a command: flags by the rules of Go's flag package, texts of the Go
+//! tool.
+
+use std::collections::BTreeMap;
+
+use deploy_store::{ComponentName, Digest, VersionName};
+
+use super::verb::{self, Flag, Takes, Verb};
+use super::{Command, Refusal};
+use crate::exit;
+
+/// The flags of one command, in the order given.
+struct Flags {
+    verb: &'static Verb,
+    given: Vec<(&'static str, String)>,
+}
+
+/// The command that `words` are.
+pub fn parse(words: &[String]) -> Result<Command, Refusal> {
+    let Some((name, rest)) = words.split_first() else {
+        return Err(Refusal { text: "nothing to do".to_owned(), code: exit::USAGE });
+    };
+    if name == "help" {
+        return Ok(Command::Help { verb: rest.first().cloned() });
+    }
+    let verb = verb::find(name).ok_or_else(|| unknown(name))?;
+    let Some(flags) = Flags::read(verb, rest)? else {
+        return Ok(Command::Help { verb: Some(name.clone()) });
+    };
+    match verb.name {
+        "addver" => flags.add_version(),
+        "addconf" => flags.add_configuration(),
+        "changeconf" => flags.change_configuration(),
+        "bumpconf" => flags.bump_configuration(),
+        "showconf" => Ok(Command::ShowConfiguration {
+            name: flags.configuration()?,
+            verbose: flags.is_set("v"),
+            json: flags.is_set("json"),
+        }),
+        "showcomp" => {
+            flags.need(&["name"], "name should be set")?;
+            Ok(Command::ShowComponent { name: flags.component()?, json: flags.is_set("json") })
+        }
+        "components" => Ok(Command::Components { json: flags.is_set("json") }),
+        "configurations" => Ok(Command::Configurations { json: flags.is_set("json") }),
+        "delver" => {
+            flags.need(&["name", "version"], "both name and version should be set")?;
+            Ok(Command::DeleteVersion {
+                component: flags.component()?,
+                version: flags.parsed("version")?,
+                force: flags.is_set("force"),
+            })
+        }
+        "delcomp" => {
+            flags.need(&["name"], "name should be set")?;
+            Ok(Command::DeleteComponent { name: flags.component()?, force: flags.is_set("force") })
+        }
+        "delconf" => Ok(Command::DeleteConfiguration {
+            name: flags.configuration()?,
+            force: flags.is_set("force"),
+        }),
+        "history" => Ok(Command::History {
+            name: flags.configuration()?,
+            limit: flags.number("limit")?,
+            json: flags.is_set("json"),
+        }),
+        "rollback" => {
+            Ok(Command::Rollback { name: flags.configuration()?, to: flags.number("to")? })
+        }
+        other => Err(unknown(other)),
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    let names = || std::iter::once("help").chain(verb::VERBS.iter().map(|verb| verb.name));
+    let list: Vec<&str> = names().collect();
+    let mut text = format!("Unknown command, supported commands are:\n{}", list.join(", "));
+    if let Some(close) = verb::closest(name, names()) {
+        text = text + "\ndid you mean " + close + "?";
+    }
+    Refusal { text, code: exit::USAGE }
+}
+
+impl Flags {
+    /// Reads the flags of `verb`; `None` when help is asked for.
+    fn read(verb: &'static Verb, words: &[String]) -> Result<Option<Self>, Refusal> {
+        let refuse = |text: String| Refusal::usage(format!("{text}\n{}", verb.usage().trim_end()));
+        let mut flags = Self { verb, given: Vec::new() };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
+                return Err(refuse(format!("unexpected argument {word:?} after the flags")));
+            };
+            let name = name.strip_prefix('-').unwrap_or(name);
+            let (name, value) = match name.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (name, None),
+            };
+            let Some(flag) = verb.flag(name) else {
+                if name == "h" || name == "help" {
+                    return Ok(None);
+                }
+                return Err(refuse(format!(
+                    "flag provided but not defined: -{}",
+                    deploy_store::escape(name)
+                )));
+            };
+            let value = match (flag.takes, value) {
+                (Takes::Nothing, None) => "true".to_owned(),
+                (Takes::Nothing, Some(value)) => boolean(flag, &value).map_err(refuse)?,
+                (_, Some(value)) => value,
+                (_, None) => words
+                    .next()
+                    .cloned()
+                    .ok_or_else(|| refuse(format!("flag needs an argument: -{name}")))?,
+            };
+            if flag.takes == Takes::Layer {
+                flags.check_layer(flag, &value).map_err(refuse)?;
+            }
+            flags.given.push((flag.name, value));
+        }
+        Ok(Some(flags))
+    }
+
+    fn check_layer(&self, flag: &Flag, value: &str) -> Result<(), String> {
+        let invalid =
+            |why: String| format!("invalid value {value:?} for flag -{}: {why}", flag.name);
+        let Some((component, _)) = value.split_once(':') else {
+            return Err(invalid("invalid value".to_owned()));
+        };
+        let twice = self.all(flag.name).any(|other| other.split(':').next() == Some(component));
+        if twice { Err(invalid(format!("duplicate component {component:?}"))) } else { Ok(()) }
+    }
+
+    fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.given.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The value of a flag, empty when it was not given. The last one counts.
+    fn get(&self, name: &str) -> &str {
+        self.all(name).last().unwrap_or_default()
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.get(name) == "true"
+    }
+
+    fn need(&self, names: &[&str], text: &str) -> Result<(), Refusal> {
+        if names.iter().any(|name| self.get(name).is_empty()) {
+            return Err(Refusal::usage(text.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn parsed<T: std::str::FromStr<Err = deploy_store::Error>>(
+        &self,
+        name: &str,
+    ) -> Result<T, Refusal> {
+        self.get(name).parse().map_err(|err: deploy_store::Error| Refusal::usage(err.to_string()))
+    }
+
+    fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let value = self.get(name);
+        if value.is_empty() {
+            return Ok(None);
+        }
+        value.parse().map(Some).map_err(|_| {
+            let usage = self.verb.usage();
+            let usage = usage.trim_end();
+            Refusal::usage(format!("invalid value {value:?} for flag -{name}: no number\n{usage}"))
+        })
+    }
+
+    fn component(&self) -> Result<ComponentName, Refusal> {
+        if self.get("name").contains(':') {
+            return Err(Refusal::usage("name cannot contain : symbol".to_owned()));
+        }
+        self.parsed("name")
+    }
+
+    fn configuration<T: std::str::FromStr<Err = deploy_store::Error>>(&self) -> Result<T, Refusal> {
+        self.need(&["name"], "name should be set")?;
+        self.configuration_name()
+    }
+
+    fn configuration_name<T: std::str::FromStr<Err = deploy_store::Error>>(
+        &self,
+    ) -> Result<T, Refusal> {
+        if self.get("name").contains('/') {
+            return Err(Refusal::usage("name cannot contain / symbol".to_owned()));
+        }
+        self.parsed("name")
+    }
+
+    fn if_hash(&self) -> Result<Option<Digest>, Refusal> {
+        match self.get("if-hash") {
+            "" => Ok(None),
+            text => digest(text).map(Some),
+        }
+    }
+
+    fn add_version(&self) -> Result<Command, Refusal> {
+        let all = ["name", "version", "hash"];
+        self.need(&all, "name, version and hash should all be set")?;
+        Ok(Command::AddVersion {
+            component: self.component()?,
+            version: self.parsed("version")?,
+            digest: digest(self.get("hash"))?,
+        })
+    }
+
+    fn add_configuration(&self) -> Result<Command, Refusal> {
+        self.need(&["name"], "name should be set")?;
+        self.need(&["layer"], "configuration should have at least one layer")?;
+        let layers = self.all("layer").map(|value| {
+            let (component, version) = value.split_once(':').unwrap_or((value, ""));
+            pair(component, version)
+        });
+        Ok(Command::AddConfiguration {
+            name: self.configuration_name()?,
+            layers: layers.collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn change_configuration(&self) -> Result<Command, Refusal> {
+        let all = ["name", "component", "version"];
+        self.need(&all, "name, component and version should all be set")?;
+        let (components, versions) = (self.all("component"), self.all("version"));
+        if components.count() != versions.count() {
+            let text = "each -component should have its -version".to_owned();
+            return Err(Refusal::usage(text));
+        }
+        let mut changes = BTreeMap::new();
+        let mut order = Vec::new();
+        for (component, version) in self.all("component").zip(self.all("version")) {
+            let (component, version) = pair(component, version)?;
+            order.push(component.clone());
+            if changes.insert(component.clone(), version).is_some() {
+                return Err(Refusal::usage(format!("duplicate component \"{component}\"")));
+            }
+        }
+        let changes = order.into_iter().map(|component| {
+            let version = changes.remove(&component).expect("each was put in");
+            (component, version)
+        });
+        Ok(Command::ChangeConfiguration {
+            name: self.configuration_name()?,
+            changes: changes.collect(),
+            if_hash: self.if_hash()?,
+        })
+    }
+
+    fn bump_configuration(&self) -> Result<Command, Refusal> {
+        self.need(&["name", "component"], "both name and component should be set")?;
+        let components = self.all("component").map(|component| {
+            component.parse().map_err(|err: deploy_store::Error| Refusal::usage(err.to_string()))
+        });
+        Ok(Command::BumpConfiguration {
+            name: self.configuration_name()?,
+            components: components.collect::<Result<_, _>>()?,
+            if_hash: self.if_hash()?,
+        })
+    }
+}
+
+fn pair(component: &str, version: &str) -> Result<(ComponentName, VersionName), Refusal> {
+    let refuse = |err: deploy_store::Error| Refusal::usage(err.to_string());
+    Ok((component.parse().map_err(refuse)?, version.parse().map_err(refuse)?))
+}
+
+fn digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse().map_err(|_| {
+        let text = "hash should be a hex representation of content sha256 sum, 64 chars long";
+        Refusal::usage(text.to_owned())
+    })
+}
+
+/// Go's words for a boolean (strconv.ParseBool).
+fn boolean(flag: &Flag, value: &str) -> Result<String, String> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok("true".to_owned()),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok("false".to_owned()),
+        _ => Err(format!("invalid boolean value {value:?} for -{}: parse error", flag.name)),
+    }
+}

@@ -1,0 +1,225 @@
+//! The verbs of the console, their flags and help: one table for parsing, usage texts,
+//! completion and `deployctl`.
+
+use std::fmt::Write;
+
+/// A verb of the console.
+#[derive(Debug)]
+pub struct Verb {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in a few words.
+    pub about: &'static str,
+    /// Its flags, by name.
+    pub flags: &'static [Flag],
+}
+
+/// A flag of a verb.
+#[derive(Debug)]
+pub struct Flag {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+}
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Takes {
+    Nothing,
+    Text,
+    Number,
+    Layer,
+}
+
+const fn text(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, about, takes: Takes::Text }
+}
+
+const fn switch(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, about, takes: Takes::Nothing }
+}
+
+const JSON: Flag = switch("json", "print one JSON document");
+const CONFIGURATION: Flag = text("name", "configuration name");
+const COMPONENT: Flag = text("name", "component name");
+const IF_HASH: Flag = text("if-hash", "change only if this is the configuration's hash now");
+const FORCE_STATE: Flag =
+    switch("force", "remove even if an earlier state of a configuration uses it");
+
+/// All verbs, in the order of `help`.
+pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "addver",
+        about: "add new component version from previously uploaded file",
+        flags: &[
+            text("hash", "sha256 content hash in hex representation (64 chars)"),
+            COMPONENT,
+            text("version", "unique version id"),
+        ],
+    },
+    Verb {
+        name: "addconf",
+        about: "add new configuration from existing component versions",
+        flags: &[
+            Flag {
+                name: "layer",
+                about: "layer in component:version format; can be set multiple times",
+                takes: Takes::Layer,
+            },
+            CONFIGURATION,
+        ],
+    },
+    Verb {
+        name: "bumpconf",
+        about: "update single layer of configuration to most recent uploaded version",
+        flags: &[text("component", "component name to update"), IF_HASH, CONFIGURATION],
+    },
+    Verb {
+        name: "changeconf",
+        about: "update single layer of configuration to specific version",
+        flags: &[
+            text("component", "component name to update"),
+            IF_HASH,
+            CONFIGURATION,
+            text("version", "new version of selected component"),
+        ],
+    },
+    Verb {
+        name: "showconf",
+        about: "show configuration",
+        flags: &[JSON, CONFIGURATION, switch("v", "show extra details")],
+    },
+    Verb { name: "showcomp", about: "show component versions", flags: &[JSON, COMPONENT] },
+    Verb { name: "components", about: "list all known components", flags: &[JSON] },
+    Verb { name: "configurations", about: "list all known configurations", flags: &[JSON] },
+    Verb {
+        name: "delver",
+        about: "delete component version",
+        flags: &[FORCE_STATE, COMPONENT, text("version", "unique version id")],
+    },
+    Verb {
+        name: "delcomp",
+        about: "delete all component versions",
+        flags: &[FORCE_STATE, COMPONENT],
+    },
+    Verb {
+        name: "delconf",
+        about: "delete configuration",
+        flags: &[switch("force", "remove configuration for real"), CONFIGURATION],
+    },
+    Verb {
+        name: "history",
+        about: "show states of configuration, newest first",
+        flags: &[
+            JSON,
+            Flag { name: "limit", about: "most states to show", takes: Takes::Number },
+            CONFIGURATION,
+        ],
+    },
+    Verb {
+        name: "rollback",
+        about: "make earlier state of configuration current again",
+        flags: &[
+            CONFIGURATION,
+            Flag {
+                name: "to",
+                about: "number of the state, the one before the current without",
+                takes: Takes::Number,
+            },
+        ],
+    },
+];
+
+/// The verb called `name`.
+pub fn find(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().find(|verb| verb.name == name)
+}
+
+/// What `help` prints.
+pub fn listing() -> String {
+    let mut text = String::new();
+    for verb in VERBS {
+        writeln!(text, "{:<16}{}", verb.name, verb.about).expect("a string takes any text");
+    }
+    text + "\nuse -h flag to get more help on a specific command\n"
+}
+
+impl Verb {
+    /// The flag called `name`.
+    pub fn flag(&self, name: &str) -> Option<&'static Flag> {
+        self.flags.iter().find(|flag| flag.name == name)
+    }
+
+    /// Usage as Go's flag package prints it.
+    pub fn usage(&self) -> String {
+        let mut text = format!("Usage of {}:\n", self.name);
+        for Flag { name, about, takes } in self.flags {
+            let kind = match takes {
+                Takes::Nothing if name.len() == 1 => {
+                    writeln!(text, "  -{name}\t{about}").expect("a string takes any text");
+                    continue;
+                }
+                Takes::Nothing => "",
+                Takes::Text => " string",
+                Takes::Number => " uint",
+                Takes::Layer => " value",
+            };
+            writeln!(text, "  -{name}{kind}\n    \t{about}").expect("a string takes any text");
+        }
+        text
+    }
+}
+
+/// The name in `names` that `word` was probably meant to be.
+pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let near = names.map(|name| (distance(word, name), name)).min()?;
+    (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
+}
+
+/// Insertions, deletions and replacements between two words (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    // A word far longer than any verb is none of them.
+    for (i, a) in one.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let above = row[j + 1];
+            row[j + 1] = (diagonal + usize::from(a != *b)).min(above + 1).min(row[j] + 1);
+            diagonal = above;
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_is_in_the_form_of_go() {
+        assert_eq!(
+            find("addver").unwrap().usage(),
+            "Usage of addver:\n  -hash string\n    \tsha256 content hash in hex representation \
+             (64 chars)\n  -name string\n    \tcomponent name\n  -version string\n    \tunique \
+             version id\n"
+        );
+        assert!(find("showconf").unwrap().usage().contains("  -v\tshow extra details\n"));
+    }
+
+    #[test]
+    fn flags_are_sorted_and_close_verbs_are_found() {
+        for verb in VERBS {
+            assert!(verb.flags.is_sorted_by_key(|flag| flag.name), "{}", verb.name);
+        }
+        let names = || VERBS.iter().map(|verb| verb.name);
+        assert_eq!(closest("adver", names()), Some("addver"));
+        assert_eq!(closest("x", names()), None);
+        assert_eq!(closest("frobnicate", names()), None);
+    }
+}

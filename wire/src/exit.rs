@@ -1,0 +1,35 @@
+//! Exit codes, the same in every program and in the answers of the registry.
+
+/// Done.
+pub const OK: u8 = 0;
+/// Failed.
+pub const FAILED: u8 = 1;
+/// The command line cannot be understood.
+pub const USAGE: u8 = 2;
+/// Done in part.
+pub const PARTLY: u8 = 3;
+/// Not authorised.
+pub const DENIED: u8 = 4;
+/// What was asked for is not there.
+pub const NOT_FOUND: u8 = 5;
+/// What is there stands against it.
+pub const CONFLICT: u8 = 6;
+/// Damage found.
+pub const CORRUPT: u8 = 8;
+/// The registry cannot be reached.
+pub const UNREACHABLE: u8 = 10;
+
+/// What `help exit-codes` prints.
+pub const HELP: &str = "\
+0     done
+1     failed
+2     the command line cannot be understood
+3     done in part
+4     not authorised
+5     what was asked for is not there
+6     what is there stands against it
+8     damage found
+10    the registry cannot be reached
+130   interrupted
+143   terminated
+";

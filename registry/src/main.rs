@@ -1,0 +1,155 @@
+//! `deploy-registry`: keeps components and configurations, and serves them over ssh.
+//! See ARCHITECTURE.md.
+
+mod log;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use deploy_registry::janitor;
+use deploy_registry::registry::Registry;
+use deploy_registry::server::{self, Keyring, Server};
+use deploy_wire::flags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Keeps components and configurations, and serves them over ssh and sftp.
+#[derive(Debug, Parser)]
+#[command(name = "deploy-registry", version)]
+struct Flags {
+    /// Address to listen on
+    #[arg(long, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
+    addr: String,
+    /// Directory to keep everything in
+    #[arg(long, env = "DEPLOY_REGISTRY_DIR", default_value = "/var/lib/deploy-registry")]
+    dir: PathBuf,
+    /// File with the keys of operators, as sshd's `authorized_keys`
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_OPAUTH",
+        default_value = "/etc/deploy-registry/operator.keys"
+    )]
+    opauth: PathBuf,
+    /// File with the keys of agents, as sshd's `authorized_keys`
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_SRVAUTH",
+        default_value = "/etc/deploy-registry/service.keys"
+    )]
+    srvauth: PathBuf,
+    /// Versions of a component to keep beyond those in use; 0 keeps all
+    #[arg(long, env = "DEPLOY_REGISTRY_MAXVER", default_value_t = 10)]
+    maxver: usize,
+    /// Age at which a connection is closed once nothing moves on it
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_DEADLINE",
+        default_value = "30m",
+        value_parser = flags::duration
+    )]
+    deadline: Duration,
+    /// Largest upload
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_MAX_UPLOAD",
+        default_value = "64G",
+        value_parser = flags::size
+    )]
+    max_upload: u64,
+    /// Form of the log on stderr
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_LOG_FORMAT",
+        default_value = "human",
+        value_enum,
+        ignore_case = true
+    )]
+    log_format: log::Format,
+}
+
+fn main() -> ExitCode {
+    let flags = match parse(std::env::args_os()) {
+        Ok(flags) => flags,
+        Err(err) => err.exit(),
+    };
+    log::start(flags.log_format);
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            tracing::error!("{err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
+    let command = Flags::command();
+    let known: Vec<String> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_long().map(str::to_owned))
+        .chain(["help", "version"].map(str::to_owned))
+        .collect();
+    let matches = command.try_get_matches_from(flags::normalize(arguments, &known))?;
+    Flags::from_arg_matches(&matches)
+}
+
+fn run(flags: &Flags) -> Result<()> {
+    raise_file_limit();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start threads")?
+        .block_on(serve(flags))
+}
+
+async fn serve(flags: &Flags) -> Result<()> {
+    let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
+    let registry = Arc::new(Registry::open(&flags.dir, flags.max_upload).await?);
+    let host_key = server::host_key(&flags.dir)?;
+    tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
+    let listener = server::listen(&flags.addr).await?;
+    let stop = stop_signal().context("wait for signals")?;
+    let reload = reload_keys(hangup().context("wait for signals")?, Arc::clone(&keyring));
+    tracing::info!("listening on {}", listener.local_addr().context("ask for the own address")?);
+    let background =
+        [tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver)), tokio::spawn(reload)];
+    let server = Arc::new(Server::new(registry, keyring, host_key, flags.deadline));
+    server::serve(server, listener, stop).await;
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Done when the process is asked to stop.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("terminated"),
+            _ = interrupt.recv() => tracing::info!("interrupt"),
+        }
+    })
+}
+
+fn hangup() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
+}
+
+async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
+    while hangup.recv().await.is_some() {
+        keyring.reload();
+    }
+}
+
+/// Each connection and open blob is a file; the usual soft limit is for older programs.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, fewer connections fit.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}

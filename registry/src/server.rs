@@ -1,0 +1,155 @@
+//! The registry's ssh server: accepts connections and serves each in a task of its own.
+//!
+//! ```text
+//! server.rs      accept loop, signals to stop        admission.rs   how many may wait at the door
+//! connection.rs  handshake, deadlines, the end       activity.rs    what a connection is doing
+//! session.rs     who it is, which requests it may    keyring.rs     key files (authorized.rs, pattern.rs)
+//! channel.rs     a command | the prompt | sftp       keys.rs        host key
+//! shell.rs       prompt (editor.rs: line editor)     algorithms.rs  what ssh offers
+//! sftp.rs        packets -> upload.rs (operators) | view.rs (services: path.rs, listing.rs)
+//! ```
+
+mod activity;
+mod admission;
+mod algorithms;
+mod authorized;
+mod channel;
+mod connection;
+mod editor;
+mod error;
+mod keyring;
+mod keys;
+mod listing;
+mod path;
+mod pattern;
+mod session;
+mod sftp;
+mod shell;
+mod upload;
+mod view;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::{HashAlg, PrivateKey};
+use russh::server::Config;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use self::admission::Door;
+pub use self::error::Error;
+pub use self::keyring::Keyring;
+pub use self::keys::host_key;
+use crate::registry::Registry;
+
+/// How long running transfers and commands may go on once the server stops.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// How often the key files are looked at.
+const KEYS_EVERY: Duration = Duration::from_secs(2);
+/// After an error of accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Server {
+    registry: Arc<Registry>,
+    keyring: Arc<Keyring>,
+    ssh: Arc<Config>,
+    deadline: Duration,
+    door: Arc<Door>,
+    uploads: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server for `registry`. A connection older than `deadline` is closed once
+    /// nothing moves on it.
+    pub fn new(
+        registry: Arc<Registry>,
+        keyring: Arc<Keyring>,
+        host_key: PrivateKey,
+        deadline: Duration,
+    ) -> Self {
+        let ssh = Arc::new(algorithms::config(host_key));
+        let (door, uploads) = (Arc::default(), upload::places());
+        Self { registry, keyring, ssh, deadline, door, uploads }
+    }
+}
+
+/// The fingerprint of a key, as ssh prints it.
+pub fn fingerprint(key: &PrivateKey) -> String {
+    key.public_key().fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Listens on `address`, `host:port`.
+pub async fn listen(address: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address: address.to_owned(), source })
+}
+
+/// Serves until `stop` is done, then lets what runs come to its end, for at most [`GRACE`].
+pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut keys = interval(KEYS_EVERY);
+    keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = keys.tick() => server.keyring.reload_changed(),
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    admit(&server, stream, address, &stopped, &mut connections);
+                }
+                Err(err) => pause(&err).await,
+            },
+        }
+    }
+    drop(listener);
+    tracing::info!(connections = connections.len(), "stopping, waiting for what runs");
+    stopping.send_replace(true);
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(GRACE, drained).await.is_err() {
+        tracing::warn!("stopped with work still running, which is cut off");
+    }
+}
+
+fn admit(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    stopped: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    match server.door.admit(address.ip()) {
+        Ok(ticket) => {
+            let (server, stopped) = (Arc::clone(server), stopped.clone());
+            connections.spawn(connection::run(server, stream, address, ticket, stopped));
+        }
+        Err(reason) => tracing::warn!(%address, "connection refused: {reason}"),
+    }
+}
+
+/// A full table of files, or a connection that is gone before it is taken, must not end
+/// the server.
+async fn pause(err: &io::Error) {
+    tracing::warn!("accept: {}", error::plain(err));
+    sleep(ACCEPT_PAUSE).await;
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(err) = ended {
+        tracing::error!("connection failed inside: {err}");
+    }
+}

@@ -1,0 +1,250 @@
+//! One client's ssh session: who they are, and which requests of theirs are granted.
+//! What is granted runs in a task of its own (`channel.rs`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use deploy_store::escape;
+use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::Server;
+use super::activity::Activity;
+use super::channel::{self, Request};
+use super::keyring::{Identity, Role};
+use crate::console::Caller;
+
+/// Channels of one connection at a time.
+pub const MAX_CHANNELS: usize = 10;
+/// Longest command line of an exec request.
+pub const MAX_COMMAND: usize = 64 << 10;
+/// Longest user name.
+pub const MAX_USER: usize = 256;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    server: Arc<Server>,
+    address: SocketAddr,
+    activity: Arc<Activity>,
+    login: Option<oneshot::Sender<Login>>,
+    who: Option<(Identity, Caller)>,
+    channels: Arc<Semaphore>,
+    /// Channels that no request was granted on yet, with the width of their terminal.
+    open: HashMap<ChannelId, (oneshot::Sender<Request>, Option<u32>)>,
+}
+
+/// Who logged in, so that it can be asked again when the keys change.
+#[derive(Debug)]
+pub struct Login {
+    /// Under which name.
+    pub user: String,
+    /// With which key.
+    pub key: PublicKey,
+}
+
+impl Session {
+    /// A session from `address`; `login` is told when somebody logged in.
+    pub fn new(
+        server: Arc<Server>,
+        address: SocketAddr,
+        activity: Arc<Activity>,
+        login: oneshot::Sender<Login>,
+    ) -> Self {
+        let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
+        let login = Some(login);
+        Self { server, address, activity, login, who: None, channels, open: HashMap::new() }
+    }
+
+    fn identify(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Identity> {
+        let identified = if user.len() > MAX_USER {
+            Err("user name is too long")
+        } else if *algorithm == (Algorithm::Rsa { hash: None }) {
+            Err("signatures with SHA-1 are not accepted")
+        } else {
+            self.server.keyring.identify(user, key, self.address.ip())
+        };
+        identified
+            .inspect_err(|reason| {
+                let user: String = user.chars().take(MAX_USER).collect();
+                tracing::info!(
+                    user = escape(&user),
+                    key = %key.fingerprint(HashAlg::Sha256),
+                    address = %self.address,
+                    reason,
+                    "login refused"
+                );
+            })
+            .ok()
+    }
+
+    fn is_operator(&self) -> bool {
+        self.who.as_ref().is_some_and(|(identity, _)| identity.role == Role::Operator)
+    }
+
+    /// Grants a request on a channel that had none, or refuses it.
+    fn grant(
+        &mut self,
+        id: ChannelId,
+        request: impl FnOnce(Option<u32>) -> Option<Request>,
+        ssh: &mut Ssh,
+    ) -> Result<(), russh::Error> {
+        let Some((_, columns)) = self.open.get(&id) else { return ssh.channel_failure(id) };
+        let Some(request) = request(*columns) else { return ssh.channel_failure(id) };
+        if let Some((start, _)) = self.open.remove(&id) {
+            ssh.channel_success(id)?;
+            // Without a receiver the channel is closed already.
+            let _ = start.send(request);
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Session {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        match self.identify(user, offer.public_key, offer.algorithm) {
+            Some(_) => Ok(Auth::Accept),
+            None => Ok(Auth::reject()),
+        }
+    }
+
+    /// Only here, where the signature has been checked, does anybody get a right.
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
+        let Some(identity) = self.identify(user, key.public_key, key.algorithm) else {
+            return Ok(Auth::reject());
+        };
+        let caller = Caller {
+            user: user.to_owned(),
+            key: identity.label.clone(),
+            address: self.address.to_string(),
+        };
+        tracing::info!(
+            user = escape(user),
+            key = identity.label,
+            address = %self.address,
+            role = ?identity.role,
+            "login"
+        );
+        self.who = Some((identity, caller));
+        if let Some(login) = self.login.take() {
+            let _ = login.send(Login { user: user.to_owned(), key: key.public_key.clone() });
+        }
+        Ok(Auth::Accept)
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let permit = Arc::clone(&self.channels).try_acquire_owned();
+        let (Some((identity, caller)), Ok(permit)) = (&self.who, permit) else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        let (start, started) = oneshot::channel();
+        self.open.insert(channel.id(), (start, None));
+        reply.accept().await;
+        let context = channel::Context {
+            registry: Arc::clone(&self.server.registry),
+            uploads: Arc::clone(&self.server.uploads),
+            activity: Arc::clone(&self.activity),
+            role: identity.role,
+            caller: caller.clone(),
+        };
+        tokio::spawn(async move {
+            channel::run(channel, started, context).await;
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Ssh) -> Result<(), Self::Error> {
+        self.open.remove(&id);
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        _term: &str,
+        columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let allowed = self.is_operator() && self.who.as_ref().is_some_and(|(who, _)| who.pty);
+        match self.open.get_mut(&id) {
+            Some((_, pty)) if allowed => {
+                *pty = Some(columns);
+                ssh.channel_success(id)
+            }
+            _ => ssh.channel_failure(id),
+        }
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        _name: &str,
+        _value: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(id)
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(id)
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
+        let allowed = self.is_operator();
+        self.grant(id, |columns| allowed.then_some(Request::Shell { columns }), ssh)
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
+        let command = || String::from_utf8(command.to_vec()).ok().map(Request::Exec);
+        self.grant(id, |_| allowed.then(command).flatten(), ssh)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        self.grant(id, |_| (name == "sftp").then_some(Request::Sftp), ssh)
+    }
+}

@@ -1,0 +1,216 @@
+//! Sftp for services: read-only. `configs/NAME.json` come from the catalogue, `files/`
+//! are the published blobs; nothing else exists, whatever a path says.
+
+use std::fs::{File as Blob, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use bytes::{Bytes, BytesMut};
+use deploy_store::{Error, escape};
+use jiff::Timestamp;
+use russh_sftp::protocol::{File, FileAttributes, OpenFlags, Packet};
+use tokio::task::spawn_blocking;
+
+use super::activity::{Activity, Busy};
+use super::channel::Context;
+use super::listing::{self, Item};
+use super::path::{self, Place};
+use super::sftp::{Handles, MAX_DATA, Refusal, Reply, data_of, data_packet, shorten};
+use crate::registry::Registry;
+
+/// Names that one reply to readdir carries.
+const PAGE: usize = 64;
+
+/// What one channel sees.
+#[derive(Debug)]
+pub struct View {
+    registry: Arc<Registry>,
+    activity: Arc<Activity>,
+    open: Handles<(Open, Busy)>,
+}
+
+#[derive(Debug)]
+enum Open {
+    Blob(Arc<Blob>),
+    Configuration(Bytes),
+    Directory(IntoIter<Item>),
+}
+
+impl View {
+    /// The view of a channel.
+    pub fn new(context: &Context) -> Self {
+        Self {
+            registry: Arc::clone(&context.registry),
+            activity: Arc::clone(&context.activity),
+            open: Handles::default(),
+        }
+    }
+
+    /// Answers a request.
+    pub async fn answer(&mut self, packet: Packet) -> Result<Reply, Refusal> {
+        match packet {
+            Packet::Open(open) => self.open(&open.filename, open.pflags).await,
+            Packet::Close(close) => self.open.remove(&close.handle).map(|_| Reply::Done),
+            Packet::Read(read) => {
+                let length = read.len.min(MAX_DATA) as usize;
+                match &self.open.get(&read.handle)?.0 {
+                    Open::Blob(blob) => read_blob(Arc::clone(blob), read.offset, length).await,
+                    Open::Configuration(json) => read_bytes(json, read.offset, length),
+                    Open::Directory(_) => Err(Refusal::failure("is a directory")),
+                }
+            }
+            Packet::Stat(request) => self.stat(&request.path).await,
+            Packet::Lstat(request) => self.stat(&request.path).await,
+            Packet::Fstat(request) => {
+                let (open, _) = self.open.get(&request.handle)?;
+                open.attributes().map(Reply::Attributes)
+            }
+            Packet::OpenDir(request) => self.open_directory(&request.path).await,
+            Packet::ReadDir(request) => self.read_directory(&request.handle),
+            _ => Err(Refusal::denied()),
+        }
+    }
+
+    async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, Refusal> {
+        if flags.bits() & !OpenFlags::READ.bits() != 0 {
+            return Err(Refusal::denied());
+        }
+        self.open.check_room()?;
+        let open = match path::parse(path).ok_or_else(Refusal::not_found)? {
+            Place::Configuration(name) => {
+                let json = self.registry.configuration_json(&name).await;
+                let json = json.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
+                Open::Configuration(json.ok_or_else(Refusal::not_found)?.into())
+            }
+            Place::Blob(digest) => {
+                let blobs = Arc::clone(self.registry.blobs());
+                Open::Blob(Arc::new(blocking(move || blobs.reader(digest)).await?))
+            }
+            _ => return Err(Refusal::failure("is a directory")),
+        };
+        Ok(self.open.insert((open, self.activity.busy())))
+    }
+
+    async fn stat(&self, path: &str) -> Result<Reply, Refusal> {
+        let attributes = match path::parse(path).ok_or_else(Refusal::not_found)? {
+            Place::Root | Place::Configurations | Place::Files => listing::directory(),
+            Place::Configuration(name) => {
+                let json = self.registry.configuration_json(&name).await;
+                let json = json.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
+                let size = json.ok_or_else(Refusal::not_found)?.len() as u64;
+                listing::configuration(size, Timestamp::now())
+            }
+            Place::Blob(digest) => {
+                let blobs = Arc::clone(self.registry.blobs());
+                let file = blocking(move || blobs.reader(digest)).await?;
+                blob_attributes(&file.metadata().map_err(|err| unreadable(&err))?)
+            }
+        };
+        Ok(Reply::Attributes(attributes))
+    }
+
+    async fn open_directory(&mut self, path: &str) -> Result<Reply, Refusal> {
+        self.open.check_room()?;
+        let items = match path::parse(path).ok_or_else(Refusal::not_found)? {
+            Place::Root => vec![Item::directory("configs"), Item::directory("files")],
+            Place::Configurations => {
+                let all = self.registry.configurations().await;
+                let all = all.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
+                all.iter().map(Item::configuration).collect()
+            }
+            Place::Files => {
+                let blobs = Arc::clone(self.registry.blobs());
+                let all = blocking(move || blobs.list()).await?;
+                all.into_iter().map(Item::Blob).collect()
+            }
+            _ => return Err(Refusal::failure("is no directory")),
+        };
+        Ok(self.open.insert((Open::Directory(items.into_iter()), self.activity.busy())))
+    }
+
+    fn read_directory(&mut self, handle: &str) -> Result<Reply, Refusal> {
+        let (Open::Directory(items), _) = self.open.get(handle)? else {
+            return Err(Refusal::failure("is no directory"));
+        };
+        let now = Timestamp::now();
+        let page: Vec<File> = items.take(PAGE).map(|item| item.file(now)).collect();
+        if page.is_empty() { Err(Refusal::end()) } else { Ok(Reply::Names(page)) }
+    }
+}
+
+impl Open {
+    fn attributes(&self) -> Result<FileAttributes, Refusal> {
+        match self {
+            Self::Blob(blob) => {
+                blob.metadata().map(|meta| blob_attributes(&meta)).map_err(|err| unreadable(&err))
+            }
+            Self::Configuration(json) => {
+                Ok(listing::configuration(json.len() as u64, Timestamp::now()))
+            }
+            Self::Directory(_) => Ok(listing::directory()),
+        }
+    }
+}
+
+fn blob_attributes(meta: &Metadata) -> FileAttributes {
+    listing::blob(meta.len(), meta.mtime())
+}
+
+async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, Refusal> {
+    let reading = spawn_blocking(move || {
+        let mut packet = data_packet(length);
+        let read = read_full(&blob, data_of(&mut packet), offset)?;
+        shorten(&mut packet, read);
+        Ok((packet, read))
+    });
+    let (packet, read): (BytesMut, usize) = reading
+        .await
+        .map_err(|err| Refusal::failure(format!("internal error: {err}")))?
+        .map_err(|err| unreadable(&err))?;
+    if read == 0 { Err(Refusal::end()) } else { Ok(Reply::Data(packet)) }
+}
+
+/// Reads until `buffer` is full or the file ends.
+fn read_full(file: &Blob, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            // An offset beyond what any file can have is past the end.
+            Err(err) if err.kind() == io::ErrorKind::InvalidInput => break,
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(done)
+}
+
+fn read_bytes(bytes: &Bytes, offset: u64, length: usize) -> Result<Reply, Refusal> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let part = &bytes[start..bytes.len().min(start.saturating_add(length))];
+    if part.is_empty() {
+        return Err(Refusal::end());
+    }
+    let mut packet = data_packet(part.len());
+    data_of(&mut packet).copy_from_slice(part);
+    Ok(Reply::Data(packet))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    match spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(Error::NoSuchBlob(_))) => Err(Refusal::not_found()),
+        Ok(Err(err)) => Err(Refusal::failure(escape(&err.to_string()))),
+        Err(err) => Err(Refusal::failure(format!("internal error: {err}"))),
+    }
+}
+
+fn unreadable(err: &io::Error) -> Refusal {
+    tracing::error!("blob cannot be read: {err}");
+    Refusal::failure(err.to_string())
+}

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use deploy_registry::janitor;
 use deploy_registry::registry::Registry;
@@ -81,7 +81,8 @@ fn main() -> ExitCode {
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            tracing::error!("{err:#}");
+            // Each error says its cause itself.
+            tracing::error!("{err}");
             ExitCode::FAILURE
         }
     }
@@ -103,7 +104,7 @@ fn run(flags: &Flags) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("start threads")?
+        .map_err(|err| anyhow!("start threads: {err}"))?
         .block_on(serve(flags))
 }
 
@@ -113,11 +114,14 @@ async fn serve(flags: &Flags) -> Result<()> {
     let host_key = server::host_key(&flags.dir)?;
     tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
     let listener = server::listen(&flags.addr).await?;
-    let stop = stop_signal().context("wait for signals")?;
-    let reload = reload_keys(hangup().context("wait for signals")?, Arc::clone(&keyring));
-    tracing::info!("listening on {}", listener.local_addr().context("ask for the own address")?);
-    let background =
-        [tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver)), tokio::spawn(reload)];
+    let no_signals = |err| anyhow!("wait for signals: {err}");
+    let stop = stop_signal().map_err(no_signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+    tracing::info!("listening on {}", listener.local_addr()?);
+    let background = [
+        tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver)),
+        tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
+    ];
     let server = Arc::new(Server::new(registry, keyring, host_key, flags.deadline));
     server::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
@@ -135,10 +139,6 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => tracing::info!("interrupt"),
         }
     })
-}
-
-fn hangup() -> std::io::Result<Signal> {
-    signal(SignalKind::hangup())
 }
 
 async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {

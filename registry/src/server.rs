@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use russh::keys::{HashAlg, PrivateKey};
 use russh::server::Config;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -85,11 +85,17 @@ pub fn fingerprint(key: &PrivateKey) -> String {
     key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// Listens on `address`, `host:port`.
+/// Listens on `address`, `host:port`; without a host on all interfaces.
 pub async fn listen(address: &str) -> Result<TcpListener, Error> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address: address.to_owned(), source })
+    let failed = |address: &str, source| Error::Listen { address: address.to_owned(), source };
+    let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
+    let resolved = lookup_host(everywhere.as_deref().unwrap_or(address)).await;
+    let resolved = resolved.map_err(|err| failed(address, err))?;
+    // A name such as localhost means its IPv4 address first, as with the Go tool.
+    let Some(first) = resolved.min_by_key(SocketAddr::is_ipv6) else {
+        return Err(failed(address, io::ErrorKind::AddrNotAvailable.into()));
+    };
+    TcpListener::bind(first).await.map_err(|err| failed(&first.to_string(), err))
 }
 
 /// Serves until `stop` is done, then lets what runs come to its end, for at most [`GRACE`].

@@ -17,6 +17,7 @@ mod channel;
 mod connection;
 mod editor;
 mod error;
+mod incoming;
 mod keyring;
 mod keys;
 mod listing;

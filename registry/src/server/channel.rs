@@ -1,26 +1,20 @@
 //! What runs on one channel: a command, the prompt, or sftp.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use deploy_wire::exit;
 use russh::server::Msg;
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelMsg, ChannelReadHalf};
 use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
 
 use super::activity::Activity;
+use super::incoming::{Gone, Incoming};
 use super::keyring::Role;
 use super::upload::Uploads;
 use super::view::View;
 use super::{sftp, shell};
 use crate::console::{self, Answer, Caller};
 use crate::registry::Registry;
-
-/// A client that takes nothing for this long while something waits to be sent.
-pub const STALL: Duration = Duration::from_secs(120);
-const STDERR: u32 = 1;
 
 /// The one request that a channel serves.
 #[derive(Debug)]
@@ -51,34 +45,26 @@ pub struct Context {
     pub caller: Caller,
 }
 
-/// The writing side of a channel.
-pub type Writer = ChannelWriteHalf<Msg>;
-
-/// The client is gone, or takes nothing any more.
-#[derive(Debug)]
-pub struct Gone;
-
 /// Serves the request on `channel` that `started` says was granted.
 pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, context: Context) {
     let (mut reader, writer) = channel.split();
     let Some(request) = wait(&mut reader, started).await else { return };
+    let mut client = Incoming::new(reader, writer);
     let code = match request {
-        Request::Exec(line) => exec(&mut reader, &writer, &context, line).await,
-        Request::Shell { columns } => shell::run(&mut reader, &writer, &context, columns).await,
+        Request::Exec(line) => exec(&mut client, &context, line).await,
+        Request::Shell { columns } => shell::run(&mut client, &context, columns).await,
         Request::Sftp => {
             let files = match context.role {
                 Role::Operator => sftp::Files::Uploads(Uploads::new(&context)),
                 Role::Service => sftp::Files::View(View::new(&context)),
             };
-            sftp::run(&mut reader, &writer, &context.activity, files).await
+            sftp::run(&mut client, &context.activity, files).await
         }
     };
-    if let Ok(code) = code {
-        // The client may be gone at any of these; then there is nobody to tell.
-        let _ = writer.exit_status(code.into()).await;
-        let _ = writer.eof().await;
+    match code {
+        Ok(code) => client.finish(code).await,
+        Err(Gone) => client.close().await,
     }
-    let _ = writer.close().await;
 }
 
 /// Waits for a request to be granted, passing over whatever the client sends before.
@@ -98,27 +84,11 @@ async fn wait(
     }
 }
 
-async fn exec(
-    reader: &mut ChannelReadHalf,
-    writer: &Writer,
-    context: &Context,
-    line: String,
-) -> Result<u8, Gone> {
-    let answering = async {
-        let answer = answer(context, line).await;
-        send(writer, answer.stdout).await?;
-        send_error(writer, answer.stderr).await?;
-        Ok(answer.code)
-    };
-    tokio::select! {
-        done = answering => done,
-        // Commands take no input; it is read so that it does not hold up the connection.
-        () = closed(reader) => Err(Gone),
-    }
-}
-
-async fn closed(reader: &mut ChannelReadHalf) {
-    while !matches!(reader.wait().await, None | Some(ChannelMsg::Close)) {}
+async fn exec(client: &mut Incoming, context: &Context, line: String) -> Result<u8, Gone> {
+    let answer = client.meanwhile(answer(context, line)).await?;
+    client.send(answer.stdout).await?;
+    client.send_error(answer.stderr).await?;
+    Ok(answer.code)
 }
 
 /// Runs one command line. It runs to its end even if the client goes away.
@@ -144,16 +114,4 @@ pub async fn answer(context: &Context, line: String) -> Answer {
 fn is_old_scp(line: &str) -> bool {
     let mut words = line.split_whitespace();
     words.next() == Some("scp") && words.any(|word| word == "-t" || word == "-f")
-}
-
-/// Sends data, as far as the client's window allows.
-pub async fn send(writer: &Writer, data: impl Into<Bytes>) -> Result<(), Gone> {
-    let sending = writer.data_bytes(data);
-    timeout(STALL, sending).await.map_err(|_| Gone)?.map_err(|_| Gone)
-}
-
-/// As [`send`], to the client's stderr.
-pub async fn send_error(writer: &Writer, data: impl Into<Bytes>) -> Result<(), Gone> {
-    let sending = writer.extended_data_bytes(STDERR, data);
-    timeout(STALL, sending).await.map_err(|_| Gone)?.map_err(|_| Gone)
 }

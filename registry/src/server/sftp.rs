@@ -5,14 +5,13 @@ use std::collections::HashMap;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use deploy_wire::exit;
-use russh::{ChannelMsg, ChannelReadHalf};
 use russh_sftp::protocol::{
     Attrs, Extended, ExtendedReply, File, FileAttributes, Handle, Name, Packet, Status, StatusCode,
     Version,
 };
 
 use super::activity::Activity;
-use super::channel::{Gone, Writer, send};
+use super::incoming::{Gone, Incoming};
 use super::path;
 use super::upload::Uploads;
 use super::view::View;
@@ -96,60 +95,46 @@ pub enum Reply {
 }
 
 /// Serves sftp until the client is done; returns the exit code.
-pub async fn run(
-    reader: &mut ChannelReadHalf,
-    writer: &Writer,
-    activity: &Activity,
-    mut files: Files,
-) -> Result<u8, Gone> {
-    let mut buffer = BytesMut::new();
+pub async fn run(client: &mut Incoming, activity: &Activity, mut files: Files) -> Result<u8, Gone> {
     loop {
-        let packet = match next_packet(reader, &mut buffer).await? {
-            Next::Packet(packet) => packet,
-            Next::End => return Ok(exit::OK),
-            Next::Garbage => return Ok(exit::FAILED),
+        let request = match take_packet(&mut client.bytes) {
+            Ok(Some(packet)) => parse(packet),
+            Ok(None) if client.ended && client.bytes.is_empty() => return Ok(exit::OK),
+            Ok(None) if client.ended => None,
+            Ok(None) => {
+                client.more().await?;
+                continue;
+            }
+            Err(BadLength) => None,
         };
-        activity.moved();
-        let Some(request) = parse(packet) else {
+        let Some(request) = request else {
             tracing::info!("sftp packet cannot be read, session ended");
             return Ok(exit::FAILED);
         };
+        activity.moved();
         let reply = answer(request, &mut files).await;
-        send(writer, reply).await?;
+        client.send(reply).await?;
         activity.moved();
     }
 }
 
-enum Next {
-    Packet(Bytes),
-    End,
-    Garbage,
-}
+/// A packet says that it is empty, or longer than may be.
+struct BadLength;
 
-/// The next packet without its length.
-async fn next_packet(reader: &mut ChannelReadHalf, buffer: &mut BytesMut) -> Result<Next, Gone> {
-    loop {
-        if let Some(mut head) = buffer.get(..4) {
-            let length = head.get_u32();
-            if length == 0 || length > MAX_PACKET {
-                tracing::info!(length, "sftp packet has a length that is not allowed");
-                return Ok(Next::Garbage);
-            }
-            let end = 4 + length as usize;
-            if buffer.len() >= end {
-                buffer.advance(4);
-                return Ok(Next::Packet(buffer.split_to(end - 4).freeze()));
-            }
-            buffer.reserve(end - buffer.len());
-        }
-        match reader.wait().await {
-            Some(ChannelMsg::Data { data }) => buffer.extend_from_slice(&data),
-            Some(ChannelMsg::Eof) if buffer.is_empty() => return Ok(Next::End),
-            Some(ChannelMsg::Eof) => return Ok(Next::Garbage),
-            Some(ChannelMsg::Close) | None => return Err(Gone),
-            Some(_) => {}
-        }
+/// Takes the next packet, without its length, if it is all there.
+fn take_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, BadLength> {
+    let Some(mut head) = bytes.get(..4) else { return Ok(None) };
+    let length = head.get_u32();
+    if length == 0 || length > MAX_PACKET {
+        return Err(BadLength);
     }
+    let length = length as usize;
+    if bytes.len() < 4 + length {
+        bytes.reserve(4 + length - bytes.len());
+        return Ok(None);
+    }
+    bytes.advance(4);
+    Ok(Some(bytes.split_to(length).freeze()))
 }
 
 fn parse(mut packet: Bytes) -> Option<Request> {

@@ -1,22 +1,22 @@
 //! The prompt: on a terminal with a line editor, otherwise line by line.
 
+use bytes::Buf;
 use deploy_wire::command::VERBS;
 use deploy_wire::exit;
-use russh::{ChannelMsg, ChannelReadHalf};
 
-use super::channel::{Context, Gone, Writer, answer, send, send_error};
+use super::channel::{Context, answer};
 use super::editor::{Editor, Event, MAX_LINE};
+use super::incoming::{Gone, Incoming};
 
 /// Serves the prompt until the client leaves; returns the exit code.
 pub async fn run(
-    reader: &mut ChannelReadHalf,
-    writer: &Writer,
+    client: &mut Incoming,
     context: &Context,
     columns: Option<u32>,
 ) -> Result<u8, Gone> {
     match columns {
-        Some(columns) => on_terminal(reader, writer, context, columns).await,
-        None => line_by_line(reader, writer, context).await,
+        Some(columns) => on_terminal(client, context, columns).await,
+        None => line_by_line(client, context).await,
     }
 }
 
@@ -24,60 +24,50 @@ fn is_leave(line: &str) -> bool {
     matches!(line.trim(), "exit" | "quit")
 }
 
-async fn on_terminal(
-    reader: &mut ChannelReadHalf,
-    writer: &Writer,
-    context: &Context,
-    columns: u32,
-) -> Result<u8, Gone> {
+async fn on_terminal(client: &mut Incoming, context: &Context, columns: u32) -> Result<u8, Gone> {
     let words: Vec<&str> = VERBS.iter().map(|verb| verb.name).chain(["exit", "quit"]).collect();
     let mut editor = Editor::new(columns, &words);
     editor.prompt();
-    send(writer, editor.take_output()).await?;
     loop {
-        match reader.wait().await {
-            Some(ChannelMsg::Data { data }) => {
-                if type_in(&mut editor, writer, context, &data).await? {
-                    return Ok(exit::OK);
-                }
-            }
-            Some(ChannelMsg::WindowChange { col_width, .. }) => editor.resize(col_width),
-            Some(ChannelMsg::Eof) => return Ok(exit::OK),
-            Some(ChannelMsg::Close) | None => return Err(Gone),
-            Some(_) => {}
+        client.send(editor.take_output()).await?;
+        if client.bytes.is_empty() {
+            client.more().await?;
         }
-    }
-}
-
-/// Gives the editor what was typed and runs the lines that come of it; true when the
-/// user leaves.
-async fn type_in(
-    editor: &mut Editor,
-    writer: &Writer,
-    context: &Context,
-    mut typed: &[u8],
-) -> Result<bool, Gone> {
-    context.activity.moved();
-    while !typed.is_empty() {
-        let (taken, event) = editor.feed(typed);
-        typed = &typed[taken..];
-        send(writer, editor.take_output()).await?;
+        if let Some(columns) = client.new_columns() {
+            editor.resize(columns);
+        }
+        if client.bytes.is_empty() && client.ended {
+            return Ok(exit::OK);
+        }
+        context.activity.moved();
+        let (taken, event) = editor.feed(&client.bytes);
+        client.bytes.advance(taken);
         match event {
-            Some(Event::End) => return Ok(true),
-            Some(Event::Line(line)) if is_leave(&line) => return Ok(true),
-            Some(Event::Line(line)) => {
-                if !line.trim().is_empty() {
-                    let answer = answer(context, line).await;
-                    send(writer, for_terminal(&answer.stdout)).await?;
-                    send(writer, for_terminal(&answer.stderr)).await?;
-                }
+            Some(Event::Line(line)) if !is_leave(&line) => {
+                client.send(editor.take_output()).await?;
+                run_for_terminal(client, context, line).await?;
                 editor.prompt();
-                send(writer, editor.take_output()).await?;
+            }
+            Some(_) => {
+                client.send(editor.take_output()).await?;
+                return Ok(exit::OK);
             }
             None => {}
         }
     }
-    Ok(false)
+}
+
+async fn run_for_terminal(
+    client: &mut Incoming,
+    context: &Context,
+    line: String,
+) -> Result<(), Gone> {
+    if line.trim().is_empty() {
+        return Ok(());
+    }
+    let answer = answer(context, line).await;
+    client.send(for_terminal(&answer.stdout)).await?;
+    client.send(for_terminal(&answer.stderr)).await
 }
 
 /// Text with the line ends of a terminal.
@@ -93,27 +83,15 @@ fn for_terminal(text: &[u8]) -> Vec<u8> {
 }
 
 /// Without a terminal: no echo, no prompt; the exit code says whether a command failed.
-async fn line_by_line(
-    reader: &mut ChannelReadHalf,
-    writer: &Writer,
-    context: &Context,
-) -> Result<u8, Gone> {
+async fn line_by_line(client: &mut Incoming, context: &Context) -> Result<u8, Gone> {
     let mut code = exit::OK;
     let mut line: Vec<u8> = Vec::new();
     loop {
-        let (data, ended) = match reader.wait().await {
-            Some(ChannelMsg::Data { data }) => (data, false),
-            // The last line may have no end.
-            Some(ChannelMsg::Eof) => (b"\n"[..].into(), true),
-            Some(ChannelMsg::Close) | None => return Err(Gone),
-            Some(_) => continue,
-        };
-        context.activity.moved();
-        for &byte in &data {
-            match byte {
+        while !client.bytes.is_empty() {
+            context.activity.moved();
+            match client.bytes.get_u8() {
                 b'\r' | b'\n' => {
-                    let text = std::mem::take(&mut line);
-                    match run_line(writer, context, text).await? {
+                    match run_line(client, context, std::mem::take(&mut line)).await? {
                         Line::Leave => return Ok(code),
                         Line::Failed => code = exit::FAILED,
                         Line::Done => {}
@@ -124,9 +102,12 @@ async fn line_by_line(
                 _ => {}
             }
         }
-        if ended {
-            return Ok(code);
+        if client.ended {
+            // The last line may have no end.
+            let last = run_line(client, context, line).await?;
+            return Ok(if matches!(last, Line::Failed) { exit::FAILED } else { code });
         }
+        client.more().await?;
     }
 }
 
@@ -136,13 +117,13 @@ enum Line {
     Leave,
 }
 
-async fn run_line(writer: &Writer, context: &Context, line: Vec<u8>) -> Result<Line, Gone> {
+async fn run_line(client: &mut Incoming, context: &Context, line: Vec<u8>) -> Result<Line, Gone> {
     if line.len() > MAX_LINE {
-        send_error(writer, format!("line is longer than {MAX_LINE} bytes, not run\n")).await?;
+        client.send_error(format!("line is longer than {MAX_LINE} bytes, not run\n")).await?;
         return Ok(Line::Failed);
     }
     let Ok(line) = String::from_utf8(line) else {
-        send_error(writer, "line is not UTF-8, not run\n").await?;
+        client.send_error("line is not UTF-8, not run\n").await?;
         return Ok(Line::Failed);
     };
     if line.trim().is_empty() {
@@ -152,7 +133,7 @@ async fn run_line(writer: &Writer, context: &Context, line: Vec<u8>) -> Result<L
         return Ok(Line::Leave);
     }
     let answer = answer(context, line).await;
-    send(writer, answer.stdout).await?;
-    send_error(writer, answer.stderr).await?;
+    client.send(answer.stdout).await?;
+    client.send_error(answer.stderr).await?;
     Ok(if answer.code == exit::OK { Line::Done } else { Line::Failed })
 }

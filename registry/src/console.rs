@@ -63,7 +63,7 @@ async fn execute(
     let change =
         || Change { who: caller.key.clone(), command: command.to_string(), now: Timestamp::now() };
     match command {
-        Command::Help { verb } => help(verb.as_deref()),
+        Command::Help { verb } => Ok(help(verb.as_deref())),
         Command::AddVersion { component, version, digest } => {
             registry.add_version(component, version, *digest).await.map(|()| String::new())
         }
@@ -129,12 +129,12 @@ async fn execute(
     }
 }
 
-fn help(verb: Option<&str>) -> Result<String, Refusal> {
+fn help(verb: Option<&str>) -> String {
     match verb {
-        None | Some("help") => Ok(command::listing()),
-        Some("exit-codes") => Ok(exit::HELP.to_owned()),
+        None | Some("help") => command::listing(),
+        Some("exit-codes") => exit::HELP.to_owned(),
         // The Go tool's help passes over what it does not know.
-        Some(name) => Ok(command::find(name).map_or_else(command::listing, |verb| verb.usage())),
+        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::usage),
     }
 }
 

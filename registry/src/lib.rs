@@ -6,3 +6,4 @@ pub mod console;
 pub mod janitor;
 #[allow(clippy::module_inception)]
 pub mod registry;
+pub mod server;

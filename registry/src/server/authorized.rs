@@ -13,7 +13,6 @@ use deploy_store::escape;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use russh::keys::ssh_key::authorized_keys::Entry;
 use russh::keys::{HashAlg, PublicKey};
 
 /// Largest key file that is read, in bytes.
@@ -115,16 +114,19 @@ fn read(path: &Path) -> Result<(Option<SystemTime>, Vec<Authorized>)> {
 }
 
 fn parse(line: &str) -> Result<Authorized, String> {
-    let entry: Entry = line.parse().map_err(|err| format!("it is no key: {err}"))?;
-    let key = entry.public_key().clone();
-    let who = format!(
-        "{} {}",
-        key.fingerprint(HashAlg::Sha256),
-        escape(&String::from_utf8_lossy(key.comment().as_ref()))
-    );
-    let who = who.trim_end().to_owned();
+    let (options, key) = match PublicKey::from_openssh(line) {
+        Ok(key) => (Vec::new(), key),
+        Err(_) => {
+            let (options, rest) = split_options(line).ok_or("it is no key")?;
+            let key =
+                PublicKey::from_openssh(rest).map_err(|err| format!("it is no key: {err}"))?;
+            (options, key)
+        }
+    };
+    let comment = escape(&String::from_utf8_lossy(key.comment().as_ref()));
+    let who = format!("{} {comment}", key.fingerprint(HashAlg::Sha256)).trim_end().to_owned();
     let mut authorized = Authorized { key, from: None, expires: None, pty: true, who };
-    for option in entry.config_opts().iter() {
+    for option in options {
         let (name, value) = match option.split_once('=') {
             Some((name, value)) => (name, value.trim_matches('"')),
             None => (option, ""),
@@ -138,6 +140,29 @@ fn parse(line: &str) -> Result<Authorized, String> {
         }
     }
     Ok(authorized)
+}
+
+/// The options before a key, which end at the first space outside quotes, and the rest.
+fn split_options(line: &str) -> Option<(Vec<&str>, &str)> {
+    let mut options = Vec::new();
+    let (mut start, mut quoted, mut escaped) = (0, false, false);
+    for (at, c) in line.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ',' if !quoted => {
+                options.push(&line[start..at]);
+                start = at + 1;
+            }
+            ' ' | '\t' if !quoted => {
+                options.push(&line[start..at]);
+                return Some((options, line[at..].trim_start()));
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// `YYYYMMDD[HHMM[SS]]`, local time, or UTC with a `Z` (sshd(8)).

@@ -4,7 +4,7 @@
 mod print;
 mod table;
 
-use deploy_store::{Layer, escape};
+use deploy_store::Layer;
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -41,14 +41,13 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
         Err(refusal) => Err(refusal),
     };
     let Caller { user, key, address } = caller;
-    let (user, line) = (escape(user), escape(line));
     match done {
         Ok(stdout) => {
             tracing::info!(user, key, address, line, "command ok");
             Answer { stdout: stdout.into_bytes(), ..Answer::default() }
         }
         Err(Refusal { text, code }) => {
-            tracing::info!(user, key, address, line, code, why = escape(&text), "command fail");
+            tracing::info!(user, key, address, line, code, why = text, "command fail");
             Answer { stdout: Vec::new(), stderr: format!("{text}\n").into_bytes(), code }
         }
     }

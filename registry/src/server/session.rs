@@ -1,11 +1,11 @@
 //! One connection: who logged in, and what each of its channels is for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use deploy_store::escape;
+use deploy_wire::exit;
 use jiff::Timestamp;
 use russh::keys::{Algorithm, PublicKey};
 use russh::server::{
@@ -39,6 +39,8 @@ pub struct Connection {
     login: Option<Login>,
     /// Channels that have not been told what they are for, with their terminal.
     waiting: HashMap<ChannelId, (Channel<Msg>, Option<shell::Size>)>,
+    /// Channels that speak sftp.
+    sftp: HashSet<ChannelId>,
     open: usize,
 }
 
@@ -59,8 +61,8 @@ impl Connection {
         startup: StartupGuard,
     ) -> Self {
         let startup = Some(startup);
-        let waiting = HashMap::new();
-        Self { shared, address, logged_in, startup, login: None, waiting, open: 0 }
+        let (waiting, sftp) = (HashMap::new(), HashSet::new());
+        Self { shared, address, logged_in, startup, login: None, waiting, sftp, open: 0 }
     }
 
     fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Login> {
@@ -118,7 +120,7 @@ impl Handler for Connection {
         self.logged_in.store(true, Ordering::Relaxed);
         self.startup = None;
         if let Some(Caller { user, key, address }) = self.caller() {
-            tracing::info!(user = escape(&user), key, address, "login");
+            tracing::info!(user, key, address, "login");
         }
         Ok(())
     }
@@ -143,7 +145,20 @@ impl Handler for Connection {
         _session: &mut Session,
     ) -> Result<(), Self::Error> {
         self.waiting.remove(&channel);
+        self.sftp.remove(&channel);
         self.open = self.open.saturating_sub(1);
+        Ok(())
+    }
+
+    async fn channel_eof(
+        &mut self,
+        channel: ChannelId,
+        session: &mut Session,
+    ) -> Result<(), Self::Error> {
+        // scp takes its exit code from that of the subsystem.
+        if self.sftp.remove(&channel) {
+            session.exit_status_request(channel, exit::OK.into())?;
+        }
         Ok(())
     }
 
@@ -221,6 +236,7 @@ impl Handler for Connection {
             return session.channel_failure(channel);
         };
         session.channel_success(channel.id())?;
+        self.sftp.insert(channel.id());
         let (shared, stream) = (Arc::clone(&self.shared), channel.into_stream());
         match login.role {
             Role::Operator => {

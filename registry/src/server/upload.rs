@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use deploy_store::{Digest, Staging, escape};
+use deploy_store::{Digest, Staging};
 use russh_sftp::protocol::{
     Attrs, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status, StatusCode, Version,
 };
@@ -131,7 +131,7 @@ impl Handler for Uploads {
             None => None,
         };
         let why = why.unwrap_or_else(|| "upload failed".to_owned());
-        tracing::warn!(who = self.who, why = escape(&why), "upload failed");
+        tracing::warn!(who = self.who, why, "upload failed");
         Err(StatusCode::Failure.with_message(why))
     }
 
@@ -143,7 +143,7 @@ impl Handler for Uploads {
                 Ok(sftp::ok(id))
             }
             Err(why) => {
-                tracing::warn!(who = self.who, why = escape(&why), "upload failed");
+                tracing::warn!(who = self.who, why, "upload failed");
                 Err(StatusCode::Failure.with_message(why))
             }
         }

@@ -1,144 +1,155 @@
-//! `deploy-registry`: the registry's program. See ARCHITECTURE.md for the walk of data.
+//! `deploy-registry`: keeps components and configurations, and serves them over ssh.
+//! See ARCHITECTURE.md.
 
+mod log;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use clap::{CommandFactory, FromArgMatches, Parser};
+use anyhow::{Result, anyhow};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use deploy_registry::janitor;
 use deploy_registry::registry::Registry;
-use deploy_registry::{janitor, server};
-use deploy_wire::{exit, flags};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
+use deploy_registry::server::{self, Keyring, Server};
+use deploy_wire::flags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How often the key files are looked at.
-const KEYS_EVERY: Duration = Duration::from_secs(3);
-
-/// Server of components and configurations, over ssh and sftp.
+/// Keeps components and configurations, and serves them over ssh and sftp.
 #[derive(Debug, Parser)]
 #[command(name = "deploy-registry", version)]
 struct Flags {
     /// Address to listen on
-    #[arg(long, default_value = "localhost:2022", env = "DEPLOY_REGISTRY_ADDR")]
+    #[arg(long, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
     addr: String,
-    /// Data directory
-    #[arg(long, default_value = "/var/lib/deploy-registry", env = "DEPLOY_REGISTRY_DIR")]
+    /// Directory to keep everything in
+    #[arg(long, env = "DEPLOY_REGISTRY_DIR", default_value = "/var/lib/deploy-registry")]
     dir: PathBuf,
-    /// `authorized_keys` for operators
+    /// File with the keys of operators, as sshd's `authorized_keys`
     #[arg(
         long,
-        default_value = "/etc/deploy-registry/operator.keys",
-        env = "DEPLOY_REGISTRY_OPAUTH"
+        env = "DEPLOY_REGISTRY_OPAUTH",
+        default_value = "/etc/deploy-registry/operator.keys"
     )]
     opauth: PathBuf,
-    /// `authorized_keys` for services
+    /// File with the keys of agents, as sshd's `authorized_keys`
     #[arg(
         long,
-        default_value = "/etc/deploy-registry/service.keys",
-        env = "DEPLOY_REGISTRY_SRVAUTH"
+        env = "DEPLOY_REGISTRY_SRVAUTH",
+        default_value = "/etc/deploy-registry/service.keys"
     )]
     srvauth: PathBuf,
-    /// Versions of a component to keep, 0 for all; those in use are always kept
-    #[arg(long, default_value_t = 10, env = "DEPLOY_REGISTRY_MAXVER")]
+    /// Versions of a component to keep beyond those in use; 0 keeps all
+    #[arg(long, env = "DEPLOY_REGISTRY_MAXVER", default_value_t = 10)]
     maxver: usize,
-    /// Longest life of a connection on which nothing moves, 0 for no end
-    #[arg(long, default_value = "30m", value_parser = flags::duration, env = "DEPLOY_REGISTRY_DEADLINE")]
+    /// Age at which a connection is closed once nothing moves on it
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_DEADLINE",
+        default_value = "30m",
+        value_parser = flags::duration
+    )]
     deadline: Duration,
     /// Largest upload
-    #[arg(long, default_value = "64G", value_parser = flags::size, env = "DEPLOY_REGISTRY_MAX_UPLOAD")]
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_MAX_UPLOAD",
+        default_value = "64G",
+        value_parser = flags::size
+    )]
     max_upload: u64,
-    /// Form of the log
-    #[arg(long, default_value = "human", env = "DEPLOY_REGISTRY_LOG_FORMAT")]
-    log_format: LogFormat,
+    /// Form of the log on stderr
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_LOG_FORMAT",
+        default_value = "human",
+        value_enum,
+        ignore_case = true
+    )]
+    log_format: log::Format,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum LogFormat {
-    Human,
-    Json,
-}
-
-fn main() -> std::process::ExitCode {
-    let command = Flags::command();
-    let known: Vec<String> =
-        command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
-    let arguments = flags::normalize(std::env::args_os(), &known);
-    let parsed = command.try_get_matches_from(arguments);
-    let flags = match parsed.and_then(|matches| Flags::from_arg_matches(&matches)) {
+fn main() -> ExitCode {
+    let flags = match parse(std::env::args_os()) {
         Ok(flags) => flags,
-        Err(err) => {
-            let code = if err.use_stderr() { exit::USAGE } else { exit::OK };
-            // A closed stdout or stderr leaves nobody to tell.
-            let _ = err.print();
-            return code.into();
-        }
+        Err(err) => err.exit(),
     };
-    log_to_stderr(flags.log_format);
-    let runtime = tokio::runtime::Runtime::new().context("start runtime");
-    match runtime.and_then(|runtime| runtime.block_on(run(flags))) {
-        Ok(()) => exit::OK.into(),
+    log::start(flags.log_format);
+    match run(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            tracing::error!("{err:#}");
-            let corrupt = err.chain().any(|cause| {
-                matches!(cause.downcast_ref(), Some(deploy_registry::catalog::Error::Open { .. }))
-            });
-            if corrupt { exit::CORRUPT.into() } else { exit::FAILED.into() }
+            // Each error says its cause itself.
+            tracing::error!("{err}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn log_to_stderr(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| "info,russh=warn,russh_sftp=error,sqlx=warn".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Human => log.with_target(false).with_ansi(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
+    let command = Flags::command();
+    let known: Vec<String> = command
+        .get_arguments()
+        .filter_map(|argument| argument.get_long().map(str::to_owned))
+        .chain(["help", "version"].map(str::to_owned))
+        .collect();
+    let matches = command.try_get_matches_from(flags::normalize(arguments, &known))?;
+    Flags::from_arg_matches(&matches)
 }
 
-async fn run(flags: Flags) -> Result<()> {
+fn run(flags: &Flags) -> Result<()> {
+    raise_file_limit();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|err| anyhow!("start threads: {err}"))?
+        .block_on(serve(flags))
+}
+
+async fn serve(flags: &Flags) -> Result<()> {
+    let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
     let registry = Arc::new(Registry::open(&flags.dir, flags.max_upload).await?);
-    let key = server::host_key(&flags.dir)?;
-    let shared = server::Shared::new(Arc::clone(&registry), &flags.opauth, &flags.srvauth)?;
-    let shared = Arc::new(shared);
+    let host_key = server::host_key(&flags.dir)?;
+    tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
     let listener = server::listen(&flags.addr).await?;
-    tracing::info!("host key fingerprint: {}", server::fingerprint(&key));
-    tracing::info!("listening on {}", listener.local_addr().context("local address")?);
-
-    let stop = Arc::new(Notify::new());
-    let janitor = tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver));
-    let keys = tokio::spawn(watch_keys(Arc::clone(&shared)));
-    let accepting = tokio::spawn({
-        let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
-        let config = Arc::new(server::config(key));
-        async move { server::accept(listener, shared, config, flags.deadline, &stop).await }
-    });
-
-    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("terminated"),
-        _ = interrupt.recv() => tracing::info!("interrupt"),
-    }
-    stop.notify_one();
-    accepting.await.context("stop accepting")?;
-    janitor.abort();
-    keys.abort();
-    shared.settle().await;
-    registry.catalog.close().await;
+    let no_signals = |err| anyhow!("wait for signals: {err}");
+    let stop = stop_signal().map_err(no_signals)?;
+    let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
+    tracing::info!("listening on {}", listener.local_addr()?);
+    let background = [
+        tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver)),
+        tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
+    ];
+    let server = Arc::new(Server::new(registry, keyring, host_key, flags.deadline));
+    server::serve(server, listener, stop).await;
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    tracing::info!("stopped");
     Ok(())
 }
 
-/// Reads the key files again on SIGHUP, and when they change.
-async fn watch_keys(shared: Arc<server::Shared>) {
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
-    loop {
-        let always = tokio::select! {
-            _ = hangup.recv() => true,
-            () = tokio::time::sleep(KEYS_EVERY) => false,
-        };
-        shared.reload_keys(always);
+/// Done when the process is asked to stop.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("terminated"),
+            _ = interrupt.recv() => tracing::info!("interrupt"),
+        }
+    })
+}
+
+async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
+    while hangup.recv().await.is_some() {
+        keyring.reload();
     }
+}
+
+/// Each connection and open blob is a file; the usual soft limit is for older programs.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it may not be raised, fewer connections fit.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

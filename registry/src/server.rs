@@ -1,244 +1,161 @@
-//! The ssh server: accepts connections, holds them to limits, and stops gracefully.
+//! The registry's ssh server: accepts connections and serves each in a task of its own.
+//!
+//! ```text
+//! server.rs      accept loop, signals to stop        admission.rs   how many may wait at the door
+//! connection.rs  handshake, deadlines, the end       activity.rs    what a connection is doing
+//! session.rs     who it is, which requests it may    keyring.rs     key files (authorized.rs, pattern.rs)
+//! channel.rs     a command | the prompt | sftp       keys.rs        host key
+//! shell.rs       prompt (editor.rs: line editor)     algorithms.rs  what ssh offers
+//! sftp.rs        packets -> upload.rs (operators) | view.rs (services: path.rs, listing.rs)
+//! ```
 
+mod activity;
+mod admission;
+mod algorithms;
 mod authorized;
+mod channel;
+mod connection;
 mod editor;
+mod error;
+mod keyring;
 mod keys;
+mod listing;
+mod path;
+mod pattern;
 mod session;
 mod sftp;
 mod shell;
-mod stream;
 mod upload;
 mod view;
 
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use russh::keys::{HashAlg, PrivateKey};
 use russh::server::Config;
-use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-pub use authorized::KeyFile;
-pub use keys::{fingerprint, host_key};
-
+use self::admission::Door;
+pub use self::error::Error;
+pub use self::keyring::Keyring;
+pub use self::keys::host_key;
 use crate::registry::Registry;
-use session::Connection;
-use stream::DeadlineStream;
 
-/// Connections that have not logged in, in all and of one address.
-const MAX_STARTUPS: usize = 100;
-const MAX_STARTUPS_PER_SOURCE: usize = 30;
-const MAX_AUTH_ATTEMPTS: usize = 6;
-/// A connection that is silent for so long is asked whether it lives.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-/// Running transfers get so long when the server stops.
-const STOP_GRACE: Duration = Duration::from_secs(30);
-/// Answer to a wrong key: the same for all reasons.
-const REJECTION: Duration = Duration::from_millis(100);
+/// How long running transfers and commands may go on once the server stops.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// How often the key files are looked at.
+const KEYS_EVERY: Duration = Duration::from_secs(2);
+/// After an error of accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// What all connections share.
 #[derive(Debug)]
-pub struct Shared {
-    /// The registry.
-    pub registry: Arc<Registry>,
-    operators: KeyFile,
-    services: KeyFile,
-    startups: Mutex<HashMap<IpAddr, usize>>,
-    working: Arc<(AtomicUsize, Notify)>,
-}
-
-/// Held while a command runs or a file is open: the server waits for it to stop.
-#[derive(Debug)]
-pub struct Busy(Arc<(AtomicUsize, Notify)>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
-        self.0.1.notify_waiters();
-    }
-}
-
-/// Held by a connection that has not logged in.
-pub struct StartupGuard {
-    shared: Arc<Shared>,
-    address: IpAddr,
-}
-
-impl Drop for StartupGuard {
-    fn drop(&mut self) {
-        let Ok(mut startups) = self.shared.startups.lock() else { return };
-        if let Some(count) = startups.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                startups.remove(&self.address);
-            }
-        }
-    }
-}
-
-impl Shared {
-    /// Reads the key files.
-    pub fn new(registry: Arc<Registry>, operators: &Path, services: &Path) -> Result<Self> {
-        Ok(Self {
-            registry,
-            operators: KeyFile::open(operators)?,
-            services: KeyFile::open(services)?,
-            startups: Mutex::default(),
-            working: Arc::default(),
-        })
-    }
-
-    /// Reads the key files again, if they changed or `always`.
-    pub fn reload_keys(&self, always: bool) {
-        self.operators.reload(always);
-        self.services.reload(always);
-    }
-
-    fn busy(&self) -> Busy {
-        self.working.0.fetch_add(1, Ordering::SeqCst);
-        Busy(Arc::clone(&self.working))
-    }
-
-    fn startup(self: &Arc<Self>, address: IpAddr) -> Option<StartupGuard> {
-        let mut startups = self.startups.lock().ok()?;
-        let all: usize = startups.values().sum();
-        let count = startups.entry(address).or_insert(0);
-        if all >= MAX_STARTUPS || *count >= MAX_STARTUPS_PER_SOURCE {
-            return None;
-        }
-        *count += 1;
-        Some(StartupGuard { shared: Arc::clone(self), address })
-    }
-
-    /// Waits until no command runs and no file is open, but not for ever.
-    pub async fn settle(&self) {
-        let settled = async {
-            loop {
-                let changed = self.working.1.notified();
-                if self.working.0.load(Ordering::SeqCst) == 0 {
-                    return;
-                }
-                changed.await;
-            }
-        };
-        if tokio::time::timeout(STOP_GRACE, settled).await.is_err() {
-            tracing::warn!("transfers still run and are cut");
-        }
-    }
-}
-
-/// Algorithms and limits of the protocol. What the Go clients of 2020 speak is in it;
-/// SHA-1 and compression are not.
-pub fn config(key: russh::keys::PrivateKey) -> Config {
-    let preferred = Preferred {
-        kex: Cow::Borrowed(&[
-            kex::MLKEM768X25519_SHA256,
-            kex::CURVE25519,
-            kex::CURVE25519_PRE_RFC_8731,
-            kex::ECDH_SHA2_NISTP256,
-            kex::ECDH_SHA2_NISTP384,
-            kex::EXTENSION_SUPPORT_AS_SERVER,
-            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
-        ]),
-        cipher: Cow::Borrowed(&[
-            cipher::AES_128_GCM,
-            cipher::AES_256_GCM,
-            cipher::CHACHA20_POLY1305,
-            cipher::AES_128_CTR,
-            cipher::AES_256_CTR,
-        ]),
-        mac: Cow::Borrowed(&[
-            mac::HMAC_SHA256_ETM,
-            mac::HMAC_SHA512_ETM,
-            mac::HMAC_SHA256,
-            mac::HMAC_SHA512,
-        ]),
-        compression: Cow::Borrowed(&[compression::NONE]),
-        ..Preferred::default()
-    };
-    let id = concat!("SSH-2.0-deploy-registry_", env!("CARGO_PKG_VERSION"));
-    Config {
-        server_id: SshId::Standard(Cow::Borrowed(id)),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
-        auth_rejection_time: REJECTION,
-        auth_rejection_time_initial: Some(Duration::ZERO),
-        keys: vec![key],
-        max_auth_attempts: MAX_AUTH_ATTEMPTS,
-        inactivity_timeout: None,
-        keepalive_interval: Some(KEEPALIVE),
-        keepalive_max: 3,
-        nodelay: true,
-        preferred,
-        ..Config::default()
-    }
-}
-
-/// Listens on `address` (`host:port`).
-pub async fn listen(address: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("listen tcp {address}: is another registry running there? choose another -addr")
-    })
-}
-
-/// Accepts connections until `stop` is notified. Running out of descriptors is waited
-/// out: connections end and give some back.
-pub async fn accept(
-    listener: TcpListener,
-    shared: Arc<Shared>,
-    config: Arc<Config>,
+pub struct Server {
+    registry: Arc<Registry>,
+    keyring: Arc<Keyring>,
+    ssh: Arc<Config>,
     deadline: Duration,
-    stop: &Notify,
-) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.notified() => return,
-        };
-        match accepted {
-            Ok((stream, address)) => {
-                let Some(startup) = shared.startup(address.ip()) else {
-                    tracing::warn!(%address, "too many connections that have not logged in");
-                    continue;
-                };
-                let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-                tokio::spawn(serve(stream, address, shared, config, deadline, startup));
-            }
-            Err(err) => {
-                tracing::error!("accept: {err}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
+    door: Arc<Door>,
+    uploads: Arc<Semaphore>,
+}
+
+impl Server {
+    /// A server for `registry`. A connection older than `deadline` is closed once
+    /// nothing moves on it.
+    pub fn new(
+        registry: Arc<Registry>,
+        keyring: Arc<Keyring>,
+        host_key: PrivateKey,
+        deadline: Duration,
+    ) -> Self {
+        let ssh = Arc::new(algorithms::config(host_key));
+        let (door, uploads) = (Arc::default(), upload::places());
+        Self { registry, keyring, ssh, deadline, door, uploads }
     }
 }
 
-async fn serve(
+/// The fingerprint of a key, as ssh prints it.
+pub fn fingerprint(key: &PrivateKey) -> String {
+    key.public_key().fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Listens on `address`, `host:port`; without a host on all interfaces.
+pub async fn listen(address: &str) -> Result<TcpListener, Error> {
+    let failed = |address: &str, source| Error::Listen { address: address.to_owned(), source };
+    let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
+    let resolved = lookup_host(everywhere.as_deref().unwrap_or(address)).await;
+    let resolved = resolved.map_err(|err| failed(address, err))?;
+    // A name such as localhost means its IPv4 address first, as with the Go tool.
+    let Some(first) = resolved.min_by_key(SocketAddr::is_ipv6) else {
+        return Err(failed(address, io::ErrorKind::AddrNotAvailable.into()));
+    };
+    TcpListener::bind(first).await.map_err(|err| failed(&first.to_string(), err))
+}
+
+/// Serves until `stop` is done, then lets what runs come to its end, for at most [`GRACE`].
+pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut keys = interval(KEYS_EVERY);
+    keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = keys.tick() => server.keyring.reload_changed(),
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    admit(&server, stream, address, &stopped, &mut connections);
+                }
+                Err(err) => pause(&err).await,
+            },
+        }
+    }
+    drop(listener);
+    tracing::info!(connections = connections.len(), "stopping, waiting for what runs");
+    stopping.send_replace(true);
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(GRACE, drained).await.is_err() {
+        tracing::warn!("stopped with work still running, which is cut off");
+    }
+}
+
+fn admit(
+    server: &Arc<Server>,
     stream: TcpStream,
     address: SocketAddr,
-    shared: Arc<Shared>,
-    config: Arc<Config>,
-    deadline: Duration,
-    startup: StartupGuard,
+    stopped: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
 ) {
-    // Each write of a transfer waits for a small answer: not to be held back.
-    let _ = stream.set_nodelay(true);
-    let logged_in = Arc::new(AtomicBool::new(false));
-    let stream = DeadlineStream::new(stream, Arc::clone(&logged_in), deadline);
-    let connection = Connection::new(shared, address, Arc::clone(&logged_in), startup);
-    let ended = match russh::server::run_stream(config, stream, connection).await {
-        Ok(session) => session.await,
-        Err(err) => Err(err),
-    };
-    match ended {
-        Err(err) if !logged_in.load(Ordering::Relaxed) => {
-            tracing::info!(%address, "no login: {err}");
+    match server.door.admit(address.ip()) {
+        Ok(ticket) => {
+            let (server, stopped) = (Arc::clone(server), stopped.clone());
+            connections.spawn(connection::run(server, stream, address, ticket, stopped));
         }
-        Err(err) => tracing::debug!(%address, "connection ended: {err}"),
-        Ok(()) => {}
+        Err(reason) => tracing::warn!(%address, "connection refused: {reason}"),
+    }
+}
+
+/// A full table of files, or a connection that is gone before it is taken, must not end
+/// the server.
+async fn pause(err: &io::Error) {
+    tracing::warn!("accept: {}", error::plain(err));
+    sleep(ACCEPT_PAUSE).await;
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(err) = ended {
+        tracing::error!("connection failed inside: {err}");
     }
 }

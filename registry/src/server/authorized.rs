@@ -1,236 +1,186 @@
-//! Keys that may log in: files in the form of `authorized_keys` (sshd(8)).
-//!
-//! A line that cannot be read, or has an option that is not known here, is refused
-//! alone, with a warning: what an option forbids must not be allowed by overlooking it.
+//! Lines of an `authorized_keys` file: which keys may log in, from where and until when.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
-use std::time::SystemTime;
 
-use anyhow::{Context, Result, bail};
 use deploy_store::escape;
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use russh::keys::{HashAlg, PublicKey};
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 
-/// Largest key file that is read, in bytes.
-const MAX_FILE: u64 = 16 << 20;
+use super::pattern::{Source, parse_sources};
 
-/// Options that forbid what is not offered here anyway.
-const HARMLESS: &[&str] = &[
-    "no-agent-forwarding",
-    "no-port-forwarding",
-    "no-user-rc",
-    "no-x11-forwarding",
-    "pty",
-    "no-touch-required",
-];
+/// Longest line that is read.
+pub const MAX_LINE: usize = 16 << 10;
+const MAX_COMMENT: usize = 100;
 
-/// A key that may log in, and under which conditions.
-#[derive(Debug)]
-pub struct Authorized {
-    key: PublicKey,
-    from: Option<Vec<String>>,
-    expires: Option<Timestamp>,
+/// A key that may log in, under conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorizedKey {
+    /// The key.
+    pub key: PublicKey,
     /// Whether it may have a terminal.
     pub pty: bool,
-    /// Fingerprint and comment, escaped: who this is in logs and in the history.
-    pub who: String,
+    from: Option<Vec<Source>>,
+    expires: Option<Timestamp>,
 }
 
-/// The keys of one file, which is read again when it changes.
-#[derive(Debug)]
-pub struct KeyFile {
-    path: PathBuf,
-    current: RwLock<(Option<SystemTime>, Arc<Vec<Authorized>>)>,
+/// A line that is not used, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its number, from 1.
+    pub line: usize,
+    /// Why.
+    pub reason: String,
 }
 
-impl KeyFile {
-    /// Reads the file; it must have a key.
-    pub fn open(path: &Path) -> Result<Self> {
-        let (modified, keys) = read(path)?;
-        let current = RwLock::new((modified, Arc::new(keys)));
-        Ok(Self { path: path.to_owned(), current })
-    }
-
-    /// Reads the file again, if it changed or `always`. A version that cannot be read
-    /// or has no key leaves the keys as they were.
-    pub fn reload(&self, always: bool) {
-        let modified = std::fs::metadata(&self.path).and_then(|meta| meta.modified()).ok();
-        if !always && modified == self.current.read().map_or(modified, |current| current.0) {
-            return;
-        }
-        let read = read(&self.path);
-        let Ok(mut current) = self.current.write() else { return };
-        match read {
-            Ok((modified, keys)) => {
-                tracing::info!(keys = keys.len(), "read {}", self.path.display());
-                *current = (modified, Arc::new(keys));
-            }
-            Err(err) => {
-                tracing::warn!("the keys stay as they were: {err:#}");
-                current.0 = modified;
-            }
+impl AuthorizedKey {
+    /// Fingerprint and comment, fit to be printed.
+    pub fn label(&self) -> String {
+        let fingerprint = self.key.fingerprint(HashAlg::Sha256);
+        let comment = String::from_utf8_lossy(self.key.comment().as_bytes()).into_owned();
+        let comment: String = comment.chars().take(MAX_COMMENT).collect();
+        match comment.trim() {
+            "" => fingerprint.to_string(),
+            comment => format!("{fingerprint} {}", escape(comment)),
         }
     }
 
-    /// Who logs in with `key` from `address` now, if it may.
-    pub fn find(&self, key: &PublicKey, address: IpAddr, now: Timestamp) -> Option<(String, bool)> {
-        let keys = Arc::clone(&self.current.read().ok()?.1);
-        let found = keys.iter().find(|authorized| {
-            authorized.key.key_data() == key.key_data()
-                && authorized.expires.is_none_or(|expires| now < expires)
-                && authorized.from.as_ref().is_none_or(|from| matches(from, address))
-        })?;
-        Some((found.who.clone(), found.pty))
+    /// Whether the key may log in from `address` at `now`; if not, why.
+    pub fn check(&self, address: IpAddr, now: Timestamp) -> Result<(), &'static str> {
+        if self.expires.is_some_and(|expires| now >= expires) {
+            return Err("key has expired");
+        }
+        match &self.from {
+            Some(from) if !Source::any_matches(from, address) => {
+                Err("key may not be used from this address")
+            }
+            _ => Ok(()),
+        }
     }
 }
 
-fn read(path: &Path) -> Result<(Option<SystemTime>, Vec<Authorized>)> {
-    let shown = path.display();
-    let meta = std::fs::metadata(path).with_context(|| format!("open {shown}"))?;
-    if meta.len() > MAX_FILE {
-        bail!("key file {shown} is larger than {MAX_FILE} bytes");
-    }
-    let bytes = std::fs::read(path).with_context(|| format!("open {shown}"))?;
-    let text = String::from_utf8_lossy(&bytes);
-    let mut keys = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
+/// Reads the keys in `text`. A line that cannot be used is refused alone.
+pub fn parse(text: &str) -> (Vec<AuthorizedKey>, Vec<Refused>) {
+    let (mut keys, mut refused) = (Vec::new(), Vec::new());
+    for (number, line) in text.lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        match parse(line) {
+        match parse_line(line) {
             Ok(key) => keys.push(key),
-            Err(why) => tracing::warn!("{shown}, line {number} is not used: {}", escape(&why)),
+            Err(reason) => refused.push(Refused { line: number + 1, reason }),
         }
     }
-    if keys.is_empty() {
-        bail!("file {:?} should have at least one key", path.to_string_lossy());
-    }
-    Ok((meta.modified().ok(), keys))
+    (keys, refused)
 }
 
-fn parse(line: &str) -> Result<Authorized, String> {
-    let (options, key) = match PublicKey::from_openssh(line) {
-        Ok(key) => (Vec::new(), key),
-        Err(_) => {
-            let (options, rest) = split_options(line).ok_or("it is no key")?;
-            let key =
-                PublicKey::from_openssh(rest).map_err(|err| format!("it is no key: {err}"))?;
-            (options, key)
-        }
-    };
-    let comment = escape(&String::from_utf8_lossy(key.comment().as_ref()));
-    let who = format!("{} {comment}", key.fingerprint(HashAlg::Sha256)).trim_end().to_owned();
-    let mut authorized = Authorized { key, from: None, expires: None, pty: true, who };
-    for option in options {
-        let (name, value) = match option.split_once('=') {
-            Some((name, value)) => (name, value.trim_matches('"')),
-            None => (option, ""),
-        };
-        match name.to_ascii_lowercase().as_str() {
-            "from" => authorized.from = Some(value.split(',').map(str::to_owned).collect()),
-            "expiry-time" => authorized.expires = Some(expiry(value)?),
-            "restrict" | "no-pty" => authorized.pty = false,
-            name if HARMLESS.contains(&name) => {}
-            name => return Err(format!("option {name:?} is not known")),
-        }
+fn parse_line(line: &str) -> Result<AuthorizedKey, String> {
+    if line.len() > MAX_LINE {
+        return Err(format!("line is longer than {MAX_LINE} bytes"));
+    }
+    if let Ok(key) = parse_key(line) {
+        return Ok(AuthorizedKey { key, pty: true, from: None, expires: None });
+    }
+    let (options, rest) = split_options(line)?;
+    let is_key_type = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| options.starts_with(kind));
+    let key = parse_key(if is_key_type { line } else { rest })?;
+    let mut authorized = AuthorizedKey { key, pty: true, from: None, expires: None };
+    for option in split_list(options) {
+        authorized.apply(option)?;
     }
     Ok(authorized)
 }
 
-/// The options before a key, which end at the first space outside quotes, and the rest.
-fn split_options(line: &str) -> Option<(Vec<&str>, &str)> {
-    let mut options = Vec::new();
-    let (mut start, mut quoted, mut escaped) = (0, false, false);
+fn parse_key(text: &str) -> Result<PublicKey, String> {
+    let mut words = text.split_whitespace();
+    let (Some(kind), Some(blob)) = (words.next(), words.next()) else {
+        return Err("no key found, want: [options] type base64 [comment]".to_owned());
+    };
+    let comment = words.collect::<Vec<_>>().join(" ");
+    let key = PublicKey::from_openssh(format!("{kind} {blob} {comment}").trim_end())
+        .map_err(|err| format!("key cannot be read: {err}"))?;
+    match key.algorithm() {
+        Algorithm::Ed25519
+        | Algorithm::Ecdsa { .. }
+        | Algorithm::Rsa { .. }
+        | Algorithm::SkEd25519
+        | Algorithm::SkEcdsaSha2NistP256 => Ok(key),
+        other => Err(format!("keys of type {} are not accepted", escape(other.as_str()))),
+    }
+}
+
+/// Splits at the first blank that is not inside quotes.
+fn split_options(line: &str) -> Result<(&str, &str), String> {
+    let mut quoted = false;
+    let mut escaped = false;
     for (at, c) in line.char_indices() {
         match c {
             _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
+            '\\' => escaped = true,
             '"' => quoted = !quoted,
-            ',' if !quoted => {
-                options.push(&line[start..at]);
-                start = at + 1;
-            }
-            ' ' | '\t' if !quoted => {
-                options.push(&line[start..at]);
-                return Some((options, line[at..].trim_start()));
-            }
+            ' ' | '\t' if !quoted => return Ok((&line[..at], line[at..].trim_start())),
             _ => {}
         }
     }
-    None
+    Err(if quoted { "a quote is not closed" } else { "no key found" }.to_owned())
 }
 
-/// `YYYYMMDD[HHMM[SS]]`, local time, or UTC with a `Z` (sshd(8)).
-fn expiry(text: &str) -> Result<Timestamp, String> {
-    let bad = || format!("expiry-time {text:?} is no time");
-    let (digits, zone) = match text.strip_suffix(['Z', 'z']) {
-        Some(digits) => (digits, TimeZone::UTC),
-        None => (text, TimeZone::system()),
-    };
-    let format = match digits.len() {
-        8 => return expiry(&format!("{digits}000000{}", &text[digits.len()..])),
-        12 => "%Y%m%d%H%M",
-        14 => "%Y%m%d%H%M%S",
-        _ => return Err(bad()),
-    };
-    let time = DateTime::strptime(format, digits).map_err(|_| bad())?;
-    time.to_zoned(zone).map(|zoned| zoned.timestamp()).map_err(|_| bad())
+/// Splits at commas that are not inside quotes.
+fn split_list(options: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    options.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
 }
 
-/// Whether a `from=` list lets the address in: patterns with `*` and `?`, CIDR, `!` to
-/// keep out.
-fn matches(patterns: &[String], address: IpAddr) -> bool {
-    let address = address.to_canonical();
-    let mut allowed = false;
-    for pattern in patterns {
-        let (pattern, keeps_out) = match pattern.strip_prefix('!') {
-            Some(pattern) => (pattern, true),
-            None => (pattern.as_str(), false),
+impl AuthorizedKey {
+    fn apply(&mut self, option: &str) -> Result<(), String> {
+        let (name, value) = match option.split_once('=') {
+            Some((name, value)) => (name, Some(unquote(value)?)),
+            None => (option, None),
         };
-        let hit = match pattern.split_once('/') {
-            Some((network, bits)) => in_network(address, network, bits),
-            None => glob(pattern.as_bytes(), address.to_string().as_bytes()),
-        };
-        match (hit, keeps_out) {
-            (true, true) => return false,
-            (true, false) => allowed = true,
-            (false, _) => {}
+        match (name.to_ascii_lowercase().as_str(), value) {
+            ("from", Some(value)) => self.from = Some(parse_sources(value)?),
+            ("expiry-time", Some(value)) => {
+                let expires = parse_expiry(value)?;
+                self.expires = Some(self.expires.map_or(expires, |other| other.min(expires)));
+            }
+            ("restrict" | "no-pty", None) => self.pty = false,
+            ("pty", None) => self.pty = true,
+            // What these forbid is never offered here.
+            (
+                "no-port-forwarding" | "no-x11-forwarding" | "no-agent-forwarding" | "no-user-rc",
+                None,
+            ) => {}
+            _ => return Err(format!("option {name:?} is not known here, so the key is refused")),
         }
-    }
-    allowed
-}
-
-fn in_network(address: IpAddr, network: &str, bits: &str) -> bool {
-    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else {
-        return false;
-    };
-    let same = |one: u128, other: u128, width: u32| {
-        bits <= width && (bits == 0 || (one ^ other) >> (width - bits) == 0)
-    };
-    match (address, network) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => {
-            same(u32::from(one).into(), u32::from(other).into(), 32)
-        }
-        (IpAddr::V6(one), IpAddr::V6(other)) => same(one.into(), other.into(), 128),
-        _ => false,
+        Ok(())
     }
 }
 
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            glob(rest, text) || text.split_first().is_some_and(|(_, text)| glob(pattern, text))
-        }
-        (Some((b'?', rest)), Some((_, text))) => glob(rest, text),
-        (Some((one, rest)), Some((other, text))) if one == other => glob(rest, text),
-        _ => false,
-    }
+fn unquote(value: &str) -> Result<&str, String> {
+    value
+        .strip_prefix('"')
+        .and_then(|value| value.strip_suffix('"'))
+        .filter(|value| !value.contains('"'))
+        .ok_or_else(|| format!("value {value:?} must stand in quotes"))
+}
+
+/// `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]`, as sshd(8) has it: local time without the Z.
+fn parse_expiry(text: &str) -> Result<Timestamp, String> {
+    let (digits, utc) = text.strip_suffix(['Z', 'z']).map_or((text, false), |rest| (rest, true));
+    let well_formed =
+        matches!(digits.len(), 8 | 12 | 14) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let zone = if utc { TimeZone::UTC } else { TimeZone::system() };
+    DateTime::strptime("%Y%m%d%H%M%S", format!("{digits:0<14}"))
+        .ok()
+        .filter(|_| well_formed)
+        .and_then(|time| time.to_zoned(zone).ok())
+        .map(|time| time.timestamp())
+        .ok_or_else(|| format!("expiry-time {text:?} is no YYYYMMDD or YYYYMMDDHHMM[SS]"))
 }
 
 #[cfg(test)]
@@ -238,34 +188,63 @@ mod tests {
     use super::*;
 
     const KEY: &str =
-        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJUyzgJoh4D3vfnHCG9NvNrD3w6VsyZ9SCSoDjI5MHh4";
+
+    fn check(line: &str, address: &str, now: &str) -> Result<(), String> {
+        let (keys, refused) = parse(line);
+        if let Some(refused) = refused.first() {
+            return Err(refused.reason.clone());
+        }
+        let [key] = &keys[..] else { panic!("{line:?} has {} keys", keys.len()) };
+        Ok(key.check(address.parse().unwrap(), now.parse().unwrap())?)
+    }
 
     #[test]
-    fn lines_are_refused_alone() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("keys");
-        let good = format!("# comment\n\n{KEY} me@host\r\nnonsense\ncommand=\"x\" {KEY}\n");
-        std::fs::write(&path, good).unwrap();
-        let keys = read(&path).unwrap().1;
+    fn comments_blank_lines_and_crlf_are_passed_over() {
+        let text = format!("# all\r\n\r\n  \n{KEY} me@here, now\r\n{KEY}");
+        let (keys, refused) = parse(&text);
+        assert_eq!((keys.len(), refused), (2, Vec::new()));
+        assert!(keys[0].label().ends_with(" me@here, now"), "{}", keys[0].label());
+        assert!(keys[1].label().starts_with("SHA256:"));
+    }
+
+    #[test]
+    fn a_bad_line_is_refused_alone_and_named() {
+        let text = format!(
+            "{KEY}\nssh-ed25519 garbage\ncommand=\"x\" {KEY}\nfrom=\"10.0.0.1 {KEY}\nword\n\
+             cert-authority {KEY}\nexpiry-time=\"soon\" {KEY}\nfrom=\"10.0.0.0/33\" {KEY}"
+        );
+        let (keys, refused) = parse(&text);
         assert_eq!(keys.len(), 1);
-        assert!(keys[0].who.starts_with("SHA256:") && keys[0].who.ends_with(" me@host"));
-        std::fs::write(&path, format!("command=\"x\" {KEY}\n")).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("at least one key"));
-        let missing = read(&temp.path().join("none")).unwrap_err();
-        assert!(format!("{missing:#}").contains("No such file"));
+        assert_eq!(
+            refused.iter().map(|refused| refused.line).collect::<Vec<_>>(),
+            [2, 3, 4, 5, 6, 7, 8]
+        );
+        assert!(refused[0].reason.contains("key cannot be read"), "{}", refused[0].reason);
+        assert!(refused[1].reason.contains("\"command\" is not known"), "{}", refused[1].reason);
+        assert!(refused[2].reason.contains("quote"), "{}", refused[2].reason);
+        assert!(refused[5].reason.contains("expiry-time"), "{}", refused[5].reason);
     }
 
     #[test]
     fn options_are_enforced() {
-        let line = format!("from=\"10.0.0.0/8,!10.9.*\",expiry-time=\"20300101Z\",no-pty {KEY}");
-        let key = parse(&line).unwrap();
-        assert!(!key.pty);
-        assert_eq!(key.expires, Some("2030-01-01T00:00:00Z".parse().unwrap()));
-        let from = key.from.unwrap();
-        for (address, want) in [("10.1.2.3", true), ("10.9.2.3", false), ("11.1.2.3", false)] {
-            assert_eq!(matches(&from, address.parse().unwrap()), want, "{address}");
+        let now = "2026-11-23T08:00:00Z";
+        let from = format!("from=\"10.0.0.0/8,!10.6.6.6\",no-agent-forwarding {KEY} some name");
+        assert_eq!(check(&from, "10.1.2.3", now), Ok(()));
+        assert!(check(&from, "10.6.6.6", now).unwrap_err().contains("address"));
+        assert!(check(&from, "192.168.1.1", now).unwrap_err().contains("address"));
+        for (expiry, allowed) in [
+            ("20261124Z", true),
+            ("20261123Z", false),
+            ("202611230801Z", true),
+            ("202611230759Z", false),
+            ("20261123080001Z", true),
+            ("20261123080000Z", false),
+        ] {
+            let line = format!("expiry-time=\"{expiry}\" {KEY}");
+            assert_eq!(check(&line, "::1", now).is_ok(), allowed, "{expiry}");
         }
-        assert!(matches(&["::/0".to_owned()], "::1".parse().unwrap()));
-        assert!(expiry("2030").is_err() && expiry("20301301").is_err());
+        let (keys, _) = parse(&format!("restrict {KEY}\nrestrict,pty {KEY}"));
+        assert_eq!((keys[0].pty, keys[1].pty), (false, true));
     }
 }

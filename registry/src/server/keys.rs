@@ -1,38 +1,106 @@
-//! The host key: read in any form that ssh knows, made if there is none.
+//! The host key: read in whatever form it is in, or made.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, load_secret_key};
+use russh::keys::{Algorithm, PrivateKey, decode_secret_key};
 
-/// The host key in `dir/host_key`, made there if it is missing.
-pub fn host_key(dir: &Path) -> Result<PrivateKey> {
-    let path = dir.join("host_key");
-    let shown = path.display();
-    match std::fs::metadata(&path) {
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return make(&path),
-        Err(err) => return Err(err).with_context(|| format!("stat {shown}")),
-        Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
-            let mode = meta.permissions().mode() & 0o777;
-            bail!("host key {shown} has mode {mode:04o}, others may read it: chmod 600 {shown}")
-        }
-        Ok(_) => {}
+use super::error::{Error, plain};
+
+const NAME: &str = "host_key";
+/// Longest host key file that is read; an RSA key of 16,384 bits has 13 KiB.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The host key of the registry in `dir`: `host_key` there (OpenSSH, PEM or PKCS#8; the
+/// Go tool's EC key too), or, when there is none, a new Ed25519 key.
+pub fn host_key(dir: &Path) -> Result<PrivateKey, Error> {
+    let path = dir.join(NAME);
+    match File::open(&path) {
+        Ok(file) => read(&file).map_err(|reason| Error::HostKey { path, reason }),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => create(&path),
+        Err(err) => Err(Error::HostKey { path, reason: plain(&err) }),
     }
-    load_secret_key(&path, None).with_context(|| {
-        format!("host key {shown} cannot be read; remove it to have a new one made")
+}
+
+fn read(mut file: &File) -> Result<PrivateKey, String> {
+    let meta = file.metadata().map_err(|err| plain(&err))?;
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("others can read it (mode {mode:04o}), run chmod 600 on it"));
+    }
+    let mut text = String::new();
+    file.by_ref()
+        .take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|err| format!("cannot be read: {}", plain(&err)))?;
+    decode_secret_key(&text, None).map_err(|err| match err {
+        russh::keys::Error::KeyIsEncrypted => {
+            "has a passphrase, which a server cannot ask for; remove the passphrase".to_owned()
+        }
+        err => format!(
+            "is no private key that can be read ({err}); restore it, \
+             or remove it to have a new one made"
+        ),
     })
 }
 
-fn make(path: &Path) -> Result<PrivateKey> {
-    let key = PrivateKey::random(&mut rand::rng(), Algorithm::Ed25519).context("make host key")?;
-    let text = key.to_openssh(LineEnding::LF).context("encode host key")?;
+fn create(path: &Path) -> Result<PrivateKey, Error> {
+    let failed = |err: russh::keys::ssh_key::Error| Error::HostKey {
+        path: path.to_owned(),
+        reason: format!("cannot be made: {err}"),
+    };
+    let mut random = russh::keys::key::safe_rng();
+    let key = PrivateKey::random(&mut random, Algorithm::Ed25519).map_err(failed)?;
+    let text = key.to_openssh(LineEnding::LF).map_err(failed)?;
     deploy_store::replace_file(path, text.as_bytes(), 0o600)?;
     Ok(key)
 }
 
-/// `SHA256:…` of the key, as ssh prints it.
-pub fn fingerprint(key: &PrivateKey) -> String {
-    key.public_key().fingerprint(HashAlg::Sha256).to_string()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(dir: &Path, text: &str, mode: u32) {
+        let path = dir.join(NAME);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_made_key_is_private_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = host_key(dir.path()).unwrap();
+        let bits = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!((made.algorithm(), bits & 0o777), (Algorithm::Ed25519, 0o600));
+        assert_eq!(host_key(dir.path()).unwrap().public_key(), made.public_key());
+    }
+
+    #[test]
+    fn the_go_tools_pem_key_is_read() {
+        // Made by `ssh-keygen -t ecdsa -m PEM`, the form that the Go tool writes.
+        let pem = include_str!("testdata/ec_private_key.pem");
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), pem, 0o600);
+        let key = host_key(dir.path()).unwrap();
+        assert_eq!(key.algorithm().as_str(), "ecdsa-sha2-nistp256");
+    }
+
+    #[test]
+    fn an_open_or_unreadable_key_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, mode, want) in [
+            (include_str!("testdata/ec_private_key.pem"), 0o644, "mode 0644"),
+            ("garbage", 0o600, "no private key"),
+            ("", 0o600, "no private key"),
+            (include_str!("testdata/encrypted_key"), 0o600, "passphrase"),
+        ] {
+            put(dir.path(), text, mode);
+            let message = host_key(dir.path()).unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+            assert_eq!(std::fs::read_to_string(dir.path().join(NAME)).unwrap(), text);
+        }
+    }
 }

@@ -1,96 +1,111 @@
-//! One connection: who logged in, and what each of its channels is for.
+//! One client's ssh session: who they are, and which requests of theirs are granted.
+//! What is granted runs in a task of its own (`channel.rs`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use deploy_wire::exit;
-use jiff::Timestamp;
-use russh::keys::{Algorithm, PublicKey};
+use deploy_store::escape;
+use russh::keys::{Algorithm, HashAlg, PublicKey};
 use russh::server::{
-    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
 };
-use russh::{Channel, ChannelId, Pty};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::upload::Uploads;
-use super::view::View;
-use super::{Shared, StartupGuard, sftp, shell};
-use crate::console::{self, Caller};
+use super::Server;
+use super::activity::Activity;
+use super::channel::{self, Request};
+use super::keyring::{Identity, Role};
+use crate::console::Caller;
 
-/// The user name that stands for a service; every other is an operator.
-const SERVICE: &str = "deploy-agent";
-/// Channels of one connection.
-const MAX_CHANNELS: usize = 10;
+/// Channels of one connection at a time.
+pub const MAX_CHANNELS: usize = 10;
+/// Longest command line of an exec request.
+pub const MAX_COMMAND: usize = 64 << 10;
+/// Longest user name.
+pub const MAX_USER: usize = 256;
 
-/// What a login may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Operator,
-    Service,
-}
-
-/// One client's connection.
-pub struct Connection {
-    shared: Arc<Shared>,
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    server: Arc<Server>,
     address: SocketAddr,
-    logged_in: Arc<AtomicBool>,
-    startup: Option<StartupGuard>,
-    login: Option<Login>,
-    /// Channels that have not been told what they are for, with their terminal.
-    waiting: HashMap<ChannelId, (Channel<Msg>, Option<shell::Size>)>,
-    /// Channels that speak sftp.
-    sftp: HashSet<ChannelId>,
-    open: usize,
+    activity: Arc<Activity>,
+    login: Option<oneshot::Sender<Login>>,
+    who: Option<(Identity, Caller)>,
+    channels: Arc<Semaphore>,
+    /// Channels that no request was granted on yet, with the width of their terminal.
+    open: HashMap<ChannelId, (oneshot::Sender<Request>, Option<u32>)>,
 }
 
-/// A login that succeeded.
-#[derive(Debug, Clone)]
-struct Login {
-    role: Role,
-    pty: bool,
-    caller: Caller,
+/// Who logged in, so that it can be asked again when the keys change.
+#[derive(Debug)]
+pub struct Login {
+    /// Under which name.
+    pub user: String,
+    /// With which key.
+    pub key: PublicKey,
 }
 
-impl Connection {
-    /// A connection from `address` that has not logged in.
+impl Session {
+    /// A session from `address`; `login` is told when somebody logged in.
     pub fn new(
-        shared: Arc<Shared>,
+        server: Arc<Server>,
         address: SocketAddr,
-        logged_in: Arc<AtomicBool>,
-        startup: StartupGuard,
+        activity: Arc<Activity>,
+        login: oneshot::Sender<Login>,
     ) -> Self {
-        let startup = Some(startup);
-        let (waiting, sftp) = (HashMap::new(), HashSet::new());
-        Self { shared, address, logged_in, startup, login: None, waiting, sftp, open: 0 }
+        let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
+        let login = Some(login);
+        Self { server, address, activity, login, who: None, channels, open: HashMap::new() }
     }
 
-    fn find(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Login> {
-        if matches!(algorithm, Algorithm::Rsa { hash: None }) {
-            return None;
-        }
-        let role = if user == SERVICE { Role::Service } else { Role::Operator };
-        let keys = match role {
-            Role::Service => &self.shared.services,
-            Role::Operator => &self.shared.operators,
+    fn identify(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Identity> {
+        let identified = if user.len() > MAX_USER {
+            Err("user name is too long")
+        } else if *algorithm == (Algorithm::Rsa { hash: None }) {
+            Err("signatures with SHA-1 are not accepted")
+        } else {
+            self.server.keyring.identify(user, key, self.address.ip())
         };
-        let (key, pty) = keys.find(key, self.address.ip(), Timestamp::now())?;
-        let (user, address) = (user.to_owned(), self.address.to_string());
-        Some(Login { role, pty, caller: Caller { user, key, address } })
+        identified
+            .inspect_err(|reason| {
+                let user: String = user.chars().take(MAX_USER).collect();
+                tracing::info!(
+                    user = escape(&user),
+                    key = %key.fingerprint(HashAlg::Sha256),
+                    address = %self.address,
+                    reason,
+                    "login refused"
+                );
+            })
+            .ok()
     }
 
-    /// The channel, if it may be put to a use that only `role` has.
-    fn take(&mut self, id: ChannelId, role: Role) -> Option<(Channel<Msg>, Option<shell::Size>)> {
-        self.login.as_ref().filter(|login| login.role == role)?;
-        self.waiting.remove(&id)
+    fn is_operator(&self) -> bool {
+        self.who.as_ref().is_some_and(|(identity, _)| identity.role == Role::Operator)
     }
 
-    fn caller(&self) -> Option<Caller> {
-        self.login.as_ref().map(|login| login.caller.clone())
+    /// Grants a request on a channel that had none, or refuses it.
+    fn grant(
+        &mut self,
+        id: ChannelId,
+        request: impl FnOnce(Option<u32>) -> Option<Request>,
+        ssh: &mut Ssh,
+    ) -> Result<(), russh::Error> {
+        let Some((_, columns)) = self.open.get(&id) else { return ssh.channel_failure(id) };
+        let Some(request) = request(*columns) else { return ssh.channel_failure(id) };
+        if let Some((start, _)) = self.open.remove(&id) {
+            ssh.channel_success(id)?;
+            // Without a receiver the channel is closed already.
+            let _ = start.send(request);
+        }
+        Ok(())
     }
 }
 
-impl Handler for Connection {
+impl Handler for Session {
     type Error = russh::Error;
 
     async fn auth_publickey_offered(
@@ -98,174 +113,138 @@ impl Handler for Connection {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        Ok(match self.find(user, offer.public_key, offer.algorithm) {
-            Some(_) => Auth::Accept,
-            None => Auth::reject(),
-        })
+        match self.identify(user, offer.public_key, offer.algorithm) {
+            Some(_) => Ok(Auth::Accept),
+            None => Ok(Auth::reject()),
+        }
     }
 
+    /// Only here, where the signature has been checked, does anybody get a right.
     async fn auth_publickey(
         &mut self,
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        self.login = self.find(user, key.public_key, key.algorithm);
-        Ok(match self.login {
-            Some(_) => Auth::Accept,
-            None => Auth::reject(),
-        })
-    }
-
-    async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
-        self.logged_in.store(true, Ordering::Relaxed);
-        self.startup = None;
-        if let Some(Caller { user, key, address }) = self.caller() {
-            tracing::info!(user, key, address, "login");
+        let Some(identity) = self.identify(user, key.public_key, key.algorithm) else {
+            return Ok(Auth::reject());
+        };
+        let caller = Caller {
+            user: user.to_owned(),
+            key: identity.label.clone(),
+            address: self.address.to_string(),
+        };
+        tracing::info!(
+            user = escape(user),
+            key = identity.label,
+            address = %self.address,
+            role = ?identity.role,
+            "login"
+        );
+        self.who = Some((identity, caller));
+        if let Some(login) = self.login.take() {
+            let _ = login.send(Login { user: user.to_owned(), key: key.public_key.clone() });
         }
-        Ok(())
+        Ok(Auth::Accept)
     }
 
     async fn channel_open_session(
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _session: &mut Session,
+        _: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        if self.login.is_some() && self.open < MAX_CHANNELS {
-            self.open += 1;
-            self.waiting.insert(channel.id(), (channel, None));
-            reply.accept().await;
-        }
+        let permit = Arc::clone(&self.channels).try_acquire_owned();
+        let (Some((identity, caller)), Ok(permit)) = (&self.who, permit) else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        let (start, started) = oneshot::channel();
+        self.open.insert(channel.id(), (start, None));
+        reply.accept().await;
+        let context = channel::Context {
+            registry: Arc::clone(&self.server.registry),
+            uploads: Arc::clone(&self.server.uploads),
+            activity: Arc::clone(&self.activity),
+            role: identity.role,
+            caller: caller.clone(),
+        };
+        tokio::spawn(async move {
+            channel::run(channel, started, context).await;
+            drop(permit);
+        });
         Ok(())
     }
 
-    async fn channel_close(
-        &mut self,
-        channel: ChannelId,
-        _session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        self.waiting.remove(&channel);
-        self.sftp.remove(&channel);
-        self.open = self.open.saturating_sub(1);
-        Ok(())
-    }
-
-    async fn channel_eof(
-        &mut self,
-        channel: ChannelId,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        // scp takes its exit code from that of the subsystem.
-        if self.sftp.remove(&channel) {
-            session.exit_status_request(channel, exit::OK.into())?;
-        }
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Ssh) -> Result<(), Self::Error> {
+        self.open.remove(&id);
         Ok(())
     }
 
     async fn pty_request(
         &mut self,
-        channel: ChannelId,
+        id: ChannelId,
         _term: &str,
         columns: u32,
         _rows: u32,
-        _pix_width: u32,
-        _pix_height: u32,
+        _width: u32,
+        _height: u32,
         _modes: &[(Pty, u32)],
-        session: &mut Session,
+        ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let allowed =
-            self.login.as_ref().is_some_and(|login| login.role == Role::Operator && login.pty);
-        match self.waiting.get_mut(&channel).filter(|_| allowed) {
-            Some((_, size)) => {
-                *size = Some(shell::Size { columns });
-                session.channel_success(channel)
+        let allowed = self.is_operator() && self.who.as_ref().is_some_and(|(who, _)| who.pty);
+        match self.open.get_mut(&id) {
+            Some((_, pty)) if allowed => {
+                *pty = Some(columns);
+                ssh.channel_success(id)
             }
-            None => session.channel_failure(channel),
+            _ => ssh.channel_failure(id),
         }
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        _name: &str,
+        _value: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(id)
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(id)
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
+        let allowed = self.is_operator();
+        self.grant(id, |columns| allowed.then_some(Request::Shell { columns }), ssh)
     }
 
     async fn exec_request(
         &mut self,
-        channel: ChannelId,
-        data: &[u8],
-        session: &mut Session,
+        id: ChannelId,
+        command: &[u8],
+        ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let taken = self.take(channel, Role::Operator).zip(self.caller());
-        let Some(((channel, _), caller)) = taken else {
-            return session.channel_failure(channel);
-        };
-        session.channel_success(channel.id())?;
-        let line = String::from_utf8_lossy(data).into_owned();
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            let _busy = shared.busy();
-            let answer = console::run(&shared.registry, &caller, &line).await;
-            // A client that has gone does not want the answer.
-            let _ = finish(&channel, &answer).await;
-        });
-        Ok(())
-    }
-
-    async fn shell_request(
-        &mut self,
-        channel: ChannelId,
-        session: &mut Session,
-    ) -> Result<(), Self::Error> {
-        let taken = self.take(channel, Role::Operator).zip(self.caller());
-        let Some(((channel, size), caller)) = taken else {
-            return session.channel_failure(channel);
-        };
-        session.channel_success(channel.id())?;
-        let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move {
-            // As above.
-            let _ = shell::serve(&shared, &caller, channel, size).await;
-        });
-        Ok(())
+        let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
+        let command = || String::from_utf8(command.to_vec()).ok().map(Request::Exec);
+        self.grant(id, |_| allowed.then(command).flatten(), ssh)
     }
 
     async fn subsystem_request(
         &mut self,
-        channel: ChannelId,
+        id: ChannelId,
         name: &str,
-        session: &mut Session,
+        ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let login = self.login.clone().filter(|_| name == "sftp");
-        let taken = login.and_then(|login| self.take(channel, login.role).zip(Some(login)));
-        let Some(((channel, _), login)) = taken else {
-            return session.channel_failure(channel);
-        };
-        session.channel_success(channel.id())?;
-        self.sftp.insert(channel.id());
-        let (shared, stream) = (Arc::clone(&self.shared), channel.into_stream());
-        match login.role {
-            Role::Operator => {
-                let uploads = Uploads::new(shared, login.caller.key);
-                russh_sftp::server::run_with_config(stream, uploads, sftp::config()).await;
-            }
-            Role::Service => {
-                russh_sftp::server::run_with_config(stream, View::new(shared), sftp::config())
-                    .await;
-            }
-        }
-        Ok(())
+        self.grant(id, |_| (name == "sftp").then_some(Request::Sftp), ssh)
     }
-}
-
-/// Sends an answer and closes the channel: data, exit status, end, in this order.
-pub async fn finish(channel: &Channel<Msg>, answer: &console::Answer) -> Result<(), russh::Error> {
-    if !answer.stdout.is_empty() {
-        channel.data_bytes(answer.stdout.clone()).await?;
-    }
-    if !answer.stderr.is_empty() {
-        channel.extended_data_bytes(1, answer.stderr.clone()).await?;
-    }
-    end(channel, answer.code).await
-}
-
-/// Ends a channel with an exit status.
-pub async fn end(channel: &Channel<Msg>, code: u8) -> Result<(), russh::Error> {
-    channel.exit_status(code.into()).await?;
-    channel.eof().await?;
-    channel.close().await
 }

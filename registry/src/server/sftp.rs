@@ -1,142 +1,327 @@
-//! What both SFTP roles share: limits, extensions, attributes and the paths there are.
+//! The sftp protocol, version 3: packets in, packets out. What they do is in
+//! `upload.rs` for operators and in `view.rs` for services.
 
-use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::collections::HashMap;
 
-use deploy_store::{ConfigurationName, Digest};
-use russh_sftp::extensions::LimitsExtension;
-use russh_sftp::protocol::{ExtendedReply, FileAttributes, Packet, Status, StatusCode, Version};
-use russh_sftp::server::{Config, StatusReply};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use deploy_wire::exit;
+use russh::{ChannelMsg, ChannelReadHalf};
+use russh_sftp::protocol::{
+    Attrs, Extended, ExtendedReply, File, FileAttributes, Handle, Name, Packet, Status, StatusCode,
+    Version,
+};
 
-/// Open files of one session.
-pub const MAX_HANDLES: usize = 128;
-/// Longest packet, in bytes: OpenSSH refuses longer ones.
-const MAX_PACKET: u32 = 256 << 10;
-/// Longest read or write: a packet less its header.
-pub const MAX_TRANSFER: u32 = MAX_PACKET - 1024;
+use super::activity::Activity;
+use super::channel::{Gone, Writer, send};
+use super::path;
+use super::upload::Uploads;
+use super::view::View;
 
-/// Limits of the packet reader.
-pub fn config() -> Config {
-    Config { max_client_packet_len: MAX_PACKET }
+/// Longest packet of a client; `OpenSSH` refuses longer ones too.
+pub const MAX_PACKET: u32 = 256 << 10;
+/// Longest read or write: a packet less its other fields.
+pub const MAX_DATA: u32 = 255 << 10;
+/// Handles that one channel may have open.
+pub const MAX_HANDLES: usize = 64;
+
+const INIT: u8 = 1;
+const WRITE: u8 = 6;
+const EXTENDED: u8 = 200;
+const LAST_REQUEST: u8 = 20;
+const DATA: u8 = 103;
+const LIMITS_EXTENSION: &str = "limits@openssh.com";
+const FSYNC_EXTENSION: &str = "fsync@openssh.com";
+/// Announced, so that clients ask and are told that they may not.
+const DENIED_EXTENSIONS: [&str; 2] = ["posix-rename@openssh.com", "hardlink@openssh.com"];
+
+/// The files that a client sees.
+#[derive(Debug)]
+pub enum Files {
+    /// An operator's.
+    Uploads(Uploads),
+    /// A service's.
+    View(View),
 }
 
-/// The answer to the client's first packet.
-pub fn version() -> Version {
-    let mut version = Version::new();
-    for extension in ["limits@openssh.com", "fsync@openssh.com"] {
-        version.extensions.insert(extension.to_owned(), "1".to_owned());
+/// A request that is not done, and why.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The code, which is all that most clients show.
+    pub code: StatusCode,
+    /// The reason.
+    pub text: String,
+}
+
+impl Refusal {
+    /// The client may not.
+    pub fn denied() -> Self {
+        Self { code: StatusCode::PermissionDenied, text: "permission denied".to_owned() }
     }
-    version
+
+    /// There is no such file.
+    pub fn not_found() -> Self {
+        Self { code: StatusCode::NoSuchFile, text: "no such file".to_owned() }
+    }
+
+    /// There is nothing more to read.
+    pub fn end() -> Self {
+        Self { code: StatusCode::Eof, text: "end of file".to_owned() }
+    }
+
+    /// It went wrong.
+    pub fn failure(text: impl Into<String>) -> Self {
+        Self { code: StatusCode::Failure, text: text.into() }
+    }
 }
 
-/// The answer to an extended request.
-pub fn extended(id: u32, request: &str) -> Result<Packet, StatusReply> {
-    match request {
-        "limits@openssh.com" => {
-            let limits = LimitsExtension {
-                max_packet_len: MAX_PACKET.into(),
-                max_read_len: MAX_TRANSFER.into(),
-                max_write_len: MAX_TRANSFER.into(),
-                max_open_handles: MAX_HANDLES as u64,
-            };
-            let data = russh_sftp::ser::to_bytes(&limits).map_err(|_| StatusCode::Failure)?;
-            Ok(Packet::ExtendedReply(ExtendedReply { id, data: data.to_vec() }))
+/// A request that hands or asks for data; the others are the library's.
+enum Request {
+    Write { id: u32, handle: String, offset: u64, data: Bytes },
+    Other(Packet),
+}
+
+/// What is answered; data is already in the form of the wire.
+#[derive(Debug)]
+pub enum Reply {
+    /// Done.
+    Done,
+    /// An open handle.
+    Handle(String),
+    /// Attributes of a file.
+    Attributes(FileAttributes),
+    /// Files of a directory.
+    Names(Vec<File>),
+    /// Bytes of a file, as [`data_packet`] makes them.
+    Data(BytesMut),
+}
+
+/// Serves sftp until the client is done; returns the exit code.
+pub async fn run(
+    reader: &mut ChannelReadHalf,
+    writer: &Writer,
+    activity: &Activity,
+    mut files: Files,
+) -> Result<u8, Gone> {
+    let mut buffer = BytesMut::new();
+    loop {
+        let packet = match next_packet(reader, &mut buffer).await? {
+            Next::Packet(packet) => packet,
+            Next::End => return Ok(exit::OK),
+            Next::Garbage => return Ok(exit::FAILED),
+        };
+        activity.moved();
+        let Some(request) = parse(packet) else {
+            tracing::info!("sftp packet cannot be read, session ended");
+            return Ok(exit::FAILED);
+        };
+        let reply = answer(request, &mut files).await;
+        send(writer, reply).await?;
+        activity.moved();
+    }
+}
+
+enum Next {
+    Packet(Bytes),
+    End,
+    Garbage,
+}
+
+/// The next packet without its length.
+async fn next_packet(reader: &mut ChannelReadHalf, buffer: &mut BytesMut) -> Result<Next, Gone> {
+    loop {
+        if let Some(mut head) = buffer.get(..4) {
+            let length = head.get_u32();
+            if length == 0 || length > MAX_PACKET {
+                tracing::info!(length, "sftp packet has a length that is not allowed");
+                return Ok(Next::Garbage);
+            }
+            let end = 4 + length as usize;
+            if buffer.len() >= end {
+                buffer.advance(4);
+                return Ok(Next::Packet(buffer.split_to(end - 4).freeze()));
+            }
+            buffer.reserve(end - buffer.len());
         }
-        // Uploads are synced when they are closed.
-        "fsync@openssh.com" => Ok(Packet::Status(ok(id))),
-        "posix-rename@openssh.com" | "hardlink@openssh.com" => {
-            Err(StatusCode::PermissionDenied.into())
+        match reader.wait().await {
+            Some(ChannelMsg::Data { data }) => buffer.extend_from_slice(&data),
+            Some(ChannelMsg::Eof) if buffer.is_empty() => return Ok(Next::End),
+            Some(ChannelMsg::Eof) => return Ok(Next::Garbage),
+            Some(ChannelMsg::Close) | None => return Err(Gone),
+            Some(_) => {}
         }
-        _ => Err(StatusCode::OpUnsupported.into()),
     }
 }
 
-/// Success.
-pub fn ok(id: u32) -> Status {
-    let (error_message, language_tag) = ("Ok".to_owned(), "en-US".to_owned());
-    Status { id, status_code: StatusCode::Ok, error_message, language_tag }
-}
-
-/// Attributes of a file.
-pub fn file_attributes(size: u64, modified: Option<SystemTime>, mode: u32) -> FileAttributes {
-    attributes(size, modified, 0o100_000 | mode)
-}
-
-/// Attributes of a directory.
-pub fn directory_attributes() -> FileAttributes {
-    attributes(0, Some(SystemTime::now()), 0o040_750)
-}
-
-fn attributes(size: u64, modified: Option<SystemTime>, mode: u32) -> FileAttributes {
-    let since = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let seconds = since.map_or(0, |since| u32::try_from(since.as_secs()).unwrap_or(u32::MAX));
-    FileAttributes {
-        size: Some(size),
-        uid: Some(rustix::process::geteuid().as_raw()),
-        gid: Some(rustix::process::getegid().as_raw()),
-        permissions: Some(mode),
-        atime: Some(seconds),
-        mtime: Some(seconds),
-        ..FileAttributes::empty()
+fn parse(mut packet: Bytes) -> Option<Request> {
+    match *packet.first()? {
+        WRITE => {
+            packet.advance(1);
+            let id = packet.try_get_u32().ok()?;
+            let handle = String::from_utf8(take_string(&mut packet)?.to_vec()).ok()?;
+            let offset = packet.try_get_u64().ok()?;
+            let data = take_string(&mut packet)?;
+            Some(Request::Write { id, handle, offset, data })
+        }
+        // Only requests: replies and unknown kinds of packets end the session.
+        INIT | 3..=LAST_REQUEST | EXTENDED => {
+            Packet::try_from(&mut packet).ok().map(Request::Other)
+        }
+        _ => None,
     }
 }
 
-/// The paths that there are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Path {
-    /// `/`
-    Root,
-    /// `/configs`
-    Configurations,
-    /// `/configs/NAME.json`
-    Configuration(ConfigurationName),
-    /// `/files`
-    Files,
-    /// `/files/DIGEST`
-    File(Digest),
-    /// Anything else, cleaned.
-    Other(String),
+fn take_string(packet: &mut Bytes) -> Option<Bytes> {
+    let length = packet.try_get_u32().ok()? as usize;
+    (length <= packet.len()).then(|| packet.split_to(length))
 }
 
-impl Path {
-    /// The path that a client means, absolute or relative to `/`. `..` stops there.
-    pub fn clean(path: &str) -> Self {
-        let mut parts: Vec<&str> = Vec::new();
-        for part in path.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop();
+async fn answer(request: Request, files: &mut Files) -> Bytes {
+    let (id, done) = match request {
+        Request::Write { id, handle, offset, data } => (
+            id,
+            match files {
+                Files::Uploads(uploads) => uploads.write(&handle, offset, data).await,
+                Files::View(_) => Err(Refusal::denied()),
+            },
+        ),
+        Request::Other(Packet::Init(_)) => return encode(version()),
+        Request::Other(Packet::Extended(extended)) => return extend(extended),
+        Request::Other(packet) => {
+            let id = packet.get_request_id();
+            match packet {
+                Packet::RealPath(request) if request.path.len() <= path::MAX_PATH => {
+                    let name = File::dummy(path::clean(&request.path));
+                    (id, Ok(Reply::Names(vec![name])))
                 }
-                part => parts.push(part),
+                packet => (
+                    id,
+                    match files {
+                        Files::Uploads(uploads) => uploads.answer(packet).await,
+                        Files::View(view) => view.answer(packet).await,
+                    },
+                ),
             }
         }
-        let other = || Self::Other(format!("/{}", parts.join("/")));
-        match parts.as_slice() {
-            [] => Self::Root,
-            ["configs"] => Self::Configurations,
-            ["files"] => Self::Files,
-            ["configs", file] => match file.strip_suffix(".json").map(str::parse) {
-                Some(Ok(name)) => Self::Configuration(name),
-                _ => other(),
-            },
-            ["files", name] => name.parse().map_or_else(|_| other(), Self::File),
-            _ => other(),
+    };
+    encode_reply(id, done)
+}
+
+fn version() -> Packet {
+    let mut version = Version::new();
+    for name in [LIMITS_EXTENSION, FSYNC_EXTENSION].into_iter().chain(DENIED_EXTENSIONS) {
+        version.extensions.insert(name.to_owned(), "1".to_owned());
+    }
+    Packet::Version(version)
+}
+
+fn extend(Extended { id, request, .. }: Extended) -> Bytes {
+    match request.as_str() {
+        LIMITS_EXTENSION => {
+            let handles = MAX_HANDLES as u64;
+            let limits = [MAX_PACKET.into(), MAX_DATA.into(), MAX_DATA.into(), handles];
+            let data = limits.iter().flat_map(|limit: &u64| limit.to_be_bytes()).collect();
+            encode(Packet::ExtendedReply(ExtendedReply { id, data }))
+        }
+        // Every upload is synced when it is closed.
+        FSYNC_EXTENSION => encode_reply(id, Ok(Reply::Done)),
+        name if DENIED_EXTENSIONS.contains(&name) => encode_reply(id, Err(Refusal::denied())),
+        _ => {
+            let (code, text) = (StatusCode::OpUnsupported, "not supported".to_owned());
+            encode_reply(id, Err(Refusal { code, text }))
         }
     }
 }
 
-impl fmt::Display for Path {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => f.write_str("/"),
-            Self::Configurations => f.write_str("/configs"),
-            Self::Configuration(name) => write!(f, "/configs/{}.json", name.as_str()),
-            Self::Files => f.write_str("/files"),
-            Self::File(digest) => write!(f, "/files/{digest}"),
-            Self::Other(path) => f.write_str(path),
-        }
+fn encode_reply(id: u32, done: Result<Reply, Refusal>) -> Bytes {
+    let status = |status_code, error_message| {
+        let language_tag = "en".to_owned();
+        Packet::Status(Status { id, status_code, error_message, language_tag })
+    };
+    encode(match done {
+        Ok(Reply::Data(packet)) => return finish_data_packet(id, packet),
+        Ok(Reply::Done) => status(StatusCode::Ok, "ok".to_owned()),
+        Ok(Reply::Handle(handle)) => Packet::Handle(Handle { id, handle }),
+        Ok(Reply::Attributes(attrs)) => Packet::Attrs(Attrs { id, attrs }),
+        Ok(Reply::Names(files)) => Packet::Name(Name { id, files }),
+        Err(Refusal { code, text }) => status(code, text),
+    })
+}
+
+fn encode(packet: Packet) -> Bytes {
+    // Only a packet over 4 GiB cannot be encoded; the empty one ends the client's session.
+    Bytes::try_from(packet).unwrap_or_default()
+}
+
+const DATA_HEADER: usize = 13;
+
+/// Room for a data packet of `length` bytes, to be filled from [`data_of`].
+pub fn data_packet(length: usize) -> BytesMut {
+    BytesMut::zeroed(DATA_HEADER + length)
+}
+
+/// The bytes of a data packet.
+pub fn data_of(packet: &mut BytesMut) -> &mut [u8] {
+    &mut packet[DATA_HEADER..]
+}
+
+/// Shortens a data packet to `length` bytes.
+pub fn shorten(packet: &mut BytesMut, length: usize) {
+    packet.truncate(DATA_HEADER + length);
+}
+
+fn finish_data_packet(id: u32, mut packet: BytesMut) -> Bytes {
+    let length = u32::try_from(packet.len()).unwrap_or(0);
+    let mut header = &mut packet[..DATA_HEADER];
+    header.put_u32(length.saturating_sub(4));
+    header.put_u8(DATA);
+    header.put_u32(id);
+    header.put_u32(length.saturating_sub(13));
+    packet.freeze()
+}
+
+/// Open handles under names that are never used twice.
+#[derive(Debug)]
+pub struct Handles<T> {
+    next: u64,
+    open: HashMap<String, T>,
+}
+
+impl<T> Default for Handles<T> {
+    fn default() -> Self {
+        Self { next: 0, open: HashMap::new() }
     }
+}
+
+impl<T> Handles<T> {
+    /// Whether one more may be opened.
+    pub fn check_room(&self) -> Result<(), Refusal> {
+        if self.open.len() < MAX_HANDLES {
+            return Ok(());
+        }
+        Err(Refusal::failure(format!("{MAX_HANDLES} handles are open, close one first")))
+    }
+
+    /// Opens a handle.
+    pub fn insert(&mut self, item: T) -> Reply {
+        let name = self.next.to_string();
+        self.next += 1;
+        self.open.insert(name.clone(), item);
+        Reply::Handle(name)
+    }
+
+    /// What is open under `name`.
+    pub fn get(&mut self, name: &str) -> Result<&mut T, Refusal> {
+        self.open.get_mut(name).ok_or_else(no_handle)
+    }
+
+    /// Closes a handle.
+    pub fn remove(&mut self, name: &str) -> Result<T, Refusal> {
+        self.open.remove(name).ok_or_else(no_handle)
+    }
+}
+
+fn no_handle() -> Refusal {
+    Refusal::failure("no such handle is open")
 }
 
 #[cfg(test)]
@@ -144,23 +329,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_leads_outside() {
-        let digest = Digest::of(b"");
-        let file = format!("files/{digest}");
-        for (path, want) in [
-            ("", "/"),
-            (".", "/"),
-            ("../../..", "/"),
-            ("configs/", "/configs"),
-            ("/configs/a.json", "/configs/a.json"),
-            ("configs/../files", "/files"),
-            ("/files/../state.db", "/state.db"),
-            (file.as_str(), &format!("/{file}")),
-        ] {
-            assert_eq!(Path::clean(path).to_string(), want, "{path:?}");
+    fn only_requests_that_can_be_read_are_taken() {
+        let write = |length: u32| {
+            let mut packet = BytesMut::new();
+            packet.put_u8(WRITE);
+            packet.put_u32(7);
+            packet.put_slice(b"\0\0\0\x011");
+            packet.put_u64(9);
+            packet.put_u32(length);
+            packet.put_slice(b"abc");
+            packet.freeze()
+        };
+        let Some(Request::Write { id, handle, offset, data }) = parse(write(3)) else {
+            panic!("not a write")
+        };
+        assert_eq!((id, &*handle, offset, &data[..]), (7, "1", 9, &b"abc"[..]));
+        assert!(parse(write(4)).is_none());
+        assert!(parse(write(u32::MAX)).is_none());
+        for bad in [&b""[..], b"\x02", b"\x06", b"\x65\0\0\0\x01", b"\xff", b"\x03\0\0\0\x01\xff"] {
+            assert!(parse(Bytes::from_static(bad)).is_none(), "{bad:?}");
         }
-        for path in ["files/../host_key", "/uploads/x", "configs/x", "files/XYZ", "a/../../etc"] {
-            assert!(matches!(Path::clean(path), Path::Other(_)), "{path:?}");
-        }
+    }
+
+    #[test]
+    fn data_packets_have_the_form_of_the_protocol() {
+        let mut packet = data_packet(5);
+        data_of(&mut packet)[..3].copy_from_slice(b"xyz");
+        shorten(&mut packet, 3);
+        let bytes = encode_reply(258, Ok(Reply::Data(packet)));
+        assert_eq!(&bytes[..], b"\0\0\0\x0c\x67\0\0\x01\x02\0\0\0\x03xyz");
     }
 }

@@ -1,140 +1,158 @@
-//! The prompt: on a terminal with line editing, in a pipe line by line.
+//! The prompt: on a terminal with a line editor, otherwise line by line.
 
-use russh::server::Msg;
-use russh::{Channel, ChannelMsg};
-
-use super::Shared;
-use super::editor::{Editor, Event, PROMPT};
-use super::session::end;
-use crate::console::{self, Answer, Caller};
+use deploy_wire::command::VERBS;
 use deploy_wire::exit;
+use russh::{ChannelMsg, ChannelReadHalf};
 
-/// Longest line without an end, in a pipe.
-const MAX_LINE: usize = 1 << 20;
+use super::channel::{Context, Gone, Writer, answer, send, send_error};
+use super::editor::{Editor, Event, MAX_LINE};
 
-/// Width of a terminal, in characters.
-#[derive(Debug, Clone, Copy)]
-pub struct Size {
-    /// Columns.
-    pub columns: u32,
-}
-
-/// Serves the prompt until the client leaves.
-pub async fn serve(
-    shared: &Shared,
-    caller: &Caller,
-    channel: Channel<Msg>,
-    terminal: Option<Size>,
-) -> Result<(), russh::Error> {
-    match terminal {
-        Some(size) => prompt(shared, caller, channel, size).await,
-        None => pipe(shared, caller, channel).await,
+/// Serves the prompt until the client leaves; returns the exit code.
+pub async fn run(
+    reader: &mut ChannelReadHalf,
+    writer: &Writer,
+    context: &Context,
+    columns: Option<u32>,
+) -> Result<u8, Gone> {
+    match columns {
+        Some(columns) => on_terminal(reader, writer, context, columns).await,
+        None => line_by_line(reader, writer, context).await,
     }
 }
 
-async fn prompt(
-    shared: &Shared,
-    caller: &Caller,
-    mut channel: Channel<Msg>,
-    size: Size,
-) -> Result<(), russh::Error> {
-    let mut editor = Editor::new(size.columns);
-    channel.data_bytes(PROMPT).await?;
-    while let Some(message) = channel.wait().await {
-        match message {
-            ChannelMsg::WindowChange { col_width, .. } => editor.resize(col_width),
-            ChannelMsg::Eof | ChannelMsg::Close => break,
-            ChannelMsg::Data { data } => {
-                for &byte in &*data {
-                    let event = editor.feed(byte);
-                    let echo = editor.take_output();
-                    if !echo.is_empty() {
-                        channel.data_bytes(echo).await?;
-                    }
-                    let line = match event {
-                        Event::None => continue,
-                        Event::Leave => return end(&channel, exit::OK).await,
-                        Event::Line(line) => line,
-                    };
-                    if matches!(line.trim(), "exit" | "quit") {
-                        return end(&channel, exit::OK).await;
-                    }
-                    if !line.trim().is_empty() {
-                        let _busy = shared.busy();
-                        let answer = console::run(&shared.registry, caller, &line).await;
-                        channel.data_bytes(for_terminal(&answer)).await?;
-                    }
-                    channel.data_bytes(PROMPT).await?;
+fn is_leave(line: &str) -> bool {
+    matches!(line.trim(), "exit" | "quit")
+}
+
+async fn on_terminal(
+    reader: &mut ChannelReadHalf,
+    writer: &Writer,
+    context: &Context,
+    columns: u32,
+) -> Result<u8, Gone> {
+    let words: Vec<&str> = VERBS.iter().map(|verb| verb.name).chain(["exit", "quit"]).collect();
+    let mut editor = Editor::new(columns, &words);
+    editor.prompt();
+    send(writer, editor.take_output()).await?;
+    loop {
+        match reader.wait().await {
+            Some(ChannelMsg::Data { data }) => {
+                if type_in(&mut editor, writer, context, &data).await? {
+                    return Ok(exit::OK);
                 }
             }
-            _ => {}
+            Some(ChannelMsg::WindowChange { col_width, .. }) => editor.resize(col_width),
+            Some(ChannelMsg::Eof) => return Ok(exit::OK),
+            Some(ChannelMsg::Close) | None => return Err(Gone),
+            Some(_) => {}
         }
     }
-    end(&channel, exit::OK).await
 }
 
-/// Without a terminal each line is a command; the exit code is that of the last one
-/// that failed, 1 for all of them, so that scripts notice.
-async fn pipe(
-    shared: &Shared,
-    caller: &Caller,
-    mut channel: Channel<Msg>,
-) -> Result<(), russh::Error> {
-    let mut buffer: Vec<u8> = Vec::new();
-    let mut code = exit::OK;
-    while let Some(message) = channel.wait().await {
-        match message {
-            ChannelMsg::Data { data } => buffer.extend_from_slice(&data),
-            ChannelMsg::Eof | ChannelMsg::Close => break,
-            _ => continue,
-        }
-        while let Some(at) = buffer.iter().position(|&byte| byte == b'\n' || byte == b'\r') {
-            let line: Vec<u8> = buffer.drain(..=at).collect();
-            let line = String::from_utf8_lossy(&line[..at]).into_owned();
-            if matches!(line.trim(), "exit" | "quit") {
-                return end(&channel, code).await;
+/// Gives the editor what was typed and runs the lines that come of it; true when the
+/// user leaves.
+async fn type_in(
+    editor: &mut Editor,
+    writer: &Writer,
+    context: &Context,
+    mut typed: &[u8],
+) -> Result<bool, Gone> {
+    context.activity.moved();
+    while !typed.is_empty() {
+        let (taken, event) = editor.feed(typed);
+        typed = &typed[taken..];
+        send(writer, editor.take_output()).await?;
+        match event {
+            Some(Event::End) => return Ok(true),
+            Some(Event::Line(line)) if is_leave(&line) => return Ok(true),
+            Some(Event::Line(line)) => {
+                if !line.trim().is_empty() {
+                    let answer = answer(context, line).await;
+                    send(writer, for_terminal(&answer.stdout)).await?;
+                    send(writer, for_terminal(&answer.stderr)).await?;
+                }
+                editor.prompt();
+                send(writer, editor.take_output()).await?;
             }
-            code = code.max(run_line(shared, caller, &channel, &line).await?);
-        }
-        if buffer.len() > MAX_LINE {
-            channel.extended_data_bytes(1, &b"command line is too long\n"[..]).await?;
-            return end(&channel, exit::FAILED).await;
+            None => {}
         }
     }
-    let line = String::from_utf8_lossy(&buffer).into_owned();
-    code = code.max(run_line(shared, caller, &channel, &line).await?);
-    end(&channel, code).await
+    Ok(false)
 }
 
-async fn run_line(
-    shared: &Shared,
-    caller: &Caller,
-    channel: &Channel<Msg>,
-    line: &str,
-) -> Result<u8, russh::Error> {
-    if line.trim().is_empty() {
-        return Ok(exit::OK);
-    }
-    let _busy = shared.busy();
-    let Answer { stdout, stderr, code } = console::run(&shared.registry, caller, line).await;
-    if !stdout.is_empty() {
-        channel.data_bytes(stdout).await?;
-    }
-    if !stderr.is_empty() {
-        channel.extended_data_bytes(1, stderr).await?;
-    }
-    Ok(if code == exit::OK { exit::OK } else { exit::FAILED })
-}
-
-/// An answer as a terminal in raw mode wants it: carriage returns before line feeds.
-fn for_terminal(answer: &Answer) -> Vec<u8> {
-    let both = [answer.stdout.as_slice(), answer.stderr.as_slice()].concat();
-    let mut text = Vec::with_capacity(both.len() + 16);
-    for byte in both {
+/// Text with the line ends of a terminal.
+fn for_terminal(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 16);
+    for &byte in text {
         if byte == b'\n' {
-            text.push(b'\r');
+            out.push(b'\r');
         }
-        text.push(byte);
+        out.push(byte);
     }
-    text
+    out
+}
+
+/// Without a terminal: no echo, no prompt; the exit code says whether a command failed.
+async fn line_by_line(
+    reader: &mut ChannelReadHalf,
+    writer: &Writer,
+    context: &Context,
+) -> Result<u8, Gone> {
+    let mut code = exit::OK;
+    let mut line: Vec<u8> = Vec::new();
+    loop {
+        let (data, ended) = match reader.wait().await {
+            Some(ChannelMsg::Data { data }) => (data, false),
+            // The last line may have no end.
+            Some(ChannelMsg::Eof) => (b"\n"[..].into(), true),
+            Some(ChannelMsg::Close) | None => return Err(Gone),
+            Some(_) => continue,
+        };
+        context.activity.moved();
+        for &byte in &data {
+            match byte {
+                b'\r' | b'\n' => {
+                    let text = std::mem::take(&mut line);
+                    match run_line(writer, context, text).await? {
+                        Line::Leave => return Ok(code),
+                        Line::Failed => code = exit::FAILED,
+                        Line::Done => {}
+                    }
+                }
+                // One byte too many stays in it, and tells that it was cut.
+                byte if line.len() <= MAX_LINE => line.push(byte),
+                _ => {}
+            }
+        }
+        if ended {
+            return Ok(code);
+        }
+    }
+}
+
+enum Line {
+    Done,
+    Failed,
+    Leave,
+}
+
+async fn run_line(writer: &Writer, context: &Context, line: Vec<u8>) -> Result<Line, Gone> {
+    if line.len() > MAX_LINE {
+        send_error(writer, format!("line is longer than {MAX_LINE} bytes, not run\n")).await?;
+        return Ok(Line::Failed);
+    }
+    let Ok(line) = String::from_utf8(line) else {
+        send_error(writer, "line is not UTF-8, not run\n").await?;
+        return Ok(Line::Failed);
+    };
+    if line.trim().is_empty() {
+        return Ok(Line::Done);
+    }
+    if is_leave(&line) {
+        return Ok(Line::Leave);
+    }
+    let answer = answer(context, line).await;
+    send(writer, answer.stdout).await?;
+    send_error(writer, answer.stderr).await?;
+    Ok(if answer.code == exit::OK { Line::Done } else { Line::Failed })
 }

@@ -1,190 +1,206 @@
-//! SFTP for operators: write-only. Whatever name a file is put under, it is staged
-//! under the digest of its bytes; the name is only a label.
+//! Sftp for operators: write-only. The name of an upload is a label and nothing more;
+//! what counts is the digest that its bytes have when it is closed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use deploy_store::{Digest, Staging};
-use russh_sftp::protocol::{
-    Attrs, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status, StatusCode, Version,
-};
-use russh_sftp::server::{Handler, StatusReply};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use bytes::Bytes;
+use deploy_store::{Blobs, Digest, Error, Staging, escape};
+use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::sftp::{self, MAX_HANDLES, Path};
-use super::{Busy, Shared};
+use super::activity::{Activity, Busy};
+use super::channel::Context;
+use super::path::MAX_PATH;
+use super::sftp::{Handles, Refusal, Reply};
+use crate::console::Caller;
 
-/// Writes that wait for the disk before the client has to: 4 MiB of the largest.
-const QUEUE: usize = 16;
+/// Uploads that are open at once, of all clients together.
+pub const MAX_UPLOADS: usize = 256;
+/// Bytes of an upload that wait for the disk before the client has to.
+const MAX_QUEUED: usize = 4 << 20;
 
-/// One operator's SFTP session.
+/// The uploads of one channel.
 #[derive(Debug)]
 pub struct Uploads {
-    shared: Arc<Shared>,
-    who: String,
-    open: HashMap<String, Upload>,
-    opened: u64,
+    blobs: Arc<Blobs>,
+    places: Arc<Semaphore>,
+    activity: Arc<Activity>,
+    caller: Caller,
+    open: Handles<Upload>,
 }
 
-/// A file that is being uploaded. Its writes are done by a thread that waits for the
-/// disk, so that the next packet can be decrypted meanwhile.
 #[derive(Debug)]
 struct Upload {
-    queue: mpsc::Sender<(u64, Vec<u8>)>,
-    writer: JoinHandle<deploy_store::Result<Staging>>,
+    label: String,
+    disk: Disk,
+    queue: Vec<(u64, Bytes)>,
+    queued: usize,
+    end: u64,
+    _place: OwnedSemaphorePermit,
     _busy: Busy,
 }
 
-impl Uploads {
-    /// A session of the operator `who`.
-    pub fn new(shared: Arc<Shared>, who: String) -> Self {
-        Self { shared, who, open: HashMap::new(), opened: 0 }
-    }
-
-    fn begin(&self) -> deploy_store::Result<Upload> {
-        let staging = self.shared.registry.blobs().stage()?;
-        let (queue, waiting) = mpsc::channel(QUEUE);
-        let writer = tokio::task::spawn_blocking(move || write(staging, waiting));
-        Ok(Upload { queue, writer, _busy: self.shared.busy() })
-    }
+/// Where the file is: here, or with the thread that is writing to it.
+#[derive(Debug)]
+enum Disk {
+    Idle(Box<Staging>),
+    Writing(JoinHandle<Result<Box<Staging>, Error>>),
+    Failed(String),
 }
 
-fn write(
-    mut staging: Staging,
-    mut waiting: mpsc::Receiver<(u64, Vec<u8>)>,
-) -> deploy_store::Result<Staging> {
-    while let Some((offset, bytes)) = waiting.blocking_recv() {
-        staging.write_at(offset, &bytes)?;
+impl Uploads {
+    /// The uploads of a channel, none so far.
+    pub fn new(context: &Context) -> Self {
+        Self {
+            blobs: Arc::clone(context.registry.blobs()),
+            places: Arc::clone(&context.uploads),
+            activity: Arc::clone(&context.activity),
+            caller: context.caller.clone(),
+            open: Handles::default(),
+        }
     }
-    Ok(staging)
+
+    /// Answers what is no write.
+    pub async fn answer(&mut self, packet: Packet) -> Result<Reply, Refusal> {
+        match packet {
+            Packet::Open(open) => self.open(&open.filename, open.pflags).await,
+            Packet::Close(close) => self.close(&close.handle).await,
+            Packet::Fstat(request) => {
+                let size = Some(self.open.get(&request.handle)?.end);
+                Ok(Reply::Attributes(FileAttributes { size, ..FileAttributes::empty() }))
+            }
+            Packet::FSetStat(request) => {
+                let end = self.open.get(&request.handle)?.end;
+                // Modes and times of an upload mean nothing; its size does.
+                match request.attrs.size {
+                    Some(size) if size != end => Err(Refusal::denied()),
+                    _ => Ok(Reply::Done),
+                }
+            }
+            _ => Err(Refusal::denied()),
+        }
+    }
+
+    async fn open(&mut self, label: &str, flags: OpenFlags) -> Result<Reply, Refusal> {
+        let writes = OpenFlags::WRITE | OpenFlags::APPEND | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+        if !flags.intersects(writes) || label.len() > MAX_PATH {
+            return Err(Refusal::denied());
+        }
+        self.open.check_room()?;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_| Refusal::failure("too many uploads at once, try again later"))?;
+        let blobs = Arc::clone(&self.blobs);
+        let staging = blocking(move || blobs.stage()).await?;
+        Ok(self.open.insert(Upload {
+            label: label.to_owned(),
+            disk: Disk::Idle(Box::new(staging)),
+            queue: Vec::new(),
+            queued: 0,
+            end: 0,
+            _place: place,
+            _busy: self.activity.busy(),
+        }))
+    }
+
+    /// Takes bytes of an upload. That they cannot be written may show only at a later
+    /// write or at the close.
+    pub async fn write(
+        &mut self,
+        handle: &str,
+        offset: u64,
+        data: Bytes,
+    ) -> Result<Reply, Refusal> {
+        let upload = self.open.get(handle)?;
+        upload.end = upload.end.max(offset.saturating_add(data.len() as u64));
+        upload.queued += data.len();
+        upload.queue.push((offset, data));
+        if upload.queued >= MAX_QUEUED || upload.is_written() {
+            upload.settle().await;
+        }
+        upload.start_writing();
+        match &upload.disk {
+            Disk::Failed(text) => Err(Refusal::failure(text.clone())),
+            _ => Ok(Reply::Done),
+        }
+    }
+
+    async fn close(&mut self, handle: &str) -> Result<Reply, Refusal> {
+        let mut upload = self.open.remove(handle)?;
+        let (label, bytes) = (escape(&upload.label), upload.end);
+        let Caller { user, key, address } = &self.caller;
+        let user = escape(user);
+        match upload.finish().await {
+            Ok(digest) => {
+                tracing::info!(user, key, address, label, bytes, %digest, "upload ok");
+                Ok(Reply::Done)
+            }
+            Err(refusal) => {
+                tracing::warn!(user, key, address, label, bytes, "upload fail: {}", refusal.text);
+                Err(refusal)
+            }
+        }
+    }
 }
 
 impl Upload {
-    /// Waits for all writes, then gives the file its digest for a name.
-    async fn finish(self) -> Result<Digest, String> {
-        drop(self.queue);
-        let staging = self.writer.await.map_err(|err| err.to_string())?;
-        let finish = move || staging.and_then(Staging::finish);
-        let finished = tokio::task::spawn_blocking(finish).await.map_err(|err| err.to_string())?;
-        finished.map_err(|err| err.to_string())
-    }
-}
-
-fn denied() -> StatusReply {
-    StatusCode::PermissionDenied.into()
-}
-
-impl Handler for Uploads {
-    type Error = StatusReply;
-
-    fn unimplemented(&self) -> Self::Error {
-        denied()
+    fn is_written(&self) -> bool {
+        matches!(&self.disk, Disk::Writing(task) if task.is_finished())
     }
 
-    async fn init(
-        &mut self,
-        _version: u32,
-        _extensions: HashMap<String, String>,
-    ) -> Result<Version, Self::Error> {
-        Ok(sftp::version())
-    }
-
-    async fn open(
-        &mut self,
-        id: u32,
-        _filename: String,
-        flags: OpenFlags,
-        _attrs: FileAttributes,
-    ) -> Result<Handle, Self::Error> {
-        let write = OpenFlags::WRITE | OpenFlags::APPEND | OpenFlags::CREATE | OpenFlags::TRUNCATE;
-        if !flags.intersects(write) {
-            return Err(denied());
+    /// Waits for the writes that were handed over.
+    async fn settle(&mut self) {
+        if let Disk::Writing(task) = &mut self.disk {
+            self.disk = match task.await {
+                Ok(Ok(staging)) => Disk::Idle(staging),
+                Ok(Err(err)) => Disk::Failed(err.to_string()),
+                Err(err) => Disk::Failed(format!("internal error: {err}")),
+            };
         }
-        if self.open.len() >= MAX_HANDLES {
-            return Err(StatusCode::Failure.with_message("too many open files in this session"));
-        }
-        let upload = self.begin().map_err(|err| {
-            tracing::error!("cannot take uploads: {err}");
-            StatusCode::Failure.with_message(format!("cannot take uploads: {err}"))
-        })?;
-        self.opened += 1;
-        let handle = self.opened.to_string();
-        self.open.insert(handle.clone(), upload);
-        Ok(Handle { id, handle })
     }
 
-    async fn write(
-        &mut self,
-        id: u32,
-        handle: String,
-        offset: u64,
-        data: Vec<u8>,
-    ) -> Result<Status, Self::Error> {
-        let upload = self.open.get(&handle).ok_or(StatusCode::Failure)?;
-        if upload.queue.send((offset, data)).await.is_ok() {
-            return Ok(sftp::ok(id));
+    /// Hands what is queued to a thread that writes and hashes it, unless one is at it.
+    fn start_writing(&mut self) {
+        if self.queue.is_empty() || !matches!(self.disk, Disk::Idle(_)) {
+            return;
         }
-        // The writer has stopped: its reason is the answer, and the upload is over.
-        let why = match self.open.remove(&handle) {
-            Some(upload) => upload.finish().await.err(),
-            None => None,
+        let Disk::Idle(mut staging) =
+            std::mem::replace(&mut self.disk, Disk::Failed(String::new()))
+        else {
+            return;
         };
-        let why = why.unwrap_or_else(|| "upload failed".to_owned());
-        tracing::warn!(who = self.who, why, "upload failed");
-        Err(StatusCode::Failure.with_message(why))
+        let queue = std::mem::take(&mut self.queue);
+        self.queued = 0;
+        self.disk = Disk::Writing(spawn_blocking(move || {
+            queue.iter().try_for_each(|(offset, data)| staging.write_at(*offset, data))?;
+            Ok(staging)
+        }));
     }
 
-    async fn close(&mut self, id: u32, handle: String) -> Result<Status, Self::Error> {
-        let upload = self.open.remove(&handle).ok_or(StatusCode::Failure)?;
-        match upload.finish().await {
-            Ok(digest) => {
-                tracing::info!(who = self.who, %digest, "uploaded");
-                Ok(sftp::ok(id))
-            }
-            Err(why) => {
-                tracing::warn!(who = self.who, why, "upload failed");
-                Err(StatusCode::Failure.with_message(why))
-            }
+    async fn finish(&mut self) -> Result<Digest, Refusal> {
+        self.settle().await;
+        self.start_writing();
+        self.settle().await;
+        match std::mem::replace(&mut self.disk, Disk::Failed(String::new())) {
+            Disk::Idle(staging) => blocking(move || staging.finish()).await,
+            Disk::Failed(text) => Err(Refusal::failure(text)),
+            Disk::Writing(_) => Err(Refusal::failure("internal error: still writing")),
         }
     }
+}
 
-    async fn fsetstat(
-        &mut self,
-        id: u32,
-        _handle: String,
-        _attrs: FileAttributes,
-    ) -> Result<Status, Self::Error> {
-        Ok(sftp::ok(id))
+/// Runs `work`, which waits for the disk, beside the tasks that wait for the network.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    match spawn_blocking(work).await {
+        Ok(done) => done.map_err(|err| Refusal::failure(err.to_string())),
+        Err(err) => Err(Refusal::failure(format!("internal error: {err}"))),
     }
+}
 
-    async fn fstat(&mut self, id: u32, handle: String) -> Result<Attrs, Self::Error> {
-        self.open.get(&handle).ok_or(StatusCode::Failure)?;
-        Ok(Attrs { id, attrs: sftp::file_attributes(0, None, 0o600) })
-    }
-
-    async fn stat(&mut self, id: u32, path: String) -> Result<Attrs, Self::Error> {
-        // scp asks whether its target is a directory; the top is one, nothing else is.
-        match Path::clean(&path) {
-            Path::Root => Ok(Attrs { id, attrs: sftp::directory_attributes() }),
-            _ => Err(denied()),
-        }
-    }
-
-    async fn lstat(&mut self, id: u32, path: String) -> Result<Attrs, Self::Error> {
-        self.stat(id, path).await
-    }
-
-    async fn realpath(&mut self, id: u32, path: String) -> Result<Name, Self::Error> {
-        Ok(Name { id, files: vec![File::dummy(Path::clean(&path).to_string())] })
-    }
-
-    async fn extended(
-        &mut self,
-        id: u32,
-        request: String,
-        _data: Vec<u8>,
-    ) -> Result<Packet, Self::Error> {
-        sftp::extended(id, &request)
-    }
+/// The places for uploads of a whole server.
+pub fn places() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_UPLOADS))
 }

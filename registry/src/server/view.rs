@@ -1,252 +1,216 @@
-//! SFTP for the user `deploy-agent`: the configurations as JSON and the blobs,
-//! read-only.
+//! Sftp for services: read-only. `configs/NAME.json` come from the catalogue, `files/`
+//! are the published blobs; nothing else exists, whatever a path says.
 
-use std::collections::HashMap;
+use std::fs::{File as Blob, Metadata};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::vec::IntoIter;
 
-use deploy_store::{ConfigurationName, Digest};
-use russh_sftp::protocol::{
-    Attrs, Data, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status, StatusCode, Version,
-};
-use russh_sftp::server::{Handler, StatusReply};
+use bytes::{Bytes, BytesMut};
+use deploy_store::{Error, escape};
+use jiff::Timestamp;
+use russh_sftp::protocol::{File, FileAttributes, OpenFlags, Packet};
+use tokio::task::spawn_blocking;
 
-use super::sftp::{self, MAX_HANDLES, MAX_TRANSFER, Path};
-use super::{Busy, Shared};
+use super::activity::{Activity, Busy};
+use super::channel::Context;
+use super::listing::{self, Item};
+use super::path::{self, Place};
+use super::sftp::{Handles, MAX_DATA, Refusal, Reply, data_of, data_packet, shorten};
+use crate::registry::Registry;
 
-/// Names in one answer to a READDIR.
-const PAGE: usize = 100;
+/// Names that one reply to readdir carries.
+const PAGE: usize = 64;
 
-/// One service's SFTP session.
+/// What one channel sees.
 #[derive(Debug)]
 pub struct View {
-    shared: Arc<Shared>,
-    open: HashMap<String, Open>,
-    opened: u64,
+    registry: Arc<Registry>,
+    activity: Arc<Activity>,
+    open: Handles<(Open, Busy)>,
 }
 
-/// What a handle stands for.
 #[derive(Debug)]
 enum Open {
-    Blob(Arc<std::fs::File>, #[expect(dead_code, reason = "held, not read")] Busy),
-    Json(Vec<u8>),
-    Directory(std::vec::IntoIter<File>),
+    Blob(Arc<Blob>),
+    Configuration(Bytes),
+    Directory(IntoIter<Item>),
 }
 
 impl View {
-    /// A session.
-    pub fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, open: HashMap::new(), opened: 0 }
-    }
-
-    fn insert(&mut self, id: u32, open: Open) -> Result<Handle, StatusReply> {
-        if self.open.len() >= MAX_HANDLES {
-            return Err(StatusCode::Failure.with_message("too many open files in this session"));
-        }
-        self.opened += 1;
-        let handle = self.opened.to_string();
-        self.open.insert(handle.clone(), open);
-        Ok(Handle { id, handle })
-    }
-
-    async fn json(&self, name: &ConfigurationName) -> Result<Vec<u8>, StatusReply> {
-        match self.shared.registry.configuration_json(name).await {
-            Ok(json) => json.ok_or_else(|| StatusCode::NoSuchFile.into()),
-            Err(refusal) => {
-                tracing::error!("reading configuration {name} failed: {refusal}");
-                Err(StatusCode::Failure.with_message(refusal.text))
-            }
+    /// The view of a channel.
+    pub fn new(context: &Context) -> Self {
+        Self {
+            registry: Arc::clone(&context.registry),
+            activity: Arc::clone(&context.activity),
+            open: Handles::default(),
         }
     }
 
-    fn blob(&self, digest: Digest) -> Result<std::fs::File, StatusReply> {
-        self.shared.registry.blobs().reader(digest).map_err(|err| match err {
-            deploy_store::Error::NoSuchBlob(_) => StatusCode::NoSuchFile.into(),
-            other => {
-                tracing::error!("reading a blob failed: {other}");
-                StatusCode::Failure.with_message(other.to_string())
+    /// Answers a request.
+    pub async fn answer(&mut self, packet: Packet) -> Result<Reply, Refusal> {
+        match packet {
+            Packet::Open(open) => self.open(&open.filename, open.pflags).await,
+            Packet::Close(close) => self.open.remove(&close.handle).map(|_| Reply::Done),
+            Packet::Read(read) => {
+                let length = read.len.min(MAX_DATA) as usize;
+                match &self.open.get(&read.handle)?.0 {
+                    Open::Blob(blob) => read_blob(Arc::clone(blob), read.offset, length).await,
+                    Open::Configuration(json) => read_bytes(json, read.offset, length),
+                    Open::Directory(_) => Err(Refusal::failure("is a directory")),
+                }
             }
-        })
-    }
-
-    async fn attributes(&self, path: &str) -> Result<FileAttributes, StatusReply> {
-        match Path::clean(path) {
-            Path::Root | Path::Configurations | Path::Files => Ok(sftp::directory_attributes()),
-            Path::Configuration(name) => {
-                let size = self.json(&name).await?.len() as u64;
-                Ok(sftp::file_attributes(size, Some(SystemTime::now()), 0o644))
+            Packet::Stat(request) => self.stat(&request.path).await,
+            Packet::Lstat(request) => self.stat(&request.path).await,
+            Packet::Fstat(request) => {
+                let (open, _) = self.open.get(&request.handle)?;
+                open.attributes().map(Reply::Attributes)
             }
-            Path::File(digest) => {
-                let meta = self.blob(digest)?.metadata().map_err(|_| StatusCode::Failure)?;
-                Ok(sftp::file_attributes(meta.len(), meta.modified().ok(), 0o600))
-            }
-            Path::Other(_) => Err(StatusCode::NoSuchFile.into()),
+            Packet::OpenDir(request) => self.open_directory(&request.path).await,
+            Packet::ReadDir(request) => self.read_directory(&request.handle),
+            _ => Err(Refusal::denied()),
         }
     }
 
-    async fn list(&self, path: &Path) -> Result<Vec<File>, StatusReply> {
-        match path {
-            Path::Root => {
-                let entry = |name: &str| File::new(name, sftp::directory_attributes());
-                Ok(vec![entry("configs"), entry("files")])
+    async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, Refusal> {
+        if flags.bits() & !OpenFlags::READ.bits() != 0 {
+            return Err(Refusal::denied());
+        }
+        self.open.check_room()?;
+        let open = match path::parse(path).ok_or_else(Refusal::not_found)? {
+            Place::Configuration(name) => {
+                let json = self.registry.configuration_json(&name).await;
+                let json = json.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
+                Open::Configuration(json.ok_or_else(Refusal::not_found)?.into())
             }
-            Path::Configurations => {
-                let configurations = self.shared.registry.configurations().await;
-                let configurations = configurations
-                    .map_err(|refusal| StatusCode::Failure.with_message(refusal.text))?;
-                let now = Some(SystemTime::now());
-                let entry = |configuration: &deploy_store::Configuration| {
-                    let size = configuration.to_json().len() as u64;
-                    let name = format!("{}.json", configuration.name().as_str());
-                    File::new(name, sftp::file_attributes(size, now, 0o644))
-                };
-                Ok(configurations.iter().map(entry).collect())
+            Place::Blob(digest) => {
+                let blobs = Arc::clone(self.registry.blobs());
+                Open::Blob(Arc::new(blocking(move || blobs.reader(digest)).await?))
             }
-            Path::Files => {
-                let blobs = Arc::clone(self.shared.registry.blobs());
-                let listed = tokio::task::spawn_blocking(move || blobs.list()).await;
-                let listed = listed.map_err(|_| StatusCode::Failure)?;
-                let listed =
-                    listed.map_err(|err| StatusCode::Failure.with_message(err.to_string()))?;
-                let entry = |blob: deploy_store::BlobInfo| {
-                    let attributes = sftp::file_attributes(blob.bytes, Some(blob.modified), 0o600);
-                    File::new(blob.digest.to_string(), attributes)
-                };
-                Ok(listed.into_iter().map(entry).collect())
+            _ => return Err(Refusal::failure("is a directory")),
+        };
+        Ok(self.open.insert((open, self.activity.busy())))
+    }
+
+    async fn stat(&self, path: &str) -> Result<Reply, Refusal> {
+        let attributes = match path::parse(path).ok_or_else(Refusal::not_found)? {
+            Place::Root | Place::Configurations | Place::Files => listing::directory(),
+            Place::Configuration(name) => {
+                let json = self.registry.configuration_json(&name).await;
+                let json = json.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
+                let size = json.ok_or_else(Refusal::not_found)?.len() as u64;
+                listing::configuration(size, Timestamp::now())
             }
-            Path::Configuration(_) | Path::File(_) | Path::Other(_) => {
-                Err(StatusCode::NoSuchFile.into())
+            Place::Blob(digest) => {
+                let blobs = Arc::clone(self.registry.blobs());
+                let file = blocking(move || blobs.reader(digest)).await?;
+                blob_attributes(&file.metadata().map_err(|err| unreadable(&err))?)
             }
+        };
+        Ok(Reply::Attributes(attributes))
+    }
+
+    async fn open_directory(&mut self, path: &str) -> Result<Reply, Refusal> {
+        self.open.check_room()?;
+        let items = match path::parse(path).ok_or_else(Refusal::not_found)? {
+            Place::Root => vec![Item::directory("configs"), Item::directory("files")],
+            Place::Configurations => {
+                let all = self.registry.configurations().await;
+                let all = all.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
+                all.iter().map(Item::configuration).collect()
+            }
+            Place::Files => {
+                let blobs = Arc::clone(self.registry.blobs());
+                let all = blocking(move || blobs.list()).await?;
+                all.into_iter().map(Item::Blob).collect()
+            }
+            _ => return Err(Refusal::failure("is no directory")),
+        };
+        Ok(self.open.insert((Open::Directory(items.into_iter()), self.activity.busy())))
+    }
+
+    fn read_directory(&mut self, handle: &str) -> Result<Reply, Refusal> {
+        let (Open::Directory(items), _) = self.open.get(handle)? else {
+            return Err(Refusal::failure("is no directory"));
+        };
+        let now = Timestamp::now();
+        let page: Vec<File> = items.take(PAGE).map(|item| item.file(now)).collect();
+        if page.is_empty() { Err(Refusal::end()) } else { Ok(Reply::Names(page)) }
+    }
+}
+
+impl Open {
+    fn attributes(&self) -> Result<FileAttributes, Refusal> {
+        match self {
+            Self::Blob(blob) => {
+                blob.metadata().map(|meta| blob_attributes(&meta)).map_err(|err| unreadable(&err))
+            }
+            Self::Configuration(json) => {
+                Ok(listing::configuration(json.len() as u64, Timestamp::now()))
+            }
+            Self::Directory(_) => Ok(listing::directory()),
         }
     }
 }
 
-impl Handler for View {
-    type Error = StatusReply;
-
-    fn unimplemented(&self) -> Self::Error {
-        StatusCode::PermissionDenied.into()
-    }
-
-    async fn init(
-        &mut self,
-        _version: u32,
-        _extensions: HashMap<String, String>,
-    ) -> Result<Version, Self::Error> {
-        Ok(sftp::version())
-    }
-
-    async fn open(
-        &mut self,
-        id: u32,
-        filename: String,
-        flags: OpenFlags,
-        _attrs: FileAttributes,
-    ) -> Result<Handle, Self::Error> {
-        let write = OpenFlags::WRITE | OpenFlags::APPEND | OpenFlags::CREATE | OpenFlags::TRUNCATE;
-        if flags.intersects(write) {
-            return Err(StatusCode::PermissionDenied.into());
-        }
-        let open = match Path::clean(&filename) {
-            Path::Configuration(name) => Open::Json(self.json(&name).await?),
-            Path::File(digest) => Open::Blob(Arc::new(self.blob(digest)?), self.shared.busy()),
-            _ => return Err(StatusCode::NoSuchFile.into()),
-        };
-        self.insert(id, open)
-    }
-
-    async fn read(
-        &mut self,
-        id: u32,
-        handle: String,
-        offset: u64,
-        len: u32,
-    ) -> Result<Data, Self::Error> {
-        let length = len.min(MAX_TRANSFER) as usize;
-        let data = match self.open.get(&handle) {
-            Some(Open::Json(json)) => {
-                let from = usize::try_from(offset).unwrap_or(usize::MAX).min(json.len());
-                json[from..json.len().min(from.saturating_add(length))].to_vec()
-            }
-            Some(Open::Blob(file, _)) => {
-                let file = Arc::clone(file);
-                let read = tokio::task::spawn_blocking(move || read_at(&file, offset, length));
-                let read = read.await.map_err(|_| StatusCode::Failure)?;
-                read.map_err(|err| StatusCode::Failure.with_message(err.to_string()))?
-            }
-            _ => return Err(StatusCode::Failure.into()),
-        };
-        if data.is_empty() { Err(StatusCode::Eof.into()) } else { Ok(Data { id, data }) }
-    }
-
-    async fn close(&mut self, id: u32, handle: String) -> Result<Status, Self::Error> {
-        self.open.remove(&handle).ok_or(StatusCode::Failure)?;
-        Ok(sftp::ok(id))
-    }
-
-    async fn opendir(&mut self, id: u32, path: String) -> Result<Handle, Self::Error> {
-        let list = self.list(&Path::clean(&path)).await?;
-        self.insert(id, Open::Directory(list.into_iter()))
-    }
-
-    async fn readdir(&mut self, id: u32, handle: String) -> Result<Name, Self::Error> {
-        let Some(Open::Directory(rest)) = self.open.get_mut(&handle) else {
-            return Err(StatusCode::Failure.into());
-        };
-        let files: Vec<File> = rest.by_ref().take(PAGE).collect();
-        if files.is_empty() { Err(StatusCode::Eof.into()) } else { Ok(Name { id, files }) }
-    }
-
-    async fn stat(&mut self, id: u32, path: String) -> Result<Attrs, Self::Error> {
-        Ok(Attrs { id, attrs: self.attributes(&path).await? })
-    }
-
-    async fn lstat(&mut self, id: u32, path: String) -> Result<Attrs, Self::Error> {
-        self.stat(id, path).await
-    }
-
-    async fn fstat(&mut self, id: u32, handle: String) -> Result<Attrs, Self::Error> {
-        let attrs = match self.open.get(&handle) {
-            Some(Open::Json(json)) => {
-                sftp::file_attributes(json.len() as u64, Some(SystemTime::now()), 0o644)
-            }
-            Some(Open::Blob(file, _)) => {
-                let meta = file.metadata().map_err(|_| StatusCode::Failure)?;
-                sftp::file_attributes(meta.len(), meta.modified().ok(), 0o600)
-            }
-            Some(Open::Directory(_)) => sftp::directory_attributes(),
-            None => return Err(StatusCode::Failure.into()),
-        };
-        Ok(Attrs { id, attrs })
-    }
-
-    async fn realpath(&mut self, id: u32, path: String) -> Result<Name, Self::Error> {
-        Ok(Name { id, files: vec![File::dummy(Path::clean(&path).to_string())] })
-    }
-
-    async fn extended(
-        &mut self,
-        id: u32,
-        request: String,
-        _data: Vec<u8>,
-    ) -> Result<Packet, Self::Error> {
-        sftp::extended(id, &request)
-    }
+fn blob_attributes(meta: &Metadata) -> FileAttributes {
+    listing::blob(meta.len(), meta.mtime())
 }
 
-fn read_at(file: &std::fs::File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; length];
-    let mut n = 0;
-    while n < length {
-        match file.read_at(&mut data[n..], offset.saturating_add(n as u64)) {
+async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, Refusal> {
+    let reading = spawn_blocking(move || {
+        let mut packet = data_packet(length);
+        let read = read_full(&blob, data_of(&mut packet), offset)?;
+        shorten(&mut packet, read);
+        Ok((packet, read))
+    });
+    let (packet, read): (BytesMut, usize) = reading
+        .await
+        .map_err(|err| Refusal::failure(format!("internal error: {err}")))?
+        .map_err(|err| unreadable(&err))?;
+    if read == 0 { Err(Refusal::end()) } else { Ok(Reply::Data(packet)) }
+}
+
+/// Reads until `buffer` is full or the file ends.
+fn read_full(file: &Blob, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset.saturating_add(done as u64)) {
             Ok(0) => break,
-            Ok(more) => n += more,
+            Ok(n) => done += n,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            // An offset beyond what any file can have is past the end.
+            Err(err) if err.kind() == io::ErrorKind::InvalidInput => break,
             Err(err) => return Err(err),
         }
     }
-    data.truncate(n);
-    Ok(data)
+    Ok(done)
+}
+
+fn read_bytes(bytes: &Bytes, offset: u64, length: usize) -> Result<Reply, Refusal> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let part = &bytes[start..bytes.len().min(start.saturating_add(length))];
+    if part.is_empty() {
+        return Err(Refusal::end());
+    }
+    let mut packet = data_packet(part.len());
+    data_of(&mut packet).copy_from_slice(part);
+    Ok(Reply::Data(packet))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
+) -> Result<T, Refusal> {
+    match spawn_blocking(work).await {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(Error::NoSuchBlob(_))) => Err(Refusal::not_found()),
+        Ok(Err(err)) => Err(Refusal::failure(escape(&err.to_string()))),
+        Err(err) => Err(Refusal::failure(format!("internal error: {err}"))),
+    }
+}
+
+fn unreadable(err: &io::Error) -> Refusal {
+    tracing::error!("blob cannot be read: {err}");
+    Refusal::failure(err.to_string())
 }

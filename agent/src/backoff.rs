@@ -1,0 +1,68 @@
+//! How long to wait: polls with jitter, failures with exponential backoff.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::Duration;
+
+/// Waits that double from `first` up to `cap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// After the first failure.
+    pub first: Duration,
+    /// Never more than this.
+    pub cap: Duration,
+}
+
+impl Backoff {
+    /// The wait after the `failures`-th failure in a row: from half to all of the doubled
+    /// time, as `fraction` (0 to 1) says, so that a fleet does not come back as one.
+    pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
+        let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
+        let whole = doubled.and_then(|factor| self.first.checked_mul(factor));
+        let whole = whole.map_or(self.cap, |whole| whole.min(self.cap));
+        whole.mul_f64(0.5 + fraction.clamp(0.0, 1.0) / 2.0)
+    }
+}
+
+/// The wait between two polls that found nothing wrong: `poll` and up to an eighth more.
+pub fn jittered(poll: Duration, fraction: f64) -> Duration {
+    poll.mul_f64(1.0 + fraction.clamp(0.0, 1.0) / 8.0)
+}
+
+/// A number from 0 to 1 that differs from call to call and from host to host. The
+/// standard library's hash keys are random, and good enough for spreading load.
+pub fn random_fraction() -> f64 {
+    let bits = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn doubles_up_to_the_cap_and_never_overflows() {
+        let backoff = Backoff { first: SECOND, cap: 60 * SECOND };
+        let delays: Vec<u64> = (1..=8).map(|n| backoff.delay(n, 1.0).as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff.delay(u32::MAX, 1.0), 60 * SECOND);
+        assert_eq!(Backoff { cap: Duration::MAX, ..backoff }.delay(32, 1.0).as_secs(), 1 << 31);
+    }
+
+    #[test]
+    fn jitter_takes_off_at_most_half_and_adds_at_most_an_eighth() {
+        let backoff = Backoff { first: SECOND, cap: 60 * SECOND };
+        assert_eq!(backoff.delay(2, 0.0), SECOND);
+        assert_eq!(jittered(8 * SECOND, 0.0), 8 * SECOND);
+        assert_eq!(jittered(8 * SECOND, 1.0), 9 * SECOND);
+        assert_eq!(jittered(8 * SECOND, 7.0), 9 * SECOND);
+    }
+
+    #[test]
+    fn random_fractions_differ_and_stay_in_range() {
+        let some: Vec<f64> = (0..32).map(|_| random_fraction()).collect();
+        assert!(some.iter().all(|fraction| (0.0..=1.0).contains(fraction)));
+        assert!(some.windows(2).any(|pair| pair[0].to_bits() != pair[1].to_bits()));
+    }
+}

@@ -1,0 +1,13 @@
+//! Work of the store, which is synchronous, beside the network's.
+
+/// Runs `work` on a thread where it may wait for the disk.
+pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(err) => match err.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Cancelled: the runtime is going down, and we with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

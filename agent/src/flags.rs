@@ -1,0 +1,212 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _};
+use clap::{
+    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+};
+use deploy_store::LinkMode;
+use deploy_wire::flags::normalize;
+
+use crate::log::Format;
+
+/// Largest blob that is downloaded or unpacked, in bytes.
+pub const MAX_BLOB: u64 = 1 << 40;
+
+/// Tracks one configuration of a registry and deploys it: downloads its layers, builds
+/// their root, runs a script.
+#[derive(Debug, Parser)]
+#[command(name = "deploy-agent", version)]
+pub struct Cli {
+    /// What to do instead of tracking a configuration.
+    #[command(subcommand)]
+    pub command: Option<Sub>,
+    /// Flags of tracking a configuration.
+    #[command(flatten)]
+    pub flags: Flags,
+}
+
+impl Cli {
+    /// Reads the command line; flags may be spelt as Go programs' or as GNU ones.
+    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        command.build();
+        let mut known = Vec::new();
+        names(&command, &mut known);
+        let mut done = false;
+        let arguments = normalize(arguments, &known).into_iter().map(|argument| {
+            done |= argument == "--";
+            if done { argument } else { long(argument) }
+        });
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// `-bogus` as `--bogus`: clap would take it for `-b` and more.
+fn long(argument: OsString) -> OsString {
+    match argument.as_bytes() {
+        [b'-', first, second, ..] if first.is_ascii_alphabetic() && *second != b'=' => {
+            let mut long = OsString::from("-");
+            long.push(argument);
+            long
+        }
+        _ => argument,
+    }
+}
+
+/// The names of all flags of `command` and its subcommands.
+fn names(command: &clap::Command, into: &mut Vec<String>) {
+    for arg in command.get_arguments() {
+        into.extend(arg.get_long().map(str::to_owned));
+        into.extend(arg.get_short().map(String::from));
+    }
+    command.get_subcommands().for_each(|sub| names(sub, into));
+}
+
+/// Done on the host, safe beside a running agent.
+#[derive(Debug, Subcommand)]
+pub enum Sub {
+    /// Show what is deployed, kept and cached in the agent's directory.
+    Status {
+        /// As one JSON document.
+        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set)]
+        json: bool,
+    },
+    /// Merge local archives, lowest layer first, into a new directory; no registry needed.
+    Unpack {
+        /// Archives: tar, plain or packed with gzip or zstd.
+        #[arg(required = true, value_name = "BLOB")]
+        blobs: Vec<PathBuf>,
+        /// Directory to make.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+}
+
+/// The agent's flags.
+#[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools)]
+pub struct Flags {
+    /// Registry to connect to.
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_ADDR",
+        default_value = "localhost:2022",
+        value_name = "HOST:PORT"
+    )]
+    pub addr: String,
+    /// Keep no root but the current one; the same as -keep-roots 1.
+    #[arg(long, env = "DEPLOY_AGENT_CLEANOLD", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub cleanold: bool,
+    /// Symlink to switch to the new root before the script, and back if the script fails.
+    #[arg(long, env = "DEPLOY_AGENT_CURRENT", value_name = "PATH")]
+    pub current: Option<PathBuf>,
+    /// Directory for roots and cache; one agent at a time.
+    #[arg(long, env = "DEPLOY_AGENT_DIR", default_value = ".", global = true)]
+    pub dir: PathBuf,
+    /// Fingerprint of the registry's host key, as SHA256:….
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_FP",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "FINGERPRINT"
+    )]
+    pub fp: String,
+    /// Roots to keep: the current one, the one before, and so on.
+    #[arg(long, env = "DEPLOY_AGENT_KEEP_ROOTS", default_value = "2", value_name = "N")]
+    pub keep_roots: std::num::NonZeroUsize,
+    /// Private ssh key of the agent.
+    #[arg(long, env = "DEPLOY_AGENT_KEY", default_value = "id_ecdsa", value_name = "FILE")]
+    pub key: PathBuf,
+    /// Most bytes to download in a second, as 10M; 0 for no limit.
+    #[arg(long, env = "DEPLOY_AGENT_LIMIT_DOWNLOAD", default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
+    pub limit_download: u64,
+    /// How files get into a root.
+    #[arg(long, env = "DEPLOY_AGENT_LINK", default_value = "auto", global = true)]
+    pub link: Link,
+    /// How the log on stderr looks.
+    #[arg(long, env = "DEPLOY_AGENT_LOG_FORMAT", default_value = "human", global = true)]
+    pub log_format: Format,
+    /// Configuration to track.
+    #[arg(long, env = "DEPLOY_AGENT_NAME", default_value = "", hide_default_value = true)]
+    pub name: String,
+    /// Deploy what is new, once, and end; the exit code tells how it went.
+    #[arg(long, env = "DEPLOY_AGENT_ONCE", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    pub once: bool,
+    /// Time between two looks at the registry.
+    #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
+    pub poll: Duration,
+    /// Script to run when a root is ready; '' for none.
+    #[arg(long, env = "DEPLOY_AGENT_SCRIPT", default_value = "./deploy.sh")]
+    pub script: String,
+    /// Longest time the script may run; 0s for no limit.
+    #[arg(long, env = "DEPLOY_AGENT_SCRIPT_TIMEOUT", default_value = "0s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
+    pub script_timeout: Duration,
+    /// File that remembers what is deployed.
+    #[arg(long, env = "DEPLOY_AGENT_STATE", default_value = "state.json", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub state: PathBuf,
+    /// Log more.
+    #[arg(short, env = "DEPLOY_AGENT_V", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), global = true)]
+    pub v: bool,
+}
+
+/// A flag that lacks or has a wrong value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub &'static str);
+
+impl Flags {
+    /// Checks what clap cannot, in the Go tool's words.
+    pub fn check(&self) -> Result<(), Refused> {
+        if self.name.is_empty() {
+            return Err(Refused("empty configuration name; give one with -name"));
+        }
+        if self.state.as_os_str().is_empty() {
+            return Err(Refused("no state file set; give one with -state"));
+        }
+        if !self.fp.starts_with("SHA256:") {
+            return Err(Refused(
+                "invalid server key fingerprint, expecting SHA256 fingerprint; the registry logs it when it starts, give it with -fp",
+            ));
+        }
+        if self.poll.is_zero() {
+            return Err(Refused("-poll must be more than nothing; 30s is usual"));
+        }
+        Ok(())
+    }
+
+    /// Roots to keep.
+    pub fn roots_to_keep(&self) -> usize {
+        if self.cleanold { 1 } else { self.keep_roots.get() }
+    }
+}
+
+/// Values of `-link`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Link {
+    /// Reflink where the filesystem can, else hardlink, else copy.
+    Auto,
+    /// Share extents; fail where that cannot be done.
+    Reflink,
+    /// Names of the cached files; fail where that cannot be done.
+    Hardlink,
+    /// Copies.
+    Copy,
+}
+
+impl From<Link> for LinkMode {
+    fn from(link: Link) -> Self {
+        match link {
+            Link::Auto => Self::Auto,
+            Link::Reflink => Self::Reflink,
+            Link::Hardlink => Self::Hardlink,
+            Link::Copy => Self::Copy,
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The state file: the configuration deployed last, in the registry's own JSON bytes.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use deploy_store::disk::Dir;
+use deploy_store::{Configuration, Error, MAX_JSON, Result, replace_file};
+
+/// Permissions of the state file: scripts and people read it.
+const MODE: u32 = 0o644;
+
+/// What the state file says: `None` when there is none. A damaged one is set aside as
+/// `NAME.damaged`, with a warning, and counts as none: the next cycle deploys again and
+/// writes a good one.
+pub fn read(path: &Path) -> Result<Option<Configuration>> {
+    match peek(path) {
+        Err(err @ (Error::BadConfiguration { .. } | Error::BadName { .. })) => {
+            let aside = set_aside(path)?;
+            tracing::warn!(
+                event = "state_damaged",
+                path = %path.display(),
+                "state file {path:?} is damaged and kept as {aside:?}: {err}; deploying as on a first run"
+            );
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// As [`read`], but a damaged file is an error and stays where it is.
+pub fn peek(path: &Path) -> Result<Option<Configuration>> {
+    let file = match File::open(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|err| Error::io("open", path, err))?,
+    };
+    let mut json = Vec::new();
+    let limit = MAX_JSON as u64 + 1;
+    file.take(limit).read_to_end(&mut json).map_err(|err| Error::io("read", path, err))?;
+    Configuration::from_json(&json).map(Some)
+}
+
+/// Replaces the state file, durably.
+pub fn write(path: &Path, state: &Configuration) -> Result<()> {
+    replace_file(path, &state.to_json(), MODE)
+}
+
+fn set_aside(path: &Path) -> Result<std::path::PathBuf> {
+    let (dir, name) = split(path)?;
+    let mut aside = name.as_bytes().to_vec();
+    aside.extend(b".damaged");
+    let aside = CString::new(aside).expect("a name without NUL gets no NUL");
+    dir.rename(&name, &dir, &aside)?;
+    dir.sync()?;
+    Ok(dir.path_of(&aside))
+}
+
+/// The directory that holds `path`, open, and the last part of it.
+pub(crate) fn split(path: &Path) -> Result<(Dir, CString)> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let no_name = || Error::io("open", path, io::Error::from(io::ErrorKind::InvalidInput));
+    let name = path.file_name().ok_or_else(no_name)?;
+    let name = CString::new(name.as_bytes()).map_err(|_| no_name())?;
+    Ok((Dir::open(parent.unwrap_or(Path::new(".")))?, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use deploy_store::{Digest, Layer};
+
+    use super::*;
+
+    fn sample() -> Configuration {
+        let layer = Layer {
+            component: "code".parse().unwrap(),
+            version: "v01".parse().unwrap(),
+            digest: Digest::of(b"x"),
+            created: "2026-11-23T03:49:00.957450761Z".parse().unwrap(),
+        };
+        let modified = "2026-11-23T03:49:03Z".parse().unwrap();
+        Configuration::new("p".parse().unwrap(), vec![layer], modified).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_others_may_read_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("state.json");
+        assert_eq!(read(&path).unwrap(), None);
+        write(&path, &sample()).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), sample().to_json());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o644);
+        assert_eq!(read(&path).unwrap(), Some(sample()));
+    }
+
+    #[test]
+    fn damaged_is_none_and_kept_aside() {
+        let good = String::from_utf8(sample().to_json()).unwrap();
+        let other_id = good.replace(&sample().id().to_string(), &Digest::of(b"y").to_string());
+        let upper = good.replace(&Digest::of(b"x").to_string(), "ABC");
+        for bad in ["", "{", &good[..good.len() / 2], "\0\0\0\0", &other_id, &upper] {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("state.json");
+            fs::write(&path, bad).unwrap();
+            assert!(peek(&path).is_err(), "{bad:?}");
+            assert_eq!(read(&path).unwrap(), None, "{bad:?}");
+            let kept = temp.path().join("state.json.damaged");
+            assert_eq!(fs::read_to_string(kept).unwrap(), bad);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn unreadable_is_an_error_not_damage() {
+        let temp = tempfile::tempdir().unwrap();
+        assert!(matches!(read(temp.path()), Err(Error::Io { .. })));
+        assert!(temp.path().exists());
+    }
+}

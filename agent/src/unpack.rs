@@ -1,0 +1,50 @@
+//! `unpack`: the engine without a registry, on local archives.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use deploy_store::{Limits, LinkMode, Options, Placed, Result};
+
+use crate::flags::MAX_BLOB;
+
+/// Merges `archives`, lowest first, into the new directory `into`. Returns a line that
+/// says what was done.
+pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode) -> Result<String> {
+    let started = Instant::now();
+    let options = Options { limits: Limits::STANDARD, link, max_blob: MAX_BLOB };
+    let placed = deploy_store::unpack(archives, into, options)?;
+    let archives = match archives.len() {
+        1 => "1 archive".to_owned(),
+        n => format!("{n} archives"),
+    };
+    let (placed, ms) = (describe(placed), started.elapsed().as_millis());
+    let into = into.to_string_lossy();
+    Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
+}
+
+/// `3 files linked, 1 copied`.
+pub fn describe(placed: Placed) -> String {
+    let ways =
+        [(placed.reflinked, "cloned"), (placed.hardlinked, "linked"), (placed.copied, "copied")];
+    let some: Vec<String> = ways
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, way)| format!("{count} {way}"))
+        .collect();
+    if some.is_empty() {
+        return "no files with contents".to_owned();
+    }
+    format!("files: {}", some.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_told_by_way() {
+        let placed = Placed { reflinked: 0, hardlinked: 3, copied: 1 };
+        assert_eq!(describe(placed), "files: 3 linked, 1 copied");
+        assert_eq!(describe(Placed::default()), "no files with contents");
+    }
+}

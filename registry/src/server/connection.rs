@@ -1,0 +1,129 @@
+//! One connection from accept to its end: the time to log in, deadlines, the keys that
+//! are taken away, the stop of the server.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deploy_store::escape;
+use russh::Disconnect;
+use russh::server::{Handle, RunningSession, run_stream};
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use super::Server;
+use super::activity::Activity;
+use super::admission::Ticket;
+use super::session::{Login, Session};
+
+/// From the first byte to having logged in.
+pub const LOGIN_TIME: Duration = Duration::from_secs(20);
+/// Nothing moved for this long: a connection over its deadline may be closed.
+const QUIET: Duration = Duration::from_secs(60);
+/// How often deadlines are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same, when the server stops.
+const LOOK_OFTEN: Duration = Duration::from_millis(50);
+/// For the client to take leave once it was told to.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves a connection until it ends.
+pub async fn run(
+    server: Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    ticket: Ticket,
+    stopped: watch::Receiver<bool>,
+) {
+    // The library's task cannot be ended from outside; shutting down its socket does.
+    let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
+    if let Err(reason) = serve(server, stream, address, ticket, stopped).await {
+        tracing::debug!(%address, "connection ended: {reason}");
+    }
+    sever(&socket);
+}
+
+fn sever(socket: &OwnedFd) {
+    // The peer may have closed it already.
+    let _ = shutdown(socket, Shutdown::Both);
+}
+
+async fn serve(
+    server: Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    mut ticket: Ticket,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), String> {
+    stream.set_nodelay(true).map_err(|err| err.to_string())?;
+    let activity = Activity::begin();
+    let (login, logged_in) = oneshot::channel();
+    let handler = Session::new(Arc::clone(&server), address, Arc::clone(&activity), login);
+    let greet = async {
+        let ssh = Arc::clone(&server.ssh);
+        let mut session = run_stream(ssh, stream, handler).await.map_err(|err| err.to_string())?;
+        tokio::select! {
+            login = logged_in => match login {
+                Ok(login) => Ok((session, login)),
+                Err(_) => Err("nobody logged in".to_owned()),
+            },
+            ended = &mut session => match ended {
+                Ok(()) => Err("left without logging in".to_owned()),
+                Err(err) => Err(err.to_string()),
+            },
+        }
+    };
+    let (session, login) = match timeout(LOGIN_TIME, greet).await {
+        Ok(begun) => begun?,
+        Err(_) => {
+            tracing::info!(%address, "closed: nobody logged in within {LOGIN_TIME:?}");
+            return Ok(());
+        }
+    };
+    ticket.logged_in();
+    watch_over(&server, session, address, &login, &activity, stopped).await
+}
+
+/// Waits for the session to end, or ends it when it is time.
+async fn watch_over(
+    server: &Server,
+    mut session: RunningSession<Session>,
+    address: SocketAddr,
+    login: &Login,
+    activity: &Activity,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let mut keys = server.keyring.changes();
+    let reason = loop {
+        let stopping = *stopped.borrow();
+        tokio::select! {
+            ended = &mut session => return ended.map_err(|err| err.to_string()),
+            _ = keys.changed() => {}
+            _ = stopped.changed(), if !stopping => {}
+            () = sleep(if stopping { LOOK_OFTEN } else { LOOK_EVERY }) => {}
+        }
+        if server.keyring.identify(&login.user, &login.key, address.ip()).is_err() {
+            break "the key may not log in any more";
+        }
+        if *stopped.borrow() && !activity.is_busy() {
+            break "the registry stops";
+        }
+        if activity.age() > server.deadline && activity.quiet() > QUIET.min(server.deadline) {
+            break "the deadline of the connection has passed";
+        }
+    };
+    tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
+    farewell(&session.handle(), reason).await;
+    // When it does not end by itself, the socket is shut down.
+    let _ = timeout(FAREWELL, session).await;
+    Ok(())
+}
+
+async fn farewell(handle: &Handle, reason: &str) {
+    let telling = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
+    // A connection that takes no message any more is only shut down.
+    let _ = timeout(FAREWELL, telling).await;
+}

@@ -1,0 +1,68 @@
+//! Why the server cannot start.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A key file cannot be read.
+    #[error("open {}: {}", path.display(), plain(source))]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A key file is longer than any such file is.
+    #[error("key file {path:?} is longer than {limit} bytes")]
+    KeyFileTooLong {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: u64,
+    },
+    /// A key file lets nobody in.
+    #[error("file {path:?} should have at least one key")]
+    NoKeys {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The host key cannot be used.
+    #[error("host key {}: {reason}", path.display())]
+    HostKey {
+        /// Its file.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The host key cannot be written.
+    #[error(transparent)]
+    Store(#[from] deploy_store::Error),
+    /// The address cannot be listened on.
+    #[error("listen tcp {address}: {}{}", plain(source), advice(source))]
+    Listen {
+        /// The address as given.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// An error of the system without its number, beginning as the rest of a line does.
+pub(crate) fn plain(err: &io::Error) -> String {
+    let text = err.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}
+
+fn advice(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::AddrInUse => "; stop the program that listens there or give another -addr",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges, give another -addr",
+        io::ErrorKind::AddrNotAvailable => "; give the -addr of an interface of this machine",
+        _ => "",
+    }
+}

@@ -4,7 +4,7 @@
 mod print;
 mod table;
 
-use deploy_store::{Layer, escape};
+use deploy_store::Layer;
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -41,14 +41,13 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
         Err(refusal) => Err(refusal),
     };
     let Caller { user, key, address } = caller;
-    let (user, line) = (escape(user), escape(line));
     match done {
         Ok(stdout) => {
             tracing::info!(user, key, address, line, "command ok");
             Answer { stdout: stdout.into_bytes(), ..Answer::default() }
         }
         Err(Refusal { text, code }) => {
-            tracing::info!(user, key, address, line, code, why = escape(&text), "command fail");
+            tracing::info!(user, key, address, line, code, why = text, "command fail");
             Answer { stdout: Vec::new(), stderr: format!("{text}\n").into_bytes(), code }
         }
     }
@@ -63,7 +62,7 @@ async fn execute(
     let change =
         || Change { who: caller.key.clone(), command: command.to_string(), now: Timestamp::now() };
     match command {
-        Command::Help { verb } => help(verb.as_deref()),
+        Command::Help { verb } => Ok(help(verb.as_deref())),
         Command::AddVersion { component, version, digest } => {
             registry.add_version(component, version, *digest).await.map(|()| String::new())
         }
@@ -129,12 +128,12 @@ async fn execute(
     }
 }
 
-fn help(verb: Option<&str>) -> Result<String, Refusal> {
+fn help(verb: Option<&str>) -> String {
     match verb {
-        None | Some("help") => Ok(command::listing()),
-        Some("exit-codes") => Ok(exit::HELP.to_owned()),
+        None | Some("help") => command::listing(),
+        Some("exit-codes") => exit::HELP.to_owned(),
         // The Go tool's help passes over what it does not know.
-        Some(name) => Ok(command::find(name).map_or_else(command::listing, |verb| verb.usage())),
+        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::usage),
     }
 }
 

@@ -68,7 +68,7 @@ pub fn history(states: &[State]) -> String {
 /// Versions as JSON.
 pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String, Refusal> {
     #[derive(Serialize)]
-    struct Version<'a> {
+    struct Entry<'a> {
         version: &'a str,
         hash: String,
         created: Timestamp,
@@ -76,9 +76,9 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Component<'a> {
         name: &'a str,
-        versions: Vec<Version<'a>>,
+        versions: Vec<Entry<'a>>,
     }
-    let versions = versions.iter().map(|layer| Version {
+    let versions = versions.iter().map(|layer| Entry {
         version: layer.version.as_str(),
         hash: layer.digest.to_string(),
         created: layer.created,

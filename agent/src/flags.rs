@@ -33,18 +33,36 @@ pub struct Cli {
 impl Cli {
     /// Reads the command line; flags may be spelt as Go programs' or as GNU ones.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command();
-        command.build();
-        let mut known = Vec::new();
+        let mut command = Self::command().mut_args(go_boolean);
+        command = command.mut_subcommands(|sub| sub.mut_args(go_boolean));
+        let mut known = vec!["help".to_owned(), "version".to_owned()];
         names(&command, &mut known);
         let mut done = false;
         let arguments = normalize(arguments, &known).into_iter().map(|argument| {
             done |= argument == "--";
             if done { argument } else { long(argument) }
         });
-        let matches = command.try_get_matches_from_mut(arguments)?;
+        let matches = command.try_get_matches_from(arguments)?;
         Self::from_arg_matches(&matches)
     }
+}
+
+/// Lets a flag that takes no value be written with one too, as `-v=true`, and hides what
+/// the environment holds from the help.
+fn go_boolean(arg: clap::Arg) -> clap::Arg {
+    let arg = arg.hide_env_values(true);
+    if !matches!(arg.get_action(), ArgAction::SetTrue) {
+        return arg;
+    }
+    arg.action(ArgAction::Set)
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_value("false")
+        .hide_default_value(true)
+        .default_missing_value("true")
+        .value_parser(BoolishValueParser::new())
+        .hide_possible_values(true)
+        .value_name("BOOL")
 }
 
 /// `-bogus` as `--bogus`: clap would take it for `-b` and more.
@@ -74,7 +92,7 @@ pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.
     Status {
         /// As one JSON document.
-        #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set)]
+        #[arg(long)]
         json: bool,
     },
     /// Merge local archives, lowest layer first, into a new directory; no registry needed.
@@ -90,7 +108,6 @@ pub enum Sub {
 
 /// The agent's flags.
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools)]
 pub struct Flags {
     /// Registry to connect to.
     #[arg(
@@ -101,7 +118,7 @@ pub struct Flags {
     )]
     pub addr: String,
     /// Keep no root but the current one; the same as -keep-roots 1.
-    #[arg(long, env = "DEPLOY_AGENT_CLEANOLD", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "DEPLOY_AGENT_CLEANOLD")]
     pub cleanold: bool,
     /// Symlink to switch to the new root before the script, and back if the script fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", value_name = "PATH")]
@@ -137,7 +154,7 @@ pub struct Flags {
     #[arg(long, env = "DEPLOY_AGENT_NAME", default_value = "", hide_default_value = true)]
     pub name: String,
     /// Deploy what is new, once, and end; the exit code tells how it went.
-    #[arg(long, env = "DEPLOY_AGENT_ONCE", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set, value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,
     /// Time between two looks at the registry.
     #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
@@ -152,7 +169,7 @@ pub struct Flags {
     #[arg(long, env = "DEPLOY_AGENT_STATE", default_value = "state.json", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub state: PathBuf,
     /// Log more.
-    #[arg(short, env = "DEPLOY_AGENT_V", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true, action = ArgAction::Set, value_parser = BoolishValueParser::new(), global = true)]
+    #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
 }
 
@@ -208,5 +225,39 @@ impl From<Link> for LinkMode {
             Link::Hardlink => Self::Hardlink,
             Link::Copy => Self::Copy,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Cli, clap::Error> {
+        Cli::read(line.split(' ').map(OsString::from))
+    }
+
+    #[test]
+    fn gos_spellings_and_defaults() {
+        let flags =
+            read("deploy-agent -v -name p --cleanold=t -poll=1m -once=false").unwrap().flags;
+        assert!(flags.v && flags.cleanold && !flags.once);
+        assert_eq!((&*flags.name, flags.poll.as_secs()), ("p", 60));
+        assert_eq!((&*flags.addr, &*flags.script), ("localhost:2022", "./deploy.sh"));
+        assert_eq!(flags.roots_to_keep(), 1);
+        assert_eq!(flags.state, PathBuf::from("state.json"));
+        assert_eq!(read("deploy-agent --keep-roots 3").unwrap().flags.roots_to_keep(), 3);
+        assert!(read("deploy-agent -keep-roots 0").is_err());
+        assert!(read("deploy-agent -name p junk").is_err());
+    }
+
+    #[test]
+    fn subcommands_take_flags_on_either_side() {
+        let cli = read("deploy-agent -dir a unpack x -link copy -into d y -- -z").unwrap();
+        assert_eq!((cli.flags.link, cli.flags.dir), (Link::Copy, "a".into()));
+        let Some(Sub::Unpack { blobs, into }) = cli.command else { panic!("another command") };
+        assert_eq!((blobs, into), (vec!["x".into(), "y".into(), "-z".into()], "d".into()));
+        let status = read("deploy-agent status -json -state s").unwrap();
+        assert!(matches!(status.command, Some(Sub::Status { json: true })));
+        assert_eq!(status.flags.state, PathBuf::from("s"));
     }
 }

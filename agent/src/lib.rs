@@ -1,1 +1,29 @@
-//! agent
+//! The agent: tracks one configuration of a registry and deploys it. [`cycle`] is the
+//! walk of data, top to bottom; see ARCHITECTURE.md for where it comes from.
+
+pub mod flags;
+pub mod log;
+
+mod blocking;
+pub mod error;
+
+pub mod backoff;
+pub mod current;
+pub mod find;
+pub mod output;
+pub mod report;
+pub mod state;
+pub mod stop;
+pub mod throttle;
+
+pub mod script;
+pub mod session;
+pub mod status;
+pub mod unpack;
+
+pub mod deploy;
+pub mod fetch;
+pub mod sweep;
+
+pub mod cycle;
+pub mod poll;

@@ -1,0 +1,295 @@
+//! One cycle, top to bottom: read the state, fetch the configuration, stop here if
+//! nothing has changed, download what is missing, extract, build the root, run the
+//! script, replace the state, sweep. Nothing else decides the order.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use deploy_store::{
+    Configuration, ConfigurationName, Digest, Extracted, Layer, Placed, Root, Store,
+};
+
+use crate::error::{Error, Result};
+use crate::fetch::{self, Fetched, name_of};
+use crate::script::{self, Script};
+use crate::session::Session;
+use crate::stop::Stop;
+use crate::throttle::Throttle;
+use crate::{blocking, current, deploy, state, sweep, unpack};
+
+/// Times that a damaged cache is mended before a cycle gives up.
+const MEND_ATTEMPTS: u32 = 3;
+
+/// What an agent works with.
+#[derive(Debug)]
+pub struct Agent {
+    /// Configuration to track.
+    pub name: ConfigurationName,
+    /// The agent's directory, as it was given.
+    pub dir: PathBuf,
+    /// The store in it.
+    pub store: Arc<Store>,
+    /// The state file.
+    pub state: PathBuf,
+    /// What to run, if anything.
+    pub script: Option<Script>,
+    /// Symlink to the current root.
+    pub current: Option<PathBuf>,
+    /// Roots to keep, at least 1.
+    pub keep_roots: usize,
+    /// Holds downloads back.
+    pub throttle: Throttle,
+    /// Tells when to end.
+    pub stop: Stop,
+}
+
+/// How a cycle ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// What the registry has is deployed.
+    UpToDate,
+    /// There is something new, whose script failed and is not to be run again yet.
+    Held,
+    /// Something new was deployed.
+    Switched,
+}
+
+/// What is new in a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that a script could tell.
+    None,
+    /// The same tree under other names or versions.
+    Labels,
+    /// Another tree, or the first.
+    Tree,
+}
+
+impl Change {
+    /// What `new` changes in what is deployed.
+    pub fn between(old: Option<&Configuration>, new: &Configuration) -> Self {
+        fn labels(layer: &Layer) -> (&str, &str) {
+            (layer.component.as_str(), layer.version.as_str())
+        }
+        match old {
+            Some(old) if old.id() == new.id() => {
+                let same = old.layers().iter().map(labels).eq(new.layers().iter().map(labels));
+                if same && old.name() == new.name() { Self::None } else { Self::Labels }
+            }
+            _ => Self::Tree,
+        }
+    }
+}
+
+/// Runs one cycle. `held` is a configuration whose script is not to be run again yet.
+pub async fn run(
+    agent: &Agent,
+    session: &mut Session,
+    held: Option<&Configuration>,
+) -> Result<Outcome> {
+    let old = state::read(&agent.state)?;
+    let new = session.configuration(&agent.name).await?;
+    let change = Change::between(old.as_ref(), &new);
+    if change == Change::None {
+        return Ok(Outcome::UpToDate);
+    }
+    if held.is_some_and(|held| Change::between(Some(held), &new) == Change::None) {
+        return Ok(Outcome::Held);
+    }
+    announce(change, &new);
+    foresee(agent, &new)?;
+    let root = prepare(agent, session, &new).await?;
+    deploy::run(agent, old.as_ref(), &new, &root).await?;
+    sweep::roots(agent, old.as_ref(), &new).await;
+    sweep::cache(agent).await;
+    Ok(Outcome::Switched)
+}
+
+fn announce(change: Change, new: &Configuration) {
+    let mut layers = String::new();
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        for (n, layer) in new.layers().iter().enumerate() {
+            let (component, version) = (layer.component.as_str(), layer.version.as_str());
+            let n = n + 1;
+            // Writing to a string cannot fail.
+            let _ = write!(layers, "\n\tcomponent {n}: {component:?}, version: {version:?}");
+        }
+    }
+    tracing::info!(
+        event = "update_available",
+        id = %new.id(),
+        layers = new.layers().len(),
+        labels_only = change == Change::Labels,
+        "configuration update available: {}{layers}", new.id()
+    );
+    if change == Change::Labels {
+        tracing::info!(
+            event = "same_tree",
+            id = %new.id(),
+            "the tree is the one deployed, under other names or versions: the state file is updated and the script runs"
+        );
+    }
+}
+
+/// Tells what would go wrong later, before any work is done.
+fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
+    if let Some(link) = &agent.current {
+        current::target(link)?;
+    }
+    let Some(script) = &agent.script else { return Ok(()) };
+    script::check_environment(new).map_err(Error::Untellable)?;
+    if let Err(err) = script.find() {
+        // It may be put right while the layers come.
+        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
+    }
+    Ok(())
+}
+
+/// Downloads, extracts and builds until the root is there. A cached blob or object that
+/// turns out to be damaged is fetched again.
+async fn prepare(agent: &Agent, session: &mut Session, new: &Configuration) -> Result<Root> {
+    let mut lost = None;
+    let mut attempt = 1;
+    loop {
+        download(agent, session, new, lost).await?;
+        match build(agent, new).await {
+            Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
+                if attempt < MEND_ATTEMPTS =>
+            {
+                tracing::warn!(
+                    event = "blob_lost",
+                    id = %new.id(),
+                    %digest,
+                    "the cache was damaged: blob {digest} is fetched again"
+                );
+                lost = Some(digest);
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn download(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    lost: Option<Digest>,
+) -> Result<()> {
+    let started = Instant::now();
+    let missing = fetch::missing(&agent.store, new, lost)?;
+    let mut fetched = Fetched::default();
+    if !missing.is_empty() {
+        let client = session.client().await?;
+        fetched = fetch::download(&client, &agent.store, missing, &agent.throttle).await?;
+    }
+    let (Fetched { blobs, bytes }, ms) = (fetched, millis(started));
+    tracing::info!(
+        event = "downloaded",
+        id = %new.id(),
+        layers = blobs,
+        bytes,
+        ms,
+        "downloaded {blobs} of {} layers: {bytes} bytes in {ms} ms", new.layers().len()
+    );
+    Ok(())
+}
+
+/// Extracts what is not extracted yet and builds the root.
+async fn build(agent: &Agent, new: &Configuration) -> Result<Root> {
+    let (store, new) = (Arc::clone(&agent.store), new.clone());
+    blocking::run(move || {
+        extract(&store, &new)?;
+        build_root(&store, &new)
+    })
+    .await
+}
+
+fn extract(store: &Store, new: &Configuration) -> Result<()> {
+    let started = Instant::now();
+    let (mut layers, mut all) = (0_u64, Extracted::default());
+    let needed = if fetch::has_root(store, new)? { &[] } else { new.layers() };
+    for layer in needed {
+        let extracted = match store.extract(layer.digest) {
+            Err(err @ deploy_store::Error::NoSuchBlob(_)) => return Err(err.into()),
+            Err(source) => return Err(Error::Layer { layer: name_of(layer), source }),
+            Ok(None) => continue,
+            Ok(Some(extracted)) => extracted,
+        };
+        layers += 1;
+        all.files += extracted.files;
+        all.bytes += extracted.bytes;
+        all.new_objects += extracted.new_objects;
+    }
+    let (Extracted { files, bytes, new_objects, .. }, ms) = (all, millis(started));
+    tracing::info!(
+        event = "extracted",
+        id = %new.id(),
+        layers,
+        files,
+        bytes,
+        new_objects,
+        ms,
+        "extracted {layers} layers: {files} files of {bytes} bytes, {new_objects} not known before, in {ms} ms"
+    );
+    Ok(())
+}
+
+fn build_root(store: &Store, new: &Configuration) -> Result<Root> {
+    let started = Instant::now();
+    let root = store.root(new)?;
+    let (Placed { reflinked, hardlinked, copied }, ms) = (root.placed, millis(started));
+    let how = if root.reused {
+        "it was there already".to_owned()
+    } else {
+        format!("{}, in {ms} ms", unpack::describe(root.placed))
+    };
+    tracing::info!(
+        event = "root_ready",
+        id = %root.id,
+        path = %root.path.display(),
+        reused = root.reused,
+        reflinked,
+        hardlinked,
+        copied,
+        ms,
+        "root {} ready: {how}", root.path.display()
+    );
+    Ok(root)
+}
+
+/// Milliseconds since `started`.
+pub(crate) fn millis(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration(name: &str, layers: &[(&str, &str)]) -> Configuration {
+        let now = "2026-11-23T03:49:00Z".parse().unwrap();
+        let layer = |&(version, bytes): &(&str, &str)| Layer {
+            component: format!("c-{bytes}").parse().unwrap(),
+            version: version.parse().unwrap(),
+            digest: Digest::of(bytes.as_bytes()),
+            created: now,
+        };
+        let layers = layers.iter().map(layer).collect();
+        Configuration::new(name.parse().unwrap(), layers, now).unwrap()
+    }
+
+    #[test]
+    fn what_counts_as_a_change() {
+        let old = configuration("p", &[("v1", "a"), ("v1", "b")]);
+        let check = |new: &Configuration| Change::between(Some(&old), new);
+        assert_eq!(Change::between(None, &old), Change::Tree);
+        assert_eq!(check(&old), Change::None);
+        assert_eq!(check(&configuration("p", &[("v1", "a"), ("v2", "b")])), Change::Labels);
+        assert_eq!(check(&configuration("q", &[("v1", "a"), ("v1", "b")])), Change::Labels);
+        assert_eq!(check(&configuration("p", &[("v1", "b"), ("v1", "a")])), Change::Tree);
+        assert_eq!(check(&configuration("p", &[("v1", "a")])), Change::Tree);
+    }
+}

@@ -1,0 +1,112 @@
+//! The step from one root to the next: symlink, script, state file. A signal to the agent
+//! waits until it is done.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use deploy_store::{Configuration, Root};
+
+use crate::cycle::{Agent, millis};
+use crate::error::{Error, Result};
+use crate::report::Report;
+use crate::script::{self, Change};
+use crate::{current, state};
+
+/// The end of the last script's output is kept under this name in the agent's directory.
+const SCRIPT_LOG: &str = "script.log";
+
+/// Deploys the finished `root` of `new`.
+pub async fn run(
+    agent: &Agent,
+    old: Option<&Configuration>,
+    new: &Configuration,
+    root: &Root,
+) -> Result<()> {
+    let _critical = agent.stop.critical().await;
+    let new_root = as_given(&root.path);
+    let old_root = old.map(|old| as_given(&agent.store.root_path(old.id())));
+    let link = match &agent.current {
+        Some(path) => Some(Link::switch(path, &new_root, old_root.as_deref())?),
+        None => None,
+    };
+    let old_id = old.map(Configuration::id);
+    let change = Change { old: old_id.zip(old_root.as_deref()), new, new_root: &new_root };
+    if let Err(source) = run_script(agent, change).await {
+        if let Some(link) = link {
+            link.switch_back();
+        }
+        return Err(Error::Script { target: Box::new(new.clone()), source });
+    }
+    state::write(&agent.state, new)?;
+    if old_id != Some(new.id()) {
+        Report::update(&agent.dir, |report| report.previous = old_id.map(|id| id.to_string()));
+    }
+    tracing::info!(
+        event = "switched",
+        id = %new.id(),
+        old_id = old_id.map(|id| id.to_string()),
+        "switched to the new configuration: {}", new.id()
+    );
+    Ok(())
+}
+
+/// The symlink, switched, and where it has to lead again if the script fails.
+struct Link<'a> {
+    path: &'a Path,
+    back: Option<PathBuf>,
+}
+
+impl<'a> Link<'a> {
+    fn switch(path: &'a Path, new_root: &Path, old_root: Option<&Path>) -> Result<Self> {
+        let before = current::target(path)?;
+        // The link is ahead of the state when the agent died between the two.
+        let ahead = std::path::absolute(new_root).ok() == before;
+        let elsewhere = before.filter(|_| !ahead);
+        let back = old_root.map(Path::to_owned).or(elsewhere);
+        current::switch(path, Some(new_root))?;
+        Ok(Self { path, back })
+    }
+
+    fn switch_back(self) {
+        if let Err(err) = current::switch(self.path, self.back.as_deref()) {
+            tracing::error!(event = "switch_back_failed", "cannot switch the symlink back: {err}");
+        }
+    }
+}
+
+async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Error> {
+    let Some(script) = &agent.script else { return Ok(()) };
+    let started = Instant::now();
+    let (output, ended) = script::run(script, change, &agent.stop).await;
+    // For people; nothing depends on it.
+    if let Err(err) = fs::write(agent.dir.join(SCRIPT_LOG), output) {
+        tracing::debug!("cannot keep the script's output: {err}");
+    }
+    ended?;
+    let ms = millis(started);
+    tracing::info!(
+        event = "script_finished",
+        id = %change.new.id(),
+        ms,
+        "script {:?} finished in {ms} ms", script.program
+    );
+    Ok(())
+}
+
+/// A path as scripts know it from the Go tool, without a `./` at its beginning.
+fn as_given(path: &Path) -> PathBuf {
+    path.components().filter(|part| part.as_os_str() != ".").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_as_given() {
+        for (path, want) in [("./unpacked/x", "unpacked/x"), ("a1/u", "a1/u"), ("/a//b", "/a/b")] {
+            assert_eq!(as_given(Path::new(path)), Path::new(want));
+        }
+    }
+}

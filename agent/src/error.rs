@@ -1,0 +1,86 @@
+//! What can go wrong in a cycle, and the exit code that `-once` gives for it.
+
+use deploy_store::Configuration;
+use deploy_wire::client::ClientError;
+use deploy_wire::exit;
+
+use crate::script;
+
+/// Result of a step of a cycle.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong in a cycle.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The registry cannot be reached, or it refused.
+    #[error(transparent)]
+    Registry(#[from] ClientError),
+    /// The registry has no such configuration.
+    #[error(
+        "no configuration \"{name}\" in the registry at {addr}; make it with addconf, or check -name"
+    )]
+    UnknownConfiguration {
+        /// The configuration.
+        name: String,
+        /// The registry.
+        addr: String,
+    },
+    /// What the registry sent for a configuration is none.
+    #[error("configuration \"{name}\" from the registry cannot be used: {reason}")]
+    BadConfiguration {
+        /// The configuration.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A layer's blob cannot be had.
+    #[error("download of layer {layer}: {source}")]
+    Download {
+        /// Component and version.
+        layer: String,
+        /// Why.
+        source: ClientError,
+    },
+    /// A layer's blob did not come with the right bytes, twice.
+    #[error("blob of layer {layer}: {source}; the registry or the way to it is damaging data")]
+    WrongBytes {
+        /// Component and version.
+        layer: String,
+        /// What came.
+        source: deploy_store::Error,
+    },
+    /// A layer cannot be extracted.
+    #[error("layer {layer}: {source}")]
+    Layer {
+        /// Component and version.
+        layer: String,
+        /// Why.
+        source: deploy_store::Error,
+    },
+    /// The agent's directory or state file.
+    #[error(transparent)]
+    Store(#[from] deploy_store::Error),
+    /// The configuration cannot be deployed with a script.
+    #[error(transparent)]
+    Untellable(script::Error),
+    /// The script did not do its work.
+    #[error("{source}")]
+    Script {
+        /// What was to be deployed.
+        target: Box<Configuration>,
+        /// Why.
+        source: script::Error,
+    },
+}
+
+impl Error {
+    /// The exit code of a single cycle that ended so.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Registry(err) | Self::Download { source: err, .. } => err.code(),
+            Self::UnknownConfiguration { .. } => exit::NOT_FOUND,
+            Self::WrongBytes { .. } => exit::CORRUPT,
+            _ => exit::FAILED,
+        }
+    }
+}

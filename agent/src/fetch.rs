@@ -1,0 +1,138 @@
+//! Fetching: which blobs are needed that are not here, and getting them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use deploy_store::{Configuration, Digest, Layer, Store};
+use deploy_wire::client::{Client, ClientError};
+use tokio::task::JoinSet;
+
+use crate::blocking;
+use crate::error::{Error, Result};
+use crate::throttle::Throttle;
+
+/// Downloads at a time, over the one connection.
+const IN_FLIGHT: usize = 4;
+
+/// What was downloaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fetched {
+    /// Blobs.
+    pub blobs: u64,
+    /// Bytes that came, without those that an earlier attempt had left.
+    pub bytes: u64,
+}
+
+/// Whether the root of `configuration` is built.
+pub fn has_root(store: &Store, configuration: &Configuration) -> Result<bool> {
+    Ok(store.roots()?.contains(&configuration.id()))
+}
+
+/// The layers of `configuration` whose blobs have to come: none when the root is there,
+/// else those that are neither extracted nor cached. `lost` is a layer that has to be
+/// extracted again.
+pub fn missing(
+    store: &Store,
+    configuration: &Configuration,
+    lost: Option<Digest>,
+) -> Result<Vec<Layer>> {
+    if has_root(store, configuration)? {
+        return Ok(Vec::new());
+    }
+    let mut seen = BTreeSet::new();
+    let mut missing = Vec::new();
+    for layer in configuration.layers() {
+        let digest = layer.digest;
+        let extracted = store.has_layer(digest)? && lost != Some(digest);
+        if seen.insert(digest) && !extracted && !store.blobs().contains(digest)? {
+            missing.push(layer.clone());
+        }
+    }
+    Ok(missing)
+}
+
+/// Downloads the blobs of `layers`, several at a time. The first failure ends all; what
+/// has come of each stays, and the next attempt goes on from there.
+pub async fn download(
+    client: &Arc<Client>,
+    store: &Arc<Store>,
+    layers: Vec<Layer>,
+    throttle: &Throttle,
+) -> Result<Fetched> {
+    let mut fetched = Fetched::default();
+    let mut waiting = layers.into_iter();
+    let mut running = JoinSet::new();
+    loop {
+        while running.len() < IN_FLIGHT
+            && let Some(layer) = waiting.next()
+        {
+            let (client, store) = (Arc::clone(client), Arc::clone(store));
+            let throttle = throttle.clone();
+            running.spawn(async move { fetch(&client, &store, &layer, &throttle).await });
+        }
+        let Some(done) = running.join_next().await else { return Ok(fetched) };
+        fetched.blobs += 1;
+        fetched.bytes += done.unwrap_or_else(|err| std::panic::resume_unwind(err.into_panic()))?;
+    }
+}
+
+/// Gets one blob; bytes that are not its own are dropped and it is got once more.
+async fn fetch(
+    client: &Client,
+    store: &Arc<Store>,
+    layer: &Layer,
+    throttle: &Throttle,
+) -> Result<u64> {
+    match attempt(client, store, layer, throttle).await {
+        Err(Error::Store(err @ deploy_store::Error::DigestMismatch { .. })) => {
+            let name = name_of(layer);
+            tracing::warn!(
+                event = "wrong_bytes",
+                digest = %layer.digest,
+                "blob of layer {name}: {err}; getting it again"
+            );
+        }
+        other => return other,
+    }
+    attempt(client, store, layer, throttle).await.map_err(|err| match err {
+        Error::Store(source @ deploy_store::Error::DigestMismatch { .. }) => {
+            Error::WrongBytes { layer: name_of(layer), source }
+        }
+        other => other,
+    })
+}
+
+async fn attempt(
+    client: &Client,
+    store: &Arc<Store>,
+    layer: &Layer,
+    throttle: &Throttle,
+) -> Result<u64> {
+    let digest = layer.digest;
+    let opened = Arc::clone(store);
+    let mut staging = blocking::run(move || opened.blobs().resume(digest)).await?;
+    let before = staging.len();
+    let path = format!("files/{digest}");
+    let got = client.get(&path, before, |bytes| {
+        throttle.take(bytes.len());
+        Ok(staging.write_at(staging.len(), bytes)?)
+    });
+    match got.await {
+        Ok(()) => {}
+        Err(ClientError::Sink(err)) => return Err(err.into()),
+        Err(source) => return Err(Error::Download { layer: name_of(layer), source }),
+    }
+    let bytes = staging.len() - before;
+    let publishing = Arc::clone(store);
+    blocking::run(move || {
+        staging.finish_as(digest)?;
+        publishing.blobs().publish(digest)
+    })
+    .await?;
+    Ok(bytes)
+}
+
+/// Component and version of a layer, for messages.
+pub fn name_of(layer: &Layer) -> String {
+    format!("\"{}\" version \"{}\"", layer.component, layer.version)
+}

@@ -1,0 +1,67 @@
+//! `-limit-download`: one allowance of bytes for all downloads together.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Longest time that an idle line saves up for.
+const BURST: Duration = Duration::from_secs(1);
+
+/// An allowance; clones share it.
+#[derive(Debug, Clone)]
+pub struct Throttle {
+    /// Bytes in a second; 0 is no limit.
+    rate: u64,
+    /// When all that was taken is paid for.
+    paid: Arc<Mutex<Instant>>,
+}
+
+impl Throttle {
+    /// `rate` bytes in a second, or no limit when that is 0.
+    pub fn new(rate: u64) -> Self {
+        Self { rate, paid: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Takes `bytes` and waits until they are paid for. It blocks the thread, so that what
+    /// has come is not answered and the sender slows down.
+    pub fn take(&self, bytes: usize) {
+        let wait = self.reserve(bytes, Instant::now());
+        if !wait.is_zero() {
+            tokio::task::block_in_place(|| std::thread::sleep(wait));
+        }
+    }
+
+    fn reserve(&self, bytes: usize, now: Instant) -> Duration {
+        if self.rate == 0 {
+            return Duration::ZERO;
+        }
+        // Bytes of one packet: exact enough as a float.
+        #[allow(clippy::cast_precision_loss)]
+        let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+        let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let from = now.checked_sub(BURST).unwrap_or(now);
+        *paid = (*paid).max(from) + cost;
+        paid.saturating_duration_since(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_who_take_share_one_rate() {
+        let one = Throttle::new(1000);
+        let other = one.clone();
+        let start = *one.paid.lock().unwrap();
+        assert_eq!(one.reserve(500, start), Duration::from_millis(500));
+        assert_eq!(other.reserve(500, start), Duration::from_secs(1));
+        let later = start + Duration::from_secs(60);
+        assert_eq!(one.reserve(1500, later), Duration::from_millis(500));
+    }
+
+    #[test]
+    fn no_limit_never_waits() {
+        let free = Throttle::new(0);
+        assert_eq!(free.reserve(usize::MAX, Instant::now()), Duration::ZERO);
+    }
+}

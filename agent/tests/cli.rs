@@ -1,0 +1,131 @@
+//! The program on the command line, without a registry.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn agent(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+        .args(arguments)
+        .current_dir(dir)
+        .env_clear()
+        .output()
+        .unwrap()
+}
+
+/// Runs it and compares the exit code and a part of stderr.
+fn fails(dir: &Path, arguments: &[&str], code: i32, want: &str) {
+    let output = agent(dir, arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains(want), "{arguments:?}: {stderr}");
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+}
+
+const FP: &str = "-fp=SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpWMsb8iJh4aVnhPwA";
+
+#[test]
+fn what_is_missing_on_the_command_line_is_told_in_the_go_tools_words() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    fails(dir, &[], 2, "empty configuration name");
+    fails(dir, &["-name", "p", "--state="], 2, "no state file set");
+    let fp = "invalid server key fingerprint, expecting SHA256 fingerprint";
+    fails(dir, &["-name=p"], 2, fp);
+    fails(dir, &["--name", "p", "-fp", "sha256:abc"], 2, fp);
+    fails(dir, &["-bogus"], 2, "-bogus");
+    fails(dir, &["-poll", "30"], 2, "write it like 30s");
+    fails(dir, &["-name=p", FP, "-poll=0s"], 2, "-poll must be more than nothing");
+    fails(dir, &["-name=a/b", FP], 1, "cannot contain /");
+}
+
+#[test]
+fn help_shows_flags_with_defaults_and_variables() {
+    let temp = tempfile::tempdir().unwrap();
+    for flag in ["-h", "-help", "--help"] {
+        let output = agent(temp.path(), &[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).unwrap();
+        for want in ["localhost:2022", "id_ecdsa", "./deploy.sh", "DEPLOY_AGENT_SCRIPT_TIMEOUT"] {
+            assert!(text.contains(want), "{flag}: no {want} in {text}");
+        }
+    }
+}
+
+#[test]
+fn a_second_agent_is_told_who_holds_the_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let lock = deploy_store::disk::Lock::take(temp.path()).unwrap();
+    let want = format!(
+        "cannot acquire exclusive lock on \".\": in use by another process (pid {})",
+        std::process::id()
+    );
+    fails(temp.path(), &["-name=p", FP], 1, &want);
+    let status = agent(temp.path(), &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(status["agent_pid"], std::process::id());
+    drop(lock);
+    let status = String::from_utf8(agent(temp.path(), &["status"]).stdout).unwrap();
+    assert!(status.contains("agent          not running"), "{status}");
+}
+
+/// A tar.gz of files by the system's own tools.
+fn archive(dir: &Path, name: &str, files: &[(&str, &str)]) {
+    let tree = dir.join(format!("{name}.tree"));
+    for (path, contents) in files {
+        let path = tree.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+    let mut tar = Command::new("tar");
+    tar.args(["czf", name, "-C"]).arg(&tree).arg(".").current_dir(dir);
+    assert!(tar.status().unwrap().success());
+    fs::remove_dir_all(tree).unwrap();
+}
+
+#[test]
+fn unpack_merges_archives_into_a_new_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    archive(dir, "code.tar.gz", &[("bin/run", "run"), ("etc/conf", "old")]);
+    archive(dir, "config.tar.gz", &[("etc/conf", "new")]);
+    let arguments = ["unpack", "code.tar.gz", "-into", "one", "config.tar.gz", "--link=copy"];
+    let output = agent(dir, &arguments);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.starts_with("unpacked 2 archives into \"one\": files: 2 copied in "),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(fs::read_to_string(dir.join("one/etc/conf")).unwrap(), "new");
+    assert_eq!(fs::read_to_string(dir.join("one/bin/run")).unwrap(), "run");
+    fails(dir, &["unpack", "code.tar.gz", "-into", "one"], 1, "not empty");
+    assert_eq!(fs::read_to_string(dir.join("one/etc/conf")).unwrap(), "new");
+    assert!(agent(dir, &["unpack", "--into=two", "code.tar.gz"]).status.success());
+    assert_eq!(fs::read_to_string(dir.join("two/etc/conf")).unwrap(), "old");
+}
+
+#[test]
+fn unpack_of_a_bad_archive_names_it_and_leaves_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    archive(dir, "good.tar.gz", &[("a", "a")]);
+    let whole = fs::read(dir.join("good.tar.gz")).unwrap();
+    fs::write(dir.join("cut.tar.gz"), &whole[..whole.len() - 9]).unwrap();
+    fails(dir, &["unpack", "good.tar.gz", "cut.tar.gz", "-into", "out"], 1, "cut.tar.gz");
+    fails(dir, &["unpack", "none.tar.gz", "-into", "out"], 1, "none.tar.gz");
+    fails(dir, &["unpack", "-into", "out"], 2, "BLOB");
+    fails(dir, &["unpack", "good.tar.gz"], 2, "into");
+    assert!(!dir.join("out").exists());
+    let left = fs::read_dir(dir).unwrap().count();
+    assert_eq!(left, 2, "something was left in the directory");
+}
+
+#[test]
+fn status_of_nothing_and_of_no_directory() {
+    let temp = tempfile::tempdir().unwrap();
+    let status = String::from_utf8(agent(temp.path(), &["status"]).stdout).unwrap();
+    assert!(status.contains("nothing deployed yet"), "{status}");
+    fails(temp.path(), &["status", "-dir", "none"], 1, "read agent directory none");
+    fails(temp.path(), &["-dir=none", "status"], 1, "read agent directory none");
+}

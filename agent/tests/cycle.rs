@@ -1,0 +1,252 @@
+//! The cycle against a real ssh server that serves `configs/` and `files/` over sftp.
+
+mod source;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deploy_agent::cycle::{self, Agent, Outcome};
+use deploy_agent::error::Error;
+use deploy_agent::script::Script;
+use deploy_agent::session::Session;
+use deploy_agent::stop::Stop;
+use deploy_agent::throttle::Throttle;
+use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Store};
+use source::Source;
+
+/// An agent, its directory, and the registry's stand-in.
+struct Bench {
+    source: Source,
+    session: Session,
+    agent: Agent,
+}
+
+impl Bench {
+    /// `None` where no ssh server can be run.
+    fn new() -> Option<Self> {
+        let source = Source::start()?;
+        let session = Session::new(source.connect());
+        let home = source.path("agent");
+        fs::create_dir(&home).unwrap();
+        let agent = Agent {
+            name: "project1".parse().unwrap(),
+            store: open(&home),
+            state: home.join("state.json"),
+            script: None,
+            current: None,
+            keep_roots: 2,
+            throttle: Throttle::new(0),
+            stop: Stop::new().1,
+            dir: home,
+        };
+        Some(Self { source, session, agent })
+    }
+
+    async fn cycle(&mut self) -> Result<Outcome, Error> {
+        cycle::run(&self.agent, &mut self.session, None).await
+    }
+
+    async fn switches(&mut self, configuration: &Configuration) {
+        assert_eq!(self.cycle().await.unwrap(), Outcome::Switched);
+        assert_eq!(fs::read(&self.agent.state).unwrap(), configuration.to_json());
+    }
+
+    fn root(&self, configuration: &Configuration) -> PathBuf {
+        self.agent.store.root_path(configuration.id())
+    }
+
+    /// A script that appends a line for each run and ends as the file `code` says.
+    fn with_script(&mut self) -> PathBuf {
+        let program = self.source.path("deploy.sh");
+        let body = "#!/bin/sh\necho \"$OLDID $NEWID $LAYER_0_VERSION\" >>$0.runs\n\
+                    test -d \"$NEWROOT\" || exit 9\nexit $(cat $0.code 2>/dev/null || echo 0)\n";
+        source::write_executable(&program, body);
+        self.agent.script = Some(Script {
+            program: program.to_str().unwrap().to_owned(),
+            timeout: None,
+            grace: Duration::from_secs(60),
+            kill_after: Duration::from_secs(10),
+        });
+        program
+    }
+}
+
+fn open(dir: &Path) -> Arc<Store> {
+    let options = Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 30 };
+    Arc::new(Store::open(dir, options).unwrap())
+}
+
+fn runs(program: &Path) -> Vec<String> {
+    let runs = fs::read_to_string(format!("{}.runs", program.display())).unwrap_or_default();
+    runs.lines().map(str::to_owned).collect()
+}
+
+fn set_code(program: &Path, code: u8) {
+    fs::write(format!("{}.code", program.display()), code.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn deploys_then_does_nothing_then_fetches_only_what_is_new() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("bin/run", "run"), ("etc/conf", "from code")]);
+    let v1 = bench.source.blob(&[("etc/conf", "one")]);
+    let v2 = bench.source.blob(&[("etc/conf", "two")]);
+    let first = bench.source.configure(&[("code", "v1", code), ("config", "v1", v1)]);
+    bench.switches(&first).await;
+    let root = bench.root(&first);
+    assert_eq!(fs::read_to_string(root.join("etc/conf")).unwrap(), "one");
+    assert!(root.with_extension("ok").exists());
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+
+    bench.source.remove_blob(code);
+    bench.agent.store.blobs().remove(code).unwrap();
+    let second = bench.source.configure(&[("code", "v1", code), ("config", "v2", v2)]);
+    bench.switches(&second).await;
+    let root = bench.root(&second);
+    assert_eq!(fs::read_to_string(root.join("etc/conf")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(root.join("bin/run")).unwrap(), "run");
+    assert!(bench.root(&first).exists());
+
+    let third = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&third).await;
+    assert!(!bench.root(&first).exists(), "more roots are kept than asked for");
+    assert!(bench.root(&second).exists());
+}
+
+#[tokio::test]
+async fn the_same_tree_under_new_labels_updates_the_state_and_runs_the_script() {
+    let Some(mut bench) = Bench::new() else { return };
+    let program = bench.with_script();
+    let code = bench.source.blob(&[("a", "a")]);
+    let first = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&first).await;
+    let second = bench.source.configure(&[("code", "v2", code)]);
+    bench.source.remove_blob(code);
+    bench.switches(&second).await;
+    let id = first.id();
+    assert_eq!(runs(&program), [format!(" {id} v1"), format!("{id} {id} v2")]);
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+}
+
+#[tokio::test]
+async fn a_failed_script_leaves_the_old_state_and_link() {
+    let Some(mut bench) = Bench::new() else { return };
+    let program = bench.with_script();
+    let link = bench.source.path("current");
+    bench.agent.current = Some(link.clone());
+    set_code(&program, 3);
+    let one = bench.source.blob(&[("a", "one")]);
+    let two = bench.source.blob(&[("a", "two")]);
+    let first = bench.source.configure(&[("code", "v1", one)]);
+    assert!(matches!(bench.cycle().await, Err(Error::Script { .. })));
+    assert!(!bench.agent.state.exists() && fs::symlink_metadata(&link).is_err());
+    set_code(&program, 0);
+    bench.switches(&first).await;
+    assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
+
+    set_code(&program, 3);
+    let second = bench.source.configure(&[("code", "v2", two)]);
+    let Err(Error::Script { target, source }) = bench.cycle().await else { panic!("no failure") };
+    assert!(source.to_string().contains("exit status 3"), "{source}");
+    assert_eq!(*target, second);
+    assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
+    assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
+
+    // Held back, but not when something newer comes.
+    let held = cycle::run(&bench.agent, &mut bench.session, Some(&target)).await;
+    assert_eq!(held.unwrap(), Outcome::Held);
+    set_code(&program, 0);
+    let third = bench.source.configure(&[("code", "v3", two)]);
+    let lifted = cycle::run(&bench.agent, &mut bench.session, Some(&target)).await;
+    assert_eq!(lifted.unwrap(), Outcome::Switched);
+    assert_eq!(fs::read_link(&link).unwrap(), bench.root(&third));
+    assert_eq!(runs(&program).len(), 4);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_and_breaks_nothing() {
+    let Some(mut bench) = Bench::new() else { return };
+    let err = bench.cycle().await.unwrap_err();
+    assert!(err.to_string().starts_with("no configuration \"project1\" in the registry"), "{err}");
+    assert_eq!(err.exit_code(), 5);
+    let missing = Digest::of(b"nobody has this");
+    bench.source.configure(&[("code", "v1", missing)]);
+    let err = bench.cycle().await.unwrap_err();
+    assert!(err.to_string().contains(&missing.to_string()), "{err}");
+    fs::write(bench.source.path("configs/project1.json"), "{").unwrap();
+    assert!(matches!(bench.cycle().await, Err(Error::BadConfiguration { .. })));
+    let code = bench.source.blob(&[("a", "a")]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&good).await;
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_never_deployed() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("a", "a")]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    let file = bench.source.path(&format!("files/{code}"));
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, "something else").unwrap();
+    let err = bench.cycle().await.unwrap_err();
+    assert!(matches!(err, Error::WrongBytes { .. }), "{err}");
+    assert_eq!(err.exit_code(), 8);
+    fs::write(&file, bytes).unwrap();
+    bench.switches(&good).await;
+}
+
+#[tokio::test]
+async fn a_download_goes_on_where_it_was_cut_off() {
+    let Some(mut bench) = Bench::new() else { return };
+    let noise: String =
+        (0..200_000_u32).map(|n| Digest::of(&n.to_le_bytes()).to_string()).collect();
+    let code = bench.source.blob(&[("noise", &noise)]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    let whole = fs::read(bench.source.path(&format!("files/{code}"))).unwrap();
+    let half = whole.len() / 2;
+    let mut staging = bench.agent.store.blobs().resume(code).unwrap();
+    staging.write_at(0, &whole[..half]).unwrap();
+    drop(staging);
+    let client = bench.session.client().await.unwrap();
+    let layers = good.layers().to_vec();
+    let store = &bench.agent.store;
+    let fetched =
+        deploy_agent::fetch::download(&client, store, layers, &bench.agent.throttle).await.unwrap();
+    assert_eq!(fetched.bytes, (whole.len() - half) as u64);
+    bench.switches(&good).await;
+
+    // What an earlier attempt left may be wrong: then all is got again.
+    let other = bench.source.blob(&[("other", &noise[1..])]);
+    let other_good = bench.source.configure(&[("code", "v2", other)]);
+    bench.agent.store.blobs().resume(other).unwrap().write_at(0, b"junk").unwrap();
+    bench.switches(&other_good).await;
+}
+
+#[tokio::test]
+async fn a_damaged_state_file_or_cache_is_mended() {
+    let Some(mut bench) = Bench::new() else { return };
+    let one = bench.source.blob(&[("a", "one")]);
+    let first = bench.source.configure(&[("code", "v1", one)]);
+    bench.switches(&first).await;
+    fs::write(&bench.agent.state, "{").unwrap();
+    bench.switches(&first).await;
+    assert_eq!(fs::read_to_string(bench.source.path("agent/state.json.damaged")).unwrap(), "{");
+
+    let two = bench.source.blob(&[("a", "two")]);
+    let second = bench.source.configure(&[("code", "v2", two)]);
+    fs::write(bench.source.path(&format!("agent/cache/{two}")), "junk").unwrap();
+    bench.switches(&second).await;
+    assert_eq!(fs::read_to_string(bench.root(&second).join("a")).unwrap(), "two");
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_again_without_a_word() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("a", "a")]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&good).await;
+    bench.source.drop_connections();
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+}

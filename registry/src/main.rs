@@ -122,7 +122,7 @@ async fn serve(flags: &Flags) -> Result<()> {
         tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
     ];
-    let server = Arc::new(Server::new(registry, keyring, host_key, flags.deadline));
+    let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
     server::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
     tracing::info!("stopped");

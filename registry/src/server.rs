@@ -17,6 +17,7 @@ mod channel;
 mod connection;
 mod editor;
 mod error;
+mod greeting;
 mod incoming;
 mod keyring;
 mod keys;
@@ -36,13 +37,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::{HashAlg, PrivateKey};
-use russh::server::Config;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use self::admission::Door;
+use self::algorithms::Offers;
 pub use self::error::Error;
 pub use self::keyring::Keyring;
 pub use self::keys::host_key;
@@ -60,7 +61,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 pub struct Server {
     registry: Arc<Registry>,
     keyring: Arc<Keyring>,
-    ssh: Arc<Config>,
+    offers: Offers,
     deadline: Duration,
     door: Arc<Door>,
     uploads: Arc<Semaphore>,
@@ -72,12 +73,12 @@ impl Server {
     pub fn new(
         registry: Arc<Registry>,
         keyring: Arc<Keyring>,
-        host_key: PrivateKey,
+        host_key: &PrivateKey,
         deadline: Duration,
     ) -> Self {
-        let ssh = Arc::new(algorithms::config(host_key));
+        let offers = Offers::new(host_key);
         let (door, uploads) = (Arc::default(), upload::places());
-        Self { registry, keyring, ssh, deadline, door, uploads }
+        Self { registry, keyring, offers, deadline, door, uploads }
     }
 }
 

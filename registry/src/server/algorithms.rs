@@ -1,6 +1,7 @@
 //! What is offered to clients: algorithms, sizes and times of the ssh protocol.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
@@ -36,14 +37,11 @@ const KEX: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
-const CIPHERS: &[cipher::Name] = &[
-    cipher::AES_128_GCM,
-    cipher::AES_256_GCM,
-    cipher::CHACHA20_POLY1305,
-    cipher::AES_256_CTR,
-    cipher::AES_192_CTR,
-    cipher::AES_128_CTR,
-];
+/// Those that processors do themselves.
+const FAST: &[cipher::Name] = &[cipher::AES_128_GCM, cipher::AES_256_GCM];
+
+const CIPHERS: &[cipher::Name] =
+    &[cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_192_CTR, cipher::AES_128_CTR];
 
 const MACS: &[mac::Name] =
     &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
@@ -60,17 +58,36 @@ const KEYS: &[Algorithm] = &[
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
-/// The configuration of the ssh library for a server with `host_key`.
-pub fn config(host_key: PrivateKey) -> Config {
+/// What we call ourselves, with the line end.
+pub const ID: &str = concat!("SSH-2.0-deploy-registry_", env!("CARGO_PKG_VERSION"), "\r\n");
+
+/// The library's configuration, for clients that have a fast cipher and for all others.
+#[derive(Debug)]
+pub struct Offers {
+    fast: Arc<Config>,
+    all: Arc<Config>,
+}
+
+impl Offers {
+    /// What a server with `host_key` offers.
+    pub fn new(host_key: &PrivateKey) -> Self {
+        Self { fast: Arc::new(config(host_key, FAST)), all: Arc::new(config(host_key, CIPHERS)) }
+    }
+
+    /// What a client that has `ciphers` is offered.
+    pub fn to(&self, ciphers: &[String]) -> Arc<Config> {
+        let has_fast = FAST.iter().any(|fast| ciphers.iter().any(|name| name == fast.as_ref()));
+        Arc::clone(if has_fast { &self.fast } else { &self.all })
+    }
+}
+
+fn config(host_key: &PrivateKey, ciphers: &'static [cipher::Name]) -> Config {
     Config {
-        server_id: SshId::Standard(Cow::Borrowed(concat!(
-            "SSH-2.0-deploy-registry_",
-            env!("CARGO_PKG_VERSION")
-        ))),
+        server_id: SshId::Standard(Cow::Borrowed(ID.trim_ascii_end())),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REFUSAL_TIME,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys: vec![host_key],
+        keys: vec![host_key.clone()],
         window_size: WINDOW,
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: CHANNEL_BUFFER,
@@ -83,7 +100,7 @@ pub fn config(host_key: PrivateKey) -> Config {
             kex: Cow::Borrowed(KEX),
             key: Cow::Borrowed(KEYS),
             host_key_certificates: Cow::Borrowed(&[]),
-            cipher: Cow::Borrowed(CIPHERS),
+            cipher: Cow::Borrowed(ciphers),
             mac: Cow::Borrowed(MACS),
             compression: Cow::Borrowed(&[compression::NONE]),
         },

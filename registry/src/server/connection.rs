@@ -17,6 +17,8 @@ use tokio::time::{sleep, timeout};
 use super::Server;
 use super::activity::Activity;
 use super::admission::Ticket;
+use super::algorithms::ID;
+use super::greeting::greet;
 use super::session::{Login, Session};
 
 /// From the first byte to having logged in.
@@ -62,9 +64,10 @@ async fn serve(
     let activity = Activity::begin();
     let (login, logged_in) = oneshot::channel();
     let handler = Session::new(Arc::clone(&server), address, Arc::clone(&activity), login);
-    let greet = async {
-        let ssh = Arc::clone(&server.ssh);
-        let mut session = run_stream(ssh, stream, handler).await.map_err(|err| err.to_string())?;
+    let opening = async {
+        let (stream, ciphers) = greet(stream, ID).await.map_err(|err| err.to_string())?;
+        let session = run_stream(server.offers.to(&ciphers), stream, handler);
+        let mut session = session.await.map_err(|err| err.to_string())?;
         tokio::select! {
             login = logged_in => match login {
                 Ok(login) => Ok((session, login)),
@@ -76,7 +79,7 @@ async fn serve(
             },
         }
     };
-    let (session, login) = match timeout(LOGIN_TIME, greet).await {
+    let (session, login) = match timeout(LOGIN_TIME, opening).await {
         Ok(begun) => begun?,
         Err(_) => {
             tracing::info!(%address, "closed: nobody logged in within {LOGIN_TIME:?}");

@@ -135,6 +135,7 @@ fn announce(change: Change, new: &Configuration) {
 
 /// Tells what would go wrong later, before any work is done.
 fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
+    state::check(&agent.state)?;
     if let Some(link) = &agent.current {
         current::target(link)?;
     }

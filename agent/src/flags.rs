@@ -20,7 +20,7 @@ pub const MAX_BLOB: u64 = 1 << 40;
 /// Tracks one configuration of a registry and deploys it: downloads its layers, builds
 /// their root, runs a script.
 #[derive(Debug, Parser)]
-#[command(name = "deploy-agent", version)]
+#[command(name = "deploy-agent", version, args_override_self = true)]
 pub struct Cli {
     /// What to do instead of tracking a configuration.
     #[command(subcommand)]

@@ -87,7 +87,9 @@ async fn run(flags: &Flags) -> Result<u8> {
         timeout: CONNECT_TIMEOUT,
     });
     if !flags.once {
-        let signal = poll::run(&agent, &mut session, flags.poll).await;
+        let (name, addr) = (&agent.name, &flags.addr);
+        tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
+        let signal = poll::run(&agent, &mut session, flags.poll).await?;
         tracing::info!(event = "stopped", "{signal}");
         return Ok(exit::OK);
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use deploy_store::Configuration;
+use deploy_wire::client::ClientError;
 
 use crate::backoff::{Backoff, jittered, random_fraction};
 use crate::cycle::{self, Agent, Change, Outcome};
@@ -27,17 +28,19 @@ struct Held {
     until: Instant,
 }
 
-/// Runs cycles until the agent is told to end; returns the signal's name.
-pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> &'static str {
+/// Runs cycles until the agent is told to end; returns the signal's name. Only a key that
+/// cannot be used, when it is first tried, is an error: all else may get better.
+pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> Result<&'static str> {
     let mut failures = 0;
+    let mut first = true;
     let mut held: Option<Held> = None;
     let mut swept = None;
     loop {
         let waiting = held.as_ref().filter(|held| held.until > Instant::now());
         let waiting = waiting.map(|held| &held.target);
         let ended = tokio::select! {
-            ended = cycle::run(agent, session, waiting) => ended,
-            signal = agent.stop.requested_when_idle() => return signal,
+            ended = cycle_and_sweep(agent, session, waiting, &mut swept) => ended,
+            signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
         report(agent, &ended);
         let wait = match ended {
@@ -47,10 +50,6 @@ pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> &'stat
             }
             Ok(Outcome::UpToDate | Outcome::Switched) => {
                 (failures, held) = (0, None);
-                if swept.is_none_or(|at: Instant| at.elapsed() > SWEEP_EVERY) {
-                    sweep::cache(agent).await;
-                    swept = Some(Instant::now());
-                }
                 jittered(poll, random_fraction())
             }
             Err(Error::Script { target, source }) => {
@@ -64,6 +63,7 @@ pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> &'stat
                 );
                 wait.min(jittered(poll, random_fraction()))
             }
+            Err(err @ Error::Registry(ClientError::KeyFile { .. })) if first => return Err(err),
             Err(err) => {
                 failures += 1;
                 let wait = after_failure(session, failures, poll, &err);
@@ -73,9 +73,26 @@ pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> &'stat
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            signal = agent.stop.requested() => return signal,
+            signal = agent.stop.requested() => return Ok(signal),
         }
+        first = false;
     }
+}
+
+/// A cycle and, when it found nothing to do, from time to time a sweep.
+async fn cycle_and_sweep(
+    agent: &Agent,
+    session: &mut Session,
+    held: Option<&Configuration>,
+    swept: &mut Option<Instant>,
+) -> Result<Outcome> {
+    let outcome = cycle::run(agent, session, held).await?;
+    let due = swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY);
+    if due && outcome == Outcome::UpToDate {
+        sweep::cache(agent).await;
+        *swept = Some(Instant::now());
+    }
+    Ok(outcome)
 }
 
 /// Runs one cycle. `None` when the agent was told to end before it was through.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Error, MAX_JSON, Result, replace_file};
+use rustix::fs::{Access, access};
 
 /// Permissions of the state file: scripts and people read it.
 const MODE: u32 = 0o644;
@@ -40,6 +41,14 @@ pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     let limit = MAX_JSON as u64 + 1;
     file.take(limit).read_to_end(&mut json).map_err(|err| Error::io("read", path, err))?;
     Configuration::from_json(&json).map(Some)
+}
+
+/// Checks before any work is done that the state file can be replaced: a script whose
+/// success cannot be remembered would run again and again.
+pub fn check(path: &Path) -> Result<()> {
+    let (dir, _) = split(path)?;
+    access(dir.path(), Access::WRITE_OK | Access::EXEC_OK)
+        .map_err(|err| Error::io("write state file in", dir.path(), err))
 }
 
 /// Replaces the state file, durably.
@@ -112,6 +121,14 @@ mod tests {
             assert_eq!(fs::read_to_string(kept).unwrap(), bad);
             assert!(!path.exists());
         }
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_found_early() {
+        let temp = tempfile::tempdir().unwrap();
+        check(&temp.path().join("state.json")).unwrap();
+        check(Path::new("state.json")).unwrap();
+        assert!(check(&temp.path().join("none/state.json")).is_err());
     }
 
     #[test]

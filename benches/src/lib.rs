@@ -1,1 +1,26 @@
-//! Benchmarks; see docs/PERFORMANCE.md.
+//! What the benchmarks share: an archive like those that people deploy.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// A tar.gz of `files` small text files in `directories` directories.
+pub fn archive(files: usize, directories: usize) -> Vec<u8> {
+    let encoder = GzEncoder::new(Vec::new(), Compression::new(1));
+    let mut builder = tar::Builder::new(encoder);
+    for n in 0..files {
+        let contents = format!("module.exports = {n};\n").repeat(20 + n % 50);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(contents.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(1_600_000_000 + n as u64);
+        let path = format!("node_modules/package{}/file{n}.js", n % directories);
+        builder
+            .append_data(&mut header, path, contents.as_bytes())
+            .expect("memory takes everything");
+    }
+    let mut encoder = builder.into_inner().expect("memory takes everything");
+    encoder.flush().expect("memory takes everything");
+    encoder.finish().expect("memory takes everything")
+}

@@ -29,9 +29,14 @@ impl Index {
         for entry in &self.entries {
             put_entry(&mut out, entry);
         }
-        let checksum = blake3::hash(&out);
-        out.extend_from_slice(checksum.as_bytes());
-        out
+        Self::seal(out)
+    }
+
+    /// `body` with the checksum that the file form ends with.
+    pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
+        let checksum = blake3::hash(&body);
+        body.extend_from_slice(checksum.as_bytes());
+        body
     }
 
     /// Reads the file form. `path` is for messages.

@@ -1,0 +1,18 @@
+//! Any bytes as a layer's index, with the checksum made right: refused, or an index
+//! whose file form is the same bytes; and it merges or is refused.
+#![no_main]
+
+use std::path::Path;
+
+use deploy_store::layer::index::Index;
+use deploy_store::root::merge::merge;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| {
+    let bytes = Index::seal([&b"DTINDEX\x01"[..], body].concat());
+    let Ok(index) = Index::from_bytes(&bytes, Path::new("fuzzed")) else { return };
+    assert_eq!(index.to_bytes(), bytes);
+    if let Ok(tree) = merge([&index]) {
+        assert!(tree.to_text().lines().count() >= tree.len());
+    }
+});

@@ -35,10 +35,10 @@ impl Cli {
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command().mut_args(go_boolean);
         command = command.mut_subcommands(|sub| sub.mut_args(go_boolean));
-        let mut known = vec!["help".to_owned(), "version".to_owned()];
-        names(&command, &mut known);
+        let mut booleans = Vec::new();
+        names_of_booleans(&command, &mut booleans);
         let mut done = false;
-        let arguments = normalize(arguments, &known).into_iter().map(|argument| {
+        let arguments = normalize(arguments, &booleans).into_iter().map(|argument| {
             done |= argument == "--";
             if done { argument } else { long(argument) }
         });
@@ -65,7 +65,7 @@ fn go_boolean(arg: clap::Arg) -> clap::Arg {
         .value_name("BOOL")
 }
 
-/// `-bogus` as `--bogus`: clap would take it for `-b` and more.
+/// `-name` as `--name`: clap would take it for `-n` and more.
 fn long(argument: OsString) -> OsString {
     match argument.as_bytes() {
         [b'-', first, second, ..] if first.is_ascii_alphabetic() && *second != b'=' => {
@@ -77,13 +77,14 @@ fn long(argument: OsString) -> OsString {
     }
 }
 
-/// The names of all flags of `command` and its subcommands.
-fn names(command: &clap::Command, into: &mut Vec<String>) {
-    for arg in command.get_arguments() {
+/// The names of the flags of `command` and its subcommands that are true or false: only
+/// their values are Go's words for that.
+fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
+    for arg in command.get_arguments().filter(|arg| arg.is_require_equals_set()) {
         into.extend(arg.get_long().map(str::to_owned));
         into.extend(arg.get_short().map(String::from));
     }
-    command.get_subcommands().for_each(|sub| names(sub, into));
+    command.get_subcommands().for_each(|sub| names_of_booleans(sub, into));
 }
 
 /// Done on the host, safe beside a running agent.
@@ -246,6 +247,8 @@ mod tests {
         assert_eq!(flags.roots_to_keep(), 1);
         assert_eq!(flags.state, PathBuf::from("state.json"));
         assert_eq!(read("deploy-agent --keep-roots 3").unwrap().flags.roots_to_keep(), 3);
+        assert_eq!(read("deploy-agent -keep-roots=1").unwrap().flags.roots_to_keep(), 1);
+        assert_eq!(read("deploy-agent -name=t").unwrap().flags.name, "t");
         assert!(read("deploy-agent -keep-roots 0").is_err());
         assert!(read("deploy-agent -name p junk").is_err());
     }

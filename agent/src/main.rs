@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use deploy_agent::cycle::Agent;
 use deploy_agent::flags::{Cli, Flags, MAX_BLOB, Refused, Sub};
 use deploy_agent::poll::{self, Stopped};
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(err) => {
-            tracing::error!(event = "failed", "{err:#}");
+            // Each error says its cause itself.
+            tracing::error!(event = "failed", "{err}");
             ExitCode::from(exit_code(&err))
         }
     }
@@ -63,13 +64,15 @@ fn exit_code(err: &anyhow::Error) -> u8 {
 fn show_status(flags: &Flags, json: bool) -> Result<u8> {
     let status = status::read(&flags.dir, &flags.state)?;
     let text = if json { status.to_json()? + "\n" } else { status.to_text() };
-    std::io::stdout().write_all(text.as_bytes()).context("write to stdout")?;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|err| anyhow!("write to stdout: {err}"))?;
     Ok(exit::OK)
 }
 
 fn track(flags: &Flags) -> Result<u8> {
     flags.check()?;
-    let runtime = tokio::runtime::Runtime::new().context("start threads")?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|err| anyhow!("start threads: {err}"))?;
     let done = runtime.block_on(run(flags));
     // Work on the disk may be under way: every step of it can be cut off.
     runtime.shutdown_background();
@@ -77,7 +80,7 @@ fn track(flags: &Flags) -> Result<u8> {
 }
 
 async fn run(flags: &Flags) -> Result<u8> {
-    let stop = Stop::on_signals().context("watch for signals")?;
+    let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
     let agent = open(flags, stop)?;
     let mut session = Session::new(Connect {
         addr: flags.addr.clone(),

@@ -142,13 +142,13 @@ impl Status {
         }
         line("placing", self.link.as_deref().map_or("unknown", |link| link));
         for root in &self.roots {
-            let built = root.built.map_or_else(String::new, |built| built.to_string());
+            let built = root.built.map_or_else(String::new, |built| format!("{built:.0}"));
             let mark = match (root.current, root.previous) {
                 (true, _) => "current",
                 (_, true) => "previous",
                 _ => "",
             };
-            line("root", format!("{}   {built:.20}   {mark}", root.id).trim_end());
+            line("root", format!("{}   {built}   {mark}", root.id).trim_end());
         }
         line("cache", &self.cache.to_text());
         if let Some(err) = &self.last_error {

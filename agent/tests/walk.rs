@@ -202,7 +202,8 @@ fn a_single_cycle_tells_by_its_exit_code() {
     bench.fails_once(&["-key", "nope"], 1, "nope");
     let started = bench.agent(&["-key", "nope"]).output().unwrap();
     assert_eq!(started.status.code(), Some(1), "an agent without a key goes on");
-    bench.fails_once(&["-addr", "127.0.0.1:1"], 10, "127.0.0.1:1");
+    let refused = "error: dial tcp 127.0.0.1:1: Connection refused (os error 111)\n";
+    bench.fails_once(&["-addr", "127.0.0.1:1"], 10, refused);
     let wrong = "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpWMsb8iJh4aVnhPwA";
     bench.fails_once(&["-fp", wrong], 1, "host key fingerprint mismatch");
     bench.first_configuration();

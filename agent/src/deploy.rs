@@ -31,7 +31,10 @@ pub async fn run(
         None => None,
     };
     let old_id = old.map(Configuration::id);
-    let change = Change { old: old_id.zip(old_root.as_deref()), new, new_root: &new_root };
+    // The same tree under other versions has no old root: a script that removes the old
+    // one must not remove the one in use.
+    let old_script_root = old_root.as_deref().filter(|_| old_id != Some(new.id()));
+    let change = Change { old: old_id.zip(old_script_root), new, new_root: &new_root };
     if let Err(source) = run_script(agent, change).await {
         if let Some(link) = link {
             link.switch_back();

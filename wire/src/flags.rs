@@ -5,9 +5,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
-/// Brings `-name v` and `-name=v` to `--name v` and `--name=v`, and Go's words for a
-/// boolean (`-force=T`) to `true` and `false`, for the flags in `known`. What follows
-/// `--`, or any word that is no known flag, stays as it is.
+/// Brings `-name v` and `-name=v` to `--name v` and `--name=v`, for the flags in `known`.
+/// What follows `--`, or any word that is no known flag, stays as it is.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;
     let mut one = |argument: OsString| {
@@ -27,11 +26,6 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
         return argument;
     }
     let dashes: &[u8] = if name.len() == 1 { b"-" } else { b"--" };
-    let value = match value.strip_prefix(b"=") {
-        Some(b"1" | b"t" | b"T" | b"TRUE" | b"True") => &b"=true"[..],
-        Some(b"0" | b"f" | b"F" | b"FALSE" | b"False") => b"=false",
-        _ => value,
-    };
     OsString::from_vec([dashes, name, value].concat())
 }
 
@@ -93,7 +87,7 @@ mod tests {
     #[test]
     fn spellings() {
         assert_eq!(normalized("-name x --name=y -name=z"), "--name x --name=y --name=z");
-        assert_eq!(normalized("--v -v=T -force=0"), "-v -v=true --force=false");
+        assert_eq!(normalized("--v -v=T -force=0"), "-v -v=T --force=0");
         assert_eq!(normalized("-other -5 - -- -name"), "-other -5 - -- -name");
     }
 

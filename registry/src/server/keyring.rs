@@ -128,7 +128,7 @@ impl KeyFile {
     fn reload(&self) -> bool {
         match read(&self.path) {
             Ok((keys, stamp)) => {
-                tracing::info!(file = ?self.path, keys = keys.len(), "keys read");
+                tracing::info!(file = %self.path.display(), keys = keys.len(), "keys read");
                 self.remember(Some(stamp));
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
                 true

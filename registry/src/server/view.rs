@@ -2,15 +2,16 @@
 //! are the published blobs; nothing else exists, whatever a path says.
 
 use std::fs::{File as Blob, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use deploy_store::{Error, escape};
 use jiff::Timestamp;
 use russh_sftp::protocol::{File, FileAttributes, OpenFlags, Packet};
+use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::task::spawn_blocking;
 
 use super::activity::{Activity, Busy};
@@ -158,29 +159,50 @@ fn blob_attributes(meta: &Metadata) -> FileAttributes {
     listing::blob(meta.len(), meta.mtime())
 }
 
+/// Reads from memory where the bytes are there, and only otherwise in a thread that
+/// may wait for the disk: changing threads costs more than the reading.
 async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, Refusal> {
-    let reading = spawn_blocking(move || {
-        let mut packet = data_packet(length);
-        let read = read_full(&blob, data_of(&mut packet), offset)?;
-        shorten(&mut packet, read);
-        Ok((packet, read))
+    // Further on no file goes, and to the system the farthest of all means something else.
+    if i64::try_from(offset).is_err() {
+        return Err(Refusal::end());
+    }
+    let mut packet = data_packet(length);
+    let at_hand = read_full(data_of(&mut packet), offset, |part, at| {
+        let flags = ReadWriteFlags::NOWAIT;
+        preadv2(&blob, &mut [IoSliceMut::new(part)], at, flags).map_err(io::Error::from)
     });
-    let (packet, read): (BytesMut, usize) = reading
-        .await
-        .map_err(|err| Refusal::failure(format!("internal error: {err}")))?
-        .map_err(|err| unreadable(&err))?;
+    let read = match at_hand {
+        Ok(read) => read,
+        Err(_) => {
+            let reading = spawn_blocking(move || {
+                let read =
+                    read_full(data_of(&mut packet), offset, |part, at| blob.read_at(part, at));
+                (packet, read)
+            });
+            let done = reading.await;
+            let read;
+            (packet, read) =
+                done.map_err(|err| Refusal::failure(format!("internal error: {err}")))?;
+            read.map_err(|err| unreadable(&err))?
+        }
+    };
+    shorten(&mut packet, read);
     if read == 0 { Err(Refusal::end()) } else { Ok(Reply::Data(packet)) }
 }
 
 /// Reads until `buffer` is full or the file ends.
-fn read_full(file: &Blob, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+fn read_full(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match file.read_at(&mut buffer[done..], offset.saturating_add(done as u64)) {
+        match read(&mut buffer[done..], offset.saturating_add(done as u64)) {
             Ok(0) => break,
             Ok(n) => done += n,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            // An offset beyond what any file can have is past the end.
+            // So far on that no byte can follow.
             Err(err) if err.kind() == io::ErrorKind::InvalidInput => break,
             Err(err) => return Err(err),
         }

@@ -3,6 +3,8 @@
 //! completes. 200 kills; `DEPLOY_TEST_KILLS` sets another number, `DEPLOY_TEST_SEED` the
 //! seed that a failure prints.
 
+#![allow(clippy::print_stdout, reason = "the seed of a failure")]
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -75,7 +77,7 @@ impl World {
         world.start_registry();
         let log = fs::read_to_string(dir.join("registry.log")).unwrap();
         let at = log.find("SHA256:").unwrap();
-        world.fingerprint = log[at..].split_whitespace().next().unwrap().to_owned();
+        log[at..].split_whitespace().next().unwrap().clone_into(&mut world.fingerprint);
         world
     }
 

@@ -1,9 +1,12 @@
 //! Knowing the server: by a fingerprint given beforehand, or by `known_hosts`.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use russh::client::Handler;
-use russh::keys::{HashAlg, PublicKey, PublicKeyOrCertificate, check_known_hosts_path};
+use russh::keys::known_hosts::known_host_keys_path;
+use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::{Preferred, keys};
 
 use super::ClientError;
 
@@ -19,48 +22,78 @@ pub enum HostKey {
 /// Checks the key that a server shows.
 pub struct HostCheck {
     how: HostKey,
-    host: String,
-    port: u16,
+    addr: String,
+    /// The keys that `known_hosts` has for it.
+    known: Vec<PublicKey>,
 }
 
 impl HostCheck {
-    pub(super) fn new(how: &HostKey, address: &str) -> Result<Self, ClientError> {
-        if let HostKey::KnownHosts(path) = how
-            && let Err(err) = std::fs::metadata(path)
-        {
-            return Err(ClientError::Setup(format!(
-                "open {}: {err}; give the server's fingerprint with -fp, or connect with ssh once",
-                path.display()
-            )));
-        }
-        let bad = || ClientError::Setup(format!("address {address:?} is no host:port"));
-        let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    pub(super) fn new(how: &HostKey, addr: &str) -> Result<Self, ClientError> {
+        let bad = || ClientError::Setup(format!("address {addr:?} is no host:port"));
+        let (host, port) = addr.rsplit_once(':').ok_or_else(bad)?;
         let port = port.parse().map_err(|_| bad())?;
-        let host = host.trim_matches(['[', ']']).to_owned();
-        Ok(Self { how: how.clone(), host, port })
+        let host = host.trim_matches(['[', ']']);
+        let known = match how {
+            HostKey::Fingerprint(_) => Vec::new(),
+            HostKey::KnownHosts(path) => std::fs::metadata(path)
+                .map_err(keys::Error::from)
+                .and_then(|_| known_host_keys_path(host, port, path))
+                .map_err(|err| unreadable(path, &err))?,
+        };
+        let known = known.into_iter().map(|(_, key)| key).collect();
+        Ok(Self { how: how.clone(), addr: addr.to_owned(), known })
+    }
+
+    /// The algorithms to ask for, those of the known keys first: of several keys a server
+    /// shows only one. No SHA-1.
+    pub(super) fn algorithms(&self) -> Cow<'static, [Algorithm]> {
+        let is_known = |algorithm: &Algorithm| {
+            self.known.iter().map(PublicKey::algorithm).any(|known| match algorithm {
+                Algorithm::Rsa { .. } => known.is_rsa(),
+                other => known == *other,
+            })
+        };
+        let mut algorithms = Preferred::DEFAULT.key.into_owned();
+        algorithms.retain(|algorithm| *algorithm != Algorithm::Rsa { hash: None });
+        algorithms.sort_by_key(|algorithm| !is_known(algorithm));
+        algorithms.into()
     }
 
     fn check(&self, key: &PublicKey) -> Result<(), ClientError> {
         let found = key.fingerprint(HashAlg::Sha256).to_string();
-        match &self.how {
-            HostKey::Fingerprint(expected) => {
-                // deployctl's help has always said sha256:, ssh prints SHA256:.
-                let same = expected.split_once(':').is_some_and(|(_, digits)| {
-                    found.split_once(':').is_some_and(|f| f.1 == digits)
-                });
-                let expected = expected.clone();
-                if same { Ok(()) } else { Err(ClientError::HostKeyMismatch { found, expected }) }
+        let expected = match &self.how {
+            HostKey::Fingerprint(expected) if is_fingerprint(expected, &found) => return Ok(()),
+            HostKey::Fingerprint(expected) => expected.clone(),
+            HostKey::KnownHosts(_)
+                if self.known.iter().any(|known| known.key_data() == key.key_data()) =>
+            {
+                return Ok(());
             }
-            HostKey::KnownHosts(path) => {
-                let known = check_known_hosts_path(&self.host, self.port, key, path);
-                let expected = format!("one of {}", path.display());
-                match known {
-                    Ok(true) => Ok(()),
-                    Ok(false) | Err(_) => Err(ClientError::HostKeyMismatch { found, expected }),
-                }
+            HostKey::KnownHosts(file) if self.known.is_empty() => {
+                let (addr, file) = (self.addr.clone(), file.clone());
+                return Err(ClientError::HostUnknown { addr, found, file });
             }
-        }
+            HostKey::KnownHosts(file) => format!("one of {}", file.display()),
+        };
+        Err(ClientError::HostKeyMismatch { found, expected })
     }
+}
+
+/// `deployctl`'s help has always said `sha256:`, while ssh prints `SHA256:`.
+fn is_fingerprint(expected: &str, found: &str) -> bool {
+    match (expected.split_once(':'), found.split_once(':')) {
+        (Some((hash, digits)), Some((of, right))) => {
+            hash.eq_ignore_ascii_case(of) && digits == right
+        }
+        _ => false,
+    }
+}
+
+fn unreadable(path: &std::path::Path, err: &keys::Error) -> ClientError {
+    ClientError::Setup(format!(
+        "open {}: {err}; give the server's fingerprint with -fp, or connect with ssh once",
+        path.display()
+    ))
 }
 
 impl Handler for HostCheck {

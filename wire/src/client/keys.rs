@@ -6,7 +6,7 @@ use std::sync::Arc;
 use russh::client::Handle;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{HashAlg, PrivateKeyWithHashAlg, load_secret_key};
+use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key};
 
 use super::ClientError;
 use super::host::HostCheck;
@@ -20,43 +20,141 @@ pub enum Keys {
     Auto,
 }
 
-/// RSA keys sign with SHA-512; no server that is left takes only SHA-1.
-const RSA_HASH: Option<HashAlg> = Some(HashAlg::Sha512);
+/// The usual files, as ssh tries them.
+const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+
+/// Reads the key file, if one was given: no connection is made for one that is unusable.
+pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
+    match keys {
+        Keys::File(path) => read(path).map(Some),
+        Keys::Auto => Ok(None),
+    }
+}
 
 /// Logs in as `user`, or tells which keys were tried.
 pub(super) async fn log_in(
     handle: &mut Handle<HostCheck>,
     user: &str,
     keys: &Keys,
+    loaded: Option<PrivateKey>,
 ) -> Result<(), ClientError> {
-    let mut tried = Vec::new();
-    let done = match keys {
-        Keys::File(path) => with_file(handle, user, path, &mut tried).await?,
-        Keys::Auto => {
-            with_agent(handle, user, &mut tried).await?
-                || with_usual_files(handle, user, &mut tried).await?
-        }
+    let mut login = Login { handle, user, tried: Vec::new(), skipped: Vec::new() };
+    let done = match (keys, loaded) {
+        (Keys::File(path), Some(key)) => login.with_key(path, key).await?,
+        _ => login.with_agent().await? || login.with_usual_files().await?,
     };
-    if done {
-        return Ok(());
-    }
-    if tried.is_empty() {
-        return Err(ClientError::Setup(
-            "no key to log in with: cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set, \
-             or give a key with -key"
-                .to_owned(),
-        ));
-    }
-    Err(ClientError::Denied { user: user.to_owned(), tried: tried.join(", ") })
+    if done { Ok(()) } else { Err(login.refused()) }
 }
 
-async fn with_file(
-    handle: &mut Handle<HostCheck>,
-    user: &str,
-    path: &Path,
-    tried: &mut Vec<String>,
-) -> Result<bool, ClientError> {
-    let key = load_secret_key(path, None).map_err(|err| ClientError::KeyFile {
+/// A login under way.
+struct Login<'a> {
+    handle: &'a mut Handle<HostCheck>,
+    user: &'a str,
+    /// The keys that the server has seen.
+    tried: Vec<String>,
+    /// Why others were not shown to it.
+    skipped: Vec<String>,
+}
+
+impl Login<'_> {
+    async fn with_key(&mut self, path: &Path, key: PrivateKey) -> Result<bool, ClientError> {
+        let hash = self.rsa_hash(key.algorithm()).await;
+        self.tried.push(path.display().to_string());
+        let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
+        let result = self.handle.authenticate_publickey(self.user, key).await;
+        match result {
+            Ok(result) => Ok(result.success()),
+            Err(err) if self.tried.len() == 1 => Err(err.into()),
+            // Servers hang up after so many keys.
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// Tries the agent's keys; that there is no agent is no error yet.
+    async fn with_agent(&mut self) -> Result<bool, ClientError> {
+        let failed = |err: &dyn std::fmt::Display| {
+            format!("cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set: {err}")
+        };
+        let mut agent = match AgentClient::connect_env().await {
+            Ok(agent) => agent,
+            Err(err) => {
+                self.skipped.push(failed(&err));
+                return Ok(false);
+            }
+        };
+        let identities = match agent.request_identities().await {
+            Ok(identities) => identities,
+            Err(err) => {
+                self.skipped.push(failed(&err));
+                return Ok(false);
+            }
+        };
+        if identities.is_empty() {
+            self.skipped.push("ssh-agent has no keys: add one with ssh-add".to_owned());
+        }
+        for identity in identities {
+            let AgentIdentity::PublicKey { key, .. } = identity else { continue };
+            let hash = self.rsa_hash(key.algorithm()).await;
+            self.tried.push(format!("agent's {}", key.fingerprint(HashAlg::Sha256)));
+            let (handle, user) = (&mut *self.handle, self.user);
+            match handle.authenticate_publickey_with(user, key, hash, &mut agent).await {
+                Ok(result) if result.success() => return Ok(true),
+                Ok(_) => {}
+                // An agent may ask its user, who may say no.
+                Err(err) => self.skipped.push(format!("ssh-agent does not sign: {err}")),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn with_usual_files(&mut self) -> Result<bool, ClientError> {
+        let Some(home) = std::env::home_dir() else { return Ok(false) };
+        for name in USUAL {
+            let path = home.join(".ssh").join(name);
+            if !path.exists() {
+                continue;
+            }
+            match read(&path) {
+                Ok(key) => {
+                    if self.with_key(&path, key).await? {
+                        return Ok(true);
+                    }
+                }
+                // One of several: the others may do.
+                Err(err) => self.skipped.push(err.to_string()),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The hash that RSA keys sign with; SHA-1 is not among them.
+    async fn rsa_hash(&self, algorithm: Algorithm) -> Option<HashAlg> {
+        if !algorithm.is_rsa() {
+            return None;
+        }
+        match self.handle.best_supported_rsa_hash().await {
+            Ok(Some(Some(hash))) => Some(hash),
+            _ => Some(HashAlg::Sha512),
+        }
+    }
+
+    fn refused(self) -> ClientError {
+        if self.tried.is_empty() {
+            let why = self.skipped.join("; ");
+            return ClientError::Setup(format!(
+                "no key to log in with: {why}; give a key with -key"
+            ));
+        }
+        if self.tried.len() == 1 && self.handle.is_closed() {
+            return ClientError::Lost("the server hung up at the login".to_owned());
+        }
+        let tried = [self.tried, self.skipped].concat().join(", ");
+        ClientError::Denied { user: self.user.to_owned(), tried }
+    }
+}
+
+fn read(path: &Path) -> Result<PrivateKey, ClientError> {
+    load_secret_key(path, None).map_err(|err| ClientError::KeyFile {
         path: path.to_owned(),
         why: match err {
             russh::keys::Error::KeyIsEncrypted => {
@@ -64,58 +162,5 @@ async fn with_file(
             }
             err => err.to_string(),
         },
-    })?;
-    tried.push(path.display().to_string());
-    let key = PrivateKeyWithHashAlg::new(Arc::new(key), RSA_HASH);
-    Ok(handle.authenticate_publickey(user, key).await?.success())
-}
-
-/// Tries the agent's keys; that there is no agent is no error.
-async fn with_agent(
-    handle: &mut Handle<HostCheck>,
-    user: &str,
-    tried: &mut Vec<String>,
-) -> Result<bool, ClientError> {
-    if std::env::var_os("SSH_AUTH_SOCK").is_none_or(|path| path.is_empty()) {
-        return Ok(false);
-    }
-    let failed = |err: &dyn std::fmt::Display| {
-        let text = "cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set";
-        ClientError::Setup(format!("{text}: {err}"))
-    };
-    let mut agent = AgentClient::connect_env().await.map_err(|err| failed(&err))?;
-    for identity in agent.request_identities().await.map_err(|err| failed(&err))? {
-        let AgentIdentity::PublicKey { key, .. } = identity else { continue };
-        tried.push(format!("agent's {}", key.fingerprint(HashAlg::Sha256)));
-        let hash = if key.algorithm().is_rsa() { RSA_HASH } else { None };
-        let result = handle.authenticate_publickey_with(user, key, hash, &mut agent).await;
-        if result.map_err(|err| failed(&err))?.success() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-async fn with_usual_files(
-    handle: &mut Handle<HostCheck>,
-    user: &str,
-    tried: &mut Vec<String>,
-) -> Result<bool, ClientError> {
-    let Some(home) = std::env::home_dir() else { return Ok(false) };
-    for name in ["id_ed25519", "id_ecdsa", "id_rsa"] {
-        let path = home.join(".ssh").join(name);
-        if !path.exists() {
-            continue;
-        }
-        match with_file(handle, user, &path, tried).await {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
-            // One of several: the others may do.
-            Err(ClientError::KeyFile { path, why }) => {
-                tried.push(format!("{} ({why})", path.display()));
-            }
-            Err(err) => return Err(err),
-        }
-    }
-    Ok(false)
+    })
 }

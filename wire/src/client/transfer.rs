@@ -4,18 +4,22 @@
 use std::collections::VecDeque;
 
 use futures_util::StreamExt;
+use futures_util::future::join;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
-use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
+use russh_sftp::client::rawsession::SftpResult;
+use russh_sftp::protocol::{OpenFlags, StatusCode};
 use tokio::sync::mpsc;
 
-use super::{Client, ClientError, is_status, refused};
+use super::sftp::{Sftp, is_status};
+use super::{Client, ClientError};
 
-/// Bytes asked for, or sent, and not answered.
+/// Bytes asked for, or sent, and not answered, of one transfer.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
-    /// Uploads what comes out of `chunks` under the name `path`. `progress` is told the
-    /// bytes that the server has taken.
+    /// Uploads what comes out of `chunks` under the name `path`, and closes the file when
+    /// they end. `progress` is told the bytes that the server has taken. An upload that is
+    /// dropped is not closed, so that the server knows it for a part.
     pub async fn put(
         &self,
         path: &str,
@@ -23,40 +27,41 @@ impl Client {
         mut progress: impl FnMut(u64),
     ) -> Result<(), ClientError> {
         let sftp = self.sftp().await?;
+        let refused = |err| ClientError::sftp("upload", err);
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
-        let opened = sftp.raw.open(path, flags, FileAttributes::empty()).await;
-        let handle = opened.map_err(|err| refused("upload", err))?.handle;
-        let most = (UNDER_WAY / sftp.write).max(1);
+        let handle = sftp.open(path, flags).await.map_err(refused)?;
+        let most = (UNDER_WAY / sftp.write_size).max(1);
         let mut under_way = FuturesUnordered::new();
         let mut ready: VecDeque<Vec<u8>> = VecDeque::new();
         let (mut offset, mut taken, mut more) = (0_u64, 0_u64, true);
         while more || !ready.is_empty() || !under_way.is_empty() {
             if under_way.len() < most
-                && let Some(chunk) = ready.pop_front()
+                && let Some(piece) = ready.pop_front()
             {
-                let (raw, handle, length) = (&sftp.raw, handle.as_str(), chunk.len() as u64);
-                let at = offset;
-                offset += length;
-                under_way.push(async move { raw.write(handle, at, chunk).await.map(|_| length) });
+                let (at, handle) = (offset, handle.as_str());
+                offset += piece.len() as u64;
+                under_way.push(async move {
+                    let length = piece.len() as u64;
+                    sftp.write(handle, at, piece).await.map(|()| length)
+                });
                 continue;
             }
             tokio::select! {
                 Some(written) = under_way.next() => {
-                    taken += written.map_err(|err| refused("upload", err))?;
+                    taken += written.map_err(refused)?;
                     progress(taken);
                 }
                 chunk = chunks.recv(), if more && ready.is_empty() => match chunk {
-                    Some(chunk) => {
-                        ready.extend(chunk.chunks(sftp.write).map(<[u8]>::to_vec));
-                    }
+                    Some(chunk) => ready.extend(pieces(chunk, sftp.write_size)),
                     None => more = false,
                 },
             }
         }
-        sftp.raw.close(&handle).await.map(drop).map_err(|err| refused("upload", err))
+        sftp.close(&handle).await.map_err(refused)
     }
 
-    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order.
+    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order. When it
+    /// blocks, the server waits.
     pub async fn get(
         &self,
         path: &str,
@@ -64,56 +69,92 @@ impl Client {
         mut sink: impl FnMut(&[u8]) -> Result<(), ClientError>,
     ) -> Result<(), ClientError> {
         let sftp = self.sftp().await?;
-        let opened = sftp.raw.open(path, OpenFlags::READ, FileAttributes::empty()).await;
-        let handle = opened.map_err(|err| refused(path, err))?.handle;
-        let size = sftp.raw.fstat(&handle).await.map_err(|err| refused(path, err))?.attrs.size;
-        let size = size.unwrap_or(u64::MAX);
-        let most = (UNDER_WAY / sftp.read as usize).max(1);
+        let refused = |err| ClientError::sftp(path, err);
+        let handle = sftp.open(path, OpenFlags::READ).await.map_err(refused)?;
+        let size = sftp.size(&handle).await.map_err(refused)?.unwrap_or(u64::MAX);
+        let most = (UNDER_WAY / sftp.read_size as usize).max(1);
         let mut under_way = FuturesOrdered::new();
         let mut asked = offset;
         let result = loop {
             while under_way.len() < most && asked < size {
-                let length = u32::try_from(size - asked).unwrap_or(u32::MAX).min(sftp.read);
-                under_way.push_back(read_whole(&sftp.raw, &handle, asked, length));
+                let length = u32::try_from(size - asked).unwrap_or(u32::MAX).min(sftp.read_size);
+                under_way.push_back(read_whole(sftp, &handle, asked, length));
                 asked += u64::from(length);
             }
             match under_way.next().await {
                 None => break Ok(()),
-                Some(Err(err)) => break Err(refused(path, err)),
-                Some(Ok(data)) if data.is_empty() => break Ok(()),
-                Some(Ok(data)) => {
-                    if let Err(err) = sink(&data) {
+                Some(Err(err)) => break Err(refused(err)),
+                Some(Ok(bytes)) if bytes.is_empty() => break Ok(()),
+                Some(Ok(bytes)) => {
+                    if let Err(err) = sink(&bytes) {
                         break Err(err);
                     }
                 }
             }
         };
         drop(under_way);
-        // What was read counts, whether or not the server closes well.
-        let _ = sftp.raw.close(&handle).await;
+        if sftp.is_alive() {
+            // What was read counts, whether or not the server closes well.
+            let _ = sftp.close(&handle).await;
+        }
         result
     }
+
+    /// The contents of a small file, or `None` if it is not there. Two round trips, unless
+    /// it is larger than one answer.
+    pub async fn read_small(
+        &self,
+        path: &str,
+        limit: usize,
+    ) -> Result<Option<Vec<u8>>, ClientError> {
+        let sftp = self.sftp().await?;
+        let handle = match sftp.open(path, OpenFlags::READ).await {
+            Ok(handle) => handle,
+            Err(err) if is_status(&err, StatusCode::NoSuchFile) => return Ok(None),
+            Err(err) => return Err(ClientError::sftp(path, err)),
+        };
+        let (read, closed) = join(sftp.read(&handle, 0, sftp.read_size), sftp.close(&handle)).await;
+        let mut contents = match read {
+            Ok(contents) => contents,
+            // The Go registry opens whatever is asked for.
+            Err(err) if is_status(&err, StatusCode::NoSuchFile) => return Ok(None),
+            Err(err) => return Err(ClientError::sftp(path, err)),
+        };
+        closed.map_err(|err| ClientError::sftp(path, err))?;
+        let too_large = || ClientError::TooLarge { what: path.to_owned(), limit };
+        if contents.len() == sftp.read_size as usize {
+            // There may be more, of what may be another file by now.
+            contents.clear();
+            let fits = |have: usize, more: usize| have + more <= limit;
+            self.get(path, 0, |bytes| {
+                if !fits(contents.len(), bytes.len()) {
+                    return Err(too_large());
+                }
+                contents.extend_from_slice(bytes);
+                Ok(())
+            })
+            .await?;
+        }
+        if contents.len() > limit { Err(too_large()) } else { Ok(Some(contents)) }
+    }
+}
+
+/// `chunk` in pieces that one request can carry.
+fn pieces(chunk: Vec<u8>, most: usize) -> Vec<Vec<u8>> {
+    if chunk.len() <= most { vec![chunk] } else { chunk.chunks(most).map(<[u8]>::to_vec).collect() }
 }
 
 /// Reads `length` bytes, in as many steps as the server makes of it; fewer at the end
 /// of the file.
-async fn read_whole(
-    raw: &russh_sftp::client::RawSftpSession,
-    handle: &str,
-    offset: u64,
-    length: u32,
-) -> Result<Vec<u8>, russh_sftp::client::error::Error> {
-    let mut whole: Vec<u8> = Vec::new();
-    loop {
-        let have = u32::try_from(whole.len()).unwrap_or(u32::MAX);
-        let Some(rest) = length.checked_sub(have).filter(|rest| *rest > 0) else {
-            return Ok(whole);
-        };
-        match raw.read(handle, offset + u64::from(have), rest).await {
-            Ok(data) if whole.is_empty() => whole = data.data,
-            Ok(data) => whole.extend_from_slice(&data.data),
-            Err(err) if is_status(&err, StatusCode::Eof) => return Ok(whole),
-            Err(err) => return Err(err),
+async fn read_whole(sftp: &Sftp, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
+    let mut whole = sftp.read(handle, offset, length).await?;
+    while !whole.is_empty() && whole.len() < length as usize {
+        let have = u32::try_from(whole.len()).expect("at most length");
+        let more = sftp.read(handle, offset + u64::from(have), length - have).await?;
+        if more.is_empty() {
+            break;
         }
+        whole.extend_from_slice(&more);
     }
+    Ok(whole)
 }

@@ -1,0 +1,133 @@
+//! The connection's sftp session: requests, and how long to wait for their answers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use russh_sftp::client::RawSftpSession;
+use russh_sftp::client::error::Error;
+use russh_sftp::client::rawsession::SftpResult;
+use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+
+/// Time without any answer after which the session is given up.
+pub(super) const STALLED: Duration = Duration::from_secs(60);
+/// What every server takes in one request, in bytes.
+const SMALL: u64 = 32 << 10;
+/// Most that is asked for, or sent, in one request, in bytes: what fits a packet that
+/// every server with larger limits takes.
+const LARGE: u64 = 255 << 10;
+
+/// An sftp session.
+pub(super) struct Sftp {
+    raw: RawSftpSession,
+    /// Most bytes to ask for in one request.
+    pub(super) read_size: u32,
+    /// Most bytes to send in one request.
+    pub(super) write_size: usize,
+    /// When the last answer came.
+    heard: Mutex<Instant>,
+    broken: AtomicBool,
+}
+
+impl Sftp {
+    /// Starts the session on a stream to a server.
+    pub(super) async fn start<S>(stream: S) -> SftpResult<Self>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let raw = RawSftpSession::new(stream);
+        // Its own limit is for each request since it was sent, and a slow line with many
+        // requests under way is no stalled one: see `answer`.
+        raw.set_timeout(u64::from(u32::MAX));
+        let mut session = Self {
+            raw,
+            read_size: size(SMALL),
+            write_size: size(SMALL) as usize,
+            heard: Mutex::new(Instant::now()),
+            broken: AtomicBool::new(false),
+        };
+        let version = session.answer(session.raw.init()).await?;
+        if version.extensions.contains_key("limits@openssh.com") {
+            let limits = session.answer(session.raw.limits()).await?;
+            session.read_size = size(limits.max_read_len);
+            session.write_size = size(limits.max_write_len) as usize;
+            session.raw.set_limits(limits.into());
+        }
+        Ok(session)
+    }
+
+    /// Whether the session can still be used, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.broken.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn open(&self, path: &str, flags: OpenFlags) -> SftpResult<String> {
+        let opened = self.answer(self.raw.open(path, flags, FileAttributes::empty())).await?;
+        Ok(opened.handle)
+    }
+
+    /// At most `length` bytes from `offset`; none at the end of the file.
+    pub(super) async fn read(&self, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
+        match self.answer(self.raw.read(handle, offset, length)).await {
+            Ok(data) if data.data.len() > length as usize => {
+                self.broken.store(true, Ordering::Relaxed);
+                Err(Error::UnexpectedBehavior("it sends more than it was asked for".to_owned()))
+            }
+            Ok(data) => Ok(data.data),
+            Err(err) if is_status(&err, StatusCode::Eof) => Ok(Vec::new()),
+            Err(err) => Err(err),
+        }
+    }
+
+    pub(super) async fn write(&self, handle: &str, offset: u64, bytes: Vec<u8>) -> SftpResult<()> {
+        self.answer(self.raw.write(handle, offset, bytes)).await.map(drop)
+    }
+
+    /// The size of an open file, if the server tells.
+    pub(super) async fn size(&self, handle: &str) -> SftpResult<Option<u64>> {
+        Ok(self.answer(self.raw.fstat(handle)).await?.attrs.size)
+    }
+
+    pub(super) async fn close(&self, handle: &str) -> SftpResult<()> {
+        self.answer(self.raw.close(handle)).await.map(drop)
+    }
+
+    /// Waits for an answer for as long as any answers come: those to requests that were
+    /// sent before come first, however slow the line is.
+    async fn answer<T>(&self, request: impl Future<Output = SftpResult<T>>) -> SftpResult<T> {
+        tokio::pin!(request);
+        let mut since = Instant::now();
+        let answer = loop {
+            if let Ok(answer) = timeout_at(since + STALLED, &mut request).await {
+                break answer;
+            }
+            let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if heard <= since {
+                break Err(Error::Timeout);
+            }
+            since = heard;
+        };
+        match &answer {
+            Ok(_) | Err(Error::Status(_)) => {
+                *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
+            Err(_) => self.broken.store(true, Ordering::Relaxed),
+        }
+        answer
+    }
+}
+
+/// The usable part of what a server allows; zero means that it does not say.
+fn size(allowed: u64) -> u32 {
+    let usable = if allowed == 0 { SMALL } else { allowed.min(LARGE) };
+    u32::try_from(usable).expect("LARGE fits")
+}
+
+pub(super) fn is_status(err: &Error, code: StatusCode) -> bool {
+    matches!(err, Error::Status(status) if status.status_code == code)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! A real sshd on a port of its own, with keys made for it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use deploy_wire::client::{Client, ClientError, Connect, HostKey, Keys};
+
+const SSHD: &str = "/usr/sbin/sshd";
+const STARTS: usize = 10;
+
+pub struct Sshd {
+    child: Child,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+/// What an account is called here.
+pub fn user() -> String {
+    let output = Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+impl Sshd {
+    /// `None`, with a word about it, where no sshd is installed; in CI that is a failure.
+    pub fn start(subsystem: &str) -> Option<Self> {
+        if !Path::new(SSHD).exists() {
+            assert!(std::env::var_os("CI").is_none(), "{SSHD} is missing: install openssh-server");
+            // Past the test harness, which keeps what passing tests print to itself.
+            writeln!(std::io::stderr(), "SKIPPED: {SSHD} is missing: install openssh-server")
+                .unwrap();
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        make_key(dir.path(), "host", &["-t", "ed25519"]);
+        make_key(dir.path(), "host_ecdsa", &["-t", "ecdsa"]);
+        make_key(dir.path(), "id", &["-t", "ed25519"]);
+        make_key(dir.path(), "id_rsa", &["-t", "rsa", "-b", "2048"]);
+        make_key(dir.path(), "stranger", &["-t", "ed25519"]);
+        let authorized = ["id.pub", "id_rsa.pub"].map(|name| read(dir.path(), name)).concat();
+        fs::write(dir.path().join("authorized"), authorized).unwrap();
+        if user() == "root" {
+            // sshd wants it, and only a service manager makes it.
+            fs::create_dir_all("/run/sshd").unwrap();
+        }
+        let (child, port) = (0..STARTS).find_map(|_| listen(dir.path(), subsystem)).unwrap();
+        Some(Self { child, port, dir })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The path as sftp wants it.
+    pub fn remote(&self, name: &str) -> String {
+        self.path(name).into_os_string().into_string().unwrap()
+    }
+
+    pub fn addr(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A line of `known_hosts` for a key file.
+    pub fn known_line(&self, key: &str) -> String {
+        format!("[127.0.0.1]:{} {}", self.port, read(self.dir.path(), key))
+    }
+
+    pub fn fingerprint(&self) -> String {
+        let output =
+            Command::new("ssh-keygen").arg("-lf").arg(self.path("host.pub")).output().unwrap();
+        let line = String::from_utf8(output.stdout).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    }
+
+    /// How to connect with the right key to the right host.
+    pub fn connect(&self) -> Connect {
+        Connect {
+            addr: self.addr(),
+            user: user(),
+            keys: Keys::File(self.path("id")),
+            host: HostKey::Fingerprint(self.fingerprint()),
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.connect()).await.unwrap()
+    }
+
+    /// Why a client cannot connect.
+    pub async fn refusal(&self, change: impl FnOnce(&mut Connect)) -> ClientError {
+        let mut connect = self.connect();
+        change(&mut connect);
+        Client::connect(&connect).await.expect_err("it was let in")
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn make_key(dir: &Path, name: &str, flags: &[&str]) {
+    let passphrase: &[&str] = if flags.contains(&"-N") { &[] } else { &["-N", ""] };
+    let command = Command::new("ssh-keygen")
+        .args(["-q", "-f", name])
+        .args(flags)
+        .args(passphrase)
+        .current_dir(dir)
+        .status();
+    assert!(command.unwrap().success());
+}
+
+fn read(dir: &Path, name: &str) -> String {
+    fs::read_to_string(dir.join(name)).unwrap()
+}
+
+/// `None` when somebody else got the port.
+fn listen(dir: &Path, subsystem: &str) -> Option<(Child, u16)> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let path = dir.display();
+    let config = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey {path}/host\nHostKey {path}/host_ecdsa\n\
+         AuthorizedKeysFile {path}/authorized\nPidFile none\nStrictModes no\nUsePAM no\n\
+         PasswordAuthentication no\nSubsystem sftp {subsystem}\n"
+    );
+    fs::write(dir.join("config"), config).unwrap();
+    let mut child = Command::new(SSHD)
+        .args(["-D", "-e", "-f"])
+        .arg(dir.join("config"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut seen = String::new();
+    loop {
+        let Some(line) = log.next() else {
+            assert!(seen.contains("Address already in use"), "sshd ended: {seen}");
+            child.wait().unwrap();
+            return None;
+        };
+        if line.contains("Server listening on") {
+            break;
+        }
+        seen = seen + &line + "\n";
+    }
+    // A pipe that nobody empties would stop it one day.
+    std::thread::spawn(move || log.for_each(drop));
+    Some((child, port))
+}

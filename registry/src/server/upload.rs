@@ -19,6 +19,10 @@ use crate::console::Caller;
 pub const MAX_UPLOADS: usize = 256;
 /// Bytes of an upload that wait for the disk before the client has to.
 const MAX_QUEUED: usize = 4 << 20;
+/// Bytes worth waking a thread for.
+const BATCH: usize = 1 << 20;
+/// What a write takes in memory besides its bytes, so that tiny ones count too.
+const WRITE_OVERHEAD: usize = 100;
 
 /// The uploads of one channel.
 #[derive(Debug)]
@@ -114,12 +118,14 @@ impl Uploads {
     ) -> Result<Reply, Refusal> {
         let upload = self.open.get(handle)?;
         upload.end = upload.end.max(offset.saturating_add(data.len() as u64));
-        upload.queued += data.len();
+        upload.queued += data.len() + WRITE_OVERHEAD;
         upload.queue.push((offset, data));
         if upload.queued >= MAX_QUEUED || upload.is_written() {
             upload.settle().await;
         }
-        upload.start_writing();
+        if upload.queued >= BATCH {
+            upload.start_writing();
+        }
         match &upload.disk {
             Disk::Failed(text) => Err(Refusal::failure(text.clone())),
             _ => Ok(Reply::Done),

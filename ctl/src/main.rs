@@ -2,172 +2,97 @@
 //! here first and run there; `addver` uploads as well.
 
 mod addver;
+mod flags;
 mod progress;
 
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Result;
-use clap::{CommandFactory, FromArgMatches, Parser};
-use deploy_wire::client::{Client, ClientError, Connect, HostKey, Keys};
-use deploy_wire::command::{self, Refusal};
-use deploy_wire::{exit, flags};
-
-const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// The operator's command: uploads archives and edits configurations in a registry.
-#[derive(Debug, Parser)]
-#[command(
-    name = "deployctl",
-    version,
-    override_usage = "deployctl [flags] subcommand [subcommand flags]",
-    after_help = format!("Subcommands:\n\n{}", command::listing()),
-    disable_help_subcommand = true
-)]
-struct Flags {
-    /// Registry host address (host:port)
-    #[arg(long, default_value = "", env = "DEPLOYCTL_ADDR", hide_default_value = true)]
-    addr: String,
-    /// Registry host key fingerprint (SHA256:...); without it `known_hosts` decides
-    #[arg(long, default_value = "", env = "DEPLOYCTL_FINGERPRINT", hide_default_value = true)]
-    fp: String,
-    /// Private key file; without it the ssh agent's keys and the usual files are tried
-    #[arg(long, env = "DEPLOYCTL_KEY")]
-    key: Option<PathBuf>,
-    /// User name
-    #[arg(long, env = "USER", hide_env_values = true)]
-    user: Option<String>,
-    /// Show no progress
-    #[arg(short)]
-    q: bool,
-    /// Subcommand and its flags
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-    words: Vec<String>,
-}
+use anyhow::{Context as _, Result};
+use deploy_wire::client::{Client, ClientError, Exec};
+use deploy_wire::command::{self, Command, Refusal};
+use deploy_wire::exit;
+use flags::Flags;
 
 fn main() -> ExitCode {
-    let flags = match parse_flags() {
+    let flags = match Flags::read(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
-        Err(err) => {
-            let code = if err.use_stderr() { exit::USAGE } else { exit::OK };
-            // A closed stdout or stderr leaves nobody to tell.
-            let _ = err.print();
-            return code.into();
-        }
+        Err(err) => err.exit(),
     };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let done = match runtime {
-        Ok(runtime) => runtime.block_on(run(&flags)),
-        Err(err) => Err(err.into()),
-    };
-    match done {
+    match start(&flags) {
         Ok(code) => code.into(),
         Err(err) => {
             complain(&format!("{err:#}\n"));
-            let refusal = err.downcast_ref::<Refusal>().map(|refusal| refusal.code);
-            let client = err.downcast_ref::<ClientError>().map(ClientError::code);
-            refusal.or(client).unwrap_or(exit::FAILED).into()
+            code_of(&err).into()
         }
     }
 }
 
-fn parse_flags() -> Result<Flags, clap::Error> {
-    let command = Flags::command();
-    let known: Vec<String> = command
-        .get_arguments()
-        .filter_map(|arg| arg.get_long().map(str::to_owned).or(arg.get_short().map(String::from)))
-        .collect();
-    // The subcommand's own flags are left to the console's grammar.
-    let mut arguments: Vec<_> = std::env::args_os().collect();
-    let mut own = 1;
-    while let Some(word) = arguments.get(own).and_then(|word| word.to_str()) {
-        let Some(name) = word.strip_prefix('-') else { break };
-        let name = name.strip_prefix('-').unwrap_or(name);
-        own += if ["addr", "fp", "key", "user"].contains(&name) { 2 } else { 1 };
-    }
-    let rest = arguments.split_off(own.min(arguments.len()));
-    let mut arguments = flags::normalize(arguments, &known);
-    arguments.extend(rest);
-    Flags::from_arg_matches(&command.try_get_matches_from(arguments)?)
+fn start(flags: &Flags) -> Result<u8> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    let threads = threads.worker_threads(2).enable_all().build().context("start threads")?;
+    let done = threads.block_on(run(flags));
+    // A thread that waits for standard input would keep the program waiting too.
+    threads.shutdown_background();
+    done
 }
 
 async fn run(flags: &Flags) -> Result<u8> {
     let Some(verb) = flags.words.first() else {
-        complain(&Flags::command().render_help().to_string());
+        complain(&flags::usage());
         return Ok(exit::USAGE);
     };
-    if verb == "help" {
-        print(help(flags.words.get(1).map(String::as_str)).as_bytes());
-        return Ok(exit::OK);
+    match verb.as_str() {
+        "help" => help(flags.words.get(1).map(String::as_str)),
+        "addver" => match addver::parse(&flags.words[1..])? {
+            addver::Parsed::Help => help(Some(verb)),
+            addver::Parsed::Hash(command) => pass_on(flags, &command).await,
+            addver::Parsed::File(upload) => addver::run(flags, &upload).await,
+        },
+        _ => match command::parse(&flags.words)? {
+            Command::Help { verb } => help(verb.as_deref()),
+            command => pass_on(flags, &command).await,
+        },
     }
-    if verb == "addver" {
-        match addver::Arguments::parse(&flags.words[1..])? {
-            addver::Parsed::Help => {
-                print(addver::USAGE.as_bytes());
-                return Ok(exit::OK);
-            }
-            addver::Parsed::File(arguments) => return addver::run(flags, &arguments).await,
-            addver::Parsed::Hash => {}
-        }
-    }
-    let command = command::parse(&flags.words)?;
-    if let command::Command::Help { verb } = &command {
-        print(help(verb.as_deref()).as_bytes());
-        return Ok(exit::OK);
-    }
-    let client = connect(flags).await?;
-    let code = pass_on(&client, &command.to_string()).await?;
-    client.disconnect().await;
-    Ok(code)
 }
 
-fn help(verb: Option<&str>) -> String {
-    match verb {
+/// Help is given here, without a registry.
+fn help(about: Option<&str>) -> Result<u8> {
+    let text = match about {
         Some("exit-codes") => exit::HELP.to_owned(),
         Some("addver") => addver::USAGE.to_owned(),
-        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::usage),
+        Some(verb) => command::find(verb).map_or_else(command::listing, command::Verb::usage),
         None => command::listing(),
-    }
-}
-
-/// Runs a line on the registry and prints its answer as it is.
-async fn pass_on(client: &Client, line: &str) -> Result<u8, ClientError> {
-    let answer = client.exec(line).await?;
-    print(&answer.stdout);
-    complain(&String::from_utf8_lossy(&answer.stderr));
-    Ok(answer.code)
-}
-
-async fn connect(flags: &Flags) -> Result<Client> {
-    let user = flags.user.clone().unwrap_or_default();
-    if flags.addr.is_empty() {
-        let text = "addr should be set: -addr host:port or DEPLOYCTL_ADDR";
-        return Err(Refusal::usage(text.to_owned()).into());
-    }
-    if user.is_empty() || user == "deploy-agent" {
-        let text = format!("user name {user:?} is no operator's; give one with -user");
-        return Err(Refusal::usage(text).into());
-    }
-    let host = if flags.fp.is_empty() {
-        let home = std::env::home_dir().unwrap_or_default();
-        HostKey::KnownHosts(home.join(".ssh/known_hosts"))
-    } else {
-        HostKey::Fingerprint(flags.fp.clone())
     };
-    let keys = flags.key.clone().map_or(Keys::Auto, Keys::File);
-    let addr = flags.addr.clone();
-    Ok(Client::connect(&Connect { addr, user, keys, host, timeout: TIMEOUT }).await?)
+    show(&Exec { stdout: text.into_bytes(), ..Exec::default() })
 }
 
-fn print(text: &[u8]) {
-    // A reader that has gone has had enough.
-    let _ = std::io::stdout().write_all(text);
+/// Runs a command on the registry.
+async fn pass_on(flags: &Flags, command: &Command) -> Result<u8> {
+    let client = Client::connect(&flags.connect()?).await?;
+    let answer = client.exec(&command.to_string()).await?;
+    client.disconnect().await;
+    show(&answer)
+}
+
+/// Prints an answer as it is; its exit code becomes ours.
+fn show(answer: &Exec) -> Result<u8> {
+    complain(&String::from_utf8_lossy(&answer.stderr));
+    let mut out = io::stdout().lock();
+    match out.write_all(&answer.stdout).and_then(|()| out.flush()) {
+        // A reader that has gone has had enough.
+        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(err).context("print the answer"),
+        _ => Ok(answer.code),
+    }
 }
 
 fn complain(text: &str) {
-    // As above.
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    // There is no better place to say that this failed.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn code_of(err: &anyhow::Error) -> u8 {
+    let refusal = err.downcast_ref::<Refusal>().map(|refusal| refusal.code);
+    let client = err.downcast_ref::<ClientError>().map(ClientError::code);
+    refusal.or(client).unwrap_or(exit::FAILED)
 }

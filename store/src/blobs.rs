@@ -249,6 +249,13 @@ impl Staging {
         Ok(())
     }
 
+    /// A second handle of the file, with which what is written so far can be synced
+    /// while more is written. An error of that sync must fail the blob: the system
+    /// reports it once only.
+    pub fn sync_handle(&self) -> Result<File> {
+        self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
+    }
+
     /// Forgets what was written: the next write is the first.
     pub fn restart(&mut self) -> Result<()> {
         self.temp.file().set_len(0).map_err(|err| self.temp.error("truncate", err))?;

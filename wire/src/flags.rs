@@ -21,12 +21,54 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
     let Some(rest) = bytes.strip_prefix(b"-") else { return argument };
     let rest = rest.strip_prefix(b"-").unwrap_or(rest);
     let end = rest.iter().position(|&byte| byte == b'=').unwrap_or(rest.len());
-    let (name, value) = rest.split_at(end);
-    if !known.iter().any(|flag| flag.as_bytes() == name) {
-        return argument;
+    if known.iter().any(|flag| flag.as_bytes() == &rest[..end]) { dashed(rest) } else { argument }
+}
+
+/// The arguments up to the first word that is no flag, spelt for clap, and the rest as it
+/// is: for a program whose subcommands have a grammar of their own. `valued` are the flags
+/// that take a value, which may be the next word and may start with a dash; `--` ends
+/// the flags and is dropped.
+pub fn leading(
+    arguments: impl IntoIterator<Item = OsString>,
+    valued: &[String],
+) -> (Vec<OsString>, Vec<OsString>) {
+    let mut arguments = arguments.into_iter();
+    let mut own = Vec::new();
+    while let Some(argument) = arguments.next() {
+        let bytes = argument.as_bytes();
+        let name = bytes.strip_prefix(b"-").filter(|name| !name.is_empty());
+        let Some(name) = name.map(|name| name.strip_prefix(b"-").unwrap_or(name)) else {
+            return (own, std::iter::once(argument).chain(arguments).collect());
+        };
+        if name.is_empty() {
+            break;
+        }
+        let mut flag = dashed(name);
+        if valued.iter().any(|valued| valued.as_bytes() == name)
+            && let Some(value) = arguments.next()
+        {
+            flag.push("=");
+            flag.push(value);
+        }
+        own.push(flag);
     }
-    let dashes: &[u8] = if name.len() == 1 { b"-" } else { b"--" };
-    OsString::from_vec([dashes, name, value].concat())
+    (own, arguments.collect())
+}
+
+/// `name`, or `name=value`, with the dashes that clap wants before it.
+fn dashed(flag: &[u8]) -> OsString {
+    let end = flag.iter().position(|&byte| byte == b'=').unwrap_or(flag.len());
+    let dashes: &[u8] = if end == 1 { b"-" } else { b"--" };
+    OsString::from_vec([dashes, flag].concat())
+}
+
+/// Go's words for a boolean.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
 }
 
 /// A duration as Go writes it: `30s`, `1h30m`, `1.5h`, `300ms`, `0`.
@@ -77,6 +119,8 @@ pub fn size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     fn normalized(line: &str) -> String {
         let known = ["name", "v", "force"].map(str::to_owned);
@@ -89,6 +133,49 @@ mod tests {
         assert_eq!(normalized("-name x --name=y -name=z"), "--name x --name=y --name=z");
         assert_eq!(normalized("--v -v=T -force=0"), "-v -v=T --force=0");
         assert_eq!(normalized("-other -5 - -- -name"), "-other -5 - -- -name");
+    }
+
+    fn led(line: &str) -> String {
+        let words = line.split(' ').filter(|word| !word.is_empty()).map(OsString::from);
+        let (own, rest) = leading(words, &["addr", "key", "u"].map(str::to_owned));
+        format!("{own:?} {rest:?}").replace('"', "")
+    }
+
+    #[test]
+    fn leading_flags() {
+        for (line, expected) in [
+            ("-addr a:1 -q addver -name x", "[--addr=a:1, -q] [addver, -name, x]"),
+            ("--q=true --addr=a -key= verb", "[-q=true, --addr=a, --key=] [verb]"),
+            ("-key -odd -u x -help", "[--key=-odd, -u=x, --help] []"),
+            ("-bogus -- -x verb", "[--bogus] [-x, verb]"),
+            ("-addr", "[--addr] []"),
+            ("- -q", "[] [-, -q]"),
+            ("", "[] []"),
+        ] {
+            assert_eq!(led(line), expected, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_argument_is_lost_and_nothing_panics(
+            words in vec(vec(any::<u8>(), 0..9), 0..6),
+            flags in vec("-{0,3}(addr|key|q|=|-)?(=x)?", 0..6),
+        ) {
+            let words: Vec<OsString> = words.into_iter().map(OsString::from_vec).collect();
+            let flags: Vec<OsString> = flags.into_iter().map(OsString::from).collect();
+            let all = [flags, words].concat();
+            let known = ["addr", "key", "q"].map(str::to_owned);
+            prop_assert_eq!(normalize(all.clone(), &known).len(), all.len());
+            let (own, rest) = leading(all.clone(), &known);
+            prop_assert!(all.ends_with(&rest));
+            prop_assert!(own.iter().all(|flag| flag.as_bytes().starts_with(b"-")));
+        }
+
+        #[test]
+        fn no_value_panics(text in "[0-9.a-zA-Zµ]{0,12}") {
+            let _ = (duration(&text), size(&text), boolean(&text));
+        }
     }
 
     #[test]

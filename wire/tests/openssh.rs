@@ -108,7 +108,7 @@ async fn what_cannot_be_stored_or_found_is_refused_and_the_session_goes_on() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
     let refused = put(&client, &sshd.remote("no/such/dir"), b"x", 1).await.unwrap_err();
-    assert_eq!(refused.to_string(), "upload: No such file");
+    assert_eq!(refused.to_string(), "upload failure: No such file");
     let refused = get(&client, &sshd.remote("none"), 0).await.unwrap_err();
     assert!(refused.to_string().ends_with("none: No such file"), "{refused}");
     fs::write(sshd.path("file"), noise(3 << 20)).unwrap();

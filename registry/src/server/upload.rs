@@ -1,6 +1,8 @@
 //! Sftp for operators: write-only. The name of an upload is a label and nothing more;
 //! what counts is the digest that its bytes have when it is closed.
 
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +23,8 @@ pub const MAX_UPLOADS: usize = 256;
 const MAX_QUEUED: usize = 4 << 20;
 /// Bytes worth waking a thread for.
 const BATCH: usize = 1 << 20;
+/// Bytes of an upload after which the disk is asked to take them.
+const SYNC_EVERY: usize = 32 << 20;
 /// What a write takes in memory besides its bytes, so that tiny ones count too.
 const WRITE_OVERHEAD: usize = 100;
 
@@ -41,6 +45,9 @@ struct Upload {
     queue: Vec<(u64, Bytes)>,
     queued: usize,
     end: u64,
+    behind: File,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    unsynced: usize,
     _place: OwnedSemaphorePermit,
     _busy: Busy,
 }
@@ -99,10 +106,13 @@ impl Uploads {
         let staging = blocking(move || blobs.stage()).await?;
         Ok(self.open.insert(Upload {
             label: label.to_owned(),
+            behind: staging.sync_handle().map_err(|err| Refusal::failure(err.to_string()))?,
             disk: Disk::Idle(Box::new(staging)),
             queue: Vec::new(),
             queued: 0,
             end: 0,
+            syncing: None,
+            unsynced: 0,
             _place: place,
             _busy: self.activity.busy(),
         }))
@@ -125,6 +135,7 @@ impl Uploads {
         }
         if upload.queued >= BATCH {
             upload.start_writing();
+            upload.sync_behind().await;
         }
         match &upload.disk {
             Disk::Failed(text) => Err(Refusal::failure(text.clone())),
@@ -184,10 +195,39 @@ impl Upload {
         }));
     }
 
+    /// Has the disk take what is written while more comes, so that little is left to
+    /// wait for at the end.
+    async fn sync_behind(&mut self) {
+        self.unsynced += BATCH;
+        if self.unsynced < SYNC_EVERY
+            || self.syncing.as_ref().is_some_and(|task| !task.is_finished())
+        {
+            return;
+        }
+        self.settle_sync().await;
+        self.unsynced = 0;
+        if let Ok(file) = self.behind.try_clone() {
+            self.syncing = Some(spawn_blocking(move || file.sync_data()));
+        }
+    }
+
+    /// Waits for a sync that was begun. The system tells of an error once only.
+    async fn settle_sync(&mut self) {
+        let Some(task) = self.syncing.take() else { return };
+        let failed = match task.await {
+            Ok(Ok(())) => return,
+            Ok(Err(err)) => format!("sync upload: {err}"),
+            Err(err) => format!("internal error: {err}"),
+        };
+        self.settle().await;
+        self.disk = Disk::Failed(failed);
+    }
+
     async fn finish(&mut self) -> Result<Digest, Refusal> {
         self.settle().await;
         self.start_writing();
         self.settle().await;
+        self.settle_sync().await;
         match std::mem::replace(&mut self.disk, Disk::Failed(String::new())) {
             Disk::Idle(staging) => blocking(move || staging.finish()).await,
             Disk::Failed(text) => Err(Refusal::failure(text)),

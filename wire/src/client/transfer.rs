@@ -27,7 +27,7 @@ impl Client {
         mut progress: impl FnMut(u64),
     ) -> Result<(), ClientError> {
         let sftp = self.sftp().await?;
-        let refused = |err| ClientError::sftp("upload", err);
+        let refused = |err| ClientError::sftp("upload failure", err);
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
         let handle = sftp.open(path, flags).await.map_err(refused)?;
         let most = (UNDER_WAY / sftp.write_size).max(1);

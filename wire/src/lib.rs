@@ -1,6 +1,7 @@
 //! What the programs share on the wire: the command grammar of the registry's
 //! console, the spelling of flags, and the ssh/sftp client.
 
+#[cfg(feature = "client")]
 pub mod client;
 pub mod command;
 pub mod exit;

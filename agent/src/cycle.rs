@@ -215,7 +215,7 @@ fn extract(store: &Store, new: &Configuration) -> Result<()> {
     for layer in needed {
         let extracted = match store.extract(layer.digest) {
             Err(err @ deploy_store::Error::NoSuchBlob(_)) => return Err(err.into()),
-            Err(source) => return Err(Error::Layer { layer: name_of(layer), source }),
+            Err(cause) => return Err(Error::Layer { layer: name_of(layer), cause }),
             Ok(None) => continue,
             Ok(Some(extracted)) => extracted,
         };

@@ -35,11 +35,11 @@ pub async fn run(
     // one must not remove the one in use.
     let old_script_root = old_root.as_deref().filter(|_| old_id != Some(new.id()));
     let change = Change { old: old_id.zip(old_script_root), new, new_root: &new_root };
-    if let Err(source) = run_script(agent, change).await {
+    if let Err(cause) = run_script(agent, change).await {
         if let Some(link) = link {
             link.switch_back();
         }
-        return Err(Error::Script { target: Box::new(new.clone()), source });
+        return Err(Error::Script { target: Box::new(new.clone()), cause });
     }
     state::write(&agent.state, new)?;
     if old_id != Some(new.id()) {

@@ -34,28 +34,28 @@ pub enum Error {
         reason: String,
     },
     /// A layer's blob cannot be had.
-    #[error("download of layer {layer}: {source}")]
+    #[error("download of layer {layer}: {cause}")]
     Download {
         /// Component and version.
         layer: String,
         /// Why.
-        source: ClientError,
+        cause: ClientError,
     },
     /// A layer's blob did not come with the right bytes, twice.
-    #[error("blob of layer {layer}: {source}; the registry or the way to it is damaging data")]
+    #[error("blob of layer {layer}: {cause}; the registry or the way to it is damaging data")]
     WrongBytes {
         /// Component and version.
         layer: String,
         /// What came.
-        source: deploy_store::Error,
+        cause: deploy_store::Error,
     },
     /// A layer cannot be extracted.
-    #[error("layer {layer}: {source}")]
+    #[error("layer {layer}: {cause}")]
     Layer {
         /// Component and version.
         layer: String,
         /// Why.
-        source: deploy_store::Error,
+        cause: deploy_store::Error,
     },
     /// The agent's directory or state file.
     #[error(transparent)]
@@ -64,12 +64,12 @@ pub enum Error {
     #[error(transparent)]
     Untellable(script::Error),
     /// The script did not do its work.
-    #[error("{source}")]
+    #[error("{cause}")]
     Script {
         /// What was to be deployed.
         target: Box<Configuration>,
         /// Why.
-        source: script::Error,
+        cause: script::Error,
     },
 }
 
@@ -77,7 +77,7 @@ impl Error {
     /// The exit code of a single cycle that ended so.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Registry(err) | Self::Download { source: err, .. } => err.code(),
+            Self::Registry(err) | Self::Download { cause: err, .. } => err.code(),
             Self::UnknownConfiguration { .. } => exit::NOT_FOUND,
             Self::WrongBytes { .. } => exit::CORRUPT,
             _ => exit::FAILED,

@@ -95,8 +95,8 @@ async fn fetch(
         other => return other,
     }
     attempt(client, store, layer, throttle).await.map_err(|err| match err {
-        Error::Store(source @ deploy_store::Error::DigestMismatch { .. }) => {
-            Error::WrongBytes { layer: name_of(layer), source }
+        Error::Store(cause @ deploy_store::Error::DigestMismatch { .. }) => {
+            Error::WrongBytes { layer: name_of(layer), cause }
         }
         other => other,
     })
@@ -120,7 +120,7 @@ async fn attempt(
     match got.await {
         Ok(()) => {}
         Err(ClientError::Sink(err)) => return Err(err.into()),
-        Err(source) => return Err(Error::Download { layer: name_of(layer), source }),
+        Err(cause) => return Err(Error::Download { layer: name_of(layer), cause }),
     }
     let bytes = staging.len() - before;
     let publishing = Arc::clone(store);

@@ -52,14 +52,14 @@ pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> Result
                 (failures, held) = (0, None);
                 jittered(poll, random_fraction())
             }
-            Err(Error::Script { target, source }) => {
+            Err(Error::Script { target, cause }) => {
                 failures = 0;
                 held = Some(hold(held, *target, poll));
                 let wait = until(held.as_ref());
                 tracing::error!(
                     event = "script_failed",
                     id = held.as_ref().map(|held| held.target.id().to_string()),
-                    "script {source}; it is run again in {wait:.0?} or for a new configuration"
+                    "script {cause}; it is run again in {wait:.0?} or for a new configuration"
                 );
                 wait.min(jittered(poll, random_fraction()))
             }

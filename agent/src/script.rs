@@ -77,14 +77,14 @@ pub enum Error {
         reason: String,
     },
     /// The system did what it should not while starting or watching it.
-    #[error("{program:?}: cannot {action}: {source}")]
+    #[error("{program:?}: cannot {action}: {cause}")]
     System {
         /// The script.
         program: String,
         /// What was being done.
         action: &'static str,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A file for it could not be made.
     #[error(transparent)]
@@ -306,11 +306,11 @@ fn not_started(script: &Script, program: &Path, err: io::Error) -> Error {
         }
         None => script.program.clone(),
     };
-    Error::System { program, action: "start it", source: err }
+    Error::System { program, action: "start it", cause: err }
 }
 
-fn system(script: &Script, action: &'static str, source: io::Error) -> Error {
-    Error::System { program: script.program.clone(), action, source }
+fn system(script: &Script, action: &'static str, cause: io::Error) -> Error {
+    Error::System { program: script.program.clone(), action, cause }
 }
 
 /// How a process ended, in the Go tool's words.

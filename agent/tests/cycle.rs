@@ -149,8 +149,8 @@ async fn a_failed_script_leaves_the_old_state_and_link() {
 
     set_code(&program, 3);
     let second = bench.source.configure(&[("code", "v2", two)]);
-    let Err(Error::Script { target, source }) = bench.cycle().await else { panic!("no failure") };
-    assert!(source.to_string().contains("exit status 3"), "{source}");
+    let Err(Error::Script { target, cause }) = bench.cycle().await else { panic!("no failure") };
+    assert!(cause.to_string().contains("exit status 3"), "{cause}");
     assert_eq!(*target, second);
     assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
     assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());

@@ -15,7 +15,7 @@ use deploy_store::{
 use deploy_wire::client::{Client, Exec};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::flags::Flags;
 use crate::progress::Progress;
@@ -167,11 +167,12 @@ fn digest_of(path: &str) -> Result<Option<(Digest, u64)>> {
 }
 
 /// Reads the file once: to the validator, the hash and the registry. What fails first
-/// ends the others; the upload is closed only when the file has ended.
+/// ends the others; the upload is closed only when the file has ended and is an archive.
 async fn send(client: &Client, upload: &Upload, size: Option<u64>, quiet: bool) -> Result<Digest> {
     let mut source = upload.open()?;
     let (to_registry, chunks) = mpsc::channel(QUEUE);
     let (to_validator, pieces) = sync_channel(QUEUE);
+    let (valid, validated) = oneshot::channel();
     let validator = tokio::task::spawn_blocking(move || validate(pieces));
     let reader = tokio::task::spawn_blocking(move || {
         let read = read(&mut source, &to_registry, &to_validator);
@@ -184,11 +185,17 @@ async fn send(client: &Client, upload: &Upload, size: Option<u64>, quiet: bool) 
             // The taker that has stopped tells why.
             return std::future::pending().await;
         };
-        drop((to_registry, to_validator));
+        drop(to_validator);
+        if validated.await.is_err() {
+            return std::future::pending().await;
+        }
+        drop(to_registry);
         anyhow::Ok(digest)
     };
     let validating = async {
         validator.await.context("validator")?.context("file validation failed")?;
+        // Nobody waits for it when reading has failed.
+        let _ = valid.send(());
         anyhow::Ok(())
     };
     let progress = Progress::new(size, quiet);

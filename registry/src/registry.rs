@@ -163,8 +163,8 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
 ) -> deploy_store::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| {
-        let source = std::io::Error::other(err);
-        Err(deploy_store::Error::Io { action: "finish", path: PathBuf::from("work"), source })
+        let cause = std::io::Error::other(err);
+        Err(deploy_store::Error::Io { action: "finish", path: PathBuf::from("work"), cause })
     })
 }
 

@@ -89,7 +89,7 @@ pub fn fingerprint(key: &PrivateKey) -> String {
 
 /// Listens on `address`, `host:port`; without a host on all interfaces.
 pub async fn listen(address: &str) -> Result<TcpListener, Error> {
-    let failed = |address: &str, source| Error::Listen { address: address.to_owned(), source };
+    let failed = |address: &str, cause| Error::Listen { address: address.to_owned(), cause };
     let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
     let resolved = lookup_host(everywhere.as_deref().unwrap_or(address)).await;
     let resolved = resolved.map_err(|err| failed(address, err))?;

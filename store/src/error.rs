@@ -1,5 +1,6 @@
 //! The one error type of the store: each variant says the action, the thing it
-//! was done to, and the cause.
+//! was done to, and the cause. As every error of these crates it shows the whole line
+//! by itself, and so has no `source`, which would be printed twice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,14 +15,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused an operation.
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}: {cause}", path.display())]
     Io {
         /// What was being done, as a verb: `create`, `rename`.
         action: &'static str,
         /// What it was done to.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The bytes do not have the digest they were announced under.
     #[error("content of {what} has digest {found}, expected {expected}")]
@@ -96,13 +97,13 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Io`] for `action` on `path`.
-    pub fn io(action: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
-        Self::Io { action, path: path.as_ref().to_owned(), source: source.into() }
+    pub fn io(action: &'static str, path: impl AsRef<Path>, cause: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.as_ref().to_owned(), cause: cause.into() }
     }
 
     /// Whether the cause is that a file or directory is not there.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+        matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 }
 

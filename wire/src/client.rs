@@ -68,7 +68,7 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Connects, checks the server's key and logs in.
     pub async fn connect(connect: &Connect) -> Result<Self, ClientError> {
-        let unreachable = |source| ClientError::Unreachable { addr: connect.addr.clone(), source };
+        let unreachable = |cause| ClientError::Unreachable { addr: connect.addr.clone(), cause };
         let check = HostCheck::new(&connect.host, &connect.addr)?;
         let key = keys::load(&connect.keys)?;
         let work = async {

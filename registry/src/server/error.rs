@@ -8,12 +8,12 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A key file cannot be read.
-    #[error("open {}: {}", path.display(), plain(source))]
+    #[error("open {}: {}", path.display(), plain(cause))]
     KeyFile {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A key file is longer than any such file is.
     #[error("key file {path:?} is longer than {limit} bytes")]
@@ -41,12 +41,12 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
     /// The address cannot be listened on.
-    #[error("listen tcp {address}: {}{}", plain(source), advice(source))]
+    #[error("listen tcp {address}: {}{}", plain(cause), advice(cause))]
     Listen {
         /// The address as given.
         address: String,
         /// Why not.
-        source: io::Error,
+        cause: io::Error,
     },
 }
 

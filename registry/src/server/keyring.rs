@@ -152,7 +152,7 @@ impl KeyFile {
 }
 
 fn read(path: &Path) -> Result<(Vec<AuthorizedKey>, Stamp), Error> {
-    let unreadable = |source| Error::KeyFile { path: path.to_owned(), source };
+    let unreadable = |cause| Error::KeyFile { path: path.to_owned(), cause };
     let file = File::open(path).map_err(unreadable)?;
     let stamp = Stamp::of(&file.metadata().map_err(unreadable)?);
     let mut bytes = Vec::new();

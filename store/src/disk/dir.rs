@@ -199,7 +199,7 @@ impl Dir {
         }
         let dir = match self.child(name) {
             // A directory closed to its owner: opened up, since it goes anyway.
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {
                 fs::chmodat(&self.fd, name, Mode::RWXU, AtFlags::empty())
                     .map_err(|err| self.error("chmod", name, err))?;
                 self.child(name)?
@@ -270,7 +270,7 @@ impl AsFd for Dir {
 impl Error {
     /// Whether the cause is that the name is taken.
     pub fn exists(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::AlreadyExists)
+        matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::AlreadyExists)
     }
 }
 

@@ -270,14 +270,14 @@ fn damaged(objects: &Objects, name: &ObjectName) -> Error {
 
 fn cannot_link(err: &Error) -> bool {
     use rustix::io::Errno;
-    let Error::Io { source, .. } = err else { return false };
+    let Error::Io { cause, .. } = err else { return false };
     let cannot = [Errno::MLINK, Errno::XDEV, Errno::PERM, Errno::OPNOTSUPP];
-    cannot.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()))
+    cannot.iter().any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn not_permitted(err: &Error) -> bool {
-    matches!(err, Error::Io { source, .. }
-        if source.kind() == std::io::ErrorKind::PermissionDenied)
+    matches!(err, Error::Io { cause, .. }
+        if cause.kind() == std::io::ErrorKind::PermissionDenied)
 }
 
 fn count_names(tree: &Tree) -> Vec<u32> {

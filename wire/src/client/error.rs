@@ -13,12 +13,12 @@ use crate::exit;
 #[non_exhaustive]
 pub enum ClientError {
     /// It cannot be reached.
-    #[error("dial tcp {addr}: {source}")]
+    #[error("dial tcp {addr}: {cause}")]
     Unreachable {
         /// The address.
         addr: String,
         /// Why.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Its key is not the one expected.
     #[error(

@@ -4,7 +4,7 @@
 //! `$ ` begins a command, `! ` a line on standard error, `= ` the exit code if it is not
 //! 0; what stands between is standard output. In them `{a1}` is the sha256 of an uploaded
 //! archive, `{TIME}` any time, `{ID}` any other sha256, `{KEY}` the operator's key.
-//! With UPDATE_TRANSCRIPTS set the files are written anew, to be read in the diff.
+//! With `UPDATE_TRANSCRIPTS` set the files are written anew, to be read in the diff.
 
 mod rig;
 
@@ -51,7 +51,7 @@ fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
         text.replace(&format!("{{{name}}}"), digest)
     });
     let output = rig.ssh("op", "me", &[&command]);
-    let plain = |text: &[u8]| mask(&String::from_utf8(text.to_vec()).unwrap(), rig, digests);
+    let plain = |text: &[u8]| mask(std::str::from_utf8(text).unwrap(), rig, digests);
     // What is empty is no blank line, but what is blank is one: it shows as a dot.
     let line = |text: &str| if text.is_empty() { ".".to_owned() } else { text.to_owned() };
     let mut seen = String::new();

@@ -3,6 +3,7 @@
 mod source;
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
 use deploy_agent::throttle::Throttle;
 use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Store};
+use rustix::fs::inotify;
 use source::Source;
 
 /// An agent, its directory, and the registry's stand-in.
@@ -113,6 +115,53 @@ async fn deploys_then_does_nothing_then_fetches_only_what_is_new() {
     bench.switches(&third).await;
     assert!(!bench.root(&first).exists(), "more roots are kept than asked for");
     assert!(bench.root(&second).exists());
+}
+
+/// Counts how often files of some directories are opened.
+struct Opens(OwnedFd);
+
+impl Opens {
+    fn of(dirs: &[PathBuf]) -> Self {
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        for dir in dirs {
+            inotify::add_watch(&watch, dir, inotify::WatchFlags::OPEN).unwrap();
+        }
+        Self(watch)
+    }
+
+    /// Opens of files with `name` in their names since the last call.
+    fn count(&self, name: &str) -> usize {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 1 << 14];
+        let mut events = inotify::Reader::new(&self.0, &mut buffer);
+        let mut count = 0;
+        while let Ok(event) = events.next() {
+            let file = event.file_name().and_then(|file| file.to_str().ok());
+            count += usize::from(file.is_some_and(|file| file.contains(name)));
+        }
+        count
+    }
+}
+
+#[tokio::test]
+async fn a_bump_opens_no_archive_but_the_new_one() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("bin/run", "run")]);
+    let v1 = bench.source.blob(&[("etc/conf", "one")]);
+    let v2 = bench.source.blob(&[("etc/conf", "two")]);
+    let dirs = ["agent/cache", "agent/partial", "files"].map(|dir| bench.source.path(dir));
+    let opens = Opens::of(&dirs);
+    let first = bench.source.configure(&[("code", "v1", code), ("config", "v1", v1)]);
+    bench.switches(&first).await;
+    assert!(opens.count(&code.to_string()) > 1, "the first deploy reads the archive");
+
+    let second = bench.source.configure(&[("code", "v1", code), ("config", "v2", v2)]);
+    let opens = Opens::of(&dirs);
+    bench.switches(&second).await;
+    assert_eq!(opens.count(&code.to_string()), 0);
+    let opens = Opens::of(&dirs);
+    let third = bench.source.configure(&[("code", "v1", code), ("config", "v3", v1)]);
+    bench.switches(&third).await;
+    assert_eq!(opens.count(&v1.to_string()), 0, "a root that is there is switched back to");
 }
 
 #[tokio::test]

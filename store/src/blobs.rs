@@ -12,7 +12,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, FileType, TempFile, digest_of, name_of};
@@ -36,7 +36,7 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// Its size in bytes.
     pub bytes: u64,
-    /// When it was last written.
+    /// When it was last written, in whole seconds.
     pub modified: SystemTime,
 }
 
@@ -149,14 +149,13 @@ impl Blobs {
             if item.kind != FileType::RegularFile {
                 continue;
             }
-            let meta = match self.files.open_file(&item.name) {
+            let stat = match self.files.stat(&item.name) {
                 Err(err) if err.is_not_found() => continue,
-                Err(err) => return Err(err),
-                Ok(file) => file.metadata(),
-            }
-            .map_err(|err| Error::io("stat", self.files.path_of(&item.name), err))?;
-            let modified = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            blobs.push(BlobInfo { digest, bytes: meta.len(), modified });
+                other => other?,
+            };
+            let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+            let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+            blobs.push(BlobInfo { digest, bytes, modified: SystemTime::UNIX_EPOCH + seconds });
         }
         Ok(blobs)
     }

@@ -1,37 +1,18 @@
 //! Roots against GNU tar's result on the same archives, entry by entry: kind, bytes,
-//! mode, owner, mtime, link target, hardlink groups. Each filesystem named in
-//! `DEPLOY_TEST_DIRS` (colon-separated directories) is tried, in every link mode that
-//! it has; without the variable, the temporary directory's.
+//! mode, owner, mtime, link target, hardlink groups, in every link mode.
 
 #![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+
+mod rig;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use deploy_store::{
-    ComponentName, Configuration, Digest, Layer, Limits, LinkMode, Options, Store, unpack,
-};
-
-fn directories() -> Vec<PathBuf> {
-    match std::env::var_os("DEPLOY_TEST_DIRS") {
-        Some(dirs) => std::env::split_paths(&dirs).collect(),
-        None => vec![std::env::temp_dir()],
-    }
-}
-
-fn options(link: LinkMode) -> Options {
-    Options { limits: Limits::STANDARD, link, max_blob: 1 << 30 }
-}
-
-fn run(program: &str, arguments: &[&str], dir: &Path) {
-    let output = Command::new(program).args(arguments).current_dir(dir).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments:?}: {errors}");
-}
+use deploy_store::{Digest, Layer, LinkMode, Store, unpack};
+use rig::{configuration, directories, layer, options, run};
 
 /// A tree with what deployments have: nested directories, modes, links, groups, a
 /// sparse file, odd names, equal files.
@@ -185,7 +166,7 @@ fn roots_are_what_gnu_tar_makes_in_every_link_mode() {
             assert!(!root.reused && store.root(&configuration).unwrap().reused);
 
             // A second root from the same layers in another order, a third as the first.
-            let other = self::configuration(&[layers[1].clone(), layers[0].clone()]);
+            let other = rig::configuration(&[layers[1].clone(), layers[0].clone()]);
             store.root(&other).unwrap();
             store.sweep_roots(&[other.id()]).unwrap();
             let again = store.root(&configuration).unwrap();
@@ -195,27 +176,6 @@ fn roots_are_what_gnu_tar_makes_in_every_link_mode() {
             }
         }
     }
-}
-
-/// Publishes and extracts `archive` as a layer of component `name`.
-fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
-    let bytes = fs::read(archive).unwrap();
-    let digest = Digest::of(&bytes);
-    store.blobs().ingest(digest, &*bytes).unwrap();
-    let extracted = store.extract(digest).unwrap().expect("nothing was extracted before");
-    assert!(extracted.entries > 0);
-    assert!(store.extract(digest).unwrap().is_none(), "extracted twice");
-    Layer {
-        component: name.parse::<ComponentName>().unwrap(),
-        version: "v1".parse().unwrap(),
-        digest,
-        created: "2026-01-01T00:00:00Z".parse().unwrap(),
-    }
-}
-
-fn configuration(layers: &[Layer]) -> Configuration {
-    let modified = "2026-01-01T00:00:00Z".parse().unwrap();
-    Configuration::new("p".parse().unwrap(), layers.to_vec(), modified).unwrap()
 }
 
 fn pretty(ours: &[String], theirs: &[String], what: &str) {

@@ -3,11 +3,15 @@
 use std::fs;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::dir::Dir;
 use crate::error::{Error, Result};
+
+/// Pauses before a directory is said to be in use.
+const PATIENCE: [Duration; 5] = [Duration::from_millis(20); 5];
 
 /// An exclusive lock on a directory; dropping it, or dying, releases it. The lock
 /// is the Go tool's (`flock` on the directory itself), so the two exclude each other.
@@ -20,12 +24,18 @@ impl Lock {
     /// Takes the lock on the directory at `path`, or says who holds it.
     pub fn take(path: &Path) -> Result<Self> {
         let dir = Dir::open(path)?;
-        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _dir: dir }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(Error::Busy { path: path.to_owned(), pid: holder(path) })
+        let mut patience = PATIENCE.into_iter();
+        loop {
+            match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { _dir: dir }),
+                // A program that the last holder was just starting has the descriptor
+                // too, until it is started.
+                Err(rustix::io::Errno::WOULDBLOCK) => match patience.next() {
+                    Some(pause) => std::thread::sleep(pause),
+                    None => return Err(Error::Busy { path: path.to_owned(), pid: holder(path) }),
+                },
+                Err(err) => return Err(Error::io("lock", path, err)),
             }
-            Err(err) => Err(Error::io("lock", path, err)),
         }
     }
 }

@@ -139,6 +139,8 @@ impl Objects {
 
     /// Sets a damaged object aside in `quarantine`, to be looked at.
     pub fn quarantine(&self, name: &ObjectName, quarantine: &Dir) -> Result<()> {
+        // Of several damaged ones of a name the last is kept, whatever it is.
+        quarantine.remove_tree(&name.0)?;
         match self.fan(name)?.rename(&name.0, quarantine, &name.0) {
             Err(err) if !err.is_not_found() => Err(err),
             _ => Ok(()),

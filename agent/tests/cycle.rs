@@ -29,8 +29,12 @@ impl Bench {
     /// `None` where no ssh server can be run.
     fn new() -> Option<Self> {
         let source = Source::start()?;
-        let session = Session::new(source.connect());
         let home = source.path("agent");
+        Some(Self::with(source, home))
+    }
+
+    fn with(source: Source, home: PathBuf) -> Self {
+        let session = Session::new(source.connect());
         fs::create_dir(&home).unwrap();
         let agent = Agent {
             name: "project1".parse().unwrap(),
@@ -43,7 +47,7 @@ impl Bench {
             stop: Stop::new().1,
             dir: home,
         };
-        Some(Self { source, session, agent })
+        Self { source, session, agent }
     }
 
     async fn cycle(&mut self) -> Result<Outcome, Error> {
@@ -230,6 +234,37 @@ async fn what_is_not_there_is_told_and_breaks_nothing() {
     let code = bench.source.blob(&[("a", "a")]);
     let good = bench.source.configure(&[("code", "v1", code)]);
     bench.switches(&good).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_loses_nothing_and_is_waited_out() {
+    let Some(source) = Source::start() else { return };
+    let Some(small) = source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.join("agent"));
+    let small_layer = bench.source.blob(&[("a", "a")]);
+    let first = bench.source.configure(&[("code", "v1", small_layer)]);
+    bench.switches(&first).await;
+    let noise: String = (0..2_000_000_u64).map(|n| (n * n * n).to_string()).collect();
+    let big = bench.source.blob(&[("big", &noise)]);
+    let second = bench.source.configure(&[("code", "v2", big)]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    assert!(refused.contains("No space left on device"), "{refused}");
+    assert_eq!(refused.lines().count(), 1);
+    assert!(!bench.root(&second).exists() && bench.root(&first).join("a").exists());
+    assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
+
+    let ballast = small.join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    let third = bench.source.configure(&[("code", "v3", bench.source.blob(&[("b", "b")]))]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    assert!(refused.contains("No space left on device"), "{refused}");
+    drop(file);
+    fs::remove_file(ballast).unwrap();
+    bench.switches(&third).await;
+    let home = bench.agent.dir.clone();
+    drop(bench);
+    fs::remove_dir_all(home).unwrap();
 }
 
 #[tokio::test]

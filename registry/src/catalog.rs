@@ -35,7 +35,7 @@ pub enum Error {
     #[error("{0}")]
     Refused(#[from] Refusal),
     /// The database failed.
-    #[error("catalogue: {0}")]
+    #[error("catalogue: {}; nothing was changed", plain(.0))]
     Database(#[from] sqlx::Error),
     /// A row does not hold what it must.
     #[error("catalogue: {0}")]
@@ -48,6 +48,11 @@ pub enum Error {
         /// Why.
         why: String,
     },
+}
+
+/// What SQLite says, without the numbers of its errors.
+fn plain(err: &sqlx::Error) -> String {
+    err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
 type Result<T, E = Error> = std::result::Result<T, E>;

@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Keeps components and configurations, and serves them over ssh and sftp.
 #[derive(Debug, Parser)]
-#[command(name = "deploy-registry", version)]
+#[command(name = "deploy-registry", version, args_override_self = true)]
 struct Flags {
     /// Address to listen on
     #[arg(long, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]

@@ -61,8 +61,7 @@ fn what_stands_in_the_way_is_one_clear_line() {
         (with(&["-deadline", "soon"]), 2, "no duration".to_owned()),
         (with(&["-bogus"]), 2, "-bogus".to_owned()),
     ] {
-        let unique: Vec<&str> = last_wins(&flags);
-        let output = rig.refused(&unique);
+        let output = rig.refused(&flags);
         let told = both(&output);
         assert_eq!(output.status.code(), Some(code), "{flags:?}: {told}");
         assert!(told.contains(&wanted), "{flags:?}: {told}");
@@ -73,18 +72,6 @@ fn what_stands_in_the_way_is_one_clear_line() {
     let wanted = format!("listen tcp {busy}: address already in use; stop the program");
     assert!(both(&output).contains(&wanted), "{}", both(&output));
     assert!(rig.ok("components").is_empty(), "the first goes on");
-}
-
-/// Of a flag given twice the last, as the parser takes each once.
-fn last_wins<'a>(flags: &[&'a str]) -> Vec<&'a str> {
-    let mut kept: Vec<&str> = Vec::new();
-    for pair in flags.chunks(2) {
-        if let Some(at) = kept.iter().position(|flag| *flag == pair[0]) {
-            kept.drain(at..at + 2);
-        }
-        kept.extend(pair);
-    }
-    kept
 }
 
 #[test]

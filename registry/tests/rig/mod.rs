@@ -147,6 +147,22 @@ impl Rig {
         fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap()
     }
 
+    /// Puts the registry's directory on a small filesystem. `None`, said loudly, where
+    /// there is none; in CI that is a failure.
+    pub fn on_small_disk(&self, name: &str) -> Option<PathBuf> {
+        let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
+            assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
+            // Past the test harness, which keeps what passing tests print to itself.
+            let text = b"NOT TESTED: a full disk; scripts/test as root makes one\n";
+            std::io::stderr().write_all(text).unwrap();
+            return None;
+        };
+        let dir = PathBuf::from(small).join(name);
+        fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink(&dir, self.path("reg")).unwrap();
+        Some(dir)
+    }
+
     /// Writes a key file in one step: `head`, then the public keys of `names`.
     pub fn authorize(&self, file: &str, head: &str, names: &[&str]) {
         let keys: String = names.iter().map(|name| self.public_key(name)).collect();

@@ -240,7 +240,7 @@ async fn what_is_not_there_is_told_and_breaks_nothing() {
 async fn a_full_disk_loses_nothing_and_is_waited_out() {
     let Some(source) = Source::start() else { return };
     let Some(small) = source::small_disk() else { return };
-    let mut bench = Bench::with(source, small.join("agent"));
+    let mut bench = Bench::with(source, small.path().join("agent"));
     let small_layer = bench.source.blob(&[("a", "a")]);
     let first = bench.source.configure(&[("code", "v1", small_layer)]);
     bench.switches(&first).await;
@@ -253,7 +253,7 @@ async fn a_full_disk_loses_nothing_and_is_waited_out() {
     assert!(!bench.root(&second).exists() && bench.root(&first).join("a").exists());
     assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
 
-    let ballast = small.join("ballast");
+    let ballast = small.path().join("ballast");
     let mut file = fs::File::create(&ballast).unwrap();
     while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
     let third = bench.source.configure(&[("code", "v3", bench.source.blob(&[("b", "b")]))]);
@@ -262,9 +262,6 @@ async fn a_full_disk_loses_nothing_and_is_waited_out() {
     drop(file);
     fs::remove_file(ballast).unwrap();
     bench.switches(&third).await;
-    let home = bench.agent.dir.clone();
-    drop(bench);
-    fs::remove_dir_all(home).unwrap();
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub enum Error {
     },
 }
 
-/// What SQLite says, without the numbers of its errors.
+/// What `SQLite` says, without the numbers of its errors.
 fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }

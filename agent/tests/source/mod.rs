@@ -141,13 +141,13 @@ pub fn write_executable(path: &Path, body: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A filesystem of 16 MiB. `None`, said loudly, where there is none; in CI that is a
+/// A directory on a filesystem of 16 MiB. `None`, said loudly, where there is none; in CI that is a
 /// failure.
-pub fn small_disk() -> Option<PathBuf> {
-    let small = std::env::var_os("DEPLOY_TEST_SMALL").map(PathBuf::from);
+pub fn small_disk() -> Option<tempfile::TempDir> {
+    let small = std::env::var_os("DEPLOY_TEST_SMALL");
     if small.is_none() {
         assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
         let _ = writeln!(io::stderr(), "NOT TESTED: a full disk; scripts/test as root makes one");
     }
-    small
+    small.map(|small| tempfile::tempdir_in(small).unwrap())
 }

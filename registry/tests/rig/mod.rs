@@ -149,7 +149,7 @@ impl Rig {
 
     /// Puts the registry's directory on a small filesystem. `None`, said loudly, where
     /// there is none; in CI that is a failure.
-    pub fn on_small_disk(&self, name: &str) -> Option<PathBuf> {
+    pub fn on_small_disk(&self) -> Option<TempDir> {
         let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
             assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
             // Past the test harness, which keeps what passing tests print to itself.
@@ -157,9 +157,8 @@ impl Rig {
             std::io::stderr().write_all(text).unwrap();
             return None;
         };
-        let dir = PathBuf::from(small).join(name);
-        fs::create_dir(&dir).unwrap();
-        std::os::unix::fs::symlink(&dir, self.path("reg")).unwrap();
+        let dir = TempDir::new_in(small).unwrap();
+        std::os::unix::fs::symlink(dir.path(), self.path("reg")).unwrap();
         Some(dir)
     }
 

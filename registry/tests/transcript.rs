@@ -2,7 +2,7 @@
 //! run through a real ssh client against a real registry.
 //!
 //! `$ ` begins a command, `! ` a line on standard error, `= ` the exit code if it is not
-//! 0; what stands between is standard output. In them `{a1}` is the sha256 of an uploaded
+//! 0; what stands between is standard output, a dot for a blank line. In them `{a1}` is the sha256 of an uploaded
 //! archive, `{TIME}` any time, `{ID}` any other sha256, `{KEY}` the operator's key.
 //! With `UPDATE_TRANSCRIPTS` set the files are written anew, to be read in the diff.
 
@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use rig::Rig;
 
@@ -25,6 +26,11 @@ fn check(name: &str) {
         let digest = rig.archive(archive, archive.as_bytes());
         rig.put(archive);
         digests.insert(archive, digest);
+    }
+    for (name, bytes) in bad_archives(&rig) {
+        fs::write(rig.path(name), bytes).unwrap();
+        rig.put(name);
+        digests.insert(name, rig.sha256(name));
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(name);
     let expected = fs::read_to_string(&path).unwrap();
@@ -46,13 +52,29 @@ fn check(name: &str) {
     assert_eq!(seen.lines().count(), expected.lines().count(), "{name}");
 }
 
+/// What no agent could unpack.
+fn bad_archives(rig: &Rig) -> [(&'static str, Vec<u8>); 5] {
+    let whole = fs::read(rig.path("a1")).unwrap();
+    let mut changed = whole.clone();
+    let last = changed.len() - 6;
+    changed[last] ^= 1;
+    let mut tar = Command::new("tar");
+    tar.args(["-cz", "-P", "--transform=s,^,../,", "file"]).current_dir(rig.dir.path());
+    [
+        ("empty", Vec::new()),
+        ("text", b"no archive\n".to_vec()),
+        ("cut", whole[..whole.len() / 2].to_vec()),
+        ("changed", changed),
+        ("outside", tar.output().unwrap().stdout),
+    ]
+}
+
 fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
     let command = digests.iter().fold(command.to_owned(), |text, (name, digest)| {
         text.replace(&format!("{{{name}}}"), digest)
     });
     let output = rig.ssh("op", "me", &[&command]);
     let plain = |text: &[u8]| mask(std::str::from_utf8(text).unwrap(), rig, digests);
-    // What is empty is no blank line, but what is blank is one: it shows as a dot.
     let line = |text: &str| if text.is_empty() { ".".to_owned() } else { text.to_owned() };
     let mut seen = String::new();
     for text in plain(&output.stdout).lines() {
@@ -70,8 +92,7 @@ fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
 
 /// The text with what differs from run to run replaced.
 fn mask(text: &str, rig: &Rig, digests: &BTreeMap<&str, String>) -> String {
-    let keygen =
-        std::process::Command::new("ssh-keygen").arg("-lf").arg(rig.path("op.pub")).output();
+    let keygen = Command::new("ssh-keygen").arg("-lf").arg(rig.path("op.pub")).output();
     let key = String::from_utf8(keygen.unwrap().stdout).unwrap();
     let fingerprint = key.split(' ').nth(1).unwrap();
     let mut text = text.replace(fingerprint, "{KEY}");

@@ -52,7 +52,15 @@ pub fn read<R: Read>(
     let framed = decoder.is_framed();
     let mut tarball = Tarball::new(decoder, framed, limits);
     let (mut entries, mut bytes) = (0_u64, 0_u64);
-    while let Some(member) = tarball.next_member()? {
+    loop {
+        let member = match tarball.next_member() {
+            Ok(Some(member)) => member,
+            Ok(None) => break,
+            Err(Error::BadArchive { .. }) if entries == 0 && !framed => {
+                return Err(Error::BadArchive { reason: "is neither gzip, zstd nor tar".into() });
+            }
+            Err(err) => return Err(err),
+        };
         entries += 1;
         bytes = bytes.saturating_add(member.size);
         check(entries, limits.entries, "number of archive entries")?;

@@ -1,0 +1,169 @@
+//! Verbs at the same time, and with the sweep of blobs: each is done whole or not at
+//! all, and no version is ever without its blob.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use deploy_registry::catalog::Change;
+use deploy_registry::registry::Registry;
+use deploy_store::{Blobs, Digest};
+use jiff::Timestamp;
+use tokio::task::JoinSet;
+
+const AT_ONCE: usize = 16;
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    registry: Arc<Registry>,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Arc::new(Registry::open(&dir.path().join("reg"), 1 << 20).await.unwrap());
+        Self { _dir: dir, registry }
+    }
+
+    fn blobs(&self) -> &Blobs {
+        self.registry.blobs()
+    }
+
+    /// Uploads an archive that is like no other.
+    fn upload(&self, text: &str) -> Digest {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        let mut archive = tar::Builder::new(Vec::new());
+        archive.append_data(&mut header, "file", text.as_bytes()).unwrap();
+        let mut staging = self.blobs().stage().unwrap();
+        staging.write_at(0, &archive.into_inner().unwrap()).unwrap();
+        staging.finish().unwrap()
+    }
+
+    async fn add(&self, component: &str, version: &str, digest: Digest) -> Result<(), String> {
+        add(&self.registry, component, version, digest).await
+    }
+
+    /// Every version's blob must be there.
+    async fn is_whole(&self) {
+        for component in self.registry.catalog.components().await.unwrap() {
+            for layer in self.registry.catalog.versions(&component).await.unwrap() {
+                assert!(self.blobs().contains(layer.digest).unwrap(), "{layer:?}");
+            }
+        }
+    }
+}
+
+async fn add(
+    registry: &Registry,
+    component: &str,
+    version: &str,
+    digest: Digest,
+) -> Result<(), String> {
+    let (component, version) = (component.parse().unwrap(), version.parse().unwrap());
+    registry.add_version(&component, &version, digest).await.map_err(|refusal| refusal.text)
+}
+
+fn change() -> Change {
+    Change { who: "test".into(), command: "test".into(), now: Timestamp::now() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_many_gets_the_version_and_the_others_keep_their_uploads() {
+    let bench = Bench::new().await;
+    let digests: Vec<Digest> = (0..AT_ONCE).map(|n| bench.upload(&n.to_string())).collect();
+    let mut adding = JoinSet::new();
+    for digest in digests.clone() {
+        let registry = Arc::clone(&bench.registry);
+        adding.spawn(async move { (digest, add(&registry, "code", "v1", digest).await) });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) =
+        adding.join_all().await.into_iter().partition(|(_, added)| added.is_ok());
+    assert_eq!((won.len(), lost.len()), (1, AT_ONCE - 1));
+    for (digest, refused) in lost {
+        assert_eq!(refused.unwrap_err(), "version \"v1\" already exists");
+        assert!(!bench.blobs().contains(digest).unwrap(), "a failed addver left its blob");
+        bench.add("other", &digest.to_string(), digest).await.unwrap();
+    }
+    bench.is_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_blob_gets_many_names_at_once() {
+    let bench = Bench::new().await;
+    let digest = bench.upload("one");
+    let mut adding = JoinSet::new();
+    for n in 0..AT_ONCE {
+        let registry = Arc::clone(&bench.registry);
+        adding.spawn(async move { add(&registry, "code", &format!("v{n}"), digest).await });
+    }
+    assert!(adding.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(bench.blobs().list().unwrap().len(), 1);
+    bench.is_whole().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_takes_no_blob_that_is_being_bound() {
+    let bench = Bench::new().await;
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    for round in 0..100 {
+        let name = |n: usize| format!("{round}-{n}");
+        // The same blob is bound, deleted and swept at once; another comes for good.
+        let digest = bench.upload("again and again");
+        let kept = bench.upload(&name(0));
+        bench.add("code", &name(0), digest).await.unwrap();
+        let mut working = JoinSet::new();
+        let registry = || Arc::clone(&bench.registry);
+        let (adding, keeping, sweeping, deleting) =
+            (registry(), registry(), registry(), registry());
+        let (again, for_good, old) = (name(1), name(2), name(0).parse().unwrap());
+        working.spawn(async move {
+            // Its blob may just have gone; then it says so, and leaves nothing.
+            if let Err(text) = add(&adding, "code", &again, digest).await {
+                assert_eq!(text, "no uploaded file with given hash found");
+            }
+        });
+        working.spawn(async move { add(&keeping, "kept", &for_good, kept).await.unwrap() });
+        working.spawn(async move { sweeping.sweep_blobs(later).await.map(drop).unwrap() });
+        working.spawn(async move {
+            let component = "code".parse().unwrap();
+            deleting.catalog.delete_version(&component, &old, false).await.unwrap();
+        });
+        working.join_all().await;
+        bench.is_whole().await;
+    }
+    assert_eq!(bench.registry.catalog.versions(&"kept".parse().unwrap()).await.unwrap().len(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_changes_of_one_state_one_wins_and_history_has_no_gap() {
+    let bench = Bench::new().await;
+    let (code, project) = ("code".parse().unwrap(), "project1".parse().unwrap());
+    for n in 0..=AT_ONCE {
+        let digest = bench.upload(&n.to_string());
+        bench.add("code", &format!("v{n}"), digest).await.unwrap();
+    }
+    let catalog = &bench.registry.catalog;
+    let first = vec![(Clone::clone(&code), "v0".parse().unwrap())];
+    catalog.add_configuration(&project, &first, &change()).await.unwrap();
+    let id = catalog.configuration(&project).await.unwrap().id();
+    for (if_hash, winners) in [(Some(id), 1), (None, AT_ONCE)] {
+        let mut changing = JoinSet::new();
+        for n in 1..=AT_ONCE {
+            let registry = Arc::clone(&bench.registry);
+            let changes = vec![(Clone::clone(&code), format!("v{n}").parse().unwrap())];
+            let project = Clone::clone(&project);
+            changing.spawn(async move {
+                let catalog = &registry.catalog;
+                catalog.change_configuration(&project, &changes, if_hash, &change()).await.is_ok()
+            });
+        }
+        let won = changing.join_all().await.into_iter().filter(|won| *won).count();
+        assert_eq!(won, winners);
+    }
+    let history = catalog.history(&project, u64::MAX).await.unwrap();
+    let numbers: Vec<u64> = history.iter().map(|state| state.number).collect();
+    let expected: Vec<u64> = (1..=2 + AT_ONCE as u64).rev().collect();
+    assert_eq!(numbers, expected);
+    assert_eq!(history.iter().filter(|state| state.current).count(), 1);
+}

@@ -2,6 +2,7 @@
 //! all, and no version is ever without its blob.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use deploy_registry::catalog::Change;
@@ -105,34 +106,41 @@ async fn one_blob_gets_many_names_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweep_takes_no_blob_that_is_being_bound() {
     let bench = Bench::new().await;
-    let later = SystemTime::now() + Duration::from_secs(3600);
-    for round in 0..100 {
-        let name = |n: usize| format!("{round}-{n}");
-        // The same blob is bound, deleted and swept at once; another comes for good.
-        let digest = bench.upload("again and again");
-        let kept = bench.upload(&name(0));
-        bench.add("code", &name(0), digest).await.unwrap();
-        let mut working = JoinSet::new();
-        let registry = || Arc::clone(&bench.registry);
-        let (adding, keeping, sweeping, deleting) =
-            (registry(), registry(), registry(), registry());
-        let (again, for_good, old) = (name(1), name(2), name(0).parse().unwrap());
-        working.spawn(async move {
-            // Its blob may just have gone; then it says so, and leaves nothing.
-            if let Err(text) = add(&adding, "code", &again, digest).await {
-                assert_eq!(text, "no uploaded file with given hash found");
+    let shared = bench.upload("shared");
+    bench.add("code", "first", shared).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut sweeping = JoinSet::new();
+    let (registry, stop) = (Arc::clone(&bench.registry), Arc::clone(&done));
+    sweeping.spawn(async move {
+        let later = SystemTime::now() + Duration::from_secs(3600);
+        let mut removed = 0;
+        while !stop.load(Ordering::Relaxed) {
+            removed += registry.sweep_blobs(later).await.unwrap().files;
+        }
+        removed
+    });
+    let mut adding = JoinSet::new();
+    for task in 0..4 {
+        let registry = Arc::clone(&bench.registry);
+        let mine: Vec<Digest> = (0..50).map(|n| bench.upload(&format!("{task} {n}"))).collect();
+        adding.spawn(async move {
+            for (n, digest) in mine.into_iter().enumerate() {
+                let name = format!("{task}-{n}");
+                add(&registry, "code", &name, digest).await.unwrap();
+                if n % 2 == 0 {
+                    let (code, name) = ("code".parse().unwrap(), name.parse().unwrap());
+                    registry.catalog.delete_version(&code, &name, false).await.unwrap();
+                }
             }
         });
-        working.spawn(async move { add(&keeping, "kept", &for_good, kept).await.unwrap() });
-        working.spawn(async move { sweeping.sweep_blobs(later).await.map(drop).unwrap() });
-        working.spawn(async move {
-            let component = "code".parse().unwrap();
-            deleting.catalog.delete_version(&component, &old, false).await.unwrap();
-        });
-        working.join_all().await;
-        bench.is_whole().await;
     }
-    assert_eq!(bench.registry.catalog.versions(&"kept".parse().unwrap()).await.unwrap().len(), 100);
+    adding.join_all().await;
+    done.store(true, Ordering::Relaxed);
+    let removed: u64 = sweeping.join_all().await.iter().sum();
+    bench.is_whole().await;
+    let kept = bench.registry.catalog.versions(&"code".parse().unwrap()).await.unwrap();
+    assert_eq!(kept.len(), 101);
+    assert!(removed > 10, "the sweep came too late to be in anybody's way: {removed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

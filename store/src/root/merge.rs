@@ -248,3 +248,6 @@ fn resolve(tree: &Tree, path: &EntryPath) -> Result<Option<EntryPath>> {
     }
     Ok(Some(at))
 }
+
+#[cfg(test)]
+mod tests;

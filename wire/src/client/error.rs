@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use russh_sftp::client::error::Error as SftpError;
+use russh_sftp::protocol::StatusCode;
 
 use super::sftp::STALLED;
 use crate::exit;
@@ -83,6 +84,14 @@ pub enum ClientError {
         /// What the server says.
         why: String,
     },
+    /// The server does not have it.
+    #[error("{what}: {why}")]
+    NotFound {
+        /// What was being done.
+        what: String,
+        /// What the server says.
+        why: String,
+    },
     /// What came is over a limit.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
@@ -102,6 +111,7 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Lost(_) | Self::Stalled { .. } => exit::UNREACHABLE,
             Self::Denied { .. } => exit::DENIED,
+            Self::NotFound { .. } => exit::NOT_FOUND,
             _ => exit::FAILED,
         }
     }
@@ -110,11 +120,15 @@ impl ClientError {
     pub(super) fn sftp(what: &str, err: SftpError) -> Self {
         let what = what.to_owned();
         match err {
-            SftpError::Status(status) if status.error_message.is_empty() => {
-                Self::Refused { what, why: status.status_code.to_string() }
-            }
             SftpError::Status(status) => {
-                Self::Refused { what, why: deploy_store::escape(&status.error_message) }
+                let why = match deploy_store::escape(&status.error_message) {
+                    said if said.is_empty() => status.status_code.to_string(),
+                    said => said,
+                };
+                match status.status_code {
+                    StatusCode::NoSuchFile => Self::NotFound { what, why },
+                    _ => Self::Refused { what, why },
+                }
             }
             SftpError::Timeout => Self::Stalled { what },
             other => Self::Lost(deploy_store::escape(&other.to_string())),

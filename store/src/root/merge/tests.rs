@@ -34,11 +34,7 @@ fn entry(text: &str) -> Entry {
 }
 
 fn layers(text: &str) -> Vec<Index> {
-    let layer = |layer: &str| {
-        let mut index = Index::default();
-        index.entries = layer.split_whitespace().map(entry).collect();
-        index
-    };
+    let layer = |layer: &str| Index { entries: layer.split_whitespace().map(entry).collect() };
     text.split('|').map(layer).collect()
 }
 

@@ -2,4 +2,5 @@
 
 pub mod build;
 pub mod merge;
+pub mod place;
 pub mod tree;

@@ -27,7 +27,7 @@ use crate::disk::{Dir, Lock, name_of};
 use crate::error::Result;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
-use crate::root::build::Placement;
+use crate::root::place::Placement;
 
 pub use extract::check_archive;
 pub use unpack::unpack;

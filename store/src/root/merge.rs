@@ -6,8 +6,9 @@
 //! that passes through a symlink, so whoever builds it never follows one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::tree::{File, FileId, Node, Special, Tree};
+use super::tree::{Directory, File, Node, Special, SpecialKind, Symlink, Tree};
 use crate::error::{Error, Result};
 use crate::layer::entry::{Entry, EntryPath, Kind, bad_entry, lossy};
 use crate::layer::index::Index;
@@ -23,9 +24,14 @@ const IMPLICIT_MODE: u32 = 0o755;
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
     let mut tree = Tree::default();
     for layer in layers {
-        apply(&mut tree, layer, MissingTarget::Refuse)?;
+        add_layer(&mut tree, layer)?;
     }
     Ok(tree)
+}
+
+/// Puts one more layer on top of `tree`. After an error the tree is of no use.
+pub fn add_layer(tree: &mut Tree, layer: &Index) -> Result<()> {
+    apply(tree, layer, MissingTarget::Refuse)
 }
 
 /// Whether `layer` can be merged at all. Targets of hardlinks may be in layers below,
@@ -56,7 +62,7 @@ fn apply(tree: &mut Tree, layer: &Index, missing: MissingTarget) -> Result<()> {
             }
         };
         let path = parent.join(name);
-        let replaced = place(tree, entry, path, missing)?;
+        let replaced = place(tree, entry, &path, missing)?;
         if replaced == Replaced::Path {
             parents.clear();
         }
@@ -76,7 +82,7 @@ enum Replaced {
 fn place(
     tree: &mut Tree,
     entry: &Entry,
-    path: EntryPath,
+    path: &EntryPath,
     missing: MissingTarget,
 ) -> Result<Replaced> {
     let node = match &entry.kind {
@@ -85,11 +91,10 @@ fn place(
             return Ok(Replaced::Leaf);
         }
         Kind::File { size, content } => {
-            let file = File { size: *size, content: *content, meta: entry.meta.clone() };
-            Node::File(add_file(tree, file, entry)?)
+            Node::File(Arc::new(File::new(*size, *content, entry.meta.clone())))
         }
         Kind::Hardlink(target) => match linked(tree, entry, target)? {
-            Some((at, _)) if at == path => return Ok(Replaced::Leaf),
+            Some((at, _)) if at == *path => return Ok(Replaced::Leaf),
             Some((_, node)) => node,
             None if missing == MissingTarget::PassOver => return Ok(Replaced::Leaf),
             None => {
@@ -97,64 +102,50 @@ fn place(
                 return Err(bad_entry(entry.path.as_bytes(), reason));
             }
         },
-        Kind::Symlink(target) => Node::Symlink { target: target.clone(), meta: entry.meta.clone() },
-        Kind::Fifo => Node::Special { kind: Special::Fifo, meta: entry.meta.clone() },
-        Kind::CharDevice(device) => {
-            Node::Special { kind: Special::CharDevice(*device), meta: entry.meta.clone() }
+        Kind::Symlink(target) => {
+            Node::Symlink(Arc::new(Symlink { target: target.clone(), meta: entry.meta.clone() }))
         }
-        Kind::BlockDevice(device) => {
-            Node::Special { kind: Special::BlockDevice(*device), meta: entry.meta.clone() }
-        }
+        Kind::Fifo => special(SpecialKind::Fifo, entry),
+        Kind::CharDevice(device) => special(SpecialKind::CharDevice(*device), entry),
+        Kind::BlockDevice(device) => special(SpecialKind::BlockDevice(*device), entry),
     };
-    let mut replaced = match node {
-        Node::Symlink { .. } => Replaced::Path,
-        _ => Replaced::Leaf,
-    };
-    match tree.nodes.insert(path.clone(), node) {
-        Some(Node::Directory(_)) => {
-            remove_below(tree, &path);
-            replaced = Replaced::Path;
-        }
-        Some(Node::Symlink { .. }) => replaced = Replaced::Path,
-        _ => {}
-    }
-    Ok(replaced)
+    let leads_on = |node: &Node| matches!(node, Node::Symlink(_) | Node::Directory(_));
+    let leads_now = leads_on(&node);
+    let led_before = insert(tree, path, node).as_ref().is_some_and(leads_on);
+    Ok(if leads_now || led_before { Replaced::Path } else { Replaced::Leaf })
+}
+
+fn special(kind: SpecialKind, entry: &Entry) -> Node {
+    Node::Special(Arc::new(Special { kind, meta: entry.meta.clone() }))
+}
+
+/// Puts `node` at `path`, whose directory is there; returns what stood there.
+fn insert(tree: &mut Tree, path: &EntryPath, node: Node) -> Option<Node> {
+    let (parent, name) = path.split()?;
+    tree.directory_mut(&parent).children.insert(name.into(), node)
+}
+
+/// A directory with nothing in it.
+fn new_directory(meta: Meta) -> Node {
+    Node::Directory(Arc::new(Directory { meta, ..Directory::default() }))
 }
 
 /// A directory over a directory gives it its metadata; over a symlink that leads to
 /// one, the symlink stays and the directory it leads to gets them; over anything else
 /// it replaces it. No path that was resolved before leads elsewhere afterwards.
-fn place_directory(tree: &mut Tree, entry: &Entry, path: EntryPath) {
+fn place_directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) {
     let meta = entry.meta.clone();
-    if let Some(Node::Symlink { .. }) = tree.nodes.get(&path)
-        && let Ok(Some(at)) = resolve(tree, &path)
-    {
-        if let Some(Node::Directory(there)) = tree.nodes.get_mut(&at) {
-            *there = meta;
+    match tree.get(path) {
+        Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
+        Some(Node::Symlink(_)) if let Ok(Some(at)) = resolve(tree, path) => {
+            // The root itself keeps what it has.
+            if !at.is_root() {
+                tree.directory_mut(&at).meta = meta;
+            }
         }
-        return;
-    }
-    tree.nodes.insert(path, Node::Directory(meta));
-}
-
-fn add_file(tree: &mut Tree, file: File, entry: &Entry) -> Result<FileId> {
-    let id = u32::try_from(tree.files.len())
-        .map_err(|_| bad_entry(entry.path.as_bytes(), "is one file too many"))?;
-    tree.files.push(file);
-    Ok(FileId(id))
-}
-
-fn remove_below(tree: &mut Tree, path: &EntryPath) {
-    let below: Vec<EntryPath> = tree
-        .nodes
-        .range(path.clone()..)
-        .skip(1)
-        .map(|(at, _)| at)
-        .take_while(|at| path.is_above(at))
-        .cloned()
-        .collect();
-    for at in below {
-        tree.nodes.remove(&at);
+        _ => {
+            insert(tree, path, new_directory(meta));
+        }
     }
 }
 
@@ -164,9 +155,14 @@ fn linked(tree: &Tree, entry: &Entry, target: &EntryPath) -> Result<Option<(Entr
     let Some((parent, name)) = target.split() else { return Ok(None) };
     let Ok(Some(parent)) = resolve(tree, &parent) else { return Ok(None) };
     let at = parent.join(name);
-    match tree.nodes.get(&at) {
+    match tree.get(&at) {
         None => Ok(None),
-        Some(node @ (Node::File(_) | Node::Symlink { .. })) => Ok(Some((at, node.clone()))),
+        Some(node @ (Node::File(_) | Node::Symlink(_))) => {
+            if let Node::File(file) = node {
+                file.set_linked();
+            }
+            Ok(Some((at.clone(), node.clone())))
+        }
         Some(_) => {
             let reason = format!("is a hardlink to {target:?}, which is no file");
             Err(bad_entry(entry.path.as_bytes(), reason))
@@ -179,25 +175,27 @@ fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<EntryPa
     let mut at = EntryPath::root();
     for part in path.parts() {
         let next = at.join(part);
-        at = match tree.nodes.get(&next) {
+        at = match tree.get(&next) {
             None => {
+                if next.parts().count() > Limits::STANDARD.depth {
+                    let what = format!("depth of archive entry {:?} behind symlinks", entry.path);
+                    return Err(Error::OverLimit { what, limit: Limits::STANDARD.depth as u64 });
+                }
                 let Meta { uid, gid, mtime, .. } = entry.meta;
                 let meta = Meta { mode: IMPLICIT_MODE, uid, gid, mtime, xattrs: Box::default() };
-                tree.nodes.insert(next.clone(), Node::Directory(meta));
+                insert(tree, &next, new_directory(meta));
                 next
             }
             Some(Node::Directory(_)) => next,
-            Some(Node::Symlink { target, .. }) => match resolve(tree, &next) {
+            Some(Node::Symlink(link)) => match resolve(tree, &next) {
                 Ok(Some(at)) => at,
                 _ => {
-                    return Err(no_directory(
-                        entry,
-                        &next,
-                        &format!("a symlink to {:?} that leads to no directory", lossy(target)),
-                    ));
+                    let to = lossy(&link.target);
+                    let what = format!("a symlink to {to:?} that leads to no directory");
+                    return Err(no_directory(entry, &next, &what));
                 }
             },
-            Some(Node::File(_) | Node::Special { .. }) => {
+            Some(Node::File(_) | Node::Special(_)) => {
                 return Err(no_directory(entry, &next, "no directory"));
             }
         };
@@ -226,9 +224,10 @@ fn resolve(tree: &Tree, path: &EntryPath) -> Result<Option<EntryPath>> {
             _ => {}
         }
         let next = at.join(&part);
-        match tree.nodes.get(&next) {
+        match tree.get(&next) {
             Some(Node::Directory(_)) => at = next,
-            Some(Node::Symlink { target, .. }) => {
+            Some(Node::Symlink(link)) => {
+                let target = &link.target;
                 hops += 1;
                 if hops > MAX_HOPS {
                     let limit = MAX_HOPS as u64;

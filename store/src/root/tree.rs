@@ -1,116 +1,219 @@
 //! A tree: what stands at each path of a root, without the contents. Pure.
+//!
+//! Clones share all directories until one of them is changed, so that the tree after
+//! each layer can be kept, and the difference of two is found without looking at what
+//! they share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::layer::entry::{Content, Device, EntryPath, lossy};
 use crate::meta::Meta;
 
-/// What stands at each path. The root itself is not in it.
+/// What stands at each path. The root itself is a directory without metadata.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
-    pub(super) nodes: BTreeMap<EntryPath, Node>,
-    pub(super) files: Vec<File>,
+    pub(super) root: Arc<Directory>,
+}
+
+/// A directory and what is in it.
+#[derive(Debug, Clone, Default)]
+pub struct Directory {
+    /// What its inode carries.
+    pub meta: Meta,
+    pub(super) children: BTreeMap<Arc<[u8]>, Node>,
 }
 
 /// What stands at a path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Node {
     /// A directory.
-    Directory(Meta),
-    /// A name of a file; names with equal numbers are links to one inode.
-    File(FileId),
+    Directory(Arc<Directory>),
+    /// A name of a file; names of the same `Arc` are links to one inode.
+    File(Arc<File>),
     /// A symlink.
-    Symlink {
-        /// Its target, byte for byte.
-        target: Box<[u8]>,
-        /// Its owner and time.
-        meta: Meta,
-    },
+    Symlink(Arc<Symlink>),
     /// A fifo or device.
-    Special {
-        /// Which.
-        kind: Special,
-        /// What its inode carries.
-        meta: Meta,
-    },
+    Special(Arc<Special>),
 }
 
-/// Number of a file in its tree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FileId(pub(super) u32);
-
 /// The inode of a regular file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct File {
-    /// Length in bytes.
+    /// Its length in bytes.
     pub size: u64,
-    /// BLAKE3 of the contents.
+    /// BLAKE3 of its contents.
     pub content: Content,
-    /// What the inode carries.
+    /// What it carries.
+    pub meta: Meta,
+    linked: AtomicBool,
+}
+
+/// A symlink.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Symlink {
+    /// Its target, byte for byte.
+    pub target: Box<[u8]>,
+    /// Its owner and time.
     pub meta: Meta,
 }
 
-/// A node that is neither file, directory nor symlink.
+/// A fifo or device.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Special {
+    /// Which.
+    pub kind: SpecialKind,
+    /// What its inode carries.
+    pub meta: Meta,
+}
+
+/// Files that are neither regular, nor directories, nor symlinks. No sockets: tar has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Special {
+pub enum SpecialKind {
+    /// A fifo.
     Fifo,
+    /// A character device.
     CharDevice(Device),
+    /// A block device.
     BlockDevice(Device),
 }
 
+impl File {
+    /// A file with one name.
+    pub fn new(size: u64, content: Content, meta: Meta) -> Self {
+        Self { size, content, meta, linked: AtomicBool::new(false) }
+    }
+
+    /// Whether it has, or once had, several names.
+    pub fn is_linked(&self) -> bool {
+        self.linked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_linked(&self) {
+        self.linked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the other is a file like this one, if not this one itself.
+    pub fn equals(&self, other: &Self) -> bool {
+        (self.size, self.content, &self.meta) == (other.size, other.content, &other.meta)
+    }
+}
+
 impl Tree {
+    /// The directory that all paths begin in.
+    pub fn root(&self) -> &Arc<Directory> {
+        &self.root
+    }
+
     /// All paths with what stands there; a directory comes right before what is in it.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&EntryPath, &Node)> {
-        self.nodes.iter()
+    pub fn walk(&self) -> Walk<'_> {
+        Walk { open: vec![(EntryPath::root(), self.root.children.iter())] }
     }
 
-    /// What stands at `path`.
+    /// What stands at `path`; nothing at the root itself.
     pub fn get(&self, path: &EntryPath) -> Option<&Node> {
-        self.nodes.get(path)
+        let mut parts = path.parts().peekable();
+        let mut directory = &self.root;
+        while let Some(part) = parts.next() {
+            match (directory.children.get(part)?, parts.peek()) {
+                (node, None) => return Some(node),
+                (Node::Directory(below), Some(_)) => directory = below,
+                _ => return None,
+            }
+        }
+        None
     }
 
-    /// The inode of a file.
-    pub fn file(&self, id: FileId) -> &File {
-        &self.files[id.0 as usize]
+    /// The directory at `path`, which is there, to be changed.
+    pub(super) fn directory_mut(&mut self, path: &EntryPath) -> &mut Directory {
+        let mut directory = Arc::make_mut(&mut self.root);
+        for part in path.parts() {
+            let Some(Node::Directory(below)) = directory.children.get_mut(part) else {
+                unreachable!("the path was resolved to a directory");
+            };
+            directory = Arc::make_mut(below);
+        }
+        directory
     }
 
     /// Number of paths.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.walk().count()
     }
 
     /// Whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.root.children.is_empty()
     }
 
     /// One line for each path, for people and tests.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        let mut first: BTreeMap<FileId, &EntryPath> = BTreeMap::new();
-        for (path, node) in &self.nodes {
+        let mut first: HashMap<*const File, EntryPath> = HashMap::new();
+        for (path, node) in self.walk() {
             let name = lossy(path.as_bytes());
             let line = match node {
-                Node::Directory(meta) => format!("{name}/ {}", meta_text(meta)),
-                Node::File(id) => match first.get(id) {
+                Node::Directory(directory) => format!("{name}/ {}", meta_text(&directory.meta)),
+                Node::File(file) => match first.get(&Arc::as_ptr(file)) {
                     Some(other) => format!("{name} = {other}"),
                     None => {
-                        first.insert(*id, path);
-                        let File { size, content, meta } = self.file(*id);
+                        first.insert(Arc::as_ptr(file), path);
+                        let File { size, content, meta, .. } = &**file;
                         let content = &content.to_string()[..8];
                         format!("{name} {size} {content} {}", meta_text(meta))
                     }
                 },
-                Node::Symlink { target, meta } => {
-                    format!("{name} -> {} {}", lossy(target), meta_text(meta))
+                Node::Symlink(link) => {
+                    format!("{name} -> {} {}", lossy(&link.target), meta_text(&link.meta))
                 }
-                Node::Special { kind, meta } => format!("{name} {kind:?} {}", meta_text(meta)),
+                Node::Special(special) => {
+                    format!("{name} {:?} {}", special.kind, meta_text(&special.meta))
+                }
             };
             writeln!(text, "{line}").expect("a string takes any text");
         }
         text
+    }
+}
+
+impl Directory {
+    /// Names in it with what they stand for, in byte order.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
+        self.children.iter().map(|(name, node)| (&**name, node))
+    }
+
+    /// What `name` stands for.
+    pub fn get(&self, name: &[u8]) -> Option<&Node> {
+        self.children.get(name)
+    }
+}
+
+/// See [`Tree::walk`].
+#[derive(Debug)]
+pub struct Walk<'a> {
+    open: Vec<(EntryPath, Children<'a>)>,
+}
+
+type Children<'a> = btree_map::Iter<'a, Arc<[u8]>, Node>;
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = (EntryPath, &'a Node);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (path, rest) = self.open.last_mut()?;
+            let Some((name, node)) = rest.next() else {
+                self.open.pop();
+                continue;
+            };
+            let path = path.join(name);
+            if let Node::Directory(directory) = node {
+                self.open.push((path.clone(), directory.children.iter()));
+            }
+            return Some((path, node));
+        }
     }
 }
 

@@ -11,8 +11,9 @@ use crate::disk::{self, Dir, TempFile, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
-use crate::root::build::{self, Built, Placement, objects_of};
+use crate::root::build::{self, Built, objects_of};
 use crate::root::merge::merge;
+use crate::root::place::Placement;
 use crate::root::tree::Tree;
 
 /// Prefix of roots that are being built.
@@ -139,8 +140,8 @@ pub(super) fn build_in(
     parent: &Dir,
     name: &CStr,
 ) -> Result<Built> {
-    let built = build::build(tree, objects, placement, parent.child(name)?)?;
     let root = parent.child(name)?;
+    let (built, _) = build::build(tree, objects, placement, &root)?;
     root.set_mode(0o755)?;
     root.sync_filesystem()?;
     build::adopt_twins(&built, objects, &root)?;

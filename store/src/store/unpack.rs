@@ -11,8 +11,8 @@ use super::{LinkMode, Options, Placed};
 use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::objects::{Naming, Objects};
-use crate::root::build::Placement;
 use crate::root::merge::merge;
+use crate::root::place::Placement;
 
 /// Merges local archives, lowest first, into the new directory `into`, which must not
 /// exist or be empty. Objects live in a temporary directory beside it and are moved by

@@ -44,24 +44,24 @@ fn merged(text: &str) -> String {
         Ok(tree) => tree,
         Err(err) => return err.to_string(),
     };
-    let mut first: HashMap<FileId, String> = HashMap::new();
-    let mut line = |(path, node): (&EntryPath, &Node)| match node {
-        Node::Directory(meta) if meta.mode == 0o755 => format!("{path}/"),
-        Node::Directory(meta) => format!("{path}/{:o}", meta.mode),
-        Node::Symlink { target, .. } => format!("{path}->{}", lossy(target)),
-        Node::Special { .. } => format!("{path}!"),
-        Node::File(id) => match first.get(id) {
+    let mut first: HashMap<*const File, String> = HashMap::new();
+    let mut line = |(path, node): (EntryPath, &Node)| match node {
+        Node::Directory(directory) if directory.meta.mode == 0o755 => format!("{path}/"),
+        Node::Directory(directory) => format!("{path}/{:o}", directory.meta.mode),
+        Node::Symlink(link) => format!("{path}->{}", lossy(&link.target)),
+        Node::Special(_) => format!("{path}!"),
+        Node::File(file) => match first.get(&Arc::as_ptr(file)) {
             Some(other) => format!("{path}=={other}"),
             None => {
-                first.insert(*id, path.to_string());
-                let content = tree.file(*id).content;
+                first.insert(Arc::as_ptr(file), path.to_string());
+                let content = file.content;
                 let is =
                     |text: &&str| Content(*blake3::hash(text.as_bytes()).as_bytes()) == content;
                 format!("{path}={}", ["1", "2", "3"].iter().find(|text| is(text)).unwrap())
             }
         },
     };
-    tree.iter().map(&mut line).collect::<Vec<_>>().join(" ")
+    tree.walk().map(&mut line).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -164,7 +164,7 @@ proptest! {
         let (lower, upper) = entries.split_at(cut.min(entries.len()));
         let text = format!("{} | {}", lower.join(" "), upper.join(" "));
         let Ok(tree) = merge(&layers(&text)) else { return Ok(()) };
-        for (path, _) in tree.iter() {
+        for (path, _) in tree.walk() {
             let mut above = path.clone();
             while let Some((parent, _)) = above.split() {
                 prop_assert!(

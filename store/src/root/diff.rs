@@ -1,0 +1,79 @@
+//! The difference of two trees: what has to be done to a directory that holds the one
+//! so that it holds the other. Pure; what the trees share is not looked at.
+
+use std::sync::Arc;
+
+use super::tree::{Directory, Node, Tree};
+use crate::layer::entry::EntryPath;
+
+/// One step from a tree to another.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// Take away what stands at the path, with all below it.
+    Remove(EntryPath, &'a Node),
+    /// Place what stands at the path now, with all below it; nothing is there.
+    Place(EntryPath, &'a Node),
+    /// Give the directory its metadata: something in it has changed, or they have.
+    Finish(EntryPath, &'a Directory),
+}
+
+/// The steps from `old` to `new`, in an order in which they can be taken: a directory is
+/// finished after all in it.
+pub fn diff<'a>(old: &'a Tree, new: &'a Tree) -> Vec<Step<'a>> {
+    let mut steps = Vec::new();
+    between(&EntryPath::root(), old.root(), new.root(), &mut steps);
+    steps
+}
+
+/// Adds the steps between two directories; whether names in it have come or gone.
+fn between<'a>(
+    path: &EntryPath,
+    old: &'a Arc<Directory>,
+    new: &'a Arc<Directory>,
+    steps: &mut Vec<Step<'a>>,
+) -> bool {
+    if Arc::ptr_eq(old, new) {
+        return false;
+    }
+    let mut touched = false;
+    let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        // The name that comes first, and what it stood and stands for.
+        let name = match (before.peek(), after.peek()) {
+            (None, None) => break,
+            (Some((name, _)), None) | (None, Some((name, _))) => *name,
+            (Some((one, _)), Some((other, _))) => *one.min(other),
+        };
+        let gone = before.next_if(|(other, _)| *other == name).map(|(_, node)| node);
+        let come = after.next_if(|(other, _)| *other == name).map(|(_, node)| node);
+        match (gone, come) {
+            (Some(Node::Directory(one)), Some(Node::Directory(other))) => {
+                let path = path.join(name);
+                if between(&path, one, other, steps) || one.meta != other.meta {
+                    steps.push(Step::Finish(path, other));
+                }
+            }
+            (Some(one), Some(other)) if same(one, other) => {}
+            (gone, come) => {
+                touched = true;
+                steps.extend(gone.map(|node| Step::Remove(path.join(name), node)));
+                steps.extend(come.map(|node| Step::Place(path.join(name), node)));
+            }
+        }
+    }
+    touched
+}
+
+/// Whether what stands for one may stay for the other. Files with several names are the
+/// same only if they are one: equal ones may have other names.
+fn same(one: &Node, other: &Node) -> bool {
+    match (one, other) {
+        (Node::File(one), Node::File(other)) => {
+            Arc::ptr_eq(one, other)
+                || (!one.is_linked() && !other.is_linked() && one.equals(other))
+        }
+        (Node::Symlink(one), Node::Symlink(other)) => one == other,
+        (Node::Special(one), Node::Special(other)) => one == other,
+        _ => false,
+    }
+}

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched, name_of};
 use crate::script::{self, Script};
 use crate::session::Session;
+use crate::spare::{self, Spares};
 use crate::stop::Stop;
 use crate::throttle::Throttle;
 use crate::{blocking, current, deploy, state, sweep, unpack};
@@ -39,6 +40,8 @@ pub struct Agent {
     pub current: Option<PathBuf>,
     /// Roots to keep, at least 1.
     pub keep_roots: usize,
+    /// Makes spare roots, if any are to be made.
+    pub spares: Option<Spares>,
     /// Holds downloads back.
     pub throttle: Throttle,
     /// Tells when to end.
@@ -93,6 +96,7 @@ pub async fn run(
     let new = session.configuration(&agent.name).await?;
     let change = Change::between(old.as_ref(), &new);
     if change == Change::None {
+        spare::prepare(agent, &new);
         return Ok(Outcome::UpToDate);
     }
     if held.is_some_and(|held| Change::between(Some(held), &new) == Change::None) {
@@ -104,6 +108,7 @@ pub async fn run(
     deploy::run(agent, old.as_ref(), &new, &root).await?;
     sweep::roots(agent, old.as_ref(), &new).await;
     sweep::cache(agent).await;
+    spare::prepare(agent, &new);
     Ok(Outcome::Switched)
 }
 
@@ -244,6 +249,8 @@ fn build_root(store: &Store, new: &Configuration) -> Result<Root> {
     let (Placed { reflinked, hardlinked, copied }, ms) = (root.placed, millis(started));
     let how = if root.reused {
         "it was there already".to_owned()
+    } else if root.from_spare {
+        format!("the spare, {}, in {ms} ms", unpack::describe(root.placed))
     } else {
         format!("{}, in {ms} ms", unpack::describe(root.placed))
     };
@@ -252,6 +259,7 @@ fn build_root(store: &Store, new: &Configuration) -> Result<Root> {
         id = %root.id,
         path = %root.path.display(),
         reused = root.reused,
+        from_spare = root.from_spare,
         reflinked,
         hardlinked,
         copied,

@@ -109,6 +109,7 @@ pub enum Sub {
 
 /// The agent's flags.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Flags {
     /// Registry to connect to.
     #[arg(
@@ -154,6 +155,9 @@ pub struct Flags {
     /// Configuration to track.
     #[arg(long, env = "DEPLOY_AGENT_NAME", default_value = "", hide_default_value = true)]
     pub name: String,
+    /// Make no spare root; each change then costs the time of placing the whole root.
+    #[arg(long, env = "DEPLOY_AGENT_NO_SPARE")]
+    pub no_spare: bool,
     /// Deploy what is new, once, and end; the exit code tells how it went.
     #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,

@@ -18,6 +18,7 @@ pub mod throttle;
 
 pub mod script;
 pub mod session;
+pub mod spare;
 pub mod status;
 pub mod unpack;
 

@@ -13,6 +13,7 @@ use deploy_agent::poll::{self, Stopped};
 use deploy_agent::report::{Report, link_word};
 use deploy_agent::script::{KILL_AFTER, STOP_GRACE, Script};
 use deploy_agent::session::Session;
+use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::throttle::Throttle;
 use deploy_agent::{error, log, status, unpack};
@@ -129,6 +130,8 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         script: Some(script).filter(|script| !script.program.is_empty()),
         current: flags.current.clone(),
         keep_roots: flags.roots_to_keep(),
+        // A spare lives as long as the agent does.
+        spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
         stop,
     })

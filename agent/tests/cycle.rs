@@ -43,6 +43,7 @@ impl Bench {
             script: None,
             current: None,
             keep_roots: 2,
+            spares: None,
             throttle: Throttle::new(0),
             stop: Stop::new().1,
             dir: home,

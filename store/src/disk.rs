@@ -14,7 +14,7 @@ pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
 pub(crate) use file::{is_held, temp_name};
 pub use lock::Lock;
-pub use meta::{carries, set_meta, set_meta_at};
+pub use meta::{carries, has, remove_other_attributes, set_meta, set_meta_at};
 pub use place::{clone_contents, copy_contents};
 
 use std::ffi::{CStr, CString};

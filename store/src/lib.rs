@@ -28,4 +28,6 @@ pub use disk::replace_file;
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
-pub use store::{Extracted, LinkMode, Options, Placed, Root, Store, check_archive, unpack};
+pub use store::{
+    Extracted, LinkMode, Options, Placed, Root, SpareOutcome, Store, check_archive, unpack,
+};

@@ -1,6 +1,9 @@
 //! Roots: trees merged from layers, and built as directories.
 
+pub mod apply;
 pub mod build;
+pub mod check;
+pub mod diff;
 pub mod merge;
 pub mod place;
 pub mod tree;

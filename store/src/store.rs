@@ -1,5 +1,4 @@
 //! An agent's directory: cached blobs, extracted layers, objects and roots.
-
 //!
 //! ```text
 //! DIR/                  locked while an agent runs
@@ -13,12 +12,14 @@
 //! ```
 
 mod extract;
+mod plan;
 mod publish;
+mod spare;
 mod sweep;
 mod unpack;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use crate::blobs::Blobs;
@@ -28,8 +29,11 @@ use crate::error::Result;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
 use crate::root::place::Placement;
+use plan::Plan;
+use spare::Spare;
 
 pub use extract::check_archive;
+pub use spare::SpareOutcome;
 pub use unpack::unpack;
 
 /// How files get from the cache into a root.
@@ -68,6 +72,8 @@ pub struct Store {
     unpacked: Dir,
     roots: Arc<Dir>,
     quarantine: Dir,
+    plan: Mutex<Plan>,
+    spare: Mutex<Option<Spare>>,
     _lock: Lock,
 }
 
@@ -104,6 +110,8 @@ pub struct Root {
     pub path: PathBuf,
     /// Whether it was there already.
     pub reused: bool,
+    /// Whether it was made of the spare.
+    pub from_spare: bool,
     /// What was placed to build it.
     pub placed: Placed,
 }
@@ -134,6 +142,8 @@ impl Store {
             unpacked,
             roots: private(c"roots")?.into(),
             quarantine: private(c"quarantine")?,
+            plan: Mutex::default(),
+            spare: Mutex::default(),
             _lock: lock,
         };
         store.clean_up_layers()?;

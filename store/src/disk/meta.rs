@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
 };
+use rustix::io::Errno;
 
 use super::dir::{Dir, cstring};
 use crate::error::{Error, Result};
@@ -41,6 +42,23 @@ pub fn set_meta(
     fs::futimens(&fd, &times(meta)).map_err(fail("set time of"))
 }
 
+/// Removes from a directory that carries what `before` says the attributes that `now`
+/// does not have.
+pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<()> {
+    for xattr in &before.xattrs {
+        if now.xattrs.iter().any(|other| other.name == xattr.name) {
+            continue;
+        }
+        let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), dir.path())?;
+        match fs::fremovexattr(dir, &*name) {
+            // It was never set: not ours to set, or not the filesystem's to have.
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(err) => return Err(Error::io("remove attribute of", dir.path(), err)),
+        }
+    }
+    Ok(())
+}
+
 /// Gives the symlink, fifo or device `name` its owner, mode (not a symlink) and time.
 pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool) -> Result<()> {
     let fail = |action: &'static str| {
@@ -61,10 +79,16 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
 /// Whether the inode is a regular file of `size` bytes that still carries `meta`.
 /// Whoever writes to a file moves its mtime, so this finds writes through a link.
 pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
-    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && u64::try_from(stat.st_size) == Ok(size)
-        && stat.st_mode & 0o7777 == meta.mode
+        && has(stat, meta, owner)
+}
+
+/// Whether the inode, of whatever kind, has the mode, time and, if `owner` says so, the
+/// owner of `meta`.
+pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
+    let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
+    stat.st_mode & 0o7777 == meta.mode
         && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
         && stat.st_mtime == meta.mtime.seconds
         // Some filesystems keep whole seconds only.

@@ -13,8 +13,9 @@ pub enum Step<'a> {
     Remove(EntryPath, &'a Node),
     /// Place what stands at the path now, with all below it; nothing is there.
     Place(EntryPath, &'a Node),
-    /// Give the directory its metadata: something in it has changed, or they have.
-    Finish(EntryPath, &'a Directory),
+    /// Give the directory, which carries what the first does, the metadata of the second:
+    /// something in it has changed, or they have.
+    Finish(EntryPath, &'a Directory, &'a Directory),
 }
 
 /// The steps from `old` to `new`, in an order in which they can be taken: a directory is
@@ -50,7 +51,7 @@ fn between<'a>(
             (Some(Node::Directory(one)), Some(Node::Directory(other))) => {
                 let path = path.join(name);
                 if between(&path, one, other, steps) || one.meta != other.meta {
-                    steps.push(Step::Finish(path, other));
+                    steps.push(Step::Finish(path, one, other));
                 }
             }
             (Some(one), Some(other)) if same(one, other) => {}
@@ -69,8 +70,7 @@ fn between<'a>(
 fn same(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::File(one), Node::File(other)) => {
-            Arc::ptr_eq(one, other)
-                || (!one.is_linked() && !other.is_linked() && one.equals(other))
+            Arc::ptr_eq(one, other) || (!one.is_linked() && !other.is_linked() && one.equals(other))
         }
         (Node::Symlink(one), Node::Symlink(other)) => one == other,
         (Node::Special(one), Node::Special(other)) => one == other,

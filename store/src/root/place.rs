@@ -62,6 +62,8 @@ pub struct Placer<'a> {
     placement: Placement,
     root: &'a Dir,
     uses: &'a mut Uses,
+    /// Whether the root was empty, so that twins are used in the order of the tree.
+    fresh: bool,
     /// Where the first name of a file with several is.
     first: HashMap<*const File, EntryPath>,
     /// Files by the way they were placed.
@@ -73,7 +75,7 @@ pub struct Placer<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// Places in `root`, of whose files `uses` tells.
+    /// Places in `root`, which is empty.
     pub fn new(
         objects: &'a Objects,
         placement: Placement,
@@ -85,6 +87,7 @@ impl<'a> Placer<'a> {
             placement,
             root,
             uses,
+            fresh: true,
             first: HashMap::new(),
             placed: Placed::default(),
             skipped: Vec::new(),
@@ -92,14 +95,19 @@ impl<'a> Placer<'a> {
         }
     }
 
+    /// Changes `root`, of whose files `uses` tells.
+    pub fn changing(
+        objects: &'a Objects,
+        placement: Placement,
+        root: &'a Dir,
+        uses: &'a mut Uses,
+    ) -> Self {
+        Self { fresh: false, ..Self::new(objects, placement, root, uses) }
+    }
+
     /// Says where a name of a file is already, to which others are to be linked.
     pub fn knows(&mut self, file: &Arc<File>, path: EntryPath) {
         self.first.insert(Arc::as_ptr(file), path);
-    }
-
-    /// Whether a name of the file is known.
-    pub fn has(&self, file: &Arc<File>) -> bool {
-        self.first.contains_key(&Arc::as_ptr(file))
     }
 
     /// Places all that is in `directory`, whose path is `path`, in the empty `into`.
@@ -142,10 +150,19 @@ impl<'a> Placer<'a> {
         disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
     }
 
-    /// The file is no longer in the root.
-    pub fn forget(&mut self, file: &File) {
-        if self.placement.mode == LinkMode::Hardlink && file.size > 0 {
-            self.uses.remove(&self.objects.name(file.content, &file.meta, 0));
+    /// Takes note that `node` is no longer in the root. Of a file with several names this
+    /// is not known: its object counts as used, which costs a copy some time.
+    pub fn forget(&mut self, node: &Node) {
+        match node {
+            Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),
+            Node::File(file)
+                if self.placement.mode == LinkMode::Hardlink
+                    && file.size > 0
+                    && !file.is_linked() =>
+            {
+                self.uses.remove(&self.objects.name(file.content, &file.meta, 0));
+            }
+            _ => {}
         }
     }
 
@@ -185,6 +202,9 @@ impl<'a> Placer<'a> {
         object: &ObjectName,
         twin: u32,
     ) -> Result<()> {
+        if twin > 0 && !self.fresh {
+            return self.place_contents(into, name, file, object);
+        }
         let own = self.objects.name(file.content, &file.meta, twin);
         if self.objects.is_sound(&own, file.size, &file.meta)? {
             match self.objects.link_to(&own, into, name) {

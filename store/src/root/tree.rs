@@ -107,6 +107,11 @@ impl Tree {
         &self.root
     }
 
+    /// Whether this is the other tree, not just one like it.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.root, &other.root)
+    }
+
     /// All paths with what stands there; a directory comes right before what is in it.
     pub fn walk(&self) -> Walk<'_> {
         Walk { open: vec![(EntryPath::root(), self.root.children.iter())] }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io::Write;
 
+use super::spare::{DISCARDED, SPARE};
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -12,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::root::build::{self, Built, objects_of};
-use crate::root::merge::merge;
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
 
@@ -33,22 +33,18 @@ impl Store {
         let path = self.root_path(id);
         if self.is_published(id)? {
             self.mark_for_go(id)?;
-            return Ok(Root { id, path, reused: true, placed: Placed::default() });
+            let placed = Placed::default();
+            return Ok(Root { id, path, reused: true, from_spare: false, placed });
         }
-        let layers = configuration.layers().iter().map(|layer| layer.digest);
-        let layers: Vec<(Digest, Index)> =
-            layers.map(|digest| Ok((digest, self.index(digest)?))).collect::<Result<_>>()?;
-        let tree = merge(layers.iter().map(|(_, index)| index))?;
-        let mut attempt = 1;
-        let (staging, built) = loop {
-            match self.build(&tree) {
-                Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
-                    tracing::warn!("object {} {reason}: mending the cache", path.display());
-                    self.mend(&tree, &layers)?;
-                    attempt += 1;
-                }
-                other => break other?,
+        let tree = self.tree(configuration)?;
+        let changed = self.use_spare(&tree);
+        let from_spare = changed.is_some();
+        let (staging, built) = match changed {
+            Some((name, built)) => {
+                finish(&self.unpacked.child(&name)?)?;
+                (name, built)
             }
+            None => self.build_mending(&tree, configuration)?,
         };
         self.publish(id, &staging)?;
         self.mark(configuration)?;
@@ -57,7 +53,26 @@ impl Store {
             let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
             tracing::warn!("devices need root and are left out: {}", names.join(", "));
         }
-        Ok(Root { id, path, reused: false, placed: built.placed })
+        Ok(Root { id, path, reused: false, from_spare, placed: built.placed })
+    }
+
+    /// Builds `tree` from nothing. Objects that turn out to be damaged are made again.
+    fn build_mending(
+        &self,
+        tree: &Tree,
+        configuration: &Configuration,
+    ) -> Result<(CString, Built)> {
+        let mut attempt = 1;
+        loop {
+            match self.build(tree) {
+                Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
+                    tracing::warn!("object {} {reason}: mending the cache", path.display());
+                    self.mend(tree, configuration)?;
+                    attempt += 1;
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Whether the root is there and we built it: a directory with the right name and
@@ -111,7 +126,7 @@ impl Store {
 
     /// Sets aside every object of `tree` that is not sound, and extracts the layers
     /// again that hold one.
-    fn mend(&self, tree: &Tree, layers: &[(Digest, Index)]) -> Result<()> {
+    fn mend(&self, tree: &Tree, configuration: &Configuration) -> Result<()> {
         let mut missing = BTreeSet::new();
         for (name, file) in objects_of(tree, &self.objects) {
             if !self.objects.is_sound(&name, file.size, &file.meta)? {
@@ -124,8 +139,10 @@ impl Store {
                 |entry| matches!(&entry.kind, Kind::File { content, .. } if missing.contains(content)),
             )
         };
-        for (digest, _) in layers.iter().filter(|(_, index)| holds(index)) {
-            self.extract_anew(*digest)?;
+        for layer in configuration.layers() {
+            if holds(&self.index(layer.digest)?) {
+                self.extract_anew(layer.digest)?;
+            }
         }
         Ok(())
     }
@@ -142,10 +159,15 @@ pub(super) fn build_in(
 ) -> Result<Built> {
     let root = parent.child(name)?;
     let (built, _) = build::build(tree, objects, placement, &root)?;
-    root.set_mode(0o755)?;
-    root.sync_filesystem()?;
+    finish(&root)?;
     build::adopt_twins(&built, objects, &root)?;
     Ok(built)
+}
+
+/// Opens up a finished root and syncs it.
+fn finish(root: &Dir) -> Result<()> {
+    root.set_mode(0o755)?;
+    root.sync_filesystem()
 }
 
 /// The mark of the Go agent beside a root.
@@ -157,7 +179,10 @@ pub(super) fn ok_name(id: Digest) -> CString {
 pub(super) fn clean_up(unpacked: &Dir) -> Result<()> {
     for item in unpacked.list()? {
         let name = item.name.to_bytes();
-        if [UNFINISHED, RETIRED, PROBE].iter().any(|prefix| name.starts_with(prefix.as_bytes())) {
+        if [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED]
+            .iter()
+            .any(|prefix| name.starts_with(prefix.as_bytes()))
+        {
             unpacked.remove_tree(&item.name)?;
         }
     }

@@ -2,7 +2,10 @@
 //! directories); without the variable, on the temporary directory's.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,4 +47,51 @@ pub fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
 pub fn configuration(layers: &[Layer]) -> Configuration {
     let modified = "2026-01-01T00:00:00Z".parse().unwrap();
     Configuration::new("p".parse().unwrap(), layers.to_vec(), modified).unwrap()
+}
+
+/// A line for each path below `root`; names of one inode share its number.
+pub fn dump(root: &Path) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut inodes = BTreeMap::new();
+    let mut queue = vec![root.to_owned()];
+    while let Some(dir) = queue.pop() {
+        let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
+        names.sort();
+        for path in names {
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let next = inodes.len();
+            let inode = *inodes.entry(meta.ino()).or_insert(next);
+            let contents = if meta.is_file() {
+                let bytes = fs::read(&path).unwrap();
+                format!("{} {}", Digest::of(&bytes), bytes.len())
+            } else if meta.is_symlink() {
+                fs::read_link(&path).unwrap().display().to_string()
+            } else {
+                String::new()
+            };
+            let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii();
+            lines.push(format!(
+                "{name} {:o} {}:{} {}.{:09} i{inode} {contents}",
+                meta.mode(),
+                meta.uid(),
+                meta.gid(),
+                meta.mtime(),
+                meta.mtime_nsec(),
+            ));
+            if meta.is_dir() {
+                queue.push(path);
+            }
+        }
+    }
+    lines
+}
+
+/// Fails with the lines in which two dumps differ.
+pub fn same(ours: &[String], theirs: &[String], what: &str) {
+    let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
+    let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "{what}\nonly theirs has {missing:#?}\nonly ours has {extra:#?}"
+    );
 }

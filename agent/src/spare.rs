@@ -1,0 +1,70 @@
+//! The spare root, made in the background after a switch, so that the next change takes
+//! time for what it changes alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use deploy_store::{Configuration, Digest, SpareOutcome, Store};
+
+use crate::cycle::{Agent, millis};
+
+/// The lowest priority: a spare can wait for everything else.
+const NICE: i32 = 19;
+
+/// Makes spares, one at a time.
+#[derive(Debug, Default)]
+pub struct Spares {
+    busy: Arc<AtomicBool>,
+    /// What the last one was made for, or was to be made for when that failed.
+    wanted: Mutex<Option<Digest>>,
+}
+
+/// Has the spare of `configuration`, which is deployed, made if it is not there. One that
+/// is being made is let be: it will differ a little more.
+pub fn prepare(agent: &Agent, configuration: &Configuration) {
+    let Some(spares) = &agent.spares else { return };
+    let id = configuration.id();
+    let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+    if *wanted == Some(id) || spares.busy.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    *wanted = Some(id);
+    let (busy, store) = (Arc::clone(&spares.busy), Arc::clone(&agent.store));
+    let configuration = configuration.clone();
+    let work = move || {
+        make(&store, &configuration);
+        busy.store(false, Ordering::Release);
+    };
+    // A thread of its own, because its priority stays what it becomes.
+    if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
+        spares.busy.store(false, Ordering::Release);
+        tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
+    }
+}
+
+fn make(store: &Store, configuration: &Configuration) {
+    let id = configuration.id();
+    // Of the calling thread alone. A spare at full speed is a spare, too.
+    let _ = rustix::process::setpriority_process(None, NICE);
+    let started = Instant::now();
+    match store.prepare_spare(configuration) {
+        Ok(SpareOutcome::Ready) => {
+            let ms = millis(started);
+            tracing::info!(event = "spare_ready", %id, ms, "spare root made in {ms} ms");
+        }
+        Ok(SpareOutcome::Unchanged) => {}
+        Ok(SpareOutcome::NoRoom { bytes, inodes }) => {
+            tracing::warn!(
+                event = "spare_refused",
+                %id,
+                bytes,
+                inodes,
+                "no spare root: it wants {bytes} bytes and {inodes} inodes free; roots are built from nothing"
+            );
+        }
+        Err(err) => {
+            tracing::warn!(event = "spare_failed", %id, "no spare root: {err}");
+        }
+    }
+}

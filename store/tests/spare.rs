@@ -1,0 +1,259 @@
+//! Roots made of the spare are the roots that are built from nothing, whatever the
+//! layers, in every link mode; and no spare that was damaged is ever used.
+
+mod rig;
+
+use std::cell::Cell;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use deploy_store::{Configuration, Digest, Layer, LinkMode, SpareOutcome, Store};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use rig::{configuration, directories, dump, options, same};
+
+#[derive(Debug, Clone)]
+enum Member {
+    Directory(String, u32),
+    File(String, u8, u32, u64),
+    Symlink(String, String),
+    /// To one of the files before it in its layer.
+    Hardlink(String, usize),
+    Fifo(String),
+}
+
+fn members() -> impl Strategy<Value = Vec<Member>> {
+    // Mostly files where files may be, now and then one where a directory was.
+    let name = "([ab]/){0,2}([xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[abx])";
+    let target = "(/|\\.\\./)?[ab](/[abx]|/\\.\\.)?";
+    let mode = prop_oneof![Just(0o755), Just(0o700), Just(0o555)];
+    let member = prop_oneof![
+        2 => (name, mode.clone()).prop_map(|(name, mode)| Member::Directory(name, mode)),
+        // Few contents and times, so that some files are equal.
+        6 => (name, 0_u8..4, mode, 1_u64..3)
+            .prop_map(|(name, text, mode, time)| Member::File(name, text, mode, time)),
+        1 => (name, target).prop_map(|(name, target)| Member::Symlink(name, target)),
+        2 => (name, any::<usize>()).prop_map(|(name, n)| Member::Hardlink(name, n)),
+        1 => name.prop_map(Member::Fifo),
+    ];
+    vec(member, 0..10)
+}
+
+fn archive(members: &[Member]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (n, member) in members.iter().enumerate() {
+        let mut header = tar::Header::new_ustar();
+        header.set_mtime(1);
+        header.set_mode(0o644);
+        header.set_size(0);
+        let text = match member {
+            Member::File(_, text, mode, time) => {
+                header.set_mode(*mode);
+                header.set_mtime(*time);
+                // 0 is an empty file; 3 is one that is larger than a block.
+                let text = vec![*text; usize::from(*text) * if *text == 3 { 3000 } else { 5 }];
+                header.set_size(text.len() as u64);
+                text
+            }
+            _ => Vec::new(),
+        };
+        let (kind, name) = match member {
+            Member::Directory(name, mode) => {
+                header.set_mode(*mode);
+                (tar::EntryType::Directory, name)
+            }
+            Member::File(name, ..) => (tar::EntryType::Regular, name),
+            Member::Symlink(name, target) => {
+                header.set_link_name_literal(target).unwrap();
+                (tar::EntryType::Symlink, name)
+            }
+            Member::Hardlink(name, pick) => {
+                let files = members[..n].iter().filter_map(|member| match member {
+                    Member::File(name, ..) => Some(name),
+                    _ => None,
+                });
+                let Some(target) = files.clone().nth(pick % files.count().max(1)) else { continue };
+                header.set_link_name_literal(target).unwrap();
+                (tar::EntryType::Link, name)
+            }
+            Member::Fifo(name) => (tar::EntryType::Fifo, name),
+        };
+        header.set_entry_type(kind);
+        builder.append_data(&mut header, name, &*text).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// The layer in both stores, with as many members as can be extracted.
+fn layer(stores: [&Store; 2], name: &str, members: &[Member]) -> Layer {
+    let bytes = archive(members);
+    let digest = Digest::of(&bytes);
+    for store in stores {
+        store.blobs().ingest(digest, &*bytes).unwrap();
+        if store.extract(digest).is_err() {
+            return layer(stores, name, &members[..members.len() - 1]);
+        }
+    }
+    let created = "2026-01-01T00:00:00Z".parse().unwrap();
+    let (component, version) = (name.parse().unwrap(), "v1".parse().unwrap());
+    Layer { component, version, digest, created }
+}
+
+fn each_mode(mut test: impl FnMut(&Path, LinkMode)) {
+    for dir in directories() {
+        for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
+            test(&dir, link);
+        }
+    }
+}
+
+#[test]
+fn a_changed_spare_is_what_is_built_from_nothing() {
+    each_mode(|dir, link| {
+        let work = tempfile::tempdir_in(dir).unwrap();
+        let open = |name: &str| Store::open(&work.path().join(name), options(link)).unwrap();
+        let (ours, plain) = (open("ours"), open("plain"));
+        let (used, refused) = (Cell::new(0), Cell::new(0));
+        let check = |layers: Vec<Vec<Member>>| {
+            let layers: Vec<Layer> = layers
+                .iter()
+                .enumerate()
+                .map(|(n, members)| layer([&ours, &plain], &format!("c{n}"), members))
+                .collect();
+            // The upper layer changes, then the lower one, then the order.
+            let pick = |picked: &[usize]| {
+                configuration(&picked.iter().map(|&n| layers[n].clone()).collect::<Vec<_>>())
+            };
+            for picked in [&[0, 1][..], &[0, 2], &[3, 2], &[2, 3], &[3]] {
+                let wanted = pick(picked);
+                let (Ok(root), Ok(expected)) = (ours.root(&wanted), plain.root(&wanted)) else {
+                    refused.set(refused.get() + 1);
+                    assert!(ours.root(&wanted).is_err() && plain.root(&wanted).is_err());
+                    continue;
+                };
+                used.set(used.get() + u32::from(root.from_spare));
+                let what = format!("{link:?} in {}: {picked:?} {layers:?}", dir.display());
+                same(&dump(&root.path), &dump(&expected.path), &what);
+                ours.prepare_spare(&wanted).unwrap();
+            }
+            for store in [&ours, &plain] {
+                store.sweep_roots(&[]).unwrap();
+            }
+            Ok(())
+        };
+        let cases = std::env::var("PROPTEST_CASES").map_or(12, |cases| cases.parse().unwrap());
+        let config = Config { cases, failure_persistence: None, ..Config::default() };
+        let mut runner = TestRunner::new(config);
+        runner.run(&vec(members(), 4..=4), check).unwrap();
+        assert!(used.get() > 12, "{link:?}: only {} spares were used", used.get());
+    });
+}
+
+/// A store with two configurations, the first of which is deployed and has a spare.
+struct Bench {
+    work: tempfile::TempDir,
+    store: Store,
+    configurations: [Configuration; 2],
+}
+
+impl Bench {
+    fn new(dir: &Path, link: LinkMode) -> Self {
+        let work = tempfile::tempdir_in(dir).unwrap();
+        let store = Store::open(&work.path().join("agent"), options(link)).unwrap();
+        let file = |name: &str, text| Member::File(name.to_owned(), text, 0o755, 1);
+        let code = layer([&store; 2], "code", &[file("a/one", 1), file("a/two", 2)]);
+        let configurations = [1, 3].map(|text| {
+            let config = layer([&store; 2], "config", &[file("conf", text)]);
+            configuration(&[code.clone(), config])
+        });
+        store.root(&configurations[0]).unwrap();
+        assert_eq!(store.prepare_spare(&configurations[0]).unwrap(), SpareOutcome::Ready);
+        Self { work, store, configurations }
+    }
+
+    fn unpacked(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.work.path().join("agent/unpacked")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// The root of the second configuration must be right.
+    fn is_right(&self, from_spare: bool, what: &str) {
+        let root = self.store.root(&self.configurations[1]).unwrap();
+        assert_eq!(root.from_spare, from_spare, "{what}");
+        let mode = fs::metadata(&root.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{what}");
+        for (name, text) in [("a/one", 1_u8), ("a/two", 2), ("conf", 3)] {
+            let bytes = fs::read(root.path.join(name)).unwrap();
+            assert!(bytes.iter().all(|&byte| byte == text) && !bytes.is_empty(), "{what}: {name}");
+            let mode = fs::metadata(root.path.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o755, "{what}: {name}");
+        }
+    }
+}
+
+#[test]
+fn nobody_else_can_enter_a_spare_and_it_is_made_once() {
+    each_mode(|dir, link| {
+        let bench = Bench::new(dir, link);
+        let spare = bench.unpacked().into_iter().find(|name| name.starts_with(".spare")).unwrap();
+        let spare = bench.work.path().join("agent/unpacked").join(spare);
+        assert_eq!(fs::metadata(&spare).unwrap().permissions().mode() & 0o777, 0o700);
+        let again = bench.store.prepare_spare(&bench.configurations[0]).unwrap();
+        assert_eq!(again, SpareOutcome::Unchanged);
+        bench.is_right(true, &format!("{link:?} in {}", dir.display()));
+        assert!(!spare.exists());
+        // The next one follows, whichever configuration it is for.
+        bench.store.prepare_spare(&bench.configurations[1]).unwrap();
+        bench.store.sweep_roots(&[bench.configurations[1].id()]).unwrap();
+        assert!(bench.store.root(&bench.configurations[0]).unwrap().from_spare);
+    });
+}
+
+#[test]
+fn what_a_service_writes_through_its_root_is_in_no_root_made_of_the_spare() {
+    each_mode(|dir, link| {
+        for damage in [
+            (|path: &Path| {
+                fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"x").unwrap();
+            }) as fn(&Path),
+            |path| drop(fs::File::create(path).unwrap()),
+            |path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap(),
+            |path| fs::remove_file(path).unwrap(),
+        ] {
+            let bench = Bench::new(dir, link);
+            let root = bench.store.root_path(bench.configurations[0].id());
+            damage(&root.join("a/two"));
+            let removed = !root.join("a/two").exists();
+            let linked = bench.store.link_mode() == LinkMode::Hardlink;
+            bench.is_right(!linked || removed, &format!("{link:?} in {}", dir.display()));
+        }
+    });
+}
+
+#[test]
+fn a_spare_that_was_damaged_or_removed_by_hand_is_not_used() {
+    each_mode(|dir, link| {
+        let bench = Bench::new(dir, link);
+        let spare = bench.unpacked().into_iter().find(|name| name.starts_with(".spare")).unwrap();
+        fs::remove_dir_all(bench.work.path().join("agent/unpacked").join(spare)).unwrap();
+        bench.is_right(false, &format!("{link:?} in {}", dir.display()));
+        bench.store.prepare_spare(&bench.configurations[1]).unwrap();
+        let leftovers = || bench.unpacked().iter().filter(|name| name.starts_with(".gone")).count();
+        assert_eq!(leftovers(), 0);
+    });
+}
+
+#[test]
+fn a_spare_does_not_outlive_the_program() {
+    each_mode(|dir, link| {
+        let Bench { work, store, configurations } = Bench::new(dir, link);
+        drop(store);
+        let store = Store::open(&work.path().join("agent"), options(link)).unwrap();
+        let bench = Bench { work, store, configurations };
+        assert!(!bench.unpacked().iter().any(|name| name.starts_with(".spare")));
+        bench.is_right(false, &format!("{link:?} in {}", dir.display()));
+    });
+}

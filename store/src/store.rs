@@ -17,6 +17,7 @@ mod publish;
 mod spare;
 mod sweep;
 mod unpack;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,7 @@ use crate::limits::Limits;
 use crate::root::place::Placement;
 use plan::Plan;
 use spare::Spare;
+use watch::Watched;
 
 pub use extract::check_archive;
 pub use spare::SpareOutcome;
@@ -74,6 +76,7 @@ pub struct Store {
     quarantine: Dir,
     plan: Mutex<Plan>,
     spare: Mutex<Option<Spare>>,
+    watched: Mutex<Watched>,
     _lock: Lock,
 }
 
@@ -144,6 +147,7 @@ impl Store {
             quarantine: private(c"quarantine")?,
             plan: Mutex::default(),
             spare: Mutex::default(),
+            watched: Mutex::default(),
             _lock: lock,
         };
         store.clean_up_layers()?;

@@ -19,11 +19,14 @@ pub struct Built {
     pub skipped: Vec<EntryPath>,
     /// Files that could become objects, so that the next root links them.
     pub twins: Vec<(ObjectName, EntryPath)>,
+    /// Directories that were made.
+    pub directories: Vec<EntryPath>,
 }
 
 impl From<Placer<'_>> for Built {
     fn from(placer: Placer<'_>) -> Self {
-        Self { placed: placer.placed, skipped: placer.skipped, twins: placer.twins }
+        let Placer { placed, skipped, twins, directories, .. } = placer;
+        Self { placed, skipped, twins, directories }
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Placer<'a> {
     pub skipped: Vec<EntryPath>,
     /// Files that could become objects, so that the next root links them.
     pub twins: Vec<(ObjectName, EntryPath)>,
+    /// Directories that were made.
+    pub directories: Vec<EntryPath>,
 }
 
 impl<'a> Placer<'a> {
@@ -92,6 +94,7 @@ impl<'a> Placer<'a> {
             placed: Placed::default(),
             skipped: Vec::new(),
             twins: Vec::new(),
+            directories: Vec::new(),
         }
     }
 
@@ -132,6 +135,7 @@ impl<'a> Placer<'a> {
             Node::Directory(directory) => {
                 into.make_dir(name, 0o700)?;
                 let made = into.child(name)?;
+                self.directories.push(path());
                 self.fill(&made, &path(), directory)?;
                 self.finish_directory(&made, &directory.meta)
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io::Write;
 
-use super::spare::{DISCARDED, SPARE};
+use super::spare::{DISCARDED, Made, SPARE};
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -39,14 +39,19 @@ impl Store {
         let tree = self.tree(configuration)?;
         let changed = self.use_spare(&tree);
         let from_spare = changed.is_some();
-        let (staging, built) = match changed {
-            Some((name, built)) => {
+        let (staging, built, watch) = match changed {
+            Some(Made { name, built, watch }) => {
                 finish(&self.unpacked.child(&name)?)?;
-                (name, built)
+                (name, built, watch)
             }
-            None => self.build_mending(&tree, configuration)?,
+            None => {
+                let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
+                let watch = self.watch(&name, &tree);
+                (name, built, watch)
+            }
         };
         self.publish(id, &staging)?;
+        self.publish_watch(id, watch, &tree);
         self.mark(configuration)?;
         self.mark_for_go(id)?;
         if !built.skipped.is_empty() {
@@ -56,15 +61,16 @@ impl Store {
         Ok(Root { id, path, reused: false, from_spare, placed: built.placed })
     }
 
-    /// Builds `tree` from nothing. Objects that turn out to be damaged are made again.
-    fn build_mending(
+    /// Has `build` build `tree`. Objects that turn out to be damaged are made again.
+    pub(super) fn mending<T>(
         &self,
         tree: &Tree,
         configuration: &Configuration,
-    ) -> Result<(CString, Built)> {
+        build: impl Fn() -> Result<T>,
+    ) -> Result<T> {
         let mut attempt = 1;
         loop {
-            match self.build(tree) {
+            match build() {
                 Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
                     tracing::warn!("object {} {reason}: mending the cache", path.display());
                     self.mend(tree, configuration)?;

@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::sync::PoisonError;
 
 use super::Store;
+use super::watch::Watch;
 use crate::config::Configuration;
 use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
@@ -31,6 +32,19 @@ pub(super) struct Spare {
     name: CString,
     tree: Tree,
     uses: Uses,
+    /// Sees what is done to the root that it becomes.
+    watch: Option<Watch>,
+    /// Whether every file was what it must be when the published roots were watched
+    /// already.
+    checked: bool,
+}
+
+/// A root that was made of the spare, not synced.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub name: CString,
+    pub built: Built,
+    pub watch: Option<Watch>,
 }
 
 /// What became of a wish for a spare.
@@ -55,13 +69,23 @@ impl Store {
     /// a root does; meanwhile and without a spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded()?;
+        let watching = self.watch_all();
+        if let Err(err) = &watching {
+            tracing::debug!("roots are not watched: {err}");
+        }
         let tree = self.tree(configuration)?;
         let (mut spare, outcome) = match self.take_spare() {
             Some(spare) if spare.tree.is(&tree) => (spare, SpareOutcome::Unchanged),
             Some(spare) => (self.change(spare, &tree)?.0, SpareOutcome::Ready),
             None => match self.room_for(&tree)? {
                 Some(no_room) => return Ok(no_room),
-                None => (self.build_spare(&tree)?, SpareOutcome::Ready),
+                None => {
+                    // What was touched until now shows when it is placed.
+                    let watching = watching.and_then(|()| self.was_touched());
+                    let mut spare = self.build_spare(&tree, configuration)?;
+                    spare.checked = watching.is_ok();
+                    (spare, SpareOutcome::Ready)
+                }
             },
         };
         if outcome == SpareOutcome::Ready {
@@ -73,13 +97,12 @@ impl Store {
     }
 
     /// Makes `tree` of the spare, if there is one and nobody has changed what it holds.
-    /// The name of the directory, not synced.
-    pub(super) fn use_spare(&self, tree: &Tree) -> Option<(CString, Built)> {
+    pub(super) fn use_spare(&self, tree: &Tree) -> Option<Made> {
         let spare = self.take_spare()?;
         let name = spare.name.clone();
         let changed = self.is_sound(&spare).and_then(|()| self.change(spare, tree));
         match changed {
-            Ok((_, built)) => Some((name, built)),
+            Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
                 tracing::warn!("the spare root cannot be used, a new one is built: {err}");
                 // If even this fails, the next start removes it.
@@ -92,7 +115,7 @@ impl Store {
     /// Where files are hardlinked, whoever writes to one in a root writes to the spare's:
     /// an error with their names then.
     fn is_sound(&self, spare: &Spare) -> Result<()> {
-        if self.placement.mode != LinkMode::Hardlink {
+        if self.placement.mode != LinkMode::Hardlink || (spare.checked && !self.was_touched()?) {
             return Ok(());
         }
         let mut damaged = Vec::new();
@@ -114,6 +137,12 @@ impl Store {
         match apply(&spare.tree, tree, objects, placement, &root, &mut spare.uses) {
             Ok(built) => {
                 spare.tree = tree.clone();
+                let mut watch = spare.watch.take();
+                let all = built.directories.iter().try_for_each(|path| match &mut watch {
+                    Some(watch) => watch.add(root.path(), path),
+                    None => Ok(()),
+                });
+                spare.watch = watch.filter(|_| all.is_ok());
                 Ok((spare, built))
             }
             Err(err) => {
@@ -123,17 +152,24 @@ impl Store {
         }
     }
 
-    fn build_spare(&self, tree: &Tree) -> Result<Spare> {
-        let name = temp_name(SPARE);
-        self.unpacked.make_dir(&name, 0o700)?;
-        let root = self.unpacked.child(&name)?;
-        match build::build(tree, &self.objects, self.placement, &root) {
-            Ok((_, uses)) => Ok(Spare { name, tree: tree.clone(), uses }),
-            Err(err) => {
-                self.discard(&name)?;
-                Err(err)
+    /// Builds the spare from nothing. Damage that shows may be in the published root, too:
+    /// it holds the same files.
+    fn build_spare(&self, tree: &Tree, configuration: &Configuration) -> Result<Spare> {
+        self.mending(tree, configuration, || {
+            let name = temp_name(SPARE);
+            self.unpacked.make_dir(&name, 0o700)?;
+            let root = self.unpacked.child(&name)?;
+            match build::build(tree, &self.objects, self.placement, &root) {
+                Ok((_, uses)) => {
+                    let watch = self.watch(&name, tree);
+                    Ok(Spare { name, tree: tree.clone(), uses, watch, checked: false })
+                }
+                Err(err) => {
+                    self.discard(&name)?;
+                    Err(err)
+                }
             }
-        }
+        })
     }
 
     fn take_spare(&self) -> Option<Spare> {

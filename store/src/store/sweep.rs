@@ -105,7 +105,7 @@ impl Store {
         Ok(roots.into_iter().map(|(_, _, id)| id).collect())
     }
 
-    fn marked(&self, id: Digest) -> Result<Configuration> {
+    pub(super) fn marked(&self, id: Digest) -> Result<Configuration> {
         let name = name_of(id);
         let mut json = Vec::new();
         self.roots

@@ -11,7 +11,8 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 const FILES: usize = 2000;
 
 fn open(dir: &std::path::Path) -> Store {
-    let options = Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 30 };
+    let (limits, link) = (Limits::STANDARD, LinkMode::Auto);
+    let options = Options { limits, link, max_blob: 1 << 30, keep_blobs: false };
     Store::open(dir, options).unwrap()
 }
 

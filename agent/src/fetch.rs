@@ -123,12 +123,7 @@ async fn attempt(
         Err(cause) => return Err(Error::Download { layer: name_of(layer), cause }),
     }
     let bytes = staging.len() - before;
-    let publishing = Arc::clone(store);
-    blocking::run(move || {
-        staging.finish_as(digest)?;
-        publishing.blobs().publish(digest)
-    })
-    .await?;
+    blocking::run(move || staging.check(digest)).await?;
     Ok(bytes)
 }
 

@@ -137,6 +137,9 @@ pub struct Flags {
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
+    /// Keep downloaded blobs, too, so that damage can be mended without the registry.
+    #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS")]
+    pub keep_blobs: bool,
     /// Roots to keep: the current one, the one before, and so on.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_ROOTS", default_value = "2", value_name = "N")]
     pub keep_roots: std::num::NonZeroUsize,

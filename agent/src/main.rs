@@ -108,7 +108,12 @@ async fn run(flags: &Flags) -> Result<u8> {
 }
 
 fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
-    let options = Options { limits: Limits::STANDARD, link: flags.link.into(), max_blob: MAX_BLOB };
+    let options = Options {
+        limits: Limits::STANDARD,
+        link: flags.link.into(),
+        max_blob: MAX_BLOB,
+        keep_blobs: flags.keep_blobs,
+    };
     let store = Store::open(&flags.dir, options).map_err(|err| not_opened(&flags.dir, err))?;
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");

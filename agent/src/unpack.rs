@@ -11,7 +11,8 @@ use crate::flags::MAX_BLOB;
 /// says what was done.
 pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode) -> Result<String> {
     let started = Instant::now();
-    let options = Options { limits: Limits::STANDARD, link, max_blob: MAX_BLOB };
+    let limits = Limits::STANDARD;
+    let options = Options { limits, link, max_blob: MAX_BLOB, keep_blobs: false };
     let placed = deploy_store::unpack(archives, into, options)?;
     let archives = match archives.len() {
         1 => "1 archive".to_owned(),

@@ -81,7 +81,8 @@ impl Bench {
 }
 
 fn open(dir: &Path) -> Arc<Store> {
-    let options = Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 30 };
+    let (limits, link) = (Limits::STANDARD, LinkMode::Auto);
+    let options = Options { limits, link, max_blob: 1 << 30, keep_blobs: false };
     Arc::new(Store::open(dir, options).unwrap())
 }
 

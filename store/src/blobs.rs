@@ -74,6 +74,34 @@ impl Blobs {
         Ok(self.staging(temp, hasher, end))
     }
 
+    /// Opens what there is of the blob that [`Blobs::resume`] goes on with. It may be
+    /// less than all.
+    pub fn partial_reader(&self, digest: Digest) -> Result<File> {
+        match self.staging.open_file(&name_of_partial(digest)) {
+            Err(err) if err.is_not_found() => Err(Error::NoSuchBlob(digest)),
+            other => other,
+        }
+    }
+
+    /// Publishes the whole blob that [`Blobs::resume`] began, if there is one.
+    pub fn publish_partial(&self, digest: Digest) -> Result<()> {
+        let name = name_of_partial(digest);
+        match self.staging.open_file(&name) {
+            Err(err) if err.is_not_found() => return Ok(()),
+            Err(err) => return Err(err),
+            Ok(file) => file.sync_all(),
+        }
+        .map_err(|err| Error::io("sync", self.staging.path_of(&name), err))?;
+        self.staging.rename(&name, &self.files, &name_of(digest))?;
+        self.files.sync()?;
+        self.staging.sync()
+    }
+
+    /// Removes what [`Blobs::resume`] began.
+    pub fn remove_partial(&self, digest: Digest) -> Result<()> {
+        self.staging.remove_file(&name_of_partial(digest))
+    }
+
     fn staging(&self, temp: TempFile, hasher: Hasher, end: u64) -> Staging {
         let (dir, max_bytes) = (Arc::clone(&self.staging), self.max_bytes);
         Staging { dir, max_bytes, temp, hasher: Some(hasher), hashed: end, end }
@@ -274,12 +302,24 @@ impl Staging {
     /// written is removed.
     pub fn finish_as(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
-        if found != expected {
-            self.temp.keep(false);
-            let what = self.dir.path_of(self.temp.name()).display().to_string();
-            return Err(Error::DigestMismatch { what, expected, found });
+        if found == expected {
+            return self.commit(expected);
         }
-        self.commit(expected)
+        self.temp.keep(false);
+        let what = self.dir.path_of(self.temp.name()).display().to_string();
+        Err(Error::DigestMismatch { what, expected, found })
+    }
+
+    /// Whether what was written is all of `expected`; otherwise it is removed. It stays
+    /// where it is, neither synced nor staged, for [`Blobs::partial_reader`].
+    pub fn check(mut self, expected: Digest) -> Result<()> {
+        let found = self.digest()?;
+        if found == expected {
+            return Ok(());
+        }
+        self.temp.keep(false);
+        let what = self.dir.path_of(self.temp.name()).display().to_string();
+        Err(Error::DigestMismatch { what, expected, found })
     }
 
     fn digest(&mut self) -> Result<Digest> {

@@ -60,6 +60,9 @@ pub struct Options {
     pub link: LinkMode,
     /// Largest blob, in bytes.
     pub max_blob: u64,
+    /// Whether blobs stay in the cache when they are extracted. Without them damage is
+    /// mended from the registry.
+    pub keep_blobs: bool,
 }
 
 /// An agent's directory, held exclusively.
@@ -67,6 +70,7 @@ pub struct Options {
 pub struct Store {
     path: PathBuf,
     limits: Limits,
+    keep_blobs: bool,
     placement: Placement,
     blobs: Blobs,
     layers: Arc<Dir>,
@@ -138,6 +142,7 @@ impl Store {
         let store = Self {
             path: dir.to_owned(),
             limits: options.limits,
+            keep_blobs: options.keep_blobs,
             placement,
             blobs,
             layers: private(c"layers")?.into(),

@@ -49,20 +49,38 @@ impl Store {
 
     /// Decodes the layer's blob; objects that are there and sound stay as they are.
     pub(super) fn extract_anew(&self, digest: Digest) -> Result<(Extracted, Index)> {
-        let mut blob = HashingReader::new(self.blobs.reader(digest)?);
+        let mut blob = HashingReader::new(self.blob(digest)?);
         let mut batch = self.objects.batch()?;
         let read =
             read_index(&mut blob, self.limits, |size, meta, body| batch.write(size, meta, body));
         if !self.is_whole(blob, digest)? {
             tracing::warn!("cached blob {digest} was damaged and is removed");
-            self.blobs.remove(digest)?;
+            self.forget_blob(digest)?;
             return Err(Error::NoSuchBlob(digest));
         }
         let (mut extracted, index) = read?;
         merge::check(&index)?;
         extracted.new_objects = batch.publish()?;
         self.publish_index(digest, &index)?;
+        if self.keep_blobs {
+            self.blobs.publish_partial(digest)?;
+        } else {
+            self.forget_blob(digest)?;
+        }
         Ok((extracted, index))
+    }
+
+    /// The layer's blob, cached or as it was downloaded.
+    fn blob(&self, digest: Digest) -> Result<File> {
+        match self.blobs.reader(digest) {
+            Err(Error::NoSuchBlob(_)) => self.blobs.partial_reader(digest),
+            other => other,
+        }
+    }
+
+    fn forget_blob(&self, digest: Digest) -> Result<()> {
+        self.blobs.remove_partial(digest)?;
+        if self.blobs.contains(digest)? { self.blobs.remove(digest) } else { Ok(()) }
     }
 
     /// Whether the bytes of the blob, of which some have been read, are its own.

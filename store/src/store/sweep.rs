@@ -31,7 +31,8 @@ impl Store {
         }
         let mut swept = self.blobs.expire(before)?;
         for blob in self.blobs.list()? {
-            if !kept.contains(&blob.digest) && blob.modified < before {
+            let needed = self.keep_blobs || !self.has_layer(blob.digest)?;
+            if !(needed && kept.contains(&blob.digest)) && blob.modified < before {
                 self.blobs.remove(blob.digest)?;
                 add(&mut swept, blob.bytes);
             }

@@ -19,7 +19,7 @@ pub fn directories() -> Vec<PathBuf> {
 }
 
 pub fn options(link: LinkMode) -> Options {
-    Options { limits: Limits::STANDARD, link, max_blob: 1 << 30 }
+    Options { limits: Limits::STANDARD, link, max_blob: 1 << 30, keep_blobs: true }
 }
 
 pub fn run(program: &str, arguments: &[&str], dir: &Path) {

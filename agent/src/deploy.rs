@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{Configuration, Root};
@@ -11,7 +12,7 @@ use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
 use crate::report::Report;
 use crate::script::{self, Change};
-use crate::{current, state};
+use crate::{blocking, current, state};
 
 /// The end of the last script's output is kept under this name in the agent's directory.
 const SCRIPT_LOG: &str = "script.log";
@@ -41,6 +42,8 @@ pub async fn run(
         }
         return Err(Error::Script { target: Box::new(new.clone()), cause });
     }
+    let store = Arc::clone(&agent.store);
+    blocking::run(move || store.settle()).await?;
     state::write(&agent.state, new)?;
     if old_id != Some(new.id()) {
         Report::update(&agent.dir, |report| report.previous = old_id.map(|id| id.to_string()));

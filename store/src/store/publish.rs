@@ -8,7 +8,7 @@ use super::spare::{DISCARDED, Made, SPARE};
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{self, Dir, TempFile, digest_of, name_of, temp_name};
+use crate::disk::{self, Dir, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
@@ -108,18 +108,27 @@ impl Store {
         let name = name_of(id);
         if self.unpacked.contains(&name)? {
             self.unpacked.exchange(staging, &name)?;
-            self.unpacked.sync()?;
             return self.unpacked.remove_tree(staging);
         }
-        self.unpacked.rename(staging, &self.unpacked, &name)?;
-        self.unpacked.sync()
+        self.unpacked.rename(staging, &self.unpacked, &name)
     }
 
-    /// Records that the root of `configuration` is ours and whole.
+    /// Records that the root of `configuration` is ours and whole, which it is already.
+    /// A crash may leave a record that cannot be read; the root is whole then, too.
     fn mark(&self, configuration: &Configuration) -> Result<()> {
-        let temp = TempFile::create(&self.roots, "mark")?;
-        temp.file().write_all(&configuration.to_json()).map_err(|err| temp.error("write", err))?;
-        temp.commit(&self.roots, &name_of(configuration.id()))
+        let name = name_of(configuration.id());
+        self.roots.remove_file(&name)?;
+        let mut record = self.roots.create_file(&name, 0o600)?;
+        record
+            .write_all(&configuration.to_json())
+            .map_err(|err| Error::io("write", self.roots.path_of(&name), err))
+    }
+
+    /// Makes the roots that were published durable: to be called before anybody is told,
+    /// for good, that one is deployed. Until then a power cut may take a root away again,
+    /// whole.
+    pub fn settle(&self) -> Result<()> {
+        self.unpacked.sync_filesystem()
     }
 
     /// The mark that the Go agent looks for beside a root. It says nothing to us.

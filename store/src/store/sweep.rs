@@ -26,7 +26,11 @@ impl Store {
             kept.extend(configuration.layers().iter().map(|layer| layer.digest));
         }
         for id in ids(&self.roots)? {
-            let configuration = self.marked(id)?;
+            let Ok(configuration) = self.marked(id) else {
+                // A crash cut the record short. Without it the root is not ours.
+                self.roots.remove_file(&name_of(id))?;
+                continue;
+            };
             kept.extend(configuration.layers().iter().map(|layer| layer.digest));
         }
         let mut swept = self.blobs.expire(before)?;

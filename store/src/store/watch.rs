@@ -137,7 +137,8 @@ impl Store {
         let unwatched = published.into_iter().filter(|id| !watched.contains_key(id));
         let unwatched: Vec<Digest> = unwatched.collect();
         for id in unwatched {
-            let tree = self.tree(&self.marked(id)?)?;
+            let Ok(configuration) = self.marked(id) else { continue };
+            let tree = self.tree(&configuration)?;
             if let Some(watch) = self.watch(&name_of(id), &tree) {
                 watched.insert(id, (watch, tree));
             }

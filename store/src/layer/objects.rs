@@ -182,9 +182,10 @@ impl Objects {
         self.dir.make_dir(&name, 0o700)?;
         let staging = self.dir.child(&name)?;
         let fresh = Fresh::probe(&staging)?;
+        let ahead = staging.syncs_in_parts()?;
         let fans = (0..FANS).map(|_| OnceLock::new()).collect();
         let (written, publishing) = (AtomicU64::new(0), Mutex::new(()));
-        Ok(Batch { objects: self, name, staging, fresh, fans, written, publishing })
+        Ok(Batch { objects: self, name, staging, fresh, ahead, fans, written, publishing })
     }
 
     fn fan(&self, name: &ObjectName) -> Result<&Dir> {
@@ -219,6 +220,8 @@ pub struct Batch<'a> {
     name: CString,
     staging: Dir,
     fresh: Fresh,
+    /// Whether syncing while writing pays.
+    ahead: bool,
     /// For each directory of objects: `Some` stands for it in `staging` when it is not
     /// there yet. Objects of the others are in `staging` itself.
     fans: Box<[OnceLock<Option<Dir>>]>,
@@ -269,6 +272,11 @@ impl Batch<'_> {
     /// Syncs all that was written to the filesystem so far, the whole batch with it.
     pub fn sync(&self) -> Result<()> {
         self.staging.sync_filesystem()
+    }
+
+    /// As [`Batch::sync`], with more to come; nothing where that costs more than it saves.
+    pub fn sync_ahead(&self) -> Result<()> {
+        if self.ahead { self.sync() } else { Ok(()) }
     }
 
     /// Makes the objects, which are synced, visible. Returns their number. Their names

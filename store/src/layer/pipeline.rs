@@ -67,6 +67,6 @@ fn decode(
 }
 
 /// What a thread returned. A panic in it goes on here.
-pub(super) fn joined<T>(ended: thread::Result<T>) -> T {
+pub(crate) fn joined<T>(ended: thread::Result<T>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -25,6 +25,9 @@ const TOGETHER_FILES: usize = 64;
 const PIECE: usize = 256 << 10;
 /// Jobs that wait for a writer, and pieces that wait for the one that has the file.
 const WAITING: usize = 4;
+/// Bytes after which what was written is sent to the disk, so that the barrier at the
+/// end has little left to wait for.
+const AHEAD: u64 = 64 << 20;
 /// Most writers: more than a few wait for the filesystem's locks.
 const MOST: usize = 4;
 
@@ -35,6 +38,10 @@ pub struct Writers<'a> {
     together: Together,
     pool: &'a Pool,
     failed: &'a AtomicBool,
+    /// Asks for what was written to be synced.
+    sync: SyncSender<()>,
+    /// Bytes since the last time.
+    ahead: u64,
 }
 
 /// Buffers that are not in use.
@@ -48,6 +55,20 @@ impl Pool {
 
     fn give(&self, buffer: Vec<u8>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// The first error of all threads.
+#[derive(Clone, Copy)]
+struct Trouble<'a> {
+    failed: &'a AtomicBool,
+    error: &'a Mutex<Option<Error>>,
+}
+
+impl Trouble<'_> {
+    fn tell(self, err: Error) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(err);
     }
 }
 
@@ -85,6 +106,7 @@ pub fn with_writers<T>(
     let failed = AtomicBool::new(false);
     let error: Mutex<Option<Error>> = Mutex::new(None);
     let pool = Pool::default();
+    let trouble = Trouble { failed: &failed, error: &error };
     let done = thread::scope(|scope| {
         let (jobs, waiting) = sync_channel(WAITING);
         let waiting = Arc::new(Mutex::new(waiting));
@@ -92,19 +114,23 @@ pub fn with_writers<T>(
         let writers: Vec<_> = (0..count)
             .map(|_| {
                 let waiting = Arc::clone(&waiting);
-                let (pool, failed, error) = (&pool, &failed, &error);
-                scope.spawn(move || write_all(batch, &waiting, pool, failed, error))
+                let pool = &pool;
+                scope.spawn(move || write_all(batch, &waiting, pool, trouble))
             })
             .collect();
         // The writers' own: when they are gone, handing over fails rather than waits.
         drop(waiting);
+        let (sync, asked) = sync_channel(1);
+        let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));
         let together = Together::default();
-        let mut handing = Writers { batch, jobs, together, pool: &pool, failed: &failed };
+        let mut handing =
+            Writers { batch, jobs, together, pool: &pool, failed: &failed, sync, ahead: 0 };
         let done = work(&mut handing).and_then(|done| handing.flush().map(|()| done));
         drop(handing);
         for writer in writers {
             joined(writer.join());
         }
+        joined(syncing.join());
         done
     });
     match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -116,6 +142,12 @@ pub fn with_writers<T>(
 impl Writers<'_> {
     /// Takes in one file's contents. Empty ones are no objects.
     pub fn write<R: Read>(&mut self, size: u64, meta: &Meta, body: Body<'_, R>) -> Result<Content> {
+        self.ahead += size;
+        if self.ahead >= AHEAD {
+            self.ahead = 0;
+            // Full: one waits already, which will take this in.
+            let _ = self.sync.try_send(());
+        }
         if size <= SMALL {
             self.write_small(size, meta, body)
         } else {
@@ -210,17 +242,11 @@ impl Writers<'_> {
 
 /// A writer: takes jobs until there are no more. After an error, its own or another's,
 /// what still waits is dropped.
-fn write_all(
-    batch: &Batch<'_>,
-    waiting: &Mutex<Receiver<Job>>,
-    pool: &Pool,
-    failed: &AtomicBool,
-    error: &Mutex<Option<Error>>,
-) {
+fn write_all(batch: &Batch<'_>, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
-        if failed.load(Ordering::Relaxed) {
+        if trouble.failed.load(Ordering::Relaxed) {
             continue;
         }
         let written = match job {
@@ -228,8 +254,17 @@ fn write_all(
             Job::Large(parts) => write_parts(batch, &parts, pool),
         };
         if let Err(err) = written {
-            failed.store(true, Ordering::Relaxed);
-            error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(err);
+            trouble.tell(err);
+        }
+    }
+}
+
+/// Sends what was written to the disk while more is coming. Its errors count: a sync
+/// tells each of them once, and the barrier at the end would know nothing of it.
+fn sync_ahead(batch: &Batch<'_>, asked: &Receiver<()>, trouble: Trouble<'_>) {
+    while asked.recv().is_ok() {
+        if let Err(err) = batch.sync_ahead() {
+            trouble.tell(err);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::thread;
 
 use super::{Extracted, Store};
 use crate::digest::{Digest, Hasher};
@@ -12,7 +13,7 @@ use crate::layer::entry::{Content, Entry, Kind};
 use crate::layer::index::Index;
 use crate::layer::objects::Batch;
 use crate::layer::pipe::Filled;
-use crate::layer::pipeline;
+use crate::layer::pipeline::{self, joined};
 use crate::layer::writers::with_writers;
 use crate::limits::Limits;
 use crate::meta::Meta;
@@ -67,11 +68,13 @@ impl Store {
             return Err(Error::NoSuchBlob(digest));
         }
         let (mut extracted, index) = read?;
-        merge::check(&index)?;
         let temp = self.write_index(&index)?;
-        // The one barrier: contents before their names. That no name of an object is
-        // missing beside the index that needs it, is for whoever builds a root to see.
-        batch.sync()?;
+        // The one barrier: contents before their names.
+        thread::scope(|scope| {
+            let syncing = scope.spawn(|| batch.sync());
+            merge::check(&index)?;
+            joined(syncing.join())
+        })?;
         extracted.new_objects = batch.publish()?;
         temp.publish(&self.layers, &name_of(digest))?;
         Ok((extracted, index))

@@ -6,6 +6,7 @@
 
 mod dir;
 mod file;
+mod fresh;
 mod lock;
 mod meta;
 mod place;
@@ -13,7 +14,9 @@ mod place;
 pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
 pub(crate) use file::{is_held, temp_name};
+pub use fresh::Fresh;
 pub use lock::Lock;
+pub(crate) use meta::set_mode;
 pub use meta::{carries, has, remove_other_attributes, set_meta, set_meta_at};
 pub use place::{clone_contents, copy_contents};
 

@@ -8,5 +8,8 @@ pub mod header;
 pub mod index;
 pub mod objects;
 pub mod pax;
+pub mod pipe;
+pub mod pipeline;
 pub mod sparse;
 pub mod tarball;
+pub mod writers;

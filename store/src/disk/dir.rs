@@ -124,9 +124,18 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Creates the file `name`, which must not exist.
+    /// Creates the file `name`, which must not exist, to read and write it.
     pub fn create_file(&self, name: &CStr, mode: u32) -> Result<File> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        self.create_with(name, mode, OFlags::RDWR)
+    }
+
+    /// Creates the file `name`, which must not exist, to write it.
+    pub fn create_to_write(&self, name: &CStr, mode: u32) -> Result<File> {
+        self.create_with(name, mode, OFlags::WRONLY)
+    }
+
+    fn create_with(&self, name: &CStr, mode: u32, access: OFlags) -> Result<File> {
+        let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
             .map(File::from)
             .map_err(|err| self.error("create", name, err))
@@ -156,6 +165,17 @@ impl Dir {
     /// Renames `from` to `to` in directory `into`, replacing what a rename may.
     pub fn rename(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
         fs::renameat(&self.fd, from, &into.fd, to).map_err(|err| self.error("rename", from, err))
+    }
+
+    /// Renames `from` to `to` in directory `into`, where nothing stands under that name.
+    /// `false`: something does, or the filesystem cannot promise it.
+    pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
+        use rustix::io::Errno;
+        match fs::renameat_with(&self.fd, from, &into.fd, to, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::INVAL | Errno::NOSYS) => Ok(false),
+            Err(err) => Err(self.error("rename", from, err)),
+        }
     }
 
     /// Exchanges two names of this directory in one step.
@@ -239,6 +259,19 @@ impl Dir {
         Ok(items)
     }
 
+    /// Calls `each` with the names in the directory, in no order and however many there
+    /// are. It may take the name away.
+    pub fn for_each(&self, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<()> {
+        let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
+        for entry in fs::Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            if entry.file_name() != c"." && entry.file_name() != c".." {
+                each(entry.file_name())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Syncs the names of this directory.
     pub fn sync(&self) -> Result<()> {
         fs::fsync(&self.fd).map_err(|err| Error::io("sync directory", &self.path, err))
@@ -247,6 +280,16 @@ impl Dir {
     /// Syncs everything written to this filesystem so far.
     pub fn sync_filesystem(&self) -> Result<()> {
         fs::syncfs(&self.fd).map_err(|err| Error::io("sync filesystem of", &self.path, err))
+    }
+
+    /// Whether syncing the filesystem twice costs little more than once. So it is on ext4
+    /// and XFS; btrfs writes its trees anew each time (50,000 files with a sync every
+    /// 64 MiB: 5.2 s, without 4.5 s).
+    pub fn syncs_in_parts(&self) -> Result<bool> {
+        const KNOWN: [u64; 2] = [0xef53, 0x5846_5342];
+        let stat = fs::fstatfs(&self.fd)
+            .map_err(|err| Error::io("stat filesystem of", &self.path, err))?;
+        Ok(u64::try_from(stat.f_type).is_ok_and(|kind| KNOWN.contains(&kind)))
     }
 
     /// Bytes and inodes that are free for us on this filesystem.

@@ -80,6 +80,14 @@ impl TempFile {
         into.sync()
     }
 
+    /// Gives the file, which a barrier has synced, its final name `to` in `into`. The
+    /// name itself is for a later barrier.
+    pub fn publish(mut self, into: &Dir, to: &CStr) -> Result<()> {
+        self.dir.rename(&self.name, into, to)?;
+        self.keep = true;
+        Ok(())
+    }
+
     /// An error of `action` on this file.
     pub fn error(&self, action: &'static str, err: std::io::Error) -> Error {
         Error::io(action, self.dir.path_of(&self.name), err)

@@ -13,21 +13,32 @@ use super::dir::{Dir, cstring};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
+type PathOf<'a> = &'a dyn Fn() -> std::path::PathBuf;
+
 /// Gives the open file or directory `meta`; its owner only when `owner` says so, and
 /// of its attributes then only `user.*`.
-pub fn set_meta(
-    fd: impl AsFd,
-    path: &dyn Fn() -> std::path::PathBuf,
-    meta: &Meta,
-    owner: bool,
-) -> Result<()> {
-    let fail = |action: &'static str| move |err: rustix::io::Errno| Error::io(action, path(), err);
+pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<()> {
     if owner {
-        let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-        fs::fchown(&fd, Some(uid), Some(gid)).map_err(fail("change owner of"))?;
+        set_owner(&fd, path, meta)?;
     }
     // After the owner: a change of owner clears setuid and setgid.
-    fs::fchmod(&fd, Mode::from_raw_mode(meta.mode)).map_err(fail("change mode of"))?;
+    set_mode(&fd, path, meta.mode)?;
+    set_xattrs(&fd, path, meta, owner)?;
+    set_times(&fd, path, meta)
+}
+
+pub(super) fn set_owner(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
+    let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+    fs::fchown(&fd, Some(uid), Some(gid)).map_err(|err| Error::io("change owner of", path(), err))
+}
+
+/// Gives the open file or directory the permissions `mode`.
+pub(crate) fn set_mode(fd: impl AsFd, path: PathOf<'_>, mode: u32) -> Result<()> {
+    fs::fchmod(&fd, Mode::from_raw_mode(mode))
+        .map_err(|err| Error::io("change mode of", path(), err))
+}
+
+pub(super) fn set_xattrs(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<()> {
     for xattr in &meta.xattrs {
         if !owner && !xattr.name.starts_with(b"user.") {
             continue;
@@ -36,10 +47,14 @@ pub fn set_meta(
         match fs::fsetxattr(&fd, &*name, &xattr.value, XattrFlags::empty()) {
             // The filesystem has no such attributes: the file is right without them.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(err) => return Err(fail("set attribute of")(err)),
+            Err(err) => return Err(Error::io("set attribute of", path(), err)),
         }
     }
-    fs::futimens(&fd, &times(meta)).map_err(fail("set time of"))
+    Ok(())
+}
+
+pub(super) fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
+    fs::futimens(&fd, &times(meta)).map_err(|err| Error::io("set time of", path(), err))
 }
 
 /// Removes from a directory that carries what `before` says the attributes that `now`

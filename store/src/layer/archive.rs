@@ -1,9 +1,8 @@
-//! From the bytes of an archive to its entries: decompress, read the members, scope
+//! From the decompressed bytes of an archive to its entries: read the members, scope
 //! their names, hold them to the limits, and hash what they contain.
 
 use std::io::Read;
 
-use super::decode::Decoder;
 use super::entry::{Content, Device, Entry, EntryPath, Kind, bad_entry};
 use super::header::Flag;
 use super::tarball::{Member, Piece, Tarball};
@@ -15,7 +14,7 @@ const MAX_TARGET: usize = 4095;
 
 /// Contents of one file on their way out of an archive.
 pub struct Body<'a, R: Read> {
-    tarball: &'a mut Tarball<Decoder<R>>,
+    tarball: &'a mut Tarball<R>,
     hasher: blake3::Hasher,
 }
 
@@ -39,18 +38,17 @@ impl<R: Read> Body<'_, R> {
     }
 }
 
-/// Reads the whole archive from `reader`. `each` gets every entry in order; with a
-/// file comes its body, and the entry has the hash of no contents yet: it is for
-/// `each` to read the body and fill it in. Afterwards the compressed form has been
-/// read and checked to its very end; `reader` is given back.
+/// Reads the whole archive from `plain`, its decompressed bytes. `each` gets every entry
+/// in order; with a file comes its body, and the entry has the hash of no contents yet:
+/// it is for `each` to read the body and fill it in, or to leave both. An archive whose
+/// compressed form is `framed` cannot be cut short without notice.
 pub fn read<R: Read>(
-    reader: R,
+    plain: R,
+    framed: bool,
     limits: Limits,
     mut each: impl FnMut(Entry, Option<Body<'_, R>>) -> Result<()>,
-) -> Result<R> {
-    let decoder = Decoder::new(reader, limits)?;
-    let framed = decoder.is_framed();
-    let mut tarball = Tarball::new(decoder, framed, limits);
+) -> Result<()> {
+    let mut tarball = Tarball::new(plain, framed, limits);
     let (mut entries, mut bytes) = (0_u64, 0_u64);
     loop {
         let member = match tarball.next_member() {
@@ -70,13 +68,7 @@ pub fn read<R: Read>(
             .then(|| Body { tarball: &mut tarball, hasher: blake3::Hasher::new() });
         each(entry, body)?;
     }
-    let mut decoder = tarball.into_inner();
-    let at_end = decoder.at_end();
-    if at_end.map_err(|err| Error::BadArchive { reason: err.to_string() })? {
-        Ok(decoder.into_inner())
-    } else {
-        Err(Error::BadArchive { reason: "has data after its end".to_owned() })
-    }
+    Ok(())
 }
 
 /// The entry that a member stands for. A directory entry of the root itself is none:

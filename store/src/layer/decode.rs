@@ -67,16 +67,6 @@ impl<R: Read> Decoder<R> {
         !matches!(self.inner, Inner::Plain(_))
     }
 
-    /// The reader given to [`Decoder::new`].
-    pub fn into_inner(self) -> R {
-        let source = match self.inner {
-            Inner::Plain(source) => source,
-            Inner::Gzip(decoder) => decoder.into_inner(),
-            Inner::Zstd(decoder) => decoder.finish(),
-        };
-        source.into_inner().inner.into_inner().1
-    }
-
     /// Whether the compressed form is read to its last byte.
     pub fn at_end(&mut self) -> io::Result<bool> {
         match &mut self.inner {

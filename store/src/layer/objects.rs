@@ -3,26 +3,26 @@
 //! Where roots are built by hardlink, an object is a whole inode: its name is the
 //! BLAKE3 of its contents and a digest of its metadata, because linked names share
 //! both. Elsewhere it is the contents alone. Objects come in batches: written beside
-//! the others under temporary names, synced by one barrier, then renamed.
+//! the others under temporary names, synced by one barrier, then renamed. Those of a
+//! directory `ab` that is not there yet are renamed all at once, with their directory.
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::archive::Body;
 use super::entry::Content;
-use super::tarball::Piece;
-use crate::disk::{self, Dir, temp_name};
+use crate::disk::{self, Dir, Fresh, temp_name};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
-/// Files up to this size are hashed before they are written, and not written at all
-/// when the cache has them.
-const SMALL: u64 = 128 << 10;
+/// Permissions of an object that is contents alone.
+const PLAIN_MODE: u32 = 0o400;
+/// Directories that objects are in, by the first byte of their names.
+const FANS: usize = 256;
 /// Prefix of the directories of unfinished batches.
 pub const UNFINISHED: &str = ".new";
 
@@ -80,7 +80,7 @@ impl Objects {
                 dir.remove_tree(&item.name)?;
             }
         }
-        let fans = (0..256).map(|_| OnceLock::new()).collect();
+        let fans = (0..FANS).map(|_| OnceLock::new()).collect();
         Ok(Self { dir, fans, naming })
     }
 
@@ -108,7 +108,8 @@ impl Objects {
 
     /// Whether the object is here and, as far as its inode tells, what it must be.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
-        let stat = match self.fan(name)?.stat(&name.0) {
+        let Some(fan) = self.fan_if_there(name.fan())? else { return Ok(false) };
+        let stat = match fan.stat(&name.0) {
             Err(err) if err.is_not_found() => return Ok(false),
             other => other?,
         };
@@ -180,8 +181,11 @@ impl Objects {
         let name = temp_name(UNFINISHED);
         self.dir.make_dir(&name, 0o700)?;
         let staging = self.dir.child(&name)?;
-        let buffer = vec![0; 256 << 10].into();
-        Ok(Batch { objects: self, name, staging, written: BTreeSet::new(), buffer })
+        let fresh = Fresh::probe(&staging)?;
+        let ahead = staging.syncs_in_parts()?;
+        let fans = (0..FANS).map(|_| OnceLock::new()).collect();
+        let (written, publishing) = (AtomicU64::new(0), Mutex::new(()));
+        Ok(Batch { objects: self, name, staging, fresh, ahead, fans, written, publishing })
     }
 
     fn fan(&self, name: &ObjectName) -> Result<&Dir> {
@@ -189,115 +193,183 @@ impl Objects {
         if let Some(dir) = self.fans[at].get() {
             return Ok(dir);
         }
-        let fan = CString::new(format!("{at:02x}")).expect("hex has no NUL");
-        let dir = self.dir.child_or_make(&fan, 0o700)?;
+        let dir = self.dir.child_or_make(&fan_name(at), 0o700)?;
         Ok(self.fans[at].get_or_init(|| dir))
+    }
+
+    fn fan_if_there(&self, at: usize) -> Result<Option<&Dir>> {
+        if let Some(dir) = self.fans[at].get() {
+            return Ok(Some(dir));
+        }
+        match self.dir.child(&fan_name(at)) {
+            Err(err) if err.is_not_found() => Ok(None),
+            other => other.map(|dir| Some(self.fans[at].get_or_init(|| dir))),
+        }
     }
 }
 
-/// Objects that are being written. Dropped before it is published, they are gone.
+fn fan_name(at: usize) -> CString {
+    CString::new(format!("{at:02x}")).expect("hex has no NUL")
+}
+
+/// Objects that are being written, by several threads. Dropped before it is published,
+/// they are gone.
 #[derive(Debug)]
 pub struct Batch<'a> {
     objects: &'a Objects,
     name: CString,
     staging: Dir,
-    written: BTreeSet<ObjectName>,
-    buffer: Box<[u8]>,
+    fresh: Fresh,
+    /// Whether syncing while writing pays.
+    ahead: bool,
+    /// For each directory of objects: `Some` stands for it in `staging` when it is not
+    /// there yet. Objects of the others are in `staging` itself.
+    fans: Box<[OnceLock<Option<Dir>>]>,
+    written: AtomicU64,
+    /// Held to see whether a name is taken, and to take it.
+    publishing: Mutex<()>,
 }
 
 impl Batch<'_> {
-    /// Takes in one file's contents. Empty ones are no objects.
-    pub fn write<R: Read>(
-        &mut self,
-        size: u64,
-        meta: &Meta,
-        mut body: Body<'_, R>,
-    ) -> Result<Content> {
-        if size <= SMALL {
-            return self.write_small(size, meta, body);
-        }
-        let temp = temp_name("object");
-        let file = self.staging.create_file(&temp, 0o600)?;
-        let mut at = 0;
-        loop {
-            match body.next_piece(&mut self.buffer)? {
-                Piece::End => break,
-                Piece::Hole(length) => at += length,
-                Piece::Data(n) => {
-                    let written = file.write_all_at(&self.buffer[..n], at);
-                    written.map_err(|err| Error::io("write", self.staging.path_of(&temp), err))?;
-                    at += n as u64;
-                }
-            }
-        }
-        // A hole at the end is in no write.
-        file.set_len(at)
-            .map_err(|err| Error::io("set length of", self.staging.path_of(&temp), err))?;
-        let content = body.content();
-        let name = self.objects.name(content, meta, 0);
-        if self.has(&name, size, meta)? {
-            self.staging.remove_file(&temp)?;
-            return Ok(content);
-        }
-        self.finish(&file, &temp, meta)?;
-        self.staging.rename(&temp, &self.staging, &name.0)?;
-        self.written.insert(name);
-        Ok(content)
+    /// The name of the object for a file.
+    pub fn name(&self, content: Content, meta: &Meta) -> ObjectName {
+        self.objects.name(content, meta, 0)
     }
 
-    fn write_small<R: Read>(
-        &mut self,
-        size: u64,
-        meta: &Meta,
-        mut body: Body<'_, R>,
-    ) -> Result<Content> {
-        let mut at = 0;
-        loop {
-            match body.next_piece(&mut self.buffer[at..])? {
-                Piece::End => break,
-                Piece::Data(n) => at += n,
-                Piece::Hole(length) => {
-                    let end = at + usize::try_from(length).expect("small files have small holes");
-                    self.buffer[at..end].fill(0);
-                    at = end;
-                }
-            }
-        }
-        let content = body.content();
-        let name = self.objects.name(content, meta, 0);
-        if size == 0 || self.has(&name, size, meta)? {
-            return Ok(content);
-        }
-        let mut file = self.staging.create_file(&name.0, 0o600)?;
-        file.write_all(&self.buffer[..at])
-            .map_err(|err| Error::io("write", self.staging.path_of(&name.0), err))?;
-        self.finish(&file, &name.0, meta)?;
-        self.written.insert(name);
-        Ok(content)
-    }
-
-    /// Syncs the whole batch, then makes its objects visible. Returns their number.
-    pub fn publish(self) -> Result<u64> {
-        self.staging.sync_filesystem()?;
-        for name in &self.written {
-            self.staging.rename(&name.0, self.objects.fan(name)?, &name.0)?;
-        }
-        self.objects.dir.sync_filesystem()?;
-        Ok(self.written.len() as u64)
-    }
-
-    fn has(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
-        Ok(self.written.contains(name) || self.objects.is_sound(name, size, meta)?)
-    }
-
-    fn finish(&self, file: &File, name: &CStr, meta: &Meta) -> Result<()> {
-        let path = || self.staging.path_of(name);
+    /// Writes a whole file, unless it is an object already.
+    pub fn write_small(&self, name: &ObjectName, bytes: &[u8], meta: &Meta) -> Result<()> {
+        let dir = match self.fan(name.fan())? {
+            Some(dir) => dir,
+            None if self.objects.is_sound(name, bytes.len() as u64, meta)? => return Ok(()),
+            None => &self.staging,
+        };
+        let mode = match self.objects.naming {
+            Naming::Inode { .. } => meta.mode,
+            Naming::Contents => PLAIN_MODE,
+        };
+        let mut file = match dir.create_to_write(&name.0, mode & 0o777) {
+            // Another file of this layer has the same contents.
+            Err(err) if err.exists() => return Ok(()),
+            other => other?,
+        };
+        file.write_all(bytes).map_err(|err| Error::io("write", dir.path_of(&name.0), err))?;
+        let path = || dir.path_of(&name.0);
         match self.objects.naming {
-            Naming::Inode { owner } => disk::set_meta(file, &path, meta, owner),
-            Naming::Contents => {
-                disk::set_meta(file, &path, &Meta { mode: 0o400, ..Meta::default() }, false)
+            Naming::Inode { owner } => self.fresh.finish(&file, &path, meta, owner)?,
+            Naming::Contents => self.fresh.finish_mode(&file, &path, mode)?,
+        }
+        self.written.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Begins a file that comes in pieces; its name is known when it is complete.
+    pub fn begin(&self) -> Result<Writing<'_>> {
+        let name = temp_name("object");
+        let file = self.staging.create_to_write(&name, 0o600)?;
+        Ok(Writing { batch: self, name, file, at: 0, end: 0 })
+    }
+
+    /// Syncs all that was written to the filesystem so far, the whole batch with it.
+    pub fn sync(&self) -> Result<()> {
+        self.staging.sync_filesystem()
+    }
+
+    /// As [`Batch::sync`], with more to come; nothing where that costs more than it saves.
+    pub fn sync_ahead(&self) -> Result<()> {
+        if self.ahead { self.sync() } else { Ok(()) }
+    }
+
+    /// Makes the objects, which are synced, visible. Returns their number. Their names
+    /// are for a later barrier to sync.
+    pub fn publish(self) -> Result<u64> {
+        for (at, fan) in self.fans.iter().enumerate() {
+            let Some(Some(dir)) = fan.get() else { continue };
+            let name = fan_name(at);
+            if !self.staging.rename_new(&name, &self.objects.dir, &name)? {
+                // Another batch has made it meanwhile.
+                self.publish_from(dir)?;
             }
         }
+        self.publish_from(&self.staging)?;
+        Ok(self.written.load(Ordering::Relaxed))
+    }
+
+    fn publish_from(&self, dir: &Dir) -> Result<()> {
+        dir.for_each(|name| match ObjectName::from_file_name(name) {
+            Some(name) => dir.rename(&name.0, self.objects.fan(&name)?, &name.0),
+            None => Ok(()),
+        })
+    }
+
+    /// The directory in the staging one that stands for a directory of objects which is
+    /// not there yet.
+    fn fan(&self, at: usize) -> Result<Option<&Dir>> {
+        if let Some(fan) = self.fans[at].get() {
+            return Ok(fan.as_ref());
+        }
+        let made = match self.objects.fan_if_there(at)? {
+            Some(_) => None,
+            None => Some(self.staging.child_or_make(&fan_name(at), 0o700)?),
+        };
+        Ok(self.fans[at].get_or_init(|| made).as_ref())
+    }
+}
+
+/// A file of a batch that comes in pieces.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    batch: &'a Batch<'a>,
+    name: CString,
+    file: File,
+    /// Where the next piece goes.
+    at: u64,
+    /// Where the last one with bytes in it ended.
+    end: u64,
+}
+
+impl Writing<'_> {
+    /// Writes the next piece.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all_at(bytes, self.at);
+        written.map_err(|err| self.error("write", err))?;
+        self.at += bytes.len() as u64;
+        self.end = self.at;
+        Ok(())
+    }
+
+    /// Passes over a hole.
+    pub fn skip(&mut self, length: u64) {
+        self.at += length;
+    }
+
+    /// Completes the file, unless it is an object already.
+    pub fn finish(self, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
+        let batch = self.batch;
+        let dir = batch.fan(name.fan())?;
+        if dir.is_none() && batch.objects.is_sound(name, size, meta)? {
+            return batch.staging.remove_file(&self.name);
+        }
+        if self.end < self.at {
+            // A hole at the end is in no write.
+            self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
+        }
+        let path = || batch.staging.path_of(&self.name);
+        match batch.objects.naming {
+            Naming::Inode { owner } => disk::set_meta(&self.file, &path, meta, owner)?,
+            Naming::Contents => disk::set_mode(&self.file, &path, PLAIN_MODE)?,
+        }
+        let dir = dir.unwrap_or(&batch.staging);
+        let _taking = batch.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        if dir.contains(&name.0)? {
+            return batch.staging.remove_file(&self.name);
+        }
+        batch.staging.rename(&self.name, dir, &name.0)?;
+        batch.written.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn error(&self, action: &'static str, err: std::io::Error) -> Error {
+        Error::io(action, self.batch.staging.path_of(&self.name), err)
     }
 }
 

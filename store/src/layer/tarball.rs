@@ -91,11 +91,6 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// The reader given to [`Tarball::new`].
-    pub fn into_inner(self) -> R {
-        self.inner
-    }
-
     /// The next member, or `None` after the last, when all that follows it has been
     /// read and found to be zeros.
     pub fn next_member(&mut self) -> Result<Option<Member>> {

@@ -2,15 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::thread;
 
 use super::{Extracted, Store};
-use crate::digest::{Digest, HashingReader};
+use crate::digest::{Digest, Hasher};
 use crate::disk::{TempFile, name_of};
 use crate::error::{Error, Result};
 use crate::layer::archive::{self, Body};
 use crate::layer::entry::{Content, Entry, Kind};
 use crate::layer::index::Index;
-use crate::layer::tarball::Piece;
+use crate::layer::objects::Batch;
+use crate::layer::pipe::Filled;
+use crate::layer::pipeline::{self, joined};
+use crate::layer::writers::with_writers;
 use crate::limits::Limits;
 use crate::meta::Meta;
 use crate::root::merge;
@@ -49,19 +53,30 @@ impl Store {
 
     /// Decodes the layer's blob; objects that are there and sound stay as they are.
     pub(super) fn extract_anew(&self, digest: Digest) -> Result<(Extracted, Index)> {
-        let mut blob = HashingReader::new(self.blob(digest)?);
-        let mut batch = self.objects.batch()?;
-        let read =
-            read_index(&mut blob, self.limits, |size, meta, body| batch.write(size, meta, body));
-        if !self.is_whole(blob, digest)? {
+        let mut blob = self.blob(digest)?;
+        let fail = |err| Error::io("read", self.path.join(format!("cache/{digest}")), err);
+        let mut hasher = Hasher::default();
+        let batch = self.objects.batch()?;
+        let (filled, read) =
+            read_objects(&mut blob, self.limits, &batch, |bytes| hasher.update(bytes));
+        if filled.map_err(fail)? == Filled::Unread {
+            hash_rest(&mut blob, &mut hasher).map_err(fail)?;
+        }
+        if hasher.finish() != digest {
             tracing::warn!("cached blob {digest} was damaged and is removed");
             self.forget_blob(digest)?;
             return Err(Error::NoSuchBlob(digest));
         }
         let (mut extracted, index) = read?;
-        merge::check(&index)?;
+        let temp = self.write_index(&index)?;
+        // The one barrier: contents before their names.
+        thread::scope(|scope| {
+            let syncing = scope.spawn(|| batch.sync());
+            merge::check(&index)?;
+            joined(syncing.join())
+        })?;
         extracted.new_objects = batch.publish()?;
-        self.publish_index(digest, &index)?;
+        temp.publish(&self.layers, &name_of(digest))?;
         if self.keep_blobs {
             self.blobs.publish_partial(digest)?;
         } else {
@@ -83,17 +98,10 @@ impl Store {
         if self.blobs.contains(digest)? { self.blobs.remove(digest) } else { Ok(()) }
     }
 
-    /// Whether the bytes of the blob, of which some have been read, are its own.
-    fn is_whole(&self, mut blob: HashingReader<File>, digest: Digest) -> Result<bool> {
-        io::copy(&mut blob, &mut io::sink())
-            .map_err(|err| Error::io("read", self.path.join(format!("cache/{digest}")), err))?;
-        Ok(blob.finish().0 == digest)
-    }
-
-    fn publish_index(&self, digest: Digest, index: &Index) -> Result<()> {
+    fn write_index(&self, index: &Index) -> Result<TempFile> {
         let temp = TempFile::create(&self.layers, "index")?;
         temp.file().write_all(&index.to_bytes()).map_err(|err| temp.error("write", err))?;
-        temp.commit(&self.layers, &name_of(digest))
+        Ok(temp)
     }
 
     /// Removes indexes that a crash left half written.
@@ -107,27 +115,59 @@ impl Store {
     }
 }
 
+/// Hashes what nobody has read.
+fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match blob.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
 /// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it, and
 /// refuses it with the entry and the reason if an agent could not.
-pub fn check_archive(archive: impl Read, limits: Limits) -> Result<Extracted> {
-    let mut buffer = vec![0; 256 << 10];
-    let (extracted, index) = read_index(archive, limits, |_, _, mut body| {
-        while body.next_piece(&mut buffer)? != Piece::End {}
-        Ok(body.content())
-    })?;
+pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted> {
+    let (_, read) = pipeline::run(
+        &mut archive,
+        limits,
+        |_| {},
+        |plain, framed| {
+            // What is in the files is passed over: only the compressed form checks that.
+            read_index(plain, framed, limits, |_, _, _| Ok(Content::empty()))
+        },
+    );
+    let (extracted, index) = read?;
     merge::check(&index)?;
     Ok(extracted)
 }
 
+/// Reads an archive into an index, and the contents of its files into `batch`. The
+/// first result is that of reading `source`, as [`pipeline::run`] has it.
+pub(super) fn read_objects<R: Read>(
+    source: &mut R,
+    limits: Limits,
+    batch: &Batch<'_>,
+    seen: impl FnMut(&[u8]),
+) -> (io::Result<Filled>, Result<(Extracted, Index)>) {
+    pipeline::run(source, limits, seen, |plain, framed| {
+        with_writers(batch, |writers| {
+            read_index(plain, framed, limits, |size, meta, body| writers.write(size, meta, body))
+        })
+    })
+}
+
 /// Reads an archive into an index; `take` gets every file's size, metadata and body.
-pub(super) fn read_index<R: Read>(
-    archive: R,
+fn read_index<R: Read>(
+    plain: R,
+    framed: bool,
     limits: Limits,
     mut take: impl FnMut(u64, &Meta, Body<'_, R>) -> Result<Content>,
 ) -> Result<(Extracted, Index)> {
     let mut index = Index::default();
     let mut extracted = Extracted::default();
-    archive::read(archive, limits, |mut entry: Entry, body| {
+    archive::read(plain, framed, limits, |mut entry: Entry, body| {
         extracted.entries += 1;
         if let (Kind::File { size, content }, Some(body)) = (&mut entry.kind, body) {
             extracted.files += 1;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::extract::read_index;
+use super::extract::read_objects;
 use super::publish::build_in;
 use super::{LinkMode, Options, Placed};
 use crate::disk::{Dir, temp_name};
@@ -55,11 +55,11 @@ fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed
     let objects = Objects::open(work, naming)?;
     let mut layers = Vec::new();
     for path in archives {
-        let archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
-        let mut batch = objects.batch()?;
-        let read =
-            read_index(archive, options.limits, |size, meta, body| batch.write(size, meta, body));
+        let mut archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
+        let batch = objects.batch()?;
+        let (_, read) = read_objects(&mut archive, options.limits, &batch, |_| {});
         layers.push(read.map_err(|err| of_archive(path, err))?.1);
+        // Not synced: they go away, and what is made of them is.
         batch.publish()?;
     }
     let tree = merge(&layers)?;

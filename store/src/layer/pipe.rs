@@ -1,0 +1,158 @@
+//! A bounded stream of bytes between two threads: what one fills in, the other reads.
+//! Chunks go back to where they came from and are used again.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+/// Bytes of a chunk.
+const CHUNK: usize = 256 << 10;
+/// Chunks that wait to be read at most; one more is being filled, and one read.
+const WAITING: usize = 4;
+
+/// Where bytes go in. Dropped, the stream ends.
+#[derive(Debug)]
+pub struct Inlet {
+    to: SyncSender<io::Result<Chunk>>,
+    back: Receiver<Box<[u8]>>,
+}
+
+/// Where they come out. Dropped, nothing more is taken in.
+#[derive(Debug)]
+pub struct Outlet {
+    from: Receiver<io::Result<Chunk>>,
+    back: Sender<Box<[u8]>>,
+    current: Chunk,
+}
+
+/// How filling ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filled {
+    /// With the end of what was to go in.
+    Whole,
+    /// Before it: nobody reads any more.
+    Unread,
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    bytes: Box<[u8]>,
+    at: usize,
+    end: usize,
+}
+
+/// A new stream.
+pub fn pipe() -> (Inlet, Outlet) {
+    let (to, from) = sync_channel(WAITING);
+    let (give_back, back) = channel();
+    (Inlet { to, back }, Outlet { from, back: give_back, current: Chunk::default() })
+}
+
+impl Inlet {
+    /// Puts all of `reader` in; `seen` gets its bytes first. The reader's error is what
+    /// the other end reads after the bytes before it.
+    pub fn fill(
+        &mut self,
+        reader: &mut impl Read,
+        mut seen: impl FnMut(&[u8]),
+    ) -> io::Result<Filled> {
+        loop {
+            let mut bytes =
+                self.back.try_recv().unwrap_or_else(|_| vec![0; CHUNK].into_boxed_slice());
+            let mut end = 0;
+            let read = read_full(reader, &mut bytes, &mut end);
+            seen(&bytes[..end]);
+            let last = end < bytes.len();
+            if end > 0 && self.to.send(Ok(Chunk { bytes, at: 0, end })).is_err() {
+                return Ok(Filled::Unread);
+            }
+            if let Err(err) = read {
+                // Nobody who has stopped reading wants to know.
+                let _ = self.to.send(Err(io::Error::new(err.kind(), err.to_string())));
+                return Err(err);
+            }
+            if last {
+                return Ok(Filled::Whole);
+            }
+        }
+    }
+}
+
+impl Read for Outlet {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.current.at == self.current.end {
+            // The end of the channel is the end of the stream.
+            let Ok(next) = self.from.recv() else { return Ok(0) };
+            let read = std::mem::replace(&mut self.current, next?);
+            // Whoever fills may have finished.
+            let _ = self.back.send(read.bytes);
+        }
+        let Chunk { bytes, at, end } = &mut self.current;
+        let n = buffer.len().min(*end - *at);
+        buffer[..n].copy_from_slice(&bytes[*at..*at + n]);
+        *at += n;
+        Ok(n)
+    }
+}
+
+/// Fills `bytes` from `reader` as far as it goes; `end` says how far that was.
+fn read_full(reader: &mut impl Read, bytes: &mut [u8], end: &mut usize) -> io::Result<()> {
+    while *end < bytes.len() {
+        match reader.read(&mut bytes[*end..]) {
+            Ok(0) => break,
+            Ok(n) => *end += n,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_comes_out_in_order_and_an_error_after_what_was_before_it() {
+        let bytes: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
+        let (mut inlet, mut outlet) = pipe();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                assert_eq!(inlet.fill(&mut &bytes[..], |_| {}).unwrap(), Filled::Whole);
+                let mut broken = Cut(7);
+                assert_eq!(inlet.fill(&mut broken, |_| {}).unwrap_err().to_string(), "cut");
+            });
+            let mut read = vec![0; 3_000_007];
+            outlet.read_exact(&mut read).unwrap();
+            assert!(read[..3_000_000].iter().copied().eq((0..=250).cycle().take(3_000_000)));
+            assert_eq!(read[3_000_000..], [1; 7]);
+            assert_eq!(outlet.read(&mut read).unwrap_err().to_string(), "cut");
+            assert_eq!(outlet.read(&mut read).unwrap(), 0);
+        });
+    }
+
+    #[test]
+    fn a_reader_that_stops_ends_the_filling() {
+        let (mut inlet, mut outlet) = pipe();
+        std::thread::scope(|scope| {
+            let filling = scope.spawn(move || inlet.fill(&mut io::repeat(1), |_| {}).unwrap());
+            outlet.read_exact(&mut [0; 10]).unwrap();
+            drop(outlet);
+            assert_eq!(filling.join().unwrap(), Filled::Unread);
+        });
+    }
+
+    /// So many ones, and then an error.
+    struct Cut(usize);
+
+    impl Read for Cut {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.0 == 0 {
+                return Err(io::Error::other("cut"));
+            }
+            let n = self.0.min(buffer.len());
+            buffer[..n].fill(1);
+            self.0 -= n;
+            Ok(n)
+        }
+    }
+}

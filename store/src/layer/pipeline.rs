@@ -1,0 +1,72 @@
+//! The stages of reading an archive, each in a thread of its own: the bytes of the blob
+//! come in on the calling thread, are decompressed on another, and read as tar on a
+//! third. Between them are bounded streams, so that none runs far ahead.
+//!
+//! Each stage ends when the one after it has: an error, wherever it happens, closes the
+//! streams on both its sides, and all threads are over when [`run`] returns.
+
+use std::io::{self, Read};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use super::decode::Decoder;
+use super::pipe::{Filled, Inlet, Outlet, pipe};
+use super::tarball::bad_archive;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+
+/// Decompresses `source`, of which `seen` gets every byte that was read, and lets `read`
+/// have what comes out, told whether the compressed form is framed
+/// ([`Decoder::is_framed`]). The first result is that of reading `source`, which may
+/// have stopped before its end when `read` did; the second is of all else. Success
+/// means that the compressed form was checked to its very end.
+pub fn run<R: Read, T: Send>(
+    source: &mut R,
+    limits: Limits,
+    seen: impl FnMut(&[u8]),
+    read: impl FnOnce(Outlet, bool) -> Result<T> + Send,
+) -> (io::Result<Filled>, Result<T>) {
+    thread::scope(|scope| {
+        let (mut inlet, packed) = pipe();
+        let (plain_inlet, plain) = pipe();
+        let (tell, framed) = sync_channel(1);
+        let decoding = scope.spawn(move || decode(packed, plain_inlet, limits, &tell));
+        // A decoder that could not begin has told nothing, and its error is the result.
+        let reading = scope.spawn(move || framed.recv().ok().map(|framed| read(plain, framed)));
+        let filled = inlet.fill(source, seen);
+        drop(inlet);
+        let decoded = joined(decoding.join());
+        let read = match joined(reading.join()) {
+            Some(Err(err)) => Err(err),
+            Some(Ok(read)) => decoded.map(|()| read),
+            None => decoded.and_then(|()| Err(bad_archive("was not read"))),
+        };
+        (filled, read)
+    })
+}
+
+/// Errors of the compressed form are in the stream, where the reader meets them after
+/// what was before them.
+fn decode(
+    packed: Outlet,
+    mut plain: Inlet,
+    limits: Limits,
+    framed: &SyncSender<bool>,
+) -> Result<()> {
+    let mut decoder = Decoder::new(packed, limits)?;
+    let wanted = framed.send(decoder.is_framed()).is_ok();
+    if !wanted || !matches!(plain.fill(&mut decoder, |_| {}), Ok(Filled::Whole)) {
+        return Ok(());
+    }
+    drop(plain);
+    match decoder.at_end() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(bad_archive("has data after its end")),
+        Err(err) => Err(Error::BadArchive { reason: err.to_string() }),
+    }
+}
+
+/// What a thread returned. A panic in it goes on here.
+pub(crate) fn joined<T>(ended: thread::Result<T>) -> T {
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -1,0 +1,156 @@
+//! What goes wrong in the middle of an extraction: it is reported with its cause, all
+//! threads end, and nothing of it is left.
+
+#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+
+mod rig;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use deploy_store::{Digest, Error, LinkMode, Store, check_archive, unpack};
+use rig::{directories, options};
+
+/// A tar of `files` files of `size` bytes that do not compress, and nothing after it.
+fn tar(files: u32, size: usize) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut state = 1_u64;
+    for n in 0..files {
+        let mut bytes = Vec::with_capacity(size + 8);
+        while bytes.len() < size {
+            // Xorshift: noise that is the same every time.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        bytes.truncate(size);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, format!("d/{n}"), &bytes[..]).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Threads of this test: they have its name from it.
+fn threads() -> usize {
+    let own = fs::read("/proc/thread-self/comm").unwrap();
+    let all = fs::read_dir("/proc/self/task").unwrap();
+    all.filter(|task| {
+        let name = task.as_ref().unwrap().path().join("comm");
+        fs::read(name).is_ok_and(|name| name == own)
+    })
+    .count()
+}
+
+/// Everything under `dir`, other than directories.
+fn files(dir: &Path) -> Vec<String> {
+    let found = Command::new("find").arg(dir).args(["!", "-type", "d"]).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn an_error_in_the_middle_leaves_nothing_and_ends_all_threads() {
+    let small = tar(3000, 2000);
+    let large = tar(3, 5 << 20);
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
+        for (what, good) in [("small", &small), ("large", &large)] {
+            let mut bad_entry = good[..good.len() - 1024].to_vec();
+            bad_entry.extend_from_slice(&[b'x'; 512]);
+            let cut = &good[..good.len() / 2];
+            let packed = gzip(good);
+            let mut trailer = packed.clone();
+            let at = trailer.len() - 6;
+            trailer[at] ^= 1;
+            let mut after = packed.clone();
+            after.extend_from_slice(b"more");
+            let mut inside = packed.clone();
+            inside[packed.len() / 2..packed.len() / 2 + 64].fill(0xff);
+            for (how, bad) in [
+                ("a header that is none", &bad_entry[..]),
+                ("a cut tar", cut),
+                ("a cut gzip", &packed[..packed.len() / 2]),
+                ("a gzip cut in its trailer", &packed[..packed.len() - 3]),
+                ("a wrong checksum", &trailer),
+                ("bytes after the gzip", &after),
+                ("damage inside", &inside),
+            ] {
+                let what = format!("{what}, {how}, in {}", dir.display());
+                let digest = Digest::of(bad);
+                store.blobs().ingest(digest, bad).unwrap();
+                let err = store.extract(digest).unwrap_err();
+                assert!(
+                    matches!(err, Error::BadArchive { .. } | Error::BadEntry { .. }),
+                    "{what}: {err}"
+                );
+                let alone = check_archive(bad, options(LinkMode::Auto).limits).unwrap_err();
+                assert_eq!(alone.to_string(), err.to_string(), "{what}");
+                assert_eq!(files(&work.path().join("agent/objects")), [""; 0], "{what}");
+                assert_eq!(files(&work.path().join("agent/layers")), [""; 0], "{what}");
+                assert_eq!(threads(), 1, "{what}");
+            }
+        }
+        // And the same store takes what is right.
+        let good = gzip(&small);
+        let digest = Digest::of(&good);
+        store.blobs().ingest(digest, &good[..]).unwrap();
+        assert_eq!(store.extract(digest).unwrap().unwrap().new_objects, 3000);
+    }
+}
+
+#[test]
+fn a_full_disk_is_reported_with_path_and_cause() {
+    let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
+        assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
+        eprintln!("NOT TESTED: a full disk; scripts/test as root makes one");
+        return;
+    };
+    for (files_in, size) in [(3000, 20_000), (3, 20 << 20)] {
+        let work = tempfile::tempdir_in(&small).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let archive = elsewhere.path().join("archive.tar");
+        fs::write(&archive, tar(files_in, size)).unwrap();
+        let into = work.path().join("into");
+        let err = unpack(&[archive], &into, options(LinkMode::Auto)).unwrap_err();
+        let text = err.to_string();
+        assert!(text.contains("No space left on device"), "{text}");
+        assert!(text.contains("/objects/.new-"), "{text}");
+        assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0, "{text}");
+    }
+}
+
+/// Files that are equal, and as many as there are, make one object; a second layer adds
+/// what is new to directories of objects that are there.
+#[test]
+fn equal_files_and_known_ones_are_written_once() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let store = Store::open(&work.path().join("agent"), options(LinkMode::Copy)).unwrap();
+        let mut new = Vec::new();
+        for parts in [vec![(400, 900), (2, 300_000)], vec![(600, 900), (3, 300_000)]] {
+            // The same noise each time: the first files are those of the layer before.
+            let mut archive = Vec::new();
+            for (files, size) in parts.iter().chain(&parts) {
+                let bytes = tar(*files, *size);
+                archive.extend_from_slice(&bytes[..bytes.len() - 1024]);
+            }
+            archive.extend_from_slice(&[0; 1024]);
+            let digest = Digest::of(&archive);
+            store.blobs().ingest(digest, &archive[..]).unwrap();
+            new.push(store.extract(digest).unwrap().unwrap().new_objects);
+        }
+        assert_eq!(new, [402, 201], "in {}", dir.display());
+        assert_eq!(files(&work.path().join("agent/objects")).len(), 603);
+    }
+}

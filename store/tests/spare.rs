@@ -11,81 +11,9 @@ use std::path::Path;
 
 use deploy_store::{Configuration, Digest, Layer, LinkMode, SpareOutcome, Store};
 use proptest::collection::vec;
-use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use rig::members::{Member, archive, members};
 use rig::{configuration, directories, dump, options, same};
-
-#[derive(Debug, Clone)]
-enum Member {
-    Directory(String, u32),
-    File(String, u8, u32, u64),
-    Symlink(String, String),
-    /// To one of the files before it in its layer.
-    Hardlink(String, usize),
-    Fifo(String),
-}
-
-fn members() -> impl Strategy<Value = Vec<Member>> {
-    // Mostly files where files may be, now and then one where a directory was.
-    let name = "([ab]/){0,2}([xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[abx])";
-    let target = "(/|\\.\\./)?[ab](/[abx]|/\\.\\.)?";
-    let mode = prop_oneof![Just(0o755), Just(0o700), Just(0o555)];
-    let member = prop_oneof![
-        2 => (name, mode.clone()).prop_map(|(name, mode)| Member::Directory(name, mode)),
-        // Few contents and times, so that some files are equal.
-        6 => (name, 0_u8..4, mode, 1_u64..3)
-            .prop_map(|(name, text, mode, time)| Member::File(name, text, mode, time)),
-        1 => (name, target).prop_map(|(name, target)| Member::Symlink(name, target)),
-        2 => (name, any::<usize>()).prop_map(|(name, n)| Member::Hardlink(name, n)),
-        1 => name.prop_map(Member::Fifo),
-    ];
-    vec(member, 0..10)
-}
-
-fn archive(members: &[Member]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (n, member) in members.iter().enumerate() {
-        let mut header = tar::Header::new_ustar();
-        header.set_mtime(1);
-        header.set_mode(0o644);
-        header.set_size(0);
-        let text = match member {
-            Member::File(_, text, mode, time) => {
-                header.set_mode(*mode);
-                header.set_mtime(*time);
-                // 0 is an empty file; 3 is one that is larger than a block.
-                let text = vec![*text; usize::from(*text) * if *text == 3 { 3000 } else { 5 }];
-                header.set_size(text.len() as u64);
-                text
-            }
-            _ => Vec::new(),
-        };
-        let (kind, name) = match member {
-            Member::Directory(name, mode) => {
-                header.set_mode(*mode);
-                (tar::EntryType::Directory, name)
-            }
-            Member::File(name, ..) => (tar::EntryType::Regular, name),
-            Member::Symlink(name, target) => {
-                header.set_link_name_literal(target).unwrap();
-                (tar::EntryType::Symlink, name)
-            }
-            Member::Hardlink(name, pick) => {
-                let files = members[..n].iter().filter_map(|member| match member {
-                    Member::File(name, ..) => Some(name),
-                    _ => None,
-                });
-                let Some(target) = files.clone().nth(pick % files.count().max(1)) else { continue };
-                header.set_link_name_literal(target).unwrap();
-                (tar::EntryType::Link, name)
-            }
-            Member::Fifo(name) => (tar::EntryType::Fifo, name),
-        };
-        header.set_entry_type(kind);
-        builder.append_data(&mut header, name, &*text).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
 
 /// The layer in both stores, with as many members as can be extracted.
 fn layer(stores: [&Store; 2], name: &str, members: &[Member]) -> Layer {

@@ -2,6 +2,8 @@
 //! directories); without the variable, on the temporary directory's.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod members;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;

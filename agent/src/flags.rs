@@ -96,6 +96,12 @@ pub enum Sub {
         #[arg(long)]
         json: bool,
     },
+    /// Read everything in the agent's directory and tell what is damaged; exit code 8 then.
+    Verify {
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
     /// Merge local archives, lowest layer first, into a new directory; no registry needed.
     Unpack {
         /// Archives: tar, plain or packed with gzip or zstd.

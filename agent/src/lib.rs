@@ -21,6 +21,7 @@ pub mod session;
 pub mod spare;
 pub mod status;
 pub mod unpack;
+pub mod verify;
 
 pub mod deploy;
 pub mod fetch;

@@ -16,7 +16,7 @@ use deploy_agent::session::Session;
 use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{error, log, status, unpack};
+use deploy_agent::{error, log, status, unpack, verify};
 use deploy_store::{Error, Limits, Options, Store};
 use deploy_wire::client::{Connect, HostKey, Keys};
 use deploy_wire::exit;
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     log::start(cli.flags.log_format, cli.flags.v);
     let done = match &cli.command {
         Some(Sub::Status { json }) => show_status(&cli.flags, *json),
+        Some(Sub::Verify { json }) => show_verify(&cli.flags, *json),
         Some(Sub::Unpack { blobs, into }) => unpack::run(blobs, into, cli.flags.link.into())
             .map_err(anyhow::Error::from)
             .and_then(|line| Ok(writeln!(std::io::stderr(), "{line}")?))
@@ -69,6 +70,15 @@ fn show_status(flags: &Flags, json: bool) -> Result<u8> {
         .write_all(text.as_bytes())
         .map_err(|err| anyhow!("write to stdout: {err}"))?;
     Ok(exit::OK)
+}
+
+fn show_verify(flags: &Flags, json: bool) -> Result<u8> {
+    let report = verify::read(&flags.dir)?;
+    let text = if json { report.to_json()? + "\n" } else { report.to_text() };
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|err| anyhow!("write to stdout: {err}"))?;
+    Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
 fn track(flags: &Flags) -> Result<u8> {

@@ -129,3 +129,24 @@ fn status_of_nothing_and_of_no_directory() {
     fails(temp.path(), &["status", "-dir", "none"], 1, "read agent directory none");
     fails(temp.path(), &["-dir=none", "status"], 1, "read agent directory none");
 }
+
+#[test]
+fn verify_tells_by_its_exit_code() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let sound = agent(dir, &["verify", "-dir", "."]);
+    assert_eq!(sound.status.code(), Some(0));
+    let text = String::from_utf8(sound.stdout).unwrap();
+    assert_eq!(text, "0 objects of 0 bytes, 0 layers, 0 roots: all sound\n");
+    fails(dir, &["verify", "-dir", "none"], 1, "none: No such file or directory");
+
+    let name = "ab".repeat(32);
+    fs::create_dir_all(dir.join("objects/ab")).unwrap();
+    fs::write(dir.join("objects/ab").join(&name), "not so").unwrap();
+    let damaged = agent(dir, &["verify", "-json", "-dir", "."]);
+    assert_eq!(damaged.status.code(), Some(8));
+    let json: serde_json::Value = serde_json::from_slice(&damaged.stdout).unwrap();
+    assert_eq!(json["objects"], 1);
+    let path = json["findings"][0]["path"].as_str().unwrap();
+    assert!(path.ends_with(&format!("objects/ab/{name}")), "{path}");
+}

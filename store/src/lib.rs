@@ -29,5 +29,6 @@ pub use error::{Error, Result};
 pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
 pub use store::{
-    Extracted, LinkMode, Options, Placed, Root, SpareOutcome, Store, check_archive, unpack,
+    Extracted, Finding, LinkMode, Options, Placed, Root, SpareOutcome, Store, Verified,
+    check_archive, unpack, verify,
 };

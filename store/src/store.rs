@@ -17,6 +17,7 @@ mod publish;
 mod spare;
 mod sweep;
 mod unpack;
+mod verify;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ use watch::Watched;
 pub use extract::check_archive;
 pub use spare::SpareOutcome;
 pub use unpack::unpack;
+pub use verify::{Finding, Verified, verify};
 
 /// How files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

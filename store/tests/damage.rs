@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use deploy_store::{Error, Layer, LinkMode, Store};
+use deploy_store::{Error, Layer, LinkMode, Store, verify};
 use rig::{configuration, directories, layer, options, run};
 
 /// A store with a layer of code, and two of configuration to go with it.
@@ -220,5 +220,51 @@ fn a_root_that_was_removed_by_hand_is_built_again() {
         let root = bench.root(0).unwrap();
         fs::remove_dir_all(root).unwrap();
         bench.is_right(0, &what);
+    });
+}
+
+#[test]
+fn verify_names_what_is_damaged_and_changes_nothing() {
+    each(|bench, what| {
+        let root = bench.root(0).unwrap();
+        let look = || {
+            let mut found = Vec::new();
+            let verified = verify(&bench.path(""), |finding| {
+                let path = finding.path.strip_prefix(bench.path("")).unwrap().to_owned();
+                found.push(format!("{}: {}", path.display(), finding.what));
+            });
+            (verified.unwrap(), found)
+        };
+        let (verified, found) = look();
+        assert_eq!((verified.layers, verified.roots, found), (3, 1, Vec::new()), "{what}");
+        assert!(verified.objects >= 5 && verified.bytes > 0, "{what}");
+
+        fs::write(root.join("bin/run"), "altered").unwrap();
+        fs::write(root.join("extra"), "extra").unwrap();
+        fs::remove_file(root.join("etc/conf")).unwrap();
+        let index = bench.path("layers").join(bench.configs[1].digest.to_string());
+        fs::write(index, "nonsense").unwrap();
+        for _ in 0..2 {
+            let (_, mut found) = look();
+            found.retain(|line| !line.starts_with("objects/"));
+            let id = root.file_name().unwrap().to_str().unwrap();
+            let layer = bench.configs[1].digest;
+            assert_eq!(
+                found,
+                [
+                    format!("layers/{layer}: is no layer index"),
+                    format!("unpacked/{id}: extra is not of the configuration"),
+                    format!("unpacked/{id}: bin/run was altered"),
+                    format!("unpacked/{id}: etc/conf is missing"),
+                ],
+                "{what}"
+            );
+        }
+        let object = objects(&bench).pop().unwrap();
+        fs::write(&object, "changed").unwrap();
+        let (_, found) = look();
+        let name = object.strip_prefix(bench.path("")).unwrap().display().to_string();
+        let line = format!("{name}: its contents are not what its name says");
+        assert!(found.contains(&line), "{what}: {found:?}");
     });
 }

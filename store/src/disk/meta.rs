@@ -57,6 +57,12 @@ pub(super) fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<
     fs::futimens(&fd, &times(meta)).map_err(|err| Error::io("set time of", path(), err))
 }
 
+/// Whether the inode has the mode of `meta` and, if `owner` says so, its owner.
+pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
+    stat.st_mode & 0o7777 == meta.mode
+        && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
+}
+
 /// Removes from a directory that carries what `before` says the attributes that `now`
 /// does not have.
 pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<()> {
@@ -103,8 +109,7 @@ pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
 /// owner of `meta`.
 pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
-    stat.st_mode & 0o7777 == meta.mode
-        && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
+    may_be_used_like(stat, meta, owner)
         && stat.st_mtime == meta.mtime.seconds
         // Some filesystems keep whole seconds only.
         && (nanoseconds == meta.mtime.nanoseconds || nanoseconds == 0)

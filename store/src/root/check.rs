@@ -94,7 +94,9 @@ impl Checker<'_> {
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
             Node::Directory(directory) => {
-                kind == FileType::Directory && disk::has(stat, &directory.meta, self.owner)
+                // Its time moves with whatever a service puts there for itself.
+                kind == FileType::Directory
+                    && disk::may_be_used_like(stat, &directory.meta, self.owner)
             }
             Node::Symlink(link) => {
                 let length = u64::try_from(stat.st_size).ok();

@@ -13,6 +13,7 @@
 //! ```
 
 mod extract;
+mod outline;
 mod publish;
 mod sweep;
 mod unpack;

@@ -12,6 +12,7 @@
 //! ```
 
 mod extract;
+mod outline;
 mod plan;
 mod publish;
 mod spare;

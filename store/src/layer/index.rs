@@ -2,6 +2,7 @@
 //! alone. On disk it is one file that says its format and carries its own checksum;
 //! docs/FORMAT.md has the layout.
 
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use super::entry::{Content, Device, Entry, EntryPath, Kind};
@@ -12,6 +13,8 @@ use crate::meta::{Meta, Mtime, Xattr};
 /// First bytes of the file; the last one is the format's version.
 const MAGIC: &[u8; 8] = b"DTINDEX\x01";
 const CHECKSUM: usize = 32;
+/// Bytes that are written and read at a time.
+const BUFFER: usize = 64 << 10;
 
 /// The entries of one layer, in archive order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +67,54 @@ impl Index {
     /// One line for each entry, for people and tests.
     pub fn to_text(&self) -> String {
         self.entries.iter().map(line).collect()
+    }
+}
+
+/// Writes the file form entry by entry, so that it need not be in memory.
+#[derive(Debug)]
+pub struct IndexWriter<F> {
+    file: F,
+    buffer: Vec<u8>,
+    count: u64,
+}
+
+impl<F: Read + Write + Seek> IndexWriter<F> {
+    /// Begins an index in the empty `file`.
+    pub fn new(file: F) -> Self {
+        let mut buffer = MAGIC.to_vec();
+        // The number of entries is known at the end.
+        put_u64(&mut buffer, 0);
+        Self { file, buffer, count: 0 }
+    }
+
+    /// Adds the next entry.
+    pub fn add(&mut self, entry: &Entry) -> io::Result<()> {
+        put_entry(&mut self.buffer, entry);
+        self.count += 1;
+        if self.buffer.len() < BUFFER { Ok(()) } else { self.flush() }
+    }
+
+    /// Completes the file.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        self.file.seek(SeekFrom::Start(MAGIC.len() as u64))?;
+        self.file.write_all(&self.count.to_le_bytes())?;
+        self.file.rewind()?;
+        let mut hasher = blake3::Hasher::new();
+        self.buffer.resize(BUFFER, 0);
+        loop {
+            match self.file.read(&mut self.buffer)? {
+                0 => break,
+                n => hasher.update(&self.buffer[..n]),
+            };
+        }
+        self.file.write_all(hasher.finalize().as_bytes())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
     }
 }
 
@@ -251,6 +302,19 @@ mod tests {
         let index = sample();
         assert_eq!(Index::from_bytes(&index.to_bytes(), Path::new("i")).unwrap(), index);
         assert_eq!(index.to_text().lines().count(), 7);
+    }
+
+    #[test]
+    fn written_entry_by_entry_it_is_the_same() {
+        for entries in [0, 7, 7000] {
+            let index =
+                Index { entries: sample().entries.into_iter().cycle().take(entries).collect() };
+            let mut file = io::Cursor::new(Vec::new());
+            let mut writer = IndexWriter::new(&mut file);
+            index.entries.iter().for_each(|entry| writer.add(entry).unwrap());
+            writer.finish().unwrap();
+            assert!(file.into_inner() == index.to_bytes(), "{entries}");
+        }
     }
 
     #[test]

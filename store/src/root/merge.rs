@@ -34,8 +34,8 @@ pub fn add_layer(tree: &mut Tree, layer: &Index) -> Result<()> {
     apply(tree, layer, MissingTarget::Refuse)
 }
 
-/// Whether `layer` can be merged at all. Targets of hardlinks may be in layers below,
-/// which nobody knows yet.
+/// Whether `layer` can be merged at all. Targets of hardlinks and symlinks may be in
+/// layers below, which nobody knows yet.
 pub fn check(layer: &Index) -> Result<()> {
     apply(&mut Tree::default(), layer, MissingTarget::PassOver)
 }
@@ -56,7 +56,12 @@ fn apply(tree: &mut Tree, layer: &Index, missing: MissingTarget) -> Result<()> {
         let parent = match parents.get(&parent) {
             Some(resolved) => resolved.clone(),
             None => {
-                let resolved = directory(tree, entry, &parent)?;
+                let resolved = match directory(tree, entry, &parent)? {
+                    Way::Directory(resolved) => resolved,
+                    // The layers below decide where it leads, and so what follows means.
+                    Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
+                    Way::Nowhere(err) => return Err(err),
+                };
                 parents.insert(parent, resolved.clone());
                 resolved
             }
@@ -170,8 +175,16 @@ fn linked(tree: &Tree, entry: &Entry, target: &EntryPath) -> Result<Option<(Entr
     }
 }
 
+/// Where a path leads.
+enum Way {
+    /// To a directory.
+    Directory(EntryPath),
+    /// Through a symlink to what is no directory, in this tree.
+    Nowhere(Error),
+}
+
 /// The directory that `path` leads to, made with its parents where there is nothing.
-fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<EntryPath> {
+fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<Way> {
     let mut at = EntryPath::root();
     for part in path.parts() {
         let next = at.join(part);
@@ -189,10 +202,11 @@ fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<EntryPa
             Some(Node::Directory(_)) => next,
             Some(Node::Symlink(link)) => match resolve(tree, &next) {
                 Ok(Some(at)) => at,
-                _ => {
+                led => {
                     let to = lossy(&link.target);
                     let what = format!("a symlink to {to:?} that leads to no directory");
-                    return Err(no_directory(entry, &next, &what));
+                    let err = no_directory(entry, &next, &what);
+                    return led.and(Ok(Way::Nowhere(err)));
                 }
             },
             Some(Node::File(_) | Node::Special(_)) => {
@@ -200,7 +214,7 @@ fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<EntryPa
             }
         };
     }
-    Ok(at)
+    Ok(Way::Directory(at))
 }
 
 fn no_directory(entry: &Entry, at: &EntryPath, what: &str) -> Error {

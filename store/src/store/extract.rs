@@ -1,23 +1,23 @@
 //! Extracting a layer: its archive is decoded once, into objects and an index.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::thread;
 
+use super::outline::Outline;
 use super::{Extracted, Store};
 use crate::digest::{Digest, Hasher};
 use crate::disk::{TempFile, name_of};
 use crate::error::{Error, Result};
 use crate::layer::archive::{self, Body};
 use crate::layer::entry::{Content, Entry, Kind};
-use crate::layer::index::Index;
+use crate::layer::index::{Index, IndexWriter};
 use crate::layer::objects::Batch;
 use crate::layer::pipe::Filled;
 use crate::layer::pipeline::{self, joined};
 use crate::layer::writers::with_writers;
 use crate::limits::Limits;
 use crate::meta::Meta;
-use crate::root::merge;
 
 impl Store {
     /// Extracts the layer from its cached blob, unless it is extracted already
@@ -27,7 +27,7 @@ impl Store {
         if self.has_layer(digest)? {
             return Ok(None);
         }
-        self.extract_anew(digest).map(|(extracted, _)| Some(extracted))
+        self.extract_anew(digest).map(Some)
     }
 
     /// The layer's index, which is made again when it is missing or damaged.
@@ -39,7 +39,8 @@ impl Store {
             Err(err) if err.is_not_found() => {}
             other => return other,
         }
-        self.extract_anew(digest).map(|(_, index)| index)
+        self.extract_anew(digest)?;
+        self.read_index(digest)
     }
 
     pub(super) fn read_index(&self, digest: Digest) -> Result<Index> {
@@ -52,13 +53,24 @@ impl Store {
     }
 
     /// Decodes the layer's blob; objects that are there and sound stay as they are.
-    pub(super) fn extract_anew(&self, digest: Digest) -> Result<(Extracted, Index)> {
+    pub(super) fn extract_anew(&self, digest: Digest) -> Result<Extracted> {
         let mut blob = self.blob(digest)?;
         let fail = |err| Error::io("read", self.path.join(format!("cache/{digest}")), err);
         let mut hasher = Hasher::default();
         let batch = self.objects.batch()?;
-        let (filled, read) =
-            read_objects(&mut blob, self.limits, &batch, |bytes| hasher.update(bytes));
+        let temp = TempFile::create(&self.layers, "index")?;
+        let mut index = IndexWriter::new(temp.file());
+        let mut outline = Outline::default();
+        let (filled, read) = read_objects(
+            &mut blob,
+            self.limits,
+            &batch,
+            |bytes| hasher.update(bytes),
+            |entry| {
+                outline.add(&entry);
+                index.add(&entry).map_err(|err| temp.error("write", err))
+            },
+        );
         if filled.map_err(fail)? == Filled::Unread {
             hash_rest(&mut blob, &mut hasher).map_err(fail)?;
         }
@@ -67,12 +79,12 @@ impl Store {
             self.forget_blob(digest)?;
             return Err(Error::NoSuchBlob(digest));
         }
-        let (mut extracted, index) = read?;
-        let temp = self.write_index(&index)?;
+        let mut extracted = read?;
+        index.finish().map_err(|err| temp.error("write", err))?;
         // The one barrier: contents before their names.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
-            merge::check(&index)?;
+            outline.check()?;
             joined(syncing.join())
         })?;
         extracted.new_objects = batch.publish()?;
@@ -82,7 +94,7 @@ impl Store {
         } else {
             self.forget_blob(digest)?;
         }
-        Ok((extracted, index))
+        Ok(extracted)
     }
 
     /// The layer's blob, cached or as it was downloaded.
@@ -96,12 +108,6 @@ impl Store {
     fn forget_blob(&self, digest: Digest) -> Result<()> {
         self.blobs.remove_partial(digest)?;
         if self.blobs.contains(digest)? { self.blobs.remove(digest) } else { Ok(()) }
-    }
-
-    fn write_index(&self, index: &Index) -> Result<TempFile> {
-        let temp = TempFile::create(&self.layers, "index")?;
-        temp.file().write_all(&index.to_bytes()).map_err(|err| temp.error("write", err))?;
-        Ok(temp)
     }
 
     /// Removes indexes that a crash left half written.
@@ -129,43 +135,50 @@ fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
 /// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it, and
 /// refuses it with the entry and the reason if an agent could not.
 pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted> {
+    let mut outline = Outline::default();
+    let each = |entry| {
+        outline.add(&entry);
+        Ok(())
+    };
     let (_, read) = pipeline::run(
         &mut archive,
         limits,
         |_| {},
         |plain, framed| {
             // What is in the files is passed over: only the compressed form checks that.
-            read_index(plain, framed, limits, |_, _, _| Ok(Content::empty()))
+            read_entries(plain, framed, limits, |_, _, _| Ok(Content::empty()), each)
         },
     );
-    let (extracted, index) = read?;
-    merge::check(&index)?;
+    let extracted = read?;
+    outline.check()?;
     Ok(extracted)
 }
 
-/// Reads an archive into an index, and the contents of its files into `batch`. The
+/// Reads an archive: the contents of its files into `batch`, its entries to `each`. The
 /// first result is that of reading `source`, as [`pipeline::run`] has it.
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,
     batch: &Batch<'_>,
     seen: impl FnMut(&[u8]),
-) -> (io::Result<Filled>, Result<(Extracted, Index)>) {
+    each: impl FnMut(Entry) -> Result<()> + Send,
+) -> (io::Result<Filled>, Result<Extracted>) {
     pipeline::run(source, limits, seen, |plain, framed| {
         with_writers(batch, |writers| {
-            read_index(plain, framed, limits, |size, meta, body| writers.write(size, meta, body))
+            let take = |size, meta: &Meta, body: Body<'_, _>| writers.write(size, meta, body);
+            read_entries(plain, framed, limits, take, each)
         })
     })
 }
 
-/// Reads an archive into an index; `take` gets every file's size, metadata and body.
-fn read_index<R: Read>(
+/// Reads an archive's entries; `take` gets every file's size, metadata and body.
+fn read_entries<R: Read>(
     plain: R,
     framed: bool,
     limits: Limits,
     mut take: impl FnMut(u64, &Meta, Body<'_, R>) -> Result<Content>,
-) -> Result<(Extracted, Index)> {
-    let mut index = Index::default();
+    mut each: impl FnMut(Entry) -> Result<()>,
+) -> Result<Extracted> {
     let mut extracted = Extracted::default();
     archive::read(plain, framed, limits, |mut entry: Entry, body| {
         extracted.entries += 1;
@@ -174,8 +187,7 @@ fn read_index<R: Read>(
             extracted.bytes += *size;
             *content = take(*size, &entry.meta, body)?;
         }
-        index.entries.push(entry);
-        Ok(())
+        each(entry)
     })?;
-    Ok((extracted, index))
+    Ok(extracted)
 }

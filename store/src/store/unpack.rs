@@ -10,6 +10,7 @@ use super::publish::build_in;
 use super::{LinkMode, Options, Placed};
 use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
+use crate::layer::index::Index;
 use crate::layer::objects::{Naming, Objects};
 use crate::root::merge::merge;
 use crate::root::place::Placement;
@@ -57,8 +58,14 @@ fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed
     for path in archives {
         let mut archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
         let batch = objects.batch()?;
-        let (_, read) = read_objects(&mut archive, options.limits, &batch, |_| {});
-        layers.push(read.map_err(|err| of_archive(path, err))?.1);
+        let mut index = Index::default();
+        let each = |entry| {
+            index.entries.push(entry);
+            Ok(())
+        };
+        let (_, read) = read_objects(&mut archive, options.limits, &batch, |_| {}, each);
+        read.map_err(|err| of_archive(path, err))?;
+        layers.push(index);
         // Not synced: they go away, and what is made of them is.
         batch.publish()?;
     }

@@ -29,7 +29,7 @@ pub fn members() -> impl Strategy<Value = Vec<Member>> {
         2 => (name, any::<usize>()).prop_map(|(name, n)| Member::Hardlink(name, n)),
         1 => name.prop_map(Member::Fifo),
     ];
-    vec(member, 0..10)
+    vec(member, 0..7)
 }
 
 /// The archive of members, a plain tar.

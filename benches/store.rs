@@ -5,7 +5,9 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use deploy_benches::archive;
+use deploy_benches::{archive, plain};
+use deploy_store::layer::index::Index;
+use deploy_store::root::merge::merge;
 use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store, check_archive};
 
 const FILES: usize = 2000;
@@ -33,9 +35,36 @@ fn hash_and_decode(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("archive");
     group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.bench_function("sha256", |bencher| bencher.iter(|| Digest::of(black_box(&bytes))));
-    group.bench_function("check", |bencher| {
-        bencher.iter(|| check_archive(black_box(&bytes[..]), Limits::STANDARD).unwrap());
-    });
+    group.finish();
+    let plain = plain(FILES, 200);
+    let zstd = zstd::encode_all(&plain[..], 3).unwrap();
+    let mut group = criterion.benchmark_group("check");
+    group.throughput(Throughput::Bytes(plain.len() as u64));
+    for (form, bytes) in [("gzip", &bytes), ("zstd", &zstd), ("tar", &plain)] {
+        group.bench_function(form, |bencher| {
+            bencher.iter(|| check_archive(black_box(&bytes[..]), Limits::STANDARD).unwrap());
+        });
+    }
+    group.finish();
+}
+
+fn load_and_merge(criterion: &mut Criterion) {
+    let temp = tempfile::tempdir().unwrap();
+    let store = open(temp.path());
+    let index = |name: &str, bytes: &[u8]| {
+        let digest = layer(&store, name, bytes).digest;
+        store.extract(digest).unwrap();
+        temp.path().join("layers").join(digest.to_string())
+    };
+    let path = index("code", &archive(FILES, 200));
+    let code = std::fs::read(&path).unwrap();
+    let config = std::fs::read(index("config", &archive(20, 2))).unwrap();
+    let load = |bytes: &[u8]| Index::from_bytes(bytes, &path).unwrap();
+    let mut group = criterion.benchmark_group("index");
+    group.throughput(Throughput::Elements(FILES as u64));
+    group.bench_function("load", |bencher| bencher.iter(|| load(black_box(&code))));
+    let layers = [load(&code), load(&config)];
+    group.bench_function("merge", |bencher| bencher.iter(|| merge(black_box(&layers)).unwrap()));
     group.finish();
 }
 
@@ -76,5 +105,5 @@ fn extract_and_build(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, hash_and_decode, extract_and_build);
+criterion_group!(benches, hash_and_decode, load_and_merge, extract_and_build);
 criterion_main!(benches);

@@ -66,18 +66,18 @@ fn exit_code(err: &anyhow::Error) -> u8 {
 fn show_status(flags: &Flags, json: bool) -> Result<u8> {
     let status = status::read(&flags.dir, &flags.state)?;
     let text = if json { status.to_json()? + "\n" } else { status.to_text() };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|err| anyhow!("write to stdout: {err}"))?;
+    print(&text)?;
     Ok(exit::OK)
+}
+
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
 fn show_verify(flags: &Flags, json: bool) -> Result<u8> {
     let report = verify::read(&flags.dir)?;
     let text = if json { report.to_json()? + "\n" } else { report.to_text() };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|err| anyhow!("write to stdout: {err}"))?;
+    print(&text)?;
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 

@@ -18,6 +18,8 @@ struct Bench {
     configs: [Layer; 2],
 }
 
+/// A symlink of the code layer, and where it leads.
+const LINK: (&str, &str) = ("bin/link", "run");
 const FILES: [(&str, &str); 3] =
     [("bin/run", "#!/bin/sh\n"), ("lib/big", "a rather big library"), ("lib/other", "other")];
 
@@ -31,6 +33,9 @@ impl Bench {
                 let path = tree.join(path);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(path, contents).unwrap();
+            }
+            if name == "code" {
+                std::os::unix::fs::symlink(LINK.1, tree.join(LINK.0)).unwrap();
             }
             let archive = work.path().join(format!("{name}.tar.gz"));
             run("tar", &["-czf", archive.to_str().unwrap(), "."], &tree);
@@ -241,6 +246,8 @@ fn verify_names_what_is_damaged_and_changes_nothing() {
 
         fs::write(root.join("bin/run"), "altered").unwrap();
         fs::write(root.join("extra"), "extra").unwrap();
+        fs::remove_file(root.join(LINK.0)).unwrap();
+        std::os::unix::fs::symlink("nur", root.join(LINK.0)).unwrap();
         fs::remove_file(root.join("etc/conf")).unwrap();
         let index = bench.path("layers").join(bench.configs[1].digest.to_string());
         fs::write(index, "nonsense").unwrap();
@@ -254,6 +261,7 @@ fn verify_names_what_is_damaged_and_changes_nothing() {
                 [
                     format!("layers/{layer}: is no layer index"),
                     format!("unpacked/{id}: extra is not of the configuration"),
+                    format!("unpacked/{id}: bin/link was altered"),
                     format!("unpacked/{id}: bin/run was altered"),
                     format!("unpacked/{id}: etc/conf is missing"),
                 ],

@@ -195,6 +195,12 @@ impl Dir {
         fs::symlinkat(target, &self.fd, name).map_err(|err| self.error("symlink", name, err))
     }
 
+    /// Where the symlink `name` leads.
+    pub fn read_link(&self, name: &CStr) -> Result<CString> {
+        fs::readlinkat(&self.fd, name, Vec::new())
+            .map_err(|err| self.error("read symlink", name, err))
+    }
+
     /// Makes the fifo or device `name`.
     pub fn make_node(&self, name: &CStr, kind: FileType, mode: u32, device: u64) -> Result<()> {
         fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device)

@@ -1,6 +1,8 @@
 //! Compares a directory with the tree that it should hold, entry by entry, by what the
 //! inodes tell. Contents are not read: whoever writes to a file moves its time.
 
+use std::ffi::CStr;
+
 use rustix::fs::{FileType, Stat};
 
 use super::place::c_name;
@@ -78,7 +80,7 @@ impl Checker<'_> {
                 }
                 other => other?,
             };
-            if !self.fits(&stat, node) {
+            if !self.fits(dir, &c_name, &stat, node) {
                 (self.each)(parent.join(name), Drift::Altered);
                 if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                     return Ok(());
@@ -89,7 +91,7 @@ impl Checker<'_> {
         self.directory(&dir.child(&c_name)?, &parent.join(name), below)
     }
 
-    fn fits(&self, stat: &Stat, node: &Node) -> bool {
+    fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
         let kind = FileType::from_raw_mode(stat.st_mode);
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
@@ -99,8 +101,8 @@ impl Checker<'_> {
                     && disk::may_be_used_like(stat, &directory.meta, self.owner)
             }
             Node::Symlink(link) => {
-                let length = u64::try_from(stat.st_size).ok();
-                kind == FileType::Symlink && length == Some(link.target.len() as u64)
+                kind == FileType::Symlink
+                    && dir.read_link(name).is_ok_and(|target| target.to_bytes() == &*link.target)
             }
             Node::Special(special) => {
                 let expected = match special.kind {

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod build;
 pub mod check;
+mod contents;
 pub mod diff;
 pub mod merge;
 pub mod place;

@@ -111,17 +111,26 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
+    /// Opens the regular file `name` for reading, with its status.
+    pub fn open_file_and_stat(&self, name: &CStr) -> Result<(File, Stat)> {
+        self.open_and_stat(name, OFlags::RDONLY)
+    }
+
     fn open_with(&self, name: &CStr, access: OFlags) -> Result<File> {
+        self.open_and_stat(name, access).map(|(file, _)| file)
+    }
+
+    fn open_and_stat(&self, name: &CStr, access: OFlags) -> Result<(File, Stat)> {
         // NONBLOCK: a fifo in the place of a file must not hang us.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let fd = fs::openat(&self.fd, name, flags, Mode::empty())
             .map_err(|err| self.error("open", name, err))?;
-        let kind = fs::fstat(&fd).map_err(|err| self.error("stat", name, err))?.st_mode;
-        if FileType::from_raw_mode(kind) != FileType::RegularFile {
+        let stat = fs::fstat(&fd).map_err(|err| self.error("stat", name, err))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             let reason = "is no regular file".to_owned();
             return Err(Error::Corrupt { path: self.path_of(name), reason });
         }
-        Ok(File::from(fd))
+        Ok((File::from(fd), stat))
     }
 
     /// Creates the file `name`, which must not exist, to read and write it.
@@ -218,11 +227,16 @@ impl Dir {
     /// Removes `name` and all below it; that it is not there is success.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
         match self.stat(name) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
-            Ok(_) => return self.remove_file(name),
-            Err(err) if err.is_not_found() => return Ok(()),
-            Err(err) => return Err(err),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                self.remove_directory(name)
+            }
+            Ok(_) => self.remove_file(name),
+            Err(err) if err.is_not_found() => Ok(()),
+            Err(err) => Err(err),
         }
+    }
+
+    fn remove_directory(&self, name: &CStr) -> Result<()> {
         let dir = match self.child(name) {
             // A directory closed to its owner: opened up, since it goes anyway.
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {
@@ -237,7 +251,10 @@ impl Dir {
             fs::fchmod(&dir.fd, Mode::RWXU).map_err(|err| self.error("chmod", name, err))?;
         }
         for item in dir.list()? {
-            dir.remove_tree(&item.name)?;
+            match item.kind {
+                FileType::Directory => dir.remove_directory(&item.name)?,
+                _ => dir.remove_file(&item.name)?,
+            }
         }
         match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),

@@ -1,7 +1,7 @@
 //! Creating files that have their final metadata after as few calls as can be: what the
 //! system gives a new file by itself is not given again.
 
-use std::fs::File;
+use std::os::fd::AsFd;
 
 use rustix::fs;
 
@@ -11,14 +11,17 @@ use super::meta::{set_mode, set_owner, set_times, set_xattrs};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
+/// A directory's bit that gives what is made in it its group, and its directories the bit.
+const SETGID: u32 = 0o2000;
+
 /// What the system makes of files that are created in a directory and below it.
 #[derive(Debug, Clone, Copy)]
 pub struct Fresh {
     uid: u32,
     gid: u32,
     /// Permissions that a new file cannot be created with: the umask, or the
-    /// directory's default access list.
-    denied: u32,
+    /// directory's default access list. `None` where new directories get more than that.
+    denied: Option<u32>,
 }
 
 impl Fresh {
@@ -28,38 +31,46 @@ impl Fresh {
         let file = dir.create_to_write(&name, 0o777)?;
         let stat = fs::fstat(&file).map_err(|err| Error::io("stat", dir.path_of(&name), err))?;
         dir.remove_file(&name)?;
-        Ok(Self { uid: stat.st_uid, gid: stat.st_gid, denied: 0o777 & !stat.st_mode })
+        let own = fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
+        let denied = (own.st_mode & SETGID == 0).then_some(0o777 & !stat.st_mode);
+        Ok(Self { uid: stat.st_uid, gid: stat.st_gid, denied })
     }
 
-    /// Gives a file that was created with the mode of `meta`, as far as that goes, and written, what it lacks of
-    /// `meta`; its owner only when `owner` says so (see [`super::set_meta`]).
+    /// Gives a file or directory that was created with `mode`, and filled, what it lacks
+    /// of `meta`; its owner only when `owner` says so (see [`super::set_meta`]).
     pub fn finish(
         &self,
-        file: &File,
+        file: impl AsFd,
         path: &dyn Fn() -> std::path::PathBuf,
+        mode: u32,
         meta: &Meta,
         owner: bool,
     ) -> Result<()> {
-        if owner && (meta.uid, meta.gid) != (self.uid, self.gid) {
-            set_owner(file, path, meta)?;
+        if owner && !self.owns(meta) {
+            set_owner(&file, path, meta)?;
         }
-        self.finish_mode(file, path, meta.mode)?;
-        set_xattrs(file, path, meta, owner)?;
-        set_times(file, path, meta)
+        self.finish_mode(&file, path, mode, meta.mode)?;
+        set_xattrs(&file, path, meta, owner)?;
+        set_times(&file, path, meta)
     }
 
-    /// The same for its permissions alone.
+    /// Whether what is created has the owner of `meta` by itself.
+    pub fn owns(&self, meta: &Meta) -> bool {
+        (meta.uid, meta.gid) == (self.uid, self.gid)
+    }
+
+    /// Gives what was created with `created` the permissions `mode`. Setuid, setgid and
+    /// sticky are not for the creation: a change of owner takes them away.
     pub fn finish_mode(
         &self,
-        file: &File,
+        file: impl AsFd,
         path: &dyn Fn() -> std::path::PathBuf,
+        created: u32,
         mode: u32,
     ) -> Result<()> {
-        // Setuid, setgid and sticky are not for the creation: a change of owner takes
-        // them away.
-        if mode & (0o7000 | self.denied) == 0 {
-            return Ok(());
+        match self.denied {
+            Some(denied) if created & !denied == mode => Ok(()),
+            _ => set_mode(file, path, mode),
         }
-        set_mode(file, path, mode)
     }
 }

@@ -175,9 +175,14 @@ impl fmt::Debug for EntryPath {
 }
 
 impl Content {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
     /// Of an empty file.
     pub fn empty() -> Self {
-        Self(*blake3::hash(b"").as_bytes())
+        Self::of(b"")
     }
 }
 

@@ -6,13 +6,15 @@
 //! the others under temporary names, synced by one barrier, then renamed. Those of a
 //! directory `ab` that is not there yet are renamed all at once, with their directory.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::fs::Stat;
 
 use super::entry::Content;
 use crate::disk::{self, Dir, Fresh, temp_name};
@@ -32,6 +34,14 @@ pub struct Objects {
     dir: Dir,
     fans: Box<[OnceLock<Dir>]>,
     naming: Naming,
+    trusted: Mutex<Trusted>,
+}
+
+/// Objects that nobody can have changed since they were found sound.
+#[derive(Debug, Default)]
+struct Trusted {
+    since: Option<u64>,
+    sound: HashSet<u64>,
 }
 
 /// What an object's name promises.
@@ -46,28 +56,58 @@ pub enum Naming {
     },
 }
 
-/// Name of an object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName(CString);
+/// Longest name with its NUL: contents, metadata, twin.
+const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
+
+/// Name of an object. Building a root makes one for every file: it needs no memory of
+/// its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName([u8; NAME]);
 
 impl ObjectName {
     /// The name under which `text` is an object, if it is one.
     pub fn from_file_name(name: &CStr) -> Option<Self> {
         let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         let bytes = name.to_bytes();
-        let ok = bytes.len() >= 64 && bytes[..64].iter().all(hex);
-        ok.then(|| Self(name.to_owned()))
+        let ok = (64..NAME).contains(&bytes.len()) && bytes[..64].iter().all(hex);
+        let mut text = [0; NAME];
+        text.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        ok.then_some(Self(text))
     }
 
     /// The name's bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.to_bytes()
+        self.as_c_str().to_bytes()
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
+    }
+
+    /// A number for tables of many names.
+    pub fn hash(&self) -> u64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+        // As FxHash does: the text is digests already.
+        words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 
     fn fan(&self) -> usize {
         let digit = |byte: u8| char::from(byte).to_digit(16).expect("names are hex") as usize;
-        let bytes = self.0.to_bytes();
-        digit(bytes[0]) * 16 + digit(bytes[1])
+        digit(self.0[0]) * 16 + digit(self.0[1])
+    }
+}
+
+impl std::fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_c_str().fmt(f)
+    }
+}
+
+fn put_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (two, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
     }
 }
 
@@ -81,7 +121,18 @@ impl Objects {
             }
         }
         let fans = (0..FANS).map(|_| OnceLock::new()).collect();
-        Ok(Self { dir, fans, naming })
+        Ok(Self { dir, fans, naming, trusted: Mutex::default() })
+    }
+
+    /// Where they are, for messages.
+    pub fn path(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// The directories that objects are in.
+    pub fn fans(&self) -> Result<impl Iterator<Item = CString>> {
+        let names = self.dir.list()?.into_iter().map(|item| item.name);
+        Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
     /// What names promise here.
@@ -93,46 +144,80 @@ impl Objects {
     /// linked to each other are told apart by `twin`, from 0, where an object is an
     /// inode.
     pub fn name(&self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
-        let mut name = content.to_string();
+        let mut name = [0; NAME];
+        put_hex(&mut name[..64], &content.0);
         if let Naming::Inode { owner } = self.naming {
-            name.push('-');
-            for byte in meta.fingerprint(owner) {
-                write!(name, "{byte:02x}").expect("a string takes any text");
-            }
+            name[64] = b'-';
+            put_hex(&mut name[65..97], &meta.fingerprint(owner));
             if twin > 0 {
-                write!(name, "-{twin}").expect("a string takes any text");
+                write!(&mut name[97..], "-{twin}").expect("there is room for any number");
             }
         }
-        ObjectName(CString::new(name).expect("hex has no NUL"))
+        ObjectName(name)
+    }
+
+    /// From now on an object that was found sound is taken to be, as long as this is
+    /// called with the same `since`; without one, each is looked at each time.
+    pub fn trust(&self, since: Option<u64>) {
+        let mut trusted = self.trusted();
+        if trusted.since != since || since.is_none() {
+            *trusted = Trusted { since, sound: HashSet::new() };
+        }
+    }
+
+    fn trusted(&self) -> MutexGuard<'_, Trusted> {
+        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Objects::is_sound`]; see [`Objects::trust`].
+    pub fn is_trusted(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
+        if self.trusted().sound.contains(&name.hash()) {
+            return Ok(true);
+        }
+        let sound = self.is_sound(name, size, meta)?;
+        let mut trusted = self.trusted();
+        if sound && trusted.since.is_some() {
+            trusted.sound.insert(name.hash());
+        }
+        Ok(sound)
     }
 
     /// Whether the object is here and, as far as its inode tells, what it must be.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let Some(fan) = self.fan_if_there(name.fan())? else { return Ok(false) };
-        let stat = match fan.stat(&name.0) {
+        let stat = match fan.stat(name.as_c_str()) {
             Err(err) if err.is_not_found() => return Ok(false),
             other => other?,
         };
-        Ok(match self.naming {
-            Naming::Contents => u64::try_from(stat.st_size) == Ok(size),
-            Naming::Inode { owner } => disk::carries(&stat, size, meta, owner),
-        })
+        Ok(self.fits(&stat, size, meta))
     }
 
-    /// Opens an object.
-    pub fn open_object(&self, name: &ObjectName) -> Result<File> {
-        self.fan(name)?.open_file(&name.0)
+    fn fits(&self, stat: &Stat, size: u64, meta: &Meta) -> bool {
+        match self.naming {
+            Naming::Contents => u64::try_from(stat.st_size) == Ok(size),
+            Naming::Inode { owner } => disk::carries(stat, size, meta, owner),
+        }
+    }
+
+    /// Opens an object that is here and sound.
+    pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
+        let Some(fan) = self.fan_if_there(name.fan())? else { return Ok(None) };
+        match fan.open_file_and_stat(name.as_c_str()) {
+            Err(err) if err.is_not_found() => Ok(None),
+            Err(err) => Err(err),
+            Ok((file, stat)) => Ok(self.fits(&stat, size, meta).then_some(file)),
+        }
     }
 
     /// Makes `to` in `into` another name of the object.
     pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<()> {
-        self.fan(name)?.link(&name.0, into, to)
+        self.fan(name)?.link(name.as_c_str(), into, to)
     }
 
     /// Takes the synced file `from` in `dir` as an object, by linking it. That there is
     /// one already is success.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
-        match dir.link(from, self.fan(name)?, &name.0) {
+        match dir.link(from, self.fan(name)?, name.as_c_str()) {
             Err(err) if !err.exists() => Err(err),
             _ => Ok(()),
         }
@@ -141,8 +226,8 @@ impl Objects {
     /// Sets a damaged object aside in `quarantine`, to be looked at.
     pub fn quarantine(&self, name: &ObjectName, quarantine: &Dir) -> Result<()> {
         // Of several damaged ones of a name the last is kept, whatever it is.
-        quarantine.remove_tree(&name.0)?;
-        match self.fan(name)?.rename(&name.0, quarantine, &name.0) {
+        quarantine.remove_tree(name.as_c_str())?;
+        match self.fan(name)?.rename(name.as_c_str(), quarantine, name.as_c_str()) {
             Err(err) if !err.is_not_found() => Err(err),
             _ => Ok(()),
         }
@@ -150,17 +235,14 @@ impl Objects {
 
     /// Removes an object.
     pub fn remove(&self, name: &ObjectName) -> Result<()> {
-        self.fan(name)?.remove_file(&name.0)
+        self.fan(name)?.remove_file(name.as_c_str())
     }
 
     /// Calls `each` with every object's name, size and time of its last change of
     /// status: the time at which it came or was last linked.
     pub fn for_each(&self, mut each: impl FnMut(ObjectName, u64, i64) -> Result<()>) -> Result<()> {
-        for item in self.dir.list()? {
-            if item.name.to_bytes().len() != 2 {
-                continue;
-            }
-            let fan = self.dir.child(&item.name)?;
+        for fan in self.fans()? {
+            let fan = self.dir.child(&fan)?;
             for object in fan.list()? {
                 let Some(name) = ObjectName::from_file_name(&object.name) else { continue };
                 let stat = fan.stat(&object.name)?;
@@ -172,8 +254,8 @@ impl Objects {
 
     /// Where an object is, for messages.
     pub fn path_of(&self, name: &ObjectName) -> std::path::PathBuf {
-        let fan = &name.0.to_string_lossy()[..2];
-        self.dir.path().join(fan).join(&*name.0.to_string_lossy())
+        let text = name.as_c_str().to_string_lossy();
+        self.dir.path().join(&text[..2]).join(&*text)
     }
 
     /// Begins a batch.
@@ -247,16 +329,19 @@ impl Batch<'_> {
             Naming::Inode { .. } => meta.mode,
             Naming::Contents => PLAIN_MODE,
         };
-        let mut file = match dir.create_to_write(&name.0, mode & 0o777) {
+        let mut file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
             // Another file of this layer has the same contents.
             Err(err) if err.exists() => return Ok(()),
             other => other?,
         };
-        file.write_all(bytes).map_err(|err| Error::io("write", dir.path_of(&name.0), err))?;
-        let path = || dir.path_of(&name.0);
+        file.write_all(bytes)
+            .map_err(|err| Error::io("write", dir.path_of(name.as_c_str()), err))?;
+        let path = || dir.path_of(name.as_c_str());
         match self.objects.naming {
-            Naming::Inode { owner } => self.fresh.finish(&file, &path, meta, owner)?,
-            Naming::Contents => self.fresh.finish_mode(&file, &path, mode)?,
+            Naming::Inode { owner } => {
+                self.fresh.finish(&file, &path, mode & 0o777, meta, owner)?;
+            }
+            Naming::Contents => self.fresh.finish_mode(&file, &path, mode & 0o777, mode)?,
         }
         self.written.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -296,7 +381,7 @@ impl Batch<'_> {
 
     fn publish_from(&self, dir: &Dir) -> Result<()> {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
-            Some(name) => dir.rename(&name.0, self.objects.fan(&name)?, &name.0),
+            Some(name) => dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str()),
             None => Ok(()),
         })
     }
@@ -360,10 +445,10 @@ impl Writing<'_> {
         }
         let dir = dir.unwrap_or(&batch.staging);
         let _taking = batch.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        if dir.contains(&name.0)? {
+        if dir.contains(name.as_c_str())? {
             return batch.staging.remove_file(&self.name);
         }
-        batch.staging.rename(&self.name, dir, &name.0)?;
+        batch.staging.rename(&self.name, dir, name.as_c_str())?;
         batch.written.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -24,7 +24,7 @@ pub fn apply(
     uses: &mut Uses,
 ) -> Result<Built> {
     let steps = diff(old, new);
-    let mut placer = Placer::changing(objects, placement, root, uses);
+    let placer = Placer::changing(objects, placement, root, uses);
     for (file, path) in names_that_stay(new, &steps) {
         placer.knows(file, path);
     }
@@ -50,7 +50,7 @@ pub fn apply(
             placer.place(dir, &parent, name, node)?;
         }
     }
-    Ok(placer.into())
+    Ok(placer.finish())
 }
 
 /// Of files with several names of which one is to be placed, a name that is there

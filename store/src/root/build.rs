@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use super::place::{Placement, Placer, Uses, open_parent};
 use super::tree::{File, Node, Tree};
 use crate::disk::Dir;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{ObjectName, Objects};
 use crate::store::Placed;
+
+/// Most threads: more than a few wait for the filesystem's locks.
+const MOST: usize = 4;
+/// Bytes for the stack of each, who may be in a tree as deep as they come.
+const STACK: usize = 64 << 20;
 
 /// What building a tree, or changing one, did.
 #[derive(Debug, Default)]
@@ -19,15 +26,8 @@ pub struct Built {
     pub skipped: Vec<EntryPath>,
     /// Files that could become objects, so that the next root links them.
     pub twins: Vec<(ObjectName, EntryPath)>,
-    /// Directories that were made.
+    /// Directories that were made in a root that was there.
     pub directories: Vec<EntryPath>,
-}
-
-impl From<Placer<'_>> for Built {
-    fn from(placer: Placer<'_>) -> Self {
-        let Placer { placed, skipped, twins, directories, .. } = placer;
-        Self { placed, skipped, twins, directories }
-    }
 }
 
 /// The objects that a tree needs, with a file that needs each.
@@ -50,9 +50,16 @@ pub fn build(
     into: &Dir,
 ) -> Result<(Built, Uses)> {
     let mut uses = Uses::default();
-    let mut placer = Placer::new(objects, placement, into, &mut uses);
-    placer.fill(into, &EntryPath::root(), tree.root())?;
-    Ok((placer.into(), uses))
+    let placer = Placer::new(objects, placement, into, &mut uses);
+    threads()?.install(|| placer.fill(into, &EntryPath::root(), tree.root()))?;
+    Ok((placer.finish(), uses))
+}
+
+/// Threads of their own for each root: they inherit the priority of the one that asks.
+fn threads() -> Result<ThreadPool> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
+    let pool = ThreadPoolBuilder::new().num_threads(count).stack_size(STACK).build();
+    pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
 /// Makes objects of files that had to be copied because their object was taken by an

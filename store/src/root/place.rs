@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::fs::File as OpenFile;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use super::build::Built;
 use super::tree::{Directory, File, Node, Special, SpecialKind};
-use crate::disk::{self, Dir, FileType};
+use crate::disk::{self, Dir, FileType, Fresh};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{ObjectName, Objects};
@@ -25,6 +27,8 @@ pub struct Placement {
     pub strict: bool,
     /// Whether owners are restored and devices made.
     pub owner: bool,
+    /// What the system makes of new files where roots are built.
+    pub fresh: Fresh,
 }
 
 /// How many files of a root have each object, by a hash of its name. Where objects are
@@ -34,46 +38,50 @@ pub struct Uses(HashMap<u64, u32>);
 
 impl Uses {
     /// One file more; returns how many there were.
-    fn add(&mut self, object: &ObjectName) -> u32 {
-        let count = self.0.entry(key(object)).or_insert(0);
+    pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
+        let count = self.0.entry(object.hash()).or_insert(0);
         *count += 1;
         *count - 1
     }
 
     /// One file less.
     pub fn remove(&mut self, object: &ObjectName) {
-        if let Some(count) = self.0.get_mut(&key(object)) {
+        if let Some(count) = self.0.get_mut(&object.hash()) {
             *count -= 1;
             if *count == 0 {
-                self.0.remove(&key(object));
+                self.0.remove(&object.hash());
             }
         }
     }
 }
 
-fn key(object: &ObjectName) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(object)
-}
-
-/// Places nodes in one root.
+/// Places nodes in one root, from several threads where that pays.
 #[derive(Debug)]
 pub struct Placer<'a> {
-    objects: &'a Objects,
-    placement: Placement,
-    root: &'a Dir,
-    uses: &'a mut Uses,
-    /// Whether the root was empty, so that twins are used in the order of the tree.
-    fresh: bool,
-    /// Where the first name of a file with several is.
-    first: HashMap<*const File, EntryPath>,
-    /// Files by the way they were placed.
-    pub placed: Placed,
-    /// Devices that could not be made for want of privilege.
-    pub skipped: Vec<EntryPath>,
-    /// Files that could become objects, so that the next root links them.
-    pub twins: Vec<(ObjectName, EntryPath)>,
-    /// Directories that were made.
-    pub directories: Vec<EntryPath>,
+    pub(super) objects: &'a Objects,
+    pub(super) placement: Placement,
+    pub(super) root: &'a Dir,
+    /// Whether the root was empty, so that all its twins are known.
+    pub(super) fresh: bool,
+    pub(super) counts: Counts,
+    /// Where the first name of a file with several is, by the file's address.
+    pub(super) first: Mutex<HashMap<usize, EntryPath>>,
+    found: Mutex<Found<'a>>,
+}
+
+/// Files by the way they were placed.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub reflinked: AtomicU64,
+    pub hardlinked: AtomicU64,
+    pub copied: AtomicU64,
+}
+
+/// What is found on the way.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    pub uses: &'a mut Uses,
+    pub built: Built,
 }
 
 impl<'a> Placer<'a> {
@@ -84,18 +92,9 @@ impl<'a> Placer<'a> {
         root: &'a Dir,
         uses: &'a mut Uses,
     ) -> Self {
-        Self {
-            objects,
-            placement,
-            root,
-            uses,
-            fresh: true,
-            first: HashMap::new(),
-            placed: Placed::default(),
-            skipped: Vec::new(),
-            twins: Vec::new(),
-            directories: Vec::new(),
-        }
+        let found = Mutex::new(Found { uses, built: Built::default() });
+        let (counts, first) = (Counts::default(), Mutex::default());
+        Self { objects, placement, root, fresh: true, counts, first, found }
     }
 
     /// Changes `root`, of whose files `uses` tells.
@@ -108,44 +107,95 @@ impl<'a> Placer<'a> {
         Self { fresh: false, ..Self::new(objects, placement, root, uses) }
     }
 
+    /// What was done.
+    pub fn finish(self) -> Built {
+        let Counts { reflinked, hardlinked, copied } = self.counts;
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let placed = Placed {
+            reflinked: reflinked.into_inner(),
+            hardlinked: hardlinked.into_inner(),
+            copied: copied.into_inner(),
+        };
+        Built { placed, ..found.built }
+    }
+
+    pub(super) fn found(&self) -> MutexGuard<'_, Found<'a>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Says where a name of a file is already, to which others are to be linked.
-    pub fn knows(&mut self, file: &Arc<File>, path: EntryPath) {
-        self.first.insert(Arc::as_ptr(file), path);
+    pub fn knows(&self, file: &Arc<File>, path: EntryPath) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.insert(Arc::as_ptr(file).addr(), path);
     }
 
     /// Places all that is in `directory`, whose path is `path`, in the empty `into`.
-    pub fn fill(&mut self, into: &Dir, path: &EntryPath, directory: &Directory) -> Result<()> {
+    /// Within a rayon pool its directories are filled by the pool's threads.
+    pub fn fill(&self, into: &Dir, path: &EntryPath, directory: &Directory) -> Result<()> {
+        let mut below = Vec::new();
         for (name, node) in directory.iter() {
-            self.place(into, path, name, node)?;
+            match node {
+                Node::Directory(directory) => below.push((name, directory)),
+                leaf => self.place_leaf(into, path, name, leaf, true)?,
+            }
+        }
+        let place = |(name, directory): &(&[u8], &Arc<Directory>)| {
+            self.place_directory(into, path, name, directory)
+        };
+        if below.len() > 1 && rayon::current_thread_index().is_some() {
+            below.par_iter().try_for_each(place)
+        } else {
+            below.iter().try_for_each(place)
+        }
+    }
+
+    /// Places `node` as `name` in `into`, whose path is `parent`.
+    pub fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
+        match node {
+            Node::Directory(directory) => self.place_directory(into, parent, name, directory),
+            // What is there already may pass its group on to what is made in it.
+            leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
+        }
+    }
+
+    fn place_directory(
+        &self,
+        into: &Dir,
+        parent: &EntryPath,
+        name: &[u8],
+        directory: &Directory,
+    ) -> Result<()> {
+        let (c_name, path) = (c_name(name)?, parent.join(name));
+        let meta = &directory.meta;
+        let mode = match meta.mode & 0o777 {
+            mode if self.fresh && mode & 0o700 == 0o700 => mode,
+            // Closed to others until it has its owner, open to us until all is in it.
+            _ => 0o700,
+        };
+        into.make_dir(&c_name, mode)?;
+        let dir = into.child(&c_name)?;
+        self.fill(&dir, &path, directory)?;
+        self.finish_new(&dir, &|| dir.path().to_owned(), mode, meta, self.fresh)?;
+        if !self.fresh {
+            self.found().built.directories.push(path);
         }
         Ok(())
     }
 
-    /// Places `node` as `name` in `into`, whose path is `parent`.
-    pub fn place(
-        &mut self,
-        into: &Dir,
-        parent: &EntryPath,
-        name: &[u8],
-        node: &Node,
+    /// Gives what was made with `mode` what it lacks of `meta`. `fresh`: it is in a
+    /// directory that was made here, too.
+    pub(super) fn finish_new(
+        &self,
+        file: impl std::os::fd::AsFd,
+        path: &dyn Fn() -> std::path::PathBuf,
+        mode: u32,
+        meta: &Meta,
+        fresh: bool,
     ) -> Result<()> {
-        let name = &c_name(name)?;
-        let path = || parent.join(name.to_bytes());
-        match node {
-            Node::Directory(directory) => {
-                into.make_dir(name, 0o700)?;
-                let made = into.child(name)?;
-                self.directories.push(path());
-                self.fill(&made, &path(), directory)?;
-                self.finish_directory(&made, &directory.meta)
-            }
-            Node::File(file) => self.place_file(into, name, &path, file),
-            Node::Symlink(link) => {
-                let target = c_name(&link.target)?;
-                into.symlink(&target, name)?;
-                disk::set_meta_at(into, name, &link.meta, self.placement.owner, false)
-            }
-            Node::Special(special) => self.place_special(into, name, &path, special),
+        if fresh {
+            self.placement.fresh.finish(file, path, mode, meta, self.placement.owner)
+        } else {
+            disk::set_meta(file, path, meta, self.placement.owner)
         }
     }
 
@@ -156,7 +206,7 @@ impl<'a> Placer<'a> {
 
     /// Takes note that `node` is no longer in the root. Of a file with several names this
     /// is not known: its object counts as used, which costs a copy some time.
-    pub fn forget(&mut self, node: &Node) {
+    pub fn forget(&self, node: &Node) {
         match node {
             Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),
             Node::File(file)
@@ -164,111 +214,38 @@ impl<'a> Placer<'a> {
                     && file.size > 0
                     && !file.is_linked() =>
             {
-                self.uses.remove(&self.objects.name(file.content, &file.meta, 0));
+                let object = self.objects.name(file.content, &file.meta, 0);
+                self.found().uses.remove(&object);
             }
             _ => {}
         }
     }
 
-    fn place_file(
-        &mut self,
+    fn place_leaf(
+        &self,
         into: &Dir,
-        name: &CStr,
-        path: &dyn Fn() -> EntryPath,
-        file: &Arc<File>,
+        parent: &EntryPath,
+        name: &[u8],
+        leaf: &Node,
+        fresh: bool,
     ) -> Result<()> {
-        if file.is_linked() {
-            if let Some(first) = self.first.get(&Arc::as_ptr(file)) {
-                let (dir, first) = open_parent(self.root, first)?;
-                return dir.as_ref().unwrap_or(self.root).link(&first, into, name);
+        let c_name = &c_name(name)?;
+        let path = || parent.join(name);
+        match leaf {
+            Node::File(file) => self.place_file(into, c_name, &path, file, fresh),
+            Node::Symlink(link) => {
+                into.symlink(&self::c_name(&link.target)?, c_name)?;
+                let owner = self.placement.owner;
+                let owner = owner && !(fresh && self.placement.fresh.owns(&link.meta));
+                disk::set_meta_at(into, c_name, &link.meta, owner, false)
             }
-            self.knows(file, path());
+            Node::Special(special) => self.place_special(into, c_name, &path, special),
+            Node::Directory(_) => unreachable!("directories are no leaves"),
         }
-        if file.size == 0 {
-            let made = into.create_file(name, 0o600)?;
-            return self.finish_file(into, &made, name, file);
-        }
-        let object = self.objects.name(file.content, &file.meta, 0);
-        if self.placement.mode != LinkMode::Hardlink {
-            return self.place_contents(into, name, file, &object);
-        }
-        let twin = self.uses.add(&object);
-        self.place_link(into, name, path, file, &object, twin)
-    }
-
-    /// By hardlink, or by copy when the object is taken by an equal file of this root.
-    fn place_link(
-        &mut self,
-        into: &Dir,
-        name: &CStr,
-        path: &dyn Fn() -> EntryPath,
-        file: &File,
-        object: &ObjectName,
-        twin: u32,
-    ) -> Result<()> {
-        if twin > 0 && !self.fresh {
-            return self.place_contents(into, name, file, object);
-        }
-        let own = self.objects.name(file.content, &file.meta, twin);
-        if self.objects.is_sound(&own, file.size, &file.meta)? {
-            match self.objects.link_to(&own, into, name) {
-                Ok(()) => {
-                    self.placed.hardlinked += 1;
-                    return Ok(());
-                }
-                Err(err) if self.placement.strict || !cannot_link(&err) => return Err(err),
-                Err(_) => return self.place_contents(into, name, file, &own),
-            }
-        }
-        if twin == 0 {
-            return Err(damaged(self.objects, &own));
-        }
-        self.objects.remove(&own)?;
-        self.place_contents(into, name, file, object)?;
-        self.twins.push((own, path()));
-        Ok(())
-    }
-
-    /// By reflink or copy of the object's contents.
-    fn place_contents(
-        &mut self,
-        into: &Dir,
-        name: &CStr,
-        file: &File,
-        object: &ObjectName,
-    ) -> Result<()> {
-        if !self.objects.is_sound(object, file.size, &file.meta)? {
-            return Err(damaged(self.objects, object));
-        }
-        let from = self.objects.open_object(object)?;
-        let to = into.create_file(name, 0o600)?;
-        let fail = |action| {
-            let path = into.path_of(name);
-            move |err| Error::io(action, path, err)
-        };
-        let reflink = self.placement.mode != LinkMode::Copy
-            && disk::clone_contents(&from, &to).map_err(fail("clone to"))?;
-        if reflink {
-            self.placed.reflinked += 1;
-        } else if self.placement.strict && self.placement.mode == LinkMode::Reflink {
-            let why = std::io::Error::from(std::io::ErrorKind::Unsupported);
-            return Err(fail("clone to")(why));
-        } else {
-            let copied = disk::copy_contents(&from, &to).map_err(fail("copy to"))?;
-            if copied != file.size {
-                return Err(damaged(self.objects, object));
-            }
-            self.placed.copied += 1;
-        }
-        self.finish_file(into, &to, name, file)
-    }
-
-    fn finish_file(&self, into: &Dir, made: &OpenFile, name: &CStr, file: &File) -> Result<()> {
-        disk::set_meta(made, &|| into.path_of(name), &file.meta, self.placement.owner)
     }
 
     fn place_special(
-        &mut self,
+        &self,
         into: &Dir,
         name: &CStr,
         path: &dyn Fn() -> EntryPath,
@@ -280,33 +257,20 @@ impl<'a> Placer<'a> {
             SpecialKind::BlockDevice(device) => (FileType::BlockDevice, Some(device)),
         };
         if device.is_some() && !self.placement.owner {
-            self.skipped.push(path());
+            self.found().built.skipped.push(path());
             return Ok(());
         }
         let number = device.map_or(0, |device| rustix::fs::makedev(device.major, device.minor));
         match into.make_node(name, kind, 0o600, number) {
             // Root without the capability, as in a container.
             Err(err) if device.is_some() && not_permitted(&err) => {
-                self.skipped.push(path());
+                self.found().built.skipped.push(path());
                 return Ok(());
             }
             other => other?,
         }
         disk::set_meta_at(into, name, meta, self.placement.owner, true)
     }
-}
-
-/// An object that is missing or not what it must be.
-fn damaged(objects: &Objects, name: &ObjectName) -> Error {
-    let reason = "is missing or was changed from outside".to_owned();
-    Error::Corrupt { path: objects.path_of(name), reason }
-}
-
-fn cannot_link(err: &Error) -> bool {
-    use rustix::io::Errno;
-    let Error::Io { cause, .. } = err else { return false };
-    let cannot = [Errno::MLINK, Errno::XDEV, Errno::PERM, Errno::OPNOTSUPP];
-    cannot.iter().any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 fn not_permitted(err: &Error) -> bool {

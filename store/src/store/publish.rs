@@ -5,10 +5,11 @@ use std::ffi::{CStr, CString};
 use std::io::Write;
 
 use super::spare::{DISCARDED, Made, SPARE};
+use super::watch::not_watched;
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{self, Dir, digest_of, name_of, temp_name};
+use crate::disk::{self, Cloned, Dir, Fresh, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
@@ -92,6 +93,8 @@ impl Store {
     fn build(&self, tree: &Tree) -> Result<(CString, Built)> {
         let name = temp_name(UNFINISHED);
         self.unpacked.make_dir(&name, 0o700)?;
+        let watching = self.watch_objects().inspect_err(not_watched);
+        self.objects.trust(if watching.is_ok() { self.untouched()? } else { None });
         let done = build_in(tree, &self.objects, self.placement, &self.unpacked, &name);
         match done {
             Ok(built) => Ok((name, built)),
@@ -212,7 +215,8 @@ pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Pla
     let owner = rustix::process::geteuid().is_root();
     let strict = link != LinkMode::Auto;
     let mode = if strict { link } else { probe(top, unpacked)? };
-    Ok(Placement { mode, strict, owner })
+    let fresh = Fresh::probe(unpacked)?;
+    Ok(Placement { mode, strict, owner, fresh })
 }
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
@@ -225,13 +229,13 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
             .write_all(&[1; 4096])
             .map_err(|err| Error::io("write", objects.path_of(&from), err))?;
         let target = unpacked.create_file(&to, 0o600)?;
-        let cloned = disk::clone_contents(&source, &target)
+        let cloned = disk::clone_contents(&source, &target, 4096)
             .map_err(|err| Error::io("clone to", unpacked.path_of(&to), err))?;
         unpacked.remove_file(&to)?;
         Ok(match cloned {
-            true => LinkMode::Reflink,
-            false if objects.link(&from, unpacked, &to).is_ok() => LinkMode::Hardlink,
-            false => LinkMode::Copy,
+            Cloned::Whole => LinkMode::Reflink,
+            _ if objects.link(&from, unpacked, &to).is_ok() => LinkMode::Hardlink,
+            _ => LinkMode::Copy,
         })
     })();
     unpacked.remove_file(&to)?;

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::sync::PoisonError;
 
 use super::Store;
-use super::watch::Watch;
+use super::watch::{Watch, not_watched};
 use crate::config::Configuration;
 use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
@@ -34,9 +34,8 @@ pub(super) struct Spare {
     uses: Uses,
     /// Sees what is done to the root that it becomes.
     watch: Option<Watch>,
-    /// Whether every file was what it must be when the published roots were watched
-    /// already.
-    checked: bool,
+    /// What [`Store::untouched`] said when every file was what it must be.
+    checked: Option<u64>,
 }
 
 /// A root that was made of the spare, not synced.
@@ -69,10 +68,7 @@ impl Store {
     /// a root does; meanwhile and without a spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded()?;
-        let watching = self.watch_all();
-        if let Err(err) = &watching {
-            tracing::debug!("roots are not watched: {err}");
-        }
+        let watching = self.watch_all().inspect_err(not_watched);
         let tree = self.tree(configuration)?;
         let (mut spare, outcome) = match self.take_spare() {
             Some(spare) if spare.tree.is(&tree) => (spare, SpareOutcome::Unchanged),
@@ -81,9 +77,12 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     // What was touched until now shows when it is placed.
-                    let watching = watching.and_then(|()| self.was_touched());
+                    let untouched = watching.and_then(|()| self.untouched()).unwrap_or(None);
+                    // Nobody waits: each object is looked at, once more.
+                    self.objects.trust(None);
+                    self.objects.trust(untouched);
                     let mut spare = self.build_spare(&tree, configuration)?;
-                    spare.checked = watching.is_ok();
+                    spare.checked = untouched;
                     (spare, SpareOutcome::Ready)
                 }
             },
@@ -115,7 +114,10 @@ impl Store {
     /// Where files are hardlinked, whoever writes to one in a root writes to the spare's:
     /// an error with their names then.
     fn is_sound(&self, spare: &Spare) -> Result<()> {
-        if self.placement.mode != LinkMode::Hardlink || (spare.checked && !self.was_touched()?) {
+        if self.placement.mode != LinkMode::Hardlink {
+            return Ok(());
+        }
+        if spare.checked.is_some() && spare.checked == self.untouched()? {
             return Ok(());
         }
         let mut damaged = Vec::new();
@@ -162,7 +164,7 @@ impl Store {
             match build::build(tree, &self.objects, self.placement, &root) {
                 Ok((_, uses)) => {
                     let watch = self.watch(&name, tree);
-                    Ok(Spare { name, tree: tree.clone(), uses, watch, checked: false })
+                    Ok(Spare { name, tree: tree.clone(), uses, watch, checked: None })
                 }
                 Err(err) => {
                     self.discard(&name)?;

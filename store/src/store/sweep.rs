@@ -86,6 +86,7 @@ impl Store {
             if !self.roots.contains(&item.name)? && !self.unpacked.contains(&ok_name(id))? {
                 continue;
             }
+            self.unwatch(id);
             self.roots.remove_file(&item.name)?;
             self.roots.sync()?;
             self.unpacked.remove_file(&ok_name(id))?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::extract::read_objects;
 use super::publish::build_in;
 use super::{LinkMode, Options, Placed};
-use crate::disk::{Dir, temp_name};
+use crate::disk::{Dir, Fresh, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::index::Index;
 use crate::layer::objects::{Naming, Objects};
@@ -71,7 +71,7 @@ fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed
     }
     let tree = merge(&layers)?;
     work.make_dir(c"root", 0o700)?;
-    let placement = Placement { mode, strict, owner };
+    let placement = Placement { mode, strict, owner, fresh: Fresh::probe(work)? };
     let built = build_in(&tree, &objects, placement, work, c"root")?;
     if !built.skipped.is_empty() {
         let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();

@@ -1,0 +1,227 @@
+//! Placing one regular file: another name of its object, a clone, or its bytes.
+
+use std::ffi::CStr;
+use std::fs::File as OpenFile;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::place::{Placer, open_parent};
+use super::tree::File;
+use crate::disk::{self, Cloned, Dir};
+use crate::error::{Error, Result};
+use crate::layer::entry::{Content, EntryPath};
+use crate::layer::objects::{ObjectName, Objects};
+use crate::store::LinkMode;
+
+/// Bytes up to which a file that is copied is read whole, and compared with its name.
+const WHOLE: usize = 4096;
+
+impl Placer<'_> {
+    /// Places `file` as `name` in `into`. `fresh`: `into` was made here.
+    pub(super) fn place_file(
+        &self,
+        into: &Dir,
+        name: &CStr,
+        path: &dyn Fn() -> EntryPath,
+        file: &Arc<File>,
+        fresh: bool,
+    ) -> Result<()> {
+        if !file.is_linked() {
+            return self.place_inode(into, name, path, file, fresh);
+        }
+        let address = Arc::as_ptr(file).addr();
+        let mut first = self.first.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(first) = first.get(&address) {
+            let (dir, first) = open_parent(self.root, first)?;
+            return dir.as_ref().unwrap_or(self.root).link(&first, into, name);
+        }
+        // Held until it is there: other threads may be about to link to it.
+        self.place_inode(into, name, path, file, fresh)?;
+        first.insert(address, path());
+        Ok(())
+    }
+
+    fn place_inode(
+        &self,
+        into: &Dir,
+        name: &CStr,
+        path: &dyn Fn() -> EntryPath,
+        file: &File,
+        fresh: bool,
+    ) -> Result<()> {
+        if file.size == 0 {
+            let made = create(into, name, file, fresh)?;
+            return self.finish_file(into, &made, name, file, fresh);
+        }
+        let object = self.objects.name(file.content, &file.meta, 0);
+        if self.placement.mode != LinkMode::Hardlink {
+            return self.place_contents(into, name, file, &object, fresh);
+        }
+        let twin = self.found().uses.add(&object);
+        if twin > 0 && !self.fresh {
+            return self.place_contents(into, name, file, &object, fresh);
+        }
+        self.place_link(into, name, path, file, twin, fresh)
+    }
+
+    /// By hardlink, or by copy when the object is taken by an equal file of this root.
+    fn place_link(
+        &self,
+        into: &Dir,
+        name: &CStr,
+        path: &dyn Fn() -> EntryPath,
+        file: &File,
+        twin: u32,
+        fresh: bool,
+    ) -> Result<()> {
+        let own = self.objects.name(file.content, &file.meta, twin);
+        if self.objects.is_trusted(&own, file.size, &file.meta)? {
+            match self.objects.link_to(&own, into, name) {
+                Ok(()) => {
+                    count(&self.counts.hardlinked);
+                    return Ok(());
+                }
+                Err(err) if err.is_not_found() => return Err(damaged(self.objects, &own)),
+                Err(err) if self.placement.strict || !cannot_link(&err) => return Err(err),
+                Err(_) => return self.place_contents(into, name, file, &own, fresh),
+            }
+        }
+        if twin == 0 {
+            return Err(damaged(self.objects, &own));
+        }
+        self.objects.remove(&own)?;
+        let object = self.objects.name(file.content, &file.meta, 0);
+        self.place_contents(into, name, file, &object, fresh)?;
+        self.found().built.twins.push((own, path()));
+        Ok(())
+    }
+
+    /// By reflink or copy of the object's contents.
+    fn place_contents(
+        &self,
+        into: &Dir,
+        name: &CStr,
+        file: &File,
+        object: &ObjectName,
+        fresh: bool,
+    ) -> Result<()> {
+        let Some(mut from) = self.objects.open_object(object, file.size, &file.meta)? else {
+            return Err(damaged(self.objects, object));
+        };
+        let small = file.size <= WHOLE as u64;
+        let made = if self.placement.mode == LinkMode::Copy && small {
+            let mut buffer = [0; WHOLE + 1];
+            let bytes = self.read_whole(&mut from, &mut buffer, file, object)?;
+            let mut made = create(into, name, file, fresh)?;
+            made.write_all(bytes).map_err(|err| Error::io("write", into.path_of(name), err))?;
+            count(&self.counts.copied);
+            made
+        } else {
+            let made = create(into, name, file, fresh)?;
+            self.fill_file(&from, into, name, &made, file, object)?;
+            made
+        };
+        self.finish_file(into, &made, name, file, fresh)
+    }
+
+    /// The contents of a small object, which are what they must be.
+    fn read_whole<'b>(
+        &self,
+        from: &mut OpenFile,
+        buffer: &'b mut [u8; WHOLE + 1],
+        file: &File,
+        object: &ObjectName,
+    ) -> Result<&'b [u8]> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match from.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(Error::io("read", self.objects.path_of(object), err)),
+            }
+            // All there should be: the end need not be seen when the digest is right.
+            if filled as u64 == file.size {
+                break;
+            }
+        }
+        let bytes = &buffer[..filled];
+        let sound = filled as u64 == file.size && Content::of(bytes) == file.content;
+        if sound { Ok(bytes) } else { Err(damaged(self.objects, object)) }
+    }
+
+    fn fill_file(
+        &self,
+        from: &OpenFile,
+        into: &Dir,
+        name: &CStr,
+        made: &OpenFile,
+        file: &File,
+        object: &ObjectName,
+    ) -> Result<()> {
+        let fail = |action| {
+            let path = into.path_of(name);
+            move |err| Error::io(action, path, err)
+        };
+        if self.placement.mode != LinkMode::Copy {
+            match disk::clone_contents(from, made, file.size).map_err(fail("clone to"))? {
+                Cloned::Whole => {
+                    count(&self.counts.reflinked);
+                    return Ok(());
+                }
+                Cloned::OtherLength => return Err(damaged(self.objects, object)),
+                Cloned::Cannot => {}
+            }
+            if self.placement.strict && self.placement.mode == LinkMode::Reflink {
+                let why = std::io::Error::from(std::io::ErrorKind::Unsupported);
+                return Err(fail("clone to")(why));
+            }
+        }
+        let copied = disk::copy_contents(from, made).map_err(fail("copy to"))?;
+        if copied != file.size {
+            return Err(damaged(self.objects, object));
+        }
+        count(&self.counts.copied);
+        Ok(())
+    }
+
+    fn finish_file(
+        &self,
+        into: &Dir,
+        made: &OpenFile,
+        name: &CStr,
+        file: &File,
+        fresh: bool,
+    ) -> Result<()> {
+        let path = || into.path_of(name);
+        self.finish_new(made, &path, first_mode(file, fresh), &file.meta, fresh)
+    }
+}
+
+fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile> {
+    into.create_to_write(name, first_mode(file, fresh))
+}
+
+/// The permissions that a file is created with. In a directory that was made here nobody
+/// else can open it before it is finished.
+fn first_mode(file: &File, fresh: bool) -> u32 {
+    if fresh { file.meta.mode & 0o777 } else { 0o600 }
+}
+
+fn count(of: &AtomicU64) {
+    of.fetch_add(1, Ordering::Relaxed);
+}
+
+/// An object that is missing or not what it must be.
+fn damaged(objects: &Objects, name: &ObjectName) -> Error {
+    let reason = "is missing or was changed from outside".to_owned();
+    Error::Corrupt { path: objects.path_of(name), reason }
+}
+
+fn cannot_link(err: &Error) -> bool {
+    use rustix::io::Errno;
+    let Error::Io { cause, .. } = err else { return false };
+    let cannot = [Errno::MLINK, Errno::XDEV, Errno::PERM, Errno::OPNOTSUPP];
+    cannot.iter().any(|errno| cause.raw_os_error() == Some(errno.raw_os_error()))
+}

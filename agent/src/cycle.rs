@@ -218,7 +218,7 @@ fn extract(store: &Store, new: &Configuration) -> Result<()> {
     let (mut layers, mut all) = (0_u64, Extracted::default());
     let needed = if fetch::has_root(store, new)? { &[] } else { new.layers() };
     for layer in needed {
-        let extracted = match store.extract(layer.digest) {
+        let extracted = match store.extract_for_root(layer.digest) {
             Err(err @ deploy_store::Error::NoSuchBlob(_)) => return Err(err.into()),
             Err(cause) => return Err(Error::Layer { layer: name_of(layer), cause }),
             Ok(None) => continue,

@@ -2,6 +2,7 @@
 //! [`Index`](index::Index) (its entries) and objects (the contents of its files).
 
 pub mod archive;
+pub mod batch;
 pub mod decode;
 pub mod entry;
 pub mod header;

@@ -13,6 +13,7 @@
 
 mod extract;
 mod outline;
+mod pending;
 mod plan;
 mod publish;
 mod spare;
@@ -32,6 +33,7 @@ use crate::error::Result;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
 use crate::root::place::Placement;
+use pending::Pending;
 use plan::Plan;
 use spare::Spare;
 use watch::Watched;
@@ -77,10 +79,13 @@ pub struct Store {
     placement: Placement,
     blobs: Blobs,
     layers: Arc<Dir>,
-    objects: Objects,
+    objects: Arc<Objects>,
     unpacked: Dir,
     roots: Arc<Dir>,
     quarantine: Dir,
+    /// Whether cache and roots are on one filesystem.
+    one_filesystem: bool,
+    pending: Mutex<Vec<Pending>>,
     plan: Mutex<Plan>,
     spare: Mutex<Option<Spare>>,
     watched: Mutex<Watched>,
@@ -149,7 +154,9 @@ impl Store {
             placement,
             blobs,
             layers: private(c"layers")?.into(),
-            objects,
+            objects: Arc::new(objects),
+            one_filesystem: pending::is_one_filesystem(&top, &unpacked)?,
+            pending: Mutex::default(),
             unpacked,
             roots: private(c"roots")?.into(),
             quarantine: private(c"quarantine")?,
@@ -170,7 +177,7 @@ impl Store {
 
     /// Whether the layer is extracted, so that its blob is not needed.
     pub fn has_layer(&self, digest: Digest) -> Result<bool> {
-        self.layers.contains(&name_of(digest))
+        Ok(self.is_pending(digest) || self.layers.contains(&name_of(digest))?)
     }
 
     /// Where the root of id `id` is or would be.

@@ -196,3 +196,54 @@ fn a_spare_does_not_outlive_the_program() {
         bench.is_right(false, &format!("{link:?} in {}", dir.display()));
     });
 }
+
+#[test]
+fn a_layer_that_waits_for_its_root_is_not_visible_before_it() {
+    each_mode(|dir, link| {
+        let Bench { work, store, configurations } = Bench::new(dir, link);
+        let agent = work.path().join("agent");
+        let names = |what: &str| {
+            let mut names: Vec<_> = fs::read_dir(agent.join(what))
+                .unwrap()
+                .map(|item| item.unwrap().file_name())
+                .collect();
+            names.sort();
+            names
+        };
+        let code = configurations[0].layers()[0].clone();
+        let file = |name: &str, text| Member::File(name.to_owned(), text, 0o755, 1);
+        let bytes = archive(&[file("conf", 9), file("new", 8), file("again", 9)]);
+        let digest = Digest::of(&bytes);
+        let config = configurations[0].layers()[1].clone();
+        let wanted = configuration(&[code, Layer { digest, ..config }]);
+        let (layers, objects) = (names("layers"), names("objects"));
+        store.blobs().ingest(digest, &*bytes).unwrap();
+        assert_eq!(store.extract_for_root(digest).unwrap().unwrap().files, 3, "{link:?}");
+        assert!(store.has_layer(digest).unwrap());
+        assert_eq!(store.extract_for_root(digest).unwrap(), None);
+        // Nobody else sees it, and nothing of it is left when the program ends here.
+        let waiting = names("layers");
+        assert!(waiting.iter().all(|name| layers.contains(name) || name.len() < 64));
+        drop(store);
+        assert_eq!((names("layers"), names("objects")), (layers, objects), "{link:?}");
+        let store = Store::open(&agent, options(link)).unwrap();
+        assert!(!store.has_layer(digest).unwrap() && store.blobs().contains(digest).unwrap());
+        store.prepare_spare(&configurations[0]).unwrap();
+        store.extract_for_root(digest).unwrap();
+        let root = store.root(&wanted).unwrap();
+        assert!(root.from_spare && store.has_layer(digest).unwrap(), "{link:?}");
+        for (name, text) in [("a/one", 1_u8), ("conf", 9), ("new", 8), ("again", 9)] {
+            let bytes = fs::read(root.path.join(name)).unwrap();
+            assert!(!bytes.is_empty() && bytes.iter().all(|&byte| byte == text), "{name}");
+        }
+        drop(store);
+        // What it left is whole: a root is built of it without its blob.
+        let store = Store::open(&agent, options(link)).unwrap();
+        store.sweep_roots(&[]).unwrap();
+        let again = store.root(&wanted).unwrap();
+        assert_eq!(fs::read(again.path.join("new")).unwrap()[0], 8, "{link:?}");
+        let mut findings = Vec::new();
+        deploy_store::verify(&agent, |finding| findings.push(finding)).unwrap();
+        assert!(findings.is_empty(), "{link:?}: {findings:?}");
+    });
+}

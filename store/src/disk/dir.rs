@@ -315,6 +315,12 @@ impl Dir {
         Ok(u64::try_from(stat.f_type).is_ok_and(|kind| KNOWN.contains(&kind)))
     }
 
+    /// The number of the device that the directory is on.
+    pub fn device(&self) -> Result<u64> {
+        let stat = fs::fstat(&self.fd).map_err(|err| Error::io("stat", &self.path, err))?;
+        Ok(stat.st_dev)
+    }
+
     /// Bytes and inodes that are free for us on this filesystem.
     pub fn free(&self) -> Result<(u64, u64)> {
         let stat = fs::fstatvfs(&self.fd)

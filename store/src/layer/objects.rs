@@ -2,39 +2,36 @@
 //!
 //! Where roots are built by hardlink, an object is a whole inode: its name is the
 //! BLAKE3 of its contents and a digest of its metadata, because linked names share
-//! both. Elsewhere it is the contents alone. Objects come in batches: written beside
-//! the others under temporary names, synced by one barrier, then renamed. Those of a
-//! directory `ab` that is not there yet are renamed all at once, with their directory.
+//! both. Elsewhere it is the contents alone. They come in batches, see [`super::batch`].
 
 use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::Stat;
 
+use super::batch::Staged;
 use super::entry::Content;
-use crate::disk::{self, Dir, Fresh, temp_name};
-use crate::error::{Error, Result};
+use crate::disk::{self, Dir};
+use crate::error::Result;
 use crate::meta::Meta;
 
-/// Permissions of an object that is contents alone.
-const PLAIN_MODE: u32 = 0o400;
 /// Directories that objects are in, by the first byte of their names.
-const FANS: usize = 256;
+pub(super) const FANS: usize = 256;
 /// Prefix of the directories of unfinished batches.
 pub const UNFINISHED: &str = ".new";
 
 /// The objects of one agent.
 #[derive(Debug)]
 pub struct Objects {
-    dir: Dir,
+    pub(super) dir: Dir,
     fans: Box<[OnceLock<Dir>]>,
-    naming: Naming,
+    pub(super) naming: Naming,
     trusted: Mutex<Trusted>,
+    /// Batches that may be placed from before they are published.
+    shared: Mutex<Vec<Arc<Staged>>>,
 }
 
 /// Objects that nobody can have changed since they were found sound.
@@ -80,7 +77,7 @@ impl ObjectName {
         self.as_c_str().to_bytes()
     }
 
-    fn as_c_str(&self) -> &CStr {
+    pub(super) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
     }
 
@@ -92,7 +89,7 @@ impl ObjectName {
         words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 
-    fn fan(&self) -> usize {
+    pub(super) fn fan(&self) -> usize {
         let digit = |byte: u8| char::from(byte).to_digit(16).expect("names are hex") as usize;
         digit(self.0[0]) * 16 + digit(self.0[1])
     }
@@ -121,7 +118,7 @@ impl Objects {
             }
         }
         let fans = (0..FANS).map(|_| OnceLock::new()).collect();
-        Ok(Self { dir, fans, naming, trusted: Mutex::default() })
+        Ok(Self { dir, fans, naming, trusted: Mutex::default(), shared: Mutex::default() })
     }
 
     /// Where they are, for messages.
@@ -184,12 +181,8 @@ impl Objects {
 
     /// Whether the object is here and, as far as its inode tells, what it must be.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
-        let Some(fan) = self.fan_if_there(name.fan())? else { return Ok(false) };
-        let stat = match fan.stat(name.as_c_str()) {
-            Err(err) if err.is_not_found() => return Ok(false),
-            other => other?,
-        };
-        Ok(self.fits(&stat, size, meta))
+        let stat = self.find(name, |dir| dir.stat(name.as_c_str()))?;
+        Ok(stat.is_some_and(|stat| self.fits(&stat, size, meta)))
     }
 
     fn fits(&self, stat: &Stat, size: u64, meta: &Meta) -> bool {
@@ -201,17 +194,37 @@ impl Objects {
 
     /// Opens an object that is here and sound.
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
-        let Some(fan) = self.fan_if_there(name.fan())? else { return Ok(None) };
-        match fan.open_file_and_stat(name.as_c_str()) {
-            Err(err) if err.is_not_found() => Ok(None),
-            Err(err) => Err(err),
-            Ok((file, stat)) => Ok(self.fits(&stat, size, meta).then_some(file)),
-        }
+        let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;
+        Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
     }
 
-    /// Makes `to` in `into` another name of the object.
-    pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<()> {
-        self.fan(name)?.link(name.as_c_str(), into, to)
+    /// Makes `to` in `into` another name of the object; whether it is here.
+    pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<bool> {
+        Ok(self.find(name, |dir| dir.link(name.as_c_str(), into, to))?.is_some())
+    }
+
+    /// What `look` finds in the directory that has the object: the one that all know, or
+    /// that of a shared batch.
+    fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
+        let found = |looked: Result<T>| match looked {
+            Err(err) if err.is_not_found() => Ok(None),
+            other => other.map(Some),
+        };
+        if let Some(fan) = self.fan_if_there(name.fan())?
+            && let Some(found) = found(look(fan))?
+        {
+            return Ok(Some(found));
+        }
+        for staged in self.shared().iter() {
+            if let Some(found) = found(look(staged.dir_of(name.fan())))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn shared(&self) -> MutexGuard<'_, Vec<Arc<Staged>>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the synced file `from` in `dir` as an object, by linking it. That there is
@@ -258,19 +271,7 @@ impl Objects {
         self.dir.path().join(&text[..2]).join(&*text)
     }
 
-    /// Begins a batch.
-    pub fn batch(&self) -> Result<Batch<'_>> {
-        let name = temp_name(UNFINISHED);
-        self.dir.make_dir(&name, 0o700)?;
-        let staging = self.dir.child(&name)?;
-        let fresh = Fresh::probe(&staging)?;
-        let ahead = staging.syncs_in_parts()?;
-        let fans = (0..FANS).map(|_| OnceLock::new()).collect();
-        let (written, publishing) = (AtomicU64::new(0), Mutex::new(()));
-        Ok(Batch { objects: self, name, staging, fresh, ahead, fans, written, publishing })
-    }
-
-    fn fan(&self, name: &ObjectName) -> Result<&Dir> {
+    pub(super) fn fan(&self, name: &ObjectName) -> Result<&Dir> {
         let at = name.fan();
         if let Some(dir) = self.fans[at].get() {
             return Ok(dir);
@@ -279,7 +280,7 @@ impl Objects {
         Ok(self.fans[at].get_or_init(|| dir))
     }
 
-    fn fan_if_there(&self, at: usize) -> Result<Option<&Dir>> {
+    pub(super) fn fan_if_there(&self, at: usize) -> Result<Option<&Dir>> {
         if let Some(dir) = self.fans[at].get() {
             return Ok(Some(dir));
         }
@@ -290,177 +291,6 @@ impl Objects {
     }
 }
 
-fn fan_name(at: usize) -> CString {
+pub(super) fn fan_name(at: usize) -> CString {
     CString::new(format!("{at:02x}")).expect("hex has no NUL")
-}
-
-/// Objects that are being written, by several threads. Dropped before it is published,
-/// they are gone.
-#[derive(Debug)]
-pub struct Batch<'a> {
-    objects: &'a Objects,
-    name: CString,
-    staging: Dir,
-    fresh: Fresh,
-    /// Whether syncing while writing pays.
-    ahead: bool,
-    /// For each directory of objects: `Some` stands for it in `staging` when it is not
-    /// there yet. Objects of the others are in `staging` itself.
-    fans: Box<[OnceLock<Option<Dir>>]>,
-    written: AtomicU64,
-    /// Held to see whether a name is taken, and to take it.
-    publishing: Mutex<()>,
-}
-
-impl Batch<'_> {
-    /// The name of the object for a file.
-    pub fn name(&self, content: Content, meta: &Meta) -> ObjectName {
-        self.objects.name(content, meta, 0)
-    }
-
-    /// Writes a whole file, unless it is an object already.
-    pub fn write_small(&self, name: &ObjectName, bytes: &[u8], meta: &Meta) -> Result<()> {
-        let dir = match self.fan(name.fan())? {
-            Some(dir) => dir,
-            None if self.objects.is_sound(name, bytes.len() as u64, meta)? => return Ok(()),
-            None => &self.staging,
-        };
-        let mode = match self.objects.naming {
-            Naming::Inode { .. } => meta.mode,
-            Naming::Contents => PLAIN_MODE,
-        };
-        let mut file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
-            // Another file of this layer has the same contents.
-            Err(err) if err.exists() => return Ok(()),
-            other => other?,
-        };
-        file.write_all(bytes)
-            .map_err(|err| Error::io("write", dir.path_of(name.as_c_str()), err))?;
-        let path = || dir.path_of(name.as_c_str());
-        match self.objects.naming {
-            Naming::Inode { owner } => {
-                self.fresh.finish(&file, &path, mode & 0o777, meta, owner)?;
-            }
-            Naming::Contents => self.fresh.finish_mode(&file, &path, mode & 0o777, mode)?,
-        }
-        self.written.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Begins a file that comes in pieces; its name is known when it is complete.
-    pub fn begin(&self) -> Result<Writing<'_>> {
-        let name = temp_name("object");
-        let file = self.staging.create_to_write(&name, 0o600)?;
-        Ok(Writing { batch: self, name, file, at: 0, end: 0 })
-    }
-
-    /// Syncs all that was written to the filesystem so far, the whole batch with it.
-    pub fn sync(&self) -> Result<()> {
-        self.staging.sync_filesystem()
-    }
-
-    /// As [`Batch::sync`], with more to come; nothing where that costs more than it saves.
-    pub fn sync_ahead(&self) -> Result<()> {
-        if self.ahead { self.sync() } else { Ok(()) }
-    }
-
-    /// Makes the objects, which are synced, visible. Returns their number. Their names
-    /// are for a later barrier to sync.
-    pub fn publish(self) -> Result<u64> {
-        for (at, fan) in self.fans.iter().enumerate() {
-            let Some(Some(dir)) = fan.get() else { continue };
-            let name = fan_name(at);
-            if !self.staging.rename_new(&name, &self.objects.dir, &name)? {
-                // Another batch has made it meanwhile.
-                self.publish_from(dir)?;
-            }
-        }
-        self.publish_from(&self.staging)?;
-        Ok(self.written.load(Ordering::Relaxed))
-    }
-
-    fn publish_from(&self, dir: &Dir) -> Result<()> {
-        dir.for_each(|name| match ObjectName::from_file_name(name) {
-            Some(name) => dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str()),
-            None => Ok(()),
-        })
-    }
-
-    /// The directory in the staging one that stands for a directory of objects which is
-    /// not there yet.
-    fn fan(&self, at: usize) -> Result<Option<&Dir>> {
-        if let Some(fan) = self.fans[at].get() {
-            return Ok(fan.as_ref());
-        }
-        let made = match self.objects.fan_if_there(at)? {
-            Some(_) => None,
-            None => Some(self.staging.child_or_make(&fan_name(at), 0o700)?),
-        };
-        Ok(self.fans[at].get_or_init(|| made).as_ref())
-    }
-}
-
-/// A file of a batch that comes in pieces.
-#[derive(Debug)]
-pub struct Writing<'a> {
-    batch: &'a Batch<'a>,
-    name: CString,
-    file: File,
-    /// Where the next piece goes.
-    at: u64,
-    /// Where the last one with bytes in it ended.
-    end: u64,
-}
-
-impl Writing<'_> {
-    /// Writes the next piece.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all_at(bytes, self.at);
-        written.map_err(|err| self.error("write", err))?;
-        self.at += bytes.len() as u64;
-        self.end = self.at;
-        Ok(())
-    }
-
-    /// Passes over a hole.
-    pub fn skip(&mut self, length: u64) {
-        self.at += length;
-    }
-
-    /// Completes the file, unless it is an object already.
-    pub fn finish(self, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
-        let batch = self.batch;
-        let dir = batch.fan(name.fan())?;
-        if dir.is_none() && batch.objects.is_sound(name, size, meta)? {
-            return batch.staging.remove_file(&self.name);
-        }
-        if self.end < self.at {
-            // A hole at the end is in no write.
-            self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
-        }
-        let path = || batch.staging.path_of(&self.name);
-        match batch.objects.naming {
-            Naming::Inode { owner } => disk::set_meta(&self.file, &path, meta, owner)?,
-            Naming::Contents => disk::set_mode(&self.file, &path, PLAIN_MODE)?,
-        }
-        let dir = dir.unwrap_or(&batch.staging);
-        let _taking = batch.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        if dir.contains(name.as_c_str())? {
-            return batch.staging.remove_file(&self.name);
-        }
-        batch.staging.rename(&self.name, dir, name.as_c_str())?;
-        batch.written.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    fn error(&self, action: &'static str, err: std::io::Error) -> Error {
-        Error::io(action, self.batch.staging.path_of(&self.name), err)
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        // What stays is removed at the next start; there is nobody to tell here.
-        let _ = self.objects.dir.remove_tree(&self.name);
-    }
 }

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::archive::Body;
+use super::batch::{Batch, Writing};
 use super::entry::Content;
-use super::objects::{Batch, ObjectName, Writing};
+use super::objects::ObjectName;
 use super::pipeline::joined;
 use super::tarball::{Piece, bad_archive};
 use crate::error::{Error, Result};
@@ -33,7 +34,7 @@ const MOST: usize = 4;
 
 /// Hands files over to the writers of a batch.
 pub struct Writers<'a> {
-    batch: &'a Batch<'a>,
+    batch: &'a Batch,
     jobs: SyncSender<Job>,
     together: Together,
     pool: &'a Pool,
@@ -100,7 +101,7 @@ enum LargePart {
 /// Runs `work` with writers for `batch`, and ends them. The first error of a writer is
 /// the result, whatever `work` made of being stopped.
 pub fn with_writers<T>(
-    batch: &Batch<'_>,
+    batch: &Batch,
     work: impl FnOnce(&mut Writers<'_>) -> Result<T>,
 ) -> Result<T> {
     let failed = AtomicBool::new(false);
@@ -242,7 +243,7 @@ impl Writers<'_> {
 
 /// A writer: takes jobs until there are no more. After an error, its own or another's,
 /// what still waits is dropped.
-fn write_all(batch: &Batch<'_>, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
+fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
@@ -261,7 +262,7 @@ fn write_all(batch: &Batch<'_>, waiting: &Mutex<Receiver<Job>>, pool: &Pool, tro
 
 /// Sends what was written to the disk while more is coming. Its errors count: a sync
 /// tells each of them once, and the barrier at the end would know nothing of it.
-fn sync_ahead(batch: &Batch<'_>, asked: &Receiver<()>, trouble: Trouble<'_>) {
+fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
     while asked.recv().is_ok() {
         if let Err(err) = batch.sync_ahead() {
             trouble.tell(err);
@@ -269,7 +270,7 @@ fn sync_ahead(batch: &Batch<'_>, asked: &Receiver<()>, trouble: Trouble<'_>) {
     }
 }
 
-fn write_together(batch: &Batch<'_>, together: Together, pool: &Pool) -> Result<()> {
+fn write_together(batch: &Batch, together: Together, pool: &Pool) -> Result<()> {
     let mut rest = &together.bytes[..];
     for SmallFile { name, meta, length } in &together.files {
         let (bytes, after) = rest.split_at(*length);
@@ -282,8 +283,8 @@ fn write_together(batch: &Batch<'_>, together: Together, pool: &Pool) -> Result<
     Ok(())
 }
 
-fn write_parts(batch: &Batch<'_>, parts: &Receiver<LargePart>, pool: &Pool) -> Result<()> {
-    let mut file: Writing<'_> = batch.begin()?;
+fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Result<()> {
+    let mut file: Writing<'_> = batch.begin_file()?;
     // A channel that ends before the file does was given up, with an error elsewhere;
     // what was written goes with the batch.
     while let Ok(part) = parts.recv() {

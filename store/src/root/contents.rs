@@ -78,11 +78,11 @@ impl Placer<'_> {
         let own = self.objects.name(file.content, &file.meta, twin);
         if self.objects.is_trusted(&own, file.size, &file.meta)? {
             match self.objects.link_to(&own, into, name) {
-                Ok(()) => {
+                Ok(true) => {
                     count(&self.counts.hardlinked);
                     return Ok(());
                 }
-                Err(err) if err.is_not_found() => return Err(damaged(self.objects, &own)),
+                Ok(false) => return Err(damaged(self.objects, &own)),
                 Err(err) if self.placement.strict || !cannot_link(&err) => return Err(err),
                 Err(_) => return self.place_contents(into, name, file, &own, fresh),
             }

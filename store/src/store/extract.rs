@@ -2,19 +2,19 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::thread;
 
 use super::outline::Outline;
+use super::pending::Pending;
 use super::{Extracted, Store};
 use crate::digest::{Digest, Hasher};
 use crate::disk::{TempFile, name_of};
 use crate::error::{Error, Result};
 use crate::layer::archive::{self, Body};
+use crate::layer::batch::Batch;
 use crate::layer::entry::{Content, Entry, Kind};
 use crate::layer::index::{Index, IndexWriter};
-use crate::layer::objects::Batch;
 use crate::layer::pipe::Filled;
-use crate::layer::pipeline::{self, joined};
+use crate::layer::pipeline;
 use crate::layer::writers::with_writers;
 use crate::limits::Limits;
 use crate::meta::Meta;
@@ -46,18 +46,28 @@ impl Store {
     pub(super) fn read_index(&self, digest: Digest) -> Result<Index> {
         let name = name_of(digest);
         let path = self.layers.path_of(&name);
+        if let Some(bytes) = self.pending_index(digest)? {
+            return Index::from_bytes(&bytes, &path);
+        }
         let mut bytes = Vec::new();
         let mut file = self.layers.open_file(&name)?;
         file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
         Index::from_bytes(&bytes, &path)
     }
 
-    /// Decodes the layer's blob; objects that are there and sound stay as they are.
+    /// Extracts the layer, whether it is extracted or not; objects that are there and
+    /// sound stay as they are.
     pub(super) fn extract_anew(&self, digest: Digest) -> Result<Extracted> {
+        let (layer, outline) = self.decode(digest)?;
+        self.publish_layer(layer, outline)
+    }
+
+    /// Decodes the layer's blob. What comes out is to be checked by the outline, too.
+    pub(super) fn decode(&self, digest: Digest) -> Result<(Pending, Outline)> {
         let mut blob = self.blob(digest)?;
         let fail = |err| Error::io("read", self.path.join(format!("cache/{digest}")), err);
         let mut hasher = Hasher::default();
-        let batch = self.objects.batch()?;
+        let batch = Batch::begin(&self.objects)?;
         let temp = TempFile::create(&self.layers, "index")?;
         let mut index = IndexWriter::new(temp.file());
         let mut outline = Outline::default();
@@ -81,20 +91,8 @@ impl Store {
         }
         let mut extracted = read?;
         index.finish().map_err(|err| temp.error("write", err))?;
-        // The one barrier: contents before their names.
-        thread::scope(|scope| {
-            let syncing = scope.spawn(|| batch.sync());
-            outline.check()?;
-            joined(syncing.join())
-        })?;
-        extracted.new_objects = batch.publish()?;
-        temp.publish(&self.layers, &name_of(digest))?;
-        if self.keep_blobs {
-            self.blobs.publish_partial(digest)?;
-        } else {
-            self.forget_blob(digest)?;
-        }
-        Ok(extracted)
+        extracted.new_objects = batch.written();
+        Ok((Pending { digest, batch, index: temp, extracted }, outline))
     }
 
     /// The layer's blob, cached or as it was downloaded.
@@ -105,7 +103,7 @@ impl Store {
         }
     }
 
-    fn forget_blob(&self, digest: Digest) -> Result<()> {
+    pub(super) fn forget_blob(&self, digest: Digest) -> Result<()> {
         self.blobs.remove_partial(digest)?;
         if self.blobs.contains(digest)? { self.blobs.remove(digest) } else { Ok(()) }
     }
@@ -159,7 +157,7 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,
-    batch: &Batch<'_>,
+    batch: &Batch,
     seen: impl FnMut(&[u8]),
     each: impl FnMut(Entry) -> Result<()> + Send,
 ) -> (io::Result<Filled>, Result<Extracted>) {

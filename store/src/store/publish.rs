@@ -33,6 +33,7 @@ impl Store {
         let id = configuration.id();
         let path = self.root_path(id);
         if self.is_published(id)? {
+            self.settle_pending()?;
             self.mark_for_go(id)?;
             let placed = Placed::default();
             return Ok(Root { id, path, reused: true, from_spare: false, placed });
@@ -51,6 +52,7 @@ impl Store {
                 (name, built, watch)
             }
         };
+        self.publish_pending()?;
         self.publish(id, &staging)?;
         self.publish_watch(id, watch, &tree);
         self.mark(configuration)?;

@@ -4,12 +4,14 @@ use std::ffi::CString;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::extract::read_objects;
 use super::publish::build_in;
 use super::{LinkMode, Options, Placed};
 use crate::disk::{Dir, Fresh, temp_name};
 use crate::error::{Error, Result};
+use crate::layer::batch::Batch;
 use crate::layer::index::Index;
 use crate::layer::objects::{Naming, Objects};
 use crate::root::merge::merge;
@@ -53,11 +55,11 @@ fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed
         LinkMode::Hardlink => Naming::Inode { owner },
         LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
     };
-    let objects = Objects::open(work, naming)?;
+    let objects = Arc::new(Objects::open(work, naming)?);
     let mut layers = Vec::new();
     for path in archives {
         let mut archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
-        let batch = objects.batch()?;
+        let batch = Batch::begin(&objects)?;
         let mut index = Index::default();
         let each = |entry| {
             index.entries.push(entry);

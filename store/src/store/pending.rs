@@ -1,0 +1,120 @@
+//! Layers that are extracted and not visible yet. A small layer need not wait for a
+//! barrier of its own: it is placed as it is, the barrier before the root becomes visible
+//! is for it, too, and then it becomes visible before the root does. Whatever ends the
+//! program in between leaves nothing of it; its blob is still here.
+
+use std::os::unix::fs::FileExt;
+use std::sync::{MutexGuard, PoisonError};
+use std::thread;
+
+use super::outline::Outline;
+use super::{Extracted, Store};
+use crate::digest::Digest;
+use crate::disk::{TempFile, name_of};
+use crate::error::Result;
+use crate::layer::batch::Batch;
+use crate::layer::pipeline::joined;
+
+/// Bytes of files up to which a layer waits for its root.
+const SMALL: u64 = 16 << 20;
+
+/// A layer that waits for a barrier.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub digest: Digest,
+    pub batch: Batch,
+    /// Its index, complete.
+    pub index: TempFile,
+    pub extracted: Extracted,
+}
+
+impl Store {
+    /// As [`Store::extract`], but a small layer becomes visible with the root that is built
+    /// next by [`Store::root`], after one barrier for both.
+    pub fn extract_for_root(&self, digest: Digest) -> Result<Option<Extracted>> {
+        if self.has_layer(digest)? {
+            return Ok(None);
+        }
+        let (pending, outline) = self.decode(digest)?;
+        let extracted = pending.extracted;
+        if extracted.bytes > SMALL || !self.one_filesystem {
+            return self.publish_layer(pending, outline).map(Some);
+        }
+        outline.check()?;
+        pending.batch.share();
+        self.pending().push(pending);
+        Ok(Some(extracted))
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Vec<Pending>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the layer waits.
+    pub(super) fn is_pending(&self, digest: Digest) -> bool {
+        self.pending().iter().any(|pending| pending.digest == digest)
+    }
+
+    /// The bytes of the index of a layer that waits.
+    pub(super) fn pending_index(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+        let all = self.pending();
+        let Some(pending) = all.iter().find(|pending| pending.digest == digest) else {
+            return Ok(None);
+        };
+        let file = pending.index.file();
+        let length = file.metadata().map_err(|err| pending.index.error("stat", err))?.len();
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut bytes, 0).map_err(|err| pending.index.error("read", err))?;
+        Ok(Some(bytes))
+    }
+
+    /// Makes the layers that wait visible; they are synced.
+    pub(super) fn publish_pending(&self) -> Result<()> {
+        let all = std::mem::take(&mut *self.pending());
+        // A layer may need objects of any of the others.
+        let mut layers = Vec::new();
+        for Pending { digest, batch, index, .. } in all {
+            batch.publish()?;
+            layers.push((digest, index));
+        }
+        for (digest, index) in layers {
+            index.publish(&self.layers, &name_of(digest))?;
+            self.done_with_blob(digest)?;
+        }
+        Ok(())
+    }
+
+    /// The same for layers that no root came for.
+    pub(super) fn settle_pending(&self) -> Result<()> {
+        let Some(sync) = self.pending().first().map(|pending| pending.batch.sync()) else {
+            return Ok(());
+        };
+        sync?;
+        self.publish_pending()
+    }
+
+    /// Makes one layer visible, with a barrier of its own.
+    pub(super) fn publish_layer(&self, layer: Pending, outline: Outline) -> Result<Extracted> {
+        let Pending { digest, batch, index, mut extracted } = layer;
+        // The one barrier: contents before their names.
+        thread::scope(|scope| {
+            let syncing = scope.spawn(|| batch.sync());
+            outline.check()?;
+            joined(syncing.join())
+        })?;
+        extracted.new_objects = batch.publish()?;
+        index.publish(&self.layers, &name_of(digest))?;
+        self.done_with_blob(digest)?;
+        Ok(extracted)
+    }
+
+    /// The blob of a layer that is visible is not needed any more.
+    fn done_with_blob(&self, digest: Digest) -> Result<()> {
+        if self.keep_blobs { self.blobs.publish_partial(digest) } else { self.forget_blob(digest) }
+    }
+}
+
+/// Whether one sync reaches both.
+pub(super) fn is_one_filesystem(one: &crate::disk::Dir, other: &crate::disk::Dir) -> Result<bool> {
+    Ok(one.device()? == other.device()?)
+}

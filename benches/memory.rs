@@ -7,7 +7,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
-use deploy_store::{Digest, Hasher, Limits, LinkMode, Options, Store, check_archive, unpack};
+use deploy_store::{
+    Configuration, Digest, Hasher, Layer, Limits, LinkMode, Options, Store, check_archive, unpack,
+};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -21,6 +23,9 @@ fn main() {
         ["make", dir] => {
             make(&archive(dir, "large"), 1, 1 << 30);
             make(&archive(dir, "tiny"), 1_000_000, 20);
+            make(&archive(dir, "half"), 500_000, 20);
+            make(&archive(dir, "one"), 1, 20);
+            make(&archive(dir, "other"), 1, 21);
             return;
         }
         ["check", dir, name] => {
@@ -35,12 +40,40 @@ fn main() {
         ["unpack", dir, name] => {
             unpack(&[archive(dir, name)], &Path::new(dir).join("out"), options).unwrap();
         }
-        _ => panic!("make DIR | check, extract or unpack DIR NAME"),
+        ["deploy", dir] => {
+            let store = Store::open(&Path::new(dir).join("out"), options).unwrap();
+            store.root(&configuration(dir, &store, "one")).unwrap();
+        }
+        ["bump", dir] => {
+            let store = Store::open(&Path::new(dir).join("out"), options).unwrap();
+            store.prepare_spare(&configuration(dir, &store, "one")).unwrap();
+            let root = store.root(&configuration(dir, &store, "other")).unwrap();
+            assert!(root.from_spare);
+        }
+        _ => panic!("make DIR | check, extract or unpack DIR NAME | deploy or bump DIR"),
     }
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     println!("{} MiB", peak / 1024);
+}
+
+/// Half a million files with one more layer on top of them.
+fn configuration(dir: &str, store: &Store, config: &str) -> Configuration {
+    let layer = |component: &str, name: &str| {
+        let path = Path::new(dir).join(format!("{name}.tar.gz"));
+        let digest = digest_of(&path);
+        if !store.has_layer(digest).unwrap() {
+            store.blobs().ingest(digest, File::open(path).unwrap()).unwrap();
+            store.extract(digest).unwrap();
+        }
+        let created = "2026-01-01T00:00:00Z".parse().unwrap();
+        let (component, version) = (component.parse().unwrap(), name.parse().unwrap());
+        Layer { component, version, digest, created }
+    };
+    let layers = vec![layer("code", "half"), layer("config", config)];
+    let modified = "2026-01-01T00:00:00Z".parse().unwrap();
+    Configuration::new("memory".parse().unwrap(), layers, modified).unwrap()
 }
 
 fn digest_of(path: &Path) -> Digest {

@@ -4,6 +4,7 @@
 pub mod archive;
 pub mod batch;
 pub mod decode;
+pub mod entries;
 pub mod entry;
 pub mod header;
 pub mod index;

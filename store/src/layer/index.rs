@@ -5,14 +5,15 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use super::entries::Entries;
 use super::entry::{Content, Device, Entry, EntryPath, Kind};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::Limits;
 use crate::meta::{Meta, Mtime, Xattr};
 
 /// First bytes of the file; the last one is the format's version.
-const MAGIC: &[u8; 8] = b"DTINDEX\x01";
-const CHECKSUM: usize = 32;
+pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x01";
+pub(super) const CHECKSUM: usize = 32;
 /// Bytes that are written and read at a time.
 const BUFFER: usize = 64 << 10;
 
@@ -44,24 +45,8 @@ impl Index {
 
     /// Reads the file form. `path` is for messages.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
-        let damaged =
-            |reason: &str| Error::Corrupt { path: path.to_owned(), reason: reason.to_owned() };
-        if bytes.len() < MAGIC.len() + CHECKSUM || bytes[..7] != MAGIC[..7] {
-            return Err(damaged("is no layer index"));
-        }
-        if bytes[7] > MAGIC[7] {
-            return Err(damaged("is a layer index of a newer format: use a newer program"));
-        }
-        let (body, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
-        if blake3::hash(body).as_bytes()[..] != *checksum {
-            return Err(damaged("its checksum is wrong"));
-        }
-        let mut input = Input(&body[MAGIC.len()..]);
-        let entries = input.entries();
-        match entries {
-            Some(entries) if input.0.is_empty() => Ok(Self { entries }),
-            _ => Err(damaged("its entries cannot be read")),
-        }
+        let entries = Entries::open(io::Cursor::new(bytes), path)?.collect::<Result<_>>()?;
+        Ok(Self { entries })
     }
 
     /// One line for each entry, for people and tests.
@@ -195,20 +180,10 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// What is still to be read. `None` wherever there is not enough of it.
-struct Input<'a>(&'a [u8]);
+pub(super) struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
-    fn entries(&mut self) -> Option<Vec<Entry>> {
-        let count = self.u64()?;
-        // A count is not believed before its entries are seen.
-        let mut entries = Vec::with_capacity(usize::try_from(count).ok()?.min(1 << 16));
-        for _ in 0..count {
-            entries.push(self.entry()?);
-        }
-        Some(entries)
-    }
-
-    fn entry(&mut self) -> Option<Entry> {
+    pub fn entry(&mut self) -> Option<Entry> {
         let path = self.path()?;
         let kind = match self.take(1)?[0] {
             b'd' => Kind::Directory,

@@ -5,6 +5,7 @@
 //! the root and absolute symlinks start there. The tree that comes out has no path
 //! that passes through a symlink, so whoever builds it never follows one.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::meta::Meta;
 
 /// Most symlinks on the way of one path, as in the kernel.
 const MAX_HOPS: usize = 40;
+/// Most parents whose resolved paths are kept.
+const PARENTS: usize = 1024;
 /// Mode of directories that no entry made.
 const IMPLICIT_MODE: u32 = 0o755;
 
@@ -24,20 +27,24 @@ const IMPLICIT_MODE: u32 = 0o755;
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
     let mut tree = Tree::default();
     for layer in layers {
-        add_layer(&mut tree, layer)?;
+        add_layer(&mut tree, layer.entries.iter().map(Ok))?;
     }
     Ok(tree)
 }
 
-/// Puts one more layer on top of `tree`. After an error the tree is of no use.
-pub fn add_layer(tree: &mut Tree, layer: &Index) -> Result<()> {
+/// Puts the entries of one more layer on top of `tree`. After an error the tree is of no
+/// use.
+pub fn add_layer(
+    tree: &mut Tree,
+    layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
+) -> Result<()> {
     apply(tree, layer, MissingTarget::Refuse)
 }
 
 /// Whether `layer` can be merged at all. Targets of hardlinks and symlinks may be in
 /// layers below, which nobody knows yet.
 pub fn check(layer: &Index) -> Result<()> {
-    apply(&mut Tree::default(), layer, MissingTarget::PassOver)
+    apply(&mut Tree::default(), layer.entries.iter().map(Ok), MissingTarget::PassOver)
 }
 
 /// What to do about a hardlink to nothing.
@@ -47,11 +54,17 @@ enum MissingTarget {
     PassOver,
 }
 
-fn apply(tree: &mut Tree, layer: &Index, missing: MissingTarget) -> Result<()> {
+fn apply(
+    tree: &mut Tree,
+    layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
+    missing: MissingTarget,
+) -> Result<()> {
     // Entries of one directory come together: its resolved path is kept until
     // something other than a file changes, which might change where it leads.
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
-    for entry in &layer.entries {
+    for entry in layer {
+        let entry = entry?;
+        let entry = entry.borrow();
         let Some((parent, name)) = entry.path.split() else { continue };
         let parent = match parents.get(&parent) {
             Some(resolved) => resolved.clone(),
@@ -62,6 +75,9 @@ fn apply(tree: &mut Tree, layer: &Index, missing: MissingTarget) -> Result<()> {
                     Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
                     Way::Nowhere(err) => return Err(err),
                 };
+                if parents.len() >= PARENTS {
+                    parents.clear();
+                }
                 parents.insert(parent, resolved.clone());
                 resolved
             }

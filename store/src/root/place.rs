@@ -31,28 +31,34 @@ pub struct Placement {
     pub fresh: Fresh,
 }
 
-/// How many files of a root have each object, by a hash of its name. Where objects are
-/// hardlinked, a second file that equals one of the root must not be linked to it.
+/// How many files of a root have each object, by a hash of its name: two names with the
+/// same one cost a copy. Where objects are hardlinked, a second file that equals one of the
+/// root must not be linked to it.
 #[derive(Debug, Default)]
-pub struct Uses(HashMap<u64, u32>);
+pub struct Uses(HashMap<u32, u32>);
 
 impl Uses {
     /// One file more; returns how many there were.
     pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
-        let count = self.0.entry(object.hash()).or_insert(0);
+        let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;
         *count - 1
     }
 
     /// One file less.
     pub fn remove(&mut self, object: &ObjectName) {
-        if let Some(count) = self.0.get_mut(&object.hash()) {
+        if let Some(count) = self.0.get_mut(&key(object)) {
             *count -= 1;
             if *count == 0 {
-                self.0.remove(&object.hash());
+                self.0.remove(&key(object));
             }
         }
     }
+}
+
+fn key(object: &ObjectName) -> u32 {
+    // The upper half is the better mixed one.
+    u32::try_from(object.hash() >> 32).expect("the shift leaves half")
 }
 
 /// Places nodes in one root, from several threads where that pays.

@@ -11,6 +11,7 @@ use crate::disk::{TempFile, name_of};
 use crate::error::{Error, Result};
 use crate::layer::archive::{self, Body};
 use crate::layer::batch::Batch;
+use crate::layer::entries::Entries;
 use crate::layer::entry::{Content, Entry, Kind};
 use crate::layer::index::{Index, IndexWriter};
 use crate::layer::pipe::Filled;
@@ -31,8 +32,8 @@ impl Store {
     }
 
     /// The layer's index, which is made again when it is missing or damaged.
-    pub(super) fn index(&self, digest: Digest) -> Result<Index> {
-        match self.read_index(digest) {
+    pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
+        match self.open_index(digest) {
             Err(Error::Corrupt { path, reason }) if !reason.contains("newer") => {
                 tracing::warn!("{} is damaged ({reason}): extracting again", path.display());
             }
@@ -40,19 +41,21 @@ impl Store {
             other => return other,
         }
         self.extract_anew(digest)?;
-        self.read_index(digest)
+        self.open_index(digest)
+    }
+
+    fn open_index(&self, digest: Digest) -> Result<Entries<File>> {
+        let name = name_of(digest);
+        let file = match self.pending_index(digest)? {
+            Some(file) => file,
+            None => self.layers.open_file(&name)?,
+        };
+        Entries::open(file, &self.layers.path_of(&name))
     }
 
     pub(super) fn read_index(&self, digest: Digest) -> Result<Index> {
-        let name = name_of(digest);
-        let path = self.layers.path_of(&name);
-        if let Some(bytes) = self.pending_index(digest)? {
-            return Index::from_bytes(&bytes, &path);
-        }
-        let mut bytes = Vec::new();
-        let mut file = self.layers.open_file(&name)?;
-        file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
-        Index::from_bytes(&bytes, &path)
+        let entries = self.open_index(digest)?.collect::<Result<_>>()?;
+        Ok(Index { entries })
     }
 
     /// Extracts the layer, whether it is extracted or not; objects that are there and

@@ -3,7 +3,7 @@
 //! is for it, too, and then it becomes visible before the root does. Whatever ends the
 //! program in between leaves nothing of it; its blob is still here.
 
-use std::os::unix::fs::FileExt;
+use std::fs::File;
 use std::sync::{MutexGuard, PoisonError};
 use std::thread;
 
@@ -55,17 +55,14 @@ impl Store {
         self.pending().iter().any(|pending| pending.digest == digest)
     }
 
-    /// The bytes of the index of a layer that waits.
-    pub(super) fn pending_index(&self, digest: Digest) -> Result<Option<Vec<u8>>> {
+    /// The index of a layer that waits.
+    pub(super) fn pending_index(&self, digest: Digest) -> Result<Option<File>> {
         let all = self.pending();
-        let Some(pending) = all.iter().find(|pending| pending.digest == digest) else {
-            return Ok(None);
-        };
-        let file = pending.index.file();
-        let length = file.metadata().map_err(|err| pending.index.error("stat", err))?.len();
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        file.read_exact_at(&mut bytes, 0).map_err(|err| pending.index.error("read", err))?;
-        Ok(Some(bytes))
+        let pending = all.iter().find(|pending| pending.digest == digest);
+        let file = pending.map(|Pending { index, .. }| {
+            index.file().try_clone().map_err(|err| index.error("open", err))
+        });
+        file.transpose()
     }
 
     /// Makes the layers that wait visible; they are synced.

@@ -23,7 +23,7 @@ impl Store {
         plan.0.truncate(shared);
         for &digest in &layers[shared..] {
             let mut tree = plan.0.last().map_or_else(Tree::default, |(_, tree)| tree.clone());
-            add_layer(&mut tree, &self.index(digest)?)?;
+            add_layer(&mut tree, self.index(digest)?)?;
             plan.0.push((digest, tree));
         }
         Ok(plan.0.last().map_or_else(Tree::default, |(_, tree)| tree.clone()))

@@ -12,7 +12,6 @@ use crate::digest::Digest;
 use crate::disk::{self, Cloned, Dir, Fresh, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
-use crate::layer::index::Index;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
@@ -154,13 +153,13 @@ impl Store {
                 missing.insert(file.content);
             }
         }
-        let holds = |index: &Index| {
-            index.entries.iter().any(
-                |entry| matches!(&entry.kind, Kind::File { content, .. } if missing.contains(content)),
-            )
-        };
         for layer in configuration.layers() {
-            if holds(&self.index(layer.digest)?) {
+            let mut holds = false;
+            for entry in self.index(layer.digest)? {
+                holds |=
+                    matches!(entry?.kind, Kind::File { content, .. } if missing.contains(&content));
+            }
+            if holds {
                 self.extract_anew(layer.digest)?;
             }
         }

@@ -9,13 +9,16 @@ use std::sync::Arc;
 use super::extract::read_objects;
 use super::publish::build_in;
 use super::{LinkMode, Options, Placed};
-use crate::disk::{Dir, Fresh, temp_name};
+use crate::disk::{Dir, Fresh, TempFile, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
-use crate::layer::index::Index;
+use crate::layer::entries::Entries;
+use crate::layer::entry::Entry;
+use crate::layer::index::IndexWriter;
 use crate::layer::objects::{Naming, Objects};
-use crate::root::merge::merge;
+use crate::root::merge::add_layer;
 use crate::root::place::Placement;
+use crate::root::tree::Tree;
 
 /// Merges local archives, lowest first, into the new directory `into`, which must not
 /// exist or be empty. Objects live in a temporary directory beside it and are moved by
@@ -33,7 +36,7 @@ pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Pla
     }
     let temp = temp_name(".unpack");
     parent.make_dir(&temp, 0o700)?;
-    let placed = parent.child(&temp).and_then(|work| {
+    let placed = parent.child(&temp).map(Arc::new).and_then(|work| {
         let placed = merge_in(archives, &work, options)?;
         work.rename(c"root", &parent, &name)?;
         parent.sync()?;
@@ -44,7 +47,7 @@ pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Pla
     removed.map(|()| placed)
 }
 
-fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed> {
+fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<Placed> {
     let owner = rustix::process::geteuid().is_root();
     // The objects go away again, so that linking them moves them.
     let (mode, strict) = match options.link {
@@ -56,22 +59,22 @@ fn merge_in(archives: &[PathBuf], work: &Dir, options: Options) -> Result<Placed
         LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
     };
     let objects = Arc::new(Objects::open(work, naming)?);
-    let mut layers = Vec::new();
+    let mut tree = Tree::default();
     for path in archives {
         let mut archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
         let batch = Batch::begin(&objects)?;
-        let mut index = Index::default();
-        let each = |entry| {
-            index.entries.push(entry);
-            Ok(())
-        };
+        let file = TempFile::create(work, "index")?;
+        let fail = |err| file.error("write", err);
+        let mut index = IndexWriter::new(file.file());
+        let each = |entry: Entry| index.add(&entry).map_err(fail);
         let (_, read) = read_objects(&mut archive, options.limits, &batch, |_| {}, each);
         read.map_err(|err| of_archive(path, err))?;
-        layers.push(index);
+        index.finish().map_err(fail)?;
         // Not synced: they go away, and what is made of them is.
         batch.publish()?;
+        let name = file.name().to_owned();
+        add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
     }
-    let tree = merge(&layers)?;
     work.make_dir(c"root", 0o700)?;
     let placement = Placement { mode, strict, owner, fresh: Fresh::probe(work)? };
     let built = build_in(&tree, &objects, placement, work, c"root")?;

@@ -46,6 +46,25 @@ pub enum Naming {
     },
 }
 
+impl Naming {
+    /// The name of the object for a file. Files of one root that are equal but not
+    /// linked to each other are told apart by `twin`, from 0, where an object is an
+    /// inode.
+    pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
+        let mut name = content.to_string();
+        if let Self::Inode { owner } = self {
+            name.push('-');
+            for byte in meta.fingerprint(owner) {
+                write!(name, "{byte:02x}").expect("a string takes any text");
+            }
+            if twin > 0 {
+                write!(name, "-{twin}").expect("a string takes any text");
+            }
+        }
+        ObjectName(CString::new(name).expect("hex has no NUL"))
+    }
+}
+
 /// Name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName(CString);
@@ -89,21 +108,9 @@ impl Objects {
         self.naming
     }
 
-    /// The name of the object for a file. Files of one root that are equal but not
-    /// linked to each other are told apart by `twin`, from 0, where an object is an
-    /// inode.
+    /// The name of the object for a file, see [`Naming::name`].
     pub fn name(&self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
-        let mut name = content.to_string();
-        if let Naming::Inode { owner } = self.naming {
-            name.push('-');
-            for byte in meta.fingerprint(owner) {
-                write!(name, "{byte:02x}").expect("a string takes any text");
-            }
-            if twin > 0 {
-                write!(name, "-{twin}").expect("a string takes any text");
-            }
-        }
-        ObjectName(CString::new(name).expect("hex has no NUL"))
+        self.naming.name(content, meta, twin)
     }
 
     /// Whether the object is here and, as far as its inode tells, what it must be.

@@ -29,7 +29,7 @@ const BLOCK: u64 = 4096;
 /// A directory that holds a tree.
 #[derive(Debug)]
 pub(super) struct Spare {
-    name: CString,
+    pub(super) name: CString,
     tree: Tree,
     uses: Uses,
     /// Sees what is done to the root that it becomes.

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::publish::ids;
+use super::sweep::{read_index, there};
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
@@ -153,21 +154,4 @@ fn verify_root(
         finding(format!("{path} {what}"));
     }
     Ok(true)
-}
-
-fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
-    let name = name_of(digest);
-    let path = layers.path_of(&name);
-    let mut bytes = Vec::new();
-    let mut file = layers.open_file(&name)?;
-    file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
-    Index::from_bytes(&bytes, &path)
-}
-
-/// `None` for what is not there.
-fn there<T>(found: Result<T>) -> Result<Option<T>> {
-    match found {
-        Err(err) if err.is_not_found() => Ok(None),
-        other => other.map(Some),
-    }
 }

@@ -3,14 +3,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use deploy_store::{Configuration, Digest, SpareOutcome, Store};
 
 use crate::cycle::{Agent, millis};
+use crate::report::Spare;
 
 /// The lowest priority: a spare can wait for everything else.
 const NICE: i32 = 19;
+
+/// Pause between two looks at whether one is being made.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes spares, one at a time.
 #[derive(Debug, Default)]
@@ -18,6 +22,14 @@ pub struct Spares {
     busy: Arc<AtomicBool>,
     /// What the last one was made for, or was to be made for when that failed.
     wanted: Mutex<Option<Digest>>,
+}
+
+/// Waits until no spare is being made.
+pub async fn idle(agent: &Agent) {
+    let Some(spares) = &agent.spares else { return };
+    while spares.busy.load(Ordering::Acquire) {
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// Has the spare of `configuration`, which is deployed, made if it is not there. One that
@@ -31,9 +43,11 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
     }
     *wanted = Some(id);
     let (busy, store) = (Arc::clone(&spares.busy), Arc::clone(&agent.store));
-    let configuration = configuration.clone();
+    let (configuration, report) = (configuration.clone(), agent.report.clone());
     let work = move || {
-        make(&store, &configuration);
+        let ready = make(&store, &configuration);
+        let id = configuration.id().to_string();
+        report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
         busy.store(false, Ordering::Release);
     };
     // A thread of its own, because its priority stays what it becomes.
@@ -43,7 +57,8 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
     }
 }
 
-fn make(store: &Store, configuration: &Configuration) {
+/// Whether there is a spare then.
+fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
     // Of the calling thread alone. A spare at full speed is a spare, too.
     let _ = rustix::process::setpriority_process(None, NICE);
@@ -52,8 +67,9 @@ fn make(store: &Store, configuration: &Configuration) {
         Ok(SpareOutcome::Ready) => {
             let ms = millis(started);
             tracing::info!(event = "spare_ready", %id, ms, "spare root made in {ms} ms");
+            true
         }
-        Ok(SpareOutcome::Unchanged) => {}
+        Ok(SpareOutcome::Unchanged) => true,
         Ok(SpareOutcome::NoRoom { bytes, inodes }) => {
             tracing::warn!(
                 event = "spare_refused",
@@ -62,9 +78,11 @@ fn make(store: &Store, configuration: &Configuration) {
                 inodes,
                 "no spare root: it wants {bytes} bytes and {inodes} inodes free; roots are built from nothing"
             );
+            false
         }
         Err(err) => {
             tracing::warn!(event = "spare_failed", %id, "no spare root: {err}");
+            false
         }
     }
 }

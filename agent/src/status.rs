@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::report::Report;
-use crate::state;
+use crate::{previous, state};
 
 /// What `status` tells.
 #[derive(Debug, Serialize)]
@@ -72,12 +72,14 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         Err(err) => (None, Some(err.to_string())),
     };
     let report = Report::read(dir);
+    let current = configuration.as_ref().map(Configuration::id);
+    let previous = previous::read(dir, current).map(|previous| previous.id().to_string());
     let agent_pid = holder(&meta);
     let id = configuration.as_ref().map(|state| state.id().to_string());
     let mut roots = roots(dir);
     for root in &mut roots {
         root.current = id.as_ref() == Some(&root.id);
-        root.previous = report.previous.as_ref() == Some(&root.id) && !root.current;
+        root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
     Ok(Status {
         dir: dir.to_owned(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use deploy_agent::cycle::{self, Agent, Outcome};
 use deploy_agent::error::Error;
+use deploy_agent::report::Reporter;
 use deploy_agent::script::Script;
 use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
@@ -41,8 +42,10 @@ impl Bench {
             store: open(&home),
             state: home.join("state.json"),
             script: None,
+            report: Reporter::new(&home),
             current: None,
             keep_roots: 2,
+            keep_blobs: false,
             spares: None,
             throttle: Throttle::new(0),
             stop: Stop::new().1,
@@ -52,7 +55,7 @@ impl Bench {
     }
 
     async fn cycle(&mut self) -> Result<Outcome, Error> {
-        cycle::run(&self.agent, &mut self.session, None).await
+        cycle::run(&self.agent, &mut self.session, None, &mut None).await
     }
 
     async fn switches(&mut self, configuration: &Configuration) {
@@ -211,11 +214,11 @@ async fn a_failed_script_leaves_the_old_state_and_link() {
     assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
 
     // Held back, but not when something newer comes.
-    let held = cycle::run(&bench.agent, &mut bench.session, Some(&target)).await;
+    let held = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
     assert_eq!(held.unwrap(), Outcome::Held);
     set_code(&program, 0);
     let third = bench.source.configure(&[("code", "v3", two)]);
-    let lifted = cycle::run(&bench.agent, &mut bench.session, Some(&target)).await;
+    let lifted = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
     assert_eq!(lifted.unwrap(), Outcome::Switched);
     assert_eq!(fs::read_link(&link).unwrap(), bench.root(&third));
     assert_eq!(runs(&program).len(), 4);

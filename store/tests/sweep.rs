@@ -110,7 +110,7 @@ impl Bench {
         all
     }
 
-    fn keep(&self, current: &Configuration, roots: &[&Configuration]) -> Keep {
+    fn keep(current: &Configuration, roots: &[&Configuration]) -> Keep {
         let ages =
             Ages { downloads: Some(std::time::UNIX_EPOCH), leftovers: true, ..Ages::default() };
         Keep {
@@ -155,7 +155,7 @@ fn a_rehearsal_says_what_the_sweep_then_frees() {
         // Fewer roots each time, the last time none but the current one.
         for kept in [&all[..], &all[1..], &all[2..]] {
             let kept: Vec<&Configuration> = kept.iter().collect();
-            let keep = bench.keep(&all[2], &kept);
+            let keep = Bench::keep(&all[2], &kept);
             let before = Census::of(&bench.path(""));
             let rehearsed = bench.store().plan_sweep(&keep).unwrap();
             assert_eq!(
@@ -196,7 +196,7 @@ fn reflinked_files_count_once_and_what_a_service_wrote_counts() {
         if bench.store().link_mode() != LinkMode::Reflink {
             return;
         }
-        let keep = bench.keep(&all[2], &[&all[1], &all[2]]);
+        let keep = Bench::keep(&all[2], &[&all[1], &all[2]]);
         let planned = bench.store().plan_sweep(&keep).unwrap();
         let root = planned.removals.iter().find(|it| it.what == What::Root).unwrap();
         let record = fs::metadata(bench.path("roots").join(all[0].id().to_string())).unwrap().len();
@@ -210,11 +210,13 @@ fn alone_it_does_what_it_does_beside_an_agent_and_takes_what_a_crash_left() {
     each_mode(|mut bench, what| {
         let all = bench.history();
         let shared = bench.store().link_mode() == LinkMode::Reflink;
-        let keep = bench.keep(&all[2], &[&all[2]]);
+        let keep = Bench::keep(&all[2], &[&all[2]]);
         let beside = bench.store().plan_sweep(&keep).unwrap();
         let link = bench.store().link_mode();
         bench.store = None;
-        let alone = |rehearsal| sweep_alone(&bench.path(""), link, &keep, rehearsal).unwrap();
+        let alone = |rehearsal| {
+            sweep_alone(&bench.path(""), link, rehearsal, |_| Ok(keep.clone())).unwrap()
+        };
         assert_eq!(alone(true), beside, "{what}");
         for name in
             ["unpacked/.new-1-1", "unpacked/.old-1-1", "unpacked/.spare-1-1", "objects/.new-1-1"]
@@ -244,7 +246,7 @@ fn a_spare_stays_and_counts_as_a_user_of_what_it_links() {
     each_mode(|bench, what| {
         let all = bench.history();
         bench.store().prepare_spare(&all[0]).unwrap();
-        let keep = bench.keep(&all[2], &[&all[2]]);
+        let keep = Bench::keep(&all[2], &[&all[2]]);
         let before = Census::of(&bench.path(""));
         let planned = bench.store().plan_sweep(&keep).unwrap();
         bench.store().sweep(&planned).unwrap();
@@ -266,7 +268,7 @@ fn with_a_damaged_index_no_object_goes() {
         let all = bench.history();
         let index = bench.path("layers").join(all[2].layers()[0].digest.to_string());
         fs::write(index, "nonsense").unwrap();
-        let keep = bench.keep(&all[2], &[&all[2]]);
+        let keep = Bench::keep(&all[2], &[&all[2]]);
         let planned = bench.store().plan_sweep(&keep).unwrap();
         assert_eq!(planned.count(What::Object), 0, "{what}");
         let objects = planned.kept.iter().filter(|kept| kept.what == What::Object);

@@ -25,8 +25,14 @@ pub(super) use listing::{read_index, there};
 pub use plan::{Ages, Keep, Kept, Removal, Sweep, What};
 
 /// Plans a sweep of the directory `dir`, which no agent runs on, and unless this is but a
-/// rehearsal does it. `link` is how the agent places files there.
-pub fn sweep_alone(dir: &Path, link: LinkMode, keep: &Keep, rehearsal: bool) -> Result<Sweep> {
+/// rehearsal does it. `link` is how the agent places files there; `keep` is told the
+/// published roots, oldest first.
+pub fn sweep_alone(
+    dir: &Path,
+    link: LinkMode,
+    rehearsal: bool,
+    keep: impl FnOnce(&[Digest]) -> Result<Keep>,
+) -> Result<Sweep> {
     let _lock = Lock::take(dir)?;
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
@@ -40,7 +46,7 @@ pub fn sweep_alone(dir: &Path, link: LinkMode, keep: &Keep, rehearsal: bool) -> 
         LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
     };
     let ground = Ground { top, naming, link, owner, spare: None };
-    let plan = ground.plan(keep)?;
+    let plan = ground.plan(&keep(&ground.published()?)?)?;
     if !rehearsal {
         ground.sweep(&plan)?;
     }
@@ -107,15 +113,7 @@ impl Store {
 
     /// Published roots, oldest first.
     pub fn roots(&self) -> Result<Vec<Digest>> {
-        let mut roots = Vec::new();
-        for id in ids(&self.roots)? {
-            if self.is_published(id)? {
-                let stat = self.roots.stat(&name_of(id))?;
-                roots.push((stat.st_mtime, stat.st_mtime_nsec, id));
-            }
-        }
-        roots.sort_unstable();
-        Ok(roots.into_iter().map(|(_, _, id)| id).collect())
+        published(&self.roots, &self.unpacked)
     }
 
     /// What a root was built from, by its record.
@@ -131,7 +129,28 @@ impl Store {
     }
 }
 
+/// The roots with a record, oldest first.
+fn published(roots: &Dir, unpacked: &Dir) -> Result<Vec<Digest>> {
+    let mut found = Vec::new();
+    for id in ids(roots)? {
+        let name = name_of(id);
+        if unpacked.contains(&name)? {
+            let stat = roots.stat(&name)?;
+            found.push((stat.st_mtime, stat.st_mtime_nsec, id));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+}
+
 impl Ground {
+    fn published(&self) -> Result<Vec<Digest>> {
+        match (there(self.top.child(c"roots"))?, there(self.top.child(c"unpacked"))?) {
+            (Some(roots), Some(unpacked)) => published(&roots, &unpacked),
+            _ => Ok(Vec::new()),
+        }
+    }
+
     fn plan(&self, keep: &Keep) -> Result<Sweep> {
         let listing = self.list(keep)?;
         let layers = plan::kept_layers(&listing, keep);
@@ -139,7 +158,8 @@ impl Ground {
             Some(_) => self.objects_of(layers.keys())?,
             None => Ok(std::collections::BTreeSet::new()),
         };
-        Ok(plan::plan(&listing, keep, &layers, &needed))
+        let extents_shared = self.link == LinkMode::Reflink;
+        Ok(Sweep { extents_shared, ..plan::plan(&listing, keep, &layers, &needed) })
     }
 
     /// Removes what was planned, in that order. What is gone already is passed over.

@@ -115,6 +115,8 @@ pub struct Sweep {
     pub removals: Vec<Removal>,
     /// What stays.
     pub kept: Vec<Kept>,
+    /// Whether roots share extents with objects, which then count for both.
+    pub extents_shared: bool,
 }
 
 impl Sweep {

@@ -1,0 +1,397 @@
+//! The subcommands of operators, beside a running agent and alone.
+
+mod bench;
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use bench::{Bench, eventually, terminate};
+use serde_json::Value;
+
+/// An agent that polls so rarely that nothing happens unasked.
+struct Agent<'a> {
+    bench: &'a Bench,
+    process: Child,
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl<'a> Agent<'a> {
+    fn start(bench: &'a Bench, more: &[&str]) -> Self {
+        let log = File::options().create(true).append(true).open(bench.path("agent.log")).unwrap();
+        let started = bench.agent_log().matches(" tracking ").count();
+        let mut agent = bench.agent(&["-poll", "1h"]);
+        let process = agent.args(more).stderr(log).spawn().unwrap();
+        eventually("it listens", || {
+            bench.agent_log().matches(" tracking ").count() > started
+                && UnixStream::connect(bench.path("a1/control")).is_ok()
+        });
+        Self { bench, process }
+    }
+
+    fn stop(mut self) {
+        assert_eq!(terminate(&mut self.process), Some(0));
+        assert!(!self.bench.path("a1/control").exists(), "the socket is still there");
+    }
+}
+
+/// What a subcommand said.
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|err| panic!("{err}: {}{}", self.out, self.err))
+    }
+}
+
+fn ask(bench: &Bench, arguments: &[&str]) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+        .args(arguments)
+        .args(["-dir", "a1"])
+        .current_dir(bench.temp.path())
+        .output()
+        .unwrap();
+    Said {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[track_caller]
+fn says(bench: &Bench, arguments: &[&str], code: i32, want: &str) -> Said {
+    let said = ask(bench, arguments);
+    assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
+    assert!(
+        said.out.contains(want) || said.err.contains(want),
+        "{arguments:?}: {}{}",
+        said.out,
+        said.err
+    );
+    said
+}
+
+fn deployed(bench: &Bench) -> String {
+    bench.state().unwrap().layers()[1].version.as_str().to_owned()
+}
+
+/// Names below the agent's directory, but for what its own running changes.
+fn names(bench: &Bench) -> Vec<String> {
+    let find =
+        Command::new("find").args(["a1", "-not", "-type", "d"]).current_dir(bench.temp.path());
+    let found = { find }.output().unwrap();
+    let mut names: Vec<String> =
+        String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+    names.retain(|name| !name.contains("/.spare") && name != "a1/agent.json");
+    names.sort();
+    names
+}
+
+#[test]
+fn sync_looks_at_once_and_tells_how_it_went() {
+    let bench = Bench::new();
+    says(&bench, &["sync"], 1, "a1");
+    fs::create_dir(bench.path("a1")).unwrap();
+    let alone = says(&bench, &["sync"], 1, "no agent runs here");
+    assert!(alone.out.is_empty() && alone.err.contains("-once"), "{}", alone.err);
+
+    let agent = Agent::start(&bench, &[]);
+    let none = says(&bench, &["sync"], 5, "no configuration \"project1\"");
+    assert!(none.out.starts_with("not deployed: unknown: "), "{}", none.out);
+    bench.first_configuration();
+    let first = says(&bench, &["sync"], 0, "switched to ");
+    let id = bench.state().unwrap().id().to_string();
+    assert_eq!(first.out, format!("switched to {id}\n"));
+    assert_eq!(says(&bench, &["sync"], 0, "").out, format!("up to date: {id}\n"));
+    let json = says(&bench, &["sync", "--json"], 0, "").json();
+    assert_eq!((&json["outcome"], &json["id"]), (&"up_to_date".into(), &id.into()));
+
+    bench.script("#!/bin/sh\nexit 3\n");
+    bench.bump("v02", "two\n");
+    let failed = says(&bench, &["sync", "--json"], 1, "").json();
+    assert_eq!(failed["outcome"], "failed");
+    assert!(failed["reason"].as_str().unwrap().contains("exit status 3"), "{failed}");
+    let held = says(&bench, &["sync", "--json"], 1, "").json();
+    assert_eq!(held["outcome"], "held");
+    assert!(
+        held["reason"].as_str().unwrap().contains("exit status 3; it is run again in"),
+        "{held}"
+    );
+    assert_eq!(deployed(&bench), "v01");
+    agent.stop();
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_junk_disturbs_nobody() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 0, "");
+    let socket = bench.path("a1/control");
+    let meta = fs::metadata(&socket).unwrap();
+    assert!(meta.file_type().is_socket());
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    let nobody = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .args([env!("CARGO_BIN_EXE_deploy-agent"), "sync", "-dir"])
+        .arg(bench.path("a1"))
+        .output();
+    if let Ok(nobody) = nobody
+        && rustix::process::geteuid().is_root()
+    {
+        // The directories above are closed to others: their own message will do.
+        let err = String::from_utf8(nobody.stderr).unwrap();
+        assert!(!nobody.status.success() && err.contains("denied"), "{err}");
+    }
+
+    let answer = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        // It may be refused before all of it is sent.
+        let _ = stream.write_all(bytes);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    for junk in
+        [&b"\0\xff\n"[..], b"{}\n", b"GET / HTTP/1.1\r\n\r\n", b"{\"request\":\"format\"}\n"]
+    {
+        assert!(answer(junk).contains("\"code\":2"), "{junk:?}");
+    }
+    let endless = vec![b'x'; 3 << 20];
+    assert!(!answer(&endless).contains("\"code\":0"));
+    // Whoever goes away before the end, at either moment.
+    drop(UnixStream::connect(&socket).unwrap());
+    UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
+    UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
+    // Whoever says nothing keeps nobody waiting.
+    let _silent: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    says(&bench, &["sync"], 0, "up to date");
+    bench.bump("v02", "two\n");
+    says(&bench, &["sync"], 0, "switched to");
+    agent.stop();
+}
+
+#[test]
+fn gc_tells_first_what_it_then_does_beside_an_agent_and_alone() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &["-no-spare", "-keep-roots", "3"]);
+    says(&bench, &["sync"], 0, "");
+    for (version, text) in [("v02", "two\n"), ("v03", "three\n"), ("v04", "four\n")] {
+        bench.bump(version, text);
+        says(&bench, &["sync"], 0, "");
+    }
+    fs::write(bench.path("a1/quarantine/damaged"), "0123456789").unwrap();
+    let before = names(&bench);
+    let told = says(&bench, &["gc", "-n", "--json"], 0, "").json();
+    assert_eq!(names(&bench), before, "a rehearsal changed something");
+    assert_eq!(told["removed"][0]["what"], "layer", "the layer of the fourth root back: {told:#}");
+    let done = says(&bench, &["gc", "--json"], 0, "").json();
+    for field in ["files", "bytes", "removed", "kept"] {
+        assert_eq!(told[field], done[field], "{field}");
+    }
+    assert_eq!((&told["dry_run"], &done["dry_run"]), (&true.into(), &false.into()));
+    let gone = before.len() - names(&bench).len();
+    assert_eq!(done["files"], gone);
+    assert!(done["bytes"].as_u64().unwrap() > 10);
+    let text = says(&bench, &["gc"], 0, "0 files, 0 bytes freed; ").out;
+    assert!(text.contains("keep    root "), "{text}");
+    let why = |why: &str| text.lines().filter(|line| line.ends_with(why)).count();
+    assert_eq!((why(" current"), why(" previous"), why(" one of the newest")), (1, 1, 1), "{text}");
+    agent.stop();
+
+    // Alone, with the settings of the agent that ran last, from wherever one is.
+    let before = names(&bench);
+    let quiet = says(&bench, &["gc", "-n", "--json"], 0, "").json();
+    assert_eq!(quiet["files"], 0, "{quiet:#}");
+    fs::create_dir(bench.path("a1/unpacked/.new-1-1")).unwrap();
+    fs::write(bench.path("a1/unpacked/.new-1-1/x"), "half").unwrap();
+    let told = says(&bench, &["gc", "-n", "-keep-roots=1"], 0, "would be freed").out;
+    assert!(told.contains("over the roots to keep") && told.contains("left half done"), "{told}");
+    let done = says(&bench, &["gc", "-keep-roots=1"], 0, "bytes freed").out;
+    let lines = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.contains("   ")).map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&told), lines(&done));
+    assert!(names(&bench).len() < before.len());
+    let id = bench.state().unwrap().id().to_string();
+    let left = fs::read_dir(bench.path("a1/roots")).unwrap().map(|it| it.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), [id.as_str()]);
+    assert_eq!(ask(&bench, &["verify"]).code, Some(0));
+    assert_eq!(bench.once(&[]), (Some(0), String::new()));
+}
+
+#[test]
+fn rollback_holds_until_the_registry_moves_on_also_over_a_restart() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["rollback"], 5, "nothing is deployed");
+    says(&bench, &["sync"], 0, "");
+    let v1 = bench.state().unwrap().id().to_string();
+    says(&bench, &["rollback"], 5, "nothing was deployed before");
+    bench.bump("v02", "two\n");
+    says(&bench, &["sync"], 0, "");
+    let v2 = bench.state().unwrap().id().to_string();
+    let back = says(&bench, &["rollback", "--json"], 0, "").json();
+    assert_eq!((&back["id"], &back["from"]), (&v1.clone().into(), &v2.clone().into()));
+    assert_eq!(deployed(&bench), "v01");
+    let runs = fs::read_to_string(bench.path("runs")).unwrap();
+    assert!(runs.ends_with(&format!("{v2} {v1}\n")), "the script ran for it: {runs}");
+    let held = says(&bench, &["sync", "--json"], 1, "").json();
+    assert_eq!((&held["outcome"], &held["id"]), (&"rolled_back".into(), &v2.clone().into()));
+    assert_eq!(deployed(&bench), "v01");
+    says(&bench, &["rollback"], 5, &format!("{v2} was rolled back from already"));
+    says(&bench, &["status"], 0, &format!("held           {v2}"));
+    for want in [" rolled back to ", " rolled back from what the registry has: it is held"] {
+        assert!(bench.agent_log().contains(want), "{}", bench.agent_log());
+    }
+    agent.stop();
+
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 1, "rolled back");
+    assert_eq!(deployed(&bench), "v01");
+    let (code, log) = {
+        agent.stop();
+        bench.once(&[])
+    };
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("it is held until that changes"), "{log}");
+    assert_eq!(deployed(&bench), "v01");
+    let agent = Agent::start(&bench, &[]);
+    bench.bump("v03", "three\n");
+    says(&bench, &["sync"], 0, "switched");
+    assert_eq!(deployed(&bench), "v03");
+    assert!(!bench.path("a1/hold.json").exists());
+    assert!(bench.agent_log().contains("nothing is held any more"));
+
+    // Back and released: what the registry has comes again.
+    says(&bench, &["rollback"], 0, "rolled back to");
+    assert_eq!(deployed(&bench), "v01");
+    says(&bench, &["rollback", "--release"], 0, "released");
+    says(&bench, &["sync"], 0, "up to date");
+    assert_eq!(deployed(&bench), "v03");
+    says(&bench, &["rollback", "-release"], 0, "nothing was held");
+    agent.stop();
+}
+
+#[test]
+fn rollback_alone_builds_what_is_gone_from_the_cache() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    assert_eq!(bench.once(&[]).0, Some(0));
+    bench.bump("v02", "two\n");
+    // One root alone is kept: the one before is gone, and its record.
+    assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
+    assert_eq!(fs::read_dir(bench.path("a1/roots")).unwrap().count(), 1);
+    bench.script("#!/bin/sh\nexit 4\n");
+    let v2 = bench.state().unwrap().id();
+    says(&bench, &["rollback"], 1, "exit status 4");
+    assert_eq!(bench.state().unwrap().id(), v2);
+    assert!(!bench.path("a1/hold.json").exists(), "held although nothing was rolled back");
+    bench.script("#!/bin/sh\ncat $NEWROOT/conf >>confs\n");
+    says(&bench, &["rollback", "-script", "./none.sh"], 1, "no such file");
+    says(&bench, &["rollback"], 0, "rolled back to");
+    assert_eq!(fs::read_to_string(bench.path("confs")).unwrap(), "one\n");
+    assert_eq!(deployed(&bench), "v01");
+    says(&bench, &["rollback", "--release"], 0, "released");
+    assert_eq!(bench.once(&[]).0, Some(0));
+    assert_eq!(deployed(&bench), "v02");
+
+    // What is not in the cache any more has to come from a registry.
+    says(&bench, &["gc", "-cleanold"], 0, "freed");
+    says(&bench, &["rollback"], 1, "no registry was named");
+    let (addr, fp) = (bench.registry.addr.clone(), bench.registry.fingerprint.clone());
+    says(&bench, &["rollback", "-addr", &addr, "-fp", &fp, "-key", "srv"], 0, "rolled back to");
+    assert_eq!(deployed(&bench), "v01");
+}
+
+#[test]
+fn an_agent_killed_in_a_rollback_ends_it_when_it_is_started_again() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 0, "");
+    bench.bump("v02", "two\n");
+    says(&bench, &["sync"], 0, "");
+    bench.script(
+        "#!/bin/sh\nmkfifo go 2>/dev/null || { echo again >>runs; exit 0; }\nread line <go\n",
+    );
+    let asking = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+        .args(["rollback", "-dir", "a1"])
+        .current_dir(bench.temp.path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("the script waits", || bench.path("go").exists());
+    // Another one has to wait for it, and sees the same end.
+    let waiting = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+        .args(["gc", "-dir", "a1"])
+        .current_dir(bench.temp.path())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(agent);
+    for (child, alone) in [(asking, false), (waiting, true)] {
+        let output = child.wait_with_output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        let gone = output.status.code() == Some(1) && err.contains("went away before it answered");
+        // The second may have come when there was no agent any more.
+        assert!(gone || (alone && output.status.success()), "{err}");
+    }
+    assert_eq!(deployed(&bench), "v02");
+    assert!(bench.path("a1/control").exists(), "who is killed cannot clean up");
+    let agent = Agent::start(&bench, &[]);
+    eventually("the rollback is ended", || deployed(&bench) == "v01");
+    says(&bench, &["sync"], 1, "rolled back");
+    assert!(fs::read_to_string(bench.path("runs")).unwrap().ends_with("again\n"));
+    agent.stop();
+    // The first script still waits for its line.
+    fs::write(bench.path("go"), "done\n").unwrap();
+}
+
+#[test]
+fn two_at_once_are_served_one_after_the_other() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    assert_eq!(bench.once(&[]).0, Some(0));
+    let all_at_once = |what: &str| {
+        let start = |arguments: &[&str]| {
+            Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+                .args(arguments)
+                .args(["-dir", "a1"])
+                .current_dir(bench.temp.path())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let children: Vec<Child> =
+            (0..6).map(|n| start([&["gc"][..], &["gc", "-n"]][n % 2])).collect();
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            let err = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{what}: {err}");
+        }
+    };
+    all_at_once("alone");
+    let agent = Agent::start(&bench, &[]);
+    all_at_once("beside an agent");
+    agent.stop();
+    assert!(Path::new(&bench.path("a1")).exists());
+}

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
 
+use crate::unpack;
+
 const NAME: &str = "agent.json";
 
 /// What `status` cannot see from outside.
@@ -48,6 +50,15 @@ pub struct Placed {
     pub copied: u64,
     /// Whether it was made of the spare.
     pub from_spare: bool,
+}
+
+impl Placed {
+    /// For people.
+    pub fn to_text(self) -> String {
+        let Self { reflinked, hardlinked, copied, from_spare } = self;
+        let placed = unpack::describe(deploy_store::Placed { reflinked, hardlinked, copied });
+        if from_spare { format!("the spare, {placed}") } else { placed }
+    }
 }
 
 impl From<&Root> for Placed {

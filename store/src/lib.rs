@@ -30,5 +30,5 @@ pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
 pub use store::{
     Ages, Extracted, Finding, Keep, Kept, LinkMode, Options, Placed, Removal, Root, SpareOutcome,
-    Store, Sweep, Verified, What, check_archive, sweep_alone, unpack, verify,
+    Store, Sweep, Verified, What, check_archive, layer_bytes, sweep_alone, unpack, verify,
 };

@@ -38,7 +38,7 @@ use watch::Watched;
 
 pub use extract::check_archive;
 pub use spare::SpareOutcome;
-pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, sweep_alone};
+pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone};
 pub use unpack::unpack;
 pub use verify::{Finding, Verified, verify};
 

@@ -18,6 +18,7 @@ use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{Dir, Lock, name_of, temp_name};
 use crate::error::{Error, Result};
+use crate::layer::entry::Kind;
 use crate::layer::objects::Naming;
 use listing::Ground;
 
@@ -51,6 +52,16 @@ pub fn sweep_alone(
         ground.sweep(&plan)?;
     }
     Ok(plan)
+}
+
+/// Bytes of the files of an extracted layer of the agent's directory `dir`.
+pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
+    let index = read_index(&Dir::open(&dir.join("layers"))?, layer)?;
+    let sizes = index.entries.iter().map(|entry| match entry.kind {
+        Kind::File { size, .. } => size,
+        _ => 0,
+    });
+    Ok(sizes.sum())
 }
 
 impl Store {

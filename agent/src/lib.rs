@@ -33,6 +33,7 @@ pub mod verify;
 pub mod deploy;
 pub mod fetch;
 pub mod gc;
+pub mod repair;
 pub mod rollback;
 pub mod sweep;
 pub mod sync;

@@ -14,6 +14,7 @@ use deploy_agent::gc::{self, Gc};
 use deploy_agent::hold::Hold;
 use deploy_agent::poll::{self, Stopped};
 use deploy_agent::previous;
+use deploy_agent::repair::{self, AT_ONCE, Mended};
 use deploy_agent::report::{Reporter, link_word};
 use deploy_agent::request::{Answer, Request};
 use deploy_agent::rollback::{self, Released, RolledBack};
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
     let flags = &cli.flags;
     let done = match cli.command {
         Some(Sub::Status { json }) => show_status(flags, json),
-        Some(Sub::Verify { json, repair: _ }) => show_verify(flags, json),
+        Some(Sub::Verify { repair, json }) => show_verify(flags, repair, json),
         Some(Sub::Gc { dry_run, json }) => run_gc(flags, dry_run, json),
         Some(Sub::Sync { json }) => run_sync(flags, json),
         Some(Sub::Rollback { release: false, json }) => run_rollback(flags, json),
@@ -90,8 +91,12 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-fn show_verify(flags: &Flags, json: bool) -> Result<u8> {
-    let report = verify::read(&flags.dir)?;
+fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
+    let report = if repair {
+        verify::repair(&flags.dir, |damaged| mend(flags, &damaged))?
+    } else {
+        verify::read(&flags.dir)?
+    };
     let text = if json { report.to_json()? + "\n" } else { report.to_text() };
     print(&text)?;
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
@@ -146,21 +151,42 @@ fn show<T: Serialize + DeserializeOwned>(
     Ok(answer.code)
 }
 
-fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
-    let prepared = (|| {
-        let settings = Settings::of(flags);
-        let previous = previous::read(&flags.dir, None);
-        let name = previous.map_or_else(|| flags.name.clone(), |it| it.name().to_string());
-        let runtime =
-            tokio::runtime::Runtime::new().map_err(|err| anyhow!("start threads: {err}"))?;
-        Ok((settings, name, runtime))
-    })();
-    let (settings, name, runtime) = match prepared {
-        Ok(prepared) => prepared,
-        Err(err) => {
-            let err: anyhow::Error = err;
-            return Ok(Answer::failed(exit::FAILED, err.to_string()));
+fn mend(flags: &Flags, damaged: &[String]) -> Result<Vec<Mended>> {
+    let mut all = Vec::new();
+    for damaged in damaged.chunks(AT_ONCE) {
+        let request = Request::Repair { damaged: damaged.to_vec() };
+        let answer = ask::either(&flags.dir, &request, || {
+            alone(flags, async |agent, session| {
+                serve::answer(repair::run(agent, session, None, damaged).await)
+            })
+        })?;
+        if let Some(err) = answer.error {
+            return Err(anyhow!("{err}"));
         }
+        all.extend(answer.read::<Vec<Mended>>().map_err(|err| anyhow!("read the answer: {err}"))?);
+    }
+    Ok(all)
+}
+
+fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
+    alone(flags, async |agent, session| {
+        if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
+            // A rollback by hand that cannot end well is not begun.
+            return Answer::failed(exit::FAILED, format!("script {err}"));
+        }
+        serve::answer(rollback::run(agent, session, None).await)
+    })
+}
+
+/// Does `work` in an agent's stead, with a registry if the flags name one.
+fn alone(
+    flags: &Flags,
+    work: impl AsyncFnOnce(&Agent, &mut Session) -> Answer,
+) -> Result<Answer, ask::Error> {
+    let settings = Settings::of(flags);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(err) => return Ok(Answer::failed(exit::FAILED, format!("start threads: {err}"))),
     };
     runtime.block_on(async {
         let stop = match Stop::on_signals() {
@@ -170,16 +196,22 @@ fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
             }
         };
         let store = Store::open(&flags.dir, options(&settings))?;
-        let agent = match agent(flags, &settings, &name, store, stop) {
+        let known = previous::read(&flags.dir, None).map(|known| known.name().to_string());
+        let name = known.filter(|_| flags.name.is_empty());
+        // A name is only for asking what there is, which nobody does here.
+        let name = name.unwrap_or_else(|| flags.name.clone());
+        let name = if name.is_empty() { "unknown" } else { &name };
+        let agent = match agent(flags, &settings, name, store, stop) {
             Ok(agent) => Agent { spares: None, ..agent },
             Err(err) => return Ok(Answer::failed(exit::FAILED, err.to_string())),
         };
         let mut session = if flags.fp.is_empty() { Session::none() } else { session(flags) };
-        let rolled_back = tokio::select! {
-            done = rollback::run(&agent, &mut session, None) => serve::answer(done),
-            signal = agent.stop.requested_when_idle() => Answer::failed(130, signal),
-        };
-        Ok(rolled_back)
+        Ok(tokio::select! {
+            answer = work(&agent, &mut session) => answer,
+            signal = agent.stop.requested_when_idle() => {
+                Answer::failed(if signal == "interrupt" { 130 } else { 143 }, signal)
+            }
+        })
     })
 }
 

@@ -6,11 +6,11 @@ use deploy_wire::exit;
 use crate::control::Asked;
 use crate::cycle::Agent;
 use crate::error::Error;
-use crate::gc;
 use crate::hold::Hold;
 use crate::request::{Answer, Request};
 use crate::rollback::{self, Released};
 use crate::session::Session;
+use crate::{gc, repair};
 
 /// What the loop is to do after a request.
 #[derive(Debug)]
@@ -43,7 +43,9 @@ pub async fn serve(
             let done = Hold::lift(&agent.dir).map(|was_held| Released { was_held });
             (answer(done.map_err(Error::from)), Next::Look)
         }
-        Request::Repair { .. } => (Answer::failed(exit::USAGE, "not yet"), Next::Wait),
+        Request::Repair { damaged } => {
+            (answer(repair::run(agent, session, pending, damaged).await), Next::Look)
+        }
     };
     asked.answer(answer);
     next

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deploy_store::{Configuration, Digest, SpareOutcome, Store};
+use deploy_store::{Configuration, Digest, Result, SpareOutcome, Store};
 
+use crate::blocking;
 use crate::cycle::{Agent, millis};
 use crate::report::Spare;
 
@@ -22,6 +23,17 @@ pub struct Spares {
     busy: Arc<AtomicBool>,
     /// What the last one was made for, or was to be made for when that failed.
     wanted: Mutex<Option<Digest>>,
+}
+
+/// Removes the spare, when none is being made. The next look at the registry makes one.
+pub async fn remove(agent: &Agent) -> Result<()> {
+    let Some(spares) = &agent.spares else { return Ok(()) };
+    let store = Arc::clone(&agent.store);
+    if blocking::run(move || store.remove_spare()).await? {
+        *spares.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        agent.report.update(|report| report.spare = None);
+    }
+    Ok(())
 }
 
 /// Waits until no spare is being made.

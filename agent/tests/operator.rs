@@ -2,104 +2,14 @@
 
 mod bench;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use bench::{Bench, eventually, terminate};
-use serde_json::Value;
-
-/// An agent that polls so rarely that nothing happens unasked.
-struct Agent<'a> {
-    bench: &'a Bench,
-    process: Child,
-}
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl<'a> Agent<'a> {
-    fn start(bench: &'a Bench, more: &[&str]) -> Self {
-        let log = File::options().create(true).append(true).open(bench.path("agent.log")).unwrap();
-        let started = bench.agent_log().matches(" tracking ").count();
-        let mut agent = bench.agent(&["-poll", "1h"]);
-        let process = agent.args(more).stderr(log).spawn().unwrap();
-        eventually("it listens", || {
-            bench.agent_log().matches(" tracking ").count() > started
-                && UnixStream::connect(bench.path("a1/control")).is_ok()
-        });
-        Self { bench, process }
-    }
-
-    fn stop(mut self) {
-        assert_eq!(terminate(&mut self.process), Some(0));
-        assert!(!self.bench.path("a1/control").exists(), "the socket is still there");
-    }
-}
-
-/// What a subcommand said.
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out)
-            .unwrap_or_else(|err| panic!("{err}: {}{}", self.out, self.err))
-    }
-}
-
-fn ask(bench: &Bench, arguments: &[&str]) -> Said {
-    let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
-        .args(arguments)
-        .args(["-dir", "a1"])
-        .current_dir(bench.temp.path())
-        .output()
-        .unwrap();
-    Said {
-        code: output.status.code(),
-        out: String::from_utf8(output.stdout).unwrap(),
-        err: String::from_utf8(output.stderr).unwrap(),
-    }
-}
-
-#[track_caller]
-fn says(bench: &Bench, arguments: &[&str], code: i32, want: &str) -> Said {
-    let said = ask(bench, arguments);
-    assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
-    assert!(
-        said.out.contains(want) || said.err.contains(want),
-        "{arguments:?}: {}{}",
-        said.out,
-        said.err
-    );
-    said
-}
-
-fn deployed(bench: &Bench) -> String {
-    bench.state().unwrap().layers()[1].version.as_str().to_owned()
-}
-
-/// Names below the agent's directory, but for what its own running changes.
-fn names(bench: &Bench) -> Vec<String> {
-    let mut find = Command::new("find");
-    find.args(["a1", "-not", "-type", "d"]).current_dir(bench.temp.path());
-    let found = find.output().unwrap();
-    let mut names: Vec<String> =
-        String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
-    names.retain(|name| !name.contains("/.spare") && name != "a1/agent.json");
-    names.sort();
-    names
-}
+use bench::{Agent, Bench, deployed, eventually, names, says};
 
 #[test]
 fn sync_looks_at_once_and_tells_how_it_went() {
@@ -229,7 +139,7 @@ fn gc_tells_first_what_it_then_does_beside_an_agent_and_alone() {
     let id = bench.state().unwrap().id().to_string();
     let left = fs::read_dir(bench.path("a1/roots")).unwrap().map(|it| it.unwrap().file_name());
     assert_eq!(left.collect::<Vec<_>>(), [id.as_str()]);
-    assert_eq!(ask(&bench, &["verify"]).code, Some(0));
+    assert_eq!(says(&bench, &["verify"], 0, "all sound").code, Some(0));
     assert_eq!(bench.once(&[]), (Some(0), String::new()));
 }
 

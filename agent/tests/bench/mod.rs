@@ -4,11 +4,13 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use deploy_store::{Configuration, Digest};
+use serde_json::Value;
 
 /// A registry, its operator's and its agent's keys, and an agent's working directory.
 pub struct Bench {
@@ -192,4 +194,93 @@ pub fn terminate(process: &mut Child) -> Option<i32> {
     let pid = process.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     process.wait().unwrap().code()
+}
+
+/// An agent that polls so rarely that nothing happens unasked.
+pub struct Agent<'a> {
+    pub bench: &'a Bench,
+    pub process: Child,
+}
+
+impl Drop for Agent<'_> {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl<'a> Agent<'a> {
+    pub fn start(bench: &'a Bench, more: &[&str]) -> Self {
+        let log = File::options().create(true).append(true).open(bench.path("agent.log")).unwrap();
+        let started = bench.agent_log().matches(" tracking ").count();
+        let mut agent = bench.agent(&["-poll", "1h"]);
+        let process = agent.args(more).stderr(log).spawn().unwrap();
+        eventually("it listens", || {
+            bench.agent_log().matches(" tracking ").count() > started
+                && UnixStream::connect(bench.path("a1/control")).is_ok()
+        });
+        Self { bench, process }
+    }
+
+    pub fn stop(mut self) {
+        assert_eq!(terminate(&mut self.process), Some(0));
+        assert!(!self.bench.path("a1/control").exists(), "the socket is still there");
+    }
+}
+
+/// What a subcommand said.
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|err| panic!("{err}: {}{}", self.out, self.err))
+    }
+}
+
+pub fn ask(bench: &Bench, arguments: &[&str]) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+        .args(arguments)
+        .args(["-dir", "a1"])
+        .current_dir(bench.temp.path())
+        .output()
+        .unwrap();
+    Said {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[track_caller]
+pub fn says(bench: &Bench, arguments: &[&str], code: i32, want: &str) -> Said {
+    let said = ask(bench, arguments);
+    assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.out, said.err);
+    assert!(
+        said.out.contains(want) || said.err.contains(want),
+        "{arguments:?}: {}{}",
+        said.out,
+        said.err
+    );
+    said
+}
+
+pub fn deployed(bench: &Bench) -> String {
+    bench.state().unwrap().layers()[1].version.as_str().to_owned()
+}
+
+/// Names below the agent's directory, but for what its own running changes.
+pub fn names(bench: &Bench) -> Vec<String> {
+    let mut find = Command::new("find");
+    find.args(["a1", "-not", "-type", "d"]).current_dir(bench.temp.path());
+    let found = find.output().unwrap();
+    let mut names: Vec<String> =
+        String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect();
+    names.retain(|name| !name.contains("/.spare") && name != "a1/agent.json");
+    names.sort();
+    names
 }

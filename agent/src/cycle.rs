@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{
-    Configuration, ConfigurationName, Digest, Extracted, Layer, Placed, Root, Store,
+    Configuration, ConfigurationName, Digest, Extracted, Layer, LinkMode, Placed, Root, Store,
 };
 
 use crate::deploy::Before;
@@ -21,7 +21,7 @@ use crate::session::Session;
 use crate::spare::{self, Spares};
 use crate::stop::Stop;
 use crate::throttle::Throttle;
-use crate::{blocking, current, deploy, rollback, state, sweep, unpack};
+use crate::{blocking, current, deploy, rollback, room, state, sweep, unpack};
 
 /// Times that a damaged cache is mended before a cycle gives up.
 const MEND_ATTEMPTS: u32 = 3;
@@ -47,6 +47,8 @@ pub struct Agent {
     pub keep_roots: usize,
     /// Whether blobs of extracted layers stay in the cache.
     pub keep_blobs: bool,
+    /// Bytes to keep free; 0 for none.
+    pub min_free: u64,
     /// Makes spare roots, if any are to be made.
     pub spares: Option<Spares>,
     /// Holds downloads back.
@@ -135,6 +137,7 @@ pub async fn run(
     deploy::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
     sweep::roots(agent, old.as_ref(), &new).await;
     sweep::cache(agent).await;
+    room::tidy(agent).await;
     spare::prepare(agent, &new);
     Ok(Outcome::Switched)
 }
@@ -220,6 +223,11 @@ async fn download(
     let mut fetched = Fetched::default();
     if !missing.is_empty() {
         let client = session.client().await?;
+        if agent.min_free > 0 {
+            let need = fetch::size(&client, &agent.store, &missing).await?;
+            let what = format!("the download of {} layers", missing.len());
+            room::make(agent, new, &what, need).await?;
+        }
         fetched = fetch::download(&client, &agent.store, missing, &agent.throttle).await?;
     }
     let (Fetched { blobs, bytes }, ms) = (fetched, millis(started));
@@ -236,12 +244,18 @@ async fn download(
 
 /// Extracts what is not extracted yet and builds the root.
 async fn build(agent: &Agent, new: &Configuration) -> Result<Root> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let copied = agent.min_free > 0 && store.link_mode() == LinkMode::Copy;
+    let work = move || {
+        extract(&store, &wanted)?;
+        Ok::<_, Error>(if copied { store.root_bytes(&wanted)? } else { 0 })
+    };
+    let need = blocking::run(work).await?;
+    if need > 0 {
+        room::make(agent, new, "a copy of all its files", need).await?;
+    }
     let (store, new) = (Arc::clone(&agent.store), new.clone());
-    blocking::run(move || {
-        extract(&store, &new)?;
-        build_root(&store, &new)
-    })
-    .await
+    blocking::run(move || build_root(&store, &new)).await
 }
 
 fn extract(store: &Store, new: &Configuration) -> Result<()> {

@@ -49,7 +49,7 @@ impl Needs {
         let fewer = Self { keep_roots: roots, ..self.clone() };
         let keep = fewer.at_once(published, now);
         let ages = keep.cache.map(|ages| Ages { leftovers: false, ..ages });
-        Keep { cache: ages, weigh: false, ..keep }
+        Keep { cache: ages, ..keep }
     }
 
     /// What a sweep of roots leaves: not the cache's concern.

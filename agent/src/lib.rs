@@ -35,6 +35,7 @@ pub mod fetch;
 pub mod gc;
 pub mod repair;
 pub mod rollback;
+pub mod room;
 pub mod sweep;
 pub mod sync;
 

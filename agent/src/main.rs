@@ -313,6 +313,7 @@ fn agent(
         current: flags.current.clone(),
         keep_roots: settings.keep_roots,
         keep_blobs: settings.keep_blobs,
+        min_free: flags.min_free,
         // A spare lives as long as the agent does.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),

@@ -11,7 +11,7 @@ use crate::deploy::{self, Before};
 use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::session::Session;
-use crate::{previous, spare, state, sweep};
+use crate::{previous, room, spare, state, sweep};
 
 /// What a rollback did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +110,7 @@ async fn deploy_back(
         "rolled back to {} from {}", to.id(), current.id()
     );
     sweep::roots(agent, Some(current), to).await;
+    room::tidy(agent).await;
     spare::prepare(agent, to);
     Ok(())
 }

@@ -26,14 +26,16 @@ pub struct Spares {
 }
 
 /// Removes the spare, when none is being made. The next look at the registry makes one.
-pub async fn remove(agent: &Agent) -> Result<()> {
-    let Some(spares) = &agent.spares else { return Ok(()) };
+/// Returns whether there was one.
+pub async fn remove(agent: &Agent) -> Result<bool> {
+    let Some(spares) = &agent.spares else { return Ok(false) };
     let store = Arc::clone(&agent.store);
-    if blocking::run(move || store.remove_spare()).await? {
+    let removed = blocking::run(move || store.remove_spare()).await?;
+    if removed {
         *spares.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
         agent.report.update(|report| report.spare = None);
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Waits until no spare is being made.
@@ -48,7 +50,11 @@ pub async fn idle(agent: &Agent) {
 /// is being made is let be: it will differ a little more.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
-    let id = configuration.id();
+    let (id, floor) = (configuration.id(), agent.min_free);
+    if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
+        // What would be removed again for the room that it takes.
+        return;
+    }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
     if *wanted == Some(id) || spares.busy.swap(true, Ordering::AcqRel) {
         return;
@@ -57,7 +63,7 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let (busy, store) = (Arc::clone(&spares.busy), Arc::clone(&agent.store));
     let (configuration, report) = (configuration.clone(), agent.report.clone());
     let work = move || {
-        let ready = make(&store, &configuration);
+        let ready = make(&store, &configuration) && fits(&store, floor, id);
         let id = configuration.id().to_string();
         report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
         busy.store(false, Ordering::Release);
@@ -67,6 +73,22 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
         spares.busy.store(false, Ordering::Release);
         tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
     }
+}
+
+/// Removes the spare if it leaves less free than `floor`.
+fn fits(store: &Store, floor: u64, id: Digest) -> bool {
+    if floor == 0 || store.free_bytes().is_ok_and(|free| free >= floor) {
+        return true;
+    }
+    match store.remove_spare() {
+        Ok(_) => {
+            tracing::warn!(event = "spare_refused", %id, "no spare root: it would take the room that -min-free keeps");
+        }
+        Err(err) => {
+            tracing::warn!(event = "spare_failed", %id, "cannot remove the spare root: {err}");
+        }
+    }
+    false
 }
 
 /// Whether there is a spare then.

@@ -46,6 +46,7 @@ impl Bench {
             current: None,
             keep_roots: 2,
             keep_blobs: false,
+            min_free: 0,
             spares: None,
             throttle: Throttle::new(0),
             stop: Stop::new().1,
@@ -267,6 +268,61 @@ async fn a_full_disk_loses_nothing_and_is_waited_out() {
     drop(file);
     fs::remove_file(ballast).unwrap();
     bench.switches(&third).await;
+}
+
+/// A file that compresses badly: this many bytes of digests' hex.
+fn noise(seed: u32, bytes: usize) -> String {
+    let count = u32::try_from(bytes / 64).unwrap();
+    (0..count).map(|n| Digest::of(&(seed * count + n).to_le_bytes()).to_string()).collect()
+}
+
+#[tokio::test]
+async fn room_is_made_of_the_oldest_roots_and_never_of_the_current_one() {
+    const MIB: usize = 1 << 20;
+    let Some(source) = Source::start() else { return };
+    let Some(small) = source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    bench.agent.keep_roots = 9;
+    bench.agent.min_free = 6 * MIB as u64;
+    let free = |bench: &Bench| bench.agent.store.free_bytes().unwrap();
+    let mut all = Vec::new();
+    for seed in 0..6 {
+        let blob = bench.source.blob(&[("noise", &noise(seed, 3 * MIB)), ("same", "same")]);
+        let configuration = bench.source.configure(&[("code", &format!("v{seed}"), blob)]);
+        bench.switches(&configuration).await;
+        all.push(configuration);
+        assert!(free(&bench) >= 6 * MIB as u64, "after v{seed}: {}", free(&bench));
+    }
+    let there: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
+    let (gone, kept): (Vec<&bool>, Vec<&bool>) = there.iter().partition(|there| !**there);
+    assert!(gone.len() >= 3 && kept.len() >= 2, "{there:?}");
+    assert!(there.is_sorted(), "a younger root went before an older one: {there:?}");
+
+    // What cannot fit fails before anything is downloaded, and takes nothing with it.
+    bench.agent.min_free = 15 * MIB as u64;
+    let blob = bench.source.blob(&[("noise", &noise(9, 3 * MIB))]);
+    bench.source.configure(&[("code", "v9", blob)]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    let want = format!(
+        "not enough room for the download of 1 layers: it needs {} bytes, {} are free, and -min-free keeps {}",
+        fs::metadata(bench.source.path(&format!("files/{blob}"))).unwrap().len(),
+        free(&bench),
+        15 * MIB
+    );
+    assert!(refused.starts_with(&want), "{refused}");
+    let after: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
+    assert_eq!(after, there);
+    assert_eq!(fs::read_dir(small.path().join("agent/partial")).unwrap().count(), 0);
+
+    // With less to keep it fits, and what it replaces stays last.
+    bench.agent.min_free = 10 * MIB as u64;
+    let last = bench.source.configure(&[("code", "v9", blob)]);
+    bench.switches(&last).await;
+    assert!(bench.root(&last).join("noise").exists());
+    assert!(all.iter().all(|it| !bench.root(it).exists()));
+    let mut found = Vec::new();
+    deploy_store::verify(&bench.agent.dir, |finding| found.push(finding)).unwrap();
+    assert_eq!(found, []);
 }
 
 #[tokio::test]

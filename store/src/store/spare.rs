@@ -30,7 +30,7 @@ const BLOCK: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Spare {
     pub(super) name: CString,
-    tree: Tree,
+    pub(super) tree: Tree,
     uses: Uses,
     /// Sees what is done to the root that it becomes.
     watch: Option<Watch>,

@@ -20,6 +20,7 @@ use crate::disk::{Dir, Lock, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::objects::Naming;
+use crate::root::tree::{Node, Tree};
 use listing::Ground;
 
 pub(super) use listing::{read_index, there};
@@ -122,6 +123,22 @@ impl Store {
         self.unpacked.free().map(|(bytes, _)| bytes)
     }
 
+    /// Bytes of the files that the root of `configuration`, whose layers are extracted,
+    /// has; none if it is published.
+    pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
+        if self.is_published(configuration.id())? {
+            return Ok(0);
+        }
+        Ok(bytes_of(&self.tree(configuration)?))
+    }
+
+    /// Bytes that [`Store::remove_spare`] would free, directories not counted.
+    pub fn spare_bytes(&self) -> u64 {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let copied = self.placement.mode == LinkMode::Copy;
+        spare.as_ref().filter(|_| copied).map_or(0, |spare| bytes_of(&spare.tree))
+    }
+
     /// Published roots, oldest first.
     pub fn roots(&self) -> Result<Vec<Digest>> {
         published(&self.roots, &self.unpacked)
@@ -138,6 +155,14 @@ impl Store {
             .map_err(|err| Error::io("read", self.roots.path_of(&name), err))?;
         Configuration::from_json(&json)
     }
+}
+
+fn bytes_of(tree: &Tree) -> u64 {
+    let sizes = tree.walk().map(|(_, node)| match node {
+        Node::File(file) => file.size,
+        _ => 0,
+    });
+    sizes.sum()
 }
 
 /// The roots with a record, oldest first.

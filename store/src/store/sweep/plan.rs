@@ -184,6 +184,7 @@ pub(super) fn plan(
         planner.layers(listing, layers);
         planner.objects(listing, ages, needed);
         planner.blobs(listing, ages, layers, keep.keep_blobs);
+        planner.downloads(listing, ages, layers);
         planner.rest(listing, ages);
     }
     planner.plan
@@ -312,15 +313,21 @@ impl Planner {
         }
     }
 
-    fn rest(&mut self, listing: &Listing, ages: Ages) {
+    fn downloads(&mut self, listing: &Listing, ages: Ages, layers: &BTreeMap<Digest, String>) {
         for (name, file, abandoned) in &listing.downloads {
             let path = Path::new("partial").join(&*name.to_string_lossy());
-            if *abandoned || old(file.changed, ages.downloads) {
+            let digest = name.to_str().ok().and_then(|name| name.rsplit('-').next()?.parse().ok());
+            if let Some(why) = digest.and_then(|digest: Digest| layers.get(&digest)) {
+                self.keep(What::Download, path, why, file.bytes);
+            } else if *abandoned || old(file.changed, ages.downloads) {
                 self.remove(What::Download, path, "nobody goes on with it", &[*file]);
             } else {
                 self.keep(What::Download, path, "a download that may go on", file.bytes);
             }
         }
+    }
+
+    fn rest(&mut self, listing: &Listing, ages: Ages) {
         if ages.leftovers {
             for (path, files) in &listing.leftovers {
                 self.remove(What::Leftover, path, "it was left half done", files);

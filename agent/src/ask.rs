@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use deploy_store::disk::Dir;
-use deploy_wire::exit;
 
 use crate::request::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
 
@@ -97,11 +96,4 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
         return Err(Error::Gone);
     }
     serde_json::from_slice(&json).map_err(|err| Error::BadAnswer { cause: err.to_string() })
-}
-
-impl Error {
-    /// The exit code for it.
-    pub fn exit_code(&self) -> u8 {
-        exit::FAILED
-    }
 }

@@ -111,7 +111,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
             // Out of descriptors, most likely: it passes.
             Err(err) => {
                 tracing::debug!("cannot accept a request: {err}");
-                sleep(PATIENCE).await;
+                sleep(SIGN_OF_LIFE).await;
             }
         }
     }

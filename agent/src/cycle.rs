@@ -116,6 +116,9 @@ pub async fn run(
     let new = session.configuration(&agent.name).await?;
     *offered = Some(new.id());
     if hold.as_ref().is_some_and(|hold| hold.holds(old_id, new.id())) {
+        if let Some(old) = &old {
+            spare::prepare(agent, old);
+        }
         return Ok(Outcome::RolledBack);
     }
     if hold.is_some() {

@@ -76,9 +76,10 @@ impl Needs {
     }
 
     /// The roots to keep: the current one, the one to come, the one before, then the
-    /// newest. All, where it is not known which is the current one.
+    /// newest. All, where the current one is not known, or is not here: then the state may
+    /// be another agent's.
     fn roots(&self, published: &[Digest]) -> Option<Vec<(Digest, &'static str)>> {
-        let current = id(self.current.as_ref())?;
+        let current = id(self.current.as_ref()).filter(|id| published.contains(id))?;
         let mut kept = vec![(current, "current")];
         // It takes no other's place: soon it is the current one, or it goes.
         let pending = id(self.pending.as_ref()).filter(|id| *id != current);
@@ -145,12 +146,13 @@ mod tests {
             keep_roots: 1,
             keep_blobs: false,
         };
-        let keep = needs.roots_only(&[]);
+        let keep = needs.roots_only(&[a.id()]);
         assert_eq!(keep.roots, Some(vec![(a.id(), "current"), (c.id(), "to be deployed")]));
         let kept: Vec<Digest> = keep.configurations.iter().map(|(it, _)| it.id()).collect();
         assert_eq!(kept, [a.id(), c.id()], "with one root the one before leaves its layers");
         let needs = Needs { keep_roots: 2, ..needs };
-        assert_eq!(needs.roots_only(&[]).configurations.len(), 3);
+        assert_eq!(needs.roots_only(&[a.id()]).configurations.len(), 3);
+        assert_eq!(needs.roots_only(&[b.id()]).roots, None, "the current one is not here");
         assert_eq!(Needs { current: None, ..needs }.roots_only(&[a.id()]).roots, None);
     }
 }

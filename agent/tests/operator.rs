@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use bench::{Agent, Bench, deployed, eventually, names, says};
+use serde_json::Value;
 
 #[test]
 fn sync_looks_at_once_and_tells_how_it_went() {
@@ -302,4 +303,108 @@ fn two_at_once_are_served_one_after_the_other() {
     all_at_once("beside an agent");
     agent.stop();
     assert!(Path::new(&bench.path("a1")).exists());
+}
+
+#[test]
+fn status_tells_of_spare_hold_quarantine_and_room() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &["-min-free", "1K", "-link", "copy"]);
+    says(&bench, &["sync"], 0, "");
+    let status = || says(&bench, &["status", "--json"], 0, "").json();
+    let id = bench.state().unwrap().id().to_string();
+    eventually("the spare is ready", || status()["spare"]["ready"] == true);
+    let one = status();
+    assert_eq!((&one["spare"]["id"], &one["min_free"]), (&id.clone().into(), &1024.into()));
+    assert!(one["free_bytes"].as_u64().unwrap() > 1024);
+    assert_eq!(
+        (&one["placed"]["copied"], &one["placed"]["from_spare"]),
+        (&2.into(), &false.into())
+    );
+    assert_eq!((&one["hold"], &one["quarantine"]), (&Value::Null, &0.into()));
+    assert_eq!(one["cache"]["dedupe_ratio"], 1.0);
+    bench.bump("v02", "two\n");
+    says(&bench, &["sync"], 0, "");
+    fs::write(bench.path("a1/quarantine/x"), "x").unwrap();
+    let two = status();
+    assert_eq!((&two["placed"]["copied"], &two["placed"]["from_spare"]), (&1.into(), &true.into()));
+    assert_eq!(two["quarantine"], 1);
+    let previous = two["roots"].as_array().unwrap().iter().find(|root| root["previous"] == true);
+    assert_eq!(previous.unwrap()["id"], *id);
+    let next = bench.state().unwrap().id().to_string();
+    eventually("the next spare is ready", || status()["spare"]["id"] == *next);
+    says(&bench, &["rollback"], 0, "");
+    let back = status();
+    assert_eq!((&back["hold"]["from"], &back["hold"]["to"]), (&next.into(), &id.into()));
+    agent.stop();
+    let alone = status();
+    assert_eq!((&alone["spare"], &alone["agent_running"]), (&Value::Null, &false.into()));
+    assert_eq!(alone["hold"], back["hold"]);
+    let text = says(&bench, &["status"], 0, "").out;
+    for line in
+        ["spare          none\n", "quarantine     1 files were damaged", " 1024 are to stay free\n"]
+    {
+        assert!(text.contains(line), "no {line:?} in {text}");
+    }
+}
+
+#[test]
+fn a_deploy_without_room_fails_with_what_it_needs() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let (code, log) = bench.once(&["-min-free", "much"]);
+    assert!(code == Some(2) && log.contains("is no size"), "{log}");
+    let (code, log) = bench.once(&["-min-free", "9000000T"]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("not enough room for the download of 2 layers: it needs "), "{log}");
+    assert!(log.contains(&format!("-min-free keeps {}", 9_000_000_u64 << 40)), "{log}");
+    assert_eq!(bench.state(), None);
+    assert_eq!(bench.once(&["-min-free", "1"]).0, Some(0));
+}
+
+#[test]
+fn a_gc_that_is_killed_leaves_garbage_and_no_gaps() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    assert_eq!(bench.once(&["-no-spare"]).0, Some(0));
+    let tree = bench.path("many");
+    let mut cut_short = 0;
+    for round in 0_u64..12 {
+        fs::create_dir(&tree).unwrap();
+        for file in 0..400 {
+            fs::write(tree.join(format!("f{file}")), format!("{round} {file}")).unwrap();
+        }
+        let mut tar = Command::new("tar");
+        tar.args(["czf", "many.tar.gz", "-C", "many", "."]).current_dir(bench.temp.path());
+        assert!(tar.status().unwrap().success());
+        fs::remove_dir_all(&tree).unwrap();
+        bench.operator("sftp", &[], "put many.tar.gz\n");
+        let digest = deploy_store::Digest::of(&fs::read(bench.path("many.tar.gz")).unwrap());
+        bench.operator(
+            "ssh",
+            &[&format!("addver -name code -version r{round} -hash {digest}")],
+            "",
+        );
+        bench.operator("ssh", &["bumpconf -name project1 -component code"], "");
+        assert_eq!(bench.once(&["-no-spare"]).0, Some(0));
+        let before = names(&bench).len();
+        let mut gc = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
+            .args(["gc", "-dir", "a1", "-keep-roots", "1"])
+            .current_dir(bench.temp.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Ended at another place each time, once a part of it is done.
+        let enough = usize::try_from(round).unwrap() * 60;
+        eventually("it removes", || {
+            before.saturating_sub(names(&bench).len()) > enough || gc.try_wait().unwrap().is_some()
+        });
+        let _ = gc.kill();
+        cut_short += u32::from(!gc.wait().unwrap().success());
+        says(&bench, &["verify"], 0, "all sound");
+        assert_eq!(bench.once(&["-no-spare"]), (Some(0), String::new()));
+        says(&bench, &["gc", "-keep-roots", "1"], 0, " freed");
+        says(&bench, &["gc", "-n", "-keep-roots", "1"], 0, "0 files, 0 bytes would be freed");
+    }
+    assert!(cut_short > 0, "every gc ended before it was killed");
 }

@@ -142,3 +142,31 @@ fn what_nothing_needs_is_set_aside_and_not_made_again() {
     assert!(!first.exists(), "it promises a file that is not there: {text}");
     says(&bench, &["verify"], 0, "all sound");
 }
+
+#[test]
+fn a_damaged_object_that_is_a_file_of_a_root_is_told_for_the_root_as_well() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &["-link", "hardlink"]);
+    says(&bench, &["sync"], 0, "");
+    let id = bench.state().unwrap().id();
+    let file = bench.path(&format!("a1/unpacked/{id}/conf"));
+    // As a disk does it: nothing but the contents changes.
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::write(&file, "nne\n").unwrap();
+    let times = fs::FileTimes::new().set_modified(modified);
+    fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    let want =
+        "fetched and extracted again; 1 file in published roots is this very file, and stays";
+    assert!(text.contains(want), "{text}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nne\n", "a root was changed");
+    // The next root has what it should, and the old one goes as it would have.
+    bench.add_version("code", "v02", "bin", "run again");
+    bench.operator("ssh", &["bumpconf -name project1 -component code"], "");
+    says(&bench, &["sync"], 0, "switched");
+    let id = bench.state().unwrap().id();
+    let next = bench.path(&format!("a1/unpacked/{id}/conf"));
+    assert_eq!(fs::read_to_string(next).unwrap(), "one\n");
+    agent.stop();
+}

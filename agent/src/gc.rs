@@ -133,6 +133,7 @@ impl Gc {
                 let size = match (verb, *bytes) {
                     ("keep", 0) => String::new(),
                     ("keep", bytes) => format!("{bytes} bytes: "),
+                    (_, bytes) if *files == 1 => format!("1 file, {bytes} bytes: "),
                     (_, bytes) => format!("{files} files, {bytes} bytes: "),
                 };
                 // Writing to a string cannot fail.

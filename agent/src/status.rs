@@ -221,7 +221,7 @@ impl Status {
 impl Cache {
     fn to_text(&self) -> String {
         let Self { blobs, layers, objects, bytes, .. } = self;
-        let ratio = self.dedupe_ratio.map(|ratio| format!(", each byte for {ratio:.2} of layers"));
+        let ratio = self.dedupe_ratio.map(|ratio| format!(", dedupe ratio {ratio:.2}"));
         let ratio = ratio.unwrap_or_default();
         format!("{bytes} bytes: {blobs} blobs, {layers} extracted layers, {objects} objects{ratio}")
     }

@@ -51,9 +51,9 @@ pub fn answer(
         Ok(Outcome::Switched) => Answer::of(exit::OK, &synced("switched", None)),
         Ok(Outcome::Held) => Answer::of(exit::FAILED, &synced("held", waits)),
         Ok(Outcome::RolledBack) => {
-            let from = hold.map_or_else(String::new, |hold| format!(" from {}", hold.from));
+            let to = hold.map_or_else(String::new, |hold| format!(" to {}", hold.to));
             let reason = format!(
-                "rolled back{from}; deploy-agent rollback --release deploys it nevertheless"
+                "held since a rollback{to}; deploy-agent rollback --release deploys it nevertheless"
             );
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }

@@ -172,7 +172,7 @@ fn rollback_holds_until_the_registry_moves_on_also_over_a_restart() {
     agent.stop();
 
     let agent = Agent::start(&bench, &[]);
-    says(&bench, &["sync"], 1, "rolled back");
+    says(&bench, &["sync"], 1, "held since a rollback to ");
     assert_eq!(deployed(&bench), "v01");
     let (code, log) = {
         agent.stop();
@@ -267,7 +267,7 @@ fn an_agent_killed_in_a_rollback_ends_it_when_it_is_started_again() {
     assert!(bench.path("a1/control").exists(), "who is killed cannot clean up");
     let agent = Agent::start(&bench, &[]);
     eventually("the rollback is ended", || deployed(&bench) == "v01");
-    says(&bench, &["sync"], 1, "rolled back");
+    says(&bench, &["sync"], 1, "held since a rollback to ");
     assert!(fs::read_to_string(bench.path("runs")).unwrap().ends_with("again\n"));
     agent.stop();
     // The first script still waits for its line.

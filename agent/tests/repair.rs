@@ -6,7 +6,7 @@ mod bench;
 use std::fs;
 use std::path::PathBuf;
 
-use bench::{Agent, Bench, says};
+use bench::{Agent, Bench, eventually, says};
 use serde_json::Value;
 
 /// Paths of the objects of files with these bytes.
@@ -44,6 +44,9 @@ fn a_running_agent_fetches_what_is_damaged() {
     bench.first_configuration();
     let agent = Agent::start(&bench, &[]);
     says(&bench, &["sync"], 0, "");
+    let status = || says(&bench, &["status", "--json"], 0, "").json();
+    // It would find the damage, too, while it is made.
+    eventually("the spare is ready", || status()["spare"]["ready"] == true);
     says(&bench, &["verify", "--repair"], 0, "all sound");
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
     rot(object);
@@ -65,6 +68,7 @@ fn a_running_agent_fetches_what_is_damaged() {
     assert_eq!(json["repaired"], true);
     says(&bench, &["verify"], 0, "all sound");
     says(&bench, &["status"], 0, "quarantine     2 files were damaged");
+    eventually("another spare is ready", || status()["spare"]["ready"] == true);
     // A layer that lacks a file.
     fs::remove_file(object).unwrap();
     let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them mended").out;
@@ -80,7 +84,7 @@ fn a_running_agent_fetches_what_is_damaged() {
 fn a_root_that_differs_is_told_and_left() {
     let bench = Bench::new();
     bench.first_configuration();
-    let agent = Agent::start(&bench, &["-link", "copy"]);
+    let agent = Agent::start(&bench, &["-link", "copy", "-no-spare"]);
     says(&bench, &["sync"], 0, "");
     let id = bench.state().unwrap().id();
     let conf = bench.path(&format!("a1/unpacked/{id}/conf"));
@@ -147,7 +151,7 @@ fn what_nothing_needs_is_set_aside_and_not_made_again() {
 fn a_damaged_object_that_is_a_file_of_a_root_is_told_for_the_root_as_well() {
     let bench = Bench::new();
     bench.first_configuration();
-    let agent = Agent::start(&bench, &["-link", "hardlink"]);
+    let agent = Agent::start(&bench, &["-link", "hardlink", "-no-spare"]);
     says(&bench, &["sync"], 0, "");
     let id = bench.state().unwrap().id();
     let file = bench.path(&format!("a1/unpacked/{id}/conf"));

@@ -103,12 +103,16 @@ impl Gc {
     fn new(dir: &Path, dry_run: bool, planned: &Sweep) -> Result<Self> {
         let mut removed = Items::default();
         for it in &planned.removals {
-            removed.add(it.what, &it.path, &it.why, it.files, it.bytes);
+            removed.add(it.what, &it.path, it.why, it.files, it.bytes);
         }
-        let mut kept = Items::default();
-        for it in &planned.kept {
-            kept.add(it.what, &it.path, &it.why, 0, it.bytes);
-        }
+        let kept = planned.kept.iter().map(|it| Item {
+            what: it.what.word().to_owned(),
+            path: it.path.clone(),
+            why: it.why.clone(),
+            count: it.count,
+            files: 0,
+            bytes: it.bytes,
+        });
         Ok(Self {
             dir: dir.to_owned(),
             dry_run,
@@ -117,7 +121,7 @@ impl Gc {
             extents_shared: planned.extents_shared,
             free_bytes: Dir::open(dir)?.free()?.0,
             removed: removed.items,
-            kept: kept.items,
+            kept: kept.collect(),
         })
     }
 

@@ -39,9 +39,8 @@ impl Needs {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
         let ages = Ages { cache, downloads: cache, quarantine, leftovers: false };
-        // Roots go after a deploy only, but records without a root go with the cache.
-        let roots = published.iter().map(|id| (*id, "roots go after a deploy")).collect();
-        Keep { roots: Some(roots), cache: Some(ages), ..self.roots_only(published) }
+        // Roots go after a deploy only.
+        Keep { roots: None, cache: Some(ages), ..self.roots_only(published) }
     }
 
     /// What goes when room is wanted: all but `roots` roots, the cache whatever its age.

@@ -271,8 +271,27 @@ fn with_a_damaged_index_no_object_goes() {
         let keep = Bench::keep(&all[2], &[&all[2]]);
         let planned = bench.store().plan_sweep(&keep).unwrap();
         assert_eq!(planned.count(What::Object), 0, "{what}");
-        let objects = planned.kept.iter().filter(|kept| kept.what == What::Object);
-        assert!(objects.clone().count() > 5);
-        assert!(objects.clone().all(|kept| kept.why.contains("cannot be told")), "{what}");
+        let objects = planned.kept.iter().find(|kept| kept.what == What::Object).unwrap();
+        assert!(objects.count > 5 && objects.why.contains("cannot be told"), "{what}: {objects:?}");
+    });
+}
+
+#[test]
+fn a_root_of_the_go_agent_is_a_root_and_goes_with_the_roots_only() {
+    each_mode(|bench, what| {
+        let all = bench.history();
+        let id = Digest::of(b"of the Go agent").to_string();
+        fs::create_dir(bench.path("unpacked").join(&id)).unwrap();
+        fs::write(bench.path("unpacked").join(&id).join("file"), "file").unwrap();
+        fs::write(bench.path("unpacked").join(format!("{id}.ok")), "").unwrap();
+        let keep = Keep { roots: None, ..Bench::keep(&all[2], &[]) };
+        bench.store().sweep(&bench.store().plan_sweep(&keep).unwrap()).unwrap();
+        assert!(bench.path("unpacked").join(&id).join("file").exists(), "{what}");
+        let before = Census::of(&bench.path(""));
+        let keep = Bench::keep(&all[2], &[&all[2], &all[1], &all[0]]);
+        let planned = bench.store().plan_sweep(&keep).unwrap();
+        bench.store().sweep(&planned).unwrap();
+        told_truly(&planned, &before, &Census::of(&bench.path("")), false, what);
+        assert_eq!((planned.files(), planned.bytes()), (2, 4), "{what}: {planned:#?}");
     });
 }

@@ -88,14 +88,14 @@ pub struct Removal {
     /// Where, in the agent's directory.
     pub path: PathBuf,
     /// Why it goes.
-    pub why: String,
+    pub why: &'static str,
     /// Names that go, directories not counted.
     pub files: u64,
     /// Bytes of files whose last name goes with it.
     pub bytes: u64,
 }
 
-/// Something that stays.
+/// Something that stays; of objects all that stay for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// What it is.
@@ -104,6 +104,8 @@ pub struct Kept {
     pub path: PathBuf,
     /// Why it stays.
     pub why: String,
+    /// How many things this stands for.
+    pub count: u64,
     /// Its bytes, where they were counted.
     pub bytes: u64,
 }
@@ -147,7 +149,8 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     for (configuration, why) in &keep.configurations {
         add(configuration, why);
     }
-    for root in &listing.roots {
+    // One without its directory, removed by hand, holds nothing.
+    for root in listing.roots.iter().filter(|root| root.is_there) {
         if let (Record::Of(configuration), true) = (&root.record, stays(root.id, keep).is_some()) {
             add(configuration, &format!("root {}", root.id));
         }
@@ -207,7 +210,7 @@ struct Planner {
 }
 
 impl Planner {
-    fn remove(&mut self, what: What, path: impl AsRef<Path>, why: &str, files: &[File]) {
+    fn remove(&mut self, what: What, path: PathBuf, why: &'static str, files: &[File]) {
         let mut bytes = 0;
         for file in files {
             let names = self.names.entry(file.inode).or_insert(0);
@@ -216,13 +219,11 @@ impl Planner {
                 bytes += file.bytes;
             }
         }
-        let (path, why) = (path.as_ref().to_owned(), why.to_owned());
         self.plan.removals.push(Removal { what, path, why, files: files.len() as u64, bytes });
     }
 
-    fn keep(&mut self, what: What, path: impl AsRef<Path>, why: &str, bytes: u64) {
-        let (path, why) = (path.as_ref().to_owned(), why.to_owned());
-        self.plan.kept.push(Kept { what, path, why, bytes });
+    fn keep(&mut self, what: What, path: PathBuf, why: &str, bytes: u64) {
+        self.plan.kept.push(Kept { what, path, why: why.to_owned(), count: 1, bytes });
     }
 
     fn roots(&mut self, listing: &Listing, keep: &Keep) {
@@ -239,15 +240,16 @@ impl Planner {
         }
     }
 
-    /// Records without a root that would hold layers for ever, and those that a crash cut
-    /// short: without it the root is not ours.
+    /// Records whose root is gone, and those that a crash cut short: without it the root is
+    /// not ours.
     fn records(&mut self, listing: &Listing, keep: &Keep) {
         for root in &listing.roots {
             let path = Path::new("roots").join(root.id.to_string());
-            let gone = stays(root.id, keep).is_none();
+            // Else it goes with its root.
+            let alone = !root.is_there || stays(root.id, keep).is_some();
             let why = match (&root.record, root.is_there) {
-                (Record::Unreadable, _) if !(root.is_there && gone) => "it cannot be read",
-                (Record::Of(_), false) if gone => "its root is gone",
+                (Record::Unreadable, _) if alone => "it cannot be read",
+                (Record::Of(_), false) => "its root is gone",
                 _ => continue,
             };
             self.remove(What::Record, path, why, &root.record_file);
@@ -270,22 +272,32 @@ impl Planner {
         ages: Ages,
         needed: &Result<BTreeSet<Vec<u8>>, String>,
     ) {
+        let mut kept: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for (name, file) in &listing.objects {
             let bytes = name.to_bytes();
             let base = &bytes[..bytes.len().min(BASE)];
-            let fan = String::from_utf8_lossy(&bytes[..2]).into_owned();
-            let path = Path::new("objects").join(fan).join(&*name.to_string_lossy());
-            match needed {
-                Err(why) => self.keep(What::Object, path, why, file.bytes),
-                Ok(needed) if needed.contains(base) => {
-                    self.keep(What::Object, path, "file of a layer that is kept", file.bytes);
+            let why = match needed {
+                Err(why) => why,
+                Ok(needed) if needed.contains(base) => "file of a layer that is kept",
+                Ok(_) if !old(file.changed, ages.cache) => "it is new",
+                Ok(_) => {
+                    let fan = String::from_utf8_lossy(&bytes[..2]);
+                    let path = Path::new("objects").join(&*fan).join(&*name.to_string_lossy());
+                    self.remove(What::Object, path, "no layer that is kept has it", &[*file]);
+                    continue;
                 }
-                Ok(_) if !old(file.changed, ages.cache) => {
-                    self.keep(What::Object, path, "it is new", file.bytes);
-                }
-                Ok(_) => self.remove(What::Object, path, "no layer that is kept has it", &[*file]),
-            }
+            };
+            let (count, bytes) = kept.entry(why).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + file.bytes);
         }
+        // There may be a million of them.
+        self.plan.kept.extend(kept.into_iter().map(|(why, (count, bytes))| Kept {
+            what: What::Object,
+            path: PathBuf::from("objects"),
+            why: why.to_owned(),
+            count,
+            bytes,
+        }));
     }
 
     fn blobs(
@@ -330,7 +342,7 @@ impl Planner {
     fn rest(&mut self, listing: &Listing, ages: Ages) {
         if ages.leftovers {
             for (path, files) in &listing.leftovers {
-                self.remove(What::Leftover, path, "it was left half done", files);
+                self.remove(What::Leftover, path.clone(), "it was left half done", files);
             }
         }
         for (name, changed, files) in &listing.quarantine {

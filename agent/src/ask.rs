@@ -79,6 +79,8 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     stream.write_all(&line).map_err(failed)?;
     let mut json = Vec::new();
     let mut buffer = vec![0; 64 << 10];
+    // The first sign of life comes at once.
+    let mut signs = 0;
     loop {
         match stream.read(&mut buffer).map_err(failed)? {
             0 => break,
@@ -86,7 +88,11 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
         }
         // Signs of life are no part of it.
         if json.iter().all(u8::is_ascii_whitespace) {
+            signs += json.len();
             json.clear();
+            if signs == 2 {
+                tracing::info!(event = "waiting", "the agent is at work; waiting for it");
+            }
         }
         if json.len() as u64 > MAX_ANSWER {
             return Err(Error::BadAnswer { cause: format!("it is over {MAX_ANSWER} bytes") });

@@ -103,9 +103,9 @@ fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
 }
 
 fn run_gc(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
-    let Settings { state, link, keep_roots, keep_blobs } = Settings::of(flags);
+    let Settings { state, placing, keep_roots, keep_blobs, .. } = Settings::of(flags);
     let answer = ask::either(&flags.dir, &Request::Gc { dry_run }, || {
-        let done = gc::alone(&flags.dir, &state, link, (keep_roots, keep_blobs), dry_run)?;
+        let done = gc::alone(&flags.dir, &state, placing, (keep_roots, keep_blobs), dry_run)?;
         Ok(Answer::of(exit::OK, &done))
     })?;
     show(&answer, json, Gc::to_text)
@@ -269,6 +269,7 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     let settings = Settings {
         state: flags.state.clone(),
         link: flags.link.into(),
+        placing: flags.link.into(),
         keep_roots: flags.roots_to_keep(),
         keep_blobs: flags.keep_blobs,
     };

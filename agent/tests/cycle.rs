@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use deploy_agent::cycle::{self, Agent, Outcome};
 use deploy_agent::error::Error;
-use deploy_agent::report::Reporter;
+use deploy_agent::report::{Reporter, link_word};
 use deploy_agent::script::Script;
 use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
@@ -268,6 +268,38 @@ async fn a_full_disk_loses_nothing_and_is_waited_out() {
     drop(file);
     fs::remove_file(ballast).unwrap();
     bench.switches(&third).await;
+}
+
+#[tokio::test]
+async fn gc_frees_a_disk_that_is_full_to_the_last_byte() {
+    let Some(source) = Source::start() else { return };
+    let Some(small) = source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    bench.agent.keep_roots = 9;
+    for seed in 0..3 {
+        let blob = bench.source.blob(&[("noise", &noise(seed, 2 << 20))]);
+        let configuration = bench.source.configure(&[("code", &format!("v{seed}"), blob)]);
+        bench.switches(&configuration).await;
+    }
+    let link = bench.agent.store.link_mode();
+    bench.agent.report.update(|report| report.link = Some(link_word(link).to_owned()));
+    let Bench { source: _source, agent, .. } = bench;
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    drop(agent);
+    let mut ballast = fs::File::create(small.path().join("ballast")).unwrap();
+    while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    let gc = |more: &str| {
+        let mut gc = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+        gc.args(["gc", "--json", "-keep-roots", "1", more, "-dir"]).arg(&dir);
+        let output = gc.arg("-state").arg(&state).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let (told, done) = (gc("--dry-run"), gc("--dry-run=false"));
+    assert_eq!((told["free_bytes"].as_u64(), &told["bytes"]), (Some(0), &done["bytes"]));
+    let (freed, free) = (done["bytes"].as_u64().unwrap(), done["free_bytes"].as_u64().unwrap());
+    assert!(freed >= 4 << 20 && free >= freed, "{freed} bytes freed, {free} are free");
 }
 
 /// A file that compresses badly: this many bytes of digests' hex.

@@ -16,6 +16,8 @@ use tokio::time::{interval, sleep, timeout};
 
 use crate::request::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
 
+/// Processes between us and a client, at most.
+const MAX_DEPTH: u32 = 64;
 /// Clients at a time.
 const MAX_CLIENTS: usize = 16;
 
@@ -118,9 +120,14 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
 }
 
 async fn serve(stream: UnixStream, requests: &mpsc::Sender<Asked>) {
+    let client = stream.peer_cred().ok().and_then(|client| client.pid());
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let answer = match timeout(PATIENCE, request(&mut read)).await {
+        Ok(Ok(_)) if client.is_some_and(is_below_us) => Answer::failed(
+            exit::FAILED,
+            "asked from within the deploy script, which would wait for itself",
+        ),
         Ok(Ok(request)) => {
             let (reply, answer) = oneshot::channel();
             tokio::select! {
@@ -145,6 +152,25 @@ async fn serve(stream: UnixStream, requests: &mpsc::Sender<Asked>) {
             return;
         }
     }
+}
+
+/// Whether the process was started by this one, or by one that was, and so on: the script
+/// is, while it runs.
+fn is_below_us(mut pid: i32) -> bool {
+    for _ in 0..MAX_DEPTH {
+        match parent(pid) {
+            Some(parent) if i64::from(parent) == i64::from(std::process::id()) => return true,
+            Some(parent) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// From proc(5): `4711 (any name) S PARENT …`.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// Has the request served, and shows meanwhile that the agent lives. `None` when the

@@ -407,3 +407,16 @@ fn a_gc_that_is_killed_leaves_garbage_and_no_gaps() {
     }
     assert!(cut_short > 0, "every gc ended before it was killed");
 }
+
+#[test]
+fn a_script_that_asks_its_own_agent_is_refused_and_not_stuck() {
+    let bench = Bench::new();
+    let agent = Agent::start(&bench, &[]);
+    let program = env!("CARGO_BIN_EXE_deploy-agent");
+    bench.script(&format!("#!/bin/sh\n(sh -c '{program} gc -dir a1; echo $?') >asked 2>&1\n"));
+    bench.first_configuration();
+    says(&bench, &["sync"], 0, "switched to");
+    let asked = fs::read_to_string(bench.path("asked")).unwrap();
+    assert!(asked.contains("would wait for itself") && asked.ends_with("\n1\n"), "{asked}");
+    agent.stop();
+}

@@ -100,7 +100,10 @@ async fn deploy_back(
     // Before the script: should the agent die, what comes after it goes on from here.
     hold.write(&agent.dir)?;
     if let Err(err) = deploy::run(agent, Some(current), to, &root, Before::Forgotten).await {
-        Hold::lift(&agent.dir)?;
+        // After anything else the script has done its work, and the rest is tried again.
+        if matches!(err, Error::Script { .. }) {
+            Hold::lift(&agent.dir)?;
+        }
         return Err(err);
     }
     tracing::info!(

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{
-    Configuration, ConfigurationName, Digest, Extracted, Layer, Placed, Root, Store,
+    Configuration, ConfigurationName, Digest, Extracted, Layer, LinkMode, Placed, Root, Store,
 };
 
+use crate::deploy::Before;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched, name_of};
+use crate::hold::Hold;
+use crate::report::Reporter;
 use crate::script::{self, Script};
 use crate::session::Session;
 use crate::spare::{self, Spares};
 use crate::stop::Stop;
 use crate::throttle::Throttle;
-use crate::{blocking, current, deploy, state, sweep, unpack};
+use crate::{blocking, current, deploy, rollback, room, state, sweep, unpack};
 
 /// Times that a damaged cache is mended before a cycle gives up.
 const MEND_ATTEMPTS: u32 = 3;
@@ -36,10 +39,16 @@ pub struct Agent {
     pub state: PathBuf,
     /// What to run, if anything.
     pub script: Option<Script>,
+    /// What it leaves for `status`.
+    pub report: Reporter,
     /// Symlink to the current root.
     pub current: Option<PathBuf>,
     /// Roots to keep, at least 1.
     pub keep_roots: usize,
+    /// Whether blobs of extracted layers stay in the cache.
+    pub keep_blobs: bool,
+    /// Bytes to keep free; 0 for none.
+    pub min_free: u64,
     /// Makes spare roots, if any are to be made.
     pub spares: Option<Spares>,
     /// Holds downloads back.
@@ -55,6 +64,8 @@ pub enum Outcome {
     UpToDate,
     /// There is something new, whose script failed and is not to be run again yet.
     Held,
+    /// What the registry has was rolled back from.
+    RolledBack,
     /// Something new was deployed.
     Switched,
 }
@@ -86,28 +97,50 @@ impl Change {
     }
 }
 
-/// Runs one cycle. `held` is a configuration whose script is not to be run again yet.
+/// Runs one cycle. `waiting` is a configuration whose script is not to be run again yet;
+/// `offered` is told the id of what the registry has.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
-    held: Option<&Configuration>,
+    waiting: Option<&Configuration>,
+    offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
     let old = state::read(&agent.state)?;
+    let old_id = old.as_ref().map(Configuration::id);
+    let hold = Hold::read(&agent.dir)?;
+    if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(old_id)) {
+        // The registry has no say in it, and may be out of reach.
+        rollback::resume(agent, session, hold).await?;
+        return Ok(Outcome::RolledBack);
+    }
     let new = session.configuration(&agent.name).await?;
+    *offered = Some(new.id());
+    if hold.as_ref().is_some_and(|hold| hold.holds(old_id, new.id())) {
+        if let Some(old) = &old {
+            spare::prepare(agent, old);
+        }
+        return Ok(Outcome::RolledBack);
+    }
+    if hold.is_some() {
+        let id = new.id();
+        tracing::info!(event = "released", %id, "the registry has moved on to {id}: nothing is held any more");
+        Hold::lift(&agent.dir)?;
+    }
     let change = Change::between(old.as_ref(), &new);
     if change == Change::None {
         spare::prepare(agent, &new);
         return Ok(Outcome::UpToDate);
     }
-    if held.is_some_and(|held| Change::between(Some(held), &new) == Change::None) {
+    if waiting.is_some_and(|held| Change::between(Some(held), &new) == Change::None) {
         return Ok(Outcome::Held);
     }
     announce(change, &new);
     foresee(agent, &new)?;
     let root = prepare(agent, session, &new).await?;
-    deploy::run(agent, old.as_ref(), &new, &root).await?;
+    deploy::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
     sweep::roots(agent, old.as_ref(), &new).await;
     sweep::cache(agent).await;
+    room::tidy(agent).await;
     spare::prepare(agent, &new);
     Ok(Outcome::Switched)
 }
@@ -139,7 +172,7 @@ fn announce(change: Change, new: &Configuration) {
 }
 
 /// Tells what would go wrong later, before any work is done.
-fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
+pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
     state::check(&agent.state)?;
     if let Some(link) = &agent.current {
         current::target(link)?;
@@ -155,7 +188,11 @@ fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
 
 /// Downloads, extracts and builds until the root is there. A cached blob or object that
 /// turns out to be damaged is fetched again.
-async fn prepare(agent: &Agent, session: &mut Session, new: &Configuration) -> Result<Root> {
+pub(crate) async fn prepare(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+) -> Result<Root> {
     let mut lost = None;
     let mut attempt = 1;
     loop {
@@ -189,6 +226,11 @@ async fn download(
     let mut fetched = Fetched::default();
     if !missing.is_empty() {
         let client = session.client().await?;
+        if agent.min_free > 0 {
+            let need = fetch::size(&client, &agent.store, &missing).await?;
+            let what = format!("the download of {} layers", missing.len());
+            room::make(agent, new, &what, need).await?;
+        }
         fetched = fetch::download(&client, &agent.store, missing, &agent.throttle).await?;
     }
     let (Fetched { blobs, bytes }, ms) = (fetched, millis(started));
@@ -205,12 +247,18 @@ async fn download(
 
 /// Extracts what is not extracted yet and builds the root.
 async fn build(agent: &Agent, new: &Configuration) -> Result<Root> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let copied = agent.min_free > 0 && store.link_mode() == LinkMode::Copy;
+    let work = move || {
+        extract(&store, &wanted)?;
+        Ok::<_, Error>(if copied { store.root_bytes(&wanted)? } else { 0 })
+    };
+    let need = blocking::run(work).await?;
+    if need > 0 {
+        room::make(agent, new, "a copy of all its files", need).await?;
+    }
     let (store, new) = (Arc::clone(&agent.store), new.clone());
-    blocking::run(move || {
-        extract(&store, &new)?;
-        build_root(&store, &new)
-    })
-    .await
+    blocking::run(move || build_root(&store, &new)).await
 }
 
 fn extract(store: &Store, new: &Configuration) -> Result<()> {

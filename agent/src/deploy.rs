@@ -10,12 +10,20 @@ use deploy_store::{Configuration, Root};
 
 use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
-use crate::report::Report;
 use crate::script::{self, Change};
-use crate::{blocking, current, state};
+use crate::{blocking, current, previous, state};
 
 /// The end of the last script's output is kept under this name in the agent's directory.
 const SCRIPT_LOG: &str = "script.log";
+
+/// What becomes of the configuration deployed before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// A rollback leads to it.
+    Remembered,
+    /// No rollback leads to it: it was rolled back from.
+    Forgotten,
+}
 
 /// Deploys the finished `root` of `new`.
 pub async fn run(
@@ -23,6 +31,7 @@ pub async fn run(
     old: Option<&Configuration>,
     new: &Configuration,
     root: &Root,
+    before: Before,
 ) -> Result<()> {
     let _critical = agent.stop.critical().await;
     let new_root = as_given(&root.path);
@@ -44,9 +53,19 @@ pub async fn run(
     }
     let store = Arc::clone(&agent.store);
     blocking::run(move || store.settle()).await?;
+    // What is the same as the state leads nowhere, should the agent die between the two.
+    if let (Some(old), true, Before::Remembered) = (old, old_id != Some(new.id()), before) {
+        previous::write(&agent.dir, Some(old))?;
+    }
     state::write(&agent.state, new)?;
-    if old_id != Some(new.id()) {
-        Report::update(&agent.dir, |report| report.previous = old_id.map(|id| id.to_string()));
+    if before == Before::Forgotten {
+        previous::write(&agent.dir, None)?;
+    }
+    if !root.reused {
+        agent.report.update(|report| {
+            report.placed = Some(root.into());
+            report.spare = report.spare.take().filter(|_| !root.from_spare);
+        });
     }
     tracing::info!(
         event = "switched",

@@ -63,6 +63,34 @@ pub enum Error {
     /// The configuration cannot be deployed with a script.
     #[error(transparent)]
     Untellable(script::Error),
+    /// There is no registry to ask.
+    #[error(
+        "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or start the agent"
+    )]
+    NoRegistry,
+    /// There is no state to roll back from.
+    #[error("nothing is deployed, so there is nothing to roll back from")]
+    NothingDeployed,
+    /// There is nothing to roll back to.
+    #[error("nothing to roll back to: {}", nothing_before(held.as_deref()))]
+    NothingBefore {
+        /// What was rolled back from, last.
+        held: Option<String>,
+    },
+    /// The filesystem is too full.
+    #[error(
+        "not enough room for {what}: it needs {need} bytes, {free} are free, and -min-free keeps {floor}; free some, or lower -min-free"
+    )]
+    NoRoom {
+        /// What there is no room for.
+        what: String,
+        /// Bytes that it takes.
+        need: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that stay free.
+        floor: u64,
+    },
     /// The script did not do its work.
     #[error("{cause}")]
     Script {
@@ -78,9 +106,18 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Registry(err) | Self::Download { cause: err, .. } => err.code(),
-            Self::UnknownConfiguration { .. } => exit::NOT_FOUND,
+            Self::UnknownConfiguration { .. }
+            | Self::NothingDeployed
+            | Self::NothingBefore { .. } => exit::NOT_FOUND,
             Self::WrongBytes { .. } => exit::CORRUPT,
             _ => exit::FAILED,
         }
+    }
+}
+
+fn nothing_before(held: Option<&str>) -> String {
+    match held {
+        Some(held) => format!("{held} was rolled back from already, and is held"),
+        None => "nothing was deployed before the current configuration".to_owned(),
     }
 }

@@ -51,6 +51,19 @@ pub fn missing(
     Ok(missing)
 }
 
+/// Bytes that [`download`] of `layers` will bring.
+pub async fn size(client: &Client, store: &Store, layers: &[Layer]) -> Result<u64> {
+    let mut bytes: u64 = 0;
+    for layer in layers {
+        let failed = |cause| Error::Download { layer: name_of(layer), cause };
+        let whole = client.size(&format!("files/{}", layer.digest)).await.map_err(failed)?;
+        let partial = store.blobs().partial_reader(layer.digest);
+        let have = partial.ok().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
+        bytes = bytes.saturating_add(whole.unwrap_or(0).saturating_sub(have));
+    }
+    Ok(bytes)
+}
+
 /// Downloads the blobs of `layers`, several at a time. The first failure ends all; what
 /// has come of each stays, and the next attempt goes on from there.
 pub async fn download(

@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _};
+use clap::parser::ValueSource;
 use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
@@ -43,7 +45,11 @@ impl Cli {
             if done { argument } else { long(argument) }
         });
         let matches = command.try_get_matches_from(arguments)?;
-        Self::from_arg_matches(&matches)
+        let mut cli = Self::from_arg_matches(&matches)?;
+        let given = |id: &&str| matches.value_source(id) != Some(ValueSource::DefaultValue);
+        let ids: Vec<&str> = matches.ids().map(clap::Id::as_str).collect();
+        cli.flags.given = ids.into_iter().filter(given).map(str::to_owned).collect();
+        Ok(cli)
     }
 }
 
@@ -98,6 +104,33 @@ pub enum Sub {
     },
     /// Read everything in the agent's directory and tell what is damaged; exit code 8 then.
     Verify {
+        /// Set aside what is damaged, and make again or fetch what can be had.
+        #[arg(long)]
+        repair: bool,
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove at once what nothing needs, and tell what stays and why.
+    Gc {
+        /// Only tell what would go.
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the running agent look at the registry now, and tell how that went.
+    Sync {
+        /// As one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Deploy what was deployed before, and hold until the registry has something new.
+    Rollback {
+        /// Hold no longer: what the registry has is deployed again.
+        #[arg(long)]
+        release: bool,
         /// As one JSON document.
         #[arg(long)]
         json: bool,
@@ -121,15 +154,16 @@ pub struct Flags {
     #[arg(
         long,
         env = "DEPLOY_AGENT_ADDR",
+        global = true,
         default_value = "localhost:2022",
         value_name = "HOST:PORT"
     )]
     pub addr: String,
     /// Keep no root but the current one; the same as -keep-roots 1.
-    #[arg(long, env = "DEPLOY_AGENT_CLEANOLD")]
+    #[arg(long, env = "DEPLOY_AGENT_CLEANOLD", global = true)]
     pub cleanold: bool,
     /// Symlink to switch to the new root before the script, and back if the script fails.
-    #[arg(long, env = "DEPLOY_AGENT_CURRENT", value_name = "PATH")]
+    #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
     /// Directory for roots and cache; one agent at a time.
     #[arg(long, env = "DEPLOY_AGENT_DIR", default_value = ".", global = true)]
@@ -138,22 +172,35 @@ pub struct Flags {
     #[arg(
         long,
         env = "DEPLOY_AGENT_FP",
+        global = true,
         default_value = "",
         hide_default_value = true,
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
     /// Keep downloaded blobs, too, so that damage can be mended without the registry.
-    #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS")]
+    #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
     /// Roots to keep: the current one, the one before, and so on.
-    #[arg(long, env = "DEPLOY_AGENT_KEEP_ROOTS", default_value = "2", value_name = "N")]
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_KEEP_ROOTS",
+        global = true,
+        default_value = "2",
+        value_name = "N"
+    )]
     pub keep_roots: std::num::NonZeroUsize,
     /// Private ssh key of the agent.
-    #[arg(long, env = "DEPLOY_AGENT_KEY", default_value = "id_ecdsa", value_name = "FILE")]
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_KEY",
+        global = true,
+        default_value = "id_ecdsa",
+        value_name = "FILE"
+    )]
     pub key: PathBuf,
     /// Most bytes to download in a second, as 10M; 0 for no limit.
-    #[arg(long, env = "DEPLOY_AGENT_LIMIT_DOWNLOAD", default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
+    #[arg(long, env = "DEPLOY_AGENT_LIMIT_DOWNLOAD", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
     pub limit_download: u64,
     /// How files get into a root.
     #[arg(long, env = "DEPLOY_AGENT_LINK", default_value = "auto", global = true)]
@@ -161,8 +208,18 @@ pub struct Flags {
     /// How the log on stderr looks.
     #[arg(long, env = "DEPLOY_AGENT_LOG_FORMAT", default_value = "human", global = true)]
     pub log_format: Format,
+    /// Bytes to keep free, as 10G: old roots, the spare and what is cached in vain go for
+    /// them; 0 for none.
+    #[arg(long, env = "DEPLOY_AGENT_MIN_FREE", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
+    pub min_free: u64,
     /// Configuration to track.
-    #[arg(long, env = "DEPLOY_AGENT_NAME", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_NAME",
+        global = true,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub name: String,
     /// Make no spare root; each change then costs the time of placing the whole root.
     #[arg(long, env = "DEPLOY_AGENT_NO_SPARE")]
@@ -174,10 +231,10 @@ pub struct Flags {
     #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub poll: Duration,
     /// Script to run when a root is ready; '' for none.
-    #[arg(long, env = "DEPLOY_AGENT_SCRIPT", default_value = "./deploy.sh")]
+    #[arg(long, env = "DEPLOY_AGENT_SCRIPT", global = true, default_value = "./deploy.sh")]
     pub script: String,
     /// Longest time the script may run; 0s for no limit.
-    #[arg(long, env = "DEPLOY_AGENT_SCRIPT_TIMEOUT", default_value = "0s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
+    #[arg(long, env = "DEPLOY_AGENT_SCRIPT_TIMEOUT", global = true, default_value = "0s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub script_timeout: Duration,
     /// File that remembers what is deployed.
     #[arg(long, env = "DEPLOY_AGENT_STATE", default_value = "state.json", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
@@ -185,6 +242,9 @@ pub struct Flags {
     /// Log more.
     #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
+    /// Those that were given, not left as they are.
+    #[arg(skip)]
+    pub given: BTreeSet<String>,
 }
 
 /// A flag that lacks or has a wrong value.
@@ -272,6 +332,10 @@ mod tests {
         assert_eq!((cli.flags.link, cli.flags.dir), (Link::Copy, "a".into()));
         let Some(Sub::Unpack { blobs, into }) = cli.command else { panic!("another command") };
         assert_eq!((blobs, into), (vec!["x".into(), "y".into(), "-z".into()], "d".into()));
+        let gc = read("deploy-agent gc -n -keep-roots 3 -dir a").unwrap();
+        assert!(matches!(gc.command, Some(Sub::Gc { dry_run: true, json: false })));
+        assert!(["keep_roots", "dir"].iter().all(|flag| gc.flags.given.contains(*flag)));
+        assert!(!gc.flags.given.contains("state") && gc.flags.roots_to_keep() == 3);
         let status = read("deploy-agent status -json -state s").unwrap();
         assert!(matches!(status.command, Some(Sub::Status { json: true })));
         assert_eq!(status.flags.state, PathBuf::from("s"));

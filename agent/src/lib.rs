@@ -10,14 +10,21 @@ pub mod error;
 pub mod backoff;
 pub mod current;
 pub mod find;
+pub mod hold;
+pub mod keep;
 pub mod output;
+pub mod previous;
 pub mod report;
+pub mod request;
 pub mod state;
 pub mod stop;
 pub mod throttle;
 
+pub mod ask;
+pub mod control;
 pub mod script;
 pub mod session;
+pub mod settings;
 pub mod spare;
 pub mod status;
 pub mod unpack;
@@ -25,7 +32,13 @@ pub mod verify;
 
 pub mod deploy;
 pub mod fetch;
+pub mod gc;
+pub mod repair;
+pub mod rollback;
+pub mod room;
 pub mod sweep;
+pub mod sync;
 
 pub mod cycle;
 pub mod poll;
+pub mod serve;

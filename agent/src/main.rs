@@ -7,19 +7,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use deploy_agent::control::Control;
 use deploy_agent::cycle::Agent;
 use deploy_agent::flags::{Cli, Flags, MAX_BLOB, Refused, Sub};
+use deploy_agent::gc::{self, Gc};
+use deploy_agent::hold::Hold;
 use deploy_agent::poll::{self, Stopped};
-use deploy_agent::report::{Report, link_word};
+use deploy_agent::previous;
+use deploy_agent::repair::{self, AT_ONCE, Mended};
+use deploy_agent::report::{Reporter, link_word};
+use deploy_agent::request::{Answer, Request};
+use deploy_agent::rollback::{self, Released, RolledBack};
 use deploy_agent::script::{KILL_AFTER, STOP_GRACE, Script};
 use deploy_agent::session::Session;
+use deploy_agent::settings::Settings;
 use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
+use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{error, log, status, unpack, verify};
+use deploy_agent::{ask, error, log, serve, status, unpack, verify};
+use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store};
 use deploy_wire::client::{Connect, HostKey, Keys};
 use deploy_wire::exit;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// The user name that the registry serves agents under.
 const USER: &str = "deploy-agent";
@@ -37,14 +49,19 @@ fn main() -> ExitCode {
         }
     };
     log::start(cli.flags.log_format, cli.flags.v);
-    let done = match &cli.command {
-        Some(Sub::Status { json }) => show_status(&cli.flags, *json),
-        Some(Sub::Verify { json }) => show_verify(&cli.flags, *json),
-        Some(Sub::Unpack { blobs, into }) => unpack::run(blobs, into, cli.flags.link.into())
+    let flags = &cli.flags;
+    let done = match cli.command {
+        Some(Sub::Status { json }) => show_status(flags, json),
+        Some(Sub::Verify { repair, json }) => show_verify(flags, repair, json),
+        Some(Sub::Gc { dry_run, json }) => run_gc(flags, dry_run, json),
+        Some(Sub::Sync { json }) => run_sync(flags, json),
+        Some(Sub::Rollback { release: false, json }) => run_rollback(flags, json),
+        Some(Sub::Rollback { release: true, json }) => run_release(flags, json),
+        Some(Sub::Unpack { blobs, into }) => unpack::run(&blobs, &into, flags.link.into())
             .map_err(anyhow::Error::from)
             .and_then(|line| Ok(writeln!(std::io::stderr(), "{line}")?))
             .map(|()| exit::OK),
-        None => track(&cli.flags),
+        None => track(flags),
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -64,7 +81,7 @@ fn exit_code(err: &anyhow::Error) -> u8 {
 }
 
 fn show_status(flags: &Flags, json: bool) -> Result<u8> {
-    let status = status::read(&flags.dir, &flags.state)?;
+    let status = status::read(&flags.dir, &Settings::of(flags).state)?;
     let text = if json { status.to_json()? + "\n" } else { status.to_text() };
     print(&text)?;
     Ok(exit::OK)
@@ -74,11 +91,128 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-fn show_verify(flags: &Flags, json: bool) -> Result<u8> {
-    let report = verify::read(&flags.dir)?;
+fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
+    let report = if repair {
+        verify::repair(&flags.dir, |damaged| mend(flags, &damaged))?
+    } else {
+        verify::read(&flags.dir)?
+    };
     let text = if json { report.to_json()? + "\n" } else { report.to_text() };
     print(&text)?;
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
+}
+
+fn run_gc(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
+    let Settings { state, placing, keep_roots, keep_blobs, .. } = Settings::of(flags);
+    let answer = ask::either(&flags.dir, &Request::Gc { dry_run }, || {
+        let done = gc::alone(&flags.dir, &state, placing, (keep_roots, keep_blobs), dry_run)?;
+        Ok(Answer::of(exit::OK, &done))
+    })?;
+    show(&answer, json, Gc::to_text)
+}
+
+fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
+    let answer = ask::either(&flags.dir, &Request::Sync, || {
+        // Somebody who cannot be asked may have it: that is for the lock to tell.
+        let _lock = Lock::take(&flags.dir)?;
+        let why = "no agent runs here; start one, or run deploy-agent with its flags and -once";
+        Ok(Answer::failed(exit::FAILED, why))
+    })?;
+    show(&answer, json, Synced::to_text)
+}
+
+fn run_rollback(flags: &Flags, json: bool) -> Result<u8> {
+    let answer = ask::either(&flags.dir, &Request::Rollback, || roll_back_alone(flags))?;
+    show(&answer, json, RolledBack::to_text)
+}
+
+fn run_release(flags: &Flags, json: bool) -> Result<u8> {
+    let answer = ask::either(&flags.dir, &Request::Release, || {
+        let _lock = Lock::take(&flags.dir)?;
+        let was_held = Hold::lift(&flags.dir)?;
+        Ok(Answer::of(exit::OK, &Released { was_held }))
+    })?;
+    show(&answer, json, Released::to_text)
+}
+
+/// Prints what was done. Returns the exit code.
+fn show<T: Serialize + DeserializeOwned>(
+    answer: &Answer,
+    json: bool,
+    text: impl FnOnce(&T) -> String,
+) -> Result<u8> {
+    if let Some(err) = &answer.error {
+        tracing::error!(event = "failed", "{err}");
+        return Ok(answer.code);
+    }
+    let done: T = answer.read().map_err(|err| anyhow!("read the answer: {err}"))?;
+    let text = if json { serde_json::to_string_pretty(&done)? + "\n" } else { text(&done) };
+    print(&text)?;
+    Ok(answer.code)
+}
+
+fn mend(flags: &Flags, damaged: &[String]) -> Result<Vec<Mended>> {
+    let mut all = Vec::new();
+    for damaged in damaged.chunks(AT_ONCE) {
+        let request = Request::Repair { damaged: damaged.to_vec() };
+        let answer = ask::either(&flags.dir, &request, || {
+            alone(flags, async |agent, session| {
+                serve::answer(repair::run(agent, session, None, damaged).await)
+            })
+        })?;
+        if let Some(err) = answer.error {
+            return Err(anyhow!("{err}"));
+        }
+        all.extend(answer.read::<Vec<Mended>>().map_err(|err| anyhow!("read the answer: {err}"))?);
+    }
+    Ok(all)
+}
+
+fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
+    alone(flags, async |agent, session| {
+        if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
+            // A rollback by hand that cannot end well is not begun.
+            return Answer::failed(exit::FAILED, format!("script {err}"));
+        }
+        serve::answer(rollback::run(agent, session, None).await)
+    })
+}
+
+/// Does `work` in an agent's stead, with a registry if the flags name one.
+fn alone(
+    flags: &Flags,
+    work: impl AsyncFnOnce(&Agent, &mut Session) -> Answer,
+) -> Result<Answer, ask::Error> {
+    let settings = Settings::of(flags);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(err) => return Ok(Answer::failed(exit::FAILED, format!("start threads: {err}"))),
+    };
+    runtime.block_on(async {
+        let stop = match Stop::on_signals() {
+            Ok(stop) => stop,
+            Err(err) => {
+                return Ok(Answer::failed(exit::FAILED, format!("watch for signals: {err}")));
+            }
+        };
+        let store = Store::open(&flags.dir, options(&settings))?;
+        let known = previous::read(&flags.dir, None).map(|known| known.name().to_string());
+        let name = known.filter(|_| flags.name.is_empty());
+        // A name is only for asking what there is, which nobody does here.
+        let name = name.unwrap_or_else(|| flags.name.clone());
+        let name = if name.is_empty() { "unknown" } else { &name };
+        let agent = match agent(flags, &settings, name, store, stop) {
+            Ok(agent) => Agent { spares: None, ..agent },
+            Err(err) => return Ok(Answer::failed(exit::FAILED, err.to_string())),
+        };
+        let mut session = if flags.fp.is_empty() { Session::none() } else { session(flags) };
+        Ok(tokio::select! {
+            answer = work(&agent, &mut session) => answer,
+            signal = agent.stop.requested_when_idle() => {
+                Answer::failed(if signal == "interrupt" { 130 } else { 143 }, signal)
+            }
+        })
+    })
 }
 
 fn track(flags: &Flags) -> Result<u8> {
@@ -93,22 +227,17 @@ fn track(flags: &Flags) -> Result<u8> {
 async fn run(flags: &Flags) -> Result<u8> {
     let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
     let agent = open(flags, stop)?;
-    let mut session = Session::new(Connect {
-        addr: flags.addr.clone(),
-        user: USER.to_owned(),
-        keys: Keys::File(flags.key.clone()),
-        host: HostKey::Fingerprint(flags.fp.clone()),
-        timeout: CONNECT_TIMEOUT,
-    });
+    let mut session = session(flags);
     if !flags.once {
+        let mut control = Control::open(&flags.dir);
         let (name, addr) = (&agent.name, &flags.addr);
         tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
-        let signal = poll::run(&agent, &mut session, flags.poll).await?;
+        let signal = poll::run(&agent, &mut session, flags.poll, &mut control).await?;
         tracing::info!(event = "stopped", "{signal}");
         return Ok(exit::OK);
     }
     match poll::once(&agent, &mut session).await {
-        Ok(_) => Ok(exit::OK),
+        Ok(code) => Ok(code),
         Err(Stopped::Error(err)) => Err(anyhow::Error::new(*err)),
         Err(Stopped::Signal(signal)) => {
             tracing::info!(event = "stopped", "{signal}");
@@ -117,20 +246,58 @@ async fn run(flags: &Flags) -> Result<u8> {
     }
 }
 
-fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
-    let options = Options {
+fn session(flags: &Flags) -> Session {
+    Session::new(Connect {
+        addr: flags.addr.clone(),
+        user: USER.to_owned(),
+        keys: Keys::File(flags.key.clone()),
+        host: HostKey::Fingerprint(flags.fp.clone()),
+        timeout: CONNECT_TIMEOUT,
+    })
+}
+
+fn options(settings: &Settings) -> Options {
+    Options {
         limits: Limits::STANDARD,
-        link: flags.link.into(),
+        link: settings.link,
         max_blob: MAX_BLOB,
+        keep_blobs: settings.keep_blobs,
+    }
+}
+
+fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
+    let settings = Settings {
+        state: flags.state.clone(),
+        link: flags.link.into(),
+        placing: flags.link.into(),
+        keep_roots: flags.roots_to_keep(),
         keep_blobs: flags.keep_blobs,
     };
-    let store = Store::open(&flags.dir, options).map_err(|err| not_opened(&flags.dir, err))?;
+    let store = Store::open(&flags.dir, options(&settings));
+    let store = store.map_err(|err| not_opened(&flags.dir, err))?;
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
-    Report::update(&flags.dir, |report| {
+    let agent = agent(flags, &settings, &flags.name, store, stop)?;
+    agent.report.update(|report| {
         report.version = String::from(env!("CARGO_PKG_VERSION"));
         report.link = Some(link.to_owned());
+        report.link_flag = Some(link_word(flags.link.into()).to_owned());
+        report.state = std::path::absolute(&flags.state).ok();
+        report.keep_roots = Some(settings.keep_roots);
+        report.keep_blobs = settings.keep_blobs;
+        report.min_free = flags.min_free;
+        report.spare = None;
     });
+    Ok(agent)
+}
+
+fn agent(
+    flags: &Flags,
+    settings: &Settings,
+    name: &str,
+    store: Store,
+    stop: Stop,
+) -> Result<Agent> {
     let script = Script {
         program: flags.script.clone(),
         timeout: Some(flags.script_timeout).filter(|timeout| !timeout.is_zero()),
@@ -138,13 +305,16 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         kill_after: KILL_AFTER,
     };
     Ok(Agent {
-        name: flags.name.parse().map_err(|err| anyhow!("-name: {err}"))?,
+        name: name.parse().map_err(|err| anyhow!("-name: {err}"))?,
         dir: flags.dir.clone(),
         store: Arc::new(store),
-        state: flags.state.clone(),
+        state: settings.state.clone(),
         script: Some(script).filter(|script| !script.program.is_empty()),
+        report: Reporter::new(&flags.dir),
         current: flags.current.clone(),
-        keep_roots: flags.roots_to_keep(),
+        keep_roots: settings.keep_roots,
+        keep_blobs: settings.keep_blobs,
+        min_free: flags.min_free,
         // A spare lives as long as the agent does.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),

@@ -1,16 +1,20 @@
-//! The loop around the cycle: when to look again, and after what failed, later.
+//! The loop around the cycle: when to look again, and after what failed, later; requests
+//! are served in between.
 
 use std::time::{Duration, Instant};
 
-use deploy_store::Configuration;
+use deploy_store::{Configuration, Digest};
 use deploy_wire::client::ClientError;
+use deploy_wire::exit;
 
 use crate::backoff::{Backoff, jittered, random_fraction};
+use crate::control::{Asked, Control};
 use crate::cycle::{self, Agent, Change, Outcome};
 use crate::error::{Error, Result};
-use crate::report::Report;
+use crate::hold::Hold;
+use crate::serve::{self, Next};
 use crate::session::Session;
-use crate::sweep;
+use crate::{sweep, sync};
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -26,83 +30,173 @@ struct Held {
     target: Configuration,
     failures: u32,
     until: Instant,
+    /// What the script failed of.
+    cause: String,
 }
 
-/// Runs cycles until the agent is told to end; returns the signal's name. Only a key that
-/// cannot be used, when it is first tried, is an error: all else may get better.
-pub async fn run(agent: &Agent, session: &mut Session, poll: Duration) -> Result<&'static str> {
-    let mut failures = 0;
+/// What the loop remembers from one cycle to the next.
+#[derive(Default)]
+struct Memory {
+    /// Cycles that failed in a row.
+    failures: u32,
+    held: Option<Held>,
+    /// Whether what the registry has is held after a rollback, and that was told.
+    rolled_back: bool,
+    swept: Option<Instant>,
+    /// Id of what the registry had at the last look.
+    offered: Option<Digest>,
+}
+
+/// Runs cycles, and serves requests between them, until the agent is told to end; returns
+/// the signal's name. Only a key that cannot be used, when it is first tried, is an error:
+/// all else may get better.
+pub async fn run(
+    agent: &Agent,
+    session: &mut Session,
+    poll: Duration,
+    control: &mut Control,
+) -> Result<&'static str> {
+    let mut memory = Memory::default();
     let mut first = true;
-    let mut held: Option<Held> = None;
-    let mut swept = None;
+    let mut asked: Option<Asked> = None;
     loop {
-        let waiting = held.as_ref().filter(|held| held.until > Instant::now());
-        let waiting = waiting.map(|held| &held.target);
         let ended = tokio::select! {
-            ended = cycle_and_sweep(agent, session, waiting, &mut swept) => ended,
+            ended = cycle_and_sweep(agent, session, &mut memory) => ended,
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
         report(agent, &ended);
-        let wait = match ended {
-            Ok(Outcome::Held) => {
-                failures = 0;
-                until(held.as_ref()).min(jittered(poll, random_fraction()))
+        let answer = |memory: &Memory| {
+            let hold = Hold::read(&agent.dir).ok().flatten();
+            sync::answer(&ended, memory.offered, waits(memory), hold)
+        };
+        if matches!(&ended, Err(Error::Registry(ClientError::KeyFile { .. })) if first) {
+            return ended.map(|_| "");
+        }
+        let answered = answer(&memory);
+        let wait = memory.after(session, poll, ended);
+        if let Some(asked) = asked.take() {
+            asked.answer(answered);
+        }
+        first = false;
+        let due = Instant::now() + wait;
+        asked = loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => break None,
+                signal = agent.stop.requested() => return Ok(signal),
+                request = control.next() => {
+                    let next = tokio::select! {
+                        next = memory.serve(agent, session, request) => next,
+                        signal = agent.stop.requested_when_idle() => return Ok(signal),
+                    };
+                    match next {
+                        Next::Wait => {}
+                        Next::Look => break None,
+                        Next::Sync(asked) => break Some(asked),
+                    }
+                }
             }
-            Ok(Outcome::UpToDate | Outcome::Switched) => {
-                (failures, held) = (0, None);
-                jittered(poll, random_fraction())
+        };
+    }
+}
+
+impl Memory {
+    async fn serve(&mut self, agent: &Agent, session: &mut Session, asked: Asked) -> Next {
+        let pending = self.held.as_ref().map(|held| held.target.clone());
+        let next = serve::serve(agent, session, asked, pending.as_ref(), self.offered).await;
+        if matches!(next, Next::Look) {
+            // What waited for its script may be held now, and the other way round.
+            (self.held, self.rolled_back) = (None, false);
+        }
+        next
+    }
+
+    /// Takes note of how a cycle ended. Returns the time until the next.
+    fn after(&mut self, session: &mut Session, poll: Duration, ended: Result<Outcome>) -> Duration {
+        let usual = jittered(poll, random_fraction());
+        let rolled_back = matches!(ended, Ok(Outcome::RolledBack));
+        if rolled_back && !self.rolled_back {
+            tell_held(self.offered);
+        }
+        self.rolled_back = rolled_back;
+        match ended {
+            Ok(Outcome::Held) => {
+                self.failures = 0;
+                until(self.held.as_ref()).min(usual)
+            }
+            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
+                (self.failures, self.held) = (0, None);
+                usual
             }
             Err(Error::Script { target, cause }) => {
-                failures = 0;
-                held = Some(hold(held, *target, poll));
-                let wait = until(held.as_ref());
+                self.failures = 0;
+                let held = hold(self.held.take(), *target, poll, cause.to_string());
+                let wait = until(Some(&held));
                 tracing::error!(
                     event = "script_failed",
-                    id = held.as_ref().map(|held| held.target.id().to_string()),
+                    id = %held.target.id(),
                     "script {cause}; it is run again in {wait:.0?} or for a new configuration"
                 );
-                wait.min(jittered(poll, random_fraction()))
+                self.held = Some(held);
+                wait.min(usual)
             }
-            Err(err @ Error::Registry(ClientError::KeyFile { .. })) if first => return Err(err),
             Err(err) => {
-                failures += 1;
-                let wait = after_failure(session, failures, poll, &err);
+                self.failures += 1;
+                let wait = after_failure(session, self.failures, poll, &err);
                 tracing::error!(event = "cycle_failed", "{err}; next try in {wait:.1?}");
                 wait
             }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            signal = agent.stop.requested() => return Ok(signal),
         }
-        first = false;
     }
+}
+
+/// Why what is held waits for its script.
+fn waits(memory: &Memory) -> Option<String> {
+    let held = memory.held.as_ref()?;
+    let wait = until(Some(held));
+    Some(format!("script {}; it is run again in {wait:.0?}", held.cause))
 }
 
 /// A cycle and, when it found nothing to do, from time to time a sweep.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
-    held: Option<&Configuration>,
-    swept: &mut Option<Instant>,
+    memory: &mut Memory,
 ) -> Result<Outcome> {
-    let outcome = cycle::run(agent, session, held).await?;
-    let due = swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY);
-    if due && outcome == Outcome::UpToDate {
+    let waiting = memory.held.as_ref().filter(|held| held.until > Instant::now());
+    let waiting = waiting.map(|held| &held.target);
+    let outcome = cycle::run(agent, session, waiting, &mut memory.offered).await?;
+    let due = memory.swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY);
+    if due && matches!(outcome, Outcome::UpToDate | Outcome::RolledBack) {
         sweep::cache(agent).await;
-        *swept = Some(Instant::now());
+        memory.swept = Some(Instant::now());
     }
     Ok(outcome)
 }
 
-/// Runs one cycle. `None` when the agent was told to end before it was through.
-pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopped> {
+/// Runs one cycle. Returns the exit code: 0 where what the registry has is deployed.
+pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
+    let mut offered = None;
     let ended = tokio::select! {
-        ended = cycle::run(agent, session, None) => ended,
+        ended = cycle::run(agent, session, None, &mut offered) => ended,
         signal = agent.stop.requested_when_idle() => return Err(Stopped::Signal(signal)),
     };
     report(agent, &ended);
-    ended.map_err(|err| Stopped::Error(Box::new(err)))
+    match ended {
+        Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
+        Ok(Outcome::Held | Outcome::RolledBack) => {
+            tell_held(offered);
+            Ok(exit::FAILED)
+        }
+        Err(err) => Err(Stopped::Error(Box::new(err))),
+    }
+}
+
+fn tell_held(offered: Option<Digest>) {
+    tracing::info!(
+        event = "held",
+        id = offered.map(|id| id.to_string()),
+        "rolled back from what the registry has: it is held until that changes, or until rollback --release"
+    );
 }
 
 /// Why a single cycle did not end well.
@@ -125,12 +219,12 @@ fn after_failure(session: &mut Session, failures: u32, poll: Duration, err: &Err
 }
 
 /// Holds `target` after its script failed: longer each time, from anew for another target.
-fn hold(held: Option<Held>, target: Configuration, poll: Duration) -> Held {
+fn hold(held: Option<Held>, target: Configuration, poll: Duration, cause: String) -> Held {
     let same = held.filter(|held| Change::between(Some(&held.target), &target) == Change::None);
     let failures = same.map_or(0, |held| held.failures) + 1;
     let backoff = Backoff { first: 2 * poll, cap: LONGEST_SCRIPT_WAIT.max(poll) };
     let until = Instant::now() + backoff.delay(failures, random_fraction());
-    Held { target, failures, until }
+    Held { target, failures, until, cause }
 }
 
 fn until(held: Option<&Held>) -> Duration {
@@ -140,9 +234,9 @@ fn until(held: Option<&Held>) -> Duration {
 fn report(agent: &Agent, ended: &Result<Outcome>) {
     match ended {
         Ok(Outcome::Held) => {}
-        Ok(Outcome::UpToDate | Outcome::Switched) => {
-            Report::update(&agent.dir, |report| report.error = None);
+        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
+            agent.report.update(|report| report.error = None);
         }
-        Err(err) => Report::update(&agent.dir, |report| report.error = Some(err.to_string())),
+        Err(err) => agent.report.update(|report| report.error = Some(err.to_string())),
     }
 }

@@ -1,11 +1,14 @@
 //! What a running agent leaves for `status`: `agent.json` in its directory. Written when
-//! something in it changes; nothing but `status` reads it.
+//! something in it changes; nothing but subcommands reads it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use deploy_store::LinkMode;
+use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
+
+use crate::unpack;
 
 const NAME: &str = "agent.json";
 
@@ -17,10 +20,62 @@ pub struct Report {
     pub version: String,
     /// How it places files.
     pub link: Option<String>,
-    /// Id of what was deployed before the current state.
-    pub previous: Option<String>,
+    /// What `-link` said.
+    pub link_flag: Option<String>,
+    /// Its state file.
+    pub state: Option<PathBuf>,
+    /// How many roots it keeps.
+    pub keep_roots: Option<usize>,
+    /// Whether it keeps blobs of extracted layers.
+    pub keep_blobs: bool,
+    /// Bytes that are to stay free.
+    pub min_free: u64,
+    /// How the files of the last root got there.
+    pub placed: Option<Placed>,
+    /// The spare root, as long as the agent runs.
+    pub spare: Option<Spare>,
     /// What the last cycle failed of; `None` when it went well.
     pub error: Option<String>,
+}
+
+/// How the files of a root got there, but for those that the spare had already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placed {
+    /// By sharing extents.
+    pub reflinked: u64,
+    /// As another name of the cached file.
+    pub hardlinked: u64,
+    /// By copying bytes.
+    pub copied: u64,
+    /// Whether it was made of the spare.
+    pub from_spare: bool,
+}
+
+impl Placed {
+    /// For people.
+    pub fn to_text(self) -> String {
+        let Self { reflinked, hardlinked, copied, from_spare } = self;
+        let placed = unpack::describe(deploy_store::Placed { reflinked, hardlinked, copied });
+        if from_spare { format!("the spare, {placed}") } else { placed }
+    }
+}
+
+impl From<&Root> for Placed {
+    fn from(root: &Root) -> Self {
+        let deploy_store::Placed { reflinked, hardlinked, copied } = root.placed;
+        Self { reflinked, hardlinked, copied, from_spare: root.from_spare }
+    }
+}
+
+/// The spare root.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spare {
+    /// Id of what it is, or is to be, a copy of.
+    pub id: String,
+    /// Whether it can be used.
+    pub ready: bool,
 }
 
 impl Report {
@@ -29,10 +84,25 @@ impl Report {
         let json = fs::read(dir.join(NAME)).unwrap_or_default();
         serde_json::from_slice(&json).unwrap_or_default()
     }
+}
 
-    /// Changes the report in `dir`. A report that cannot be written stops nothing.
-    pub fn update(dir: &Path, change: impl FnOnce(&mut Self)) {
-        let old = Self::read(dir);
+/// Writes the report, whoever of the agent's threads has news.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    dir: PathBuf,
+    writing: Arc<Mutex<()>>,
+}
+
+impl Reporter {
+    /// Writes to the agent's directory `dir`.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), writing: Arc::default() }
+    }
+
+    /// Changes the report. One that cannot be written stops nothing.
+    pub fn update(&self, change: impl FnOnce(&mut Report)) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = Report::read(&self.dir);
         let mut new = old.clone();
         change(&mut new);
         if new == old {
@@ -40,7 +110,7 @@ impl Report {
         }
         let mut json = serde_json::to_vec_pretty(&new).unwrap_or_default();
         json.push(b'\n');
-        if let Err(err) = deploy_store::replace_file(&dir.join(NAME), &json, 0o644) {
+        if let Err(err) = deploy_store::replace_file(&self.dir.join(NAME), &json, 0o644) {
             tracing::debug!("no report for status: {err}");
         }
     }
@@ -63,8 +133,9 @@ mod tests {
     #[test]
     fn changes_are_kept_and_damage_is_passed_over() {
         let temp = tempfile::tempdir().unwrap();
-        Report::update(temp.path(), |report| report.link = Some("copy".to_owned()));
-        Report::update(temp.path(), |report| report.error = Some("no".to_owned()));
+        let reporter = Reporter::new(temp.path());
+        reporter.update(|report| report.link = Some("copy".to_owned()));
+        reporter.update(|report| report.error = Some("no".to_owned()));
         let report = Report::read(temp.path());
         assert_eq!((report.link.as_deref(), report.error.as_deref()), (Some("copy"), Some("no")));
         fs::write(temp.path().join(NAME), "{").unwrap();

@@ -10,14 +10,19 @@ use crate::error::{Error, Result};
 /// A connection that is made when it is needed and made again when it was lost.
 #[derive(Debug)]
 pub struct Session {
-    connect: Connect,
+    connect: Option<Connect>,
     client: Option<Arc<Client>>,
 }
 
 impl Session {
     /// A session that connects as `connect` says, later.
     pub fn new(connect: Connect) -> Self {
-        Self { connect, client: None }
+        Self { connect: Some(connect), client: None }
+    }
+
+    /// A session without a registry: what is not in the cache cannot be had.
+    pub fn none() -> Self {
+        Self { connect: None, client: None }
     }
 
     /// The connection, made if there is none.
@@ -25,8 +30,9 @@ impl Session {
         if let Some(client) = self.client.as_ref().filter(|client| client.is_alive()) {
             return Ok(Arc::clone(client));
         }
-        tracing::debug!(event = "connecting", addr = %self.connect.addr, "connecting to {}", self.connect.addr);
-        let client = Arc::new(Client::connect(&self.connect).await?);
+        let connect = self.connect.as_ref().ok_or(Error::NoRegistry)?;
+        tracing::debug!(event = "connecting", addr = %connect.addr, "connecting to {}", connect.addr);
+        let client = Arc::new(Client::connect(connect).await?);
         Ok(Arc::clone(self.client.insert(client)))
     }
 
@@ -48,7 +54,8 @@ impl Session {
             other => other?,
         };
         let Some(json) = json else {
-            let (name, addr) = (name.to_string(), self.connect.addr.clone());
+            let addr = self.connect.as_ref().map(|connect| connect.addr.clone());
+            let (name, addr) = (name.to_string(), addr.unwrap_or_default());
             return Err(Error::UnknownConfiguration { name, addr });
         };
         checked(name, &json)

@@ -3,14 +3,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use deploy_store::{Configuration, Digest, SpareOutcome, Store};
+use deploy_store::{Configuration, Digest, Result, SpareOutcome, Store};
 
+use crate::blocking;
 use crate::cycle::{Agent, millis};
+use crate::report::Spare;
 
 /// The lowest priority: a spare can wait for everything else.
 const NICE: i32 = 19;
+
+/// Pause between two looks at whether one is being made.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Makes spares, one at a time.
 #[derive(Debug, Default)]
@@ -20,20 +25,47 @@ pub struct Spares {
     wanted: Mutex<Option<Digest>>,
 }
 
+/// Removes the spare, when none is being made. The next look at the registry makes one.
+/// Returns whether there was one.
+pub async fn remove(agent: &Agent) -> Result<bool> {
+    let Some(spares) = &agent.spares else { return Ok(false) };
+    let store = Arc::clone(&agent.store);
+    let removed = blocking::run(move || store.remove_spare()).await?;
+    if removed {
+        *spares.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        agent.report.update(|report| report.spare = None);
+    }
+    Ok(removed)
+}
+
+/// Waits until no spare is being made.
+pub async fn idle(agent: &Agent) {
+    let Some(spares) = &agent.spares else { return };
+    while spares.busy.load(Ordering::Acquire) {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// Has the spare of `configuration`, which is deployed, made if it is not there. One that
 /// is being made is let be: it will differ a little more.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
-    let id = configuration.id();
+    let (id, floor) = (configuration.id(), agent.min_free);
+    if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
+        // What would be removed again for the room that it takes.
+        return;
+    }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
     if *wanted == Some(id) || spares.busy.swap(true, Ordering::AcqRel) {
         return;
     }
     *wanted = Some(id);
     let (busy, store) = (Arc::clone(&spares.busy), Arc::clone(&agent.store));
-    let configuration = configuration.clone();
+    let (configuration, report) = (configuration.clone(), agent.report.clone());
     let work = move || {
-        make(&store, &configuration);
+        let ready = make(&store, &configuration) && fits(&store, floor, id);
+        let id = configuration.id().to_string();
+        report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
         busy.store(false, Ordering::Release);
     };
     // A thread of its own, because its priority stays what it becomes.
@@ -43,7 +75,24 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
     }
 }
 
-fn make(store: &Store, configuration: &Configuration) {
+/// Removes the spare if it leaves less free than `floor`.
+fn fits(store: &Store, floor: u64, id: Digest) -> bool {
+    if floor == 0 || store.free_bytes().is_ok_and(|free| free >= floor) {
+        return true;
+    }
+    match store.remove_spare() {
+        Ok(_) => {
+            tracing::warn!(event = "spare_refused", %id, "no spare root: it would take the room that -min-free keeps");
+        }
+        Err(err) => {
+            tracing::warn!(event = "spare_failed", %id, "cannot remove the spare root: {err}");
+        }
+    }
+    false
+}
+
+/// Whether there is a spare then.
+fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
     // Of the calling thread alone. A spare at full speed is a spare, too.
     let _ = rustix::process::setpriority_process(None, NICE);
@@ -52,8 +101,9 @@ fn make(store: &Store, configuration: &Configuration) {
         Ok(SpareOutcome::Ready) => {
             let ms = millis(started);
             tracing::info!(event = "spare_ready", %id, ms, "spare root made in {ms} ms");
+            true
         }
-        Ok(SpareOutcome::Unchanged) => {}
+        Ok(SpareOutcome::Unchanged) => true,
         Ok(SpareOutcome::NoRoom { bytes, inodes }) => {
             tracing::warn!(
                 event = "spare_refused",
@@ -62,9 +112,11 @@ fn make(store: &Store, configuration: &Configuration) {
                 inodes,
                 "no spare root: it wants {bytes} bytes and {inodes} inodes free; roots are built from nothing"
             );
+            false
         }
         Err(err) => {
             tracing::warn!(event = "spare_failed", %id, "no spare root: {err}");
+            false
         }
     }
 }

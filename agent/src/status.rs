@@ -5,12 +5,14 @@ use std::fs;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Digest, Error, escape};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::report::Report;
-use crate::state;
+use crate::hold::Hold;
+use crate::report::{Placed, Report, Spare};
+use crate::{previous, state};
 
 /// What `status` tells.
 #[derive(Debug, Serialize)]
@@ -26,6 +28,19 @@ pub struct Status {
     roots: Vec<Root>,
     cache: Cache,
     last_error: Option<String>,
+    /// How the files of the last root got there.
+    placed: Option<Placed>,
+    /// The spare root, of a running agent.
+    spare: Option<Spare>,
+    hold: Option<Hold>,
+    /// Why the hold cannot be read.
+    hold_error: Option<String>,
+    /// Files that were set aside as damaged.
+    quarantine: u64,
+    /// Of the filesystem.
+    free_bytes: u64,
+    /// Bytes that are to stay free.
+    min_free: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,6 +77,10 @@ struct Cache {
     objects: u64,
     object_bytes: u64,
     bytes: u64,
+    /// Bytes of files as the extracted layers hold them.
+    layer_bytes: u64,
+    /// How many of them a byte of the objects stands for; none where there are none.
+    dedupe_ratio: Option<f64>,
 }
 
 /// Looks at the agent's directory `dir` and at its state file, taking no lock.
@@ -72,13 +91,21 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         Err(err) => (None, Some(err.to_string())),
     };
     let report = Report::read(dir);
+    let current = configuration.as_ref().map(Configuration::id);
+    let previous = previous::read(dir, current).map(|previous| previous.id().to_string());
     let agent_pid = holder(&meta);
     let id = configuration.as_ref().map(|state| state.id().to_string());
     let mut roots = roots(dir);
     for root in &mut roots {
         root.current = id.as_ref() == Some(&root.id);
-        root.previous = report.previous.as_ref() == Some(&root.id) && !root.current;
+        root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
+    let (hold, hold_error) = match Hold::read(dir) {
+        Ok(hold) => (hold, None),
+        Err(err) => (None, Some(err.to_string())),
+    };
+    let (quarantine, _) = count(&dir.join("quarantine"), 9);
+    let (free_bytes, _) = Dir::open(dir)?.free()?;
     Ok(Status {
         dir: dir.to_owned(),
         state_file: state_file.to_owned(),
@@ -90,6 +117,14 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         roots,
         cache: cache(dir),
         last_error: report.error,
+        placed: report.placed,
+        // It does not outlive the agent.
+        spare: report.spare.filter(|_| agent_pid.is_some()),
+        hold,
+        hold_error,
+        quarantine,
+        free_bytes,
+        min_free: report.min_free,
     })
 }
 
@@ -150,7 +185,32 @@ impl Status {
             };
             line("root", format!("{}   {built}   {mark}", root.id).trim_end());
         }
+        match &self.spare {
+            Some(Spare { id, ready: true }) => line("spare", &format!("{id}   ready")),
+            Some(Spare { id, ready: false }) => line("spare", &format!("{id}   not ready")),
+            None => line("spare", "none"),
+        }
+        if let Some(placed) = self.placed {
+            line("last root", &placed.to_text());
+        }
         line("cache", &self.cache.to_text());
+        if self.quarantine > 0 {
+            line("quarantine", &format!("{} files were damaged; gc removes them", self.quarantine));
+        }
+        let floor = match self.min_free {
+            0 => String::new(),
+            floor => format!(", {floor} are to stay free"),
+        };
+        line("free", &format!("{} bytes{floor}", self.free_bytes));
+        if let Some(hold) = &self.hold {
+            line(
+                "held",
+                &format!("{}   since {:.0}, rolled back to {}", hold.from, hold.since, hold.to),
+            );
+        }
+        if let Some(err) = &self.hold_error {
+            line("held", &escape(err));
+        }
         if let Some(err) = &self.last_error {
             line("last error", &escape(err));
         }
@@ -161,7 +221,9 @@ impl Status {
 impl Cache {
     fn to_text(&self) -> String {
         let Self { blobs, layers, objects, bytes, .. } = self;
-        format!("{bytes} bytes: {blobs} blobs, {layers} extracted layers, {objects} objects")
+        let ratio = self.dedupe_ratio.map(|ratio| format!(", dedupe ratio {ratio:.2}"));
+        let ratio = ratio.unwrap_or_default();
+        format!("{bytes} bytes: {blobs} blobs, {layers} extracted layers, {objects} objects{ratio}")
     }
 }
 
@@ -185,10 +247,27 @@ fn roots(dir: &Path) -> Vec<Root> {
 fn cache(dir: &Path) -> Cache {
     let (blobs, blob_bytes) = count(&dir.join("cache"), 0);
     let (_, partial_bytes) = count(&dir.join("partial"), 0);
-    let (layers, layer_bytes) = count(&dir.join("layers"), 0);
+    let (layers, index_bytes) = count(&dir.join("layers"), 0);
     let (objects, object_bytes) = count(&dir.join("objects"), 1);
-    let bytes = blob_bytes + partial_bytes + layer_bytes + object_bytes;
-    Cache { blobs, blob_bytes, partial_bytes, layers, objects, object_bytes, bytes }
+    let bytes = blob_bytes + partial_bytes + index_bytes + object_bytes;
+    // An index that is damaged or just going counts for nothing.
+    let layer_bytes = names(&dir.join("layers"))
+        .filter_map(|name| name.parse::<Digest>().ok())
+        .filter_map(|digest| deploy_store::layer_bytes(dir, digest).ok())
+        .sum();
+    #[allow(clippy::cast_precision_loss, reason = "two digits of it are shown")]
+    let dedupe_ratio = (object_bytes > 0).then(|| layer_bytes as f64 / object_bytes as f64);
+    Cache {
+        blobs,
+        blob_bytes,
+        partial_bytes,
+        layers,
+        objects,
+        object_bytes,
+        bytes,
+        layer_bytes,
+        dedupe_ratio,
+    }
 }
 
 /// Regular files and their bytes in `dir` and `depth` levels below.

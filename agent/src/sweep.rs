@@ -1,34 +1,36 @@
-//! Sweeps: old roots, and what nothing in the cache needs. A sweep that fails is told
-//! and tried again; it never fails a deploy.
+//! Sweeps that the agent does by itself: old roots, and what nothing in the cache needs. A
+//! sweep that fails is told and tried again; it never fails a deploy.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use deploy_store::{Configuration, Digest, Result, Store, Swept};
+use deploy_store::{Configuration, What};
 
 use crate::cycle::Agent;
-use crate::{blocking, state};
-
-/// Age at which what nothing uses goes from the cache.
-const CACHE_AGE: Duration = Duration::from_secs(60 * 60);
+use crate::{blocking, gc};
 
 /// Removes old roots, but the current one, and the one before, as far as `-keep-roots`
 /// goes.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
-    let (store, count) = (Arc::clone(&agent.store), agent.keep_roots);
-    let (current, previous) = (new.id(), old.map(Configuration::id));
+    let needs = gc::needs(agent, None).map(|needs| {
+        // After a rollback the one before is not to be gone back to, but looked at.
+        let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
+        crate::keep::Needs { current: Some(new.clone()), previous, ..needs }
+    });
+    let (store, current) = (Arc::clone(&agent.store), new.id());
     let sweep = move || {
-        let kept = kept(current, previous, &store.roots()?, count);
-        store.sweep_roots(&kept)
+        let planned = store.plan_sweep(&needs?.roots_only(&store.roots()?))?;
+        store.sweep(&planned)?;
+        Ok::<_, deploy_store::Error>(planned.count(What::Root))
     };
     match blocking::run(sweep).await {
-        Ok(swept) if swept.files == 0 => {}
-        Ok(swept) => {
+        Ok(0) => {}
+        Ok(roots) => {
             tracing::info!(
                 event = "roots_removed",
                 id = %current,
-                roots = swept.files,
-                "old roots removed: {}", swept.files
+                roots,
+                "old roots removed: {roots}"
             );
         }
         Err(err) => tracing::warn!(event = "sweep_failed", "cannot remove old roots: {err}"),
@@ -38,11 +40,17 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
 /// Removes from the cache what has been there for an hour and neither the state nor a
 /// root uses.
 pub async fn cache(agent: &Agent) {
-    let (store, file) = (Arc::clone(&agent.store), agent.state.clone());
-    let sweep = move || sweep_cache(&store, state::peek(&file)?.as_ref());
+    let needs = gc::needs(agent, None);
+    let store = Arc::clone(&agent.store);
+    let sweep = move || {
+        let planned = store.plan_sweep(&needs?.aged(&store.roots()?, SystemTime::now()))?;
+        store.sweep(&planned)?;
+        Ok::<_, deploy_store::Error>(planned)
+    };
     match blocking::run(sweep).await {
-        Ok(Swept { files: 0, .. }) => {}
-        Ok(Swept { files, bytes }) => {
+        Ok(planned) if planned.files() == 0 => {}
+        Ok(planned) => {
+            let (files, bytes) = (planned.files(), planned.bytes());
             tracing::info!(
                 event = "cache_swept",
                 files,
@@ -51,44 +59,5 @@ pub async fn cache(agent: &Agent) {
             );
         }
         Err(err) => tracing::warn!(event = "sweep_failed", "cannot sweep the cache: {err}"),
-    }
-}
-
-fn sweep_cache(store: &Store, current: Option<&Configuration>) -> Result<Swept> {
-    let keep: Vec<&Configuration> = current.into_iter().collect();
-    let before = SystemTime::now().checked_sub(CACHE_AGE).unwrap_or(SystemTime::UNIX_EPOCH);
-    store.sweep_cache(&keep, before)
-}
-
-/// The roots to keep: the current one, the one before, then the newest, `count` in all.
-fn kept(
-    current: Digest,
-    previous: Option<Digest>,
-    oldest_first: &[Digest],
-    count: usize,
-) -> Vec<Digest> {
-    let mut kept = vec![current];
-    for id in previous.into_iter().chain(oldest_first.iter().rev().copied()) {
-        if kept.len() < count && !kept.contains(&id) {
-            kept.push(id);
-        }
-    }
-    kept
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_current_root_and_the_one_before_come_first() {
-        let [a, b, c, d] = ["a", "b", "c", "d"].map(|text| Digest::of(text.as_bytes()));
-        let roots = [a, b, c, d];
-        assert_eq!(kept(d, Some(c), &roots, 2), [d, c]);
-        assert_eq!(kept(a, Some(c), &roots, 2), [a, c]);
-        assert_eq!(kept(a, Some(c), &roots, 3), [a, c, d]);
-        assert_eq!(kept(d, Some(c), &roots, 1), [d]);
-        assert_eq!(kept(d, Some(d), &roots, 2), [d, c]);
-        assert_eq!(kept(d, None, &roots, 9), [d, c, b, a]);
     }
 }

@@ -1,10 +1,14 @@
-//! `verify`: reads everything in an agent's directory and tells what is damaged.
+//! `verify`: reads everything in an agent's directory and tells what is damaged, and what
+//! was done about it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use deploy_store::{Error, escape};
+use deploy_store::{Error, Verified, escape};
 use serde::Serialize;
+
+use crate::repair::Mended;
 
 /// What `verify` tells.
 #[derive(Debug, Serialize)]
@@ -12,8 +16,11 @@ pub struct Verification {
     dir: PathBuf,
     objects: u64,
     bytes: u64,
+    blobs: u64,
     layers: u64,
     roots: u64,
+    /// Whether what can be mended was mended.
+    repaired: bool,
     findings: Vec<Finding>,
 }
 
@@ -21,21 +28,61 @@ pub struct Verification {
 struct Finding {
     path: PathBuf,
     what: String,
+    /// What was done about it, if anything.
+    done: Option<String>,
+    mended: bool,
 }
 
 /// Verifies the agent's directory `dir`, beside an agent if one runs.
 pub fn read(dir: &Path) -> Result<Verification, Error> {
     let mut findings = Vec::new();
-    let found = |deploy_store::Finding { path, what }| findings.push(Finding { path, what });
-    let deploy_store::Verified { objects, bytes, layers, roots } =
-        deploy_store::verify(dir, found)?;
-    Ok(Verification { dir: dir.to_owned(), objects, bytes, layers, roots, findings })
+    let verified = deploy_store::verify(dir, |found| findings.push(found.into()))?;
+    Ok(Verification::new(dir, verified, findings))
+}
+
+/// Verifies it and has what is damaged in the cache mended: `mend` is told where it is,
+/// in the directory. Roots are compared afterwards.
+pub fn repair<E: From<Error>>(
+    dir: &Path,
+    mend: impl FnOnce(Vec<String>) -> Result<Vec<Mended>, E>,
+) -> Result<Verification, E> {
+    let mut findings: Vec<Finding> = Vec::new();
+    let cache = deploy_store::verify_cache(dir, |found| findings.push(found.into()))?;
+    let within = |path: &Path| path.strip_prefix(dir).ok().map(Path::to_owned);
+    if !findings.is_empty() {
+        let names = findings
+            .iter()
+            .filter_map(|found| within(&found.path)?.into_os_string().into_string().ok());
+        let mended = mend(names.collect())?.into_iter();
+        let mut mended: BTreeMap<PathBuf, Mended> =
+            mended.map(|mended| (mended.path.clone(), mended)).collect();
+        for found in &mut findings {
+            if let Some(it) = within(&found.path).and_then(|path| mended.remove(&path)) {
+                (found.done, found.mended) = (Some(it.done), it.mended);
+            }
+        }
+    }
+    let roots = deploy_store::verify_roots(dir, |found| findings.push(found.into()))?.roots;
+    let verified = Verified { roots, ..cache };
+    Ok(Verification { repaired: true, ..Verification::new(dir, verified, findings) })
+}
+
+impl From<deploy_store::Finding> for Finding {
+    fn from(deploy_store::Finding { path, what }: deploy_store::Finding) -> Self {
+        Self { path, what, done: None, mended: false }
+    }
 }
 
 impl Verification {
-    /// Whether nothing is damaged.
+    fn new(dir: &Path, verified: Verified, findings: Vec<Finding>) -> Self {
+        let Verified { objects, bytes, blobs, layers, roots } = verified;
+        let dir = dir.to_owned();
+        Self { dir, objects, bytes, blobs, layers, roots, repaired: false, findings }
+    }
+
+    /// Whether nothing is damaged any more.
     pub fn is_sound(&self) -> bool {
-        self.findings.is_empty()
+        self.findings.iter().all(|found| found.mended)
     }
 
     /// As one JSON document.
@@ -46,18 +93,28 @@ impl Verification {
     /// For people: a line for each finding, and one in the end.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
-        for Finding { path, what } in &self.findings {
+        for Finding { path, what, done, .. } in &self.findings {
+            let done = match (done, self.repaired) {
+                (Some(done), _) => format!(": {done}"),
+                (None, true) => ": left as it is".to_owned(),
+                (None, false) => String::new(),
+            };
+            let (path, done) = (path.to_string_lossy(), escape(&done));
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{}: {}", escape(&path.to_string_lossy()), escape(what));
+            let _ = writeln!(text, "{}: {}{done}", escape(&path), escape(what));
         }
-        let Self { objects, bytes, layers, roots, .. } = self;
-        let found = match self.findings.len() {
-            0 => "all sound".to_owned(),
-            n => format!("{n} findings; damage in the cache is mended when it is used again"),
+        let Self { objects, bytes, blobs, layers, roots, .. } = self;
+        let mended = self.findings.iter().filter(|found| found.mended).count();
+        let found = match (self.findings.len(), self.repaired) {
+            (0, _) => "all sound".to_owned(),
+            (n, true) => format!("{n} findings, {mended} of them mended"),
+            (n, false) => format!(
+                "{n} findings; damage in the cache is mended when it is used again, or now with --repair"
+            ),
         };
         let _ = writeln!(
             text,
-            "{objects} objects of {bytes} bytes, {layers} layers, {roots} roots: {found}"
+            "{objects} objects of {bytes} bytes, {blobs} blobs, {layers} layers, {roots} roots: {found}"
         );
         text
     }

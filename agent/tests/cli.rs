@@ -137,7 +137,7 @@ fn verify_tells_by_its_exit_code() {
     let sound = agent(dir, &["verify", "-dir", "."]);
     assert_eq!(sound.status.code(), Some(0));
     let text = String::from_utf8(sound.stdout).unwrap();
-    assert_eq!(text, "0 objects of 0 bytes, 0 layers, 0 roots: all sound\n");
+    assert_eq!(text, "0 objects of 0 bytes, 0 blobs, 0 layers, 0 roots: all sound\n");
     fails(dir, &["verify", "-dir", "none"], 1, "none: No such file or directory");
 
     let name = "ab".repeat(32);

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use deploy_agent::cycle::{self, Agent, Outcome};
 use deploy_agent::error::Error;
+use deploy_agent::report::{Reporter, link_word};
 use deploy_agent::script::Script;
 use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
@@ -41,8 +42,11 @@ impl Bench {
             store: open(&home),
             state: home.join("state.json"),
             script: None,
+            report: Reporter::new(&home),
             current: None,
             keep_roots: 2,
+            keep_blobs: false,
+            min_free: 0,
             spares: None,
             throttle: Throttle::new(0),
             stop: Stop::new().1,
@@ -52,7 +56,7 @@ impl Bench {
     }
 
     async fn cycle(&mut self) -> Result<Outcome, Error> {
-        cycle::run(&self.agent, &mut self.session, None).await
+        cycle::run(&self.agent, &mut self.session, None, &mut None).await
     }
 
     async fn switches(&mut self, configuration: &Configuration) {
@@ -211,11 +215,11 @@ async fn a_failed_script_leaves_the_old_state_and_link() {
     assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
 
     // Held back, but not when something newer comes.
-    let held = cycle::run(&bench.agent, &mut bench.session, Some(&target)).await;
+    let held = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
     assert_eq!(held.unwrap(), Outcome::Held);
     set_code(&program, 0);
     let third = bench.source.configure(&[("code", "v3", two)]);
-    let lifted = cycle::run(&bench.agent, &mut bench.session, Some(&target)).await;
+    let lifted = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
     assert_eq!(lifted.unwrap(), Outcome::Switched);
     assert_eq!(fs::read_link(&link).unwrap(), bench.root(&third));
     assert_eq!(runs(&program).len(), 4);
@@ -264,6 +268,93 @@ async fn a_full_disk_loses_nothing_and_is_waited_out() {
     drop(file);
     fs::remove_file(ballast).unwrap();
     bench.switches(&third).await;
+}
+
+#[tokio::test]
+async fn gc_frees_a_disk_that_is_full_to_the_last_byte() {
+    let Some(source) = Source::start() else { return };
+    let Some(small) = source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    bench.agent.keep_roots = 9;
+    for seed in 0..3 {
+        let blob = bench.source.blob(&[("noise", &noise(seed, 2 << 20))]);
+        let configuration = bench.source.configure(&[("code", &format!("v{seed}"), blob)]);
+        bench.switches(&configuration).await;
+    }
+    let link = bench.agent.store.link_mode();
+    bench.agent.report.update(|report| report.link = Some(link_word(link).to_owned()));
+    let Bench { source: _source, agent, .. } = bench;
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    drop(agent);
+    let mut ballast = fs::File::create(small.path().join("ballast")).unwrap();
+    while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    let gc = |more: &str| {
+        let mut gc = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+        gc.args(["gc", "--json", "-keep-roots", "1", more, "-dir"]).arg(&dir);
+        let output = gc.arg("-state").arg(&state).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let (told, done) = (gc("--dry-run"), gc("--dry-run=false"));
+    assert_eq!((told["free_bytes"].as_u64(), &told["bytes"]), (Some(0), &done["bytes"]));
+    let (freed, free) = (done["bytes"].as_u64().unwrap(), done["free_bytes"].as_u64().unwrap());
+    assert!(freed >= 4 << 20 && free >= freed, "{freed} bytes freed, {free} are free");
+}
+
+/// A file that compresses badly: this many bytes of digests' hex.
+fn noise(seed: u32, bytes: usize) -> String {
+    let count = u32::try_from(bytes / 64).unwrap();
+    (0..count).map(|n| Digest::of(&(seed * count + n).to_le_bytes()).to_string()).collect()
+}
+
+#[tokio::test]
+async fn room_is_made_of_the_oldest_roots_and_never_of_the_current_one() {
+    const MIB: usize = 1 << 20;
+    let Some(source) = Source::start() else { return };
+    let Some(small) = source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    bench.agent.keep_roots = 9;
+    bench.agent.min_free = 6 * MIB as u64;
+    let free = |bench: &Bench| bench.agent.store.free_bytes().unwrap();
+    let mut all = Vec::new();
+    for seed in 0..6 {
+        let blob = bench.source.blob(&[("noise", &noise(seed, 3 * MIB)), ("same", "same")]);
+        let configuration = bench.source.configure(&[("code", &format!("v{seed}"), blob)]);
+        bench.switches(&configuration).await;
+        all.push(configuration);
+        assert!(free(&bench) >= 6 * MIB as u64, "after v{seed}: {}", free(&bench));
+    }
+    let there: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
+    let (gone, kept): (Vec<&bool>, Vec<&bool>) = there.iter().partition(|there| !**there);
+    assert!(gone.len() >= 3 && kept.len() >= 2, "{there:?}");
+    assert!(there.is_sorted(), "a younger root went before an older one: {there:?}");
+
+    // What cannot fit fails before anything is downloaded, and takes nothing with it.
+    bench.agent.min_free = 15 * MIB as u64;
+    let blob = bench.source.blob(&[("noise", &noise(9, 3 * MIB))]);
+    bench.source.configure(&[("code", "v9", blob)]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    let want = format!(
+        "not enough room for the download of 1 layers: it needs {} bytes, {} are free, and -min-free keeps {}",
+        fs::metadata(bench.source.path(&format!("files/{blob}"))).unwrap().len(),
+        free(&bench),
+        15 * MIB
+    );
+    assert!(refused.starts_with(&want), "{refused}");
+    let after: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
+    assert_eq!(after, there);
+    assert_eq!(fs::read_dir(small.path().join("agent/partial")).unwrap().count(), 0);
+
+    // With less to keep it fits, and what it replaces stays last.
+    bench.agent.min_free = 10 * MIB as u64;
+    let last = bench.source.configure(&[("code", "v9", blob)]);
+    bench.switches(&last).await;
+    assert!(bench.root(&last).join("noise").exists());
+    assert!(all.iter().all(|it| !bench.root(it).exists()));
+    let mut found = Vec::new();
+    deploy_store::verify(&bench.agent.dir, |finding| found.push(finding)).unwrap();
+    assert_eq!(found, []);
 }
 
 #[tokio::test]

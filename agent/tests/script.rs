@@ -197,8 +197,12 @@ fn the_whole_group_is_ended() {
     );
     bench.script.grace = Duration::ZERO;
     let (ready, sender) = (bench.path("deploy.sh.ready"), bench.sender.clone());
+    let pid = bench.path("deploy.sh.pid");
     let stopper = std::thread::spawn(move || {
-        eventually("the child is ready", || ready.exists());
+        // Either may come first.
+        eventually("the child is ready", || {
+            ready.exists() && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
+        });
         sender.send_replace(Some("terminated"));
     });
     let ran = bench.run();

@@ -29,6 +29,7 @@ pub use error::{Error, Result};
 pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
 pub use store::{
-    Extracted, Finding, LinkMode, Options, Placed, Root, SpareOutcome, Store, Verified,
-    check_archive, unpack, verify,
+    Ages, Aside, Extracted, Finding, Keep, Kept, LinkMode, Options, Placed, Removal, Root,
+    SpareOutcome, Store, Sweep, Verified, What, check_archive, layer_bytes, sweep_alone, unpack,
+    verify, verify_cache, verify_roots,
 };

@@ -8,7 +8,7 @@
 //!   objects/ab/…        contents of files
 //!   unpacked/<id>/      published roots; <id>.ok beside each, for the Go agent
 //!   roots/<id>          the configuration a root was built from: it is ours
-//!   quarantine/         objects that were changed from outside
+//!   quarantine/         what was found damaged, to be looked at
 //! ```
 
 mod extract;
@@ -16,6 +16,7 @@ mod outline;
 mod pending;
 mod plan;
 mod publish;
+mod repair;
 mod spare;
 mod sweep;
 mod unpack;
@@ -39,9 +40,11 @@ use spare::Spare;
 use watch::Watched;
 
 pub use extract::check_archive;
+pub use repair::Aside;
 pub use spare::SpareOutcome;
+pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone};
 pub use unpack::unpack;
-pub use verify::{Finding, Verified, verify};
+pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 
 /// How files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

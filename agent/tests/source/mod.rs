@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use deploy_store::disk::Lock;
 use deploy_store::{Configuration, Digest, Layer};
 use deploy_wire::client::{Connect, HostKey, Keys};
 
@@ -141,13 +142,33 @@ pub fn write_executable(path: &Path, body: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A directory on a filesystem of 16 MiB. `None`, said loudly, where there is none; in CI that is a
-/// failure.
-pub fn small_disk() -> Option<tempfile::TempDir> {
+/// A directory on a filesystem of 16 MiB, which one test at a time has for itself.
+pub struct SmallDisk {
+    dir: tempfile::TempDir,
+    _alone: Lock,
+}
+
+impl SmallDisk {
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// `None`, said loudly, where there is none; in CI that is a failure.
+pub fn small_disk() -> Option<SmallDisk> {
     let small = std::env::var_os("DEPLOY_TEST_SMALL");
     if small.is_none() {
         assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
         let _ = writeln!(io::stderr(), "NOT TESTED: a full disk; scripts/test as root makes one");
     }
-    small.map(|small| tempfile::tempdir_in(small).unwrap())
+    let small = PathBuf::from(small?);
+    loop {
+        match Lock::take(&small) {
+            Ok(lock) => {
+                let dir = tempfile::tempdir_in(&small).unwrap();
+                return Some(SmallDisk { dir, _alone: lock });
+            }
+            Err(err) => assert!(matches!(err, deploy_store::Error::Busy { .. }), "{err}"),
+        }
+    }
 }

@@ -53,6 +53,24 @@ pub enum Naming {
     },
 }
 
+impl Naming {
+    /// The name of the object for a file. Files of one root that are equal but not
+    /// linked to each other are told apart by `twin`, from 0, where an object is an
+    /// inode.
+    pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
+        let mut name = [0; NAME];
+        put_hex(&mut name[..64], &content.0);
+        if let Self::Inode { owner } = self {
+            name[64] = b'-';
+            put_hex(&mut name[65..97], &meta.fingerprint(owner));
+            if twin > 0 {
+                write!(&mut name[97..], "-{twin}").expect("there is room for any number");
+            }
+        }
+        ObjectName(name)
+    }
+}
+
 /// Longest name with its NUL: contents, metadata, twin.
 const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 
@@ -137,20 +155,9 @@ impl Objects {
         self.naming
     }
 
-    /// The name of the object for a file. Files of one root that are equal but not
-    /// linked to each other are told apart by `twin`, from 0, where an object is an
-    /// inode.
+    /// The name of the object for a file, see [`Naming::name`].
     pub fn name(&self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
-        let mut name = [0; NAME];
-        put_hex(&mut name[..64], &content.0);
-        if let Naming::Inode { owner } = self.naming {
-            name[64] = b'-';
-            put_hex(&mut name[65..97], &meta.fingerprint(owner));
-            if twin > 0 {
-                write!(&mut name[97..], "-{twin}").expect("there is room for any number");
-            }
-        }
-        ObjectName(name)
+        self.naming.name(content, meta, twin)
     }
 
     /// From now on an object that was found sound is taken to be, as long as this is

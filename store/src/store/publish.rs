@@ -198,10 +198,7 @@ pub(super) fn ok_name(id: Digest) -> CString {
 pub(super) fn clean_up(unpacked: &Dir) -> Result<()> {
     for item in unpacked.list()? {
         let name = item.name.to_bytes();
-        if [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED]
-            .iter()
-            .any(|prefix| name.starts_with(prefix.as_bytes()))
-        {
+        if TEMPORARY.iter().any(|prefix| name.starts_with(prefix.as_bytes())) {
             unpacked.remove_tree(&item.name)?;
         }
     }
@@ -209,6 +206,8 @@ pub(super) fn clean_up(unpacked: &Dir) -> Result<()> {
 }
 
 const PROBE: &str = ".probe";
+/// Prefixes of what is no root under its final name.
+pub(super) const TEMPORARY: [&str; 5] = [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED];
 
 /// How files are placed: as asked, or the best that these directories allow, found by
 /// trying once.

@@ -29,8 +29,8 @@ const BLOCK: u64 = 4096;
 /// A directory that holds a tree.
 #[derive(Debug)]
 pub(super) struct Spare {
-    name: CString,
-    tree: Tree,
+    pub(super) name: CString,
+    pub(super) tree: Tree,
     uses: Uses,
     /// Sees what is done to the root that it becomes.
     watch: Option<Watch>,

@@ -1,117 +1,153 @@
-//! Sweeps of an agent's directory: marks from what is kept, removes the rest.
-//! References go before what they refer to, so that a crash leaves garbage, not gaps.
+//! Sweeps of an agent's directory: looks at what is there, plans what goes, and removes
+//! it. References go before what they refer to, so that a crash leaves garbage, not gaps.
 
-use std::collections::BTreeSet;
-use std::io::Read;
-use std::time::{SystemTime, UNIX_EPOCH};
+mod listing;
+mod plan;
 
-use super::Store;
-use super::publish::{RETIRED, ids, ok_name};
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::time::SystemTime;
+
+use super::publish::{RETIRED, ids, ok_name, placement};
+use super::spare::DISCARDED;
+use super::{LinkMode, Store};
 use crate::blobs::Swept;
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{digest_of, name_of, temp_name};
+use crate::disk::{Dir, Lock, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
+use crate::layer::objects::Naming;
+use crate::root::tree::{Node, Tree};
+use listing::Ground;
 
-/// Bytes of an object's name that the layers' indexes tell: all but the twin.
-const BASE: usize = 64 + 1 + 32;
+pub(super) use listing::{read_index, there};
+pub use plan::{Ages, Keep, Kept, Removal, Sweep, What};
+
+/// Plans a sweep of the directory `dir`, which no agent runs on, and unless this is but a
+/// rehearsal does it. `link` is how the agent places files there; `keep` is told the
+/// published roots, oldest first.
+pub fn sweep_alone(
+    dir: &Path,
+    link: LinkMode,
+    rehearsal: bool,
+    keep: impl FnOnce(&[Digest]) -> Result<Keep>,
+) -> Result<Sweep> {
+    let _lock = Lock::take(dir)?;
+    let top = Dir::open(dir)?;
+    let owner = rustix::process::geteuid().is_root();
+    // Where nothing is unpacked there is no way of placing to be found out.
+    let link = match (there(top.child(c"unpacked"))?, there(top.child(c"objects"))?) {
+        (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
+        _ => link,
+    };
+    let naming = match link {
+        LinkMode::Hardlink => Naming::Inode { owner },
+        LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
+    };
+    let ground = Ground { top, naming, link, owner, spare: None };
+    let plan = ground.plan(&keep(&ground.published()?)?)?;
+    if !rehearsal {
+        ground.sweep(&plan)?;
+    }
+    Ok(plan)
+}
+
+/// Bytes of the files of an extracted layer of the agent's directory `dir`.
+pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
+    let index = read_index(&Dir::open(&dir.join("layers"))?, layer)?;
+    let sizes = index.entries.iter().map(|entry| match entry.kind {
+        Kind::File { size, .. } => size,
+        _ => 0,
+    });
+    Ok(sizes.sum())
+}
 
 impl Store {
+    /// Plans a sweep.
+    pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
+        self.ground()?.plan(keep)
+    }
+
+    /// Does what was planned; nothing may have been made or deployed since.
+    pub fn sweep(&self, plan: &Sweep) -> Result<()> {
+        self.ground()?.sweep(plan)?;
+        self.unwatch_gone()
+    }
+
+    fn ground(&self) -> Result<Ground> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Ground {
+            top: Dir::open(&self.path)?,
+            naming: self.objects.naming(),
+            link: self.placement.mode,
+            owner: self.placement.owner,
+            spare: spare.as_ref().map(|spare| spare.name.clone()),
+        })
+    }
+
     /// Removes blobs, layers and objects that neither a configuration in `keep` nor a
     /// published root uses and that were last written before `before`.
     pub fn sweep_cache(&self, keep: &[&Configuration], before: SystemTime) -> Result<Swept> {
-        let mut kept: BTreeSet<Digest> = BTreeSet::new();
-        for configuration in keep {
-            kept.extend(configuration.layers().iter().map(|layer| layer.digest));
-        }
-        for id in ids(&self.roots)? {
-            let Ok(configuration) = self.marked(id) else {
-                // A crash cut the record short. Without it the root is not ours.
-                self.roots.remove_file(&name_of(id))?;
-                continue;
-            };
-            kept.extend(configuration.layers().iter().map(|layer| layer.digest));
-        }
-        let mut swept = self.blobs.expire(before)?;
-        for blob in self.blobs.list()? {
-            let needed = self.keep_blobs || !self.has_layer(blob.digest)?;
-            if !(needed && kept.contains(&blob.digest)) && blob.modified < before {
-                self.blobs.remove(blob.digest)?;
-                add(&mut swept, blob.bytes);
-            }
-        }
-        let seconds = before.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        for digest in ids(&self.layers)? {
-            let name = name_of(digest);
-            if !kept.contains(&digest) && self.layers.stat(&name)?.st_mtime < seconds {
-                self.layers.remove_file(&name)?;
-                add(&mut swept, 0);
-            }
-        }
-        self.layers.sync()?;
-        self.sweep_objects(seconds, &mut swept)?;
-        Ok(swept)
-    }
-
-    /// Removes objects that no layer has. With an index that cannot be read nothing is
-    /// removed: it may name any of them.
-    fn sweep_objects(&self, before: i64, swept: &mut Swept) -> Result<()> {
-        let mut kept: BTreeSet<Vec<u8>> = BTreeSet::new();
-        for digest in ids(&self.layers)? {
-            for entry in self.read_index(digest)?.entries {
-                if let Kind::File { content, .. } = entry.kind {
-                    let name = self.objects.name(content, &entry.meta, 0);
-                    kept.insert(name.as_bytes().to_vec());
-                }
-            }
-        }
-        self.objects.for_each(|name, bytes, changed| {
-            let base = &name.as_bytes()[..name.as_bytes().len().min(BASE)];
-            if !kept.contains(base) && changed < before {
-                self.objects.remove(&name)?;
-                add(swept, bytes);
-            }
-            Ok(())
-        })
+        let configurations = keep.iter().map(|&it| (it.clone(), "a configuration")).collect();
+        let (before, keep_blobs) = (Some(before), self.keep_blobs);
+        let ages = Ages { cache: before, downloads: before, quarantine: before, leftovers: false };
+        let cache = Some(ages);
+        let plan =
+            self.plan_sweep(&Keep { configurations, cache, keep_blobs, ..Keep::default() })?;
+        self.sweep(&plan)?;
+        Ok(Swept { files: plan.files(), bytes: plan.bytes() })
     }
 
     /// Removes published roots that are not in `keep`; `files` counts roots.
     pub fn sweep_roots(&self, keep: &[Digest]) -> Result<Swept> {
-        let mut swept = Swept::default();
-        for item in self.unpacked.list()? {
-            let Some(id) = digest_of(&item.name).filter(|id| !keep.contains(id)) else { continue };
-            // Only what an agent made: ours has a record, the Go agent's an `.ok`.
-            if !self.roots.contains(&item.name)? && !self.unpacked.contains(&ok_name(id))? {
-                continue;
-            }
-            self.unwatch(id);
-            self.roots.remove_file(&item.name)?;
-            self.roots.sync()?;
-            self.unpacked.remove_file(&ok_name(id))?;
-            let retired = temp_name(RETIRED);
-            self.unpacked.rename(&item.name, &self.unpacked, &retired)?;
-            self.unpacked.remove_tree(&retired)?;
-            swept.files += 1;
+        let roots = Some(keep.iter().map(|id| (*id, "it is to be kept")).collect());
+        let plan = self.plan_sweep(&Keep { roots, ..Keep::default() })?;
+        self.sweep(&plan)?;
+        Ok(Swept { files: plan.count(What::Root) as u64, bytes: 0 })
+    }
+
+    /// Removes the spare root, if there is one. Returns whether there was.
+    pub fn remove_spare(&self) -> Result<bool> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(spare) = spare else { return Ok(false) };
+        let gone = temp_name(DISCARDED);
+        self.unpacked.rename(&spare.name, &self.unpacked, &gone)?;
+        self.unpacked.remove_tree(&gone)?;
+        Ok(true)
+    }
+
+    /// Free bytes of the filesystem.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.unpacked.free().map(|(bytes, _)| bytes)
+    }
+
+    /// Bytes of the files that the root of `configuration`, whose layers are extracted,
+    /// has; none if it is published.
+    pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
+        if self.is_published(configuration.id())? {
+            return Ok(0);
         }
-        Ok(swept)
+        Ok(bytes_of(&self.tree(configuration)?))
+    }
+
+    /// Bytes that [`Store::remove_spare`] would free, directories not counted.
+    pub fn spare_bytes(&self) -> u64 {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let copied = self.placement.mode == LinkMode::Copy;
+        spare.as_ref().filter(|_| copied).map_or(0, |spare| bytes_of(&spare.tree))
     }
 
     /// Published roots, oldest first.
     pub fn roots(&self) -> Result<Vec<Digest>> {
-        let mut roots = Vec::new();
-        for id in ids(&self.roots)? {
-            if self.is_published(id)? {
-                let stat = self.roots.stat(&name_of(id))?;
-                roots.push((stat.st_mtime, stat.st_mtime_nsec, id));
-            }
-        }
-        roots.sort_unstable();
-        Ok(roots.into_iter().map(|(_, _, id)| id).collect())
+        published(&self.roots, &self.unpacked)
     }
 
-    pub(super) fn marked(&self, id: Digest) -> Result<Configuration> {
+    /// What a root was built from, by its record.
+    pub fn marked(&self, id: Digest) -> Result<Configuration> {
+        use std::io::Read as _;
         let name = name_of(id);
         let mut json = Vec::new();
         self.roots
@@ -122,7 +158,102 @@ impl Store {
     }
 }
 
-fn add(swept: &mut Swept, bytes: u64) {
-    swept.files += 1;
-    swept.bytes += bytes;
+fn bytes_of(tree: &Tree) -> u64 {
+    let sizes = tree.walk().map(|(_, node)| match node {
+        Node::File(file) => file.size,
+        _ => 0,
+    });
+    sizes.sum()
+}
+
+/// The roots with a record, oldest first.
+fn published(roots: &Dir, unpacked: &Dir) -> Result<Vec<Digest>> {
+    let mut found = Vec::new();
+    for id in ids(roots)? {
+        let name = name_of(id);
+        if unpacked.contains(&name)? {
+            let stat = roots.stat(&name)?;
+            found.push((stat.st_mtime, stat.st_mtime_nsec, id));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+}
+
+impl Ground {
+    fn published(&self) -> Result<Vec<Digest>> {
+        match (there(self.top.child(c"roots"))?, there(self.top.child(c"unpacked"))?) {
+            (Some(roots), Some(unpacked)) => published(&roots, &unpacked),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn plan(&self, keep: &Keep) -> Result<Sweep> {
+        let listing = self.list(keep)?;
+        let layers = plan::kept_layers(&listing, keep);
+        let needed = match keep.cache {
+            Some(_) => self.objects_of(layers.keys())?,
+            None => Ok(std::collections::BTreeSet::new()),
+        };
+        let extents_shared = self.link == LinkMode::Reflink;
+        Ok(Sweep { extents_shared, ..plan::plan(&listing, keep, &layers, &needed) })
+    }
+
+    /// Removes what was planned, in that order. What is gone already is passed over.
+    fn sweep(&self, plan: &Sweep) -> Result<()> {
+        let mut at: Option<(&Path, Dir)> = None;
+        let mut before = None;
+        for removal in &plan.removals {
+            if before == Some(What::Layer) && removal.what != What::Layer {
+                // No object may go before the names of the indexes are gone for good.
+                if let Some(layers) = there(self.top.child(c"layers"))? {
+                    layers.sync()?;
+                }
+            }
+            before = Some(removal.what);
+            let parent = removal.path.parent().unwrap_or(Path::new(""));
+            if at.as_ref().is_none_or(|(path, _)| *path != parent) {
+                let Some(dir) = self.open(parent)? else { continue };
+                at = Some((parent, dir));
+            }
+            let Some((_, dir)) = &at else { continue };
+            let name = removal.path.file_name().unwrap_or_default();
+            let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
+            match removal.what {
+                What::Root => self.remove_root(dir, &name)?,
+                _ => dir.remove_tree(&name)?,
+            }
+        }
+        if let Some((_, dir)) = &at {
+            dir.sync()?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, path: &Path) -> Result<Option<Dir>> {
+        let mut dir = Dir::open(self.top.path())?;
+        for part in path.components() {
+            let name: &OsStr = part.as_os_str();
+            let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
+            match there(dir.child(&name))? {
+                Some(child) => dir = child,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(dir))
+    }
+
+    fn remove_root(&self, unpacked: &Dir, name: &CString) -> Result<()> {
+        if let Some(roots) = there(self.top.child(c"roots"))? {
+            roots.remove_file(name)?;
+            roots.sync()?;
+        }
+        let id = name.to_string_lossy().parse::<Digest>()?;
+        unpacked.remove_file(&ok_name(id))?;
+        let retired = temp_name(RETIRED);
+        match unpacked.rename(name, unpacked, &retired) {
+            Err(err) if !err.is_not_found() => Err(err),
+            _ => unpacked.remove_tree(&retired),
+        }
+    }
 }

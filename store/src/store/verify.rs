@@ -1,16 +1,20 @@
-//! Verifying an agent's directory: every object is read and hashed, every index and every
-//! published root compared with what it must be. Only looks, takes no lock, and so may
+//! Verifying an agent's directory: every object and blob is read and hashed, every index
+//! and every published root compared with what it must be. Only looks, takes no lock, and so may
 //! run beside an agent; what goes away meanwhile is passed over.
 
+use std::collections::BTreeSet;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::publish::ids;
+use super::sweep::{read_index, there};
 use crate::config::Configuration;
-use crate::digest::Digest;
-use crate::disk::{Dir, name_of};
+use crate::digest::{Digest, Hasher};
+use crate::disk::{Dir, Item, name_of};
 use crate::error::{Error, Result};
+use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::objects::ObjectName;
 use crate::root::check::{Drift, Scope, check};
@@ -23,6 +27,8 @@ pub struct Verified {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Cached blobs.
+    pub blobs: u64,
     /// Indexes of layers.
     pub layers: u64,
     /// Published roots.
@@ -40,23 +46,60 @@ pub struct Finding {
 
 /// Verifies the agent's directory `dir` and tells `each` of what is damaged.
 pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
+    let cache = verify_cache(dir, &mut each)?;
+    let roots = verify_roots(dir, &mut each)?.roots;
+    Ok(Verified { roots, ..cache })
+}
+
+/// The part of [`verify`] that looks at objects, blobs and indexes.
+pub fn verify_cache(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     let mut verified = Verified::default();
-    if let Some(objects) = there(top.child(c"objects"))? {
-        verify_objects(&objects, &mut verified, &mut each)?;
+    let mut known = BTreeSet::new();
+    let objects = there(top.child(c"objects"))?;
+    if let Some(objects) = &objects {
+        known = verify_objects(objects, &mut verified, &mut each)?;
+    }
+    if let Some(cache) = there(top.child(c"cache"))? {
+        for digest in ids(&cache)? {
+            let what = match blob_is_sound(&cache, digest) {
+                Ok(None) => continue,
+                Ok(Some(true)) => None,
+                Ok(Some(false)) => Some("its contents are not what its name says".to_owned()),
+                Err(err) => Some(err.to_string()),
+            };
+            if let Some(what) = what {
+                each(Finding { path: cache.path_of(&name_of(digest)), what });
+            }
+            verified.blobs += 1;
+        }
     }
     let Some(layers) = there(top.child(c"layers"))? else { return Ok(verified) };
     for digest in ids(&layers)? {
         match there(read_index(&layers, digest)) {
             Ok(None) => continue,
-            Ok(Some(_)) => {}
+            Ok(Some(index)) => {
+                let lacking = lacking(&index, &known, objects.as_ref())?;
+                // Else it was just swept, and its objects after it.
+                if lacking > 0 && layers.contains(&name_of(digest))? {
+                    let what = format!("{lacking} of its files are not in the cache");
+                    each(Finding { path: layers.path_of(&name_of(digest)), what });
+                }
+            }
             Err(Error::Corrupt { path, reason }) => each(Finding { path, what: reason }),
             Err(err) => return Err(err),
         }
         verified.layers += 1;
     }
-    let (Some(roots), Some(unpacked)) =
-        (there(top.child(c"roots"))?, there(top.child(c"unpacked"))?)
+    Ok(verified)
+}
+
+/// The part of [`verify`] that looks at published roots.
+pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
+    let top = Dir::open(dir)?;
+    let mut verified = Verified::default();
+    let (Some(roots), Some(unpacked), Some(layers)) =
+        (there(top.child(c"roots"))?, there(top.child(c"unpacked"))?, there(top.child(c"layers"))?)
     else {
         return Ok(verified);
     };
@@ -66,35 +109,96 @@ pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     Ok(verified)
 }
 
+/// Returns the contents that are there, by the names of objects.
 fn verify_objects(
     objects: &Dir,
     verified: &mut Verified,
     each: &mut dyn FnMut(Finding),
-) -> Result<()> {
+) -> Result<BTreeSet<[u8; 64]>> {
+    let mut known = BTreeSet::new();
     for fan in objects.list()? {
         if fan.name.to_bytes().len() != 2 {
             continue;
         }
         let Some(dir) = there(objects.child(&fan.name))? else { continue };
         for item in dir.list()? {
-            let Some(name) = ObjectName::from_file_name(&item.name) else { continue };
-            let path = || dir.path_of(&item.name);
-            let found = |what: &str| Finding { path: path(), what: what.to_owned() };
-            match there(dir.open_file(&item.name)) {
+            let Some(content) = content_of(&item.name) else { continue };
+            let found =
+                |what: &str| Finding { path: dir.path_of(&item.name), what: what.to_owned() };
+            match object_is_sound(&dir, &item.name) {
                 Ok(None) => continue,
-                Ok(Some(file)) => {
-                    let (hash, bytes) = hash(file).map_err(|err| Error::io("read", path(), err))?;
-                    if !name.as_bytes().starts_with(hash.to_hex().as_bytes()) {
+                Ok(Some((sound, bytes))) => {
+                    if !sound {
                         each(found("its contents are not what its name says"));
                     }
                     verified.bytes += bytes;
                 }
-                Err(_) => each(found("is no file that can be read")),
+                Err(err) => each(found(&err.to_string())),
             }
+            known.insert(content);
             verified.objects += 1;
         }
     }
-    Ok(())
+    Ok(known)
+}
+
+/// The contents that an object of this name has, in hex.
+fn content_of(name: &CStr) -> Option<[u8; 64]> {
+    ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
+}
+
+/// How many files of a layer have no object: none that was `known`, and none that came
+/// since.
+fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> Result<u64> {
+    let mut lacking = 0;
+    for entry in &index.entries {
+        // An empty file is made of nothing.
+        let Kind::File { size: 1.., content } = entry.kind else { continue };
+        let content = content.to_string();
+        let name: Result<[u8; 64], _> = content.as_bytes().try_into();
+        if name.is_ok_and(|name| known.contains(&name)) {
+            continue;
+        }
+        let fan = CString::new(&content[..2]).expect("hex has no NUL");
+        let fan = objects.map_or(Ok(None), |objects| there(objects.child(&fan)))?;
+        let names = fan.map_or(Ok(Vec::new()), |fan| fan.list())?;
+        let begins = |item: &Item| item.name.to_bytes().starts_with(content.as_bytes());
+        lacking += u64::from(!names.iter().any(begins));
+    }
+    Ok(lacking)
+}
+
+/// Whether an object's contents are those of its name, and their length. `None` when it
+/// is not there.
+pub(super) fn object_is_sound(dir: &Dir, name: &CStr) -> Result<Option<(bool, u64)>> {
+    let file = match there(dir.open_file(name)) {
+        Ok(None) => return Ok(None),
+        Ok(Some(file)) => file,
+        Err(Error::Corrupt { .. }) => return Ok(Some((false, 0))),
+        Err(err) => return Err(err),
+    };
+    let (hash, bytes) = hash(file).map_err(|err| Error::io("read", dir.path_of(name), err))?;
+    Ok(Some((name.to_bytes().starts_with(hash.to_hex().as_bytes()), bytes)))
+}
+
+/// Whether a blob's contents are those of its name. `None` when it is not there.
+pub(super) fn blob_is_sound(dir: &Dir, digest: Digest) -> Result<Option<bool>> {
+    let name = name_of(digest);
+    let mut file = match there(dir.open_file(&name)) {
+        Ok(None) => return Ok(None),
+        Ok(Some(file)) => file,
+        Err(Error::Corrupt { .. }) => return Ok(Some(false)),
+        Err(err) => return Err(err),
+    };
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Some(hasher.finish() == digest)),
+            Ok(n) => hasher.update(&buffer[..n]),
+            Err(err) => return Err(Error::io("read", dir.path_of(&name), err)),
+        }
+    }
 }
 
 fn hash(mut file: File) -> std::io::Result<(blake3::Hash, u64)> {
@@ -153,21 +257,4 @@ fn verify_root(
         finding(format!("{path} {what}"));
     }
     Ok(true)
-}
-
-fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
-    let name = name_of(digest);
-    let path = layers.path_of(&name);
-    let mut bytes = Vec::new();
-    let mut file = layers.open_file(&name)?;
-    file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
-    Index::from_bytes(&bytes, &path)
-}
-
-/// `None` for what is not there.
-fn there<T>(found: Result<T>) -> Result<Option<T>> {
-    match found {
-        Err(err) if err.is_not_found() => Ok(None),
-        other => other.map(Some),
-    }
 }

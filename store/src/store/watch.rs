@@ -135,9 +135,11 @@ impl Store {
         Watch::begin(&self.unpacked.path_of(name), tree).inspect_err(not_watched).ok()
     }
 
-    /// Forgets a root that goes away.
-    pub(super) fn unwatch(&self, id: Digest) {
-        self.watched().roots.remove(&id);
+    /// Forgets roots that are gone.
+    pub(super) fn unwatch_gone(&self) -> Result<()> {
+        let published = ids(&self.roots)?;
+        self.watched().roots.retain(|id, _| published.contains(id));
+        Ok(())
     }
 
     /// Takes note of a published root.

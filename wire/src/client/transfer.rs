@@ -100,6 +100,16 @@ impl Client {
         result
     }
 
+    /// The length of the file `path`, where the server tells.
+    pub async fn size(&self, path: &str) -> Result<Option<u64>, ClientError> {
+        let sftp = self.sftp().await?;
+        let refused = |err| ClientError::sftp(path, err);
+        let handle = sftp.open(path, OpenFlags::READ).await.map_err(refused)?;
+        let (size, closed) = join(sftp.size(&handle), sftp.close(&handle)).await;
+        closed.map_err(refused)?;
+        size.map_err(refused)
+    }
+
     /// The contents of a small file, or `None` if it is not there. Two round trips, unless
     /// it is larger than one answer.
     pub async fn read_small(

@@ -1,0 +1,119 @@
+//! `rollback`: deploys what was deployed before, and holds.
+
+use std::fmt::Write as _;
+
+use deploy_store::{Configuration, Digest};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::cycle::{self, Agent};
+use crate::deploy::{self, Before};
+use crate::error::{Error, Result};
+use crate::hold::Hold;
+use crate::session::Session;
+use crate::{previous, room, spare, state, sweep};
+
+/// What a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Id of what is deployed now.
+    pub id: String,
+    /// Id of what was.
+    pub from: String,
+    /// What is not deployed again until the registry has something else.
+    pub hold: Hold,
+}
+
+/// What lifting a hold did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Whether there was a hold.
+    pub was_held: bool,
+}
+
+impl RolledBack {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let Self { id, from, hold } = self;
+        let mut text = format!("rolled back to {id}\nheld        {from}\n");
+        if let Some(registry) = &hold.registry {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "held        {registry}");
+        }
+        text.push_str(
+            "held until the registry has something else, or until deploy-agent rollback --release\n",
+        );
+        text
+    }
+}
+
+impl Released {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let text = if self.was_held {
+            "released: what the registry has is deployed at the next look\n"
+        } else {
+            "nothing was held\n"
+        };
+        text.to_owned()
+    }
+}
+
+/// Rolls back. `offered` is what the registry had at the last look.
+pub async fn run(
+    agent: &Agent,
+    session: &mut Session,
+    offered: Option<Digest>,
+) -> Result<RolledBack> {
+    let Some(current) = state::read(&agent.state)? else { return Err(Error::NothingDeployed) };
+    let Some(to) = previous::read(&agent.dir, Some(current.id())) else {
+        let held = Hold::read(&agent.dir)?;
+        return Err(Error::NothingBefore { held: held.map(|hold| hold.from) });
+    };
+    let hold = Hold::new(current.id(), to.id(), offered, Timestamp::now());
+    deploy_back(agent, session, &current, &to, &hold).await?;
+    Ok(RolledBack { id: to.id().to_string(), from: current.id().to_string(), hold })
+}
+
+/// Ends a rollback that was cut off when its script may have run already.
+pub async fn resume(agent: &Agent, session: &mut Session, hold: &Hold) -> Result<()> {
+    let current = state::read(&agent.state)?;
+    let to = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
+    let (Some(current), Some(to)) = (current, to.filter(|to| to.id().to_string() == hold.to))
+    else {
+        Hold::lift(&agent.dir)?;
+        return Ok(());
+    };
+    tracing::info!(event = "rollback_resumed", id = %to.id(), "ending a rollback that was cut off");
+    deploy_back(agent, session, &current, &to, hold).await
+}
+
+async fn deploy_back(
+    agent: &Agent,
+    session: &mut Session,
+    current: &Configuration,
+    to: &Configuration,
+    hold: &Hold,
+) -> Result<()> {
+    cycle::foresee(agent, to)?;
+    let root = cycle::prepare(agent, session, to).await?;
+    // Before the script: should the agent die, what comes after it goes on from here.
+    hold.write(&agent.dir)?;
+    if let Err(err) = deploy::run(agent, Some(current), to, &root, Before::Forgotten).await {
+        // After anything else the script has done its work, and the rest is tried again.
+        if matches!(err, Error::Script { .. }) {
+            Hold::lift(&agent.dir)?;
+        }
+        return Err(err);
+    }
+    tracing::info!(
+        event = "rolled_back",
+        id = %to.id(),
+        old_id = %current.id(),
+        "rolled back to {} from {}", to.id(), current.id()
+    );
+    sweep::roots(agent, Some(current), to).await;
+    room::tidy(agent).await;
+    spare::prepare(agent, to);
+    Ok(())
+}

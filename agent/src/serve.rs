@@ -1,0 +1,60 @@
+//! Serving the requests of subcommands, between two cycles.
+
+use deploy_store::{Configuration, Digest};
+use deploy_wire::exit;
+
+use crate::control::Asked;
+use crate::cycle::Agent;
+use crate::error::Error;
+use crate::hold::Hold;
+use crate::request::{Answer, Request};
+use crate::rollback::{self, Released};
+use crate::session::Session;
+use crate::{gc, repair};
+
+/// What the loop is to do after a request.
+#[derive(Debug)]
+pub enum Next {
+    /// What it would have done.
+    Wait,
+    /// Another configuration is deployed, or is to be: look at the registry.
+    Look,
+    /// Look at the registry, and tell how that went.
+    Sync(Asked),
+}
+
+/// Serves one request. `pending` is what waits for its script, `offered` what the
+/// registry had at the last look.
+pub async fn serve(
+    agent: &Agent,
+    session: &mut Session,
+    asked: Asked,
+    pending: Option<&Configuration>,
+    offered: Option<Digest>,
+) -> Next {
+    let (answer, next) = match &asked.request {
+        Request::Sync => return Next::Sync(asked),
+        Request::Gc { dry_run } => {
+            let done = gc::beside(agent, pending, *dry_run).await.map_err(Error::from);
+            (answer(done), Next::Wait)
+        }
+        Request::Rollback => (answer(rollback::run(agent, session, offered).await), Next::Look),
+        Request::Release => {
+            let done = Hold::lift(&agent.dir).map(|was_held| Released { was_held });
+            (answer(done.map_err(Error::from)), Next::Look)
+        }
+        Request::Repair { damaged } => {
+            (answer(repair::run(agent, session, pending, damaged).await), Next::Look)
+        }
+    };
+    asked.answer(answer);
+    next
+}
+
+/// What was done, or why it was not.
+pub fn answer<T: serde::Serialize>(done: Result<T, Error>) -> Answer {
+    match done {
+        Ok(done) => Answer::of(exit::OK, &done),
+        Err(err) => Answer::failed(err.exit_code(), err.to_string()),
+    }
+}

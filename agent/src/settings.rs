@@ -1,0 +1,87 @@
+//! What a subcommand goes by in an agent's stead: its own flags, where they are given, and
+//! else those that the agent ran with last.
+
+use std::path::PathBuf;
+
+use deploy_store::LinkMode;
+
+use crate::flags::{Flags, Link};
+use crate::report::Report;
+
+/// What sweeps and rollbacks have to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The state file.
+    pub state: PathBuf,
+    /// How files are to be placed.
+    pub link: LinkMode,
+    /// How they are, where that is known: finding it out takes room on the disk.
+    pub placing: LinkMode,
+    /// Roots to keep.
+    pub keep_roots: usize,
+    /// Whether blobs of extracted layers stay.
+    pub keep_blobs: bool,
+}
+
+impl Settings {
+    /// Those of the agent of the directory that `flags` name.
+    pub fn of(flags: &Flags) -> Self {
+        let Report { state, link, link_flag, keep_roots, keep_blobs, .. } =
+            Report::read(&flags.dir);
+        let given = |flag: &str| flags.given.contains(flag);
+        let last = |word: Option<String>| link_mode(&word?).filter(|_| !given("link"));
+        let (placing, link) = (last(link), last(link_flag));
+        let link = link.unwrap_or_else(|| flags.link.into());
+        let count = keep_roots.filter(|_| !given("keep_roots") && !given("cleanold"));
+        Self {
+            state: state.filter(|_| !given("state")).unwrap_or_else(|| flags.state.clone()),
+            link,
+            placing: placing.unwrap_or(link),
+            keep_roots: count.unwrap_or_else(|| flags.roots_to_keep()).max(1),
+            keep_blobs: if given("keep_blobs") { flags.keep_blobs } else { keep_blobs },
+        }
+    }
+}
+
+fn link_mode(word: &str) -> Option<LinkMode> {
+    let link = <Link as clap::ValueEnum>::from_str(word, false).ok()?;
+    Some(link.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::flags::Cli;
+    use crate::report::Reporter;
+
+    #[test]
+    fn what_is_not_given_is_as_the_agent_had_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let settings = |more: &str| {
+            let line = format!("deploy-agent gc -dir {} {more}", temp.path().display());
+            let words = line.split_whitespace().map(OsString::from);
+            Settings::of(&Cli::read(words).unwrap().flags)
+        };
+        let unknown = settings("");
+        assert_eq!((unknown.keep_roots, unknown.link), (2, LinkMode::Auto));
+        assert_eq!(unknown.state, PathBuf::from("state.json"));
+        Reporter::new(temp.path()).update(|report| {
+            report.state = Some("/srv/state.json".into());
+            report.link_flag = Some("auto".to_owned());
+            report.link = Some("hardlink".to_owned());
+            report.keep_roots = Some(5);
+            report.keep_blobs = true;
+        });
+        let known = settings("");
+        assert_eq!((known.keep_roots, known.link), (5, LinkMode::Auto));
+        assert_eq!(known.placing, LinkMode::Hardlink);
+        assert!(known.keep_blobs && known.state.as_os_str() == "/srv/state.json");
+        let given = settings("-keep-roots 3 -link copy -state s -keep-blobs=false");
+        assert_eq!((given.keep_roots, given.link), (3, LinkMode::Copy));
+        assert_eq!(given.placing, LinkMode::Copy);
+        assert!(!given.keep_blobs && given.state.as_os_str() == "s");
+        assert_eq!(settings("-cleanold").keep_roots, 1);
+    }
+}

@@ -1,0 +1,354 @@
+//! What a sweep sees of an agent's directory. Only looks, and makes nothing that is not
+//! there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Stat;
+
+use super::plan::Keep;
+use crate::config::Configuration;
+use crate::digest::Digest;
+use crate::disk::{self, Dir, FileType, digest_of, is_held, name_of};
+use crate::error::{Error, Result};
+use crate::layer::entry::{Content, Kind};
+use crate::layer::index::Index;
+use crate::layer::objects::{self, Naming, ObjectName};
+use crate::meta::Meta;
+use crate::root::merge::merge;
+use crate::root::tree::{Directory, Node, Tree};
+use crate::store::LinkMode;
+use crate::store::publish::{self, ok_name};
+
+/// A file under one of its names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct File {
+    /// Device and number.
+    pub inode: (u64, u64),
+    /// Its names.
+    pub links: u64,
+    /// Its bytes; none where it shares extents with an object.
+    pub bytes: u64,
+    /// The time that its age counts from, in seconds.
+    pub changed: i64,
+}
+
+/// What is known of a root by its record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) enum Record {
+    /// There is none.
+    None,
+    /// It cannot be read.
+    Unreadable,
+    /// It was built from this.
+    Of(Configuration),
+}
+
+/// A root that an agent made, or the record of one.
+#[derive(Debug)]
+pub(in crate::store) struct FoundRoot {
+    pub id: Digest,
+    pub record: Record,
+    pub record_file: Vec<File>,
+    /// Whether there is a directory.
+    pub is_there: bool,
+    /// What is in it, and its record and mark; of roots that may go, and are weighed.
+    pub files: Vec<File>,
+}
+
+/// What there is.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Listing {
+    pub roots: Vec<FoundRoot>,
+    pub layers: Vec<(Digest, File)>,
+    pub objects: Vec<(CString, File)>,
+    pub blobs: Vec<(Digest, File)>,
+    /// Also whether it cannot be gone on with.
+    pub downloads: Vec<(CString, File, bool)>,
+    pub leftovers: Vec<(PathBuf, Vec<File>)>,
+    /// Also when it was set aside.
+    pub quarantine: Vec<(CString, i64, Vec<File>)>,
+    pub spare: Option<CString>,
+}
+
+/// An agent's directory, whose lock is held, as a sweep needs to know it.
+#[derive(Debug)]
+pub(in crate::store) struct Ground {
+    pub top: Dir,
+    pub naming: Naming,
+    pub link: LinkMode,
+    pub owner: bool,
+    /// The spare, if one is in use.
+    pub spare: Option<CString>,
+}
+
+impl Ground {
+    /// Looks at all that `keep` may let go.
+    pub fn list(&self, keep: &Keep) -> Result<Listing> {
+        let mut listing = Listing { roots: self.roots(keep)?, ..Listing::default() };
+        listing.spare.clone_from(&self.spare);
+        let Some(ages) = keep.cache else { return Ok(listing) };
+        listing.layers = self.named(c"layers", |stat| stat.st_mtime)?;
+        listing.blobs = self.named(c"cache", |stat| stat.st_mtime)?;
+        self.objects(&mut listing)?;
+        self.downloads(&mut listing)?;
+        if ages.leftovers {
+            self.leftovers(&mut listing)?;
+        }
+        if let Some(dir) = there(self.top.child(c"quarantine"))? {
+            for item in dir.list()? {
+                let Some(stat) = there(dir.stat(&item.name))? else { continue };
+                let files = self.files(&dir, &item.name, None)?;
+                listing.quarantine.push((item.name, stat.st_ctime, files));
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The names of the objects that these layers are made of, without twins; or which
+    /// layer does not tell.
+    pub fn objects_of<'a>(
+        &self,
+        layers: impl Iterator<Item = &'a Digest>,
+    ) -> Result<Result<BTreeSet<Vec<u8>>, String>> {
+        let mut names = BTreeSet::new();
+        let Some(dir) = there(self.top.child(c"layers"))? else { return Ok(Ok(names)) };
+        for &digest in layers {
+            let index = match there(read_index(&dir, digest)) {
+                Ok(None) => continue,
+                Ok(Some(index)) => index,
+                Err(Error::Corrupt { .. }) => {
+                    let why = "the index of layer {} is damaged, so what is needed cannot be told";
+                    return Ok(Err(why.replace("{}", &digest.to_string())));
+                }
+                Err(err) => return Err(err),
+            };
+            for entry in index.entries {
+                if let Kind::File { content, .. } = entry.kind {
+                    names.insert(self.name(content, &entry.meta));
+                }
+            }
+        }
+        Ok(Ok(names))
+    }
+
+    fn name(&self, content: Content, meta: &Meta) -> Vec<u8> {
+        self.naming.name(content, meta, 0).as_bytes().to_vec()
+    }
+
+    fn roots(&self, keep: &Keep) -> Result<Vec<FoundRoot>> {
+        let records = there(self.top.child(c"roots"))?;
+        let unpacked = there(self.top.child(c"unpacked"))?;
+        let mut found: BTreeMap<Digest, FoundRoot> = BTreeMap::new();
+        for item in records.as_ref().map_or(Ok(Vec::new()), Dir::list)? {
+            let (Some(id), Some(dir)) = (digest_of(&item.name), &records) else { continue };
+            let record_file = self.files(dir, &item.name, None)?;
+            let record = read_record(dir, &item.name)?;
+            let (is_there, files) = (false, Vec::new());
+            found.insert(id, FoundRoot { id, record, record_file, is_there, files });
+        }
+        let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
+        for item in unpacked.list()? {
+            let Some(id) = digest_of(&item.name) else { continue };
+            // Only what an agent made: ours has a record, the Go agent's an `.ok`.
+            let by_go = !found.contains_key(&id) && unpacked.contains(&ok_name(id))?;
+            if by_go {
+                let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
+                found.insert(id, FoundRoot { id, record, record_file, is_there: true, files });
+            }
+            let Some(root) = found.get_mut(&id) else { continue };
+            root.is_there = true;
+            let goes = keep.roots.as_ref().is_some_and(|kept| kept.iter().all(|(it, _)| *it != id));
+            if keep.weigh && goes {
+                let tree = self.tree(&root.record);
+                let tree = tree.as_ref().map(|tree| &**tree.root());
+                root.files = self.files(&unpacked, &item.name, tree)?;
+                root.files.extend(self.files(&unpacked, &ok_name(id), None)?);
+                root.files.extend(&root.record_file);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// What a root should hold, where that tells which of its files share extents with
+    /// objects.
+    fn tree(&self, record: &Record) -> Option<Tree> {
+        let Record::Of(configuration) = record else { return None };
+        if self.link != LinkMode::Reflink {
+            return None;
+        }
+        let layers = self.top.child(c"layers").ok()?;
+        let read = |layer: &crate::config::Layer| read_index(&layers, layer.digest).ok();
+        let indexes: Option<Vec<Index>> = configuration.layers().iter().map(read).collect();
+        merge(&indexes?).ok()
+    }
+
+    /// The files of `dir` that are named by a digest.
+    fn named(&self, dir: &CStr, changed: impl Fn(&Stat) -> i64) -> Result<Vec<(Digest, File)>> {
+        let mut found = Vec::new();
+        let Some(dir) = there(self.top.child(dir))? else { return Ok(found) };
+        for item in dir.list()? {
+            let Some(digest) = digest_of(&item.name) else { continue };
+            let Some(stat) = there(dir.stat(&item.name))? else { continue };
+            found.push((digest, File { changed: changed(&stat), ..file(&stat) }));
+        }
+        Ok(found)
+    }
+
+    fn objects(&self, listing: &mut Listing) -> Result<()> {
+        let Some(objects) = there(self.top.child(c"objects"))? else { return Ok(()) };
+        for fan in objects.list()?.into_iter().filter(|fan| fan.name.to_bytes().len() == 2) {
+            let Some(dir) = there(objects.child(&fan.name))? else { continue };
+            for item in dir.list()? {
+                if ObjectName::from_file_name(&item.name).is_none() {
+                    continue;
+                }
+                if let Some(stat) = there(dir.stat(&item.name))? {
+                    // When it came or was last linked.
+                    let changed = stat.st_ctime;
+                    listing.objects.push((item.name, File { changed, ..file(&stat) }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn downloads(&self, listing: &mut Listing) -> Result<()> {
+        let Some(dir) = there(self.top.child(c"partial"))? else { return Ok(()) };
+        for item in dir.list()? {
+            let Ok(open) = dir.open_file(&item.name) else { continue };
+            let bytes = item.name.to_bytes();
+            let abandoned = bytes.starts_with(b"upload-");
+            let ours =
+                abandoned || bytes.starts_with(b"partial-") || digest_of(&item.name).is_some();
+            if !ours || is_held(&open) {
+                continue;
+            }
+            let Some(stat) = there(dir.stat(&item.name))? else { continue };
+            let file = File { changed: stat.st_mtime, ..file(&stat) };
+            listing.downloads.push((item.name, file, abandoned));
+        }
+        Ok(())
+    }
+
+    fn leftovers(&self, listing: &mut Listing) -> Result<()> {
+        let places: [(Option<&CStr>, &[&str]); 4] = [
+            (None, &["temp-state-"]),
+            (Some(c"unpacked"), &publish::TEMPORARY),
+            (Some(c"objects"), &[objects::UNFINISHED]),
+            (Some(c"layers"), &["index-"]),
+        ];
+        for (name, prefixes) in places {
+            let opened = match name {
+                None => Some(Dir::open(self.top.path())?),
+                Some(name) => there(self.top.child(name))?,
+            };
+            let Some(dir) = opened else { continue };
+            for item in dir.list()? {
+                let bytes = item.name.to_bytes();
+                let temporary = prefixes.iter().any(|prefix| bytes.starts_with(prefix.as_bytes()));
+                let living = self.spare.as_ref() == Some(&item.name)
+                    || dir.open_file(&item.name).is_ok_and(|open| is_held(&open));
+                if temporary && !living {
+                    let files = self.files(&dir, &item.name, None)?;
+                    let at = name.map_or_else(PathBuf::new, path_of);
+                    listing.leftovers.push((at.join(path_of(&item.name)), files));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not a directory, of `name` in `dir` and all below it. Files that are as
+    /// `tree` says share extents with their objects, which count for both.
+    fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
+        let mut found = Vec::new();
+        let Some(stat) = there(dir.stat(name))? else { return Ok(found) };
+        if is_directory(&stat) {
+            self.below(dir, name, tree, &mut found)?;
+        } else {
+            found.push(file(&stat));
+        }
+        Ok(found)
+    }
+
+    fn below(
+        &self,
+        dir: &Dir,
+        name: &CStr,
+        tree: Option<&Directory>,
+        found: &mut Vec<File>,
+    ) -> Result<()> {
+        let dir = match dir.child(name) {
+            // Closed to us: opened up only when it goes.
+            Err(Error::Io { cause, .. })
+                if cause.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        };
+        for item in dir.list()? {
+            let Some(stat) = there(dir.stat(&item.name))? else { continue };
+            let node = tree.and_then(|tree| tree.get(item.name.to_bytes()));
+            if is_directory(&stat) {
+                let below = match node {
+                    Some(Node::Directory(below)) => Some(&**below),
+                    _ => None,
+                };
+                self.below(&dir, &item.name, below, found)?;
+                continue;
+            }
+            let shared = matches!(node, Some(Node::File(it)) if disk::carries(&stat, it.size, &it.meta, self.owner));
+            let file = file(&stat);
+            found.push(if shared { File { bytes: 0, ..file } } else { file });
+        }
+        Ok(())
+    }
+}
+
+/// What `stat` says of a file.
+fn file(stat: &Stat) -> File {
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+    #[allow(clippy::useless_conversion, reason = "the type of the count differs by machine")]
+    let links = u64::from(stat.st_nlink);
+    let bytes = if is_file { bytes } else { 0 };
+    File { inode: (stat.st_dev, stat.st_ino), links, bytes, changed: stat.st_mtime }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn path_of(name: &CStr) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())).to_owned()
+}
+
+fn read_record(dir: &Dir, name: &CStr) -> Result<Record> {
+    let mut json = Vec::new();
+    let Some(mut open) = there(dir.open_file(name))? else { return Ok(Record::None) };
+    open.read_to_end(&mut json).map_err(|err| Error::io("read", dir.path_of(name), err))?;
+    Ok(Configuration::from_json(&json).map_or(Record::Unreadable, Record::Of))
+}
+
+/// The index of a layer, from the directory of indexes.
+pub(in crate::store) fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
+    let name = name_of(digest);
+    let path = layers.path_of(&name);
+    let mut bytes = Vec::new();
+    let mut file = layers.open_file(&name)?;
+    file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
+    Index::from_bytes(&bytes, &path)
+}
+
+/// `None` for what is not there.
+pub(in crate::store) fn there<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(err) if err.is_not_found() => Ok(None),
+        other => other.map(Some),
+    }
+}

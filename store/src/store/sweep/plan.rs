@@ -1,0 +1,440 @@
+//! Planning a sweep: from what is there and what must stay to what goes, each with its
+//! reason. Pure: it looks at a [`Listing`] and at nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::listing::{File, Listing, Record};
+use crate::config::Configuration;
+use crate::digest::Digest;
+
+/// Bytes of an object's name that the layers' indexes tell: all but the twin.
+const BASE: usize = 64 + 1 + 32;
+
+/// What a sweep leaves, and how far it goes.
+#[derive(Debug, Clone, Default)]
+pub struct Keep {
+    /// Configurations whose layers stay, each with the reason.
+    pub configurations: Vec<(Configuration, &'static str)>,
+    /// Roots that stay, each with the reason; `None`: all do.
+    pub roots: Option<Vec<(Digest, &'static str)>>,
+    /// What goes from the cache; `None`: nothing does.
+    pub cache: Option<Ages>,
+    /// Whether blobs of extracted layers stay.
+    pub keep_blobs: bool,
+    /// Whether bytes of roots are counted, which takes a look at each of their files.
+    pub weigh: bool,
+}
+
+/// From when on things stay that nothing needs. `None` takes them whatever their age.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Ages {
+    /// Blobs, layers and objects.
+    pub cache: Option<SystemTime>,
+    /// Downloads that were cut off.
+    pub downloads: Option<SystemTime>,
+    /// What was set aside as damaged.
+    pub quarantine: Option<SystemTime>,
+    /// Whether what was left half done goes: only while nobody is at work.
+    pub leftovers: bool,
+}
+
+/// A kind of thing in an agent's directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum What {
+    /// A published root.
+    Root,
+    /// The record of a root that is not there.
+    Record,
+    /// The index of an extracted layer.
+    Layer,
+    /// A file's contents.
+    Object,
+    /// A cached archive.
+    Blob,
+    /// An archive that is not all here yet.
+    Download,
+    /// What was left half done.
+    Leftover,
+    /// What was set aside as damaged.
+    Quarantined,
+    /// The spare root.
+    Spare,
+}
+
+impl What {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Record => "record",
+            Self::Layer => "layer",
+            Self::Object => "object",
+            Self::Blob => "blob",
+            Self::Download => "download",
+            Self::Leftover => "leftover",
+            Self::Quarantined => "quarantined",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+/// Something that goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// What it is.
+    pub what: What,
+    /// Where, in the agent's directory.
+    pub path: PathBuf,
+    /// Why it goes.
+    pub why: &'static str,
+    /// Names that go, directories not counted.
+    pub files: u64,
+    /// Bytes of files whose last name goes with it.
+    pub bytes: u64,
+}
+
+/// Something that stays; of objects all that stay for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// What it is.
+    pub what: What,
+    /// Where, in the agent's directory.
+    pub path: PathBuf,
+    /// Why it stays.
+    pub why: String,
+    /// How many things this stands for.
+    pub count: u64,
+    /// Its bytes, where they were counted.
+    pub bytes: u64,
+}
+
+/// What a sweep is to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sweep {
+    /// What goes, in the order in which it has to.
+    pub removals: Vec<Removal>,
+    /// What stays.
+    pub kept: Vec<Kept>,
+    /// Whether roots share extents with objects, which then count for both.
+    pub extents_shared: bool,
+}
+
+impl Sweep {
+    /// Names that go.
+    pub fn files(&self) -> u64 {
+        self.removals.iter().map(|removal| removal.files).sum()
+    }
+
+    /// Bytes that are freed.
+    pub fn bytes(&self) -> u64 {
+        self.removals.iter().map(|removal| removal.bytes).sum()
+    }
+
+    /// How many of a kind go.
+    pub fn count(&self, what: What) -> usize {
+        self.removals.iter().filter(|removal| removal.what == what).count()
+    }
+}
+
+/// The layers that stay, each with the reason.
+pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, String> {
+    let mut kept = BTreeMap::new();
+    let mut add = |configuration: &Configuration, why: &str| {
+        for layer in configuration.layers() {
+            kept.entry(layer.digest).or_insert_with(|| format!("layer of {why}"));
+        }
+    };
+    for (configuration, why) in &keep.configurations {
+        add(configuration, why);
+    }
+    // One without its directory, removed by hand, holds nothing.
+    for root in listing.roots.iter().filter(|root| root.is_there) {
+        if let (Record::Of(configuration), true) = (&root.record, stays(root.id, keep).is_some()) {
+            add(configuration, &format!("root {}", root.id));
+        }
+    }
+    let young = keep.cache.and_then(|ages| ages.cache).map(seconds);
+    for (digest, file) in &listing.layers {
+        if keep.cache.is_none() || young.is_some_and(|before| file.changed >= before) {
+            kept.entry(*digest).or_insert_with(|| "it is new".to_owned());
+        }
+    }
+    kept
+}
+
+/// Why the root stays, if it does.
+fn stays(id: Digest, keep: &Keep) -> Option<&'static str> {
+    match &keep.roots {
+        None => Some("roots are not swept"),
+        Some(roots) => roots.iter().find(|(kept, _)| *kept == id).map(|(_, why)| *why),
+    }
+}
+
+/// What goes and what stays. `layers` are the layers that stay; `needed` the objects they
+/// are made of, or why that cannot be told.
+pub(super) fn plan(
+    listing: &Listing,
+    keep: &Keep,
+    layers: &BTreeMap<Digest, String>,
+    needed: &Result<BTreeSet<Vec<u8>>, String>,
+) -> Sweep {
+    let mut planner = Planner { plan: Sweep::default(), names: HashMap::new() };
+    planner.roots(listing, keep);
+    if let Some(ages) = keep.cache {
+        planner.records(listing, keep);
+        planner.layers(listing, layers);
+        planner.objects(listing, ages, needed);
+        planner.blobs(listing, ages, layers, keep.keep_blobs);
+        planner.downloads(listing, ages, layers);
+        planner.rest(listing, ages);
+    }
+    planner.plan
+}
+
+/// Whether something that changed then is old enough to go.
+fn old(changed: i64, before: Option<SystemTime>) -> bool {
+    before.is_none_or(|before| changed < seconds(before))
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}
+
+struct Planner {
+    plan: Sweep,
+    /// Names of each inode that go, so far.
+    names: HashMap<(u64, u64), u64>,
+}
+
+impl Planner {
+    fn remove(&mut self, what: What, path: PathBuf, why: &'static str, files: &[File]) {
+        let mut bytes = 0;
+        for file in files {
+            let names = self.names.entry(file.inode).or_insert(0);
+            *names += 1;
+            if *names == file.links {
+                bytes += file.bytes;
+            }
+        }
+        self.plan.removals.push(Removal { what, path, why, files: files.len() as u64, bytes });
+    }
+
+    fn keep(&mut self, what: What, path: PathBuf, why: &str, bytes: u64) {
+        self.plan.kept.push(Kept { what, path, why: why.to_owned(), count: 1, bytes });
+    }
+
+    fn roots(&mut self, listing: &Listing, keep: &Keep) {
+        for root in listing.roots.iter().filter(|root| root.is_there) {
+            let path = Path::new("unpacked").join(root.id.to_string());
+            match stays(root.id, keep) {
+                Some(why) => self.keep(What::Root, path, why, 0),
+                None => self.remove(What::Root, path, "over the roots to keep", &root.files),
+            }
+        }
+        if let Some(name) = &listing.spare {
+            let path = Path::new("unpacked").join(&*name.to_string_lossy());
+            self.keep(What::Spare, path, "the next root is made of it", 0);
+        }
+    }
+
+    /// Records whose root is gone, and those that a crash cut short: without it the root is
+    /// not ours.
+    fn records(&mut self, listing: &Listing, keep: &Keep) {
+        for root in &listing.roots {
+            let path = Path::new("roots").join(root.id.to_string());
+            // Else it goes with its root.
+            let alone = !root.is_there || stays(root.id, keep).is_some();
+            let why = match (&root.record, root.is_there) {
+                (Record::Unreadable, _) if alone => "it cannot be read",
+                (Record::Of(_), false) => "its root is gone",
+                _ => continue,
+            };
+            self.remove(What::Record, path, why, &root.record_file);
+        }
+    }
+
+    fn layers(&mut self, listing: &Listing, kept: &BTreeMap<Digest, String>) {
+        for (digest, file) in &listing.layers {
+            let path = Path::new("layers").join(digest.to_string());
+            match kept.get(digest) {
+                Some(why) => self.keep(What::Layer, path, why, file.bytes),
+                None => self.remove(What::Layer, path, "nothing kept needs it", &[*file]),
+            }
+        }
+    }
+
+    fn objects(
+        &mut self,
+        listing: &Listing,
+        ages: Ages,
+        needed: &Result<BTreeSet<Vec<u8>>, String>,
+    ) {
+        let mut kept: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (name, file) in &listing.objects {
+            let bytes = name.to_bytes();
+            let base = &bytes[..bytes.len().min(BASE)];
+            let why = match needed {
+                Err(why) => why,
+                Ok(needed) if needed.contains(base) => "file of a layer that is kept",
+                Ok(_) if !old(file.changed, ages.cache) => "it is new",
+                Ok(_) => {
+                    let fan = String::from_utf8_lossy(&bytes[..2]);
+                    let path = Path::new("objects").join(&*fan).join(&*name.to_string_lossy());
+                    self.remove(What::Object, path, "no layer that is kept has it", &[*file]);
+                    continue;
+                }
+            };
+            let (count, bytes) = kept.entry(why).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + file.bytes);
+        }
+        // There may be a million of them.
+        self.plan.kept.extend(kept.into_iter().map(|(why, (count, bytes))| Kept {
+            what: What::Object,
+            path: PathBuf::from("objects"),
+            why: why.to_owned(),
+            count,
+            bytes,
+        }));
+    }
+
+    fn blobs(
+        &mut self,
+        listing: &Listing,
+        ages: Ages,
+        layers: &BTreeMap<Digest, String>,
+        keep_blobs: bool,
+    ) {
+        let extracted: BTreeSet<Digest> =
+            listing.layers.iter().map(|(digest, _)| *digest).collect();
+        for (digest, file) in &listing.blobs {
+            let path = Path::new("cache").join(digest.to_string());
+            let (wanted, is_extracted) = (layers.get(digest), extracted.contains(digest));
+            match wanted {
+                Some(why) if keep_blobs || !is_extracted => {
+                    self.keep(What::Blob, path, why, file.bytes);
+                }
+                _ if !old(file.changed, ages.cache) => {
+                    self.keep(What::Blob, path, "it is new", file.bytes);
+                }
+                Some(_) => self.remove(What::Blob, path, "it is extracted", &[*file]),
+                None => self.remove(What::Blob, path, "nothing kept needs it", &[*file]),
+            }
+        }
+    }
+
+    fn downloads(&mut self, listing: &Listing, ages: Ages, layers: &BTreeMap<Digest, String>) {
+        for (name, file, abandoned) in &listing.downloads {
+            let path = Path::new("partial").join(&*name.to_string_lossy());
+            let digest = name.to_str().ok().and_then(|name| name.rsplit('-').next()?.parse().ok());
+            if let Some(why) = digest.and_then(|digest: Digest| layers.get(&digest)) {
+                self.keep(What::Download, path, why, file.bytes);
+            } else if *abandoned || old(file.changed, ages.downloads) {
+                self.remove(What::Download, path, "nobody goes on with it", &[*file]);
+            } else {
+                self.keep(What::Download, path, "a download that may go on", file.bytes);
+            }
+        }
+    }
+
+    fn rest(&mut self, listing: &Listing, ages: Ages) {
+        if ages.leftovers {
+            for (path, files) in &listing.leftovers {
+                self.remove(What::Leftover, path.clone(), "it was left half done", files);
+            }
+        }
+        for (name, changed, files) in &listing.quarantine {
+            let path = Path::new("quarantine").join(&*name.to_string_lossy());
+            if old(*changed, ages.quarantine) {
+                self.remove(What::Quarantined, path, "it was damaged", files);
+            } else {
+                let bytes = files.iter().map(|file| file.bytes).sum();
+                self.keep(What::Quarantined, path, "to be looked at", bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::time::Duration;
+
+    use super::super::listing::FoundRoot;
+    use super::*;
+
+    fn file(inode: u64, links: u64, bytes: u64) -> File {
+        File { inode: (1, inode), links, bytes, changed: 1000 }
+    }
+
+    fn object(digit: &str, file: File) -> (CString, File) {
+        (CString::new(digit.repeat(64)).unwrap(), file)
+    }
+
+    fn at_once() -> Keep {
+        Keep { roots: Some(Vec::new()), cache: Some(Ages::default()), ..Keep::default() }
+    }
+
+    fn planned(listing: &Listing, keep: &Keep, needed: &[&str]) -> Sweep {
+        let needed = needed.iter().map(|digit| digit.repeat(64).into_bytes()).collect();
+        plan(listing, keep, &kept_layers(listing, keep), &Ok(needed))
+    }
+
+    #[test]
+    fn bytes_are_freed_with_the_last_name_only() {
+        let root = FoundRoot {
+            id: Digest::of(b"root"),
+            record: Record::None,
+            record_file: Vec::new(),
+            is_there: true,
+            files: vec![file(1, 2, 10), file(2, 2, 20), file(3, 1, 40)],
+        };
+        let listing = Listing {
+            roots: vec![root],
+            objects: vec![object("a", file(1, 2, 10)), object("b", file(2, 2, 20))],
+            ..Listing::default()
+        };
+        // b is a file of a layer that stays: the root's name of it frees nothing.
+        let plan = planned(&listing, &at_once(), &["b"]);
+        let freed: Vec<(What, u64, u64)> =
+            plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();
+        assert_eq!(freed, [(What::Root, 3, 40), (What::Object, 1, 10)]);
+        assert_eq!((plan.files(), plan.bytes()), (4, 50));
+        // A root that stays holds what its object frees.
+        let keep = Keep { roots: None, ..at_once() };
+        let plan = planned(&listing, &keep, &[]);
+        assert_eq!((plan.files(), plan.bytes()), (2, 0));
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_read_keeps_every_object() {
+        let objects = vec![object("a", file(1, 1, 10))];
+        let listing = Listing { objects, ..Listing::default() };
+        let unknown = Err("the index cannot be read".to_owned());
+        let plan = plan(&listing, &at_once(), &BTreeMap::new(), &unknown);
+        assert_eq!(plan.removals, []);
+        assert_eq!(plan.kept[0].why, "the index cannot be read");
+    }
+
+    #[test]
+    fn what_is_younger_stays() {
+        let digest = Digest::of(b"layer");
+        let listing = Listing {
+            layers: vec![(digest, file(1, 1, 1))],
+            blobs: vec![(digest, file(2, 1, 1))],
+            objects: vec![object("a", file(3, 1, 1))],
+            downloads: vec![(CString::from(c"partial-x"), file(4, 1, 1), false)],
+            quarantine: vec![(CString::from(c"x"), 1000, vec![file(5, 1, 1)])],
+            ..Listing::default()
+        };
+        let at = |second| {
+            let time = Some(UNIX_EPOCH + Duration::from_secs(second));
+            let ages = Ages { cache: time, downloads: time, quarantine: time, leftovers: true };
+            planned(&listing, &Keep { cache: Some(ages), ..at_once() }, &[])
+        };
+        assert_eq!(at(1000).files(), 0);
+        assert_eq!(at(1001).files(), 5);
+    }
+}

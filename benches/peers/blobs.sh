@@ -3,6 +3,7 @@
 # own so that the machine's is left alone.
 
 versions=10
+[ -z "$quick" ] || versions=4
 
 # pack BLOB DIR [TAR-OPTION...]: DIR's contents, under a name that it gets when complete.
 pack() {
@@ -76,7 +77,7 @@ make_configs() {
     rm -rf "$from"
 }
 
-# Ten versions of the tree; only bytes count here, so the faster gzip makes them.
+# The versions of the tree; only bytes count here, so the faster gzip makes them.
 make_versions() {
     local folder=$blobs/$tree$quick.versions version
     [ ! -e "$folder/$versions.tar.gz" ] || return 0

@@ -68,9 +68,12 @@ bump_of() {
 make_old() {
     local repo
     mkdir "$mnt/peers"
-    if [ "$kind" = btrfs ]; then btrfs subvolume create "$old" >/dev/null; else mkdir "$old"; fi
-    tar -xzf "$(tree_blob)" -C "$old"
-    tar -xzf "$(config_blob 0)" -C "$old"
+    peer_tar "$old" "$(config_blob 0)"
+    if [ "$kind" = btrfs ]; then
+        # Of its own, since there are no hardlinks between subvolumes.
+        btrfs subvolume create "$mnt/peers/subvolume" >/dev/null
+        cp -a --reflink=always "$old/." "$mnt/peers/subvolume/"
+    fi
     all=$(entries "$old")
     repo=$mnt/peers/repo
     ostree init --repo="$repo" --mode=bare
@@ -92,7 +95,7 @@ peer_ostree() {
     ostree checkout --repo="$mnt/peers/repo" -H tree "$1" &&
         ostree checkout --repo="$mnt/peers/repo" -H --union config "$1"
 }
-peer_snapshot() { btrfs subvolume snapshot "$old" "$1" && overlay "$@"; }
+peer_snapshot() { btrfs subvolume snapshot "$mnt/peers/subvolume" "$1" && overlay "$@"; }
 
 declare -A title=([tar]="\`tar xzf\` of both layers" [cp_al]="\`cp -al\`, \`tar\` of the layer"
     [cp_reflink]="\`cp -a --reflink=always\`, \`tar\`" [rsync]="\`rsync -a --link-dest\`, \`tar\`"

@@ -7,9 +7,11 @@ work_calls() {
     spare=$(named spare) bare=$(named bare)
     start_agent "$spare"
     start_agent "$bare" -no-spare
-    # Twice, since the first bump finds other directories new.
-    bump_of "$spare" "bump, spare"
-    bump_of "$bare" "bump, no spare"
+    # After another one, since the first bump finds other directories new.
+    if [ -z "$quick" ]; then
+        bump_of "$spare" "bump, spare"
+        bump_of "$bare" "bump, no spare"
+    fi
     calls_of "$spare" "bump, spare"
     calls_of "$bare" "bump, no spare"
 }
@@ -55,7 +57,8 @@ calls_of() {
     record "$who" files "$files"
     record "$who" each "$(awk -v a="$all" -v b="$files" 'BEGIN { print b ? a / b : 0 }')"
     record "$who" syncs "$syncs"
-    echo "$kind $tree $who: ${top//:/ }" | sed 's/ \([0-9]*\) /: \1, /g' >>"$dir/top"
+    top=${top// /, }
+    printf -- '- %s: %s\n' "$who" "${top//:/ }" >>"$dir/top-$name"
     rm -f "$trace"
 }
 ts() { logged "$1" "$2" "$mark" | cut -d'"' -f4; }
@@ -63,4 +66,6 @@ ts() { logged "$1" "$2" "$mark" | cut -d'"' -f4; }
 table_calls() {
     table "System calls of a bump, $tree, $(filesystem)" unit=none columns=calls,files,each,syncs \
         heads="calls,files placed,calls a file,of them syncs"
+    echo
+    cat "$dir/top-$(named spare)" "$dir/top-$(named bare)"
 }

@@ -9,7 +9,7 @@ set_up() {
     case $1 in
         ext4) mkfs.ext4 -q -F -i 8192 -E lazy_itable_init=0,lazy_journal_init=0 "$image" ;;
         xfs) mkfs.xfs -q -m reflink=1 "$image" ;;
-        btrfs) mkfs.btrfs -q "$image" ;;
+        btrfs) mkfs.btrfs -q "$image" >/dev/null ;;
     esac
     mount -o loop "$image" "$mnt"
 }
@@ -38,7 +38,7 @@ record() {
 timed() {
     local TIMEFORMAT='%R %U %S' real user sys
     { time "$@" >"$dir/out" 2>&1; } 2>"$dir/time" ||
-        { cat "$dir/out" >&2; fail "$* failed"; }
+        { tail -n 5 "$dir/out" >&2; fail "$* failed"; }
     read -r real user sys <"$dir/time"
     wall=$(awk -v a="$real" 'BEGIN { print a * 1000 }')
     cpu=$(awk -v a="$user" -v b="$sys" 'BEGIN { print (a + b) * 1000 }')

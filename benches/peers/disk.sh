@@ -30,7 +30,7 @@ work_disk() {
     [ "$(find "$mnt/$name/unpacked" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' | wc -l)" = "$versions" ] ||
         fail "the agent did not keep $versions roots"
     record "one copy, \`tar xzf\`" size "$((one >> 20))"
-    record "$versions copies (ten times one)" size "$((one * versions >> 20))"
+    record "$versions copies of it" size "$((one * versions >> 20))"
     record "agent, $versions roots and a spare" size "$((($(used) - before) >> 20))"
     record "of these, what \`du -s\` tells" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
 }

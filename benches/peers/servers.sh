@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # The registry and the agents that scripts/bench-peers measures, and what their logs say.
 
-poll=500ms
+poll=500ms idle_seconds=4 pause=0.3
+[ -z "$quick" ] || poll=50ms idle_seconds=0.5 pause=0.1
 registry_pid=
 declare -A agent_pid=() agent_script=() idle=()
 
@@ -32,6 +33,7 @@ start_registry() {
     local key tree version
     for key in operator server; do ssh-keygen -q -t ed25519 -N '' -C "$key" -f "$dir/$key"; done
     mkdir "$dir/registry"
+    : >"$dir/registry.log"
     "$bin/deploy-registry" -addr 127.0.0.1:0 -dir "$dir/registry" -opauth "$dir/operator.pub" \
         -srvauth "$dir/server.pub" 2>"$dir/registry.log" &
     registry_pid=$!
@@ -118,7 +120,7 @@ quiet() {
     local before after
     before=$(cpu_of "${agent_pid[$1]}")
     for _ in {1..300}; do
-        sleep 0.3
+        sleep "$pause"
         after=$(cpu_of "${agent_pid[$1]}")
         [ $((after - before)) -gt 15000000 ] || { sync -f "$mnt"; return 0; }
         before=$after
@@ -130,9 +132,9 @@ quiet() {
 measure_idle() {
     local before after
     before=$(cpu_of "${agent_pid[$1]}")
-    sleep 4
+    sleep "$idle_seconds"
     after=$(cpu_of "${agent_pid[$1]}")
-    idle[$1]=$(((after - before) / 4))
+    idle[$1]=$(awk -v ns="$((after - before))" -v s="$idle_seconds" 'BEGIN { printf "%.0f", ns / s }')
 }
 
 # when NAME EVENT AFTER: seconds of the day at which it was logged.

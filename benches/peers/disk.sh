@@ -32,7 +32,7 @@ work_disk() {
     record "one copy, \`tar xzf\`" size "$((one >> 20))"
     record "$versions copies of it" size "$((one * versions >> 20))"
     record "agent, $versions roots and a spare" size "$((($(used) - before) >> 20))"
-    record "of these, what \`du -s\` tells" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
+    record "what \`du -s\` tells of it" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
 }
 disk_uploaded=
 

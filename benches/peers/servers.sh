@@ -34,7 +34,7 @@ start_registry() {
     for key in operator server; do ssh-keygen -q -t ed25519 -N '' -C "$key" -f "$dir/$key"; done
     mkdir "$dir/registry"
     : >"$dir/registry.log"
-    "$bin/deploy-registry" -addr 127.0.0.1:0 -dir "$dir/registry" -opauth "$dir/operator.pub" \
+    setsid "$bin/deploy-registry" -addr 127.0.0.1:0 -dir "$dir/registry" -opauth "$dir/operator.pub" \
         -srvauth "$dir/server.pub" 2>"$dir/registry.log" &
     registry_pid=$!
     for _ in {1..200}; do
@@ -69,7 +69,7 @@ add() {
     operate addver -name "$1" -version "$2" -hash "$digest"
 }
 
-# agent NAME FLAG...: runs an agent of the configuration NAME on the new filesystem; `once`
+# agent NAME FLAG...: in a session of its own, so that Ctrl-C is this script's alone, runs an agent of the configuration NAME on the new filesystem; `once`
 # as the first flag waits for its end.
 agent() {
     local name=$1
@@ -90,7 +90,7 @@ SCRIPT
         shift
         "${command[@]}" -once "$@" 2>"$dir/$name.log"
     else
-        "${command[@]}" "$@" 2>"$dir/$name.log" &
+        setsid "${command[@]}" "$@" 2>"$dir/$name.log" &
         agent_pid[$name]=$!
     fi
 }

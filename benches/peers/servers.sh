@@ -69,8 +69,9 @@ add() {
     operate addver -name "$1" -version "$2" -hash "$digest"
 }
 
-# agent NAME FLAG...: in a session of its own, so that Ctrl-C is this script's alone, runs an agent of the configuration NAME on the new filesystem; `once`
-# as the first flag waits for its end.
+# agent NAME FLAG...: runs an agent of the configuration NAME on the new filesystem, in a
+# session of its own, so that Ctrl-C is this script's alone. `once` as the first flag waits
+# for its end.
 agent() {
     local name=$1
     shift

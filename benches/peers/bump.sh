@@ -1,0 +1,124 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# A layer of 20 small files changes. Ours is from the log: from the event update_available to
+# script_started, download of the layer and all syncs included. CPU is what the process used
+# until its script began, less what its polls use in the time until it saw the change. Peers
+# have the layer's blob at hand, write the new root from what they have, and do not sync.
+
+work_bump() {
+    local run spare bare peers old=$mnt/peers/old all
+    spare=$(named spare) bare=$(named bare)
+    start_agent "$spare"
+    start_agent "$bare" -no-spare
+    make_old
+    peers=(tar cp_al)
+    [ "$kind" = ext4 ] || peers+=(cp_reflink)
+    peers+=(rsync ostree)
+    [ "$kind" != btrfs ] || peers+=(snapshot)
+    for run in $(seq $((1 - warm)) "$runs"); do
+        bump_of "$spare" "agent, spare"
+        bump_of "$bare" "agent, no spare"
+        for peer in "${peers[@]}"; do bump_by "$peer"; done
+    done
+    hwm "$spare" "agent, spare"
+    hwm "$bare" "agent, no spare"
+}
+
+# start_agent NAME FLAG...: and waits until the first version is deployed.
+start_agent() {
+    configure "$1"
+    agent "$@"
+    await "$1" switched 0
+    [[ " $* " == *" -no-spare "* ]] || await "$1" spare_ready 0
+    quiet "$1"
+    measure_idle "$1"
+}
+
+hwm() { record "$2" peak "$(awk '/VmHWM/ { print $2 / 1024 }' "/proc/${agent_pid[$1]}/status")"; }
+
+# bump_of NAME WHO
+bump_of() {
+    local name=$1 who=$2 before began seen ready started root steps
+    began=$(date -u +%s%N)
+    before=$(cpu_of "${agent_pid[$name]}")
+    deploy "$name" $((run + 1))
+    seen=$(when "$name" update_available "$mark")
+    ready=$(when "$name" root_ready "$mark")
+    started=$(when "$name" script_started "$mark")
+    record "$who" wall "$(between "$seen" "$started")"
+    steps=("$seen" "$(when "$name" downloaded "$mark")" "$(when "$name" extracted "$mark")" "$ready" "$started")
+    for n in 0 1 2 3; do record "$who" "step$n" "$(between "${steps[n]}" "${steps[n + 1]}")"; done
+    record "$who" cpu "$(awk -v a="$before" -v b="$(cat "$dir/$name.cpu")" -v idle="${idle[$name]}" \
+        -v waited="$(between "$(awk -v ns="$began" 'BEGIN { printf "%.6f", ns / 1e9 % 86400 }')" "$seen")" \
+        'BEGIN { print (b - a) / 1e6 - idle / 1e6 * waited / 1000 }')"
+    root=$(field "$name" root_ready path "$mark")
+    check "$root" "$(config_blob $((run + 1)))"
+    [ -z "$all" ] || [ "$(entries "$root")" = "$all" ] || fail "$root has other entries than tar makes"
+    case $who in
+        *no*) ;;
+        *)
+            [ "$(field "$name" root_ready from_spare "$mark")" = true ] || fail "no spare was used"
+            await "$name" spare_ready "$mark"
+            ;;
+    esac
+    quiet "$name"
+}
+
+# What the peers start from: the tree and the first version of the layer, unpacked, and an
+# ostree repository with a commit of each.
+make_old() {
+    local repo
+    mkdir "$mnt/peers"
+    peer_tar "$old" "$(config_blob 0)"
+    if [ "$kind" = btrfs ]; then
+        # Of its own, since there are no hardlinks between subvolumes.
+        btrfs subvolume create "$mnt/peers/subvolume" >/dev/null
+        cp -a --reflink=always "$old/." "$mnt/peers/subvolume/"
+    fi
+    all=$(entries "$old")
+    repo=$mnt/peers/repo
+    ostree init --repo="$repo" --mode=bare
+    ostree_commit tree --tree="dir=$old"
+    sync -f "$mnt"
+}
+
+ostree_commit() {
+    ostree commit --repo="$mnt/peers/repo" -b "$1" --fsync=false "$2" --tar-autocreate-parents >"$dir/out" 2>&1 ||
+        { cat "$dir/out" >&2; fail "ostree commit failed"; }
+}
+
+peer_tar() { mkdir "$1" && tar -xzf "$(tree_blob)" -C "$1" && tar -xzf "$2" -C "$1"; }
+overlay() { tar --unlink-first -xzf "$2" -C "$1"; }
+peer_cp_al() { cp -al "$old" "$1" && overlay "$@"; }
+peer_cp_reflink() { cp -a --reflink=always "$old" "$1" && overlay "$@"; }
+peer_rsync() { rsync -a --link-dest="$old" "$old/" "$1/" && overlay "$@"; }
+peer_ostree() {
+    ostree checkout --repo="$mnt/peers/repo" -H tree "$1" &&
+        ostree checkout --repo="$mnt/peers/repo" -H --union config "$1"
+}
+peer_snapshot() { btrfs subvolume snapshot "$mnt/peers/subvolume" "$1" && overlay "$@"; }
+
+declare -A title=([tar]="\`tar xzf\` of both layers" [cp_al]="\`cp -al\`, \`tar\` of the layer"
+    [cp_reflink]="\`cp -a --reflink=always\`, \`tar\`" [rsync]="\`rsync -a --link-dest\`, \`tar\`"
+    [ostree]="\`ostree checkout -H\`, \`--union\`" [snapshot]="btrfs snapshot, \`tar\`")
+
+# bump_by PEER
+bump_by() {
+    local new=$mnt/peers/new blob
+    blob=$(config_blob $((run + 1)))
+    # A repository has the layer before a checkout, as an agent has not.
+    [ "$1" != ostree ] || ostree_commit config "--tree=tar=$blob"
+    sync -f "$mnt"
+    measure "${title[$1]}" "peer_$1" "$new" "$blob"
+    check "$new" "$blob"
+    [ "$(entries "$new")" = "$all" ] || fail "$1 made other entries than tar does"
+    if [ "$1" = snapshot ]; then btrfs subvolume delete "$new" >/dev/null; else rm -rf "$new"; fi
+    sync -f "$mnt"
+}
+
+table_bump() {
+    table "Bump of $tree, $(filesystem): milliseconds; how many times as long as ours" unit=ms \
+        columns=wall,cpu,sync of=wall,wall "to=agent, spare;agent, no spare" \
+        heads="wall,CPU,\`sync -f\` after,to spare,to no spare"
+    table "Of ours, by step (ms), and the agent's peak memory (MiB)" unit=ms \
+        columns=step0,step1,step2,step3,peak "only=agent" heads="download,extract,root,script,memory"
+}

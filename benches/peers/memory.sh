@@ -1,0 +1,35 @@
+# shellcheck shell=bash disable=SC2154,SC2034
+# The most memory that unpacking a tree and deploying it from cached blobs held; peers beside
+# them. Of agents that bump, see the work bump. A file of 1 GiB and a million files are in
+# scripts/memory.
+
+work_memory() {
+    local run who base=$mnt/cold blobs_of name
+    blobs_of=("$(tree_blob)" "$(config_blob 0)")
+    name=$(named memory)
+    configure "$name"
+    for run in $(seq "$runs"); do
+        peak "\`deploy-agent unpack\`" "$bin/deploy-agent" unpack "${blobs_of[@]}" -into "$base"
+        rm -rf "$base"
+        agent "$name" -no-spare
+        await "$name" switched 0
+        hwm "$name" "agent, first deploy"
+        stop_agents
+        rm -rf "${mnt:?}/$name" "$mnt/$name.json"
+        mkdir "$base"
+        peak "\`bsdtar -xpf\`" bsdtar -xpf "${blobs_of[0]}" -C "$base"
+        rm -rf "$base"
+    done
+}
+
+# peak WHO COMMAND...
+peak() {
+    local who=$1
+    shift
+    /usr/bin/time -o "$dir/peak" -f %M "$@" >"$dir/out" 2>&1 || { cat "$dir/out" >&2; fail "$* failed"; }
+    record "$who" peak "$(awk '{ print $1 / 1024 }' "$dir/peak")"
+}
+
+table_memory() {
+    table "Peak memory, $tree, $(filesystem): MiB" unit=ms columns=peak heads=MiB
+}

@@ -18,7 +18,9 @@ pub(crate) use file::{is_held, temp_name};
 pub use fresh::Fresh;
 pub use lock::Lock;
 pub(crate) use meta::set_mode;
-pub use meta::{carries, has, may_be_used_like, remove_other_attributes, set_meta, set_meta_at};
+pub use meta::{
+    carries, has, may_be_used_like, remove_other_attributes, set_meta, set_meta_at, set_times,
+};
 pub use place::{Cloned, clone_contents, copy_contents};
 
 use std::ffi::{CStr, CString};

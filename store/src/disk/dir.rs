@@ -116,6 +116,17 @@ impl Dir {
         self.open_and_stat(name, OFlags::RDONLY)
     }
 
+    /// Opens the regular file `name`, which must have no other name, and empties it.
+    pub fn open_to_rewrite(&self, name: &CStr) -> Result<File> {
+        let (file, stat) = self.open_and_stat(name, OFlags::WRONLY)?;
+        if stat.st_nlink != 1 {
+            let reason = "has another name".to_owned();
+            return Err(Error::Corrupt { path: self.path_of(name), reason });
+        }
+        file.set_len(0).map_err(|err| Error::io("truncate", self.path_of(name), err))?;
+        Ok(file)
+    }
+
     fn open_with(&self, name: &CStr, access: OFlags) -> Result<File> {
         self.open_and_stat(name, access).map(|(file, _)| file)
     }

@@ -53,7 +53,8 @@ pub(super) fn set_xattrs(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bo
     Ok(())
 }
 
-pub(super) fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
+/// Gives the open file the time of `meta`.
+pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     fs::futimens(&fd, &times(meta)).map_err(|err| Error::io("set time of", path(), err))
 }
 

@@ -12,6 +12,7 @@ use crate::disk::{self, Dir};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
+use crate::store::LinkMode;
 
 /// Makes `root`, which holds `old` and of whose files `uses` tells, hold `new`. Stopped
 /// half way it holds neither.
@@ -23,31 +24,34 @@ pub fn apply(
     root: &Dir,
     uses: &mut Uses,
 ) -> Result<Built> {
-    let steps = diff(old, new);
+    let steps = diff(old, new, placement.mode != LinkMode::Hardlink);
     let placer = Placer::changing(objects, placement, root, uses);
     for (file, path) in names_that_stay(new, &steps) {
         placer.knows(file, path);
     }
     let mut open: Option<(EntryPath, Option<Dir>)> = None;
     for step in &steps {
-        let (Step::Remove(path, node) | Step::Place(path, node)) = step else {
-            let Step::Finish(path, before, now) = step else { continue };
+        let path = step.path();
+        if let Step::Finish(_, before, now) = step {
             let dir = open_dir(root, path)?;
             let dir = dir.as_ref().unwrap_or(root);
             disk::remove_other_attributes(dir, &before.meta, &now.meta)?;
             placer.finish_directory(dir, &now.meta)?;
             continue;
-        };
+        }
         let Some((parent, name)) = path.split() else { continue };
         if open.as_ref().is_none_or(|(path, _)| *path != parent) {
             open = Some((parent.clone(), open_dir(root, &parent)?));
         }
         let dir = open.as_ref().and_then(|(_, dir)| dir.as_ref()).unwrap_or(root);
-        if matches!(step, Step::Remove(..)) {
-            dir.remove_tree(&c_name(name)?)?;
-            placer.forget(node);
-        } else {
-            placer.place(dir, &parent, name, node)?;
+        match step {
+            Step::Remove(_, node) => {
+                dir.remove_tree(&c_name(name)?)?;
+                placer.forget(node);
+            }
+            Step::Place(_, node) => placer.place(dir, &parent, name, node)?,
+            Step::Rewrite(_, file) => placer.rewrite(dir, &c_name(name)?, file)?,
+            Step::Finish(..) => unreachable!("directories are finished above"),
         }
     }
     Ok(placer.finish())

@@ -106,23 +106,46 @@ impl Placer<'_> {
         object: &ObjectName,
         fresh: bool,
     ) -> Result<()> {
+        let made = self.contents(into, name, file, object, || create(into, name, file, fresh))?;
+        self.finish_file(into, &made, name, file, fresh)
+    }
+
+    /// Gives the file `name`, which is there and holds another's contents, those of `file`
+    /// and its time. It must have no other name.
+    pub fn rewrite(&self, into: &Dir, name: &CStr, file: &File) -> Result<()> {
+        let open = || into.open_to_rewrite(name);
+        let to = if file.size == 0 {
+            open()?
+        } else {
+            let object = self.objects.name(file.content, &file.meta, 0);
+            self.contents(into, name, file, &object, open)?
+        };
+        disk::set_times(&to, &|| into.path_of(name), &file.meta)
+    }
+
+    /// Fills the empty file that `open` gives, once the object is known to be there.
+    fn contents(
+        &self,
+        into: &Dir,
+        name: &CStr,
+        file: &File,
+        object: &ObjectName,
+        open: impl FnOnce() -> Result<OpenFile>,
+    ) -> Result<OpenFile> {
         let Some(mut from) = self.objects.open_object(object, file.size, &file.meta)? else {
             return Err(damaged(self.objects, object));
         };
-        let small = file.size <= WHOLE as u64;
-        let made = if self.placement.mode == LinkMode::Copy && small {
-            let mut buffer = [0; WHOLE + 1];
-            let bytes = self.read_whole(&mut from, &mut buffer, file, object)?;
-            let mut made = create(into, name, file, fresh)?;
-            made.write_all(bytes).map_err(|err| Error::io("write", into.path_of(name), err))?;
-            count(&self.counts.copied);
-            made
-        } else {
-            let made = create(into, name, file, fresh)?;
-            self.fill_file(&from, into, name, &made, file, object)?;
-            made
-        };
-        self.finish_file(into, &made, name, file, fresh)
+        if self.placement.mode != LinkMode::Copy || file.size > WHOLE as u64 {
+            let to = open()?;
+            self.fill_file(&from, into, name, &to, file, object)?;
+            return Ok(to);
+        }
+        let mut buffer = [0; WHOLE + 1];
+        let bytes = self.read_whole(&mut from, &mut buffer, file, object)?;
+        let mut to = open()?;
+        to.write_all(bytes).map_err(|err| Error::io("write", into.path_of(name), err))?;
+        count(&self.counts.copied);
+        Ok(to)
     }
 
     /// The contents of a small object, which are what they must be.

@@ -1,10 +1,10 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Ten versions of the node tree, 1 % of the files changed in each, all of them kept and one
-# more as a spare. Bytes are what the filesystem has in use more than before: that sees
+# Ten versions of the node tree, 1 % of the files changed in each, all of their layers in the
+# cache; with the roots that an agent keeps by default, and with a root of each. Bytes are what the filesystem has in use more than before: that sees
 # sharing by hardlink and by reflink alike, and the filesystem's own structures.
 
 work_disk() {
-    local name before one version folder=$blobs/$tree$quick.versions mark
+    local before one version folder=$blobs/$tree$quick.versions
     [ "$tree" = node ] || { say "disk is of the node tree only, not of $tree"; return; }
     before=$(used)
     mkdir "$mnt/copy"
@@ -14,10 +14,20 @@ work_disk() {
         [ "$disk_uploaded" ] || add disk "$version" "$folder/$version.tar.gz"
     done
     disk_uploaded=1
-    name=$(named disk)
+    agent_disk "agent, as it is by default" "default"
+    agent_disk "agent, $versions roots" "all" -keep-roots "$versions"
+    record "one copy, \`tar xzf\`" size "$((one >> 20))"
+    record "$versions copies of it" size "$((one * versions >> 20))"
+}
+
+# agent_disk WHO NAME FLAG...: deploys all versions, one after another.
+agent_disk() {
+    local who=$1 name before version mark roots
+    name=$(named "disk-$2")
+    shift 2
     operate addconf -name "$name" -layer disk:1
     before=$(used)
-    agent "$name" -keep-roots "$versions"
+    agent "$name" "$@"
     await "$name" switched 0
     await "$name" spare_ready 0
     for version in $(seq 2 "$versions"); do
@@ -27,12 +37,12 @@ work_disk() {
         await "$name" spare_ready "$mark"
     done
     quiet "$name"
-    [ "$(find "$mnt/$name/unpacked" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' | wc -l)" = "$versions" ] ||
-        fail "the agent did not keep $versions roots"
-    record "one copy, \`tar xzf\`" size "$((one >> 20))"
-    record "$versions copies of it" size "$((one * versions >> 20))"
-    record "agent, $versions roots and a spare" size "$((($(used) - before) >> 20))"
+    roots=$(find "$mnt/$name/unpacked" -mindepth 1 -maxdepth 1 -type d -name '[0-9a-f]*' | wc -l)
+    layers=$(find "$mnt/$name/layers" -type f | wc -l)
+    [ "$layers" = "$versions" ] || fail "$layers layers are cached, not $versions"
+    record "$who: $roots roots and a spare" size "$((($(used) - before) >> 20))"
     record "what \`du -s\` tells of it" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
+    stop_agents
 }
 disk_uploaded=
 

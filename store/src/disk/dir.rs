@@ -132,16 +132,26 @@ impl Dir {
     }
 
     fn open_and_stat(&self, name: &CStr, access: OFlags) -> Result<(File, Stat)> {
-        // NONBLOCK: a fifo in the place of a file must not hang us.
-        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let fd = fs::openat(&self.fd, name, flags, Mode::empty())
-            .map_err(|err| self.error("open", name, err))?;
-        let stat = fs::fstat(&fd).map_err(|err| self.error("stat", name, err))?;
+        let file = self.open_not_following(name, access)?;
+        let stat = fs::fstat(&file).map_err(|err| self.error("stat", name, err))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             let reason = "is no regular file".to_owned();
             return Err(Error::Corrupt { path: self.path_of(name), reason });
         }
-        Ok((File::from(fd), stat))
+        Ok((file, stat))
+    }
+
+    /// Opens `name` for reading, whatever it is but a symlink.
+    pub fn open_any(&self, name: &CStr) -> Result<File> {
+        self.open_not_following(name, OFlags::RDONLY)
+    }
+
+    fn open_not_following(&self, name: &CStr, access: OFlags) -> Result<File> {
+        // NONBLOCK: a fifo in the place of a file must not hang us.
+        let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        fs::openat(&self.fd, name, flags, Mode::empty())
+            .map(File::from)
+            .map_err(|err| self.error("open", name, err))
     }
 
     /// Creates the file `name`, which must not exist, to read and write it.

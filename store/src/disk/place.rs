@@ -12,8 +12,8 @@ use rustix::io::Errno;
 pub enum Cloned {
     /// They are shared.
     Whole,
-    /// The file to be cloned is not as long as it should be.
-    OtherLength,
+    /// What is to be cloned is no file of that length.
+    Another,
     /// This pair of files cannot.
     Cannot,
 }
@@ -27,7 +27,7 @@ pub fn clone_contents(from: &File, to: &File, size: u64) -> io::Result<Cloned> {
         return Ok(Cloned::Whole);
     };
     match Errno::from_io_error(&err) {
-        Some(Errno::INVAL) if from.metadata()?.len() != size => Ok(Cloned::OtherLength),
+        Some(Errno::INVAL | Errno::ISDIR) if !is_file(from, size)? => Ok(Cloned::Another),
         Some(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::PERM) => {
             Ok(Cloned::Cannot)
         }
@@ -35,7 +35,13 @@ pub fn clone_contents(from: &File, to: &File, size: u64) -> io::Result<Cloned> {
     }
 }
 
-/// Copies the bytes of `from` to `to`, in the kernel where it can.
-pub fn copy_contents(from: &File, to: &File) -> io::Result<u64> {
-    io::copy(&mut &*from, &mut &*to)
+fn is_file(file: &File, size: u64) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    Ok(metadata.is_file() && metadata.len() == size)
+}
+
+/// Copies the bytes of `from`, which must be a file of `size` bytes, to `to`, in the
+/// kernel where it can; `false` where it is another.
+pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
+    Ok(is_file(from, size)? && io::copy(&mut &*from, &mut &*to)? == size)
 }

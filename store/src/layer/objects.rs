@@ -199,6 +199,11 @@ impl Objects {
         }
     }
 
+    /// Opens an object that is here, whatever stands for it: a clone finds out.
+    pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
+        self.find(name, |dir| dir.open_any(name.as_c_str()))
+    }
+
     /// Opens an object that is here and sound.
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
         let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;

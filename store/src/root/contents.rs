@@ -132,9 +132,11 @@ impl Placer<'_> {
         object: &ObjectName,
         open: impl FnOnce() -> Result<OpenFile>,
     ) -> Result<OpenFile> {
-        let Some(mut from) = self.objects.open_object(object, file.size, &file.meta)? else {
-            return Err(damaged(self.objects, object));
+        let from = match self.placement.mode {
+            LinkMode::Reflink => self.objects.open_to_clone(object)?,
+            _ => self.objects.open_object(object, file.size, &file.meta)?,
         };
+        let mut from = from.ok_or_else(|| damaged(self.objects, object))?;
         if self.placement.mode != LinkMode::Copy || file.size > WHOLE as u64 {
             let to = open()?;
             self.fill_file(&from, into, name, &to, file, object)?;
@@ -193,7 +195,7 @@ impl Placer<'_> {
                     count(&self.counts.reflinked);
                     return Ok(());
                 }
-                Cloned::OtherLength => return Err(damaged(self.objects, object)),
+                Cloned::Another => return Err(damaged(self.objects, object)),
                 Cloned::Cannot => {}
             }
             if self.placement.strict && self.placement.mode == LinkMode::Reflink {
@@ -201,8 +203,7 @@ impl Placer<'_> {
                 return Err(fail("clone to")(why));
             }
         }
-        let copied = disk::copy_contents(from, made).map_err(fail("copy to"))?;
-        if copied != file.size {
+        if !disk::copy_contents(from, made, file.size).map_err(fail("copy to"))? {
             return Err(damaged(self.objects, object));
         }
         count(&self.counts.copied);

@@ -139,7 +139,6 @@ pub async fn run(
     let root = prepare(agent, session, &new).await?;
     deploy::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
     sweep::roots(agent, old.as_ref(), &new).await;
-    sweep::cache(agent).await;
     room::tidy(agent).await;
     spare::prepare(agent, &new);
     Ok(Outcome::Switched)

@@ -24,6 +24,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LONGEST_SCRIPT_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Time between two sweeps of the cache when nothing new is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+/// The same when something is: it takes a look at every object, and what it removes has
+/// been there for an hour.
+const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// A configuration whose script failed.
 struct Held {
@@ -156,7 +159,7 @@ fn waits(memory: &Memory) -> Option<String> {
     Some(format!("script {}; it is run again in {wait:.0?}", held.cause))
 }
 
-/// A cycle and, when it found nothing to do, from time to time a sweep.
+/// A cycle and from time to time, more often after a deploy, a sweep.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
@@ -165,8 +168,12 @@ async fn cycle_and_sweep(
     let waiting = memory.held.as_ref().filter(|held| held.until > Instant::now());
     let waiting = waiting.map(|held| &held.target);
     let outcome = cycle::run(agent, session, waiting, &mut memory.offered).await?;
-    let due = memory.swept.is_none_or(|at| at.elapsed() > SWEEP_EVERY);
-    if due && matches!(outcome, Outcome::UpToDate | Outcome::RolledBack) {
+    let pause = match outcome {
+        Outcome::UpToDate | Outcome::RolledBack => SWEEP_EVERY,
+        Outcome::Switched => SWEEP_AT_MOST_EVERY,
+        Outcome::Held => return Ok(outcome),
+    };
+    if memory.swept.is_none_or(|at| at.elapsed() > pause) {
         sweep::cache(agent).await;
         memory.swept = Some(Instant::now());
     }
@@ -181,6 +188,9 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
         signal = agent.stop.requested_when_idle() => return Err(Stopped::Signal(signal)),
     };
     report(agent, &ended);
+    if matches!(ended, Ok(Outcome::Switched)) {
+        sweep::cache(agent).await;
+    }
     match ended {
         Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
         Ok(Outcome::Held | Outcome::RolledBack) => {

@@ -24,12 +24,13 @@ work_disk() {
 agent_disk() {
     local who=$1 name before version mark roots
     name=$(named "disk-$2")
-    shift 2
     operate addconf -name "$name" -layer disk:1
     before=$(used)
-    agent "$name" "$@"
+    agent "$name" "${@:3}"
     await "$name" switched 0
     await "$name" spare_ready 0
+    quiet "$name"
+    [ "$2" = all ] || record "agent, one version and a spare" size "$((($(used) - before) >> 20))"
     for version in $(seq 2 "$versions"); do
         mark=$(lines "$name")
         operate changeconf -name "$name" -component disk -version "$version"
@@ -41,7 +42,7 @@ agent_disk() {
     layers=$(find "$mnt/$name/layers" -type f | wc -l)
     [ "$layers" = "$versions" ] || fail "$layers layers are cached, not $versions"
     record "$who: $roots roots and a spare" size "$((($(used) - before) >> 20))"
-    record "what \`du -s\` tells of it" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
+    [ "$kind" != ext4 ] || record "$who: what \`du -s\` tells" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
     stop_agents
 }
 disk_uploaded=
@@ -49,5 +50,6 @@ disk_uploaded=
 table_disk() {
     [ "$tree" = node ] || return 0
     table "Disk of $versions versions of $tree, $(filesystem): MiB; times one copy" unit=none \
-        columns=size of=size "to=one copy, \`tar xzf\`" heads="MiB,copies"
+        columns=size of=size,size "to=one copy, \`tar xzf\`;agent, one version and a spare" \
+        heads="MiB,copies,agent's one"
 }

@@ -1,21 +1,23 @@
 //! Benchmarks of the store's steps; docs/PERFORMANCE.md says how to read them.
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
+#![allow(clippy::print_stderr, reason = "what is left out is said")]
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use deploy_benches::{archive, plain};
 use deploy_store::layer::index::Index;
-use deploy_store::root::merge::merge;
+use deploy_store::root::diff::diff;
+use deploy_store::root::merge::{add_layer, merge};
 use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store, check_archive};
 
 const FILES: usize = 2000;
 
-fn open(dir: &std::path::Path) -> Store {
-    let (limits, link) = (Limits::STANDARD, LinkMode::Auto);
+fn open(dir: &std::path::Path, link: LinkMode) -> deploy_store::Result<Store> {
+    let limits = Limits::STANDARD;
     let options = Options { limits, link, max_blob: 1 << 30, keep_blobs: false };
-    Store::open(dir, options).unwrap()
+    Store::open(dir, options)
 }
 
 fn layer(store: &Store, name: &str, bytes: &[u8]) -> Layer {
@@ -50,7 +52,7 @@ fn hash_and_decode(criterion: &mut Criterion) {
 
 fn load_and_merge(criterion: &mut Criterion) {
     let temp = tempfile::tempdir().unwrap();
-    let store = open(temp.path());
+    let store = open(temp.path(), LinkMode::Auto).unwrap();
     let index = |name: &str, bytes: &[u8]| {
         let digest = layer(&store, name, bytes).digest;
         store.extract(digest).unwrap();
@@ -65,19 +67,33 @@ fn load_and_merge(criterion: &mut Criterion) {
     group.bench_function("load", |bencher| bencher.iter(|| load(black_box(&code))));
     let layers = [load(&code), load(&config)];
     group.bench_function("merge", |bencher| bencher.iter(|| merge(black_box(&layers)).unwrap()));
+    let base = merge(&layers[..1]).unwrap();
+    // As an agent does it: what is below the layer that changes is shared.
+    let with = |config: &Index| {
+        let mut tree = base.clone();
+        add_layer(&mut tree, config.entries.iter().cloned().map(Ok)).unwrap();
+        tree
+    };
+    let changed = load(&std::fs::read(index("config", &archive(21, 3))).unwrap());
+    let (old, new) = (with(&layers[1]), with(&changed));
+    group.throughput(Throughput::Elements(diff(&old, &new, true).len() as u64));
+    group.bench_function("merge of a change", |bencher| bencher.iter(|| with(black_box(&changed))));
+    group.bench_function("diff", |bencher| {
+        bencher.iter(|| diff(black_box(&old), black_box(&new), true).len());
+    });
     group.finish();
 }
 
 fn extract_and_build(criterion: &mut Criterion) {
     let code = archive(FILES, 200);
-    let config = archive(20, 2);
+    let (config, changed) = (archive(20, 2), archive(21, 3));
     let mut group = criterion.benchmark_group("agent");
     group.sample_size(10);
     group.bench_function("extract", |bencher| {
         bencher.iter_batched(
             || {
                 let temp = tempfile::tempdir().unwrap();
-                let store = open(temp.path());
+                let store = open(temp.path(), LinkMode::Auto).unwrap();
                 let layer = layer(&store, "code", &code);
                 (temp, store, layer.digest)
             },
@@ -88,20 +104,36 @@ fn extract_and_build(criterion: &mut Criterion) {
             BatchSize::PerIteration,
         );
     });
-    group.bench_function("root", |bencher| {
+    for link in [LinkMode::Reflink, LinkMode::Hardlink, LinkMode::Copy] {
         let temp = tempfile::tempdir().unwrap();
-        let store = open(temp.path());
-        let layers = vec![layer(&store, "code", &code), layer(&store, "config", &config)];
+        let Ok(store) = open(temp.path(), link) else {
+            eprintln!("no {link:?} in {}: not measured", temp.path().display());
+            continue;
+        };
+        let layers = [("code", &code), ("config", &config), ("config", &changed)]
+            .map(|(name, bytes)| layer(&store, name, bytes));
         for layer in &layers {
             store.extract(layer.digest).unwrap();
         }
-        let configuration = configuration(layers);
-        bencher.iter_batched(
-            || store.sweep_roots(&[]).unwrap(),
-            |_| store.root(&configuration).unwrap(),
-            BatchSize::PerIteration,
-        );
-    });
+        let [old, new] = [1, 2].map(|n| configuration(vec![layers[0].clone(), layers[n].clone()]));
+        group.bench_function(format!("root by {link:?}"), |bencher| {
+            bencher.iter_batched(
+                || store.sweep_roots(&[]).unwrap(),
+                |_| store.root(&old).unwrap(),
+                BatchSize::PerIteration,
+            );
+        });
+        group.bench_function(format!("root of a spare by {link:?}"), |bencher| {
+            bencher.iter_batched(
+                || {
+                    store.sweep_roots(&[]).unwrap();
+                    store.prepare_spare(&old).unwrap();
+                },
+                |()| store.root(&new).unwrap(),
+                BatchSize::PerIteration,
+            );
+        });
+    }
     group.finish();
 }
 

@@ -106,6 +106,34 @@ fn unpack_merges_archives_into_a_new_directory() {
 }
 
 #[test]
+fn unpack_of_deep_trees_keeps_to_the_usual_limit_of_open_files() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let deep = ["d"; 990].join("/");
+    let mut builder = tar::Builder::new(fs::File::create(dir.join("deep.tar")).unwrap());
+    for n in 0..8 {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, format!("{n}/{deep}/file"), &b"hello"[..]).unwrap();
+    }
+    builder.finish().unwrap();
+    let script = "ulimit -n 1024 && exec \"$0\" unpack deep.tar -into out";
+    let output = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_deploy-agent")])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for n in 0..8 {
+        let file = dir.join(format!("out/{n}/{deep}/file"));
+        assert_eq!(fs::read_to_string(file).unwrap(), "hello");
+    }
+    // It would take one open file for each level.
+    assert!(Command::new("rm").args(["-rf", "out"]).current_dir(dir).status().unwrap().success());
+}
+
+#[test]
 fn unpack_of_a_bad_archive_names_it_and_leaves_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();

@@ -10,6 +10,7 @@ mod fresh;
 mod lock;
 mod meta;
 mod place;
+mod remove;
 mod socket;
 
 pub use dir::{Dir, FileType, Item};

@@ -245,44 +245,6 @@ impl Dir {
         }
     }
 
-    /// Removes `name` and all below it; that it is not there is success.
-    pub fn remove_tree(&self, name: &CStr) -> Result<()> {
-        match self.stat(name) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                self.remove_directory(name)
-            }
-            Ok(_) => self.remove_file(name),
-            Err(err) if err.is_not_found() => Ok(()),
-            Err(err) => Err(err),
-        }
-    }
-
-    fn remove_directory(&self, name: &CStr) -> Result<()> {
-        let dir = match self.child(name) {
-            // A directory closed to its owner: opened up, since it goes anyway.
-            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {
-                fs::chmodat(&self.fd, name, Mode::RWXU, AtFlags::empty())
-                    .map_err(|err| self.error("chmod", name, err))?;
-                self.child(name)?
-            }
-            other => other?,
-        };
-        let unwritable = fs::fstat(&dir.fd).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
-        if unwritable {
-            fs::fchmod(&dir.fd, Mode::RWXU).map_err(|err| self.error("chmod", name, err))?;
-        }
-        for item in dir.list()? {
-            match item.kind {
-                FileType::Directory => dir.remove_directory(&item.name)?,
-                _ => dir.remove_file(&item.name)?,
-            }
-        }
-        match fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(err) => Err(self.error("remove directory", name, err)),
-        }
-    }
-
     /// All names in the directory, in byte order.
     pub fn list(&self) -> Result<Vec<Item>> {
         let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
@@ -349,7 +311,7 @@ impl Dir {
         Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
     }
 
-    fn error(&self, action: &'static str, name: &CStr, err: rustix::io::Errno) -> Error {
+    pub(super) fn error(&self, action: &'static str, name: &CStr, err: rustix::io::Errno) -> Error {
         Error::io(action, self.path_of(name), err)
     }
 }
@@ -376,25 +338,6 @@ pub(crate) fn cstring(name: &OsStr, path: &Path) -> Result<CString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn remove_tree_takes_closed_directories_and_never_follows() {
-        let temp = tempfile::tempdir().unwrap();
-        let outside = temp.path().join("outside");
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::write(outside.join("kept"), "kept").unwrap();
-        let dir = Dir::open_or_create(&temp.path().join("a/b"), 0o700).unwrap();
-        dir.make_dir(c"tree", 0o755).unwrap();
-        let tree = dir.child(c"tree").unwrap();
-        tree.symlink(&CString::new(outside.as_os_str().as_bytes()).unwrap(), c"link").unwrap();
-        tree.make_dir(c"closed", 0o755).unwrap();
-        tree.child(c"closed").unwrap().create_file(c"file", 0o600).unwrap();
-        fs::chmodat(&tree.fd, c"closed", Mode::empty(), AtFlags::empty()).unwrap();
-        dir.remove_tree(c"tree").unwrap();
-        assert!(dir.list().unwrap().is_empty());
-        assert!(outside.join("kept").exists());
-        dir.remove_tree(c"tree").unwrap();
-    }
 
     #[test]
     fn a_fifo_or_symlink_in_the_place_of_a_file_is_refused() {

@@ -51,7 +51,7 @@ pub fn build(
 ) -> Result<(Built, Uses)> {
     let mut uses = Uses::default();
     let placer = Placer::new(objects, placement, into, &mut uses);
-    threads()?.install(|| placer.fill(into, &EntryPath::root(), tree.root()))?;
+    threads()?.install(|| placer.fill_root(tree.root()))?;
     Ok((placer.finish(), uses))
 }
 

@@ -18,6 +18,10 @@ use crate::layer::objects::{ObjectName, Objects};
 use crate::meta::Meta;
 use crate::store::{LinkMode, Placed};
 
+/// Directories that each thread has open at most, one in the other: of the 1,024 files that a
+/// process may usually have open it leaves most, whatever the tree.
+const OPEN: usize = 100;
+
 /// How files are placed.
 #[derive(Debug, Clone, Copy)]
 pub struct Placement {
@@ -72,6 +76,8 @@ pub struct Placer<'a> {
     pub(super) counts: Counts,
     /// Where the first name of a file with several is, by the file's address.
     pub(super) first: Mutex<HashMap<usize, EntryPath>>,
+    /// Directories that were made and are still to be filled.
+    deep: Mutex<Vec<(EntryPath, &'a Directory)>>,
     found: Mutex<Found<'a>>,
 }
 
@@ -99,8 +105,8 @@ impl<'a> Placer<'a> {
         uses: &'a mut Uses,
     ) -> Self {
         let found = Mutex::new(Found { uses, built: Built::default() });
-        let (counts, first) = (Counts::default(), Mutex::default());
-        Self { objects, placement, root, fresh: true, counts, first, found }
+        let (counts, first, deep) = (Counts::default(), Mutex::default(), Mutex::default());
+        Self { objects, placement, root, fresh: true, counts, first, deep, found }
     }
 
     /// Changes `root`, of whose files `uses` tells.
@@ -135,9 +141,27 @@ impl<'a> Placer<'a> {
         first.insert(Arc::as_ptr(file).addr(), path);
     }
 
+    /// Places all that is in `directory` in the root, which is empty. Within a rayon pool its
+    /// directories are filled by the pool's threads.
+    pub fn fill_root(&self, directory: &'a Directory) -> Result<()> {
+        self.fill(self.root, &EntryPath::root(), directory)?;
+        self.fill_deep()
+    }
+
+    /// Fills the directories that were passed over because they are deep.
+    fn fill_deep(&self) -> Result<()> {
+        let deep = || self.deep.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let Some((path, directory)) = deep().pop() else { return Ok(()) };
+            let dir = open_dir(self.root, &path)?;
+            let dir = dir.as_ref().unwrap_or(self.root);
+            self.fill(dir, &path, directory)?;
+            self.finish_directory(dir, &directory.meta)?;
+        }
+    }
+
     /// Places all that is in `directory`, whose path is `path`, in the empty `into`.
-    /// Within a rayon pool its directories are filled by the pool's threads.
-    pub fn fill(&self, into: &Dir, path: &EntryPath, directory: &Directory) -> Result<()> {
+    fn fill(&self, into: &Dir, path: &EntryPath, directory: &'a Directory) -> Result<()> {
         let mut below = Vec::new();
         for (name, node) in directory.iter() {
             match node {
@@ -145,7 +169,7 @@ impl<'a> Placer<'a> {
                 leaf => self.place_leaf(into, path, name, leaf, true)?,
             }
         }
-        let place = |(name, directory): &(&[u8], &Arc<Directory>)| {
+        let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
             self.place_directory(into, path, name, directory)
         };
         if below.len() > 1 && rayon::current_thread_index().is_some() {
@@ -156,9 +180,12 @@ impl<'a> Placer<'a> {
     }
 
     /// Places `node` as `name` in `into`, whose path is `parent`.
-    pub fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
+    pub fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &'a Node) -> Result<()> {
         match node {
-            Node::Directory(directory) => self.place_directory(into, parent, name, directory),
+            Node::Directory(directory) => {
+                self.place_directory(into, parent, name, directory)?;
+                self.fill_deep()
+            }
             // What is there already may pass its group on to what is made in it.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
@@ -169,9 +196,18 @@ impl<'a> Placer<'a> {
         into: &Dir,
         parent: &EntryPath,
         name: &[u8],
-        directory: &Directory,
+        directory: &'a Directory,
     ) -> Result<()> {
         let (c_name, path) = (c_name(name)?, parent.join(name));
+        if path.parts().count().is_multiple_of(OPEN) {
+            // Of all above it none need be open while it is filled.
+            into.make_dir(&c_name, 0o700)?;
+            if !self.fresh {
+                self.found().built.directories.push(path.clone());
+            }
+            self.deep.lock().unwrap_or_else(PoisonError::into_inner).push((path, directory));
+            return Ok(());
+        }
         let meta = &directory.meta;
         let mode = match meta.mode & 0o777 {
             mode if self.fresh && mode & 0o700 == 0o700 => mode,

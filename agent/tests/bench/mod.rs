@@ -71,7 +71,11 @@ pub fn start_registry(dir: &Path, addr: &str) -> Registry {
 
 impl Bench {
     pub fn new() -> Self {
-        let temp = tempfile::tempdir().unwrap();
+        Self::within(&std::env::temp_dir())
+    }
+
+    pub fn within(dir: &Path) -> Self {
+        let temp = tempfile::tempdir_in(dir).unwrap();
         for name in ["op", "srv", "stranger"] {
             let mut keygen = Command::new("ssh-keygen");
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(temp.path().join(name));

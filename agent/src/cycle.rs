@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use deploy_store::{
     Configuration, ConfigurationName, Digest, Extracted, Layer, LinkMode, Placed, Root, Store,
+    listed,
 };
 
 use crate::deploy::Before;
@@ -192,6 +193,9 @@ pub(crate) async fn prepare(
     session: &mut Session,
     new: &Configuration,
 ) -> Result<Root> {
+    if state::read(&agent.state)?.is_none_or(|old| old.id() != new.id()) {
+        recheck(agent, new).await;
+    }
     let mut lost = None;
     let mut attempt = 1;
     loop {
@@ -210,6 +214,32 @@ pub(crate) async fn prepare(
                 attempt += 1;
             }
             other => return other,
+        }
+    }
+}
+
+/// Sees to it that a root which is there from an earlier deploy is as it was built, or is
+/// built again.
+async fn recheck(agent: &Agent, new: &Configuration) {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let id = new.id();
+    match blocking::run(move || store.remove_damaged_root(&wanted)).await {
+        Ok(damaged) if damaged.is_empty() => {}
+        Ok(damaged) => {
+            let files = damaged.len();
+            tracing::warn!(
+                event = "root_damaged",
+                %id,
+                files,
+                "root {id} was changed since it was deployed, and is built again: {}", listed(&damaged)
+            );
+        }
+        Err(err) => {
+            tracing::warn!(
+                event = "root_unchecked",
+                %id,
+                "root {id} cannot be compared with its layers, and is used as it is: {err}"
+            );
         }
     }
 }

@@ -195,8 +195,8 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         // Another one, or sometimes the one before: its root is gone, its layer is not.
         target = (target + 1 + random.below(VERSIONS - 1)) % VERSIONS;
         let version = format!("v{target}");
-        let line = format!("changeconf -name project1 -component config -version {version}");
-        world.bench.operator("ssh", &[&line], "");
+        let command = format!("changeconf -name project1 -component config -version {version}");
+        world.bench.operator("ssh", &[&command], "");
         let (event, wait, within) = match random.below(4) {
             0 => ("update_available", random.below(12_000), "a bump"),
             1 => ("root_ready", random.below(6_000), "script, state and sweep of roots"),

@@ -38,6 +38,7 @@ hwm() { record "$2" peak "$(awk '/VmHWM/ { print $2 / 1024 }' "/proc/${agent_pid
 # bump_of NAME WHO
 bump_of() {
     local name=$1 who=$2 before began seen ready started root steps
+    settle
     began=$(date -u +%s%N)
     before=$(cpu_of "${agent_pid[$name]}")
     deploy "$name" $((run + 1))

@@ -27,6 +27,19 @@ take_away() {
     rm -f "$dir/image"
 }
 
+# Waits until the device has been idle for a while: XFS and btrfs go on writing what others
+# have made after their sync.
+settle() {
+    local device before='' now
+    device=/sys/dev/block/$(mountpoint -d "$mnt")/stat
+    for _ in {1..40}; do
+        sleep 0.5
+        now=$(cat "$device")
+        [ "$now" != "$before" ] || return 0
+        before=$now
+    done
+}
+
 # record WHO COLUMN VALUE: one measurement of this work, in milliseconds or what else the
 # column is. Nothing is kept of runs that warm up.
 record() {

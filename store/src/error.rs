@@ -105,6 +105,13 @@ impl Error {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
+
+    /// Whether the disk is full, or a quota used up.
+    pub fn is_no_space(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        let full = |kind| matches!(kind, StorageFull | QuotaExceeded);
+        matches!(self, Self::Io { cause, .. } if full(cause.kind()))
+    }
 }
 
 /// Text from outside, quoted and escaped so that it cannot drive a terminal.

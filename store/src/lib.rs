@@ -30,6 +30,6 @@ pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
 pub use store::{
     Ages, Aside, Extracted, Finding, Keep, Kept, LinkMode, Options, Placed, Removal, Root,
-    SpareOutcome, Store, Sweep, Verified, What, check_archive, layer_bytes, sweep_alone, unpack,
-    verify, verify_cache, verify_roots,
+    SpareOutcome, Store, Sweep, Verified, What, check_archive, layer_bytes, listed, sweep_alone,
+    unpack, verify, verify_cache, verify_roots,
 };

@@ -17,6 +17,7 @@ mod pending;
 mod plan;
 mod publish;
 mod repair;
+mod reuse;
 mod spare;
 mod sweep;
 mod unpack;
@@ -40,6 +41,7 @@ use spare::Spare;
 use watch::Watched;
 
 pub use extract::check_archive;
+pub use publish::listed;
 pub use repair::Aside;
 pub use spare::SpareOutcome;
 pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone};

@@ -95,7 +95,7 @@ impl ObjectName {
         self.as_c_str().to_bytes()
     }
 
-    pub(super) fn as_c_str(&self) -> &CStr {
+    pub(crate) fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
     }
 
@@ -248,14 +248,17 @@ impl Objects {
         }
     }
 
-    /// Sets a damaged object aside in `quarantine`, to be looked at.
-    pub fn quarantine(&self, name: &ObjectName, quarantine: &Dir) -> Result<()> {
+    /// Sets a damaged object aside in `quarantine`, to be looked at. Returns whether there
+    /// was one.
+    pub fn quarantine(&self, name: &ObjectName, quarantine: &Dir) -> Result<bool> {
+        let fan = self.fan(name)?;
+        if !fan.contains(name.as_c_str())? {
+            return Ok(false);
+        }
         // Of several damaged ones of a name the last is kept, whatever it is.
         quarantine.remove_tree(name.as_c_str())?;
-        match self.fan(name)?.rename(name.as_c_str(), quarantine, name.as_c_str()) {
-            Err(err) if !err.is_not_found() => Err(err),
-            _ => Ok(()),
-        }
+        fan.rename(name.as_c_str(), quarantine, name.as_c_str())?;
+        Ok(true)
     }
 
     /// Removes an object.

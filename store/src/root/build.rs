@@ -30,16 +30,16 @@ pub struct Built {
     pub directories: Vec<EntryPath>,
 }
 
-/// The objects that a tree needs, with a file that needs each.
+/// The objects that a tree needs, with a file that needs each and where that is.
 pub fn objects_of<'a>(
     tree: &'a Tree,
     objects: &'a Objects,
-) -> impl Iterator<Item = (ObjectName, &'a Arc<File>)> {
-    let files = tree.walk().filter_map(|(_, node)| match node {
-        Node::File(file) if file.size > 0 => Some(file),
+) -> impl Iterator<Item = (EntryPath, ObjectName, &'a Arc<File>)> {
+    let files = tree.walk().filter_map(|(path, node)| match node {
+        Node::File(file) if file.size > 0 => Some((path, file)),
         _ => None,
     });
-    files.map(|file| (objects.name(file.content, &file.meta, 0), file))
+    files.map(|(path, file)| (path, objects.name(file.content, &file.meta, 0), file))
 }
 
 /// Builds `tree` in the empty directory `into`, whose own metadata stay as they are.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
+use std::fmt::Write as _;
 use std::io::Write;
 
 use super::spare::{DISCARDED, Made, SPARE};
@@ -12,6 +13,7 @@ use crate::digest::Digest;
 use crate::disk::{self, Cloned, Dir, Fresh, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
+use crate::layer::objects::ObjectName;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
@@ -74,7 +76,7 @@ impl Store {
         loop {
             match build() {
                 Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
-                    tracing::warn!("object {} {reason}: mending the cache", path.display());
+                    tracing::debug!("object {} {reason}: mending the cache", path.display());
                     self.mend(tree, configuration)?;
                     attempt += 1;
                 }
@@ -146,12 +148,26 @@ impl Store {
     /// Sets aside every object of `tree` that is not sound, and extracts the layers
     /// again that hold one.
     fn mend(&self, tree: &Tree, configuration: &Configuration) -> Result<()> {
-        let mut missing = BTreeSet::new();
-        for (name, file) in objects_of(tree, &self.objects) {
+        let (mut missing, mut damaged) = (BTreeSet::new(), Vec::new());
+        for (path, name, file) in objects_of(tree, &self.objects) {
             if !self.objects.is_sound(&name, file.size, &file.meta)? {
-                self.objects.quarantine(&name, &self.quarantine)?;
                 missing.insert(file.content);
+                // One that was set aside before, and could not be made again, was told then.
+                if self.objects.quarantine(&name, &self.quarantine)?
+                    || !self.quarantine.contains(name.as_c_str())?
+                {
+                    damaged.push(path.to_string());
+                }
             }
+        }
+        if !damaged.is_empty() {
+            let files = damaged.len();
+            tracing::warn!(
+                event = "cache_damaged",
+                id = %configuration.id(),
+                files,
+                "files were changed or removed from outside, and are made again: {}", listed(&damaged)
+            );
         }
         for layer in configuration.layers() {
             let mut holds = false;
@@ -189,6 +205,17 @@ fn finish(root: &Dir) -> Result<()> {
     root.sync_filesystem()
 }
 
+/// The first names of many, for a message.
+pub fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " and {} more", names.len() - SHOWN);
+    }
+    text
+}
+
 /// The mark of the Go agent beside a root.
 pub(super) fn ok_name(id: Digest) -> CString {
     CString::new(format!("{id}.ok")).expect("hex has no NUL")
@@ -206,6 +233,8 @@ pub(super) fn clean_up(unpacked: &Dir) -> Result<()> {
 }
 
 const PROBE: &str = ".probe";
+/// Bytes of the name of an object that is contents alone.
+const CONTENTS_NAME: usize = 64;
 /// Prefixes of what is no root under its final name.
 pub(super) const TEMPORARY: [&str; 5] = [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED];
 
@@ -224,7 +253,7 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     // The prefix is one that the objects' own cleaning takes, should we die here.
     let (from, to) = (temp_name(".new-probe"), temp_name(PROBE));
     let mut source = objects.create_file(&from, 0o600)?;
-    let mode = (|| {
+    let mode: Result<LinkMode> = (|| {
         source
             .write_all(&[1; 4096])
             .map_err(|err| Error::io("write", objects.path_of(&from), err))?;
@@ -240,7 +269,25 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     })();
     unpacked.remove_file(&to)?;
     objects.remove_file(&from)?;
-    mode
+    match mode {
+        // Whoever frees a full disk has to start first.
+        Err(err) if err.is_no_space() => mode_of(&objects)?.ok_or(err),
+        other => other,
+    }
+}
+
+/// How the files of a store were placed so far, by the names of its objects.
+fn mode_of(objects: &Dir) -> Result<Option<LinkMode>> {
+    for item in objects.list()?.iter().filter(|item| item.name.count_bytes() == 2) {
+        for object in objects.child(&item.name)?.list()? {
+            if ObjectName::from_file_name(&object.name).is_some() {
+                // Where files were copied, they are again, when they cannot be cloned.
+                let contents = object.name.count_bytes() == CONTENTS_NAME;
+                return Ok(Some(if contents { LinkMode::Reflink } else { LinkMode::Hardlink }));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The ids that names in a directory are.

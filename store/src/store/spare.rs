@@ -103,7 +103,11 @@ impl Store {
         match changed {
             Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
-                tracing::warn!("the spare root cannot be used, a new one is built: {err}");
+                // What was changed through a root is told when its file is placed.
+                match &err {
+                    Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
+                    _ => tracing::warn!("the spare root cannot be used, a new one is built: {err}"),
+                }
                 // If even this fails, the next start removes it.
                 let _ = self.discard(&name);
                 None

@@ -1,0 +1,171 @@
+//! Disks that are full, read-only, or in two parts, files with as many names as they can
+//! have, and indexes of the future.
+
+#![allow(clippy::print_stdout, reason = "what is left out is said")]
+
+mod rig;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use deploy_store::{Error, Layer, LinkMode, Store};
+use rig::{configuration, directories, layer, options, run};
+
+/// A store in `dir` with a layer of a file, and how files are placed there.
+fn store(dir: &Path, link: LinkMode) -> (Store, Layer) {
+    let store = Store::open(&dir.join("agent"), options(link)).unwrap();
+    let tree = dir.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "contents").unwrap();
+    run("tar", &["-czf", "code.tar.gz", "-C", "tree", "."], dir);
+    let code = layer(&store, "code", &dir.join("code.tar.gz"));
+    (store, code)
+}
+
+fn contents(root: &Path) -> String {
+    fs::read_to_string(root.join("file")).unwrap()
+}
+
+/// What `mount` mounts, until it is dropped.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Nobody is left to be told.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// `None`, said loudly, where nothing can be mounted: which is not so in CI.
+fn mount(arguments: &[&str], at: &Path) -> Option<Mounted> {
+    let mounted = Command::new("mount").args(arguments).arg(at).output().unwrap();
+    if mounted.status.success() {
+        return Some(Mounted(at.to_owned()));
+    }
+    let why = String::from_utf8_lossy(&mounted.stderr).into_owned();
+    assert!(std::env::var_os("CI").is_none(), "cannot mount: {why}");
+    println!("NOT TESTED: cannot mount {arguments:?}: {why}");
+    None
+}
+
+#[test]
+fn it_opens_on_a_disk_that_is_full_to_the_last_byte() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let disk = work.path().join("disk");
+        fs::create_dir(&disk).unwrap();
+        let Some(mounted) = mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], &disk) else {
+            return;
+        };
+        let (store, _) = store(&disk, LinkMode::Auto);
+        let mode = store.link_mode();
+        drop(store);
+        let full = fs::write(disk.join("full"), vec![1; 2 << 20]).unwrap_err();
+        assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+        let store = Store::open(&disk.join("agent"), options(LinkMode::Auto)).unwrap();
+        assert_eq!(store.link_mode(), mode);
+        drop((store, mounted));
+    }
+}
+
+#[test]
+fn a_disk_that_is_read_only_is_said_to_be_and_works_again_afterwards() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let (disk, at) = (work.path().join("disk"), work.path().join("at"));
+        fs::create_dir(&disk).unwrap();
+        fs::create_dir(&at).unwrap();
+        let Some(mounted) = mount(&["--bind", disk.to_str().unwrap()], &at) else { return };
+        let (store, code) = store(&at, LinkMode::Auto);
+        let again = |options: &str| {
+            run("mount", &["-o", options, at.to_str().unwrap()], Path::new("/"));
+        };
+        again("remount,bind,ro");
+        let wanted = configuration(&[code]);
+        for _ in 0..2 {
+            let err = store.root(&wanted).unwrap_err().to_string();
+            assert!(err.contains("ead-only") && err.contains("unpacked"), "{err}");
+        }
+        drop(store);
+        let err = Store::open(&at.join("agent"), options(LinkMode::Auto)).unwrap_err().to_string();
+        assert!(err.contains("ead-only"), "{err}");
+        again("remount,bind,rw");
+        let store = Store::open(&at.join("agent"), options(LinkMode::Auto)).unwrap();
+        assert_eq!(contents(&store.root(&wanted).unwrap().path), "contents");
+        drop((store, mounted));
+    }
+}
+
+#[test]
+fn roots_on_another_filesystem_than_the_cache_are_copies() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let unpacked = work.path().join("agent/unpacked");
+        fs::create_dir_all(&unpacked).unwrap();
+        let Some(mounted) = mount(&["-t", "tmpfs", "tmpfs"], &unpacked) else { return };
+        let (store, code) = store(work.path(), LinkMode::Auto);
+        assert_eq!(store.link_mode(), LinkMode::Copy, "{}", dir.display());
+        let wanted = configuration(&[code]);
+        let root = store.root(&wanted).unwrap();
+        assert_eq!((contents(&root.path).as_str(), root.placed.copied), ("contents", 1));
+        store.prepare_spare(&wanted).unwrap();
+        drop(store);
+        for link in [LinkMode::Hardlink, LinkMode::Reflink] {
+            let store = Store::open(&work.path().join("agent"), options(link)).unwrap();
+            store.sweep_roots(&[]).unwrap();
+            let refused =
+                store.extract(wanted.layers()[0].digest).and_then(|_| store.root(&wanted));
+            let err = refused.unwrap_err().to_string();
+            assert!(err.contains("unpacked") || err.contains("objects"), "{link:?}: {err}");
+        }
+        drop(mounted);
+    }
+}
+
+#[test]
+fn an_object_with_as_many_names_as_it_can_have_is_copied() {
+    let mut tried = false;
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let (store, code) = store(work.path(), LinkMode::Auto);
+        if store.link_mode() != LinkMode::Hardlink {
+            continue;
+        }
+        let wanted = configuration(&[code]);
+        let file = store.root(&wanted).unwrap().path.join("file");
+        let links = work.path().join("links");
+        fs::create_dir(&links).unwrap();
+        let most = (0..70_000).find(|n| fs::hard_link(&file, links.join(n.to_string())).is_err());
+        let Some(most) = most else { continue };
+        store.sweep_roots(&[]).unwrap();
+        fs::hard_link(links.join("0"), links.join("last")).unwrap();
+        let root = store.root(&wanted).unwrap();
+        assert_eq!((root.placed.copied, contents(&root.path).as_str()), (1, "contents"), "{most}");
+        assert_eq!(fs::metadata(root.path.join("file")).unwrap().nlink(), 1);
+        tried = true;
+    }
+    if !tried {
+        assert!(std::env::var_os("CI").is_none(), "no filesystem here has such a limit");
+        println!("NOT TESTED: no filesystem here has a limit of names");
+    }
+}
+
+#[test]
+fn an_index_of_a_newer_format_is_not_read_and_not_touched() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let (store, code) = store(work.path(), LinkMode::Auto);
+        drop(store);
+        let index = work.path().join("agent/layers").join(code.digest.to_string());
+        let mut newer = fs::read(&index).unwrap();
+        newer[7] += 1;
+        fs::write(&index, &newer).unwrap();
+        let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
+        let err = store.root(&configuration(&[code])).unwrap_err();
+        let text = err.to_string();
+        assert!(matches!(err, Error::Corrupt { .. }) && text.contains("newer program"), "{text}");
+        assert_eq!(fs::read(&index).unwrap(), newer);
+    }
+}

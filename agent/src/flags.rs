@@ -242,6 +242,16 @@ pub struct Flags {
     /// Log more.
     #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
+    /// Paths in roots that the service writes to, as var/** or etc/*.db: files of their own
+    /// in each root, whose changes are no damage. May be given several times.
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_WRITABLE",
+        global = true,
+        value_name = "GLOB",
+        value_delimiter = ','
+    )]
+    pub writable: Vec<String>,
     /// Those that were given, not left as they are.
     #[arg(skip)]
     pub given: BTreeSet<String>,

@@ -274,7 +274,8 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         keep_blobs: flags.keep_blobs,
     };
     let store = Store::open(&flags.dir, options(&settings));
-    let store = store.map_err(|err| not_opened(&flags.dir, err))?;
+    let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
+    store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;

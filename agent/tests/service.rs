@@ -94,3 +94,29 @@ fn the_next_root_is_right_whichever_way_it_is_made_and_damage_is_told_once() {
         }
     }
 }
+
+#[test]
+fn what_a_service_may_write_to_is_its_own_and_no_damage() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    File::create(bench.path("agent.log")).unwrap();
+    let agent = Agent::start(&bench, &["-link", "hardlink", "-writable", "/b*", "-writable", "x"]);
+    says(&bench, &["sync"], 0, "");
+    let file = current(&bench).join("bin");
+    let mtime = fs::metadata(&file).unwrap().mtime();
+    assert_eq!(fs::metadata(&file).unwrap().nlink(), 1);
+    assert!(fs::metadata(current(&bench).join("conf")).unwrap().nlink() > 1);
+    eventually("the spare", || bench.agent_log().contains("spare root made"));
+    fs::write(&file, "mine").unwrap();
+    says(&bench, &["verify"], 0, "all sound");
+    bench.bump("v02", "two\n");
+    says(&bench, &["sync"], 0, "switched");
+    is_right(&bench, mtime, "after a bump");
+    says(&bench, &["verify"], 0, "all sound");
+    let log = bench.agent_log();
+    assert!(log.contains("ready: the spare, "), "{log}");
+    assert!(!log.contains("warning"), "{log}");
+    agent.stop();
+    let (code, said) = bench.once(&["-writable", "a["]);
+    assert!(code == Some(1) && said.contains("-writable") && said.contains("a["), "{said}");
+}

@@ -61,6 +61,12 @@ pub enum Error {
         /// Why it cannot be read.
         reason: String,
     },
+    /// A pattern of paths that is none.
+    #[error("no pattern of paths: {cause}")]
+    BadGlob {
+        /// What is wrong with it.
+        cause: globset::Error,
+    },
     /// An archive holds an entry that cannot be unpacked.
     #[error("archive entry {}: {reason}", quoted(entry))]
     BadEntry {

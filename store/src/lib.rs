@@ -20,6 +20,7 @@ pub mod layer;
 pub mod root;
 
 mod store;
+mod writable;
 
 pub use blobs::{BlobInfo, Blobs, Staging, Swept};
 pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
@@ -33,3 +34,4 @@ pub use store::{
     SpareOutcome, Store, Sweep, Verified, What, check_archive, layer_bytes, listed, sweep_alone,
     unpack, verify, verify_cache, verify_roots,
 };
+pub use writable::Writable;

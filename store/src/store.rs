@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
 use crate::root::place::Placement;
+use crate::writable::{self, Writable};
 use pending::Pending;
 use plan::Plan;
 use spare::Spare;
@@ -188,6 +189,13 @@ impl Store {
     /// Where the root of id `id` is or would be.
     pub fn root_path(&self, id: Digest) -> PathBuf {
         self.path.join("unpacked").join(id.to_string())
+    }
+
+    /// Has roots that are built from now on have files of their own where a path is among
+    /// `patterns` (see [`Writable`]), and leaves them to whoever opens the directory next.
+    pub fn set_writable(&mut self, patterns: &[String]) -> Result<()> {
+        self.placement.writable = Writable::new(patterns)?;
+        writable::write(&self.path, patterns)
     }
 
     /// The way files are placed here, as probed or forced; never `Auto`.

@@ -59,6 +59,10 @@ impl Placer<'_> {
             return self.place_contents(into, name, file, &object, fresh);
         }
         let twin = self.found().uses.add(&object);
+        let writable = &self.placement.writable;
+        if !writable.is_empty() && writable.has(&path()) {
+            return self.place_contents(into, name, file, &object, fresh);
+        }
         if twin > 0 && !self.fresh {
             return self.place_contents(into, name, file, &object, fresh);
         }

@@ -17,13 +17,14 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::{ObjectName, Objects};
 use crate::meta::Meta;
 use crate::store::{LinkMode, Placed};
+use crate::writable::Writable;
 
 /// Directories that each thread has open at most, one in the other: of the 1,024 files that a
 /// process may usually have open it leaves most, whatever the tree.
 const OPEN: usize = 100;
 
 /// How files are placed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Placement {
     /// Reflink, hardlink or copy.
     pub mode: LinkMode,
@@ -33,6 +34,8 @@ pub struct Placement {
     pub owner: bool,
     /// What the system makes of new files where roots are built.
     pub fresh: Fresh,
+    /// Files that are never hardlinked, because a service writes to them.
+    pub writable: Writable,
 }
 
 /// How many files of a root have each object, by a hash of its name: two names with the

@@ -17,6 +17,7 @@ use crate::layer::objects::ObjectName;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
+use crate::writable::Writable;
 
 /// Prefix of roots that are being built.
 const UNFINISHED: &str = ".new";
@@ -98,7 +99,7 @@ impl Store {
         self.unpacked.make_dir(&name, 0o700)?;
         let watching = self.watch_objects().inspect_err(not_watched);
         self.objects.trust(if watching.is_ok() { self.untouched()? } else { None });
-        let done = build_in(tree, &self.objects, self.placement, &self.unpacked, &name);
+        let done = build_in(tree, &self.objects, self.placement.clone(), &self.unpacked, &name);
         match done {
             Ok(built) => Ok((name, built)),
             Err(err) => {
@@ -245,7 +246,7 @@ pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Pla
     let strict = link != LinkMode::Auto;
     let mode = if strict { link } else { probe(top, unpacked)? };
     let fresh = Fresh::probe(unpacked)?;
-    Ok(Placement { mode, strict, owner, fresh })
+    Ok(Placement { mode, strict, owner, fresh, writable: Writable::read(top)? })
 }
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {

@@ -24,7 +24,9 @@ impl Store {
         let tree = self.tree(configuration)?;
         let root = self.unpacked.child(&name)?;
         check(&root, &tree, self.placement.owner, Scope::Files, |path, _| {
-            damaged.push(path.to_string());
+            if !self.placement.writable.has(&path) {
+                damaged.push(path.to_string());
+            }
         })?;
         if !damaged.is_empty() {
             // Without its record it is no root any more, whatever happens next.

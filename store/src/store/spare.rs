@@ -127,7 +127,9 @@ impl Store {
         let mut damaged = Vec::new();
         let dir = self.unpacked.child(&spare.name)?;
         check(&dir, &spare.tree, self.placement.owner, Scope::Files, |path, _| {
-            damaged.push(path.to_string());
+            if !self.placement.writable.has(&path) {
+                damaged.push(path.to_string());
+            }
         })?;
         if damaged.is_empty() {
             return Ok(());
@@ -139,7 +141,7 @@ impl Store {
     /// Changes the spare to `tree`; after an error it is discarded.
     fn change(&self, mut spare: Spare, tree: &Tree) -> Result<(Spare, Built)> {
         let root = self.unpacked.child(&spare.name)?;
-        let (objects, placement) = (&self.objects, self.placement);
+        let (objects, placement) = (&self.objects, self.placement.clone());
         match apply(&spare.tree, tree, objects, placement, &root, &mut spare.uses) {
             Ok(built) => {
                 spare.tree = tree.clone();
@@ -165,7 +167,7 @@ impl Store {
             let name = temp_name(SPARE);
             self.unpacked.make_dir(&name, 0o700)?;
             let root = self.unpacked.child(&name)?;
-            match build::build(tree, &self.objects, self.placement, &root) {
+            match build::build(tree, &self.objects, self.placement.clone(), &root) {
                 Ok((_, uses)) => {
                     let watch = self.watch(&name, tree);
                     Ok(Spare { name, tree: tree.clone(), uses, watch, checked: None })

@@ -19,6 +19,7 @@ use crate::layer::objects::{Naming, Objects};
 use crate::root::merge::add_layer;
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
+use crate::writable::Writable;
 
 /// Merges local archives, lowest first, into the new directory `into`, which must not
 /// exist or be empty. Objects live in a temporary directory beside it and are moved by
@@ -76,7 +77,13 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<P
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
     }
     work.make_dir(c"root", 0o700)?;
-    let placement = Placement { mode, strict, owner, fresh: Fresh::probe(work)? };
+    let placement = Placement {
+        mode,
+        strict,
+        owner,
+        fresh: Fresh::probe(work)?,
+        writable: Writable::default(),
+    };
     let built = build_in(&tree, &objects, placement, work, c"root")?;
     if !built.skipped.is_empty() {
         let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();

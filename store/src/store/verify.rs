@@ -19,6 +19,7 @@ use crate::layer::index::Index;
 use crate::layer::objects::ObjectName;
 use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::merge;
+use crate::writable::Writable;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -97,6 +98,7 @@ pub fn verify_cache(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
 /// The part of [`verify`] that looks at published roots.
 pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
+    let writable = Writable::read(&top)?;
     let mut verified = Verified::default();
     let (Some(roots), Some(unpacked), Some(layers)) =
         (there(top.child(c"roots"))?, there(top.child(c"unpacked"))?, there(top.child(c"layers"))?)
@@ -104,7 +106,8 @@ pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
         return Ok(verified);
     };
     for id in ids(&roots)? {
-        verified.roots += u64::from(verify_root(&roots, &layers, &unpacked, id, &mut each)?);
+        verified.roots +=
+            u64::from(verify_root(&roots, &layers, &unpacked, &writable, id, &mut each)?);
     }
     Ok(verified)
 }
@@ -217,6 +220,7 @@ fn verify_root(
     roots: &Dir,
     layers: &Dir,
     unpacked: &Dir,
+    writable: &Writable,
     id: Digest,
     each: &mut dyn FnMut(Finding),
 ) -> Result<bool> {
@@ -248,6 +252,7 @@ fn verify_root(
         return Ok(false);
     }
     checked?;
+    drifts.retain(|(path, _)| !writable.has(path));
     for (path, drift) in drifts {
         let what = match drift {
             Drift::Missing => "is missing",

@@ -3,8 +3,9 @@
 //! root tells of each such file (inotify(7)), and nobody has to look at all of them.
 //!
 //! The directories of the objects are watched, too. Not seen are writes through a mapping
-//! whose descriptor is still open, and through names that somebody made elsewhere. Objects are compared with what they should
-//! be when one is first placed, and all of them whenever a spare is built.
+//! whose descriptor is still open, and through names that somebody made elsewhere. Objects
+//! are compared with what they should be when one is first placed, and all of them whenever
+//! a spare is built.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -25,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
+use crate::writable::Writable;
 
 /// Room for events that are read at once.
 const BUFFER: usize = 64 << 10;
@@ -86,9 +88,12 @@ impl Watch {
     }
 
     /// What happened to files of `tree` since the last call. Files that a service made for
-    /// itself are none of them.
-    pub fn seen(&self, tree: &Tree) -> Seen {
-        self.seen_where(|dir, name| tree.get(&dir.join(name.to_bytes())).is_some())
+    /// itself are none of them, nor are those that it may write to.
+    pub fn seen(&self, tree: &Tree, writable: &Writable) -> Seen {
+        self.seen_where(|dir, name| {
+            let path = dir.join(name.to_bytes());
+            tree.get(&path).is_some() && !writable.has(&path)
+        })
     }
 
     fn seen_where(&self, counts: impl Fn(&EntryPath, &CStr) -> bool) -> Seen {
@@ -199,7 +204,9 @@ impl Store {
         let (mut known, mut touched) = (objects.is_some(), objects == Some(Seen::Something));
         for id in published {
             match watched.roots.get(&id) {
-                Some((watch, tree)) => touched |= watch.seen(tree) == Seen::Something,
+                Some((watch, tree)) => {
+                    touched |= watch.seen(tree, &self.placement.writable) == Seen::Something;
+                }
                 None => known = false,
             }
         }

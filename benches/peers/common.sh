@@ -31,7 +31,7 @@ take_away() {
 # have made after their sync.
 settle() {
     local device before='' now
-    device=/sys/dev/block/$(mountpoint -d "$mnt")/stat
+    device=/sys/block/$(basename "$(findmnt -n -o SOURCE "$mnt")")/stat
     for _ in {1..40}; do
         sleep 0.5
         now=$(cat "$device")

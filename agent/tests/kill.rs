@@ -3,7 +3,7 @@
 //! completes. 200 kills; `DEPLOY_TEST_KILLS` sets another number, `DEPLOY_TEST_SEED` the
 //! seed that a failure prints.
 
-#![allow(clippy::print_stdout, reason = "the seed of a failure")]
+mod random;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,20 +16,9 @@ use deploy_store::{Configuration, Digest};
 use deploy_wire::client::{Client, Connect, HostKey, Keys};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use random::{Random, number};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A small generator (xorshift64): the test wants a seed it can print, not quality.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// A child that does not outlive the test.
 struct Running(Child);
@@ -210,14 +199,8 @@ async fn insist<F: Future<Output = Result<(), String>>>(mut step: impl FnMut() -
 
 #[test]
 fn nothing_acknowledged_is_lost_whenever_either_is_killed() {
-    let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-    };
     let kills = number("DEPLOY_TEST_KILLS", 200);
-    let clock = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
-    let seed = number("DEPLOY_TEST_SEED", u64::try_from(clock & u128::from(u64::MAX)).unwrap() | 1);
-    println!("DEPLOY_TEST_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::start();
     let temp = tempfile::tempdir().unwrap();
     let mut world = World::new(temp.path());
     let runtime = tokio::runtime::Runtime::new().unwrap();

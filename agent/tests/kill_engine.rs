@@ -3,9 +3,10 @@
 //! the right root. `DEPLOY_TEST_KILLS` sets the number of kills (default 90),
 //! `DEPLOY_TEST_SEED` the seed that a failure prints.
 
-#![allow(clippy::print_stdout, reason = "the seed of a failure, and where kills fell")]
+#![allow(clippy::print_stdout, reason = "where kills fell")]
 
 mod bench;
+mod random;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,21 +18,10 @@ use std::time::Duration;
 
 use bench::{Bench, eventually, says, terminate};
 use deploy_store::{Configuration, Digest};
+use random::{Random, number};
 
 /// Versions of the layer that changes.
 const VERSIONS: u64 = 6;
-
-/// A small generator (xorshift64): the test wants a seed it can print, not quality.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// What a root has: kind and mode of each path, and time and contents but of directories.
 type Contents = BTreeMap<PathBuf, (u32, i64, Vec<u8>)>;
@@ -183,10 +173,6 @@ fn upload(bench: &Bench, component: &str, version: &str) -> String {
     blob
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
 fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
     let mut world = World::new(dir, link);
     let mut fell: BTreeMap<&str, u64> = BTreeMap::new();
@@ -244,10 +230,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
 
 #[test]
 fn the_next_start_reaches_the_right_root_whenever_it_is_killed() {
-    let clock = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
-    let seed = number("DEPLOY_TEST_SEED", u64::try_from(clock & u128::from(u64::MAX)).unwrap() | 1);
-    println!("DEPLOY_TEST_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::start();
     let kills = number("DEPLOY_TEST_KILLS", 90);
     let dirs = std::env::var_os("DEPLOY_TEST_DIRS").unwrap_or_default();
     let mut places: Vec<(PathBuf, &str)> =

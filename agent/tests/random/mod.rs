@@ -1,0 +1,28 @@
+//! Random numbers from a seed that a failure prints, and numbers from the environment.
+
+/// A small generator (xorshift64): tests want a seed they can print, not quality.
+pub struct Random(u64);
+
+impl Random {
+    /// From `DEPLOY_TEST_SEED`, or else the clock; prints which.
+    #[allow(clippy::print_stdout, reason = "the seed of a failure")]
+    pub fn start() -> Self {
+        let clock = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
+        let clock = u64::try_from(clock & u128::from(u64::MAX)).unwrap();
+        let seed = number("DEPLOY_TEST_SEED", clock | 1);
+        println!("DEPLOY_TEST_SEED={seed}");
+        Self(seed)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// The variable `name`, or `default` without it.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}

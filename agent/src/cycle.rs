@@ -238,7 +238,7 @@ async fn recheck(agent: &Agent, new: &Configuration) {
             tracing::warn!(
                 event = "root_unchecked",
                 %id,
-                "root {id} cannot be compared with its layers, and is used as it is: {err}"
+                "root {id}, to be deployed again, could not be compared with its layers or removed: {err}"
             );
         }
     }

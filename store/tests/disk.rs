@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use deploy_store::{Error, Layer, LinkMode, Store};
-use rig::{configuration, directories, layer, options, run};
+use deploy_store::{Digest, Error, Layer, LinkMode, Store};
+use rig::{configuration, directories, layer, named, options, run};
 
 /// A store in `dir` with a layer of a file, and how files are placed there.
 fn store(dir: &Path, link: LinkMode) -> (Store, Layer) {
@@ -67,6 +67,78 @@ fn it_opens_on_a_disk_that_is_full_to_the_last_byte() {
         let store = Store::open(&disk.join("agent"), options(LinkMode::Auto)).unwrap();
         assert_eq!(store.link_mode(), mode);
         drop((store, mounted));
+    }
+}
+
+/// All that an agent does for two changes; the text of the file in each root.
+fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> {
+    let store = Store::open(&disk.join("agent"), options(LinkMode::Auto))?;
+    let mut layers = Vec::new();
+    for (name, bytes) in ["code", "one", "two"].into_iter().zip(blobs) {
+        let digest = Digest::of(bytes);
+        store.blobs().ingest(digest, bytes.as_slice())?;
+        layers.push(named(name, digest));
+    }
+    let mut texts = Vec::new();
+    for upper in &layers[1..] {
+        let wanted = configuration(&[layers[0].clone(), upper.clone()]);
+        for layer in wanted.layers() {
+            store.extract_for_root(layer.digest)?;
+        }
+        let root = store.root(&wanted)?;
+        store.settle()?;
+        assert_eq!(fs::read_dir(&root.path).unwrap().count(), 9);
+        texts.push(contents(&root.path));
+        store.prepare_spare(&wanted)?;
+    }
+    Ok(texts)
+}
+
+#[test]
+fn wherever_room_runs_out_it_says_so_and_goes_on_when_there_is_some() {
+    let work = tempfile::tempdir().unwrap();
+    let disk = work.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let blobs = ["base", "one", "two"].map(|text| {
+        let tree = work.path().join(text);
+        fs::create_dir(&tree).unwrap();
+        if text == "base" {
+            (0..8).for_each(|n| fs::write(tree.join(n.to_string()), n.to_string()).unwrap());
+        }
+        fs::write(tree.join("file"), text).unwrap();
+        run("tar", &["-czf", "layer.tar.gz", "-C", text, "."], work.path());
+        fs::read(work.path().join("layer.tar.gz")).unwrap()
+    });
+    // Of bytes and of inodes one page, or one, more each time.
+    for (what, unit, enough) in [("size", 4096, "1g"), ("nr_inodes", 1, "1m")] {
+        let mut failed = 0;
+        loop {
+            let limit = format!("{what}={}", (failed + 1) * unit);
+            let Some(mounted) = mount(&["-t", "tmpfs", "-o", &limit, "tmpfs"], &disk) else {
+                return;
+            };
+            match two_changes(&disk, &blobs) {
+                Ok(texts) => {
+                    assert_eq!(texts, ["one", "two"], "{limit}");
+                    break;
+                }
+                Err(err) => {
+                    let text = err.to_string();
+                    assert!(text.contains("No space left"), "{limit}: {text}");
+                    assert!(text.contains(disk.to_str().unwrap()), "{limit}: {text}");
+                }
+            }
+            let more = format!("remount,{what}={enough}");
+            run("mount", &["-o", &more, disk.to_str().unwrap()], Path::new("/"));
+            let texts = two_changes(&disk, &blobs).unwrap_or_else(|err| panic!("{limit}: {err}"));
+            assert_eq!(texts, ["one", "two"], "{limit}");
+            let mut findings = Vec::new();
+            deploy_store::verify(&disk.join("agent"), |finding| findings.push(finding)).unwrap();
+            assert!(findings.is_empty(), "{limit}: {findings:?}");
+            drop(mounted);
+            failed += 1;
+        }
+        assert!(failed > 15, "only {failed} places where {what} ran out");
     }
 }
 

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use deploy_store::{Configuration, Digest, Layer, LinkMode, SpareOutcome, Store};
 use proptest::collection::vec;
@@ -107,6 +107,11 @@ impl Bench {
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
+    fn spare(&self) -> PathBuf {
+        let name = self.unpacked().into_iter().find(|name| name.starts_with(".spare")).unwrap();
+        self.work.path().join("agent/unpacked").join(name)
+    }
+
     /// The root of the second configuration must be right.
     fn is_right(&self, from_spare: bool, what: &str) {
         let root = self.store.root(&self.configurations[1]).unwrap();
@@ -126,8 +131,7 @@ impl Bench {
 fn nobody_else_can_enter_a_spare_and_it_is_made_once() {
     each_mode(|dir, link| {
         let bench = Bench::new(dir, link);
-        let spare = bench.unpacked().into_iter().find(|name| name.starts_with(".spare")).unwrap();
-        let spare = bench.work.path().join("agent/unpacked").join(spare);
+        let spare = bench.spare();
         assert_eq!(fs::metadata(&spare).unwrap().permissions().mode() & 0o777, 0o700);
         let again = bench.store.prepare_spare(&bench.configurations[0]).unwrap();
         assert_eq!(again, SpareOutcome::Unchanged);
@@ -173,11 +177,58 @@ fn what_a_service_writes_through_its_root_is_in_no_root_made_of_the_spare() {
 }
 
 #[test]
-fn a_spare_that_was_damaged_or_removed_by_hand_is_not_used() {
+fn a_spare_that_somebody_had_his_hands_in_is_not_used() {
+    each_mode(|dir, link| {
+        for damage in [
+            (|spare: &Path| fs::write(spare.join("a/two"), "x").unwrap()) as fn(&Path),
+            |spare| {
+                // As an editor does.
+                fs::write(spare.join("a/.two"), "x").unwrap();
+                fs::rename(spare.join("a/.two"), spare.join("a/two")).unwrap();
+            },
+            |spare| drop(fs::File::create(spare.join("conf")).unwrap()),
+            |spare| fs::write(spare.join("a/extra"), "x").unwrap(),
+            |spare| fs::create_dir(spare.join("extra")).unwrap(),
+            |spare| std::os::unix::fs::symlink("two", spare.join("a/link")).unwrap(),
+            |spare| fs::remove_file(spare.join("a/one")).unwrap(),
+            |spare| fs::rename(spare.join("a/one"), spare.join("one")).unwrap(),
+            |spare| {
+                fs::set_permissions(spare.join("a"), fs::Permissions::from_mode(0o700)).unwrap();
+            },
+            |spare| {
+                fs::set_permissions(spare.join("a/one"), fs::Permissions::from_mode(0o4755))
+                    .unwrap();
+            },
+            |spare| {
+                // Another directory of the same name, of files that look right.
+                let aside = spare.with_file_name("aside");
+                fs::rename(spare, &aside).unwrap();
+                fs::create_dir_all(spare.join("a")).unwrap();
+                for name in ["a/one", "a/two", "conf"] {
+                    fs::copy(aside.join(name), spare.join(name)).unwrap();
+                }
+            },
+        ] {
+            for prepare in [false, true] {
+                let bench = Bench::new(dir, link);
+                damage(&bench.spare());
+                let what = format!("{link:?} in {}", dir.display());
+                if prepare {
+                    // The one that is there must not pass for another one.
+                    let made = bench.store.prepare_spare(&bench.configurations[0]).unwrap();
+                    assert_eq!(made, SpareOutcome::Ready, "{what}");
+                }
+                bench.is_right(prepare, &what);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_spare_that_was_removed_by_hand_is_not_used() {
     each_mode(|dir, link| {
         let bench = Bench::new(dir, link);
-        let spare = bench.unpacked().into_iter().find(|name| name.starts_with(".spare")).unwrap();
-        fs::remove_dir_all(bench.work.path().join("agent/unpacked").join(spare)).unwrap();
+        fs::remove_dir_all(bench.spare()).unwrap();
         bench.is_right(false, &format!("{link:?} in {}", dir.display()));
         bench.store.prepare_spare(&bench.configurations[1]).unwrap();
         let leftovers = || bench.unpacked().iter().filter(|name| name.starts_with(".gone")).count();

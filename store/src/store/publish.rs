@@ -36,6 +36,9 @@ impl Store {
         let path = self.root_path(id);
         if self.is_published(id)? {
             self.settle_pending()?;
+            if self.marked(id).is_err() {
+                self.mark(configuration)?;
+            }
             self.mark_for_go(id)?;
             let placed = Placed::default();
             return Ok(Root { id, path, reused: true, from_spare: false, placed });
@@ -121,7 +124,8 @@ impl Store {
     }
 
     /// Records that the root of `configuration` is ours and whole, which it is already.
-    /// A crash may leave a record that cannot be read; the root is whole then, too.
+    /// A crash or a full disk may leave a record that cannot be read; the root is whole
+    /// then, too, and the next deployment of it writes the record again.
     fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;

@@ -4,14 +4,17 @@
 //! A spare lives as long as the program: what one leaves is removed at the next start, so
 //! that none that was built half way, or by another program, is ever used.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::sync::PoisonError;
 
 use super::Store;
+use super::publish::listed;
 use super::watch::{Watch, not_watched};
 use crate::config::Configuration;
 use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
+use crate::layer::entry::EntryPath;
 use crate::root::apply::apply;
 use crate::root::build::{self, Built};
 use crate::root::check::{Scope, check};
@@ -32,7 +35,7 @@ pub(super) struct Spare {
     pub(super) name: CString,
     pub(super) tree: Tree,
     uses: Uses,
-    /// Sees what is done to the root that it becomes.
+    /// Sees what is done to it, and to the root that it becomes.
     watch: Option<Watch>,
     /// What [`Store::untouched`] said when every file was what it must be.
     checked: Option<u64>,
@@ -68,9 +71,10 @@ impl Store {
     /// a root does; meanwhile and without a spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded()?;
+        self.end_watches();
         let watching = self.watch_all().inspect_err(not_watched);
         let tree = self.tree(configuration)?;
-        let (mut spare, outcome) = match self.take_spare() {
+        let (mut spare, outcome) = match self.take_untouched_spare() {
             Some(spare) if spare.tree.is(&tree) => (spare, SpareOutcome::Unchanged),
             Some(spare) => (self.change(spare, &tree)?.0, SpareOutcome::Ready),
             None => match self.room_for(&tree)? {
@@ -97,7 +101,7 @@ impl Store {
 
     /// Makes `tree` of the spare, if there is one and nobody has changed what it holds.
     pub(super) fn use_spare(&self, tree: &Tree) -> Option<Made> {
-        let spare = self.take_spare()?;
+        let spare = self.take_untouched_spare()?;
         let name = spare.name.clone();
         let changed = self.is_sound(&spare).and_then(|()| self.change(spare, tree));
         match changed {
@@ -115,27 +119,63 @@ impl Store {
         }
     }
 
+    /// The spare, if there is one that nobody has had his hands in.
+    fn take_untouched_spare(&self) -> Option<Spare> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let touched = match &spare.watch {
+            Some(watch) => watch.where_seen(),
+            None => match self.drift(&spare, Scope::All) {
+                Ok(drift) => drift,
+                Err(err) => {
+                    tracing::warn!(event = "spare_damaged", "the spare root cannot be used: {err}");
+                    let _ = self.discard(&spare.name);
+                    return None;
+                }
+            },
+        };
+        if touched.is_empty() {
+            return Some(spare);
+        }
+        let names: Vec<String> = touched.iter().map(|path| format!("./{path}")).collect();
+        tracing::warn!(
+            event = "spare_damaged",
+            files = names.len(),
+            "the spare root was changed by hand and is not used: {}",
+            listed(&names)
+        );
+        // Where files are hardlinked, objects may have been changed through it.
+        self.touch();
+        // If this fails, the next start removes it.
+        let _ = self.discard(&spare.name);
+        None
+    }
+
     /// Where files are hardlinked, whoever writes to one in a root writes to the spare's:
     /// an error with their names then.
     fn is_sound(&self, spare: &Spare) -> Result<()> {
-        if self.placement.mode != LinkMode::Hardlink {
+        if self.placement.mode != LinkMode::Hardlink
+            || (spare.checked.is_some() && spare.checked == self.untouched()?)
+        {
             return Ok(());
         }
-        if spare.checked.is_some() && spare.checked == self.untouched()? {
-            return Ok(());
-        }
-        let mut damaged = Vec::new();
-        let dir = self.unpacked.child(&spare.name)?;
-        check(&dir, &spare.tree, self.placement.owner, Scope::Files, |path, _| {
-            if !self.placement.writable.has(&path) {
-                damaged.push(path.to_string());
-            }
-        })?;
+        let mut damaged = self.drift(spare, Scope::Files)?;
+        damaged.retain(|path| !self.placement.writable.has(path));
         if damaged.is_empty() {
             return Ok(());
         }
-        let reason = format!("files were changed through a root: {}", damaged.join(", "));
-        Err(Error::Corrupt { path: dir.path().to_owned(), reason })
+        let names: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        let reason = format!("files were changed through a root: {}", names.join(", "));
+        Err(Error::Corrupt { path: self.unpacked.path_of(&spare.name), reason })
+    }
+
+    /// What of a spare is not as it must be.
+    fn drift(&self, spare: &Spare, scope: Scope) -> Result<BTreeSet<EntryPath>> {
+        let mut paths = BTreeSet::new();
+        let dir = self.unpacked.child(&spare.name)?;
+        check(&dir, &spare.tree, self.placement.owner, scope, |path, _| {
+            paths.insert(path);
+        })?;
+        Ok(paths)
     }
 
     /// Changes the spare to `tree`; after an error it is discarded.
@@ -146,6 +186,7 @@ impl Store {
             Ok(built) => {
                 spare.tree = tree.clone();
                 let mut watch = spare.watch.take();
+                watch.iter().for_each(Watch::forget);
                 let all = built.directories.iter().try_for_each(|path| match &mut watch {
                     Some(watch) => watch.add(root.path(), path),
                     None => Ok(()),
@@ -169,7 +210,7 @@ impl Store {
             let root = self.unpacked.child(&name)?;
             match build::build(tree, &self.objects, self.placement.clone(), &root) {
                 Ok((_, uses)) => {
-                    let watch = self.watch(&name, tree);
+                    let watch = self.watch_spare(&name, tree);
                     Ok(Spare { name, tree: tree.clone(), uses, watch, checked: None })
                 }
                 Err(err) => {
@@ -178,10 +219,6 @@ impl Store {
                 }
             }
         })
-    }
-
-    fn take_spare(&self) -> Option<Spare> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// `None` where there is room for a spare.
@@ -223,4 +260,68 @@ fn remove_all(dir: &Dir, prefix: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+    use crate::config::Layer;
+    use crate::digest::Digest;
+    use crate::limits::Limits;
+    use crate::store::Options;
+
+    /// A store with a configuration of one file, `dir/file`, and its spare, which nobody
+    /// watches.
+    fn unwatched(dir: &std::path::Path, link: LinkMode) -> (Store, Configuration, PathBuf) {
+        let limits = Limits::STANDARD;
+        let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: true };
+        let store = Store::open(dir, options).unwrap();
+        let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, "dir/file", &b"text"[..]).unwrap();
+        let bytes = archive.into_inner().and_then(GzEncoder::finish).unwrap();
+        let digest = Digest::of(&bytes);
+        store.blobs().ingest(digest, &*bytes).unwrap();
+        store.extract(digest).unwrap();
+        let created = "2026-01-01T00:00:00Z".parse().unwrap();
+        let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
+        let layer = Layer { component, version, digest, created };
+        let wanted = Configuration::new("p".parse().unwrap(), vec![layer], created).unwrap();
+        store.prepare_spare(&wanted).unwrap();
+        let mut spare = store.spare.lock().unwrap().take().unwrap();
+        spare.watch = None;
+        let path = store.unpacked.path_of(&spare.name);
+        *store.spare.lock().unwrap() = Some(spare);
+        (store, wanted, path)
+    }
+
+    #[test]
+    fn a_spare_that_cannot_be_watched_is_looked_at() {
+        let damages = [
+            (|spare| fs::write(spare.join("dir/file"), "changed").unwrap()) as fn(PathBuf),
+            |spare| fs::write(spare.join("dir/extra"), "x").unwrap(),
+            |spare| fs::remove_file(spare.join("dir/file")).unwrap(),
+            |spare| fs::remove_dir_all(spare).unwrap(),
+        ];
+        for link in [LinkMode::Hardlink, LinkMode::Copy] {
+            for damage in [None].into_iter().chain(damages.map(Some)) {
+                let work = tempfile::tempdir().unwrap();
+                let (store, wanted, spare) = unwatched(work.path(), link);
+                if let Some(damage) = damage {
+                    damage(spare);
+                }
+                let root = store.root(&wanted).unwrap();
+                assert_eq!(root.from_spare, damage.is_none(), "{link:?}");
+                assert_eq!(fs::read(root.path.join("dir/file")).unwrap(), b"text");
+                assert_eq!(fs::read_dir(root.path.join("dir")).unwrap().count(), 1);
+            }
+        }
+    }
 }

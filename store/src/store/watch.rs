@@ -2,12 +2,13 @@
 //! writes to the object and to the spare. Watched from before anybody could enter it, a
 //! root tells of each such file (inotify(7)), and nobody has to look at all of them.
 //!
-//! The directories of the objects are watched, too. Not seen are writes through a mapping
+//! The directories of the objects are watched, too, and in every mode those of the spare,
+//! in which nobody has any business. Not seen are writes through a mapping
 //! whose descriptor is still open, and through names that somebody made elsewhere. Objects
 //! are compared with what they should be when one is first placed, and all of them whenever
 //! a spare is built.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
@@ -36,6 +37,13 @@ const WRITTEN: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MOVED_FROM);
+
+/// What is done to a directory whose names nobody may change.
+const RENAMED: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVED_TO)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE_SELF);
 
 /// A root that is watched.
 #[derive(Debug)]
@@ -75,7 +83,7 @@ impl Watch {
 
     /// Watches one more directory of the root.
     pub fn add(&mut self, root: &Path, path: &EntryPath) -> Result<()> {
-        self.add_for(root, path, WRITTEN)
+        self.add_for(root, path, WRITTEN | RENAMED)
     }
 
     fn add_for(&mut self, root: &Path, path: &EntryPath, what: WatchFlags) -> Result<()> {
@@ -90,30 +98,64 @@ impl Watch {
     /// What happened to files of `tree` since the last call. Files that a service made for
     /// itself are none of them, nor are those that it may write to.
     pub fn seen(&self, tree: &Tree, writable: &Writable) -> Seen {
-        self.seen_where(|dir, name| {
+        let written = ReadFlags::from_bits_truncate(WRITTEN.bits());
+        let mut seen = Seen::Nothing;
+        let complete = self.each(|dir, name, what| {
+            // Without a name it is the directory itself, whose own metadata are not shared.
+            let Some(name) = name.filter(|_| what.intersects(written)) else { return };
             let path = dir.join(name.to_bytes());
-            tree.get(&path).is_some() && !writable.has(&path)
-        })
+            if tree.get(&path).is_some() && !writable.has(&path) {
+                seen = Seen::Something;
+            }
+        });
+        if complete { seen } else { Seen::Something }
     }
 
-    fn seen_where(&self, counts: impl Fn(&EntryPath, &CStr) -> bool) -> Seen {
+    /// Whether anything at all happened to a file or a name since the last call.
+    fn seen_any(&self) -> Seen {
+        let mut seen = Seen::Nothing;
+        let complete = self.each(|_, name, _| {
+            if name.is_some() {
+                seen = Seen::Something;
+            }
+        });
+        if complete { seen } else { Seen::Something }
+    }
+
+    /// Where something happened since the last call, the directories themselves included.
+    pub fn where_seen(&self) -> BTreeSet<EntryPath> {
+        let mut paths = BTreeSet::new();
+        let complete = self.each(|dir, name, _| {
+            paths.insert(name.map_or_else(|| dir.clone(), |name| dir.join(name.to_bytes())));
+        });
+        if !complete {
+            paths.insert(EntryPath::root());
+        }
+        paths
+    }
+
+    /// Forgets what happened so far.
+    pub fn forget(&self) {
+        // What could not be read shows at the next look.
+        let _ = self.each(|_, _, _| {});
+    }
+
+    /// Tells `each` of what happened since the last call: in which directory, to which name
+    /// in it (`None`: to the directory itself), and what. Returns whether that is all.
+    fn each(&self, mut each: impl FnMut(&EntryPath, Option<&CStr>, ReadFlags)) -> bool {
         let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
         let mut events = Reader::new(&self.events, &mut buffer);
-        let mut seen = Seen::Nothing;
+        let mut complete = true;
         loop {
             let event = match events.next() {
                 Ok(event) => event,
-                Err(Errno::AGAIN) => return seen,
+                Err(Errno::AGAIN) => return complete,
                 Err(Errno::INTR) => continue,
-                Err(_) => return Seen::Something,
+                Err(_) => return false,
             };
-            let names =
-                |name: &CStr| self.dirs.get(&event.wd()).is_some_and(|dir| counts(dir, name));
-            // Without a name it is the directory itself, whose own metadata are not shared.
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW)
-                || event.file_name().is_some_and(names)
-            {
-                seen = Seen::Something;
+            complete &= !event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+            if let Some(dir) = self.dirs.get(&event.wd()) {
+                each(dir, event.file_name(), event.events());
             }
         }
     }
@@ -124,6 +166,8 @@ impl Watch {
 pub(super) struct Watched {
     /// With what they hold.
     roots: HashMap<Digest, (Watch, Tree)>,
+    /// Watches of spares that became roots which need none.
+    ended: Vec<Watch>,
     /// The directories that objects are in, against somebody who thinks he may.
     objects: Option<Watch>,
     /// Goes up with each time that something was touched, or may have been.
@@ -131,12 +175,15 @@ pub(super) struct Watched {
 }
 
 impl Store {
-    /// Begins to watch the directory `name` of roots, whose tree is `tree`. `None` where
-    /// that is of no use, or cannot be done: then all files are looked at each time.
+    /// Begins to watch the directory `name` of roots, whose tree is `tree`, if what happens
+    /// there happens to objects. `None` if not, or if that cannot be done: then all files
+    /// are looked at each time.
     pub(super) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Watch> {
-        if self.placement.mode != LinkMode::Hardlink {
-            return None;
-        }
+        (self.placement.mode == LinkMode::Hardlink).then(|| self.watch_spare(name, tree)).flatten()
+    }
+
+    /// Begins to watch a spare.
+    pub(super) fn watch_spare(&self, name: &CStr, tree: &Tree) -> Option<Watch> {
         Watch::begin(&self.unpacked.path_of(name), tree).inspect_err(not_watched).ok()
     }
 
@@ -149,9 +196,24 @@ impl Store {
 
     /// Takes note of a published root.
     pub(super) fn publish_watch(&self, id: Digest, watch: Option<Watch>, tree: &Tree) {
-        if let Some(watch) = watch {
-            self.watched().roots.insert(id, (watch, tree.clone()));
+        let Some(watch) = watch else { return };
+        let mut watched = self.watched();
+        if self.placement.mode == LinkMode::Hardlink {
+            watched.roots.insert(id, (watch, tree.clone()));
+        } else {
+            watched.ended.push(watch);
         }
+    }
+
+    /// Closes the watches that are of no more use, which the system takes its time for.
+    pub(super) fn end_watches(&self) {
+        let ended = std::mem::take(&mut self.watched().ended);
+        drop(ended);
+    }
+
+    /// Takes note that an object may have been written to where no watch tells of it.
+    pub(super) fn touch(&self) {
+        self.watched().touched += 1;
     }
 
     /// Watches the published roots that are not watched yet, and forgets those that are
@@ -200,7 +262,7 @@ impl Store {
     pub(super) fn untouched(&self) -> Result<Option<u64>> {
         let published = ids(&self.roots)?;
         let mut watched = self.watched();
-        let objects = watched.objects.as_ref().map(|watch| watch.seen_where(|_, _| true));
+        let objects = watched.objects.as_ref().map(Watch::seen_any);
         let (mut known, mut touched) = (objects.is_some(), objects == Some(Seen::Something));
         for id in published {
             match watched.roots.get(&id) {

@@ -38,6 +38,11 @@ pub fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
     let extracted = store.extract(digest).unwrap().expect("nothing was extracted before");
     assert!(extracted.entries > 0);
     assert!(store.extract(digest).unwrap().is_none(), "extracted twice");
+    named(name, digest)
+}
+
+/// Version `v1` of component `name`.
+pub fn named(name: &str, digest: Digest) -> Layer {
     Layer {
         component: name.parse::<ComponentName>().unwrap(),
         version: "v1".parse().unwrap(),

@@ -27,10 +27,11 @@ take_away() {
     rm -f "$dir/image"
 }
 
-# Waits until the device has been idle for a while: XFS and btrfs go on writing what others
-# have made after their sync.
+# Has all written that others have made, and waits until the device has been idle for a while:
+# XFS and btrfs go on writing after a sync.
 settle() {
     local device before='' now
+    sync -f "$mnt"
     device=/sys/block/$(basename "$(findmnt -n -o SOURCE "$mnt")")/stat
     for _ in {1..40}; do
         sleep 0.5

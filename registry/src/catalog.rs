@@ -2,8 +2,12 @@
 //! knows the database. Every verb is one transaction; a change is on disk when its
 //! function returns.
 
+mod audit;
+mod blobs;
+mod check;
 mod configurations;
-mod retention;
+mod pins;
+mod references;
 mod versions;
 
 use std::path::{Path, PathBuf};
@@ -17,15 +21,17 @@ use sqlx::sqlite::{
 };
 use sqlx::{Sqlite, Transaction};
 
-pub use configurations::{Change, State};
-
-/// States of a configuration with different trees that stay targets of a rollback.
-pub const KEPT_STATES: usize = 5;
+pub use audit::{Audited, Change};
+pub use blobs::BlobRow;
+pub use configurations::State;
+pub use references::{Reference, References, Versions};
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     pool: SqlitePool,
+    /// States of a configuration with different trees that stay targets of a rollback.
+    keep_states: usize,
 }
 
 /// Why the catalogue did not do something.
@@ -68,8 +74,10 @@ impl From<Error> for Refusal {
 }
 
 impl Catalog {
-    /// Opens, or makes, `catalogue.db` in `dir`. A file that is damaged is left alone.
-    pub async fn open(dir: &Path) -> Result<Self> {
+    /// Opens, or makes, `catalogue.db` in `dir`. A file that is damaged is left alone. Of
+    /// each configuration the newest `keep_states` states that differ stay targets of a
+    /// rollback.
+    pub async fn open(dir: &Path, keep_states: usize) -> Result<Self> {
         let path = dir.join("catalogue.db");
         let options = SqliteConnectOptions::new()
             .filename(&path)
@@ -91,7 +99,7 @@ impl Catalog {
         if problem != "ok" {
             return Err(opened(format!("it is damaged: {problem}")));
         }
-        Ok(Self { pool })
+        Ok(Self { pool, keep_states })
     }
 
     /// Waits for running transactions and closes the database.

@@ -1,6 +1,7 @@
 //! The console: runs one command line and prints its answer. The same for ssh exec,
 //! the interactive prompt and a pipe.
 
+mod keeping;
 mod print;
 mod table;
 
@@ -36,15 +37,25 @@ pub struct Answer {
 
 /// Runs one command line.
 pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
-    let done = match command::split(line).and_then(|words| command::parse(&words)) {
-        Ok(command) => execute(registry, caller, &command).await,
-        Err(refusal) => Err(refusal),
+    let parsed = command::split(line).and_then(|words| command::parse(&words));
+    let done = match &parsed {
+        Ok(command) => {
+            let change = caller.change(command);
+            let done = execute(registry, command, &change).await;
+            if let Err(refusal) = &done
+                && command.is_change()
+            {
+                audit_refusal(registry, &change, refusal).await;
+            }
+            done
+        }
+        Err(refusal) => Err(refusal.clone()),
     };
     let Caller { user, key, address } = caller;
     match done {
-        Ok(stdout) => {
-            tracing::info!(user, key, address, line, "command ok");
-            Answer { stdout: stdout.into_bytes(), ..Answer::default() }
+        Ok(Done { stdout, code }) => {
+            tracing::info!(user, key, address, line, code, "command ok");
+            Answer { stdout: stdout.into_bytes(), stderr: Vec::new(), code }
         }
         Err(Refusal { text, code }) => {
             tracing::info!(user, key, address, line, code, why = text, "command fail");
@@ -53,33 +64,73 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
     }
 }
 
-async fn execute(
+impl Caller {
+    fn change(&self, command: &Command) -> Change {
+        Change {
+            login: self.user.clone(),
+            who: self.key.clone(),
+            address: self.address.clone(),
+            command: command.to_string(),
+            now: Timestamp::now(),
+        }
+    }
+}
+
+async fn audit_refusal(registry: &Registry, change: &Change, refusal: &Refusal) {
+    let audited = registry.catalog.audit_change(change, refusal.code, &refusal.text).await;
+    if let Err(err) = audited {
+        tracing::error!("a refusal is not in the audit trail: {err}");
+    }
+}
+
+/// What a command that was done answers.
+struct Done {
+    stdout: String,
+    code: u8,
+}
+
+impl From<String> for Done {
+    fn from(stdout: String) -> Self {
+        Self { stdout, code: exit::OK }
+    }
+}
+
+async fn execute(registry: &Registry, command: &Command, change: &Change) -> Result<Done, Refusal> {
+    match command {
+        Command::Diff { .. }
+        | Command::References { .. }
+        | Command::Collect { .. }
+        | Command::Verify { .. }
+        | Command::Stat { .. }
+        | Command::Audit { .. } => keeping::execute(registry, command, change).await,
+        _ => execute_on_catalog(registry, command, change).await.map(Done::from),
+    }
+}
+
+async fn execute_on_catalog(
     registry: &Registry,
-    caller: &Caller,
     command: &Command,
+    change: &Change,
 ) -> Result<String, Refusal> {
     let catalog = &registry.catalog;
-    let change =
-        || Change { who: caller.key.clone(), command: command.to_string(), now: Timestamp::now() };
     match command {
         Command::Help { verb } => Ok(help(verb.as_deref())),
         Command::AddVersion { component, version, digest } => {
-            registry.add_version(component, version, *digest).await.map(|()| String::new())
+            registry.add_version(component, version, *digest, change).await.map(|()| String::new())
         }
         Command::AddConfiguration { name, layers } => {
-            let before = catalog.add_configuration(name, layers, &change()).await?;
+            let before = catalog.add_configuration(name, layers, change).await?;
             Ok(before.map_or_else(String::new, |number| {
                 let name = command::quote_always(name.as_str());
                 format!("to roll back run:\n\trollback -name={name} -to={number}\n")
             }))
         }
         Command::ChangeConfiguration { name, changes, if_hash } => {
-            let replaced = catalog.change_configuration(name, changes, *if_hash, &change()).await?;
+            let replaced = catalog.change_configuration(name, changes, *if_hash, change).await?;
             Ok(roll_back_hint(name.as_str(), &replaced))
         }
         Command::BumpConfiguration { name, components, if_hash } => {
-            let replaced =
-                catalog.bump_configuration(name, components, *if_hash, &change()).await?;
+            let replaced = catalog.bump_configuration(name, components, *if_hash, change).await?;
             Ok(roll_back_hint(name.as_str(), &replaced))
         }
         Command::ShowConfiguration { name, verbose, json } => {
@@ -102,11 +153,11 @@ async fn execute(
             print::names(&catalog.configuration_names().await?, *json)
         }
         Command::DeleteVersion { component, version, force } => {
-            catalog.delete_version(component, version, *force).await?;
+            catalog.delete_version(component, version, *force, change).await?;
             Ok(String::new())
         }
         Command::DeleteComponent { name, force } => {
-            catalog.delete_component(name, *force).await?;
+            catalog.delete_component(name, *force, change).await?;
             Ok(String::new())
         }
         Command::DeleteConfiguration { name, force } => {
@@ -114,7 +165,7 @@ async fn execute(
                 let text = "Run command with -force flag to confirm removal";
                 return Err(Refusal::new(exit::FAILED, text));
             }
-            catalog.delete_configuration(name).await?;
+            catalog.delete_configuration(name, change).await?;
             Ok(String::new())
         }
         Command::History { name, limit, json } => {
@@ -122,9 +173,23 @@ async fn execute(
             if *json { print::history_json(name, &states) } else { Ok(print::history(&states)) }
         }
         Command::Rollback { name, to } => {
-            let number = catalog.roll_back(name, *to, &change()).await?;
+            let number = catalog.roll_back(name, *to, change).await?;
             Ok(format!("configuration \"{name}\" is as in state {number} again\n"))
         }
+        Command::Pin { component, version, message } => {
+            catalog.pin(component, version, message, change).await?;
+            Ok(String::new())
+        }
+        Command::Unpin { component, version } => {
+            catalog.unpin(component, version, change).await?;
+            Ok(String::new())
+        }
+        Command::Diff { .. }
+        | Command::References { .. }
+        | Command::Collect { .. }
+        | Command::Verify { .. }
+        | Command::Stat { .. }
+        | Command::Audit { .. } => unreachable!("the caller has them done elsewhere"),
     }
 }
 

@@ -1,52 +1,95 @@
-//! Three timers, three calls: uploads that nobody bound, versions beyond the number
-//! that is kept, blobs that nothing needs.
+//! What the registry does by itself: collects what nothing needs, lets uploads expire, and
+//! slowly reads all blobs, so that damage shows before somebody needs what it hit.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use deploy_wire::command::Refusal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::registry::Registry;
+use crate::verify::Scope;
 
-/// How long an upload waits to be bound, and a blob without a reference to get one.
-pub const GRACE: Duration = Duration::from_secs(30 * 60);
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
-const VERSIONS_EVERY: Duration = Duration::from_secs(60 * 60);
-const BLOBS_EVERY: Duration = Duration::from_secs(3 * 60 * 60);
+const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
+/// From the begin of one reading of all blobs to that of the next, at least.
+const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// One part of that reading; after each it is noted how far it came.
+const VERIFY_PART: Duration = Duration::from_secs(60);
+/// Between two parts.
+const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Works until it is dropped. Of each component `max_versions` are kept, or all with 0.
-pub async fn run(registry: Arc<Registry>, max_versions: usize) {
+/// Collects until it is dropped.
+pub async fn run(registry: Arc<Registry>) {
     let timer = |every: Duration| {
         let mut timer = interval_at(Instant::now() + every, every);
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer
     };
-    let (mut uploads, mut versions, mut blobs) =
-        (timer(UPLOADS_EVERY), timer(VERSIONS_EVERY), timer(BLOBS_EVERY));
+    let (mut uploads, mut collect) = (timer(UPLOADS_EVERY), timer(COLLECT_EVERY));
     loop {
         tokio::select! {
             _ = uploads.tick() => {
-                let swept = registry.expire_uploads(GRACE).await;
-                report("uploads", swept.map(|swept| swept.files));
+                match registry.expire_uploads(registry.settings.grace).await {
+                    Ok(swept) if swept.files == 0 => {}
+                    Ok(swept) => {
+                        let (files, bytes) = (swept.files, swept.bytes);
+                        tracing::info!(event = "uploads_expired", files, bytes, "uploads expired: {files}");
+                    }
+                    Err(refusal) => failed("uploads", &refusal),
+                }
             }
-            _ = versions.tick(), if max_versions > 0 => {
-                let deleted = registry.catalog.delete_old_versions(max_versions).await;
-                report("versions", deleted.map_err(Refusal::from));
-            }
-            _ = blobs.tick() => {
-                let before = SystemTime::now().checked_sub(GRACE);
-                let swept = registry.sweep_blobs(before.unwrap_or(SystemTime::UNIX_EPOCH)).await;
-                report("blobs", swept.map(|swept| swept.files));
-            }
+            _ = collect.tick() => match registry.collect(false).await {
+                Ok(done) if done.versions.is_empty() && done.blobs.is_empty() => {}
+                Ok(done) => {
+                    let (versions, files, bytes) =
+                        (done.versions.len(), done.blobs.len(), done.bytes());
+                    tracing::info!(
+                        event = "gc",
+                        versions,
+                        files,
+                        bytes,
+                        "gc: {versions} versions and {files} files removed, {bytes} bytes"
+                    );
+                }
+                Err(refusal) => failed("gc", &refusal),
+            },
         }
     }
 }
 
-fn report(what: &str, removed: Result<u64, Refusal>) {
-    match removed {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "swept {what}"),
-        Err(refusal) => tracing::error!("sweeping {what} failed: {refusal}"),
+/// Reads all blobs again and again, `rate` bytes a second at most, until it is dropped.
+pub async fn verify(registry: Arc<Registry>, rate: u64) {
+    loop {
+        let began = Instant::now();
+        let part =
+            Scope { budget: Some(VERIFY_PART), resume: true, rate: Some(rate), sample: None };
+        loop {
+            match registry.verify(part).await {
+                Ok(verified) => {
+                    let damaged = verified.damaged();
+                    if damaged > 0 {
+                        tracing::error!(
+                            event = "damage",
+                            damaged,
+                            "damage was found: {damaged}; see verify"
+                        );
+                    }
+                    if verified.complete {
+                        break;
+                    }
+                }
+                Err(refusal) => {
+                    failed("verify", &refusal);
+                    break;
+                }
+            }
+            tokio::time::sleep(VERIFY_PAUSE).await;
+        }
+        tokio::time::sleep_until(began + VERIFY_EVERY).await;
     }
+}
+
+fn failed(what: &str, refusal: &Refusal) {
+    tracing::error!(event = "background_failed", "{what} failed: {refusal}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use deploy_registry::janitor;
-use deploy_registry::registry::Registry;
+use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
 use deploy_wire::flags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -61,6 +61,41 @@ struct Flags {
         value_parser = flags::size
     )]
     max_upload: u64,
+    /// Most bytes of uploads that no version uses yet, of each key
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_MAX_STAGED",
+        default_value = "128G",
+        value_parser = flags::size
+    )]
+    max_staged: u64,
+    /// Bytes of the disk that uploads leave free
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_MIN_FREE",
+        default_value = "64M",
+        value_parser = flags::size
+    )]
+    min_free: u64,
+    /// States of a configuration that can be gone back to
+    #[arg(long, env = "DEPLOY_REGISTRY_KEEP_STATES", default_value_t = 5)]
+    keep_states: usize,
+    /// Time that an upload waits to be bound, and that what nothing needs is kept
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_GRACE",
+        default_value = "30m",
+        value_parser = flags::duration
+    )]
+    grace: Duration,
+    /// Bytes a second at which all files are read again, week after week; 0 for never
+    #[arg(
+        long,
+        env = "DEPLOY_REGISTRY_VERIFY_RATE",
+        default_value = "8M",
+        value_parser = flags::size
+    )]
+    verify_rate: u64,
     /// Form of the log on stderr
     #[arg(
         long,
@@ -70,6 +105,19 @@ struct Flags {
         ignore_case = true
     )]
     log_format: log::Format,
+}
+
+impl Flags {
+    fn settings(&self) -> Settings {
+        Settings {
+            max_upload: self.max_upload,
+            max_staged: self.max_staged,
+            min_free: self.min_free,
+            max_versions: self.maxver,
+            keep_states: self.keep_states.max(1),
+            grace: self.grace,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -119,7 +167,7 @@ fn run(flags: &Flags) -> Result<()> {
 
 async fn serve(flags: &Flags) -> Result<()> {
     let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
-    let registry = Arc::new(Registry::open(&flags.dir, flags.max_upload).await?);
+    let registry = Arc::new(Registry::open(&flags.dir, flags.settings()).await?);
     let host_key = server::host_key(&flags.dir)?;
     tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
     let listener = server::listen(&flags.addr).await?;
@@ -128,7 +176,8 @@ async fn serve(flags: &Flags) -> Result<()> {
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     tracing::info!("listening on {}", listener.local_addr()?);
     let background = [
-        tokio::spawn(janitor::run(Arc::clone(&registry), flags.maxver)),
+        tokio::spawn(janitor::run(Arc::clone(&registry))),
+        tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
     ];
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
@@ -136,6 +185,12 @@ async fn serve(flags: &Flags) -> Result<()> {
     background.iter().for_each(tokio::task::JoinHandle::abort);
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn verify(registry: Arc<Registry>, rate: u64) {
+    if rate > 0 {
+        janitor::verify(registry, rate).await;
+    }
 }
 
 /// Done when the process is asked to stop.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use deploy_store::disk::Lock;
+use deploy_store::disk::{Dir, Lock};
 use deploy_store::{
     Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Swept, VersionName,
     check_archive,
@@ -15,10 +15,49 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Change};
+use crate::staged::Staged;
+use crate::transfers::Transfers;
 
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
+
+/// What a registry keeps, and how much it takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Largest upload, in bytes.
+    pub max_upload: u64,
+    /// Most bytes that one key may have staged.
+    pub max_staged: u64,
+    /// Bytes of the filesystem that uploads leave free.
+    pub min_free: u64,
+    /// Versions of a component that are kept beyond those in use; 0 keeps all.
+    pub max_versions: usize,
+    /// States of a configuration with different trees that stay targets of a rollback.
+    pub keep_states: usize,
+    /// How long an upload waits to be bound, and what nothing needs is kept.
+    pub grace: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_upload: 64 << 30,
+            max_staged: 128 << 30,
+            min_free: 64 << 20,
+            max_versions: 10,
+            keep_states: 5,
+            grace: Duration::from_secs(30 * 60),
+        }
+    }
+}
+
+impl Settings {
+    /// What was written last before this is old enough to go.
+    pub fn grown_up(&self) -> SystemTime {
+        SystemTime::now().checked_sub(self.grace).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
 
 /// A registry's data directory, held exclusively.
 #[derive(Debug)]
@@ -26,9 +65,20 @@ pub struct Registry {
     blobs: Arc<Blobs>,
     /// The catalogue, for verbs that touch no blobs.
     pub catalog: Catalog,
+    /// What it keeps.
+    pub settings: Settings,
+    /// Downloads in flight.
+    pub transfers: Arc<Transfers>,
+    /// Bytes of uploads by their keys.
+    pub staged: Arc<Staged>,
+    pub(crate) quarantine: Arc<Dir>,
     /// Held by whoever makes a reference to a blob or removes blobs without one.
-    binding: Mutex<()>,
-    checks: Semaphore,
+    pub(crate) binding: Mutex<()>,
+    /// Held by the one collection that runs.
+    pub(crate) collecting: Mutex<()>,
+    /// Held by the one verification that runs.
+    pub(crate) verifying: Mutex<()>,
+    pub(crate) checks: Semaphore,
     _lock: Lock,
 }
 
@@ -44,17 +94,31 @@ pub enum OpenError {
 }
 
 impl Registry {
-    /// Locks and opens the registry in `dir`, making what is missing. No upload may be
-    /// over `max_upload` bytes.
-    pub async fn open(dir: &Path, max_upload: u64) -> Result<Self, OpenError> {
-        deploy_store::disk::Dir::open_or_create(dir, 0o700)?;
+    /// Locks and opens the registry in `dir`, making what is missing, and ends what a crash
+    /// cut short.
+    pub async fn open(dir: &Path, settings: Settings) -> Result<Self, OpenError> {
+        let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
+        let max_upload = settings.max_upload;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), max_upload)?;
-        blobs.expire(SystemTime::UNIX_EPOCH)?;
+        blobs.clean_up()?;
+        let catalog = Catalog::open(dir, settings.keep_states).await?;
+        let condemned = catalog.condemned().await?;
+        if !condemned.is_empty() {
+            blobs.remove_all(condemned.clone())?;
+            catalog.forget(condemned).await?;
+        }
+        catalog.adopt(&blobs.list()?, Timestamp::now()).await?;
         Ok(Self {
             blobs: Arc::new(blobs),
-            catalog: Catalog::open(dir).await?,
+            catalog,
+            settings,
+            transfers: Arc::default(),
+            staged: Staged::new(settings.max_staged),
+            quarantine: Arc::new(top.child_or_create(c"quarantine", 0o700)?),
             binding: Mutex::new(()),
+            collecting: Mutex::new(()),
+            verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
             _lock: lock,
         })
@@ -73,6 +137,7 @@ impl Registry {
         component: &ComponentName,
         version: &VersionName,
         digest: Digest,
+        change: &Change,
     ) -> Result<(), Refusal> {
         self.catalog.check_new_version(component, version).await?;
         if !self.blobs.contains(digest)? {
@@ -84,11 +149,13 @@ impl Registry {
             let blobs = Arc::clone(&self.blobs);
             blocking(move || blobs.publish(digest)).await.map_err(not_uploaded)?;
         }
-        let added = self.catalog.add_version(component, version, digest, Timestamp::now()).await;
+        let bytes = self.blobs.size(digest)?.unwrap_or(0);
+        let added = self.catalog.add_version(component, version, digest, bytes, change).await;
         if added.is_err() && published && !self.catalog.is_bound(digest).await? {
             self.blobs.withdraw(digest)?;
         }
         drop(binding);
+        self.staged.settle(|digest| self.blobs.is_staged(digest).unwrap_or(true));
         Ok(added?)
     }
 
@@ -129,37 +196,32 @@ impl Registry {
         Ok(configurations)
     }
 
-    /// Removes blobs that no version and no kept state needs and that were last written
-    /// before `before`. It never runs while a version is being bound.
-    pub async fn sweep_blobs(&self, before: SystemTime) -> Result<Swept, Refusal> {
-        let _binding = self.binding.lock().await;
-        let needed = self.catalog.needed_blobs().await?;
-        let blobs = Arc::clone(&self.blobs);
-        let swept = blocking(move || {
-            let mut swept = Swept::default();
-            for blob in blobs.list()? {
-                if !needed.contains(&blob.digest) && blob.modified < before {
-                    blobs.remove(blob.digest)?;
-                    swept.files += 1;
-                    swept.bytes += blob.bytes;
-                }
-            }
-            Ok(swept)
-        });
-        Ok(swept.await?)
-    }
-
     /// Removes uploads that have waited for longer than `age` to be bound.
     pub async fn expire_uploads(&self, age: Duration) -> Result<Swept, Refusal> {
         let _binding = self.binding.lock().await;
         let blobs = Arc::clone(&self.blobs);
         let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        Ok(blocking(move || blobs.expire(before)).await?)
+        let swept = blocking(move || blobs.expire(before)).await?;
+        // What cannot be looked at is counted on.
+        self.staged.settle(|digest| self.blobs.is_staged(digest).unwrap_or(true));
+        Ok(swept)
+    }
+
+    /// An error that says so where an upload would leave too little free.
+    pub fn check_free(&self) -> Result<(), String> {
+        let floor = self.settings.min_free;
+        let free = self.blobs.free_bytes().map_err(|err| err.to_string())?;
+        if free >= floor {
+            return Ok(());
+        }
+        Err(format!(
+            "the registry's disk has {free} bytes free and keeps {floor} (-min-free); gc may help"
+        ))
     }
 }
 
 /// Runs `work`, which waits for the disk, beside the tasks that wait for the network.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
 ) -> deploy_store::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| {

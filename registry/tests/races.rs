@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use deploy_registry::catalog::Change;
-use deploy_registry::registry::Registry;
+use deploy_registry::registry::{Registry, Settings};
 use deploy_store::{Blobs, Digest};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -14,15 +14,15 @@ use tokio::task::JoinSet;
 const AT_ONCE: usize = 16;
 
 struct Bench {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     registry: Arc<Registry>,
 }
 
 impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Registry::open(&dir.path().join("reg"), 1 << 20).await.unwrap());
-        Self { _dir: dir, registry }
+        let registry = Arc::new(Registry::open(&dir.path().join("reg"), settings()).await.unwrap());
+        Self { dir, registry }
     }
 
     fn blobs(&self) -> &Blobs {
@@ -62,11 +62,24 @@ async fn add(
     digest: Digest,
 ) -> Result<(), String> {
     let (component, version) = (component.parse().unwrap(), version.parse().unwrap());
-    registry.add_version(&component, &version, digest).await.map_err(|refusal| refusal.text)
+    registry
+        .add_version(&component, &version, digest, &change())
+        .await
+        .map_err(|refusal| refusal.text)
 }
 
 fn change() -> Change {
-    Change { who: "test".into(), command: "test".into(), now: Timestamp::now() }
+    Change {
+        login: "me".into(),
+        who: "test".into(),
+        address: "here".into(),
+        command: "test".into(),
+        now: Timestamp::now(),
+    }
+}
+
+fn settings() -> Settings {
+    Settings { max_upload: 1 << 20, max_versions: 0, ..Settings::default() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,31 +125,35 @@ async fn the_sweep_takes_no_blob_that_is_being_bound() {
     let mut sweeping = JoinSet::new();
     let (registry, stop) = (Arc::clone(&bench.registry), Arc::clone(&done));
     sweeping.spawn(async move {
-        let later = SystemTime::now() + Duration::from_secs(3600);
         let mut removed = 0;
         while !stop.load(Ordering::Relaxed) {
-            removed += registry.sweep_blobs(later).await.unwrap().files;
+            removed += registry.collect(false).await.unwrap().blobs.len();
         }
         removed
     });
     let mut adding = JoinSet::new();
     for task in 0..4 {
         let registry = Arc::clone(&bench.registry);
+        let files = bench.dir.path().join("reg/files");
         let mine: Vec<Digest> = (0..50).map(|n| bench.upload(&format!("{task} {n}"))).collect();
         adding.spawn(async move {
             for (n, digest) in mine.into_iter().enumerate() {
                 let name = format!("{task}-{n}");
                 add(&registry, "code", &name, digest).await.unwrap();
                 if n % 2 == 0 {
+                    // Old enough to go.
+                    let file = files.join(digest.to_string());
+                    let file = std::fs::File::options().append(true).open(file).unwrap();
+                    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
                     let (code, name) = ("code".parse().unwrap(), name.parse().unwrap());
-                    registry.catalog.delete_version(&code, &name, false).await.unwrap();
+                    registry.catalog.delete_version(&code, &name, false, &change()).await.unwrap();
                 }
             }
         });
     }
     adding.join_all().await;
     done.store(true, Ordering::Relaxed);
-    let removed: u64 = sweeping.join_all().await.iter().sum();
+    let removed: usize = sweeping.join_all().await.iter().sum();
     bench.is_whole().await;
     let kept = bench.registry.catalog.versions(&"code".parse().unwrap()).await.unwrap();
     assert_eq!(kept.len(), 101);

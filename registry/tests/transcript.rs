@@ -133,6 +133,11 @@ fn every_refusal() {
 }
 
 #[test]
+fn keeping() {
+    check("keeping");
+}
+
+#[test]
 fn json() {
     check("json");
 }

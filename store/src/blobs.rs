@@ -188,9 +188,47 @@ impl Blobs {
         Ok(blobs)
     }
 
+    /// Length of a published blob, if it is there.
+    pub fn size(&self, digest: Digest) -> Result<Option<u64>> {
+        match self.files.stat(&name_of(digest)) {
+            Err(err) if err.is_not_found() => Ok(None),
+            other => other.map(|stat| Some(u64::try_from(stat.st_size).unwrap_or(0))),
+        }
+    }
+
+    /// Names among the published blobs that are no blob's.
+    pub fn foreign(&self) -> Result<Vec<String>> {
+        let items = self.files.list()?.into_iter();
+        let foreign = items
+            .filter(|item| digest_of(&item.name).is_none() || item.kind != FileType::RegularFile);
+        Ok(foreign.map(|item| item.name.to_string_lossy().into_owned()).collect())
+    }
+
     /// Removes a published blob; that it is not there is success.
     pub fn remove(&self, digest: Digest) -> Result<()> {
-        self.files.remove_file(&name_of(digest))?;
+        self.remove_all([digest])
+    }
+
+    /// Removes published blobs; those that are not there are passed over.
+    pub fn remove_all(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
+        for digest in digests {
+            self.files.remove_file(&name_of(digest))?;
+        }
+        self.files.sync()
+    }
+
+    /// Moves a published blob to the directory `aside`, under a name that none there has.
+    pub fn set_aside(&self, digest: Digest, aside: &Dir) -> Result<()> {
+        let name = |n: u32| match n {
+            0 => name_of(digest),
+            n => CString::new(format!("{digest}.{n}")).expect("hex has no NUL"),
+        };
+        let mut n = 0;
+        while aside.contains(&name(n))? {
+            n += 1;
+        }
+        self.files.rename(&name_of(digest), aside, &name(n))?;
+        aside.sync()?;
         self.files.sync()
     }
 
@@ -199,26 +237,62 @@ impl Blobs {
         self.staging.remove_file(&name_of(digest))
     }
 
-    /// Removes staged files last written before `before` that nobody is writing, and
-    /// uploads that a crash cut off, whatever their age.
+    /// Removes staged files last written before `before` that nobody is writing.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
+        self.remove_staged(self.expired(before, false)?)
+    }
+
+    /// Removes uploads that a crash cut off, whatever their age: to be called before any
+    /// other is begun.
+    pub fn clean_up(&self) -> Result<Swept> {
+        self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?)
+    }
+
+    fn remove_staged(&self, files: Vec<(CString, u64)>) -> Result<Swept> {
         let mut swept = Swept::default();
+        for (name, bytes) in files {
+            self.staging.remove_file(&name)?;
+            swept.files += 1;
+            swept.bytes += bytes;
+        }
+        Ok(swept)
+    }
+
+    /// What [`Blobs::expire`] would remove.
+    pub fn would_expire(&self, before: SystemTime) -> Result<Swept> {
+        let expired = self.expired(before, false)?;
+        let bytes = expired.iter().map(|(_, bytes)| bytes).sum();
+        Ok(Swept { files: expired.len() as u64, bytes })
+    }
+
+    fn expired(&self, before: SystemTime, unfinished: bool) -> Result<Vec<(CString, u64)>> {
+        let mut expired = Vec::new();
         for item in self.staging.list()? {
             let Ok(file) = self.staging.open_file(&item.name) else { continue };
             let path = || self.staging.path_of(&item.name);
             let meta = file.metadata().map_err(|err| Error::io("stat", path(), err))?;
             let name = item.name.to_string_lossy();
-            let abandoned = name.starts_with("upload-");
-            let ours = abandoned || name.starts_with(PARTIAL) || digest_of(&item.name).is_some();
+            let abandoned = unfinished && name.starts_with("upload-");
+            let ours = name.starts_with("upload-")
+                || name.starts_with(PARTIAL)
+                || digest_of(&item.name).is_some();
             let old = meta.modified().is_ok_and(|modified| modified < before);
-            if !ours || !(old || abandoned) || crate::disk::is_held(&file) {
-                continue;
+            if ours && (old || abandoned) && !crate::disk::is_held(&file) {
+                expired.push((item.name, meta.len()));
             }
-            self.staging.remove_file(&item.name)?;
-            swept.files += 1;
-            swept.bytes += meta.len();
         }
-        Ok(swept)
+        Ok(expired)
+    }
+
+    /// Files and bytes in the staging directory.
+    pub fn staged(&self) -> Result<Swept> {
+        let mut staged = Swept::default();
+        for item in self.staging.list()? {
+            let Ok(stat) = self.staging.stat(&item.name) else { continue };
+            staged.files += 1;
+            staged.bytes += u64::try_from(stat.st_size).unwrap_or(0);
+        }
+        Ok(staged)
     }
 
     /// Free bytes on the filesystem of the blobs.
@@ -446,7 +520,7 @@ mod tests {
         staging.write_at(0, b"a").unwrap();
         let other = blobs.stage().unwrap().finish().unwrap();
         std::fs::write(temp.path().join("uploads/upload-1-1"), "cut off").unwrap();
-        let swept = blobs.expire(SystemTime::UNIX_EPOCH).unwrap();
+        let swept = blobs.clean_up().unwrap();
         assert_eq!(swept, Swept { files: 1, bytes: 7 });
         assert!(blobs.is_staged(other).unwrap());
         let later = SystemTime::now() + std::time::Duration::from_secs(9);

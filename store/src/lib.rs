@@ -30,8 +30,8 @@ pub use error::{Error, Result};
 pub use limits::Limits;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
 pub use store::{
-    Ages, Aside, Extracted, Finding, Keep, Kept, LinkMode, Options, Placed, Removal, Root,
-    SpareOutcome, Store, Sweep, Verified, What, check_archive, layer_bytes, listed, sweep_alone,
-    unpack, verify, verify_cache, verify_roots,
+    Ages, Aside, Changed, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed, Removal,
+    Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive, layer_bytes,
+    listed, sweep_alone, unpack, verify, verify_cache, verify_roots,
 };
 pub use writable::Writable;

@@ -11,6 +11,7 @@
 //!   quarantine/         what was found damaged, to be looked at
 //! ```
 
+mod changed;
 mod extract;
 mod outline;
 mod pending;
@@ -26,7 +27,6 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use crate::blobs::Blobs;
 use crate::digest::Digest;
@@ -41,6 +41,7 @@ use plan::Plan;
 use spare::Spare;
 use watch::Watched;
 
+pub use changed::{Changed, How, changed_files};
 pub use extract::check_archive;
 pub use publish::listed;
 pub use repair::Aside;
@@ -172,7 +173,7 @@ impl Store {
             _lock: lock,
         };
         store.clean_up_layers()?;
-        store.blobs.expire(SystemTime::UNIX_EPOCH)?;
+        store.blobs.clean_up()?;
         Ok(store)
     }
 

@@ -6,8 +6,10 @@ mod verb;
 mod words;
 
 use std::fmt;
+use std::time::Duration;
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
+use jiff::Timestamp;
 
 use crate::exit;
 
@@ -144,6 +146,120 @@ pub enum Command {
         /// State to make current again; without, the one before the current.
         to: Option<u64>,
     },
+    /// `diff`
+    Diff {
+        /// Configuration.
+        name: ConfigurationName,
+        /// State to compare with; without, the one before.
+        from: Option<u64>,
+        /// State to compare; without, the current one.
+        to: Option<u64>,
+        /// Files rather than layers.
+        files: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// `pin`
+    Pin {
+        /// Component.
+        component: ComponentName,
+        /// Version to keep until it is unpinned.
+        version: VersionName,
+        /// Why.
+        message: String,
+    },
+    /// `unpin`
+    Unpin {
+        /// Component.
+        component: ComponentName,
+        /// Version that need not be kept any more.
+        version: VersionName,
+    },
+    /// `refs`
+    References {
+        /// Blob to tell of.
+        digest: Digest,
+        /// As JSON.
+        json: bool,
+    },
+    /// `gc`
+    Collect {
+        /// Only say what would go.
+        dry_run: bool,
+        /// Even if no version is known at all.
+        force: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// `verify`
+    Verify {
+        /// How many of the blobs to read, picked at random.
+        sample: Option<Sample>,
+        /// Time after which no other blob is begun.
+        budget: Option<Duration>,
+        /// Go on where the last run ended.
+        resume: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// `stat`
+    Stat {
+        /// As JSON.
+        json: bool,
+    },
+    /// `audit`
+    Audit {
+        /// Only what was done since.
+        since: Option<Since>,
+        /// Most entries to show, newest first; all without.
+        limit: Option<u64>,
+        /// As JSON.
+        json: bool,
+    },
+}
+
+/// A share, in hundredths of a per cent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sample(pub u32);
+
+impl Sample {
+    /// All of it.
+    pub const ALL: Self = Self(10_000);
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}%"),
+            (whole, rest) => write!(f, "{whole}.{rest:02}%"),
+        }
+    }
+}
+
+/// A point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// It.
+    At(Timestamp),
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(time) => time.fmt(f),
+            Self::Ago(age) => f.write_str(&duration(*age)),
+        }
+    }
+}
+
+/// As [`crate::flags::duration`] reads it.
+fn duration(time: Duration) -> String {
+    match time.subsec_nanos() {
+        0 => format!("{}s", time.as_secs()),
+        _ => format!("{}ns", time.as_nanos()),
+    }
 }
 
 impl Command {
@@ -164,6 +280,32 @@ impl Command {
             Self::DeleteConfiguration { .. } => "delconf",
             Self::History { .. } => "history",
             Self::Rollback { .. } => "rollback",
+            Self::Diff { .. } => "diff",
+            Self::Pin { .. } => "pin",
+            Self::Unpin { .. } => "unpin",
+            Self::References { .. } => "refs",
+            Self::Collect { .. } => "gc",
+            Self::Verify { .. } => "verify",
+            Self::Stat { .. } => "stat",
+            Self::Audit { .. } => "audit",
+        }
+    }
+
+    /// Whether it changes what the registry keeps.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::AddVersion { .. }
+            | Self::AddConfiguration { .. }
+            | Self::ChangeConfiguration { .. }
+            | Self::BumpConfiguration { .. }
+            | Self::DeleteVersion { .. }
+            | Self::DeleteComponent { .. }
+            | Self::DeleteConfiguration { .. }
+            | Self::Rollback { .. }
+            | Self::Pin { .. }
+            | Self::Unpin { .. } => true,
+            Self::Collect { dry_run, .. } => !dry_run,
+            _ => false,
         }
     }
 
@@ -172,7 +314,11 @@ impl Command {
         let text = |name, value: &str| (name, value.to_owned());
         let mut flags = Vec::new();
         match self {
-            Self::Help { .. } | Self::Components { .. } | Self::Configurations { .. } => {}
+            Self::Help { .. }
+            | Self::Components { .. }
+            | Self::Configurations { .. }
+            | Self::Collect { .. }
+            | Self::Stat { .. } => {}
             Self::AddVersion { component, version, digest } => flags.extend([
                 text("name", component.as_str()),
                 text("version", version.as_str()),
@@ -200,16 +346,38 @@ impl Command {
             Self::ShowConfiguration { name, .. }
             | Self::DeleteConfiguration { name, .. }
             | Self::History { name, .. }
+            | Self::Diff { name, .. }
             | Self::Rollback { name, .. } => flags.push(text("name", name.as_str())),
             Self::ShowComponent { name, .. } | Self::DeleteComponent { name, .. } => {
                 flags.push(text("name", name.as_str()));
             }
-            Self::DeleteVersion { component, version, .. } => {
+            Self::References { digest, .. } => flags.push(("hash", digest.to_string())),
+            Self::Verify { sample, budget, .. } => {
+                flags.extend(sample.map(|sample| ("sample", sample.to_string())));
+                flags.extend(budget.map(|time| ("budget", duration(time))));
+            }
+            Self::Audit { since, .. } => {
+                flags.extend(since.map(|since| ("since", since.to_string())));
+            }
+            Self::DeleteVersion { component, version, .. }
+            | Self::Pin { component, version, .. }
+            | Self::Unpin { component, version } => {
                 flags.extend([text("name", component.as_str()), text("version", version.as_str())]);
             }
         }
-        if let Self::History { limit: Some(number), .. } = self {
+        if let Self::History { limit: Some(number), .. } | Self::Audit { limit: Some(number), .. } =
+            self
+        {
             flags.push(("limit", number.to_string()));
+        }
+        if let Self::Diff { from, to, .. } = self {
+            flags.extend(from.map(|number| ("from", number.to_string())));
+            flags.extend(to.map(|number| ("to", number.to_string())));
+        }
+        if let Self::Pin { message, .. } = self
+            && !message.is_empty()
+        {
+            flags.push(text("m", message));
         }
         if let Self::Rollback { to: Some(number), .. } = self {
             flags.push(("to", number.to_string()));
@@ -229,7 +397,23 @@ impl Command {
             Self::ShowComponent { json, .. }
             | Self::Components { json }
             | Self::Configurations { json }
+            | Self::References { json, .. }
+            | Self::Stat { json }
+            | Self::Audit { json, .. }
             | Self::History { json, .. } => add("json", *json),
+            Self::Diff { files, json, .. } => {
+                add("files", *files);
+                add("json", *json);
+            }
+            Self::Collect { dry_run, force, json } => {
+                add("n", *dry_run);
+                add("force", *force);
+                add("json", *json);
+            }
+            Self::Verify { resume, json, .. } => {
+                add("resume", *resume);
+                add("json", *json);
+            }
             Self::DeleteVersion { force, .. }
             | Self::DeleteComponent { force, .. }
             | Self::DeleteConfiguration { force, .. } => add("force", *force),
@@ -296,6 +480,18 @@ mod tests {
             "delconf -force=T -name p",
             "history -name p -limit 3",
             "rollback -name p -to 2",
+            "diff -name p -from 1 -to 2 -files -json",
+            "pin -name code -version v1 -m 'the last \"good\" one'",
+            "unpin -name code -version v1",
+            &format!("refs {hash}"),
+            &format!("refs -json -hash {hash}"),
+            "gc",
+            "gc -n -json",
+            "gc --dry-run",
+            "verify -sample 2.5% -budget 10m -resume",
+            "stat -json",
+            "audit -since 36h -limit 5",
+            "audit -since 2026-01-02T03:04:05Z",
         ] {
             check(line).unwrap();
         }
@@ -326,6 +522,14 @@ mod tests {
             ("delver -name", "flag needs an argument: -name"),
             ("showconf -v=maybe", "invalid boolean value \"maybe\" for -v: parse error"),
             ("history -name p -limit x", "no number"),
+            ("refs", "hash should be a hex representation of"),
+            ("refs abcd", "hash should be a hex representation of"),
+            ("refs -json x y", "unexpected argument"),
+            ("verify -sample 0%", "from 0.01% to 100%"),
+            ("verify -sample x", "from 0.01% to 100%"),
+            ("verify -budget x", "invalid value \"x\" for flag -budget"),
+            ("audit -since yesterday", "invalid value \"yesterday\" for flag -since"),
+            ("pin -name code", "both name and version should be set"),
         ] {
             let refusal = check(line).unwrap_err();
             assert!(refusal.text.contains(text), "{line}: {}", refusal.text);

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deploy_registry::registry::Registry;
+use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -79,7 +79,8 @@ impl Rig {
         let keyring = Keyring::load(&self.path("op.pub"), &self.path("srv.pub")).unwrap();
         let dir = self.path("reg");
         let (addr, fingerprint, serving) = self.threads.block_on(async {
-            let registry = Arc::new(Registry::open(&dir, max_upload).await.unwrap());
+            let settings = Settings { max_upload, ..Settings::default() };
+            let registry = Arc::new(Registry::open(&dir, settings).await.unwrap());
             let host_key = server::host_key(&dir).unwrap();
             let listener = server::listen("127.0.0.1:0").await.unwrap();
             let addr = listener.local_addr().unwrap().to_string();

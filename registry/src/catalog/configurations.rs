@@ -6,19 +6,9 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
+use super::audit::Change;
 use super::versions::{Row, find_version, latest_version, layer};
 use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
-
-/// Who changes a configuration, with what, and when.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// Fingerprint and comment of the key.
-    pub who: String,
-    /// The command line.
-    pub command: String,
-    /// The time.
-    pub now: Timestamp,
-}
 
 /// A state of a configuration, without its layers.
 #[derive(Debug, Clone)]
@@ -62,7 +52,7 @@ impl Catalog {
         layers: &[(ComponentName, VersionName)],
         change: &Change,
     ) -> Result<Option<u64>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_change(change).await?;
         let mut found = Vec::with_capacity(layers.len());
         for (component, version) in layers {
             found.push(find_version(&mut transaction, component, version).await?);
@@ -89,7 +79,7 @@ impl Catalog {
         if_hash: Option<Digest>,
         change: &Change,
     ) -> Result<Vec<Layer>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_change(change).await?;
         let mut found = Vec::with_capacity(changes.len());
         for (component, version) in changes {
             found.push(find_version(&mut transaction, component, version).await?);
@@ -107,7 +97,7 @@ impl Catalog {
         if_hash: Option<Digest>,
         change: &Change,
     ) -> Result<Vec<Layer>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_change(change).await?;
         let mut found = Vec::with_capacity(components.len());
         for component in components {
             found.push(latest_version(&mut transaction, component).await?);
@@ -118,8 +108,12 @@ impl Catalog {
     }
 
     /// Deletes a configuration with its history.
-    pub async fn delete_configuration(&self, name: &ConfigurationName) -> Result<()> {
-        let mut transaction = self.begin().await?;
+    pub async fn delete_configuration(
+        &self,
+        name: &ConfigurationName,
+        change: &Change,
+    ) -> Result<()> {
+        let mut transaction = self.begin_change(change).await?;
         match current(&mut transaction, name).await {
             Err(Error::Refused(_)) => {
                 let text = format!("\"{name}\" configuration not found");
@@ -143,6 +137,36 @@ impl Catalog {
         states(&mut transaction, name, limit).await
     }
 
+    /// Two states of a configuration with their numbers: `to`, or the current one, and
+    /// `from`, or the one before that; the earlier one first.
+    pub async fn two_states(
+        &self,
+        name: &ConfigurationName,
+        from: Option<u64>,
+        to: Option<u64>,
+    ) -> Result<((u64, Configuration), (u64, Configuration))> {
+        let mut transaction = self.begin().await?;
+        let states = states(&mut transaction, name, u64::MAX).await?;
+        let to = match to {
+            Some(number) => number,
+            None => current(&mut transaction, name).await?,
+        };
+        let before = || states.iter().map(|state| state.number).find(|number| *number < to);
+        let Some(from) = from.or_else(before) else {
+            let text = format!("configuration \"{name}\" has no state before {to}");
+            return refuse(exit::NOT_FOUND, text);
+        };
+        for number in [from, to] {
+            if !states.iter().any(|state| state.number == number) {
+                let text = format!("configuration \"{name}\" has no state {number}");
+                return refuse(exit::NOT_FOUND, text);
+            }
+        }
+        let one = load(&mut transaction, name, from).await?;
+        let other = load(&mut transaction, name, to).await?;
+        Ok(((from, one), (to, other)))
+    }
+
     /// Makes the state `to`, or the newest that differs from the current one, current
     /// again, as a new state. Returns the number of the state gone back to.
     pub async fn roll_back(
@@ -151,7 +175,7 @@ impl Catalog {
         to: Option<u64>,
         change: &Change,
     ) -> Result<u64> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_change(change).await?;
         let states = states(&mut transaction, name, u64::MAX).await?;
         let now = states.iter().find(|state| state.current).map(|state| state.hash);
         let target = match to {

@@ -2,10 +2,12 @@
 
 use deploy_store::{ComponentName, Digest, Layer, VersionName};
 use deploy_wire::exit;
-use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
+use super::audit::Change;
+use super::pins::check_unpinned;
+use super::references::uses;
+use super::{Catalog, Error, Result, blobs, nanoseconds, refuse, timestamp};
 
 /// A version's row: component, name, digest, time.
 pub(super) type Row = (String, String, String, i64);
@@ -21,15 +23,16 @@ impl Catalog {
         check_new(&mut transaction, component, version).await
     }
 
-    /// Binds a blob to a new version, making the component if it is new.
+    /// Binds a blob of `bytes` bytes to a new version, making the component if it is new.
     pub async fn add_version(
         &self,
         component: &ComponentName,
         version: &VersionName,
         digest: Digest,
-        now: Timestamp,
+        bytes: u64,
+        change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_change(change).await?;
         check_new(&mut transaction, component, version).await?;
         sqlx::query("INSERT INTO components (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
             .bind(component.as_str())
@@ -47,10 +50,11 @@ impl Catalog {
         .bind(component.as_str())
         .bind(version.as_str())
         .bind(digest.to_string())
-        .bind(nanoseconds(now))
+        .bind(nanoseconds(change.now))
         .bind(number)
         .execute(&mut *transaction)
         .await?;
+        blobs::put(&mut transaction, digest, bytes, "live", change.now).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -60,6 +64,18 @@ impl Catalog {
             .bind(digest.to_string())
             .fetch_one(&self.pool)
             .await?;
+        Ok(count > 0)
+    }
+
+    /// Whether any version, or any state of a configuration, needs the blob.
+    pub async fn is_needed(&self, digest: Digest) -> Result<bool> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT (SELECT COUNT(*) FROM versions WHERE digest = $1) \
+             + (SELECT COUNT(*) FROM state_layers WHERE digest = $1)",
+        )
+        .bind(digest.to_string())
+        .fetch_one(&self.pool)
+        .await?;
         Ok(count > 0)
     }
 
@@ -94,11 +110,13 @@ impl Catalog {
         component: &ComponentName,
         version: &VersionName,
         force: bool,
+        change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.begin_change(change).await?;
         find_version(&mut transaction, component, version).await?;
-        for used in super::retention::uses(&mut transaction, component).await? {
-            if used.version != *version {
+        check_unpinned(&mut transaction, component, Some(version)).await?;
+        for used in uses(&mut transaction, self.keep_states).await? {
+            if used.component != *component || used.version != *version {
                 continue;
             }
             if used.current {
@@ -115,12 +133,19 @@ impl Catalog {
     }
 
     /// Deletes a component with all its versions; the rest as for a version.
-    pub async fn delete_component(&self, component: &ComponentName, force: bool) -> Result<()> {
-        let mut transaction = self.begin().await?;
+    pub async fn delete_component(
+        &self,
+        component: &ComponentName,
+        force: bool,
+        change: &Change,
+    ) -> Result<()> {
+        let mut transaction = self.begin_change(change).await?;
         if !has_component(&mut transaction, component).await? {
             return refuse(exit::NOT_FOUND, format!("\"{component}\" component not found"));
         }
-        let uses = super::retention::uses(&mut transaction, component).await?;
+        check_unpinned(&mut transaction, component, None).await?;
+        let mut uses = uses(&mut transaction, self.keep_states).await?;
+        uses.retain(|used| used.component == *component);
         if let Some(used) = uses.iter().find(|used| used.current) {
             let name = &used.configuration;
             let text = format!("component is used by configuration \"{name}\"");

@@ -113,13 +113,13 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     document(&History { name: name.as_str(), states: states.collect() })
 }
 
-fn document(value: &impl Serialize) -> Result<String, Refusal> {
+pub(super) fn document(value: &impl Serialize) -> Result<String, Refusal> {
     serde_json::to_string_pretty(value)
         .map(|text| text + "\n")
         .map_err(|err| Refusal::new(exit::FAILED, format!("print JSON: {err}")))
 }
 
 /// RFC 3339 in whole seconds, UTC.
-fn seconds(time: Timestamp) -> String {
+pub(super) fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

@@ -96,6 +96,7 @@ pub enum Reply {
 
 /// Serves sftp until the client is done; returns the exit code.
 pub async fn run(client: &mut Incoming, activity: &Activity, mut files: Files) -> Result<u8, Gone> {
+    let mut told = String::new();
     loop {
         let request = match take_packet(&mut client.bytes) {
             Ok(Some(packet)) => parse(packet),
@@ -112,7 +113,12 @@ pub async fn run(client: &mut Incoming, activity: &Activity, mut files: Files) -
             return Ok(exit::FAILED);
         };
         activity.moved();
-        let reply = answer(request, &mut files).await;
+        let (reply, why) = answer(request, &mut files).await;
+        // Stock clients show the code alone, which says nothing, and standard error.
+        if let Some(why) = why.filter(|why| *why != told) {
+            client.send_error(format!("{why}\n")).await?;
+            told = why;
+        }
         client.send(reply).await?;
         activity.moved();
     }
@@ -160,7 +166,8 @@ fn take_string(packet: &mut Bytes) -> Option<Bytes> {
     (length <= packet.len()).then(|| packet.split_to(length))
 }
 
-async fn answer(request: Request, files: &mut Files) -> Bytes {
+/// The reply to a request, and what an operator should know of it.
+async fn answer(request: Request, files: &mut Files) -> (Bytes, Option<String>) {
     let (id, done) = match request {
         Request::Write { id, handle, offset, data } => (
             id,
@@ -169,8 +176,8 @@ async fn answer(request: Request, files: &mut Files) -> Bytes {
                 Files::View(_) => Err(Refusal::denied()),
             },
         ),
-        Request::Other(Packet::Init(_)) => return encode(version()),
-        Request::Other(Packet::Extended(extended)) => return extend(extended),
+        Request::Other(Packet::Init(_)) => return (encode(version()), None),
+        Request::Other(Packet::Extended(extended)) => return (extend(extended), None),
         Request::Other(packet) => {
             let id = packet.get_request_id();
             match packet {
@@ -188,7 +195,11 @@ async fn answer(request: Request, files: &mut Files) -> Bytes {
             }
         }
     };
-    encode_reply(id, done)
+    let why = match (&done, files) {
+        (Err(Refusal { code: StatusCode::Failure, text }), Files::Uploads(_)) => Some(text.clone()),
+        _ => None,
+    };
+    (encode_reply(id, done), why)
 }
 
 fn version() -> Packet {

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::{Blobs, Digest, Error, Staging, escape};
+use deploy_store::{Digest, Error, Staging, escape};
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -16,6 +16,8 @@ use super::channel::Context;
 use super::path::MAX_PATH;
 use super::sftp::{Handles, Refusal, Reply};
 use crate::console::Caller;
+use crate::registry::Registry;
+use crate::staged;
 
 /// Uploads that are open at once, of all clients together.
 pub const MAX_UPLOADS: usize = 256;
@@ -31,7 +33,7 @@ const WRITE_OVERHEAD: usize = 100;
 /// The uploads of one channel.
 #[derive(Debug)]
 pub struct Uploads {
-    blobs: Arc<Blobs>,
+    registry: Arc<Registry>,
     places: Arc<Semaphore>,
     activity: Arc<Activity>,
     caller: Caller,
@@ -48,6 +50,8 @@ struct Upload {
     behind: File,
     syncing: Option<JoinHandle<io::Result<()>>>,
     unsynced: usize,
+    /// What it counts for among the bytes of its key.
+    share: staged::Upload,
     _place: OwnedSemaphorePermit,
     _busy: Busy,
 }
@@ -64,7 +68,7 @@ impl Uploads {
     /// The uploads of a channel, none so far.
     pub fn new(context: &Context) -> Self {
         Self {
-            blobs: Arc::clone(context.registry.blobs()),
+            registry: Arc::clone(&context.registry),
             places: Arc::clone(&context.uploads),
             activity: Arc::clone(&context.activity),
             caller: context.caller.clone(),
@@ -102,7 +106,8 @@ impl Uploads {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Refusal::failure("too many uploads at once, try again later"))?;
-        let blobs = Arc::clone(&self.blobs);
+        self.registry.check_free().map_err(|why| self.refuse(label, why))?;
+        let blobs = Arc::clone(self.registry.blobs());
         let staging = blocking(move || blobs.stage()).await?;
         Ok(self.open.insert(Upload {
             label: label.to_owned(),
@@ -113,6 +118,7 @@ impl Uploads {
             end: 0,
             syncing: None,
             unsynced: 0,
+            share: self.registry.staged.begin(&self.caller.key),
             _place: place,
             _busy: self.activity.busy(),
         }))
@@ -133,14 +139,33 @@ impl Uploads {
         if upload.queued >= MAX_QUEUED || upload.is_written() {
             upload.settle().await;
         }
+        let mut refused = upload.share.grow(upload.end);
         if upload.queued >= BATCH {
             upload.start_writing();
-            upload.sync_behind().await;
+            if upload.sync_behind().await {
+                refused = refused.and_then(|()| self.registry.check_free());
+            }
+        }
+        if let Err(why) = refused {
+            upload.settle().await;
+            upload.disk = Disk::Failed(why);
         }
         match &upload.disk {
             Disk::Failed(text) => Err(Refusal::failure(text.clone())),
             _ => Ok(Reply::Done),
         }
+    }
+
+    fn refuse(&self, label: &str, why: String) -> Refusal {
+        let Caller { user, key, address } = &self.caller;
+        tracing::warn!(
+            user = escape(user),
+            key,
+            address,
+            label = escape(label),
+            "upload refused: {why}"
+        );
+        Refusal::failure(why)
     }
 
     async fn close(&mut self, handle: &str) -> Result<Reply, Refusal> {
@@ -151,6 +176,10 @@ impl Uploads {
         match upload.finish().await {
             Ok(digest) => {
                 tracing::info!(user, key, address, label, bytes, %digest, "upload ok");
+                upload.share.wait(digest);
+                if let Err(refusal) = self.registry.take_back(digest).await {
+                    tracing::error!(%digest, "cannot take a lost blob back: {refusal}");
+                }
                 Ok(Reply::Done)
             }
             Err(refusal) => {
@@ -196,19 +225,20 @@ impl Upload {
     }
 
     /// Has the disk take what is written while more comes, so that little is left to
-    /// wait for at the end.
-    async fn sync_behind(&mut self) {
+    /// wait for at the end. Returns whether it was time to.
+    async fn sync_behind(&mut self) -> bool {
         self.unsynced += BATCH;
         if self.unsynced < SYNC_EVERY
             || self.syncing.as_ref().is_some_and(|task| !task.is_finished())
         {
-            return;
+            return false;
         }
         self.settle_sync().await;
         self.unsynced = 0;
         if let Ok(file) = self.behind.try_clone() {
             self.syncing = Some(spawn_blocking(move || file.sync_data()));
         }
+        true
     }
 
     /// Waits for a sync that was begun. The system tells of an error once only.

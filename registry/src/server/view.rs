@@ -20,6 +20,7 @@ use super::listing::{self, Item};
 use super::path::{self, Place};
 use super::sftp::{Handles, MAX_DATA, Refusal, Reply, data_of, data_packet, shorten};
 use crate::registry::Registry;
+use crate::transfers::Transfer;
 
 /// Names that one reply to readdir carries.
 const PAGE: usize = 64;
@@ -34,7 +35,7 @@ pub struct View {
 
 #[derive(Debug)]
 enum Open {
-    Blob(Arc<Blob>),
+    Blob(Arc<Blob>, #[expect(dead_code, reason = "it is one as long as it is there")] Transfer),
     Configuration(Bytes),
     Directory(IntoIter<Item>),
 }
@@ -57,7 +58,7 @@ impl View {
             Packet::Read(read) => {
                 let length = read.len.min(MAX_DATA) as usize;
                 match &self.open.get(&read.handle)?.0 {
-                    Open::Blob(blob) => read_blob(Arc::clone(blob), read.offset, length).await,
+                    Open::Blob(blob, _) => read_blob(Arc::clone(blob), read.offset, length).await,
                     Open::Configuration(json) => read_bytes(json, read.offset, length),
                     Open::Directory(_) => Err(Refusal::failure("is a directory")),
                 }
@@ -87,7 +88,9 @@ impl View {
             }
             Place::Blob(digest) => {
                 let blobs = Arc::clone(self.registry.blobs());
-                Open::Blob(Arc::new(blocking(move || blobs.reader(digest)).await?))
+                let transfer = self.registry.transfers.begin(digest);
+                let blob = blocking(move || blobs.reader(digest)).await?;
+                Open::Blob(Arc::new(blob), transfer)
             }
             _ => return Err(Refusal::failure("is a directory")),
         };
@@ -144,7 +147,7 @@ impl View {
 impl Open {
     fn attributes(&self) -> Result<FileAttributes, Refusal> {
         match self {
-            Self::Blob(blob) => {
+            Self::Blob(blob, _) => {
                 blob.metadata().map(|meta| blob_attributes(&meta)).map_err(|err| unreadable(&err))
             }
             Self::Configuration(json) => {

@@ -15,7 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A directory with keys, and the files that authorise `op` and `srv`.
 pub struct Rig {
     pub dir: TempDir,
-    flags: Vec<String>,
+    pub flags: Vec<String>,
     running: Option<Running>,
 }
 
@@ -223,9 +223,22 @@ impl Rig {
     pub fn archive(&self, name: &str, contents: &[u8]) -> String {
         fs::write(self.path("file"), contents).unwrap();
         let dir = self.dir.path();
-        let made = Command::new("tar").current_dir(dir).args(["-czf", name, "file"]).status();
+        let made = Command::new("tar")
+            .current_dir(dir)
+            .args(["-czf", name, "--mtime=@1", "file"])
+            .status();
         assert!(made.unwrap().success());
         self.sha256(name)
+    }
+
+    /// Uploads the directory `name`, packed; the sha256 of that.
+    pub fn pack(&self, name: &str) -> String {
+        let packed = format!("{name}.tar.gz");
+        let tar = ["-czf", &packed, "-C", name, "--mtime=@1", "etc"];
+        let made = Command::new("tar").current_dir(self.dir.path()).args(tar).status();
+        assert!(made.unwrap().success());
+        self.put(&packed);
+        self.sha256(&packed)
     }
 
     pub fn sha256(&self, name: &str) -> String {

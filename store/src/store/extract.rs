@@ -173,7 +173,7 @@ pub(super) fn read_objects<R: Read>(
 }
 
 /// Reads an archive's entries; `take` gets every file's size, metadata and body.
-fn read_entries<R: Read>(
+pub(super) fn read_entries<R: Read>(
     plain: R,
     framed: bool,
     limits: Limits,

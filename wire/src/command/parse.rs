@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use deploy_store::{ComponentName, Digest, VersionName};
 
 use super::verb::{self, Flag, Takes, Verb};
-use super::{Command, Refusal};
+use super::{Command, Refusal, Sample, Since};
 use crate::exit;
 
 /// The flags of one command, in the order given.
@@ -24,7 +24,14 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         return Ok(Command::Help { verb: rest.first().cloned() });
     }
     let verb = verb::find(name).ok_or_else(|| unknown(name))?;
-    let Some(flags) = Flags::read(verb, rest)? else {
+    // The one verb that says what it is about without a flag.
+    let bare = |word: &String| verb.name == "refs" && !word.starts_with('-');
+    let hash = rest.first().filter(|word| bare(word)).map(|word| format!("-hash={word}"));
+    let rest: Vec<String> = match hash {
+        Some(hash) => std::iter::once(hash).chain(rest[1..].iter().cloned()).collect(),
+        None => rest.to_vec(),
+    };
+    let Some(flags) = Flags::read(verb, &rest)? else {
         return Ok(Command::Help { verb: Some(name.clone()) });
     };
     match verb.name {
@@ -67,6 +74,42 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         "rollback" => {
             Ok(Command::Rollback { name: flags.configuration()?, to: flags.number("to")? })
         }
+        "diff" => Ok(Command::Diff {
+            name: flags.configuration()?,
+            from: flags.number("from")?,
+            to: flags.number("to")?,
+            files: flags.is_set("files"),
+            json: flags.is_set("json"),
+        }),
+        "pin" | "unpin" => {
+            flags.need(&["name", "version"], "both name and version should be set")?;
+            let (component, version) = (flags.component()?, flags.parsed("version")?);
+            Ok(match verb.name {
+                "pin" => Command::Pin { component, version, message: flags.get("m").to_owned() },
+                _ => Command::Unpin { component, version },
+            })
+        }
+        "refs" => Ok(Command::References {
+            digest: digest(flags.get("hash"))?,
+            json: flags.is_set("json"),
+        }),
+        "gc" => Ok(Command::Collect {
+            dry_run: flags.is_set("n") || flags.is_set("dry-run"),
+            force: flags.is_set("force"),
+            json: flags.is_set("json"),
+        }),
+        "verify" => Ok(Command::Verify {
+            sample: flags.value("sample", sample)?,
+            budget: flags.value("budget", crate::flags::duration)?,
+            resume: flags.is_set("resume"),
+            json: flags.is_set("json"),
+        }),
+        "stat" => Ok(Command::Stat { json: flags.is_set("json") }),
+        "audit" => Ok(Command::Audit {
+            since: flags.value("since", since)?,
+            limit: flags.number("limit")?,
+            json: flags.is_set("json"),
+        }),
         other => Err(unknown(other)),
     }
 }
@@ -160,14 +203,23 @@ impl Flags {
     }
 
     fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        self.value(name, |value| value.parse().map_err(|_| "no number".to_owned()))
+    }
+
+    /// What a flag's value means, if it was given.
+    fn value<T>(
+        &self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Refusal> {
         let value = self.get(name);
         if value.is_empty() {
             return Ok(None);
         }
-        value.parse().map(Some).map_err(|_| {
+        read(value).map(Some).map_err(|why| {
             let usage = self.verb.usage();
             let usage = usage.trim_end();
-            Refusal::usage(format!("invalid value {value:?} for flag -{name}: no number\n{usage}"))
+            Refusal::usage(format!("invalid value {value:?} for flag -{name}: {why}\n{usage}"))
         })
     }
 
@@ -273,6 +325,30 @@ fn digest(text: &str) -> Result<Digest, Refusal> {
         let text = "hash should be a hex representation of content sha256 sum, 64 chars long";
         Refusal::usage(text.to_owned())
     })
+}
+
+/// A share, as in `5%`.
+fn sample(text: &str) -> Result<Sample, String> {
+    let number = text.strip_suffix('%').unwrap_or(text);
+    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let hundredths = format!("{part:0<2}");
+    Some(format!("{whole}{hundredths}"))
+        .filter(|all| hundredths.len() == 2 && all.len() <= 6 && digits(all))
+        .and_then(|all| all.parse().ok())
+        .filter(|hundredths| (1..=Sample::ALL.0).contains(hundredths))
+        .map(Sample)
+        .ok_or_else(|| "should be from 0.01% to 100%".to_owned())
+}
+
+/// A time, or how long ago.
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(Since::At(time));
+    }
+    crate::flags::duration(text)
+        .map(Since::Ago)
+        .map_err(|_| "neither a time as 2026-01-02T15:04:05Z nor a duration as 36h".to_owned())
 }
 
 /// Go's words for a boolean (strconv.ParseBool).

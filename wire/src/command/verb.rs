@@ -43,9 +43,14 @@ const fn switch(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Nothing }
 }
 
+const fn number(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, about, takes: Takes::Number }
+}
+
 const JSON: Flag = switch("json", "print one JSON document");
 const CONFIGURATION: Flag = text("name", "configuration name");
 const COMPONENT: Flag = text("name", "component name");
+const VERSION: Flag = text("version", "unique version id");
 const IF_HASH: Flag = text("if-hash", "change only if this is the configuration's hash now");
 const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
@@ -58,7 +63,7 @@ pub const VERBS: &[Verb] = &[
         flags: &[
             text("hash", "sha256 content hash in hex representation (64 chars)"),
             COMPONENT,
-            text("version", "unique version id"),
+            VERSION,
         ],
     },
     Verb {
@@ -99,7 +104,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "delver",
         about: "delete component version",
-        flags: &[FORCE_STATE, COMPONENT, text("version", "unique version id")],
+        flags: &[FORCE_STATE, COMPONENT, VERSION],
     },
     Verb {
         name: "delcomp",
@@ -114,22 +119,70 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "history",
         about: "show states of configuration, newest first",
-        flags: &[
-            JSON,
-            Flag { name: "limit", about: "most states to show", takes: Takes::Number },
-            CONFIGURATION,
-        ],
+        flags: &[JSON, number("limit", "most states to show"), CONFIGURATION],
     },
     Verb {
         name: "rollback",
         about: "make earlier state of configuration current again",
         flags: &[
             CONFIGURATION,
-            Flag {
-                name: "to",
-                about: "number of the state, the one before the current without",
-                takes: Takes::Number,
-            },
+            number("to", "number of the state, the one before the current without"),
+        ],
+    },
+    Verb {
+        name: "diff",
+        about: "show what differs between two states of configuration",
+        flags: &[
+            switch("files", "compare files rather than layers"),
+            number("from", "number of the earlier state, the one before the other without"),
+            JSON,
+            CONFIGURATION,
+            number("to", "number of the later state, the current one without"),
+        ],
+    },
+    Verb {
+        name: "pin",
+        about: "keep component version until it is unpinned",
+        flags: &[text("m", "why"), COMPONENT, VERSION],
+    },
+    Verb { name: "unpin", about: "undo pin", flags: &[COMPONENT, VERSION] },
+    Verb {
+        name: "refs",
+        about: "show why a file is kept: refs HASH",
+        flags: &[text("hash", "sha256 content hash in hex representation (64 chars)"), JSON],
+    },
+    Verb {
+        name: "gc",
+        about: "remove old versions and files that nothing needs",
+        flags: &[
+            switch("dry-run", "only show what would go, and what is kept why"),
+            switch("force", "even if no version of any component is known"),
+            JSON,
+            switch("n", "as -dry-run"),
+        ],
+    },
+    Verb {
+        name: "verify",
+        about: "read all files and look for damage, exit code 8 if there is any",
+        flags: &[
+            text("budget", "begin no other file after so long, as in 10m"),
+            JSON,
+            switch("resume", "go on where the last verify ended"),
+            text("sample", "read so many of the files, picked at random, as in 5%"),
+        ],
+    },
+    Verb {
+        name: "stat",
+        about: "show counts, bytes, free space, last gc and verify",
+        flags: &[JSON],
+    },
+    Verb {
+        name: "audit",
+        about: "show who changed what, newest first",
+        flags: &[
+            JSON,
+            number("limit", "most changes to show"),
+            text("since", "only since then, a time as in 2026-01-02T15:04:05Z or as in 36h ago"),
         ],
     },
 ];

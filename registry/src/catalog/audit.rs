@@ -1,0 +1,102 @@
+//! The audit trail: every change with who made it, in the transaction that makes it, and
+//! every change that was refused.
+
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::{Catalog, Result, nanoseconds, timestamp};
+
+/// Who changes something, with what, and when.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// User name.
+    pub login: String,
+    /// Fingerprint and comment of the key.
+    pub who: String,
+    /// Address of the client.
+    pub address: String,
+    /// The command line.
+    pub command: String,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// One entry of the trail.
+#[derive(Debug, Clone)]
+pub struct Audited {
+    /// Its number, from 1.
+    pub number: u64,
+    /// What was to be changed, and by whom.
+    pub change: Change,
+    /// Exit code, 0 for what was done.
+    pub code: u8,
+    /// Why it was not done.
+    pub why: String,
+}
+
+type Row = (i64, i64, String, String, String, String, i64, String);
+
+impl Catalog {
+    /// Begins the transaction of a change. What commits it, commits its entry, too.
+    pub(super) async fn begin_change(
+        &self,
+        change: &Change,
+    ) -> Result<Transaction<'static, Sqlite>> {
+        let mut transaction = self.begin().await?;
+        record(&mut transaction, change, 0, "").await?;
+        Ok(transaction)
+    }
+
+    /// Takes note of a change that was made by other means, or with `code` refused.
+    pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
+        let mut transaction = self.begin().await?;
+        record(&mut transaction, change, code, why).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// The newest `limit` entries that were made at `since` or later, newest first.
+    pub async fn audit(&self, since: Option<Timestamp>, limit: u64) -> Result<Vec<Audited>> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT number, time, login, who, address, command, code, why FROM audit \
+             WHERE time >= $1 ORDER BY number DESC LIMIT $2",
+        )
+        .bind(since.map_or(i64::MIN, nanoseconds))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await?;
+        let entry = |(number, time, login, who, address, command, code, why): Row| {
+            let change = Change { login, who, address, command, now: timestamp(time) };
+            let code = u8::try_from(code).unwrap_or(u8::MAX);
+            Audited { number: number.cast_unsigned(), change, code, why }
+        };
+        Ok(rows.into_iter().map(entry).collect())
+    }
+}
+
+async fn record(
+    transaction: &mut Transaction<'_, Sqlite>,
+    change: &Change,
+    code: u8,
+    why: &str,
+) -> Result<()> {
+    let number: i64 = sqlx::query_scalar(
+        "UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value",
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    sqlx::query(
+        "INSERT INTO audit (number, time, login, who, address, command, code, why) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(number)
+    .bind(nanoseconds(change.now))
+    .bind(&change.login)
+    .bind(&change.who)
+    .bind(&change.address)
+    .bind(&change.command)
+    .bind(i64::from(code))
+    .bind(why)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

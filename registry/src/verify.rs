@@ -1,0 +1,281 @@
+//! Verifying what the registry keeps: every blob read and hashed, the catalogue checked, and
+//! both compared. A damaged blob is set aside in `quarantine/`, never deleted, and taken
+//! back when somebody uploads the same bytes.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deploy_store::{BlobInfo, Digest, Error, Hasher};
+use deploy_wire::command::{Refusal, Sample};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{Reference, References};
+use crate::registry::{Registry, blocking};
+
+/// Under which the last run is noted.
+pub const NOTE: &str = "verify";
+/// Under which it is noted where a run ended that was not the last.
+const CURSOR: &str = "verify_cursor";
+/// Bytes that are read and hashed before anything else gets a turn.
+const PIECE: usize = 8 << 20;
+/// Bytes that are read at a time: they stay in the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// How much to verify.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope {
+    /// Share of the blobs that are read, picked at random.
+    pub sample: Option<Sample>,
+    /// Time after which no other blob is begun.
+    pub budget: Option<Duration>,
+    /// Whether to go on where the last run ended.
+    pub resume: bool,
+    /// Bytes a second that are read at most.
+    pub rate: Option<u64>,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Blobs that were read.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that there are.
+    pub of: u64,
+    /// Whether all were reached that were to be.
+    pub complete: bool,
+    /// What is not as it must be.
+    pub findings: Vec<Finding>,
+}
+
+/// What kind of thing was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The catalogue contradicts itself.
+    Catalogue,
+    /// A blob is not what its name says, and was set aside.
+    Damaged,
+    /// A blob that something needs is not there.
+    Missing,
+    /// A blob could not be read.
+    Unreadable,
+    /// A file among the blobs is no blob. No damage.
+    Foreign,
+}
+
+/// Something that is not as it must be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// What kind of thing.
+    pub kind: Kind,
+    /// Where: a path in the registry's directory.
+    pub path: String,
+    /// What is wrong.
+    pub why: String,
+    /// What it hits.
+    pub hits: Vec<Reference>,
+}
+
+/// When was verified last, and what came of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Noted {
+    /// When.
+    pub time: Timestamp,
+    /// Blobs that were read.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether that was all.
+    pub complete: bool,
+    /// Damage that was found.
+    pub damaged: u64,
+}
+
+impl Verified {
+    /// How many findings are damage.
+    pub fn damaged(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.kind != Kind::Foreign).count()
+    }
+}
+
+impl Registry {
+    /// Verifies the catalogue and the blobs, as far as `scope` goes; one run at a time.
+    pub async fn verify(&self, scope: Scope) -> Result<Verified, Refusal> {
+        let _one_at_a_time = self.verifying.lock().await;
+        let started = Instant::now();
+        let references = self.catalog.references().await?;
+        let mut verified = Verified { complete: true, ..Verified::default() };
+        self.find_without_reading(&references, &mut verified.findings).await?;
+        let mut blobs = self.list_blobs().await?;
+        blobs.sort_by_key(|blob| blob.digest);
+        verified.of = blobs.len() as u64;
+        let noted: Option<String> =
+            if scope.resume { self.catalog.note(CURSOR).await? } else { None };
+        let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
+        let mut last = None;
+        for blob in blobs.into_iter().filter(|blob| from.is_none_or(|from| blob.digest > from)) {
+            if scope.budget.is_some_and(|budget| started.elapsed() >= budget) {
+                verified.complete = false;
+                break;
+            }
+            last = Some(blob.digest);
+            if scope.sample.is_none_or(is_picked) {
+                let hits = references.get(&blob.digest);
+                let found = self.verify_blob(&blob, scope.rate, hits.map_or(&[], Vec::as_slice));
+                verified.findings.extend(found.await?);
+                verified.blobs += 1;
+                verified.bytes += blob.bytes;
+            }
+        }
+        verified.findings.sort();
+        let cursor = last.or(from).filter(|_| !verified.complete);
+        let cursor = cursor.map(|digest| digest.to_string()).unwrap_or_default();
+        self.catalog.set_note(CURSOR, &cursor).await?;
+        let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
+        let complete = verified.complete && from.is_none() && scope.sample.is_none();
+        let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
+        self.catalog.set_note(NOTE, &noted).await?;
+        Ok(verified)
+    }
+
+    /// What shows without reading blobs.
+    async fn find_without_reading(
+        &self,
+        references: &References,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Refusal> {
+        for why in self.catalog.check().await? {
+            let path = "catalogue.db".to_owned();
+            findings.push(Finding { kind: Kind::Catalogue, path, why, hits: Vec::new() });
+        }
+        let rows = self.catalog.blobs().await?;
+        let rows: BTreeMap<Digest, _> = rows.into_iter().map(|row| (row.digest, row)).collect();
+        for (digest, hits) in references {
+            if self.blobs().contains(*digest)? {
+                continue;
+            }
+            let (kind, why) = match rows.get(digest) {
+                Some(row) if row.damaged => {
+                    (Kind::Damaged, "was damaged and set aside; upload the same bytes again")
+                }
+                _ => (Kind::Missing, "is not there; upload the same bytes again"),
+            };
+            let (path, why) = (format!("files/{digest}"), why.to_owned());
+            findings.push(Finding { kind, path, why, hits: hits.clone() });
+        }
+        let store = Arc::clone(self.blobs());
+        for name in blocking(move || store.foreign()).await? {
+            let path = format!("files/{}", deploy_store::escape(&name));
+            let why = "is no blob; nothing uses it".to_owned();
+            findings.push(Finding { kind: Kind::Foreign, path, why, hits: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Reads a blob; one that is not what its name says is set aside.
+    async fn verify_blob(
+        &self,
+        blob: &BlobInfo,
+        rate: Option<u64>,
+        hits: &[Reference],
+    ) -> Result<Option<Finding>, Refusal> {
+        let digest = blob.digest;
+        let path = format!("files/{digest}");
+        let finding = |kind, why| Ok(Some(Finding { kind, path, why, hits: hits.to_vec() }));
+        let (found, bytes) = match hash(self, digest, rate).await {
+            Ok(hashed) => hashed,
+            // Collected meanwhile.
+            Err(Error::NoSuchBlob(_)) => return Ok(None),
+            Err(err) => return finding(Kind::Unreadable, format!("cannot be read: {err}")),
+        };
+        if found == digest {
+            return Ok(None);
+        }
+        let why = match bytes {
+            bytes if bytes == blob.bytes => "its bytes are not what its name says".to_owned(),
+            bytes => format!("its {bytes} bytes are not what its name says"),
+        };
+        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
+        let _binding = self.binding.lock().await;
+        let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
+        blocking(move || store.set_aside(digest, &aside)).await?;
+        self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;
+        finding(Kind::Damaged, format!("{why}; set aside, upload the same bytes again"))
+    }
+
+    /// An upload is complete: if it is what was set aside, or lost, and something needs it,
+    /// it is published at once. Returns whether it was.
+    pub async fn take_back(&self, digest: Digest) -> Result<bool, Refusal> {
+        if self.blobs().contains(digest)? || !self.catalog.is_needed(digest).await? {
+            return Ok(false);
+        }
+        let _binding = self.binding.lock().await;
+        let store = Arc::clone(self.blobs());
+        blocking(move || store.publish(digest)).await?;
+        let bytes = self.blobs().size(digest)?.unwrap_or(0);
+        self.catalog.mark_live(digest, bytes, Timestamp::now()).await?;
+        tracing::info!(event = "blob_restored", %digest, bytes, "blob {digest} is back");
+        Ok(true)
+    }
+}
+
+/// The digest and length of what a blob's file holds.
+async fn hash(
+    registry: &Registry,
+    digest: Digest,
+    rate: Option<u64>,
+) -> deploy_store::Result<(Digest, u64)> {
+    let store = Arc::clone(registry.blobs());
+    let mut file = blocking(move || store.reader(digest)).await?;
+    let (mut hasher, mut bytes) = (Hasher::default(), 0);
+    loop {
+        let began = Instant::now();
+        let read;
+        (file, hasher, read) = blocking(move || {
+            let read = hash_piece(&mut file, &mut hasher).map_err(|cause| Error::Io {
+                action: "read",
+                path: "blob".into(),
+                cause,
+            })?;
+            Ok((file, hasher, read))
+        })
+        .await?;
+        bytes += read;
+        if read == 0 {
+            return Ok((hasher.finish(), bytes));
+        }
+        if let Some(rate) = rate.filter(|rate| *rate > 0) {
+            let due = Duration::from_millis(read.saturating_mul(1000) / rate);
+            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+        }
+    }
+}
+
+fn hash_piece(file: &mut File, hasher: &mut Hasher) -> std::io::Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let mut done = 0;
+    while done < PIECE {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                done += n;
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(done as u64)
+}
+
+/// Throws the dice for one blob.
+fn is_picked(sample: Sample) -> bool {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(()) % u64::from(Sample::ALL.0) < u64::from(sample.0)
+}

@@ -1,0 +1,110 @@
+//! A registry in this process, with blobs that are made up.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deploy_registry::catalog::Change;
+use deploy_registry::registry::{Registry, Settings};
+use deploy_store::{Blobs, Digest};
+use deploy_wire::command::Refusal;
+use jiff::Timestamp;
+
+/// Where fsync costs nothing, if there is such a place: for tests of thousands of steps,
+/// none of which is about power cuts.
+pub fn fast_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    tempfile::tempdir_in(dir).unwrap()
+}
+
+pub fn change() -> Change {
+    Change {
+        login: "me".into(),
+        who: "SHA256:abc me".into(),
+        address: "127.0.0.1:1".into(),
+        command: "test".into(),
+        now: Timestamp::now(),
+    }
+}
+
+/// A tar archive of one file that holds `text`.
+pub fn archive(text: &str) -> Vec<u8> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, "file", text.as_bytes()).unwrap();
+    archive.into_inner().unwrap()
+}
+
+/// Uploads `bytes`.
+pub fn upload(blobs: &Blobs, bytes: &[u8]) -> Digest {
+    let mut staging = blobs.stage().unwrap();
+    staging.write_at(0, bytes).unwrap();
+    staging.finish().unwrap()
+}
+
+pub struct Bench {
+    dir: tempfile::TempDir,
+    settings: Settings,
+    registry: Option<Registry>,
+}
+
+impl Bench {
+    pub async fn new(settings: Settings) -> Self {
+        let dir = fast_dir();
+        let registry = Some(Registry::open(dir.path(), settings).await.unwrap());
+        Self { dir, settings, registry }
+    }
+
+    pub fn registry(&self) -> &Registry {
+        self.registry.as_ref().unwrap()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// As when the program ended and was started again.
+    pub async fn reopen(&mut self) {
+        if let Some(registry) = self.registry.take() {
+            registry.catalog.close().await;
+            let blobs = Arc::clone(registry.blobs());
+            drop(registry);
+            // A program that dies takes its threads with it.
+            while Arc::strong_count(&blobs) > 1 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        self.registry = Some(Registry::open(self.dir.path(), self.settings).await.unwrap());
+    }
+
+    pub fn upload(&self, text: &str) -> Digest {
+        upload(self.registry().blobs(), &archive(text))
+    }
+
+    pub async fn add(&self, component: &str, version: &str, digest: Digest) -> Result<(), Refusal> {
+        let (component, version) = (component.parse().unwrap(), version.parse().unwrap());
+        self.registry().add_version(&component, &version, digest, &change()).await
+    }
+
+    /// Uploads `text` and binds it.
+    pub async fn put(&self, component: &str, version: &str, text: &str) -> Digest {
+        let digest = self.upload(text);
+        self.add(component, version, digest).await.unwrap();
+        digest
+    }
+
+    /// Makes or replaces a configuration.
+    pub async fn configure(&self, name: &str, layers: &[(&str, &str)]) -> Result<(), Refusal> {
+        let layers: Vec<_> = layers
+            .iter()
+            .map(|(component, version)| (component.parse().unwrap(), version.parse().unwrap()))
+            .collect();
+        let catalog = &self.registry().catalog;
+        catalog.add_configuration(&name.parse().unwrap(), &layers, &change()).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+//! Random histories of a registry, with collections in between that are cut off anywhere:
+//! nothing that anything refers to ever goes, all that nothing refers to does, and what
+//! `gc -n` says is what `gc` does, to the byte.
+
+#![allow(clippy::print_stdout, reason = "the seed is told")]
+
+mod bench;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Duration;
+
+use bench::{Bench, archive, change, upload};
+use deploy_registry::registry::{Registry, Settings};
+use deploy_registry::verify::Scope;
+use deploy_store::Digest;
+use deploy_wire::command::Refusal;
+use deploy_wire::exit;
+
+const COMPONENTS: [&str; 3] = ["code", "config", "data"];
+const CONFIGURATIONS: [&str; 2] = ["p", "q"];
+const STEPS: usize = 40;
+
+/// A generator whose seed is all that a failure needs to come again (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let high = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+        usize::try_from(high).unwrap() % sides
+    }
+}
+
+/// What was acknowledged.
+#[derive(Default)]
+struct Model {
+    versions: BTreeMap<(String, String), Digest>,
+    pins: BTreeSet<(String, String)>,
+    next: usize,
+}
+
+struct History {
+    seed: u64,
+    bench: Bench,
+    model: Model,
+    dice: Dice,
+    log: Vec<String>,
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("DEPLOY_TEST_SEED={}: {:#?}", self.seed, self.log);
+        }
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        max_upload: 1 << 20,
+        max_versions: 2,
+        keep_states: 2,
+        grace: Duration::ZERO,
+        ..Settings::default()
+    }
+}
+
+impl History {
+    async fn step(&mut self) {
+        let component = COMPONENTS[self.dice.throw(3)];
+        let name = CONFIGURATIONS[self.dice.throw(2)];
+        match self.dice.throw(12) {
+            0..=2 => self.add(component).await,
+            3 | 4 => self.configure(name).await,
+            5 => self.bump(name, component).await,
+            6 => self.delete(component).await,
+            7 => self.pin(component).await,
+            8 => self.roll_back(name).await,
+            9 => self.collect_cut_off().await,
+            10 => self.collect().await,
+            _ => {
+                self.log.push("reopen".into());
+                self.bench.reopen().await;
+            }
+        }
+        self.is_whole().await;
+    }
+
+    /// A new version of few texts, so that versions share blobs, now and then without an
+    /// upload.
+    async fn add(&mut self, component: &str) {
+        let bytes = archive(&self.dice.throw(8).to_string());
+        let digest = Digest::of(&bytes);
+        let uploaded = self.dice.throw(4) > 0;
+        if uploaded {
+            upload(self.bench.registry().blobs(), &bytes);
+        }
+        self.model.next += 1;
+        let version = format!("v{}", self.model.next);
+        let added = self.bench.add(component, &version, digest).await;
+        self.log.push(format!("add {component} {version} {uploaded} {added:?}"));
+        match added {
+            Ok(()) => {
+                self.model.versions.insert((component.to_owned(), version), digest);
+            }
+            Err(refusal) => assert!(!uploaded && refusal.code == exit::NOT_FOUND, "{refusal}"),
+        }
+    }
+
+    fn some_version(&mut self, component: &str) -> Option<String> {
+        let versions: Vec<String> = self
+            .model
+            .versions
+            .keys()
+            .filter(|(of, _)| of == component)
+            .map(|(_, version)| version.clone())
+            .collect();
+        (!versions.is_empty()).then(|| versions[self.dice.throw(versions.len())].clone())
+    }
+
+    async fn configure(&mut self, name: &str) {
+        let mut layers = Vec::new();
+        for component in COMPONENTS {
+            if self.dice.throw(3) > 0
+                && let Some(version) = self.some_version(component)
+            {
+                layers.push((component, version));
+            }
+        }
+        if layers.is_empty() {
+            return;
+        }
+        self.log.push(format!("configure {name} {layers:?}"));
+        let layers: Vec<_> =
+            layers.iter().map(|(component, version)| (*component, version.as_str())).collect();
+        self.bench.configure(name, &layers).await.unwrap();
+    }
+
+    async fn bump(&mut self, name: &str, component: &str) {
+        let (name, components) = (name.parse().unwrap(), [component.parse().unwrap()]);
+        let catalog = &self.bench.registry().catalog;
+        let bumped = catalog.bump_configuration(&name, &components, None, &change()).await;
+        self.log.push(format!("bump {name} {component} {}", bumped.is_ok()));
+    }
+
+    async fn delete(&mut self, component: &str) {
+        let Some(version) = self.some_version(component) else { return };
+        let (name, force) = (version.parse().unwrap(), self.dice.throw(2) == 0);
+        let catalog = &self.bench.registry().catalog;
+        let of = component.parse().unwrap();
+        let deleted = catalog.delete_version(&of, &name, force, &change()).await;
+        self.log.push(format!("delete {component} {version} {force} {deleted:?}"));
+        if deleted.is_ok() {
+            let key = (component.to_owned(), version);
+            assert!(!self.model.pins.contains(&key), "a pinned version went");
+            self.model.versions.remove(&key);
+        }
+    }
+
+    async fn pin(&mut self, component: &str) {
+        let Some(version) = self.some_version(component) else { return };
+        let key = (component.to_owned(), version.clone());
+        let (of, name) = (component.parse().unwrap(), version.parse().unwrap());
+        let catalog = &self.bench.registry().catalog;
+        if self.model.pins.remove(&key) {
+            catalog.unpin(&of, &name, &change()).await.unwrap();
+        } else {
+            catalog.pin(&of, &name, "why", &change()).await.unwrap();
+            self.model.pins.insert(key);
+        }
+        self.log.push(format!("pin or unpin {component} {version}"));
+    }
+
+    async fn roll_back(&mut self, name: &str) {
+        let name = name.parse().unwrap();
+        let catalog = &self.bench.registry().catalog;
+        let rolled = catalog.roll_back(&name, None, &change()).await;
+        self.log.push(format!("roll back {name} {rolled:?}"));
+    }
+
+    /// What `gc -n` says is what `gc` does; and nothing is left that nothing needs.
+    async fn collect(&mut self) {
+        let registry = self.bench.registry();
+        let planned = registry.would_collect().await.unwrap();
+        let done = match registry.collect(false).await {
+            Err(Refusal { code: exit::CONFLICT, .. }) => {
+                assert!(self.model.versions.is_empty());
+                registry.collect(true).await.unwrap()
+            }
+            other => other.unwrap(),
+        };
+        self.log.push(format!("collect {:?} {}", done.versions, done.blobs.len()));
+        assert_eq!(planned, done);
+        let left: BTreeSet<Digest> =
+            registry.blobs().list().unwrap().iter().map(|blob| blob.digest).collect();
+        let needed: BTreeSet<Digest> =
+            registry.catalog.references().await.unwrap().into_keys().collect();
+        assert_eq!(left, needed);
+        self.take_away_old().await;
+    }
+
+    /// The program dies somewhere in a collection.
+    async fn collect_cut_off(&mut self) {
+        let patience = Duration::from_micros(self.dice.throw(3000) as u64);
+        let cut = {
+            let collecting = self.bench.registry().collect(true);
+            tokio::time::timeout(patience, collecting).await.is_err()
+        };
+        self.log.push(format!("collect for {patience:?}, cut off: {cut}"));
+        self.bench.reopen().await;
+        self.take_away_old().await;
+    }
+
+    /// Versions that are gone were beyond the newest two, not pinned, and in no state that
+    /// counts.
+    async fn take_away_old(&mut self) {
+        let there = versions(self.bench.registry()).await;
+        let gone: Vec<_> =
+            self.model.versions.keys().filter(|key| !there.contains_key(*key)).cloned().collect();
+        for key in gone {
+            assert!(!self.model.pins.contains(&key), "{key:?} was pinned");
+            let newer = self
+                .model
+                .versions
+                .keys()
+                .filter(|(component, version)| *component == key.0 && newer(version, &key.1));
+            assert!(newer.count() >= 2, "{key:?} was one of the newest");
+            self.model.versions.remove(&key);
+        }
+    }
+
+    /// Every version and every state that counts has its blob, whole.
+    async fn is_whole(&self) {
+        let registry = self.bench.registry();
+        assert_eq!(versions(registry).await, self.model.versions);
+        for (digest, reasons) in registry.catalog.references().await.unwrap() {
+            let file = self.bench.path("files").join(digest.to_string());
+            let bytes = fs::read(file).unwrap_or_else(|err| panic!("{digest} {reasons:?}: {err}"));
+            assert_eq!(Digest::of(&bytes), digest);
+        }
+        for name in registry.catalog.configuration_names().await.unwrap() {
+            let configuration = registry.catalog.configuration(&name).await.unwrap();
+            for layer in configuration.layers() {
+                assert!(registry.blobs().contains(layer.digest).unwrap(), "{name} {layer:?}");
+            }
+        }
+    }
+}
+
+fn newer(one: &str, other: &str) -> bool {
+    let number = |version: &str| version[1..].parse::<usize>().unwrap();
+    number(one) > number(other)
+}
+
+async fn versions(registry: &Registry) -> BTreeMap<(String, String), Digest> {
+    let mut found = BTreeMap::new();
+    for component in registry.catalog.components().await.unwrap() {
+        for layer in registry.catalog.versions(&component).await.unwrap() {
+            let key = (component.as_str().to_owned(), layer.version.as_str().to_owned());
+            found.insert(key, layer.digest);
+        }
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_is_needed_ever_goes() {
+    let number =
+        |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
+    let first: u64 = number("DEPLOY_TEST_SEED", std::process::id().into());
+    let histories = number("DEPLOY_TEST_HISTORIES", 250);
+    println!("DEPLOY_TEST_SEED={first}, {histories} histories of {STEPS} steps");
+    for seed in first..first + histories {
+        let bench = Bench::new(settings()).await;
+        let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut history = History { seed, bench, model: Model::default(), dice, log: Vec::new() };
+        for _ in 0..STEPS {
+            history.step().await;
+        }
+        let verified = history.bench.registry().verify(Scope::default()).await.unwrap();
+        assert!(verified.findings.is_empty(), "DEPLOY_TEST_SEED={seed}: {verified:?}");
+    }
+}

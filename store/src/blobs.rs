@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::digest::{Digest, Hasher};
-use crate::disk::{Dir, FileType, TempFile, digest_of, name_of};
+use crate::disk::{Dir, FileType, TempFile, digest_of, fault, name_of};
 use crate::error::{Error, Result};
 
 const UPLOAD: &str = "upload";
@@ -89,7 +89,7 @@ impl Blobs {
         match self.staging.open_file(&name) {
             Err(err) if err.is_not_found() => return Ok(()),
             Err(err) => return Err(err),
-            Ok(file) => file.sync_all(),
+            Ok(file) => fault::step().map_err(io::Error::from).and_then(|()| file.sync_all()),
         }
         .map_err(|err| Error::io("sync", self.staging.path_of(&name), err))?;
         self.staging.rename(&name, &self.files, &name_of(digest))?;
@@ -334,9 +334,7 @@ impl Staging {
                 limit: self.max_bytes,
             });
         };
-        self.temp
-            .file()
-            .write_all_at(bytes, offset)
+        fault::write_all_at(self.temp.file(), bytes, offset)
             .map_err(|err| self.temp.error("write", err))?;
         match &mut self.hasher {
             Some(hasher) if offset == self.hashed => {

@@ -5,6 +5,7 @@
 //! name, never a path, so nothing here can be led outside by a symlink.
 
 mod dir;
+pub mod fault;
 mod file;
 mod fresh;
 mod lock;

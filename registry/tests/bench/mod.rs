@@ -69,6 +69,11 @@ impl Bench {
 
     /// As when the program ended and was started again.
     pub async fn reopen(&mut self) {
+        self.try_reopen().await.unwrap();
+    }
+
+    /// As [`Bench::reopen`], where the disk may not let it.
+    pub async fn try_reopen(&mut self) -> Result<(), Refusal> {
         if let Some(registry) = self.registry.take() {
             registry.catalog.close().await;
             let blobs = Arc::clone(registry.blobs());
@@ -78,7 +83,10 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        self.registry = Some(Registry::open(self.dir.path(), self.settings).await.unwrap());
+        let opened = Registry::open(self.dir.path(), self.settings).await;
+        let opened = opened.map_err(|err| Refusal::new(1, err.to_string()));
+        self.registry = Some(opened?);
+        Ok(())
     }
 
     pub fn upload(&self, text: &str) -> Digest {

@@ -64,6 +64,11 @@ impl Rig {
 
     /// As [`Rig::run`], behind a command such as `prlimit`.
     pub fn run_under(&mut self, before: &[&str]) {
+        assert!(self.try_run_under(before), "the registry does not start");
+    }
+
+    /// As [`Rig::run_under`]; whether it listens, or has ended before it did.
+    pub fn try_run_under(&mut self, before: &[&str]) -> bool {
         let mut words: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
         words.push(env!("CARGO_BIN_EXE_deploy-registry").to_owned());
         words.extend(["-addr", "127.0.0.1:0", "-dir", "reg"].map(str::to_owned));
@@ -84,9 +89,27 @@ impl Rig {
                 into.grown.notify_all();
             }
         });
-        let line = log.wait_for("listening on ");
+        let listening =
+            |log: &Log| log.lines().iter().find(|line| line.contains("listening on ")).cloned();
+        wait_until("start", || listening(&log).is_some() || child.try_wait().unwrap().is_some());
+        let Some(line) = listening(&log) else { return false };
         let port = line.rsplit(':').next().unwrap().parse().unwrap();
         self.running = Some(Running { child, port, log });
+        true
+    }
+
+    /// Ends the registry, and what it runs under, at once.
+    pub fn kill_all(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        let pid = running.child.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        for child in children.unwrap_or_default().split_whitespace() {
+            let _ = Command::new("kill").args(["-KILL", child]).status();
+        }
+        if running.child.try_wait().unwrap().is_none() {
+            // It ends with what it traces.
+            running.child.wait().unwrap();
+        }
     }
 
     fn running(&self) -> &Running {

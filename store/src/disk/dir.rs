@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub use rustix::fs::FileType;
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Stat};
 
+use super::fault;
 use crate::error::{Error, Result};
 
 /// An open directory. Names given to its methods are single path components;
@@ -87,7 +88,8 @@ impl Dir {
 
     /// Makes the directory `name`.
     pub fn make_dir(&self, name: &CStr, mode: u32) -> Result<()> {
-        fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))
+        fault::step()
+            .and_then(|()| fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)))
             .map_err(|err| self.error("create directory", name, err))
     }
 
@@ -123,7 +125,9 @@ impl Dir {
             let reason = "has another name".to_owned();
             return Err(Error::Corrupt { path: self.path_of(name), reason });
         }
-        file.set_len(0).map_err(|err| Error::io("truncate", self.path_of(name), err))?;
+        fault::step()
+            .and_then(|()| fs::ftruncate(&file, 0))
+            .map_err(|err| self.error("truncate", name, err))?;
         Ok(file)
     }
 
@@ -149,7 +153,8 @@ impl Dir {
     fn open_not_following(&self, name: &CStr, access: OFlags) -> Result<File> {
         // NONBLOCK: a fifo in the place of a file must not hang us.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        fs::openat(&self.fd, name, flags, Mode::empty())
+        fault::step()
+            .and_then(|()| fs::openat(&self.fd, name, flags, Mode::empty()))
             .map(File::from)
             .map_err(|err| self.error("open", name, err))
     }
@@ -166,14 +171,16 @@ impl Dir {
 
     fn create_with(&self, name: &CStr, mode: u32, access: OFlags) -> Result<File> {
         let flags = access | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode))
+        fault::step()
+            .and_then(|()| fs::openat(&self.fd, name, flags, Mode::from_raw_mode(mode)))
             .map(File::from)
             .map_err(|err| self.error("create", name, err))
     }
 
     /// Gives the directory itself the permissions `mode`.
     pub fn set_mode(&self, mode: u32) -> Result<()> {
-        fs::fchmod(&self.fd, Mode::from_raw_mode(mode))
+        fault::step()
+            .and_then(|()| fs::fchmod(&self.fd, Mode::from_raw_mode(mode)))
             .map_err(|err| Error::io("change mode of", &self.path, err))
     }
 
@@ -194,14 +201,17 @@ impl Dir {
 
     /// Renames `from` to `to` in directory `into`, replacing what a rename may.
     pub fn rename(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
-        fs::renameat(&self.fd, from, &into.fd, to).map_err(|err| self.error("rename", from, err))
+        fault::step()
+            .and_then(|()| fs::renameat(&self.fd, from, &into.fd, to))
+            .map_err(|err| self.error("rename", from, err))
     }
 
     /// Renames `from` to `to` in directory `into`, where nothing stands under that name.
     /// `false`: something does, or the filesystem cannot promise it.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
         use rustix::io::Errno;
-        match fs::renameat_with(&self.fd, from, &into.fd, to, RenameFlags::NOREPLACE) {
+        let flags = RenameFlags::NOREPLACE;
+        match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
             Ok(()) => Ok(true),
             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::INVAL | Errno::NOSYS) => Ok(false),
             Err(err) => Err(self.error("rename", from, err)),
@@ -210,19 +220,23 @@ impl Dir {
 
     /// Exchanges two names of this directory in one step.
     pub fn exchange(&self, one: &CStr, other: &CStr) -> Result<()> {
-        fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE)
+        fault::step()
+            .and_then(|()| fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE))
             .map_err(|err| self.error("exchange", one, err))
     }
 
     /// Makes `to` in `into` another name of the file `from`.
     pub fn link(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
-        fs::linkat(&self.fd, from, &into.fd, to, AtFlags::empty())
+        fault::step()
+            .and_then(|()| fs::linkat(&self.fd, from, &into.fd, to, AtFlags::empty()))
             .map_err(|err| into.error("link", to, err))
     }
 
     /// Makes the symlink `name`.
     pub fn symlink(&self, target: &CStr, name: &CStr) -> Result<()> {
-        fs::symlinkat(target, &self.fd, name).map_err(|err| self.error("symlink", name, err))
+        fault::step()
+            .and_then(|()| fs::symlinkat(target, &self.fd, name))
+            .map_err(|err| self.error("symlink", name, err))
     }
 
     /// Where the symlink `name` leads.
@@ -233,13 +247,15 @@ impl Dir {
 
     /// Makes the fifo or device `name`.
     pub fn make_node(&self, name: &CStr, kind: FileType, mode: u32, device: u64) -> Result<()> {
-        fs::mknodat(&self.fd, name, kind, Mode::from_raw_mode(mode), device)
+        let mode = Mode::from_raw_mode(mode);
+        fault::step()
+            .and_then(|()| fs::mknodat(&self.fd, name, kind, mode, device))
             .map_err(|err| self.error("create node", name, err))
     }
 
     /// Removes the file `name`; that it is not there is success.
     pub fn remove_file(&self, name: &CStr) -> Result<()> {
-        match fs::unlinkat(&self.fd, name, AtFlags::empty()) {
+        match fault::step().and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::empty())) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(err) => Err(self.error("remove", name, err)),
         }
@@ -280,12 +296,16 @@ impl Dir {
 
     /// Syncs the names of this directory.
     pub fn sync(&self) -> Result<()> {
-        fs::fsync(&self.fd).map_err(|err| Error::io("sync directory", &self.path, err))
+        fault::step()
+            .and_then(|()| fs::fsync(&self.fd))
+            .map_err(|err| Error::io("sync directory", &self.path, err))
     }
 
     /// Syncs everything written to this filesystem so far.
     pub fn sync_filesystem(&self) -> Result<()> {
-        fs::syncfs(&self.fd).map_err(|err| Error::io("sync filesystem of", &self.path, err))
+        fault::step()
+            .and_then(|()| fs::syncfs(&self.fd))
+            .map_err(|err| Error::io("sync filesystem of", &self.path, err))
     }
 
     /// Whether syncing the filesystem twice costs little more than once. So it is on ext4

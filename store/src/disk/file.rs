@@ -3,7 +3,6 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self, FlockOperation, Mode};
 
 use super::dir::{Dir, cstring};
+use super::fault;
 use crate::error::{Error, Result};
 
 /// A file that is being written under a temporary name. Dropped without being
@@ -74,10 +74,17 @@ impl TempFile {
     /// Syncs the file, gives it its final name `to` in `into`, and syncs that
     /// directory: when this returns, the name survives a power cut.
     pub fn commit(mut self, into: &Dir, to: &CStr) -> Result<()> {
-        self.file.sync_all().map_err(|err| self.error("sync", err))?;
+        self.sync()?;
         self.dir.rename(&self.name, into, to)?;
         self.keep = true;
         into.sync()
+    }
+
+    /// Syncs the file.
+    fn sync(&self) -> Result<()> {
+        fault::step()
+            .and_then(|()| fs::fsync(&self.file))
+            .map_err(|err| self.error("sync", err.into()))
     }
 
     /// Gives the file, which a barrier has synced, its final name `to` in `into`. The
@@ -122,7 +129,7 @@ pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let dir = Arc::new(Dir::open(parent.unwrap_or(Path::new(".")))?);
     let name = cstring(path.file_name().unwrap_or(OsStr::new("")), path)?;
     let temp = TempFile::create(&dir, "temp-state")?;
-    temp.file().write_all(contents).map_err(|err| temp.error("write", err))?;
+    fault::write_all(temp.file(), contents).map_err(|err| temp.error("write", err))?;
     fs::fchmod(temp.file(), Mode::from_raw_mode(mode))
         .map_err(|err| temp.error("chmod", err.into()))?;
     temp.commit(&dir, &name)

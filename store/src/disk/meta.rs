@@ -10,6 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::dir::{Dir, cstring};
+use super::fault;
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
@@ -29,12 +30,15 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
 
 pub(super) fn set_owner(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-    fs::fchown(&fd, Some(uid), Some(gid)).map_err(|err| Error::io("change owner of", path(), err))
+    fault::step()
+        .and_then(|()| fs::fchown(&fd, Some(uid), Some(gid)))
+        .map_err(|err| Error::io("change owner of", path(), err))
 }
 
 /// Gives the open file or directory the permissions `mode`.
 pub(crate) fn set_mode(fd: impl AsFd, path: PathOf<'_>, mode: u32) -> Result<()> {
-    fs::fchmod(&fd, Mode::from_raw_mode(mode))
+    fault::step()
+        .and_then(|()| fs::fchmod(&fd, Mode::from_raw_mode(mode)))
         .map_err(|err| Error::io("change mode of", path(), err))
 }
 
@@ -55,7 +59,9 @@ pub(super) fn set_xattrs(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bo
 
 /// Gives the open file the time of `meta`.
 pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
-    fs::futimens(&fd, &times(meta)).map_err(|err| Error::io("set time of", path(), err))
+    fault::step()
+        .and_then(|()| fs::futimens(&fd, &times(meta)))
+        .map_err(|err| Error::io("set time of", path(), err))
 }
 
 /// Whether the inode has the mode of `meta` and, if `owner` says so, its owner.
@@ -95,7 +101,9 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
         fs::chmodat(dir, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
             .map_err(fail("change mode of"))?;
     }
-    fs::utimensat(dir, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW).map_err(fail("set time of"))
+    fault::step()
+        .and_then(|()| fs::utimensat(dir, name, &times(meta), AtFlags::SYMLINK_NOFOLLOW))
+        .map_err(fail("set time of"))
 }
 
 /// Whether the inode is a regular file of `size` bytes that still carries `meta`.

@@ -7,6 +7,8 @@ use std::num::NonZeroU64;
 use reflink_copy::ReflinkBlockBuilder;
 use rustix::io::Errno;
 
+use super::fault;
+
 /// What became of a wish to share extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloned {
@@ -23,6 +25,7 @@ pub enum Cloned {
 /// within the file's last block but not with the file.
 pub fn clone_contents(from: &File, to: &File, size: u64) -> io::Result<Cloned> {
     let Some(length) = NonZeroU64::new(size) else { return Ok(Cloned::Whole) };
+    fault::step()?;
     let Err(err) = ReflinkBlockBuilder::new(from, to, length).reflink_block() else {
         return Ok(Cloned::Whole);
     };
@@ -43,5 +46,6 @@ fn is_file(file: &File, size: u64) -> io::Result<bool> {
 /// Copies the bytes of `from`, which must be a file of `size` bytes, to `to`, in the
 /// kernel where it can; `false` where it is another.
 pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
+    fault::step()?;
     Ok(is_file(from, size)? && io::copy(&mut &*from, &mut &*to)? == size)
 }

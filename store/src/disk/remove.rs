@@ -6,6 +6,7 @@ use std::io;
 use rustix::fs::{self, AtFlags, FileType, Mode};
 
 use super::dir::Dir;
+use super::fault;
 use super::file::temp_name;
 use crate::error::{Error, Result};
 
@@ -68,7 +69,7 @@ impl Dir {
             }
             dir.remove_directory(&item.name, top, depth + 1, moved)?;
         }
-        match fs::unlinkat(self, name, AtFlags::REMOVEDIR) {
+        match fault::step().and_then(|()| fs::unlinkat(self, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(err) => Err(self.error("remove directory", name, err)),
         }

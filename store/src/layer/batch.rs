@@ -5,14 +5,12 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::entry::Content;
 use super::objects::{FANS, Naming, ObjectName, Objects, UNFINISHED, fan_name};
-use crate::disk::{self, Dir, Fresh, temp_name};
+use crate::disk::{self, Dir, Fresh, fault, temp_name};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
@@ -87,12 +85,12 @@ impl Batch {
             Naming::Inode { .. } => meta.mode,
             Naming::Contents => PLAIN_MODE,
         };
-        let mut file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
+        let file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
             // Another file of this layer has the same contents.
             Err(err) if err.exists() => return Ok(()),
             other => other?,
         };
-        file.write_all(bytes)
+        fault::write_all(&file, bytes)
             .map_err(|err| Error::io("write", dir.path_of(name.as_c_str()), err))?;
         let path = || dir.path_of(name.as_c_str());
         match self.objects.naming {
@@ -178,7 +176,7 @@ pub struct Writing<'a> {
 impl Writing<'_> {
     /// Writes the next piece.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let written = self.file.write_all_at(bytes, self.at);
+        let written = fault::write_all_at(&self.file, bytes, self.at);
         written.map_err(|err| self.error("write", err))?;
         self.at += bytes.len() as u64;
         self.end = self.at;

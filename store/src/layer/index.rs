@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::entries::Entries;
 use super::entry::{Content, Device, Entry, EntryPath, Kind};
+use crate::disk::fault;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::meta::{Meta, Mtime, Xattr};
@@ -97,6 +98,7 @@ impl<F: Read + Write + Seek> IndexWriter<F> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        fault::step()?;
         self.file.write_all(&self.buffer)?;
         self.buffer.clear();
         Ok(())

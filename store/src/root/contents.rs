@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs::File as OpenFile;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -148,8 +148,9 @@ impl Placer<'_> {
         }
         let mut buffer = [0; WHOLE + 1];
         let bytes = self.read_whole(&mut from, &mut buffer, file, object)?;
-        let mut to = open()?;
-        to.write_all(bytes).map_err(|err| Error::io("write", into.path_of(name), err))?;
+        let to = open()?;
+        disk::fault::write_all(&to, bytes)
+            .map_err(|err| Error::io("write", into.path_of(name), err))?;
         count(&self.counts.copied);
         Ok(to)
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
-use std::io::Write;
 
 use super::spare::{DISCARDED, Made, SPARE};
 use super::watch::not_watched;
@@ -129,9 +128,8 @@ impl Store {
     fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;
-        let mut record = self.roots.create_file(&name, 0o600)?;
-        record
-            .write_all(&configuration.to_json())
+        let record = self.roots.create_file(&name, 0o600)?;
+        disk::fault::write_all(&record, &configuration.to_json())
             .map_err(|err| Error::io("write", self.roots.path_of(&name), err))
     }
 
@@ -257,10 +255,9 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     let objects = top.child_or_create(c"objects", 0o700)?;
     // The prefix is one that the objects' own cleaning takes, should we die here.
     let (from, to) = (temp_name(".new-probe"), temp_name(PROBE));
-    let mut source = objects.create_file(&from, 0o600)?;
+    let source = objects.create_file(&from, 0o600)?;
     let mode: Result<LinkMode> = (|| {
-        source
-            .write_all(&[1; 4096])
+        disk::fault::write_all(&source, &[1; 4096])
             .map_err(|err| Error::io("write", objects.path_of(&from), err))?;
         let target = unpacked.create_file(&to, 0o600)?;
         let cloned = disk::clone_contents(&source, &target, 4096)

@@ -1,0 +1,188 @@
+//! Every step of an agent on its disk fails, or is the last one: at each of them, what is
+//! visible is whole, what was said is still so, and the next start reaches the right root.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use deploy_store::disk::fault::{self, Fault};
+use deploy_store::{
+    Configuration, Digest, Error, Layer, Limits, LinkMode, Options, Store, replace_file,
+};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+const FAULTS: [Fault; 3] = [Fault::Broken, Fault::Short, Fault::Dead];
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// What is to be deployed, one after the other, with what the roots must hold.
+struct World {
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    wanted: [(Configuration, Files); 2],
+}
+
+/// What was said to be done.
+#[derive(Default)]
+struct Said {
+    deployed: Option<Digest>,
+}
+
+fn files(list: &[(&str, &str)]) -> Files {
+    list.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
+}
+
+fn archive(files: &Files) -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(1);
+        archive.append_data(&mut header, path, bytes.as_slice()).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+impl World {
+    fn new() -> Self {
+        let code = files(&[("bin/run", "run"), ("lib/a", "a"), ("lib/b", "a"), ("lib/empty", "")]);
+        let mut blobs = BTreeMap::new();
+        let mut layer = |name: &str, files: &Files| {
+            let bytes = archive(files);
+            let digest = Digest::of(&bytes);
+            blobs.insert(digest, bytes);
+            let (component, version) = (name.parse().unwrap(), "v1".parse().unwrap());
+            Layer { component, version, digest, created: "2026-01-01T00:00:00Z".parse().unwrap() }
+        };
+        let base = layer("code", &code);
+        let wanted = ["one", "two"].map(|text| {
+            let conf = files(&[("etc/conf", text), ("lib/a", text)]);
+            let layers = vec![base.clone(), layer("config", &conf)];
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
+            let configuration = Configuration::new("p".parse().unwrap(), layers, now).unwrap();
+            (configuration, code.clone().into_iter().chain(conf).collect())
+        });
+        Self { blobs, wanted }
+    }
+
+    /// All that an agent does on its disk for two deployments.
+    fn deploy(&self, dir: &Path, link: LinkMode, said: &mut Said) -> Result<(), Error> {
+        let limits = Limits::STANDARD;
+        let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: false };
+        let store = Store::open(&dir.join("agent"), options)?;
+        for (wanted, _) in &self.wanted {
+            for layer in wanted.layers() {
+                if !store.has_layer(layer.digest)? {
+                    store.blobs().ingest(layer.digest, self.blobs[&layer.digest].as_slice())?;
+                    store.extract_for_root(layer.digest)?;
+                }
+            }
+            match store.root(wanted) {
+                // What was damaged or lost is fetched again.
+                Err(Error::NoSuchBlob(digest)) => {
+                    store.blobs().ingest(digest, self.blobs[&digest].as_slice())?;
+                    store.extract(digest)?;
+                    store.root(wanted)?
+                }
+                other => other?,
+            };
+            store.settle()?;
+            replace_file(&dir.join("state.json"), &wanted.to_json(), 0o644)?;
+            said.deployed = Some(wanted.id());
+            store.sweep_roots(&[wanted.id()])?;
+            store.prepare_spare(wanted)?;
+        }
+        let current = &self.wanted[1].0;
+        store.sweep_cache(&[current], std::time::SystemTime::now())?;
+        Ok(())
+    }
+
+    /// Whatever can be seen is whole, and what was said is so.
+    fn check(&self, dir: &Path, said: &Said, what: &str) {
+        for (wanted, files) in &self.wanted {
+            let id = wanted.id().to_string();
+            let root = dir.join("agent/unpacked").join(&id);
+            if root.exists() && dir.join("agent/roots").join(&id).exists() {
+                assert_eq!(read(&root), *files, "{what}: {}", root.display());
+            }
+        }
+        let Some(id) = said.deployed else { return };
+        let state = fs::read(dir.join("state.json")).unwrap();
+        let state = Configuration::from_json(&state).unwrap_or_else(|err| panic!("{what}: {err}"));
+        // The one after it may have been written without a word.
+        let ids = self.wanted.iter().map(|(wanted, _)| wanted.id());
+        assert!(ids.skip_while(|other| *other != id).any(|other| other == state.id()), "{what}");
+        let root = dir.join("agent/unpacked").join(state.id().to_string());
+        assert!(root.exists(), "{what}: what is deployed is gone");
+    }
+}
+
+fn read(root: &Path) -> Files {
+    let (mut found, mut queue) = (Files::new(), vec![root.to_owned()]);
+    while let Some(dir) = queue.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                queue.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// Where syncs cost nothing, and what else there is; with how many steps to go at a time.
+fn places() -> Vec<(PathBuf, LinkMode, u64)> {
+    let memory = PathBuf::from("/dev/shm");
+    let fast = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let mut places = vec![(fast.clone(), LinkMode::Hardlink, 1), (fast, LinkMode::Copy, 3)];
+    if let Some(dirs) = std::env::var_os("DEPLOY_TEST_DIRS") {
+        places.extend(std::env::split_paths(&dirs).map(|dir| (dir, LinkMode::Auto, 11)));
+    }
+    places
+}
+
+#[test]
+fn whatever_step_fails_or_is_the_last_the_next_start_is_right() {
+    let world = World::new();
+    let mut out = std::io::stderr().lock();
+    for (place, link, stride) in places() {
+        for fault in FAULTS {
+            let (mut n, mut failed) = (1, 0);
+            loop {
+                let work = tempfile::tempdir_in(&place).unwrap();
+                let dir = work.path();
+                let what = format!("{link:?} in {}, {fault:?} at {n}", place.display());
+                let mut said = Said::default();
+                fault::arm(n, fault);
+                let done = world.deploy(dir, link, &mut said);
+                if !fault::disarm() {
+                    done.unwrap_or_else(|err| panic!("{what}: {err}"));
+                    break;
+                }
+                failed += u64::from(done.is_err());
+                if let Err(err) = done {
+                    let text = err.to_string();
+                    let known = ["Input/output error", "No space left on device"];
+                    assert!(known.iter().any(|cause| text.contains(cause)), "{what}: {text}");
+                }
+                world.check(dir, &said, &what);
+                let again = world.deploy(dir, link, &mut said);
+                again.unwrap_or_else(|err| panic!("{what}, then again: {err}"));
+                world.check(dir, &said, &what);
+                assert_eq!(said.deployed, Some(world.wanted[1].0.id()));
+                let mut findings = Vec::new();
+                deploy_store::verify(&dir.join("agent"), |finding| findings.push(finding)).unwrap();
+                assert!(findings.is_empty(), "{what}: {findings:?}");
+                n += stride;
+            }
+            let place = place.display();
+            let _ = writeln!(out, "{link:?} in {place}: {fault:?} at {n} steps, {failed} said so");
+            assert!(n > 100 && failed * stride > 50, "{failed} of {n}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Every step of every verb on the registry's disk fails, or is the last one: at each of
+//! them nothing that was acknowledged is gone, damage is what was injected and nothing more,
+//! and the verb can be done again.
+
+#![allow(clippy::print_stdout, reason = "the number of steps is told")]
+
+mod bench;
+
+use std::fs;
+use std::time::Duration;
+
+use bench::Bench;
+use deploy_registry::registry::Settings;
+use deploy_registry::verify::{Kind, Scope};
+use deploy_store::Digest;
+use deploy_store::disk::fault::{self, Fault};
+use deploy_wire::command::Refusal;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Add,
+    AddExisting,
+    Collect,
+    Verify,
+    TakeBack,
+    Open,
+}
+
+const VERBS: [Verb; 6] =
+    [Verb::Add, Verb::AddExisting, Verb::Collect, Verb::Verify, Verb::TakeBack, Verb::Open];
+
+/// A registry in which each verb finds something to do.
+struct World {
+    bench: Bench,
+    /// Blobs of v1 to v4 of `code`.
+    digests: Vec<Digest>,
+    damaged: Option<Digest>,
+}
+
+fn settings() -> Settings {
+    Settings { max_versions: 2, keep_states: 1, grace: Duration::ZERO, ..Settings::default() }
+}
+
+impl World {
+    async fn new(verb: Verb) -> Self {
+        let bench = Bench::new(settings()).await;
+        let mut digests = Vec::new();
+        for version in ["v1", "v2", "v3", "v4"] {
+            digests.push(bench.put("code", version, version).await);
+        }
+        bench.configure("p", &[("code", "v1")]).await.unwrap();
+        let mut world = Self { bench, digests, damaged: None };
+        match verb {
+            Verb::Verify | Verb::TakeBack => world.damage().await,
+            Verb::Open => world.leave_condemned(),
+            _ => {}
+        }
+        if verb == Verb::TakeBack {
+            world.bench.registry().verify(Scope::default()).await.unwrap();
+        }
+        world
+    }
+
+    async fn damage(&mut self) {
+        let digest = self.digests[0];
+        let file = self.bench.path("files").join(digest.to_string());
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[700] ^= 1;
+        fs::write(file, bytes).unwrap();
+        self.damaged = Some(digest);
+    }
+
+    /// As after a crash in the middle of things.
+    fn leave_condemned(&self) {
+        fs::write(self.bench.path("uploads").join("upload-1-1"), "cut off").unwrap();
+    }
+
+    async fn act(&mut self, verb: Verb) -> Result<(), Refusal> {
+        match verb {
+            Verb::Add => {
+                let registry = self.bench.registry();
+                let mut staging = registry.blobs().stage()?;
+                staging.write_at(0, &bench::archive("new"))?;
+                let digest = staging.finish()?;
+                self.bench.add("code", "v5", digest).await
+            }
+            Verb::AddExisting => {
+                let registry = self.bench.registry();
+                let mut staging = registry.blobs().stage()?;
+                staging.write_at(0, &bench::archive("v4"))?;
+                let digest = staging.finish()?;
+                self.bench.add("again", "v1", digest).await
+            }
+            Verb::Collect => self.bench.registry().collect(false).await.map(drop),
+            Verb::Verify => {
+                let verified = self.bench.registry().verify(Scope::default()).await?;
+                assert!(verified.damaged() >= 1, "{verified:?}");
+                Ok(())
+            }
+            Verb::TakeBack => {
+                let registry = self.bench.registry();
+                let mut staging = registry.blobs().stage()?;
+                staging.write_at(0, &bench::archive("v1"))?;
+                let digest = staging.finish()?;
+                registry.take_back(digest).await?;
+                self.damaged = None;
+                Ok(())
+            }
+            Verb::Open => self.bench.try_reopen().await,
+        }
+    }
+
+    /// What was acknowledged is there, and of damage what was injected.
+    async fn check(&self, verb: Verb, acknowledged: bool, what: &str) {
+        let registry = self.bench.registry();
+        let version = |component: &str, version: &str| {
+            let catalog = registry.catalog.clone();
+            let (component, version) = (component.parse().unwrap(), version.to_owned());
+            async move {
+                let versions = catalog.versions(&component).await.unwrap_or_default();
+                versions.iter().any(|layer| layer.version.as_str() == version)
+            }
+        };
+        for kept in ["v1", "v3", "v4"] {
+            assert!(version("code", kept).await, "{what}: {kept} is gone");
+        }
+        let added = match verb {
+            Verb::Add => version("code", "v5").await,
+            Verb::AddExisting => version("again", "v1").await,
+            _ => acknowledged,
+        };
+        assert!(added || !acknowledged, "{what}: what was acknowledged is gone");
+        let verified = registry.verify(Scope::default()).await.unwrap();
+        match self.damaged {
+            None => {
+                // Taken back though its answer got lost.
+                assert!(verified.damaged() == 0, "{what}: {verified:?}");
+            }
+            Some(digest) => {
+                let path = format!("files/{digest}");
+                let right = |kind| matches!(kind, Kind::Damaged | Kind::Missing);
+                let rest: Vec<_> = verified
+                    .findings
+                    .iter()
+                    .filter(|finding| finding.path != path || !right(finding.kind))
+                    .collect();
+                assert!(rest.is_empty(), "{what}: {rest:?}");
+                let back = verb == Verb::TakeBack && registry.blobs().contains(digest).unwrap();
+                assert!(back || verified.damaged() == 1, "{what}: {verified:?}");
+                let aside = fs::read_dir(self.bench.path("quarantine")).unwrap().count();
+                assert_eq!(aside, 1, "{what}: what was damaged is deleted");
+            }
+        }
+        let needed = registry.catalog.references().await.unwrap();
+        for digest in needed.keys().filter(|digest| self.damaged != Some(**digest)) {
+            let file = self.bench.path("files").join(digest.to_string());
+            assert_eq!(Digest::of(&fs::read(file).unwrap()), *digest, "{what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_step_fails_or_is_the_last_nothing_is_lost() {
+    for verb in VERBS {
+        for fault in [Fault::Broken, Fault::Short, Fault::Dead] {
+            let mut n = 1;
+            loop {
+                let what = format!("{verb:?}, {fault:?} at {n}");
+                let mut world = World::new(verb).await;
+                fault::arm(n, fault);
+                let done = world.act(verb).await;
+                if !fault::disarm() {
+                    done.unwrap_or_else(|err| panic!("{what}: {err}"));
+                    break;
+                }
+                if fault == Fault::Dead || verb == Verb::Open {
+                    world.bench.reopen().await;
+                }
+                world.check(verb, done.is_ok(), &what).await;
+                if done.is_err() {
+                    let again = world.act(verb).await;
+                    if let Err(refusal) = again {
+                        let done = refusal.text.contains("already exists");
+                        assert!(done, "{what}, then again: {refusal}");
+                    }
+                    world.check(verb, true, &format!("{what}, then again")).await;
+                }
+                world.bench.reopen().await;
+                world.check(verb, true, &format!("{what}, opened again")).await;
+                n += 1;
+            }
+            println!("{verb:?}: {fault:?} at each of {} steps", n - 1);
+            assert!(n > 2, "{verb:?} has {n} steps");
+        }
+    }
+}

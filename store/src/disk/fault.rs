@@ -1,0 +1,120 @@
+//! Faults, for tests: the n-th operation that this process does on a disk fails, or it and
+//! all after it do, as if the process had died there. Without the feature `faults` there
+//! are none, and [`step`] is nothing.
+
+#[cfg(not(feature = "faults"))]
+mod off {
+    use std::fs::File;
+    use std::io::{self, Write as _};
+    use std::os::unix::fs::FileExt as _;
+
+    use rustix::io::Errno;
+
+    /// An operation begins.
+    #[expect(clippy::unnecessary_wraps, clippy::inline_always, reason = "with faults it may fail")]
+    #[inline(always)]
+    pub fn step() -> Result<(), Errno> {
+        Ok(())
+    }
+
+    /// Writes all of `bytes` where `file` stands.
+    pub fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+        file.write_all(bytes)
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        file.write_all_at(bytes, offset)
+    }
+}
+
+#[cfg(feature = "faults")]
+mod on {
+    use std::fs::File;
+    use std::io::{self, Write as _};
+    use std::os::unix::fs::FileExt as _;
+    use std::sync::{Mutex, PoisonError};
+
+    use rustix::io::Errno;
+
+    /// What happens at an operation.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Fault {
+        /// It fails: the disk is broken.
+        Broken,
+        /// It fails: the disk is full.
+        Full,
+        /// A write gets half of its bytes done, then the disk is full; all else fails.
+        Short,
+        /// It and all after it fail: the process is dead.
+        Dead,
+    }
+
+    struct Armed {
+        fault: Fault,
+        /// Operations until it happens.
+        left: u64,
+        happened: bool,
+    }
+
+    static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
+
+    /// Has `fault` happen at the n-th operation from now, counted from 1, of the process.
+    pub fn arm(n: u64, fault: Fault) {
+        let armed = Armed { fault, left: n, happened: false };
+        *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(armed);
+    }
+
+    /// No more faults. Returns whether it happened.
+    pub fn disarm() -> bool {
+        let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner).take();
+        armed.is_some_and(|armed| armed.happened)
+    }
+
+    fn next() -> Option<Fault> {
+        let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
+        let armed = armed.as_mut()?;
+        armed.left = armed.left.saturating_sub(1);
+        let now = armed.left == 0 && (!armed.happened || armed.fault == Fault::Dead);
+        armed.happened |= now;
+        now.then_some(armed.fault)
+    }
+
+    /// An operation begins.
+    pub fn step() -> Result<(), Errno> {
+        match next() {
+            None => Ok(()),
+            Some(Fault::Broken | Fault::Dead) => Err(Errno::IO),
+            Some(Fault::Full | Fault::Short) => Err(Errno::NOSPC),
+        }
+    }
+
+    /// Writes all of `bytes` where `file` stands.
+    pub fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
+        let part = part(bytes);
+        file.write_all(part?)?;
+        if part?.len() == bytes.len() { Ok(()) } else { Err(Errno::NOSPC.into()) }
+    }
+
+    /// Writes all of `bytes` at `offset`.
+    pub fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let part = part(bytes);
+        file.write_all_at(part?, offset)?;
+        if part?.len() == bytes.len() { Ok(()) } else { Err(Errno::NOSPC.into()) }
+    }
+
+    /// How much of `bytes` is written.
+    fn part(bytes: &[u8]) -> Result<&[u8], Errno> {
+        match next() {
+            None => Ok(bytes),
+            Some(Fault::Short) => Ok(&bytes[..bytes.len() / 2]),
+            Some(Fault::Full) => Err(Errno::NOSPC),
+            Some(Fault::Broken | Fault::Dead) => Err(Errno::IO),
+        }
+    }
+}
+
+#[cfg(not(feature = "faults"))]
+pub use off::{step, write_all, write_all_at};
+#[cfg(feature = "faults")]
+pub use on::{Fault, arm, disarm, step, write_all, write_all_at};

@@ -51,7 +51,7 @@ impl World {
         bench.configure("p", &[("code", "v1")]).await.unwrap();
         let mut world = Self { bench, digests, damaged: None };
         match verb {
-            Verb::Verify | Verb::TakeBack => world.damage().await,
+            Verb::Verify | Verb::TakeBack => world.damage(),
             Verb::Open => world.leave_condemned(),
             _ => {}
         }
@@ -61,7 +61,7 @@ impl World {
         world
     }
 
-    async fn damage(&mut self) {
+    fn damage(&mut self) {
         let digest = self.digests[0];
         let file = self.bench.path("files").join(digest.to_string());
         let mut bytes = fs::read(&file).unwrap();

@@ -1,0 +1,336 @@
+//! The power is cut at every moment of a day: registry and agent run in a user-mode-linux
+//! guest on ext4 whose every write is logged (dm-log-writes). Each state that the disk was
+//! in, and states in which its cache lost what was not flushed, is mounted and looked at:
+//! what was acknowledged is there, what can be seen is whole, and the next start goes on.
+//!
+//! `scripts/test-crash` runs it; without `DEPLOY_TEST_CRASH` it says that it does not.
+
+#![allow(clippy::print_stdout, reason = "what is left out is said, and how much was looked at")]
+
+mod log_writes;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use deploy_registry::registry::{Registry, Settings};
+use deploy_registry::verify::Scope;
+use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use log_writes::{Log, State};
+
+/// Large enough for a spare root, which leaves some room free.
+const DISK: u64 = 256 << 20;
+const LOG: u64 = 2 << 30;
+/// States before each flush of which some is lost.
+const LOSSY: u64 = 2;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// What the guest does, and what is right after it.
+struct Day {
+    todo: String,
+    blobs: BTreeMap<String, (Digest, Vec<u8>)>,
+    /// States of the configuration, in order, with the files of each.
+    states: Vec<(Configuration, Files)>,
+    files: BTreeMap<(String, String), Files>,
+}
+
+fn files(list: &[(String, String)]) -> Files {
+    list.iter().map(|(path, text)| (path.clone(), text.clone().into_bytes())).collect()
+}
+
+fn archive(files: &Files) -> Vec<u8> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    for (path, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(1);
+        archive.append_data(&mut header, path, bytes.as_slice()).unwrap();
+    }
+    archive.into_inner().unwrap().finish().unwrap()
+}
+
+impl Day {
+    fn new() -> Self {
+        let mut day = Self {
+            todo: String::new(),
+            blobs: BTreeMap::new(),
+            states: Vec::new(),
+            files: BTreeMap::new(),
+        };
+        day.add("code", "v1");
+        day.add("config", "v1");
+        day.state("addconf -name p -layer code:v1 -layer config:v1", ["v1", "v1"]);
+        day.todo += "agent\n";
+        day.deployed();
+        for version in ["v2", "v3"] {
+            day.add("config", version);
+            day.state(
+                &format!("changeconf -name p -component config -version {version}"),
+                ["v1", version],
+            );
+            day.deployed();
+        }
+        // What a collection takes, and what it must not.
+        day.add("config", "v4");
+        day.add("junk", "v1");
+        day.todo += "op delcomp -name junk\nop gc\nmark gc\n";
+        day.add("code", "v2");
+        day.state("changeconf -name p -component code -version v2", ["v2", "v3"]);
+        day.deployed();
+        day.todo += "op gc\nmark gc\n";
+        day.state("rollback -name p", ["v1", "v3"]);
+        day.deployed();
+        day.todo += "op verify\nmark verified\n";
+        day
+    }
+
+    fn add(&mut self, component: &str, version: &str) {
+        let text = format!("{component} {version}");
+        let list: Vec<(String, String)> = match component {
+            "code" => {
+                (0..40).map(|n| (format!("lib/{}/{n}", n % 5), format!("{text} {n}"))).collect()
+            }
+            _ => (0..3).map(|n| (format!("etc/{n}"), text.clone())).collect(),
+        };
+        let files = files(&list);
+        let bytes = archive(&files);
+        let (name, digest) = (format!("{component}-{version}"), Digest::of(&bytes));
+        self.blobs.insert(name.clone(), (digest, bytes));
+        self.files.insert((component.to_owned(), version.to_owned()), files);
+        let _ = writeln!(self.todo, "put {name}");
+        let _ =
+            writeln!(self.todo, "op addver -name {component} -version {version} -hash {digest}");
+        let _ = writeln!(self.todo, "mark version:{component}:{version}");
+    }
+
+    fn state(&mut self, line: &str, versions: [&str; 2]) {
+        let (mut layers, mut all) = (Vec::new(), Files::new());
+        for (component, version) in ["code", "config"].into_iter().zip(versions) {
+            let (digest, _) = self.blobs[&format!("{component}-{version}")];
+            let created = "2026-01-01T00:00:00Z".parse().unwrap();
+            let (name, label) = (component.parse().unwrap(), version.parse().unwrap());
+            layers.push(Layer { component: name, version: label, digest, created });
+            all.extend(self.files[&(component.to_owned(), version.to_owned())].clone());
+        }
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let configuration = Configuration::new("p".parse().unwrap(), layers, now).unwrap();
+        let _ = writeln!(self.todo, "op {line}\nmark configured:{}", self.states.len());
+        self.states.push((configuration, all));
+    }
+
+    fn deployed(&mut self) {
+        let _ = writeln!(self.todo, "deployed deployed:{}", self.states.len() - 1);
+    }
+
+    /// Does it in the guest; the first disk and the log of what was written to it.
+    fn live(&self, work: &Path) -> (PathBuf, PathBuf) {
+        let (disk, base, log) = (work.join("disk"), work.join("base"), work.join("log"));
+        for (path, size) in [(&disk, DISK), (&log, LOG)] {
+            File::create(path).unwrap().set_len(size).unwrap();
+        }
+        run(Command::new("mkfs.ext4").args(["-q", "-F", "-J", "size=8"]).arg(&disk));
+        run(Command::new("cp").arg("--sparse=always").args([&disk, &base]));
+        let out = work.join("out");
+        fs::create_dir(&out).unwrap();
+        for key in ["op", "srv"] {
+            let keygen = ["-q", "-t", "ed25519", "-N", "", "-f"];
+            run(Command::new("ssh-keygen").args(keygen).arg(out.join(key)));
+        }
+        for (name, (_, bytes)) in &self.blobs {
+            fs::write(out.join(name), bytes).unwrap();
+        }
+        fs::write(out.join("todo"), &self.todo).unwrap();
+        fs::write(out.join("script"), "#!/bin/sh\n").unwrap();
+        fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
+        let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power_cut/guest");
+        let bin = Path::new(env!("CARGO_BIN_EXE_deploy-agent")).parent().unwrap();
+        let word = |name: &str, value: &Path| format!("{name}={}", value.display());
+        let memory = if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" };
+        let ended = Command::new("timeout")
+            .args(["-s", "KILL", "300", "linux.uml", "mem=768M", "root=/dev/root"])
+            .args(["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "quiet", "panic=-1"])
+            .args([word("init", &guest), word("ubd0", &disk), word("ubd1", &log)])
+            .args([word("WORK", &out), word("BIN", bin)])
+            .env("TMPDIR", memory)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        let finished = fs::read_to_string(out.join("finished")).unwrap_or_default();
+        let told = fs::read_to_string(out.join("guest.log")).unwrap_or_default();
+        assert_eq!(finished.trim(), "done", "{told}\n{}", String::from_utf8_lossy(&ended.stdout));
+        (base, log)
+    }
+
+    /// Whatever the mark says was acknowledged is there, whole, and all goes on.
+    fn check(&self, disk: &Path, state: &State, threads: &tokio::runtime::Runtime) {
+        let told = |kind: &str| {
+            let numbers =
+                state.marks.iter().filter_map(|mark| mark.strip_prefix(kind)?.parse().ok());
+            numbers.max()
+        };
+        let (configured, deployed): (Option<usize>, Option<usize>) =
+            (told("configured:"), told("deployed:"));
+        threads.block_on(self.check_registry(&disk.join("reg"), state, configured));
+        self.check_agent(disk, deployed, configured);
+    }
+
+    async fn check_registry(&self, dir: &Path, state: &State, configured: Option<usize>) {
+        // As the guest's registry has it.
+        let (max_versions, keep_states, grace) = (2, 2, Duration::ZERO);
+        let settings = Settings { max_versions, keep_states, grace, ..Settings::default() };
+        let registry = Registry::open(dir, settings).await.unwrap();
+        let verified = registry.verify(Scope::default()).await.unwrap();
+        assert!(verified.findings.is_empty(), "{verified:?}");
+        for mark in &state.marks {
+            let mut parts = mark.split(':');
+            let (Some("version"), Some(component), Some(version)) =
+                (parts.next(), parts.next(), parts.next())
+            else {
+                continue;
+            };
+            // What the day itself takes away again.
+            if matches!((component, version), ("junk", _) | ("config", "v1" | "v2")) {
+                continue;
+            }
+            let versions = registry.catalog.versions(&component.parse().unwrap()).await;
+            let there = versions.unwrap().iter().any(|layer| layer.version.as_str() == version);
+            assert!(there, "{mark} is gone");
+        }
+        if let Some(at_least) = configured {
+            let now = registry.catalog.configuration(&"p".parse().unwrap()).await.unwrap();
+            let right = self.states[at_least..].iter().any(|(state, _)| state.id() == now.id());
+            assert!(right, "the configuration is older than {at_least}: {now:?}");
+        }
+        let gone = registry.collect(true).await.unwrap();
+        let verified = registry.verify(Scope::default()).await.unwrap();
+        assert!(verified.findings.is_empty(), "after gc of {gone:?}: {verified:?}");
+        registry.catalog.close().await;
+    }
+
+    fn check_agent(&self, disk: &Path, deployed: Option<usize>, configured: Option<usize>) {
+        let dir = disk.join("agent");
+        for (configuration, files) in &self.states {
+            let id = configuration.id().to_string();
+            let root = dir.join("unpacked").join(&id);
+            if dir.join("roots").join(&id).exists() && root.exists() {
+                assert_eq!(read(&root), *files, "root {id}");
+            }
+        }
+        if let Some(at_least) = deployed {
+            let json = fs::read(disk.join("state.json")).unwrap();
+            let id = Configuration::from_json(&json).unwrap().id();
+            let right = self.states[at_least..].iter().any(|(state, _)| state.id() == id);
+            assert!(right, "what is deployed is older than {at_least}");
+            assert!(dir.join("unpacked").join(id.to_string()).exists(), "root {id} is gone");
+        } else if let Ok(json) = fs::read(disk.join("state.json")) {
+            Configuration::from_json(&json).unwrap();
+        }
+        // The next start: the root is there, or made of what is, or of what can be had.
+        let limits = Limits::STANDARD;
+        let options =
+            Options { limits, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false };
+        let store = Store::open(&dir, options).unwrap();
+        let mut findings = Vec::new();
+        deploy_store::verify(&dir, |finding| findings.push(finding)).unwrap();
+        // A record that was cut short is written again with its root.
+        findings.retain(|finding| !finding.what.contains("cannot be compared"));
+        assert!(findings.is_empty(), "{findings:?}");
+        let (wanted, files) = &self.states[configured.unwrap_or(0)];
+        for layer in wanted.layers() {
+            if !store.has_layer(layer.digest).unwrap() {
+                let (_, bytes) =
+                    self.blobs.values().find(|(digest, _)| *digest == layer.digest).unwrap();
+                store.blobs().ingest(layer.digest, bytes.as_slice()).unwrap();
+                store.extract(layer.digest).unwrap();
+            }
+        }
+        let root = store.root(wanted).unwrap();
+        assert_eq!(read(&root.path), *files);
+        store.sweep_cache(&[wanted], SystemTime::now()).unwrap();
+    }
+}
+
+fn read(root: &Path) -> Files {
+    let (mut found, mut queue) = (Files::new(), vec![root.to_owned()]);
+    while let Some(dir) = queue.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                queue.push(path);
+            } else {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+}
+
+/// A disk that is mounted until it is dropped.
+struct Mounted<'a>(&'a Path);
+
+impl<'a> Mounted<'a> {
+    fn new(image: &Path, at: &'a Path) -> Self {
+        run(Command::new("mount").args(["-o", "loop"]).args([image, at]));
+        Self(at)
+    }
+}
+
+impl Drop for Mounted<'_> {
+    fn drop(&mut self) {
+        // While something is wrong, files may be open still.
+        let lazy = if std::thread::panicking() { "-l" } else { "-d" };
+        run(Command::new("umount").arg(lazy).arg(self.0));
+    }
+}
+
+#[test]
+fn the_power_may_be_cut_at_any_moment() {
+    if std::env::var_os("DEPLOY_TEST_CRASH").is_none() {
+        println!("NOT TESTED: power cuts; scripts/test-crash as root cuts it");
+        return;
+    }
+    let day = Day::new();
+    let memory = Path::new("/dev/shm");
+    let work =
+        tempfile::tempdir_in(if memory.is_dir() { memory } else { Path::new("/tmp") }).unwrap();
+    let began = Instant::now();
+    let (base, log) = day.live(work.path());
+    let seed = std::env::var("DEPLOY_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
+    println!("the day took {:?}; DEPLOY_TEST_SEED={seed}", began.elapsed());
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let (image, at) = (work.path().join("state"), work.path().join("at"));
+    fs::create_dir(&at).unwrap();
+    let mut states = [0_u64; 2];
+    Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
+        run(Command::new("cp").arg("--sparse=always").args([disk, &image]));
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mounted = Mounted::new(&image, &at);
+            day.check(mounted.0, state, &threads);
+        }));
+        states[usize::from(state.lossy)] += 1;
+        if let Err(panic) = checked {
+            let kept = std::env::temp_dir().join("deploy-power-cut.img");
+            run(Command::new("cp").arg("--sparse=always").args([disk, &kept]));
+            println!("{state:?}: the disk is {}", kept.display());
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let [whole, lossy] = states;
+    println!("{whole} states, {lossy} with a lossy cache, in {:?}", began.elapsed());
+    assert!(whole + lossy >= 500, "only {whole} and {lossy} states");
+}

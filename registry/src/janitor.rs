@@ -8,7 +8,7 @@ use deploy_wire::command::Refusal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::registry::Registry;
-use crate::verify::Scope;
+use crate::verify::{Scope, Verified};
 
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
 const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -64,10 +64,14 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
         let began = Instant::now();
         let part =
             Scope { budget: Some(VERIFY_PART), resume: true, rate: Some(rate), sample: None };
+        let mut all = Verified::default();
         loop {
             match registry.verify(part).await {
                 Ok(verified) => {
-                    let damaged = verified.damaged();
+                    let (damaged, complete) = (verified.damaged(), verified.complete);
+                    all.blobs += verified.blobs;
+                    all.bytes += verified.bytes;
+                    all.findings.extend(verified.findings);
                     if damaged > 0 {
                         tracing::error!(
                             event = "damage",
@@ -75,7 +79,10 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                             "damage was found: {damaged}; see verify"
                         );
                     }
-                    if verified.complete {
+                    if complete {
+                        if let Err(refusal) = registry.note_verified(&all, true).await {
+                            failed("verify", &refusal);
+                        }
                         break;
                     }
                 }

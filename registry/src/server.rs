@@ -145,7 +145,14 @@ fn admit(
             let (server, stopped) = (Arc::clone(server), stopped.clone());
             connections.spawn(connection::run(server, stream, address, ticket, stopped));
         }
-        Err(reason) => tracing::warn!(%address, "connection refused: {reason}"),
+        Err(reason) => {
+            if let Some(count) = server.door.is_to_tell() {
+                tracing::warn!(%address, count, "connection refused: {reason}");
+            }
+            // As sshd has it: a line before the identification, which clients show when asked
+            // to. Nobody waits for somebody who does not read.
+            let _ = stream.try_write(format!("{reason}\r\n").as_bytes());
+        }
     }
 }
 

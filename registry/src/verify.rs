@@ -18,8 +18,9 @@ use crate::registry::{Registry, blocking};
 
 /// Under which the last run is noted.
 pub const NOTE: &str = "verify";
-/// Under which it is noted where a run ended that was not the last.
-const CURSOR: &str = "verify_cursor";
+/// Under which it is noted where a run ended early, one that was asked for and one that was
+/// not.
+const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
 /// Bytes that are read and hashed before anything else gets a turn.
 const PIECE: usize = 8 << 20;
 /// Bytes that are read at a time: they stay in the processor's cache.
@@ -34,7 +35,8 @@ pub struct Scope {
     pub budget: Option<Duration>,
     /// Whether to go on where the last run ended.
     pub resume: bool,
-    /// Bytes a second that are read at most.
+    /// Bytes a second that are read at most, in the background: beside a run that somebody
+    /// waits for, and noted only by who asked for it.
     pub rate: Option<u64>,
 }
 
@@ -105,9 +107,12 @@ impl Verified {
 }
 
 impl Registry {
-    /// Verifies the catalogue and the blobs, as far as `scope` goes; one run at a time.
+    /// Verifies the catalogue and the blobs, as far as `scope` goes; one run at a time, and
+    /// one in the background.
     pub async fn verify(&self, scope: Scope) -> Result<Verified, Refusal> {
-        let _one_at_a_time = self.verifying.lock().await;
+        let background = scope.rate.is_some();
+        let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
+        let cursor_note = CURSORS[usize::from(background)];
         let started = Instant::now();
         let references = self.catalog.references().await?;
         let mut verified = Verified { complete: true, ..Verified::default() };
@@ -116,7 +121,7 @@ impl Registry {
         blobs.sort_by_key(|blob| blob.digest);
         verified.of = blobs.len() as u64;
         let noted: Option<String> =
-            if scope.resume { self.catalog.note(CURSOR).await? } else { None };
+            if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
         let mut last = None;
         for blob in blobs.into_iter().filter(|blob| from.is_none_or(|from| blob.digest > from)) {
@@ -136,12 +141,19 @@ impl Registry {
         verified.findings.sort();
         let cursor = last.or(from).filter(|_| !verified.complete);
         let cursor = cursor.map(|digest| digest.to_string()).unwrap_or_default();
-        self.catalog.set_note(CURSOR, &cursor).await?;
-        let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
-        let complete = verified.complete && from.is_none() && scope.sample.is_none();
-        let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
-        self.catalog.set_note(NOTE, &noted).await?;
+        self.catalog.set_note(cursor_note, &cursor).await?;
+        if !background {
+            let complete = verified.complete && from.is_none() && scope.sample.is_none();
+            self.note_verified(&verified, complete).await?;
+        }
         Ok(verified)
+    }
+
+    /// Notes when something was verified, and what came of it.
+    pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<(), Refusal> {
+        let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
+        let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
+        Ok(self.catalog.set_note(NOTE, &noted).await?)
     }
 
     /// What shows without reading blobs.
@@ -203,6 +215,10 @@ impl Registry {
         };
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         let _binding = self.binding.lock().await;
+        if !self.blobs().contains(digest)? {
+            // Somebody else has found it.
+            return Ok(None);
+        }
         let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
         blocking(move || store.set_aside(digest, &aside)).await?;
         self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deploy_store::escape;
@@ -63,7 +64,9 @@ async fn serve(
     stream.set_nodelay(true).map_err(|err| err.to_string())?;
     let activity = Activity::begin();
     let (login, logged_in) = oneshot::channel();
-    let handler = Session::new(Arc::clone(&server), address, Arc::clone(&activity), login);
+    let refused = Arc::new(AtomicBool::new(false));
+    let (shared, told) = (Arc::clone(&activity), Arc::clone(&refused));
+    let handler = Session::new(Arc::clone(&server), address, shared, login, told);
     let opening = async {
         let (stream, ciphers) = greet(stream, ID).await.map_err(|err| err.to_string())?;
         let session = run_stream(server.offers.to(&ciphers), stream, handler);
@@ -79,7 +82,11 @@ async fn serve(
             },
         }
     };
-    let (session, login) = match timeout(LOGIN_TIME, opening).await {
+    let begun = timeout(LOGIN_TIME, opening).await;
+    if refused.load(Ordering::Relaxed) {
+        ticket.refused();
+    }
+    let (session, login) = match begun {
         Ok(begun) => begun?,
         Err(_) => {
             tracing::info!(%address, "closed: nobody logged in within {LOGIN_TIME:?}");

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use deploy_store::escape;
 use russh::keys::{Algorithm, HashAlg, PublicKey};
@@ -33,6 +34,7 @@ pub struct Session {
     address: SocketAddr,
     activity: Arc<Activity>,
     login: Option<oneshot::Sender<Login>>,
+    refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
     channels: Arc<Semaphore>,
     /// Channels that no request was granted on yet, with the width of their terminal.
@@ -49,16 +51,19 @@ pub struct Login {
 }
 
 impl Session {
-    /// A session from `address`; `login` is told when somebody logged in.
+    /// A session from `address`; `login` is told when somebody logged in, `refused` when
+    /// somebody may not.
     pub fn new(
         server: Arc<Server>,
         address: SocketAddr,
         activity: Arc<Activity>,
         login: oneshot::Sender<Login>,
+        refused: Arc<AtomicBool>,
     ) -> Self {
         let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
         let login = Some(login);
-        Self { server, address, activity, login, who: None, channels, open: HashMap::new() }
+        let open = HashMap::new();
+        Self { server, address, activity, login, refused, who: None, channels, open }
     }
 
     fn identify(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Identity> {
@@ -71,6 +76,7 @@ impl Session {
         };
         identified
             .inspect_err(|reason| {
+                self.refused.store(true, Ordering::Relaxed);
                 let user: String = user.chars().take(MAX_USER).collect();
                 tracing::info!(
                     user = escape(&user),

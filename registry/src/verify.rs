@@ -166,20 +166,34 @@ impl Registry {
             let path = "catalogue.db".to_owned();
             findings.push(Finding { kind: Kind::Catalogue, path, why, hits: Vec::new() });
         }
+        let mut missing: References = BTreeMap::new();
+        for (digest, hits) in references {
+            if !self.blobs().contains(*digest)? {
+                missing.insert(*digest, hits.clone());
+            }
+        }
+        if !missing.is_empty() {
+            // What was collected since it was marked is not missing.
+            let _binding = self.binding.lock().await;
+            let now = self.catalog.references().await?;
+            missing.retain(|digest, _| now.contains_key(digest));
+            for digest in missing.keys().copied().collect::<Vec<_>>() {
+                if self.blobs().contains(digest)? {
+                    missing.remove(&digest);
+                }
+            }
+        }
         let rows = self.catalog.blobs().await?;
         let rows: BTreeMap<Digest, _> = rows.into_iter().map(|row| (row.digest, row)).collect();
-        for (digest, hits) in references {
-            if self.blobs().contains(*digest)? {
-                continue;
-            }
-            let (kind, why) = match rows.get(digest) {
+        for (digest, hits) in missing {
+            let (kind, why) = match rows.get(&digest) {
                 Some(row) if row.damaged => {
                     (Kind::Damaged, "was damaged and set aside; upload the same bytes again")
                 }
                 _ => (Kind::Missing, "is not there; upload the same bytes again"),
             };
             let (path, why) = (format!("files/{digest}"), why.to_owned());
-            findings.push(Finding { kind, path, why, hits: hits.clone() });
+            findings.push(Finding { kind, path, why, hits });
         }
         let store = Arc::clone(self.blobs());
         for name in blocking(move || store.foreign()).await? {

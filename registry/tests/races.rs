@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Registry, Settings};
+use deploy_registry::verify::Scope;
 use deploy_store::{Blobs, Digest};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -158,6 +159,36 @@ async fn the_sweep_takes_no_blob_that_is_being_bound() {
     let kept = bench.registry.catalog.versions(&"code".parse().unwrap()).await.unwrap();
     assert_eq!(kept.len(), 101);
     assert!(removed > 10, "the sweep came too late to be in anybody's way: {removed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_collected_while_all_is_verified_is_not_missing() {
+    let bench = Bench::new().await;
+    bench.add("other", "v1", bench.upload("other")).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut verifying = JoinSet::new();
+    let (registry, stop) = (Arc::clone(&bench.registry), Arc::clone(&done));
+    verifying.spawn(async move {
+        let mut runs = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let verified = registry.verify(Scope::default()).await.unwrap();
+            assert!(verified.findings.is_empty(), "{verified:?}");
+            runs += 1;
+        }
+        runs
+    });
+    let (code, v1) = ("code".parse().unwrap(), "v1".parse().unwrap());
+    for n in 0..200 {
+        let digest = bench.upload(&n.to_string());
+        bench.add("code", "v1", digest).await.unwrap();
+        let file = bench.dir.path().join("reg/files").join(digest.to_string());
+        let file = std::fs::File::options().append(true).open(file).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        bench.registry.catalog.delete_version(&code, &v1, false, &change()).await.unwrap();
+        assert_eq!(bench.registry.collect(false).await.unwrap().blobs.len(), 1);
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(verifying.join_all().await[0] > 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

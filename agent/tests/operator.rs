@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use bench::{Agent, Bench, deployed, eventually, names, says};
+use bench::{Agent, Bench, deployed, eventually, names, says, start_registry_with, terminate};
 use serde_json::Value;
 
 #[test]
@@ -195,6 +195,29 @@ fn rollback_holds_until_the_registry_moves_on_also_over_a_restart() {
     assert_eq!(deployed(&bench), "v03");
     says(&bench, &["rollback", "-release"], 0, "nothing was held");
     agent.stop();
+}
+
+#[test]
+fn what_the_registry_goes_back_to_is_there_on_both_sides() {
+    let mut bench = Bench::new();
+    let addr = bench.registry.addr.clone();
+    terminate(&mut bench.registry.process);
+    let flags = ["-maxver", "1", "-grace", "0s"];
+    bench.registry = start_registry_with(bench.temp.path(), &addr, &flags);
+    bench.first_configuration();
+    assert_eq!(bench.once(&[]).0, Some(0));
+    for (version, text) in [("v02", "two\n"), ("v03", "three\n")] {
+        bench.bump(version, text);
+        assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
+    }
+    // Of each component the newest alone would be kept, were it not for what a rollback needs.
+    let kept = bench.operator("ssh", &["gc"], "");
+    assert!(kept.contains("rollback") && kept.ends_with("0 bytes freed\n"), "{kept}");
+    bench.operator("ssh", &["rollback -name project1 -to 1"], "");
+    let (code, log) = bench.once(&["-v"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(deployed(&bench), "v01");
+    assert!(log.contains("downloaded 0 of 2 layers: 0 bytes"), "{log}");
 }
 
 #[test]

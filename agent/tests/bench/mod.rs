@@ -48,9 +48,14 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 pub fn start_registry(dir: &Path, addr: &str) -> Registry {
+    start_registry_with(dir, addr, &[])
+}
+
+pub fn start_registry_with(dir: &Path, addr: &str, flags: &[&str]) -> Registry {
     let log = dir.join("registry.log");
     let process = Command::new(registry_program())
         .args(["-addr", addr, "-dir", "reg", "-opauth", "op.pub", "-srvauth", "srv.pub"])
+        .args(flags)
         .current_dir(dir)
         .stderr(File::create(&log).unwrap())
         .spawn()

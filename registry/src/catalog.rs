@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
+use sqlx::{Connection as _, Sqlite, Transaction};
 
 pub use audit::{Audited, Change};
 pub use blobs::BlobRow;
@@ -87,7 +87,15 @@ impl Catalog {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
         // One connection: verbs are short, and writers would only wait for each other.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        // A transaction that SQLite ended by itself, as on a full disk, is not over for sqlx:
+        // the connection would refuse all others.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .before_acquire(|connection, _| {
+                Box::pin(async move { Ok(!connection.is_in_transaction()) })
+            })
+            .connect_with(options)
+            .await;
         let opened = |why: String| Error::Open { path: path.clone(), why };
         let pool = pool.map_err(|err| opened(err.to_string()))?;
         let migrated = sqlx::migrate!("./migrations").run(&pool).await;

@@ -3,6 +3,7 @@
 //! steps of which each may be the last, see `catalog/blobs.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +18,9 @@ use crate::registry::{Registry, blocking};
 
 /// Blobs that are condemned and removed at a time: in between, versions are bound.
 const BATCH: usize = 256;
+/// Bytes of the file that a full disk takes, for the catalogue to be written to.
+const RESERVE: usize = 1 << 20;
+const RESERVE_NAME: &CStr = c"reserve";
 /// Under which the last run is noted.
 pub const NOTE: &str = "gc";
 
@@ -132,6 +136,12 @@ impl Registry {
     /// `force` must say that this is as it should be.
     pub async fn collect(&self, force: bool) -> Result<Collection, Refusal> {
         let _one_at_a_time = self.collecting.lock().await;
+        self.use_reserve()?;
+        if let Some(why) = self.catalog.check().await?.first() {
+            let text =
+                format!("the catalogue is damaged, so nothing is removed: {why}; see verify");
+            return Err(Refusal::new(exit::CORRUPT, text));
+        }
         let before = self.settings.grown_up();
         let all = self.list_blobs().await?;
         if !force && !all.is_empty() && self.catalog.references().await?.is_empty() {
@@ -162,7 +172,37 @@ impl Registry {
         let noted =
             Noted { time: Timestamp::now(), versions: done.versions.len() as u64, blobs: count };
         self.catalog.set_note(NOTE, &noted).await?;
+        self.make_reserve();
         Ok(done)
+    }
+
+    /// Gives up what was kept for a disk that is full: the catalogue needs some room to say
+    /// what goes.
+    fn use_reserve(&self) -> Result<(), Refusal> {
+        if self.blobs().free_bytes()? < RESERVE as u64 {
+            self.top.remove_file(RESERVE_NAME)?;
+        }
+        Ok(())
+    }
+
+    /// Takes some room for the time when there is none.
+    pub(crate) fn make_reserve(&self) {
+        let made = || -> deploy_store::Result<()> {
+            let roomy = self.blobs().free_bytes()? > 4 * RESERVE as u64;
+            if roomy && !self.top.contains(RESERVE_NAME)? {
+                let file = self.top.create_file(RESERVE_NAME, 0o600)?;
+                let written = deploy_store::disk::fault::write_all(&file, &vec![1; RESERVE]);
+                written.map_err(|cause| deploy_store::Error::Io {
+                    action: "write",
+                    path: self.top.path_of(RESERVE_NAME),
+                    cause,
+                })?;
+            }
+            Ok(())
+        };
+        if let Err(err) = made() {
+            tracing::warn!("no room is kept for a full disk: {err}");
+        }
     }
 
     /// Removes those of `blobs` that nothing needs, row and file, and returns them. No

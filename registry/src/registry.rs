@@ -71,6 +71,7 @@ pub struct Registry {
     pub transfers: Arc<Transfers>,
     /// Bytes of uploads by their keys.
     pub staged: Arc<Staged>,
+    pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
     /// Held by whoever makes a reference to a blob or removes blobs without one.
     pub(crate) binding: Mutex<()>,
@@ -102,26 +103,40 @@ impl Registry {
         let max_upload = settings.max_upload;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), max_upload)?;
         blobs.clean_up()?;
+        // A directory that cannot be written to says so here, and SQLite does not.
+        match blobs.stage() {
+            // Whoever frees a full disk has to start first.
+            Err(err) if !err.is_no_space() => return Err(err.into()),
+            _ => {}
+        }
         let catalog = Catalog::open(dir, settings.keep_states).await?;
         let condemned = catalog.condemned().await?;
         if !condemned.is_empty() {
             blobs.remove_all(condemned.clone())?;
-            catalog.forget(condemned).await?;
         }
-        catalog.adopt(&blobs.list()?, Timestamp::now()).await?;
-        Ok(Self {
+        let rows = async {
+            catalog.forget(condemned).await?;
+            catalog.adopt(&blobs.list()?, Timestamp::now()).await
+        };
+        if let Err(err) = rows.await {
+            tracing::warn!("rows of files are made at the next start: {err}");
+        }
+        let registry = Self {
             blobs: Arc::new(blobs),
             catalog,
             settings,
             transfers: Arc::default(),
             staged: Staged::new(settings.max_staged),
             quarantine: Arc::new(top.child_or_create(c"quarantine", 0o700)?),
+            top,
             binding: Mutex::new(()),
             collecting: Mutex::new(()),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
             _lock: lock,
-        })
+        };
+        registry.make_reserve();
+        Ok(registry)
     }
 
     /// The blobs.

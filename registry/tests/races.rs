@@ -162,6 +162,48 @@ async fn the_sweep_takes_no_blob_that_is_being_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
+    let bench = Bench::new().await;
+    bench.add("other", "v1", bench.upload("other")).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut collecting = JoinSet::new();
+    let (registry, stop) = (Arc::clone(&bench.registry), Arc::clone(&done));
+    collecting.spawn(async move {
+        let mut removed = 0;
+        while !stop.load(Ordering::Relaxed) {
+            removed += registry.collect(false).await.unwrap().blobs.len();
+        }
+        removed
+    });
+    let bench = Arc::new(bench);
+    let mut adding = JoinSet::new();
+    for task in 0..4 {
+        let bench = Arc::clone(&bench);
+        adding.spawn(async move {
+            let (component, v1) = (format!("c{task}"), "v1".parse().unwrap());
+            let name = component.parse().unwrap();
+            for n in 0..60 {
+                // The same few blobs for all.
+                let digest = bench.upload(&format!("shared {}", n % 3));
+                bench.add(&component, "v1", digest).await.unwrap();
+                let file = bench.dir.path().join("reg/files").join(digest.to_string());
+                let bytes = std::fs::read(&file).unwrap();
+                assert_eq!(Digest::of(&bytes), digest);
+                let file = std::fs::File::options().append(true).open(file).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+                bench.registry.catalog.delete_version(&name, &v1, false, &change()).await.unwrap();
+            }
+        });
+    }
+    while let Some(added) = adding.join_next().await {
+        added.unwrap();
+    }
+    done.store(true, Ordering::Relaxed);
+    let removed: usize = collecting.join_all().await.iter().sum();
+    assert!(removed > 20, "collected {removed} times only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_collected_while_all_is_verified_is_not_missing() {
     let bench = Bench::new().await;
     bench.add("other", "v1", bench.upload("other")).await.unwrap();

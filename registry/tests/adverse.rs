@@ -1,0 +1,169 @@
+//! A catalogue that contradicts itself, clocks that jump, disks that are full or read-only.
+
+#![allow(clippy::print_stdout, reason = "what is left out is said")]
+
+mod bench;
+mod rig;
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use bench::Bench;
+use deploy_registry::registry::Settings;
+use rig::{Rig, both, names};
+use sqlx::Connection as _;
+
+fn settings() -> Settings {
+    Settings { grace: Duration::ZERO, max_versions: 1, ..Settings::default() }
+}
+
+/// Does to the database what no verb does.
+async fn tamper(rig: &Rig, statements: Vec<String>) {
+    let url = format!("sqlite://{}", rig.path("reg/catalogue.db").display());
+    let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    for statement in ["PRAGMA foreign_keys = OFF".to_owned()].into_iter().chain(statements) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut database).await.unwrap();
+    }
+    database.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_catalogue_that_contradicts_itself_is_told_and_nothing_is_removed() {
+    for (statement, told) in [
+        ("DELETE FROM state_layers WHERE number = 2", "a state has no layers"),
+        ("DELETE FROM states WHERE number = 2", "its current state is not there"),
+        ("DELETE FROM components", "refers to what is not in components"),
+        ("UPDATE versions SET digest = 'x' WHERE name = 'v2'", "x"),
+    ] {
+        let mut rig = Rig::start_with(&["-grace", "0s", "-maxver", "1", "-verify-rate", "0"]);
+        for version in ["v1", "v2", "v3"] {
+            let digest = rig.archive(version, version.as_bytes());
+            rig.put(version);
+            rig.ok(&format!("addver -name code -version {version} -hash {digest}"));
+        }
+        rig.ok("addconf -name p -layer code:v1");
+        rig.ok("changeconf -name p -component code -version v2");
+        rig.stop("-TERM");
+        tamper(&rig, vec![statement.to_owned()]).await;
+        rig.run();
+        for verb in ["verify", "gc"] {
+            let output = rig.ssh("op", "me", &[verb]);
+            assert_eq!(output.status.code(), Some(8), "{statement}, {verb}: {}", both(&output));
+            let text = both(&output);
+            let refused = verb == "gc" && text.contains("nothing is removed");
+            assert!(refused || text.contains(told), "{statement}, {verb}: {text}");
+        }
+        assert_eq!(names(&rig.path("reg/files")).len(), 3, "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_loses_nothing_and_the_newest_stays_the_newest() {
+    let mut rig = Rig::start_with(&["-maxver", "1", "-verify-rate", "0"]);
+    let digests = ["v1", "v2"].map(|version| {
+        let digest = rig.archive(version, version.as_bytes());
+        rig.put(version);
+        rig.ok(&format!("addver -name code -version {version} -hash {digest}"));
+        digest
+    });
+    rig.ok("addconf -name p -layer code:v1");
+    rig.stop("-TERM");
+    // All that was done so far was done in the future.
+    let far = "9000000000000000000";
+    let later = |table: &str, column: &str| format!("UPDATE {table} SET {column} = {far}");
+    let statements =
+        [later("versions", "created"), later("states", "modified"), later("blobs", "since")];
+    tamper(&rig, statements.to_vec()).await;
+    let future = SystemTime::now() + Duration::from_secs(10 * 365 * 86400);
+    for name in names(&rig.path("reg/files")) {
+        let path = rig.path("reg/files").join(name);
+        File::options().append(true).open(path).unwrap().set_modified(future).unwrap();
+    }
+    rig.run();
+    let digest = rig.archive("v3", b"v3");
+    rig.put("v3");
+    rig.ok(&format!("addver -name code -version v3 -hash {digest}"));
+    rig.ok("bumpconf -name p -component code");
+    assert!(rig.ok("showconf -name p").contains("v3"));
+    // v2 goes, its file is younger than anything can be, and stays.
+    let gone = rig.ok("gc");
+    assert!(gone.contains("code v2") && gone.ends_with("0 bytes freed\n"), "{gone}");
+    rig.ok("rollback -name p");
+    assert!(rig.ok("showconf -name p").contains("v1"));
+    for digest in digests {
+        assert!(rig.path("reg/files").join(digest).exists());
+    }
+    assert!(rig.ok("verify").ends_with(": 0 damaged\n"));
+}
+
+#[test]
+fn a_full_disk_can_be_freed() {
+    let mut rig = Rig::idle();
+    let Some(dir) = rig.on_small_disk() else { return };
+    rig.flags = ["-min-free", "0", "-grace", "0s", "-maxver", "1"].map(str::to_owned).to_vec();
+    rig.run();
+    for version in ["v1", "v2"] {
+        let noise: Vec<u8> =
+            (0..400_000_u32).map(|n| (n.wrapping_mul(n) >> 7).to_le_bytes()[0]).collect();
+        let digest = rig.archive(version, &[version.as_bytes(), &noise].concat());
+        rig.put(version);
+        rig.ok(&format!("addver -name code -version {version} -hash {digest}"));
+    }
+    let mut ballast = File::create(dir.path().join("ballast")).unwrap();
+    while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
+    let refused = rig.ssh("op", "me", &["addconf -name p -layer code:v2"]);
+    assert!(both(&refused).contains("disk is full"), "{}", both(&refused));
+    let freed = rig.ok("gc");
+    assert!(freed.contains("code v1") && !freed.contains("\n0 bytes"), "{freed}");
+    rig.ok("addconf -name p -layer code:v2");
+    assert_eq!(names(&rig.path("reg/files")).len(), 1);
+}
+
+#[test]
+fn a_directory_that_is_read_only_is_said_to_be() {
+    let mut rig = Rig::start();
+    rig.stop("-TERM");
+    let reg = rig.path("reg");
+    let mount = |options: &[&str]| Command::new("mount").args(options).arg(&reg).output().unwrap();
+    if !mount(&["--bind", reg.to_str().unwrap()]).status.success() {
+        assert!(std::env::var_os("CI").is_none(), "cannot mount");
+        println!("NOT TESTED: a read-only directory: cannot mount");
+        return;
+    }
+    mount(&["-o", "remount,bind,ro"]);
+    let refused = rig.refused(&[
+        "-addr",
+        "127.0.0.1:0",
+        "-dir",
+        "reg",
+        "-opauth",
+        "op.keys",
+        "-srvauth",
+        "srv.keys",
+    ]);
+    let unmounted = Command::new("umount").arg("-l").arg(&reg).status().unwrap();
+    assert!(unmounted.success());
+    assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+    assert!(both(&refused).to_lowercase().contains("read-only"), "{}", both(&refused));
+    rig.run();
+    rig.ok("components");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_collections_at_once_remove_each_file_once() {
+    let bench = Bench::new(settings()).await;
+    for n in 0..20 {
+        bench.put("code", &format!("v{n}"), &n.to_string()).await;
+    }
+    let registry = bench.registry();
+    let (one, other) = tokio::join!(registry.collect(false), registry.collect(false));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(
+        (one.blobs.len() + other.blobs.len(), one.versions.len() + other.versions.len()),
+        (19, 19)
+    );
+    assert_eq!(registry.blobs().list().unwrap().len(), 1);
+    assert!(fs::read_dir(bench.path("uploads")).unwrap().next().is_none());
+}

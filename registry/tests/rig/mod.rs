@@ -98,18 +98,20 @@ impl Rig {
         true
     }
 
-    /// Ends the registry, and what it runs under, at once.
-    pub fn kill_all(&mut self) {
-        let Some(mut running) = self.running.take() else { return };
+    /// Ends the registry, and what it runs under, at once. Returns whether it ran until now.
+    pub fn kill_all(&mut self) -> bool {
+        let Some(mut running) = self.running.take() else { return false };
+        if running.child.try_wait().unwrap().is_some() {
+            return false;
+        }
         let pid = running.child.id();
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
         for child in children.unwrap_or_default().split_whitespace() {
             let _ = Command::new("kill").args(["-KILL", child]).status();
         }
-        if running.child.try_wait().unwrap().is_none() {
-            // It ends with what it traces.
-            running.child.wait().unwrap();
-        }
+        // It ends with what it traces.
+        running.child.wait().unwrap();
+        true
     }
 
     fn running(&self) -> &Running {

@@ -67,6 +67,11 @@ pub const VERBS: &[Verb] = &[
         ],
     },
     Verb {
+        name: "put",
+        about: "add new component version from archive on standard input",
+        flags: &[JSON, COMPONENT, VERSION],
+    },
+    Verb {
         name: "addconf",
         about: "add new configuration from existing component versions",
         flags: &[

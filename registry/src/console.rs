@@ -223,7 +223,7 @@ fn help(verb: Option<&str>) -> String {
         None | Some("help") => command::listing(),
         Some("exit-codes") => exit::HELP.to_owned(),
         // The Go tool's help passes over what it does not know.
-        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::usage),
+        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::help),
     }
 }
 

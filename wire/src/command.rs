@@ -1,6 +1,7 @@
 //! Commands of the registry's console: one grammar for ssh exec, the interactive
 //! prompt and `deployctl`.
 
+mod examples;
 mod parse;
 mod verb;
 mod words;
@@ -13,8 +14,9 @@ use jiff::Timestamp;
 
 use crate::exit;
 
-pub use parse::parse;
-pub use verb::{Flag, Takes, VERBS, Verb, closest, find, listing};
+pub use examples::examples;
+pub use parse::{parse, read_flags};
+pub use verb::{Flag, Takes, VERBS, Verb, closest, find, listing, listing_of, switch, text};
 pub use words::{MAX_LINE, quote, quote_always, split};
 
 /// Why a command cannot be done, or a line is no command.

@@ -113,6 +113,14 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
     }
 }
 
+/// The flags of `verb` with their values, in the order given; `None` when help is asked for.
+pub fn read_flags(
+    verb: &'static Verb,
+    words: &[String],
+) -> Result<Option<Vec<(&'static str, String)>>, Refusal> {
+    Ok(Flags::read(verb, words)?.map(|flags| flags.given))
+}
+
 fn unknown(name: &str) -> Refusal {
     let names = || std::iter::once("help").chain(verb::VERBS.iter().map(|verb| verb.name));
     let list: Vec<&str> = names().collect();
@@ -142,9 +150,12 @@ impl Flags {
                 if name == "h" || name == "help" {
                     return Ok(None);
                 }
+                let close = verb::closest(name, verb.flags.iter().map(|flag| flag.name));
+                let close = close.map(|close| format!("\ndid you mean -{close}?"));
                 return Err(refuse(format!(
-                    "flag provided but not defined: -{}",
-                    deploy_store::escape(name)
+                    "flag provided but not defined: -{}{}",
+                    deploy_store::escape(name),
+                    close.unwrap_or_default()
                 )));
             };
             let value = match (flag.takes, value) {

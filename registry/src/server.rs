@@ -7,16 +7,18 @@
 //! channel.rs     a command | the prompt | sftp       keys.rs        host key
 //! shell.rs       prompt (editor.rs: line editor)     algorithms.rs  what ssh offers
 //! sftp.rs        packets -> upload.rs (operators) | view.rs (services: path.rs, listing.rs)
+//! exchange.rs    the same without ssh, for tests
 //! ```
 
 mod activity;
 mod admission;
 mod algorithms;
-mod authorized;
+pub mod authorized;
 mod channel;
 mod connection;
 mod editor;
 mod error;
+mod exchange;
 mod greeting;
 mod incoming;
 mod keyring;
@@ -45,6 +47,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use self::admission::Door;
 use self::algorithms::Offers;
 pub use self::error::Error;
+pub use self::exchange::exchange;
 pub use self::keyring::Keyring;
 pub use self::keys::host_key;
 use crate::registry::Registry;

@@ -1,5 +1,7 @@
 //! Work of the store, which is synchronous, beside the network's.
 
+use crate::cycle::Agent;
+
 /// Runs `work` on a thread where it may wait for the disk.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
@@ -10,4 +12,13 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
             Err(_) => std::future::pending().await,
         },
     }
+}
+
+/// As [`run`], confined to the agent's directory.
+pub async fn confined<T: Send + 'static>(
+    agent: &Agent,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let confinement = agent.confinement.clone();
+    run(move || confinement.run(work)).await
 }

@@ -12,6 +12,7 @@ use deploy_store::{
     listed,
 };
 
+use crate::confine::Confinement;
 use crate::deploy::Before;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched, name_of};
@@ -36,6 +37,8 @@ pub struct Agent {
     pub dir: PathBuf,
     /// The store in it.
     pub store: Arc<Store>,
+    /// What confines the threads that read archives and build roots.
+    pub confinement: Confinement,
     /// The state file.
     pub state: PathBuf,
     /// What to run, if anything.
@@ -223,7 +226,7 @@ pub(crate) async fn prepare(
 async fn recheck(agent: &Agent, new: &Configuration) {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
-    match blocking::run(move || store.remove_damaged_root(&wanted)).await {
+    match blocking::confined(agent, move || store.remove_damaged_root(&wanted)).await {
         Ok(damaged) if damaged.is_empty() => {}
         Ok(damaged) => {
             let files = damaged.len();
@@ -282,12 +285,12 @@ async fn build(agent: &Agent, new: &Configuration) -> Result<Root> {
         extract(&store, &wanted)?;
         Ok::<_, Error>(if copied { store.root_bytes(&wanted)? } else { 0 })
     };
-    let need = blocking::run(work).await?;
+    let need = blocking::confined(agent, work).await?;
     if need > 0 {
         room::make(agent, new, "a copy of all its files", need).await?;
     }
     let (store, new) = (Arc::clone(&agent.store), new.clone());
-    blocking::run(move || build_root(&store, &new)).await
+    blocking::confined(agent, move || build_root(&store, &new)).await
 }
 
 fn extract(store: &Store, new: &Configuration) -> Result<()> {

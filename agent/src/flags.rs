@@ -14,6 +14,8 @@ use clap::{
 use deploy_store::LinkMode;
 use deploy_wire::flags::normalize;
 
+use crate::confine::Confine;
+use crate::limits::LimitFlags;
 use crate::log::Format;
 
 /// Largest blob that is downloaded or unpacked, in bytes.
@@ -169,6 +171,10 @@ pub struct Flags {
     /// Keep no root but the current one; the same as -keep-roots 1.
     #[arg(long, env = "DEPLOY_AGENT_CLEANOLD", global = true)]
     pub cleanold: bool,
+    /// How the threads that read archives and build roots are kept from the rest of the
+    /// machine.
+    #[arg(long, env = "DEPLOY_AGENT_CONFINE", default_value = "auto", global = true)]
+    pub confine: Confine,
     /// Symlink to switch to the new root before the script, and back if the script fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
@@ -215,6 +221,9 @@ pub struct Flags {
     /// How the log on stderr looks.
     #[arg(long, env = "DEPLOY_AGENT_LOG_FORMAT", default_value = "human", global = true)]
     pub log_format: Format,
+    /// What an archive may not exceed.
+    #[command(flatten)]
+    pub limits: LimitFlags,
     /// Bytes to keep free, as 10G: old roots, the spare and what is cached in vain go for
     /// them; 0 for none.
     #[arg(long, env = "DEPLOY_AGENT_MIN_FREE", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]

@@ -8,10 +8,12 @@ mod blocking;
 pub mod error;
 
 pub mod backoff;
+pub mod confine;
 pub mod current;
 pub mod find;
 pub mod hold;
 pub mod keep;
+pub mod limits;
 pub mod output;
 pub mod previous;
 pub mod report;

@@ -1,12 +1,13 @@
 //! `deploy-agent`: flags, signals, exit codes. The work is in the library.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use deploy_agent::confine::{Confinement, Walls};
 use deploy_agent::control::Control;
 use deploy_agent::cycle::Agent;
 use deploy_agent::flags::{Cli, Flags, MAX_BLOB, Refused, Sub};
@@ -56,8 +57,7 @@ fn main() -> ExitCode {
         Some(Sub::Sync { json }) => run_sync(flags, json),
         Some(Sub::Rollback { release: false, json }) => run_rollback(flags, json),
         Some(Sub::Rollback { release: true, json }) => run_release(flags, json),
-        Some(Sub::Unpack { blobs, into }) => unpack::run(&blobs, &into, flags.link.into())
-            .map_err(anyhow::Error::from)
+        Some(Sub::Unpack { blobs, into }) => unpack_confined(flags, &blobs, &into)
             .and_then(|line| Ok(writeln!(std::io::stderr(), "{line}")?))
             .map(|()| exit::OK),
         None => track(flags),
@@ -77,6 +77,28 @@ fn exit_code(err: &anyhow::Error) -> u8 {
         return exit::USAGE;
     }
     err.downcast_ref::<error::Error>().map_or(exit::FAILED, error::Error::exit_code)
+}
+
+/// The whole program is confined: it does nothing else.
+fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> Result<String> {
+    let confinement = Confinement::to(&unpack::ground(into), flags.confine)?;
+    confinement.enter();
+    Ok(unpack::run(blobs, into, flags.link.into(), flags.limits.limits())?)
+}
+
+/// Where there is no Landlock, whoever runs agents as root should know.
+fn tell_walls(walls: Option<&Walls>) {
+    let told = walls.map_or_else(|| "-confine off".to_owned(), Walls::to_string);
+    let has_landlock = walls.is_some_and(|walls| walls.landlock != "none");
+    if walls.is_none() || has_landlock {
+        tracing::info!(event = "confined", walls = told, "archives are read under: {told}");
+    } else {
+        tracing::warn!(
+            event = "confined",
+            walls = told,
+            "archives are read under: {told}; this kernel has no landlock"
+        );
+    }
 }
 
 fn show_status(flags: &Flags, json: bool) -> Result<u8> {
@@ -194,7 +216,7 @@ fn alone(
                 return Ok(Answer::failed(exit::FAILED, format!("watch for signals: {err}")));
             }
         };
-        let store = Store::open(&flags.dir, options(&settings))?;
+        let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
         let known = previous::read(&flags.dir, None).map(|known| known.name().to_string());
         let name = known.filter(|_| flags.name.is_empty());
         // A name is only for asking what there is, which nobody does here.
@@ -229,6 +251,7 @@ async fn run(flags: &Flags) -> Result<u8> {
     let mut session = session(flags);
     if !flags.once {
         let mut control = Control::open(&flags.dir);
+        tell_walls(agent.confinement.walls().as_ref());
         let (name, addr) = (&agent.name, &flags.addr);
         tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
         let signal = poll::run(&agent, &mut session, flags.poll, &mut control).await?;
@@ -255,13 +278,8 @@ fn session(flags: &Flags) -> Session {
     })
 }
 
-fn options(settings: &Settings) -> Options {
-    Options {
-        limits: Limits::STANDARD,
-        link: settings.link,
-        max_blob: MAX_BLOB,
-        keep_blobs: settings.keep_blobs,
-    }
+fn options(settings: &Settings, limits: Limits) -> Options {
+    Options { limits, link: settings.link, max_blob: MAX_BLOB, keep_blobs: settings.keep_blobs }
 }
 
 fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
@@ -272,14 +290,16 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         keep_roots: flags.roots_to_keep(),
         keep_blobs: flags.keep_blobs,
     };
-    let store = Store::open(&flags.dir, options(&settings));
+    let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
     store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;
+    let walls = agent.confinement.walls();
     agent.report.update(|report| {
         report.version = String::from(env!("CARGO_PKG_VERSION"));
+        report.confinement = walls;
         report.link = Some(link.to_owned());
         report.link_flag = Some(link_word(flags.link.into()).to_owned());
         report.state = std::path::absolute(&flags.state).ok();
@@ -304,7 +324,9 @@ fn agent(
         grace: STOP_GRACE,
         kill_after: KILL_AFTER,
     };
+    let confinement = Confinement::to(&flags.dir, flags.confine)?;
     Ok(Agent {
+        confinement,
         name: name.parse().map_err(|err| anyhow!("-name: {err}"))?,
         dir: flags.dir.clone(),
         store: Arc::new(store),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use deploy_store::{Aside, Configuration, Digest, Error as StoreError, Layer, Store};
+use deploy_store::{Aside, Configuration, Digest, Error as StoreError, Layer};
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
@@ -93,7 +93,7 @@ fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Dig
 }
 
 async fn make(agent: &Agent, session: &mut Session, digest: Digest, layer: Option<&Layer>) -> Made {
-    match (extract(&agent.store, digest).await, layer) {
+    match (extract(agent, digest).await, layer) {
         (Ok(()), _) => Made::FromBlob,
         (Err(StoreError::NoSuchBlob(_)), None) => match agent.store.forget_layer(digest) {
             Ok(()) => Made::Unneeded,
@@ -103,7 +103,7 @@ async fn make(agent: &Agent, session: &mut Session, digest: Digest, layer: Optio
             if let Err(err) = download(agent, session, layer).await {
                 return Made::Failed(err.to_string());
             }
-            match extract(&agent.store, digest).await {
+            match extract(agent, digest).await {
                 Ok(()) => Made::Fetched,
                 Err(err) => Made::Failed(err.to_string()),
             }
@@ -112,9 +112,9 @@ async fn make(agent: &Agent, session: &mut Session, digest: Digest, layer: Optio
     }
 }
 
-async fn extract(store: &Arc<Store>, layer: Digest) -> deploy_store::Result<()> {
-    let store = Arc::clone(store);
-    blocking::run(move || store.extract_again(layer)).await
+async fn extract(agent: &Agent, layer: Digest) -> deploy_store::Result<()> {
+    let store = Arc::clone(&agent.store);
+    blocking::confined(agent, move || store.extract_again(layer)).await
 }
 
 async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result<()> {

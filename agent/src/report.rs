@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
 
+use crate::confine::Walls;
 use crate::unpack;
 
 const NAME: &str = "agent.json";
@@ -30,6 +31,8 @@ pub struct Report {
     pub keep_blobs: bool,
     /// Bytes that are to stay free.
     pub min_free: u64,
+    /// What the threads that read archives are confined by; `None` for nothing.
+    pub confinement: Option<Walls>,
     /// How the files of the last root got there.
     pub placed: Option<Placed>,
     /// The spare root, as long as the agent runs.

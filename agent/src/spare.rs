@@ -62,13 +62,15 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
     *wanted = Some(id);
     let (busy, store) = (Arc::clone(&spares.busy), Arc::clone(&agent.store));
     let (configuration, report) = (configuration.clone(), agent.report.clone());
+    let confinement = agent.confinement.clone();
     let work = move || {
+        confinement.enter();
         let ready = make(&store, &configuration) && fits(&store, floor, id);
         let id = configuration.id().to_string();
         report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
         busy.store(false, Ordering::Release);
     };
-    // A thread of its own, because its priority stays what it becomes.
+    // A thread of its own, because its priority stays what it becomes, and its walls.
     if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
         spares.busy.store(false, Ordering::Release);
         tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");

@@ -10,6 +10,7 @@ use deploy_store::{Configuration, Digest, Error, escape};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::confine::Walls;
 use crate::hold::Hold;
 use crate::report::{Placed, Report, Spare};
 use crate::{previous, state};
@@ -25,6 +26,8 @@ pub struct Status {
     agent_running: bool,
     agent_pid: Option<u32>,
     link: Option<String>,
+    /// What the threads that read archives are confined by.
+    confinement: Option<Walls>,
     roots: Vec<Root>,
     cache: Cache,
     last_error: Option<String>,
@@ -114,6 +117,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         agent_running: agent_pid.is_some(),
         agent_pid,
         link: report.link,
+        confinement: report.confinement,
         roots,
         cache: cache(dir),
         last_error: report.error,
@@ -176,6 +180,11 @@ impl Status {
             None => line("agent", "not running"),
         }
         line("placing", self.link.as_deref().map_or("unknown", |link| link));
+        match (&self.confinement, &self.link) {
+            (Some(walls), _) => line("confinement", &walls.to_string()),
+            (None, Some(_)) => line("confinement", "none"),
+            (None, None) => line("confinement", "unknown"),
+        }
         for root in &self.roots {
             let built = root.built.map_or_else(String::new, |built| format!("{built:.0}"));
             let mark = match (root.current, root.previous) {

@@ -9,9 +9,8 @@ use crate::flags::MAX_BLOB;
 
 /// Merges `archives`, lowest first, into the new directory `into`. Returns a line that
 /// says what was done.
-pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode) -> Result<String> {
+pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode, limits: Limits) -> Result<String> {
     let started = Instant::now();
-    let limits = Limits::STANDARD;
     let options = Options { limits, link, max_blob: MAX_BLOB, keep_blobs: false };
     let placed = deploy_store::unpack(archives, into, options)?;
     let archives = match archives.len() {
@@ -21,6 +20,14 @@ pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode) -> Result<String> 
     let (placed, ms) = (describe(placed), started.elapsed().as_millis());
     let into = into.to_string_lossy();
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
+}
+
+/// The directory that unpacking into `into` changes something in: the one it is in, or what
+/// there is of that.
+pub fn ground(into: &Path) -> PathBuf {
+    let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
+    let there = path.ancestors().skip(1).find(|above| above.is_dir());
+    there.unwrap_or(Path::new("/")).to_owned()
 }
 
 /// `3 files linked, 1 copied`.

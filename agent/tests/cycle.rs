@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use deploy_agent::confine::{Confine, Confinement};
 use deploy_agent::cycle::{self, Agent, Outcome};
 use deploy_agent::error::Error;
 use deploy_agent::report::{Reporter, link_word};
@@ -40,6 +41,7 @@ impl Bench {
         let agent = Agent {
             name: "project1".parse().unwrap(),
             store: open(&home),
+            confinement: Confinement::to(&home, Confine::Auto).unwrap(),
             state: home.join("state.json"),
             script: None,
             report: Reporter::new(&home),

@@ -1,11 +1,141 @@
-//! Any bytes as an archive: refused or read, and what is read survives its index.
+//! Any bytes as an archive: refused, or read to the same entries that another reader of
+//! tar, the `tar` crate, finds in them; where that one stops, up to there.
 #![no_main]
 
-use deploy_store::{Limits, check_archive};
-use libfuzzer_sys::fuzz_target;
+mod forge;
 
-fuzz_target!(|bytes: &[u8]| {
-    let limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
-    // Either answer is right; a panic, a hang or an endless allocation is not.
-    let _ = check_archive(bytes, limits);
+use std::io::Read as _;
+
+use deploy_store::layer::archive::{self, Body};
+use deploy_store::layer::entry::{Content, Entry, EntryPath, Kind};
+use deploy_store::layer::tarball::Piece;
+use deploy_store::{Limits, Result, check_archive};
+use libfuzzer_sys::fuzz_target;
+use tar::EntryType;
+
+const LIMITS: Limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
+
+/// What both readers must agree on.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    path: Vec<u8>,
+    what: String,
+    mode: u32,
+    contents: Option<Content>,
+}
+
+fn ours(plain: &[u8]) -> Result<Vec<Seen>> {
+    let mut all = Vec::new();
+    archive::read(plain, false, LIMITS, |entry: Entry, body: Option<Body<'_, _>>| {
+        let contents = body.map(contents).transpose()?;
+        let what = match &entry.kind {
+            Kind::Directory => "directory".to_owned(),
+            Kind::File { size, .. } => format!("file {size}"),
+            Kind::Hardlink(target) => format!("hardlink {target:?}"),
+            Kind::Symlink(target) => format!("symlink {target:?}"),
+            Kind::Fifo => "fifo".to_owned(),
+            Kind::CharDevice(device) => format!("char {device:?}"),
+            Kind::BlockDevice(device) => format!("block {device:?}"),
+        };
+        let path = entry.path.as_bytes().to_vec();
+        all.push(Seen { path, what, mode: entry.meta.mode, contents });
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn contents(mut body: Body<'_, &[u8]>) -> Result<Content> {
+    let mut buffer = vec![0; 8 << 10];
+    while body.next_piece(&mut buffer)? != Piece::End {}
+    Ok(body.content())
+}
+
+/// The other reader's entries, up to the first that it cannot read. `None`: there is
+/// something in the archive that it reads otherwise, see below.
+fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
+    let mut all = Vec::new();
+    let mut archive = tar::Archive::new(plain);
+    let Ok(entries) = archive.entries() else { return Some(all) };
+    for entry in entries {
+        let Ok(mut entry) = entry else { break };
+        let header = entry.header().clone();
+        let kind = match header.entry_type() {
+            // A label says nothing of the tree.
+            other if other.as_byte() == b'V' => continue,
+            // It is for a whole archive here, and an entry there.
+            EntryType::XGlobalHeader => return None,
+            other => other,
+        };
+        if !agrees(&mut entry) {
+            return None;
+        }
+        let name = entry.path_bytes().into_owned();
+        let Ok(path) = EntryPath::from_archive(&name, LIMITS) else { break };
+        let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+        let numbers = || {
+            let number = |n: std::io::Result<Option<u32>>| n.ok().flatten().unwrap_or(0);
+            let (major, minor) = (number(header.device_major()), number(header.device_minor()));
+            deploy_store::layer::entry::Device { major, minor }
+        };
+        let mut contents = None;
+        let what = match kind.as_byte() {
+            b'0' | 0 if name.ends_with(b"/") => "directory".to_owned(),
+            b'5' | b'D' => "directory".to_owned(),
+            b'0' | 0 | b'7' | b'S' => {
+                let mut bytes = Vec::new();
+                if entry.by_ref().take(1 << 26).read_to_end(&mut bytes).is_err() {
+                    break;
+                }
+                contents = Some(Content::of(&bytes));
+                format!("file {}", bytes.len())
+            }
+            b'1' => match EntryPath::from_archive(&link, LIMITS) {
+                Ok(target) => format!("hardlink {target:?}"),
+                Err(_) => break,
+            },
+            b'2' => format!("symlink {:?}", link.into_boxed_slice()),
+            b'6' => "fifo".to_owned(),
+            b'3' => format!("char {:?}", numbers()),
+            b'4' => format!("block {:?}", numbers()),
+            _ => break,
+        };
+        if what == "directory" && path.is_root() {
+            continue;
+        }
+        let mode = header.mode().map_or(0, |mode| mode & 0o7777);
+        all.push(Seen { path: path.as_bytes().to_vec(), what, mode, contents });
+    }
+    Some(all)
+}
+
+/// Whether the two mean the same by this entry's extended headers. They do not by PAX
+/// sparse files, which the other does not know; by records that hold a newline, at which it
+/// splits; by empty values, which take back what a global header said; and by a name with
+/// NUL bytes, at which it cuts.
+fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
+    let Ok(Some(records)) = entry.pax_extensions() else { return true };
+    records.into_iter().all(|record| {
+        record.is_ok_and(|record| {
+            let key = record.key_bytes();
+            !key.starts_with(b"GNU.sparse.")
+                && !record.value_bytes().is_empty()
+                && !record.value_bytes().contains(&b'\n')
+        })
+    })
+}
+
+fuzz_target!(|data: &[u8]| {
+    for archive in forge::archives(data) {
+        // Either answer is right; a panic, a hang or an endless allocation is not.
+        let whole = check_archive(&archive[..], LIMITS);
+        let read = ours(&archive);
+        if !archive.starts_with(&[0x1f, 0x8b]) && !archive.starts_with(&[0x28, 0xb5]) {
+            // What the pipeline takes, the reader took.
+            assert!(whole.is_err() || read.is_ok(), "{whole:?}, {read:?}");
+        }
+        let (Ok(read), Some(other)) = (&read, theirs(&archive)) else { continue };
+        let both = read.len().min(other.len());
+        assert_eq!(read[..both], other[..both], "two readers disagree");
+        assert!(other.len() <= read.len(), "the other finds more: {:?}", &other[both..]);
+    }
 });

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deploy_store::{
-    Changed, ComponentName, Configuration, ConfigurationName, Digest, Limits, VersionName,
-    changed_files,
+    Changed, ComponentName, Configuration, ConfigurationName, Digest, VersionName, changed_files,
 };
 use deploy_wire::command::Refusal;
 
@@ -92,10 +91,11 @@ impl Registry {
             configuration.layers().iter().map(|layer| layer.digest).collect()
         };
         let (from, to, store) = (digests(from), digests(to), Arc::clone(self.blobs()));
+        let limits = self.settings.limits;
         let permit = self.checks.acquire().await;
         let changed = blocking(move || {
             let open = |digest| store.reader(digest);
-            changed_files(&from, &to, open, Limits::STANDARD)
+            changed_files(&from, &to, open, limits)
         });
         let changed = changed.await;
         drop(permit);

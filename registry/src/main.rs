@@ -1,6 +1,7 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
+mod limits;
 mod log;
 
 use std::ffi::OsString;
@@ -69,6 +70,8 @@ struct Flags {
         value_parser = flags::size
     )]
     max_staged: u64,
+    #[command(flatten)]
+    limits: limits::LimitFlags,
     /// Bytes of the disk that uploads leave free
     #[arg(
         long,
@@ -113,6 +116,7 @@ impl Flags {
             max_upload: self.max_upload,
             max_staged: self.max_staged,
             min_free: self.min_free,
+            limits: self.limits.limits(),
             max_versions: self.maxver,
             keep_states: self.keep_states.max(1),
             grace: self.grace,

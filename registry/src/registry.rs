@@ -30,6 +30,8 @@ pub struct Settings {
     pub max_upload: u64,
     /// Most bytes that one key may have staged.
     pub max_staged: u64,
+    /// What an archive may not exceed that is given a version.
+    pub limits: Limits,
     /// Bytes of the filesystem that uploads leave free.
     pub min_free: u64,
     /// Versions of a component that are kept beyond those in use; 0 keeps all.
@@ -45,6 +47,7 @@ impl Default for Settings {
         Self {
             max_upload: 64 << 30,
             max_staged: 128 << 30,
+            limits: Limits::STANDARD,
             min_free: 64 << 20,
             max_versions: 10,
             keep_states: 5,
@@ -193,7 +196,8 @@ impl Registry {
     pub(crate) async fn check_staged(&self, digest: Digest) -> Result<(), Refusal> {
         let staged = self.blobs.staged_reader(digest).map_err(not_uploaded)?;
         let permit = self.checks.acquire().await;
-        let checked = blocking(move || check_archive(staged, Limits::STANDARD)).await;
+        let limits = self.settings.limits;
+        let checked = blocking(move || check_archive(staged, limits)).await;
         drop(permit);
         checked.map(drop).map_err(|err| {
             Refusal::new(exit::FAILED, format!("no agent could unpack {digest}: {err}"))

@@ -7,17 +7,19 @@
 //! channel.rs     a command | the prompt | sftp       keys.rs        host key
 //! shell.rs       prompt (editor.rs: line editor)     algorithms.rs  what ssh offers
 //! sftp.rs        packets -> upload.rs (operators) | view.rs (path.rs, contents.rs, listing.rs)
+//! exchange.rs    the same without ssh, for tests
 //! ```
 
 mod activity;
 mod admission;
 mod algorithms;
-mod authorized;
+pub mod authorized;
 mod channel;
 mod connection;
 mod contents;
 mod editor;
 mod error;
+mod exchange;
 mod greeting;
 mod incoming;
 mod keyring;
@@ -46,6 +48,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use self::admission::Door;
 use self::algorithms::Offers;
 pub use self::error::Error;
+pub use self::exchange::exchange;
 pub use self::keyring::Keyring;
 pub use self::keys::host_key;
 use crate::registry::Registry;

@@ -28,6 +28,7 @@ pub use digest::{Digest, Hasher, HashingReader};
 pub use disk::replace_file;
 pub use error::{Error, Result};
 pub use limits::Limits;
+pub use meta::{Meta, Mtime, Xattr};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
 pub use store::{
     Ages, Aside, Changed, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed, Removal,

@@ -100,7 +100,7 @@ fn parse_key(text: &str) -> Result<PublicKey, String> {
     };
     let comment = words.collect::<Vec<_>>().join(" ");
     let key = PublicKey::from_openssh(format!("{kind} {blob} {comment}").trim_end())
-        .map_err(|err| format!("key cannot be read: {err}"))?;
+        .map_err(|err| format!("key cannot be read: {}", escape(&err.to_string())))?;
     match key.algorithm() {
         Algorithm::Ed25519
         | Algorithm::Ecdsa { .. }
@@ -143,6 +143,10 @@ impl AuthorizedKey {
             None => (option, None),
         };
         match (name.to_ascii_lowercase().as_str(), value) {
+            // As sshd has it: which of them was meant nobody can tell.
+            ("from", Some(_)) if self.from.is_some() => {
+                return Err("option from is given twice".to_owned());
+            }
             ("from", Some(value)) => self.from = Some(parse_sources(value)?),
             ("expiry-time", Some(value)) => {
                 let expires = parse_expiry(value)?;
@@ -212,18 +216,31 @@ mod tests {
     fn a_bad_line_is_refused_alone_and_named() {
         let text = format!(
             "{KEY}\nssh-ed25519 garbage\ncommand=\"x\" {KEY}\nfrom=\"10.0.0.1 {KEY}\nword\n\
-             cert-authority {KEY}\nexpiry-time=\"soon\" {KEY}\nfrom=\"10.0.0.0/33\" {KEY}"
+             cert-authority {KEY}\nexpiry-time=\"soon\" {KEY}\nfrom=\"10.0.0.0/33\" {KEY}\n\
+             from=\"10.0.0.1\",from=\"*\" {KEY}"
         );
         let (keys, refused) = parse(&text);
         assert_eq!(keys.len(), 1);
         assert_eq!(
             refused.iter().map(|refused| refused.line).collect::<Vec<_>>(),
-            [2, 3, 4, 5, 6, 7, 8]
+            [2, 3, 4, 5, 6, 7, 8, 9]
         );
         assert!(refused[0].reason.contains("key cannot be read"), "{}", refused[0].reason);
         assert!(refused[1].reason.contains("\"command\" is not known"), "{}", refused[1].reason);
         assert!(refused[2].reason.contains("quote"), "{}", refused[2].reason);
         assert!(refused[5].reason.contains("expiry-time"), "{}", refused[5].reason);
+        assert!(refused[7].reason.contains("twice"), "{}", refused[7].reason);
+    }
+
+    /// Found by fuzzing: the library's errors quote what they could not read as it is.
+    #[test]
+    fn what_is_wrong_with_a_line_is_told_without_its_control_characters() {
+        for line in ["tt\u{0}\u{1b}[31m AAAA", "a\u{1b}=\"x\" ssh-ed25519 AAAA", "\u{7} \u{8}"] {
+            let (keys, refused) = parse(line);
+            assert!(keys.is_empty());
+            let reason = &refused[0].reason;
+            assert!(!reason.chars().any(char::is_control), "{reason:?}");
+        }
     }
 
     #[test]

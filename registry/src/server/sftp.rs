@@ -94,7 +94,7 @@ impl Refusal {
 }
 
 /// A request that hands or asks for data; the others are the library's.
-enum Request {
+pub(super) enum Request {
     Write { id: u32, handle: String, offset: u64, data: Bytes },
     Other(Packet),
 }
@@ -190,8 +190,13 @@ fn take_string(packet: &mut Bytes) -> Option<Bytes> {
     (length <= packet.len()).then(|| packet.split_to(length))
 }
 
+/// The next request, if it is all there and can be read.
+pub(super) fn next(bytes: &mut BytesMut) -> Option<Request> {
+    take_packet(bytes).ok().flatten().and_then(parse)
+}
+
 /// The reply to a request, and what an operator should know of it.
-async fn answer(request: Request, files: &mut Files) -> (Bytes, Option<String>) {
+pub(super) async fn answer(request: Request, files: &mut Files) -> (Bytes, Option<String>) {
     let (id, done) = match request {
         Request::Write { id, handle, offset, data } => (
             id,

@@ -131,6 +131,11 @@ impl Rig {
         self.running().log.wait_for(text)
     }
 
+    /// The lines that the registry logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.running().log.lines().clone()
+    }
+
     pub fn signal(&self, signal: &str) {
         let pid = self.pid().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());

@@ -126,7 +126,10 @@ pub fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
     if !matches!(flag, Flag::CharDevice | Flag::BlockDevice) {
         return Ok((0, 0));
     }
-    // Major and minor stand at one place in ustar and GNU headers.
+    // Major and minor stand at one place in ustar and GNU headers; before there was no place.
+    if header.as_ustar().is_none() && header.as_gnu().is_none() {
+        return Err("is a device, for whose numbers a v7 header has no place".to_owned());
+    }
     let part = |range: std::ops::Range<usize>| {
         let number = field(&header.as_bytes()[range]).ok();
         number.and_then(|number| u32::try_from(number).ok()).ok_or("its device number is none")
@@ -154,6 +157,18 @@ mod tests {
         {
             assert!(field(bad).is_err(), "{bad:?} was taken");
         }
+    }
+
+    /// Found by fuzzing against the `tar` crate: what is no field was read as one.
+    #[test]
+    fn a_v7_header_has_no_device_numbers() {
+        let mut header = Header::new_old();
+        header.as_mut_bytes()[329..345].copy_from_slice(b"0007776\x000000001\0");
+        assert!(device_of(&header, Flag::BlockDevice).unwrap_err().contains("v7"));
+        header.as_mut_bytes()[257..265].copy_from_slice(b"ustar\x0000");
+        assert_eq!(device_of(&header, Flag::BlockDevice), Ok((4094, 1)));
+        header.as_mut_bytes()[257..265].copy_from_slice(b"ustar  \0");
+        assert_eq!(device_of(&header, Flag::CharDevice), Ok((4094, 1)));
     }
 
     #[test]

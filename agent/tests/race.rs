@@ -1,0 +1,221 @@
+//! While root unpacks and builds roots, the owner of the directory, somebody else, swaps
+//! what is in it for symlinks that lead outside, as fast as he can. Nothing outside changes.
+//! `DEPLOY_TEST_ROUNDS=10000` makes it a long race.
+
+#![allow(clippy::print_stderr, reason = "what is left out, and the figures, are said")]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use deploy_agent::confine::{Confine, Confinement};
+use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store, unpack};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+const NOBODY: u32 = 65534;
+const TRAP: &str = "trap";
+const ASIDE: &str = "aside";
+const SWAPS: &str = "swaps";
+
+fn options() -> Options {
+    Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false }
+}
+
+/// Swaps what is in `dir` for symlinks to `outside` and back, for ever. The symlinks have to
+/// be made beside it: who may not write to a directory cannot move it elsewhere.
+fn swap(dir: &Path, outside: &Path) {
+    let (trap, aside) = (dir.join(TRAP), dir.join(ASIDE));
+    let mut swaps = 0_u64;
+    loop {
+        let names = fs::read_dir(dir).into_iter().flatten().flatten();
+        let names = names.map(|entry| entry.file_name());
+        for name in names.filter(|name| name != TRAP && name != ASIDE && name != SWAPS) {
+            let path = dir.join(&name);
+            // What has gone meanwhile is no longer to be swapped.
+            let _ = symlink(outside, &trap);
+            for _ in 0..2 {
+                if renameat_with(CWD, &path, CWD, &trap, RenameFlags::EXCHANGE).is_ok() {
+                    swaps += 1;
+                }
+            }
+            // And first nothing, then a symlink in its place.
+            if swaps.is_multiple_of(7) && fs::rename(&path, &aside).is_ok() {
+                let _ = symlink(outside, &path);
+                let _ = fs::remove_file(&path);
+                let _ = fs::rename(&aside, &path);
+            }
+            let _ = fs::remove_file(&trap);
+        }
+        let _ = fs::write(dir.join(SWAPS), swaps.to_string());
+    }
+}
+
+/// This program as somebody else: the other side of the race.
+#[test]
+fn swapper() {
+    if let (Some(dir), Some(outside)) = (std::env::var_os("SWAP"), std::env::var_os("OUTSIDE")) {
+        swap(Path::new(&dir), Path::new(&outside));
+    }
+}
+
+struct Swapper(Child);
+
+impl Swapper {
+    fn start(program: &Path, dir: &Path, outside: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.args(["--exact", "swapper", "--nocapture"]);
+        command.env("SWAP", dir).env("OUTSIDE", outside).uid(NOBODY).gid(NOBODY);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Swapper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A layer that differs by `n`, with directories that anybody may write to.
+fn archive(n: usize) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, kind) in
+        [("open", true), ("open/deep", true), ("open/deep/canary", false), ("canary", false)]
+    {
+        let text = if kind { String::new() } else { format!("from the archive {n}") };
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(if kind {
+            tar::EntryType::Directory
+        } else {
+            tar::EntryType::Regular
+        });
+        header.set_mode(0o777);
+        header.set_uid(NOBODY.into());
+        header.set_gid(NOBODY.into());
+        header.set_mtime(1);
+        header.set_size(text.len() as u64);
+        builder.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn state_of(dir: &Path) -> Vec<String> {
+    let mut all = vec![describe(dir)];
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    for path in names {
+        all.push(describe(&path));
+        if path.is_dir() && !path.is_symlink() {
+            all.extend(state_of(&path));
+        }
+    }
+    all
+}
+
+fn describe(path: &Path) -> String {
+    let meta = fs::symlink_metadata(path).unwrap();
+    let contents = meta.is_file().then(|| fs::read(path).unwrap());
+    let times = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
+    let inode = (meta.ino(), meta.nlink(), meta.mode(), meta.uid(), meta.gid());
+    format!("{} {inode:?} {times:?} {contents:?}", path.display())
+}
+
+fn configuration(digest: Digest) -> Configuration {
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let layer = Layer {
+        component: "c".parse().unwrap(),
+        version: "v".parse().unwrap(),
+        digest,
+        created: now,
+    };
+    Configuration::new("p".parse().unwrap(), vec![layer], now).unwrap()
+}
+
+#[test]
+fn who_owns_the_directory_cannot_have_root_write_elsewhere() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        eprintln!("NOT TESTED: the race against root; that takes root");
+        return;
+    }
+    let rounds = std::env::var("DEPLOY_TEST_ROUNDS").map_or(300, |rounds| rounds.parse().unwrap());
+    let temp = tempfile::tempdir().unwrap();
+    fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
+    let at = |name: &str| temp.path().join(name);
+    // What a file of the archive could replace if it came there.
+    let outside = at("outside");
+    for dir in ["outside", "outside/open", "outside/open/deep", "outside/root"] {
+        fs::create_dir(at(dir)).unwrap();
+    }
+    for canary in ["outside/canary", "outside/open/canary", "outside/open/deep/canary"] {
+        fs::write(at(canary), "canary").unwrap();
+    }
+    let program = at("swapper");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let dirs = ["agent", "unpack"].map(at);
+    for dir in &dirs {
+        fs::create_dir(dir).unwrap();
+        chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let before = state_of(&outside);
+    let [mut one, mut other] = [0, 1].map(|n| Swapper::start(&program, &dirs[n], &outside));
+    let source = at("archive");
+    let (mut done, mut refused) = (0, 0);
+    let mut store: Option<(Store, Confinement)> = None;
+    for n in 0..rounds {
+        fs::write(&source, archive(n)).unwrap();
+        let ok = if n % 2 == 0 {
+            unpack(std::slice::from_ref(&source), &dirs[1].join(format!("root{n}")), options())
+                .is_ok()
+        } else {
+            if n % 40 == 1 {
+                store = None;
+            }
+            // Half of the time without walls: what is behind them must hold by itself.
+            let how = if n % 80 < 40 { Confine::Off } else { Confine::Auto };
+            let open = |_| {
+                Some((Store::open(&dirs[0], options()).ok()?, Confinement::to(&dirs[0], how).ok()?))
+            };
+            store = store.or_else(|| (0..50).find_map(open));
+            let Some((store, walls)) = &store else { continue };
+            walls
+                .run(|| {
+                    let bytes = fs::read(&source)
+                        .map_err(|err| deploy_store::Error::io("read", &source, err))?;
+                    let digest = Digest::of(&bytes);
+                    store.blobs().ingest(digest, &*bytes)?;
+                    store.extract(digest)?;
+                    store.root(&configuration(digest)).map(drop)
+                })
+                .is_ok()
+        };
+        if ok {
+            done += 1;
+        } else {
+            refused += 1;
+        }
+        if n % 20 == 0 {
+            assert_eq!(state_of(&outside), before, "round {n}");
+        }
+    }
+    assert_eq!(state_of(&outside), before);
+    assert!(one.runs() && other.runs(), "nobody raced");
+    drop((one, other));
+    let swaps: u64 = dirs
+        .iter()
+        .map(|dir| {
+            fs::read_to_string(dir.join(SWAPS)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+        })
+        .sum();
+    eprintln!("race: {rounds} rounds, {done} done and {refused} refused, {swaps} swaps");
+    assert!(swaps > rounds as u64, "only {swaps} swaps");
+    assert!(done > 0, "all rounds were refused");
+}

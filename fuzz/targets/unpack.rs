@@ -1,0 +1,102 @@
+//! One to three archives, unpacked into one directory: refused with nothing left behind,
+//! or unpacked whole; and nothing outside that directory is ever another.
+#![no_main]
+
+mod forge;
+
+use std::ffi::OsString;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use deploy_store::{Limits, LinkMode, Options, unpack};
+use libfuzzer_sys::fuzz_target;
+
+const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Limits::STANDARD };
+
+/// What is around the directory that is unpacked into, made once.
+fn ground() -> &'static Path {
+    static GROUND: OnceLock<PathBuf> = OnceLock::new();
+    GROUND.get_or_init(|| {
+        let base =
+            if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
+        let ground = base.join(format!("deploy-fuzz-{}", std::process::id()));
+        fs::create_dir_all(ground.join("arena/side")).expect("a directory");
+        fs::create_dir_all(ground.join("side")).expect("a directory");
+        for canary in ["canary", "side/canary", "arena/canary", "arena/side/canary"] {
+            fs::write(ground.join(canary), canary).expect("a file");
+        }
+        ground
+    })
+}
+
+/// Everything in `dir` but for `without`, as far as an archive could change it.
+fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    let mut names: Vec<OsString> = fs::read_dir(dir)
+        .expect("a list")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    names.sort();
+    for name in names {
+        let path = dir.join(name);
+        if path == without {
+            continue;
+        }
+        let meta = fs::symlink_metadata(&path).expect("metadata");
+        let contents = if meta.is_file() { fs::read(&path).expect("contents") } else { Vec::new() };
+        // Directories that something is made in get another time, and fewer or more links.
+        let fixed =
+            if meta.is_dir() { (0, 0, 0) } else { (meta.mtime(), meta.mtime_nsec(), meta.nlink()) };
+        let owner = (meta.uid(), meta.gid(), meta.mode());
+        all.push((path.clone(), format!("{owner:?} {fixed:?} {contents:?}")));
+        if meta.is_dir() {
+            all.extend(seen(&path, without));
+        }
+    }
+    all
+}
+
+/// Removes a tree whatever the modes in it: the fuzzer may be run by anybody.
+fn clear(path: &Path) {
+    if let Ok(meta) = fs::symlink_metadata(path)
+        && meta.is_dir()
+    {
+        let _ = fs::set_permissions(path, Permissions::from_mode(0o700));
+        for entry in fs::read_dir(path).expect("a list").flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                clear(&entry.path());
+            } else {
+                fs::remove_file(entry.path()).expect("removal");
+            }
+        }
+        fs::remove_dir(path).expect("removal");
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let ground = ground();
+    let input = ground.join("in");
+    fs::create_dir_all(&input).expect("a directory");
+    let paths: Vec<PathBuf> = forge::archives(data)
+        .iter()
+        .enumerate()
+        .map(|(n, archive)| {
+            let path = input.join(n.to_string());
+            fs::write(&path, archive).expect("an archive");
+            path
+        })
+        .collect();
+    let into = ground.join("arena/dest");
+    let before = seen(ground, &into);
+    let options =
+        Options { limits: LIMITS, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false };
+    let done = unpack(&paths, &into, options);
+    let after = seen(ground, &into);
+    assert_eq!(before, after, "something outside changed");
+    // Something there already is the one thing that stands in the way of a whole root.
+    assert_eq!(done.is_ok(), into.exists(), "{done:?}");
+    clear(&into);
+    clear(&input);
+});

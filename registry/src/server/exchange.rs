@@ -1,0 +1,37 @@
+//! An sftp session without ssh around it: the packets of a client in, the answers out. The
+//! fuzz targets talk to both roles this way.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::activity::Activity;
+use super::channel::Context;
+use super::keyring::Role;
+use super::sftp::{self, Files};
+use super::upload::Uploads;
+use super::view::View;
+use crate::console::Caller;
+use crate::registry::Registry;
+
+/// Answers the packets in `bytes` as [`Role::Operator`] or [`Role::Service`] has them
+/// answered, one after another, up to the first that ends a session. What is still open
+/// then is given up.
+pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) -> Vec<Bytes> {
+    let role = if operator { Role::Operator } else { Role::Service };
+    let [user, key, address] = ["nobody", "no key", "no address"].map(str::to_owned);
+    let context = Context {
+        registry: Arc::clone(registry),
+        activity: Activity::begin(),
+        role,
+        caller: Caller { user, key, address },
+    };
+    let uploads = operator.then(|| Uploads::new(&context));
+    let mut files = Files { view: View::new(&context), uploads };
+    let mut bytes = BytesMut::from(bytes);
+    let mut answers = Vec::new();
+    while let Some(request) = sftp::next(&mut bytes) {
+        answers.push(sftp::answer(request, &mut files).await.0);
+    }
+    answers
+}

@@ -28,7 +28,7 @@ use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
 use deploy_agent::{ask, error, log, serve, status, unpack, verify};
 use deploy_store::disk::Lock;
-use deploy_store::{Error, Limits, Options, Store};
+use deploy_store::{Error, Limits, Options, Store, escape_json};
 use deploy_wire::client::{Connect, HostKey, Keys};
 use deploy_wire::exit;
 use serde::Serialize;
@@ -167,7 +167,8 @@ fn show<T: Serialize + DeserializeOwned>(
         return Ok(answer.code);
     }
     let done: T = answer.read().map_err(|err| anyhow!("read the answer: {err}"))?;
-    let text = if json { serde_json::to_string_pretty(&done)? + "\n" } else { text(&done) };
+    let text =
+        if json { escape_json(&serde_json::to_string_pretty(&done)?) + "\n" } else { text(&done) };
     print(&text)?;
     Ok(answer.code)
 }

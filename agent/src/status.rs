@@ -6,7 +6,7 @@ use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Digest, Error, escape};
+use deploy_store::{Configuration, Digest, Error, escape, escape_json};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -152,7 +152,7 @@ impl From<&Configuration> for Deployed {
 impl Status {
     /// As one JSON document.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self)
+        serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
 
     /// For people.

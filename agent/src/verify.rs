@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use deploy_store::{Error, Verified, escape};
+use deploy_store::{Error, Verified, escape, escape_json};
 use serde::Serialize;
 
 use crate::repair::Mended;
@@ -87,7 +87,7 @@ impl Verification {
 
     /// As one JSON document.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self)
+        serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
 
     /// For people: a line for each finding, and one in the end.

@@ -236,7 +236,7 @@ fn a_client_that_takes_nothing_costs_little_and_others_do_not_wait() {
             std::thread::spawn(move || {
                 for id in 2..2_000_u32 {
                     let (offset, length) = (0_u64.to_be_bytes(), (255_u32 << 10).to_be_bytes());
-                    if client.send(5, id, &[&string(b"0"), &offset, &length]).is_err() {
+                    if client.send(5, id, &[&string(b"up0"), &offset, &length]).is_err() {
                         break;
                     }
                 }
@@ -277,10 +277,10 @@ fn uploads_have_places_that_come_back_and_what_is_never_closed_leaves_nothing() 
             client.send(6, 7, &[&string(handle), &offset, &string(b"x")]).unwrap();
             client.read_packet()
         };
-        write(client, b"0", 0);
-        write(client, b"1", 1 << 30);
+        write(client, b"up0", 0);
+        write(client, b"up1", 1 << 30);
         for far in [1 << 40, 1 << 62, i64::MAX as u64, u64::MAX] {
-            write(client, b"2", far);
+            write(client, b"up2", far);
         }
     }
     assert_eq!((opened, refused), (256, 5 * 66 - 256), "64 for each, 256 in all");
@@ -300,11 +300,11 @@ fn a_file_with_a_hole_is_hashed_in_the_time_of_its_length_or_refused() {
     client.send(3, 1, &[&string(b"x"), &create, &0_u32.to_be_bytes()]).unwrap();
     client.read_packet();
     for offset in [(64_u64 << 20) - 1, 5] {
-        client.send(6, 2, &[&string(b"0"), &offset.to_be_bytes(), &string(b"x")]).unwrap();
+        client.send(6, 2, &[&string(b"up0"), &offset.to_be_bytes(), &string(b"x")]).unwrap();
         client.read_packet();
     }
     let begun = Instant::now();
-    client.send(4, 3, &[&string(b"0")]).unwrap();
+    client.send(4, 3, &[&string(b"up0")]).unwrap();
     let closed = client.read_packet();
     assert_eq!(closed[5..9], [0; 4], "{closed:?}");
     assert!(begun.elapsed() < Duration::from_secs(10));
@@ -373,7 +373,7 @@ async fn nothing_that_a_client_says_drives_a_terminal() {
     let create = 0x1a_u32.to_be_bytes();
     client.send(3, 1, &[&string(odd.as_bytes()), &create, &0_u32.to_be_bytes()]).unwrap();
     client.read_packet();
-    client.send(4, 2, &[&string(b"0")]).unwrap();
+    client.send(4, 2, &[&string(b"up0")]).unwrap();
     client.read_packet();
     drop(client);
     rig.wait_for_log("upload ok");

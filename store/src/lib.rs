@@ -29,7 +29,7 @@ pub use disk::replace_file;
 pub use error::{Error, Result};
 pub use limits::Limits;
 pub use meta::{Meta, Mtime, Xattr};
-pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape};
+pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use store::{
     Ages, Aside, Changed, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed, Removal,
     Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive, layer_bytes,

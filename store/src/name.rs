@@ -5,7 +5,7 @@
 //! rule for names that are created now. `Display` escapes, so that a name can be
 //! printed to a terminal; `as_str` is the name itself.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -113,9 +113,34 @@ pub fn escape(text: &str) -> String {
     })
 }
 
+/// The JSON document `json`, which has the same value, with everything in its texts escaped
+/// that could drive a terminal: JSON itself wants that only of the first control characters.
+pub fn escape_json(json: &str) -> String {
+    let plain = |c: char| c == '\n' || c.is_ascii_graphic() || c.escape_debug().len() == 1;
+    json.chars().fold(String::with_capacity(json.len()), |mut out, c| {
+        if plain(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write!(out, "\\u{unit:04x}").expect("a string takes any text");
+            }
+        }
+        out
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_the_same_and_drives_no_terminal() {
+        let odd = "a\u{1b}[2J\u{9b}m\u{202e}b\u{7f}\u{e0001}ü\"\\\n\t";
+        let json = serde_json::to_string_pretty(&[odd, "x"]).unwrap();
+        let printed = escape_json(&json);
+        assert!(printed.chars().all(|c| c == '\n' || c == 'ü' || (' '..='~').contains(&c)));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&printed).unwrap(), [odd, "x"]);
+    }
 
     #[test]
     fn old_names_parse_and_new_ones_are_strict() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, escape};
+use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, escape, escape_json};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -131,7 +131,7 @@ pub fn put_json(target: &Target, put: Put) -> Result<String, Refusal> {
 
 pub(super) fn document(value: &impl Serialize) -> Result<String, Refusal> {
     serde_json::to_string_pretty(value)
-        .map(|text| text + "\n")
+        .map(|text| escape_json(&text) + "\n")
         .map_err(|err| Refusal::new(exit::FAILED, format!("print JSON: {err}")))
 }
 

@@ -24,7 +24,7 @@ pub const MAX_BLOB: u64 = 1 << 40;
 /// Tracks one configuration of a registry and deploys it: downloads its layers, builds
 /// their root, runs a script.
 #[derive(Debug, Parser)]
-#[command(name = "deploy-agent", version, args_override_self = true)]
+#[command(name = "deploy-agent", args_override_self = true)]
 pub struct Cli {
     /// What to do instead of tracking a configuration.
     #[command(subcommand)]
@@ -35,10 +35,17 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// The command line as clap knows it.
+    pub fn described(version: &'static str) -> clap::Command {
+        let command = Self::command().version(version).mut_args(go_boolean);
+        command.mut_subcommands(|sub| sub.mut_args(go_boolean))
+    }
+
     /// Reads the command line; flags may be spelt as Go programs' or as GNU ones.
-    pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
-        let mut command = Self::command().mut_args(go_boolean);
-        command = command.mut_subcommands(|sub| sub.mut_args(go_boolean));
+    pub fn read(
+        command: clap::Command,
+        arguments: impl IntoIterator<Item = OsString>,
+    ) -> Result<Self, clap::Error> {
         let mut booleans = Vec::new();
         names_of_booleans(&command, &mut booleans);
         let mut done = false;
@@ -326,7 +333,7 @@ mod tests {
     use super::*;
 
     fn read(line: &str) -> Result<Cli, clap::Error> {
-        Cli::read(line.split(' ').map(OsString::from))
+        Cli::read(Cli::described("1"), line.split(' ').map(OsString::from))
     }
 
     #[test]

@@ -40,14 +40,13 @@ const USER: &str = "deploy-agent";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
+    let described = || deploy_cli::full(Cli::described(deploy_cli::version!()));
+    if let Some(code) = deploy_cli::early(std::env::args_os(), described) {
+        return code;
+    }
+    let cli = match Cli::read(described(), std::env::args_os()) {
         Ok(cli) => cli,
-        Err(err) => {
-            let code = if err.use_stderr() { exit::USAGE } else { exit::OK };
-            // Nobody is left to be told when this fails.
-            let _ = err.print();
-            return ExitCode::from(code);
-        }
+        Err(err) => return deploy_cli::exit(&err),
     };
     log::start(cli.flags.log_format, cli.flags.v);
     let flags = &cli.flags;

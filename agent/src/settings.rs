@@ -62,7 +62,7 @@ mod tests {
         let settings = |more: &str| {
             let line = format!("deploy-agent gc -dir {} {more}", temp.path().display());
             let words = line.split_whitespace().map(OsString::from);
-            Settings::of(&Cli::read(words).unwrap().flags)
+            Settings::of(&Cli::read(Cli::described("1"), words).unwrap().flags)
         };
         let unknown = settings("");
         assert_eq!((unknown.keep_roots, unknown.link), (2, LinkMode::Auto));

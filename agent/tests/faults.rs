@@ -1,6 +1,8 @@
 //! Every step of an agent on its disk fails, or is the last one: at each of them, what is
 //! visible is whole, what was said is still so, and the next start reaches the right root.
 
+mod trees;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
@@ -10,12 +12,9 @@ use deploy_store::disk::fault::{self, Fault};
 use deploy_store::{
     Configuration, Digest, Error, Layer, Limits, LinkMode, Options, Store, replace_file,
 };
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use trees::{Files, archive, files, read};
 
 const FAULTS: [Fault; 3] = [Fault::Broken, Fault::Short, Fault::Dead];
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 /// What is to be deployed, one after the other, with what the roots must hold.
 struct World {
@@ -29,25 +28,10 @@ struct Said {
     deployed: Option<Digest>,
 }
 
-fn files(list: &[(&str, &str)]) -> Files {
-    list.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect()
-}
-
-fn archive(files: &Files) -> Vec<u8> {
-    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    for (path, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(1);
-        archive.append_data(&mut header, path, bytes.as_slice()).unwrap();
-    }
-    archive.into_inner().unwrap().finish().unwrap()
-}
-
 impl World {
     fn new() -> Self {
-        let code = files(&[("bin/run", "run"), ("lib/a", "a"), ("lib/b", "a"), ("lib/empty", "")]);
+        let code = [("bin/run", "run"), ("lib/a", "a"), ("lib/b", "a"), ("lib/empty", "")];
+        let code = files(code.map(|(path, text)| (path, text.to_owned())));
         let mut blobs = BTreeMap::new();
         let mut layer = |name: &str, files: &Files| {
             let bytes = archive(files);
@@ -58,7 +42,7 @@ impl World {
         };
         let base = layer("code", &code);
         let wanted = ["one", "two"].map(|text| {
-            let conf = files(&[("etc/conf", text), ("lib/a", text)]);
+            let conf = files(["etc/conf", "lib/a"].map(|path| (path, text.to_owned())));
             let layers = vec![base.clone(), layer("config", &conf)];
             let now = "2026-01-01T00:00:00Z".parse().unwrap();
             let configuration = Configuration::new("p".parse().unwrap(), layers, now).unwrap();
@@ -117,22 +101,6 @@ impl World {
         let root = dir.join("agent/unpacked").join(state.id().to_string());
         assert!(root.exists(), "{what}: what is deployed is gone");
     }
-}
-
-fn read(root: &Path) -> Files {
-    let (mut found, mut queue) = (Files::new(), vec![root.to_owned()]);
-    while let Some(dir) = queue.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                queue.push(path);
-            } else {
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 /// Where syncs cost nothing, and what else there is; with how many steps to go at a time.

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stdout, reason = "what is left out is said, and how much was looked at")]
 
 mod log_writes;
+mod trees;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -21,17 +22,14 @@ use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::verify::Scope;
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use log_writes::{Log, State};
+use trees::{Files, archive, files, read};
 
 /// Large enough for a spare root, which leaves some room free.
 const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
 /// States before each flush of which some is lost.
 const LOSSY: u64 = 2;
-
-type Files = BTreeMap<String, Vec<u8>>;
 
 /// What the guest does, and what is right after it.
 struct Day {
@@ -40,22 +38,6 @@ struct Day {
     /// States of the configuration, in order, with the files of each.
     states: Vec<(Configuration, Files)>,
     files: BTreeMap<(String, String), Files>,
-}
-
-fn files(list: &[(String, String)]) -> Files {
-    list.iter().map(|(path, text)| (path.clone(), text.clone().into_bytes())).collect()
-}
-
-fn archive(files: &Files) -> Vec<u8> {
-    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    for (path, bytes) in files {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        header.set_mtime(1);
-        archive.append_data(&mut header, path, bytes.as_slice()).unwrap();
-    }
-    archive.into_inner().unwrap().finish().unwrap()
 }
 
 impl Day {
@@ -101,7 +83,7 @@ impl Day {
             }
             _ => (0..3).map(|n| (format!("etc/{n}"), text.clone())).collect(),
         };
-        let files = files(&list);
+        let files = files(list);
         let bytes = archive(&files);
         let (name, digest) = (format!("{component}-{version}"), Digest::of(&bytes));
         self.blobs.insert(name.clone(), (digest, bytes));
@@ -257,22 +239,6 @@ impl Day {
         assert_eq!(read(&root.path), *files);
         store.sweep_cache(&[wanted], SystemTime::now()).unwrap();
     }
-}
-
-fn read(root: &Path) -> Files {
-    let (mut found, mut queue) = (Files::new(), vec![root.to_owned()]);
-    while let Some(dir) = queue.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                queue.push(path);
-            } else {
-                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-                found.insert(name, fs::read(&path).unwrap());
-            }
-        }
-    }
-    found
 }
 
 fn run(command: &mut Command) {

@@ -5,7 +5,8 @@
 //! in one pass. Standard input and pipes can be read only once, so they are uploaded.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, Result, bail};
@@ -18,20 +19,9 @@ use deploy_wire::exit;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::flags::Flags;
+use crate::pack::pack;
 use crate::progress::Progress;
-use crate::show;
-
-/// Usage in the form of the console's.
-pub const USAGE: &str = "Usage of addver:
-  -file string
-    \ttar.gz file to upload, - for standard input
-  -hash string
-    \tinstead of -file: sha256 of a file that is uploaded already
-  -name string
-    \tcomponent name
-  -version string
-    \tunique version id
-";
+use crate::verbs::ADDVER;
 
 /// Bytes that are read at a time: what one request of an upload carries.
 const CHUNK: usize = 255 << 10;
@@ -40,12 +30,21 @@ const QUEUE: usize = 8;
 /// What the registry says when it has no such blob.
 const NO_BLOB: &str = "no uploaded file with given hash found";
 
-/// A file to upload, and what it becomes.
+/// What to upload, and what it becomes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upload {
     component: ComponentName,
     version: VersionName,
-    file: String,
+    source: Source,
+}
+
+/// Where an archive comes from.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// A file, or `-` for standard input.
+    File(String),
+    /// A directory, packed with or without times.
+    Directory { path: String, times: bool },
 }
 
 /// What is to be done.
@@ -53,84 +52,76 @@ pub struct Upload {
 pub enum Parsed {
     /// Print the usage.
     Help,
-    /// Upload a file.
-    File(Upload),
+    /// Upload.
+    Upload(Upload),
     /// Bind a hash, as the console does it.
     Hash(Command),
 }
 
-/// Reads the flags. The console's grammar knows no `-file`; all else is its own.
+/// Reads the flags; what the console has too means what it does there.
 pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
-    let mut file = String::new();
-    let mut rest = Vec::new();
-    let mut has_hash = false;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let flag = word.strip_prefix("--").or(word.strip_prefix('-')).unwrap_or_default();
-        let (name, value) = flag.split_once('=').map_or((flag, None), |(n, v)| (n, Some(v)));
-        has_hash |= name == "hash";
-        match (name, value) {
-            ("h" | "help", _) => return Ok(Parsed::Help),
-            ("file", Some(value)) => value.clone_into(&mut file),
-            ("file", None) => {
-                let missing = || Refusal::usage(format!("flag needs an argument: -file\n{USAGE}"));
-                words.next().ok_or_else(missing)?.clone_into(&mut file);
-            }
-            // Of the console's flags each takes a value, which may look like a flag.
-            ("hash" | "name" | "version", None) => {
-                rest.push(word.clone());
-                rest.extend(words.next().cloned());
-            }
-            _ => rest.push(word.clone()),
+    let Some(given) = command::read_flags(&ADDVER, words)? else { return Ok(Parsed::Help) };
+    let last = |flag: &str| given.iter().rev().find(|(name, _)| *name == flag);
+    let value = |flag: &str| last(flag).map(|(_, value)| value.clone()).unwrap_or_default();
+    let (file, path, hash) = (value("file"), value("dir"), value("hash"));
+    if [&file, &path, &hash].iter().filter(|source| !source.is_empty()).count() > 1 {
+        let text = "give one of -file, -dir and -hash, not several";
+        return Err(Refusal::usage(text.to_owned()));
+    }
+    let source = match (file.as_str(), path.as_str()) {
+        ("", "") => None,
+        ("", _) => Some(Source::Directory { path, times: value("times") == "true" }),
+        _ => Some(Source::File(file)),
+    };
+    // With the hash of nothing, the console's own checks apply.
+    let hash = if hash.is_empty() { Digest::of(b"").to_string() } else { hash };
+    let mut line = vec!["addver".to_owned(), format!("-hash={hash}")];
+    line.extend(["name", "version"].map(|flag| format!("-{flag}={}", value(flag))));
+    let parsed = command::parse(&line).map_err(|refusal| as_here(&refusal))?;
+    match (parsed, source) {
+        (Command::AddVersion { component, version, .. }, Some(source)) => {
+            Ok(Parsed::Upload(Upload { component, version, source }))
         }
-    }
-    if has_hash && !file.is_empty() {
-        return Err(Refusal::usage("give either -file or -hash, not both".to_owned()));
-    }
-    let mut line = vec!["addver".to_owned()];
-    if !has_hash {
-        // With the hash of nothing, the console's own checks apply.
-        line.push(format!("-hash={}", Digest::of(b"")));
-    }
-    line.extend(rest);
-    match command::parse(&line).map_err(|refusal| as_here(&refusal))? {
-        Command::AddVersion { component, version, .. } if !has_hash => match file.as_str() {
-            "" => Err(Refusal::usage("name, version and file should all be set".to_owned())),
-            _ => Ok(Parsed::File(Upload { component, version, file })),
-        },
-        Command::Help { .. } => Ok(Parsed::Help),
-        command => Ok(Parsed::Hash(command)),
+        (_, None) if value("hash").is_empty() => {
+            Err(Refusal::usage("name, version and file should all be set".to_owned()))
+        }
+        (command, _) => Ok(Parsed::Hash(command)),
     }
 }
 
 /// The console's refusal, about the flags that there are here.
 fn as_here(refusal: &Refusal) -> Refusal {
-    let text = match refusal.text.split_once("\nUsage of addver:") {
-        Some((what, _)) => format!("{what}\n{}", USAGE.trim_end()),
-        None => refusal.text.replace("name, version and hash", "name, version and file"),
-    };
+    let text = refusal.text.replace("name, version and hash", "name, version and file");
     Refusal { text, code: refusal.code }
 }
 
-/// Uploads and binds; the exit code is the registry's.
-pub async fn run(flags: &Flags, upload: &Upload) -> Result<u8> {
+/// `put`: what is on standard input, uploaded and bound.
+pub fn put(component: ComponentName, version: VersionName) -> Upload {
+    Upload { component, version, source: Source::File("-".to_owned()) }
+}
+
+/// Uploads and binds; the registry's answer, with the archive's digest and size.
+pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> {
     let connect = flags.connect()?;
-    let expected = digest_of(&upload.file)?;
+    let archive = Archive::of(&upload.source)?;
+    let expected = archive.digest()?;
     let client = Client::connect(&connect).await?;
-    if let Some((digest, _)) = expected {
+    if let Some((digest, bytes)) = expected {
         let answer = client.exec(&upload.command(digest)).await?;
         if !is_missing(&answer) {
             client.disconnect().await;
-            return show(&answer);
+            return Ok((answer, digest, bytes));
         }
     }
-    let digest = send(&client, upload, expected.map(|(_, size)| size), flags.q).await?;
+    let size = expected.map(|(_, size)| size);
+    let (digest, bytes) = send(&client, &archive, size, flags.q).await?;
     if expected.is_some_and(|(expected, _)| expected != digest) {
-        bail!("{} changed while it was uploaded: nothing was added, try again", upload.file);
+        let name = archive.name();
+        bail!("{name} changed while it was uploaded: nothing was added, try again");
     }
     let answer = client.exec(&upload.command(digest)).await?;
     client.disconnect().await;
-    show(&answer)
+    Ok((answer, digest, bytes))
 }
 
 impl Upload {
@@ -138,12 +129,67 @@ impl Upload {
         let (component, version) = (self.component.clone(), self.version.clone());
         Command::AddVersion { component, version, digest }.to_string()
     }
+}
 
+/// An archive that is to be read.
+enum Archive {
+    StandardInput,
+    Named(String),
+    /// A directory's, in a file without a name.
+    Packed(String, File),
+}
+
+impl Archive {
+    fn of(source: &Source) -> Result<Self> {
+        match source {
+            Source::File(name) if name == "-" => Ok(Self::StandardInput),
+            Source::File(name) => Ok(Self::Named(name.clone())),
+            Source::Directory { path, times } => {
+                let file = tempfile::tempfile().context("make a temporary file (in $TMPDIR)")?;
+                pack(Path::new(path), *times, io::BufWriter::new(&file))?;
+                Ok(Self::Packed(path.clone(), file))
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Self::StandardInput => "standard input",
+            Self::Named(name) | Self::Packed(name, _) => name,
+        }
+    }
+
+    /// The archive from its start.
     fn open(&self) -> Result<Box<dyn Read + Send>> {
-        Ok(match self.file.as_str() {
-            "-" => Box::new(io::stdin()),
-            path => Box::new(File::open(path).with_context(|| format!("open {path}"))?),
+        Ok(match self {
+            Self::StandardInput => Box::new(io::stdin()),
+            Self::Named(path) => {
+                Box::new(File::open(path).with_context(|| format!("open {path}"))?)
+            }
+            Self::Packed(_, file) => {
+                let mut file = file.try_clone().context("open the packed directory")?;
+                file.rewind().context("open the packed directory")?;
+                Box::new(file)
+            }
         })
+    }
+
+    /// Digest and size, if it can be read twice.
+    fn digest(&self) -> Result<Option<(Digest, u64)>> {
+        match self {
+            Self::StandardInput => return Ok(None),
+            Self::Named(path) => {
+                let meta = fs::metadata(path).with_context(|| format!("open {path}"))?;
+                if !meta.is_file() {
+                    return Ok(None);
+                }
+            }
+            Self::Packed(..) => {}
+        }
+        let mut reader = HashingReader::new(self.open()?);
+        let mut buffer = vec![0; CHUNK];
+        while reader.read(&mut buffer).with_context(|| format!("read {}", self.name()))? > 0 {}
+        Ok(Some(reader.finish()))
     }
 }
 
@@ -154,22 +200,15 @@ fn is_missing(answer: &Exec) -> bool {
     answer.code != exit::OK && (says(&answer.stderr) || says(&answer.stdout))
 }
 
-/// Digest and size of a file that can be read twice.
-fn digest_of(path: &str) -> Result<Option<(Digest, u64)>> {
-    if path == "-" || !fs::metadata(path).with_context(|| format!("open {path}"))?.is_file() {
-        return Ok(None);
-    }
-    let file = File::open(path).with_context(|| format!("open {path}"))?;
-    let mut reader = HashingReader::new(file);
-    let mut buffer = vec![0; CHUNK];
-    while reader.read(&mut buffer).with_context(|| format!("read {path}"))? > 0 {}
-    Ok(Some(reader.finish()))
-}
-
 /// Reads the file once: to the validator, the hash and the registry. What fails first
 /// ends the others; the upload is closed only when the file has ended and is an archive.
-async fn send(client: &Client, upload: &Upload, size: Option<u64>, quiet: bool) -> Result<Digest> {
-    let mut source = upload.open()?;
+async fn send(
+    client: &Client,
+    archive: &Archive,
+    size: Option<u64>,
+    quiet: bool,
+) -> Result<(Digest, u64)> {
+    let mut source = archive.open()?;
     let (to_registry, chunks) = mpsc::channel(QUEUE);
     let (to_validator, pieces) = sync_channel(QUEUE);
     let (valid, validated) = oneshot::channel();
@@ -181,7 +220,7 @@ async fn send(client: &Client, upload: &Upload, size: Option<u64>, quiet: bool) 
     let reading = async {
         // Both ends are kept until here: to their takers, letting go is the end of the file.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
-        let Some(digest) = read.with_context(|| format!("read {}", upload.file))? else {
+        let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
             // The taker that has stopped tells why.
             return std::future::pending().await;
         };
@@ -198,7 +237,7 @@ async fn send(client: &Client, upload: &Upload, size: Option<u64>, quiet: bool) 
         let _ = valid.send(());
         anyhow::Ok(())
     };
-    let progress = Progress::new(size, quiet);
+    let progress = Progress::new("uploaded", size, quiet);
     let sending = async {
         client.put("upload", chunks, |taken| progress.at(taken)).await?;
         anyhow::Ok(())
@@ -215,19 +254,20 @@ fn validate(pieces: Receiver<Vec<u8>>) -> Result<(), deploy_store::Error> {
     Ok(())
 }
 
-/// The digest of the whole, or `None` when one of the takers has stopped.
+/// Digest and size of the whole, or `None` when one of the takers has stopped.
 fn read(
     source: &mut dyn Read,
     to_registry: &mpsc::Sender<Vec<u8>>,
     to_validator: &SyncSender<Vec<u8>>,
-) -> io::Result<Option<Digest>> {
-    let mut hasher = Hasher::default();
+) -> io::Result<Option<(Digest, u64)>> {
+    let (mut hasher, mut bytes) = (Hasher::default(), 0);
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         source.take(CHUNK as u64).read_to_end(&mut chunk)?;
         if chunk.is_empty() {
-            return Ok(Some(hasher.finish()));
+            return Ok(Some((hasher.finish(), bytes)));
         }
+        bytes += chunk.len() as u64;
         hasher.update(&chunk);
         let taken = to_validator.send(chunk.clone()).is_ok();
         if !taken || to_registry.blocking_send(chunk).is_err() {
@@ -268,7 +308,9 @@ mod tests {
     #[test]
     fn a_file_or_a_hash() {
         let file = |line: &str| match parsed(line).unwrap() {
-            Parsed::File(upload) => (upload.component.to_string(), upload.file),
+            Parsed::Upload(Upload { component, source: Source::File(file), .. }) => {
+                (component.to_string(), file)
+            }
             other => panic!("{line}: {other:?}"),
         };
         let code = |path: &str| ("code".to_owned(), path.to_owned());
@@ -281,7 +323,7 @@ mod tests {
         assert!(matches!(parsed(&line).unwrap(), Parsed::Hash(Command::AddVersion { .. })));
         assert_eq!(
             parsed(&format!("{line} -file x")).unwrap_err(),
-            "give either -file or -hash, not both"
+            "give one of -file, -dir and -hash, not several"
         );
         assert_eq!(parsed("-name x -h").unwrap(), Parsed::Help);
     }
@@ -299,10 +341,10 @@ mod tests {
             assert_eq!(parsed(line).unwrap_err(), text, "{line}");
         }
         for (line, text) in [
-            ("-file", "flag needs an argument: -file\nUsage of addver:\n  -file string"),
-            ("-name", "flag needs an argument: -name\nUsage of addver:\n  -file string"),
-            ("-bogus", "flag provided but not defined: -bogus\nUsage of addver:\n  -file string"),
-            ("junk", "unexpected argument \"junk\" after the flags\nUsage of addver:\n  -file"),
+            ("-file", "flag needs an argument: -file\nUsage of addver:\n  -dir string"),
+            ("-name", "flag needs an argument: -name\nUsage of addver:\n  -dir string"),
+            ("-bogus", "flag provided but not defined: -bogus\nUsage of addver:\n  -dir string"),
+            ("junk", "unexpected argument \"junk\" after the flags\nUsage of addver:\n  -dir"),
         ] {
             assert!(parsed(line).unwrap_err().starts_with(text), "{line}: {:?}", parsed(line));
         }

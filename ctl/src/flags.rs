@@ -9,8 +9,10 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 use deploy_wire::client::{Connect, HostKey, Keys};
-use deploy_wire::command::{self, Refusal};
+use deploy_wire::command::Refusal;
 use deploy_wire::flags;
+
+use crate::verbs;
 
 /// Time for connecting and logging in.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -19,7 +21,7 @@ const AGENT: &str = "deploy-agent";
 
 /// The program's own flags.
 #[derive(Debug, Parser)]
-#[command(name = "deployctl", version, args_override_self = true)]
+#[command(name = "deployctl", version = deploy_cli::version!(), args_override_self = true)]
 pub struct Flags {
     /// registry host address (host:port)
     #[arg(long, env = "DEPLOYCTL_ADDR", default_value = "")]
@@ -112,7 +114,7 @@ pub fn usage() -> String {
         writeln!(text, "  -{}{value}\n    \t${env}, {help}", name(arg))
             .expect("a string takes everything");
     }
-    text + "  -version\n    \tprint the version\n\nSubcommands:\n\n" + &command::listing()
+    text + "  -version\n    \tprint the version\n\nSubcommands:\n\n" + &verbs::listing()
 }
 
 fn name(arg: &Arg) -> String {

@@ -3,21 +3,28 @@
 
 mod addver;
 mod flags;
+mod get;
+mod pack;
 mod progress;
+mod verbs;
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use deploy_store::{ComponentName, VersionName};
 use deploy_wire::client::{Client, ClientError, Exec};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use flags::Flags;
 
 fn main() -> ExitCode {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), verbs::described) {
+        return code;
+    }
     let flags = match Flags::read(std::env::args_os().skip(1)) {
         Ok(flags) => flags,
-        Err(err) => err.exit(),
+        Err(err) => return deploy_cli::exit(&err),
     };
     match start(&flags) {
         Ok(code) => code.into(),
@@ -47,10 +54,15 @@ async fn run(flags: &Flags) -> Result<u8> {
         "addver" => match addver::parse(&flags.words[1..])? {
             addver::Parsed::Help => help(Some(verb)),
             addver::Parsed::Hash(command) => pass_on(flags, &command).await,
-            addver::Parsed::File(upload) => addver::run(flags, &upload).await,
+            addver::Parsed::Upload(upload) => show(&addver::run(flags, &upload).await?.0),
         },
-        _ => match command::parse(&flags.words)? {
+        "get" => match get::parse(&flags.words[1..])? {
+            None => help(Some(verb)),
+            Some(get) => get::run(flags, &get).await,
+        },
+        _ => match command::parse(&flags.words).map_err(|refusal| suggest(verb, refusal))? {
             Command::Help { verb } => help(verb.as_deref()),
+            Command::Put { component, version, json } => put(flags, component, version, json).await,
             command => pass_on(flags, &command).await,
         },
     }
@@ -60,11 +72,47 @@ async fn run(flags: &Flags) -> Result<u8> {
 fn help(about: Option<&str>) -> Result<u8> {
     let text = match about {
         Some("exit-codes") => exit::HELP.to_owned(),
-        Some("addver") => addver::USAGE.to_owned(),
-        Some(verb) => command::find(verb).map_or_else(command::listing, command::Verb::usage),
-        None => command::listing(),
+        Some(verb) => verbs::find(verb).map_or_else(verbs::listing, verbs::help),
+        None => verbs::listing(),
     };
     show(&Exec { stdout: text.into_bytes(), ..Exec::default() })
+}
+
+/// `put`, checked here while it is uploaded; what it prints is the registry's.
+async fn put(
+    flags: &Flags,
+    component: ComponentName,
+    version: VersionName,
+    json: bool,
+) -> Result<u8> {
+    let upload = addver::put(component.clone(), version.clone());
+    let (mut answer, digest, bytes) = addver::run(flags, &upload).await?;
+    if answer.code == exit::OK {
+        let text = if json {
+            let (component, version) = (component.as_str(), version.as_str());
+            let hash = digest.to_string();
+            let put = serde_json::json!({
+                "component": component, "version": version, "hash": hash, "bytes": bytes,
+            });
+            format!("{put:#}\n")
+        } else {
+            format!("{digest}  {component}:{version}\n")
+        };
+        answer.stdout = text.into_bytes();
+    }
+    show(&answer)
+}
+
+/// The verbs that there are only here may be meant, too.
+fn suggest(verb: &str, refusal: Refusal) -> Refusal {
+    if verbs::find(verb).is_some() || refusal.text.contains("did you mean") {
+        return refusal;
+    }
+    let extra = ["get", "completion", "man"];
+    match command::closest(verb, extra.into_iter()) {
+        Some(close) => Refusal::usage(format!("{}\ndid you mean {close}?", refusal.text)),
+        None => refusal,
+    }
 }
 
 /// Runs a command on the registry.

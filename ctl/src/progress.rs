@@ -1,4 +1,4 @@
-//! Progress of an upload: a bar on a terminal, a line every few seconds elsewhere.
+//! Progress of a transfer: a bar on a terminal, a line every few seconds elsewhere.
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -10,17 +10,18 @@ use super::complain;
 
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// Shows how far an upload is, on standard error.
+/// Shows how far a transfer is, on standard error.
 pub struct Progress {
     bar: ProgressBar,
+    what: &'static str,
     lines: bool,
     size: Option<u64>,
     last: Cell<Instant>,
 }
 
 impl Progress {
-    /// Of `size` bytes, if that is known.
-    pub fn new(size: Option<u64>, quiet: bool) -> Self {
+    /// Of `size` bytes, if that is known; `what` is done with them, as in "uploaded".
+    pub fn new(what: &'static str, size: Option<u64>, quiet: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = match size {
             Some(size) => ProgressBar::new(size),
@@ -36,7 +37,7 @@ impl Progress {
         if quiet || !terminal {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        Self { bar, lines: !quiet && !terminal, size, last: Cell::new(Instant::now()) }
+        Self { bar, what, lines: !quiet && !terminal, size, last: Cell::new(Instant::now()) }
     }
 
     /// So many bytes are there.
@@ -45,7 +46,7 @@ impl Progress {
         if self.lines && self.last.get().elapsed() >= LINE_EVERY {
             self.last.set(Instant::now());
             let of = self.size.map(|size| format!(" of {}", HumanBytes(size))).unwrap_or_default();
-            complain(&format!("uploaded {}{of}\n", HumanBytes(bytes)));
+            complain(&format!("{} {}{of}\n", self.what, HumanBytes(bytes)));
         }
     }
 }

@@ -225,7 +225,7 @@ fn without_a_registry() {
         (&["shwoconf"], "Unknown command, supported commands are:\n"),
         (&["addver", "-name", "a"], "name, version and file should all be set\n"),
         (&[], "Usage: deployctl [flags] subcommand [subcommand flags]\n  -addr string\n"),
-        (&["-bogus"], "error: unexpected argument '--bogus' found"),
+        (&["-bogus"], "error: unexpected argument '-bogus' found"),
         (&["-addr", "a:1", "-user", "deploy-agent", "components"], "user name \"deploy-agent\""),
     ] {
         let answer = run(words);
@@ -238,8 +238,8 @@ fn without_a_registry() {
         (&["-version"], "deployctl 0."),
         (&["help"], "addver "),
         (&["help", "exit-codes"], "0     done\n"),
-        (&["help", "addver"], "Usage of addver:\n  -file string\n"),
-        (&["addver", "-help"], "Usage of addver:\n  -file string\n"),
+        (&["help", "addver"], "Usage of addver:\n  -dir string\n"),
+        (&["addver", "-help"], "Usage of addver:\n  -dir string\n"),
         (&["showconf", "-h"], "Usage of showconf:\n"),
     ] {
         let answer = run(words);

@@ -11,6 +11,8 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 
 use crate::catalog::Change;
+use crate::input::Input;
+use crate::put::Target;
 use crate::registry::Registry;
 
 /// Who runs a command.
@@ -35,13 +37,13 @@ pub struct Answer {
     pub code: u8,
 }
 
-/// Runs one command line.
-pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
+/// Runs one command line, whose standard input is `input`.
+pub async fn run(registry: &Registry, caller: &Caller, line: &str, input: Input) -> Answer {
     let parsed = command::split(line).and_then(|words| command::parse(&words));
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
-            let done = execute(registry, command, &change).await;
+            let done = execute(registry, command, &change, input).await;
             if let Err(refusal) = &done
                 && command.is_change()
             {
@@ -65,7 +67,8 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str) -> Answer {
 }
 
 impl Caller {
-    fn change(&self, command: &Command) -> Change {
+    /// A change by this caller, now.
+    pub fn change(&self, command: &Command) -> Change {
         Change {
             login: self.user.clone(),
             who: self.key.clone(),
@@ -76,7 +79,8 @@ impl Caller {
     }
 }
 
-async fn audit_refusal(registry: &Registry, change: &Change, refusal: &Refusal) {
+/// Takes note of a change that was refused.
+pub async fn audit_refusal(registry: &Registry, change: &Change, refusal: &Refusal) {
     let audited = registry.catalog.audit_change(change, refusal.code, &refusal.text).await;
     if let Err(err) = audited {
         tracing::error!("a refusal is not in the audit trail: {err}");
@@ -95,8 +99,28 @@ impl From<String> for Done {
     }
 }
 
-async fn execute(registry: &Registry, command: &Command, change: &Change) -> Result<Done, Refusal> {
+async fn execute(
+    registry: &Registry,
+    command: &Command,
+    change: &Change,
+    input: Input,
+) -> Result<Done, Refusal> {
+    if command.has_input() && input.is_none() {
+        let verb = command.verb();
+        let text = format!(
+            "{verb} reads standard input, which the prompt has none of; run: ssh registry {verb}"
+        );
+        return Err(Refusal::new(exit::FAILED, text));
+    }
     match command {
+        Command::Put { component, version, json } => {
+            let (component, version) = (component.clone(), version.clone());
+            let target = Target { component, version };
+            let put = registry.put(&target, input, change).await?;
+            let text =
+                if *json { print::put_json(&target, put)? } else { print::put(&target, put) };
+            Ok(Done::from(text))
+        }
         Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
@@ -184,7 +208,8 @@ async fn execute_on_catalog(
             catalog.unpin(component, version, change).await?;
             Ok(String::new())
         }
-        Command::Diff { .. }
+        Command::Put { .. }
+        | Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
         | Command::Verify { .. }
@@ -198,7 +223,7 @@ fn help(verb: Option<&str>) -> String {
         None | Some("help") => command::listing(),
         Some("exit-codes") => exit::HELP.to_owned(),
         // The Go tool's help passes over what it does not know.
-        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::usage),
+        Some(name) => command::find(name).map_or_else(command::listing, command::Verb::help),
     }
 }
 

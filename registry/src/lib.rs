@@ -5,11 +5,14 @@ pub mod catalog;
 pub mod console;
 pub mod diff;
 pub mod gc;
+pub mod input;
 pub mod janitor;
+pub mod put;
 #[allow(clippy::module_inception)]
 pub mod registry;
 pub mod server;
 pub mod staged;
 pub mod stat;
 pub mod transfers;
+pub mod upload;
 pub mod verify;

@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Keeps components and configurations, and serves them over ssh and sftp.
 #[derive(Debug, Parser)]
-#[command(name = "deploy-registry", version, args_override_self = true)]
+#[command(name = "deploy-registry", args_override_self = true)]
 struct Flags {
     /// Address to listen on
     #[arg(long, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
@@ -125,9 +125,12 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), described) {
+        return code;
+    }
     let flags = match parse(std::env::args_os()) {
         Ok(flags) => flags,
-        Err(err) => err.exit(),
+        Err(err) => return deploy_cli::exit(&err),
     };
     log::start(flags.log_format);
     match run(&flags) {
@@ -140,8 +143,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line as clap knows it.
+fn described() -> clap::Command {
+    let command = Flags::command().version(deploy_cli::version!());
+    deploy_cli::full(command.mut_args(|arg| arg.hide_env_values(true)))
+}
+
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
-    let command = Flags::command();
+    let command = described();
     let known: Vec<String> = command
         .get_arguments()
         .filter_map(|argument| argument.get_long().map(str::to_owned))

@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::catalog::{Catalog, Change};
 use crate::staged::Staged;
 use crate::transfers::Transfers;
+use crate::upload::MAX_UPLOADS;
 
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
@@ -74,6 +75,8 @@ pub struct Registry {
     pub transfers: Arc<Transfers>,
     /// Bytes of uploads by their keys.
     pub staged: Arc<Staged>,
+    /// Uploads that may be open at once.
+    pub uploads: Arc<Semaphore>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
     /// Held by whoever makes a reference to a blob or removes blobs without one.
@@ -130,6 +133,7 @@ impl Registry {
             settings,
             transfers: Arc::default(),
             staged: Staged::new(settings.max_staged),
+            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
             quarantine: Arc::new(top.child_or_create(c"quarantine", 0o700)?),
             top,
             binding: Mutex::new(()),
@@ -161,6 +165,17 @@ impl Registry {
         if !self.blobs.contains(digest)? {
             self.check_staged(digest).await?;
         }
+        self.bind(component, version, digest, change).await
+    }
+
+    /// Binds a blob that was checked.
+    pub(crate) async fn bind(
+        &self,
+        component: &ComponentName,
+        version: &VersionName,
+        digest: Digest,
+        change: &Change,
+    ) -> Result<(), Refusal> {
         let binding = self.binding.lock().await;
         let published = !self.blobs.contains(digest)?;
         if published {
@@ -178,7 +193,7 @@ impl Registry {
     }
 
     /// Whether the staged archive is one that agents can unpack.
-    async fn check_staged(&self, digest: Digest) -> Result<(), Refusal> {
+    pub(crate) async fn check_staged(&self, digest: Digest) -> Result<(), Refusal> {
         let staged = self.blobs.staged_reader(digest).map_err(not_uploaded)?;
         let permit = self.checks.acquire().await;
         let limits = self.settings.limits;

@@ -6,7 +6,7 @@
 //! session.rs     who it is, which requests it may    keyring.rs     key files (authorized.rs, pattern.rs)
 //! channel.rs     a command | the prompt | sftp       keys.rs        host key
 //! shell.rs       prompt (editor.rs: line editor)     algorithms.rs  what ssh offers
-//! sftp.rs        packets -> upload.rs (operators) | view.rs (services: path.rs, listing.rs)
+//! sftp.rs        packets -> upload.rs (operators) | view.rs (path.rs, contents.rs, listing.rs)
 //! exchange.rs    the same without ssh, for tests
 //! ```
 
@@ -16,6 +16,7 @@ mod algorithms;
 pub mod authorized;
 mod channel;
 mod connection;
+mod contents;
 mod editor;
 mod error;
 mod exchange;
@@ -40,7 +41,7 @@ use std::time::Duration;
 
 use russh::keys::{HashAlg, PrivateKey};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -67,7 +68,6 @@ pub struct Server {
     offers: Offers,
     deadline: Duration,
     door: Arc<Door>,
-    uploads: Arc<Semaphore>,
 }
 
 impl Server {
@@ -80,8 +80,7 @@ impl Server {
         deadline: Duration,
     ) -> Self {
         let offers = Offers::new(host_key);
-        let (door, uploads) = (Arc::default(), upload::places());
-        Self { registry, keyring, offers, deadline, door, uploads }
+        Self { registry, keyring, offers, deadline, door: Arc::default() }
     }
 }
 

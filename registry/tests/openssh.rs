@@ -179,10 +179,10 @@ fn what_is_denied_says_what_the_go_tool_said() {
     rig.ok(&format!("addver -name c -version v -hash {digest}"));
     rig.ok("addconf -name project1 -layer c:v");
     for (user, line, wanted) in [
-        ("me", "ls", "remote readdir(\"/\"): Permission denied"),
-        ("me", "ls /files", "Can't ls: \"/files\" not found"),
+        ("me", "ls", "components"),
+        ("me", "ls /file", "Can't ls: \"/file\" not found"),
         ("me", "get x", "File \"/x\" not found."),
-        ("me", "cd x", "stat remote: Permission denied"),
+        ("me", "cd x", "stat remote: No such file or directory"),
         ("me", "mkdir d", "remote mkdir \"/d\": Permission denied"),
         ("me", "rm x", "remote delete /x: Permission denied"),
         ("me", "rename a b", "remote rename \"/a\" to \"/b\": Permission denied"),

@@ -1,7 +1,7 @@
 //! What operators type and what they see, word for word: the files in `transcripts/` are
 //! run through a real ssh client against a real registry.
 //!
-//! `$ ` begins a command, `! ` a line on standard error, `= ` the exit code if it is not
+//! `$ ` begins a command, with `<FILE` at its end for its standard input, `! ` a line on standard error, `= ` the exit code if it is not
 //! 0; what stands between is standard output, a dot for a blank line. In them `{a1}` is the sha256 of an uploaded
 //! archive, `{TIME}` any time, `{ID}` any other sha256, `{KEY}` the operator's key.
 //! With `UPDATE_TRANSCRIPTS` set the files are written anew, to be read in the diff.
@@ -73,7 +73,14 @@ fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
     let command = digests.iter().fold(command.to_owned(), |text, (name, digest)| {
         text.replace(&format!("{{{name}}}"), digest)
     });
-    let output = rig.ssh("op", "me", &[&command]);
+    let output = match command.rsplit_once(" <") {
+        Some((command, file)) => {
+            let mut client = rig.client("ssh", "op");
+            client.args(["me@127.0.0.1", command]);
+            client.stdin(fs::File::open(rig.path(file)).unwrap()).output().unwrap()
+        }
+        None => rig.ssh("op", "me", &[&command]),
+    };
     let plain = |text: &[u8]| mask(std::str::from_utf8(text).unwrap(), rig, digests);
     let line = |text: &str| if text.is_empty() { ".".to_owned() } else { text.to_owned() };
     let mut seen = String::new();

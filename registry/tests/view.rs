@@ -189,7 +189,7 @@ async fn an_upload_is_what_was_written_last_whatever_the_order() {
     assert_eq!(client.write(&one, 0, b"x").await, Err(StatusCode::Failure));
     let digest = deploy_store::Digest::of(b"hello world").to_string();
     assert!(rig.uploads().contains(&digest));
-    assert_eq!(client.open("x").await, Err(StatusCode::PermissionDenied));
+    assert_eq!(client.open("x").await, Err(StatusCode::NoSuchFile));
     assert_eq!(client.read(&two, 0, 1).await, Err(StatusCode::PermissionDenied));
     client.close(&two).await.unwrap();
     assert_eq!(rig.uploads().len(), 2);

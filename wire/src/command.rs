@@ -1,6 +1,7 @@
 //! Commands of the registry's console: one grammar for ssh exec, the interactive
 //! prompt and `deployctl`.
 
+mod examples;
 mod parse;
 mod verb;
 mod words;
@@ -13,8 +14,9 @@ use jiff::Timestamp;
 
 use crate::exit;
 
-pub use parse::parse;
-pub use verb::{Flag, Takes, VERBS, Verb, closest, find, listing};
+pub use examples::examples;
+pub use parse::{parse, read_flags};
+pub use verb::{Flag, Takes, VERBS, Verb, closest, find, listing, listing_of, switch, text};
 pub use words::{MAX_LINE, quote, quote_always, split};
 
 /// Why a command cannot be done, or a line is no command.
@@ -55,6 +57,15 @@ pub enum Command {
         version: VersionName,
         /// Blob to bind.
         digest: Digest,
+    },
+    /// `put`, with the archive on standard input
+    Put {
+        /// Component, made if it is new.
+        component: ComponentName,
+        /// Version to make.
+        version: VersionName,
+        /// As JSON.
+        json: bool,
     },
     /// `addconf`
     AddConfiguration {
@@ -268,6 +279,7 @@ impl Command {
         match self {
             Self::Help { .. } => "help",
             Self::AddVersion { .. } => "addver",
+            Self::Put { .. } => "put",
             Self::AddConfiguration { .. } => "addconf",
             Self::ChangeConfiguration { .. } => "changeconf",
             Self::BumpConfiguration { .. } => "bumpconf",
@@ -295,6 +307,7 @@ impl Command {
     pub fn is_change(&self) -> bool {
         match self {
             Self::AddVersion { .. }
+            | Self::Put { .. }
             | Self::AddConfiguration { .. }
             | Self::ChangeConfiguration { .. }
             | Self::BumpConfiguration { .. }
@@ -307,6 +320,11 @@ impl Command {
             Self::Collect { dry_run, .. } => !dry_run,
             _ => false,
         }
+    }
+
+    /// Whether it works on what comes on standard input.
+    pub fn has_input(&self) -> bool {
+        matches!(self, Self::Put { .. })
     }
 
     /// Its flags with their values.
@@ -359,7 +377,8 @@ impl Command {
             Self::Audit { since, .. } => {
                 flags.extend(since.map(|since| ("since", since.to_string())));
             }
-            Self::DeleteVersion { component, version, .. }
+            Self::Put { component, version, .. }
+            | Self::DeleteVersion { component, version, .. }
             | Self::Pin { component, version, .. }
             | Self::Unpin { component, version } => {
                 flags.extend([text("name", component.as_str()), text("version", version.as_str())]);
@@ -399,6 +418,7 @@ impl Command {
             | Self::Configurations { json }
             | Self::References { json, .. }
             | Self::Stat { json }
+            | Self::Put { json, .. }
             | Self::Audit { json, .. }
             | Self::History { json, .. } => add("json", *json),
             Self::Diff { files, json, .. } => {
@@ -468,6 +488,8 @@ mod tests {
             "help",
             "help addver",
             &format!("addver -name code -version=v1 --hash {hash}"),
+            "put -name code -version v1",
+            "put -name code -version v1 -json",
             "addconf -name p -layer a:1 -layer b:x:y",
             "changeconf -name p -component a -version 2 -component b -version 3",
             &format!("bumpconf -name p -component a --component=b -if-hash {hash}"),
@@ -502,7 +524,7 @@ mod tests {
     fn refusals_have_the_texts_of_the_go_tool() {
         for (line, text) in [
             ("", "nothing to do"),
-            ("frob", "Unknown command, supported commands are:\nhelp, addver, addconf"),
+            ("frob", "Unknown command, supported commands are:\nhelp, addver, put, addconf"),
             ("adver", "did you mean addver?"),
             ("addver", "name, version and hash should all be set"),
             ("addver -name a:b -version v -hash x", "name cannot contain : symbol"),

@@ -6,3 +6,4 @@ pub mod client;
 pub mod command;
 pub mod exit;
 pub mod flags;
+pub mod path;

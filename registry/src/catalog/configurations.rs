@@ -137,6 +137,27 @@ impl Catalog {
         states(&mut transaction, name, limit).await
     }
 
+    /// All states of a configuration with their numbers and layers, oldest first.
+    pub async fn states(&self, name: &ConfigurationName) -> Result<Vec<(u64, Configuration)>> {
+        let mut transaction = self.begin().await?;
+        let mut all = Vec::new();
+        for state in states(&mut transaction, name, u64::MAX).await?.iter().rev() {
+            all.push((state.number, load(&mut transaction, name, state.number).await?));
+        }
+        Ok(all)
+    }
+
+    /// One state of a configuration.
+    pub async fn state(&self, name: &ConfigurationName, number: u64) -> Result<Configuration> {
+        let mut transaction = self.begin().await?;
+        let states = states(&mut transaction, name, u64::MAX).await?;
+        if !states.iter().any(|state| state.number == number) {
+            let text = format!("configuration \"{name}\" has no state {number}");
+            return refuse(exit::NOT_FOUND, text);
+        }
+        load(&mut transaction, name, number).await
+    }
+
     /// Two states of a configuration with their numbers: `to`, or the current one, and
     /// `from`, or the one before that; the earlier one first.
     pub async fn two_states(

@@ -103,6 +103,12 @@ impl Catalog {
         rows.into_iter().map(layer).collect()
     }
 
+    /// One version of a component.
+    pub async fn version(&self, component: &ComponentName, version: &VersionName) -> Result<Layer> {
+        let mut transaction = self.begin().await?;
+        find_version(&mut transaction, component, version).await
+    }
+
     /// Deletes a version that no configuration uses; with `force` also one that an
     /// earlier state would need.
     pub async fn delete_version(

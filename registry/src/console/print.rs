@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::table::table;
 use crate::catalog::State;
+use crate::put::{Put, Target};
 
 /// Digits of an id that a table shows.
 const SHORT_ID: usize = 12;
@@ -111,6 +112,21 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
         current: state.current,
     });
     document(&History { name: name.as_str(), states: states.collect() })
+}
+
+/// What was put, as `sha256sum` prints it.
+pub fn put(target: &Target, put: Put) -> String {
+    format!("{}  {}:{}\n", put.digest, target.component, target.version)
+}
+
+/// What was put, as JSON.
+pub fn put_json(target: &Target, put: Put) -> Result<String, Refusal> {
+    document(&serde_json::json!({
+        "component": target.component.as_str(),
+        "version": target.version.as_str(),
+        "hash": put.digest.to_string(),
+        "bytes": put.bytes,
+    }))
 }
 
 pub(super) fn document(value: &impl Serialize) -> Result<String, Refusal> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use deploy_wire::exit;
 use russh::server::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::activity::Activity;
 use super::incoming::{Gone, Incoming};
@@ -14,6 +14,7 @@ use super::upload::Uploads;
 use super::view::View;
 use super::{sftp, shell};
 use crate::console::{self, Answer, Caller};
+use crate::input::{self, Input};
 use crate::registry::Registry;
 
 /// The one request that a channel serves.
@@ -35,8 +36,6 @@ pub enum Request {
 pub struct Context {
     /// The registry.
     pub registry: Arc<Registry>,
-    /// Uploads that may be open in all.
-    pub uploads: Arc<Semaphore>,
     /// What the connection is doing.
     pub activity: Arc<Activity>,
     /// What the client may do.
@@ -54,10 +53,8 @@ pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, con
         Request::Exec(line) => exec(&mut client, &context, line).await,
         Request::Shell { columns } => shell::run(&mut client, &context, columns).await,
         Request::Sftp => {
-            let files = match context.role {
-                Role::Operator => sftp::Files::Uploads(Uploads::new(&context)),
-                Role::Service => sftp::Files::View(View::new(&context)),
-            };
+            let uploads = (context.role == Role::Operator).then(|| Uploads::new(&context));
+            let files = sftp::Files { view: View::new(&context), uploads };
             sftp::run(&mut client, &context.activity, files).await
         }
     };
@@ -85,14 +82,16 @@ async fn wait(
 }
 
 async fn exec(client: &mut Incoming, context: &Context, line: String) -> Result<u8, Gone> {
-    let answer = client.meanwhile(answer(context, line)).await?;
+    let (feed, input) = input::channel();
+    let answer = client.feeding(feed, &context.activity, answer(context, line, input)).await?;
     client.send(answer.stdout).await?;
     client.send_error(answer.stderr).await?;
     Ok(answer.code)
 }
 
-/// Runs one command line. It runs to its end even if the client goes away.
-pub async fn answer(context: &Context, line: String) -> Answer {
+/// Runs one command line, with what the client sends as its input. It runs to its end even
+/// if the client goes away.
+pub async fn answer(context: &Context, line: String, input: Input) -> Answer {
     if is_old_scp(&line) {
         let text = "scp's old protocol is not supported; use scp without -O, or sftp\n";
         return Answer { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED };
@@ -100,7 +99,7 @@ pub async fn answer(context: &Context, line: String) -> Answer {
     let busy = context.activity.busy();
     let (registry, caller) = (Arc::clone(&context.registry), context.caller.clone());
     let running = tokio::spawn(async move {
-        let answer = console::run(&registry, &caller, &line).await;
+        let answer = console::run(&registry, &caller, &line, input).await;
         drop(busy);
         answer
     });

@@ -9,7 +9,7 @@ use super::activity::Activity;
 use super::channel::Context;
 use super::keyring::Role;
 use super::sftp::{self, Files};
-use super::upload::{self, Uploads};
+use super::upload::Uploads;
 use super::view::View;
 use crate::console::Caller;
 use crate::registry::Registry;
@@ -22,15 +22,12 @@ pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) ->
     let [user, key, address] = ["nobody", "no key", "no address"].map(str::to_owned);
     let context = Context {
         registry: Arc::clone(registry),
-        uploads: upload::places(),
         activity: Activity::begin(),
         role,
         caller: Caller { user, key, address },
     };
-    let mut files = match context.role {
-        Role::Operator => Files::Uploads(Uploads::new(&context)),
-        Role::Service => Files::View(View::new(&context)),
-    };
+    let uploads = operator.then(|| Uploads::new(&context));
+    let mut files = Files { view: View::new(&context), uploads };
     let mut bytes = BytesMut::from(bytes);
     let mut answers = Vec::new();
     while let Some(request) = sftp::next(&mut bytes) {

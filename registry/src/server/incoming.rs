@@ -11,6 +11,9 @@ use russh::server::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::timeout;
 
+use super::activity::Activity;
+use crate::input::{Feed, Piece};
+
 /// A client that takes nothing for this long while something waits to be sent.
 pub const STALL: Duration = Duration::from_secs(120);
 /// Bytes of a client that are kept while it is being sent something.
@@ -86,17 +89,46 @@ impl Incoming {
         }
     }
 
-    /// Waits for `work`; gives up when the client goes away, and drops what it sends.
-    pub async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Gone> {
+    /// Waits for `work` and hands it what the client sends; gives up when the client goes
+    /// away. What comes after `work` has let go of its end is dropped.
+    pub async fn feeding<T>(
+        &mut self,
+        feed: Feed,
+        activity: &Activity,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Gone> {
+        let Self { reader, bytes, ended, columns, .. } = self;
+        let mut feed = Some(feed);
         tokio::pin!(work);
         loop {
+            let is_open = feed.is_some();
+            let to_give = is_open && (!bytes.is_empty() || *ended);
+            let room = async {
+                match feed.clone().filter(|_| to_give) {
+                    Some(feed) => feed.reserve_owned().await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                message = self.reader.wait(), if !self.ended => {
-                    let mut dropped = BytesMut::new();
-                    take(message, &mut dropped, &mut self.ended, &mut self.columns)?;
+                room = room => match room {
+                    Some(room) if !bytes.is_empty() => {
+                        room.send(Piece::Bytes(bytes.split().freeze()));
+                    }
+                    Some(room) => {
+                        room.send(Piece::End);
+                        feed = None;
+                    }
+                    None => feed = None,
+                },
+                message = reader.wait(), if !*ended && (!is_open || bytes.len() < MAX_AHEAD) => {
+                    take(message, bytes, ended, columns)?;
+                    activity.moved();
                 }
+            }
+            if feed.is_none() {
+                bytes.clear();
             }
         }
     }

@@ -1,6 +1,7 @@
-//! Attributes and long names of what services see.
+//! Attributes and long names of what clients see.
 
 use deploy_store::{BlobInfo, Configuration, escape};
+use deploy_wire::path::encode;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use russh_sftp::protocol::{File, FileAttributes};
@@ -13,9 +14,9 @@ const BLOB: u32 = 0o100_600;
 #[derive(Debug)]
 pub enum Item {
     /// A directory.
-    Directory(&'static str),
+    Directory(String),
     /// A configuration's document.
-    Configuration {
+    Document {
         /// Its file name.
         name: String,
         /// Its size in bytes.
@@ -25,17 +26,26 @@ pub enum Item {
     },
     /// A blob.
     Blob(BlobInfo),
+    /// A blob under the name of a version.
+    Version {
+        /// Its file name.
+        name: String,
+        /// Its size in bytes, as far as that is known.
+        size: u64,
+        /// When the version was made.
+        created: Timestamp,
+    },
 }
 
 impl Item {
-    /// The directory `name`.
-    pub fn directory(name: &'static str) -> Self {
-        Self::Directory(name)
+    /// The directory of what is called `name`.
+    pub fn directory(name: &str) -> Self {
+        Self::Directory(encode(name))
     }
 
     /// The document of a configuration.
     pub fn configuration(configuration: &Configuration) -> Self {
-        Self::Configuration {
+        Self::Document {
             name: format!("{}.json", configuration.name().as_str()),
             size: configuration.to_json().len() as u64,
             modified: configuration.modified(),
@@ -45,8 +55,9 @@ impl Item {
     /// The name with its attributes, as readdir returns it.
     pub fn file(self, now: Timestamp) -> File {
         let (filename, attrs) = match self {
-            Self::Directory(name) => (name.to_owned(), directory()),
-            Self::Configuration { name, size, modified } => (name, configuration(size, modified)),
+            Self::Directory(name) => (name, directory()),
+            Self::Document { name, size, modified } => (name, configuration(size, modified)),
+            Self::Version { name, size, created } => (name, blob(size, created.as_second())),
             Self::Blob(BlobInfo { digest, bytes, modified }) => {
                 let modified = Timestamp::try_from(modified).map_or(0, Timestamp::as_second);
                 (digest.to_string(), blob(bytes, modified))

@@ -169,7 +169,6 @@ impl Handler for Session {
         reply.accept().await;
         let context = channel::Context {
             registry: Arc::clone(&self.server.registry),
-            uploads: Arc::clone(&self.server.uploads),
             activity: Arc::clone(&self.activity),
             role: identity.role,
             caller: caller.clone(),

@@ -1,19 +1,20 @@
 //! The sftp protocol, version 3: packets in, packets out. What they do is in
-//! `upload.rs` for operators and in `view.rs` for services.
+//! `upload.rs`, for operators, and in `view.rs`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use deploy_wire::exit;
 use russh_sftp::protocol::{
-    Attrs, Extended, ExtendedReply, File, FileAttributes, Handle, Name, Packet, Status, StatusCode,
-    Version,
+    Attrs, Extended, ExtendedReply, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status,
+    StatusCode, Version,
 };
 
 use super::activity::Activity;
 use super::incoming::{Gone, Incoming};
 use super::path;
-use super::upload::Uploads;
+use super::upload::{self, Uploads};
 use super::view::View;
 
 /// Longest packet of a client; `OpenSSH` refuses longer ones too.
@@ -35,11 +36,30 @@ const DENIED_EXTENSIONS: [&str; 2] = ["posix-rename@openssh.com", "hardlink@open
 
 /// The files that a client sees.
 #[derive(Debug)]
-pub enum Files {
-    /// An operator's.
-    Uploads(Uploads),
-    /// A service's.
-    View(View),
+pub struct Files {
+    /// What it may read.
+    pub view: View,
+    /// What it writes, if it may.
+    pub uploads: Option<Uploads>,
+}
+
+impl Files {
+    /// Whoever is in charge of a request answers it: uploads know their own handles.
+    async fn answer(&mut self, packet: Packet) -> Result<Reply, Refusal> {
+        let writes = OpenFlags::WRITE | OpenFlags::APPEND | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+        let is_upload = match &packet {
+            Packet::Open(open) => open.pflags.intersects(writes),
+            Packet::Close(close) => close.handle.starts_with(upload::HANDLE),
+            Packet::Fstat(request) => request.handle.starts_with(upload::HANDLE),
+            Packet::FSetStat(request) => request.handle.starts_with(upload::HANDLE),
+            Packet::Read(read) => read.handle.starts_with(upload::HANDLE),
+            _ => false,
+        };
+        match &mut self.uploads {
+            Some(uploads) if is_upload => uploads.answer(packet).await,
+            _ => self.view.answer(packet).await,
+        }
+    }
 }
 
 /// A request that is not done, and why.
@@ -95,7 +115,11 @@ pub enum Reply {
 }
 
 /// Serves sftp until the client is done; returns the exit code.
-pub async fn run(client: &mut Incoming, activity: &Activity, mut files: Files) -> Result<u8, Gone> {
+pub async fn run(
+    client: &mut Incoming,
+    activity: &Arc<Activity>,
+    mut files: Files,
+) -> Result<u8, Gone> {
     let mut told = String::new();
     loop {
         let request = match take_packet(&mut client.bytes) {
@@ -112,7 +136,8 @@ pub async fn run(client: &mut Incoming, activity: &Activity, mut files: Files) -
             tracing::info!("sftp packet cannot be read, session ended");
             return Ok(exit::FAILED);
         };
-        activity.moved();
+        // Until the reply is on its way, so that a stop does not come between.
+        let _busy = activity.busy();
         let (reply, why) = answer(request, &mut files).await;
         // Stock clients show the code alone, which says nothing, and standard error.
         if let Some(why) = why.filter(|why| *why != told) {
@@ -120,7 +145,6 @@ pub async fn run(client: &mut Incoming, activity: &Activity, mut files: Files) -
             told = why;
         }
         client.send(reply).await?;
-        activity.moved();
     }
 }
 
@@ -176,9 +200,9 @@ pub(super) async fn answer(request: Request, files: &mut Files) -> (Bytes, Optio
     let (id, done) = match request {
         Request::Write { id, handle, offset, data } => (
             id,
-            match files {
-                Files::Uploads(uploads) => uploads.write(&handle, offset, data).await,
-                Files::View(_) => Err(Refusal::denied()),
+            match &mut files.uploads {
+                Some(uploads) => uploads.write(&handle, offset, data).await,
+                None => Err(Refusal::denied()),
             },
         ),
         Request::Other(Packet::Init(_)) => return (encode(version()), None),
@@ -190,20 +214,15 @@ pub(super) async fn answer(request: Request, files: &mut Files) -> (Bytes, Optio
                     let name = File::dummy(path::clean(&request.path));
                     (id, Ok(Reply::Names(vec![name])))
                 }
-                packet => (
-                    id,
-                    match files {
-                        Files::Uploads(uploads) => uploads.answer(packet).await,
-                        Files::View(view) => view.answer(packet).await,
-                    },
-                ),
+                packet => (id, files.answer(packet).await),
             }
         }
     };
-    let why = match (&done, files) {
-        (Err(Refusal { code: StatusCode::Failure, text }), Files::Uploads(_)) => Some(text.clone()),
+    let why = match &done {
+        Err(Refusal { code: StatusCode::Failure, text }) => Some(text.clone()),
         _ => None,
     };
+    let why = why.filter(|_| files.uploads.is_some());
     (encode_reply(id, done), why)
 }
 
@@ -283,17 +302,17 @@ fn finish_data_packet(id: u32, mut packet: BytesMut) -> Bytes {
 /// Open handles under names that are never used twice.
 #[derive(Debug)]
 pub struct Handles<T> {
+    kind: &'static str,
     next: u64,
     open: HashMap<String, T>,
 }
 
-impl<T> Default for Handles<T> {
-    fn default() -> Self {
-        Self { next: 0, open: HashMap::new() }
-    }
-}
-
 impl<T> Handles<T> {
+    /// None so far; the names will begin with `kind`.
+    pub fn new(kind: &'static str) -> Self {
+        Self { kind, next: 0, open: HashMap::new() }
+    }
+
     /// Whether one more may be opened.
     pub fn check_room(&self) -> Result<(), Refusal> {
         if self.open.len() < MAX_HANDLES {
@@ -304,7 +323,7 @@ impl<T> Handles<T> {
 
     /// Opens a handle.
     pub fn insert(&mut self, item: T) -> Reply {
-        let name = self.next.to_string();
+        let name = format!("{}{}", self.kind, self.next);
         self.next += 1;
         self.open.insert(name.clone(), item);
         Reply::Handle(name)

@@ -7,6 +7,7 @@ use deploy_wire::exit;
 use super::channel::{Context, answer};
 use super::editor::{Editor, Event, MAX_LINE};
 use super::incoming::{Gone, Incoming};
+use crate::input::Input;
 
 /// Serves the prompt until the client leaves; returns the exit code.
 pub async fn run(
@@ -65,7 +66,7 @@ async fn run_for_terminal(
     if line.trim().is_empty() {
         return Ok(());
     }
-    let answer = answer(context, line).await;
+    let answer = answer(context, line, Input::none()).await;
     client.send(for_terminal(&answer.stdout)).await?;
     client.send(for_terminal(&answer.stderr)).await
 }
@@ -132,7 +133,7 @@ async fn run_line(client: &mut Incoming, context: &Context, line: Vec<u8>) -> Re
     if is_leave(&line) {
         return Ok(Line::Leave);
     }
-    let answer = answer(context, line).await;
+    let answer = answer(context, line, Input::none()).await;
     client.send(answer.stdout).await?;
     client.send_error(answer.stderr).await?;
     Ok(if answer.code == exit::OK { Line::Done } else { Line::Failed })

@@ -1,5 +1,6 @@
-//! Sftp for services: read-only. `configs/NAME.json` come from the catalogue, `files/`
-//! are the published blobs; nothing else exists, whatever a path says.
+//! Sftp, where it reads: services see `configs/NAME.json` from the catalogue and the
+//! published blobs in `files/`; operators see components, versions and states, too. Nothing
+//! else exists, whatever a path says.
 
 use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};
@@ -8,7 +9,6 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use bytes::Bytes;
-use deploy_store::{Error, escape};
 use jiff::Timestamp;
 use russh_sftp::protocol::{File, FileAttributes, OpenFlags, Packet};
 use rustix::io::{ReadWriteFlags, preadv2};
@@ -16,6 +16,8 @@ use tokio::task::spawn_blocking;
 
 use super::activity::{Activity, Busy};
 use super::channel::Context;
+use super::contents::{self, Contents};
+use super::keyring::Role;
 use super::listing::{self, Item};
 use super::path::{self, Place};
 use super::sftp::{Handles, MAX_DATA, Refusal, Reply, data_of, data_packet, shorten};
@@ -30,13 +32,19 @@ const PAGE: usize = 64;
 pub struct View {
     registry: Arc<Registry>,
     activity: Arc<Activity>,
+    operator: bool,
     open: Handles<(Open, Busy)>,
 }
 
 #[derive(Debug)]
 enum Open {
-    Blob(Arc<Blob>, #[expect(dead_code, reason = "it is one as long as it is there")] Transfer),
-    Configuration(Bytes),
+    Blob {
+        blob: Arc<Blob>,
+        created: Option<Timestamp>,
+        #[expect(dead_code, reason = "it is one as long as it is there")]
+        transfer: Transfer,
+    },
+    Document(Bytes, Timestamp),
     Directory(IntoIter<Item>),
 }
 
@@ -46,7 +54,8 @@ impl View {
         Self {
             registry: Arc::clone(&context.registry),
             activity: Arc::clone(&context.activity),
-            open: Handles::default(),
+            operator: context.role == Role::Operator,
+            open: Handles::new(""),
         }
     }
 
@@ -58,8 +67,10 @@ impl View {
             Packet::Read(read) => {
                 let length = read.len.min(MAX_DATA) as usize;
                 match &self.open.get(&read.handle)?.0 {
-                    Open::Blob(blob, _) => read_blob(Arc::clone(blob), read.offset, length).await,
-                    Open::Configuration(json) => read_bytes(json, read.offset, length),
+                    Open::Blob { blob, .. } => {
+                        read_blob(Arc::clone(blob), read.offset, length).await
+                    }
+                    Open::Document(json, _) => read_bytes(json, read.offset, length),
                     Open::Directory(_) => Err(Refusal::failure("is a directory")),
                 }
             }
@@ -75,62 +86,32 @@ impl View {
         }
     }
 
+    fn place(&self, path: &str) -> Result<Place, Refusal> {
+        let parse = if self.operator { path::parse_for_operator } else { path::parse };
+        parse(path).ok_or_else(Refusal::not_found)
+    }
+
     async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, Refusal> {
         if flags.bits() & !OpenFlags::READ.bits() != 0 {
             return Err(Refusal::denied());
         }
         self.open.check_room()?;
-        let open = match path::parse(path).ok_or_else(Refusal::not_found)? {
-            Place::Configuration(name) => {
-                let json = self.registry.configuration_json(&name).await;
-                let json = json.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
-                Open::Configuration(json.ok_or_else(Refusal::not_found)?.into())
-            }
-            Place::Blob(digest) => {
-                let blobs = Arc::clone(self.registry.blobs());
-                let transfer = self.registry.transfers.begin(digest);
-                let blob = blocking(move || blobs.reader(digest)).await?;
-                Open::Blob(Arc::new(blob), transfer)
-            }
-            _ => return Err(Refusal::failure("is a directory")),
-        };
+        let open = Open::from(contents::open(&self.registry, self.place(path)?).await?);
         Ok(self.open.insert((open, self.activity.busy())))
     }
 
     async fn stat(&self, path: &str) -> Result<Reply, Refusal> {
-        let attributes = match path::parse(path).ok_or_else(Refusal::not_found)? {
-            Place::Root | Place::Configurations | Place::Files => listing::directory(),
-            Place::Configuration(name) => {
-                let json = self.registry.configuration_json(&name).await;
-                let json = json.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
-                let size = json.ok_or_else(Refusal::not_found)?.len() as u64;
-                listing::configuration(size, Timestamp::now())
-            }
-            Place::Blob(digest) => {
-                let blobs = Arc::clone(self.registry.blobs());
-                let file = blocking(move || blobs.reader(digest)).await?;
-                blob_attributes(&file.metadata().map_err(|err| unreadable(&err))?)
-            }
-        };
-        Ok(Reply::Attributes(attributes))
+        let place = self.place(path)?;
+        if contents::is_directory(&self.registry, &place).await? {
+            return Ok(Reply::Attributes(listing::directory()));
+        }
+        let open = Open::from(contents::open(&self.registry, place).await?);
+        open.attributes().map(Reply::Attributes)
     }
 
     async fn open_directory(&mut self, path: &str) -> Result<Reply, Refusal> {
         self.open.check_room()?;
-        let items = match path::parse(path).ok_or_else(Refusal::not_found)? {
-            Place::Root => vec![Item::directory("configs"), Item::directory("files")],
-            Place::Configurations => {
-                let all = self.registry.configurations().await;
-                let all = all.map_err(|refusal| Refusal::failure(refusal.to_string()))?;
-                all.iter().map(Item::configuration).collect()
-            }
-            Place::Files => {
-                let blobs = Arc::clone(self.registry.blobs());
-                let all = blocking(move || blobs.list()).await?;
-                all.into_iter().map(Item::Blob).collect()
-            }
-            _ => return Err(Refusal::failure("is no directory")),
-        };
+        let items = contents::list(&self.registry, &self.place(path)?, self.operator).await?;
         Ok(self.open.insert((Open::Directory(items.into_iter()), self.activity.busy())))
     }
 
@@ -144,22 +125,34 @@ impl View {
     }
 }
 
+impl From<Contents> for Open {
+    fn from(contents: Contents) -> Self {
+        match contents {
+            Contents::Blob(blob, transfer, created) => {
+                Self::Blob { blob: Arc::new(blob), created, transfer }
+            }
+            Contents::Document(bytes, modified) => Self::Document(bytes, modified),
+        }
+    }
+}
+
 impl Open {
     fn attributes(&self) -> Result<FileAttributes, Refusal> {
         match self {
-            Self::Blob(blob, _) => {
-                blob.metadata().map(|meta| blob_attributes(&meta)).map_err(|err| unreadable(&err))
+            Self::Blob { blob, created, .. } => {
+                let meta = blob.metadata().map_err(|err| unreadable(&err))?;
+                Ok(blob_attributes(&meta, *created))
             }
-            Self::Configuration(json) => {
-                Ok(listing::configuration(json.len() as u64, Timestamp::now()))
+            Self::Document(json, modified) => {
+                Ok(listing::configuration(json.len() as u64, *modified))
             }
             Self::Directory(_) => Ok(listing::directory()),
         }
     }
 }
 
-fn blob_attributes(meta: &Metadata) -> FileAttributes {
-    listing::blob(meta.len(), meta.mtime())
+fn blob_attributes(meta: &Metadata, created: Option<Timestamp>) -> FileAttributes {
+    listing::blob(meta.len(), created.map_or(meta.mtime(), Timestamp::as_second))
 }
 
 /// Reads from memory where the bytes are there, and only otherwise in a thread that
@@ -222,17 +215,6 @@ fn read_bytes(bytes: &Bytes, offset: u64, length: usize) -> Result<Reply, Refusa
     let mut packet = data_packet(part.len());
     data_of(&mut packet).copy_from_slice(part);
     Ok(Reply::Data(packet))
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
-) -> Result<T, Refusal> {
-    match spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(Error::NoSuchBlob(_))) => Err(Refusal::not_found()),
-        Ok(Err(err)) => Err(Refusal::failure(escape(&err.to_string()))),
-        Err(err) => Err(Refusal::failure(format!("internal error: {err}"))),
-    }
 }
 
 fn unreadable(err: &io::Error) -> Refusal {

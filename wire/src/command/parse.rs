@@ -36,6 +36,10 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
     };
     match verb.name {
         "addver" => flags.add_version(),
+        "put" => {
+            let (component, version) = flags.named_version()?;
+            Ok(Command::Put { component, version, json: flags.is_set("json") })
+        }
         "addconf" => flags.add_configuration(),
         "changeconf" => flags.change_configuration(),
         "bumpconf" => flags.bump_configuration(),
@@ -51,12 +55,8 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         "components" => Ok(Command::Components { json: flags.is_set("json") }),
         "configurations" => Ok(Command::Configurations { json: flags.is_set("json") }),
         "delver" => {
-            flags.need(&["name", "version"], "both name and version should be set")?;
-            Ok(Command::DeleteVersion {
-                component: flags.component()?,
-                version: flags.parsed("version")?,
-                force: flags.is_set("force"),
-            })
+            let (component, version) = flags.named_version()?;
+            Ok(Command::DeleteVersion { component, version, force: flags.is_set("force") })
         }
         "delcomp" => {
             flags.need(&["name"], "name should be set")?;
@@ -82,8 +82,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
             json: flags.is_set("json"),
         }),
         "pin" | "unpin" => {
-            flags.need(&["name", "version"], "both name and version should be set")?;
-            let (component, version) = (flags.component()?, flags.parsed("version")?);
+            let (component, version) = flags.named_version()?;
             Ok(match verb.name {
                 "pin" => Command::Pin { component, version, message: flags.get("m").to_owned() },
                 _ => Command::Unpin { component, version },
@@ -112,6 +111,14 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         }),
         other => Err(unknown(other)),
     }
+}
+
+/// The flags of `verb` with their values, in the order given; `None` when help is asked for.
+pub fn read_flags(
+    verb: &'static Verb,
+    words: &[String],
+) -> Result<Option<Vec<(&'static str, String)>>, Refusal> {
+    Ok(Flags::read(verb, words)?.map(|flags| flags.given))
 }
 
 fn unknown(name: &str) -> Refusal {
@@ -143,9 +150,12 @@ impl Flags {
                 if name == "h" || name == "help" {
                     return Ok(None);
                 }
+                let close = verb::closest(name, verb.flags.iter().map(|flag| flag.name));
+                let close = close.map(|close| format!("\ndid you mean -{close}?"));
                 return Err(refuse(format!(
-                    "flag provided but not defined: -{}",
-                    deploy_store::escape(name)
+                    "flag provided but not defined: -{}{}",
+                    deploy_store::escape(name),
+                    close.unwrap_or_default()
                 )));
             };
             let value = match (flag.takes, value) {
@@ -242,6 +252,11 @@ impl Flags {
             return Err(Refusal::usage("name cannot contain / symbol".to_owned()));
         }
         self.parsed("name")
+    }
+
+    fn named_version(&self) -> Result<(ComponentName, VersionName), Refusal> {
+        self.need(&["name", "version"], "both name and version should be set")?;
+        Ok((self.component()?, self.parsed("version")?))
     }
 
     fn if_hash(&self) -> Result<Option<Digest>, Refusal> {

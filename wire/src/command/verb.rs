@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use super::examples::examples;
+
 /// A verb of the console.
 #[derive(Debug)]
 pub struct Verb {
@@ -35,11 +37,13 @@ pub enum Takes {
     Layer,
 }
 
-const fn text(name: &'static str, about: &'static str) -> Flag {
+/// A flag that takes any text.
+pub const fn text(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Text }
 }
 
-const fn switch(name: &'static str, about: &'static str) -> Flag {
+/// A flag that takes nothing.
+pub const fn switch(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Nothing }
 }
 
@@ -65,6 +69,11 @@ pub const VERBS: &[Verb] = &[
             COMPONENT,
             VERSION,
         ],
+    },
+    Verb {
+        name: "put",
+        about: "add new component version from archive on standard input",
+        flags: &[JSON, COMPONENT, VERSION],
     },
     Verb {
         name: "addconf",
@@ -194,8 +203,13 @@ pub fn find(name: &str) -> Option<&'static Verb> {
 
 /// What `help` prints.
 pub fn listing() -> String {
+    listing_of(VERBS)
+}
+
+/// What `help` prints where there are these verbs.
+pub fn listing_of<'a>(verbs: impl IntoIterator<Item = &'a Verb>) -> String {
     let mut text = String::new();
-    for verb in VERBS {
+    for verb in verbs {
         writeln!(text, "{:<16}{}", verb.name, verb.about).expect("a string takes any text");
     }
     text + "\nuse -h flag to get more help on a specific command\n"
@@ -222,6 +236,23 @@ impl Verb {
                 Takes::Layer => " value",
             };
             writeln!(text, "  -{name}{kind}\n    \t{about}").expect("a string takes any text");
+        }
+        text
+    }
+}
+
+impl Verb {
+    /// What `help` prints of it: usage, and examples.
+    pub fn help(&self) -> String {
+        self.help_with(examples(self.name))
+    }
+
+    /// The same, with other examples.
+    pub fn help_with(&self, examples: &[&str]) -> String {
+        let mut text = self.usage();
+        for (n, line) in examples.iter().enumerate() {
+            let head = if n == 0 { "\nExamples:\n" } else { "" };
+            writeln!(text, "{head}  {line}").expect("a string takes any text");
         }
         text
     }

@@ -1,0 +1,202 @@
+//! `completion`, `man` and `help exit-codes`, which every program has, and how it prints its
+//! help: all from the one description of its command line that clap has.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Arg, Command, ValueEnum as _};
+use clap_complete::Shell;
+use deploy_wire::exit as codes;
+
+use crate::spelling::one_dash;
+
+/// The shells that completions are made for.
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+
+/// The program's command line with what this module adds to it.
+pub fn full(command: Command) -> Command {
+    command.subcommand(completion()).subcommand(man())
+}
+
+fn completion() -> Command {
+    let shells = clap::builder::PossibleValuesParser::new(
+        SHELLS.map(|shell| shell.to_possible_value().expect("none of them is skipped")),
+    );
+    Command::new("completion")
+        .about("Print the completions of a shell; source them, or put them where it looks for them")
+        .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shells))
+}
+
+fn man() -> Command {
+    let dir = Arg::new("dir").long("dir").value_name("DIR");
+    let dir = dir.value_parser(clap::value_parser!(PathBuf));
+    Command::new("man")
+        .about("Print the man page")
+        .arg(dir.help("Write it to a file in this directory, with those of the subcommands"))
+}
+
+/// Does what `arguments`, the program's name first, ask for, if it is one of the things that
+/// need nothing but `program`, its command line.
+pub fn early(
+    arguments: impl IntoIterator<Item = OsString>,
+    program: impl FnOnce() -> Command,
+) -> Option<ExitCode> {
+    let words: Vec<OsString> = arguments.into_iter().skip(1).collect();
+    let word = |n: usize| words.get(n).and_then(|word| word.to_str());
+    let done = match (word(0)?, word(1)) {
+        ("help", Some("exit-codes")) => print(codes::HELP),
+        ("completion" | "man", _) => {
+            let program = program();
+            let name = program.get_name().to_owned();
+            let asked = Command::new(name.clone()).bin_name(name);
+            let asked = asked.subcommand(completion()).subcommand(man());
+            let words = deploy_wire::flags::normalize(words, &["dir", "help"].map(str::to_owned));
+            match asked.no_binary_name(true).try_get_matches_from(words) {
+                Ok(matches) => answer(&matches, program),
+                Err(err) => return Some(exit(&err)),
+            }
+        }
+        _ => return None,
+    };
+    Some(match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            let _ = writeln!(io::stderr(), "{err}");
+            codes::FAILED.into()
+        }
+    })
+}
+
+fn answer(matches: &clap::ArgMatches, program: Command) -> Result<(), String> {
+    match matches.subcommand() {
+        Some(("completion", matches)) => {
+            let shell = matches.get_one::<String>("shell").and_then(|shell| shell.parse().ok());
+            print(&completions(program, shell.expect("it is one of the possible values")))
+        }
+        Some((_, matches)) => match matches.get_one::<PathBuf>("dir") {
+            None => print(&page(&built(program))),
+            Some(dir) => pages(&built(program), dir),
+        },
+        None => Ok(()),
+    }
+}
+
+/// Prints why the command line cannot be used, or the help or version that was asked for.
+pub fn exit(err: &clap::Error) -> ExitCode {
+    let text = one_dash(&err.render().ansi().to_string());
+    // Colours are left out where there is no terminal, and where NO_COLOR is set.
+    let printed = if err.use_stderr() {
+        anstream::stderr().write_all(text.as_bytes())
+    } else {
+        anstream::stdout().write_all(text.as_bytes())
+    };
+    match (printed, err.kind()) {
+        (Ok(()), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => ExitCode::SUCCESS,
+        (Err(err), _) if err.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        (Err(_), _) => codes::FAILED.into(),
+        _ => codes::USAGE.into(),
+    }
+}
+
+fn print(text: &str) -> Result<(), String> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has gone has had enough.
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(format!("print: {err}")),
+        _ => Ok(()),
+    }
+}
+
+fn completions(mut program: Command, shell: Shell) -> String {
+    let name = program.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut program, name, &mut script);
+    let script = one_dash(&String::from_utf8_lossy(&script));
+    match shell {
+        // With -s, a word such as -addr would be four flags of one letter each.
+        Shell::Zsh => script.replace("(-s -S -C)", "(-S -C)").replace("(-s -C)", "(-C)"),
+        Shell::Fish => fish(&script),
+        _ => script,
+    }
+}
+
+/// To fish, long flags have two dashes and old ones one; its own parser of words, by which the
+/// script looks for the subcommand, knows none of the old.
+fn fish(script: &str) -> String {
+    let line = |line: &str| match line.trim() {
+        _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),
+        "set -e cmd[1]" => {
+            format!("{line}\n    set cmd (string replace -r -- '^-([a-z]{{2}})' '--$1' $cmd)")
+        }
+        _ => line.to_owned(),
+    };
+    script.lines().map(|text| line(text) + "\n").collect()
+}
+
+/// `program` with all that clap adds when it is used.
+fn built(mut program: Command) -> Command {
+    program.build();
+    program
+}
+
+/// Writes the pages of `command` and its subcommands: `NAME.1`, `NAME-SUBCOMMAND.1`.
+fn pages(command: &Command, dir: &Path) -> Result<(), String> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let path = dir.join(format!("{name}.1"));
+    fs::write(&path, page(command)).map_err(|err| format!("write {}: {err}", path.display()))?;
+    let subcommands = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+    subcommands.filter(|sub| !sub.is_hide_set()).try_for_each(|sub| pages(sub, dir))
+}
+
+fn page(command: &Command) -> String {
+    let mut roff = Vec::new();
+    let man = clap_mangen::Man::new(command.clone());
+    man.render(&mut roff).expect("memory takes any text");
+    let mut text = String::from_utf8_lossy(&roff).into_owned();
+    // The same spelling as everywhere.
+    for letter in 'a'..='z' {
+        text = text.replace(&format!("\\-\\-{letter}"), &format!("\\-{letter}"));
+    }
+    text.push_str(".SH \"EXIT STATUS\"\n");
+    for line in codes::HELP.lines() {
+        let (code, meaning) = line.split_once(' ').unwrap_or((line, ""));
+        writeln!(text, ".TP\n{code}\n{}", meaning.trim()).expect("a string takes any text");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn program() -> Command {
+        let addr = Arg::new("addr").long("addr").env("X_ADDR").default_value("a:1");
+        let sub = Command::new("status").about("Show");
+        full(Command::new("x").version("1").arg(addr).subcommand(sub))
+    }
+
+    #[test]
+    fn scripts_have_flags_with_one_dash_and_all_subcommands() {
+        for shell in SHELLS {
+            let script = completions(program(), shell);
+            assert!(!script.contains("--addr") && !script.contains("-l addr"), "{script}");
+            for word in ["addr", "status", "completion", "man"] {
+                assert!(script.contains(word), "{shell}: {word}: {script}");
+            }
+        }
+    }
+
+    #[test]
+    fn pages_tell_flags_environment_and_exit_codes() {
+        let page = page(&built(program()));
+        for text in ["\\-addr", "X_ADDR", "a:1", "x\\-status", "EXIT STATUS", "damage found"] {
+            assert!(page.contains(text), "{text}: {page}");
+        }
+        assert!(!page.contains("\\-\\-addr"), "{page}");
+    }
+}

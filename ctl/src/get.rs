@@ -1,0 +1,133 @@
+//! `get`: downloads the archive of a version. A file gets its name when all of it is there
+//! and has the hash that the registry has for it.
+
+use std::fs::{File, Permissions};
+use std::io::{self, IsTerminal as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow};
+use deploy_store::{Digest, Hasher};
+use deploy_wire::client::{Client, ClientError};
+use deploy_wire::command::{Command, Refusal, read_flags};
+use deploy_wire::{exit, path};
+use tempfile::NamedTempFile;
+
+use crate::flags::Flags;
+use crate::progress::Progress;
+use crate::verbs::GET;
+
+/// What to download, and where to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Get {
+    component: String,
+    version: String,
+    to: Option<PathBuf>,
+}
+
+/// Reads the flags; `None` where help is asked for.
+pub fn parse(words: &[String]) -> Result<Option<Get>, Refusal> {
+    let Some(given) = read_flags(&GET, words)? else { return Ok(None) };
+    let last = |flag: &str| given.iter().rev().find(|(name, _)| *name == flag);
+    let value = |flag: &str| last(flag).map(|(_, value)| value.clone()).unwrap_or_default();
+    let (component, version, to) = (value("name"), value("version"), value("o"));
+    if component.is_empty() || version.is_empty() {
+        return Err(Refusal::usage("both name and version should be set".to_owned()));
+    }
+    let to = Some(PathBuf::from(to)).filter(|to| !to.as_os_str().is_empty());
+    Ok(Some(Get { component, version, to: to.filter(|to| to.as_os_str() != "-") }))
+}
+
+/// Downloads.
+pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
+    if get.to.is_none() && io::stdout().is_terminal() {
+        let text = "an archive is nothing for a terminal: give -o FILE, or send it on with | or >";
+        return Err(Refusal::usage(text.to_owned()).into());
+    }
+    let client = Client::connect(&flags.connect()?).await?;
+    let digest = digest(&client, get).await?;
+    let done = match &get.to {
+        Some(file) => to_file(&client, get, digest, file, flags.q).await,
+        None => fetch(&client, get, digest, &mut io::stdout().lock(), flags.q).await,
+    };
+    client.disconnect().await;
+    done.map(|()| exit::OK)
+}
+
+/// The hash that the version has.
+async fn digest(client: &Client, get: &Get) -> Result<Digest> {
+    let name = get.component.parse().map_err(|err: deploy_store::Error| Refusal::from(err))?;
+    let line = Command::ShowComponent { name, json: true }.to_string();
+    let answer = client.exec(&line).await?;
+    let text = String::from_utf8_lossy(&answer.stdout);
+    if answer.code != exit::OK {
+        let why = String::from_utf8_lossy(&answer.stderr).trim_end().to_owned();
+        return Err(Refusal::new(answer.code, why).into());
+    }
+    let shown: serde_json::Value =
+        serde_json::from_str(&text).context("read what the registry says of the component")?;
+    let versions = shown["versions"].as_array().into_iter().flatten();
+    let mut versions = versions.filter(|one| one["version"] == *get.version);
+    let Some(version) = versions.next() else {
+        let (component, version) = (&get.component, &get.version);
+        let text = format!("no version {version:?} for component {component:?} found");
+        return Err(Refusal::new(exit::NOT_FOUND, text).into());
+    };
+    let hash = version["hash"].as_str().and_then(|hash| hash.parse().ok());
+    hash.ok_or_else(|| anyhow!("the registry says no hash of the version"))
+}
+
+async fn to_file(
+    client: &Client,
+    get: &Get,
+    digest: Digest,
+    file: &Path,
+    quiet: bool,
+) -> Result<()> {
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let failed = |what: &str| format!("{what} {}", file.display());
+    let mut temp = NamedTempFile::new_in(dir).with_context(|| failed("write"))?;
+    fetch(client, get, digest, temp.as_file_mut(), quiet).await?;
+    let ready = |file: &File| {
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.sync_all()
+    };
+    ready(temp.as_file()).with_context(|| failed("write"))?;
+    temp.persist(file).with_context(|| failed("rename to"))?;
+    Ok(())
+}
+
+async fn fetch(
+    client: &Client,
+    get: &Get,
+    digest: Digest,
+    into: &mut impl Write,
+    quiet: bool,
+) -> Result<()> {
+    let name =
+        format!("/components/{}/{}", path::encode(&get.component), path::encode(&get.version));
+    let progress = Progress::new("downloaded", client.size(&name).await?, quiet);
+    let (mut hasher, mut bytes, mut failed) = (Hasher::default(), 0, None);
+    let fetched = client.get(&name, 0, |piece| {
+        hasher.update(piece);
+        bytes += piece.len() as u64;
+        progress.at(bytes);
+        into.write_all(piece).map_err(|err| {
+            failed = Some(err);
+            ClientError::Setup("it cannot be written".to_owned())
+        })
+    });
+    let fetched = fetched.await;
+    if let Some(err) = failed {
+        return Err(anyhow!(err).context("write the archive"));
+    }
+    fetched?;
+    into.flush().context("write the archive")?;
+    let found = hasher.finish();
+    if found != digest {
+        let text =
+            format!("what came has the hash {found}, not {digest}: it is damaged, try again");
+        return Err(Refusal::new(exit::CORRUPT, text).into());
+    }
+    Ok(())
+}

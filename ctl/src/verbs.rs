@@ -1,0 +1,104 @@
+//! The verbs of this program: the console's, and what is done here. One description of them
+//! all, for help, completions and the man page.
+
+use clap::{Arg, ArgAction, CommandFactory as _, builder};
+use deploy_wire::command::{Flag, Takes, VERBS, Verb, switch, text};
+
+use crate::flags::Flags;
+
+const NAME: Flag = text("name", "component name");
+const VERSION: Flag = text("version", "unique version id");
+
+/// `addver`, which can do more here than on the console.
+pub const ADDVER: Verb = Verb {
+    name: "addver",
+    about: "upload file or directory and add it as new component version",
+    flags: &[
+        text("dir", "directory to pack and upload: sorted, owned by root, without times"),
+        text("file", "tar.gz file to upload, - for standard input"),
+        text("hash", "instead of -file: sha256 of a file that is uploaded already"),
+        NAME,
+        switch("times", "with -dir: keep the times of files"),
+        VERSION,
+    ],
+};
+
+/// `get`, which the console has not.
+pub const GET: Verb = Verb {
+    name: "get",
+    about: "download archive of component version",
+    flags: &[NAME, text("o", "file to write to (default: standard output)"), VERSION],
+};
+
+/// All verbs, in the order of `help`.
+pub fn all() -> impl Iterator<Item = &'static Verb> {
+    let mine = |verb: &'static Verb| if verb.name == ADDVER.name { &ADDVER } else { verb };
+    VERBS.iter().map(mine).chain(std::iter::once(&GET))
+}
+
+/// The verb called `name`.
+pub fn find(name: &str) -> Option<&'static Verb> {
+    all().find(|verb| verb.name == name)
+}
+
+/// What `help` prints.
+pub fn listing() -> String {
+    deploy_wire::command::listing_of(all())
+}
+
+/// The whole command line as clap would have it.
+pub fn described() -> clap::Command {
+    let command = all().fold(Flags::command(), |command, verb| command.subcommand(sub(verb)));
+    deploy_cli::full(command.disable_help_subcommand(true))
+        .subcommand(
+            clap::Command::new("help")
+                .about("Explain a verb, or the exit codes")
+                .arg(Arg::new("verb").value_name("VERB").value_parser(topics())),
+        )
+        .mut_args(|arg| arg.hide_env_values(true))
+}
+
+fn topics() -> builder::PossibleValuesParser {
+    builder::PossibleValuesParser::new(all().map(|verb| verb.name).chain(["exit-codes"]))
+}
+
+/// What `help` prints of a verb.
+pub fn help(verb: &Verb) -> String {
+    verb.help_with(examples(verb.name))
+}
+
+fn examples(name: &str) -> &'static [&'static str] {
+    match name {
+        "addver" => &[
+            "addver -name config -version v3 -file config.tgz",
+            "addver -name config -version v3 -dir ./config",
+            "tar cz -C config . | deployctl addver -name config -version v3 -file -",
+        ],
+        "get" => {
+            &["get -name config -version v3 -o config.tgz", "get -name config -version v3 | tar tz"]
+        }
+        _ => deploy_wire::command::examples(name),
+    }
+}
+
+fn sub(verb: &'static Verb) -> clap::Command {
+    let examples = format!("Examples:\n  {}", examples(verb.name).join("\n  "));
+    clap::Command::new(verb.name)
+        .about(verb.about)
+        .args(verb.flags.iter().map(arg))
+        .after_help(examples)
+}
+
+fn arg(flag: &'static Flag) -> Arg {
+    let arg = Arg::new(flag.name).help(flag.about);
+    let arg = match flag.name.chars().next() {
+        Some(letter) if flag.name.len() == 1 => arg.short(letter),
+        _ => arg.long(flag.name),
+    };
+    match (flag.takes, flag.name) {
+        (Takes::Nothing, _) => arg.action(ArgAction::SetTrue),
+        (_, "file" | "o") => arg.value_hint(clap::ValueHint::FilePath),
+        (_, "dir") => arg.value_hint(clap::ValueHint::DirPath),
+        _ => arg.value_hint(clap::ValueHint::Other),
+    }
+}

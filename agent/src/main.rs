@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         Err(err) => return deploy_cli::exit(&err),
     };
     log::start(cli.flags.log_format, cli.flags.v);
+    log::tell_panics();
     let flags = &cli.flags;
     let done = match cli.command {
         Some(Sub::Status { json }) => show_status(flags, json),

@@ -326,7 +326,8 @@ impl Dir {
 
     /// Bytes and inodes that are free for us on this filesystem.
     pub fn free(&self) -> Result<(u64, u64)> {
-        let stat = fs::fstatvfs(&self.fd)
+        let stat = fault::step()
+            .and_then(|()| fs::fstatvfs(&self.fd))
             .map_err(|err| Error::io("stat filesystem of", &self.path, err))?;
         Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
     }

@@ -187,3 +187,27 @@ fn equal_files_and_known_ones_are_written_once() {
         assert_eq!(files(&work.path().join("agent/objects")).len(), 603);
     }
 }
+
+/// Found by fuzzing against the `tar` crate: what was said of the label was taken to be said
+/// of the member after it.
+#[test]
+fn an_extended_header_before_a_label_is_refused() {
+    let archive = |kinds: &[u8]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for kind in kinds {
+            let body: &[u8] = if *kind == b'x' { b"14 path=other\n" } else { b"" };
+            let mut header = tar::Header::new_ustar();
+            header.set_path("name").unwrap();
+            header.set_entry_type(tar::EntryType::new(*kind));
+            header.set_size(body.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            builder.append(&header, body).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let check = |kinds| check_archive(&archive(kinds)[..], options(LinkMode::Auto).limits);
+    assert!(check(b"Vx0").is_ok());
+    let err = check(b"xV0").unwrap_err().to_string();
+    assert!(err.contains("before a volume's label"), "{err}");
+}

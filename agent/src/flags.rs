@@ -144,6 +144,12 @@ pub enum Sub {
         #[arg(long)]
         json: bool,
     },
+    /// Make the directory, key and settings of a new agent, for the unit deploy-agent@NAME.
+    Init {
+        /// File for its settings; /etc/deploy-agent/NAME.env if none is named.
+        #[arg(long, value_name = "FILE")]
+        settings: Option<PathBuf>,
+    },
     /// Merge local archives, lowest layer first, into a new directory; no registry needed.
     Unpack {
         /// Archives: tar, plain or packed with gzip or zstd.

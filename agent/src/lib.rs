@@ -12,6 +12,7 @@ pub mod confine;
 pub mod current;
 pub mod find;
 pub mod hold;
+pub mod init;
 pub mod keep;
 pub mod limits;
 pub mod output;

@@ -39,6 +39,18 @@ pub fn start(format: Format, verbose: bool) {
     let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
 }
 
+/// Has panics told in the log, one line each like any other: the text may have in it what a
+/// registry or an archive said.
+pub fn tell_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload().downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.payload().downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("without a text");
+        tracing::error!(place, "internal error, please report it: {text}");
+    }));
+}
+
 /// A `tracing` layer that writes each event as one line.
 #[derive(Debug)]
 pub struct Lines<W> {

@@ -26,7 +26,8 @@ use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{ask, error, log, serve, status, unpack, verify};
+use deploy_agent::{ask, error, init, log, serve, status, unpack, verify};
+use deploy_cli::service;
 use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store, escape_json};
 use deploy_wire::client::{Connect, HostKey, Keys};
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Err(err) => return deploy_cli::exit(&err),
     };
     log::start(cli.flags.log_format, cli.flags.v);
+    log::tell_panics();
     let flags = &cli.flags;
     let done = match cli.command {
         Some(Sub::Status { json }) => show_status(flags, json),
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Some(Sub::Sync { json }) => run_sync(flags, json),
         Some(Sub::Rollback { release: false, json }) => run_rollback(flags, json),
         Some(Sub::Rollback { release: true, json }) => run_release(flags, json),
+        Some(Sub::Init { settings }) => init(flags, settings.as_deref()),
         Some(Sub::Unpack { blobs, into }) => unpack_confined(flags, &blobs, &into)
             .and_then(|line| Ok(writeln!(std::io::stderr(), "{line}")?))
             .map(|()| exit::OK),
@@ -77,6 +80,18 @@ fn exit_code(err: &anyhow::Error) -> u8 {
         return exit::USAGE;
     }
     err.downcast_ref::<error::Error>().map_or(exit::FAILED, error::Error::exit_code)
+}
+
+fn init(flags: &Flags, settings: Option<&Path>) -> Result<u8> {
+    flags.check()?;
+    match init::run(flags, settings) {
+        Ok(told) => print(&told).map(|()| exit::OK),
+        Err(err @ init::Error::InUse { .. }) => {
+            tracing::error!(event = "failed", "{err}");
+            Ok(exit::CONFLICT)
+        }
+        Err(err) => Err(err.into()),
+    }
 }
 
 /// The whole program is confined: it does nothing else.
@@ -255,7 +270,11 @@ async fn run(flags: &Flags) -> Result<u8> {
         tell_walls(agent.confinement.walls().as_ref());
         let (name, addr) = (&agent.name, &flags.addr);
         tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
+        service::ready(&format!("tracking {name} of {addr}"));
+        let watched = tokio::spawn(keep_watch());
         let signal = poll::run(&agent, &mut session, flags.poll, &mut control).await?;
+        service::stopping();
+        watched.abort();
         tracing::info!(event = "stopped", "{signal}");
         return Ok(exit::OK);
     }
@@ -266,6 +285,15 @@ async fn run(flags: &Flags) -> Result<u8> {
             tracing::info!(event = "stopped", "{signal}");
             Ok(if signal == "interrupt" { 130 } else { 143 })
         }
+    }
+}
+
+/// Tells a service manager that asks for it, again and again, that work goes on.
+async fn keep_watch() {
+    let Some(every) = service::watchdog() else { return };
+    loop {
+        service::alive();
+        tokio::time::sleep(every).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the programs' command lines have in common: how help is printed, completions, man
-//! pages, the version.
+//! pages, the version, and what they tell a service manager.
 
 mod documents;
+pub mod service;
 mod spelling;
 
 pub use documents::{early, exit, full};

@@ -110,18 +110,26 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
 
 /// Whether the two mean the same by this entry's extended headers. They do not by PAX
 /// sparse files, which the other does not know; by records that hold a newline, at which it
-/// splits; by empty values, which take back what a global header said; and by a name with
-/// NUL bytes, at which it cuts.
+/// splits; by empty values, which take back what a global header said; by a name with NUL
+/// bytes, at which it cuts; by a record that is there twice, of which it takes the first and
+/// POSIX the last; and by a GNU name beside a PAX one, of which it takes the GNU one.
 fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
+    let mut seen = Vec::new();
     let Ok(Some(records)) = entry.pax_extensions() else { return true };
-    records.into_iter().all(|record| {
-        record.is_ok_and(|record| {
-            let key = record.key_bytes();
-            !key.starts_with(b"GNU.sparse.")
-                && !record.value_bytes().is_empty()
-                && !record.value_bytes().contains(&b'\n')
-        })
-    })
+    for record in records {
+        let Ok(record) = record else { return false };
+        let (key, value) = (record.key_bytes().to_owned(), record.value_bytes().to_owned());
+        if key.starts_with(b"GNU.sparse.") || value.is_empty() || value.contains(&b'\n') {
+            return false;
+        }
+        if seen.iter().any(|(before, _)| *before == key) {
+            return false;
+        }
+        seen.push((key, value));
+    }
+    let said = |key: &[u8]| seen.iter().find(|(name, _)| name == key).map(|(_, value)| &value[..]);
+    said(b"path").is_none_or(|path| *entry.path_bytes() == *path)
+        && said(b"linkpath").is_none_or(|link| entry.link_name_bytes().as_deref() == Some(link))
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -27,9 +27,7 @@ struct Ground {
 fn ground() -> &'static Ground {
     static GROUND: OnceLock<Ground> = OnceLock::new();
     GROUND.get_or_init(|| {
-        let base = Path::new("/dev/shm");
-        let base = if base.is_dir() { base.to_owned() } else { std::env::temp_dir() };
-        let dir = base.join(format!("deploy-fuzz-sftp-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("deploy-fuzz-sftp-{}", std::process::id()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let settings = Settings { max_upload: 8 << 20, min_free: 0, ..Settings::default() };

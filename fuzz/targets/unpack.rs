@@ -19,9 +19,7 @@ const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Lim
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| {
-        let base =
-            if Path::new("/dev/shm").is_dir() { "/dev/shm".into() } else { std::env::temp_dir() };
-        let ground = base.join(format!("deploy-fuzz-{}", std::process::id()));
+        let ground = std::env::temp_dir().join(format!("deploy-fuzz-{}", std::process::id()));
         fs::create_dir_all(ground.join("arena/side")).expect("a directory");
         fs::create_dir_all(ground.join("side")).expect("a directory");
         for canary in ["canary", "side/canary", "arena/canary", "arena/side/canary"] {

@@ -6,6 +6,7 @@ mod audit;
 mod blobs;
 mod check;
 mod configurations;
+mod import;
 mod pins;
 mod references;
 mod versions;

@@ -1,10 +1,12 @@
 //! The registry: blobs and a catalogue of components, versions and configurations,
 //! served over ssh and sftp.
 
+pub mod bolt;
 pub mod catalog;
 pub mod console;
 pub mod diff;
 pub mod gc;
+pub mod import;
 pub mod input;
 pub mod janitor;
 pub mod put;

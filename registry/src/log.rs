@@ -29,6 +29,14 @@ pub fn start(format: Format) {
         .with_target("deploy_registry", LevelFilter::INFO)
         .with_target("deploy_store", LevelFilter::INFO);
     tracing_subscriber::registry().with(Lines(format).with_filter(ours)).init();
+    // One line like any other: the text may have in it what a client sent.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload().downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.payload().downcast_ref::<&str>().copied());
+        let text = text.unwrap_or("without a text");
+        tracing::error!(place, "internal error, please report it: {text}");
+    }));
 }
 
 struct Lines(Format);

@@ -1,21 +1,25 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
+mod init;
 mod limits;
 mod log;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser};
-use deploy_registry::janitor;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use deploy_cli::service;
+use deploy_registry::catalog::Catalog;
 use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
-use deploy_wire::flags;
+use deploy_registry::{import, janitor};
+use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,15 +27,24 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 #[derive(Debug, Parser)]
 #[command(name = "deploy-registry", args_override_self = true)]
 struct Flags {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    command: Option<Sub>,
     /// Address to listen on
-    #[arg(long, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
+    #[arg(long, global = true, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
     addr: String,
     /// Directory to keep everything in
-    #[arg(long, env = "DEPLOY_REGISTRY_DIR", default_value = "/var/lib/deploy-registry")]
+    #[arg(
+        long,
+        global = true,
+        env = "DEPLOY_REGISTRY_DIR",
+        default_value = "/var/lib/deploy-registry"
+    )]
     dir: PathBuf,
     /// File with the keys of operators, as sshd's `authorized_keys`
     #[arg(
         long,
+        global = true,
         env = "DEPLOY_REGISTRY_OPAUTH",
         default_value = "/etc/deploy-registry/operator.keys"
     )]
@@ -39,6 +52,7 @@ struct Flags {
     /// File with the keys of agents, as sshd's `authorized_keys`
     #[arg(
         long,
+        global = true,
         env = "DEPLOY_REGISTRY_SRVAUTH",
         default_value = "/etc/deploy-registry/service.keys"
     )]
@@ -102,12 +116,30 @@ struct Flags {
     /// Form of the log on stderr
     #[arg(
         long,
+        global = true,
         env = "DEPLOY_REGISTRY_LOG_FORMAT",
         default_value = "human",
         value_enum,
         ignore_case = true
     )]
     log_format: log::Format,
+}
+
+/// Done instead of serving
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Make the directory, the host key and the key files of a new registry
+    Init(init::Init),
+    /// Import what a Go registry kept in the directory, as the first start does, and tell what
+    /// was found; exit code 8 if files are damaged or missing
+    ImportState {
+        /// Only tell what would be imported
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// As one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Flags {
@@ -133,14 +165,38 @@ fn main() -> ExitCode {
         Err(err) => return deploy_cli::exit(&err),
     };
     log::start(flags.log_format);
-    match run(&flags) {
-        Ok(()) => ExitCode::SUCCESS,
+    let done = match &flags.command {
+        None => serve_until_stopped(&flags).map(|()| exit::OK),
+        Some(Sub::Init(init)) => init.run(&flags.addr, &flags.dir, &flags.opauth, &flags.srvauth),
+        Some(Sub::ImportState { dry_run, json }) => import_state(&flags, *dry_run, *json),
+    };
+    match done {
+        Ok(code) => code.into(),
         Err(err) => {
             // Each error says its cause itself.
             tracing::error!("{err}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints for whoever asked.
+fn print(text: &str) -> Result<()> {
+    std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
+}
+
+fn import_state(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
+    let report = if dry_run {
+        import::look(&flags.dir)?
+    } else {
+        // A directory is not made for this.
+        import::StateDb::there(&flags.dir)?;
+        let registry = runtime()?.block_on(Registry::open(&flags.dir, flags.settings()))?;
+        let before = "it is imported already, or the catalogue has something else";
+        registry.imported.ok_or_else(|| anyhow!("state.db is left as it is: {before}"))?
+    };
+    print(&if json { report.to_json()? + "\n" } else { report.to_text() })?;
+    Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
 /// The command line as clap knows it.
@@ -151,8 +207,10 @@ fn described() -> clap::Command {
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
     let command = described();
+    let subs = command.get_subcommands().flat_map(clap::Command::get_arguments);
     let known: Vec<String> = command
         .get_arguments()
+        .chain(subs)
         .filter_map(|argument| argument.get_long().map(str::to_owned))
         .chain(["help", "version"].map(str::to_owned))
         .collect();
@@ -169,13 +227,16 @@ fn name_in_full(word: OsString) -> OsString {
     }
 }
 
-fn run(flags: &Flags) -> Result<()> {
+fn serve_until_stopped(flags: &Flags) -> Result<()> {
     raise_file_limit();
+    runtime()?.block_on(serve(flags))
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|err| anyhow!("start threads: {err}"))?
-        .block_on(serve(flags))
+        .map_err(|err| anyhow!("start threads: {err}"))
 }
 
 async fn serve(flags: &Flags) -> Result<()> {
@@ -192,7 +253,9 @@ async fn serve(flags: &Flags) -> Result<()> {
         tokio::spawn(janitor::run(Arc::clone(&registry))),
         tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
+        tokio::spawn(keep_watch(registry.catalog.clone())),
     ];
+    service::ready(&format!("listening on {}", listener.local_addr()?));
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
     server::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
@@ -215,12 +278,27 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
             _ = terminate.recv() => tracing::info!("terminated"),
             _ = interrupt.recv() => tracing::info!("interrupt"),
         }
+        service::stopping();
     })
 }
 
 async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     while hangup.recv().await.is_some() {
+        service::reloading();
         keyring.reload();
+        service::reloaded();
+    }
+}
+
+/// Tells a service manager that asks for it, again and again, that the catalogue answers.
+async fn keep_watch(catalog: Catalog) {
+    let Some(every) = service::watchdog() else { return };
+    loop {
+        // An error is told by whoever it hits, and a new start would not mend it: what counts
+        // is that there is an answer.
+        let _ = catalog.is_new().await;
+        service::alive();
+        tokio::time::sleep(every).await;
     }
 }
 

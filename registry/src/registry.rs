@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::catalog::{Catalog, Change};
+use crate::import::{self, StateDb};
 use crate::staged::Staged;
 use crate::transfers::Transfers;
 use crate::upload::MAX_UPLOADS;
@@ -86,6 +87,10 @@ pub struct Registry {
     /// Held by the one verification that runs.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
+    /// What was imported when it was opened.
+    pub imported: Option<import::Report>,
+    /// Keeps a Go registry away.
+    _state_db: Option<StateDb>,
     _lock: Lock,
 }
 
@@ -98,6 +103,9 @@ pub enum OpenError {
     /// The catalogue cannot be used.
     #[error(transparent)]
     Catalog(#[from] crate::catalog::Error),
+    /// What a Go registry left cannot be taken over.
+    #[error(transparent)]
+    Import(#[from] crate::import::Error),
 }
 
 impl Registry {
@@ -127,6 +135,8 @@ impl Registry {
         if let Err(err) = rows.await {
             tracing::warn!("rows of files are made at the next start: {err}");
         }
+        let quarantine = top.child_or_create(c"quarantine", 0o700)?;
+        let (state_db, imported) = import::at_start(dir, &blobs, &quarantine, &catalog).await?;
         let registry = Self {
             blobs: Arc::new(blobs),
             catalog,
@@ -134,12 +144,14 @@ impl Registry {
             transfers: Arc::default(),
             staged: Staged::new(settings.max_staged),
             uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
-            quarantine: Arc::new(top.child_or_create(c"quarantine", 0o700)?),
+            quarantine: Arc::new(quarantine),
             top,
             binding: Mutex::new(()),
             collecting: Mutex::new(()),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
+            imported,
+            _state_db: state_db,
             _lock: lock,
         };
         registry.make_reserve();

@@ -49,7 +49,7 @@ use self::admission::Door;
 use self::algorithms::Offers;
 pub use self::error::Error;
 pub use self::exchange::exchange;
-pub use self::keyring::Keyring;
+pub use self::keyring::{Keyring, keys_in};
 pub use self::keys::host_key;
 use crate::registry::Registry;
 

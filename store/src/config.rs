@@ -25,6 +25,19 @@ pub struct Layer {
     pub created: Timestamp,
 }
 
+impl Layer {
+    /// Reads the JSON form of one layer, in which the Go tool keeps versions, too.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let bad = |reason: String| Error::BadConfiguration { name: String::new(), reason };
+        if bytes.len() > MAX_JSON {
+            return Err(bad(format!("is larger than {MAX_JSON} bytes")));
+        }
+        let document: LayerDocument =
+            serde_json::from_slice(bytes).map_err(|err| bad(format!("is no JSON: {err}")))?;
+        document.try_into()
+    }
+}
+
 /// A named, ordered list of layers. Its id always agrees with its layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {

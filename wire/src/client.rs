@@ -19,7 +19,7 @@ use crate::exit;
 pub use error::ClientError;
 use host::HostCheck;
 pub use host::HostKey;
-pub use keys::Keys;
+pub use keys::{Keys, make_key};
 use sftp::{STALLED, Sftp};
 
 /// Largest answer to a command that is taken, in bytes.

@@ -361,13 +361,22 @@ async fn save(
     .bind(&change.command)
     .execute(&mut **transaction)
     .await?;
+    put_layers(transaction, &configuration, number).await
+}
+
+/// Writes the layers of the state `number`.
+pub(super) async fn put_layers(
+    transaction: &mut Transaction<'_, Sqlite>,
+    configuration: &Configuration,
+    number: i64,
+) -> Result<()> {
     for (position, layer) in (0_i64..).zip(configuration.layers()) {
         sqlx::query(
             "INSERT INTO state_layers \
              (configuration, number, position, component, version, digest, created) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(name.as_str())
+        .bind(configuration.name().as_str())
         .bind(number)
         .bind(position)
         .bind(layer.component.as_str())

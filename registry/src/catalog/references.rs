@@ -184,6 +184,7 @@ async fn kept_states(
     let rows: Vec<(String, i64, String, i64)> = sqlx::query_as(
         "SELECT s.configuration, s.number, s.hash, c.current FROM states s \
          JOIN configurations c ON c.name = s.configuration \
+         WHERE NOT s.lost OR s.number = c.current \
          ORDER BY s.configuration, s.number DESC",
     )
     .fetch_all(&mut **transaction)

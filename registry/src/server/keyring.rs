@@ -151,6 +151,15 @@ impl KeyFile {
     }
 }
 
+/// How many keys `text`, a key file, holds; or why a line of it holds none.
+pub fn keys_in(text: &str) -> Result<usize, String> {
+    let (keys, refused) = authorized::parse(text);
+    match refused.first() {
+        Some(line) => Err(format!("line {}: {}", line.line, line.reason)),
+        None => Ok(keys.len()),
+    }
+}
+
 fn read(path: &Path) -> Result<(Vec<AuthorizedKey>, Stamp), Error> {
     let unreadable = |cause| Error::KeyFile { path: path.to_owned(), cause };
     let file = File::open(path).map_err(unreadable)?;

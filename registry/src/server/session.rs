@@ -170,7 +170,7 @@ impl Handler for Session {
         &mut self,
         channel: Channel<Msg>,
         reply: ChannelOpenHandle,
-        _: &mut Ssh,
+        ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
         let permit = Arc::clone(&self.channels).try_acquire_owned();
         let (Some((identity, caller)), Ok(permit)) = (&self.who, permit) else {
@@ -178,8 +178,9 @@ impl Handler for Session {
             return Ok(());
         };
         let (start, started) = oneshot::channel();
+        let (id, handle) = (channel.id(), ssh.handle());
         let opened = Opened { start, terminal: None, no_colour: false };
-        self.open.insert(channel.id(), opened);
+        self.open.insert(id, opened);
         reply.accept().await;
         let context = channel::Context {
             registry: Arc::clone(&self.server.registry),
@@ -188,7 +189,12 @@ impl Handler for Session {
             caller: caller.clone(),
         };
         tokio::spawn(async move {
-            channel::run(channel, started, context).await;
+            let served = tokio::spawn(channel::run(channel, started, context)).await;
+            if let Err(err) = served {
+                tracing::error!("channel failed inside: {err}");
+                // Nobody else would, and the client waits.
+                let _ = handle.close(id).await;
+            }
             drop(permit);
         });
         Ok(())

@@ -326,13 +326,20 @@ impl Dir {
 
     /// Bytes and inodes that are free for us on this filesystem.
     pub fn free(&self) -> Result<(u64, u64)> {
-        let stat = fs::fstatvfs(&self.fd)
+        let stat = fault::step()
+            .and_then(|()| fs::fstatvfs(&self.fd))
             .map_err(|err| Error::io("stat filesystem of", &self.path, err))?;
         Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
     }
 
     pub(super) fn error(&self, action: &'static str, name: &CStr, err: rustix::io::Errno) -> Error {
         Error::io(action, self.path_of(name), err)
+    }
+}
+
+impl From<Dir> for OwnedFd {
+    fn from(dir: Dir) -> Self {
+        dir.fd
     }
 }
 

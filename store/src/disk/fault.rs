@@ -48,6 +48,8 @@ mod on {
         Short,
         /// It and all after it fail: the process is dead.
         Dead,
+        /// The program has a mistake just there, and panics.
+        Panic,
     }
 
     struct Armed {
@@ -77,14 +79,16 @@ mod on {
         armed.left = armed.left.saturating_sub(1);
         let now = armed.left == 0 && (!armed.happened || armed.fault == Fault::Dead);
         armed.happened |= now;
-        now.then_some(armed.fault)
+        let fault = now.then_some(armed.fault);
+        assert!(fault != Some(Fault::Panic), "a mistake at an operation on the disk");
+        fault
     }
 
     /// An operation begins.
     pub fn step() -> Result<(), Errno> {
         match next() {
             None => Ok(()),
-            Some(Fault::Broken | Fault::Dead) => Err(Errno::IO),
+            Some(Fault::Broken | Fault::Dead | Fault::Panic) => Err(Errno::IO),
             Some(Fault::Full | Fault::Short) => Err(Errno::NOSPC),
         }
     }
@@ -109,7 +113,7 @@ mod on {
             None => Ok(bytes),
             Some(Fault::Short) => Ok(&bytes[..bytes.len() / 2]),
             Some(Fault::Full) => Err(Errno::NOSPC),
-            Some(Fault::Broken | Fault::Dead) => Err(Errno::IO),
+            Some(Fault::Broken | Fault::Dead | Fault::Panic) => Err(Errno::IO),
         }
     }
 }

@@ -1,6 +1,7 @@
-//! Exclusive lock on a directory, kept for the life of a process.
+//! Locks on a directory or file, kept for the life of a process.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -13,21 +14,31 @@ use crate::error::{Error, Result};
 /// Pauses before a directory is said to be in use.
 const PATIENCE: [Duration; 5] = [Duration::from_millis(20); 5];
 
-/// An exclusive lock on a directory; dropping it, or dying, releases it. The lock
-/// is the Go tool's (`flock` on the directory itself), so the two exclude each other.
+/// A lock on a directory or file; dropping it, or dying, releases it. An agent's is the Go
+/// tool's (`flock` on the directory itself), so the two exclude each other.
 #[derive(Debug)]
 pub struct Lock {
-    _dir: Dir,
+    _file: OwnedFd,
 }
 
 impl Lock {
     /// Takes the lock on the directory at `path`, or says who holds it.
     pub fn take(path: &Path) -> Result<Self> {
-        let dir = Dir::open(path)?;
+        Self::acquire(Dir::open(path)?.into(), path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes a lock on the open file at `path` that others may have, too, but no one who
+    /// writes to it under an exclusive one: bolt's (`flock` on its file).
+    pub fn share(file: &File, path: &Path) -> Result<Self> {
+        let file = file.try_clone().map_err(|err| Error::io("lock", path, err))?;
+        Self::acquire(file.into(), path, FlockOperation::NonBlockingLockShared)
+    }
+
+    fn acquire(file: OwnedFd, path: &Path, how: FlockOperation) -> Result<Self> {
         let mut patience = PATIENCE.into_iter();
         loop {
-            match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { _dir: dir }),
+            match flock(&file, how) {
+                Ok(()) => return Ok(Self { _file: file }),
                 // A program that the last holder was just starting has the descriptor
                 // too, until it is started.
                 Err(rustix::io::Errno::WOULDBLOCK) => match patience.next() {

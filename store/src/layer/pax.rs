@@ -184,6 +184,16 @@ mod tests {
         assert_eq!(pax.xattrs.len(), 1);
     }
 
+    /// Found by fuzzing against the `tar` crate, which has the first; POSIX has the last.
+    #[test]
+    fn of_two_records_of_a_name_the_last_counts() {
+        let mut pax = Pax::default();
+        pax.read(b"9 path=5\n9 path=b\n").unwrap();
+        assert_eq!(pax.path.as_deref(), Some(&b"b"[..]));
+        pax.read(b"8 path=\n").unwrap();
+        assert_eq!(pax.path, None);
+    }
+
     #[test]
     fn what_is_no_record_is_refused() {
         for bad in [

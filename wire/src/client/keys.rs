@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use deploy_store::replace_file;
 use russh::client::Handle;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
+use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key};
 
 use super::ClientError;
@@ -151,6 +153,31 @@ impl Login<'_> {
         let tried = [self.tried, self.skipped].concat().join(", ");
         ClientError::Denied { user: self.user.to_owned(), tried }
     }
+}
+
+/// Makes an Ed25519 key at `path`, 0600, with its public half beside it; or reads the one that
+/// is there. Returns the public key as a line of a key file.
+pub fn make_key(path: &Path, comment: &str) -> Result<String, ClientError> {
+    let line = |key: &PrivateKey| key.public_key().to_openssh().map_err(|err| failed(path, &err));
+    if path.exists() {
+        return line(&read(path)?);
+    }
+    let mut random = russh::keys::key::safe_rng();
+    let key = PrivateKey::random(&mut random, Algorithm::Ed25519);
+    let mut key = key.map_err(|err| failed(path, &err))?;
+    key.set_comment(comment);
+    let text = key.to_openssh(LineEnding::LF).map_err(|err| failed(path, &err))?;
+    let public = line(&key)?;
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".pub");
+    replace_file(Path::new(&beside), format!("{public}\n").as_bytes(), 0o644)
+        .and_then(|()| replace_file(path, text.as_bytes(), 0o600))
+        .map_err(|err| failed(path, &err))?;
+    Ok(public)
+}
+
+fn failed(path: &Path, err: &impl std::fmt::Display) -> ClientError {
+    ClientError::KeyFile { path: path.to_owned(), why: err.to_string() }
 }
 
 fn read(path: &Path) -> Result<PrivateKey, ClientError> {

@@ -132,9 +132,8 @@ impl Site {
     pub fn wait_until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !done(self) {
-            if Instant::now() > deadline {
-                panic!("{what}: never\n{}\n{}", self.text("registry.log"), self.text("agent.log"));
-            }
+            let logs = || self.text("registry.log") + &self.text("agent.log");
+            assert!(Instant::now() < deadline, "{what}: never\n{}", logs());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -378,7 +378,9 @@ fn not_opened(dir: &Path, err: Error) -> anyhow::Error {
         Error::Busy { pid, .. } => {
             let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
             let dir = dir.to_string_lossy();
-            anyhow!("cannot acquire exclusive lock on {dir:?}: in use by another process{pid}")
+            anyhow!(
+                "cannot acquire exclusive lock on {dir:?}: in use by another process{pid}; stop that agent first"
+            )
         }
         other => other.into(),
     }

@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 
 const UPLOAD: &str = "upload";
 const PARTIAL: &str = "partial-";
+/// What the Go agent calls its downloads.
+const GO_TEMPORARY: &[u8] = b"temp-";
 
 /// A directory of published blobs with a staging directory on the same filesystem.
 #[derive(Debug)]
@@ -248,6 +250,17 @@ impl Blobs {
     /// Removes staged files last written before `before` that nobody is writing.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
         self.remove_staged(self.expired(before, false)?)
+    }
+
+    /// Removes downloads that a Go agent left unfinished among the blobs.
+    pub fn clean_up_after_go(&self) -> Result<()> {
+        for item in self.files.list()? {
+            if item.name.to_bytes().starts_with(GO_TEMPORARY) && item.kind == FileType::RegularFile
+            {
+                self.files.remove_file(&item.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes uploads that a crash cut off, whatever their age: to be called before any

@@ -174,6 +174,7 @@ impl Store {
         };
         store.clean_up_layers()?;
         store.blobs.clean_up()?;
+        store.blobs.clean_up_after_go()?;
         Ok(store)
     }
 

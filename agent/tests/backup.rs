@@ -1,0 +1,148 @@
+//! Backups that are made while the registry works, and what is restored from them.
+
+mod site;
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use site::{Site, both};
+
+fn site() -> Site {
+    let mut site = Site::new();
+    site.put_script("cp \"$NEWROOT/config\" deployed.new && mv deployed.new deployed");
+    site.start_registry("registry");
+    for version in ["v0", "w0"] {
+        site.archive("config.tgz", "config", version);
+        let component = if version == "v0" { "config" } else { "other" };
+        site.operator(&["addver", "-name", component, "-version", version, "-file", "config.tgz"]);
+    }
+    site.operator(&["addconf", "-name", "p", "-layer", "config:v0"]);
+    site
+}
+
+fn add(site: &Site, version: &str) {
+    let archive = format!("{version}.tgz");
+    fs::create_dir_all(site.path(version)).unwrap();
+    fs::write(site.path(&format!("{version}/config")), version).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    let made = tar.args(["-czf", &archive, "-C", version, "config"]).current_dir(site.dir.path());
+    assert!(made.status().unwrap().success());
+    site.operator(&["addver", "-name", "config", "-version", version, "-file", &archive]);
+    site.operator(&["changeconf", "-name", "p", "-component", "config", "-version", version]);
+}
+
+#[test]
+fn a_backup_beside_a_working_registry_is_whole_and_agents_go_on_with_it() {
+    let mut site = site();
+    site.start_agent("p");
+    site.wait_until("first deploy", |site| site.text("deployed") == "v0");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (site, done) = (&site, &done);
+        scope.spawn(move || {
+            for n in 1.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                add(site, &format!("v{n}"));
+                // What goes while a backup is made.
+                if n > 3 {
+                    site.try_operator(&[
+                        "delver",
+                        "-force",
+                        "-name",
+                        "config",
+                        "-version",
+                        &format!("v{}", n - 3),
+                    ]);
+                    site.operator(&["gc"]);
+                }
+            }
+        });
+        for _ in 0..5 {
+            let output = site.script("backup-registry", &["registry", "backup"]);
+            assert!(output.status.success(), "{}", both(&output));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    let last = site.script("backup-registry", &["-prune", "registry", "backup"]);
+    assert!(last.status.success(), "{}", both(&last));
+    let (conf, history) = (
+        site.operator(&["showconf", "-v", "-name", "p"]),
+        site.operator(&["history", "-name", "p"]),
+    );
+    let version = conf.lines().find(|line| line.starts_with("config")).unwrap();
+    let version = version.split_whitespace().nth(1).unwrap().to_owned();
+    site.wait_until("last deploy", |site| site.text("deployed") == version);
+
+    // The machine is lost. On another one, with the same name and key for its clients:
+    site.kill_registry();
+    fs::rename(site.path("registry"), site.path("lost")).unwrap();
+    let restored = site.script("restore-registry", &["backup", "elsewhere"]);
+    assert!(restored.status.success(), "{}", both(&restored));
+    let fingerprint = site.fingerprint.clone();
+    site.start_registry("elsewhere");
+    assert_eq!(site.fingerprint, fingerprint);
+    // Its exit code is 0.
+    let verified = site.operator(&["verify"]);
+    assert!(verified.contains(": 0 damaged"), "{verified}");
+    assert_eq!(site.operator(&["showconf", "-v", "-name", "p"]), conf);
+    assert_eq!(site.operator(&["history", "-name", "p"]), history);
+    add(&site, "after");
+    site.wait_until("the agent goes on", |site| site.text("deployed") == "after");
+    assert!(site.agent_runs());
+}
+
+#[test]
+fn nothing_is_restored_over_what_is_there() {
+    let mut site = site();
+    let output = site.script("backup-registry", &["registry", "backup"]);
+    assert!(output.status.success(), "{}", both(&output));
+    let refused = |words: &[&str], why: &str| {
+        let output = site.script("restore-registry", words);
+        let text = both(&output);
+        assert!(!output.status.success() && text.contains(why), "{words:?}: {text}");
+    };
+    refused(&["backup", "registry"], "a registry runs on registry");
+    site.kill_registry();
+    let refused = |words: &[&str], why: &str| {
+        let output = site.script("restore-registry", words);
+        let text = both(&output);
+        assert!(!output.status.success() && text.contains(why), "{words:?}: {text}");
+    };
+    refused(&["backup", "registry"], "registry is in use: it has catalogue.db");
+    fs::create_dir(site.path("half")).unwrap();
+    refused(&["half", "new"], "half is no whole backup: it has no catalogue.db");
+    assert!(!site.path("new").exists());
+    let run = site.script("backup-registry", &["half", "backup"]);
+    assert!(!run.status.success() && both(&run).contains("is no registry's directory"));
+}
+
+#[test]
+fn damage_does_not_get_into_a_backup_nor_out_of_one_unseen() {
+    let site = site();
+    let backup = || site.script("backup-registry", &["registry", "backup"]);
+    assert!(backup().status.success());
+    add(&site, "v1");
+    let new = fs::read_dir(site.path("registry/files"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| !site.path(&format!("backup/files/{name}")).exists())
+        .unwrap();
+    let path = site.path(&format!("registry/files/{new}"));
+    let good = fs::read(&path).unwrap();
+    fs::write(&path, "bad").unwrap();
+    let output = backup();
+    assert!(!output.status.success() && both(&output).contains(&new), "{}", both(&output));
+    assert!(!site.path(&format!("backup/files/{new}")).exists());
+    fs::write(&path, good).unwrap();
+    assert!(backup().status.success());
+    fs::write(site.path(&format!("backup/files/{new}")), "bad").unwrap();
+    let restored = site.script("restore-registry", &["backup", "elsewhere"]);
+    assert_eq!(restored.status.code(), Some(3), "{}", both(&restored));
+    assert!(
+        both(&restored).contains(&new) && !site.path(&format!("elsewhere/files/{new}")).exists()
+    );
+}

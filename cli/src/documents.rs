@@ -8,12 +8,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextValue, ErrorKind};
 use clap::{Arg, Command, ValueEnum as _};
 use clap_complete::Shell;
 use deploy_wire::exit as codes;
 
-use crate::spelling::one_dash;
+use crate::spelling::{help, one_dash};
 
 /// The shells that completions are made for.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -88,7 +88,7 @@ fn answer(matches: &clap::ArgMatches, program: Command) -> Result<(), String> {
 
 /// Prints why the command line cannot be used, or the help or version that was asked for.
 pub fn exit(err: &clap::Error) -> ExitCode {
-    let text = one_dash(&err.render().ansi().to_string());
+    let text = help(&without_escapes(err));
     // Colours are left out where there is no terminal, and where NO_COLOR is set.
     let printed = if err.use_stderr() {
         anstream::stderr().write_all(text.as_bytes())
@@ -101,6 +101,25 @@ pub fn exit(err: &clap::Error) -> ExitCode {
         (Err(_), _) => codes::FAILED.into(),
         _ => codes::USAGE.into(),
     }
+}
+
+/// The error as clap renders it; without colours where the user typed something that could be
+/// taken for them, which is shown so that it drives no terminal.
+fn without_escapes(err: &clap::Error) -> String {
+    let typed = err.context().flat_map(|(_, value)| match value {
+        ContextValue::String(text) => vec![text.clone()],
+        ContextValue::Strings(texts) => texts.clone(),
+        _ => Vec::new(),
+    });
+    let odd: Vec<String> = typed.filter(|text| text.contains(char::is_control)).collect();
+    let rendered = err.render();
+    if odd.is_empty() {
+        return rendered.ansi().to_string();
+    }
+    odd.iter().fold(rendered.to_string(), |text, typed| {
+        let shown: String = typed.chars().flat_map(char::escape_debug).collect();
+        text.replace(typed, &shown)
+    })
 }
 
 fn print(text: &str) -> Result<(), String> {

@@ -29,6 +29,32 @@ pub fn one_dash(text: &str) -> String {
     out
 }
 
+/// Help as clap renders it, with one dash before each flag's name and its columns kept: where
+/// a line loses something before them, they are moved back.
+pub fn help(text: &str) -> String {
+    text.split_inclusive('\n').map(help_line).collect()
+}
+
+fn help_line(line: &str) -> String {
+    let bare = plain(line);
+    let indent = line.len() - line.trim_start_matches(' ').len();
+    let gap = line[indent..].find("  ").filter(|_| bare.trim_start().starts_with('-'));
+    let (flag, about) = line.split_at(gap.map_or(line.len(), |gap| indent + gap));
+    // Room that clap leaves for flags of one letter, which have as many dashes here.
+    let short = if bare.starts_with("      --") { &flag[4..] } else { flag };
+    let spelt = one_dash(short);
+    let lost = plain(flag).chars().count() - plain(&spelt).chars().count();
+    let room = if gap.is_some() { " ".repeat(lost) } else { String::new() };
+    format!("{spelt}{room}{}", one_dash(about))
+}
+
+/// `text` without colours.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    first + &parts.map(|part| part.split_once('m').map_or("", |(_, rest)| rest)).collect::<String>()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -43,5 +69,14 @@ mod tests {
         ] {
             assert_eq!(one_dash(text), want);
         }
+    }
+
+    #[test]
+    fn columns_of_help_are_kept() {
+        let text = "Options:\n      --addr <A>  To [as --x]\n                  --more\n  -v            \
+                    Log\n  -h, --help      \x1b[1mPrint\x1b[0m\n      \x1b[1m--fp\x1b[0m <F>    Key\n";
+        let want = "Options:\n  -addr <A>       To [as -x]\n                  -more\n  -v            \
+                    Log\n  -h, -help       \x1b[1mPrint\x1b[0m\n  \x1b[1m-fp\x1b[0m <F>         Key\n";
+        assert_eq!(help(text), want);
     }
 }

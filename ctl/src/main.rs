@@ -60,7 +60,8 @@ async fn run(flags: &Flags) -> Result<u8> {
             None => help(Some(verb)),
             Some(get) => get::run(flags, &get).await,
         },
-        _ => match command::parse(&flags.words).map_err(|refusal| suggest(verb, refusal))? {
+        verb if !verbs::is_verb(verb) => Err(unknown(verb).into()),
+        _ => match command::parse(&flags.words)? {
             Command::Help { verb } => help(verb.as_deref()),
             Command::Put { component, version, json } => put(flags, component, version, json).await,
             command => pass_on(flags, &command).await,
@@ -103,16 +104,13 @@ async fn put(
     show(&answer)
 }
 
-/// The verbs that there are only here may be meant, too.
-fn suggest(verb: &str, refusal: Refusal) -> Refusal {
-    if verbs::find(verb).is_some() || refusal.text.contains("did you mean") {
-        return refusal;
-    }
-    let extra = ["get", "completion", "man"];
-    match command::closest(verb, extra.into_iter()) {
-        Some(close) => Refusal::usage(format!("{}\ndid you mean {close}?", refusal.text)),
-        None => refusal,
-    }
+/// What there is instead of a verb that there is not.
+fn unknown(verb: &str) -> Refusal {
+    let names: Vec<&str> = verbs::names().collect();
+    let close = command::closest(verb, names.iter().copied());
+    let close = close.map_or_else(String::new, |close| format!("\ndid you mean {close}?"));
+    let list = names.join(", ");
+    Refusal::usage(format!("Unknown command, supported commands are:\n{list}{close}"))
 }
 
 /// Runs a command on the registry.
@@ -134,9 +132,19 @@ fn show(answer: &Exec) -> Result<u8> {
     }
 }
 
+/// Says something on standard error. What a user or the registry has put into it drives no
+/// terminal.
 fn complain(text: &str) {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\t' => plain.push(c),
+            c if c.is_control() => plain.extend(c.escape_debug()),
+            c => plain.push(c),
+        }
+    }
     // There is no better place to say that this failed.
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(plain.as_bytes());
 }
 
 fn code_of(err: &anyhow::Error) -> u8 {

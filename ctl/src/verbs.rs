@@ -2,12 +2,12 @@
 //! all, for help, completions and the man page.
 
 use clap::{Arg, ArgAction, CommandFactory as _, builder};
-use deploy_wire::command::{Flag, Takes, VERBS, Verb, switch, text};
+use deploy_wire::command::{Flag, Takes, VERBS, Verb, component, switch, text, version};
 
 use crate::flags::Flags;
 
-const NAME: Flag = text("name", "component name");
-const VERSION: Flag = text("version", "unique version id");
+const NAME: Flag = component("name", "component name");
+const VERSION: Flag = version("version", "unique version id");
 
 /// `addver`, which can do more here than on the console.
 pub const ADDVER: Verb = Verb {
@@ -39,6 +39,17 @@ pub fn all() -> impl Iterator<Item = &'static Verb> {
 /// The verb called `name`.
 pub fn find(name: &str) -> Option<&'static Verb> {
     all().find(|verb| verb.name == name)
+}
+
+/// The names of all that can be asked for.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    let own = ["completion", "man"];
+    std::iter::once("help").chain(all().map(|verb| verb.name)).chain(own)
+}
+
+/// Whether there is such a verb.
+pub fn is_verb(name: &str) -> bool {
+    names().any(|verb| verb == name)
 }
 
 /// What `help` prints.

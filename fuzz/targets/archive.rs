@@ -66,7 +66,9 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             EntryType::XGlobalHeader => return None,
             other => other,
         };
-        if !agrees(&mut entry) {
+        // The other takes such a header for a v7 one; we and GNU tar for what its magic says.
+        let magic = &header.as_bytes()[257..265];
+        if !agrees(&mut entry) || (magic.starts_with(b"ustar\0") && magic != b"ustar\x0000") {
             return None;
         }
         let name = entry.path_bytes().into_owned();

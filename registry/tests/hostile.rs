@@ -83,6 +83,92 @@ fn who_is_slow_to_say_hello_has_one_deadline() {
     }
 }
 
+/// A packet without encryption (RFC 4253, 6).
+fn plain(payload: &[u8]) -> Vec<u8> {
+    let padding = 8 + (16 - (5 + payload.len() + 8) % 8) % 8;
+    let length = u32::try_from(1 + payload.len() + padding).unwrap();
+    let head = [&length.to_be_bytes()[..], &[u8::try_from(padding).unwrap()]].concat();
+    [&head[..], payload, &vec![0; padding]].concat()
+}
+
+/// A KEXINIT (RFC 4253, 7.1) of these methods of exchange and these ciphers.
+fn kexinit(methods: &str, ciphers: &str) -> Vec<u8> {
+    let mut payload = vec![20];
+    payload.extend([7; 16]);
+    let macs = "hmac-sha2-256";
+    for list in [methods, "ssh-ed25519", ciphers, ciphers, macs, macs, "none", "none", "", ""] {
+        payload.extend(string(list.as_bytes()));
+    }
+    payload.extend([0; 5]);
+    payload
+}
+
+/// What a server said without encryption: the kinds of its packets, until it hung up.
+fn kinds(mut said: &[u8]) -> Vec<u8> {
+    let line = said.windows(2).position(|two| two == b"\r\n").map_or(said.len(), |at| at + 2);
+    said = &said[line..];
+    let mut kinds = Vec::new();
+    while let Some((head, rest)) = said.split_first_chunk::<4>() {
+        kinds.push(rest[1]);
+        said = rest.get(u32::from_be_bytes(*head) as usize..).unwrap_or_default();
+    }
+    kinds
+}
+
+#[test]
+fn what_is_no_handshake_ends_its_own_connection() {
+    let rig = Rig::start();
+    let (curve, cipher) = ("curve25519-sha256", "aes256-gcm@openssh.com");
+    let good = plain(&kexinit(curve, cipher));
+    let zero = plain(&[&[30][..], &string(&[0; 32])].concat());
+    let after = |packets: &[&[u8]]| [&good[..], &packets.concat()].concat();
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("noise", noise(64 << 10)),
+        ("a packet of no bytes", vec![0; 512]),
+        ("a packet of 4 GiB", [&[0xff; 4][..], &noise(512)].concat()),
+        ("a packet of 40,000 bytes", [&40_000_u32.to_be_bytes()[..], &noise(50_000)].concat()),
+        ("padding longer than its packet", b"\0\0\0\x0c\xff\x14aaaaaaaaaaaaaa".repeat(10)),
+        ("a login that the client declares done", plain(&[52])),
+        ("a channel without anything", plain(&[&[90][..], &string(b"session"), &[0; 12]].concat())),
+        ("new keys without an exchange", plain(&[21])),
+        ("lists that are cut off", plain(&kexinit(curve, cipher)[..40])),
+        ("no method in common", plain(&kexinit("x", cipher))),
+        ("no cipher in common", plain(&kexinit(curve, "none"))),
+        ("lists of 30,000 bytes", plain(&kexinit(&"a,".repeat(15_000), cipher))),
+        ("a point that is zero", after(&[&zero])),
+        ("a point of no bytes", after(&[&plain(&[30, 0, 0, 0, 0])])),
+        ("a login after half an exchange", after(&[&plain(&[50]), &plain(&[52])])),
+        ("new keys after half an exchange", after(&[&plain(&[21]), &noise(1000)])),
+    ];
+    let before = memory(&rig, "VmRSS:");
+    std::thread::scope(|scope| {
+        for (what, bytes) in &cases {
+            let address = ("127.0.0.1", rig.port());
+            scope.spawn(move || {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let deadline = LOGIN_TIME + Duration::from_secs(5);
+                stream.set_read_timeout(Some(deadline)).unwrap();
+                // It may hang up before it has all.
+                let _ = stream.write_all(&[b"SSH-2.0-odd\r\n", &bytes[..]].concat());
+                let mut said = Vec::new();
+                let ended = stream.read_to_end(&mut said);
+                let is_reset =
+                    |err: &std::io::Error| err.kind() == std::io::ErrorKind::ConnectionReset;
+                assert!(ended.as_ref().err().is_none_or(is_reset), "{what}: {ended:?}");
+                // KEXINIT, and why it hangs up: no exchange, no service.
+                let kinds = kinds(&said);
+                assert!(kinds.iter().all(|kind| matches!(kind, 1 | 20)), "{what}: {kinds:?}");
+            });
+        }
+        assert!(rig.ssh("op", "me", &["help"]).status.success());
+    });
+    let after = memory(&rig, "VmHWM:");
+    assert!(after < before + (32 << 10), "{before} KiB before, {after} at most");
+    assert!(rig.ssh("op", "me", &["help"]).status.success());
+    let log = rig.log();
+    assert!(!log.iter().any(|line| line.contains("internal error")), "{log:#?}");
+}
+
 #[tokio::test]
 async fn nothing_is_granted_before_a_login() {
     let rig = Rig::start();

@@ -18,7 +18,8 @@ fn a_terminal_gets_a_red_prompt_echo_and_its_line_ends() {
     let seen = on_terminal(&rig, "nope\rcomponents\n\x04");
     let (first, rest) = seen.split_at(PROMPT.len());
     assert_eq!(first, PROMPT);
-    let unknown = rest.strip_prefix("nope\r\nUnknown command, supported commands are:\r\n");
+    let unknown =
+        rest.strip_prefix("nope\r\n\x1b[31mUnknown command, supported commands are:\x1b[0m\r\n");
     let rest = unknown.unwrap_or_else(|| panic!("{seen:?}"));
     let (_, rest) = rest.split_once(PROMPT).unwrap();
     assert_eq!(rest, format!("components\r\n{PROMPT}\r\n"));

@@ -6,7 +6,7 @@
 //! files directory, removed. Each step is one rename, and only a file whose bytes
 //! have been hashed gets a digest for a name.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -56,6 +56,14 @@ impl Blobs {
     pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
         let files = Dir::open_or_create(files, 0o700)?;
         let staging = Dir::open_or_create(staging, 0o700)?;
+        Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
+    }
+
+    /// As [`Blobs::open`], of two directories in `dir`. A symlink in the place of one is
+    /// refused: whoever may write to `dir` is not to choose where blobs are written.
+    pub(crate) fn open_in(dir: &Dir, files: &CStr, staging: &CStr, max_bytes: u64) -> Result<Self> {
+        let files = dir.child_or_create(files, 0o700)?;
+        let staging = dir.child_or_create(staging, 0o700)?;
         Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
     }
 

@@ -144,7 +144,7 @@ impl Store {
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let top = Dir::open_or_create(dir, 0o755)?;
         let lock = Lock::take(dir)?;
-        let blobs = Blobs::open(&dir.join("cache"), &dir.join("partial"), options.max_blob)?;
+        let blobs = Blobs::open_in(&top, c"cache", c"partial", options.max_blob)?;
         let unpacked = top.child_or_create(c"unpacked", 0o755)?;
         publish::clean_up(&unpacked)?;
         let placement = publish::placement(&top, &unpacked, options.link)?;

@@ -241,3 +241,20 @@ fn an_index_of_a_newer_format_is_not_read_and_not_touched() {
         assert_eq!(fs::read(&index).unwrap(), newer);
     }
 }
+
+/// Found by 10,000 rounds of the race in the agent's tests: blobs were written through a
+/// symlink that stood where the cache should.
+#[test]
+fn no_part_of_a_store_is_a_symlink() {
+    let work = tempfile::tempdir().unwrap();
+    let outside = work.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for part in ["cache", "partial", "unpacked", "objects", "layers", "roots", "quarantine"] {
+        let agent = work.path().join(format!("agent-{part}"));
+        fs::create_dir(&agent).unwrap();
+        std::os::unix::fs::symlink(&outside, agent.join(part)).unwrap();
+        let err = Store::open(&agent, options(LinkMode::Auto)).unwrap_err().to_string();
+        assert!(err.contains(part), "{err}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{part}");
+    }
+}

@@ -109,6 +109,39 @@ fn an_error_in_the_middle_leaves_nothing_and_ends_all_threads() {
     }
 }
 
+/// Found by comparing trees with GNU tar's: buffers that a large file had come in were used
+/// again for small ones with its bytes still in them.
+#[test]
+fn small_files_after_large_ones_have_their_own_bytes() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: String, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, bytes).unwrap();
+    };
+    let text = |n: usize| format!("the small file {n}").repeat(1 + n % 5);
+    for round in 0..6 {
+        add(format!("large{round}"), &vec![b'L'; (1 << 20) + round]);
+        (0..200).for_each(|n| add(format!("{round}/{n}"), text(round * 200 + n).as_bytes()));
+    }
+    let archive = builder.into_inner().unwrap();
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let (source, root) = (work.path().join("archive"), work.path().join("root"));
+        fs::write(&source, &archive).unwrap();
+        unpack(std::slice::from_ref(&source), &root, options(LinkMode::Auto)).unwrap();
+        for round in 0..6 {
+            let large = fs::read(root.join(format!("large{round}"))).unwrap();
+            assert!(large == vec![b'L'; (1 << 20) + round], "large{round}");
+            for n in 0..200 {
+                let small = fs::read_to_string(root.join(format!("{round}/{n}"))).unwrap();
+                assert!(small == text(round * 200 + n), "{round}/{n} has {:?}", &small[..8]);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_is_reported_with_path_and_cause() {
     let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
@@ -153,4 +186,28 @@ fn equal_files_and_known_ones_are_written_once() {
         assert_eq!(new, [402, 201], "in {}", dir.display());
         assert_eq!(files(&work.path().join("agent/objects")).len(), 603);
     }
+}
+
+/// Found by fuzzing against the `tar` crate: what was said of the label was taken to be said
+/// of the member after it.
+#[test]
+fn an_extended_header_before_a_label_is_refused() {
+    let archive = |kinds: &[u8]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for kind in kinds {
+            let body: &[u8] = if *kind == b'x' { b"14 path=other\n" } else { b"" };
+            let mut header = tar::Header::new_ustar();
+            header.set_path("name").unwrap();
+            header.set_entry_type(tar::EntryType::new(*kind));
+            header.set_size(body.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            builder.append(&header, body).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    let check = |kinds| check_archive(&archive(kinds)[..], options(LinkMode::Auto).limits);
+    assert!(check(b"Vx0").is_ok());
+    let err = check(b"xV0").unwrap_err().to_string();
+    assert!(err.contains("before a volume's label"), "{err}");
 }

@@ -1,6 +1,7 @@
 //! Commands of the registry's console: one grammar for ssh exec, the interactive
 //! prompt and `deployctl`.
 
+pub mod complete;
 mod examples;
 mod parse;
 mod verb;
@@ -16,7 +17,9 @@ use crate::exit;
 
 pub use examples::examples;
 pub use parse::{parse, read_flags};
-pub use verb::{Flag, Takes, VERBS, Verb, closest, find, listing, listing_of, switch, text};
+pub use verb::{
+    Flag, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text, version,
+};
 pub use words::{MAX_LINE, quote, quote_always, split};
 
 /// Why a command cannot be done, or a line is no command.

@@ -22,13 +22,19 @@ use crate::registry::Registry;
 pub enum Request {
     /// A command line.
     Exec(String),
-    /// The prompt; with the width of the terminal, if there is one.
-    Shell {
-        /// Columns.
-        columns: Option<u32>,
-    },
+    /// The prompt; with the terminal, if there is one.
+    Shell(Option<Terminal>),
     /// Files.
     Sftp,
+}
+
+/// A client's terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Its width.
+    pub columns: u32,
+    /// Whether it may be sent colours.
+    pub colours: bool,
 }
 
 /// What a channel's task works with.
@@ -51,7 +57,7 @@ pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, con
     let mut client = Incoming::new(reader, writer);
     let code = match request {
         Request::Exec(line) => exec(&mut client, &context, line).await,
-        Request::Shell { columns } => shell::run(&mut client, &context, columns).await,
+        Request::Shell(terminal) => shell::run(&mut client, &context, terminal).await,
         Request::Sftp => {
             let uploads = (context.role == Role::Operator).then(|| Uploads::new(&context));
             let files = sftp::Files { view: View::new(&context), uploads };

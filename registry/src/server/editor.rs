@@ -3,12 +3,18 @@
 
 use std::collections::VecDeque;
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// Longest line that can be typed, in characters.
 pub const MAX_LINE: usize = 4096;
 /// Lines kept for the up arrow.
 pub const MAX_HISTORY: usize = 100;
 /// What stands before the line: a red `>` and a blank.
 pub const PROMPT: &str = "\x1b[31m> \x1b[0m";
+/// The same for a terminal without colours.
+pub const PLAIN_PROMPT: &str = "> ";
+/// Words that are shown of what fits; more than that is for the user to narrow down.
+pub const MAX_SHOWN: usize = 200;
 const PROMPT_WIDTH: usize = 2;
 const DEFAULT_WIDTH: usize = 80;
 const MAX_ESCAPE: usize = 16;
@@ -18,6 +24,8 @@ const MAX_ESCAPE: usize = 16;
 pub enum Event {
     /// A line was submitted.
     Line(String),
+    /// The word before the cursor is to be completed.
+    Complete,
     /// The user leaves.
     End,
 }
@@ -25,7 +33,7 @@ pub enum Event {
 /// A line being edited.
 #[derive(Debug)]
 pub struct Editor {
-    words: Vec<String>,
+    prompt: &'static str,
     width: usize,
     line: Vec<char>,
     cursor: usize,
@@ -42,11 +50,11 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// An editor for a terminal of `columns` that completes `words`.
-    pub fn new(columns: u32, words: &[&str]) -> Self {
-        let mut editor = Self {
-            words: words.iter().map(|&word| word.to_owned()).collect(),
-            width: DEFAULT_WIDTH,
+    /// An editor for a terminal of `columns`, with or without colours.
+    pub fn new(columns: u32, colours: bool) -> Self {
+        Self {
+            prompt: if colours { PROMPT } else { PLAIN_PROMPT },
+            width: usable(columns),
             line: Vec::new(),
             cursor: 0,
             at: 0,
@@ -56,17 +64,18 @@ impl Editor {
             pending: Vec::new(),
             after_return: false,
             out: Vec::new(),
-        };
-        editor.resize(columns);
-        editor
+        }
     }
 
-    /// The terminal is now `columns` wide.
+    /// The terminal is now `columns` wide: the line is drawn anew. Most terminals have moved
+    /// what did not fit to the next row by then.
     pub fn resize(&mut self, columns: u32) {
-        self.width = match columns as usize {
-            0 => DEFAULT_WIDTH,
-            columns => columns.max(PROMPT_WIDTH + 1),
-        };
+        self.width = usable(columns);
+        for _ in 0..self.at / self.width {
+            self.out.extend(b"\x1b[A");
+        }
+        self.out.extend(b"\r\x1b[J");
+        self.draw();
     }
 
     /// Begins a new line.
@@ -74,6 +83,42 @@ impl Editor {
         self.line.clear();
         (self.cursor, self.shown) = (0, 0);
         self.draw();
+    }
+
+    /// The line up to the cursor.
+    pub fn before_cursor(&self) -> String {
+        self.line[..self.cursor].iter().collect()
+    }
+
+    /// Puts `text` in place of what stands between `start`, in bytes of the line, and the cursor.
+    pub fn replace(&mut self, start: usize, text: &str) {
+        let kept =
+            self.before_cursor().get(..start).map_or(self.cursor, |kept| kept.chars().count());
+        self.delete(kept..self.cursor);
+        text.chars().for_each(|c| self.insert(c));
+    }
+
+    /// Shows words below the line, in columns, and the line again.
+    pub fn show(&mut self, words: &[String]) {
+        let cursor = self.cursor;
+        self.go_to(self.line.len());
+        self.out.extend(b"\r\n");
+        let shown = &words[..words.len().min(MAX_SHOWN)];
+        for row in columns(shown, self.width) {
+            self.out.extend(row.as_bytes());
+            self.out.extend(b"\r\n");
+        }
+        if words.len() > shown.len() {
+            let more = format!("and {} more\r\n", words.len() - shown.len());
+            self.out.extend(more.as_bytes());
+        }
+        self.cursor = cursor;
+        self.draw();
+    }
+
+    /// Tells that nothing fits.
+    pub fn ring(&mut self) {
+        self.out.push(0x07);
     }
 
     /// The bytes for the terminal since the last call.
@@ -108,7 +153,7 @@ impl Editor {
             0x05 => self.go_to(self.line.len()),
             0x06 => self.go_to(self.cursor + 1),
             0x08 | 0x7f => self.delete(self.cursor.saturating_sub(1)..self.cursor),
-            b'\t' => self.complete(),
+            b'\t' => return Some(Event::Complete),
             0x0b => self.delete(self.cursor..self.line.len()),
             0x0c => self.clear_screen(),
             0x0e => self.show_history(self.shown.checked_sub(1)),
@@ -156,6 +201,10 @@ impl Editor {
             b"\x1b[H" | b"\x1bOH" | b"\x1b[1~" | b"\x1b[7~" => self.go_to(0),
             b"\x1b[F" | b"\x1bOF" | b"\x1b[4~" | b"\x1b[8~" => self.go_to(self.line.len()),
             b"\x1b[3~" => self.delete(self.cursor..self.cursor + 1),
+            b"\x1bb" | b"\x1b[1;5D" | b"\x1b[1;3D" => self.go_to(self.start_of_word()),
+            b"\x1bf" | b"\x1b[1;5C" | b"\x1b[1;3C" => self.go_to(self.end_of_word()),
+            b"\x1bd" => self.delete(self.cursor..self.end_of_word()),
+            b"\x1b\x7f" => self.delete(self.start_of_word()..self.cursor),
             _ => {}
         }
     }
@@ -190,13 +239,9 @@ impl Editor {
         }
         self.line.insert(self.cursor, c);
         self.cursor += 1;
-        if self.cursor == self.line.len() {
-            self.put(&[c]);
-        } else {
-            let rest = self.line[self.cursor - 1..].to_vec();
-            self.put(&rest);
-            self.move_to(PROMPT_WIDTH + self.cursor);
-        }
+        let rest = self.line[self.cursor - 1..].to_vec();
+        self.put(&rest);
+        self.move_to(self.cell(self.cursor));
     }
 
     fn delete(&mut self, range: std::ops::Range<usize>) {
@@ -204,25 +249,29 @@ impl Editor {
         if range.is_empty() {
             return;
         }
-        let gone = range.len();
-        self.move_to(PROMPT_WIDTH + range.start);
-        self.cursor = range.start;
+        self.go_to(range.start);
         self.line.drain(range);
-        let mut rest = self.line[self.cursor..].to_vec();
-        rest.extend(std::iter::repeat_n(' ', gone));
+        self.out.extend(b"\x1b[J");
+        let rest = self.line[self.cursor..].to_vec();
         self.put(&rest);
-        self.move_to(PROMPT_WIDTH + self.cursor);
+        self.move_to(self.cell(self.cursor));
     }
 
     fn go_to(&mut self, position: usize) {
         self.cursor = position.min(self.line.len());
-        self.move_to(PROMPT_WIDTH + self.cursor);
+        self.move_to(self.cell(self.cursor));
     }
 
     fn start_of_word(&self) -> usize {
         let before = &self.line[..self.cursor];
         let word_end = before.iter().rposition(|c| !c.is_whitespace()).map_or(0, |at| at + 1);
         before[..word_end].iter().rposition(|c| c.is_whitespace()).map_or(0, |at| at + 1)
+    }
+
+    fn end_of_word(&self) -> usize {
+        let after = self.line[self.cursor..].iter();
+        let blanks = after.clone().take_while(|c| c.is_whitespace()).count();
+        self.cursor + blanks + after.skip(blanks).take_while(|c| !c.is_whitespace()).count()
     }
 
     fn show_history(&mut self, wanted: Option<usize>) {
@@ -235,34 +284,11 @@ impl Editor {
             0 => std::mem::take(&mut self.partial),
             n => self.history[self.history.len() - n].clone(),
         };
-        self.go_to(0);
         self.delete(0..self.line.len());
         self.line = line;
         self.cursor = self.line.len();
         let all = self.line.clone();
         self.put(&all);
-    }
-
-    /// Completes the first word, when the cursor is at its end.
-    fn complete(&mut self) {
-        let typed: String = self.line[..self.cursor].iter().collect();
-        if self.cursor != self.line.len() || typed.contains(char::is_whitespace) {
-            return;
-        }
-        let fitting: Vec<String> =
-            self.words.iter().filter(|word| word.starts_with(&typed)).cloned().collect();
-        let Some(first) = fitting.first() else { return };
-        let common = fitting.iter().fold(first.as_str(), |common, word| {
-            let same = common.bytes().zip(word.bytes()).take_while(|(a, b)| a == b).count();
-            &common[..same]
-        });
-        if common.len() > typed.len() || fitting.len() == 1 {
-            let blank = (fitting.len() == 1).then_some(' ');
-            common[typed.len()..].chars().chain(blank).for_each(|c| self.insert(c));
-        } else {
-            self.out.extend(format!("\r\n{}\r\n", fitting.join("  ")).as_bytes());
-            self.draw();
-        }
     }
 
     fn clear_screen(&mut self) {
@@ -272,22 +298,42 @@ impl Editor {
 
     /// Writes prompt and line where the terminal's cursor is: at the start of a row.
     fn draw(&mut self) {
-        self.out.extend(PROMPT.as_bytes());
+        self.out.extend(self.prompt.as_bytes());
         self.at = PROMPT_WIDTH;
         let line = self.line.clone();
         self.put(&line);
-        self.move_to(PROMPT_WIDTH + self.cursor);
+        self.move_to(self.cell(self.cursor));
     }
 
-    /// Writes characters, going to the next row by hand where one is full: terminals
-    /// differ in when they do.
+    /// Where the character at `position` of the line is, in cells from the start of the prompt.
+    fn cell(&self, position: usize) -> usize {
+        let widths = self.line[..position].iter().map(|&c| width(c));
+        widths.fold(PROMPT_WIDTH, |at, width| at + self.gap(at, width) + width)
+    }
+
+    /// Cells that stay empty before a character that the row has no room for.
+    fn gap(&self, at: usize, width: usize) -> usize {
+        let left = self.width - at % self.width;
+        if width > left { left } else { 0 }
+    }
+
+    /// Writes characters. Where a row is full, a blank has the terminal go to the next one: so
+    /// it knows that the two are one line when its width changes.
     fn put(&mut self, text: &[char]) {
-        for c in text {
-            self.out.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
-            self.at += 1;
-            if self.at.is_multiple_of(self.width) {
-                self.out.extend(b"\r\n");
+        for &c in text {
+            let width = width(c);
+            for _ in 0..self.gap(self.at, width) {
+                self.cells(" ", 1);
             }
+            self.cells(c.encode_utf8(&mut [0; 4]), width);
+        }
+    }
+
+    fn cells(&mut self, text: &str, width: usize) {
+        self.out.extend(text.as_bytes());
+        self.at += width;
+        if width > 0 && self.at.is_multiple_of(self.width) {
+            self.out.extend(b" \r");
         }
     }
 
@@ -304,6 +350,32 @@ impl Editor {
         step(b'C', to_column.saturating_sub(column));
         self.at = cell;
     }
+}
+
+/// The width of a terminal of `columns`.
+fn usable(columns: u32) -> usize {
+    match columns as usize {
+        0 => DEFAULT_WIDTH,
+        columns => columns.max(PROMPT_WIDTH + 2),
+    }
+}
+
+/// Cells of a character.
+fn width(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
+/// `words` in rows of at most `cells`, read downwards.
+fn columns(words: &[String], cells: usize) -> Vec<String> {
+    let of = |word: &str| word.chars().map(width).sum::<usize>();
+    let widest = words.iter().map(|word| of(word)).max().unwrap_or(0) + 2;
+    let rows = words.len().div_ceil((cells / widest).max(1));
+    let row = |first: usize| {
+        let row = words.iter().skip(first).step_by(rows.max(1));
+        let padded = row.map(|word| format!("{word}{}", " ".repeat(widest - of(word))));
+        padded.collect::<String>().trim_end().to_owned()
+    };
+    (0..rows).map(row).collect()
 }
 
 fn is_complete_escape(sequence: &[u8]) -> bool {

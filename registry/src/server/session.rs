@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::Server;
 use super::activity::Activity;
-use super::channel::{self, Request};
+use super::channel::{self, Request, Terminal};
 use super::keyring::{Identity, Role};
 use crate::console::Caller;
 
@@ -37,8 +37,17 @@ pub struct Session {
     refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
     channels: Arc<Semaphore>,
-    /// Channels that no request was granted on yet, with the width of their terminal.
-    open: HashMap<ChannelId, (oneshot::Sender<Request>, Option<u32>)>,
+    /// Channels that no request was granted on yet.
+    open: HashMap<ChannelId, Opened>,
+}
+
+/// A channel that no request was granted on yet.
+#[derive(Debug)]
+struct Opened {
+    start: oneshot::Sender<Request>,
+    terminal: Option<Terminal>,
+    /// Whether `NO_COLOR` came with it.
+    no_colour: bool,
 }
 
 /// Who logged in, so that it can be asked again when the keys change.
@@ -97,15 +106,19 @@ impl Session {
     fn grant(
         &mut self,
         id: ChannelId,
-        request: impl FnOnce(Option<u32>) -> Option<Request>,
+        request: impl FnOnce(Option<Terminal>) -> Option<Request>,
         ssh: &mut Ssh,
     ) -> Result<(), russh::Error> {
-        let Some((_, columns)) = self.open.get(&id) else { return ssh.channel_failure(id) };
-        let Some(request) = request(*columns) else { return ssh.channel_failure(id) };
-        if let Some((start, _)) = self.open.remove(&id) {
+        let Some(opened) = self.open.get(&id) else { return ssh.channel_failure(id) };
+        let terminal = opened.terminal.map(|terminal| Terminal {
+            colours: terminal.colours && !opened.no_colour,
+            ..terminal
+        });
+        let Some(request) = request(terminal) else { return ssh.channel_failure(id) };
+        if let Some(opened) = self.open.remove(&id) {
             ssh.channel_success(id)?;
             // Without a receiver the channel is closed already.
-            let _ = start.send(request);
+            let _ = opened.start.send(request);
         }
         Ok(())
     }
@@ -166,7 +179,8 @@ impl Handler for Session {
         };
         let (start, started) = oneshot::channel();
         let (id, handle) = (channel.id(), ssh.handle());
-        self.open.insert(id, (start, None));
+        let opened = Opened { start, terminal: None, no_colour: false };
+        self.open.insert(id, opened);
         reply.accept().await;
         let context = channel::Context {
             registry: Arc::clone(&self.server.registry),
@@ -194,7 +208,7 @@ impl Handler for Session {
     async fn pty_request(
         &mut self,
         id: ChannelId,
-        _term: &str,
+        term: &str,
         columns: u32,
         _rows: u32,
         _width: u32,
@@ -204,8 +218,8 @@ impl Handler for Session {
     ) -> Result<(), Self::Error> {
         let allowed = self.is_operator() && self.who.as_ref().is_some_and(|(who, _)| who.pty);
         match self.open.get_mut(&id) {
-            Some((_, pty)) if allowed => {
-                *pty = Some(columns);
+            Some(opened) if allowed => {
+                opened.terminal = Some(Terminal { columns, colours: term != "dumb" });
                 ssh.channel_success(id)
             }
             _ => ssh.channel_failure(id),
@@ -215,11 +229,17 @@ impl Handler for Session {
     async fn env_request(
         &mut self,
         id: ChannelId,
-        _name: &str,
-        _value: &str,
+        name: &str,
+        value: &str,
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        ssh.channel_failure(id)
+        match self.open.get_mut(&id) {
+            Some(opened) if name == "NO_COLOR" => {
+                opened.no_colour = !value.is_empty();
+                ssh.channel_success(id)
+            }
+            _ => ssh.channel_failure(id),
+        }
     }
 
     async fn x11_request(
@@ -236,7 +256,7 @@ impl Handler for Session {
 
     async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
         let allowed = self.is_operator();
-        self.grant(id, |columns| allowed.then_some(Request::Shell { columns }), ssh)
+        self.grant(id, |terminal| allowed.then_some(Request::Shell(terminal)), ssh)
     }
 
     async fn exec_request(

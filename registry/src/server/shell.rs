@@ -1,22 +1,24 @@
 //! The prompt: on a terminal with a line editor, otherwise line by line.
 
 use bytes::Buf;
-use deploy_wire::command::VERBS;
+use deploy_store::ComponentName;
+use deploy_wire::command::complete::{Completion, Typed, Wanted, typed};
 use deploy_wire::exit;
 
-use super::channel::{Context, answer};
+use super::channel::{Context, Terminal, answer};
 use super::editor::{Editor, Event, MAX_LINE};
 use super::incoming::{Gone, Incoming};
+use crate::console::Answer;
 use crate::input::Input;
 
 /// Serves the prompt until the client leaves; returns the exit code.
 pub async fn run(
     client: &mut Incoming,
     context: &Context,
-    columns: Option<u32>,
+    terminal: Option<Terminal>,
 ) -> Result<u8, Gone> {
-    match columns {
-        Some(columns) => on_terminal(client, context, columns).await,
+    match terminal {
+        Some(terminal) => on_terminal(client, context, terminal).await,
         None => line_by_line(client, context).await,
     }
 }
@@ -25,9 +27,13 @@ fn is_leave(line: &str) -> bool {
     matches!(line.trim(), "exit" | "quit")
 }
 
-async fn on_terminal(client: &mut Incoming, context: &Context, columns: u32) -> Result<u8, Gone> {
-    let words: Vec<&str> = VERBS.iter().map(|verb| verb.name).chain(["exit", "quit"]).collect();
-    let mut editor = Editor::new(columns, &words);
+async fn on_terminal(
+    client: &mut Incoming,
+    context: &Context,
+    terminal: Terminal,
+) -> Result<u8, Gone> {
+    let Terminal { columns, colours } = terminal;
+    let mut editor = Editor::new(columns, colours);
     editor.prompt();
     loop {
         client.send(editor.take_output()).await?;
@@ -46,9 +52,10 @@ async fn on_terminal(client: &mut Incoming, context: &Context, columns: u32) -> 
         match event {
             Some(Event::Line(line)) if !is_leave(&line) => {
                 client.send(editor.take_output()).await?;
-                run_for_terminal(client, context, line).await?;
+                run_for_terminal(client, context, line, colours).await?;
                 editor.prompt();
             }
+            Some(Event::Complete) => complete(&mut editor, context).await,
             Some(_) => {
                 client.send(editor.take_output()).await?;
                 return Ok(exit::OK);
@@ -58,17 +65,58 @@ async fn on_terminal(client: &mut Incoming, context: &Context, columns: u32) -> 
     }
 }
 
+async fn complete(editor: &mut Editor, context: &Context) {
+    let Some(typed) = typed(&editor.before_cursor()) else { return editor.ring() };
+    let names = names(context, &typed).await;
+    match typed.complete(&names) {
+        Completion::Nothing => editor.ring(),
+        Completion::Text(text) => editor.replace(typed.start, &text),
+        Completion::Several(words) => editor.show(&words),
+    }
+}
+
+/// The names that may stand there; none where they cannot be had, which a command will tell.
+async fn names(context: &Context, typed: &Typed) -> Vec<String> {
+    let catalog = &context.registry.catalog;
+    match &typed.wanted {
+        Wanted::Words(words) => words.clone(),
+        Wanted::Component | Wanted::Layer => {
+            let components = catalog.components().await.unwrap_or_default();
+            components.iter().map(|name| name.as_str().to_owned()).collect()
+        }
+        Wanted::Configuration => {
+            let configurations = catalog.configuration_names().await.unwrap_or_default();
+            configurations.iter().map(|name| name.as_str().to_owned()).collect()
+        }
+        Wanted::Version(component) => {
+            let Ok(component) = component.parse::<ComponentName>() else { return Vec::new() };
+            let versions = catalog.versions(&component).await.unwrap_or_default();
+            versions.iter().map(|layer| layer.version.as_str().to_owned()).collect()
+        }
+    }
+}
+
 async fn run_for_terminal(
     client: &mut Incoming,
     context: &Context,
     line: String,
+    colours: bool,
 ) -> Result<(), Gone> {
     if line.trim().is_empty() {
         return Ok(());
     }
-    let answer = answer(context, line, Input::none()).await;
-    client.send(for_terminal(&answer.stdout)).await?;
-    client.send(for_terminal(&answer.stderr)).await
+    let Answer { stdout, stderr, .. } = answer(context, line, Input::none()).await;
+    client.send(for_terminal(&stdout)).await?;
+    client.send(for_terminal(&if colours { in_red(&stderr) } else { stderr })).await
+}
+
+/// An error with its first line in red; the usage below it stays as it is.
+fn in_red(text: &[u8]) -> Vec<u8> {
+    let (first, rest) = text.split_at(text.iter().position(|&c| c == b'\n').unwrap_or(text.len()));
+    if first.is_empty() {
+        return rest.to_vec();
+    }
+    [&b"\x1b[31m"[..], first, b"\x1b[0m", rest].concat()
 }
 
 /// Text with the line ends of a terminal.

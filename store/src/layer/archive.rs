@@ -54,7 +54,7 @@ pub fn read<R: Read>(
         let member = match tarball.next_member() {
             Ok(Some(member)) => member,
             Ok(None) => break,
-            Err(Error::BadArchive { .. }) if entries == 0 && !framed => {
+            Err(Error::BadArchive { .. }) if !tarball.is_tar() && !framed => {
                 return Err(Error::BadArchive { reason: "is neither gzip, zstd nor tar".into() });
             }
             Err(err) => return Err(err),

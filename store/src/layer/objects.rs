@@ -295,6 +295,11 @@ impl Objects {
         Ok(self.fans[at].get_or_init(|| dir))
     }
 
+    /// The directory that an object is in or would be, if it is there.
+    pub fn fan_of(&self, name: &ObjectName) -> Result<Option<&Dir>> {
+        self.fan_if_there(name.fan())
+    }
+
     pub(super) fn fan_if_there(&self, at: usize) -> Result<Option<&Dir>> {
         if let Some(dir) = self.fans[at].get() {
             return Ok(Some(dir));

@@ -63,6 +63,8 @@ pub struct Tarball<R> {
     length: u64,
     /// Zeros between the end of the body and the next block.
     padding: u64,
+    /// Whether there was a header, so that this is tar.
+    begun: bool,
 }
 
 /// The extended headers before a member.
@@ -88,7 +90,13 @@ impl<R: Read> Tarball<R> {
             given: 0,
             length: 0,
             padding: 0,
+            begun: false,
         }
+    }
+
+    /// Whether a header was read: what has none is something else than tar.
+    pub fn is_tar(&self) -> bool {
+        self.begun
     }
 
     /// The next member, or `None` after the last, when all that follows it has been
@@ -126,6 +134,10 @@ impl<R: Read> Tarball<R> {
                 }
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
+                // Of the label, or of what comes after it: readers do not agree.
+                b'V' if extended.bytes > 0 => {
+                    return Err(bad_archive("has an extended header before a volume's label"));
+                }
                 // A volume's label says nothing about the tree.
                 b'V' => self.skip_body(size)?,
                 _ => return self.member(&header, size, extended).map(Some),
@@ -227,6 +239,7 @@ impl<R: Read> Tarball<R> {
             return Ok(None);
         }
         check_sum(&header)?;
+        self.begun = true;
         Ok(Some(header))
     }
 

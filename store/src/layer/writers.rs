@@ -45,7 +45,7 @@ pub struct Writers<'a> {
     ahead: u64,
 }
 
-/// Buffers that are not in use.
+/// Buffers that are not in use, all empty: what is put into one begins at its start.
 #[derive(Default)]
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
@@ -54,7 +54,8 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    fn give(&self, buffer: Vec<u8>) {
+    fn give(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
     }
 }
@@ -277,9 +278,7 @@ fn write_together(batch: &Batch, together: Together, pool: &Pool) -> Result<()> 
         rest = after;
         batch.write_small(name, bytes, meta)?;
     }
-    let mut bytes = together.bytes;
-    bytes.clear();
-    pool.give(bytes);
+    pool.give(together.bytes);
     Ok(())
 }
 
@@ -303,4 +302,16 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
 /// Stands for a writer's error, which is the result in its place.
 fn stopped() -> Error {
     bad_archive("was given up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_was_used_is_empty() {
+        let pool = Pool::default();
+        pool.give(vec![1; 300]);
+        assert!(pool.take().is_empty());
+    }
 }

@@ -74,12 +74,10 @@ impl Store {
 
     fn object_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
         let Some(object) = ObjectName::from_file_name(name) else { return Ok(None) };
-        let fan =
-            Path::new("objects").join(String::from_utf8_lossy(&name.to_bytes()[..2]).as_ref());
-        let Some(dir) = there(Dir::open(&self.path.join(fan)))? else { return Ok(None) };
+        let Some(dir) = self.objects.fan_of(&object)? else { return Ok(None) };
         let Some(stat) = there(dir.stat(name))? else { return Ok(Some(untouched(path))) };
         // What cannot be read is damaged, too.
-        if object_is_sound(&dir, name).is_ok_and(|found| found.is_none_or(|(sound, _)| sound)) {
+        if object_is_sound(dir, name).is_ok_and(|found| found.is_none_or(|(sound, _)| sound)) {
             return Ok(Some(untouched(path)));
         }
         self.objects.quarantine(&object, &self.quarantine)?;
@@ -104,7 +102,7 @@ impl Store {
 
     fn blob_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
         let Some(blob) = crate::disk::digest_of(name) else { return Ok(None) };
-        let dir = Dir::open(&self.path.join("cache"))?;
+        let dir = Dir::open(&self.path)?.child(c"cache")?;
         if blob_is_sound(&dir, blob).is_ok_and(|found| found.unwrap_or(true)) {
             return Ok(Some(untouched(path)));
         }

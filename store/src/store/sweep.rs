@@ -57,7 +57,7 @@ pub fn sweep_alone(
 
 /// Bytes of the files of an extracted layer of the agent's directory `dir`.
 pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
-    let index = read_index(&Dir::open(&dir.join("layers"))?, layer)?;
+    let index = read_index(&Dir::open(dir)?.child(c"layers")?, layer)?;
     let sizes = index.entries.iter().map(|entry| match entry.kind {
         Kind::File { size, .. } => size,
         _ => 0,

@@ -35,6 +35,10 @@ pub enum Takes {
     Text,
     Number,
     Layer,
+    Component,
+    Configuration,
+    /// Of the component that the flag before it, or `-name`, says.
+    Version,
 }
 
 /// A flag that takes any text.
@@ -47,14 +51,25 @@ pub const fn switch(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Nothing }
 }
 
+/// A flag that takes a component's name.
+pub const fn component(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, about, takes: Takes::Component }
+}
+
+/// A flag that takes a version of a component.
+pub const fn version(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, about, takes: Takes::Version }
+}
+
 const fn number(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Number }
 }
 
 const JSON: Flag = switch("json", "print one JSON document");
-const CONFIGURATION: Flag = text("name", "configuration name");
-const COMPONENT: Flag = text("name", "component name");
-const VERSION: Flag = text("version", "unique version id");
+const CONFIGURATION: Flag =
+    Flag { name: "name", about: "configuration name", takes: Takes::Configuration };
+const COMPONENT: Flag = component("name", "component name");
+const VERSION: Flag = version("version", "unique version id");
 const IF_HASH: Flag = text("if-hash", "change only if this is the configuration's hash now");
 const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
@@ -90,16 +105,16 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "bumpconf",
         about: "update single layer of configuration to most recent uploaded version",
-        flags: &[text("component", "component name to update"), IF_HASH, CONFIGURATION],
+        flags: &[component("component", "component name to update"), IF_HASH, CONFIGURATION],
     },
     Verb {
         name: "changeconf",
         about: "update single layer of configuration to specific version",
         flags: &[
-            text("component", "component name to update"),
+            component("component", "component name to update"),
             IF_HASH,
             CONFIGURATION,
-            text("version", "new version of selected component"),
+            version("version", "new version of selected component"),
         ],
     },
     Verb {
@@ -231,7 +246,7 @@ impl Verb {
                     continue;
                 }
                 Takes::Nothing => "",
-                Takes::Text => " string",
+                Takes::Text | Takes::Component | Takes::Configuration | Takes::Version => " string",
                 Takes::Number => " uint",
                 Takes::Layer => " value",
             };
@@ -264,21 +279,27 @@ pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
     (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
 }
 
-/// Insertions, deletions and replacements between two words (Levenshtein).
+/// Insertions, deletions, replacements and swaps of neighbours between two words (Damerau and
+/// Levenshtein, each place changed once).
 fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
     // A word far longer than any verb is none of them.
-    for (i, a) in one.chars().take(64).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(a != *b)).min(above + 1).min(row[j] + 1);
-            diagonal = above;
+    let one: Vec<char> = one.chars().take(64).collect();
+    let other: Vec<char> = other.chars().collect();
+    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
+    for i in 1..=one.len() {
+        let mut row = vec![i];
+        for j in 1..=other.len() {
+            let (a, b) = (one[i - 1], other[j - 1]);
+            let replaced = rows[i - 1][j - 1] + usize::from(a != b);
+            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a == other[j - 2] && one[i - 2] == b {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
         }
+        rows.push(row);
     }
-    row[other.len()]
+    rows[one.len()][other.len()]
 }
 
 #[cfg(test)]
@@ -303,6 +324,8 @@ mod tests {
         }
         let names = || VERBS.iter().map(|verb| verb.name);
         assert_eq!(closest("adver", names()), Some("addver"));
+        assert_eq!(closest("pni", names()), Some("pin"));
+        assert_eq!(closest("gte", ["gc", "get"].into_iter()), Some("get"));
         assert_eq!(closest("x", names()), None);
         assert_eq!(closest("frobnicate", names()), None);
     }

@@ -12,6 +12,7 @@ fn feed(editor: &mut Editor, mut input: &[u8]) -> (Vec<String>, String) {
                 editor.prompt();
             }
             Some(Event::End) => lines.push("END".to_owned()),
+            Some(Event::Complete) => editor.replace(0, "done "),
             None => break,
         }
     }
@@ -19,15 +20,18 @@ fn feed(editor: &mut Editor, mut input: &[u8]) -> (Vec<String>, String) {
 }
 
 fn lines_of(input: &[u8]) -> Vec<String> {
-    feed(&mut Editor::new(80, &["addver", "addconf", "help"]), input).0
+    feed(&mut Editor::new(80, true), input).0
 }
 
 #[test]
-fn output_is_that_of_the_go_tool() {
-    let mut editor = Editor::new(80, &[]);
+fn output_is_as_of_the_go_tool() {
+    let mut editor = Editor::new(80, true);
     editor.prompt();
     let (_, out) = feed(&mut editor, b"ab\x7fc\r");
-    assert_eq!(out, "\x1b[31m> \x1b[0mab\x1b[D \x1b[Dc\r\n\x1b[31m> \x1b[0m");
+    assert_eq!(out, "\x1b[31m> \x1b[0mab\x1b[D\x1b[Jc\r\n\x1b[31m> \x1b[0m");
+    let mut editor = Editor::new(80, false);
+    editor.prompt();
+    assert_eq!(feed(&mut editor, b"a").1, "> a");
 }
 
 #[test]
@@ -52,6 +56,8 @@ fn editing_keys() {
         (b"showconf -name x\x17y\r", "showconf -name y"),
         (b"bad\x03good\r", "good"),
         (b"\x7f\x08a\r", "a"),
+        (b"ab cd\x1bb\x1b[1;5Dx\x1bf\x1b[1;5Cy\r", "xab cdy"),
+        (b"ab cd ef\x01\x1bd\x1bf\x1b\x7fx\r", " x ef"),
         (b"a\x1b[99;5Zb\x1bxc\x00\x1f\r", "abc"),
         ("aéö\x7f漢\r".as_bytes(), "aé漢"),
         (b"a\xffb\xc3c\xe6\xbcd\r", "abcd"),
@@ -73,7 +79,7 @@ fn history_keeps_the_line_being_typed() {
     let back = b"one\rpart\x1b[A\x1b[A\x1b[Bial\r";
     assert_eq!(lines_of(back), ["one", "partial"]);
     assert_eq!(lines_of(b"one\r\x10\x10x\r"), ["one", "onex"]);
-    let mut editor = Editor::new(80, &[]);
+    let mut editor = Editor::new(80, true);
     for n in 0..MAX_HISTORY + 50 {
         feed(&mut editor, format!("{n}\r").as_bytes());
     }
@@ -81,14 +87,22 @@ fn history_keeps_the_line_being_typed() {
 }
 
 #[test]
-fn tab_completes_the_verb() {
-    assert_eq!(lines_of(b"he\t\r"), ["help "]);
-    assert_eq!(lines_of(b"a\tv\t-name\r"), ["addver -name"]);
-    assert_eq!(lines_of(b"zz\t\r"), ["zz"]);
-    assert_eq!(lines_of(b"help a\t\r"), ["help a"]);
-    let mut editor = Editor::new(80, &["addver", "addconf"]);
-    let (_, out) = feed(&mut editor, b"add\t");
-    assert_eq!(out, "add\r\naddver  addconf\r\n\x1b[31m> \x1b[0madd");
+fn tab_asks_and_what_is_answered_is_put_in() {
+    assert_eq!(lines_of(b"he\tx\r"), ["done x"]);
+    let mut editor = Editor::new(20, true);
+    editor.prompt();
+    feed(&mut editor, "é add".as_bytes());
+    editor.replace(3, "addver -");
+    assert_eq!(editor.before_cursor(), "é addver -");
+    editor.replace(99, "x");
+    assert_eq!(editor.before_cursor(), "é addver -x");
+    let words = ["a", "bb", "漢字", "ddddd", "e"].map(str::to_owned);
+    editor.take_output();
+    editor.show(&words);
+    let shown = String::from_utf8(editor.take_output()).unwrap();
+    assert!(shown.starts_with("\r\na      ddddd\r\nbb     e\r\n漢字\r\n\x1b[31m> "), "{shown:?}");
+    editor.show(&vec!["w".to_owned(); MAX_SHOWN + 3]);
+    assert!(String::from_utf8(editor.take_output()).unwrap().contains("\r\nand 3 more\r\n"));
 }
 
 #[test]
@@ -113,12 +127,20 @@ fn screen(width: usize, out: &str) -> Vec<String> {
                     Some('B') => row += 1,
                     Some('C') => column += 1,
                     Some('D') => column -= 1,
+                    Some('J') => {
+                        rows[row][column..].fill(' ');
+                        rows[row + 1..].iter_mut().for_each(|row| row.fill(' '));
+                    }
                     _ => {}
                 }
             }
             c => {
+                // The row is full, which only the next character finds out.
+                if column + super::width(c) > width {
+                    (row, column) = (row + 1, 0);
+                }
                 rows[row][column] = c;
-                column = (column + 1).min(width - 1);
+                column += super::width(c);
             }
         }
     }
@@ -127,7 +149,7 @@ fn screen(width: usize, out: &str) -> Vec<String> {
 
 #[test]
 fn long_lines_wrap_and_are_edited_across_rows() {
-    let mut editor = Editor::new(10, &[]);
+    let mut editor = Editor::new(10, true);
     editor.prompt();
     let (_, out) = feed(&mut editor, b"abcdefghijklmnop\x01X\x05Y\x02\x02\x7f");
     let rows = screen(10, &out);
@@ -135,4 +157,26 @@ fn long_lines_wrap_and_are_edited_across_rows() {
     let (_, more) = feed(&mut editor, b"\x15z");
     let rows = screen(10, &format!("{out}{more}"));
     assert_eq!(rows[..3], ["> zpY", "", ""], "{more:?}");
+}
+
+#[test]
+fn wide_characters_take_two_cells_and_stay_whole() {
+    let mut editor = Editor::new(9, true);
+    editor.prompt();
+    let (_, out) = feed(&mut editor, "漢字漢字x\x02\x02y".as_bytes());
+    let rows = screen(9, &out);
+    assert_eq!(rows[..2], ["> 漢 字 漢 y", "字 x"], "{out:?}");
+}
+
+#[test]
+fn a_new_width_draws_the_line_anew() {
+    let mut editor = Editor::new(10, true);
+    editor.prompt();
+    feed(&mut editor, b"abcdefghijklmnopqrstu");
+    editor.resize(7);
+    // 23 cells before the cursor: it is in the fourth of the rows that they fill now.
+    let out = String::from_utf8(editor.take_output()).unwrap();
+    assert!(out.starts_with("\x1b[A\x1b[A\x1b[A\r\x1b[J\x1b[31m> "), "{out:?}");
+    let rows = screen(7, out.trim_start_matches("\x1b[A"));
+    assert_eq!(rows[..4], ["> abcde", "fghijkl", "mnopqrs", "tu"], "{out:?}");
 }

@@ -1,0 +1,299 @@
+//! What may stand at the end of a line that is being typed: verbs, flags, names. Pure: who asks
+//! looks up the names.
+
+use super::verb::{self, Flag, Takes, VERBS, Verb};
+use super::words::quote;
+use deploy_store::escape;
+
+/// The word at the end of a line, as far as it is typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Typed {
+    /// Where it begins, in bytes of the line.
+    pub start: usize,
+    /// What of it stays as it is: `-name=`, or the component of a layer.
+    head: String,
+    /// The rest, which is to be completed.
+    tail: String,
+    /// What it may become.
+    pub wanted: Wanted,
+}
+
+/// What a word may become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// One of these.
+    Words(Vec<String>),
+    /// A component.
+    Component,
+    /// A component and what divides it from its version.
+    Layer,
+    /// A configuration.
+    Configuration,
+    /// A version of this component.
+    Version(String),
+}
+
+/// How a line goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Completion {
+    /// Nothing fits.
+    Nothing,
+    /// The word is to be replaced by this text.
+    Text(String),
+    /// Several fit, to be shown.
+    Several(Vec<String>),
+}
+
+/// A word of a line that may be unfinished, and where it begins.
+struct Word {
+    start: usize,
+    text: String,
+}
+
+/// What is wanted at the end of `line`; `None` where nothing is known to fit.
+pub fn typed(line: &str) -> Option<Typed> {
+    let mut words = words(line);
+    let last = words.pop()?;
+    let Some((first, rest)) = words.split_first() else {
+        let verbs = VERBS.iter().map(|verb| verb.name).chain(["help", "exit", "quit"]);
+        return Some(one_of(last, verbs.map(str::to_owned).collect()));
+    };
+    if first.text == "help" {
+        let topics = VERBS.iter().map(|verb| verb.name).chain(["exit-codes"]);
+        return rest.is_empty().then(|| one_of(last, topics.map(str::to_owned).collect()));
+    }
+    let verb = verb::find(&first.text)?;
+    let given = given(verb, rest);
+    if let Some((flag, None)) = given.last().filter(|(flag, _)| flag.takes != Takes::Nothing) {
+        return value(*flag, String::new(), last, &given);
+    }
+    if let Some((name, _)) = last.text.split_once('=').filter(|(name, _)| name.starts_with('-')) {
+        let flag = verb.flag(name.trim_start_matches('-'))?;
+        let head = format!("{name}=");
+        let word = Word { text: last.text[head.len()..].to_owned(), ..last };
+        return value(flag, head, word, &given);
+    }
+    let dashes = if last.text.starts_with("--") { "--" } else { "-" };
+    let again = |flag: &Flag| {
+        matches!(flag.takes, Takes::Layer | Takes::Component | Takes::Version)
+            && flag.name != "name"
+    };
+    let flags = verb.flags.iter();
+    let open =
+        flags.filter(|flag| again(flag) || given.iter().all(|(one, _)| one.name != flag.name));
+    Some(one_of(last, open.map(|flag| format!("{dashes}{}", flag.name)).collect()))
+}
+
+fn one_of(word: Word, words: Vec<String>) -> Typed {
+    let Word { start, text: tail } = word;
+    Typed { start, head: String::new(), tail, wanted: Wanted::Words(words) }
+}
+
+/// What the value of `flag` may be.
+fn value(
+    flag: &Flag,
+    head: String,
+    word: Word,
+    given: &[(&'static Flag, Option<String>)],
+) -> Option<Typed> {
+    let Word { start, text } = word;
+    let wanted = match flag.takes {
+        Takes::Component => Wanted::Component,
+        Takes::Configuration => Wanted::Configuration,
+        Takes::Version => {
+            let mut names = given.iter().rev().filter(|(flag, _)| flag.takes == Takes::Component);
+            Wanted::Version(names.find_map(|(_, value)| value.clone())?)
+        }
+        Takes::Layer => match text.split_once(':') {
+            None => Wanted::Layer,
+            Some((component, version)) => {
+                let head = format!("{head}{component}:");
+                let (tail, wanted) = (version.to_owned(), Wanted::Version(component.to_owned()));
+                return Some(Typed { start, head, tail, wanted });
+            }
+        },
+        Takes::Nothing | Takes::Text | Takes::Number => return None,
+    };
+    Some(Typed { start, head, tail: text, wanted })
+}
+
+/// The flags in `words`, with their values; the last may have none yet.
+fn given(verb: &'static Verb, words: &[Word]) -> Vec<(&'static Flag, Option<String>)> {
+    let mut given = Vec::new();
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let name = word.text.trim_start_matches('-');
+        let (name, value) = match name.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (name, None),
+        };
+        let Some(flag) = verb.flag(name) else { continue };
+        let takes = flag.takes != Takes::Nothing && value.is_none();
+        given.push((flag, if takes { words.next().map(|word| word.text.clone()) } else { value }));
+    }
+    given
+}
+
+/// The words of `line` by the rules of [`super::split`], the last of them unfinished or empty.
+fn words(line: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut word = Word { start: 0, text: String::new() };
+    let (mut open, mut in_word, mut escaped) = (None, false, false);
+    for (at, c) in line.char_indices() {
+        if !in_word && !c.is_ascii_whitespace() {
+            (word.start, in_word) = (at, true);
+        }
+        match (open, c) {
+            _ if escaped => {
+                word.text.push(c);
+                escaped = false;
+            }
+            (None | Some('"'), '\\') => escaped = true,
+            (None, '"' | '\'') => open = Some(c),
+            (Some(quote), c) if quote == c => open = None,
+            (None, c) if c.is_ascii_whitespace() => {
+                if in_word {
+                    words
+                        .push(std::mem::replace(&mut word, Word { start: 0, text: String::new() }));
+                }
+                in_word = false;
+            }
+            (_, c) => word.text.push(c),
+        }
+    }
+    if !in_word {
+        word.start = line.len();
+    }
+    words.push(word);
+    words
+}
+
+impl Typed {
+    /// How the line goes on where there are these names. Those that no terminal can be sent
+    /// are left out.
+    pub fn complete(&self, names: &[String]) -> Completion {
+        let fits =
+            |name: &&String| name.starts_with(&self.tail) && !name.contains(char::is_control);
+        let mut fitting: Vec<&String> = names.iter().filter(fits).collect();
+        fitting.sort();
+        fitting.dedup();
+        match fitting[..] {
+            [] => Completion::Nothing,
+            [one] => {
+                let whole = quote(&format!("{}{one}", self.head));
+                let end = if self.wanted == Wanted::Layer { ":" } else { " " };
+                Completion::Text(whole + end)
+            }
+            [first, .., last] => {
+                // Of sorted names all begin as the first and the last do.
+                let same = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
+                let common: String = same.map(|(c, _)| c).collect();
+                if common.len() > self.tail.len() {
+                    return Completion::Text(unfinished(&format!("{}{common}", self.head)));
+                }
+                Completion::Several(fitting.iter().map(|name| escape(name)).collect())
+            }
+        }
+    }
+}
+
+/// `word` as the beginning of a longer one.
+fn unfinished(word: &str) -> String {
+    let quoted = quote(word);
+    match quoted.strip_suffix('"') {
+        Some(open) if quoted != word => open.to_owned(),
+        _ => quoted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split;
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The line after Tab, or what is shown.
+    fn tab(line: &str) -> String {
+        let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        let Some(typed) = typed(line) else { return "-".to_owned() };
+        let names: Vec<String> = match &typed.wanted {
+            Wanted::Words(words) => words.clone(),
+            Wanted::Component | Wanted::Layer => strings(&["code", "config", "big one", "big two"]),
+            Wanted::Configuration => strings(&["web", "we\x1bird"]),
+            Wanted::Version(of) => vec![format!("{of}-1"), format!("{of}-2")],
+        };
+        match typed.complete(&names) {
+            Completion::Nothing => "nothing".to_owned(),
+            Completion::Text(text) => format!("{}{text}|", &line[..typed.start]),
+            Completion::Several(words) => words.join(" "),
+        }
+    }
+
+    #[test]
+    fn lines_go_on() {
+        for (line, want) in [
+            ("adv", "addver |"),
+            ("add", "addconf addver"),
+            ("  he", "  help |"),
+            ("help exit", "help exit-codes |"),
+            ("help addver x", "-"),
+            ("frobnicate -", "-"),
+            ("showconf ", "-json -name -v"),
+            ("showconf -v ", "-json -name"),
+            ("showconf -n", "showconf -name |"),
+            ("showconf --n", "showconf --name |"),
+            ("showconf -x", "nothing"),
+            ("showconf -name ", "showconf -name web |"),
+            ("showconf -name=", "showconf -name=web |"),
+            ("showconf -name web -", "-json -v"),
+            ("showcomp -name co", "code config"),
+            ("showcomp -name c", "showcomp -name co|"),
+            ("showcomp -name cod", "showcomp -name code |"),
+            ("showcomp -name b", "showcomp -name \"big |"),
+            ("showcomp -name \"big ", "big one big two"),
+            ("showcomp -name \"big o", "showcomp -name \"big one\" |"),
+            ("showcomp -name big\\ o", "showcomp -name \"big one\" |"),
+            ("delver -name code -version ", "delver -name code -version code-|"),
+            ("delver -version ", "-"),
+            ("addconf -name n -layer cod", "addconf -name n -layer code:|"),
+            ("addconf -name n -layer code:", "addconf -name n -layer code:code-|"),
+            (
+                "addconf -name n -layer 'big one:big one-1",
+                "addconf -name n -layer \"big one:big one-1\" |",
+            ),
+            (
+                "changeconf -component config -version config-2",
+                "changeconf -component config -version config-2 |",
+            ),
+            (
+                "changeconf -component=config -version=",
+                "changeconf -component=config -version=config-|",
+            ),
+            ("history -limit ", "-"),
+            ("history -name web -limit=", "-"),
+        ] {
+            assert_eq!(tab(line), want, "{line}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn words_are_those_of_the_console(line in "[a-z \\\\'\"=:-]{0,30}") {
+            if let Ok(split) = split(&line) {
+                let mut ours: Vec<String> = words(&line).into_iter().map(|word| word.text).collect();
+                if ours.last().is_some_and(String::is_empty) && ours.len() > split.len() {
+                    ours.pop();
+                }
+                prop_assert_eq!(ours, split);
+            }
+        }
+
+        #[test]
+        fn nothing_panics(line in any::<String>(), names in prop::collection::vec(any::<String>(), 0..4)) {
+            if let Some(typed) = typed(&line) {
+                prop_assert!(line.is_char_boundary(typed.start));
+                let _ = typed.complete(&names);
+            }
+        }
+    }
+}

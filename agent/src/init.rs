@@ -100,7 +100,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
         "# Flags of the agent of {name}, as DEPLOY_AGENT_FLAG=value; see deploy-agent -h.\n{text}"
     );
     for path in [&key, &file] {
-        if let Some(dir) = path.parent() {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             Dir::open_or_create(dir, 0o755)?;
         }
     }

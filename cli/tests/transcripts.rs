@@ -21,10 +21,11 @@ use stage::{Stage, program};
 /// Programs whose every flag has a transcript.
 const PROGRAMS: [&str; 3] = ["deployctl", "deploy-agent", "deploy-registry"];
 /// What differs from run to run everywhere.
-const MASKS: [(&str, &str); 8] = [
+const MASKS: [(&str, &str); 9] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "{TIME}"),
     (r"\b[0-9a-f]{64}\b", "{ID}"),
     (r"\b[0-9a-f]{12}\b", "{SHORT}"),
+    (r"SHA256:[A-Za-z0-9+/]{43}", "{FINGERPRINT}"),
     (r"127\.0\.0\.1:[1-9]\d+", "{ADDR}"),
     (r"pid \d+", "pid {PID}"),
     (r"\b\d+\.\d+\.\d+ \(([0-9a-f]{9}(\\?-modified)?|no commit)\)", "{VERSION}"),

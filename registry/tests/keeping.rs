@@ -309,7 +309,7 @@ fn files_that_differ_are_told_by_name() {
     let none = rig.ssh("op", "me", &["diff -name p"]);
     assert_eq!(none.status.code(), Some(5), "{}", both(&none));
     rig.ok("bumpconf -name p -component code");
-    assert_eq!(rig.ok("diff -name p"), "code   v1   v2   \n");
+    assert_eq!(rig.ok("diff -name p"), "code   v1   v2\n");
     assert_eq!(rig.ok("diff -name p --files"), "D etc/gone\nA etc/new\nM etc/other\n");
     assert_eq!(rig.ok("diff -name p -from 2 -to 1 -files"), "A etc/gone\nD etc/new\nM etc/other\n");
     let layers = json(&rig, "diff -name p -json");

@@ -48,7 +48,7 @@ impl<'a> Terminal<'a> {
     }
 
     fn type_in(&self, text: &str) {
-        self.tmux(&["send-keys", "-l", text]);
+        self.tmux(&["send-keys", "-l", "--", text]);
     }
 
     fn resize(&self, columns: u32) {
@@ -211,19 +211,26 @@ fn a_line_stays_whole_when_the_terminal_gets_another_width() {
     terminal.type_in(long);
     let line = format!("> {long}");
     // What is above may have left the screen by the top.
-    let rows = |width: usize| -> String {
+    // What is above may have left the screen by the top.
+    let rows = |line: &str, width: usize| -> String {
         let rows = line.as_bytes().chunks(width).map(String::from_utf8_lossy);
         let rows: Vec<String> = rows.map(|row| row.trim_end().to_owned()).collect();
         format!("config\n{}", rows.join("\n"))
     };
-    for width in [80, 40, 61, 100, 33, 120] {
+    let longer = line.replacen("> ", "> XX", 1);
+    for width in [80, 40, 61, 100, 33, 120, 50] {
         terminal.resize(u32::try_from(width).unwrap());
-        let wanted = rows(width);
-        terminal.ends_with(&wanted);
+        terminal.ends_with(&rows(&line, width));
+        // The terminal itself has moved what was there; the registry hears of it a moment later.
+        std::thread::sleep(Duration::from_millis(500));
+        terminal.press(&["Home"]);
+        terminal.type_in("XX");
+        terminal.press(&["End"]);
+        terminal.ends_with(&rows(&longer, width));
+        terminal.press(&["Home", "DC", "DC", "End"]);
+        terminal.ends_with(&rows(&line, width));
     }
     // It can be edited in the middle, and is one line to the registry.
-    terminal.resize(50);
-    terminal.ends_with(&rows(50));
     terminal.press(&["Home", "M-f", "M-f"]);
     terminal.type_in("=x");
     terminal.press(&["C-k", "Enter"]);

@@ -80,6 +80,8 @@ impl Stage {
         stage.known.push((addr.clone(), "{ADDR}".to_owned()));
         stage.known.push((fingerprint.clone(), "{HOST}".to_owned()));
         let own = stage.environment();
+        let go = Path::new(env!("CARGO_MANIFEST_DIR")).join("../registry/tests/go/registry");
+        stage.environment.insert("GO_REGISTRY", go.into_os_string().into_string().unwrap());
         let values = [addr, fingerprint].into_iter().chain(
             ["operator", "service"]
                 .map(|key| stage.path(key).into_os_string().into_string().unwrap()),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Done;
 use super::print::{document, seconds};
-use super::table::table;
+use super::table::list;
 use crate::catalog::{Audited, Change, Reference};
 use crate::diff::{Diff, LayerChange};
 use crate::gc::Collection;
@@ -87,7 +87,7 @@ fn collected(collection: &Collection, dry_run: bool) -> String {
         row(["keep", &why, &format!("{} files", count.blobs), &count.bytes.to_string()]);
     }
     let freed = if dry_run { "bytes would be freed" } else { "bytes freed" };
-    table(&rows) + &format!("{} {freed}\n", collection.bytes())
+    list(&rows) + &format!("{} {freed}\n", collection.bytes())
 }
 
 fn collected_json(collection: &Collection, dry_run: bool) -> Value {
@@ -134,7 +134,7 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
             let what = "needs it: gc removes it when it is old enough".to_owned();
             rows.push(row("nothing", what));
         }
-        table(&rows)
+        list(&rows)
     };
     let as_json = || {
         json!({
@@ -264,7 +264,7 @@ fn stat_text(stat: &Stat) -> String {
         }
         None => row("last verify", "never".to_owned(), String::new()),
     }
-    table(&rows)
+    list(&rows)
 }
 
 fn stat_json(stat: &Stat) -> Value {
@@ -311,7 +311,7 @@ fn diff_text(diff: &Diff) -> String {
         })
         .collect();
     let order = if diff.reordered { "layers come in another order\n" } else { "" };
-    table(&rows) + order
+    list(&rows) + order
 }
 
 fn diff_json(name: &str, diff: &Diff) -> Value {
@@ -362,7 +362,7 @@ fn audit_text(entries: &[Audited]) -> String {
             [vec![seconds(*now)], cells.to_vec(), vec![result]].concat()
         })
         .collect();
-    table(&rows)
+    list(&rows)
 }
 
 fn audit_json(entries: &[Audited]) -> Value {

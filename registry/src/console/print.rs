@@ -8,7 +8,7 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::table::table;
+use super::table::{list, table};
 use crate::catalog::State;
 use crate::put::{Put, Target};
 
@@ -63,7 +63,7 @@ pub fn history(states: &[State]) -> String {
             vec![format!("{}{mark}", state.number), seconds(state.modified), id, who, command]
         })
         .collect();
-    table(&rows)
+    list(&rows)
 }
 
 /// Versions as JSON.

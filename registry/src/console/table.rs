@@ -21,6 +21,11 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The same for people alone: nothing stands after the last cell of a row.
+pub fn list(rows: &[Vec<String>]) -> String {
+    table(rows).lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,6 +34,7 @@ mod tests {
     fn cells_line_up_with_three_spaces_to_the_widest() {
         let rows = [["code", "v01"], ["c", "v0001"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "code   v01     \nc      v0001   \n");
-        assert_eq!(table(&[]), "");
+        assert_eq!(list(&rows), "code   v01\nc      v0001\n");
+        assert_eq!((table(&[]), list(&[])), (String::new(), String::new()));
     }
 }

@@ -188,7 +188,9 @@ impl Typed {
                 // Of sorted names all begin as the first and the last do.
                 let same = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
                 let common: String = same.map(|(c, _)| c).collect();
-                if common.len() > self.tail.len() {
+                // That flags begin with dashes is nothing to be told.
+                let is_more = common.len() > self.tail.len();
+                if is_more && !(self.tail.is_empty() && common.chars().all(|c| c == '-')) {
                     return Completion::Text(unfinished(&format!("{}{common}", self.head)));
                 }
                 Completion::Several(fitting.iter().map(|name| escape(name)).collect())
@@ -232,7 +234,7 @@ mod tests {
     #[test]
     fn lines_go_on() {
         for (line, want) in [
-            ("adv", "addver |"),
+            ("addv", "addver |"),
             ("add", "addconf addver"),
             ("  he", "  help |"),
             ("help exit", "help exit-codes |"),

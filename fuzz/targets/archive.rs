@@ -104,7 +104,8 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
         if what == "directory" && path.is_root() {
             continue;
         }
-        let mode = header.mode().map_or(0, |mode| mode & 0o7777);
+        // A mode of more than 32 bits; ours takes what of it is a mode.
+        let Ok(mode) = header.mode().map(|mode| mode & 0o7777) else { return None };
         all.push(Seen { path: path.as_bytes().to_vec(), what, mode, contents });
     }
     Some(all)

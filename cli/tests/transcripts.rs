@@ -114,7 +114,7 @@ fn schemas() -> PathBuf {
 fn schema_of(command: &str) -> Option<PathBuf> {
     let words: Vec<&str> = command.split_whitespace().collect();
     let is_json = |word: &&str| word.trim_start_matches('-').split('=').next() == Some("json");
-    if !words.iter().any(|word| word.starts_with('-') && is_json(&word)) {
+    if !words.iter().any(|word| word.starts_with('-') && is_json(word)) {
         return None;
     }
     let kind = if words.contains(&"deploy-agent") { "agent" } else { "registry" };
@@ -235,8 +235,7 @@ fn uses(command: &str, program: &str, sub: &str, flag: &str) -> bool {
         let name = word.strip_prefix("--").or_else(|| word.strip_prefix('-'));
         name.is_some_and(|name| name.split('=').next() == Some(flag))
     };
-    (sub.is_empty() || words.contains(&sub))
-        && (flag.is_empty() || words.iter().any(|w| is_flag(w)))
+    (sub.is_empty() || words.contains(&sub)) && (flag.is_empty() || words.iter().any(is_flag))
 }
 
 #[test]

@@ -19,9 +19,9 @@ fn a_registry_starts_on_what_init_made() {
     assert!(!bad.status.success() && both(&bad).contains("op is no public key"), "{}", both(&bad));
     assert!(!rig.path("reg").exists() && !rig.path("etc").exists(), "something was made");
     let key = rig.public_key("srv");
-    let made = init(&rig, &["-operator-key", "op.pub", "-service-key", &key]);
-    let text = both(&made);
-    assert!(made.status.success(), "{text}");
+    let first = init(&rig, &["-operator-key", "op.pub", "-service-key", &key]);
+    let text = both(&first);
+    assert!(first.status.success(), "{text}");
     let mode = |name: &str| fs::metadata(rig.path(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("reg"), 0o700);
     assert_eq!(mode("reg/host_key"), 0o600);

@@ -65,7 +65,7 @@ pub fn typed(line: &str) -> Option<Typed> {
     let verb = verb::find(&first.text)?;
     let given = given(verb, rest);
     if let Some((flag, None)) = given.last().filter(|(flag, _)| flag.takes != Takes::Nothing) {
-        return value(*flag, String::new(), last, &given);
+        return value(flag, String::new(), last, &given);
     }
     if let Some((name, _)) = last.text.split_once('=').filter(|(name, _)| name.starts_with('-')) {
         let flag = verb.flag(name.trim_start_matches('-'))?;

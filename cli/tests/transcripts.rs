@@ -28,7 +28,7 @@ const MASKS: [(&str, &str); 9] = [
     (r"SHA256:[A-Za-z0-9+/]{43}", "{FINGERPRINT}"),
     (r"127\.0\.0\.1:[1-9]\d+", "{ADDR}"),
     (r"pid \d+", "pid {PID}"),
-    (r"\b\d+\.\d+\.\d+ \(([0-9a-f]{9}(\\?-modified)?|no commit)\)", "{VERSION}"),
+    (r"\d+\.\d+\.\d+ \(([0-9a-f]{9,}(\\?-modified)?|no commit)\)", "{VERSION}"),
     (r"\b\d{4}/\d\d/\d\d \d\d:\d\d:\d\d", "{DATE}"),
     (r"\b\d+(\.\d+)? ?ms\b", "{MS}"),
 ];

@@ -124,7 +124,8 @@ impl Reader {
         let answer = |(turn, line): (&str, &&str)| {
             let mut rest = turn;
             for c in line.chars() {
-                rest = rest.trim_start_matches("\r\n").strip_prefix(c).expect("the echo");
+                rest = rest.strip_prefix(" \r").unwrap_or(rest);
+                rest = rest.strip_prefix(c).expect("the echo");
             }
             rest.strip_prefix("\r\n").expect("the line's end").replace("\r\n", "\n")
         };

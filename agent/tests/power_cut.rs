@@ -285,15 +285,19 @@ fn the_power_may_be_cut_at_any_moment() {
     let seed = std::env::var("DEPLOY_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("the day took {:?}; DEPLOY_TEST_SEED={seed}", began.elapsed());
     let threads = tokio::runtime::Runtime::new().unwrap();
-    let (image, at) = (work.path().join("state"), work.path().join("at"));
+    let at = work.path().join("at");
     fs::create_dir(&at).unwrap();
     let mut states = [0_u64; 2];
     Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
+        // Each in a file of its own: a loop device that somebody looks at stays a while after
+        // its end, and mount would take it again for a file of the same name, with what it knew.
+        let image = work.path().join(format!("state{}", states[0] + states[1]));
         run(Command::new("cp").arg("--sparse=always").args([disk, &image]));
         let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let mounted = Mounted::new(&image, &at);
             day.check(mounted.0, state, &threads);
         }));
+        fs::remove_file(&image).unwrap();
         states[usize::from(state.lossy)] += 1;
         if let Err(panic) = checked {
             let kept = std::env::temp_dir().join("deploy-power-cut.img");

@@ -6,4 +6,5 @@ pub mod client;
 pub mod command;
 pub mod exit;
 pub mod flags;
+pub mod image;
 pub mod path;

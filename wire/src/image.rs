@@ -1,0 +1,202 @@
+//! Imports of container images: what an importer and the registry tell each other, as JSON on
+//! the input and output of `showlayers -` and `addimage -`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use deploy_store::{ComponentName, Digest, MAX_JSON, MAX_LAYERS};
+use serde::{Deserialize, Serialize};
+
+/// Compression of a layer's blob.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// RFC 1952: what every agent unpacks.
+    #[default]
+    Gzip,
+    /// RFC 8878: not for Go agents.
+    Zstd,
+}
+
+/// What a layer's blob was made from. The same origin gives the same archive, so that a blob
+/// with it need be neither made nor sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// sha256 of the image's layer without its compression (the OCI image specification's
+    /// `diff_id`).
+    #[serde(with = "text")]
+    pub diff_id: Digest,
+    /// sha256 over what was left out or put in because other layers remove it; that of no
+    /// bytes where nothing was.
+    #[serde(with = "text")]
+    pub removals: Digest,
+    /// How the blob is compressed.
+    pub compression: Compression,
+}
+
+/// A blob that the registry has, and what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownLayer {
+    /// What it was made from.
+    pub origin: Origin,
+    /// The blob.
+    #[serde(with = "text")]
+    pub hash: Digest,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A layer of a configuration to be, whose version is named as its blob.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageLayer {
+    /// Its component, made if it is new.
+    #[serde(with = "text")]
+    pub component: ComponentName,
+    /// Its blob, uploaded before or known.
+    #[serde(with = "text")]
+    pub hash: Digest,
+    /// What the blob was made from, to be remembered.
+    pub origin: Option<Origin>,
+}
+
+/// An image that is to become a configuration, in one transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Its layers, lowest first.
+    pub layers: Vec<ImageLayer>,
+}
+
+/// Why what came is none of these.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadImage(String);
+
+impl Image {
+    /// The form that goes over the wire.
+    pub fn to_json(&self) -> Vec<u8> {
+        to_json(self)
+    }
+
+    /// Reads it, within limits.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, BadImage> {
+        let image: Self = from_json(bytes)?;
+        check_count(image.layers.len())?;
+        Ok(image)
+    }
+}
+
+/// The form in which `showlayers -` is asked.
+pub fn origins_to_json(origins: &[Origin]) -> Vec<u8> {
+    to_json(&origins)
+}
+
+/// Reads what `showlayers -` is asked, within limits.
+pub fn origins_from_json(bytes: &[u8]) -> Result<Vec<Origin>, BadImage> {
+    let origins: Vec<Origin> = from_json(bytes)?;
+    check_count(origins.len())?;
+    Ok(origins)
+}
+
+/// Reads what `showlayers -json -` answers, within limits.
+pub fn known_from_json(bytes: &[u8]) -> Result<Vec<KnownLayer>, BadImage> {
+    from_json(bytes)
+}
+
+fn check_count(count: usize) -> Result<(), BadImage> {
+    if count > MAX_LAYERS {
+        return Err(BadImage(format!("has {count} layers, more than {MAX_LAYERS}")));
+    }
+    Ok(())
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("names, digests and numbers are JSON")
+}
+
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadImage> {
+    if bytes.len() > MAX_JSON {
+        return Err(BadImage(format!("is larger than {MAX_JSON} bytes")));
+    }
+    serde_json::from_slice(bytes).map_err(|err| BadImage(format!("is not what is expected: {err}")))
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
+}
+
+impl FromStr for Compression {
+    type Err = BadImage;
+
+    fn from_str(text: &str) -> Result<Self, BadImage> {
+        match text {
+            "gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err(BadImage(format!("\"{text}\" is no compression: gzip or zstd"))),
+        }
+    }
+}
+
+/// Values whose form is their text.
+mod text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(value: &impl Display, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(value)
+    }
+
+    pub fn deserialize<'de, D, T>(from: D) -> Result<T, D::Error>
+    where
+        D: Deserializer<'de>,
+        T: FromStr,
+        T::Err: Display,
+    {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        let digest = Digest::of(b"");
+        Origin { diff_id: digest, removals: digest, compression: Compression::Zstd }
+    }
+
+    #[test]
+    fn what_is_said_is_understood() {
+        let component = "app.l1".parse().unwrap();
+        let layer = ImageLayer { component, hash: Digest::of(b"x"), origin: Some(origin()) };
+        let image = Image { layers: vec![layer] };
+        assert_eq!(Image::from_json(&image.to_json()).unwrap(), image);
+        let asked = [origin(), origin()];
+        assert_eq!(origins_from_json(&origins_to_json(&asked)).unwrap(), asked);
+        assert_eq!("gzip".parse(), Ok(Compression::Gzip));
+    }
+
+    #[test]
+    fn what_is_not_is_refused() {
+        let many = Image { layers: Vec::new() }.to_json();
+        assert!(Image::from_json(&many).is_ok());
+        for bad in ["", "{}", "[]", "{\"layers\":[{}]}", "{\"layers\":[],\"more\":1}"] {
+            assert!(Image::from_json(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let large = " ".repeat(MAX_JSON + 1);
+        assert!(Image::from_json(large.as_bytes()).unwrap_err().to_string().contains("larger"));
+        let layer = ",".to_owned() + &serde_json::to_string(&origin()).unwrap();
+        let list = format!("[{}]", &layer.repeat(MAX_LAYERS + 1)[1..]);
+        assert!(origins_from_json(list.as_bytes()).unwrap_err().to_string().contains("layers"));
+    }
+}

@@ -136,7 +136,10 @@ impl Archive {
                 Some(item) => return Ok(item),
                 None if at == name => return Err(Error::item(name, "is missing")),
                 None => {
-                    return Err(Error::item(name, format!("is a link to {at:?}, which is missing")));
+                    return Err(Error::item(
+                        name,
+                        format!("is a link to {at:?}, which is missing"),
+                    ));
                 }
             }
         }

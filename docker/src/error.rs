@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use deploy_wire::exit;
+
 /// Result of a step of an import.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -69,12 +71,29 @@ pub enum Error {
         /// Exit code.
         code: u8,
     },
+    /// Files cannot be written.
+    #[error("write {}: {cause}", path.display())]
+    Output {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        cause: io::Error,
+    },
     /// The blobs that the image is made of went away time and again.
-    #[error("the registry lost layers of the image while it was imported, {0} times; try again")]
-    Vanishing(u32),
+    #[error("{0}; it was tried several times")]
+    Vanishing(String),
 }
 
 impl Error {
+    /// The exit code that stands for it.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Refused { code, .. } => *code,
+            Self::Vanishing(_) => exit::NOT_FOUND,
+            _ => exit::FAILED,
+        }
+    }
+
     pub(crate) fn archive(reason: impl Into<String>) -> Self {
         Self::Archive { reason: reason.into() }
     }

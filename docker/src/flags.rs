@@ -70,7 +70,7 @@ pub struct Flags {
     #[arg(long, env = "DEPLOY_FROM_DOCKER_TMPDIR")]
     tmpdir: Option<PathBuf>,
     /// Show no progress
-    #[arg(long, env = "DEPLOY_FROM_DOCKER_Q", action = ArgAction::Set)]
+    #[arg(short, env = "DEPLOY_FROM_DOCKER_Q", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false")]
     pub q: bool,

@@ -53,6 +53,8 @@ pub enum Source<'a> {
 
 /// Where layers go, and who knows those of earlier imports.
 pub trait Destination {
+    /// Whether there are these layers, which go on top of the image's.
+    fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
     /// Those of `origins` that need not be made again.
     fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
     /// A blob begins.
@@ -75,8 +77,8 @@ pub trait Destination {
 pub enum Committed {
     /// Well; what was said to it.
     Done(String),
-    /// Blobs that were known, or sent, are not there any more.
-    Missing,
+    /// Blobs that were known, or sent, are not there any more; what was said to it.
+    Missing(String),
 }
 
 /// What happens, for people.
@@ -124,6 +126,9 @@ pub struct Imported {
     pub removed: usize,
 }
 
+/// Blobs and their lengths, by what they are made from.
+type Hashes = BTreeMap<Origin, (Digest, u64)>;
+
 /// A layer on its way.
 struct Part {
     component: ComponentName,
@@ -157,32 +162,39 @@ pub fn import(
     let planned = plan(&layers)?;
     let parts = parts(&name, images, &tars, &planned, options.compression)?;
     let stage = Stage { spool: &archive.spool, tars: &tars, planned: &planned, options };
-    let mut sent = 0;
-    for _ in 0..TRIES {
-        let mut hashes: BTreeMap<Origin, (Digest, u64)> = BTreeMap::new();
-        let origins: Vec<Origin> = parts.iter().map(|part| part.origin).collect();
+    destination.check(&options.layers)?;
+    let origins: Vec<Origin> = parts.iter().map(|part| part.origin).collect();
+    let (mut sent, mut hashes, mut missing) = (0, Hashes::new(), String::new());
+    for tried in 0..TRIES {
+        if tried != 1 {
+            // What was sent a moment ago is there the second time, if not the third.
+            hashes.clear();
+        }
         for known in destination.known(&origins)? {
             hashes.insert(known.origin, (known.hash, known.bytes));
         }
         let before = hashes.clone();
-        let done = |hashes: &BTreeMap<Origin, (Digest, u64)>, sent, said| Summary {
-            name: name.clone(),
-            layers: parts.iter().map(|part| stage.imported(part, hashes, &before)).collect(),
-            empty: tars.len() - parts.len(),
-            sent,
-            said,
-        };
-        if options.dry_run {
-            return Ok(done(&hashes, 0, String::new()));
+        if !options.dry_run {
+            sent += stage.send(&parts, &mut hashes, destination, tell)?;
+            tell(Event::Updating(&name));
         }
-        sent += stage.send(&parts, &mut hashes, destination, tell)?;
-        tell(Event::Updating(&name));
-        let image = image(&parts, &hashes);
-        if let Committed::Done(said) = destination.commit(&name, &image, &options.layers)? {
-            return Ok(done(&hashes, sent, said));
+        let committed = match options.dry_run {
+            true => Committed::Done(String::new()),
+            false => destination.commit(&name, &image(&parts, &hashes), &options.layers)?,
+        };
+        match committed {
+            Committed::Done(said) => {
+                let layers = parts.iter().map(|part| stage.imported(part, &hashes, &before));
+                let layers = layers.collect();
+                return Ok(Summary { name, layers, empty: tars.len() - parts.len(), sent, said });
+            }
+            Committed::Missing(text) => {
+                hashes.retain(|origin, _| !before.contains_key(origin));
+                missing = text;
+            }
         }
     }
-    Err(Error::Vanishing(TRIES))
+    Err(Error::Vanishing(missing))
 }
 
 /// Reads all of the input.
@@ -256,7 +268,7 @@ fn parts(
     Ok(parts)
 }
 
-fn image(parts: &[Part], hashes: &BTreeMap<Origin, (Digest, u64)>) -> Image {
+fn image(parts: &[Part], hashes: &Hashes) -> Image {
     let layer = |part: &Part| ImageLayer {
         component: part.component.clone(),
         hash: hashes[&part.origin].0,
@@ -274,12 +286,7 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn imported(
-        &self,
-        part: &Part,
-        hashes: &BTreeMap<Origin, (Digest, u64)>,
-        before: &BTreeMap<Origin, (Digest, u64)>,
-    ) -> Imported {
+    fn imported(&self, part: &Part, hashes: &Hashes, before: &Hashes) -> Imported {
         let found = hashes.get(&part.origin);
         Imported {
             component: part.component.clone(),
@@ -295,7 +302,7 @@ impl Stage<'_> {
     fn send(
         &self,
         parts: &[Part],
-        hashes: &mut BTreeMap<Origin, (Digest, u64)>,
+        hashes: &mut Hashes,
         destination: &mut dyn Destination,
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<u64> {

@@ -20,5 +20,7 @@ pub mod repack;
 pub mod run;
 
 pub mod import;
+pub mod into;
+pub mod report;
 
 pub use error::{Error, Result};

@@ -184,14 +184,22 @@ impl Model {
         self.0.insert(path.to_owned(), (sort, inode));
     }
 
+    /// Without directories that no layer has and that have nothing in them any more.
+    fn pruned(mut self) -> Self {
+        while let Some(empty) = self.0.iter().find_map(|(path, (_, inode))| {
+            let below = format!("{path}/");
+            let is_empty = !self.0.keys().any(|other| other.starts_with(&below));
+            (inode.is_none() && is_empty).then(|| path.clone())
+        }) {
+            self.0.remove(&empty);
+        }
+        self
+    }
+
     fn leads_through(&self, path: &str, wanted: Sort) -> bool {
         path.match_indices('/')
             .any(|(at, _)| self.0.get(&path[..at]).is_some_and(|(s, _)| *s == wanted))
     }
-}
-
-fn inode(sort: Sort, at: At) -> Option<At> {
-    (sort != D).then_some(at)
 }
 
 /// Layers that make sense, and the tree that the image is.
@@ -247,8 +255,8 @@ fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<(String, Sort, String)>>, Model) {
                     }
                     (*sort, *inode, target.clone())
                 }
-                Op::Link(..) => (F, inode(F, at), String::new()),
-                _ => (sort, inode(sort, at), String::new()),
+                Op::Link(..) => (F, Some(at), String::new()),
+                _ => (sort, Some(at), String::new()),
             };
             let listed = if link.is_empty() { sort } else { H };
             let link = if listed == S { "gone".to_owned() } else { link };
@@ -278,7 +286,7 @@ fn unpacked(layers: &[Vec<(String, Sort, String)>], planned: &[Planned]) -> Mode
                     (layers[usize::from(*layer)][*member as usize].1, Some((*layer, *member)))
                 }
                 None if *sort == H => *of(link),
-                None => (*sort, inode(*sort, (layer, number))),
+                None => (*sort, Some((layer, number))),
             };
             let before = model.0.get(path).map(|(sort, _)| *sort);
             assert!(before.is_none_or(|before| before == sort), "{path} changes its kind");
@@ -305,6 +313,6 @@ proptest! {
             })
             .collect();
         let planned = plan_of(&listings).unwrap();
-        prop_assert_eq!(unpacked(&members, &planned), image, "{:?}", members);
+        prop_assert_eq!(unpacked(&members, &planned).pruned(), image.pruned(), "{:?}", members);
     }
 }

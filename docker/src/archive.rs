@@ -115,9 +115,9 @@ impl Archive {
     }
 
     /// Adds a tar that was made here, and returns its number.
-    pub fn add_tar(&mut self, tar: Vec<u8>) -> Result<usize> {
-        let listed = self.list(Ok(&tar[..]), Some(Hasher::default()));
-        match self.add(Digest::of(&tar), tar.len() as u64, listed)? {
+    pub fn add_tar(&mut self, tar: &[u8]) -> Result<usize> {
+        let listed = self.list(Ok(tar), Some(Hasher::default()));
+        match self.add(Digest::of(tar), tar.len() as u64, listed)? {
             Item::Layer(number) => Ok(number),
             _ => Err(Error::archive("has no room for another layer")),
         }

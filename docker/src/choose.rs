@@ -65,12 +65,11 @@ pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
     let narrow =
         |candidates: &mut Vec<Candidate>, what: String, fits: &dyn Fn(&Candidate) -> bool| {
             candidates.retain(|candidate| fits(candidate));
-            match candidates.is_empty() {
-                true => Err(Error::Choice(format!(
-                    "no image in the archive is {what}; there is: {all}"
-                ))),
-                false => Ok(()),
+            if candidates.is_empty() {
+                let text = format!("no image in the archive is {what}; there is: {all}");
+                return Err(Error::Choice(text));
             }
+            Ok(())
         };
     if let Some(image) = &wanted.image {
         narrow(&mut candidates, format!("called {image:?}"), &|candidate| {

@@ -153,7 +153,7 @@ pub fn import(
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();
     if options.image_config {
-        let number = archive.add_tar(run_layer(&chosen.run))?;
+        let number = archive.add_tar(&run_layer(&chosen.run))?;
         chosen.layers.push(number);
     }
     let tars: Vec<&Tar> = chosen.layers.iter().map(|number| &archive.layers[*number]).collect();
@@ -178,9 +178,10 @@ pub fn import(
             sent += stage.send(&parts, &mut hashes, destination, tell)?;
             tell(Event::Updating(&name));
         }
-        let committed = match options.dry_run {
-            true => Committed::Done(String::new()),
-            false => destination.commit(&name, &image(&parts, &hashes), &options.layers)?,
+        let committed = if options.dry_run {
+            Committed::Done(String::new())
+        } else {
+            destination.commit(&name, &image(&parts, &hashes), &options.layers)?
         };
         match committed {
             Committed::Done(said) => {
@@ -251,9 +252,10 @@ fn parts(
         if planned.kept == 0 {
             continue;
         }
-        let component = match number < images {
-            true => format!("{name}.l{}", number + 1),
-            false => format!("{name}.config"),
+        let component = if number < images {
+            format!("{name}.l{}", number + 1)
+        } else {
+            format!("{name}.config")
         };
         let component: Result<ComponentName, _> = component.parse();
         let component = component.and_then(|name| name.check_new().map(|()| name));
@@ -315,7 +317,7 @@ impl Stage<'_> {
         }
         let Options { compression, threads, .. } = *self.options;
         let mut sent = 0;
-        let mut current: Option<(usize, Hasher, u64)> = None;
+        let mut current: Option<(Hasher, u64)> = None;
         let produce = |next: &mut dyn FnMut(Chunk) -> bool| self.produce(&unknown, next);
         let consume = |Chunk { blob, bytes, last }: Chunk| {
             let Part { component, origin, .. } = unknown[blob];
@@ -323,13 +325,13 @@ impl Stage<'_> {
                 tell(Event::Sending(blob + 1, unknown.len(), component));
                 destination.begin(component)?;
             }
-            let (_, hasher, length) = current.get_or_insert((blob, Hasher::default(), 0));
-            hasher.update(&bytes);
+            let (sha256, length) = current.get_or_insert_default();
+            sha256.update(&bytes);
             *length += bytes.len() as u64;
             tell(Event::Sent(bytes.len() as u64));
             destination.write(bytes)?;
-            if last && let Some((_, hasher, length)) = current.take() {
-                let digest = hasher.finish();
+            if last && let Some((sha256, length)) = current.take() {
+                let digest = sha256.finish();
                 destination.finish(digest)?;
                 hashes.insert(*origin, (digest, length));
                 sent += length;

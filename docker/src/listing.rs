@@ -108,13 +108,13 @@ impl Listing {
     /// Adds a member.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
         // What does not fit is over a limit, by far.
-        let short = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let record = Record {
             start: span.start,
             end: span.end,
             text: u32::try_from(self.text.len()).unwrap_or(u32::MAX),
-            path: short(path),
-            link: short(link),
+            path: length(path),
+            link: length(link),
             sort,
         };
         self.text.extend_from_slice(path);

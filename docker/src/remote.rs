@@ -2,6 +2,7 @@
 //! images, gets uploads, versions and a configuration one after another, as the Go importer
 //! made them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use deploy_from_docker::import::{Committed, Destination};
@@ -17,6 +18,8 @@ use tokio::task::JoinHandle;
 
 /// Chunks between compression and the network.
 const QUEUE: usize = 4;
+/// Uploads that are whole and wait for the registry's disk, while the next ones are under way.
+const ENDING: usize = 8;
 /// What any registry says to a verb that it does not have.
 const UNKNOWN: &str = "Unknown command";
 
@@ -25,6 +28,8 @@ pub struct Remote {
     runtime: Runtime,
     client: Arc<Client>,
     sending: Option<Sending>,
+    /// Uploads that were ended, and not answered yet.
+    ending: VecDeque<JoinHandle<Result<(), ClientError>>>,
     /// Whether it is one that knows no images.
     plain: bool,
 }
@@ -38,7 +43,13 @@ impl Remote {
     /// Connects.
     pub fn connect(runtime: Runtime, connect: &Connect) -> Result<Self> {
         let client = runtime.block_on(Client::connect(connect)).map_err(|err| of_client(&err))?;
-        Ok(Self { runtime, client: Arc::new(client), sending: None, plain: false })
+        Ok(Self {
+            runtime,
+            client: Arc::new(client),
+            sending: None,
+            ending: VecDeque::new(),
+            plain: false,
+        })
     }
 
     fn exec(&self, line: &str, input: &[u8]) -> Result<Exec> {
@@ -50,6 +61,20 @@ impl Remote {
     fn done(&self, command: &Command) -> Result<String> {
         let answer = self.exec(&command.to_string(), b"")?;
         if answer.code == exit::OK { Ok(text(&answer)) } else { Err(refused(&answer)) }
+    }
+
+    /// Waits until no more than `most` uploads wait for their answers.
+    fn settle(&mut self, most: usize) -> Result<()> {
+        while self.ending.len() > most {
+            let Some(task) = self.ending.pop_front() else { break };
+            match self.runtime.block_on(task) {
+                Ok(done) => done.map_err(|err| of_client(&err))?,
+                Err(err) => {
+                    return Err(Error::Refused { text: err.to_string(), code: exit::FAILED });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Why the upload has ended, which it has not said yet.
@@ -149,10 +174,8 @@ impl Destination for Remote {
             return Err(self.ended());
         };
         drop(chunks);
-        match self.runtime.block_on(task) {
-            Ok(done) => done.map_err(|err| of_client(&err)),
-            Err(err) => Err(Error::Refused { text: err.to_string(), code: exit::FAILED }),
-        }
+        self.ending.push_back(task);
+        self.settle(ENDING)
     }
 
     fn commit(
@@ -161,6 +184,7 @@ impl Destination for Remote {
         image: &Image,
         layers: &[(ComponentName, VersionName)],
     ) -> Result<Committed> {
+        self.settle(0)?;
         if self.plain {
             return self.commit_plainly(name, image, layers);
         }

@@ -3,6 +3,7 @@
 mod error;
 mod host;
 mod keys;
+mod operator;
 mod sftp;
 mod transfer;
 
@@ -23,6 +24,7 @@ pub use error::ClientError;
 use host::HostCheck;
 pub use host::HostKey;
 pub use keys::{Keys, make_key};
+pub use operator::operator;
 use sftp::{STALLED, Sftp};
 
 /// Largest answer to a command that is taken, in bytes.

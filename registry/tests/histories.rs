@@ -147,7 +147,7 @@ impl History {
                 }
             }
             Err(refusal) => {
-                assert!(uploaded.contains(&false) && refusal.code == exit::NOT_FOUND, "{refusal}")
+                assert!(uploaded.contains(&false) && refusal.code == exit::NOT_FOUND, "{refusal}");
             }
         }
     }

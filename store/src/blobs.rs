@@ -6,6 +6,8 @@
 //! files directory, removed. Each step is one rename, and only a file whose bytes
 //! have been hashed gets a digest for a name.
 
+mod batch;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read};

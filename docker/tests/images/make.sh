@@ -9,10 +9,18 @@ make_hard() {
     "$parts/layers" layers
     local layer
     for layer in layers/*.tar; do
+        [ "$layer" != layers/11.tar ] || continue
         umoci raw add-layer --image layouts:hard "$layer"
     done
     umoci config --image layouts:hard --config.entrypoint /bin/tool --config.entrypoint -v \
         --config.env A=b --config.user 7:8 --config.workingdir /opt/app
+}
+
+# One more layer than the hard image has, with what GNU tar would not make of it: in one format.
+make_beyond() {
+    umoci tag --image layouts:hard beyond
+    umoci raw add-layer --image layouts:beyond layers/11.tar
+    skopeo copy -q oci:layouts:beyond oci-archive:beyond.gzip.tar:beyond
 }
 
 # Layers that umoci makes of what changed in a directory.

@@ -202,8 +202,11 @@ impl Model {
     }
 }
 
+/// Paths, kinds and link targets of a layer's members.
+type Members = Vec<(String, Sort, String)>;
+
 /// Layers that make sense, and the tree that the image is.
-fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<(String, Sort, String)>>, Model) {
+fn stacked(layers: &[Vec<Op>]) -> (Vec<Members>, Model) {
     let mut model = Model::default();
     let mut all = Vec::new();
     for (layer, ops) in (0_u16..).zip(layers) {

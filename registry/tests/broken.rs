@@ -9,8 +9,8 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
 use raw::{
-    ADJUST, CLOSE, DATA, DISCONNECT, EOF, EXTENDED_DATA, KEXINIT, OPEN, REQUEST, Raw, data,
-    kexinit, number, open, request, string,
+    ADJUST, CLOSE, DATA, DISCONNECT, EOF, EXTENDED_DATA, KEXINIT, OPEN, REFUSAL, REQUEST, Raw,
+    data, kexinit, number, open, request, string,
 };
 use rig::Rig;
 
@@ -26,6 +26,8 @@ enum Then {
     Lives,
     /// The server ends it.
     Ends,
+    /// Either: a client that reads nothing may have to break off within a packet.
+    Any,
 }
 
 /// Another client, in the middle of a session at the prompt.
@@ -78,7 +80,8 @@ fn each(cases: &[Case<'_>]) {
         attack(&mut raw);
         calm.goes_on();
         let lives = raw.answers();
-        assert_eq!(lives, *then == Then::Lives, "{what}: {:#?}", rig.log());
+        let as_due = *then == Then::Any || lives == (*then == Then::Lives);
+        assert!(as_due, "{what}: lives: {lives}, {:#?}", rig.log());
         drop(raw);
         calm.goes_on();
         let peak = rig.memory("VmHWM:");
@@ -195,13 +198,13 @@ fn requests() {
         }),
         ("requests that nobody knows", Then::Lives, &|raw| {
             let channel = raw.open(1 << 20).unwrap();
-            for name in ["x", "", "signal", "\u{1b}[2J", &"n".repeat(30_000)] {
+            for name in ["x", "", "\u{1b}[2J", &"n".repeat(30_000)] {
                 raw.send(&request(channel, name, true, &[])).unwrap();
                 let global = [&[80][..], &string(name.as_bytes()), &[1]].concat();
                 raw.send(&global).unwrap();
             }
         }),
-        ("100,000 questions, and no answer read", Then::Lives, &|raw| {
+        ("100,000 questions, and no answer read", Then::Any, &|raw| {
             raw.write_timeout(FULL);
             let ask = [&[80][..], &string(b"keepalive@openssh.com"), &[1]].concat();
             for _ in 0..100_000 {
@@ -210,7 +213,7 @@ fn requests() {
                 }
             }
         }),
-        ("20,000 channels, and no answer read", Then::Lives, &|raw| {
+        ("20,000 channels, and no answer read", Then::Any, &|raw| {
             raw.write_timeout(FULL);
             for _ in 0..20_000 {
                 if raw.send(&open(1 << 20)).is_err() {
@@ -219,13 +222,20 @@ fn requests() {
             }
         }),
         ("channels of other kinds", Then::Lives, &|raw| {
-            for kind in ["direct-tcpip", "forwarded-tcpip", "x11", "auth-agent@openssh.com", "?"] {
+            let (address, port) = (string(b"127.0.0.1"), number(22).to_vec());
+            let one = [&address[..], &port].concat();
+            let two = one.repeat(2);
+            for (kind, fields) in [
+                ("direct-tcpip", &two[..]),
+                ("forwarded-tcpip", &two),
+                ("x11", &one),
+                ("auth-agent@openssh.com", &[]),
+                ("?", &[]),
+            ] {
                 let sizes = [number(7), number(1 << 20), number(32_768)].concat();
-                let mut open = [&[OPEN][..], &string(kind.as_bytes()), &sizes].concat();
-                for field in [string(b"127.0.0.1"), number(22).to_vec()] {
-                    open.extend([field.clone(), field].concat());
-                }
-                raw.send(&open).unwrap();
+                raw.send(&[&[OPEN][..], &string(kind.as_bytes()), &sizes, fields].concat())
+                    .unwrap();
+                assert_eq!(raw.read().unwrap()[0], REFUSAL, "{kind}");
             }
         }),
     ]);
@@ -292,8 +302,9 @@ fn keys_that_are_never_changed() {
                 }
             }
         }),
-        ("new keys that were not agreed on", Then::Ends, &|raw| {
-            let _ = raw.send(&[21]);
+        // They are passed over: the keys stay as they are.
+        ("new keys that were not agreed on", Then::Lives, &|raw| {
+            raw.send(&[21]).unwrap();
         }),
         ("half of an exchange, and new keys", Then::Ends, &|raw| {
             raw.send(&kexinit()).unwrap();

@@ -21,6 +21,7 @@ pub const REQUEST_SUCCESS: u8 = 81;
 pub const REQUEST_FAILURE: u8 = 82;
 pub const OPEN: u8 = 90;
 pub const CONFIRMATION: u8 = 91;
+pub const REFUSAL: u8 = 92;
 pub const ADJUST: u8 = 93;
 pub const DATA: u8 = 94;
 pub const EXTENDED_DATA: u8 = 95;
@@ -165,7 +166,7 @@ impl Raw {
         loop {
             match self.read().ok()? {
                 message if message[0] == CONFIRMATION => return message[5..9].try_into().ok(),
-                message if message[0] == CONFIRMATION + 1 => return None,
+                message if message[0] == REFUSAL => return None,
                 _ => {}
             }
         }

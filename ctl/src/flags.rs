@@ -2,13 +2,11 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
-use deploy_wire::client::{Connect, HostKey, Keys};
+use deploy_wire::client::{Connect, operator};
 use deploy_wire::command::Refusal;
 use deploy_wire::flags;
 
@@ -16,8 +14,6 @@ use crate::verbs;
 
 /// Time for connecting and logging in.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// The user name of agents, which can only read.
-const AGENT: &str = "deploy-agent";
 
 /// The program's own flags.
 #[derive(Debug, Parser)]
@@ -71,37 +67,8 @@ impl Flags {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR";
             return Err(Refusal::usage(text.to_owned()));
         }
-        let user = if self.user.is_empty() { login_name() } else { self.user.clone() };
-        if user.is_empty() || user == AGENT {
-            let text = format!("user name {user:?} is no operator's: give one with -user");
-            return Err(Refusal::usage(text));
-        }
-        let host = if self.fp.is_empty() {
-            let home = std::env::home_dir().unwrap_or_default();
-            HostKey::KnownHosts(home.join(".ssh/known_hosts"))
-        } else {
-            HostKey::Fingerprint(self.fp.clone())
-        };
-        let keys =
-            if self.key.is_empty() { Keys::Auto } else { Keys::File(PathBuf::from(&self.key)) };
-        Ok(Connect { addr: self.addr.clone(), user, keys, host, timeout: TIMEOUT })
+        operator(&self.addr, &self.fp, &self.key, &self.user, TIMEOUT)
     }
-}
-
-/// `$USER` or `$LOGNAME`, which a cron job may lack, else what the system says.
-fn login_name() -> String {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    set("USER").or_else(|| set("LOGNAME")).or_else(account_name).unwrap_or_default()
-}
-
-fn account_name() -> Option<String> {
-    let id = rustix::process::getuid().as_raw().to_string();
-    let accounts = fs::read_to_string("/etc/passwd").ok()?;
-    accounts.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1) == Some(&id)).then(|| name.to_owned())
-    })
 }
 
 /// The usage in the form of the Go tool's.
@@ -162,11 +129,5 @@ mod tests {
         assert!(refused("-addr= x").starts_with("addr should be set"));
         let connect = read("-user me -addr a:1 -fp sha256:x x").unwrap().connect().unwrap();
         assert_eq!((&*connect.addr, &*connect.user), ("a:1", "me"));
-    }
-
-    #[test]
-    fn the_account_has_a_name() {
-        let id = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
-        assert_eq!(account_name().unwrap(), String::from_utf8(id).unwrap().trim());
     }
 }

@@ -8,15 +8,19 @@ mod pack;
 mod progress;
 mod verbs;
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use deploy_store::{ComponentName, VersionName};
+use anyhow::{Context as _, Result, bail};
+use deploy_store::{ComponentName, MAX_JSON, VersionName};
 use deploy_wire::client::{Client, ClientError, Exec};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use flags::Flags;
+
+/// What is said to who would import an image with this program.
+const ELSEWHERE: &str = "deployctl imports no images; run: \
+    docker save IMAGE | deploy-from-docker, or: docker save IMAGE | ssh registry import";
 
 fn main() -> ExitCode {
     if let Some(code) = deploy_cli::early(std::env::args_os(), verbs::described) {
@@ -60,10 +64,12 @@ async fn run(flags: &Flags) -> Result<u8> {
             None => help(Some(verb)),
             Some(get) => get::run(flags, &get).await,
         },
+        "import" => Err(Refusal::usage(ELSEWHERE.to_owned()).into()),
         verb if !verbs::is_verb(verb) => Err(unknown(verb).into()),
         _ => match command::parse(&flags.words)? {
             Command::Help { verb } => help(verb.as_deref()),
             Command::Put { component, version, json } => put(flags, component, version, json).await,
+            command if command.has_input() => pass_on_with_input(flags, &command).await,
             command => pass_on(flags, &command).await,
         },
     }
@@ -117,6 +123,23 @@ fn unknown(verb: &str) -> Refusal {
 async fn pass_on(flags: &Flags, command: &Command) -> Result<u8> {
     let client = Client::connect(&flags.connect()?).await?;
     let answer = client.exec(&command.to_string()).await?;
+    client.disconnect().await;
+    show(&answer)
+}
+
+/// Runs a command on the registry, with the standard input here as that there.
+async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
+    let connect = flags.connect()?;
+    let read = tokio::task::spawn_blocking(|| {
+        let mut input = Vec::new();
+        io::stdin().take(MAX_JSON as u64 + 1).read_to_end(&mut input).map(|_| input)
+    });
+    let input = read.await.context("read standard input")?.context("read standard input")?;
+    if input.len() > MAX_JSON {
+        bail!("standard input is larger than {MAX_JSON} bytes");
+    }
+    let client = Client::connect(&connect).await?;
+    let answer = client.exec_with_input(&command.to_string(), &input).await?;
     client.disconnect().await;
     show(&answer)
 }

@@ -2,7 +2,7 @@
 //! all, for help, completions and the man page.
 
 use clap::{Arg, ArgAction, CommandFactory as _, builder};
-use deploy_wire::command::{Flag, Takes, VERBS, Verb, component, switch, text, version};
+use deploy_wire::command::{Flag, INPUT, Takes, VERBS, Verb, component, switch, text, version};
 
 use crate::flags::Flags;
 
@@ -30,10 +30,10 @@ pub const GET: Verb = Verb {
     flags: &[NAME, text("o", "file to write to (default: standard output)"), VERSION],
 };
 
-/// All verbs, in the order of `help`.
+/// All verbs, in the order of `help`. Images are imported by another program.
 pub fn all() -> impl Iterator<Item = &'static Verb> {
     let mine = |verb: &'static Verb| if verb.name == ADDVER.name { &ADDVER } else { verb };
-    VERBS.iter().map(mine).chain(std::iter::once(&GET))
+    VERBS.iter().filter(|verb| verb.name != "import").map(mine).chain(std::iter::once(&GET))
 }
 
 /// The verb called `name`.
@@ -101,6 +101,9 @@ fn sub(verb: &'static Verb) -> clap::Command {
 }
 
 fn arg(flag: &'static Flag) -> Arg {
+    if flag.name == INPUT {
+        return Arg::new("-").help(flag.about).value_name("-");
+    }
     let arg = Arg::new(flag.name).help(flag.about);
     let arg = match flag.name.chars().next() {
         Some(letter) if flag.name.len() == 1 => arg.short(letter),

@@ -1,4 +1,26 @@
-//! Importer of container images.
-//!
-//! Nothing is here yet: the importer is built as one piece (formats, whiteouts,
-//! dedupe, one transaction), and until then there is no binary that pretends.
+//! Importer of container images: what `docker save`, podman, skopeo and buildah write becomes a
+//! configuration. An image is read once ([`archive`]), one of those in it is chosen
+//! ([`choose`]), whiteouts are resolved ([`plan`]), and what the registry does not have already
+//! is packed again ([`repack`]), compressed ([`compress`]) and sent ([`import`]).
+
+mod error;
+
+pub mod input;
+pub mod listing;
+pub mod spool;
+
+pub mod archive;
+pub mod manifest;
+
+pub mod choose;
+pub mod plan;
+
+pub mod compress;
+pub mod repack;
+pub mod run;
+
+pub mod import;
+pub mod into;
+pub mod report;
+
+pub use error::{Error, Result};

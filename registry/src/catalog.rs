@@ -7,6 +7,7 @@ mod blobs;
 mod check;
 mod configurations;
 mod import;
+mod layers;
 mod pins;
 mod references;
 mod versions;
@@ -25,6 +26,7 @@ use sqlx::{Connection as _, Sqlite, Transaction};
 pub use audit::{Audited, Change};
 pub use blobs::BlobRow;
 pub use configurations::State;
+pub use layers::{Imaged, NewImage, NewLayer};
 pub use references::{Reference, References, Versions};
 
 /// The catalogue of one registry.

@@ -1,11 +1,13 @@
 //! The console: runs one command line and prints its answer. The same for ssh exec,
 //! the interactive prompt and a pipe.
 
+mod import;
 mod keeping;
+mod layers;
 mod print;
 mod table;
 
-use deploy_store::Layer;
+use deploy_store::{ConfigurationName, Layer};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -121,6 +123,15 @@ async fn execute(
                 if *json { print::put_json(&target, put)? } else { print::put(&target, put) };
             Ok(Done::from(text))
         }
+        Command::ShowLayers { asked, json } => {
+            let input = if *asked { Some(input) } else { None };
+            layers::show(registry, input, *json).await
+        }
+        Command::AddImage { name, layers, json } => {
+            let wanted = layers::Wanted { name, upper: layers, json: *json };
+            layers::add_image(registry, wanted, input, change).await
+        }
+        Command::Import(wanted) => import::run(registry, wanted, input, change).await,
         Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
@@ -144,10 +155,7 @@ async fn execute_on_catalog(
         }
         Command::AddConfiguration { name, layers } => {
             let before = catalog.add_configuration(name, layers, change).await?;
-            Ok(before.map_or_else(String::new, |number| {
-                let name = command::quote_always(name.as_str());
-                format!("to roll back run:\n\trollback -name={name} -to={number}\n")
-            }))
+            Ok(before.map_or_else(String::new, |number| back_to(name, number)))
         }
         Command::ChangeConfiguration { name, changes, if_hash } => {
             let replaced = catalog.change_configuration(name, changes, *if_hash, change).await?;
@@ -209,6 +217,9 @@ async fn execute_on_catalog(
             Ok(String::new())
         }
         Command::Put { .. }
+        | Command::ShowLayers { .. }
+        | Command::AddImage { .. }
+        | Command::Import(_)
         | Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
@@ -225,6 +236,12 @@ fn help(verb: Option<&str>) -> String {
         // The Go tool's help passes over what it does not know.
         Some(name) => command::find(name).map_or_else(command::listing, command::Verb::help),
     }
+}
+
+/// How to go back to the state `number`, ready to be pasted.
+fn back_to(name: &ConfigurationName, number: u64) -> String {
+    let name = command::quote_always(name.as_str());
+    format!("to roll back run:\n\trollback -name={name} -to={number}\n")
 }
 
 /// How to undo a change, ready to be pasted.

@@ -38,7 +38,7 @@ pub enum Why {
     Version,
     /// Is being downloaded.
     Transfer,
-    /// Nothing needs it, but it is not old enough.
+    /// Nothing needs it, but it is not old enough, or an importer may count on it.
     Young,
 }
 
@@ -85,11 +85,12 @@ impl Collection {
 }
 
 /// Which of `blobs` go and why the others stay. One that nothing needs goes if it was last
-/// written before `before`.
+/// written before `before` and is none of `asked`, which somebody was told of since.
 pub fn plan(
     blobs: Vec<BlobInfo>,
     references: &References,
     transfers: &BTreeSet<Digest>,
+    asked: &BTreeSet<Digest>,
     before: SystemTime,
 ) -> (Vec<BlobInfo>, BTreeMap<Why, Count>) {
     let mut kept: BTreeMap<Why, Count> = BTreeMap::new();
@@ -102,7 +103,9 @@ pub fn plan(
         match references.get(&blob.digest).and_then(|reasons| reasons.first()) {
             Some(reason) => keep(why(reason), blob.bytes),
             None if transfers.contains(&blob.digest) => keep(Why::Transfer, blob.bytes),
-            None if blob.modified >= before => keep(Why::Young, blob.bytes),
+            None if blob.modified >= before || asked.contains(&blob.digest) => {
+                keep(Why::Young, blob.bytes);
+            }
             None => go.push(blob),
         }
     }
@@ -125,7 +128,8 @@ impl Registry {
         let before = self.settings.grown_up();
         let (versions, references) = self.catalog.old_versions(self.settings.max_versions).await?;
         let all = self.list_blobs().await?;
-        let (blobs, kept) = plan(all, &references, &self.transfers.blobs(), before);
+        let asked = self.catalog.asked_since(timestamp(before)).await?;
+        let (blobs, kept) = plan(all, &references, &self.transfers.blobs(), &asked, before);
         let store = Arc::clone(self.blobs());
         let uploads = blocking(move || store.would_expire(before)).await?;
         Ok(Collection { versions, blobs, uploads, kept })
@@ -154,10 +158,12 @@ impl Registry {
         }
         let (versions, references) =
             self.catalog.delete_old_versions(self.settings.max_versions).await?;
-        let (unneeded, mut kept) = plan(all, &references, &self.transfers.blobs(), before);
+        let asked = self.catalog.asked_since(timestamp(before)).await?;
+        let transfers = self.transfers.blobs();
+        let (unneeded, mut kept) = plan(all, &references, &transfers, &asked, before);
         let mut blobs = Vec::with_capacity(unneeded.len());
         for batch in unneeded.chunks(BATCH) {
-            let gone = self.remove_unneeded(batch).await?;
+            let gone = self.remove_unneeded(batch, timestamp(before)).await?;
             for blob in batch.iter().filter(|blob| !gone.contains(blob)) {
                 // Bound, or asked for, since it was looked at.
                 let count = kept.entry(Why::Version).or_default();
@@ -206,13 +212,17 @@ impl Registry {
     }
 
     /// Removes those of `blobs` that nothing needs, row and file, and returns them. No
-    /// version is bound meanwhile.
-    async fn remove_unneeded(&self, blobs: &[BlobInfo]) -> Result<Vec<BlobInfo>, Refusal> {
+    /// version is bound meanwhile. What somebody was told of at `asked` or later stays.
+    async fn remove_unneeded(
+        &self,
+        blobs: &[BlobInfo],
+        asked: Timestamp,
+    ) -> Result<Vec<BlobInfo>, Refusal> {
         let _binding = self.binding.lock().await;
         let transfers = self.transfers.blobs();
         let idle: Vec<BlobInfo> =
             blobs.iter().filter(|blob| !transfers.contains(&blob.digest)).cloned().collect();
-        let condemned = self.catalog.condemn(&idle, Timestamp::now()).await?;
+        let condemned = self.catalog.condemn(&idle, asked, Timestamp::now()).await?;
         self.remove_condemned(condemned.iter().map(|blob| blob.digest).collect()).await?;
         Ok(condemned)
     }
@@ -231,6 +241,10 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         Ok(blocking(move || store.list()).await?)
     }
+}
+
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]
@@ -253,7 +267,8 @@ mod tests {
             blob("pinned", 2, 0),
             blob("read", 4, 0),
             blob("young", 8, 10),
-            blob("old", 16, 9),
+            blob("asked", 16, 0),
+            blob("old", 32, 9),
         ];
         let (component, version) = ("c".parse().unwrap(), "v".parse().unwrap());
         let current = Reference::Current { configuration: "p".parse().unwrap(), number: 1 };
@@ -268,10 +283,11 @@ mod tests {
             (digest("pinned"), vec![pin, bound]),
         ]);
         let transfers = BTreeSet::from([digest("read"), digest("shared")]);
-        let (go, kept) = plan(blobs, &references, &transfers, at(10));
-        assert_eq!(go.iter().map(|blob| blob.bytes).collect::<Vec<_>>(), [16]);
+        let asked = BTreeSet::from([digest("asked")]);
+        let (go, kept) = plan(blobs, &references, &transfers, &asked, at(10));
+        assert_eq!(go.iter().map(|blob| blob.bytes).collect::<Vec<_>>(), [32]);
         let kept: Vec<_> = kept.into_iter().map(|(why, count)| (why, count.bytes)).collect();
-        let expected = [(Why::Current, 1), (Why::Pinned, 2), (Why::Transfer, 4), (Why::Young, 8)];
+        let expected = [(Why::Current, 1), (Why::Pinned, 2), (Why::Transfer, 4), (Why::Young, 24)];
         assert_eq!(kept, expected);
     }
 }

@@ -60,6 +60,19 @@ impl Input {
         }
     }
 
+    /// All that comes; an error if that is more than `limit` bytes.
+    pub async fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            if all.len() + bytes.len() > limit {
+                let text = format!("standard input is larger than {limit} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
     fn take(&mut self, piece: Option<Piece>) -> io::Result<Option<Bytes>> {
         match piece {
             Some(Piece::Bytes(bytes)) => Ok(Some(bytes)),
@@ -124,6 +137,17 @@ mod tests {
         assert_eq!(err.kind(), io::ErrorKind::UnexpectedEof);
         let cut = tokio::task::spawn_blocking(move || input.read(&mut [0; 9])).await.unwrap();
         assert!(cut.is_err());
+    }
+
+    #[tokio::test]
+    async fn all_is_taken_up_to_a_limit() {
+        for (limit, taken) in [(4, true), (3, false)] {
+            let (feed, mut input) = channel();
+            for piece in [Piece::Bytes("ab".into()), Piece::Bytes("cd".into()), Piece::End] {
+                feed.send(piece).await.unwrap();
+            }
+            assert_eq!(input.all(limit).await.is_ok_and(|all| all == b"abcd"), taken);
+        }
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ pub mod catalog;
 pub mod console;
 pub mod diff;
 pub mod gc;
+pub mod image;
 pub mod import;
 pub mod input;
 pub mod janitor;

@@ -215,17 +215,9 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error
         .filter_map(|argument| argument.get_long().map(str::to_owned))
         .chain(["help", "version"].map(str::to_owned))
         .collect();
-    let words = flags::normalize(arguments, &known).into_iter().map(name_in_full);
+    let words = flags::normalize(arguments, &known).into_iter().map(flags::name_in_full);
     let matches = command.try_get_matches_from(words)?;
     Flags::from_arg_matches(&matches)
-}
-
-/// An unknown `-flag` is named as a whole in the complaint, not by its first letter.
-fn name_in_full(word: OsString) -> OsString {
-    match word.as_encoded_bytes() {
-        [b'-', b'a'..=b'z', b'a'..=b'z', ..] => ["-".into(), word].into_iter().collect(),
-        _ => word,
-    }
 }
 
 fn serve_until_stopped(flags: &Flags) -> Result<()> {

@@ -23,6 +23,8 @@ use crate::upload::MAX_UPLOADS;
 
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
+/// How often within -grace uploads that wait are renewed, at most.
+const RENEWALS: u32 = 8;
 
 /// What a registry keeps, and how much it takes.
 #[derive(Debug, Clone, Copy)]
@@ -251,6 +253,19 @@ impl Registry {
         // What cannot be looked at is counted on.
         self.staged.settle(|digest| self.blobs.is_staged(digest).unwrap_or(true));
         Ok(swept)
+    }
+
+    /// Has what waits of `key` wait on while more of it comes, as in the import of an image of
+    /// many layers.
+    pub(crate) async fn renew_staged(&self, key: &str) {
+        let waiting = self.staged.to_renew(key, self.settings.grace / RENEWALS);
+        if waiting.is_empty() {
+            return;
+        }
+        let blobs = Arc::clone(&self.blobs);
+        if let Err(err) = blocking(move || blobs.renew_staged(&waiting)).await {
+            tracing::warn!("uploads may expire early: {err}");
+        }
     }
 
     /// An error that says so where an upload would leave too little free.

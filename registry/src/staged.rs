@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deploy_store::Digest;
 
@@ -17,6 +18,8 @@ pub struct Staged {
 struct Counts {
     by_key: HashMap<String, u64>,
     waiting: HashMap<Digest, Share>,
+    /// When the uploads of a key that wait were renewed last.
+    renewed: HashMap<String, Instant>,
 }
 
 /// The bytes of one upload; given back when dropped.
@@ -56,6 +59,21 @@ impl Staged {
         }
     }
 
+    /// The uploads of `key` that wait to be bound, if they were not asked for within `pause`:
+    /// they belong to one work, which goes on.
+    pub fn to_renew(&self, key: &str, pause: Duration) -> Vec<Digest> {
+        let (mut counts, now) = (self.counts(), Instant::now());
+        if counts.renewed.get(key).is_some_and(|last| now.duration_since(*last) < pause) {
+            return Vec::new();
+        }
+        let mine = counts.waiting.iter().filter(|(_, share)| share.key == key);
+        let digests: Vec<Digest> = mine.map(|(digest, _)| *digest).collect();
+        if !digests.is_empty() {
+            counts.renewed.insert(key.to_owned(), now);
+        }
+        digests
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,12 +85,18 @@ impl Counts {
             *bytes = bytes.saturating_sub(share.bytes);
             if *bytes == 0 {
                 self.by_key.remove(&share.key);
+                self.renewed.remove(&share.key);
             }
         }
     }
 }
 
 impl Upload {
+    /// Whose it is.
+    pub fn key(&self) -> &str {
+        &self.share.key
+    }
+
     /// The upload is `bytes` long by now; an error that says so if the key has too many.
     pub fn grow(&mut self, bytes: u64) -> Result<(), String> {
         let more = bytes.saturating_sub(self.share.bytes);
@@ -136,5 +160,29 @@ mod tests {
         three.grow(100).unwrap();
         drop(three);
         assert!(staged.counts().by_key.is_empty());
+    }
+
+    #[test]
+    fn what_waits_is_renewed_with_the_uploads_of_its_key_and_not_all_the_time() {
+        let staged = Staged::new(100);
+        let put = |key: &str, text: &[u8]| {
+            let mut upload = staged.begin(key);
+            upload.grow(1).unwrap();
+            upload.wait(Digest::of(text));
+        };
+        put("a", b"one");
+        put("a", b"two");
+        put("b", b"three");
+        let hour = Duration::from_secs(3600);
+        let mut renewed = staged.to_renew("a", hour);
+        renewed.sort();
+        let mut mine = vec![Digest::of(b"one"), Digest::of(b"two")];
+        mine.sort();
+        assert_eq!(renewed, mine);
+        assert!(staged.to_renew("a", hour).is_empty());
+        assert_eq!(staged.to_renew("a", Duration::ZERO).len(), 2);
+        assert_eq!(staged.to_renew("b", hour), [Digest::of(b"three")]);
+        staged.settle(|_| false);
+        assert!(staged.counts().renewed.is_empty());
     }
 }

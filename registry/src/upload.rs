@@ -99,6 +99,7 @@ impl Upload {
             if self.sync_behind().await {
                 refused = refused.and_then(|()| registry.check_free());
             }
+            registry.renew_staged(self.share.key()).await;
         }
         if let Err(why) = refused {
             self.settle().await;
@@ -183,6 +184,7 @@ impl Upload {
             Disk::Failed(text) => return Err(text),
             Disk::Writing(_) => return Err("internal error: still writing".to_owned()),
         };
+        registry.renew_staged(self.share.key()).await;
         self.share.wait(digest);
         if let Err(refusal) = registry.take_back(digest).await {
             tracing::error!(%digest, "cannot take a lost blob back: {refusal}");

@@ -15,19 +15,28 @@ use deploy_registry::verify::{Kind, Scope};
 use deploy_store::Digest;
 use deploy_store::disk::fault::{self, Fault};
 use deploy_wire::command::Refusal;
+use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Add,
     AddExisting,
+    AddImage,
     Collect,
     Verify,
     TakeBack,
     Open,
 }
 
-const VERBS: [Verb; 6] =
-    [Verb::Add, Verb::AddExisting, Verb::Collect, Verb::Verify, Verb::TakeBack, Verb::Open];
+const VERBS: [Verb; 7] = [
+    Verb::Add,
+    Verb::AddExisting,
+    Verb::AddImage,
+    Verb::Collect,
+    Verb::Verify,
+    Verb::TakeBack,
+    Verb::Open,
+];
 
 /// A registry in which each verb finds something to do.
 struct World {
@@ -91,6 +100,7 @@ impl World {
                 let digest = staging.finish()?;
                 self.bench.add("again", "v1", digest).await
             }
+            Verb::AddImage => self.add_image().await,
             Verb::Collect => self.bench.registry().collect(false).await.map(drop),
             Verb::Verify => {
                 let verified = self.bench.registry().verify(Scope::default()).await?;
@@ -110,6 +120,40 @@ impl World {
         }
     }
 
+    /// An image of three layers, one of which is there.
+    async fn add_image(&self) -> Result<(), Refusal> {
+        let registry = self.bench.registry();
+        let mut image = Image::default();
+        for (component, text) in [("i1", "new 1"), ("i2", "v4"), ("i3", "new 3")] {
+            let bytes = bench::archive(text);
+            let (component, hash) = (component.parse().unwrap(), Digest::of(&bytes));
+            let (removals, compression) = (Digest::of(b""), Compression::Gzip);
+            let origin = Some(Origin { diff_id: hash, removals, compression });
+            image.layers.push(ImageLayer { component, hash, origin });
+            if text != "v4" {
+                let mut staging = registry.blobs().stage()?;
+                staging.write_at(0, &bytes)?;
+                staging.finish()?;
+            }
+        }
+        let name = "image".parse().unwrap();
+        registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)
+    }
+
+    /// Whether the image is there; it is whole or not there at all.
+    async fn has_image(&self, what: &str) -> bool {
+        let registry = self.bench.registry();
+        let configured = registry.catalog.configuration(&"image".parse().unwrap()).await.is_ok();
+        let mut versions = 0;
+        for component in ["i1", "i2", "i3"] {
+            let component = component.parse().unwrap();
+            versions += registry.catalog.versions(&component).await.unwrap_or_default().len();
+        }
+        let known = registry.known_layers(None).await.unwrap().len();
+        assert_eq!((versions, known), if configured { (3, 3) } else { (0, 0) }, "{what}");
+        configured
+    }
+
     /// What was acknowledged is there, and of damage what was injected.
     async fn check(&self, verb: Verb, acknowledged: bool, what: &str) {
         let registry = self.bench.registry();
@@ -127,6 +171,7 @@ impl World {
         let added = match verb {
             Verb::Add => version("code", "v5").await,
             Verb::AddExisting => version("again", "v1").await,
+            Verb::AddImage => self.has_image(what).await,
             _ => acknowledged,
         };
         assert!(added || !acknowledged, "{what}: what was acknowledged is gone");

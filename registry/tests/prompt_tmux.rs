@@ -115,7 +115,7 @@ fn completion_of_verbs_flags_and_names() {
     let Some(terminal) = Terminal::open(&rig) else { return };
     terminal.type_in("add");
     terminal.press(&["Tab"]);
-    terminal.ends_with("> add\naddconf  addver\n> add");
+    terminal.ends_with("> add\naddconf   addimage  addver\n> add");
     terminal.type_in("v");
     terminal.press(&["Tab"]);
     terminal.ends_with("> addver ");

@@ -9,6 +9,7 @@ use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::verify::Scope;
 use deploy_store::{Blobs, Digest};
+use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
 
@@ -201,6 +202,68 @@ async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
     done.store(true, Ordering::Relaxed);
     let removed: usize = collecting.join_all().await.iter().sum();
     assert!(removed > 20, "collected {removed} times only");
+}
+
+/// An image of one layer, made from what only it was made from.
+fn image_of(component: &str, digest: Digest) -> Image {
+    let origin = Origin { diff_id: digest, removals: digest, compression: Compression::Gzip };
+    let component = component.parse().unwrap();
+    Image { layers: vec![ImageLayer { component, hash: digest, origin: Some(origin) }] }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_importer_was_told_is_not_collected() {
+    let bench = Bench::new().await;
+    bench.add("other", "v1", bench.upload("other")).await.unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let mut collecting = JoinSet::new();
+    let (registry, stop) = (Arc::clone(&bench.registry), Arc::clone(&done));
+    collecting.spawn(async move {
+        let mut removed = 0;
+        while !stop.load(Ordering::Relaxed) {
+            removed += registry.collect(false).await.unwrap().blobs.len();
+        }
+        removed
+    });
+    let bench = Arc::new(bench);
+    let mut importing = JoinSet::new();
+    for task in 0..4 {
+        let bench = Arc::clone(&bench);
+        importing.spawn(async move {
+            let (registry, name) = (&bench.registry, format!("i{task}"));
+            let configuration = name.parse().unwrap();
+            let mut reused = 0;
+            for n in 0..50 {
+                let digest = bench.upload(&format!("{task} {n}"));
+                let image = image_of(&name, digest);
+                let added = registry.add_image(&configuration, &image, &[], &change()).await;
+                added.unwrap();
+                let file = bench.dir.path().join("reg/files").join(digest.to_string());
+                let file = std::fs::File::options().append(true).open(file).unwrap();
+                file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+                let catalog = &registry.catalog;
+                catalog.delete_configuration(&configuration, &change()).await.unwrap();
+                let component = &image.layers[0].component;
+                catalog.delete_component(component, true, &change()).await.unwrap();
+                // Every other one is left to the collector.
+                let origin = image.layers[0].origin.unwrap();
+                if n % 2 == 0 && !registry.known_layers(Some(&[origin])).await.unwrap().is_empty() {
+                    // It is not sent again.
+                    let added = registry.add_image(&configuration, &image, &[], &change()).await;
+                    added.unwrap();
+                    reused += 1;
+                }
+            }
+            reused
+        });
+    }
+    let reused: usize = importing.join_all().await.iter().sum();
+    done.store(true, Ordering::Relaxed);
+    let removed: usize = collecting.join_all().await.iter().sum();
+    assert!(removed > 10 && reused > 10, "{removed} removed, {reused} reused");
+    bench.is_whole().await;
+    let verified = bench.registry.verify(Scope::default()).await.unwrap();
+    assert!(verified.findings.is_empty(), "{verified:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,6 +6,7 @@
 //! files directory, removed. Each step is one rename, and only a file whose bytes
 //! have been hashed gets a digest for a name.
 
+mod batch;
 mod staging;
 
 use std::ffi::{CStr, CString};

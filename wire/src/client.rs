@@ -3,6 +3,7 @@
 mod error;
 mod host;
 mod keys;
+mod operator;
 mod sftp;
 mod transfer;
 
@@ -11,8 +12,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::client::{Config, Handle};
-use russh::{ChannelMsg, Disconnect, Preferred, SshId, cipher, compression};
+use russh::client::{Config, Handle, Msg};
+use russh::{
+    ChannelMsg, ChannelReadHalf, ChannelWriteHalf, Disconnect, Preferred, SshId, cipher,
+    compression,
+};
 use tokio::sync::OnceCell;
 
 use crate::exit;
@@ -20,6 +24,7 @@ pub use error::ClientError;
 use host::HostCheck;
 pub use host::HostKey;
 pub use keys::{Keys, make_key};
+pub use operator::operator;
 use sftp::{STALLED, Sftp};
 
 /// Largest answer to a command that is taken, in bytes.
@@ -92,30 +97,36 @@ impl Client {
 
     /// Runs a command and waits for its end.
     pub async fn exec(&self, line: &str) -> Result<Exec, ClientError> {
-        let mut channel = self.handle.channel_open_session().await?;
-        channel.exec(true, line).await?;
-        let mut exec = Exec::default();
-        let mut ended = false;
-        while let Some(message) = channel.wait().await {
-            match message {
-                ChannelMsg::Data { data } => exec.stdout.extend_from_slice(&data),
-                ChannelMsg::ExtendedData { data, .. } => exec.stderr.extend_from_slice(&data),
-                ChannelMsg::ExitStatus { exit_status } => {
-                    exec.code = u8::try_from(exit_status).unwrap_or(exit::FAILED);
-                    ended = true;
-                }
-                ChannelMsg::Failure => {
-                    let (what, why) = ("run a command", "exec request refused");
-                    return Err(ClientError::Refused { what: what.into(), why: why.into() });
-                }
-                _ => {}
+        let (mut reader, _writer) = self.start(line).await?;
+        answer(&mut reader).await
+    }
+
+    /// Runs a command whose standard input is `input`, and waits for its end.
+    pub async fn exec_with_input(&self, line: &str, input: &[u8]) -> Result<Exec, ClientError> {
+        let (mut reader, writer) = self.start(line).await?;
+        let send = async {
+            // A connection that breaks shows where the answer is waited for, too.
+            if writer.data(input).await.is_ok() {
+                let _ = writer.eof().await;
             }
-            if exec.stdout.len() + exec.stderr.len() > MAX_ANSWER {
-                let what = "the answer".to_owned();
-                return Err(ClientError::TooLarge { what, limit: MAX_ANSWER });
-            }
+        };
+        let answer = answer(&mut reader);
+        tokio::pin!(send, answer);
+        tokio::select! {
+            biased;
+            // A command that is refused ends before it has read anything.
+            answer = &mut answer => answer,
+            () = &mut send => answer.await,
         }
-        if ended { Ok(exec) } else { Err(ClientError::Lost("no exit status came".to_owned())) }
+    }
+
+    async fn start(
+        &self,
+        line: &str,
+    ) -> Result<(ChannelReadHalf, ChannelWriteHalf<Msg>), ClientError> {
+        let channel = self.handle.channel_open_session().await?;
+        channel.exec(true, line).await?;
+        Ok(channel.split())
     }
 
     /// Says good-bye. Dropping the client closes the connection without.
@@ -148,6 +159,32 @@ impl Client {
         }
         Sftp::start(channel.into_stream()).await.map_err(|err| ClientError::sftp("sftp", err))
     }
+}
+
+/// Waits for the end of a command.
+async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
+    let mut exec = Exec::default();
+    let mut ended = false;
+    while let Some(message) = reader.wait().await {
+        match message {
+            ChannelMsg::Data { data } => exec.stdout.extend_from_slice(&data),
+            ChannelMsg::ExtendedData { data, .. } => exec.stderr.extend_from_slice(&data),
+            ChannelMsg::ExitStatus { exit_status } => {
+                exec.code = u8::try_from(exit_status).unwrap_or(exit::FAILED);
+                ended = true;
+            }
+            ChannelMsg::Failure => {
+                let (what, why) = ("run a command", "exec request refused");
+                return Err(ClientError::Refused { what: what.into(), why: why.into() });
+            }
+            _ => {}
+        }
+        if exec.stdout.len() + exec.stderr.len() > MAX_ANSWER {
+            let what = "the answer".to_owned();
+            return Err(ClientError::TooLarge { what, limit: MAX_ANSWER });
+        }
+    }
+    if ended { Ok(exec) } else { Err(ClientError::Lost("no exit status came".to_owned())) }
 }
 
 fn config(check: &HostCheck) -> Config {

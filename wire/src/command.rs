@@ -3,6 +3,7 @@
 
 pub mod complete;
 mod examples;
+mod line;
 mod parse;
 mod verb;
 mod words;
@@ -14,11 +15,13 @@ use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use jiff::Timestamp;
 
 use crate::exit;
+use crate::image::Compression;
 
 pub use examples::examples;
 pub use parse::{parse, read_flags};
 pub use verb::{
-    Flag, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text, version,
+    Flag, INPUT, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text,
+    version,
 };
 pub use words::{MAX_LINE, quote, quote_always, split};
 
@@ -77,6 +80,17 @@ pub enum Command {
         /// Its layers, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
     },
+    /// `addimage`, with the layers on standard input
+    AddImage {
+        /// Configuration to make or replace.
+        name: ConfigurationName,
+        /// Layers on top of the image's, lowest first.
+        layers: Vec<(ComponentName, VersionName)>,
+        /// As JSON.
+        json: bool,
+    },
+    /// `import`, with an image's archive on standard input
+    Import(Import),
     /// `changeconf`
     ChangeConfiguration {
         /// Configuration to change.
@@ -118,6 +132,13 @@ pub enum Command {
     },
     /// `configurations`
     Configurations {
+        /// As JSON.
+        json: bool,
+    },
+    /// `showlayers`
+    ShowLayers {
+        /// Only those that standard input asks for.
+        asked: bool,
         /// As JSON.
         json: bool,
     },
@@ -232,6 +253,25 @@ pub enum Command {
     },
 }
 
+/// How to import an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Configuration to make or replace; named after the image without.
+    pub name: Option<ConfigurationName>,
+    /// Which of several images.
+    pub image: Option<String>,
+    /// Which of an image's platforms, as `os/arch` or `os/arch/variant`.
+    pub platform: Option<String>,
+    /// Layers on top of the image's, lowest first.
+    pub layers: Vec<(ComponentName, VersionName)>,
+    /// How layers are compressed.
+    pub compress: Compression,
+    /// Add a layer that says what the image is to run.
+    pub image_config: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
 /// A share, in hundredths of a per cent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sample(pub u32);
@@ -284,12 +324,15 @@ impl Command {
             Self::AddVersion { .. } => "addver",
             Self::Put { .. } => "put",
             Self::AddConfiguration { .. } => "addconf",
+            Self::AddImage { .. } => "addimage",
+            Self::Import(_) => "import",
             Self::ChangeConfiguration { .. } => "changeconf",
             Self::BumpConfiguration { .. } => "bumpconf",
             Self::ShowConfiguration { .. } => "showconf",
             Self::ShowComponent { .. } => "showcomp",
             Self::Components { .. } => "components",
             Self::Configurations { .. } => "configurations",
+            Self::ShowLayers { .. } => "showlayers",
             Self::DeleteVersion { .. } => "delver",
             Self::DeleteComponent { .. } => "delcomp",
             Self::DeleteConfiguration { .. } => "delconf",
@@ -312,6 +355,7 @@ impl Command {
             Self::AddVersion { .. }
             | Self::Put { .. }
             | Self::AddConfiguration { .. }
+            | Self::AddImage { .. }
             | Self::ChangeConfiguration { .. }
             | Self::BumpConfiguration { .. }
             | Self::DeleteVersion { .. }
@@ -320,129 +364,20 @@ impl Command {
             | Self::Rollback { .. }
             | Self::Pin { .. }
             | Self::Unpin { .. } => true,
-            Self::Collect { dry_run, .. } => !dry_run,
+            Self::Collect { dry_run, .. } | Self::Import(Import { dry_run, .. }) => !dry_run,
             _ => false,
         }
     }
 
     /// Whether it works on what comes on standard input.
     pub fn has_input(&self) -> bool {
-        matches!(self, Self::Put { .. })
-    }
-
-    /// Its flags with their values.
-    fn flags(&self) -> Vec<(&'static str, String)> {
-        let text = |name, value: &str| (name, value.to_owned());
-        let mut flags = Vec::new();
-        match self {
-            Self::Help { .. }
-            | Self::Components { .. }
-            | Self::Configurations { .. }
-            | Self::Collect { .. }
-            | Self::Stat { .. } => {}
-            Self::AddVersion { component, version, digest } => flags.extend([
-                text("name", component.as_str()),
-                text("version", version.as_str()),
-                ("hash", digest.to_string()),
-            ]),
-            Self::AddConfiguration { name, layers } => {
-                flags.push(text("name", name.as_str()));
-                for (component, version) in layers {
-                    flags.push(("layer", format!("{}:{}", component.as_str(), version.as_str())));
-                }
-            }
-            Self::ChangeConfiguration { name, changes, if_hash } => {
-                flags.push(text("name", name.as_str()));
-                for (component, version) in changes {
-                    flags.push(text("component", component.as_str()));
-                    flags.push(text("version", version.as_str()));
-                }
-                flags.extend(if_hash.map(|hash| ("if-hash", hash.to_string())));
-            }
-            Self::BumpConfiguration { name, components, if_hash } => {
-                flags.push(text("name", name.as_str()));
-                flags.extend(components.iter().map(|name| text("component", name.as_str())));
-                flags.extend(if_hash.map(|hash| ("if-hash", hash.to_string())));
-            }
-            Self::ShowConfiguration { name, .. }
-            | Self::DeleteConfiguration { name, .. }
-            | Self::History { name, .. }
-            | Self::Diff { name, .. }
-            | Self::Rollback { name, .. } => flags.push(text("name", name.as_str())),
-            Self::ShowComponent { name, .. } | Self::DeleteComponent { name, .. } => {
-                flags.push(text("name", name.as_str()));
-            }
-            Self::References { digest, .. } => flags.push(("hash", digest.to_string())),
-            Self::Verify { sample, budget, .. } => {
-                flags.extend(sample.map(|sample| ("sample", sample.to_string())));
-                flags.extend(budget.map(|time| ("budget", duration(time))));
-            }
-            Self::Audit { since, .. } => {
-                flags.extend(since.map(|since| ("since", since.to_string())));
-            }
-            Self::Put { component, version, .. }
-            | Self::DeleteVersion { component, version, .. }
-            | Self::Pin { component, version, .. }
-            | Self::Unpin { component, version } => {
-                flags.extend([text("name", component.as_str()), text("version", version.as_str())]);
-            }
-        }
-        if let Self::History { limit: Some(number), .. } | Self::Audit { limit: Some(number), .. } =
-            self
-        {
-            flags.push(("limit", number.to_string()));
-        }
-        if let Self::Diff { from, to, .. } = self {
-            flags.extend(from.map(|number| ("from", number.to_string())));
-            flags.extend(to.map(|number| ("to", number.to_string())));
-        }
-        if let Self::Pin { message, .. } = self
-            && !message.is_empty()
-        {
-            flags.push(text("m", message));
-        }
-        if let Self::Rollback { to: Some(number), .. } = self {
-            flags.push(("to", number.to_string()));
-        }
-        flags
-    }
-
-    /// Its switches that are on.
-    fn switches(&self) -> Vec<&'static str> {
-        let mut switches = Vec::new();
-        let mut add = |name, on: bool| switches.extend(on.then_some(name));
-        match self {
-            Self::ShowConfiguration { verbose, json, .. } => {
-                add("v", *verbose);
-                add("json", *json);
-            }
-            Self::ShowComponent { json, .. }
-            | Self::Components { json }
-            | Self::Configurations { json }
-            | Self::References { json, .. }
-            | Self::Stat { json }
-            | Self::Put { json, .. }
-            | Self::Audit { json, .. }
-            | Self::History { json, .. } => add("json", *json),
-            Self::Diff { files, json, .. } => {
-                add("files", *files);
-                add("json", *json);
-            }
-            Self::Collect { dry_run, force, json } => {
-                add("n", *dry_run);
-                add("force", *force);
-                add("json", *json);
-            }
-            Self::Verify { resume, json, .. } => {
-                add("resume", *resume);
-                add("json", *json);
-            }
-            Self::DeleteVersion { force, .. }
-            | Self::DeleteComponent { force, .. }
-            | Self::DeleteConfiguration { force, .. } => add("force", *force),
-            _ => {}
-        }
-        switches
+        matches!(
+            self,
+            Self::Put { .. }
+                | Self::AddImage { .. }
+                | Self::ShowLayers { asked: true, .. }
+                | Self::Import(_)
+        )
     }
 }
 
@@ -456,20 +391,6 @@ impl From<deploy_store::Error> for Refusal {
             _ => exit::FAILED,
         };
         Self::new(code, err.to_string())
-    }
-}
-
-/// A line that [`split`] and [`parse`] bring back to the same command.
-impl fmt::Display for Command {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.verb())?;
-        if let Self::Help { verb: Some(verb) } = self {
-            write!(f, " {}", quote(verb))?;
-        }
-        for (name, value) in self.flags() {
-            write!(f, " -{name}={}", quote(&value))?;
-        }
-        self.switches().iter().try_for_each(|name| write!(f, " -{name}"))
     }
 }
 
@@ -494,6 +415,13 @@ mod tests {
             "put -name code -version v1",
             "put -name code -version v1 -json",
             "addconf -name p -layer a:1 -layer b:x:y",
+            "addimage -name p -layer a:1 -layer b:x:y -json -",
+            "addimage - -name p",
+            "import",
+            "import -name p -image app:1.4 -platform linux/arm64/v8 -compress zstd -layer a:1 -n",
+            "import -image-config -compress=gzip --dry-run",
+            "showlayers",
+            "showlayers - -json",
             "changeconf -name p -component a -version 2 -component b -version 3",
             &format!("bumpconf -name p -component a --component=b -if-hash {hash}"),
             "showconf -v=true -name \"odd: name\" -json",
@@ -550,6 +478,18 @@ mod tests {
             ("refs", "hash should be a hex representation of"),
             ("refs abcd", "hash should be a hex representation of"),
             ("refs -json x y", "unexpected argument"),
+            ("addimage -", "name should be set"),
+            ("addimage -name p", "say so with - at the end"),
+            ("addimage -name p - x", "unexpected argument \"x\""),
+            (
+                "showlayers -- x",
+                "flag provided but not defined: -\nUsage of showlayers:\n  -\tonly",
+            ),
+            ("showconf -", "unexpected argument \"-\""),
+            ("import -compress xz", "flag -compress: \"xz\" is no compression: gzip or zstd"),
+            ("import -platform linux", "flag -platform: should be os/arch or os/arch/variant"),
+            ("import -platform linux/", "flag -platform: should be os/arch"),
+            ("import -layer code", "invalid value \"code\" for flag -layer"),
             ("verify -sample 0%", "from 0.01% to 100%"),
             ("verify -sample x", "from 0.01% to 100%"),
             ("verify -budget x", "invalid value \"x\" for flag -budget"),

@@ -24,6 +24,14 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
     if known.iter().any(|flag| flag.as_bytes() == &rest[..end]) { dashed(rest) } else { argument }
 }
 
+/// An unknown `-flag` is named as a whole in the complaint, not by its first letter.
+pub fn name_in_full(word: OsString) -> OsString {
+    match word.as_bytes() {
+        [b'-', b'a'..=b'z', b'a'..=b'z', ..] => ["-".into(), word].into_iter().collect(),
+        _ => word,
+    }
+}
+
 /// The arguments up to the first word that is no flag, spelt for clap, and the rest as it
 /// is: for a program whose subcommands have a grammar of their own. `valued` are the flags
 /// that take a value, which may be the next word and may start with a dash; `--` ends

@@ -8,7 +8,9 @@ use deploy_store::{ComponentName, Digest, MAX_JSON, MAX_LAYERS};
 use serde::{Deserialize, Serialize};
 
 /// Compression of a layer's blob.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// RFC 1952: what every agent unpacks.

@@ -53,6 +53,21 @@ async fn get(client: &Client, path: &str, offset: u64) -> Result<Vec<u8>, Client
 }
 
 #[tokio::test]
+async fn a_command_gets_its_input_whole_and_none_that_ends_before_is_waited_for() {
+    let Some(sshd) = Sshd::start(INTERNAL) else { return };
+    let client = sshd.client().await;
+    // More than the windows of both sides.
+    let input = noise(40 << 20);
+    let answer = client.exec_with_input("cat; echo end >&2; exit 3", &input).await.unwrap();
+    assert!(answer.stdout == input);
+    assert_eq!((&answer.stderr[..], answer.code), (&b"end\n"[..], 3));
+    let answer = client.exec_with_input("cat", b"").await.unwrap();
+    assert_eq!(answer, Exec::default());
+    let answer = client.exec_with_input("echo no; exit 7", &input).await.unwrap();
+    assert_eq!((&answer.stdout[..], answer.code), (&b"no\n"[..], 7));
+}
+
+#[tokio::test]
 async fn a_command_gives_its_output_and_exit_code() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;

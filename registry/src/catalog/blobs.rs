@@ -6,7 +6,7 @@ use deploy_store::{BlobInfo, Digest};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::{Catalog, Result, nanoseconds, references};
+use super::{Catalog, Result, layers, nanoseconds, references};
 
 /// What a blob's row says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,12 +52,18 @@ impl Catalog {
         Ok(transaction.commit().await?)
     }
 
-    /// Condemns those of `blobs` that nothing refers to, and returns them. Their files may
-    /// go; [`Catalog::forget`] comes last.
-    pub async fn condemn(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<Vec<BlobInfo>> {
+    /// Condemns those of `blobs` that nothing refers to and that nobody was told of at `asked`
+    /// or later, and returns them. Their files may go; [`Catalog::forget`] comes last.
+    pub async fn condemn(
+        &self,
+        blobs: &[BlobInfo],
+        asked: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<BlobInfo>> {
         let mut transaction = self.begin().await?;
-        let needed: BTreeSet<Digest> =
+        let mut needed: BTreeSet<Digest> =
             references::all(&mut transaction, self.keep_states).await?.into_keys().collect();
+        needed.extend(layers::asked_since(&mut transaction, asked).await?);
         let unneeded: Vec<BlobInfo> =
             blobs.iter().filter(|blob| !needed.contains(&blob.digest)).cloned().collect();
         for blob in &unneeded {
@@ -76,10 +82,11 @@ impl Catalog {
         rows.iter().map(|digest| Ok(digest.parse()?)).collect()
     }
 
-    /// Deletes the rows of condemned blobs, whose files are gone.
+    /// Deletes the rows of condemned blobs, whose files are gone, and what they were made from.
     pub async fn forget(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         let mut transaction = self.begin().await?;
         for digest in digests {
+            layers::forget(&mut transaction, digest).await?;
             sqlx::query("DELETE FROM blobs WHERE digest = $1 AND state = 'condemned'")
                 .bind(digest.to_string())
                 .execute(&mut *transaction)

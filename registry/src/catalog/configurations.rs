@@ -229,7 +229,7 @@ impl Catalog {
 }
 
 /// Number of the current state.
-async fn current(
+pub(super) async fn current(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
 ) -> Result<u64> {
@@ -244,7 +244,7 @@ async fn current(
     }
 }
 
-async fn load(
+pub(super) async fn load(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
     number: u64,
@@ -326,13 +326,13 @@ async fn replace(
     Ok(replaced)
 }
 
-/// Saves `layers` as the new current state.
-async fn save(
+/// Saves `layers` as the new current state; its number and id.
+pub(super) async fn save(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
     layers: Vec<Layer>,
     change: &Change,
-) -> Result<()> {
+) -> Result<(u64, Digest)> {
     let configuration = Configuration::new(name.clone(), layers, change.now)
         .map_err(|err| Error::Refused(err.into()))?;
     let last: Option<i64> =
@@ -361,7 +361,8 @@ async fn save(
     .bind(&change.command)
     .execute(&mut **transaction)
     .await?;
-    put_layers(transaction, &configuration, number).await
+    put_layers(transaction, &configuration, number).await?;
+    Ok((number.cast_unsigned(), configuration.id()))
 }
 
 /// Writes the layers of the state `number`.

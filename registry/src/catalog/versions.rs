@@ -33,27 +33,7 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.begin_change(change).await?;
-        check_new(&mut transaction, component, version).await?;
-        sqlx::query("INSERT INTO components (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
-            .bind(component.as_str())
-            .execute(&mut *transaction)
-            .await?;
-        let number: i64 = sqlx::query_scalar(
-            "UPDATE counters SET value = value + 1 WHERE name = 'version' RETURNING value",
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        sqlx::query(
-            "INSERT INTO versions (component, name, digest, created, number) \
-             VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(component.as_str())
-        .bind(version.as_str())
-        .bind(digest.to_string())
-        .bind(nanoseconds(change.now))
-        .bind(number)
-        .execute(&mut *transaction)
-        .await?;
+        insert_version(&mut transaction, component, version, digest, change).await?;
         blobs::put(&mut transaction, digest, bytes, "live", change.now).await?;
         Ok(transaction.commit().await?)
     }
@@ -184,6 +164,39 @@ async fn check_new(
         Err(Error::Refused(_)) => Ok(()),
         Err(err) => Err(err),
     }
+}
+
+/// The new version of that name, and its component if that is new.
+pub(super) async fn insert_version(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+    version: &VersionName,
+    digest: Digest,
+    change: &Change,
+) -> Result<Layer> {
+    check_new(transaction, component, version).await?;
+    sqlx::query("INSERT INTO components (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
+        .bind(component.as_str())
+        .execute(&mut **transaction)
+        .await?;
+    let number: i64 = sqlx::query_scalar(
+        "UPDATE counters SET value = value + 1 WHERE name = 'version' RETURNING value",
+    )
+    .fetch_one(&mut **transaction)
+    .await?;
+    sqlx::query(
+        "INSERT INTO versions (component, name, digest, created, number) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(component.as_str())
+    .bind(version.as_str())
+    .bind(digest.to_string())
+    .bind(nanoseconds(change.now))
+    .bind(number)
+    .execute(&mut **transaction)
+    .await?;
+    let (component, version) = (component.clone(), version.clone());
+    Ok(Layer { component, version, digest, created: change.now })
 }
 
 async fn has_component(

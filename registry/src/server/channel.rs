@@ -53,8 +53,13 @@ pub struct Context {
 /// Serves the request on `channel` that `started` says was granted.
 pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, context: Context) {
     let (mut reader, writer) = channel.split();
-    let Some(request) = wait(&mut reader, started).await else { return };
+    let Some((request, first)) = wait(&mut reader, started).await else { return };
     let mut client = Incoming::new(reader, writer);
+    if let Some(first) = first
+        && client.take(first).is_err()
+    {
+        return client.close().await;
+    }
     let code = match request {
         Request::Exec(line) => exec(&mut client, &context, line).await,
         Request::Shell(terminal) => shell::run(&mut client, &context, terminal).await,
@@ -70,18 +75,24 @@ pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, con
     }
 }
 
-/// Waits for a request to be granted, passing over whatever the client sends before.
+/// Waits for a request to be granted, passing over whatever the client sends before. With it
+/// comes what the client sent right after, if that was seen first.
 async fn wait(
     reader: &mut ChannelReadHalf,
     mut started: oneshot::Receiver<Request>,
-) -> Option<Request> {
+) -> Option<(Request, Option<ChannelMsg>)> {
     loop {
         tokio::select! {
             biased;
-            request = &mut started => return request.ok(),
+            request = &mut started => return Some((request.ok()?, None)),
             message = reader.wait() => match message {
                 None | Some(ChannelMsg::Close) => return None,
-                Some(_) => {}
+                Some(message) => {
+                    // Between the two looks it may have been granted, and this be its input.
+                    if let Ok(request) = started.try_recv() {
+                        return Some((request, Some(message)));
+                    }
+                }
             },
         }
     }

@@ -42,6 +42,11 @@ impl Incoming {
         Self { reader, writer, bytes: BytesMut::new(), ended: false, columns: None }
     }
 
+    /// Takes in a message that was read by other means.
+    pub fn take(&mut self, message: ChannelMsg) -> Result<(), Gone> {
+        take(Some(message), &mut self.bytes, &mut self.ended, &mut self.columns).map(drop)
+    }
+
     /// Waits until there are more bytes, the end, or a new width of the terminal.
     pub async fn more(&mut self) -> Result<(), Gone> {
         while !self.ended {

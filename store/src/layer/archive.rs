@@ -73,7 +73,7 @@ pub fn read<R: Read>(
 
 /// The entry that a member stands for. A directory entry of the root itself is none:
 /// the root's own mode is not an archive's to choose.
-fn entry_of(member: Member, limits: Limits) -> Result<Option<Entry>> {
+pub fn entry_of(member: Member, limits: Limits) -> Result<Option<Entry>> {
     let Member { name, flag, link, size, meta, device: (major, minor) } = member;
     let path = EntryPath::from_archive(&name, limits)?;
     if path.is_root() {

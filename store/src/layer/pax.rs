@@ -107,7 +107,8 @@ fn may_restore(name: &str) -> bool {
         || name == "system.posix_acl_default"
 }
 
-fn split_record(records: &[u8]) -> Result<(&[u8], &[u8]), String> {
+/// The first record, `KEY=VALUE` without its length and newline, and the rest.
+pub fn split_record(records: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let space = records.iter().take(20).position(|&byte| byte == b' ');
     let space = space.ok_or("a PAX record has no length")?;
     let length = usize::try_from(number("length", &records[..space])?).unwrap_or(usize::MAX);

@@ -65,6 +65,10 @@ pub struct Tarball<R> {
     padding: u64,
     /// Whether there was a header, so that this is tar.
     begun: bool,
+    /// Bytes read so far; where the last member's first header and its end are among them.
+    position: u64,
+    start: u64,
+    end: u64,
 }
 
 /// The extended headers before a member.
@@ -74,6 +78,12 @@ struct Extended {
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     bytes: u64,
+}
+
+impl Extended {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.name.is_none() && self.link.is_none()
+    }
 }
 
 impl<R: Read> Tarball<R> {
@@ -91,6 +101,9 @@ impl<R: Read> Tarball<R> {
             length: 0,
             padding: 0,
             begun: false,
+            position: 0,
+            start: 0,
+            end: 0,
         }
     }
 
@@ -99,12 +112,21 @@ impl<R: Read> Tarball<R> {
         self.begun
     }
 
+    /// Where the last member is in the archive: from the first of its own headers, extended
+    /// ones included, to the end of its body's last block.
+    pub fn span(&self) -> std::ops::Range<u64> {
+        self.start..self.end
+    }
+
     /// The next member, or `None` after the last, when all that follows it has been
     /// read and found to be zeros.
     pub fn next_member(&mut self) -> Result<Option<Member>> {
         self.finish_body()?;
         let mut extended = Extended::default();
         loop {
+            if extended.is_empty() {
+                self.start = self.position;
+            }
             let Some(header) = self.next_header()? else {
                 if extended.bytes > 0 {
                     return Err(bad_archive("ends after an extended header"));
@@ -197,6 +219,7 @@ impl<R: Read> Tarball<R> {
                 return Err(refuse("has a body, which only a file may have".to_owned()));
             }
             self.skip_body(body)?;
+            self.end = self.position;
             return Ok(member);
         }
         let mut left = body;
@@ -218,6 +241,7 @@ impl<R: Read> Tarball<R> {
         (self.length, self.given) = (length, 0);
         self.extents = extents.into_iter();
         self.padding = padding_of(left);
+        self.end = self.position.saturating_add(left).saturating_add(self.padding);
         Ok(member)
     }
 
@@ -318,7 +342,10 @@ impl<R: Read> Tarball<R> {
         loop {
             match self.inner.read(buffer) {
                 Ok(0) => return Err(bad_archive("is cut off in an entry's body")),
-                Ok(n) => return Ok(n),
+                Ok(n) => {
+                    self.position += n as u64;
+                    return Ok(n);
+                }
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => return Err(unreadable(&err)),
             }
@@ -331,7 +358,10 @@ impl<R: Read> Tarball<R> {
         while n < buffer.len() {
             match self.inner.read(&mut buffer[n..]) {
                 Ok(0) => break,
-                Ok(more) => n += more,
+                Ok(more) => {
+                    n += more;
+                    self.position += more as u64;
+                }
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                 Err(err) => return Err(unreadable(&err)),
             }

@@ -79,8 +79,9 @@ pub fn typed(line: &str) -> Option<Typed> {
             && flag.name != "name"
     };
     let flags = verb.flags.iter();
-    let open =
-        flags.filter(|flag| again(flag) || given.iter().all(|(one, _)| one.name != flag.name));
+    let open = flags
+        .filter(|flag| again(flag) || given.iter().all(|(one, _)| one.name != flag.name))
+        .filter(|flag| flag.name != verb::INPUT || dashes == "-");
     Some(one_of(last, open.map(|flag| format!("{dashes}{}", flag.name)).collect()))
 }
 
@@ -235,7 +236,7 @@ mod tests {
     fn lines_go_on() {
         for (line, want) in [
             ("addv", "addver |"),
-            ("add", "addconf addver"),
+            ("add", "addconf addimage addver"),
             ("  he", "  help |"),
             ("help exit", "help exit-codes |"),
             ("help addver x", "-"),
@@ -272,6 +273,13 @@ mod tests {
                 "changeconf -component=config -version=config-|",
             ),
             ("history -limit ", "-"),
+            ("showlayers ", "- -json"),
+            ("showlayers - ", "showlayers - -json |"),
+            ("showlayers --", "showlayers --json |"),
+            (
+                "addimage -name n -layer code:code-1 -la",
+                "addimage -name n -layer code:code-1 -layer |",
+            ),
             ("history -name web -limit=", "-"),
         ] {
             assert_eq!(tab(line), want, "{line}");

@@ -1,7 +1,7 @@
 //! Examples for each verb, as they are typed at the prompt.
 
-/// Examples for the verb called `name`. That of `put` is for a shell: it reads what the prompt
-/// has not.
+/// Examples for the verb called `name`. Those that read standard input are for a shell: the
+/// prompt has none.
 pub fn examples(name: &str) -> &'static [&'static str] {
     match name {
         "addver" => &[concat!(
@@ -10,6 +10,10 @@ pub fn examples(name: &str) -> &'static [&'static str] {
         )],
         "put" => &["put -name config -version v3 < config.tgz"],
         "addconf" => &["addconf -name web -layer code:v7 -layer config:v3"],
+        "addimage" => &["addimage -name app - < layers.json"],
+        "import" => {
+            &["import -name app < image.tar", "import -name app -platform linux/arm64 < image.tar"]
+        }
         "bumpconf" => &[
             "bumpconf -name web -component config",
             "bumpconf -name web -component code -component config",
@@ -20,6 +24,7 @@ pub fn examples(name: &str) -> &'static [&'static str] {
         ],
         "showconf" => &["showconf -name web", "showconf -name web -v"],
         "showcomp" => &["showcomp -name config"],
+        "showlayers" => &["showlayers", "showlayers -json - < origins.json"],
         "components" => &["components"],
         "configurations" => &["configurations -json"],
         "delver" => &["delver -name config -version v1"],

@@ -1,6 +1,8 @@
 //! From words to a command: flags by the rules of Go's flag package, texts of the Go
 //! tool.
 
+mod image;
+
 use std::collections::BTreeMap;
 
 use deploy_store::{ComponentName, Digest, VersionName};
@@ -41,6 +43,8 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
             Ok(Command::Put { component, version, json: flags.is_set("json") })
         }
         "addconf" => flags.add_configuration(),
+        "addimage" => flags.add_image(),
+        "import" => flags.import(),
         "changeconf" => flags.change_configuration(),
         "bumpconf" => flags.bump_configuration(),
         "showconf" => Ok(Command::ShowConfiguration {
@@ -54,6 +58,9 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         }
         "components" => Ok(Command::Components { json: flags.is_set("json") }),
         "configurations" => Ok(Command::Configurations { json: flags.is_set("json") }),
+        "showlayers" => {
+            Ok(Command::ShowLayers { asked: flags.is_set(verb::INPUT), json: flags.is_set("json") })
+        }
         "delver" => {
             let (component, version) = flags.named_version()?;
             Ok(Command::DeleteVersion { component, version, force: flags.is_set("force") })
@@ -138,6 +145,10 @@ impl Flags {
         let mut flags = Self { verb, given: Vec::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
+            if word == "-" && verb.flag(verb::INPUT).is_some() {
+                flags.given.push((verb::INPUT, "true".to_owned()));
+                continue;
+            }
             let Some(name) = word.strip_prefix('-').filter(|name| !name.is_empty()) else {
                 return Err(refuse(format!("unexpected argument {word:?} after the flags")));
             };
@@ -146,7 +157,7 @@ impl Flags {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (name, None),
             };
-            let Some(flag) = verb.flag(name) else {
+            let Some(flag) = verb.flag(name).filter(|_| name != verb::INPUT) else {
                 if name == "h" || name == "help" {
                     return Ok(None);
                 }
@@ -279,14 +290,16 @@ impl Flags {
     fn add_configuration(&self) -> Result<Command, Refusal> {
         self.need(&["name"], "name should be set")?;
         self.need(&["layer"], "configuration should have at least one layer")?;
+        let (name, layers) = (self.configuration_name()?, self.layers()?);
+        Ok(Command::AddConfiguration { name, layers })
+    }
+
+    fn layers(&self) -> Result<Vec<(ComponentName, VersionName)>, Refusal> {
         let layers = self.all("layer").map(|value| {
             let (component, version) = value.split_once(':').unwrap_or((value, ""));
             pair(component, version)
         });
-        Ok(Command::AddConfiguration {
-            name: self.configuration_name()?,
-            layers: layers.collect::<Result<_, _>>()?,
-        })
+        layers.collect()
     }
 
     fn change_configuration(&self) -> Result<Command, Refusal> {

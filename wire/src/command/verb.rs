@@ -65,7 +65,20 @@ const fn number(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Number }
 }
 
+/// Name of the flag `-`: that something is read from standard input.
+pub const INPUT: &str = "";
+
 const JSON: Flag = switch("json", "print one JSON document");
+const LAYER: Flag = Flag {
+    name: "layer",
+    about: "layer in component:version format; can be set multiple times",
+    takes: Takes::Layer,
+};
+const UPPER_LAYER: Flag = Flag {
+    name: "layer",
+    about: "layer on top of the image's, in component:version format; can be set multiple times",
+    takes: Takes::Layer,
+};
 const CONFIGURATION: Flag =
     Flag { name: "name", about: "configuration name", takes: Takes::Configuration };
 const COMPONENT: Flag = component("name", "component name");
@@ -93,13 +106,30 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "addconf",
         about: "add new configuration from existing component versions",
+        flags: &[LAYER, CONFIGURATION],
+    },
+    Verb {
+        name: "addimage",
+        about: "add new configuration from uploaded layers of container image",
         flags: &[
-            Flag {
-                name: "layer",
-                about: "layer in component:version format; can be set multiple times",
-                takes: Takes::Layer,
-            },
+            switch(INPUT, "read the layers from standard input, as JSON"),
+            JSON,
+            UPPER_LAYER,
             CONFIGURATION,
+        ],
+    },
+    Verb {
+        name: "import",
+        about: "add new configuration from container image on standard input",
+        flags: &[
+            text("compress", "how layers are compressed: gzip, or zstd, which Go agents lack"),
+            switch("dry-run", "only show what would be done"),
+            text("image", "which image, where there are several"),
+            switch("image-config", "add a layer with .deploy/image.json: what the image runs"),
+            UPPER_LAYER,
+            switch("n", "as -dry-run"),
+            Flag { about: "configuration name, that of the image without", ..CONFIGURATION },
+            text("platform", "which platform, as in linux/arm64/v8"),
         ],
     },
     Verb {
@@ -123,6 +153,11 @@ pub const VERBS: &[Verb] = &[
         flags: &[JSON, CONFIGURATION, switch("v", "show extra details")],
     },
     Verb { name: "showcomp", about: "show component versions", flags: &[JSON, COMPONENT] },
+    Verb {
+        name: "showlayers",
+        about: "show stored layers of container images",
+        flags: &[switch(INPUT, "only those that standard input asks for, as JSON"), JSON],
+    },
     Verb { name: "components", about: "list all known components", flags: &[JSON] },
     Verb { name: "configurations", about: "list all known configurations", flags: &[JSON] },
     Verb {
@@ -241,7 +276,7 @@ impl Verb {
         let mut text = format!("Usage of {}:\n", self.name);
         for Flag { name, about, takes } in self.flags {
             let kind = match takes {
-                Takes::Nothing if name.len() == 1 => {
+                Takes::Nothing if name.len() < 2 => {
                     writeln!(text, "  -{name}\t{about}").expect("a string takes any text");
                     continue;
                 }

@@ -1,0 +1,344 @@
+//! The files of an image archive: documents stay in memory, layers go to the temporary file,
+//! uncompressed, while they are hashed and listed. What is a layer is told by what it holds;
+//! which of them belong to the image is known only at the end.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read};
+use std::thread;
+
+use deploy_store::layer::decode::Decoder;
+use deploy_store::layer::pipe::{Filled, Outlet, pipe};
+use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
+
+use crate::error::{Error, Result};
+use crate::input::{Found, target_of};
+use crate::listing::Listing;
+use crate::spool::{Region, Spool, Tee};
+
+/// Largest manifest, index or configuration, in bytes; what containerd takes, too.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+/// Bytes of documents that are kept in memory.
+const MAX_DOCUMENTS: usize = 32 << 20;
+/// Bytes of memory for the names in all layers.
+const LISTINGS: usize = 128 << 20;
+/// A file as short as this is not worth a thread.
+const SHORT: u64 = 256 << 10;
+/// Links that lead to links.
+const MAX_HOPS: usize = 8;
+
+/// What a file turned out to be.
+#[derive(Debug)]
+pub enum Item {
+    /// JSON, by its looks.
+    Document(Document),
+    /// A tar, by its number among the layers.
+    Layer(usize),
+    /// A link to another file.
+    Link(String),
+    /// Nothing that an image is made of, and why it is no layer.
+    Other(Digest, String),
+}
+
+/// A document, and its digest.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// sha256 of its bytes.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// A tar that was read.
+#[derive(Debug)]
+pub struct Tar {
+    /// sha256 of the file as it came.
+    pub digest: Digest,
+    /// Its length as it came, in bytes.
+    pub size: u64,
+    /// sha256 of the tar without compression.
+    pub diff_id: Digest,
+    /// Where it is.
+    pub region: Region,
+    /// What is in it.
+    pub listing: Listing,
+}
+
+/// All that an image archive holds.
+#[derive(Debug)]
+pub struct Archive {
+    items: BTreeMap<String, Item>,
+    by_digest: BTreeMap<Digest, String>,
+    /// The layers, of all images in it.
+    pub layers: Vec<Tar>,
+    /// Where their bytes are.
+    pub spool: Spool,
+    limits: Limits,
+    documents: usize,
+    listed: usize,
+}
+
+impl Archive {
+    /// Nothing yet; layers go to `spool`.
+    pub fn new(spool: Spool, limits: Limits) -> Self {
+        Self {
+            items: BTreeMap::new(),
+            by_digest: BTreeMap::new(),
+            layers: Vec::new(),
+            spool,
+            limits,
+            documents: 0,
+            listed: 0,
+        }
+    }
+
+    /// Takes in what was found under `name`.
+    pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
+        let item = match found {
+            Found::Link(target) => Item::Link(target),
+            Found::File(size, body) => self.take_file(name, size, body)?,
+        };
+        let digest = match &item {
+            Item::Document(document) => Some(document.digest),
+            Item::Layer(number) => Some(self.layers[*number].digest),
+            Item::Other(digest, _) => Some(*digest),
+            Item::Link(_) => None,
+        };
+        if let Some(before) = self.items.insert(name.to_owned(), item)
+            && (digest.is_none() || digest != self.digest_of(&before))
+        {
+            return Err(Error::item(name, "is there twice"));
+        }
+        if let Some(digest) = digest {
+            self.by_digest.entry(digest).or_insert_with(|| name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Adds a tar that was made here, and returns its number.
+    pub fn add_tar(&mut self, tar: &[u8]) -> Result<usize> {
+        let listed = self.list(Ok(tar), Some(Hasher::default()));
+        match self.add(Digest::of(tar), tar.len() as u64, listed)? {
+            Item::Layer(number) => Ok(number),
+            _ => Err(Error::archive("has no room for another layer")),
+        }
+    }
+
+    /// The item called `name`, links followed.
+    pub fn item(&self, name: &str) -> Result<&Item> {
+        let mut at = name.to_owned();
+        for _ in 0..MAX_HOPS {
+            match self.items.get(&at) {
+                Some(Item::Link(target)) => {
+                    at = target_of(&at, target).ok_or_else(|| {
+                        Error::item(name, format!("is a link that leads out of it, to {target:?}"))
+                    })?;
+                }
+                Some(item) => return Ok(item),
+                None if at == name => return Err(Error::item(name, "is missing")),
+                None => {
+                    return Err(Error::item(
+                        name,
+                        format!("is a link to {at:?}, which is missing"),
+                    ));
+                }
+            }
+        }
+        Err(Error::item(name, "is a link that leads in circles"))
+    }
+
+    /// Whether there is something called `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.items.contains_key(name)
+    }
+
+    /// Whether there is a file with a digest, or one that says so by its name.
+    pub fn has_blob(&self, digest: Digest) -> bool {
+        self.by_digest.contains_key(&digest) || self.contains(&format!("blobs/sha256/{digest}"))
+    }
+
+    /// The item with a digest.
+    pub fn blob(&self, digest: Digest) -> Result<&Item> {
+        if let Some(name) = self.by_digest.get(&digest) {
+            return self.item(name);
+        }
+        let name = format!("blobs/sha256/{digest}");
+        let item = self.item(&name)?;
+        let found = self.digest_of(item).map_or_else(String::new, |found| found.to_string());
+        Err(Error::item(name, format!("is damaged: its sha256 is {found}")))
+    }
+
+    fn digest_of(&self, item: &Item) -> Option<Digest> {
+        match item {
+            Item::Document(document) => Some(document.digest),
+            Item::Layer(number) => Some(self.layers[*number].digest),
+            Item::Other(digest, _) => Some(*digest),
+            Item::Link(_) => None,
+        }
+    }
+
+    fn take_file(&mut self, name: &str, size: u64, body: &mut dyn Read) -> Result<Item> {
+        let fail = |cause| Error::Input { what: name.to_owned(), cause };
+        if size <= SHORT {
+            let bytes = read_short(size, body).map_err(fail)?;
+            if is_document(&bytes) {
+                return self.keep(bytes);
+            }
+            let digest = Digest::of(&bytes);
+            let plain = Decoder::new(&bytes[..], self.limits);
+            let listed = self.list(plain, Some(Hasher::default()));
+            return self.add(digest, size, listed);
+        }
+        let mut start = Vec::new();
+        (&mut *body).take(1024).read_to_end(&mut start).map_err(fail)?;
+        if size <= MAX_DOCUMENT && is_document(&start) {
+            body.read_to_end(&mut start).map_err(fail)?;
+            return self.keep(start);
+        }
+        let gzip_or_zstd = start.starts_with(&[0x1f, 0x8b])
+            || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+            || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
+        let whole = Cursor::new(start).chain(body);
+        let (digest, listed) = self.take_large(whole, gzip_or_zstd).map_err(fail)?;
+        self.add(digest, size, listed)
+    }
+
+    /// Reads and hashes here what is listed, and inflated, by other threads.
+    fn take_large(
+        &self,
+        mut whole: impl Read,
+        compressed: bool,
+    ) -> io::Result<(Digest, Result<Listed>)> {
+        let (mut inlet, outlet) = pipe();
+        thread::scope(|scope| {
+            let listing = scope.spawn(move || {
+                if compressed { self.inflate(outlet) } else { self.list(Ok(outlet), None) }
+            });
+            let mut hasher = Hasher::default();
+            let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
+            drop(inlet);
+            if filled? == Filled::Unread {
+                // Its digest is wanted all the same.
+                let mut buffer = vec![0; 64 << 10];
+                loop {
+                    match whole.read(&mut buffer)? {
+                        0 => break,
+                        n => hasher.update(&buffer[..n]),
+                    }
+                }
+            }
+            let digest = hasher.finish();
+            let mut listed = listing.join().expect("the thread that lists does not panic");
+            if let Ok(listed) = &mut listed
+                && !compressed
+            {
+                listed.diff_id = digest;
+            }
+            Ok((digest, listed))
+        })
+    }
+
+    fn inflate(&self, compressed: Outlet) -> Result<Listed> {
+        let (mut inlet, outlet) = pipe();
+        thread::scope(|scope| {
+            let limits = self.limits;
+            let inflating = scope.spawn(move || {
+                let mut decoder = Decoder::new(compressed, limits)?;
+                // Whoever reads gets the error.
+                let _ = inlet.fill(&mut decoder, |_| {});
+                Ok(())
+            });
+            let listed = self.list(Ok(outlet), Some(Hasher::default()));
+            let inflated: Result<(), StoreError> =
+                inflating.join().expect("the thread that inflates does not panic");
+            match inflated {
+                Err(err) => Err(bad_layer(err)),
+                Ok(()) => listed,
+            }
+        })
+    }
+
+    /// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows
+    /// the digest.
+    fn list<R: Read>(
+        &self,
+        plain: Result<R, StoreError>,
+        hasher: Option<Hasher>,
+    ) -> Result<Listed> {
+        let plain = plain.map_err(bad_layer)?;
+        let mut hasher = hasher;
+        let mut appender = self.spool.append();
+        let mut tee = Tee::new(plain, &mut appender, |bytes| {
+            if let Some(hasher) = &mut hasher {
+                hasher.update(bytes);
+            }
+        });
+        let budget = LISTINGS.saturating_sub(self.listed);
+        let listing = Listing::read(&mut tee, self.limits, budget);
+        let drained = tee.drain();
+        if let Some(cause) = appender.failed.take() {
+            return Err(self.spool.error("write", cause));
+        }
+        let mut listing = listing.map_err(bad_layer)?;
+        drained.map_err(|err| Error::archive(err.to_string()))?;
+        listing.shrink();
+        let diff_id = hasher.map_or_else(|| Digest::of(b""), Hasher::finish);
+        Ok(Listed { diff_id, length: appender.length, listing })
+    }
+
+    fn keep(&mut self, bytes: Vec<u8>) -> Result<Item> {
+        self.documents += bytes.len();
+        if self.documents > MAX_DOCUMENTS {
+            return Err(Error::archive(format!(
+                "has more than {MAX_DOCUMENTS} bytes of documents"
+            )));
+        }
+        Ok(Item::Document(Document { digest: Digest::of(&bytes), bytes }))
+    }
+
+    fn add(&mut self, digest: Digest, size: u64, listed: Result<Listed>) -> Result<Item> {
+        match listed {
+            Ok(Listed { diff_id, length, listing }) => {
+                self.listed += listing.bytes();
+                let region = self.spool.keep(length);
+                self.layers.push(Tar { digest, size, diff_id, region, listing });
+                Ok(Item::Layer(self.layers.len() - 1))
+            }
+            Err(Error::Archive { reason }) => {
+                self.spool.discard()?;
+                Ok(Item::Other(digest, reason))
+            }
+            Err(err) => Err(err),
+        }
+    }
+}
+
+/// What is known of a tar when it was read.
+#[derive(Debug)]
+struct Listed {
+    diff_id: Digest,
+    length: u64,
+    listing: Listing,
+}
+
+/// That a file is no layer matters only when a manifest says that it is one.
+fn bad_layer(err: StoreError) -> Error {
+    Error::archive(match err {
+        StoreError::BadArchive { reason } => reason,
+        other => other.to_string(),
+    })
+}
+
+fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    body.take(size).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether it looks like JSON, and not like a tar whose first file has an odd name.
+fn is_document(start: &[u8]) -> bool {
+    let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
+    matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")
+}
+
+#[cfg(test)]
+mod tests;

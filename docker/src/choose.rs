@@ -1,0 +1,394 @@
+//! Which image of an archive is meant, and which layers it has.
+
+use std::collections::BTreeSet;
+
+use deploy_store::Digest;
+
+use crate::archive::{Archive, Document, Item};
+use crate::error::{Error, Result};
+use crate::input::name_of;
+use crate::manifest::{
+    self, Config, Described, Descriptor, Manifest, Platform, Run, Saved, check_layer_type,
+    digest_of,
+};
+
+/// Indexes within indexes.
+const MAX_DEPTH: usize = 4;
+/// Images that are looked at.
+const MAX_IMAGES: usize = 10_000;
+/// Images that a message lists.
+const MAX_LISTED: usize = 20;
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// A name of the image, or the first digits of its id.
+    pub image: Option<String>,
+    /// What it is to run on.
+    pub platform: Option<Platform>,
+}
+
+/// The image that was chosen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its names, the one that gives the configuration its name first.
+    pub names: Vec<String>,
+    /// Its layers by their numbers in the archive, lowest first.
+    pub layers: Vec<usize>,
+    /// How it is run.
+    pub run: Run,
+}
+
+/// An image that may be the one.
+#[derive(Debug)]
+struct Candidate {
+    names: Vec<String>,
+    /// Digest of the manifest, if it has one, and of the configuration.
+    ids: Vec<Digest>,
+    platform: Option<Platform>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Manifest(Manifest),
+    Saved(Saved),
+}
+
+/// Finds the one image that fits.
+pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
+    let mut candidates = candidates(archive)?;
+    if candidates.is_empty() {
+        return Err(Error::archive("has no image in it"));
+    }
+    let all = listed(&candidates);
+    let narrow =
+        |candidates: &mut Vec<Candidate>, what: String, fits: &dyn Fn(&Candidate) -> bool| {
+            candidates.retain(|candidate| fits(candidate));
+            if candidates.is_empty() {
+                let text = format!("no image in the archive is {what}; there is: {all}");
+                return Err(Error::Choice(text));
+            }
+            Ok(())
+        };
+    if let Some(image) = &wanted.image {
+        narrow(&mut candidates, format!("called {image:?}"), &|candidate| {
+            candidate.is_called(image)
+        })?;
+    }
+    if let Some(platform) = &wanted.platform {
+        narrow(&mut candidates, format!("for {platform}"), &|candidate| {
+            candidate.platform.as_ref().is_some_and(|own| own.fits(platform))
+        })?;
+    }
+    match candidates.as_slice() {
+        [one] => resolve(archive, one),
+        several => Err(Error::Choice(format!(
+            "the archive has several images, name one with -image or -platform: {}",
+            listed(several)
+        ))),
+    }
+}
+
+fn listed(candidates: &[Candidate]) -> String {
+    let mut names: Vec<String> =
+        candidates.iter().take(MAX_LISTED).map(Candidate::described).collect();
+    if candidates.len() > MAX_LISTED {
+        names.push(format!("and {} more", candidates.len() - MAX_LISTED));
+    }
+    names.join(", ")
+}
+
+impl Candidate {
+    fn is_called(&self, asked: &str) -> bool {
+        let id = asked.strip_prefix("sha256:").unwrap_or(asked);
+        self.names.iter().any(|name| {
+            name == asked || plain_name(name) == plain_name(asked) || tag_of(name) == Some(asked)
+        }) || id.len() >= 12 && self.ids.iter().any(|own| own.to_string().starts_with(id))
+    }
+
+    fn described(&self) -> String {
+        let id = self.ids.first().map(ToString::to_string).unwrap_or_default();
+        let name = self.names.first().map_or(&id[..id.len().min(12)], |name| name);
+        let name = deploy_store::escape(name);
+        self.platform.as_ref().map_or(name.clone(), |platform| format!("{name} ({platform})"))
+    }
+}
+
+/// A name without what docker leaves out when it prints one, and with the tag it means.
+fn plain_name(name: &str) -> String {
+    let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
+    let short = short.unwrap_or(name);
+    match tag_of(short) {
+        Some(_) => short.to_owned(),
+        None => format!("{short}:latest"),
+    }
+}
+
+fn tag_of(name: &str) -> Option<&str> {
+    name.rsplit_once(':').map(|(_, tag)| tag).filter(|tag| !tag.contains('/'))
+}
+
+fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
+    let mut found = Vec::new();
+    let mut skipped = None;
+    let has_index = archive.contains("index.json");
+    if has_index {
+        let document = document(archive.item("index.json")?, "index.json")?;
+        let of_index = |reason| Error::item("index.json", reason);
+        match manifest::described(&document.bytes, "").map_err(of_index)? {
+            Described::Index(list) => {
+                let mut walk = Walk {
+                    archive,
+                    found: &mut found,
+                    skipped: &mut skipped,
+                    above: BTreeSet::new(),
+                };
+                walk.index(&list, &[], 0)?;
+            }
+            Described::Manifest(_) => return Err(of_index("is no index".to_owned())),
+        }
+    }
+    if archive.contains("manifest.json") {
+        let document = document(archive.item("manifest.json")?, "manifest.json")?;
+        let of_saved = |reason| Error::item("manifest.json", reason);
+        for saved in manifest::saved(&document.bytes).map_err(of_saved)? {
+            add_saved(archive, &mut found, saved)?;
+        }
+    } else if !has_index {
+        return Err(Error::archive("is no image's: it has neither manifest.json nor index.json"));
+    }
+    match skipped {
+        Some(err) if found.is_empty() => Err(err),
+        _ => Ok(found),
+    }
+}
+
+/// Goes through indexes.
+struct Walk<'a> {
+    archive: &'a Archive,
+    found: &'a mut Vec<Candidate>,
+    /// Why something that was pointed to is no image here.
+    skipped: &'a mut Option<Error>,
+    /// The indexes that lead to the one that is being read.
+    above: BTreeSet<String>,
+}
+
+impl Walk<'_> {
+    fn index(&mut self, list: &[Descriptor], names: &[String], depth: usize) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return Err(Error::archive(format!("has indexes in more than {MAX_DEPTH} others")));
+        }
+        for descriptor in list {
+            let mut names = names.to_vec();
+            names.extend(names_of(descriptor));
+            if manifest::is_index(&descriptor.media_type) {
+                if !self.above.insert(descriptor.digest.clone()) {
+                    return Err(Error::item(
+                        &descriptor.digest,
+                        "is an index that leads to itself",
+                    ));
+                }
+                if let Some(document) = self.document(descriptor)? {
+                    let fail = |reason| Error::item(&descriptor.digest, reason);
+                    match manifest::described(&document.bytes, &descriptor.media_type)
+                        .map_err(fail)?
+                    {
+                        Described::Index(list) => self.index(&list, &names, depth + 1)?,
+                        Described::Manifest(_) => return Err(fail("is no index".to_owned())),
+                    }
+                }
+                self.above.remove(&descriptor.digest);
+            } else if is_attestation(descriptor) {
+                // Says something of another image, and is none.
+            } else if manifest::is_manifest(&descriptor.media_type)
+                || descriptor.media_type.is_empty()
+            {
+                self.manifest(descriptor, names)?;
+            } else {
+                let media_type = &descriptor.media_type;
+                let reason = format!("has the media type {media_type:?}, which is no image's");
+                self.skipped.get_or_insert(Error::item(&descriptor.digest, reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn manifest(&mut self, descriptor: &Descriptor, names: Vec<String>) -> Result<()> {
+        let Some(document) = self.document(descriptor)? else { return Ok(()) };
+        let fail = |reason| Error::item(&descriptor.digest, reason);
+        let described =
+            manifest::described(&document.bytes, &descriptor.media_type).map_err(fail)?;
+        let Described::Manifest(manifest) = described else {
+            return Err(fail("is no manifest".to_owned()));
+        };
+        let config = digest_of(&manifest.config.digest).map_err(fail)?;
+        let ids = vec![document.digest, config];
+        // The same image may go by several names.
+        if let Some(same) = self.found.iter_mut().find(|other| other.ids == ids) {
+            same.names.extend(names);
+            return Ok(());
+        }
+        if self.found.len() == MAX_IMAGES {
+            return Err(Error::archive(format!("has more than {MAX_IMAGES} images")));
+        }
+        let platform = match &descriptor.platform {
+            Some(platform) => Some(platform.clone()),
+            None => read_config(self.archive, config).ok().map(|config| config.platform),
+        };
+        self.found.push(Candidate { names, ids, platform, source: Source::Manifest(manifest) });
+        Ok(())
+    }
+
+    /// What a descriptor leads to; an image of another platform may have been left out.
+    fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
+        let fail = |reason| Error::item(&descriptor.digest, reason);
+        let digest = digest_of(&descriptor.digest).map_err(fail)?;
+        if !self.archive.has_blob(digest) {
+            self.skipped.get_or_insert(fail("is missing".to_owned()));
+            return Ok(None);
+        }
+        let document = document(self.archive.blob(digest)?, &descriptor.digest)?;
+        check_size(descriptor, document.bytes.len() as u64)?;
+        Ok(Some(document.clone()))
+    }
+}
+
+/// A manifest that says how another image was made: what docker adds to an index.
+fn is_attestation(descriptor: &Descriptor) -> bool {
+    descriptor.annotations.contains_key("vnd.docker.reference.type")
+        || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
+}
+
+fn names_of(descriptor: &Descriptor) -> Option<String> {
+    let of = |key: &str| descriptor.annotations.get(key).filter(|name| !name.is_empty()).cloned();
+    let full = of("io.containerd.image.name").map(|name| plain_name(&name));
+    full.or_else(|| of("org.opencontainers.image.ref.name"))
+}
+
+/// Adds an image of `manifest.json`, or its names to the one that index.json has.
+fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
+    let document = document(named(archive, &saved.config)?, &saved.config)?;
+    // A configuration's file is named by its digest.
+    let stem = saved.config.rsplit('/').next().unwrap_or_default();
+    let stem = stem.strip_suffix(".json").unwrap_or(stem);
+    if let Ok(announced) = stem.parse::<Digest>()
+        && announced != document.digest
+    {
+        let reason = format!("is damaged: its sha256 is {}", document.digest);
+        return Err(Error::item(saved.config, reason));
+    }
+    if let Some(same) = found.iter_mut().find(|other| other.ids.contains(&document.digest)) {
+        let tags = saved.repo_tags.iter().filter(|tag| !tag.is_empty()).cloned();
+        let others = std::mem::take(&mut same.names);
+        same.names = tags.chain(others).collect();
+        return Ok(());
+    }
+    let fail = |reason| Error::item(&saved.config, reason);
+    let platform = manifest::config(&document.bytes).map_err(fail)?.platform;
+    let ids = vec![document.digest];
+    let names = saved.repo_tags.clone();
+    found.push(Candidate { names, ids, platform: Some(platform), source: Source::Saved(saved) });
+    Ok(())
+}
+
+fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
+    let config_digest = *candidate.ids.last().expect("a candidate has a configuration");
+    let config = read_config(archive, config_digest)?;
+    let layers: Vec<(String, usize)> = match &candidate.source {
+        Source::Manifest(manifest) => {
+            check_size(&manifest.config, size_of(archive, config_digest)?)?;
+            manifest.layers.iter().map(|layer| layer_of(archive, layer)).collect::<Result<_>>()?
+        }
+        Source::Saved(saved) => {
+            let layer = |name: &String| Ok((name.clone(), number(named(archive, name)?, name)?));
+            saved.layers.iter().map(layer).collect::<Result<_>>()?
+        }
+    };
+    let announced = &config.rootfs.diff_ids;
+    if announced.len() != layers.len() {
+        let (has, says) = (layers.len(), announced.len());
+        return Err(Error::item(
+            config_digest.to_string(),
+            format!("says that the image has {says} layers, its manifest has {has}"),
+        ));
+    }
+    for ((item, number), announced) in layers.iter().zip(announced) {
+        let announced = digest_of(announced).map_err(|reason| Error::item(item, reason))?;
+        let found = archive.layers[*number].diff_id;
+        if announced != found {
+            return Err(Error::item(
+                item,
+                format!("is damaged: the sha256 of its tar is {found}, the image's is {announced}"),
+            ));
+        }
+    }
+    let names = candidate.names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let layers = layers.into_iter().map(|(_, number)| number).collect();
+    Ok(Chosen { names, layers, run: config.config.unwrap_or_default() })
+}
+
+fn layer_of(archive: &Archive, descriptor: &Descriptor) -> Result<(String, usize)> {
+    let fail = |reason: String| Error::item(&descriptor.digest, reason);
+    check_layer_type(&descriptor.media_type).map_err(fail)?;
+    let digest = digest_of(&descriptor.digest).map_err(fail)?;
+    if !archive.has_blob(digest) {
+        let foreign = descriptor.media_type.contains("foreign")
+            || descriptor.media_type.contains("nondistributable")
+            || !descriptor.urls.is_empty();
+        return Err(fail(if foreign {
+            "is a foreign layer, whose bytes are elsewhere: make the image with them in it"
+                .to_owned()
+        } else {
+            "is missing: it is a layer of the image".to_owned()
+        }));
+    }
+    let number = number(archive.blob(digest)?, &descriptor.digest)?;
+    check_size(descriptor, archive.layers[number].size)?;
+    Ok((descriptor.digest.clone(), number))
+}
+
+fn number(item: &Item, name: &str) -> Result<usize> {
+    match item {
+        Item::Layer(number) => Ok(*number),
+        Item::Document(_) => Err(Error::item(name, "is no layer but a document")),
+        Item::Link(_) => Err(Error::item(name, "is no layer but a link")),
+        Item::Other(_, why) => Err(Error::item(name, format!("is a layer that {why}"))),
+    }
+}
+
+fn read_config(archive: &Archive, digest: Digest) -> Result<Config> {
+    let name = format!("sha256:{digest}");
+    let document = document(archive.blob(digest)?, &name)?;
+    manifest::config(&document.bytes).map_err(|reason| Error::item(name, reason))
+}
+
+fn size_of(archive: &Archive, digest: Digest) -> Result<u64> {
+    Ok(document(archive.blob(digest)?, &digest.to_string())?.bytes.len() as u64)
+}
+
+fn check_size(descriptor: &Descriptor, found: u64) -> Result<()> {
+    let announced = descriptor.size;
+    if announced == found {
+        return Ok(());
+    }
+    let reason = format!("is damaged: it has {found} bytes, {announced} are announced");
+    Err(Error::item(&descriptor.digest, reason))
+}
+
+fn named<'a>(archive: &'a Archive, name: &str) -> Result<&'a Item> {
+    match name_of(name) {
+        Some(path) => archive.item(&path),
+        None => Err(Error::item(name, "is no name of a file in it")),
+    }
+}
+
+fn document<'a>(item: &'a Item, name: &str) -> Result<&'a Document> {
+    match item {
+        Item::Document(document) => Ok(document),
+        _ => Err(Error::item(name, "is no JSON document of at most 4 MiB")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! The importer's one error type.
+
+use std::io;
+use std::path::PathBuf;
+
+use deploy_wire::exit;
+
+/// Result of a step of an import.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an image is not imported. Nothing has changed then but blobs that nothing refers to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input cannot be read.
+    #[error("read {}: {cause}", what.escape_debug())]
+    Input {
+        /// What was read.
+        what: String,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// The input as a whole is no image.
+    #[error("the image archive {reason}")]
+    Archive {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the image archive is not what it has to be.
+    #[error("{item:?} in the image archive {reason}")]
+    Item {
+        /// Its name or digest.
+        item: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no image, or more than one, that fits what was asked for.
+    #[error("{0}")]
+    Choice(String),
+    /// Layers cannot be stacked.
+    #[error("entry {entry:?} of layer {layer}: {reason}")]
+    Entry {
+        /// The layer's number in the image, from 1.
+        layer: usize,
+        /// The entry's path.
+        entry: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The temporary file cannot be used.
+    #[error("{action} a temporary file in {}: {cause} (-tmpdir chooses another place)", dir.display())]
+    Temporary {
+        /// What was being done.
+        action: &'static str,
+        /// Where it is.
+        dir: PathBuf,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// A name that the registry would not take.
+    #[error("{source}; give another with -name")]
+    Name {
+        /// What is wrong with it.
+        source: deploy_store::Error,
+    },
+    /// Where the image goes refused it.
+    #[error("{text}")]
+    Refused {
+        /// Why, for people.
+        text: String,
+        /// Exit code.
+        code: u8,
+    },
+    /// Files cannot be written.
+    #[error("write {}: {cause}", path.display())]
+    Output {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why it failed.
+        cause: io::Error,
+    },
+    /// The blobs that the image is made of went away time and again.
+    #[error("{0}; it was tried several times")]
+    Vanishing(String),
+}
+
+impl Error {
+    /// The exit code that stands for it.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Refused { code, .. } => *code,
+            Self::Vanishing(_) => exit::NOT_FOUND,
+            _ => exit::FAILED,
+        }
+    }
+
+    pub(crate) fn archive(reason: impl Into<String>) -> Self {
+        Self::Archive { reason: reason.into() }
+    }
+
+    pub(crate) fn item(item: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Item { item: item.into(), reason: reason.into() }
+    }
+}

@@ -1,0 +1,386 @@
+//! An import from its input to its end: read, choose, plan, ask what is known, send the rest,
+//! and one transaction.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use deploy_store::{ComponentName, ConfigurationName, Digest, Hasher, Limits, VersionName, escape};
+use deploy_wire::image::{Compression, Image, ImageLayer, KnownLayer, Origin};
+
+use crate::archive::{Archive, Tar};
+use crate::choose::{Chosen, Wanted, choose};
+use crate::compress::{Chunk, chunk_bytes, compress};
+use crate::error::{Error, Result};
+use crate::input::{Found, read_archive, read_directory};
+use crate::plan::{Layer, Planned, plan};
+use crate::repack::{Piece, pieces};
+use crate::run::run_layer;
+use crate::spool::Spool;
+
+/// How often layers may vanish between the question and the transaction.
+const TRIES: u32 = 3;
+
+/// What is to be done.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Which image of the archive.
+    pub wanted: Wanted,
+    /// Name of the configuration, and start of the components' names; the image's own without.
+    pub name: Option<String>,
+    /// Layers on top of the image's.
+    pub layers: Vec<(ComponentName, VersionName)>,
+    /// How blobs are compressed.
+    pub compression: Compression,
+    /// Whether the image's way to be run becomes a layer.
+    pub image_config: bool,
+    /// Whether only to say what would be done.
+    pub dry_run: bool,
+    /// Where the temporary file is; where such files go, without.
+    pub tmpdir: Option<PathBuf>,
+    /// Threads that compress.
+    pub threads: usize,
+}
+
+/// Where the image comes from.
+pub enum Source<'a> {
+    /// A stream.
+    Stream(&'a mut dyn Read),
+    /// A directory, or a file.
+    Path(&'a Path),
+}
+
+/// Where layers go, and who knows those of earlier imports.
+pub trait Destination {
+    /// Whether there are these layers, which go on top of the image's.
+    fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
+    /// Those of `origins` that need not be made again.
+    fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
+    /// A blob begins.
+    fn begin(&mut self, component: &ComponentName) -> Result<()>;
+    /// More of it.
+    fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
+    /// It is whole.
+    fn finish(&mut self, digest: Digest) -> Result<()>;
+    /// Makes the configuration of it, all or nothing.
+    fn commit(
+        &mut self,
+        name: &ConfigurationName,
+        image: &Image,
+        layers: &[(ComponentName, VersionName)],
+    ) -> Result<Committed>;
+}
+
+/// How the transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// Well; what was said to it.
+    Done(String),
+    /// Blobs that were known, or sent, are not there any more; what was said to it.
+    Missing(String),
+}
+
+/// What happens, for people.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// So many bytes of layers were read.
+    Read(u64),
+    /// A layer that must be sent begins: its number among those, and how many there are.
+    Sending(usize, usize, &'a ComponentName),
+    /// So many more bytes were sent.
+    Sent(u64),
+    /// The transaction begins.
+    Updating(&'a ConfigurationName),
+}
+
+/// What was done, or would be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The configuration.
+    pub name: ConfigurationName,
+    /// Its layers from the image, lowest first.
+    pub layers: Vec<Imported>,
+    /// Layers of the image that nothing is left of.
+    pub empty: usize,
+    /// Bytes that were sent.
+    pub sent: u64,
+    /// What the transaction said.
+    pub said: String,
+}
+
+/// What became of one layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Its component.
+    pub component: ComponentName,
+    /// Its blob; none where it would have to be made.
+    pub hash: Option<Digest>,
+    /// Length of its tar, in bytes.
+    pub tar_bytes: u64,
+    /// Length of its blob, in bytes, where that is known.
+    pub blob_bytes: Option<u64>,
+    /// Whether it was there before.
+    pub reused: bool,
+    /// Members that were left out because other layers remove them.
+    pub removed: usize,
+}
+
+/// Blobs and their lengths, by what they are made from.
+type Hashes = BTreeMap<Origin, (Digest, u64)>;
+
+/// A layer on its way.
+struct Part {
+    component: ComponentName,
+    origin: Origin,
+    /// Its number in the image.
+    number: usize,
+}
+
+/// Imports an image.
+pub fn import(
+    source: Source<'_>,
+    options: &Options,
+    destination: &mut dyn Destination,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Summary> {
+    if let Some(name) = &options.name {
+        // Before anything is read.
+        configuration_name(name)?;
+    }
+    let mut archive = read(source, options.tmpdir.as_deref(), Limits::STANDARD, tell)?;
+    let mut chosen = choose(&archive, &options.wanted)?;
+    let name = name_of(&chosen, options)?;
+    let images = chosen.layers.len();
+    if options.image_config {
+        let number = archive.add_tar(&run_layer(&chosen.run))?;
+        chosen.layers.push(number);
+    }
+    let tars: Vec<&Tar> = chosen.layers.iter().map(|number| &archive.layers[*number]).collect();
+    let layers: Vec<Layer<'_>> =
+        tars.iter().map(|tar| Layer { diff_id: tar.diff_id, listing: &tar.listing }).collect();
+    let planned = plan(&layers)?;
+    let parts = parts(&name, images, &tars, &planned, options.compression)?;
+    let stage = Stage { spool: &archive.spool, tars: &tars, planned: &planned, options };
+    destination.check(&options.layers)?;
+    let origins: Vec<Origin> = parts.iter().map(|part| part.origin).collect();
+    let (mut sent, mut hashes, mut missing) = (0, Hashes::new(), String::new());
+    for tried in 0..TRIES {
+        if tried != 1 {
+            // What was sent a moment ago is there the second time, if not the third.
+            hashes.clear();
+        }
+        for known in destination.known(&origins)? {
+            hashes.insert(known.origin, (known.hash, known.bytes));
+        }
+        let before = hashes.clone();
+        if !options.dry_run {
+            sent += stage.send(&parts, &mut hashes, destination, tell)?;
+            tell(Event::Updating(&name));
+        }
+        let committed = if options.dry_run {
+            Committed::Done(String::new())
+        } else {
+            destination.commit(&name, &image(&parts, &hashes), &options.layers)?
+        };
+        match committed {
+            Committed::Done(said) => {
+                let layers = parts.iter().map(|part| stage.imported(part, &hashes, &before));
+                let layers = layers.collect();
+                return Ok(Summary { name, layers, empty: tars.len() - parts.len(), sent, said });
+            }
+            Committed::Missing(text) => {
+                hashes.retain(|origin, _| !before.contains_key(origin));
+                missing = text;
+            }
+        }
+    }
+    Err(Error::Vanishing(missing))
+}
+
+/// Reads all of the input.
+pub fn read(
+    source: Source<'_>,
+    tmpdir: Option<&Path>,
+    limits: Limits,
+    tell: &mut dyn FnMut(Event<'_>),
+) -> Result<Archive> {
+    let mut archive = Archive::new(Spool::new(tmpdir)?, limits);
+    let mut take = |name: &str, found: Found<'_>| {
+        archive.take(name, found)?;
+        tell(Event::Read(archive.spool.len()));
+        Ok(())
+    };
+    match source {
+        Source::Stream(stream) => read_archive(stream, limits, take)?,
+        Source::Path(path) if path.is_dir() => read_directory(path, take)?,
+        Source::Path(path) => {
+            let what = path.display().to_string();
+            let file = File::open(path).map_err(|cause| Error::Input { what, cause })?;
+            read_archive(file, limits, &mut take)?;
+        }
+    }
+    Ok(archive)
+}
+
+fn configuration_name(name: &str) -> Result<ConfigurationName> {
+    let parsed: Result<ConfigurationName, _> = name.parse();
+    parsed.and_then(|name| name.check_new().map(|()| name)).map_err(|source| Error::Name { source })
+}
+
+fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
+    match (&options.name, chosen.names.first()) {
+        (Some(name), _) => configuration_name(name),
+        // As the Go importer does it.
+        (None, Some(name)) => configuration_name(&name.replace([':', '/'], ".")),
+        (None, None) => Err(Error::Choice(
+            "the image has no name: give the configuration one with -name".into(),
+        )),
+    }
+}
+
+/// The layers that something is left of.
+fn parts(
+    name: &ConfigurationName,
+    images: usize,
+    tars: &[&Tar],
+    planned: &[Planned],
+    compression: Compression,
+) -> Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for (number, (tar, planned)) in tars.iter().zip(planned).enumerate() {
+        if planned.kept == 0 {
+            continue;
+        }
+        let component = if number < images {
+            format!("{name}.l{}", number + 1)
+        } else {
+            format!("{name}.config")
+        };
+        let component: Result<ComponentName, _> = component.parse();
+        let component = component.and_then(|name| name.check_new().map(|()| name));
+        let component = component.map_err(|source| Error::Name { source })?;
+        let origin = Origin { diff_id: tar.diff_id, removals: planned.removals, compression };
+        parts.push(Part { component, origin, number });
+    }
+    if parts.is_empty() {
+        let name = escape(name.as_str());
+        return Err(Error::Choice(format!("image {name:?} is empty: no layer has anything in it")));
+    }
+    Ok(parts)
+}
+
+fn image(parts: &[Part], hashes: &Hashes) -> Image {
+    let layer = |part: &Part| ImageLayer {
+        component: part.component.clone(),
+        hash: hashes[&part.origin].0,
+        origin: Some(part.origin),
+    };
+    Image { layers: parts.iter().map(layer).collect() }
+}
+
+/// What sending needs to know.
+struct Stage<'a> {
+    spool: &'a Spool,
+    tars: &'a [&'a Tar],
+    planned: &'a [Planned],
+    options: &'a Options,
+}
+
+impl Stage<'_> {
+    fn imported(&self, part: &Part, hashes: &Hashes, before: &Hashes) -> Imported {
+        let found = hashes.get(&part.origin);
+        Imported {
+            component: part.component.clone(),
+            hash: found.map(|(hash, _)| *hash),
+            tar_bytes: self.tars[part.number].region.length,
+            blob_bytes: found.map(|(_, bytes)| *bytes),
+            reused: before.contains_key(&part.origin),
+            removed: self.planned[part.number].removed,
+        }
+    }
+
+    /// Makes and sends the blobs that `hashes` has none of, and adds them. Returns their bytes.
+    fn send(
+        &self,
+        parts: &[Part],
+        hashes: &mut Hashes,
+        destination: &mut dyn Destination,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<u64> {
+        let mut unknown: Vec<&Part> = Vec::new();
+        for part in parts {
+            let twice = unknown.iter().any(|other| other.origin == part.origin);
+            if !twice && !hashes.contains_key(&part.origin) {
+                unknown.push(part);
+            }
+        }
+        let Options { compression, threads, .. } = *self.options;
+        let mut sent = 0;
+        let mut current: Option<(Hasher, u64)> = None;
+        let produce = |next: &mut dyn FnMut(Chunk) -> bool| self.produce(&unknown, next);
+        let consume = |Chunk { blob, bytes, last }: Chunk| {
+            let Part { component, origin, .. } = unknown[blob];
+            if current.is_none() {
+                tell(Event::Sending(blob + 1, unknown.len(), component));
+                destination.begin(component)?;
+            }
+            let (sha256, length) = current.get_or_insert_default();
+            sha256.update(&bytes);
+            *length += bytes.len() as u64;
+            tell(Event::Sent(bytes.len() as u64));
+            destination.write(bytes)?;
+            if last && let Some((sha256, length)) = current.take() {
+                let digest = sha256.finish();
+                destination.finish(digest)?;
+                hashes.insert(*origin, (digest, length));
+                sent += length;
+            }
+            Ok(())
+        };
+        compress(compression, threads, produce, consume)?;
+        Ok(sent)
+    }
+
+    /// Reads what is to be sent, a chunk at a time, until nobody wants more.
+    fn produce(&self, unknown: &[&Part], next: &mut dyn FnMut(Chunk) -> bool) -> Result<()> {
+        let most = chunk_bytes(self.options.compression);
+        for (blob, part) in unknown.iter().enumerate() {
+            let planned = &self.planned[part.number];
+            let pieces = pieces(self.spool, self.tars, part.number, planned)?;
+            let mut left: u64 = pieces.iter().map(Piece::len).sum();
+            let mut chunk = Vec::with_capacity(most);
+            for piece in &pieces {
+                let mut taken = 0;
+                while taken < piece.len() {
+                    let room = (most - chunk.len()) as u64;
+                    let n = room.min(piece.len() - taken);
+                    self.append(piece, taken, n, &mut chunk)?;
+                    (taken, left) = (taken + n, left - n);
+                    if chunk.len() == most || left == 0 {
+                        let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
+                        if !next(Chunk { blob, bytes, last: left == 0 }) {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, piece: &Piece, from: u64, n: u64, chunk: &mut Vec<u8>) -> Result<()> {
+        let (start, n) = (chunk.len(), usize::try_from(n).expect("no more than a chunk"));
+        match piece {
+            Piece::Copy { region, range } => {
+                chunk.resize(start + n, 0);
+                self.spool.read(*region, range.start + from, &mut chunk[start..])
+            }
+            Piece::Bytes(bytes) => {
+                let from = usize::try_from(from).expect("it is in memory");
+                chunk.extend_from_slice(&bytes[from..from + n]);
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What is in a layer: the members of its tar and where they are, in as little memory as a
+//! hundred layers of thousands of files can have.
+
+use std::io::Read;
+use std::mem::size_of;
+use std::ops::Range;
+
+use deploy_store::layer::archive::entry_of;
+use deploy_store::layer::entry::{EntryPath, Kind};
+use deploy_store::layer::tarball::Tarball;
+use deploy_store::{Error, Limits, Result};
+
+/// The members of one layer, in the order of its tar.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Paths and link targets, one after another.
+    text: Vec<u8>,
+    records: Vec<Record>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    start: u64,
+    end: u64,
+    text: u32,
+    path: u16,
+    link: u16,
+    sort: Sort,
+}
+
+/// What a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sort {
+    /// A directory.
+    Directory,
+    /// A regular file.
+    File,
+    /// Another name of the file that the link leads to.
+    Hardlink,
+    /// A symlink.
+    Symlink,
+    /// A fifo.
+    Fifo,
+    /// A character device.
+    CharDevice,
+    /// A block device.
+    BlockDevice,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// Where it is in the tar, with all its headers and its padding.
+    pub span: Range<u64>,
+    /// Its path: parts joined by single slashes, none of them empty, `.` or `..`; empty of the
+    /// root itself.
+    pub path: &'a [u8],
+    /// The path that a hardlink leads to, or the target of a symlink as it stands.
+    pub link: &'a [u8],
+    /// What it is.
+    pub sort: Sort,
+}
+
+impl Listing {
+    /// Reads a whole tar. No more than `budget` bytes of memory are taken.
+    pub fn read(tar: impl Read, limits: Limits, budget: usize) -> Result<Self> {
+        // Whoever announces a layer says how long it is, so that a cut does not go unseen.
+        let mut tarball = Tarball::new(tar, true, limits);
+        let mut listing = Self::default();
+        let mut bytes = 0_u64;
+        loop {
+            let member = match tarball.next_member() {
+                Ok(Some(member)) => member,
+                Ok(None) => return Ok(listing),
+                Err(Error::BadArchive { .. }) if !tarball.is_tar() => {
+                    return Err(Error::BadArchive { reason: "is no tar".to_owned() });
+                }
+                Err(err) => return Err(err),
+            };
+            bytes = bytes.saturating_add(member.size);
+            let what = "unpacked size of a layer".to_owned();
+            if bytes > limits.bytes {
+                return Err(Error::OverLimit { what, limit: limits.bytes });
+            }
+            let span = tarball.span();
+            match entry_of(member, limits)? {
+                None => listing.push(span, b"", b"", Sort::Directory),
+                Some(entry) => {
+                    let (link, sort) = match &entry.kind {
+                        Kind::Directory => (&b""[..], Sort::Directory),
+                        Kind::File { .. } => (&b""[..], Sort::File),
+                        Kind::Hardlink(target) => (target.as_bytes(), Sort::Hardlink),
+                        Kind::Symlink(target) => (&**target, Sort::Symlink),
+                        Kind::Fifo => (&b""[..], Sort::Fifo),
+                        Kind::CharDevice(_) => (&b""[..], Sort::CharDevice),
+                        Kind::BlockDevice(_) => (&b""[..], Sort::BlockDevice),
+                    };
+                    listing.push(span, EntryPath::as_bytes(&entry.path), link, sort);
+                }
+            }
+            if listing.bytes() > budget {
+                let what = "memory for the names in all layers".to_owned();
+                return Err(Error::OverLimit { what, limit: budget as u64 });
+            }
+        }
+    }
+
+    /// Adds a member.
+    pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
+        // What does not fit is over a limit, by far.
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+        let record = Record {
+            start: span.start,
+            end: span.end,
+            text: u32::try_from(self.text.len()).unwrap_or(u32::MAX),
+            path: length(path),
+            link: length(link),
+            sort,
+        };
+        self.text.extend_from_slice(path);
+        self.text.extend_from_slice(link);
+        self.records.push(record);
+    }
+
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The member with a number below [`Listing::len`].
+    pub fn member(&self, number: usize) -> Member<'_> {
+        let Record { start, end, text, path, link, sort } = self.records[number];
+        let (path, link) = (usize::from(path), usize::from(link));
+        let text = &self.text[text as usize..][..path + link];
+        Member { span: start..end, path: &text[..path], link: &text[path..], sort }
+    }
+
+    /// All members.
+    pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
+        (0..self.len()).map(|number| self.member(number))
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.text.len() + self.records.len() * size_of::<Record>()
+    }
+
+    /// Gives back memory that was kept for more.
+    pub fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.records.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tar(names: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, contents) in names {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(contents.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, contents.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    #[test]
+    fn spans_follow_each_other_and_hold_long_names_too() {
+        let long = "d/".to_owned() + &"x".repeat(180);
+        let bytes = tar(&[("a", "12345"), (&long, ""), ("b", &"z".repeat(513))]);
+        let listing = Listing::read(&bytes[..], Limits::STANDARD, 1 << 20).unwrap();
+        let spans: Vec<_> = listing.members().map(|member| member.span).collect();
+        // A long name is a header, its body and then the file's own header.
+        assert_eq!(spans, [0..1024, 1024..2560, 2560..4096]);
+        assert_eq!(listing.member(1).path, long.as_bytes());
+    }
+
+    #[test]
+    fn it_has_a_budget_and_wants_a_tar() {
+        let bytes = tar(&[("a", ""), ("b", "")]);
+        let read = |bytes: &[u8], budget| Listing::read(bytes, Limits::STANDARD, budget);
+        assert!(matches!(read(&bytes, 40), Err(Error::OverLimit { .. })));
+        let refused = read(&[b'x'; 2000], 1 << 20).unwrap_err().to_string();
+        assert!(refused.contains("no tar"), "{refused}");
+    }
+}

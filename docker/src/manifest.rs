@@ -1,0 +1,388 @@
+//! The documents of an image: OCI image index, manifest and configuration (OCI Image Format
+//! Specification 1.1), their Docker forms (Image Manifest Version 2, Schema 2), and the
+//! `manifest.json` of `docker save`. Pure; every list in them has a limit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use deploy_store::{Digest, MAX_LAYERS};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// What an index or a manifest points to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    #[serde(default)]
+    pub media_type: String,
+    /// `sha256:` and 64 hex digits.
+    pub digest: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Where else it may be had.
+    #[serde(default, deserialize_with = "few")]
+    pub urls: Vec<String>,
+    /// What it runs on.
+    pub platform: Option<Platform>,
+    /// What else is said of it.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Operating system and processor.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub struct Platform {
+    /// Operating system, as Go calls it.
+    #[serde(default)]
+    pub os: String,
+    /// Processor, as Go calls it.
+    #[serde(default)]
+    pub architecture: String,
+    /// Kind of the processor.
+    #[serde(default)]
+    pub variant: Option<String>,
+}
+
+/// What a document with a manifest's or an index's media type is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Described {
+    /// Leads to manifests, or to further indexes.
+    Index(Vec<Descriptor>),
+    /// An image.
+    Manifest(Manifest),
+}
+
+/// An image's configuration and layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The configuration.
+    pub config: Descriptor,
+    /// The layers, lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// An image in the `manifest.json` of `docker save`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Saved {
+    /// Name of the configuration's file.
+    pub config: String,
+    /// Names of the image.
+    #[serde(default, deserialize_with = "few")]
+    pub repo_tags: Vec<String>,
+    /// Names of the layers' files, lowest first.
+    #[serde(default, deserialize_with = "few")]
+    pub layers: Vec<String>,
+}
+
+/// The configuration of an image, as far as it matters here.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Config {
+    /// What it runs on.
+    #[serde(flatten)]
+    pub platform: Platform,
+    /// Its layers.
+    pub rootfs: RootFs,
+    /// How it runs.
+    pub config: Option<Run>,
+}
+
+/// The layers as the configuration has them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RootFs {
+    /// Digests of the uncompressed tars, lowest first.
+    #[serde(deserialize_with = "few")]
+    pub diff_ids: Vec<String>,
+}
+
+/// How an image is run: what `.deploy/image.json` holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Run {
+    /// User, and group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Ports that it listens on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
+    /// Environment, as `NAME=value`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub env: Option<Vec<String>>,
+    /// Command.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    /// Directories of its data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volumes: Option<BTreeMap<String, serde_json::Value>>,
+    /// Where it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// What else is said of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The signal that stops it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+}
+
+/// Either form; a document that is both is neither (CVE-2021-41190).
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Either {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    #[serde(default, deserialize_with = "few_or_none")]
+    manifests: Option<Vec<Descriptor>>,
+    #[serde(default, deserialize_with = "few_or_none")]
+    layers: Option<Vec<Descriptor>>,
+    config: Option<Descriptor>,
+}
+
+/// Reads an index or a manifest that is said to have a media type.
+pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
+    let either: Either = json(bytes)?;
+    if let Some(own) = either.media_type.as_deref().filter(|own| !own.is_empty())
+        && !media_type.is_empty()
+        && own != media_type
+    {
+        return Err(format!("says that it is {own:?} where {media_type:?} is announced"));
+    }
+    if either.schema_version.is_some_and(|version| version != 2) {
+        return Err("has a schema version other than 2".to_owned());
+    }
+    match (either.manifests, either.config, either.layers) {
+        (Some(_), _, Some(_)) | (Some(_), Some(_), _) => {
+            Err("is an index and a manifest at once".to_owned())
+        }
+        (Some(manifests), None, None) => Ok(Described::Index(manifests)),
+        (None, Some(config), Some(layers)) => Ok(Described::Manifest(Manifest { config, layers })),
+        (None, ..) => Err("is neither an index nor a manifest of an image".to_owned()),
+    }
+}
+
+/// Reads `manifest.json`.
+pub fn saved(bytes: &[u8]) -> Result<Vec<Saved>, String> {
+    #[derive(Deserialize)]
+    struct All(#[serde(deserialize_with = "few")] Vec<Saved>);
+    json::<All>(bytes).map(|all| all.0)
+}
+
+/// Reads a configuration.
+pub fn config(bytes: &[u8]) -> Result<Config, String> {
+    json(bytes)
+}
+
+/// The sha256 in a descriptor.
+pub fn digest_of(text: &str) -> Result<Digest, String> {
+    match text.strip_prefix("sha256:") {
+        Some(hex) => hex.parse().map_err(|err: deploy_store::Error| err.to_string()),
+        None => Err(format!("{text:?} is no sha256 digest, and no other is understood")),
+    }
+}
+
+/// What a media type says of a layer.
+pub fn check_layer_type(media_type: &str) -> Result<(), String> {
+    let kind = media_type
+        .strip_prefix("application/vnd.oci.image.layer.")
+        .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs."));
+    if media_type.ends_with("+encrypted") {
+        return Err("is encrypted: decrypt the image first, for example with skopeo".to_owned());
+    }
+    match kind {
+        Some(
+            "v1.tar"
+            | "v1.tar+gzip"
+            | "v1.tar+zstd"
+            | "nondistributable.v1.tar"
+            | "nondistributable.v1.tar+gzip"
+            | "nondistributable.v1.tar+zstd"
+            | "diff.tar"
+            | "diff.tar.gzip"
+            | "diff.tar.zstd"
+            | "foreign.diff.tar"
+            | "foreign.diff.tar.gzip",
+        ) => Ok(()),
+        _ => Err(format!("has the media type {media_type:?}, which is no known layer's")),
+    }
+}
+
+/// Whether a media type is an index's.
+pub fn is_index(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "application/vnd.oci.image.index.v1+json"
+            | "application/vnd.docker.distribution.manifest.list.v2+json"
+    )
+}
+
+/// Whether a media type is an image manifest's.
+pub fn is_manifest(media_type: &str) -> bool {
+    matches!(
+        media_type,
+        "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v2+json"
+    )
+}
+
+impl Platform {
+    /// Whether it is the one asked for, as far as that says.
+    pub fn fits(&self, asked: &Self) -> bool {
+        // All arm64 is v8, and most say so only sometimes.
+        let variant = |platform: &Self| match &platform.variant {
+            Some(variant) if platform.architecture == "arm64" && variant == "v8" => None,
+            Some(variant) if variant.is_empty() => None,
+            other => other.clone(),
+        };
+        self.os == asked.os
+            && self.architecture == asked.architecture
+            && variant(asked).is_none_or(|asked| variant(self) == Some(asked))
+    }
+}
+
+impl FromStr for Platform {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let (os, architecture, variant) = match *parts {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => ("", "", None),
+        };
+        if os.is_empty() || architecture.is_empty() {
+            return Err(format!("platform {text:?} is not os/arch or os/arch/variant"));
+        }
+        Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os.escape_debug(), self.architecture.escape_debug())?;
+        match self.variant.as_deref().filter(|variant| !variant.is_empty()) {
+            Some(variant) => write!(f, "/{}", variant.escape_debug()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    serde_json::from_slice(bytes).map_err(|err| format!("is not what is expected: {err}"))
+}
+
+/// A list that cannot take much memory, however long its text is; null is an empty one.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    Ok(few_or_none(from)?.unwrap_or_default())
+}
+
+fn few_or_none<'de, D, T>(from: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Few<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Option<Vec<T>>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MAX_LAYERS {
+                    let text = format!("a list has more than {MAX_LAYERS} items");
+                    return Err(A::Error::custom(text));
+                }
+                list.push(item);
+            }
+            Ok(Some(list))
+        }
+    }
+
+    from.deserialize_any(Few(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGEST: &str = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
+    fn descriptor() -> String {
+        format!(r#"{{"mediaType":"x","digest":"{DIGEST}","size":3}}"#)
+    }
+
+    #[test]
+    fn indexes_and_manifests_are_told_apart() {
+        let one = descriptor();
+        let index = format!(r#"{{"schemaVersion":2,"manifests":[{one}]}}"#);
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{one},"layers":[{one},{one}]}}"#);
+        assert!(
+            matches!(described(index.as_bytes(), "m"), Ok(Described::Index(list)) if list.len() == 1)
+        );
+        let read = described(manifest.as_bytes(), "").unwrap();
+        assert!(matches!(read, Described::Manifest(manifest) if manifest.layers.len() == 2));
+        for bad in [
+            format!(r#"{{"manifests":[{one}],"config":{one},"layers":[{one}]}}"#),
+            format!(r#"{{"manifests":[{one}],"layers":[]}}"#),
+            format!(r#"{{"schemaVersion":1,"manifests":[{one}]}}"#),
+            r#"{"mediaType":"other","manifests":[]}"#.to_owned(),
+            "{}".to_owned(),
+            "[]".to_owned(),
+            r#"{"manifests":[{"digest":"x","size":-1}]}"#.to_owned(),
+        ] {
+            assert!(described(bad.as_bytes(), "m").is_err(), "{bad} was taken");
+        }
+    }
+
+    #[test]
+    fn lists_have_a_limit() {
+        let layers = "\"x\",".repeat(100_000) + "\"x\"";
+        let many = format!(r#"[{{"Config":"c","RepoTags":null,"Layers":[{layers}]}}]"#);
+        assert!(saved(many.as_bytes()).unwrap_err().contains("more than 10000"));
+        let one = saved(br#"[{"Config":"c","RepoTags":null,"Layers":["x"]}]"#).unwrap();
+        assert_eq!((one[0].repo_tags.len(), &*one[0].layers), (0, &["x".to_owned()][..]));
+    }
+
+    #[test]
+    fn platforms() {
+        let platform = |text: &str| text.parse::<Platform>();
+        let arm = platform("linux/arm64").unwrap();
+        let with = platform("linux/arm64/v8").unwrap();
+        assert!(arm.fits(&with) && with.fits(&arm));
+        let (six, seven) = (platform("linux/arm/v6").unwrap(), platform("linux/arm/v7").unwrap());
+        assert!(!six.fits(&seven) && six.fits(&platform("linux/arm").unwrap()));
+        assert_eq!(six.to_string(), "linux/arm/v6");
+        for bad in ["", "linux", "/amd64", "linux/", "a/b/c/d"] {
+            assert!(platform(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn layers_are_known_by_their_types() {
+        for good in [
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ] {
+            check_layer_type(good).unwrap();
+        }
+        let bad = |media_type| check_layer_type(media_type).unwrap_err();
+        assert!(bad("application/vnd.oci.image.layer.v1.tar+gzip+encrypted").contains("encrypted"));
+        assert!(bad("application/vnd.in-toto+json").contains("media type"));
+        assert!(digest_of("sha512:00").unwrap_err().contains("no sha256"));
+        assert!(digest_of(DIGEST).is_ok());
+    }
+}

@@ -1,0 +1,318 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// A layer of members that are `(path, sort, link)`.
+fn listing(members: &[(&str, Sort, &str)]) -> Listing {
+    let mut listing = Listing::default();
+    for (at, (path, sort, link)) in (0_u64..).zip(members) {
+        listing.push(at * 512..(at + 1) * 512, path.as_bytes(), link.as_bytes(), *sort);
+    }
+    listing
+}
+
+fn planned(layers: &[&[(&str, Sort, &str)]]) -> Result<Vec<Planned>> {
+    let listings: Vec<Listing> = layers.iter().map(|members| listing(members)).collect();
+    plan_of(&listings)
+}
+
+fn plan_of(listings: &[Listing]) -> Result<Vec<Planned>> {
+    let layers: Vec<Layer<'_>> = listings
+        .iter()
+        .zip(0_u64..)
+        .map(|(listing, n)| Layer { diff_id: Digest::of(&n.to_le_bytes()), listing })
+        .collect();
+    plan(&layers)
+}
+
+/// Paths that stay in each layer, and how hardlinks changed.
+fn kept(layers: &[&[(&str, Sort, &str)]]) -> Vec<Vec<String>> {
+    let planned = planned(layers).unwrap();
+    let one = |(members, planned): (&&[(&str, Sort, &str)], Planned)| {
+        let stays = (0_u32..).zip(members.iter()).filter(|(n, _)| !planned.dropped.contains(n));
+        stays
+            .map(|(n, (path, ..))| match planned.relinked.iter().find(|(at, _)| *at == n) {
+                Some((_, Relink::To(target))) => format!("{path}={}", lossy(target)),
+                Some((_, Relink::File { layer, member })) => format!("{path}+{layer}.{member}"),
+                None => (*path).to_owned(),
+            })
+            .collect()
+    };
+    layers.iter().zip(planned).map(one).collect()
+}
+
+use Sort::{Directory as D, File as F, Hardlink as H, Symlink as S};
+
+#[test]
+fn whiteouts_remove_from_the_layers_below_only() {
+    let base: &[(&str, Sort, &str)] =
+        &[("d", D, ""), ("d/a", F, ""), ("d/b", F, ""), ("e", D, ""), ("e/x", F, "")];
+    let top: &[(&str, Sort, &str)] =
+        &[("d", D, ""), ("d/.wh.a", F, ""), (".wh.e", F, ""), ("e", F, "")];
+    assert_eq!(kept(&[base, top]), [vec!["d", "d/b"], vec!["d", "e"]]);
+    // A later layer may have it again, and what is not there can be removed.
+    let again: &[(&str, Sort, &str)] = &[("d/a", F, ""), ("x/y/.wh.z", F, "")];
+    assert_eq!(kept(&[base, top, again])[2], ["d/a"]);
+}
+
+#[test]
+fn an_opaque_directory_hides_what_was_in_it_wherever_the_mark_stands() {
+    let base: &[(&str, Sort, &str)] =
+        &[("d", D, ""), ("d/a", F, ""), ("d/s", D, ""), ("d/s/x", F, "")];
+    for top in [
+        &[("d", D, ""), ("d/.wh..wh..opq", F, ""), ("d/n", F, "")],
+        &[("d", D, ""), ("d/n", F, ""), ("d/.wh..wh..opq", F, "")],
+    ] {
+        assert_eq!(kept(&[base, top]), [vec!["d"], vec!["d", "d/n"]]);
+    }
+    // What aufs kept for itself is nothing of the image's.
+    assert_eq!(
+        kept(&[&[(".wh..wh.plnk", D, ""), (".wh..wh.plnk/1.2", F, ""), ("a", F, "")]]),
+        [["a"]]
+    );
+}
+
+#[test]
+fn one_kind_in_the_place_of_another_takes_the_other_away() {
+    let base: &[(&str, Sort, &str)] =
+        &[("d", D, ""), ("d/a", F, ""), ("l", S, "d"), ("f", F, ""), ("g", F, "")];
+    let top: &[(&str, Sort, &str)] = &[("d", F, ""), ("l", D, ""), ("f", F, ""), ("g", S, "f")];
+    assert_eq!(kept(&[base, top])[0], ["f"]);
+    // A path below what was a file makes it a directory.
+    assert_eq!(kept(&[base, &[("f/x", F, "")]])[0], ["d", "d/a", "l", "g"]);
+}
+
+#[test]
+fn symlinks_are_followed_inside_the_root() {
+    let base: &[(&str, Sort, &str)] = &[
+        ("usr", D, ""),
+        ("usr/lib", D, ""),
+        ("usr/lib/x", F, ""),
+        ("usr/lib/y", F, ""),
+        ("lib", S, "usr/lib"),
+        ("up", S, "/../../usr"),
+    ];
+    let top: &[(&str, Sort, &str)] = &[("lib/.wh.x", F, ""), ("up/lib/y", D, "")];
+    assert_eq!(kept(&[base, top])[0], ["usr", "usr/lib", "lib", "up"]);
+    let refused = |top: &[(&str, Sort, &str)]| planned(&[base, top]).unwrap_err().to_string();
+    assert!(refused(&[("o", S, "gone"), ("o/x", F, "")]).contains("to no directory"));
+    assert!(refused(&[("o", S, "o"), ("o/x", F, "")]).contains("circles"));
+    assert!(refused(&[("o", F, ""), ("o/x", F, "")]).contains("no directory"));
+}
+
+#[test]
+fn hardlinks_outlive_their_targets() {
+    let base: &[(&str, Sort, &str)] = &[("t", F, ""), ("k", H, "t"), ("m", H, "t"), ("n", H, "k")];
+    assert_eq!(kept(&[base, &[(".wh.t", F, "")]])[0], ["k+0.0", "m=k", "n"]);
+    assert_eq!(kept(&[base, &[(".wh.k", F, "")]])[0], ["t", "m", "n=t"]);
+    // The target may be in a layer below, and go later.
+    assert_eq!(kept(&[&[("t", F, "")], &[("k", H, "t")], &[(".wh.t", F, "")]])[1], ["k+0.0"]);
+    let refused = |layer: &[(&str, Sort, &str)]| planned(&[layer]).unwrap_err().to_string();
+    assert!(refused(&[("k", H, "gone")]).contains("hardlink to \"gone\""));
+    assert!(refused(&[("d", D, ""), ("k", H, "d")]).contains("hardlink"));
+}
+
+#[test]
+fn what_is_removed_is_what_a_layer_depends_on() {
+    let base: &[(&str, Sort, &str)] = &[("a", F, ""), ("b", F, ""), ("k", H, "a")];
+    let removals = |top: &[(&str, Sort, &str)]| planned(&[base, top]).unwrap()[0].removals;
+    let nothing = Digest::of(b"");
+    assert_eq!(removals(&[]), nothing);
+    assert_eq!(removals(&[("a", F, ""), (".wh.zz", F, "")]), nothing);
+    assert_ne!(removals(&[(".wh.b", F, "")]), nothing);
+    assert_ne!(removals(&[(".wh.b", F, "")]), removals(&[(".wh.a", F, "")]));
+    assert_eq!(removals(&[(".wh.b", F, "")]), removals(&[("z", F, ""), (".wh.b", F, "")]));
+}
+
+#[test]
+fn marks_of_nothing_are_refused() {
+    for name in [".wh.", ".wh..", ".wh...", "d/.wh."] {
+        let refused = planned(&[&[(name, F, "")]]).unwrap_err().to_string();
+        assert!(refused.contains("whiteout of no name"), "{name}: {refused}");
+    }
+    let refused = planned(&[&[(".wh.x/y", F, "")]]).unwrap_err().to_string();
+    assert!(refused.contains("below a whiteout"), "{refused}");
+}
+
+/// What an image's layers may do.
+#[derive(Debug, Clone)]
+enum Op {
+    Entry(Sort, String),
+    Link(String, usize),
+    Remove(String),
+    Hide(String),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let path = || prop::collection::vec("[abc]", 1..4).prop_map(|parts| parts.join("/"));
+    prop_oneof![
+        3 => (prop::sample::select(vec![D, D, F, F, S]), path()).prop_map(|(s, p)| Op::Entry(s, p)),
+        2 => (path(), any::<usize>()).prop_map(|(path, n)| Op::Link(path, n)),
+        1 => path().prop_map(Op::Remove),
+        1 => path().prop_map(Op::Hide),
+    ]
+}
+
+/// A filesystem: what is at each path, files by who made them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Model(BTreeMap<String, (Sort, Option<At>)>);
+
+impl Model {
+    fn remove_below(&mut self, path: &str) {
+        self.0.retain(|other, _| !other.starts_with(&format!("{path}/")));
+    }
+
+    fn remove(&mut self, path: &str) {
+        self.0.remove(path);
+        self.remove_below(path);
+    }
+
+    /// What unpacking does: parents are made, and what is in the way goes.
+    fn put(&mut self, path: &str, sort: Sort, inode: Option<At>) {
+        for (at, _) in path.match_indices('/') {
+            let above = &path[..at];
+            if self.0.get(above).is_none_or(|(sort, _)| *sort != D) {
+                self.remove(above);
+                self.0.insert(above.to_owned(), (D, None));
+            }
+        }
+        if self.0.get(path).is_some_and(|(before, _)| (*before == D) != (sort == D)) {
+            self.remove(path);
+        }
+        self.0.insert(path.to_owned(), (sort, inode));
+    }
+
+    /// Without directories that no layer has and that have nothing in them any more.
+    fn pruned(mut self) -> Self {
+        while let Some(empty) = self.0.iter().find_map(|(path, (_, inode))| {
+            let below = format!("{path}/");
+            let is_empty = !self.0.keys().any(|other| other.starts_with(&below));
+            (inode.is_none() && is_empty).then(|| path.clone())
+        }) {
+            self.0.remove(&empty);
+        }
+        self
+    }
+
+    fn leads_through(&self, path: &str, wanted: Sort) -> bool {
+        path.match_indices('/')
+            .any(|(at, _)| self.0.get(&path[..at]).is_some_and(|(s, _)| *s == wanted))
+    }
+}
+
+/// Layers that make sense, and the tree that the image is.
+fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<(String, Sort, String)>>, Model) {
+    let mut model = Model::default();
+    let mut all = Vec::new();
+    for (layer, ops) in (0_u16..).zip(layers) {
+        let below = model.clone();
+        let mut members: Vec<(String, Sort, String)> = Vec::new();
+        let mut own: BTreeSet<String> = BTreeSet::new();
+        for op in ops {
+            if let Op::Remove(path) | Op::Hide(path) = op {
+                let dir = if matches!(op, Op::Hide(_)) { format!("{path}/") } else { path.clone() };
+                if below.leads_through(&dir, S) || below.leads_through(&dir, F) {
+                    continue;
+                }
+                let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let slash = if dir.is_empty() { "" } else { "/" };
+                if matches!(op, Op::Remove(_)) {
+                    members.push((format!("{dir}{slash}.wh.{name}"), F, String::new()));
+                    model.remove(path);
+                } else {
+                    members.push((format!("{path}/.wh..wh..opq"), F, String::new()));
+                    model.remove_below(path);
+                }
+            }
+        }
+        for op in ops {
+            let (sort, path) = match op {
+                Op::Entry(sort, path) => (*sort, path),
+                Op::Link(path, _) => (H, path),
+                _ => continue,
+            };
+            let has_own_above = path.match_indices('/').any(|(at, _)| {
+                own.contains(&path[..at]) && model.0.get(&path[..at]).is_some_and(|(s, _)| *s != D)
+            });
+            let has_own_below = own.iter().any(|other| other.starts_with(&format!("{path}/")));
+            if own.contains(path) || has_own_above || has_own_below || model.leads_through(path, S)
+            {
+                continue;
+            }
+            let at = (layer, u32::try_from(members.len()).unwrap());
+            let files: Vec<_> = model.0.iter().filter(|(_, (sort, _))| *sort != D).collect();
+            let (sort, inode, link) = match op {
+                Op::Link(_, n) if !files.is_empty() => {
+                    let (target, (sort, inode)) = files[n % files.len()];
+                    // Whoever puts a link in the place of its target's directory loses it.
+                    if target == path
+                        || target.starts_with(&format!("{path}/"))
+                        || path.starts_with(&format!("{target}/"))
+                    {
+                        continue;
+                    }
+                    (*sort, *inode, target.clone())
+                }
+                Op::Link(..) => (F, Some(at), String::new()),
+                _ => (sort, Some(at), String::new()),
+            };
+            let listed = if link.is_empty() { sort } else { H };
+            let link = if listed == S { "gone".to_owned() } else { link };
+            members.push((path.clone(), listed, link));
+            model.put(path, sort, inode);
+            own.insert(path.clone());
+        }
+        all.push(members);
+    }
+    (all, model)
+}
+
+/// What comes of unpacking the layers as they were planned, one after another.
+fn unpacked(layers: &[Vec<(String, Sort, String)>], planned: &[Planned]) -> Model {
+    let mut model = Model::default();
+    for ((layer, members), planned) in (0_u16..).zip(layers).zip(planned) {
+        for (number, (path, sort, link)) in (0_u32..).zip(members) {
+            if planned.dropped.contains(&number) {
+                continue;
+            }
+            let relink = planned.relinked.iter().find(|(at, _)| *at == number);
+            let of =
+                |path: &str| model.0.get(path).unwrap_or_else(|| panic!("{path} is not there"));
+            let (sort, inode) = match relink.map(|(_, relink)| relink) {
+                Some(Relink::To(target)) => *of(&lossy(target)),
+                Some(Relink::File { layer, member }) => {
+                    (layers[usize::from(*layer)][*member as usize].1, Some((*layer, *member)))
+                }
+                None if *sort == H => *of(link),
+                None => (*sort, Some((layer, number))),
+            };
+            let before = model.0.get(path).map(|(sort, _)| *sort);
+            assert!(before.is_none_or(|before| before == sort), "{path} changes its kind");
+            model.put(path, sort, inode);
+        }
+    }
+    model
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    #[test]
+    fn unpacking_what_was_planned_gives_the_image(
+        layers in prop::collection::vec(prop::collection::vec(op(), 0..14), 1..5)
+    ) {
+        let (members, image) = stacked(&layers);
+        let listings: Vec<Listing> = members
+            .iter()
+            .map(|members| {
+                let members: Vec<_> =
+                    members.iter().map(|(path, sort, link)| (&**path, *sort, &**link)).collect();
+                listing(&members)
+            })
+            .collect();
+        let planned = plan_of(&listings).unwrap();
+        prop_assert_eq!(unpacked(&members, &planned).pruned(), image.pruned(), "{:?}", members);
+    }
+}

@@ -1,0 +1,217 @@
+//! A layer's archive again, without what is left out. Members that stay are copied byte for
+//! byte, headers and all, so that whatever they carry survives and the result depends on
+//! nothing but the input and the plan.
+
+use std::ops::Range;
+
+use tar::Header;
+
+use deploy_store::layer::header::field;
+use deploy_store::layer::pax::split_record;
+
+use crate::archive::Tar;
+use crate::error::{Error, Result};
+use crate::plan::{Planned, Relink};
+use crate::spool::{Region, Spool};
+
+const BLOCK: u64 = 512;
+/// Bytes of headers of one member, at most: more than the reader of layers takes.
+const MAX_HEADERS: u64 = 4 << 20;
+
+/// A piece of the archive to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// A part of the temporary file.
+    Copy {
+        /// The layer that it is of.
+        region: Region,
+        /// Where in it.
+        range: Range<u64>,
+    },
+    /// New bytes.
+    Bytes(Vec<u8>),
+}
+
+impl Piece {
+    /// Its length in bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Copy { range, .. } => range.end - range.start,
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The pieces of the layer with a number in `layers`, which are those of an image.
+pub fn pieces(
+    spool: &Spool,
+    layers: &[&Tar],
+    number: usize,
+    planned: &Planned,
+) -> Result<Vec<Piece>> {
+    let Tar { region, listing, .. } = layers[number];
+    let region = *region;
+    let mut pieces = Vec::new();
+    let mut copied = 0;
+    let mut copy = |pieces: &mut Vec<Piece>, to: u64, next: u64| {
+        if copied < to {
+            pieces.push(Piece::Copy { region, range: copied..to });
+        }
+        copied = next;
+    };
+    let mut relinked = planned.relinked.iter().peekable();
+    let mut dropped = planned.dropped.iter().peekable();
+    let mut end = 0;
+    for (at, member) in (0_u32..).zip(listing.members()) {
+        end = member.span.end;
+        if dropped.next_if_eq(&&at).is_some() {
+            copy(&mut pieces, member.span.start, end);
+        } else if let Some((_, relink)) = relinked.next_if(|(changed, _)| *changed == at) {
+            copy(&mut pieces, member.span.start, end);
+            match relink {
+                Relink::To(path) => {
+                    let change = Change::Link(path);
+                    let (headers, _) = rewritten(spool, region, member.span, &change)?;
+                    pieces.push(Piece::Bytes(headers));
+                }
+                Relink::File { layer, member: of } => {
+                    let from = layers[usize::from(*layer)];
+                    let span = from.listing.member(*of as usize).span;
+                    let change = Change::Name(member.path);
+                    let (headers, body) = rewritten(spool, from.region, span, &change)?;
+                    pieces.push(Piece::Bytes(headers));
+                    pieces.push(Piece::Copy { region: from.region, range: body });
+                }
+            }
+        }
+    }
+    copy(&mut pieces, end, end);
+    // Two blocks of zeros end an archive, whatever the layer ended with.
+    pieces.push(Piece::Bytes(vec![0; 1024]));
+    Ok(pieces)
+}
+
+/// What of a member's headers is to be another.
+enum Change<'a> {
+    Name(&'a [u8]),
+    Link(&'a [u8]),
+}
+
+/// The headers of a member with the change, and where its body is.
+fn rewritten(
+    spool: &Spool,
+    region: Region,
+    span: Range<u64>,
+    change: &Change<'_>,
+) -> Result<(Vec<u8>, Range<u64>)> {
+    let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    let mut at = span.start;
+    let (mut long_name, mut long_link) = (None, None);
+    let header = loop {
+        let mut header = Header::new_old();
+        spool.read(region, at, header.as_mut_bytes())?;
+        at += BLOCK;
+        let kind = header.entry_type().as_byte();
+        if !matches!(kind, b'x' | b'X' | b'L' | b'K' | b'g') {
+            break header;
+        }
+        let size = field(&header.as_old().size).ok().and_then(|size| u64::try_from(size).ok());
+        let size = size.filter(|size| *size <= MAX_HEADERS).ok_or_else(changed)?;
+        let mut body = vec![0; usize::try_from(size).map_err(|_| changed())?];
+        spool.read(region, at, &mut body)?;
+        at += size.next_multiple_of(BLOCK);
+        match kind {
+            b'L' => long_name = Some(text(body)),
+            b'K' => long_link = Some(text(body)),
+            b'g' => {}
+            _ => read_records(&body, &mut records)?,
+        }
+    };
+    // What a long name of GNU's says is a PAX record from now on.
+    for (key, long) in [("path", long_name), ("linkpath", long_link)] {
+        if let Some(value) = long
+            && !records.iter().any(|(known, _)| known == key.as_bytes())
+        {
+            records.push((key.into(), value));
+        }
+    }
+    let (keys, value): (&[&str], &[u8]) = match change {
+        Change::Name(path) => (&["path", "GNU.sparse.name"], path),
+        Change::Link(path) => (&["linkpath"], path),
+    };
+    // A sparse file's own name is in a record of its own; only where there is one.
+    let is_sparse = records.iter().any(|(key, _)| key == b"GNU.sparse.name");
+    records.retain(|(key, _)| !keys.iter().any(|changed| key == changed.as_bytes()));
+    records.push((keys[0].into(), value.to_vec()));
+    if is_sparse && keys.len() > 1 {
+        records.push((keys[1].into(), value.to_vec()));
+    }
+    let mut out = extended(&records);
+    let mut header = header;
+    let short = &value[..value.len().min(100)];
+    let bytes = header.as_mut_bytes();
+    let (from, is_ustar) = (if keys.len() > 1 { 0 } else { 157 }, &bytes[257..263] == b"ustar\0");
+    bytes[from..from + 100].fill(0);
+    bytes[from..from + short.len()].copy_from_slice(short);
+    if from == 0 && is_ustar {
+        bytes[345..500].fill(0);
+    }
+    header.set_cksum();
+    out.extend_from_slice(header.as_bytes());
+    Ok((out, at..span.end))
+}
+
+/// A PAX extended header with these records.
+fn extended(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (key, value) in records {
+        // The length counts its own digits.
+        let rest = key.len() + value.len() + 3;
+        let mut length = rest + 1;
+        while rest + length.to_string().len() != length {
+            length = rest + length.to_string().len();
+        }
+        body.extend_from_slice(length.to_string().as_bytes());
+        for part in [&b" "[..], key, b"=", value, b"\n"] {
+            body.extend_from_slice(part);
+        }
+    }
+    let mut header = Header::new_ustar();
+    header.set_entry_type(tar::EntryType::XHeader);
+    header.set_path("PaxHeaders.0/relinked").expect("it is short");
+    header.set_mode(0o644);
+    header.set_size(body.len() as u64);
+    header.set_cksum();
+    let mut out = header.as_bytes().to_vec();
+    body.resize(body.len().next_multiple_of(512), 0);
+    out.extend_from_slice(&body);
+    out
+}
+
+fn read_records(mut body: &[u8], records: &mut Vec<(Vec<u8>, Vec<u8>)>) -> Result<()> {
+    while !body.is_empty() {
+        let (record, rest) = split_record(body).map_err(|_| changed())?;
+        let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(changed)?;
+        records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
+        body = rest;
+    }
+    Ok(())
+}
+
+fn text(mut body: Vec<u8>) -> Vec<u8> {
+    body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
+    body
+}
+
+/// It was read once, and found to be good.
+fn changed() -> Error {
+    Error::archive("was changed in the temporary file while it was read")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,43 @@
+//! What an import did, or would do, as text.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::import::{Imported, Summary};
+
+/// The plan, a line for each layer.
+pub fn plan(summary: &Summary) -> String {
+    let mut text = String::new();
+    for layer in &summary.layers {
+        let Imported { component, hash, tar_bytes, blob_bytes, removed, .. } = layer;
+        let what = match (hash, blob_bytes) {
+            (Some(hash), Some(bytes)) => format!("known     {bytes} bytes as {hash}"),
+            _ => format!("to send   {tar_bytes} bytes before compression"),
+        };
+        let removed = match removed {
+            0 => String::new(),
+            n => format!(", {n} entries removed by later layers"),
+        };
+        writeln!(text, "{component:<24}  {what}{removed}").expect("a string takes any text");
+    }
+    text
+}
+
+/// The last line: layers, what was reused, bytes, time.
+pub fn closing(summary: &Summary, dry_run: bool, time: Duration) -> String {
+    let Summary { name, layers, empty, sent, .. } = summary;
+    let reused = layers.iter().filter(|layer| layer.reused).count();
+    let mut text = format!("configuration \"{name}\": {} layers", layers.len());
+    if *empty > 0 {
+        write!(text, " ({empty} empty ones left out)").expect("a string takes any text");
+    }
+    let seconds = time.as_secs_f64();
+    if dry_run {
+        let unknown = layers.len() - reused;
+        write!(text, ", {reused} known, {unknown} to send, nothing done, {seconds:.1} s")
+    } else {
+        write!(text, ", {reused} reused, {sent} bytes sent, {seconds:.1} s")
+    }
+    .expect("a string takes any text");
+    text + "\n"
+}

@@ -1,0 +1,63 @@
+//! How an operator connects: what the flags of the operators' programs mean.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Connect, HostKey, Keys};
+use crate::command::Refusal;
+
+/// The user name of agents, which can only read.
+const AGENT: &str = "deploy-agent";
+
+/// How to connect to `addr`. Without a fingerprint ssh's known hosts decide, without a key file
+/// ssh's agent and usual files are tried, without a user it is who is logged in.
+pub fn operator(
+    addr: &str,
+    fingerprint: &str,
+    key: &OsStr,
+    user: &str,
+    timeout: Duration,
+) -> Result<Connect, Refusal> {
+    let user = if user.is_empty() { login_name() } else { user.to_owned() };
+    if user.is_empty() || user == AGENT {
+        let text = format!("user name {user:?} is no operator's: give one with -user");
+        return Err(Refusal::usage(text));
+    }
+    let host = if fingerprint.is_empty() {
+        let home = std::env::home_dir().unwrap_or_default();
+        HostKey::KnownHosts(home.join(".ssh/known_hosts"))
+    } else {
+        HostKey::Fingerprint(fingerprint.to_owned())
+    };
+    let keys = if key.is_empty() { Keys::Auto } else { Keys::File(PathBuf::from(key)) };
+    Ok(Connect { addr: addr.to_owned(), user, keys, host, timeout })
+}
+
+/// `$USER` or `$LOGNAME`, which a cron job may lack, else what the system says.
+fn login_name() -> String {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    set("USER").or_else(|| set("LOGNAME")).or_else(account_name).unwrap_or_default()
+}
+
+fn account_name() -> Option<String> {
+    let id = rustix::process::getuid().as_raw().to_string();
+    let accounts = fs::read_to_string("/etc/passwd").ok()?;
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1) == Some(&id)).then(|| name.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_account_has_a_name() {
+        let id = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
+        assert_eq!(account_name().unwrap(), String::from_utf8(id).unwrap().trim());
+    }
+}

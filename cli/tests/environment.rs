@@ -10,8 +10,9 @@ use std::process::Command;
 use stage::program;
 
 /// The programs, and how the names of their variables begin.
-const PROGRAMS: [(&str, &str); 3] = [
+const PROGRAMS: [(&str, &str); 4] = [
     ("deployctl", "DEPLOYCTL_"),
+    ("deploy-from-docker", "DEPLOY_FROM_DOCKER_"),
     ("deploy-agent", "DEPLOY_AGENT_"),
     ("deploy-registry", "DEPLOY_REGISTRY_"),
 ];
@@ -19,6 +20,11 @@ const PROGRAMS: [(&str, &str); 3] = [
 const QUESTIONS: [&str; 3] = ["h", "help", "version"];
 /// Subcommands that tell of the program.
 const ABOUT: [&str; 3] = ["completion", "help", "man"];
+
+/// Whether the program is of use on an operator's machine.
+fn is_operators(name: &str) -> bool {
+    matches!(name, "deployctl" | "deploy-from-docker")
+}
 
 /// What the program prints of itself.
 fn help(name: &str, words: &[&str]) -> String {
@@ -69,16 +75,20 @@ fn every_flag_has_a_variable_and_help_shows_it() {
         let own = help(name, &[]);
         // The flags of deployctl's subcommands are words of the registry's language, in which
         // they mean the same through ssh, where there are no variables.
-        let subs = if name == "deployctl" { Vec::new() } else { subcommands(&own) };
-        assert!(name == "deployctl" || subs.len() >= 2, "{name}: {subs:?}");
+        let subs = if is_operators(name) { Vec::new() } else { subcommands(&own) };
+        assert!(is_operators(name) || subs.len() >= 2, "{name}: {subs:?}");
         let pages = subs.iter().map(|sub| help(name, &[sub])).chain([own.clone()]);
         let all: BTreeSet<(String, String)> = pages.flat_map(|page| flags(&page)).collect();
         assert!(all.len() > 4, "{name}: {all:?}");
         for (flag, text) in all.iter().filter(|(flag, _)| !QUESTIONS.contains(&flag.as_str())) {
-            let spelt = flag.to_uppercase().replace('-', "_");
-            // As the Go tool has it.
-            let spelt = if spelt == "FP" && name == "deployctl" { "FINGERPRINT" } else { &spelt };
-            let expected = format!("{prefix}{spelt}");
+            let expected = match flag.as_str() {
+                // As the Go tools have them, which both connect as an operator.
+                "fp" if is_operators(name) => "DEPLOYCTL_FINGERPRINT".to_owned(),
+                "addr" | "key" | "user" if is_operators(name) => {
+                    format!("DEPLOYCTL_{}", flag.to_uppercase())
+                }
+                _ => format!("{prefix}{}", flag.to_uppercase().replace('-', "_")),
+            };
             assert_eq!(variable(text), Some(expected), "{name} -{flag}: {text}");
         }
     }

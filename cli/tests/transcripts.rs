@@ -19,7 +19,7 @@ use serde_json::Value;
 use stage::{Stage, program};
 
 /// Programs whose every flag has a transcript.
-const PROGRAMS: [&str; 3] = ["deployctl", "deploy-agent", "deploy-registry"];
+const PROGRAMS: [&str; 4] = ["deployctl", "deploy-agent", "deploy-registry", "deploy-from-docker"];
 /// What differs from run to run everywhere.
 const MASKS: [(&str, &str); 9] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "{TIME}"),
@@ -287,6 +287,11 @@ fn deploy_agent() {
 #[test]
 fn deploy_registry() {
     check("deploy-registry", &[]);
+}
+
+#[test]
+fn deploy_from_docker() {
+    check("deploy-from-docker", &[]);
 }
 
 #[test]

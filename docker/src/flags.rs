@@ -121,6 +121,7 @@ impl Flags {
             dry_run: self.dry_run,
             tmpdir: tmpdir.clone(),
             threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
+            ..Options::default()
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::spool::Spool;
 const TRIES: u32 = 3;
 
 /// What is to be done.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// Which image of the archive.
     pub wanted: Wanted,
@@ -39,8 +39,29 @@ pub struct Options {
     pub dry_run: bool,
     /// Where the temporary file is; where such files go, without.
     pub tmpdir: Option<PathBuf>,
+    /// Bytes that the temporary file may take.
+    pub max_temporary: u64,
+    /// What a layer may not exceed.
+    pub limits: Limits,
     /// Threads that compress.
     pub threads: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            wanted: Wanted::default(),
+            name: None,
+            layers: Vec::new(),
+            compression: Compression::default(),
+            image_config: false,
+            dry_run: false,
+            tmpdir: None,
+            max_temporary: u64::MAX,
+            limits: Limits::STANDARD,
+            threads: 1,
+        }
+    }
 }
 
 /// Where the image comes from.
@@ -148,7 +169,7 @@ pub fn import(
         // Before anything is read.
         configuration_name(name)?;
     }
-    let mut archive = read(source, options.tmpdir.as_deref(), Limits::STANDARD, tell)?;
+    let mut archive = read(source, options, tell)?;
     let mut chosen = choose(&archive, &options.wanted)?;
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();
@@ -201,11 +222,12 @@ pub fn import(
 /// Reads all of the input.
 pub fn read(
     source: Source<'_>,
-    tmpdir: Option<&Path>,
-    limits: Limits,
+    options: &Options,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Archive> {
-    let mut archive = Archive::new(Spool::new(tmpdir)?, limits);
+    let Options { tmpdir, max_temporary, limits, .. } = options;
+    let limits = *limits;
+    let mut archive = Archive::new(Spool::new(tmpdir.as_deref(), *max_temporary)?, limits);
     let mut take = |name: &str, found: Found<'_>| {
         archive.take(name, found)?;
         tell(Event::Read(archive.spool.len()));

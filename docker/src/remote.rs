@@ -99,9 +99,9 @@ impl Destination for Remote {
         for (component, version) in layers {
             let show = Command::ShowComponent { name: component.clone(), json: false };
             let versions = self.done(&show)?;
-            // Its first column; quotes are what no name that can be made has.
+            // The last column; no name that can be made has blanks.
             let name = version.to_string();
-            let is_there = |line: &str| line.split_whitespace().next() == Some(&name);
+            let is_there = |line: &str| line.split_whitespace().next_back() == Some(&name);
             if !versions.lines().any(is_there) {
                 let text = format!("component \"{component}\" has no version \"{version}\"");
                 return Err(Error::Refused { text, code: exit::NOT_FOUND });

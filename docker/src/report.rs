@@ -16,7 +16,7 @@ pub fn plan(summary: &Summary) -> String {
         };
         let removed = match removed {
             0 => String::new(),
-            n => format!(", {n} entries removed by later layers"),
+            n => format!(", removed by later layers: {n}"),
         };
         writeln!(text, "{component:<24}  {what}{removed}").expect("a string takes any text");
     }

@@ -14,6 +14,7 @@ pub struct Spool {
     file: File,
     dir: PathBuf,
     end: u64,
+    most: u64,
 }
 
 /// A layer's place in the file.
@@ -26,11 +27,11 @@ pub struct Region {
 }
 
 impl Spool {
-    /// In `dir`, or where temporary files go.
-    pub fn new(dir: Option<&Path>) -> Result<Self> {
+    /// In `dir`, or where temporary files go. It takes no more than `most` bytes.
+    pub fn new(dir: Option<&Path>, most: u64) -> Result<Self> {
         let dir = dir.map_or_else(std::env::temp_dir, Path::to_owned);
         match tempfile::tempfile_in(&dir) {
-            Ok(file) => Ok(Self { file, dir, end: 0 }),
+            Ok(file) => Ok(Self { file, dir, end: 0, most }),
             Err(cause) => Err(Error::Temporary { action: "make", dir, cause }),
         }
     }
@@ -91,7 +92,16 @@ pub struct Appender<'a> {
 
 impl Write for Appender<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.spool.file.write_all_at(bytes, self.spool.end + self.length) {
+        let Spool { file, end, most, .. } = self.spool;
+        let at = end + self.length;
+        let written = if at.saturating_add(bytes.len() as u64) > *most {
+            Err(io::Error::other(format!(
+                "the image unpacks to more than the {most} bytes allowed"
+            )))
+        } else {
+            file.write_all_at(bytes, at)
+        };
+        match written {
             Ok(()) => {
                 self.length += bytes.len() as u64;
                 Ok(bytes.len())
@@ -164,7 +174,7 @@ mod tests {
 
     #[test]
     fn regions_follow_each_other_and_what_is_not_kept_is_gone() {
-        let mut spool = Spool::new(None).unwrap();
+        let mut spool = Spool::new(None, 17).unwrap();
         let (mut seen, mut read) = (0, Vec::new());
         let mut appender = spool.append();
         let mut tee = Tee::new(&b"hello world"[..], &mut appender, |bytes| seen += bytes.len());
@@ -177,6 +187,8 @@ mod tests {
         spool.discard().unwrap();
         spool.append().write_all(b"two").unwrap();
         let two = spool.keep(3);
+        let refused = spool.append().write_all(b"more").unwrap_err().to_string();
+        assert!(refused.contains("17 bytes"), "{refused}");
         assert_eq!(two, Region { start: 11, length: 3 });
         let mut bytes = [0; 5];
         spool.read(one, 6, &mut bytes).unwrap();
@@ -186,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_place_that_is_none_is_named() {
-        let refused = Spool::new(Some(Path::new("/nowhere"))).unwrap_err().to_string();
+        let refused = Spool::new(Some(Path::new("/nowhere")), 1).unwrap_err().to_string();
         assert!(refused.contains("/nowhere") && refused.contains("-tmpdir"), "{refused}");
     }
 }

@@ -56,15 +56,23 @@ impl Registry {
             bytes: 0,
             origin: layer.origin,
         });
-        let mut wanted = NewImage { name, layers: layers.collect(), upper };
+        let wanted = NewImage { name, layers: layers.collect(), upper };
         self.catalog.check_image(&wanted, change).await?;
+        self.check_layers(&wanted.layers).await?;
+        self.bind_image(wanted, change).await
+    }
+
+    /// Makes a configuration of an image whose blobs were checked.
+    async fn bind_image(
+        &self,
+        mut wanted: NewImage<'_>,
+        change: &Change,
+    ) -> Result<Imaged, Refusal> {
         let digests: BTreeSet<Digest> = wanted.layers.iter().map(|layer| layer.digest).collect();
         let digests: Vec<Digest> = digests.into_iter().collect();
-        self.check_layers(&wanted.layers).await?;
-
         let binding = self.binding.lock().await;
-        let (blobs, all) = (Arc::clone(self.blobs()), digests.clone());
-        let published = match blocking(move || blobs.publish_all(&all)).await {
+        let blobs = Arc::clone(self.blobs());
+        let published = match blocking(move || blobs.publish_all(&digests)).await {
             Ok(published) => published,
             // Collected, or expired, since it was looked at.
             Err(deploy_store::Error::NoSuchBlob(_)) => {
@@ -154,4 +162,53 @@ fn missing_layers(layers: &[NewLayer], missing: &BTreeSet<Digest>) -> Refusal {
         write!(text, "\nand {} more", lacking.len() - NAMED).expect("a string takes any text");
     }
     Refusal::new(exit::NOT_FOUND, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::Settings;
+
+    fn layer(component: &str, digest: Digest) -> NewLayer {
+        NewLayer { component: component.parse().unwrap(), digest, bytes: 0, origin: None }
+    }
+
+    #[tokio::test]
+    async fn what_comes_between_the_check_and_the_rows_leaves_blobs_where_they_were() {
+        let temp = tempfile::tempdir().unwrap();
+        let registry = Registry::open(temp.path(), Settings::default()).await.unwrap();
+        let stage = |text: &str| {
+            let mut staging = registry.blobs().stage().unwrap();
+            staging.write_at(0, text.as_bytes()).unwrap();
+            staging.finish().unwrap()
+        };
+        let [one, two, bound] = ["one", "two", "bound"].map(stage);
+        let (who, command) = (String::new(), "test".to_owned());
+        let (login, address, now) = (who.clone(), who.clone(), Timestamp::now());
+        let change = Change { login, who, address, command, now };
+        let (other, v1) = ("other".parse().unwrap(), "v1".parse().unwrap());
+        registry.bind(&other, &v1, bound, &change).await.unwrap();
+        let name = "image".parse().unwrap();
+        // As if it had been deleted since.
+        let upper = [("gone".parse().unwrap(), Clone::clone(&v1))];
+        let layers = vec![layer("a", one), layer("b", two), layer("c", bound)];
+        let wanted = NewImage { name: &name, layers: layers.clone(), upper: &upper };
+        let refused = registry.bind_image(wanted.clone(), &change).await.unwrap_err();
+        assert!(refused.text.contains("no version \"v1\""), "{refused}");
+        let is_staged = |digest| {
+            let blobs = registry.blobs();
+            (blobs.is_staged(digest).unwrap(), blobs.contains(digest).unwrap())
+        };
+        assert_eq!([one, two, bound].map(is_staged), [(true, false), (true, false), (false, true)]);
+        assert_eq!(registry.catalog.components().await.unwrap(), [other]);
+        // And an upload that has expired since.
+        registry.blobs().unstage(two).unwrap();
+        let wanted = NewImage { upper: &[], ..wanted };
+        let refused = registry.bind_image(wanted.clone(), &change).await.unwrap_err();
+        assert_eq!((refused.code, is_staged(one)), (exit::NOT_FOUND, (true, false)), "{refused}");
+        assert!(refused.text.contains("1 of 3 layers"), "{refused}");
+        stage("two");
+        registry.bind_image(wanted, &change).await.unwrap();
+        assert_eq!([one, two].map(is_staged), [(false, true); 2]);
+    }
 }

@@ -23,6 +23,8 @@ use crate::upload::MAX_UPLOADS;
 
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
+/// Images that are imported at once; each takes memory for the names in its layers.
+const IMPORTS: usize = 2;
 /// How often within -grace uploads that wait are renewed, at most.
 const RENEWALS: u32 = 8;
 
@@ -89,6 +91,8 @@ pub struct Registry {
     /// Held by the one verification that runs.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
+    /// Imports of images that run at once.
+    pub(crate) imports: Semaphore,
     /// What was imported when it was opened.
     pub imported: Option<import::Report>,
     /// Keeps a Go registry away.
@@ -152,6 +156,7 @@ impl Registry {
             collecting: Mutex::new(()),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
+            imports: Semaphore::new(IMPORTS),
             imported,
             _state_db: state_db,
             _lock: lock,

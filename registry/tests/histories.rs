@@ -16,8 +16,10 @@ use deploy_registry::verify::Scope;
 use deploy_store::Digest;
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
+use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 
 const COMPONENTS: [&str; 3] = ["code", "config", "data"];
+const IMAGE: [&str; 3] = ["i1", "i2", "i3"];
 const CONFIGURATIONS: [&str; 2] = ["p", "q"];
 const STEPS: usize = 40;
 
@@ -38,6 +40,8 @@ impl Dice {
 #[derive(Default)]
 struct Model {
     versions: BTreeMap<(String, String), Digest>,
+    /// In what order they were made.
+    made: BTreeMap<(String, String), usize>,
     pins: BTreeSet<(String, String)>,
     next: usize,
 }
@@ -72,7 +76,7 @@ impl History {
     async fn step(&mut self) {
         let component = COMPONENTS[self.dice.throw(3)];
         let name = CONFIGURATIONS[self.dice.throw(2)];
-        match self.dice.throw(12) {
+        match self.dice.throw(14) {
             0..=2 => self.add(component).await,
             3 | 4 => self.configure(name).await,
             5 => self.bump(name, component).await,
@@ -81,6 +85,7 @@ impl History {
             8 => self.roll_back(name).await,
             9 => self.collect_cut_off().await,
             10 => self.collect().await,
+            11 | 12 => self.import(name).await,
             _ => {
                 self.log.push("reopen".into());
                 self.bench.reopen().await;
@@ -103,10 +108,47 @@ impl History {
         let added = self.bench.add(component, &version, digest).await;
         self.log.push(format!("add {component} {version} {uploaded} {added:?}"));
         match added {
-            Ok(()) => {
-                self.model.versions.insert((component.to_owned(), version), digest);
-            }
+            Ok(()) => self.made(component, version, digest),
             Err(refusal) => assert!(!uploaded && refusal.code == exit::NOT_FOUND, "{refusal}"),
+        }
+    }
+
+    fn made(&mut self, component: &str, version: String, digest: Digest) {
+        let key = (component.to_owned(), version);
+        if self.model.versions.insert(key.clone(), digest).is_none() {
+            self.model.next += 1;
+            self.model.made.insert(key, self.model.next);
+        }
+    }
+
+    /// An image of three layers, some of which are uploaded, some known and some neither.
+    async fn import(&mut self, name: &str) {
+        let mut image = Image::default();
+        let mut uploaded = Vec::new();
+        for component in IMAGE {
+            let bytes = archive(&self.dice.throw(8).to_string());
+            let hash = Digest::of(&bytes);
+            let (removals, compression) = (Digest::of(b""), Compression::Gzip);
+            let origin = Some(Origin { diff_id: hash, removals, compression });
+            let known = self.bench.registry().known_layers(Some(origin.as_slice())).await.unwrap();
+            uploaded.push(known.is_empty() && self.dice.throw(4) > 0);
+            if uploaded.ends_with(&[true]) {
+                upload(self.bench.registry().blobs(), &bytes);
+            }
+            image.layers.push(ImageLayer { component: component.parse().unwrap(), hash, origin });
+        }
+        let configuration = name.parse().unwrap();
+        let added = self.bench.registry().add_image(&configuration, &image, &[], &change()).await;
+        self.log.push(format!("import {name} {image:?} {uploaded:?} {added:?}"));
+        match added {
+            Ok(_) => {
+                for ImageLayer { component, hash, .. } in image.layers {
+                    self.made(component.as_str(), hash.to_string(), hash);
+                }
+            }
+            Err(refusal) => {
+                assert!(uploaded.contains(&false) && refusal.code == exit::NOT_FOUND, "{refusal}");
+            }
         }
     }
 
@@ -222,19 +264,20 @@ impl History {
             self.model.versions.keys().filter(|key| !there.contains_key(*key)).cloned().collect();
         for key in gone {
             assert!(!self.model.pins.contains(&key), "{key:?} was pinned");
-            let newer = self
-                .model
-                .versions
-                .keys()
-                .filter(|(component, version)| *component == key.0 && newer(version, &key.1));
+            let newer = self.model.versions.keys().filter(|other| {
+                other.0 == key.0 && self.model.made[*other] > self.model.made[&key]
+            });
             assert!(newer.count() >= 2, "{key:?} was one of the newest");
             self.model.versions.remove(&key);
         }
     }
 
-    /// Every version and every state that counts has its blob, whole.
+    /// Every version and every state that counts has its blob, whole, and so has what is known
+    /// of layers.
     async fn is_whole(&self) {
         let registry = self.bench.registry();
+        let known = registry.catalog.layers().await.unwrap();
+        assert_eq!(known, registry.known_layers(None).await.unwrap());
         assert_eq!(versions(registry).await, self.model.versions);
         for (digest, reasons) in registry.catalog.references().await.unwrap() {
             let file = self.bench.path("files").join(digest.to_string());
@@ -248,11 +291,6 @@ impl History {
             }
         }
     }
-}
-
-fn newer(one: &str, other: &str) -> bool {
-    let number = |version: &str| version[1..].parse::<usize>().unwrap();
-    number(one) > number(other)
 }
 
 async fn versions(registry: &Registry) -> BTreeMap<(String, String), Digest> {

@@ -23,6 +23,25 @@ const ARCHIVES: [(&str, &str); 5] = [
     ("config_v3", "config v3"),
 ];
 
+/// Prints an image with the name that it is given, as docker save does.
+const MAKE_IMAGE: &str = r#"set -e
+dir=$(mktemp -d)
+tar="tar --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=gnu -c"
+mkdir $dir/a $dir/b $dir/1 $dir/2
+echo "$1" > $dir/a/file
+echo old > $dir/a/gone
+: > $dir/b/.wh.gone
+echo new > $dir/b/new
+$tar -f $dir/1/layer.tar -C $dir/a file gone
+$tar -f $dir/2/layer.tar -C $dir/b .wh.gone new
+sum() { sha256sum $dir/$1/layer.tar | cut -c1-64; }
+printf '{"os":"linux","architecture":"amd64","config":{"Cmd":["/file"],"User":"app"},' > $dir/config.json
+printf '"rootfs":{"type":"layers","diff_ids":["sha256:%s","sha256:%s"]}}' $(sum 1) $(sum 2) >> $dir/config.json
+printf '[{"Config":"config.json","RepoTags":["%s"],' "$1" > $dir/manifest.json
+printf '"Layers":["1/layer.tar","2/layer.tar"]}]' >> $dir/manifest.json
+tar -cC $dir config.json 1/layer.tar 2/layer.tar manifest.json
+rm -r $dir"#;
+
 /// Where a transcript is played.
 pub struct Stage {
     dir: TempDir,
@@ -125,6 +144,7 @@ impl Stage {
         }
         let wait = "for n in $(seq 600); do if \"$@\"; then exit 0; fi; sleep 0.1; done; exit 1";
         self.write_script("await", wait);
+        self.write_script("make-image", MAKE_IMAGE);
     }
 
     fn write_script(&self, name: &str, text: &str) {

@@ -21,7 +21,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn read(files: &[(&str, &[u8])]) -> Result<Archive> {
-    let mut archive = Archive::new(Spool::new(None).unwrap(), Limits::STANDARD);
+    let mut archive = Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD);
     let tar = tar_of(files);
     read_archive(&tar[..], Limits::STANDARD, |name, found| archive.take(name, found))?;
     Ok(archive)

@@ -1,8 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
+use deploy_store::layer::entry::lossy;
 use proptest::prelude::*;
 
+use super::tree::At;
 use super::*;
+use crate::listing::Sort;
 
 /// A layer of members that are `(path, sort, link)`.
 fn listing(members: &[(&str, Sort, &str)]) -> Listing {
@@ -202,13 +205,16 @@ impl Model {
     }
 }
 
+/// A member: path, sort, link.
+type Made = (String, Sort, String);
+
 /// Layers that make sense, and the tree that the image is.
-fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<(String, Sort, String)>>, Model) {
+fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
     let mut model = Model::default();
     let mut all = Vec::new();
     for (layer, ops) in (0_u16..).zip(layers) {
         let below = model.clone();
-        let mut members: Vec<(String, Sort, String)> = Vec::new();
+        let mut members: Vec<Made> = Vec::new();
         let mut own: BTreeSet<String> = BTreeSet::new();
         for op in ops {
             if let Op::Remove(path) | Op::Hide(path) = op {
@@ -270,7 +276,7 @@ fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<(String, Sort, String)>>, Model) {
 }
 
 /// What comes of unpacking the layers as they were planned, one after another.
-fn unpacked(layers: &[Vec<(String, Sort, String)>], planned: &[Planned]) -> Model {
+fn unpacked(layers: &[Vec<Made>], planned: &[Planned]) -> Model {
     let mut model = Model::default();
     for ((layer, members), planned) in (0_u16..).zip(layers).zip(planned) {
         for (number, (path, sort, link)) in (0_u32..).zip(members) {

@@ -7,7 +7,7 @@ use crate::plan::{Layer, plan};
 
 /// Packs an image's layers again.
 fn repacked(layers: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut archive = Archive::new(Spool::new(None).unwrap(), Limits::STANDARD);
+    let mut archive = Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD);
     for (n, layer) in layers.iter().enumerate() {
         let found = Found::File(layer.len() as u64, &mut &layer[..]);
         archive.take(&format!("{n}.tar"), found).unwrap();

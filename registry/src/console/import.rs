@@ -1,20 +1,201 @@
-//! `import`: a container image on standard input.
+//! `import`: a container image on standard input. What reads, plans and packs it waits for the
+//! disk and for the client, on a thread of its own; what changes the registry is done here, as it
+//! asks for it.
 
+use bytes::Bytes;
+use deploy_from_docker::choose::Wanted;
+use deploy_from_docker::compress::MAX_THREADS;
+use deploy_from_docker::import::{Committed, Destination, Options, Source, Summary, import};
+use deploy_from_docker::{Error, Result as ImportResult, report};
+use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::command::{Import, Refusal};
 use deploy_wire::exit;
+use deploy_wire::image::{Image, KnownLayer, Origin};
+use tokio::sync::{mpsc, oneshot};
 
-use super::Done;
+use super::{Done, layers};
 use crate::catalog::Change;
 use crate::input::Input;
 use crate::registry::Registry;
+use crate::upload::Upload;
+
+type Upper = Vec<(ComponentName, VersionName)>;
+type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What the importer asks for.
+enum Request {
+    Check(Upper, Reply<()>),
+    Known(Vec<Origin>, Reply<Vec<KnownLayer>>),
+    Begin(Reply<()>),
+    Write(Bytes, Reply<()>),
+    Finish(Digest, Reply<()>),
+    Commit(ConfigurationName, Image, Upper, Reply<Committed>),
+}
 
 /// Makes a configuration of the image that comes from `input`.
-#[expect(clippy::unused_async, reason = "what imports will wait")]
 pub async fn run(
-    _registry: &Registry,
-    _import: &Import,
-    _input: Input,
-    _change: &Change,
+    registry: &Registry,
+    wanted: &Import,
+    mut input: Input,
+    change: &Change,
 ) -> Result<Done, Refusal> {
-    Err(Refusal::new(exit::FAILED, "import is not in this build"))
+    let _turn = registry.imports.acquire().await;
+    let options = options(registry, wanted)?;
+    let dry_run = options.dry_run;
+    let begun = std::time::Instant::now();
+    let (to, mut requests) = mpsc::channel(1);
+    let importing = tokio::task::spawn_blocking(move || {
+        let mut here = Here { to };
+        import(Source::Stream(&mut input), &options, &mut here, &mut |_| {})
+    });
+    let mut work = Work { registry, change, upload: None };
+    while let Some(request) = requests.recv().await {
+        work.answer(request).await;
+    }
+    let summary = importing
+        .await
+        .map_err(|err| Refusal::new(exit::FAILED, format!("internal error: {err}")))?
+        .map_err(|err| Refusal::new(err.code(), err.to_string()))?;
+    Ok(Done::from(text(&summary, dry_run, begun.elapsed())))
+}
+
+fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
+    let first = if dry_run { report::plan(summary) } else { summary.said.clone() };
+    first + &report::closing(summary, dry_run, time)
+}
+
+fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
+    let failed = |why: String| Refusal::new(exit::FAILED, why);
+    let platform = wanted.platform.as_deref().map(str::parse).transpose();
+    // What the temporary file takes is left free, as by uploads.
+    registry.check_free().map_err(failed)?;
+    let settings = &registry.settings;
+    let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
+    let threads = std::thread::available_parallelism();
+    Ok(Options {
+        wanted: Wanted { image: wanted.image.clone(), platform: platform.map_err(Refusal::usage)? },
+        name: wanted.name.as_ref().map(|name| name.as_str().to_owned()),
+        layers: wanted.layers.clone(),
+        compression: wanted.compress,
+        image_config: wanted.image_config,
+        dry_run: wanted.dry_run,
+        tmpdir: Some(registry.top.path_of(c"uploads")),
+        max_temporary: free.min(settings.max_upload),
+        limits: settings.limits,
+        threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
+    })
+}
+
+/// The importer's requests, one after another.
+struct Work<'a> {
+    registry: &'a Registry,
+    change: &'a Change,
+    upload: Option<Upload>,
+}
+
+impl Work<'_> {
+    /// That nobody waits for an answer any more shows when the importer has ended.
+    async fn answer(&mut self, request: Request) {
+        match request {
+            Request::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
+            Request::Known(origins, reply) => {
+                drop(reply.send(self.registry.known_layers(Some(&origins)).await));
+            }
+            Request::Begin(reply) => drop(reply.send(self.begin().await)),
+            Request::Write(bytes, reply) => drop(reply.send(self.write(bytes).await)),
+            Request::Finish(digest, reply) => drop(reply.send(self.finish(digest).await)),
+            Request::Commit(name, image, layers, reply) => {
+                drop(reply.send(self.commit(&name, &image, &layers).await));
+            }
+        }
+    }
+
+    async fn check(&self, layers: &Upper) -> Result<(), Refusal> {
+        for (component, version) in layers {
+            self.registry.catalog.version(component, version).await?;
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self) -> Result<(), Refusal> {
+        self.upload = Some(Upload::begin(self.registry, &self.change.who).await.map_err(failed)?);
+        Ok(())
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Refusal> {
+        let upload = self.upload.as_mut().ok_or_else(|| failed("no upload".to_owned()))?;
+        upload.write(self.registry, upload.len(), bytes).await.map_err(failed)
+    }
+
+    async fn finish(&mut self, digest: Digest) -> Result<(), Refusal> {
+        let upload = self.upload.take().ok_or_else(|| failed("no upload".to_owned()))?;
+        match upload.finish(self.registry).await.map_err(failed)? {
+            found if found == digest => Ok(()),
+            found => Err(failed(format!("what was written as {digest} is {found}"))),
+        }
+    }
+
+    async fn commit(
+        &self,
+        name: &ConfigurationName,
+        image: &Image,
+        layers: &Upper,
+    ) -> Result<Committed, Refusal> {
+        match self.registry.add_image(name, image, layers, self.change).await {
+            Ok(imaged) => Ok(Committed::Done(layers::imaged_text(name, &imaged))),
+            Err(Refusal { text, code: exit::NOT_FOUND }) => Ok(Committed::Missing(text)),
+            Err(refusal) => Err(refusal),
+        }
+    }
+}
+
+fn failed(why: String) -> Refusal {
+    Refusal::new(exit::FAILED, why)
+}
+
+/// This registry, as the importer's thread sees it.
+struct Here {
+    to: mpsc::Sender<Request>,
+}
+
+impl Here {
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> ImportResult<T> {
+        let refused = |Refusal { text, code }| Error::Refused { text, code };
+        let gone = || Error::Refused { text: "the registry stops".to_owned(), code: exit::FAILED };
+        let (reply, answer) = oneshot::channel();
+        self.to.blocking_send(request(reply)).map_err(|_| gone())?;
+        answer.blocking_recv().map_err(|_| gone())?.map_err(refused)
+    }
+}
+
+impl Destination for Here {
+    fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> ImportResult<()> {
+        self.ask(|reply| Request::Check(layers.to_vec(), reply))
+    }
+
+    fn known(&mut self, origins: &[Origin]) -> ImportResult<Vec<KnownLayer>> {
+        self.ask(|reply| Request::Known(origins.to_vec(), reply))
+    }
+
+    fn begin(&mut self, _: &ComponentName) -> ImportResult<()> {
+        self.ask(Request::Begin)
+    }
+
+    fn write(&mut self, bytes: Vec<u8>) -> ImportResult<()> {
+        self.ask(|reply| Request::Write(bytes.into(), reply))
+    }
+
+    fn finish(&mut self, digest: Digest) -> ImportResult<()> {
+        self.ask(|reply| Request::Finish(digest, reply))
+    }
+
+    fn commit(
+        &mut self,
+        name: &ConfigurationName,
+        image: &Image,
+        layers: &[(ComponentName, VersionName)],
+    ) -> ImportResult<Committed> {
+        let (name, image, layers) = (name.clone(), image.clone(), layers.to_vec());
+        self.ask(|reply| Request::Commit(name, image, layers, reply))
+    }
 }

@@ -1,0 +1,95 @@
+//! Any files as an image archive: indexes, manifests, configurations and layers. Refused, or a
+//! plan for every layer whose archives agents can read, with no mark of a removal in them.
+//!
+//! The input is a run of files, each a byte with the length of its name, the name, two bytes with
+//! the length of its contents (little end first) and the contents. `@N@` in a name or a document
+//! stands for the digest of the N-th file and `%N%` for its length, which no fuzzer guesses.
+#![no_main]
+
+use deploy_from_docker::archive::{Archive, Tar};
+use deploy_from_docker::choose::{Wanted, choose};
+use deploy_from_docker::input::Found;
+use deploy_from_docker::plan::{Layer, plan};
+use deploy_from_docker::repack::{Piece, pieces};
+use deploy_from_docker::spool::Spool;
+use deploy_store::layer::archive;
+use deploy_store::layer::tarball::Piece as Body;
+use deploy_store::{Digest, Limits};
+use libfuzzer_sys::fuzz_target;
+
+const LIMITS: Limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
+
+/// The files that the input stands for.
+fn files(mut input: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    while let Some((length, rest)) = input.split_first() {
+        let (name, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        let (length, rest) = rest.split_at(rest.len().min(2));
+        let length = length.iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        let (contents, rest) = rest.split_at(rest.len().min(length));
+        input = rest;
+        let name = filled(&String::from_utf8_lossy(name), &files);
+        let contents = match std::str::from_utf8(contents) {
+            Ok(text) => filled(text, &files).into_bytes(),
+            Err(_) => contents.to_vec(),
+        };
+        files.push((name, contents));
+    }
+    files
+}
+
+fn filled(text: &str, files: &[(String, Vec<u8>)]) -> String {
+    let mut text = text.to_owned();
+    for (n, (_, contents)) in files.iter().enumerate().take(10) {
+        if text.contains(&format!("@{n}@")) {
+            text = text.replace(&format!("@{n}@"), &Digest::of(contents).to_string());
+        }
+        text = text.replace(&format!("%{n}%"), &contents.len().to_string());
+    }
+    text
+}
+
+fuzz_target!(|input: &[u8]| {
+    let mut read = Archive::new(Spool::new(None, 256 << 20).unwrap(), LIMITS);
+    for (name, contents) in files(input) {
+        let found = match contents.strip_prefix(b"->") {
+            Some(target) => Found::Link(String::from_utf8_lossy(target).into_owned()),
+            None => Found::File(contents.len() as u64, &mut &contents[..]),
+        };
+        if read.take(&name, found).is_err() {
+            return;
+        }
+    }
+    let Ok(chosen) = choose(&read, &Wanted::default()) else { return };
+    let tars: Vec<&Tar> = chosen.layers.iter().map(|number| &read.layers[*number]).collect();
+    let layers: Vec<Layer<'_>> =
+        tars.iter().map(|tar| Layer { diff_id: tar.diff_id, listing: &tar.listing }).collect();
+    let Ok(planned) = plan(&layers) else { return };
+    for (number, planned) in planned.iter().enumerate() {
+        let mut tar = Vec::new();
+        for piece in pieces(&read.spool, &tars, number, planned).unwrap() {
+            match piece {
+                Piece::Bytes(bytes) => tar.extend(bytes),
+                Piece::Copy { region, range } => {
+                    let start = tar.len();
+                    tar.resize(start + usize::try_from(range.end - range.start).unwrap(), 0);
+                    read.spool.read(region, range.start, &mut tar[start..]).unwrap();
+                }
+            }
+        }
+        let mut kept = 0;
+        let mut buffer = [0; 4096];
+        archive::read(&tar[..], false, LIMITS, |entry, body| {
+            let path = entry.path.as_bytes();
+            let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+            assert!(!last.starts_with(b".wh."), "a mark is left: {entry:?}");
+            kept += 1;
+            if let Some(mut body) = body {
+                while body.next_piece(&mut buffer)? != Body::End {}
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|err| panic!("layer {number} cannot be read any more: {err}"));
+        assert_eq!(kept, planned.kept);
+    }
+});

@@ -114,7 +114,8 @@ impl Ground {
         layers: impl Iterator<Item = &'a Digest>,
         listing: &Listing,
     ) -> Result<Result<BTreeSet<Vec<u8>>, String>> {
-        let here: HashSet<&[u8]> = listing.objects.iter().map(|(name, _)| name.to_bytes()).collect();
+        let here: HashSet<&[u8]> =
+            listing.objects.iter().map(|(name, _)| name.to_bytes()).collect();
         let mut names = BTreeSet::new();
         let Some(dir) = there(self.top.child(c"layers"))? else { return Ok(Ok(names)) };
         for &digest in layers {

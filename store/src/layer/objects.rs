@@ -73,6 +73,7 @@ impl Naming {
 
 impl Naming {
     /// The other way of naming, that of another way of placing files.
+    #[must_use]
     pub fn other(self) -> Self {
         match self {
             Self::Contents => Self::Inode { owner: rustix::process::geteuid().is_root() },

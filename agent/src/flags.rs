@@ -108,46 +108,46 @@ pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.
     Status {
         /// As one JSON document.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
     /// Read everything in the agent's directory and tell what is damaged; exit code 8 then.
     Verify {
         /// Set aside what is damaged, and make again or fetch what can be had.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_REPAIR")]
         repair: bool,
         /// As one JSON document.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
     /// Remove at once what nothing needs, and tell what stays and why.
     Gc {
         /// Only tell what would go.
-        #[arg(short = 'n', long)]
+        #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
         dry_run: bool,
         /// As one JSON document.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
     /// Have the running agent look at the registry now, and tell how that went.
     Sync {
         /// As one JSON document.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
     /// Deploy what was deployed before, and hold until the registry has something new.
     Rollback {
         /// Hold no longer: what the registry has is deployed again.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_RELEASE")]
         release: bool,
         /// As one JSON document.
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
     /// Make the directory, key and settings of a new agent, for the unit deploy-agent@NAME.
     Init {
         /// File for its settings; /etc/deploy-agent/NAME.env if none is named.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, env = "DEPLOY_AGENT_SETTINGS", value_name = "FILE")]
         settings: Option<PathBuf>,
     },
     /// Merge local archives, lowest layer first, into a new directory; no registry needed.
@@ -156,7 +156,7 @@ pub enum Sub {
         #[arg(required = true, value_name = "BLOB")]
         blobs: Vec<PathBuf>,
         /// Directory to make.
-        #[arg(long, value_name = "DIR")]
+        #[arg(long, env = "DEPLOY_AGENT_INTO", value_name = "DIR")]
         into: PathBuf,
     },
 }

@@ -59,7 +59,7 @@ impl Hold {
         };
         serde_json::from_slice(&json).map(Some).map_err(|_| Error::Corrupt {
             path,
-            reason: "it is no hold; nothing new is deployed until rollback --release".to_owned(),
+            reason: "it is no hold; nothing new is deployed until rollback -release".to_owned(),
         })
     }
 
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(Hold::read(dir).unwrap(), Some(hold));
         fs::write(dir.join("hold.json"), "{").unwrap();
         let err = Hold::read(dir).unwrap_err().to_string();
-        assert!(err.contains("rollback --release"), "{err}");
+        assert!(err.contains("rollback -release"), "{err}");
         assert!(Hold::lift(dir).unwrap());
         assert_eq!(Hold::read(dir).unwrap(), None);
     }

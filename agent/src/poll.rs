@@ -205,7 +205,7 @@ fn tell_held(offered: Option<Digest>) {
     tracing::info!(
         event = "held",
         id = offered.map(|id| id.to_string()),
-        "rolled back from what the registry has: it is held until that changes, or until rollback --release"
+        "rolled back from what the registry has: it is held until that changes, or until rollback -release"
     );
 }
 

@@ -1,4 +1,4 @@
-//! `verify --repair`: what is damaged in the cache is set aside, and made again from
+//! `verify -repair`: what is damaged in the cache is set aside, and made again from
 //! cached blobs or fetched. Published roots are their services': they are only told of.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -41,7 +41,7 @@ impl RolledBack {
             let _ = writeln!(text, "held        {registry}");
         }
         text.push_str(
-            "held until the registry has something else, or until deploy-agent rollback --release\n",
+            "held until the registry has something else, or until deploy-agent rollback -release\n",
         );
         text
     }

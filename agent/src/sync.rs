@@ -53,7 +53,7 @@ pub fn answer(
         Ok(Outcome::RolledBack) => {
             let to = hold.map_or_else(String::new, |hold| format!(" to {}", hold.to));
             let reason = format!(
-                "held since a rollback{to}; deploy-agent rollback --release deploys it nevertheless"
+                "held since a rollback{to}; deploy-agent rollback -release deploys it nevertheless"
             );
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }

@@ -109,7 +109,7 @@ impl Verification {
             (0, _) => "all sound".to_owned(),
             (n, true) => format!("{n} findings, {mended} of them mended"),
             (n, false) => format!(
-                "{n} findings; damage in the cache is mended when it is used again, or now with --repair"
+                "{n} findings; damage in the cache is mended when it is used again, or now with -repair"
             ),
         };
         let _ = writeln!(

@@ -1,4 +1,4 @@
-//! `verify --repair`, beside a running agent and alone: everything damaged is set aside
+//! `verify -repair`, beside a running agent and alone: everything damaged is set aside
 //! where an operator finds it, and what can be had again is there again.
 
 mod bench;
@@ -51,7 +51,7 @@ fn a_running_agent_fetches_what_is_damaged() {
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
     rot(object);
     fs::write(index(&bench, 0), "nonsense").unwrap();
-    says(&bench, &["verify"], 8, "now with --repair");
+    says(&bench, &["verify"], 8, "now with -repair");
     let json = says(&bench, &["verify", "--repair", "--json"], 0, "").json();
     let found = findings(&json);
     assert_eq!(found.len(), 2, "{json:#}");

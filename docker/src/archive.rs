@@ -281,6 +281,10 @@ impl Archive {
         let mut listing = listing.map_err(bad_layer)?;
         drained.map_err(|err| Error::archive(err.to_string()))?;
         listing.shrink();
+        // The last body may lack what fills up its block.
+        let filled = appender.length.next_multiple_of(512);
+        io::copy(&mut io::repeat(0).take(filled - appender.length), &mut appender)
+            .map_err(|cause| self.spool.error("write", cause))?;
         let diff_id = hasher.map_or_else(|| Digest::of(b""), Hasher::finish);
         Ok(Listed { diff_id, length: appender.length, listing })
     }

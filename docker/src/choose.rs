@@ -294,7 +294,6 @@ fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Res
 
 fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
     let config_digest = *candidate.ids.last().expect("a candidate has a configuration");
-    let config = read_config(archive, config_digest)?;
     let layers: Vec<(String, usize)> = match &candidate.source {
         Source::Manifest(manifest) => {
             check_size(&manifest.config, size_of(archive, config_digest)?)?;
@@ -305,6 +304,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             saved.layers.iter().map(layer).collect::<Result<_>>()?
         }
     };
+    // After its layers, lest a chart be told that it lacks a root.
+    let config = read_config(archive, config_digest)?;
     let announced = &config.rootfs.diff_ids;
     if announced.len() != layers.len() {
         let (has, says) = (layers.len(), announced.len());

@@ -184,6 +184,19 @@ mod tests {
     }
 
     #[test]
+    fn the_last_block_need_not_be_whole() {
+        let bytes = tar(&[("a", "12345"), ("b", "123")]);
+        let read = |end: usize| Listing::read(&bytes[..end], Limits::STANDARD, 1 << 20);
+        for end in [1536 + 3, 1536 + 4, 2047, 2048] {
+            let listing = read(end).unwrap();
+            assert_eq!(listing.member(1).span, 1024..2048);
+        }
+        for end in [1536, 1536 + 2, 1535, 1000] {
+            assert!(read(end).is_err(), "{end}");
+        }
+    }
+
+    #[test]
     fn it_has_a_budget_and_wants_a_tar() {
         let bytes = tar(&[("a", ""), ("b", "")]);
         let read = |bytes: &[u8], budget| Listing::read(bytes, Limits::STANDARD, budget);

@@ -23,10 +23,10 @@ const SERVICES: &str = "# Public keys of agents, one a line, as in sshd's author
 #[derive(Debug, Args)]
 pub struct Init {
     /// Public key of an operator: a file, or the key itself; may be given several times
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, env = "DEPLOY_REGISTRY_OPERATOR_KEY", value_name = "KEY")]
     operator_key: Vec<String>,
     /// Public key of an agent: a file, or the key itself; may be given several times
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, env = "DEPLOY_REGISTRY_SERVICE_KEY", value_name = "KEY")]
     service_key: Vec<String>,
 }
 

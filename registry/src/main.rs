@@ -134,10 +134,10 @@ enum Sub {
     /// was found; exit code 8 if files are damaged or missing
     ImportState {
         /// Only tell what would be imported
-        #[arg(short = 'n', long)]
+        #[arg(short = 'n', long, env = "DEPLOY_REGISTRY_DRY_RUN")]
         dry_run: bool,
         /// As one JSON document
-        #[arg(long)]
+        #[arg(long, env = "DEPLOY_REGISTRY_JSON")]
         json: bool,
     },
 }
@@ -202,7 +202,8 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
 /// The command line as clap knows it.
 fn described() -> clap::Command {
     let command = Flags::command().version(deploy_cli::version!());
-    deploy_cli::full(command.mut_args(|arg| arg.hide_env_values(true)))
+    let hidden = |arg: clap::Arg| arg.hide_env_values(true);
+    deploy_cli::full(command.mut_args(hidden).mut_subcommands(|sub| sub.mut_args(hidden)))
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {

@@ -47,13 +47,6 @@ async fn log_in(rig: &Rig, key: &str, user: &str) -> Handle<Trusting> {
     client
 }
 
-/// Memory of the registry, in KiB: now, or at most so far.
-fn memory(rig: &Rig, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", rig.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
-}
-
 #[test]
 fn who_is_slow_to_say_hello_has_one_deadline() {
     let rig = Rig::start();
@@ -142,7 +135,7 @@ fn what_is_no_handshake_ends_its_own_connection() {
         ("a login after half an exchange", after(&[&plain(&[50]), &plain(&[52])])),
         ("new keys after half an exchange", after(&[&plain(&[21]), &noise(1000)])),
     ];
-    let before = memory(&rig, "VmRSS:");
+    let before = rig.memory("VmRSS:");
     std::thread::scope(|scope| {
         for (what, bytes) in &cases {
             let address = ("127.0.0.1", rig.port());
@@ -164,7 +157,7 @@ fn what_is_no_handshake_ends_its_own_connection() {
         }
         assert!(rig.ssh("op", "me", &["help"]).status.success());
     });
-    let after = memory(&rig, "VmHWM:");
+    let after = rig.memory("VmHWM:");
     assert!(after < before + (32 << 10), "{before} KiB before, {after} at most");
     assert!(rig.ssh("op", "me", &["help"]).status.success());
     let log = rig.log();
@@ -208,7 +201,7 @@ async fn channels_and_their_requests_are_counted() {
     channel.request_subsystem(true, "sftp").await.ok();
     drop(open);
     // One after another there may be any number.
-    let before = memory(&rig, "VmRSS:");
+    let before = rig.memory("VmRSS:");
     for n in 0..1000 {
         let opened = loop {
             match client.channel_open_session().await {
@@ -218,9 +211,9 @@ async fn channels_and_their_requests_are_counted() {
             }
         };
         opened.close().await.unwrap();
-        assert!(n > 0 || memory(&rig, "VmRSS:") < MUCH_KIB);
+        assert!(n > 0 || rig.memory("VmRSS:") < MUCH_KIB);
     }
-    let after = memory(&rig, "VmRSS:");
+    let after = rig.memory("VmRSS:");
     assert!(after < before + (16 << 10), "{before} KiB before, {after} after");
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
@@ -311,7 +304,7 @@ fn a_client_that_takes_nothing_costs_little_and_others_do_not_wait() {
     let digest = rig.archive("large", &noise(8 << 20));
     rig.put("large");
     rig.ok(&format!("addver -name c -version v -hash {digest}"));
-    let before = memory(&rig, "VmRSS:");
+    let before = rig.memory("VmRSS:");
     let mut greedy: Vec<Raw> = (0..8).map(|_| Raw::start(&rig, "srv", "deploy-agent")).collect();
     for client in &mut greedy {
         let path = string(format!("/files/{digest}").as_bytes());
@@ -336,7 +329,7 @@ fn a_client_that_takes_nothing_costs_little_and_others_do_not_wait() {
     let begun = Instant::now();
     assert!(rig.ssh("op", "me", &["components"]).status.success());
     assert!(begun.elapsed() < PATIENCE, "others wait {:?}", begun.elapsed());
-    let peak = memory(&rig, "VmHWM:");
+    let peak = rig.memory("VmHWM:");
     assert!(peak < before + (96 << 10), "{before} KiB before, {peak} at most");
     let greedy: Vec<Raw> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
     drop(greedy);

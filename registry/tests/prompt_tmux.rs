@@ -155,6 +155,33 @@ fn completion_of_verbs_flags_and_names() {
     terminal.ends_with("> showconf -name xy");
 }
 
+/// What the README shows of it is what a terminal shows.
+#[test]
+fn the_readmes_completion() {
+    let rig = Rig::start();
+    let readme = include_str!("../../README.md");
+    let mut lines = readme.lines().skip_while(|line| !line.contains("<Tab>"));
+    let typed = lines.next().unwrap().trim().strip_prefix("> ").unwrap();
+    let listed: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
+    for (component, version) in
+        [("code", "v01"), ("config", "v01"), ("config", "v02"), ("config", "v03")]
+    {
+        let digest = rig.archive("a", format!("{component} {version}").as_bytes());
+        rig.put("a");
+        rig.ok(&format!("addver -name {component} -version {version} -hash {digest}"));
+    }
+    rig.ok("addconf -name project1 -layer code:v01 -layer config:v01");
+    let Some(terminal) = Terminal::open(&rig) else { return };
+    let (line, keys) = typed.split_at(typed.find("<Tab>").unwrap());
+    terminal.type_in(line);
+    for key in keys.split_inclusive('>') {
+        assert_eq!(key, "<Tab>");
+        terminal.press(&["Tab"]);
+    }
+    // The line as it was when the names were asked for, then all that the README has.
+    terminal.ends_with(&format!("{}\n{}", listed.last().unwrap(), listed.join("\n")));
+}
+
 #[test]
 fn history_help_and_colours() {
     let rig = registry();
@@ -210,7 +237,6 @@ fn a_line_stays_whole_when_the_terminal_gets_another_width() {
                 eighty columns wide\"";
     terminal.type_in(long);
     let line = format!("> {long}");
-    // What is above may have left the screen by the top.
     // What is above may have left the screen by the top.
     let rows = |line: &str, width: usize| -> String {
         let rows = line.as_bytes().chunks(width).map(String::from_utf8_lossy);

@@ -11,6 +11,7 @@
 //!   quarantine/         what was found damaged, to be looked at
 //! ```
 
+mod adopt;
 mod changed;
 mod extract;
 mod outline;

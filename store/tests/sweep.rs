@@ -189,6 +189,41 @@ fn a_rehearsal_says_what_the_sweep_then_frees() {
     });
 }
 
+/// An agent that is started with another `-link` has objects of other names: they stay as long
+/// as they are all that there is of a deployed layer, and a root is made of them.
+#[test]
+fn after_another_way_of_placing_nothing_that_is_deployed_goes() {
+    for dir in directories() {
+        for (before, after) in
+            [(LinkMode::Copy, LinkMode::Hardlink), (LinkMode::Hardlink, LinkMode::Copy)]
+        {
+            let what = format!("{before:?} to {after:?} in {}", dir.display());
+            let mut bench = Bench::new(&dir, before);
+            let code = bench.layer("code", 1, 5);
+            let configuration = configuration(std::slice::from_ref(&code));
+            bench.store().root(&configuration).unwrap();
+            bench.store().blobs().remove(code.digest).unwrap();
+            bench.store = None;
+            bench.store = Some(Store::open(&bench.path(""), options(after)).unwrap());
+            let keep = Bench::keep(&configuration, &[&configuration]);
+            let planned = bench.store().plan_sweep(&keep).unwrap();
+            assert_eq!(planned.count(What::Object), 0, "{what}: {planned:#?}");
+            bench.store().sweep(&planned).unwrap();
+            bench.store().sweep_roots(&[]).unwrap();
+            let root = bench.store().root(&configuration).unwrap();
+            let text = fs::read_to_string(root.path.join("code-own")).unwrap();
+            assert_eq!(text, "code 1".repeat(100), "{what}");
+            // Now there are two of each.
+            let planned = bench.store().plan_sweep(&keep).unwrap();
+            assert!(planned.count(What::Object) > 5, "{what}: {planned:#?}");
+            bench.store().sweep(&planned).unwrap();
+            bench.sound(&what);
+            bench.store().sweep_roots(&[]).unwrap();
+            bench.store().root(&configuration).unwrap();
+        }
+    }
+}
+
 #[test]
 fn reflinked_files_count_once_and_what_a_service_wrote_counts() {
     each_mode(|bench, what| {

@@ -126,6 +126,13 @@ impl Rig {
         self.running().child.id()
     }
 
+    /// Memory of the registry, in KiB: now (`VmRSS:`), or at most so far (`VmHWM:`).
+    pub fn memory(&self, field: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
     /// Waits for a line of the log that contains `text`.
     pub fn wait_for_log(&self, text: &str) -> String {
         self.running().log.wait_for(text)

@@ -71,6 +71,17 @@ impl Naming {
     }
 }
 
+impl Naming {
+    /// The other way of naming, that of another way of placing files.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Contents => Self::Inode { owner: rustix::process::geteuid().is_root() },
+            Self::Inode { .. } => Self::Contents,
+        }
+    }
+}
+
 /// Longest name with its NUL: contents, metadata, twin.
 const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 
@@ -208,6 +219,11 @@ impl Objects {
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
         let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
+    }
+
+    /// Opens what is here under this name, sound or not.
+    pub fn open_named(&self, name: &ObjectName) -> Result<Option<File>> {
+        self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
     /// Makes `to` in `into` another name of the object; whether it is here.

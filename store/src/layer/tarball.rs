@@ -88,7 +88,8 @@ impl Extended {
 
 impl<R: Read> Tarball<R> {
     /// Reads from `inner`. An archive that is `framed`, so that it cannot be cut short
-    /// without notice, may do without the blocks that end it.
+    /// without notice, may do without the blocks that end it, and without what fills up the
+    /// last one of its bodies.
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
@@ -197,9 +198,9 @@ impl<R: Read> Tarball<R> {
     fn finish_body(&mut self) -> Result<()> {
         let data: u64 = self.current.length + self.extents.by_ref().map(|e| e.length).sum::<u64>();
         self.current = Extent::default();
-        let rest = data + self.padding;
-        self.padding = 0;
-        self.skip(rest)
+        self.skip(data)?;
+        let padding = std::mem::take(&mut self.padding);
+        self.skip_padding(padding)
     }
 
     fn member(&mut self, header: &Header, size: u64, extended: Extended) -> Result<Member> {
@@ -325,7 +326,17 @@ impl<R: Read> Tarball<R> {
 
     fn skip_body(&mut self, size: u64) -> Result<()> {
         self.skip(size)?;
-        self.skip(padding_of(size))
+        self.skip_padding(padding_of(size))
+    }
+
+    /// What fills up a body's last block: umoci ends archives without it.
+    fn skip_padding(&mut self, bytes: u64) -> Result<()> {
+        let mut buffer = [0; BLOCK];
+        let wanted = usize::try_from(bytes).unwrap_or(BLOCK).min(BLOCK);
+        if self.read_full(&mut buffer[..wanted])? < wanted && !self.framed {
+            return Err(bad_archive("is cut off in an entry's body"));
+        }
+        Ok(())
     }
 
     fn skip(&mut self, mut bytes: u64) -> Result<()> {

@@ -172,6 +172,7 @@ impl Store {
                 "files were changed or removed from outside, and are made again: {}", listed(&damaged)
             );
         }
+        self.adopt_renamed(tree, &mut missing)?;
         for layer in configuration.layers() {
             let mut holds = false;
             for entry in self.index(layer.digest)? {

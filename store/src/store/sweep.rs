@@ -192,7 +192,7 @@ impl Ground {
         let listing = self.list(keep)?;
         let layers = plan::kept_layers(&listing, keep);
         let needed = match keep.cache {
-            Some(_) => self.objects_of(layers.keys())?,
+            Some(_) => self.objects_of(layers.keys(), &listing)?,
             None => Ok(std::collections::BTreeSet::new()),
         };
         let extents_shared = self.link == LinkMode::Reflink;

@@ -1,7 +1,7 @@
 //! What a sweep sees of an agent's directory. Only looks, and makes nothing that is not
 //! there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,9 @@ use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, FileType, digest_of, is_held, name_of};
 use crate::error::{Error, Result};
-use crate::layer::entry::{Content, Kind};
+use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::objects::{self, Naming, ObjectName};
-use crate::meta::Meta;
 use crate::root::merge::merge;
 use crate::root::tree::{Directory, Node, Tree};
 use crate::store::LinkMode;
@@ -108,11 +107,15 @@ impl Ground {
     }
 
     /// The names of the objects that these layers are made of, without twins; or which
-    /// layer does not tell.
+    /// layer does not tell. One that is here only under the name of another way of placing
+    /// is needed under that: it can be copied from there.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
+        listing: &Listing,
     ) -> Result<Result<BTreeSet<Vec<u8>>, String>> {
+        let here: HashSet<&[u8]> =
+            listing.objects.iter().map(|(name, _)| name.to_bytes()).collect();
         let mut names = BTreeSet::new();
         let Some(dir) = there(self.top.child(c"layers"))? else { return Ok(Ok(names)) };
         for &digest in layers {
@@ -127,15 +130,16 @@ impl Ground {
             };
             for entry in index.entries {
                 if let Kind::File { content, .. } = entry.kind {
-                    names.insert(self.name(content, &entry.meta));
+                    let name = self.naming.name(content, &entry.meta, 0);
+                    if !here.contains(name.as_bytes()) {
+                        let other = self.naming.other().name(content, &entry.meta, 0);
+                        names.insert(other.as_bytes().to_vec());
+                    }
+                    names.insert(name.as_bytes().to_vec());
                 }
             }
         }
         Ok(Ok(names))
-    }
-
-    fn name(&self, content: Content, meta: &Meta) -> Vec<u8> {
-        self.naming.name(content, meta, 0).as_bytes().to_vec()
     }
 
     fn roots(&self, keep: &Keep) -> Result<Vec<FoundRoot>> {

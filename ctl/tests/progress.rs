@@ -1,0 +1,134 @@
+//! How far an upload is: a bar on a terminal, a line every few seconds elsewhere, and nothing
+//! with `-q`.
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod rig;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use rig::Rig;
+
+/// Nobody waits longer for a line.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes that do not compress.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
+/// What a terminal gets to see of `deployctl WORDS`, and its exit code.
+fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
+    let quoted = [&["-key", "op"], words].concat().join(" ");
+    let plain = rig.bare(&[]);
+    let line = format!("{} {quoted}", plain.get_program().display());
+    // It makes a terminal, has the command run there, and ends with its code.
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
+    script.current_dir(rig.path("")).env_clear().env("TERM", "xterm");
+    script.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = script.output().expect("script, of the package bsdutils");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap())
+}
+
+#[test]
+fn a_terminal_shows_a_bar_that_goes_when_all_is_there() {
+    let rig = Rig::start();
+    rig.archive("big.tar.gz", &noise(8 << 20));
+    let add = |version| ["addver", "-name", "a", "-version", version, "-file", "big.tar.gz"];
+    let (shown, code) = on_terminal(&rig, &add("1"));
+    assert_eq!(code, 0, "{shown:?}");
+    // So much of so much, and so much a second.
+    assert!(shown.contains("MiB / 8.0") && shown.contains("MiB/s"), "{shown:?}");
+    let last = shown.rsplit('\r').next().unwrap().replace("\x1b[2K", "");
+    assert_eq!(last.trim(), "", "the bar stays: {shown:?}");
+}
+
+#[test]
+fn q_shows_no_bar() {
+    let rig = Rig::start();
+    rig.archive("big.tar.gz", &noise(8 << 20));
+    let add = ["-q", "addver", "-name", "a", "-version", "1", "-file", "big.tar.gz"];
+    assert_eq!(on_terminal(&rig, &add), (String::new(), 0));
+    // Neither does an empty screen come from there being no upload.
+    assert_eq!(rig.list("files").len(), 1);
+}
+
+/// An upload from a pipe that gives its bytes little by little.
+struct Slow {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Slow {
+    fn start(rig: &Rig, version: &str, flags: &[&str]) -> Self {
+        let words = ["-key", "op", "addver", "-name", "a", "-version", version, "-file", "-"];
+        let mut command = rig.bare(&[flags, &words].concat());
+        command.stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let (say, lines) = mpsc::channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines() {
+                let _ = say.send(line.unwrap());
+            }
+        });
+        // A file that would be far larger than what is sent.
+        let mut header = tar::Header::new_gnu();
+        header.set_path("large").unwrap();
+        header.set_size(1 << 40);
+        header.set_mode(0o644);
+        header.set_cksum();
+        stdin.write_all(header.as_bytes()).unwrap();
+        Self { child, stdin: Some(stdin), lines }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn elsewhere_a_line_tells_now_and_then_and_q_tells_nothing() {
+    let rig = Rig::start();
+    let piece = noise(256 << 10);
+    // It begins before the other, so that its line would be first.
+    let mut quiet = Slow::start(&rig, "1", &["-q"]);
+    quiet.send(&piece);
+    let mut plain = Slow::start(&rig, "2", &[]);
+    let end = Instant::now() + PATIENCE;
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        assert!(Instant::now() < end, "{told:?}");
+        for slow in [&mut quiet, &mut plain] {
+            slow.send(&piece);
+        }
+        told.extend(plain.lines.recv_timeout(Duration::from_millis(50)));
+    }
+    let is_progress = |line: &String| {
+        line.starts_with("uploaded ") && line.ends_with("MiB") && !line.contains('\r')
+    };
+    assert!(told.iter().all(is_progress), "{told:?}");
+    assert!(quiet.lines.try_recv().is_err());
+    // Told of what goes wrong all the same.
+    quiet.stdin = None;
+    let line = quiet.lines.recv_timeout(PATIENCE).unwrap();
+    assert!(line.starts_with("file validation failed: "), "{line}");
+    assert_eq!(quiet.child.wait().unwrap().code(), Some(1));
+}

@@ -1,0 +1,212 @@
+# What scripts/images, which sources this, checks of imports. shellcheck shell=bash
+
+# Starts a registry with nothing in it, in place of the last one.
+fresh() {
+    [ -z "$registry" ] || { kill "$registry"; wait "$registry" 2>/dev/null || true; }
+    rm -rf registry registry.log
+    mkdir registry
+    deploy-registry -addr 127.0.0.1:0 -dir registry -opauth operator.pub -srvauth server.pub \
+        2>registry.log &
+    registry=$!
+    until grep -qs 'listening on' registry.log; do
+        kill -0 "$registry" 2>/dev/null || { cat registry.log >&2; exit 1; }
+        sleep 0.01
+    done
+    port=$(sed -n 's/.*listening on .*:\([0-9]*\).*/\1/p' registry.log)
+    at=(-addr "127.0.0.1:$port" -fp "$(grep -o 'SHA256:[A-Za-z0-9+/=]*' registry.log | head -1)")
+}
+import() { deploy-from-docker "${at[@]}" -key operator "$@"; }
+ctl() { deployctl "${at[@]}" -key operator -user me "$@"; }
+# The configuration app without the time at which it was made.
+shown() { ctl showconf -name app -json | grep -v '"Mtime"\|"Ctime"\|"Created"'; }
+# All configurations and components, with times.
+everything() {
+    ctl configurations -json
+    ctl components -json
+    ctl history -name app -json
+}
+
+deploy() {
+    rm -rf agent
+    mkdir agent
+    deploy-agent "${at[@]}" -key server -name app -dir agent -script '' -state agent/state.json \
+        -no-spare -once 2>agent.log || { cat agent.log >&2; fail "$1: not deployed"; }
+    root=$(echo agent/unpacked/????????????????????????????????????????????????????????????????)
+    [ -d "$root" ] || fail "$1: there is no root"
+}
+
+# What is not compared, the times of these directories: umoci leaves the root's as the last
+# change made it, and that of late/opaque/deep, where it removed what an opaque directory
+# hides after it had set it.
+umoci_loses=(-t "" -t late/opaque/deep)
+# Nor what GNU tar loses: the times of directories, which later archives have entries in, and
+# that a later entry for a directory has fewer attributes.
+tar_loses=("${umoci_loses[@]}" -d -x etc/deep)
+same_tree() {
+    local what=$1
+    shift
+    "$parts/tree" "${@:3}" "$1" >expected.txt
+    "$parts/tree" "${@:3}" "$2" >found.txt
+    [ -s expected.txt ] || fail "$what: nothing to compare"
+    diff expected.txt found.txt >&2 || fail "$what: not the tree that was expected"
+}
+
+every_format() {
+    local image=$1 file first=
+    for file in "$image".*; do
+        [ "$file" != "$image.bundle" ] || continue
+        fresh
+        import -name app "$file" >import.log 2>&1 || { cat import.log >&2; fail "$file: not imported"; }
+        shown >now.txt
+        if [ -z "$first" ]; then first=$file; mv now.txt "$image.shown"; else
+            diff "$image.shown" now.txt >&2 || fail "$file: not the configuration of $first"
+        fi
+        deploy "$file"
+        same_tree "$file" "$image.bundle/rootfs" "$root" "${umoci_loses[@]}"
+        # The same through a pipe.
+        [ ! -f "$file" ] || {
+            cat "$file" | import -name piped >import.log 2>&1 || { cat import.log >&2; fail "$file: not by pipe"; }
+            [ "$(ctl showconf -name piped -json | grep '"Hash"' | head -1)" = "$(grep '"Hash"' "$image.shown" | head -1)" ] ||
+                fail "$file: another configuration by pipe"
+        }
+    done
+    part "$image: $(grep -c '"Version"' "$image.shown") layers, the same in $(ls -d "$image".* | grep -cv 'bundle\|shown') formats"
+}
+
+# The rule of Go agents: unpack in order into one directory.
+tar_in_order() {
+    local image=$1 layer
+    rm -rf into into-root
+    deploy-from-docker -into into -name app "$image.gzip.tar" >import.log 2>&1 || { cat import.log >&2; fail "$image: -into"; }
+    mkdir into-root
+    while read -r layer; do
+        tar -xzf "into/$layer" --xattrs --xattrs-include='*' --numeric-owner -p -C into-root --warning=no-timestamp
+    done <into/layers
+    same_tree "$image by GNU tar" "$image.bundle/rootfs" into-root "${tar_loses[@]}"
+}
+
+import_twice() {
+    fresh
+    import -name app hard.gzip.tar >import.log 2>&1
+    local before bytes
+    before=$(everything)
+    import -name app hard.legacy.tar >import.log 2>&1 || fail "not imported again"
+    [ "$(everything)" = "$before" ] || fail "a second import changed something"
+    cat import.log
+}
+
+dry_run() {
+    fresh
+    local before
+    before=$(everything 2>/dev/null || true; ls registry/files registry/uploads)
+    import -name app -dry-run hard.gzip.tar >import.log 2>&1 || fail "no plan"
+    [ "$(everything 2>/dev/null || true; ls registry/files registry/uploads)" = "$before" ] ||
+        fail "a plan changed something"
+    cat import.log
+}
+
+one_of_several() {
+    "$parts/save" legacy several.tar layouts:hard layouts:built
+    "$parts/save" engine several-engine.tar layouts:hard layouts:built
+    local file image
+    for file in several.tar several-engine.tar; do
+        for image in hard built; do
+            fresh
+            ! import -name app "$file" >import.log 2>&1 || fail "$file: one was chosen"
+            import -name app -image "$image:latest" "$file" >import.log 2>&1 || { cat import.log >&2; fail "$file: $image"; }
+            shown | diff "$image.shown" - >&2 || fail "$file: not $image"
+        done
+    done
+    # All images of the layout that umoci made.
+    fresh
+    import -name app -image built layouts >import.log 2>&1 || { cat import.log >&2; fail "layouts: built"; }
+    shown | diff built.shown - >&2 || fail "layouts: not built"
+}
+
+platforms() {
+    umoci tag --image layouts:built arm
+    umoci config --image layouts:arm --architecture arm64 --os linux
+    "$parts/save" containerd both.tar layouts:hard layouts:arm
+    fresh
+    import -name app -platform linux/arm64 both.tar >import.log 2>&1 || { cat import.log >&2; fail "-platform"; }
+    shown | diff built.shown - >&2 || fail "-platform: not that of arm64"
+    ! import -name app -platform linux/s390x both.tar >import.log 2>&1 || fail "-platform: none is there"
+    ! import -name app -platform linux/arm/v7 both.tar >import.log 2>&1 || fail "-platform: it is not saved"
+}
+
+more_layers() {
+    fresh
+    mkdir -p settings/etc settings/.deploy
+    echo "of this fleet" >settings/etc/settings
+    tar -czf settings.tar.gz -C settings etc/settings
+    ctl addver -name settings -version v1 -file settings.tar.gz
+    import -name app -layer settings:v1 -image-config hard.gzip.tar >import.log 2>&1 ||
+        { cat import.log >&2; fail "-layer"; }
+    [ "$(ctl showconf -name app -json | grep '"Name"\|"Version"' | tail -2 | tr -d ' \t\n",')" = \
+        "$(printf 'Name:settingsVersion:v1')" ] || { ctl showconf -name app; fail "-layer is not the last"; }
+    deploy "-layer"
+    [ "$(cat "$root/etc/settings")" = "of this fleet" ] || fail "-layer: not there"
+    python3 - "$root/.deploy/image.json" <<'PY'
+import json, sys
+with open(sys.argv[1]) as file:
+    text = file.read()
+print("images: .deploy/image.json:", " ".join(text.split()))
+for word in ("/bin/tool", "-v", "A=b", "7:8", "/opt/app"):
+    assert word in text, word
+json.loads(text)
+PY
+}
+
+of_zstd() {
+    fresh
+    import -name app -compress zstd hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "-compress"; }
+    deploy "-compress zstd"
+    same_tree "-compress zstd" hard.bundle/rootfs "$root" "${umoci_loses[@]}"
+    local file
+    for file in registry/files/*; do
+        [ "$(head -c 4 "$file" | od -An -tx1 | tr -d ' ')" = 28b52ffd ] || fail "$file is not zstd"
+    done
+}
+
+over_ssh() {
+    fresh
+    local by=(ssh -F /dev/null -i operator -o IdentitiesOnly=yes -o StrictHostKeyChecking=no
+        -o "UserKnownHostsFile=$work/known_hosts" -o LogLevel=ERROR -p "$port" 127.0.0.1)
+    "${by[@]}" import -name app <hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "over ssh"; }
+    shown | diff hard.shown - >&2 || fail "over ssh: another configuration"
+    # What is on the way when the connection ends is not half there.
+    local before
+    before=$(everything)
+    head -c 1000000 hard.legacy.tar | "${by[@]}" import -name app >import.log 2>&1 &&
+        fail "over ssh: half an image"
+    [ "$(everything)" = "$before" ] || fail "over ssh: half an image changed something"
+}
+
+killed() {
+    fresh
+    import -name app built.legacy.tar >import.log 2>&1
+    local before now pid
+    before=$(everything)
+    # Held in the middle: what comes next in the pipe does not come.
+    mkfifo pipe
+    import -name app <pipe >import.log 2>&1 &
+    pid=$!
+    exec 9>pipe
+    head -c 2000000 hard.legacy.tar >&9
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null || true
+    exec 9>&-
+    now=$(everything)
+    [ "$now" = "$before" ] || fail "killed: something changed"
+    # And while it sends.
+    import -name app hard.legacy.tar >import.log 2>&1 &
+    pid=$!
+    until [ -n "$(ls registry/uploads)" ] || ! kill -0 "$pid" 2>/dev/null; do :; done
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    now=$(everything)
+    [ "$now" = "$before" ] || [ "$(shown)" = "$(cat hard.shown)" ] || fail "killed: half of it is there"
+    import -name app hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "killed: not by a second run"; }
+    shown | diff hard.shown - >&2 || fail "killed: another configuration by a second run"
+    [ -z "$(ls tmp)" ] || fail "killed: $(ls tmp) is left"
+}

@@ -1,0 +1,256 @@
+//! `deploy-from-docker` against a real registry: what configurations, components and blobs
+//! come of images.
+
+mod image;
+mod rig;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use deploy_store::Digest;
+use image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip, layer};
+use rig::{Rig, binary};
+
+/// Three layers: the second empty, the third removes of the first.
+fn layers() -> Vec<Vec<u8>> {
+    let first = Tar::new().dir("etc/").file("etc/old", "old").file("etc/kept", "kept");
+    let first = first.dir("var/").file("var/a", "a").hardlink("var/b", "var/a");
+    let third = Tar::new().file("etc/.wh.old", "").file("var/.wh.a", "").file("etc/new", "new");
+    vec![first.end(), Tar::new().end(), third.end()]
+}
+
+/// Every file below a directory with its contents, sorted.
+fn files(dir: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_path_buf()];
+    while let Some(next) = todo.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Names of what lies in a directory, sorted.
+fn list(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// What an agent makes of the blobs that `-into` wrote.
+fn unpacked(rig: &Rig, into: &str) -> Vec<(String, String)> {
+    let names = fs::read_to_string(rig.path(into).join("layers")).unwrap();
+    let blobs = names.lines().map(|name| rig.path(into).join(name));
+    let mut agent = Command::new(binary("deploy-agent"));
+    agent.arg("unpack").args(blobs).arg("-into").arg(rig.path("root"));
+    assert!(agent.status().unwrap().success());
+    let found = files(&rig.path("root"));
+    fs::remove_dir_all(rig.path("root")).unwrap();
+    found
+}
+
+#[test]
+fn an_image_becomes_a_configuration() {
+    let rig = Rig::start();
+    rig.import(&[], &docker(&[("app:1.4", &layers())])).good();
+    assert_eq!(rig.operator(&["configurations"]), "app.1.4\n");
+    assert_eq!(rig.operator(&["components"]), "app.1.4.l1\napp.1.4.l3\n");
+    let (_, found) = rig.configuration("app.1.4");
+    let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
+    assert_eq!(names, ["app.1.4.l1", "app.1.4.l3"], "what is empty is left out");
+    // Versions are the blobs' names, and nothing else was sent.
+    let mut versions: Vec<_> = found.into_iter().map(|(_, version)| version).collect();
+    versions.sort();
+    assert_eq!(list(&rig.path("reg/files")), versions);
+    assert!(list(&rig.path("reg/uploads")).is_empty());
+}
+
+#[test]
+fn removals_are_done_before_anything_is_sent() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    rig.alone(&["-into", "into", "-name", "app"], &image).good();
+    let names = fs::read_to_string(rig.path("into/layers")).unwrap();
+    assert_eq!(names, "app.l1.tar.gz\napp.l3.tar.gz\n");
+    assert_eq!(list(&rig.path("into")), ["app.l1.tar.gz", "app.l3.tar.gz", "layers"]);
+    let pair = |name: &str, content: &str| (name.to_owned(), content.to_owned());
+    let wanted = [pair("etc/kept", "kept"), pair("etc/new", "new"), pair("var/b", "a")];
+    assert_eq!(unpacked(&rig, "into"), wanted);
+    let mut tar = Command::new("tar");
+    let listed = tar.arg("-tzf").arg(rig.path("into/app.l3.tar.gz")).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(listed).unwrap(), "etc/new\n", "no whiteout is left");
+}
+
+#[test]
+fn the_blobs_are_the_same_from_run_to_run_and_in_the_registry() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    for into in ["one", "two"] {
+        rig.alone(&["-into", into, "-name", "app"], &image).good();
+    }
+    rig.import(&["-name", "app"], &image).good();
+    let (_, found) = rig.configuration("app");
+    for (component, version) in found {
+        let name = format!("{component}.tar.gz");
+        let bytes = fs::read(rig.path("one").join(&name)).unwrap();
+        assert_eq!(bytes, fs::read(rig.path("two").join(&name)).unwrap());
+        assert_eq!(Digest::of(&bytes).to_string(), version);
+    }
+}
+
+#[test]
+fn every_format_gives_the_same() {
+    let rig = Rig::start();
+    let layers = layers();
+    let mut packed = Layout::default();
+    let gzipped = layers.iter().map(|layer| packed.blob(&format!("{LAYER}+gzip"), &gzip(layer)));
+    let gzipped: Vec<_> = gzipped.collect();
+    let said = packed.blob(CONFIG, config(&layers).to_string().as_bytes());
+    let manifest = packed.manifest(&said, &gzipped);
+    let index = packed.index(&[manifest]);
+    packed.list(index);
+    let plain = Layout::of(&layers).archive();
+    fs::create_dir(rig.path("layout")).unwrap();
+    fs::write(rig.path("oci.tar"), &plain).unwrap();
+    let mut tar = Command::new("tar");
+    assert!(
+        tar.arg("-xf")
+            .arg(rig.path("oci.tar"))
+            .arg("-C")
+            .arg(rig.path("layout"))
+            .status()
+            .unwrap()
+            .success()
+    );
+
+    rig.import(&["-name", "app"], &docker(&[("app:1.4", &layers)])).good();
+    let before = rig.everything();
+    for image in [gzip(&docker(&[("other:9", &layers)])), plain, packed.archive()] {
+        rig.import(&["-name", "app"], &image).good();
+        assert_eq!(rig.everything(), before);
+    }
+    for path in ["layout", "oci.tar"] {
+        let output = rig.importer(&["-name", "app", path]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(rig.everything(), before);
+    }
+}
+
+#[test]
+fn a_changed_layer_is_all_that_is_sent() {
+    let rig = Rig::start();
+    let mut layers = vec![layer("one", "one"), layer("two", "two"), layer("three", "three")];
+    rig.import(&["-name", "app"], &docker(&[("app:1", &layers)])).good();
+    let (_, first) = rig.configuration("app");
+    let before = list(&rig.path("reg/files"));
+    layers[2] = layer("three", "another");
+    rig.import(&["-name", "app"], &docker(&[("app:2", &layers)])).good();
+    let (_, second) = rig.configuration("app");
+    assert_eq!(first[..2], second[..2]);
+    assert_ne!(first[2], second[2]);
+    assert_eq!(first[2].0, second[2].0, "a version of the same component");
+    assert_eq!(list(&rig.path("reg/files")).len(), before.len() + 1);
+    let history = rig.operator(&["history", "-name", "app"]);
+    assert_eq!(history.lines().filter(|line| !line.trim().is_empty()).count(), 2, "{history}");
+    // A removal changes the layer that is removed from, and no other.
+    layers[2] = Tar::new().file(".wh.one", "").file("three", "three").end();
+    rig.import(&["-name", "app"], &docker(&[("app:3", &layers)])).good();
+    let (_, third) = rig.configuration("app");
+    let names: Vec<_> = third.iter().map(|(component, _)| component.as_str()).collect();
+    assert_eq!(names, ["app.l2", "app.l3"], "the first is empty now");
+    assert_eq!(third[0], first[1]);
+}
+
+#[test]
+fn a_plan_changes_nothing() {
+    let rig = Rig::start();
+    for flag in ["-dry-run", "-n"] {
+        let mut importer = rig.importer(&["-name", "app", flag, "image.tar"]);
+        fs::write(rig.path("image.tar"), docker(&[("app:1", &layers())])).unwrap();
+        let output = importer.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let told =
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("app.l1"), "{told}");
+        assert_eq!(rig.operator(&["configurations"]) + &rig.operator(&["components"]), "");
+        assert!(
+            list(&rig.path("reg/files")).is_empty() && list(&rig.path("reg/uploads")).is_empty()
+        );
+    }
+}
+
+#[test]
+fn layers_go_on_top() {
+    let rig = Rig::start();
+    fs::write(rig.path("content"), "settings").unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["czf", "a.tar.gz", "content"]).current_dir(rig.path(""));
+    assert!(tar.status().unwrap().success());
+    for component in ["settings", "more"] {
+        rig.operator(&["addver", "-name", component, "-version", "v1", "-file", "a.tar.gz"]);
+    }
+    let flags = ["-name", "app", "-layer", "settings:v1", "-layer", "more:v1"];
+    rig.import(&flags, &docker(&[("app:1", &layers())])).good();
+    let (_, found) = rig.configuration("app");
+    let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
+    assert_eq!(names, ["app.l1", "app.l3", "settings", "more"]);
+    assert_eq!(found[2].1, "v1");
+}
+
+#[test]
+fn what_the_image_is_to_run_is_kept_when_asked_for() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    rig.alone(&["-into", "with", "-name", "app", "-image-config"], &image).good();
+    let found = unpacked(&rig, "with");
+    let (_, text) = found.iter().find(|(name, _)| name == ".deploy/image.json").unwrap();
+    for word in ["/bin/app", "-x", "A=b", "7", "/srv"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let parsed: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert!(parsed.is_object());
+    let names = fs::read_to_string(rig.path("with/layers")).unwrap();
+    assert_eq!(names.lines().count(), 3);
+}
+
+#[test]
+fn zstd_when_asked_for() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    rig.alone(&["-into", "into", "-name", "app", "-compress", "zstd"], &image).good();
+    let names = fs::read_to_string(rig.path("into/layers")).unwrap();
+    assert_eq!(names, "app.l1.tar.zst\napp.l3.tar.zst\n");
+    assert_eq!(unpacked(&rig, "into").len(), 3);
+    rig.import(&["-name", "app", "-compress", "zstd"], &image).good();
+    let (zstd, _) = rig.configuration("app");
+    // What is there in one form is no reason not to send the other.
+    rig.import(&["-name", "app"], &image).good();
+    assert_ne!(rig.configuration("app").0, zstd);
+}
+
+#[test]
+fn two_imports_at_once_do_not_disturb_each_other() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1", &layers())]);
+    std::thread::scope(|threads| {
+        let imports: Vec<_> =
+            (0..4).map(|_| threads.spawn(|| rig.import(&["-name", "app"], &image))).collect();
+        for import in imports {
+            import.join().unwrap().good();
+        }
+    });
+    let (id, _) = rig.configuration("app");
+    rig.import(&["-name", "other"], &image).good();
+    assert_eq!(rig.configuration("other").0, id);
+}

@@ -1,0 +1,150 @@
+//! A blob that is being written: hashed as it comes, whatever the order.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::digest::{Digest, Hasher};
+use crate::disk::{Dir, TempFile, fault, name_of};
+use crate::error::{Error, Result};
+
+/// A blob that is being written. Dropped before it is finished, it is gone, unless it
+/// was made by [`super::Blobs::resume`].
+#[derive(Debug)]
+pub struct Staging {
+    dir: Arc<Dir>,
+    max_bytes: u64,
+    temp: TempFile,
+    /// `None` once a write was not the next in order: then the file is read again.
+    hasher: Option<Hasher>,
+    hashed: u64,
+    end: u64,
+}
+
+impl Staging {
+    /// Of the file `temp` in `dir`, whose first `end` bytes are there and in `hasher`.
+    pub(super) fn new(
+        dir: Arc<Dir>,
+        max_bytes: u64,
+        temp: TempFile,
+        hasher: Hasher,
+        end: u64,
+    ) -> Self {
+        Self { dir, max_bytes, temp, hasher: Some(hasher), hashed: end, end }
+    }
+
+    /// Bytes from the start to the end of the farthest write.
+    pub fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Writes `bytes` at `offset`. Any order and overlaps are legal.
+    pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len() as u64);
+        let Some(end) = end.filter(|&end| end <= self.max_bytes) else {
+            return Err(Error::OverLimit {
+                what: "size of the upload".to_owned(),
+                limit: self.max_bytes,
+            });
+        };
+        fault::write_all_at(self.temp.file(), bytes, offset)
+            .map_err(|err| self.temp.error("write", err))?;
+        match &mut self.hasher {
+            Some(hasher) if offset == self.hashed => {
+                hasher.update(bytes);
+                self.hashed = end;
+            }
+            Some(_) if bytes.is_empty() => {}
+            _ => self.hasher = None,
+        }
+        self.end = self.end.max(end);
+        Ok(())
+    }
+
+    /// A second handle of the file, with which what is written so far can be synced
+    /// while more is written. An error of that sync must fail the blob: the system
+    /// reports it once only.
+    pub fn sync_handle(&self) -> Result<File> {
+        self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
+    }
+
+    /// Forgets what was written: the next write is the first.
+    pub fn restart(&mut self) -> Result<()> {
+        self.temp.file().set_len(0).map_err(|err| self.temp.error("truncate", err))?;
+        (self.hasher, self.hashed, self.end) = (Some(Hasher::default()), 0, 0);
+        Ok(())
+    }
+
+    /// Syncs the file and gives it its digest for a name in the staging directory,
+    /// where it waits to be published.
+    pub fn finish(mut self) -> Result<Digest> {
+        let digest = self.digest()?;
+        self.commit(digest)?;
+        Ok(digest)
+    }
+
+    /// As [`Staging::finish`], but only if the digest is `expected`; otherwise what was
+    /// written is removed.
+    pub fn finish_as(mut self, expected: Digest) -> Result<()> {
+        let found = self.digest()?;
+        if found == expected {
+            return self.commit(expected);
+        }
+        self.temp.keep(false);
+        let what = self.dir.path_of(self.temp.name()).display().to_string();
+        Err(Error::DigestMismatch { what, expected, found })
+    }
+
+    /// Whether what was written is all of `expected`; otherwise it is removed. It stays
+    /// where it is, neither synced nor staged, for [`super::Blobs::partial_reader`].
+    pub fn check(mut self, expected: Digest) -> Result<()> {
+        let found = self.digest()?;
+        if found == expected {
+            return Ok(());
+        }
+        self.temp.keep(false);
+        let what = self.dir.path_of(self.temp.name()).display().to_string();
+        Err(Error::DigestMismatch { what, expected, found })
+    }
+
+    fn digest(&mut self) -> Result<Digest> {
+        if let Some(hasher) = self.hasher.take() {
+            return Ok(hasher.finish());
+        }
+        let mut hasher = Hasher::default();
+        read_all(self.temp.file(), |bytes| hasher.update(bytes))
+            .map_err(|err| self.temp.error("read", err))?;
+        Ok(hasher.finish())
+    }
+
+    fn commit(self, digest: Digest) -> Result<()> {
+        // Its age counts from now, whenever the client began.
+        let now = SystemTime::now();
+        self.temp.file().set_modified(now).map_err(|err| self.temp.error("touch", err))?;
+        self.temp.commit(&self.dir, &name_of(digest))
+    }
+}
+
+/// Feeds the whole of `file` to `each`; returns its length.
+pub(super) fn read_all(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut buffer = vec![0; 1 << 18];
+    let mut offset = 0;
+    loop {
+        match file.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(offset),
+            Ok(n) => {
+                each(&buffer[..n]);
+                offset += n as u64;
+            }
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Objects under the names of another way of placing files. Where an agent ran with `-link copy`
+//! and then links, what is in its cache is as good as before and only called otherwise: it is
+//! copied under the name that is looked for now, so that nothing is fetched again.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
+
+use super::Store;
+use crate::error::{Error, Result};
+use crate::layer::batch::Batch;
+use crate::layer::entry::Content;
+use crate::layer::objects::ObjectName;
+use crate::root::build::objects_of;
+use crate::root::tree::{self, Tree};
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 256 << 10;
+
+impl Store {
+    /// Makes the objects of `tree` that are missing, where their contents are here under
+    /// another name; takes those out of `missing`.
+    pub(super) fn adopt_renamed(&self, tree: &Tree, missing: &mut BTreeSet<Content>) -> Result<()> {
+        let batch = Batch::begin(&self.objects)?;
+        let mut lacking = BTreeSet::new();
+        for (_, name, file) in objects_of(tree, &self.objects) {
+            if !missing.contains(&file.content)
+                || self.objects.is_sound(&name, file.size, &file.meta)?
+            {
+                continue;
+            }
+            let other = self.objects.naming().other().name(file.content, &file.meta, 0);
+            let adopted = match self.objects.open_named(&other)? {
+                Some(from) => copy(from, &batch, &name, file)
+                    .map_err(|err| Error::io("copy", self.objects.path_of(&other), err))?,
+                None => false,
+            };
+            if !adopted {
+                lacking.insert(file.content);
+            }
+        }
+        if batch.written() > 0 {
+            batch.sync()?;
+            let objects = batch.publish()?;
+            tracing::info!(
+                event = "cache_renamed",
+                objects,
+                "{objects} files of the cache have the names of another -link, and are copied"
+            );
+        }
+        *missing = lacking;
+        Ok(())
+    }
+}
+
+/// Copies an object; whether it has the contents that it is named for.
+fn copy(mut from: File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
+    let mut writing = to.begin_file().map_err(io::Error::other)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; PIECE];
+    let mut size = 0;
+    loop {
+        match from.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&piece[..n]);
+                size += n as u64;
+                if size > file.size {
+                    return Ok(false);
+                }
+                writing.write(&piece[..n]).map_err(io::Error::other)?;
+            }
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    if size != file.size || *hasher.finalize().as_bytes() != file.content.0 {
+        return Ok(false);
+    }
+    writing.finish(name, file.size, &file.meta).map_err(io::Error::other)?;
+    Ok(true)
+}

@@ -268,35 +268,40 @@ fn names_of(descriptor: &Descriptor) -> Option<String> {
 
 /// Adds an image of `manifest.json`, or its names to the one that index.json has.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
-    let document = document(named(archive, &saved.config)?, &saved.config)?;
     // A configuration's file is named by its digest.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
-    let stem = stem.strip_suffix(".json").unwrap_or(stem);
-    if let Ok(announced) = stem.parse::<Digest>()
-        && announced != document.digest
-    {
-        let reason = format!("is damaged: its sha256 is {}", document.digest);
-        return Err(Error::item(saved.config, reason));
+    let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
+    let (mut ids, mut platform) = (Vec::new(), None);
+    let is_there = name_of(&saved.config).is_none_or(|path| archive.contains(&path));
+    // What is made by hand may do without, as it did for the Go importer.
+    if is_there || announced.is_some() {
+        let document = document(named(archive, &saved.config)?, &saved.config)?;
+        if announced.is_some_and(|announced| announced != document.digest) {
+            let reason = format!("is damaged: its sha256 is {}", document.digest);
+            return Err(Error::item(saved.config, reason));
+        }
+        if let Some(same) = found.iter_mut().find(|other| other.ids.contains(&document.digest)) {
+            let tags = saved.repo_tags.iter().filter(|tag| !tag.is_empty()).cloned();
+            let others = std::mem::take(&mut same.names);
+            same.names = tags.chain(others).collect();
+            return Ok(());
+        }
+        let fail = |reason| Error::item(&saved.config, reason);
+        platform = Some(manifest::config(&document.bytes).map_err(fail)?.platform);
+        ids.push(document.digest);
     }
-    if let Some(same) = found.iter_mut().find(|other| other.ids.contains(&document.digest)) {
-        let tags = saved.repo_tags.iter().filter(|tag| !tag.is_empty()).cloned();
-        let others = std::mem::take(&mut same.names);
-        same.names = tags.chain(others).collect();
-        return Ok(());
-    }
-    let fail = |reason| Error::item(&saved.config, reason);
-    let platform = manifest::config(&document.bytes).map_err(fail)?.platform;
-    let ids = vec![document.digest];
     let names = saved.repo_tags.clone();
-    found.push(Candidate { names, ids, platform: Some(platform), source: Source::Saved(saved) });
+    found.push(Candidate { names, ids, platform, source: Source::Saved(saved) });
     Ok(())
 }
 
 fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
-    let config_digest = *candidate.ids.last().expect("a candidate has a configuration");
+    let config_digest = candidate.ids.last().copied();
     let layers: Vec<(String, usize)> = match &candidate.source {
         Source::Manifest(manifest) => {
-            check_size(&manifest.config, size_of(archive, config_digest)?)?;
+            if let Some(digest) = config_digest {
+                check_size(&manifest.config, size_of(archive, digest)?)?;
+            }
             manifest.layers.iter().map(|layer| layer_of(archive, layer)).collect::<Result<_>>()?
         }
         Source::Saved(saved) => {
@@ -305,12 +310,23 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
         }
     };
     // After its layers, lest a chart be told that it lacks a root.
-    let config = read_config(archive, config_digest)?;
+    let run = match config_digest {
+        Some(digest) => check_config(archive, digest, &layers)?,
+        None => Run::default(),
+    };
+    let names = candidate.names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let layers = layers.into_iter().map(|(_, number)| number).collect();
+    Ok(Chosen { names, layers, run })
+}
+
+/// Whether a configuration has these layers; how it says that the image is run.
+fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -> Result<Run> {
+    let config = read_config(archive, digest)?;
     let announced = &config.rootfs.diff_ids;
     if announced.len() != layers.len() {
         let (has, says) = (layers.len(), announced.len());
         return Err(Error::item(
-            config_digest.to_string(),
+            digest.to_string(),
             format!("says that the image has {says} layers, its manifest has {has}"),
         ));
     }
@@ -324,9 +340,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             ));
         }
     }
-    let names = candidate.names.iter().filter(|name| !name.is_empty()).cloned().collect();
-    let layers = layers.into_iter().map(|(_, number)| number).collect();
-    Ok(Chosen { names, layers, run: config.config.unwrap_or_default() })
+    Ok(config.config.unwrap_or_default())
 }
 
 fn layer_of(archive: &Archive, descriptor: &Descriptor) -> Result<(String, usize)> {

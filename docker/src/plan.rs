@@ -21,8 +21,11 @@ pub struct Planned {
     /// Members that are left out, by their numbers, in order: marks of removals, and what later
     /// layers remove.
     pub dropped: Vec<u32>,
-    /// Hardlinks whose target is left out, in order.
+    /// Hardlinks whose target is left out, or in a place that symlinks lead to, in order.
     pub relinked: Vec<(u32, Relink)>,
+    /// Members whose path leads through symlinks of this layer or of those below, and where to,
+    /// in order: not everybody who unpacks keeps such a path within the root.
+    pub moved: Vec<(u32, Vec<u8>)>,
     /// Digest over what depends on the layers above; that of no bytes where nothing does.
     pub removals: Digest,
     /// Members that later layers remove.
@@ -31,10 +34,10 @@ pub struct Planned {
     pub kept: usize,
 }
 
-/// What a hardlink becomes whose target is left out.
+/// What a hardlink becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relink {
-    /// A link to another name of the file.
+    /// A link to this name of the file.
     To(Vec<u8>),
     /// The file itself: a member of a layer.
     File {

@@ -11,6 +11,7 @@ use deploy_store::layer::pax::split_record;
 
 use crate::archive::Tar;
 use crate::error::{Error, Result};
+use crate::listing::Sort;
 use crate::plan::{Planned, Relink};
 use crate::spool::{Region, Spool};
 
@@ -65,29 +66,41 @@ pub fn pieces(
         copied = next;
     };
     let mut relinked = planned.relinked.iter().peekable();
+    let mut moved = planned.moved.iter().peekable();
     let mut dropped = planned.dropped.iter().peekable();
     let mut end = 0;
     for (at, member) in (0_u32..).zip(listing.members()) {
         end = member.span.end;
         if dropped.next_if_eq(&&at).is_some() {
             copy(&mut pieces, member.span.start, end);
-        } else if let Some((_, relink)) = relinked.next_if(|(changed, _)| *changed == at) {
-            copy(&mut pieces, member.span.start, end);
-            match relink {
-                Relink::To(path) => {
-                    let change = Change::Link(path);
-                    let (headers, _) = rewritten(spool, region, member.span, &change)?;
-                    pieces.push(Piece::Bytes(headers));
-                }
-                Relink::File { layer, member: of } => {
-                    let from = layers[usize::from(*layer)];
-                    let span = from.listing.member(*of as usize).span;
-                    let change = Change::Name(member.path);
-                    let (headers, body) = rewritten(spool, from.region, span, &change)?;
-                    pieces.push(Piece::Bytes(headers));
-                    pieces.push(Piece::Copy { region: from.region, range: body });
-                }
+            continue;
+        }
+        let relink = relinked.next_if(|(changed, _)| *changed == at).map(|(_, relink)| relink);
+        let name = moved.next_if(|(changed, _)| *changed == at).map(|(_, path)| {
+            // Old headers know a directory by its slash.
+            let slash = if member.sort == Sort::Directory { &b"/"[..] } else { b"" };
+            [path, slash].concat()
+        });
+        if relink.is_none() && name.is_none() {
+            continue;
+        }
+        copy(&mut pieces, member.span.start, end);
+        let (from, span, change) = match relink {
+            Some(Relink::File { layer, member: of }) => {
+                let from = layers[usize::from(*layer)];
+                let name = name.as_deref().unwrap_or(member.path);
+                let span = from.listing.member(*of as usize).span;
+                (from.region, span, Change { name: Some(name), link: None })
             }
+            Some(Relink::To(path)) => {
+                (region, member.span, Change { name: name.as_deref(), link: Some(path) })
+            }
+            None => (region, member.span, Change { name: name.as_deref(), link: None }),
+        };
+        let (headers, body) = rewritten(spool, from, span, &change)?;
+        pieces.push(Piece::Bytes(headers));
+        if !body.is_empty() {
+            pieces.push(Piece::Copy { region: from, range: body });
         }
     }
     copy(&mut pieces, end, end);
@@ -97,9 +110,9 @@ pub fn pieces(
 }
 
 /// What of a member's headers is to be another.
-enum Change<'a> {
-    Name(&'a [u8]),
-    Link(&'a [u8]),
+struct Change<'a> {
+    name: Option<&'a [u8]>,
+    link: Option<&'a [u8]>,
 }
 
 /// The headers of a member with the change, and where its body is.
@@ -140,25 +153,27 @@ fn rewritten(
             records.push((key.into(), value));
         }
     }
-    let (keys, value): (&[&str], &[u8]) = match change {
-        Change::Name(path) => (&["path", "GNU.sparse.name"], path),
-        Change::Link(path) => (&["linkpath"], path),
-    };
     // A sparse file's own name is in a record of its own; only where there is one.
     let is_sparse = records.iter().any(|(key, _)| key == b"GNU.sparse.name");
-    records.retain(|(key, _)| !keys.iter().any(|changed| key == changed.as_bytes()));
-    records.push((keys[0].into(), value.to_vec()));
-    if is_sparse && keys.len() > 1 {
-        records.push((keys[1].into(), value.to_vec()));
+    let Change { name, link } = *change;
+    let sparse = name.filter(|_| is_sparse);
+    for (key, value) in [("path", name), ("GNU.sparse.name", sparse), ("linkpath", link)] {
+        if let Some(value) = value {
+            records.retain(|(known, _)| known != key.as_bytes());
+            records.push((key.into(), value.to_vec()));
+        }
     }
     let mut out = extended(&records);
     let mut header = header;
-    let short = &value[..value.len().min(100)];
     let bytes = header.as_mut_bytes();
-    let (from, is_ustar) = (if keys.len() > 1 { 0 } else { 157 }, &bytes[257..263] == b"ustar\0");
-    bytes[from..from + 100].fill(0);
-    bytes[from..from + short.len()].copy_from_slice(short);
-    if from == 0 && is_ustar {
+    for (from, value) in [(0, name), (157, link)] {
+        if let Some(value) = value {
+            let short = &value[..value.len().min(100)];
+            bytes[from..from + 100].fill(0);
+            bytes[from..from + short.len()].copy_from_slice(short);
+        }
+    }
+    if name.is_some() && &bytes[257..263] == b"ustar\0" {
         bytes[345..500].fill(0);
     }
     header.set_cksum();

@@ -192,10 +192,10 @@ fn what_is_named_and_not_there() {
     before.refuses("all", &docker_with(&[], &config(&layers), &manifest), &["a/layer.tar"]);
     let image = Tar::new().file("a/layer.tar", &layers[0]).file("manifest.json", "[]").end();
     before.refuses("images", &image, &["no image"]);
-    let manifest =
-        json!([{"Config": "none.json", "RepoTags": ["app:1"], "Layers": ["a/layer.tar"]}]);
+    let none = format!("{}.json", "ab".repeat(32));
+    let manifest = json!([{"Config": none, "RepoTags": ["app:1"], "Layers": ["a/layer.tar"]}]);
     let image = docker_with(&files, &config(&layers), &manifest);
-    before.refuses("docker's config", &image, &["none.json"]);
+    before.refuses("docker's config", &image, &[&none]);
 }
 
 #[test]

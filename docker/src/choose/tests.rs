@@ -102,6 +102,16 @@ fn the_same_image_is_found_in_every_layout() {
     let found = chosen(&archive(&files, &[&one, &two, &config, &manifest]), None, None).unwrap();
     assert_eq!(found.names, ["app:1.4", "app:1"]);
 
+    // Made by hand, without a configuration; one that is named by its digest must be there.
+    let hand = |config: &str| {
+        let files =
+            [("x.tar", layer("a")), ("manifest.json", saved(config, "\"x.tar\"").into_bytes())];
+        chosen(&archive(&files, &[]), None, None)
+    };
+    assert_eq!(hand("c.json").unwrap().layers, [0]);
+    let digest = Digest::of(b"c");
+    assert!(hand(&format!("{digest}.json")).unwrap_err().contains("is missing"));
+
     // As it did before.
     let old = saved("c.json", r#""1/layer.tar","2/layer.tar","1/layer.tar""#).into_bytes();
     let files =

@@ -35,11 +35,16 @@ fn kept(layers: &[&[(&str, Sort, &str)]]) -> Vec<Vec<String>> {
     let planned = planned(layers).unwrap();
     let one = |(members, planned): (&&[(&str, Sort, &str)], Planned)| {
         let stays = (0_u32..).zip(members.iter()).filter(|(n, _)| !planned.dropped.contains(n));
+        let at = |n: u32, path: &str| match planned.moved.iter().find(|(at, _)| *at == n) {
+            Some((_, to)) => format!("{path}>{}", lossy(to)),
+            None => path.to_owned(),
+        };
         stays
-            .map(|(n, (path, ..))| match planned.relinked.iter().find(|(at, _)| *at == n) {
+            .map(|(n, (path, ..))| (n, at(n, path)))
+            .map(|(n, path)| match planned.relinked.iter().find(|(at, _)| *at == n) {
                 Some((_, Relink::To(target))) => format!("{path}={}", lossy(target)),
                 Some((_, Relink::File { layer, member })) => format!("{path}+{layer}.{member}"),
-                None => (*path).to_owned(),
+                None => path,
             })
             .collect()
     };
@@ -98,7 +103,10 @@ fn symlinks_are_followed_inside_the_root() {
         ("up", S, "/../../usr"),
     ];
     let top: &[(&str, Sort, &str)] = &[("lib/.wh.x", F, ""), ("up/lib/y", D, "")];
-    assert_eq!(kept(&[base, top])[0], ["usr", "usr/lib", "lib", "up"]);
+    let want = [vec!["usr", "usr/lib", "lib", "up"], vec!["up/lib/y>usr/lib/y"]];
+    assert_eq!(kept(&[base, top]), want);
+    let links: &[(&str, Sort, &str)] = &[("k", H, "lib/x"), ("lib/l", H, "usr/lib/y")];
+    assert_eq!(kept(&[base, links])[1], ["k=usr/lib/x", "lib/l>usr/lib/l"]);
     let refused = |top: &[(&str, Sort, &str)]| planned(&[base, top]).unwrap_err().to_string();
     assert!(refused(&[("o", S, "gone"), ("o/x", F, "")]).contains("to no directory"));
     assert!(refused(&[("o", S, "o"), ("o/x", F, "")]).contains("circles"));

@@ -1,6 +1,7 @@
 //! The tree of all paths that any layer has, and which layer has or removes what.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use deploy_store::Hasher;
 use deploy_store::layer::entry::lossy;
@@ -32,13 +33,16 @@ pub(super) struct Tree<'a> {
     /// For each member of each layer, the node that it is at.
     places: Vec<Vec<u32>>,
     links: Vec<Link>,
+    /// Members whose paths lead through symlinks, in order.
+    moved: Vec<At>,
 }
 
 /// A path that any of the layers has. Layers are counted from 1 here, 0 is none.
 #[derive(Debug)]
 struct Node {
     parent: u32,
-    children: HashMap<Box<[u8]>, u32>,
+    part: Rc<[u8]>,
+    children: HashMap<Rc<[u8]>, u32>,
     /// The last layer that removes it, and the last that removes what is below it.
     removed: u16,
     hidden: u16,
@@ -55,12 +59,22 @@ struct Link {
     at: At,
     name: At,
     inode: At,
+    /// The place of the name, if the way there leads through symlinks.
+    through: Option<u32>,
+}
+
+/// Where a path leads to.
+struct Led {
+    dir: u32,
+    /// Whether through symlinks.
+    through: bool,
 }
 
 impl Node {
-    fn new(parent: u32) -> Self {
+    fn new(parent: u32, part: Rc<[u8]>) -> Self {
         Self {
             parent,
+            part,
             children: HashMap::new(),
             removed: 0,
             hidden: 0,
@@ -74,10 +88,10 @@ impl Node {
 
 impl<'a> Tree<'a> {
     pub(super) fn new(layers: &'a [Layer<'a>]) -> Self {
-        let mut root = Node::new(ROOT);
+        let mut root = Node::new(ROOT, Rc::default());
         // It is there whatever the layers have.
         root.layer = u16::MAX;
-        Self { layers, nodes: vec![root], places: Vec::new(), links: Vec::new() }
+        Self { layers, nodes: vec![root], places: Vec::new(), links: Vec::new(), moved: Vec::new() }
     }
 
     fn node(&self, at: u32) -> &Node {
@@ -107,13 +121,27 @@ impl<'a> Tree<'a> {
         (node.layer > 0 && node.layer >= self.removed(at)).then_some(node.sort)
     }
 
+    /// The path of a node: no part of it is a symlink.
+    fn path(&self, at: u32) -> Vec<u8> {
+        let mut parts = Vec::new();
+        let mut here = at;
+        while here != ROOT {
+            let node = self.node(here);
+            parts.push(&*node.part);
+            here = node.parent;
+        }
+        parts.reverse();
+        parts.join(&b'/')
+    }
+
     fn child(&mut self, dir: u32, part: &[u8]) -> u32 {
         if let Some(child) = self.node(dir).children.get(part) {
             return *child;
         }
         let child = u32::try_from(self.nodes.len()).expect("listings have a budget");
-        self.nodes.push(Node::new(dir));
-        self.node_mut(dir).children.insert(part.into(), child);
+        let part: Rc<[u8]> = part.into();
+        self.nodes.push(Node::new(dir, Rc::clone(&part)));
+        self.node_mut(dir).children.insert(part, child);
         child
     }
 
@@ -148,7 +176,8 @@ impl<'a> Tree<'a> {
                 name => Some(name),
             },
         };
-        let Some(dir) = self.lead((layer, number), member.path, dir, false)? else { return Ok(()) };
+        let led = self.lead((layer, number), member.path, dir, false)?;
+        let Some(Led { dir, .. }) = led else { return Ok(()) };
         match victim {
             None => self.node_mut(dir).hidden = layer + 1,
             Some(name) => {
@@ -172,11 +201,15 @@ impl<'a> Tree<'a> {
         }
         let (mut sort, mut inode) = (member.sort, at);
         if sort == Sort::Hardlink {
-            let (target, name) = self.target(at, member)?;
-            (sort, inode) = (self.node(target).sort, self.node(target).inode);
-            self.links.push(Link { at, name, inode });
+            let (target, through) = self.target(at, member)?;
+            let Node { sort: own, inode: of, name, .. } = *self.node(target);
+            (sort, inode) = (own, of);
+            self.links.push(Link { at, name, inode, through: through.then_some(target) });
         }
-        let dir = self.lead(at, member.path, dir, true)?.expect("it was made");
+        let Led { dir, through } = self.lead(at, member.path, dir, true)?.expect("it was made");
+        if through {
+            self.moved.push(at);
+        }
         let here = self.child(dir, name);
         let before = self.sort(here);
         let node = self.node_mut(here);
@@ -188,15 +221,14 @@ impl<'a> Tree<'a> {
         Ok(here)
     }
 
-    /// The node that a hardlink leads to, and the member that is its name.
-    fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, At)> {
+    /// The node that a hardlink leads to, and whether through symlinks.
+    fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
         let (dir, name) = split(member.link);
-        let dir = self.lead(at, member.path, dir, false)?;
-        let found = dir.and_then(|dir| self.node(dir).children.get(name).copied());
+        let led = self.lead(at, member.path, dir, false)?;
+        let through = led.as_ref().is_some_and(|led| led.through);
+        let found = led.and_then(|led| self.node(led.dir).children.get(name).copied());
         match found.map(|found| (found, self.sort(found))) {
-            Some((found, Some(sort))) if sort != Sort::Directory => {
-                Ok((found, self.node(found).name))
-            }
+            Some((found, Some(sort))) if sort != Sort::Directory => Ok((found, through)),
             _ => {
                 let target = lossy(member.link);
                 let reason = format!("is a hardlink to {target:?}, which no layer has");
@@ -207,7 +239,7 @@ impl<'a> Tree<'a> {
 
     /// The directory that `dir` leads to, symlinks followed as within the root. With `make`
     /// what is missing is made, as whoever unpacks does; otherwise it leads nowhere.
-    fn lead(&mut self, at: At, path: &[u8], dir: &[u8], make: bool) -> Result<Option<u32>> {
+    fn lead(&mut self, at: At, path: &[u8], dir: &[u8], make: bool) -> Result<Option<Led>> {
         let (layer, _) = at;
         let parts = |path: &[u8], linked: bool| -> Vec<(Box<[u8]>, bool)> {
             let parts = path.split(|byte| *byte == b'/').rev();
@@ -225,7 +257,7 @@ impl<'a> Tree<'a> {
                 }
                 _ => {}
             }
-            let known = self.node(here).children.get(&part).copied();
+            let known = self.node(here).children.get(&*part).copied();
             let found = known.and_then(|known| Some((known, self.sort(known)?)));
             match found {
                 Some((next, Sort::Directory)) => here = next,
@@ -260,7 +292,7 @@ impl<'a> Tree<'a> {
                 }
             }
         }
-        Ok(Some(here))
+        Ok(Some(Led { dir: here, through: symlinks > 0 }))
     }
 
     pub(super) fn planned(&self) -> Vec<Planned> {
@@ -271,11 +303,12 @@ impl<'a> Tree<'a> {
             let hidden = if number == 0 { 0 } else { self.node(node.parent).hidden };
             removed.push(node.removed.max(above).max(hidden));
         }
-        let is_dropped = |(layer, member): At| {
-            let place = self.places[usize::from(layer)][member as usize];
+        let is_dropped = |at: At| {
+            let (place, (layer, _)) = (self.place(at), at);
             place == MARK || removed[place as usize] > layer + 1
         };
         let mut links = self.links.iter().peekable();
+        let mut moved = self.moved.iter().peekable();
         (0_u16..)
             .zip(self.layers)
             .map(|(layer, described)| {
@@ -284,9 +317,19 @@ impl<'a> Tree<'a> {
                     own.push(link);
                 }
                 let relinked = self.relinked(layer, &own, &is_dropped);
-                self.planned_layer(layer, described.listing, relinked, &is_dropped)
+                let mut moves = Vec::new();
+                while let Some(at) = moved.next_if(|at| at.0 == layer) {
+                    if !is_dropped(*at) {
+                        moves.push((at.1, self.path(self.place(*at))));
+                    }
+                }
+                self.planned_layer(layer, described.listing, (relinked, moves), &is_dropped)
             })
             .collect()
+    }
+
+    fn place(&self, (layer, member): At) -> u32 {
+        self.places[usize::from(layer)][member as usize]
     }
 
     /// What becomes of the hardlinks of a layer whose target is left out.
@@ -296,20 +339,21 @@ impl<'a> Tree<'a> {
         links: &[&Link],
         is_dropped: &impl Fn(At) -> bool,
     ) -> Vec<(u32, Relink)> {
-        let listing = self.layers[usize::from(layer)].listing;
         // A name in this layer of each file that has links.
         let mut names: HashMap<At, u32> = HashMap::new();
         let mut relinked = Vec::new();
-        for Link { at, name, inode } in links.iter().filter(|link| !is_dropped(link.at)) {
+        for Link { at, name, inode, through } in links.iter().filter(|link| !is_dropped(link.at)) {
             if inode.0 == layer && !is_dropped(*inode) {
                 names.entry(*inode).or_insert(inode.1);
             }
             if is_dropped(*name) {
                 let relink = match names.get(inode) {
-                    Some(other) => Relink::To(listing.member(*other as usize).path.to_vec()),
+                    Some(other) => Relink::To(self.path(self.place((layer, *other)))),
                     None => Relink::File { layer: inode.0, member: inode.1 },
                 };
                 relinked.push((at.1, relink));
+            } else if let Some(target) = through {
+                relinked.push((at.1, Relink::To(self.path(*target))));
             }
             names.entry(*inode).or_insert(at.1);
         }
@@ -320,7 +364,7 @@ impl<'a> Tree<'a> {
         &self,
         layer: u16,
         listing: &Listing,
-        relinked: Vec<(u32, Relink)>,
+        (relinked, moved): (Vec<(u32, Relink)>, Vec<(u32, Vec<u8>)>),
         is_dropped: &impl Fn(At) -> bool,
     ) -> Planned {
         let mut hasher = Hasher::default();
@@ -331,8 +375,9 @@ impl<'a> Tree<'a> {
         };
         let (mut dropped, mut removed, mut kept) = (Vec::new(), 0, 0);
         let mut changes = relinked.iter().peekable();
+        let mut moves = moved.iter().peekable();
         for (number, member) in (0_u32..).zip(listing.members()) {
-            let place = self.places[usize::from(layer)][number as usize];
+            let place = self.place((layer, number));
             if is_dropped((layer, number)) {
                 dropped.push(number);
                 if place != MARK {
@@ -341,6 +386,9 @@ impl<'a> Tree<'a> {
                 }
             } else if place != ROOT {
                 kept += 1;
+            }
+            if let Some((_, path)) = moves.next_if(|(changed, _)| *changed == number) {
+                note(b">", member.path, path);
             }
             match changes.next_if(|(changed, _)| *changed == number) {
                 Some((_, Relink::To(path))) => note(b"=", member.path, path),
@@ -352,7 +400,7 @@ impl<'a> Tree<'a> {
                 None => {}
             }
         }
-        Planned { dropped, relinked, removals: hasher.finish(), removed, kept }
+        Planned { dropped, relinked, moved, removals: hasher.finish(), removed, kept }
     }
 }
 

@@ -99,6 +99,26 @@ fn a_link_becomes_the_file_that_is_left_out_and_others_lead_to_it() {
 }
 
 #[test]
+fn a_path_through_a_symlink_becomes_the_one_it_leads_to() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(0);
+    header.set_entry_type(tar::EntryType::Directory);
+    builder.append_data(&mut header, "usr/lib/", &b""[..]).unwrap();
+    header.set_entry_type(tar::EntryType::Symlink);
+    builder.append_link(&mut header, "lib", "/usr/lib").unwrap();
+    let base = builder.into_inner().unwrap();
+    let top = build(true, &[("lib/f", "contents", ""), ("k", "", "lib/f")]);
+    let out = repacked(&[base, top]);
+    let want = [
+        ("usr/lib/f".to_owned(), String::new(), 0o4755, b"contents".to_vec()),
+        ("k".to_owned(), "usr/lib/f".to_owned(), 0o4755, Vec::new()),
+    ];
+    assert_eq!(members(&out[1]), want);
+}
+
+#[test]
 fn what_a_members_records_say_survives_a_new_name() {
     let mut base = Vec::new();
     let record = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());

@@ -63,6 +63,12 @@ struct Link {
     through: Option<u32>,
 }
 
+/// What of a layer's members changes.
+struct Changed {
+    relinked: Vec<(u32, Relink)>,
+    moved: Vec<(u32, Vec<u8>)>,
+}
+
 /// Where a path leads to.
 struct Led {
     dir: u32,
@@ -317,13 +323,14 @@ impl<'a> Tree<'a> {
                     own.push(link);
                 }
                 let relinked = self.relinked(layer, &own, &is_dropped);
-                let mut moves = Vec::new();
+                let mut own_moved = Vec::new();
                 while let Some(at) = moved.next_if(|at| at.0 == layer) {
                     if !is_dropped(*at) {
-                        moves.push((at.1, self.path(self.place(*at))));
+                        own_moved.push((at.1, self.path(self.place(*at))));
                     }
                 }
-                self.planned_layer(layer, described.listing, (relinked, moves), &is_dropped)
+                let changed = Changed { relinked, moved: own_moved };
+                self.planned_layer(layer, described.listing, changed, &is_dropped)
             })
             .collect()
     }
@@ -364,7 +371,7 @@ impl<'a> Tree<'a> {
         &self,
         layer: u16,
         listing: &Listing,
-        (relinked, moved): (Vec<(u32, Relink)>, Vec<(u32, Vec<u8>)>),
+        Changed { relinked, moved }: Changed,
         is_dropped: &impl Fn(At) -> bool,
     ) -> Planned {
         let mut hasher = Hasher::default();
@@ -375,7 +382,7 @@ impl<'a> Tree<'a> {
         };
         let (mut dropped, mut removed, mut kept) = (Vec::new(), 0, 0);
         let mut changes = relinked.iter().peekable();
-        let mut moves = moved.iter().peekable();
+        let mut places = moved.iter().peekable();
         for (number, member) in (0_u32..).zip(listing.members()) {
             let place = self.place((layer, number));
             if is_dropped((layer, number)) {
@@ -387,7 +394,7 @@ impl<'a> Tree<'a> {
             } else if place != ROOT {
                 kept += 1;
             }
-            if let Some((_, path)) = moves.next_if(|(changed, _)| *changed == number) {
+            if let Some((_, path)) = places.next_if(|(changed, _)| *changed == number) {
                 note(b">", member.path, path);
             }
             match changes.next_if(|(changed, _)| *changed == number) {

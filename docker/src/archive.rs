@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use deploy_store::layer::decode::Decoder;
 use deploy_store::layer::pipe::{Filled, Outlet, pipe};
@@ -13,7 +13,7 @@ use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
 use crate::error::{Error, Result};
 use crate::input::{Found, target_of};
 use crate::listing::Listing;
-use crate::spool::{Region, Spool, Tee};
+use crate::spool::{Appender, LANES, Region, Spool, Tee};
 
 /// Largest manifest, index or configuration, in bytes; what containerd takes, too.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
@@ -23,6 +23,8 @@ const MAX_DOCUMENTS: usize = 32 << 20;
 const LISTINGS: usize = 128 << 20;
 /// A file as short as this is not worth a thread.
 const SHORT: u64 = 256 << 10;
+/// The file of the spool that short layers go to; large ones take turns with the others.
+const SHORT_LANE: usize = LANES - 1;
 /// Links that lead to links.
 const MAX_HOPS: usize = 8;
 
@@ -75,6 +77,19 @@ pub struct Archive {
     limits: Limits,
     documents: usize,
     listed: usize,
+    /// Large layers that were read and are still being listed, by their file of the spool.
+    pending: [Option<Pending>; SHORT_LANE],
+    next: usize,
+}
+
+/// A layer that another thread lists.
+#[derive(Debug)]
+struct Pending {
+    name: String,
+    digest: Digest,
+    size: u64,
+    compressed: bool,
+    listing: JoinHandle<Result<Listed>>,
 }
 
 impl Archive {
@@ -88,21 +103,27 @@ impl Archive {
             limits,
             documents: 0,
             listed: 0,
+            pending: [const { None }; SHORT_LANE],
+            next: 0,
         }
     }
 
-    /// Takes in what was found under `name`.
+    /// Takes in what was found under `name`. [`Archive::finish`] must come before anything is
+    /// asked for.
     pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
-        let item = match found {
-            Found::Link(target) => Item::Link(target),
-            Found::File(size, body) => self.take_file(name, size, body)?,
-        };
-        let digest = match &item {
-            Item::Document(document) => Some(document.digest),
-            Item::Layer(number) => Some(self.layers[*number].digest),
-            Item::Other(digest, _) => Some(*digest),
-            Item::Link(_) => None,
-        };
+        match found {
+            Found::Link(target) => self.insert(name, Item::Link(target)),
+            Found::File(size, body) => self.take_file(name, size, body),
+        }
+    }
+
+    /// Waits for what is still being listed.
+    pub fn finish(&mut self) -> Result<()> {
+        (0..SHORT_LANE).try_for_each(|lane| self.settle(lane))
+    }
+
+    fn insert(&mut self, name: &str, item: Item) -> Result<()> {
+        let digest = self.digest_of(&item);
         if let Some(before) = self.items.insert(name.to_owned(), item)
             && (digest.is_none() || digest != self.digest_of(&before))
         {
@@ -116,8 +137,8 @@ impl Archive {
 
     /// Adds a tar that was made here, and returns its number.
     pub fn add_tar(&mut self, tar: &[u8]) -> Result<usize> {
-        let listed = self.list(Ok(tar), Some(Hasher::default()));
-        match self.add(Digest::of(tar), tar.len() as u64, listed)? {
+        let listed = list(Ok(tar), Some(Hasher::default()), self.room(SHORT_LANE));
+        match self.add(SHORT_LANE, Digest::of(tar), tar.len() as u64, listed)? {
             Item::Layer(number) => Ok(number),
             _ => Err(Error::archive("has no room for another layer")),
         }
@@ -176,117 +197,59 @@ impl Archive {
         }
     }
 
-    fn take_file(&mut self, name: &str, size: u64, body: &mut dyn Read) -> Result<Item> {
+    fn take_file(&mut self, name: &str, size: u64, body: &mut dyn Read) -> Result<()> {
         let fail = |cause| Error::Input { what: name.to_owned(), cause };
         if size <= SHORT {
             let bytes = read_short(size, body).map_err(fail)?;
-            if is_document(&bytes) {
-                return self.keep(bytes);
-            }
-            let digest = Digest::of(&bytes);
-            let plain = Decoder::new(&bytes[..], self.limits);
-            let listed = self.list(plain, Some(Hasher::default()));
-            return self.add(digest, size, listed);
+            let item = if is_document(&bytes) {
+                self.keep(bytes)?
+            } else {
+                let digest = Digest::of(&bytes);
+                let plain = Decoder::new(&bytes[..], self.limits);
+                let listed = list(plain, Some(Hasher::default()), self.room(SHORT_LANE));
+                self.add(SHORT_LANE, digest, size, listed)?
+            };
+            return self.insert(name, item);
         }
         let mut start = Vec::new();
         (&mut *body).take(1024).read_to_end(&mut start).map_err(fail)?;
         if size <= MAX_DOCUMENT && is_document(&start) {
             body.read_to_end(&mut start).map_err(fail)?;
-            return self.keep(start);
+            let item = self.keep(start)?;
+            return self.insert(name, item);
         }
-        let gzip_or_zstd = start.starts_with(&[0x1f, 0x8b])
+        let compressed = start.starts_with(&[0x1f, 0x8b])
             || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
             || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
+        let lane = self.next;
+        self.next = (lane + 1) % SHORT_LANE;
+        self.settle(lane)?;
         let whole = Cursor::new(start).chain(body);
-        let (digest, listed) = self.take_large(whole, gzip_or_zstd).map_err(fail)?;
-        self.add(digest, size, listed)
+        let (digest, listing) = read_large(whole, compressed, self.room(lane)).map_err(fail)?;
+        let name = name.to_owned();
+        self.pending[lane] = Some(Pending { name, digest, size, compressed, listing });
+        Ok(())
     }
 
-    /// Reads and hashes here what is listed, and inflated, by other threads.
-    fn take_large(
-        &self,
-        mut whole: impl Read,
-        compressed: bool,
-    ) -> io::Result<(Digest, Result<Listed>)> {
-        let (mut inlet, outlet) = pipe();
-        thread::scope(|scope| {
-            let listing = scope.spawn(move || {
-                if compressed { self.inflate(outlet) } else { self.list(Ok(outlet), None) }
-            });
-            let mut hasher = Hasher::default();
-            let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
-            drop(inlet);
-            if filled? == Filled::Unread {
-                // Its digest is wanted all the same.
-                let mut buffer = vec![0; 64 << 10];
-                loop {
-                    match whole.read(&mut buffer)? {
-                        0 => break,
-                        n => hasher.update(&buffer[..n]),
-                    }
-                }
-            }
-            let digest = hasher.finish();
-            let mut listed = listing.join().expect("the thread that lists does not panic");
-            if let Ok(listed) = &mut listed
-                && !compressed
-            {
-                listed.diff_id = digest;
-            }
-            Ok((digest, listed))
-        })
-    }
-
-    fn inflate(&self, compressed: Outlet) -> Result<Listed> {
-        let (mut inlet, outlet) = pipe();
-        thread::scope(|scope| {
-            let limits = self.limits;
-            let inflating = scope.spawn(move || {
-                let mut decoder = Decoder::new(compressed, limits)?;
-                // Whoever reads gets the error.
-                let _ = inlet.fill(&mut decoder, |_| {});
-                Ok(())
-            });
-            let listed = self.list(Ok(outlet), Some(Hasher::default()));
-            let inflated: Result<(), StoreError> =
-                inflating.join().expect("the thread that inflates does not panic");
-            match inflated {
-                Err(err) => Err(bad_layer(err)),
-                Ok(()) => listed,
-            }
-        })
-    }
-
-    /// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows
-    /// the digest.
-    fn list<R: Read>(
-        &self,
-        plain: Result<R, StoreError>,
-        hasher: Option<Hasher>,
-    ) -> Result<Listed> {
-        let plain = plain.map_err(bad_layer)?;
-        let mut hasher = hasher;
-        let mut appender = self.spool.append();
-        let mut tee = Tee::new(plain, &mut appender, |bytes| {
-            if let Some(hasher) = &mut hasher {
-                hasher.update(bytes);
-            }
-        });
-        let budget = LISTINGS.saturating_sub(self.listed);
-        let listing = Listing::read(&mut tee, self.limits, budget);
-        let drained = tee.drain();
-        if let Some(cause) = appender.failed.take() {
-            return Err(self.spool.error("write", cause));
+    /// Waits for the layer that is being listed into a file of the spool, if there is one.
+    fn settle(&mut self, lane: usize) -> Result<()> {
+        let Some(pending) = self.pending[lane].take() else { return Ok(()) };
+        let Pending { name, digest, size, compressed, listing } = pending;
+        let mut listed = listing.join().expect("the thread that lists does not panic");
+        if let Ok(listed) = &mut listed
+            && !compressed
+        {
+            listed.diff_id = digest;
         }
-        let mut listing = listing.map_err(bad_layer)?;
-        drained.map_err(|err| Error::archive(err.to_string()))?;
-        listing.shrink();
-        // The last body may lack what fills up its block.
-        let filled = appender.length.next_multiple_of(512);
-        io::copy(&mut io::repeat(0).take(filled - appender.length), &mut appender)
-            .map_err(|cause| self.spool.error("write", cause))?;
-        let diff_id = hasher.map_or_else(|| Digest::of(b""), Hasher::finish);
-        Ok(Listed { diff_id, length: appender.length, listing })
+        let item = self.add(lane, digest, size, listed)?;
+        self.insert(&name, item)
+    }
+
+    /// What a layer may take that goes to a file of the spool.
+    fn room(&self, lane: usize) -> Room {
+        // Those that are being listed share what is left.
+        let budget = LISTINGS.saturating_sub(self.listed) / SHORT_LANE;
+        Room { appender: self.spool.append(lane), limits: self.limits, budget }
     }
 
     fn keep(&mut self, bytes: Vec<u8>) -> Result<Item> {
@@ -299,16 +262,22 @@ impl Archive {
         Ok(Item::Document(Document { digest: Digest::of(&bytes), bytes }))
     }
 
-    fn add(&mut self, digest: Digest, size: u64, listed: Result<Listed>) -> Result<Item> {
+    fn add(
+        &mut self,
+        lane: usize,
+        digest: Digest,
+        size: u64,
+        listed: Result<Listed>,
+    ) -> Result<Item> {
         match listed {
             Ok(Listed { diff_id, length, listing }) => {
                 self.listed += listing.bytes();
-                let region = self.spool.keep(length);
+                let region = self.spool.keep(lane, length);
                 self.layers.push(Tar { digest, size, diff_id, region, listing });
                 Ok(Item::Layer(self.layers.len() - 1))
             }
             Err(Error::Archive { reason }) => {
-                self.spool.discard()?;
+                self.spool.discard(lane)?;
                 Ok(Item::Other(digest, reason))
             }
             Err(err) => Err(err),
@@ -322,6 +291,89 @@ struct Listed {
     diff_id: Digest,
     length: u64,
     listing: Listing,
+}
+
+/// Where a layer goes, and what it may take.
+struct Room {
+    appender: Appender,
+    limits: Limits,
+    budget: usize,
+}
+
+/// Reads and hashes here what is listed, and inflated, by other threads. They may go on when
+/// this has ended.
+fn read_large(
+    mut whole: impl Read,
+    compressed: bool,
+    room: Room,
+) -> io::Result<(Digest, JoinHandle<Result<Listed>>)> {
+    let (mut inlet, outlet) = pipe();
+    let listing = thread::spawn(move || {
+        if compressed { inflate(outlet, room) } else { list(Ok(outlet), None, room) }
+    });
+    let mut hasher = Hasher::default();
+    let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
+    drop(inlet);
+    if filled? == Filled::Unread {
+        // Its digest is wanted all the same.
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match whole.read(&mut buffer)? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+    }
+    Ok((hasher.finish(), listing))
+}
+
+fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
+    let (mut inlet, outlet) = pipe();
+    let limits = room.limits;
+    thread::scope(|scope| {
+        let inflating = scope.spawn(move || {
+            let mut decoder = Decoder::new(compressed, limits)?;
+            // Whoever reads gets the error.
+            let _ = inlet.fill(&mut decoder, |_| {});
+            Ok(())
+        });
+        let listed = list(Ok(outlet), Some(Hasher::default()), room);
+        let inflated: Result<(), StoreError> =
+            inflating.join().expect("the thread that inflates does not panic");
+        match inflated {
+            Err(err) => Err(bad_layer(err)),
+            Ok(()) => listed,
+        }
+    })
+}
+
+/// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows
+/// the digest.
+fn list<R: Read>(
+    plain: Result<R, StoreError>,
+    mut hasher: Option<Hasher>,
+    room: Room,
+) -> Result<Listed> {
+    let plain = plain.map_err(bad_layer)?;
+    let Room { mut appender, limits, budget } = room;
+    let mut tee = Tee::new(plain, &mut appender, |bytes| {
+        if let Some(hasher) = &mut hasher {
+            hasher.update(bytes);
+        }
+    });
+    let listing = Listing::read(&mut tee, limits, budget);
+    let drained = tee.drain();
+    // The last body may lack what fills up its block.
+    let filled = appender.length.next_multiple_of(512) - appender.length;
+    let filled = io::copy(&mut io::repeat(0).take(filled), &mut appender);
+    if let Some(failure) = appender.failure() {
+        return Err(failure);
+    }
+    let mut listing = listing.map_err(bad_layer)?;
+    drained.and(filled.map(drop)).map_err(|err| Error::archive(err.to_string()))?;
+    listing.shrink();
+    let diff_id = hasher.map_or_else(|| Digest::of(b""), Hasher::finish);
+    Ok(Listed { diff_id, length: appender.length, listing })
 }
 
 /// That a file is no layer matters only when a manifest says that it is one.

@@ -242,6 +242,7 @@ pub fn read(
             read_archive(file, limits, &mut take)?;
         }
     }
+    archive.finish()?;
     Ok(archive)
 }
 

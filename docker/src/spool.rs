@@ -1,25 +1,34 @@
-//! One temporary file without a name that holds the uncompressed layers one after another, so
-//! that the input need be read, and inflated, only once.
+//! Temporary files without names that hold the uncompressed layers one after another, so that
+//! the input need be read, and inflated, only once. There are a few, so that one layer can be
+//! written while another still is.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// The temporary file. It is gone with its last handle, whatever becomes of the program.
+/// How many files there are.
+pub const LANES: usize = 3;
+
+/// The temporary files. They are gone with their last handles, whatever becomes of the program.
 #[derive(Debug)]
 pub struct Spool {
-    file: File,
-    dir: PathBuf,
-    end: u64,
+    files: [Arc<File>; LANES],
+    ends: [u64; LANES],
+    dir: Arc<PathBuf>,
+    taken: Arc<AtomicU64>,
     most: u64,
 }
 
-/// A layer's place in the file.
+/// A layer's place in the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
+    /// Which file.
+    pub lane: usize,
     /// Where it begins.
     pub start: u64,
     /// Its length.
@@ -30,80 +39,107 @@ impl Spool {
     /// In `dir`, or where temporary files go. It takes no more than `most` bytes.
     pub fn new(dir: Option<&Path>, most: u64) -> Result<Self> {
         let dir = dir.map_or_else(std::env::temp_dir, Path::to_owned);
-        match tempfile::tempfile_in(&dir) {
-            Ok(file) => Ok(Self { file, dir, end: 0, most }),
-            Err(cause) => Err(Error::Temporary { action: "make", dir, cause }),
-        }
+        let make = || match tempfile::tempfile_in(&dir) {
+            Ok(file) => Ok(Arc::new(file)),
+            Err(cause) => Err(Error::Temporary { action: "make", dir: dir.clone(), cause }),
+        };
+        let files = [make()?, make()?, make()?];
+        Ok(Self { files, ends: [0; LANES], dir: Arc::new(dir), taken: Arc::default(), most })
     }
 
     /// Bytes that are kept.
     pub fn len(&self) -> u64 {
-        self.end
+        self.ends.iter().sum()
     }
 
     /// Whether nothing is.
     pub fn is_empty(&self) -> bool {
-        self.end == 0
+        self.len() == 0
     }
 
-    /// Begins another region at the end.
-    pub fn append(&self) -> Appender<'_> {
-        Appender { spool: self, length: 0, failed: None }
+    /// Begins another region at the end of a file that has no other begun.
+    pub fn append(&self, lane: usize) -> Appender {
+        Appender {
+            file: Arc::clone(&self.files[lane]),
+            start: self.ends[lane],
+            dir: Arc::clone(&self.dir),
+            taken: Arc::clone(&self.taken),
+            most: self.most,
+            length: 0,
+            failed: None,
+        }
     }
 
-    /// Keeps what was appended.
-    pub fn keep(&mut self, length: u64) -> Region {
-        let region = Region { start: self.end, length };
-        self.end += length;
+    /// Keeps what was appended to a file.
+    pub fn keep(&mut self, lane: usize, length: u64) -> Region {
+        let region = Region { lane, start: self.ends[lane], length };
+        self.ends[lane] += length;
         region
     }
 
-    /// Gives back the space of what was appended and is not kept.
-    pub fn discard(&self) -> Result<()> {
-        self.file.set_len(self.end).map_err(|cause| self.error("shorten", cause))
+    /// Gives back the space of what was appended to a file and is not kept.
+    pub fn discard(&self, lane: usize) -> Result<()> {
+        let (file, end) = (&self.files[lane], self.ends[lane]);
+        let shortened = file.metadata().and_then(|meta| {
+            file.set_len(end)?;
+            Ok(meta.len().saturating_sub(end))
+        });
+        let freed = shortened.map_err(|cause| error(&self.dir, "shorten", cause))?;
+        self.taken.fetch_sub(freed, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Fills `buffer` from the region, `offset` bytes after its start.
     pub fn read(&self, region: Region, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let fits = offset.checked_add(buffer.len() as u64).is_some_and(|end| end <= region.length);
         let read = if fits {
-            self.file.read_exact_at(buffer, region.start + offset)
+            self.files[region.lane].read_exact_at(buffer, region.start + offset)
         } else {
             Err(io::ErrorKind::UnexpectedEof.into())
         };
-        read.map_err(|cause| self.error("read", cause))
+        read.map_err(|cause| error(&self.dir, "read", cause))
     }
+}
 
-    /// An error of the file.
-    pub fn error(&self, action: &'static str, cause: io::Error) -> Error {
-        Error::Temporary { action, dir: self.dir.clone(), cause }
-    }
+fn error(dir: &Path, action: &'static str, cause: io::Error) -> Error {
+    Error::Temporary { action, dir: dir.to_owned(), cause }
 }
 
 /// A region that is being written.
 #[derive(Debug)]
-pub struct Appender<'a> {
-    spool: &'a Spool,
+pub struct Appender {
+    file: Arc<File>,
+    start: u64,
+    dir: Arc<PathBuf>,
+    taken: Arc<AtomicU64>,
+    most: u64,
     /// Bytes written.
     pub length: u64,
-    /// Why a write failed, so that it can be told from an error of the source.
-    pub failed: Option<io::Error>,
+    failed: Option<io::Error>,
 }
 
-impl Write for Appender<'_> {
+impl Appender {
+    /// Why a write failed, if one did: to be told from an error of the source.
+    pub fn failure(&mut self) -> Option<Error> {
+        self.failed.take().map(|cause| error(&self.dir, "write", cause))
+    }
+}
+
+impl Write for Appender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Spool { file, end, most, .. } = self.spool;
-        let at = end + self.length;
-        let written = if at.saturating_add(bytes.len() as u64) > *most {
+        let more = bytes.len() as u64;
+        let written = if self.taken.load(Ordering::Relaxed).saturating_add(more) > self.most {
+            let most = self.most;
             Err(io::Error::other(format!(
                 "the image unpacks to more than the {most} bytes allowed"
             )))
         } else {
-            file.write_all_at(bytes, at)
+            self.file.write_all_at(bytes, self.start + self.length)
         };
         match written {
             Ok(()) => {
-                self.length += bytes.len() as u64;
+                self.taken.fetch_add(more, Ordering::Relaxed);
+                self.length += more;
                 Ok(bytes.len())
             }
             Err(err) => {
@@ -121,18 +157,18 @@ impl Write for Appender<'_> {
 
 /// Writes all that is read from `inner` to a region, and shows it to `seen`, a large piece at a
 /// time.
-pub struct Tee<'a, 'b, R, S> {
+pub struct Tee<'a, R, S> {
     inner: R,
-    to: &'a mut Appender<'b>,
+    to: &'a mut Appender,
     seen: S,
     buffer: Box<[u8]>,
     at: usize,
     end: usize,
 }
 
-impl<'a, 'b, R: Read, S: FnMut(&[u8])> Tee<'a, 'b, R, S> {
+impl<'a, R: Read, S: FnMut(&[u8])> Tee<'a, R, S> {
     /// Reads from `inner`.
-    pub fn new(inner: R, to: &'a mut Appender<'b>, seen: S) -> Self {
+    pub fn new(inner: R, to: &'a mut Appender, seen: S) -> Self {
         Self { inner, to, seen, buffer: vec![0; 256 << 10].into(), at: 0, end: 0 }
     }
 
@@ -156,7 +192,7 @@ impl<'a, 'b, R: Read, S: FnMut(&[u8])> Tee<'a, 'b, R, S> {
     }
 }
 
-impl<R: Read, S: FnMut(&[u8])> Read for Tee<'_, '_, R, S> {
+impl<R: Read, S: FnMut(&[u8])> Read for Tee<'_, R, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.fill()? {
             return Ok(0);
@@ -176,20 +212,23 @@ mod tests {
     fn regions_follow_each_other_and_what_is_not_kept_is_gone() {
         let mut spool = Spool::new(None, 17).unwrap();
         let (mut seen, mut read) = (0, Vec::new());
-        let mut appender = spool.append();
+        let mut appender = spool.append(0);
         let mut tee = Tee::new(&b"hello world"[..], &mut appender, |bytes| seen += bytes.len());
         tee.by_ref().take(5).read_to_end(&mut read).unwrap();
         tee.drain().unwrap();
         assert_eq!((read, seen, appender.length), (b"hello".to_vec(), 11, 11));
-        let length = appender.length;
-        let one = spool.keep(length);
-        spool.append().write_all(b"lost").unwrap();
-        spool.discard().unwrap();
-        spool.append().write_all(b"two").unwrap();
-        let two = spool.keep(3);
-        let refused = spool.append().write_all(b"more").unwrap_err().to_string();
-        assert!(refused.contains("17 bytes"), "{refused}");
-        assert_eq!(two, Region { start: 11, length: 3 });
+        let one = spool.keep(0, 11);
+        spool.append(0).write_all(b"lost").unwrap();
+        spool.discard(0).unwrap();
+        spool.append(0).write_all(b"two").unwrap();
+        let two = spool.keep(0, 3);
+        assert_eq!(two, Region { lane: 0, start: 11, length: 3 });
+        // Another file has the same limit.
+        let mut other = spool.append(1);
+        other.write_all(b"abc").unwrap();
+        other.write_all(b"more").unwrap_err();
+        let refused = other.failure().unwrap().to_string();
+        assert!(refused.contains("17 bytes") && other.failure().is_none(), "{refused}");
         let mut bytes = [0; 5];
         spool.read(one, 6, &mut bytes).unwrap();
         assert_eq!(&bytes, b"world");

@@ -60,6 +60,9 @@ fuzz_target!(|input: &[u8]| {
             return;
         }
     }
+    if read.finish().is_err() {
+        return;
+    }
     let Ok(chosen) = choose(&read, &Wanted::default()) else { return };
     let tars: Vec<&Tar> = chosen.layers.iter().map(|number| &read.layers[*number]).collect();
     let layers: Vec<Layer<'_>> =

@@ -24,6 +24,7 @@ fn read(files: &[(&str, &[u8])]) -> Result<Archive> {
     let mut archive = Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD);
     let tar = tar_of(files);
     read_archive(&tar[..], Limits::STANDARD, |name, found| archive.take(name, found))?;
+    archive.finish()?;
     Ok(archive)
 }
 

@@ -16,6 +16,7 @@ use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
+use jiff::Timestamp;
 
 /// What a layer of this text would be made from.
 fn origin(text: &str) -> Origin {
@@ -257,6 +258,25 @@ async fn without_grace_what_was_answered_goes_too() {
     assert!(known(&bench, &["a"]).await.is_empty());
     let refused = add(&bench, &image, &[]).await.unwrap_err();
     assert_eq!(refused.code, exit::NOT_FOUND, "{refused}");
+}
+
+#[tokio::test]
+async fn what_is_asked_for_between_the_plan_and_the_collection_is_not_condemned() {
+    let hour = Duration::from_secs(3600);
+    let bench = Bench::new(Settings { grace: hour, ..Settings::default() }).await;
+    for text in ["a", "b"] {
+        bench.upload(text);
+    }
+    let image = image(&["a", "b"]);
+    add(&bench, &image, &[]).await.unwrap();
+    abandon(&bench, &image).await;
+    let planned = bench.registry().blobs().list().unwrap();
+    let before = Timestamp::now();
+    assert_eq!(known(&bench, &["a"]).await, digests(&["a"]));
+    let catalog = &bench.registry().catalog;
+    let condemned = catalog.condemn(&planned, before, Timestamp::now()).await.unwrap();
+    let condemned: Vec<Digest> = condemned.iter().map(|blob| blob.digest).collect();
+    assert_eq!(condemned, digests(&["b"]));
 }
 
 async fn send(bench: &Bench, key: &str, text: &str) -> Digest {

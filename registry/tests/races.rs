@@ -191,7 +191,7 @@ async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
                     match bench.add(&component, "v1", digest).await {
                         Ok(()) => break digest,
                         // Another task has bound this upload with its own, and aged the blob.
-                        Err(err) => assert!(err.to_string().contains("no uploaded file"), "{err}"),
+                        Err(err) => assert!(err.contains("no uploaded file"), "{err}"),
                     }
                 };
                 let file = bench.dir.path().join("reg/files").join(digest.to_string());

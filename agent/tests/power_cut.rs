@@ -16,6 +16,8 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use deploy_registry::registry::{Registry, Settings};
@@ -30,6 +32,8 @@ const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
 /// States before each flush of which some is lost.
 const LOSSY: u64 = 2;
+/// Disks that are looked at at the same time.
+const WORKERS: usize = 2;
 
 /// What the guest does, and what is right after it.
 struct Day {
@@ -150,6 +154,23 @@ impl Day {
         let told = fs::read_to_string(out.join("guest.log")).unwrap_or_default();
         assert_eq!(finished.trim(), "done", "{told}\n{}", String::from_utf8_lossy(&ended.stdout));
         (base, log)
+    }
+
+    /// Looks at what is on a copy of a disk; keeps the disk if something is wrong.
+    fn look(&self, image: &Path, at: &Path, state: &State, threads: &tokio::runtime::Runtime) {
+        let mounted = image.with_extension("mounted");
+        run(Command::new("cp").arg("--sparse=always").args([image, &mounted]));
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mounted = Mounted::new(&mounted, at);
+            self.check(mounted.0, state, threads);
+        }));
+        fs::remove_file(&mounted).unwrap();
+        if let Err(panic) = checked {
+            let kept = std::env::temp_dir().join("deploy-power-cut.img");
+            run(Command::new("cp").arg("--sparse=always").args([image, &kept]));
+            println!("{state:?}: the disk is {}", kept.display());
+            std::panic::resume_unwind(panic);
+        }
     }
 
     /// Whatever the mark says was acknowledged is there, whole, and all goes on.
@@ -284,27 +305,36 @@ fn the_power_may_be_cut_at_any_moment() {
     let (base, log) = day.live(work.path());
     let seed = std::env::var("DEPLOY_TEST_SEED").map_or(1, |seed| seed.parse().unwrap());
     println!("the day took {:?}; DEPLOY_TEST_SEED={seed}", began.elapsed());
-    let threads = tokio::runtime::Runtime::new().unwrap();
-    let at = work.path().join("at");
-    fs::create_dir(&at).unwrap();
     let mut states = [0_u64; 2];
-    Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
-        // Each in a file of its own: a loop device that somebody looks at stays a while after
-        // its end, and mount would take it again for a file of the same name, with what it knew.
-        let image = work.path().join(format!("state{}", states[0] + states[1]));
-        run(Command::new("cp").arg("--sparse=always").args([disk, &image]));
-        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let mounted = Mounted::new(&image, &at);
-            day.check(mounted.0, state, &threads);
-        }));
-        fs::remove_file(&image).unwrap();
-        states[usize::from(state.lossy)] += 1;
-        if let Err(panic) = checked {
-            let kept = std::env::temp_dir().join("deploy-power-cut.img");
-            run(Command::new("cp").arg("--sparse=always").args([disk, &kept]));
-            println!("{state:?}: the disk is {}", kept.display());
-            std::panic::resume_unwind(panic);
+    let (give, take) = sync_channel::<(PathBuf, State)>(1);
+    let take = Arc::new(Mutex::new(take));
+    std::thread::scope(|scope| {
+        for number in 0..WORKERS {
+            let (take, at) = (Arc::clone(&take), work.path().join(format!("at{number}")));
+            let day = &day;
+            scope.spawn(move || {
+                let threads = tokio::runtime::Runtime::new().unwrap();
+                fs::create_dir(&at).unwrap();
+                loop {
+                    let next = take.lock().unwrap().recv();
+                    let Ok((image, state)) = next else { break };
+                    day.look(&image, &at, &state, &threads);
+                    fs::remove_file(&image).unwrap();
+                }
+            });
         }
+        // When no worker is left, nobody takes.
+        drop(take);
+        Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
+            // Each in a file of its own: a loop device that somebody looks at stays a while
+            // after its end, and mount would take it again for a file of the same name, with
+            // what it knew.
+            let image = work.path().join(format!("state{}", states[0] + states[1]));
+            run(Command::new("cp").arg("--sparse=always").args([disk, &image]));
+            states[usize::from(state.lossy)] += 1;
+            give.send((image, state)).expect("a worker is left");
+        });
+        drop(give);
     });
     let [whole, lossy] = states;
     println!("{whole} states, {lossy} with a lossy cache, in {:?}", began.elapsed());

@@ -52,7 +52,7 @@ impl Log {
     /// Calls `each` with the disk as it was after each entry from the mark `begin` on, and
     /// before each flush `lossy` times with one that lost about half of what was written
     /// since the last.
-    pub fn replay(&self, base: &Path, lossy: u64, seed: u64, mut each: impl FnMut(&Path, &State)) {
+    pub fn replay(&self, base: &Path, lossy: u64, seed: u64, mut each: impl FnMut(&Path, State)) {
         let [whole, flushed, torn] =
             ["whole", "flushed", "torn"].map(|name| base.with_file_name(name));
         copy(base, &whole);
@@ -74,7 +74,7 @@ impl Log {
                             entry.write(&disk);
                         }
                     }
-                    each(&torn, &State { entry: number, marks: marks.clone(), lossy: true });
+                    each(&torn, State { entry: number, marks: marks.clone(), lossy: true });
                 }
                 cached.drain(..).for_each(|entry| entry.write(&durable));
             }
@@ -90,7 +90,7 @@ impl Log {
                 }
             }
             if begun {
-                each(&whole, &State { entry: number, marks: marks.clone(), lossy: false });
+                each(&whole, State { entry: number, marks: marks.clone(), lossy: false });
             }
         }
     }

@@ -287,9 +287,20 @@ impl<'a> Mounted<'a> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        // While something is wrong, files may be open still.
-        let lazy = if std::thread::panicking() { "-l" } else { "-d" };
-        run(Command::new("umount").arg(lazy).arg(self.0));
+        if std::thread::panicking() {
+            // Files may be open still.
+            return run(Command::new("umount").arg("-l").arg(self.0));
+        }
+        // The other worker's children have our files open until they are another program.
+        let umount = || Command::new("umount").arg("-d").arg(self.0).output().unwrap();
+        let unmounted = (0..100).any(|_| {
+            let done = umount().status.success();
+            if !done {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done
+        });
+        assert!(unmounted, "{} stays busy", self.0.display());
     }
 }
 

@@ -94,6 +94,10 @@ impl Catalog {
         // the connection would refuse all others.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
+            // Connections to a file do not grow stale, and the task that looks for those that do
+            // may spin for ever (sqlx issue 3645). Without these two there is no such task.
+            .idle_timeout(None)
+            .max_lifetime(None)
             .before_acquire(|connection, _| {
                 Box::pin(async move { Ok(!connection.is_in_transaction()) })
             })
@@ -134,4 +138,20 @@ fn nanoseconds(time: Timestamp) -> i64 {
 
 fn timestamp(nanoseconds: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn no_task_looks_for_connections_that_grow_stale() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path(), 2).await.unwrap();
+        let options = catalog.pool.options();
+        assert_eq!(options.get_idle_timeout(), None);
+        assert_eq!(options.get_max_lifetime(), None);
+        assert_eq!(options.get_min_connections(), 0);
+        catalog.close().await;
+    }
 }

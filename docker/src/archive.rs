@@ -2,23 +2,24 @@
 //! uncompressed, while they are hashed and listed. What is a layer is told by what it holds;
 //! which of them belong to the image is known only at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use deploy_store::layer::decode::Decoder;
-use deploy_store::layer::pipe::{Filled, Outlet, pipe};
-use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
+use deploy_store::{Digest, Hasher, Limits};
 
+use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::input::{Found, target_of};
+use crate::layer::{Listed, Room, list, read_large};
 use crate::listing::Listing;
-use crate::spool::{Appender, LANES, Region, Spool, Tee};
+use crate::spool::{LANES, Region, Spool};
 
 /// Largest manifest, index or configuration, in bytes; what containerd takes, too.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 /// Bytes of documents that are kept in memory.
-const MAX_DOCUMENTS: usize = 32 << 20;
+pub const MAX_DOCUMENTS: usize = 32 << 20;
 /// Bytes of memory for the names in all layers.
 const LISTINGS: usize = 128 << 20;
 /// A file as short as this is not worth a thread.
@@ -59,8 +60,10 @@ pub struct Tar {
     pub size: u64,
     /// sha256 of the tar without compression.
     pub diff_id: Digest,
-    /// Where it is.
-    pub region: Region,
+    /// Its length without compression, in bytes.
+    pub length: u64,
+    /// Where it is, if its bytes were kept.
+    pub region: Option<Region>,
     /// What is in it.
     pub listing: Listing,
 }
@@ -74,9 +77,13 @@ pub struct Archive {
     pub layers: Vec<Tar>,
     /// Where their bytes are.
     pub spool: Spool,
+    /// Bytes of layers, without compression.
+    pub length: u64,
+    /// Whether the bytes of large layers are kept.
+    keep: bool,
     limits: Limits,
     documents: usize,
-    listed: usize,
+    budget: Budget,
     /// Large layers that were read and are still being listed, by their file of the spool.
     pending: [Option<Pending>; SHORT_LANE],
     next: usize,
@@ -100,12 +107,21 @@ impl Archive {
             by_digest: BTreeMap::new(),
             layers: Vec::new(),
             spool,
+            length: 0,
+            keep: true,
             limits,
             documents: 0,
-            listed: 0,
+            budget: Budget::new(LISTINGS),
             pending: [const { None }; SHORT_LANE],
             next: 0,
         }
+    }
+
+    /// The same, but large layers are only listed: few will be asked for, and
+    /// [`Archive::fetch`] can read those again.
+    #[must_use]
+    pub fn listing_only(self) -> Self {
+        Self { keep: false, ..self }
     }
 
     /// Takes in what was found under `name`. [`Archive::finish`] must come before anything is
@@ -120,6 +136,51 @@ impl Archive {
     /// Waits for what is still being listed.
     pub fn finish(&mut self) -> Result<()> {
         (0..SHORT_LANE).try_for_each(|lane| self.settle(lane))
+    }
+
+    /// Reads the layers with these numbers again, if their bytes were not kept, from where they
+    /// came from.
+    pub fn fetch(
+        mut self,
+        numbers: &BTreeSet<usize>,
+        read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
+    ) -> Result<Self> {
+        let mut wanted = BTreeMap::new();
+        for number in numbers {
+            let tar = &mut self.layers[*number];
+            if tar.region.is_none() {
+                // It is listed again, and memory holds one.
+                tar.listing = Listing::default();
+                wanted.insert(self.by_digest[&tar.digest].clone(), *number);
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let mut again = Self::new(self.spool, self.limits);
+        again.budget = self.budget.clone();
+        read(&mut |name, found| match (&found, wanted.get(name)) {
+            (Found::File(..), Some(_)) => again.take(name, found),
+            _ => Ok(()),
+        })?;
+        again.finish()?;
+        let Self { items, layers, spool, .. } = again;
+        self.spool = spool;
+        let mut layers: Vec<Option<Tar>> = layers.into_iter().map(Some).collect();
+        for (name, number) in wanted {
+            let before = &mut self.layers[number];
+            let found = match items.get(&name) {
+                Some(Item::Layer(number)) => layers[*number].take(),
+                _ => None,
+            };
+            match found {
+                Some(tar) if (tar.digest, tar.diff_id) == (before.digest, before.diff_id) => {
+                    *before = tar;
+                }
+                _ => return Err(Error::item(name, "was changed while it was read")),
+            }
+        }
+        Ok(self)
     }
 
     fn insert(&mut self, name: &str, item: Item) -> Result<()> {
@@ -137,7 +198,7 @@ impl Archive {
 
     /// Adds a tar that was made here, and returns its number.
     pub fn add_tar(&mut self, tar: &[u8]) -> Result<usize> {
-        let listed = list(Ok(tar), Some(Hasher::default()), self.room(SHORT_LANE));
+        let listed = list(Ok(tar), Some(Hasher::default()), self.room(SHORT_LANE, true));
         match self.add(SHORT_LANE, Digest::of(tar), tar.len() as u64, listed)? {
             Item::Layer(number) => Ok(number),
             _ => Err(Error::archive("has no room for another layer")),
@@ -206,7 +267,7 @@ impl Archive {
             } else {
                 let digest = Digest::of(&bytes);
                 let plain = Decoder::new(&bytes[..], self.limits);
-                let listed = list(plain, Some(Hasher::default()), self.room(SHORT_LANE));
+                let listed = list(plain, Some(Hasher::default()), self.room(SHORT_LANE, true));
                 self.add(SHORT_LANE, digest, size, listed)?
             };
             return self.insert(name, item);
@@ -225,7 +286,8 @@ impl Archive {
         self.next = (lane + 1) % SHORT_LANE;
         self.settle(lane)?;
         let whole = Cursor::new(start).chain(body);
-        let (digest, listing) = read_large(whole, compressed, self.room(lane)).map_err(fail)?;
+        let (digest, listing) =
+            read_large(whole, compressed, self.room(lane, self.keep)).map_err(fail)?;
         let name = name.to_owned();
         self.pending[lane] = Some(Pending { name, digest, size, compressed, listing });
         Ok(())
@@ -246,10 +308,9 @@ impl Archive {
     }
 
     /// What a layer may take that goes to a file of the spool.
-    fn room(&self, lane: usize) -> Room {
-        // Those that are being listed share what is left.
-        let budget = LISTINGS.saturating_sub(self.listed) / SHORT_LANE;
-        Room { appender: self.spool.append(lane), limits: self.limits, budget }
+    fn room(&self, lane: usize, keep: bool) -> Room {
+        let appender = if keep { self.spool.append(lane) } else { self.spool.measure(lane) };
+        Room { appender, limits: self.limits, budget: self.budget.clone() }
     }
 
     fn keep(&mut self, bytes: Vec<u8>) -> Result<Item> {
@@ -270,10 +331,10 @@ impl Archive {
         listed: Result<Listed>,
     ) -> Result<Item> {
         match listed {
-            Ok(Listed { diff_id, length, listing }) => {
-                self.listed += listing.bytes();
-                let region = self.spool.keep(lane, length);
-                self.layers.push(Tar { digest, size, diff_id, region, listing });
+            Ok(Listed { diff_id, length, kept, listing }) => {
+                self.length += length;
+                let region = kept.then(|| self.spool.keep(lane, length));
+                self.layers.push(Tar { digest, size, diff_id, length, region, listing });
                 Ok(Item::Layer(self.layers.len() - 1))
             }
             Err(Error::Archive { reason }) => {
@@ -285,105 +346,6 @@ impl Archive {
     }
 }
 
-/// What is known of a tar when it was read.
-#[derive(Debug)]
-struct Listed {
-    diff_id: Digest,
-    length: u64,
-    listing: Listing,
-}
-
-/// Where a layer goes, and what it may take.
-struct Room {
-    appender: Appender,
-    limits: Limits,
-    budget: usize,
-}
-
-/// Reads and hashes here what is listed, and inflated, by other threads. They may go on when
-/// this has ended.
-fn read_large(
-    mut whole: impl Read,
-    compressed: bool,
-    room: Room,
-) -> io::Result<(Digest, JoinHandle<Result<Listed>>)> {
-    let (mut inlet, outlet) = pipe();
-    let listing = thread::spawn(move || {
-        if compressed { inflate(outlet, room) } else { list(Ok(outlet), None, room) }
-    });
-    let mut hasher = Hasher::default();
-    let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
-    drop(inlet);
-    if filled? == Filled::Unread {
-        // Its digest is wanted all the same.
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match whole.read(&mut buffer)? {
-                0 => break,
-                n => hasher.update(&buffer[..n]),
-            }
-        }
-    }
-    Ok((hasher.finish(), listing))
-}
-
-fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
-    let (mut inlet, outlet) = pipe();
-    let limits = room.limits;
-    thread::scope(|scope| {
-        let inflating = scope.spawn(move || {
-            let mut decoder = Decoder::new(compressed, limits)?;
-            // Whoever reads gets the error.
-            let _ = inlet.fill(&mut decoder, |_| {});
-            Ok(())
-        });
-        let listed = list(Ok(outlet), Some(Hasher::default()), room);
-        let inflated: Result<(), StoreError> =
-            inflating.join().expect("the thread that inflates does not panic");
-        match inflated {
-            Err(err) => Err(bad_layer(err)),
-            Ok(()) => listed,
-        }
-    })
-}
-
-/// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows
-/// the digest.
-fn list<R: Read>(
-    plain: Result<R, StoreError>,
-    mut hasher: Option<Hasher>,
-    room: Room,
-) -> Result<Listed> {
-    let plain = plain.map_err(bad_layer)?;
-    let Room { mut appender, limits, budget } = room;
-    let mut tee = Tee::new(plain, &mut appender, |bytes| {
-        if let Some(hasher) = &mut hasher {
-            hasher.update(bytes);
-        }
-    });
-    let listing = Listing::read(&mut tee, limits, budget);
-    let drained = tee.drain();
-    // The last body may lack what fills up its block.
-    let filled = appender.length.next_multiple_of(512) - appender.length;
-    let filled = io::copy(&mut io::repeat(0).take(filled), &mut appender);
-    if let Some(failure) = appender.failure() {
-        return Err(failure);
-    }
-    let mut listing = listing.map_err(bad_layer)?;
-    drained.and(filled.map(drop)).map_err(|err| Error::archive(err.to_string()))?;
-    listing.shrink();
-    let diff_id = hasher.map_or_else(|| Digest::of(b""), Hasher::finish);
-    Ok(Listed { diff_id, length: appender.length, listing })
-}
-
-/// That a file is no layer matters only when a manifest says that it is one.
-fn bad_layer(err: StoreError) -> Error {
-    Error::archive(match err {
-        StoreError::BadArchive { reason } => reason,
-        other => other.to_string(),
-    })
-}
-
 fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     body.take(size).read_to_end(&mut bytes)?;
@@ -391,7 +353,7 @@ fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
 }
 
 /// Whether it looks like JSON, and not like a tar whose first file has an odd name.
-fn is_document(start: &[u8]) -> bool {
+pub fn is_document(start: &[u8]) -> bool {
     let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
     matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")
 }

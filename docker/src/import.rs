@@ -1,22 +1,22 @@
 //! An import from its input to its end: read, choose, plan, ask what is known, send the rest,
 //! and one transaction.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use deploy_store::{ComponentName, ConfigurationName, Digest, Hasher, Limits, VersionName, escape};
+use deploy_store::{ComponentName, ConfigurationName, Digest, Limits, VersionName, escape};
 use deploy_wire::image::{Compression, Image, ImageLayer, KnownLayer, Origin};
 
 use crate::archive::{Archive, Tar};
 use crate::choose::{Chosen, Wanted, choose};
-use crate::compress::{Chunk, chunk_bytes, compress};
 use crate::error::{Error, Result};
+use crate::foretell::diff_ids;
 use crate::input::{Found, read_archive, read_directory};
 use crate::plan::{Layer, Planned, plan};
-use crate::repack::{Piece, pieces};
+use crate::repack::needs;
 use crate::run::run_layer;
+use crate::send::{Hashes, Part, Stage, unknown};
 use crate::spool::Spool;
 
 /// How often layers may vanish between the question and the transaction.
@@ -147,17 +147,6 @@ pub struct Imported {
     pub removed: usize,
 }
 
-/// Blobs and their lengths, by what they are made from.
-type Hashes = BTreeMap<Origin, (Digest, u64)>;
-
-/// A layer on its way.
-struct Part {
-    component: ComponentName,
-    origin: Origin,
-    /// Its number in the image.
-    number: usize,
-}
-
 /// Imports an image.
 pub fn import(
     source: Source<'_>,
@@ -169,7 +158,9 @@ pub fn import(
         // Before anything is read.
         configuration_name(name)?;
     }
-    let mut archive = read(source, options, tell)?;
+    let path = if let Source::Path(path) = source { Some(path) } else { None };
+    let few = path.map(|path| most_are_known(path, options, destination)).transpose()?;
+    let mut archive = read(source, few.unwrap_or(false), options, tell)?;
     let mut chosen = choose(&archive, &options.wanted)?;
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();
@@ -177,12 +168,11 @@ pub fn import(
         let number = archive.add_tar(&run_layer(&chosen.run))?;
         chosen.layers.push(number);
     }
-    let tars: Vec<&Tar> = chosen.layers.iter().map(|number| &archive.layers[*number]).collect();
+    let tars = tars(&archive, &chosen);
     let layers: Vec<Layer<'_>> =
         tars.iter().map(|tar| Layer { diff_id: tar.diff_id, listing: &tar.listing }).collect();
     let planned = plan(&layers)?;
     let parts = parts(&name, images, &tars, &planned, options.compression)?;
-    let stage = Stage { spool: &archive.spool, tars: &tars, planned: &planned, options };
     destination.check(&options.layers)?;
     let origins: Vec<Origin> = parts.iter().map(|part| part.origin).collect();
     let (mut sent, mut hashes, mut missing) = (0, Hashes::new(), String::new());
@@ -196,7 +186,16 @@ pub fn import(
         }
         let before = hashes.clone();
         if !options.dry_run {
-            sent += stage.send(&parts, &mut hashes, destination, tell)?;
+            let unknown = unknown(&parts, &hashes);
+            let needed = unknown.iter().flat_map(|part| needs(part.number, &planned[part.number]));
+            let needed = needed.map(|number| chosen.layers[number]).collect();
+            archive = archive.fetch(&needed, |take| match path {
+                Some(path) => each(Source::Path(path), options.limits, take),
+                None => Ok(()),
+            })?;
+            let (spool, tars) = (&archive.spool, &*self::tars(&archive, &chosen));
+            let stage = Stage { spool, tars, planned: &planned, options };
+            sent += stage.send(&unknown, &mut hashes, destination, tell)?;
             tell(Event::Updating(&name));
         }
         let committed = if options.dry_run {
@@ -206,9 +205,16 @@ pub fn import(
         };
         match committed {
             Committed::Done(said) => {
-                let layers = parts.iter().map(|part| stage.imported(part, &hashes, &before));
-                let layers = layers.collect();
-                return Ok(Summary { name, layers, empty: tars.len() - parts.len(), sent, said });
+                let of = |part: &Part| Imported {
+                    component: part.component.clone(),
+                    hash: hashes.get(&part.origin).map(|(hash, _)| *hash),
+                    tar_bytes: archive.layers[chosen.layers[part.number]].length,
+                    blob_bytes: hashes.get(&part.origin).map(|(_, bytes)| *bytes),
+                    reused: before.contains_key(&part.origin),
+                    removed: planned[part.number].removed,
+                };
+                let (layers, empty) = (parts.iter().map(of).collect(), planned.len() - parts.len());
+                return Ok(Summary { name, layers, empty, sent, said });
             }
             Committed::Missing(text) => {
                 hashes.retain(|origin, _| !before.contains_key(origin));
@@ -219,31 +225,62 @@ pub fn import(
     Err(Error::Vanishing(missing))
 }
 
-/// Reads all of the input.
-pub fn read(
+/// Whether most layers of what can be read twice are known, by what it says it has.
+fn most_are_known(
+    path: &Path,
+    options: &Options,
+    destination: &mut dyn Destination,
+) -> Result<bool> {
+    let diff_ids = diff_ids(path);
+    let whole =
+        |diff_id| Origin { diff_id, removals: Digest::of(b""), compression: options.compression };
+    let origins: Vec<Origin> = diff_ids.into_iter().map(whole).collect();
+    if origins.is_empty() {
+        return Ok(false);
+    }
+    Ok(destination.known(&origins)?.len() * 2 > origins.len())
+}
+
+fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
+    chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
+}
+
+/// Reads all of the input; where `few` of its layers will be asked for, they are only listed.
+fn read(
     source: Source<'_>,
+    few: bool,
     options: &Options,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Archive> {
     let Options { tmpdir, max_temporary, limits, .. } = options;
-    let limits = *limits;
-    let mut archive = Archive::new(Spool::new(tmpdir.as_deref(), *max_temporary)?, limits);
-    let mut take = |name: &str, found: Found<'_>| {
+    let mut archive = Archive::new(Spool::new(tmpdir.as_deref(), *max_temporary)?, *limits);
+    if few {
+        archive = archive.listing_only();
+    }
+    each(source, *limits, &mut |name, found| {
         archive.take(name, found)?;
-        tell(Event::Read(archive.spool.len()));
+        tell(Event::Read(archive.length));
         Ok(())
-    };
+    })?;
+    archive.finish()?;
+    Ok(archive)
+}
+
+/// All files and links of the input.
+fn each(
+    source: Source<'_>,
+    limits: Limits,
+    take: &mut dyn FnMut(&str, Found<'_>) -> Result<()>,
+) -> Result<()> {
     match source {
-        Source::Stream(stream) => read_archive(stream, limits, take)?,
-        Source::Path(path) if path.is_dir() => read_directory(path, take)?,
+        Source::Stream(stream) => read_archive(stream, limits, take),
+        Source::Path(path) if path.is_dir() => read_directory(path, take),
         Source::Path(path) => {
             let what = path.display().to_string();
             let file = File::open(path).map_err(|cause| Error::Input { what, cause })?;
-            read_archive(file, limits, &mut take)?;
+            read_archive(file, limits, take)
         }
     }
-    archive.finish()?;
-    Ok(archive)
 }
 
 fn configuration_name(name: &str) -> Result<ConfigurationName> {
@@ -300,110 +337,4 @@ fn image(parts: &[Part], hashes: &Hashes) -> Image {
         origin: Some(part.origin),
     };
     Image { layers: parts.iter().map(layer).collect() }
-}
-
-/// What sending needs to know.
-struct Stage<'a> {
-    spool: &'a Spool,
-    tars: &'a [&'a Tar],
-    planned: &'a [Planned],
-    options: &'a Options,
-}
-
-impl Stage<'_> {
-    fn imported(&self, part: &Part, hashes: &Hashes, before: &Hashes) -> Imported {
-        let found = hashes.get(&part.origin);
-        Imported {
-            component: part.component.clone(),
-            hash: found.map(|(hash, _)| *hash),
-            tar_bytes: self.tars[part.number].region.length,
-            blob_bytes: found.map(|(_, bytes)| *bytes),
-            reused: before.contains_key(&part.origin),
-            removed: self.planned[part.number].removed,
-        }
-    }
-
-    /// Makes and sends the blobs that `hashes` has none of, and adds them. Returns their bytes.
-    fn send(
-        &self,
-        parts: &[Part],
-        hashes: &mut Hashes,
-        destination: &mut dyn Destination,
-        tell: &mut dyn FnMut(Event<'_>),
-    ) -> Result<u64> {
-        let mut unknown: Vec<&Part> = Vec::new();
-        for part in parts {
-            let twice = unknown.iter().any(|other| other.origin == part.origin);
-            if !twice && !hashes.contains_key(&part.origin) {
-                unknown.push(part);
-            }
-        }
-        let Options { compression, threads, .. } = *self.options;
-        let mut sent = 0;
-        let mut current: Option<(Hasher, u64)> = None;
-        let produce = |next: &mut dyn FnMut(Chunk) -> bool| self.produce(&unknown, next);
-        let consume = |Chunk { blob, bytes, last }: Chunk| {
-            let Part { component, origin, .. } = unknown[blob];
-            if current.is_none() {
-                tell(Event::Sending(blob + 1, unknown.len(), component));
-                destination.begin(component)?;
-            }
-            let (sha256, length) = current.get_or_insert_default();
-            sha256.update(&bytes);
-            *length += bytes.len() as u64;
-            tell(Event::Sent(bytes.len() as u64));
-            destination.write(bytes)?;
-            if last && let Some((sha256, length)) = current.take() {
-                let digest = sha256.finish();
-                destination.finish(digest)?;
-                hashes.insert(*origin, (digest, length));
-                sent += length;
-            }
-            Ok(())
-        };
-        compress(compression, threads, produce, consume)?;
-        Ok(sent)
-    }
-
-    /// Reads what is to be sent, a chunk at a time, until nobody wants more.
-    fn produce(&self, unknown: &[&Part], next: &mut dyn FnMut(Chunk) -> bool) -> Result<()> {
-        let most = chunk_bytes(self.options.compression);
-        for (blob, part) in unknown.iter().enumerate() {
-            let planned = &self.planned[part.number];
-            let pieces = pieces(self.spool, self.tars, part.number, planned)?;
-            let mut left: u64 = pieces.iter().map(Piece::len).sum();
-            let mut chunk = Vec::with_capacity(most);
-            for piece in &pieces {
-                let mut taken = 0;
-                while taken < piece.len() {
-                    let room = (most - chunk.len()) as u64;
-                    let n = room.min(piece.len() - taken);
-                    self.append(piece, taken, n, &mut chunk)?;
-                    (taken, left) = (taken + n, left - n);
-                    if chunk.len() == most || left == 0 {
-                        let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
-                        if !next(Chunk { blob, bytes, last: left == 0 }) {
-                            return Ok(());
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn append(&self, piece: &Piece, from: u64, n: u64, chunk: &mut Vec<u8>) -> Result<()> {
-        let (start, n) = (chunk.len(), usize::try_from(n).expect("no more than a chunk"));
-        match piece {
-            Piece::Copy { region, range } => {
-                chunk.resize(start + n, 0);
-                self.spool.read(*region, range.start + from, &mut chunk[start..])
-            }
-            Piece::Bytes(bytes) => {
-                let from = usize::try_from(from).expect("it is in memory");
-                chunk.extend_from_slice(&bytes[from..from + n]);
-                Ok(())
-            }
-        }
-    }
 }

@@ -14,7 +14,7 @@ use deploy_store::{Error as StoreError, Limits};
 use crate::error::{Error, Result};
 
 /// Files and links that an image archive may have.
-const MAX_ITEMS: usize = 100_000;
+pub const MAX_ITEMS: usize = 100_000;
 /// Directories that are gone down into.
 const MAX_DEPTH: usize = 8;
 

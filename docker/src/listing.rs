@@ -10,12 +10,16 @@ use deploy_store::layer::entry::{EntryPath, Kind};
 use deploy_store::layer::tarball::Tarball;
 use deploy_store::{Error, Limits, Result};
 
+use crate::budget::{Budget, Share};
+
 /// The members of one layer, in the order of its tar.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Paths and link targets, one after another.
     text: Vec<u8>,
     records: Vec<Record>,
+    /// The memory that it has taken.
+    share: Option<Share>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,16 +66,23 @@ pub struct Member<'a> {
 }
 
 impl Listing {
-    /// Reads a whole tar. No more than `budget` bytes of memory are taken.
-    pub fn read(tar: impl Read, limits: Limits, budget: usize) -> Result<Self> {
+    /// Reads a whole tar. Its memory is of `budget`, as long as it lives.
+    pub fn read(tar: impl Read, limits: Limits, budget: &Budget) -> Result<Self> {
         // Whoever announces a layer says how long it is, so that a cut does not go unseen.
         let mut tarball = Tarball::new(tar, true, limits);
         let mut listing = Self::default();
+        let mut share = budget.share();
         let mut bytes = 0_u64;
         loop {
             let member = match tarball.next_member() {
                 Ok(Some(member)) => member,
-                Ok(None) => return Ok(listing),
+                Ok(None) => {
+                    listing.text.shrink_to_fit();
+                    listing.records.shrink_to_fit();
+                    share.shrink(listing.bytes());
+                    listing.share = Some(share);
+                    return Ok(listing);
+                }
                 Err(Error::BadArchive { .. }) if !tarball.is_tar() => {
                     return Err(Error::BadArchive { reason: "is no tar".to_owned() });
                 }
@@ -98,9 +109,9 @@ impl Listing {
                     listing.push(span, EntryPath::as_bytes(&entry.path), link, sort);
                 }
             }
-            if listing.bytes() > budget {
+            if !share.reach(listing.bytes()) {
                 let what = "memory for the names in all layers".to_owned();
-                return Err(Error::OverLimit { what, limit: budget as u64 });
+                return Err(Error::OverLimit { what, limit: budget.whole as u64 });
             }
         }
     }
@@ -149,12 +160,6 @@ impl Listing {
     pub fn bytes(&self) -> usize {
         self.text.len() + self.records.len() * size_of::<Record>()
     }
-
-    /// Gives back memory that was kept for more.
-    pub fn shrink(&mut self) {
-        self.text.shrink_to_fit();
-        self.records.shrink_to_fit();
-    }
 }
 
 #[cfg(test)]
@@ -176,7 +181,7 @@ mod tests {
     fn spans_follow_each_other_and_hold_long_names_too() {
         let long = "d/".to_owned() + &"x".repeat(180);
         let bytes = tar(&[("a", "12345"), (&long, ""), ("b", &"z".repeat(513))]);
-        let listing = Listing::read(&bytes[..], Limits::STANDARD, 1 << 20).unwrap();
+        let listing = Listing::read(&bytes[..], Limits::STANDARD, &Budget::new(1 << 20)).unwrap();
         let spans: Vec<_> = listing.members().map(|member| member.span).collect();
         // A long name is a header, its body and then the file's own header.
         assert_eq!(spans, [0..1024, 1024..2560, 2560..4096]);
@@ -186,7 +191,8 @@ mod tests {
     #[test]
     fn the_last_block_need_not_be_whole() {
         let bytes = tar(&[("a", "12345"), ("b", "123")]);
-        let read = |end: usize| Listing::read(&bytes[..end], Limits::STANDARD, 1 << 20);
+        let read =
+            |end: usize| Listing::read(&bytes[..end], Limits::STANDARD, &Budget::new(1 << 20));
         for end in [1536 + 3, 1536 + 4, 2047, 2048] {
             let listing = read(end).unwrap();
             assert_eq!(listing.member(1).span, 1024..2048);
@@ -199,7 +205,8 @@ mod tests {
     #[test]
     fn it_has_a_budget_and_wants_a_tar() {
         let bytes = tar(&[("a", ""), ("b", "")]);
-        let read = |bytes: &[u8], budget| Listing::read(bytes, Limits::STANDARD, budget);
+        let read =
+            |bytes: &[u8], budget| Listing::read(bytes, Limits::STANDARD, &Budget::new(budget));
         assert!(matches!(read(&bytes, 40), Err(Error::OverLimit { .. })));
         let refused = read(&[b'x'; 2000], 1 << 20).unwrap_err().to_string();
         assert!(refused.contains("no tar"), "{refused}");

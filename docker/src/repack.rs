@@ -55,8 +55,8 @@ pub fn pieces(
     number: usize,
     planned: &Planned,
 ) -> Result<Vec<Piece>> {
-    let Tar { region, listing, .. } = layers[number];
-    let region = *region;
+    let Tar { listing, .. } = layers[number];
+    let region = region_of(layers, number)?;
     let mut pieces = Vec::new();
     let mut copied = 0;
     let mut copy = |pieces: &mut Vec<Piece>, to: u64, next: u64| {
@@ -87,10 +87,10 @@ pub fn pieces(
         copy(&mut pieces, member.span.start, end);
         let (from, span, change) = match relink {
             Some(Relink::File { layer, member: of }) => {
-                let from = layers[usize::from(*layer)];
+                let number = usize::from(*layer);
                 let name = name.as_deref().unwrap_or(member.path);
-                let span = from.listing.member(*of as usize).span;
-                (from.region, span, Change { name: Some(name), link: None })
+                let span = layers[number].listing.member(*of as usize).span;
+                (region_of(layers, number)?, span, Change { name: Some(name), link: None })
             }
             Some(Relink::To(path)) => {
                 (region, member.span, Change { name: name.as_deref(), link: Some(path) })
@@ -107,6 +107,19 @@ pub fn pieces(
     // Two blocks of zeros end an archive, whatever the layer ended with.
     pieces.push(Piece::Bytes(vec![0; 1024]));
     Ok(pieces)
+}
+
+/// The numbers of the layers whose bytes the layer with a number is made of.
+pub fn needs(number: usize, planned: &Planned) -> impl Iterator<Item = usize> {
+    let others = planned.relinked.iter().filter_map(|(_, relink)| match relink {
+        Relink::File { layer, .. } => Some(usize::from(*layer)),
+        Relink::To(_) => None,
+    });
+    others.chain([number])
+}
+
+fn region_of(layers: &[&Tar], number: usize) -> Result<Region> {
+    layers[number].region.ok_or_else(|| Error::archive("has a layer whose bytes were not kept"))
 }
 
 /// What of a member's headers is to be another.

@@ -45,7 +45,9 @@ mod tests {
     fn it_is_a_tar_with_what_is_set() {
         let run = Run { user: Some("app".to_owned()), ..Run::default() };
         let tar = run_layer(&run);
-        let listing = Listing::read(&tar[..], Limits::STANDARD, 1 << 20).unwrap();
+        let listing =
+            Listing::read(&tar[..], Limits::STANDARD, &crate::budget::Budget::new(1 << 20))
+                .unwrap();
         let paths: Vec<_> = listing.members().map(|member| member.path).collect();
         assert_eq!(paths, [&b".deploy"[..], b".deploy/image.json"]);
         let text = String::from_utf8_lossy(&tar[1024..]).into_owned();

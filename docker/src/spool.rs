@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::error::{Error, Result};
 
 /// How many files there are.
-pub const LANES: usize = 3;
+pub const LANES: usize = 5;
 
 /// The temporary files. They are gone with their last handles, whatever becomes of the program.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Spool {
             Ok(file) => Ok(Arc::new(file)),
             Err(cause) => Err(Error::Temporary { action: "make", dir: dir.clone(), cause }),
         };
-        let files = [make()?, make()?, make()?];
+        let files = [make()?, make()?, make()?, make()?, make()?];
         Ok(Self { files, ends: [0; LANES], dir: Arc::new(dir), taken: Arc::default(), most })
     }
 
@@ -60,7 +60,7 @@ impl Spool {
     /// Begins another region at the end of a file that has no other begun.
     pub fn append(&self, lane: usize) -> Appender {
         Appender {
-            file: Arc::clone(&self.files[lane]),
+            file: Some(Arc::clone(&self.files[lane])),
             start: self.ends[lane],
             dir: Arc::clone(&self.dir),
             taken: Arc::clone(&self.taken),
@@ -68,6 +68,11 @@ impl Spool {
             length: 0,
             failed: None,
         }
+    }
+
+    /// Measures what would be appended, and keeps none of it.
+    pub fn measure(&self, lane: usize) -> Appender {
+        Appender { file: None, ..self.append(lane) }
     }
 
     /// Keeps what was appended to a file.
@@ -108,7 +113,8 @@ fn error(dir: &Path, action: &'static str, cause: io::Error) -> Error {
 /// A region that is being written.
 #[derive(Debug)]
 pub struct Appender {
-    file: Arc<File>,
+    /// None where the bytes are only counted.
+    file: Option<Arc<File>>,
     start: u64,
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
@@ -119,6 +125,11 @@ pub struct Appender {
 }
 
 impl Appender {
+    /// Whether the bytes are there afterwards.
+    pub fn keeps(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Why a write failed, if one did: to be told from an error of the source.
     pub fn failure(&mut self) -> Option<Error> {
         self.failed.take().map(|cause| error(&self.dir, "write", cause))
@@ -128,13 +139,17 @@ impl Appender {
 impl Write for Appender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let more = bytes.len() as u64;
+        let Some(file) = &self.file else {
+            self.length += more;
+            return Ok(bytes.len());
+        };
         let written = if self.taken.load(Ordering::Relaxed).saturating_add(more) > self.most {
             let most = self.most;
             Err(io::Error::other(format!(
                 "the image unpacks to more than the {most} bytes allowed"
             )))
         } else {
-            self.file.write_all_at(bytes, self.start + self.length)
+            file.write_all_at(bytes, self.start + self.length)
         };
         match written {
             Ok(()) => {

@@ -173,6 +173,49 @@ fn a_changed_layer_is_all_that_is_sent() {
 }
 
 #[test]
+fn layers_that_are_known_are_read_again_only_where_others_change_them() {
+    let rig = Rig::start();
+    let large = |name: &str| {
+        let text = format!("{name} ").repeat(100_000);
+        Tar::new().file(name, &text).file(&format!("{name}.old"), &text)
+    };
+    let linked = large("two").hardlink("two.link", "two.old").end();
+    let mut layers = vec![large("one").end(), linked, large("three").end(), large("last").end()];
+    let import = |layers: &[Vec<u8>]| {
+        fs::write(rig.path("image.tar"), docker(&[("app:1", layers)])).unwrap();
+        let output = rig.importer(&["-q=false", "-name", "app", "image.tar"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    import(&layers);
+    assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
+    // Three of five are known, and the second loses the name that another leads to.
+    layers.push(Tar::new().file(".wh.two.old", "").file("four", "four").end());
+    layers[2] = large("other").end();
+    let said = import(&layers);
+    assert!(said.contains("5 layers, 2 reused"), "{said}");
+    // As they are of an image that is read once.
+    rig.alone(&["-into", "into", "-name", "app"], &docker(&[("app:1", &layers)])).good();
+    let (_, found) = rig.configuration("app");
+    assert_eq!(found.len(), 5);
+    for (component, version) in found {
+        let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
+        assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
+    }
+    // What has a path need not be there twice.
+    let before = rig.everything();
+    let fifo = rig.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let image = docker(&[("app:1", &layers)]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| fs::write(&fifo, &image).unwrap());
+        let output = rig.importer(&["-name", "app", "fifo"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    });
+    assert_eq!(rig.everything(), before);
+}
+
+#[test]
 fn a_plan_changes_nothing() {
     let rig = Rig::start();
     for flag in ["-dry-run", "-n"] {

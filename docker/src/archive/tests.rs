@@ -49,10 +49,66 @@ fn layers_are_told_by_what_they_hold_and_kept_without_compression() {
             );
             assert_eq!(tar.listing.len(), 2);
             let mut again = vec![0; layer.len()];
-            archive.spool.read(tar.region, 0, &mut again).unwrap();
+            archive.spool.read(tar.region.unwrap(), 0, &mut again).unwrap();
             assert!(again == layer, "{name}");
         }
         assert!(matches!(archive.item("config.json").unwrap(), Item::Document(_)));
+    }
+}
+
+#[test]
+fn what_was_only_listed_is_read_again() {
+    let large = |first: &str| {
+        // Of what gzip makes shorter little would be left.
+        let mut seed = 1_u64;
+        let noise = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            seed.to_be_bytes()[0]
+        });
+        let noise: Vec<u8> = noise.take(900_000).collect();
+        tar_of(&[(first, &noise)])
+    };
+    let short = tar_of(&[("s", b"x")]);
+    let (one, two, other) = (large("a"), gzip(&large("b")), gzip(&large("c")));
+    let files: [(&str, &[u8]); 3] = [("one", &one), ("two", &two), ("short", &short)];
+    let begin = || {
+        let mut archive =
+            Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD).listing_only();
+        let tar = tar_of(&files);
+        read_archive(&tar[..], Limits::STANDARD, |name, found| archive.take(name, found)).unwrap();
+        archive.finish().unwrap();
+        archive
+    };
+    let number = |archive: &Archive, name: &str| match archive.item(name).unwrap() {
+        Item::Layer(number) => *number,
+        _ => panic!("{name}"),
+    };
+    let archive = begin();
+    assert_eq!(archive.spool.len(), short.len() as u64);
+    assert_eq!(archive.length, (2 * one.len() + short.len()) as u64);
+    let (wanted, left) = (number(&archive, "two"), number(&archive, "one"));
+    let both = BTreeSet::from([wanted, number(&archive, "short")]);
+    let members = archive.layers[wanted].listing.len();
+    let again = tar_of(&files);
+    let archive =
+        archive.fetch(&both, |take| read_archive(&again[..], Limits::STANDARD, take)).unwrap();
+    let tar = &archive.layers[wanted];
+    let mut bytes = vec![0; usize::try_from(tar.length).unwrap()];
+    archive.spool.read(tar.region.unwrap(), 0, &mut bytes).unwrap();
+    assert!(bytes == large("b") && tar.listing.len() == members);
+    assert_eq!(archive.layers[left].region, None);
+    // It is there now.
+    let archive = archive.fetch(&both, |_| panic!("nothing is missing")).unwrap();
+    assert_eq!(archive.spool.len(), (one.len() + short.len()) as u64);
+
+    // Something else has its name, or nothing.
+    for changed in [&[("two", &other[..])][..], &[("two", b"{}")], &[]] {
+        let again = tar_of(changed);
+        let refused = begin()
+            .fetch(&both, |take| read_archive(&again[..], Limits::STANDARD, take))
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("\"two\" in the image archive was changed"), "{refused}");
     }
 }
 

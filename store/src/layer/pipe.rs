@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// Bytes of a chunk.
 const CHUNK: usize = 256 << 10;
-/// Chunks that wait to be read at most; one more is being filled, and one read.
+/// Chunks that wait to be read at most, as a rule; one more is being filled, and one read.
 const WAITING: usize = 4;
 
 /// Where bytes go in. Dropped, the stream ends.
@@ -42,7 +42,13 @@ struct Chunk {
 
 /// A new stream.
 pub fn pipe() -> (Inlet, Outlet) {
-    let (to, from) = sync_channel(WAITING);
+    long_pipe(WAITING * CHUNK)
+}
+
+/// A stream that takes in about so many bytes before any is read, so that whoever fills it may
+/// go on to another.
+pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
+    let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();
     (Inlet { to, back }, Outlet { from, back: give_back, current: Chunk::default() })
 }

@@ -1,0 +1,83 @@
+//! Memory that threads share: what one takes, the others have not.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes taken at a time, so that threads seldom meet.
+const STEP: usize = 64 << 10;
+
+/// So many bytes for all.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    left: Arc<AtomicUsize>,
+    /// How many there are in all.
+    pub whole: usize,
+}
+
+/// What one has taken of it. Dropped, it is given back.
+#[derive(Debug)]
+pub struct Share {
+    budget: Budget,
+    taken: usize,
+}
+
+impl Budget {
+    /// Of so many bytes.
+    pub fn new(whole: usize) -> Self {
+        Self { left: Arc::new(AtomicUsize::new(whole)), whole }
+    }
+
+    /// A share, of nothing yet.
+    pub fn share(&self) -> Share {
+        Share { budget: self.clone(), taken: 0 }
+    }
+}
+
+impl Share {
+    /// Takes what is missing to so many bytes, and says whether they were there.
+    pub fn reach(&mut self, bytes: usize) -> bool {
+        let Some(missing) = bytes.checked_sub(self.taken).filter(|missing| *missing > 0) else {
+            return true;
+        };
+        let takes = |left: usize| left.min(missing.max(STEP));
+        let enough = |left: usize| (left >= missing).then(|| left - takes(left));
+        let left = &self.budget.left;
+        let Ok(before) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enough) else {
+            return false;
+        };
+        self.taken += takes(before);
+        true
+    }
+
+    /// Gives back what is beyond so many bytes.
+    pub fn shrink(&mut self, bytes: usize) {
+        let more = self.taken.saturating_sub(bytes);
+        self.taken -= more;
+        self.budget.left.fetch_add(more, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_there_for_one_and_comes_back() {
+        let budget = Budget::new(100_000);
+        let (mut one, mut two) = (budget.share(), budget.share());
+        assert!(one.reach(1) && one.reach(60_000));
+        assert!(two.reach(30_000) && !two.reach(60_000) && !one.reach(70_001));
+        two.shrink(20_000);
+        assert!(one.reach(80_000) && !one.reach(80_001));
+        drop(one);
+        assert!(two.reach(100_000) && !two.reach(100_001));
+        drop(two);
+        assert!(budget.share().reach(100_000));
+    }
+}

@@ -1,0 +1,132 @@
+//! The blobs of the layers that a registry does not have: made from the temporary file and sent.
+
+use std::collections::BTreeMap;
+
+use deploy_store::{ComponentName, Digest, Hasher};
+use deploy_wire::image::Origin;
+
+use crate::archive::Tar;
+use crate::compress::{Chunk, chunk_bytes, compress};
+use crate::error::Result;
+use crate::import::{Destination, Event, Options};
+use crate::plan::Planned;
+use crate::repack::{Piece, pieces};
+use crate::spool::Spool;
+
+/// Blobs and their lengths, by what they are made from.
+pub type Hashes = BTreeMap<Origin, (Digest, u64)>;
+
+/// A layer on its way.
+#[derive(Debug)]
+pub struct Part {
+    /// What it is called.
+    pub component: ComponentName,
+    /// What its blob is made from.
+    pub origin: Origin,
+    /// Its number in the image.
+    pub number: usize,
+}
+
+/// Those of `parts` that `hashes` has no blob of, each blob once.
+pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
+    let mut unknown: Vec<&Part> = Vec::new();
+    for part in parts {
+        let twice = unknown.iter().any(|other| other.origin == part.origin);
+        if !twice && !hashes.contains_key(&part.origin) {
+            unknown.push(part);
+        }
+    }
+    unknown
+}
+
+/// What sending needs to know.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// Where bytes are.
+    pub spool: &'a Spool,
+    /// The layers of the image, lowest first.
+    pub tars: &'a [&'a Tar],
+    /// What becomes of them.
+    pub planned: &'a [Planned],
+    /// What is to be done.
+    pub options: &'a Options,
+}
+
+impl Stage<'_> {
+    /// Makes and sends the blobs of `unknown`, and adds them to `hashes`. Returns their bytes.
+    pub fn send(
+        &self,
+        unknown: &[&Part],
+        hashes: &mut Hashes,
+        destination: &mut dyn Destination,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<u64> {
+        let Options { compression, threads, .. } = *self.options;
+        let mut sent = 0;
+        let mut current: Option<(Hasher, u64)> = None;
+        let produce = |next: &mut dyn FnMut(Chunk) -> bool| self.produce(unknown, next);
+        let consume = |Chunk { blob, bytes, last }: Chunk| {
+            let Part { component, origin, .. } = unknown[blob];
+            if current.is_none() {
+                tell(Event::Sending(blob + 1, unknown.len(), component));
+                destination.begin(component)?;
+            }
+            let (sha256, length) = current.get_or_insert_default();
+            sha256.update(&bytes);
+            *length += bytes.len() as u64;
+            tell(Event::Sent(bytes.len() as u64));
+            destination.write(bytes)?;
+            if last && let Some((sha256, length)) = current.take() {
+                let digest = sha256.finish();
+                destination.finish(digest)?;
+                hashes.insert(*origin, (digest, length));
+                sent += length;
+            }
+            Ok(())
+        };
+        compress(compression, threads, produce, consume)?;
+        Ok(sent)
+    }
+
+    /// Reads what is to be sent, a chunk at a time, until nobody wants more.
+    fn produce(&self, unknown: &[&Part], next: &mut dyn FnMut(Chunk) -> bool) -> Result<()> {
+        let most = chunk_bytes(self.options.compression);
+        for (blob, part) in unknown.iter().enumerate() {
+            let planned = &self.planned[part.number];
+            let pieces = pieces(self.spool, self.tars, part.number, planned)?;
+            let mut left: u64 = pieces.iter().map(Piece::len).sum();
+            let mut chunk = Vec::with_capacity(most);
+            for piece in &pieces {
+                let mut taken = 0;
+                while taken < piece.len() {
+                    let room = (most - chunk.len()) as u64;
+                    let n = room.min(piece.len() - taken);
+                    self.append(piece, taken, n, &mut chunk)?;
+                    (taken, left) = (taken + n, left - n);
+                    if chunk.len() == most || left == 0 {
+                        let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
+                        if !next(Chunk { blob, bytes, last: left == 0 }) {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn append(&self, piece: &Piece, from: u64, n: u64, chunk: &mut Vec<u8>) -> Result<()> {
+        let (start, n) = (chunk.len(), usize::try_from(n).expect("no more than a chunk"));
+        match piece {
+            Piece::Copy { region, range } => {
+                chunk.resize(start + n, 0);
+                self.spool.read(*region, range.start + from, &mut chunk[start..])
+            }
+            Piece::Bytes(bytes) => {
+                let from = usize::try_from(from).expect("it is in memory");
+                chunk.extend_from_slice(&bytes[from..from + n]);
+                Ok(())
+            }
+        }
+    }
+}

@@ -145,13 +145,16 @@ impl Archive {
         numbers: &BTreeSet<usize>,
         read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
+        // By name, as two with the same digest may be wanted.
         let mut wanted = BTreeMap::new();
-        for number in numbers {
-            let tar = &mut self.layers[*number];
-            if tar.region.is_none() {
+        for (name, item) in &self.items {
+            if let Item::Layer(number) = item
+                && numbers.contains(number)
+                && self.layers[*number].region.is_none()
+            {
                 // It is listed again, and memory holds one.
-                tar.listing = Listing::default();
-                wanted.insert(self.by_digest[&tar.digest].clone(), *number);
+                self.layers[*number].listing = Listing::default();
+                wanted.insert(name.clone(), *number);
             }
         }
         if wanted.is_empty() {

@@ -79,7 +79,8 @@ async fn sftp(client: &Handle<Trusting>) -> RawSftpSession {
     let channel = client.channel_open_session().await.unwrap();
     channel.request_subsystem(true, "sftp").await.unwrap();
     let sftp = RawSftpSession::new(channel.into_stream());
-    sftp.set_timeout(PATIENCE.as_secs());
+    // Later than we do: a client that gives up is one that was let down.
+    sftp.set_timeout(2 * PATIENCE.as_secs());
     sftp.init().await.unwrap();
     sftp
 }

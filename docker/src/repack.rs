@@ -160,9 +160,13 @@ fn rewritten(
     };
     // What a long name of GNU's says is a PAX record from now on.
     for (key, long) in [("path", long_name), ("linkpath", long_link)] {
+        // An empty record says nothing.
+        let said =
+            |(known, value): &(Vec<u8>, Vec<u8>)| known == key.as_bytes() && !value.is_empty();
         if let Some(value) = long
-            && !records.iter().any(|(known, _)| known == key.as_bytes())
+            && !records.iter().any(said)
         {
+            records.retain(|(known, _)| known != key.as_bytes());
             records.push((key.into(), value));
         }
     }

@@ -99,6 +99,21 @@ fn a_link_becomes_the_file_that_is_left_out_and_others_lead_to_it() {
 }
 
 #[test]
+fn a_long_name_stands_where_a_record_of_it_is_empty() {
+    let long = "d/".to_owned() + &"l".repeat(150);
+    let mut base = build(true, &[("t", "contents", ""), ("a", "", "t")]);
+    base.truncate(base.len() - 1024);
+    base.extend(extended(&[(b"path".to_vec(), Vec::new())]));
+    base.extend(build(true, &[(&long, "", "t")]));
+    let out = repacked(&[base, build(true, &[(".wh.t", "", "")])]);
+    let want = [
+        ("a".to_owned(), String::new(), 0o4755, b"contents".to_vec()),
+        (long, "a".to_owned(), 0o4755, Vec::new()),
+    ];
+    assert_eq!(members(&out[0]), want);
+}
+
+#[test]
 fn a_path_through_a_symlink_becomes_the_one_it_leads_to() {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

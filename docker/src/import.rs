@@ -159,8 +159,11 @@ pub fn import(
         configuration_name(name)?;
     }
     let path = if let Source::Path(path) = source { Some(path) } else { None };
-    let few = path.map(|path| most_are_known(path, options, destination)).transpose()?;
-    let mut archive = read(source, few.unwrap_or(false), options, tell)?;
+    let few = match path {
+        Some(path) => most_are_known(path, options, destination)?,
+        None => false,
+    };
+    let mut archive = read(source, few, options, tell)?;
     let mut chosen = choose(&archive, &options.wanted)?;
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();

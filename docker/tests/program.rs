@@ -189,6 +189,21 @@ fn layers_that_are_known_are_read_again_only_where_others_change_them() {
     };
     import(&layers);
     assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
+    // Nothing of it is written: no file may grow beyond 50 KiB here.
+    let confined = |words: &[&str]| {
+        let inner = rig.importer(words);
+        let mut outer = Command::new("sh");
+        outer.args(["-c", "ulimit -f 100; trap '' XFSZ; exec \"$@\"", "sh"]).env_clear();
+        outer.arg(inner.get_program()).args(inner.get_args());
+        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        outer.current_dir(inner.get_current_dir().unwrap());
+        outer.stdin(fs::File::open(rig.path("image.tar")).unwrap()).output().unwrap()
+    };
+    let output = confined(&["-name", "app", "image.tar"]);
+    assert!(output.status.success(), "{output:?}");
+    let output = confined(&["-name", "app"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("temporary file"), "{said}");
     // Three of five are known, and the second loses the name that another leads to.
     layers.push(Tar::new().file(".wh.two.old", "").file("four", "four").end());
     layers[2] = large("other").end();

@@ -4,7 +4,9 @@
 
 #![allow(clippy::print_stderr, reason = "what is left out, and the figures, are said")]
 
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -17,22 +19,25 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 const NOBODY: u32 = 65534;
 const TRAP: &str = "trap";
 const ASIDE: &str = "aside";
-const SWAPS: &str = "swaps";
+/// What the count of swaps follows in what a swapper says.
+const SWAPS: &str = "swaps:";
 
 fn options() -> Options {
     Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false }
 }
 
-/// Swaps what is in `dir` for symlinks to `outside` and back, for ever. The symlinks have to
-/// be made beside it: who may not write to a directory cannot move it elsewhere.
-fn swap(dir: &Path, outside: &Path) {
+/// Swaps what is in `dir` for symlinks to `outside` and back, until there is a file `stop`, and
+/// tells how often. The symlinks have to be made beside it: who may not write to a directory
+/// cannot move it elsewhere.
+fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     let (trap, aside) = (dir.join(TRAP), dir.join(ASIDE));
     let mut swaps = 0_u64;
-    loop {
+    while !stop.exists() {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        let names = names.map(|entry| entry.file_name());
-        for name in names.filter(|name| name != TRAP && name != ASIDE && name != SWAPS) {
-            let path = dir.join(&name);
+        // All of them first: a directory that is written to may be read without end.
+        let names: Vec<OsString> = names.map(|entry| entry.file_name()).collect();
+        for name in names.iter().filter(|name| *name != TRAP && *name != ASIDE) {
+            let path = dir.join(name);
             // What has gone meanwhile is no longer to be swapped.
             let _ = symlink(outside, &trap);
             for _ in 0..2 {
@@ -48,31 +53,37 @@ fn swap(dir: &Path, outside: &Path) {
             }
             let _ = fs::remove_file(&trap);
         }
-        let _ = fs::write(dir.join(SWAPS), swaps.to_string());
     }
+    swaps
 }
 
 /// This program as somebody else: the other side of the race.
 #[test]
 fn swapper() {
-    if let (Some(dir), Some(outside)) = (std::env::var_os("SWAP"), std::env::var_os("OUTSIDE")) {
-        swap(Path::new(&dir), Path::new(&outside));
+    let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
+    if let (Some(dir), Some(outside), Some(stop)) = (dir, outside, stop) {
+        let swaps = swap(Path::new(&dir), Path::new(&outside), Path::new(&stop));
+        eprintln!("{SWAPS} {swaps}");
     }
 }
 
 struct Swapper(Child);
 
 impl Swapper {
-    fn start(program: &Path, dir: &Path, outside: &Path) -> Self {
+    fn start(program: &Path, dir: &Path, outside: &Path, stop: &Path) -> Self {
         let mut command = Command::new(program);
-        command.args(["--exact", "swapper", "--nocapture"]);
-        command.env("SWAP", dir).env("OUTSIDE", outside).uid(NOBODY).gid(NOBODY);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(["--exact", "swapper", "--nocapture"]).uid(NOBODY).gid(NOBODY);
+        command.env("SWAP", dir).env("OUTSIDE", outside).env("STOP", stop);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         Self(command.spawn().unwrap())
     }
 
-    fn runs(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+    /// What it told when it had seen that it is to stop.
+    fn swaps(mut self) -> u64 {
+        let mut said = String::new();
+        self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let swaps = said.lines().find_map(|line| line.strip_prefix(SWAPS)?.trim().parse().ok());
+        swaps.unwrap_or_else(|| panic!("who swaps said {said:?}"))
     }
 }
 
@@ -166,7 +177,8 @@ fn who_owns_the_directory_cannot_have_root_write_elsewhere() {
         chown(dir, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     let before = state_of(&outside);
-    let [mut one, mut other] = [0, 1].map(|n| Swapper::start(&program, &dirs[n], &outside));
+    let stop = at("stop");
+    let swappers = [0, 1].map(|n| Swapper::start(&program, &dirs[n], &outside, &stop));
     let source = at("archive");
     let (mut done, mut refused) = (0, 0);
     let mut store: Option<(Store, Confinement)> = None;
@@ -207,14 +219,8 @@ fn who_owns_the_directory_cannot_have_root_write_elsewhere() {
         }
     }
     assert_eq!(state_of(&outside), before);
-    assert!(one.runs() && other.runs(), "nobody raced");
-    drop((one, other));
-    let swaps: u64 = dirs
-        .iter()
-        .map(|dir| {
-            fs::read_to_string(dir.join(SWAPS)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
-        })
-        .sum();
+    fs::write(&stop, "").unwrap();
+    let swaps: u64 = swappers.map(Swapper::swaps).iter().sum();
     eprintln!("race: {rounds} rounds, {done} done and {refused} refused, {swaps} swaps");
     assert!(swaps > rounds as u64, "only {swaps} swaps");
     assert!(done > 0, "all rounds were refused");

@@ -6,6 +6,7 @@ mod audit;
 mod blobs;
 mod check;
 mod configurations;
+mod documents;
 mod import;
 mod layers;
 mod pins;
@@ -13,6 +14,7 @@ mod references;
 mod versions;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_wire::command::Refusal;
@@ -29,10 +31,13 @@ pub use configurations::State;
 pub use layers::{Imaged, NewImage, NewLayer};
 pub use references::{Reference, References, Versions};
 
+use self::documents::Documents;
+
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     pool: SqlitePool,
+    documents: Arc<Documents>,
     /// States of a configuration with different trees that stay targets of a rollback.
     keep_states: usize,
 }
@@ -49,6 +54,14 @@ pub enum Error {
     /// A row does not hold what it must.
     #[error("catalogue: {0}")]
     BadRow(#[from] deploy_store::Error),
+    /// The file is no database, or not a whole one.
+    #[error("open catalogue {}: it is damaged: {why}; nothing was changed", path.display())]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The database cannot be opened.
     #[error("open catalogue {}: {why}; nothing was changed", path.display())]
     Open {
@@ -64,14 +77,23 @@ fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
+/// Whether `SQLite` calls the file damaged (`SQLITE_CORRUPT`) or none of its own
+/// (`SQLITE_NOTADB`), see <https://www.sqlite.org/rescode.html>.
+fn is_damage(err: &sqlx::Error) -> bool {
+    let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    // The lower byte is the kind, the rest says more of it.
+    code.and_then(|code| code.parse::<i32>().ok())
+        .is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<Error> for Refusal {
     fn from(err: Error) -> Self {
         match err {
             Error::Refused(refusal) => refusal,
-            Error::Open { .. } | Error::BadRow(_) => Self::new(exit::CORRUPT, err.to_string()),
-            Error::Database(_) => Self::new(exit::FAILED, err.to_string()),
+            Error::Damaged { .. } | Error::BadRow(_) => Self::new(exit::CORRUPT, err.to_string()),
+            Error::Open { .. } | Error::Database(_) => Self::new(exit::FAILED, err.to_string()),
         }
     }
 }
@@ -89,7 +111,8 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        // One connection: verbs are short, and writers would only wait for each other.
+        // One connection: verbs are short, writers would only wait for each other, and what is
+        // kept of `documents` rests on it.
         // A transaction that SQLite ended by itself, as on a full disk, is not over for sqlx:
         // the connection would refuse all others.
         let pool = SqlitePoolOptions::new()
@@ -103,18 +126,21 @@ impl Catalog {
             })
             .connect_with(options)
             .await;
-        let opened = |why: String| Error::Open { path: path.clone(), why };
-        let pool = pool.map_err(|err| opened(err.to_string()))?;
-        let migrated = sqlx::migrate!("./migrations").run(&pool).await;
-        migrated.map_err(|err| opened(err.to_string()))?;
-        let problem: String = sqlx::query_scalar("PRAGMA quick_check(1)")
-            .fetch_one(&pool)
-            .await
-            .map_err(|err| opened(err.to_string()))?;
+        let open = |why: String| Error::Open { path: path.clone(), why };
+        let damaged = |why: String| Error::Damaged { path: path.clone(), why };
+        let failed = |err: sqlx::Error| {
+            if is_damage(&err) { damaged(plain(&err)) } else { open(err.to_string()) }
+        };
+        let pool = pool.map_err(failed)?;
+        // Before anything is written.
+        let problem: String =
+            sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await.map_err(failed)?;
         if problem != "ok" {
-            return Err(opened(format!("it is damaged: {problem}")));
+            return Err(damaged(problem));
         }
-        Ok(Self { pool, keep_states })
+        let migrated = sqlx::migrate!("./migrations").run(&pool).await;
+        migrated.map_err(|err| open(err.to_string()))?;
+        Ok(Self { pool, documents: Arc::default(), keep_states })
     }
 
     /// Waits for running transactions and closes the database.
@@ -122,8 +148,16 @@ impl Catalog {
         self.pool.close().await;
     }
 
+    /// Begins a transaction that may change something.
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?)
+        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        self.documents.forget();
+        Ok(transaction)
+    }
+
+    /// Begins a transaction that changes nothing.
+    async fn look(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.pool.begin().await?)
     }
 }
 
@@ -152,6 +186,32 @@ mod tests {
         assert_eq!(options.get_idle_timeout(), None);
         assert_eq!(options.get_max_lifetime(), None);
         assert_eq!(options.get_min_connections(), 0);
+        catalog.close().await;
+    }
+
+    #[tokio::test]
+    async fn who_asks_for_a_configuration_again_does_not_wait_for_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path(), 2).await.unwrap();
+        let change = Change {
+            login: "me".into(),
+            who: "test".into(),
+            address: "here".into(),
+            command: "test".into(),
+            now: Timestamp::now(),
+        };
+        let name = "p".parse().unwrap();
+        let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
+        let digest = deploy_store::Digest::of(b"v1");
+        catalog.add_version(&component, &version, digest, 2, &change).await.unwrap();
+        catalog.add_configuration(&name, &[(component, version)], &change).await.unwrap();
+        let json = catalog.configuration_json(&name).await.unwrap();
+        // Whoever wants to know more than that has to wait for this one.
+        let connection = catalog.pool.acquire().await.unwrap();
+        assert_eq!(catalog.configuration_json(&name).await.unwrap(), json);
+        drop(connection);
+        catalog.delete_configuration(&name, &change).await.unwrap();
+        assert!(matches!(catalog.configuration_json(&name).await, Err(Error::Refused(_))));
         catalog.close().await;
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use deploy_store::disk::{Dir, Lock};
 use deploy_store::{
     Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Swept, VersionName,
@@ -227,9 +228,9 @@ impl Registry {
     pub async fn configuration_json(
         &self,
         name: &ConfigurationName,
-    ) -> Result<Option<Vec<u8>>, Refusal> {
-        match self.catalog.configuration(name).await.map_err(Refusal::from) {
-            Ok(configuration) => Ok(Some(configuration.to_json())),
+    ) -> Result<Option<Bytes>, Refusal> {
+        match self.catalog.configuration_json(name).await.map_err(Refusal::from) {
+            Ok(json) => Ok(Some(json)),
             Err(refusal) if refusal.code == exit::NOT_FOUND => Ok(None),
             Err(refusal) => Err(refusal),
         }

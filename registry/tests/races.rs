@@ -2,13 +2,13 @@
 //! all, and no version is ever without its blob.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::verify::Scope;
-use deploy_store::{Blobs, Digest};
+use deploy_store::{Blobs, ComponentName, ConfigurationName, Digest};
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 use jiff::Timestamp;
 use tokio::task::JoinSet;
@@ -209,6 +209,50 @@ async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
     done.store(true, Ordering::Relaxed);
     let removed: usize = collecting.join_all().await.iter().sum();
     assert!(removed > 20, "collected {removed} times only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_told_of_a_change_is_told_of_nothing_older() {
+    const CHANGES: u64 = 150;
+    let bench = Bench::new().await;
+    let digests = [bench.upload("even"), bench.upload("odd")];
+    bench.add("code", "v0", digests[0]).await.unwrap();
+    bench.add("code", "v1", digests[1]).await.unwrap();
+    let code: ComponentName = "code".parse().unwrap();
+    let name: ConfigurationName = "p".parse().unwrap();
+    let layer = |n: u64| (code.clone(), format!("v{}", n % 2).parse().unwrap());
+    bench.registry.catalog.add_configuration(&name, &[layer(0)], &change()).await.unwrap();
+    // How many changes were acknowledged, and how many are at most begun.
+    let (done, begun) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut reading = JoinSet::new();
+    for _ in 0..3 {
+        let registry = Arc::clone(&bench.registry);
+        let (name, done, begun) = (name.clone(), Arc::clone(&done), Arc::clone(&begun));
+        reading.spawn(async move {
+            let mut reads = 0;
+            while done.load(Ordering::SeqCst) < CHANGES {
+                let before = done.load(Ordering::SeqCst);
+                let json = registry.configuration_json(&name).await.unwrap().unwrap();
+                let after = begun.load(Ordering::SeqCst);
+                let text = String::from_utf8(json.to_vec()).unwrap();
+                let odd = u64::from(text.contains("\"v1\""));
+                assert!((before..=after).any(|n| n % 2 == odd), "{before} to {after}: {text}");
+                reads += 1;
+                tokio::task::yield_now().await;
+            }
+            reads
+        });
+    }
+    for n in 1..=CHANGES {
+        begun.store(n, Ordering::SeqCst);
+        let catalog = &bench.registry.catalog;
+        catalog.change_configuration(&name, &[layer(n)], None, &change()).await.unwrap();
+        done.store(n, Ordering::SeqCst);
+        // Time to keep what is now, and to tell it.
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    let reads: u64 = reading.join_all().await.iter().sum();
+    assert!(reads > CHANGES, "{reads} reads only");
 }
 
 /// An image of one layer, made from what only it was made from.

@@ -39,7 +39,7 @@ impl Catalog {
 
     /// The current state of a configuration.
     pub async fn configuration(&self, name: &ConfigurationName) -> Result<Configuration> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         let number = current(&mut transaction, name).await?;
         load(&mut transaction, name, number).await
     }
@@ -133,13 +133,13 @@ impl Catalog {
 
     /// The states of a configuration, newest first, `limit` at most.
     pub async fn history(&self, name: &ConfigurationName, limit: u64) -> Result<Vec<State>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         states(&mut transaction, name, limit).await
     }
 
     /// All states of a configuration with their numbers and layers, oldest first.
     pub async fn states(&self, name: &ConfigurationName) -> Result<Vec<(u64, Configuration)>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         let mut all = Vec::new();
         for state in states(&mut transaction, name, u64::MAX).await?.iter().rev() {
             all.push((state.number, load(&mut transaction, name, state.number).await?));
@@ -149,7 +149,7 @@ impl Catalog {
 
     /// One state of a configuration.
     pub async fn state(&self, name: &ConfigurationName, number: u64) -> Result<Configuration> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         let states = states(&mut transaction, name, u64::MAX).await?;
         if !states.iter().any(|state| state.number == number) {
             let text = format!("configuration \"{name}\" has no state {number}");
@@ -166,7 +166,7 @@ impl Catalog {
         from: Option<u64>,
         to: Option<u64>,
     ) -> Result<((u64, Configuration), (u64, Configuration))> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         let states = states(&mut transaction, name, u64::MAX).await?;
         let to = match to {
             Some(number) => number,

@@ -109,7 +109,7 @@ impl Catalog {
 
     /// Blobs that somebody was told of at `time` or later.
     pub async fn asked_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         asked_since(&mut transaction, time).await
     }
 

@@ -74,7 +74,7 @@ impl Use {
 impl Catalog {
     /// All references to blobs.
     pub async fn references(&self) -> Result<References> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         all(&mut transaction, self.keep_states).await
     }
 

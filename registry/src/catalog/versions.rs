@@ -19,7 +19,7 @@ impl Catalog {
         component: &ComponentName,
         version: &VersionName,
     ) -> Result<()> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         check_new(&mut transaction, component, version).await
     }
 
@@ -69,7 +69,7 @@ impl Catalog {
 
     /// The versions of a component, oldest first.
     pub async fn versions(&self, component: &ComponentName) -> Result<Vec<Layer>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         if !has_component(&mut transaction, component).await? {
             return refuse(exit::NOT_FOUND, format!("no component \"{component}\" found"));
         }
@@ -85,7 +85,7 @@ impl Catalog {
 
     /// One version of a component.
     pub async fn version(&self, component: &ComponentName, version: &VersionName) -> Result<Layer> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.look().await?;
         find_version(&mut transaction, component, version).await
     }
 

@@ -99,7 +99,7 @@ pub async fn open(registry: &Registry, place: Place) -> Result<Contents, Refusal
         Place::Configuration(name) => {
             let json = registry.configuration_json(&name).await.map_err(refused)?;
             let json = json.ok_or_else(Refusal::not_found)?;
-            Ok(Contents::Document(json.into(), Timestamp::now()))
+            Ok(Contents::Document(json, Timestamp::now()))
         }
         Place::Blob(digest) => blob(registry, digest, None).await,
         Place::Version(component, version) => {

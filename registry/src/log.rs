@@ -88,7 +88,12 @@ impl Fields {
         let mut document = Map::new();
         document.insert("ts".to_owned(), format!("{now:.6}").into());
         document.insert("level".to_owned(), level.as_str().to_lowercase().into());
-        document.insert("event".to_owned(), self.message.as_str().into());
+        // A line that names its event says with it what its text would have to be searched for.
+        let named = self.fields.iter().any(|(name, _)| *name == "event");
+        let text = if named { "message" } else { "event" };
+        if !(named && self.message.is_empty()) {
+            document.insert(text.to_owned(), self.message.as_str().into());
+        }
         document
             .extend(self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         format!("{}\n", Value::Object(document))
@@ -153,5 +158,21 @@ mod tests {
         assert_eq!(json["level"], "info");
         assert_eq!(json["event"], "command ok\nfake");
         assert_eq!(json["code"], 5);
+    }
+
+    #[test]
+    fn a_line_that_names_its_event_keeps_its_text() {
+        let fields = Fields {
+            message: "gc failed: disk full".to_owned(),
+            fields: vec![("event", "background_failed".into())],
+        };
+        let now: Timestamp = "2026-11-23T03:48:53.5Z".parse().unwrap();
+        let json: Value = serde_json::from_str(&fields.as_json(Level::ERROR, now)).unwrap();
+        assert_eq!(json["event"], "background_failed");
+        assert_eq!(json["message"], "gc failed: disk full");
+        assert_eq!(
+            fields.for_people(Level::ERROR, now, &TimeZone::UTC),
+            "2026/11/23 03:48:53 error: gc failed: disk full event=background_failed\n"
+        );
     }
 }

@@ -15,13 +15,16 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use deploy_cli::service;
-use deploy_registry::catalog::Catalog;
-use deploy_registry::registry::{Registry, Settings};
+use deploy_registry::catalog::{self, Catalog};
+use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
 use deploy_registry::{import, janitor};
 use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long closing the catalogue may take.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Keeps components and configurations, and serves them over ssh and sftp.
 #[derive(Debug, Parser)]
@@ -175,7 +178,13 @@ fn main() -> ExitCode {
         Err(err) => {
             // Each error says its cause itself.
             tracing::error!("{err}");
-            ExitCode::FAILURE
+            let damaged = matches!(
+                err.downcast_ref(),
+                Some(OpenError::Catalog(
+                    catalog::Error::Damaged { .. } | catalog::Error::BadRow(_)
+                ))
+            );
+            if damaged { exit::CORRUPT } else { exit::FAILED }.into()
         }
     }
 }
@@ -222,7 +231,11 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error
 
 fn serve_until_stopped(flags: &Flags) -> Result<()> {
     raise_file_limit();
-    runtime()?.block_on(serve(flags))
+    let runtime = runtime()?;
+    let served = runtime.block_on(serve(flags));
+    // What still runs was waited for. Cut off, it is as after a crash: nothing is half done.
+    runtime.shutdown_background();
+    served
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -248,10 +261,13 @@ async fn serve(flags: &Flags) -> Result<()> {
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
         tokio::spawn(keep_watch(registry.catalog.clone())),
     ];
+    let catalog = registry.catalog.clone();
     service::ready(&format!("listening on {}", listener.local_addr()?));
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
     server::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
+    // So that all is in one file afterwards. Where something hangs, it is in the log beside it.
+    let _ = tokio::time::timeout(CLOSING, catalog.close()).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -59,6 +59,31 @@ async fn a_catalogue_that_contradicts_itself_is_told_and_nothing_is_removed() {
     }
 }
 
+#[test]
+fn a_catalogue_that_is_damaged_is_left_alone() {
+    let mut rig = Rig::start();
+    let digest = rig.archive("v1", b"v1");
+    rig.put("v1");
+    rig.ok(&format!("addver -name code -version v1 -hash {digest}"));
+    rig.stop("-TERM");
+    let path = rig.path("reg/catalogue.db");
+    let whole = fs::read(&path).unwrap();
+    assert!(!rig.path("reg/catalogue.db-wal").exists(), "it was not closed");
+    let no_database = vec![b'x'; whole.len()];
+    let torn = [&whole[..4096], &vec![0xa5; whole.len() - 4096][..]].concat();
+    for damaged in [no_database, torn] {
+        fs::write(&path, &damaged).unwrap();
+        let flags = ["-dir", "reg", "-opauth", "op.keys", "-srvauth", "srv.keys"];
+        let refused = rig.refused(&[&["-addr", "127.0.0.1:0"], &flags[..]].concat());
+        assert_eq!(refused.status.code(), Some(8), "{}", both(&refused));
+        assert!(both(&refused).contains("it is damaged"), "{}", both(&refused));
+        assert!(fs::read(&path).unwrap() == damaged, "it was written to");
+    }
+    fs::write(&path, &whole).unwrap();
+    rig.run();
+    assert!(rig.ok("showcomp -name code").contains("v1"));
+}
+
 #[tokio::test]
 async fn a_clock_that_was_set_back_loses_nothing_and_the_newest_stays_the_newest() {
     let mut rig = Rig::start_with(&["-maxver", "1", "-verify-rate", "0"]);

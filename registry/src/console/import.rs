@@ -11,6 +11,7 @@ use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::command::{Import, Refusal};
 use deploy_wire::exit;
 use deploy_wire::image::{Image, KnownLayer, Origin};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Done, layers};
@@ -81,6 +82,7 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
         dry_run: wanted.dry_run,
         tmpdir: Some(registry.top.path_of(c"uploads")),
         max_temporary: free.min(settings.max_upload),
+        min_free: settings.min_free,
         limits: settings.limits,
         threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
     })
@@ -141,7 +143,9 @@ impl Work<'_> {
         image: &Image,
         layers: &Upper,
     ) -> Result<Committed, Refusal> {
-        match self.registry.add_image(name, image, layers, self.change).await {
+        // It may have begun long ago, and times are those of what was done.
+        let change = Change { now: Timestamp::now(), ..self.change.clone() };
+        match self.registry.add_image(name, image, layers, &change).await {
             Ok(imaged) => Ok(Committed::Done(layers::imaged_text(name, &imaged))),
             Err(Refusal { text, code: exit::NOT_FOUND }) => Ok(Committed::Missing(text)),
             Err(refusal) => Err(refusal),

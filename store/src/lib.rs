@@ -1,7 +1,8 @@
 //! Content-addressed store of deploy-tools: blobs, layers, merge and roots.
 //!
-//! Synchronous; knows nothing of the network, of command lines, of the
-//! environment or of the clock. See ARCHITECTURE.md for the walk of data.
+//! Synchronous; knows nothing of the network, of command lines or of the
+//! environment, and of the clock only what dates a staged blob. See
+//! ARCHITECTURE.md for the walk of data.
 
 mod digest;
 mod error;

@@ -75,13 +75,6 @@ impl Staging {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }
 
-    /// Forgets what was written: the next write is the first.
-    pub fn restart(&mut self) -> Result<()> {
-        self.temp.file().set_len(0).map_err(|err| self.temp.error("truncate", err))?;
-        (self.hasher, self.hashed, self.end) = (Some(Hasher::default()), 0, 0);
-        Ok(())
-    }
-
     /// Syncs the file and gives it its digest for a name in the staging directory,
     /// where it waits to be published.
     pub fn finish(mut self) -> Result<Digest> {

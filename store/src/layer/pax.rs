@@ -52,6 +52,15 @@ impl Pax {
         Ok(())
     }
 
+    /// Bytes of memory that it takes, beside those of a few numbers.
+    pub fn bytes(&self) -> usize {
+        let Self { path, linkpath, xattrs, sparse, .. } = self;
+        let texts = [path, linkpath, &sparse.name, &sparse.map];
+        let texts = texts.iter().filter_map(|text| text.as_ref()).map(Vec::len).sum::<usize>();
+        let xattr = |xattr: &Xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len();
+        texts + xattrs.iter().map(xattr).sum::<usize>() + size_of_val(&*sparse.pairs)
+    }
+
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let key = std::str::from_utf8(key).map_err(|_| "a PAX keyword is not UTF-8")?;
         match key {

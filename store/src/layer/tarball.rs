@@ -146,15 +146,11 @@ impl<R: Read> Tarball<R> {
                         return Err(bad_archive("has two PAX headers for one entry"));
                     }
                 }
-                b'g' => {
-                    let records = self.extended_body(size, &mut extended.bytes)?;
-                    let read = self.global.read(&records);
-                    read.map_err(|why| bad_entry(&name_of(&header), why))?;
-                    if self.global.size.is_some() || self.global.path.is_some() {
-                        return Err(bad_archive("has a global header with a path or size"));
-                    }
-                    extended.bytes = 0;
+                // Whose it is readers do not agree on.
+                b'g' if !extended.is_empty() => {
+                    return Err(bad_archive("has a global header within an entry's headers"));
                 }
+                b'g' => self.global_header(&header, size)?,
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
                 // Of the label, or of what comes after it: readers do not agree.
@@ -166,6 +162,20 @@ impl<R: Read> Tarball<R> {
                 _ => return self.member(&header, size, extended).map(Some),
             }
         }
+    }
+
+    fn global_header(&mut self, header: &Header, size: u64) -> Result<()> {
+        let records = self.extended_body(size, &mut 0)?;
+        self.global.read(&records).map_err(|why| bad_entry(&name_of(header), why))?;
+        if self.global.size.is_some() || self.global.path.is_some() {
+            return Err(bad_archive("has a global header with a path or size"));
+        }
+        // There may be any number of them.
+        if self.global.bytes() as u64 > self.limits.header_bytes {
+            let what = "size of the global headers of one archive".to_owned();
+            return Err(Error::OverLimit { what, limit: self.limits.header_bytes });
+        }
+        Ok(())
     }
 
     /// The next piece of the current file's contents.

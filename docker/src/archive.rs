@@ -266,7 +266,7 @@ impl Archive {
         if size <= SHORT {
             let bytes = read_short(size, body).map_err(fail)?;
             let item = if is_document(&bytes) {
-                self.keep(bytes)?
+                self.keep(bytes)
             } else {
                 let digest = Digest::of(&bytes);
                 let plain = Decoder::new(&bytes[..], self.limits);
@@ -279,7 +279,7 @@ impl Archive {
         (&mut *body).take(1024).read_to_end(&mut start).map_err(fail)?;
         if size <= MAX_DOCUMENT && is_document(&start) {
             body.read_to_end(&mut start).map_err(fail)?;
-            let item = self.keep(start)?;
+            let item = self.keep(start);
             return self.insert(name, item);
         }
         let compressed = start.starts_with(&[0x1f, 0x8b])
@@ -316,14 +316,15 @@ impl Archive {
         Room { appender, limits: self.limits, budget: self.budget.clone() }
     }
 
-    fn keep(&mut self, bytes: Vec<u8>) -> Result<Item> {
-        self.documents += bytes.len();
-        if self.documents > MAX_DOCUMENTS {
-            return Err(Error::archive(format!(
-                "has more than {MAX_DOCUMENTS} bytes of documents"
-            )));
+    fn keep(&mut self, bytes: Vec<u8>) -> Item {
+        let digest = Digest::of(&bytes);
+        if self.documents + bytes.len() > MAX_DOCUMENTS {
+            // Most likely it says how some image was made, and is not asked for.
+            let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
+            return Item::Other(digest, reason);
         }
-        Ok(Item::Document(Document { digest: Digest::of(&bytes), bytes }))
+        self.documents += bytes.len();
+        Item::Document(Document { digest, bytes })
     }
 
     fn add(

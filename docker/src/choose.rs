@@ -1,9 +1,10 @@
 //! Which image of an archive is meant, and which layers it has.
 
-use std::collections::BTreeSet;
+mod walk;
 
 use deploy_store::Digest;
 
+use self::walk::Walk;
 use crate::archive::{Archive, Document, Item};
 use crate::error::{Error, Result};
 use crate::input::name_of;
@@ -12,10 +13,6 @@ use crate::manifest::{
     digest_of,
 };
 
-/// Indexes within indexes.
-const MAX_DEPTH: usize = 4;
-/// Images that are looked at.
-const MAX_IMAGES: usize = 10_000;
 /// Images that a message lists.
 const MAX_LISTED: usize = 20;
 
@@ -138,12 +135,7 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
         let of_index = |reason| Error::item("index.json", reason);
         match manifest::described(&document.bytes, "").map_err(of_index)? {
             Described::Index(list) => {
-                let mut walk = Walk {
-                    archive,
-                    found: &mut found,
-                    skipped: &mut skipped,
-                    above: BTreeSet::new(),
-                };
+                let mut walk = Walk::new(archive, &mut found, &mut skipped);
                 walk.index(&list, &[], 0)?;
             }
             Described::Manifest(_) => return Err(of_index("is no index".to_owned())),
@@ -162,108 +154,6 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
         Some(err) if found.is_empty() => Err(err),
         _ => Ok(found),
     }
-}
-
-/// Goes through indexes.
-struct Walk<'a> {
-    archive: &'a Archive,
-    found: &'a mut Vec<Candidate>,
-    /// Why something that was pointed to is no image here.
-    skipped: &'a mut Option<Error>,
-    /// The indexes that lead to the one that is being read.
-    above: BTreeSet<String>,
-}
-
-impl Walk<'_> {
-    fn index(&mut self, list: &[Descriptor], names: &[String], depth: usize) -> Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(Error::archive(format!("has indexes in more than {MAX_DEPTH} others")));
-        }
-        for descriptor in list {
-            let mut names = names.to_vec();
-            names.extend(names_of(descriptor));
-            if manifest::is_index(&descriptor.media_type) {
-                if !self.above.insert(descriptor.digest.clone()) {
-                    return Err(Error::item(
-                        &descriptor.digest,
-                        "is an index that leads to itself",
-                    ));
-                }
-                if let Some(document) = self.document(descriptor)? {
-                    let fail = |reason| Error::item(&descriptor.digest, reason);
-                    match manifest::described(&document.bytes, &descriptor.media_type)
-                        .map_err(fail)?
-                    {
-                        Described::Index(list) => self.index(&list, &names, depth + 1)?,
-                        Described::Manifest(_) => return Err(fail("is no index".to_owned())),
-                    }
-                }
-                self.above.remove(&descriptor.digest);
-            } else if is_attestation(descriptor) {
-                // Says something of another image, and is none.
-            } else if manifest::is_manifest(&descriptor.media_type)
-                || descriptor.media_type.is_empty()
-            {
-                self.manifest(descriptor, names)?;
-            } else {
-                let media_type = &descriptor.media_type;
-                let reason = format!("has the media type {media_type:?}, which is no image's");
-                self.skipped.get_or_insert(Error::item(&descriptor.digest, reason));
-            }
-        }
-        Ok(())
-    }
-
-    fn manifest(&mut self, descriptor: &Descriptor, names: Vec<String>) -> Result<()> {
-        let Some(document) = self.document(descriptor)? else { return Ok(()) };
-        let fail = |reason| Error::item(&descriptor.digest, reason);
-        let described =
-            manifest::described(&document.bytes, &descriptor.media_type).map_err(fail)?;
-        let Described::Manifest(manifest) = described else {
-            return Err(fail("is no manifest".to_owned()));
-        };
-        let config = digest_of(&manifest.config.digest).map_err(fail)?;
-        let ids = vec![document.digest, config];
-        // The same image may go by several names.
-        if let Some(same) = self.found.iter_mut().find(|other| other.ids == ids) {
-            same.names.extend(names);
-            return Ok(());
-        }
-        if self.found.len() == MAX_IMAGES {
-            return Err(Error::archive(format!("has more than {MAX_IMAGES} images")));
-        }
-        let platform = match &descriptor.platform {
-            Some(platform) => Some(platform.clone()),
-            None => read_config(self.archive, config).ok().map(|config| config.platform),
-        };
-        self.found.push(Candidate { names, ids, platform, source: Source::Manifest(manifest) });
-        Ok(())
-    }
-
-    /// What a descriptor leads to; an image of another platform may have been left out.
-    fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
-        let fail = |reason| Error::item(&descriptor.digest, reason);
-        let digest = digest_of(&descriptor.digest).map_err(fail)?;
-        if !self.archive.has_blob(digest) {
-            self.skipped.get_or_insert(fail("is missing".to_owned()));
-            return Ok(None);
-        }
-        let document = document(self.archive.blob(digest)?, &descriptor.digest)?;
-        check_size(descriptor, document.bytes.len() as u64)?;
-        Ok(Some(document.clone()))
-    }
-}
-
-/// A manifest that says how another image was made: what docker adds to an index.
-fn is_attestation(descriptor: &Descriptor) -> bool {
-    descriptor.annotations.contains_key("vnd.docker.reference.type")
-        || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown")
-}
-
-fn names_of(descriptor: &Descriptor) -> Option<String> {
-    let of = |key: &str| descriptor.annotations.get(key).filter(|name| !name.is_empty()).cloned();
-    let full = of("io.containerd.image.name").map(|name| plain_name(&name));
-    full.or_else(|| of("org.opencontainers.image.ref.name"))
 }
 
 /// Adds an image of `manifest.json`, or its names to the one that index.json has.

@@ -1,6 +1,7 @@
 //! An import from its input to its end: read, choose, plan, ask what is known, send the rest,
 //! and one transaction.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,8 @@ pub struct Options {
     pub tmpdir: Option<PathBuf>,
     /// Bytes that the temporary file may take.
     pub max_temporary: u64,
+    /// Bytes of the filesystem that they leave free.
+    pub min_free: u64,
     /// What a layer may not exceed.
     pub limits: Limits,
     /// Threads that compress.
@@ -58,6 +61,7 @@ impl Default for Options {
             dry_run: false,
             tmpdir: None,
             max_temporary: u64::MAX,
+            min_free: 0,
             limits: Limits::STANDARD,
             threads: 1,
         }
@@ -179,6 +183,7 @@ pub fn import(
     destination.check(&options.layers)?;
     let origins: Vec<Origin> = parts.iter().map(|part| part.origin).collect();
     let (mut sent, mut hashes, mut missing) = (0, Hashes::new(), String::new());
+    let mut made = BTreeSet::new();
     for tried in 0..TRIES {
         if tried != 1 {
             // What was sent a moment ago is there the second time, if not the third.
@@ -199,6 +204,7 @@ pub fn import(
             let (spool, tars) = (&archive.spool, &*self::tars(&archive, &chosen));
             let stage = Stage { spool, tars, planned: &planned, options };
             sent += stage.send(&unknown, &mut hashes, destination, tell)?;
+            made.extend(unknown.iter().map(|part| part.origin));
             tell(Event::Updating(&name));
         }
         let committed = if options.dry_run {
@@ -213,7 +219,7 @@ pub fn import(
                     hash: hashes.get(&part.origin).map(|(hash, _)| *hash),
                     tar_bytes: archive.layers[chosen.layers[part.number]].length,
                     blob_bytes: hashes.get(&part.origin).map(|(_, bytes)| *bytes),
-                    reused: before.contains_key(&part.origin),
+                    reused: before.contains_key(&part.origin) && !made.contains(&part.origin),
                     removed: planned[part.number].removed,
                 };
                 let (layers, empty) = (parts.iter().map(of).collect(), planned.len() - parts.len());
@@ -255,8 +261,9 @@ fn read(
     options: &Options,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Archive> {
-    let Options { tmpdir, max_temporary, limits, .. } = options;
-    let mut archive = Archive::new(Spool::new(tmpdir.as_deref(), *max_temporary)?, *limits);
+    let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
+    let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
+    let mut archive = Archive::new(spool, *limits);
     if few {
         archive = archive.listing_only();
     }

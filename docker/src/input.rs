@@ -35,7 +35,7 @@ pub fn read_archive(
     let decoder = Decoder::new(input, limits).map_err(of_archive)?;
     let framed = decoder.is_framed();
     let mut tarball = Tarball::new(decoder, framed, limits);
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0_u64);
     loop {
         let member = match tarball.next_member() {
             Ok(Some(member)) => member,
@@ -45,11 +45,21 @@ pub fn read_archive(
             }
             Err(err) => return Err(of_archive(err)),
         };
-        let size = member.size;
+        let (size, span) = (member.size, tarball.span());
+        bytes = bytes.saturating_add(size);
+        if bytes > limits.bytes {
+            let limit = limits.bytes;
+            return Err(Error::archive(format!("unpacks to more than the {limit} bytes allowed")));
+        }
         let Some(entry) = entry_of(member, limits).map_err(of_archive)? else { continue };
         check_count(&mut count)?;
         let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         match entry.kind {
+            // Reading what is nowhere takes time for nothing, and no tool makes such an archive.
+            Kind::File { .. } if size > span.end - span.start => {
+                let reason = "is a sparse file, which cannot be taken: pack the archive without -S";
+                return Err(Error::item(name, reason));
+            }
             Kind::File { .. } => {
                 let mut body = Body { tarball: &mut tarball, hole: 0 };
                 each(&name, Found::File(size, &mut body))?;

@@ -1,7 +1,7 @@
 //! A directory as where layers go: their archives, as they would be sent, and their order.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
@@ -18,7 +18,35 @@ const ORDER: &str = "layers";
 pub struct Into {
     dir: PathBuf,
     suffix: &'static str,
-    writing: Option<(PathBuf, File)>,
+    writing: Option<Unfinished>,
+}
+
+/// A file that gets its name when it is whole.
+#[derive(Debug)]
+struct Unfinished {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: File,
+}
+
+impl Unfinished {
+    fn new(path: PathBuf) -> Result<Self> {
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".unfinished");
+        let temporary = PathBuf::from(temporary);
+        let file = File::create(&temporary).map_err(|cause| output(&temporary, cause))?;
+        Ok(Self { path, temporary, file })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|cause| output(&self.temporary, cause))
+    }
+
+    fn finish(self) -> Result<()> {
+        let synced = self.file.sync_all();
+        synced.map_err(|cause| output(&self.temporary, cause))?;
+        fs::rename(&self.temporary, &self.path).map_err(|cause| output(&self.path, cause))
+    }
 }
 
 impl Into {
@@ -48,20 +76,25 @@ impl Destination for Into {
     }
 
     fn begin(&mut self, component: &ComponentName) -> Result<()> {
-        let path = self.dir.join(format!("{}.{}", component.as_str(), self.suffix));
-        let file = File::create(&path).map_err(|cause| output(&path, cause))?;
-        self.writing = Some((path, file));
+        // What is there of an earlier image is whole only until now.
+        let order = self.dir.join(ORDER);
+        match fs::remove_file(&order) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                return Err(output(&order, cause));
+            }
+            _ => {}
+        }
+        let name = format!("{}.{}", component.as_str(), self.suffix);
+        self.writing = Some(Unfinished::new(self.dir.join(name))?);
         Ok(())
     }
 
     fn write(&mut self, bytes: Vec<u8>) -> Result<()> {
-        let Some((path, file)) = &mut self.writing else { return Ok(()) };
-        file.write_all(&bytes).map_err(|cause| output(path, cause))
+        self.writing.as_mut().map_or(Ok(()), |file| file.write(&bytes))
     }
 
     fn finish(&mut self, _: Digest) -> Result<()> {
-        self.writing = None;
-        Ok(())
+        self.writing.take().map_or(Ok(()), Unfinished::finish)
     }
 
     fn commit(
@@ -77,8 +110,9 @@ impl Destination for Into {
             let first = &image.layers[first.unwrap_or(n)];
             order = order + first.component.as_str() + "." + self.suffix + "\n";
         }
-        let path = self.dir.join(ORDER);
-        fs::write(&path, &order).map_err(|cause| output(&path, cause))?;
+        let mut file = Unfinished::new(self.dir.join(ORDER))?;
+        file.write(order.as_bytes())?;
+        file.finish()?;
         Ok(Committed::Done(String::new()))
     }
 }

@@ -120,6 +120,6 @@ pub fn list<R: Read>(
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,
-        other => other.to_string(),
+        other => format!("cannot be taken: {other}"),
     })
 }

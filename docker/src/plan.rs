@@ -7,6 +7,8 @@
 //! layer. Nothing is left out that is merely replaced, so that a layer depends on those above it
 //! only where they remove something of it.
 
+mod lead;
+mod left;
 mod tree;
 
 use deploy_store::Digest;
@@ -57,13 +59,13 @@ pub struct Layer<'a> {
     pub listing: &'a Listing,
 }
 
-/// Says what becomes of each of `layers`, lowest first.
+/// Says what becomes of each of `layers`, lowest first. Its memory has a limit.
 pub fn plan(layers: &[Layer<'_>]) -> Result<Vec<Planned>> {
     let mut tree = Tree::new(layers);
     for number in 0..layers.len() {
         tree.stack(u16::try_from(number).expect("images have no more layers than that"))?;
     }
-    Ok(tree.planned())
+    tree.planned()
 }
 
 #[cfg(test)]

@@ -16,8 +16,6 @@ use crate::plan::{Planned, Relink};
 use crate::spool::{Region, Spool};
 
 const BLOCK: u64 = 512;
-/// Bytes of headers of one member, at most: more than the reader of layers takes.
-const MAX_HEADERS: u64 = 4 << 20;
 
 /// A piece of the archive to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,44 +46,43 @@ impl Piece {
     }
 }
 
-/// The pieces of the layer with a number in `layers`, which are those of an image.
+/// Gives `each` the pieces of the layer with a number in `layers`, which are those of an image,
+/// until it wants no more. Says whether it wanted all.
 pub fn pieces(
     spool: &Spool,
     layers: &[&Tar],
     number: usize,
     planned: &Planned,
-) -> Result<Vec<Piece>> {
+    each: &mut dyn FnMut(Piece) -> Result<bool>,
+) -> Result<bool> {
     let Tar { listing, .. } = layers[number];
     let region = region_of(layers, number)?;
-    let mut pieces = Vec::new();
-    let mut copied = 0;
-    let mut copy = |pieces: &mut Vec<Piece>, to: u64, next: u64| {
-        if copied < to {
-            pieces.push(Piece::Copy { region, range: copied..to });
-        }
-        copied = next;
-    };
+    let copied = |from: u64, to: u64| Piece::Copy { region, range: from..to };
     let mut relinked = planned.relinked.iter().peekable();
     let mut moved = planned.moved.iter().peekable();
     let mut dropped = planned.dropped.iter().peekable();
-    let mut end = 0;
+    // Where what is to be copied begins.
+    let (mut from, mut end) = (0, 0);
     for (at, member) in (0_u32..).zip(listing.members()) {
         end = member.span.end;
-        if dropped.next_if_eq(&&at).is_some() {
-            copy(&mut pieces, member.span.start, end);
-            continue;
-        }
+        let is_dropped = dropped.next_if_eq(&&at).is_some();
         let relink = relinked.next_if(|(changed, _)| *changed == at).map(|(_, relink)| relink);
         let name = moved.next_if(|(changed, _)| *changed == at).map(|(_, path)| {
             // Old headers know a directory by its slash.
             let slash = if member.sort == Sort::Directory { &b"/"[..] } else { b"" };
             [path, slash].concat()
         });
-        if relink.is_none() && name.is_none() {
+        if !is_dropped && relink.is_none() && name.is_none() {
             continue;
         }
-        copy(&mut pieces, member.span.start, end);
-        let (from, span, change) = match relink {
+        if from < member.span.start && !each(copied(from, member.span.start))? {
+            return Ok(false);
+        }
+        from = end;
+        if is_dropped {
+            continue;
+        }
+        let (source, span, change) = match relink {
             Some(Relink::File { layer, member: of }) => {
                 let number = usize::from(*layer);
                 let name = name.as_deref().unwrap_or(member.path);
@@ -97,16 +94,19 @@ pub fn pieces(
             }
             None => (region, member.span, Change { name: name.as_deref(), link: None }),
         };
-        let (headers, body) = rewritten(spool, from, span, &change)?;
-        pieces.push(Piece::Bytes(headers));
-        if !body.is_empty() {
-            pieces.push(Piece::Copy { region: from, range: body });
+        let (headers, body) = rewritten(spool, source, span, &change)?;
+        if !each(Piece::Bytes(headers))? {
+            return Ok(false);
+        }
+        if !body.is_empty() && !each(Piece::Copy { region: source, range: body })? {
+            return Ok(false);
         }
     }
-    copy(&mut pieces, end, end);
+    if from < end && !each(copied(from, end))? {
+        return Ok(false);
+    }
     // Two blocks of zeros end an archive, whatever the layer ended with.
-    pieces.push(Piece::Bytes(vec![0; 1024]));
-    Ok(pieces)
+    each(Piece::Bytes(vec![0; 1024]))
 }
 
 /// The numbers of the layers whose bytes the layer with a number is made of.
@@ -147,7 +147,7 @@ fn rewritten(
             break header;
         }
         let size = field(&header.as_old().size).ok().and_then(|size| u64::try_from(size).ok());
-        let size = size.filter(|size| *size <= MAX_HEADERS).ok_or_else(changed)?;
+        let size = size.filter(|size| *size <= span.end.saturating_sub(at)).ok_or_else(changed)?;
         let mut body = vec![0; usize::try_from(size).map_err(|_| changed())?];
         spool.read(region, at, &mut body)?;
         at += size.next_multiple_of(BLOCK);

@@ -93,23 +93,26 @@ impl Stage<'_> {
         let most = chunk_bytes(self.options.compression);
         for (blob, part) in unknown.iter().enumerate() {
             let planned = &self.planned[part.number];
-            let pieces = pieces(self.spool, self.tars, part.number, planned)?;
-            let mut left: u64 = pieces.iter().map(Piece::len).sum();
             let mut chunk = Vec::with_capacity(most);
-            for piece in &pieces {
+            let mut each = |piece: Piece| {
                 let mut taken = 0;
                 while taken < piece.len() {
-                    let room = (most - chunk.len()) as u64;
-                    let n = room.min(piece.len() - taken);
-                    self.append(piece, taken, n, &mut chunk)?;
-                    (taken, left) = (taken + n, left - n);
-                    if chunk.len() == most || left == 0 {
+                    // A full one waits for what follows, as the last one is sent as such.
+                    if chunk.len() == most {
                         let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
-                        if !next(Chunk { blob, bytes, last: left == 0 }) {
-                            return Ok(());
+                        if !next(Chunk { blob, bytes, last: false }) {
+                            return Ok(false);
                         }
                     }
+                    let n = ((most - chunk.len()) as u64).min(piece.len() - taken);
+                    self.append(&piece, taken, n, &mut chunk)?;
+                    taken += n;
                 }
+                Ok(true)
+            };
+            let wanted = pieces(self.spool, self.tars, part.number, planned, &mut each)?;
+            if !wanted || !next(Chunk { blob, bytes: chunk, last: true }) {
+                return Ok(());
             }
         }
         Ok(())

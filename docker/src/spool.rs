@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// How many files there are.
 pub const LANES: usize = 5;
 
+/// After so many bytes the space that is left is looked at again.
+const LOOK: u64 = 16 << 20;
+
 /// The temporary files. They are gone with their last handles, whatever becomes of the program.
 #[derive(Debug)]
 pub struct Spool {
@@ -22,6 +25,7 @@ pub struct Spool {
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
     most: u64,
+    min_free: u64,
 }
 
 /// A layer's place in the files.
@@ -44,7 +48,20 @@ impl Spool {
             Err(cause) => Err(Error::Temporary { action: "make", dir: dir.clone(), cause }),
         };
         let files = [make()?, make()?, make()?, make()?, make()?];
-        Ok(Self { files, ends: [0; LANES], dir: Arc::new(dir), taken: Arc::default(), most })
+        Ok(Self {
+            files,
+            ends: [0; LANES],
+            dir: Arc::new(dir),
+            taken: Arc::default(),
+            most,
+            min_free: 0,
+        })
+    }
+
+    /// Leaves so many bytes of the filesystem free, whoever else writes there.
+    #[must_use]
+    pub fn leaving(self, min_free: u64) -> Self {
+        Self { min_free, ..self }
     }
 
     /// Bytes that are kept.
@@ -65,6 +82,7 @@ impl Spool {
             dir: Arc::clone(&self.dir),
             taken: Arc::clone(&self.taken),
             most: self.most,
+            min_free: self.min_free,
             length: 0,
             failed: None,
         }
@@ -110,6 +128,15 @@ fn error(dir: &Path, action: &'static str, cause: io::Error) -> Error {
     Error::Temporary { action, dir: dir.to_owned(), cause }
 }
 
+/// Whether less is free where the file is.
+fn lacks(file: &File, min_free: u64) -> io::Result<bool> {
+    if min_free == 0 {
+        return Ok(false);
+    }
+    let stat = rustix::fs::fstatvfs(file)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize) < min_free)
+}
+
 /// A region that is being written.
 #[derive(Debug)]
 pub struct Appender {
@@ -119,6 +146,7 @@ pub struct Appender {
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
     most: u64,
+    min_free: u64,
     /// Bytes written.
     pub length: u64,
     failed: Option<io::Error>,
@@ -143,11 +171,15 @@ impl Write for Appender {
             self.length += more;
             return Ok(bytes.len());
         };
-        let written = if self.taken.load(Ordering::Relaxed).saturating_add(more) > self.most {
+        let taken = self.taken.load(Ordering::Relaxed);
+        let written = if taken.saturating_add(more) > self.most {
             let most = self.most;
             Err(io::Error::other(format!(
                 "the image unpacks to more than the {most} bytes allowed"
             )))
+        } else if taken / LOOK != (taken + more) / LOOK && lacks(file, self.min_free)? {
+            let min_free = self.min_free;
+            Err(io::Error::other(format!("it would leave less than {min_free} bytes free")))
         } else {
             file.write_all_at(bytes, self.start + self.length)
         };

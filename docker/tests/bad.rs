@@ -429,6 +429,58 @@ fn indexes_without_an_end() {
     }
     wide.list(below);
     before.refuses("wide", &wide.archive(), &[]);
+    // No deeper than may be, and a thousand times a thousand times a thousand.
+    let mut broad = Layout::default();
+    let note = json!({"vnd.docker.reference.type": "attestation-manifest"});
+    let nowhere = digest(b"");
+    let said = json!({"mediaType": MANIFEST, "digest": nowhere, "size": 0, "annotations": note});
+    let mut below = broad.index(&vec![said; 1000]);
+    for _ in 0..2 {
+        below = broad.index(&vec![below; 1000]);
+    }
+    broad.list(below);
+    before.refuses("broad", &broad.archive(), &["lead to the same things"]);
+    // The same image, under as many names.
+    let mut named = Layout::of(&[layer("one", "one")]);
+    let one = named.listed()[0].clone();
+    let name = |n: usize| {
+        let mut one = one.clone();
+        one["annotations"] = json!({"org.opencontainers.image.ref.name": format!("{n:0>4000}")});
+        one
+    };
+    let mut below = named.index(&(0..500).map(name).collect::<Vec<_>>());
+    below = named.index(&vec![below; 1000]);
+    named.list(below);
+    before.refuses("named", &named.archive(), &["lead to the same things"]);
+}
+
+/// An archive with a file that has a length and no bytes.
+fn hollow(length: u64) -> Vec<u8> {
+    let record = |key: &str, value: &str| {
+        let rest = format!(" {key}={value}\n");
+        format!("{}{rest}", rest.len() + 2)
+    };
+    let length = record("GNU.sparse.realsize", &format!("{length:0>20}"));
+    let records = record("GNU.sparse.map", "0,0") + &length;
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, kind, body) in [
+        ("PaxHeaders/0", tar::EntryType::XHeader, records.as_bytes()),
+        ("layer.tar", tar::EntryType::Regular, b""),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(body.len() as u64);
+        tar.append_data(&mut header, name, body).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn a_file_of_nothing() {
+    let before = Before::new();
+    before.refuses("exabytes", &hollow(1 << 62), &["unpacks to more than"]);
+    before.refuses("megabytes", &hollow(99_999_999), &["layer.tar", "is a sparse file"]);
 }
 
 #[test]

@@ -83,6 +83,55 @@ fn an_opaque_directory_hides_what_was_in_it_wherever_the_mark_stands() {
 }
 
 #[test]
+fn a_mark_in_a_directory_that_replaces_a_symlink_is_for_no_other() {
+    let base: &[(&str, Sort, &str)] = &[
+        ("run", D, ""),
+        ("run/lock", D, ""),
+        ("var", D, ""),
+        ("var/run", S, "/run"),
+        ("other", S, "var/run"),
+    ];
+    // What docker and podman write for `rm /var/run && mkdir /var/run`.
+    for top in [
+        &[("var/run", D, ""), ("var/run/.wh..wh..opq", F, ""), ("var/run/new", F, "")],
+        &[("var/run/.wh..wh..opq", F, ""), ("var/run", D, ""), ("var/run/new", F, "")],
+        &[("var/run/.wh.lock", F, ""), ("var/run", D, ""), ("var/run/new", F, "")],
+        &[("other/.wh..wh..opq", F, ""), ("var/run", D, ""), ("var/run/new", F, "")],
+    ] {
+        let want = [vec!["run", "run/lock", "var", "other"], vec!["var/run", "var/run/new"]];
+        assert_eq!(kept(&[base, top]), want);
+    }
+    // Where the symlink stays, it leads there.
+    let top: &[(&str, Sort, &str)] = &[("var/run/.wh..wh..opq", F, ""), ("var/run/new", F, "")];
+    assert_eq!(
+        kept(&[base, top]),
+        [vec!["run", "var", "var/run", "other"], vec!["var/run/new>run/new"]]
+    );
+}
+
+#[test]
+fn paths_have_a_limit_of_memory() {
+    let listings: Vec<Listing> = (0..3)
+        .map(|layer| {
+            let mut listing = Listing::default();
+            for n in 0..4_000 {
+                let path = format!("{layer}{n}") + &"/a".repeat(900);
+                listing.push(0..512, path.as_bytes(), b"", F);
+            }
+            listing
+        })
+        .collect();
+    let refused = plan_of(&listings).unwrap_err().to_string();
+    assert!(refused.contains("has more paths than"), "{refused}");
+    // A layer may be named as often as a manifest has room for it.
+    let mut listing = Listing::default();
+    (0..100_000).for_each(|_| listing.push(0..512, b"a", b"", F));
+    let layer = Layer { diff_id: Digest::of(b""), listing: &listing };
+    let refused = plan(&vec![layer; 10_000]).unwrap_err().to_string();
+    assert!(refused.contains("has more paths than"), "{refused}");
+}
+
+#[test]
 fn one_kind_in_the_place_of_another_takes_the_other_away() {
     let base: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/a", F, ""), ("l", S, "d"), ("f", F, ""), ("g", F, "")];
@@ -123,6 +172,8 @@ fn hardlinks_outlive_their_targets() {
     let refused = |layer: &[(&str, Sort, &str)]| planned(&[layer]).unwrap_err().to_string();
     assert!(refused(&[("k", H, "gone")]).contains("hardlink to \"gone\""));
     assert!(refused(&[("d", D, ""), ("k", H, "d")]).contains("hardlink"));
+    // Nor do agents take these.
+    assert!(refused(&[("p", Sort::Fifo, ""), ("k", H, "p")]).contains("which is no file"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn repacked(layers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let planned = plan(&described).unwrap();
     let whole = |(number, planned): (usize, &Planned)| {
         let mut out = Vec::new();
-        for piece in pieces(&archive.spool, &tars, number, planned).unwrap() {
+        let mut each = |piece| {
             match piece {
                 Piece::Bytes(bytes) => out.extend(bytes),
                 Piece::Copy { region, range } => {
@@ -27,7 +27,9 @@ fn repacked(layers: &[Vec<u8>]) -> Vec<Vec<u8>> {
                     out.extend(bytes);
                 }
             }
-        }
+            Ok(true)
+        };
+        assert!(pieces(&archive.spool, &tars, number, planned, &mut each).unwrap());
         out
     };
     planned.iter().enumerate().map(whole).collect()

@@ -139,6 +139,11 @@ impl Layout {
         layout
     }
 
+    /// What its index lists.
+    pub fn listed(&self) -> &[Value] {
+        &self.listed
+    }
+
     /// Adds a blob; its descriptor.
     pub fn blob(&mut self, media: &str, bytes: &[u8]) -> Value {
         let digest = digest(bytes);

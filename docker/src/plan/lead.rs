@@ -1,0 +1,107 @@
+//! Where a path leads in the tree, symlinks followed.
+
+use std::collections::HashSet;
+
+use super::tree::{At, IMPLIED, Node, ROOT, Tree, bad};
+use crate::error::{Error, Result};
+use crate::listing::Sort;
+
+/// Symlinks on the way to one path.
+const MAX_SYMLINKS: usize = 40;
+
+/// What becomes of a directory on the way that is missing.
+#[derive(Clone, Copy)]
+pub(super) enum Missing<'a> {
+    /// It is made, as whoever unpacks does.
+    Made,
+    /// The way ends, as it does at a symlink in whose place there will be one of these
+    /// directories.
+    Ends(&'a HashSet<Vec<u8>>),
+}
+
+/// Where a path leads to.
+pub(super) struct Led {
+    pub dir: u32,
+    /// Whether through symlinks.
+    pub through: bool,
+}
+
+impl Tree<'_> {
+    /// The directory that `dir` leads to, symlinks followed as within the root.
+    pub(super) fn lead(
+        &mut self,
+        at: At,
+        path: &[u8],
+        dir: &[u8],
+        missing: Missing<'_>,
+    ) -> Result<Option<Led>> {
+        let (layer, _) = at;
+        let parts = |path: &[u8], linked: bool| -> Vec<(Box<[u8]>, bool)> {
+            let parts = path.split(|byte| *byte == b'/').rev();
+            parts.filter(|part| !part.is_empty()).map(|part| (part.into(), linked)).collect()
+        };
+        let mut ahead = parts(dir, false);
+        let (mut here, mut emptied) = (ROOT, self.emptied(ROOT));
+        let mut symlinks = 0;
+        while let Some((part, linked)) = ahead.pop() {
+            self.steps = self.steps.saturating_sub(1);
+            if self.steps == 0 {
+                return Err(Error::archive("has paths that take too many steps to follow"));
+            }
+            match &*part {
+                b"." => continue,
+                b".." => {
+                    here = self.node(here).parent;
+                    emptied = self.emptied(here);
+                    continue;
+                }
+                _ => {}
+            }
+            let known = self.node(here).children.get(&*part).copied();
+            let found = known.and_then(|known| Some((known, self.sort_in(emptied, known)?)));
+            match found {
+                Some((next, Sort::Directory)) => {
+                    let Node { removed, hidden, .. } = *self.node(next);
+                    (here, emptied) = (next, emptied.max(removed).max(hidden));
+                }
+                Some((next, Sort::Symlink)) => {
+                    if let Missing::Ends(own) = missing
+                        && !own.is_empty()
+                        && own.contains(&self.path(next))
+                    {
+                        return Ok(None);
+                    }
+                    symlinks += 1;
+                    if symlinks > MAX_SYMLINKS {
+                        return Err(bad(layer, path, "leads through symlinks in circles"));
+                    }
+                    let (of, member) = self.node(next).inode;
+                    let target = self.layers[usize::from(of)].listing.member(member as usize).link;
+                    if target.starts_with(b"/") {
+                        (here, emptied) = (ROOT, self.emptied(ROOT));
+                    }
+                    ahead.extend(parts(target, true));
+                }
+                _ if !matches!(missing, Missing::Made) => return Ok(None),
+                _ if linked => {
+                    return Err(bad(layer, path, "leads through a symlink to no directory"));
+                }
+                Some((next, _)) if self.node(next).layer > layer => {
+                    return Err(bad(layer, path, "is below something that is no directory"));
+                }
+                other => {
+                    let next = self.child(here, &part)?;
+                    let node = self.node_mut(next);
+                    if other.is_some() {
+                        node.removed = layer + 1;
+                    }
+                    (node.layer, node.sort) = (layer + 1, Sort::Directory);
+                    (node.inode, node.name) = (IMPLIED, IMPLIED);
+                    emptied = emptied.max(node.removed).max(node.hidden);
+                    here = next;
+                }
+            }
+        }
+        Ok(Some(Led { dir: here, through: symlinks > 0 }))
+    }
+}

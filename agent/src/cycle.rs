@@ -121,6 +121,7 @@ pub async fn run(
     *offered = Some(new.id());
     if hold.as_ref().is_some_and(|hold| hold.holds(old_id, new.id())) {
         if let Some(old) = &old {
+            deploy::mend_link(agent, old)?;
             spare::prepare(agent, old);
         }
         return Ok(Outcome::RolledBack);
@@ -132,6 +133,7 @@ pub async fn run(
     }
     let change = Change::between(old.as_ref(), &new);
     if change == Change::None {
+        deploy::mend_link(agent, &new)?;
         spare::prepare(agent, &new);
         return Ok(Outcome::UpToDate);
     }

@@ -1,11 +1,13 @@
 //! The step from one root to the next: symlink, script, state file. A signal to the agent
 //! waits until it is done.
 
-use std::fs;
+use std::ffi::CStr;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Root};
 
 use crate::cycle::{Agent, millis};
@@ -14,7 +16,7 @@ use crate::script::{self, Change};
 use crate::{blocking, current, previous, state};
 
 /// The end of the last script's output is kept under this name in the agent's directory.
-const SCRIPT_LOG: &str = "script.log";
+const SCRIPT_LOG: &CStr = c"script.log";
 
 /// What becomes of the configuration deployed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +78,27 @@ pub async fn run(
     Ok(())
 }
 
+/// Has the symlink lead to the root of what is deployed. It leads elsewhere where the agent was
+/// killed after it was switched, and the registry has gone back since.
+pub fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
+    let Some(path) = &agent.current else { return Ok(()) };
+    let root = as_given(&agent.store.root_path(deployed.id()));
+    let before = current::target(path)?;
+    if before == std::path::absolute(&root).ok() || !root.is_dir() {
+        return Ok(());
+    }
+    current::switch(path, Some(&root))?;
+    let before = before.map(|path| path.display().to_string()).unwrap_or_default();
+    tracing::warn!(
+        event = "link_mended",
+        id = %deployed.id(),
+        before,
+        "the symlink {} led to {before:?} and not to what is deployed; it does again",
+        path.display()
+    );
+    Ok(())
+}
+
 /// The symlink, switched, and where it has to lead again if the script fails.
 struct Link<'a> {
     path: &'a Path,
@@ -105,7 +128,7 @@ async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Err
     let started = Instant::now();
     let (output, ended) = script::run(script, change, &agent.stop).await;
     // For people; nothing depends on it.
-    if let Err(err) = fs::write(agent.dir.join(SCRIPT_LOG), output) {
+    if let Err(err) = keep_output(agent, &output) {
         tracing::debug!("cannot keep the script's output: {err}");
     }
     ended?;
@@ -117,6 +140,19 @@ async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Err
         "script {:?} finished in {ms} ms", script.program
     );
     Ok(())
+}
+
+/// Made anew each time: what is there may be a link that leads elsewhere, if the directory is
+/// another user's.
+fn keep_output(agent: &Agent, output: &[u8]) -> deploy_store::Result<()> {
+    let dir = Dir::open(&agent.dir)?;
+    dir.remove_file(SCRIPT_LOG)?;
+    let file = dir.create_file(SCRIPT_LOG, 0o644)?;
+    (&file).write_all(output).map_err(|cause| deploy_store::Error::Io {
+        action: "write",
+        path: dir.path_of(SCRIPT_LOG),
+        cause,
+    })
 }
 
 /// A path as scripts know it from the Go tool, without a `./` at its beginning.

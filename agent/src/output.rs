@@ -10,6 +10,8 @@ use tokio::net::unix::pipe::Receiver;
 
 /// Bytes of output that are kept.
 pub const MAX_KEPT: usize = 64 << 10;
+/// Bytes that a pipe holds (pipe(7)).
+const PIPE: usize = 64 << 10;
 /// Longest line of output that is logged as one.
 pub const MAX_LINE: usize = 8 << 10;
 
@@ -42,11 +44,16 @@ impl Output {
     }
 
     /// Logs what is in the pipe now, without waiting. The runtime may not know yet that
-    /// there is something, so the pipe itself is asked.
+    /// there is something, so the pipe itself is asked. No more than it holds: what goes on
+    /// to print would be waited for.
     pub fn read_rest(&mut self) {
-        while !self.ended {
+        let mut left = PIPE;
+        while !self.ended && left > 0 {
             match rustix::io::read(&self.pipe, &mut self.buffer) {
-                Ok(n) => self.take(n),
+                Ok(n) => {
+                    left = left.saturating_sub(n);
+                    self.take(n);
+                }
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 Err(_) => self.take(0),

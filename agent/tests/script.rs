@@ -108,6 +108,16 @@ fn variables(env: &str) -> BTreeMap<&str, &str> {
 }
 
 #[test]
+fn what_is_left_in_the_background_is_not_waited_for_however_loud() {
+    let bench = Bench::new("#!/bin/sh\nyes &\necho $! >\"$0.pid\"\n");
+    let ran = bench.run();
+    let pid = fs::read_to_string(bench.path("deploy.sh.pid")).unwrap();
+    let killed = std::process::Command::new("kill").arg(pid.trim()).status().unwrap();
+    assert!(killed.success());
+    ran.ended.unwrap();
+}
+
+#[test]
 fn the_environment_is_exactly_the_documented_one() {
     // Read from /proc, where no shell has added to it.
     let bench = Bench::new("#!/bin/sh\ncat /proc/$$/environ\n");

@@ -161,3 +161,37 @@ fn every_configuration_of_a_go_registry_deploys() {
         assert!(site.path(&format!("{dir}/unpacked/{id}")).is_dir(), "{name}");
     }
 }
+
+#[test]
+fn the_scripts_log_is_no_way_out_of_the_directory() {
+    let site = site();
+    fs::write(site.path("victim"), "mine").unwrap();
+    std::os::unix::fs::symlink(site.path("victim"), site.path("agent/script.log")).unwrap();
+    site.put_script("echo loud");
+    let output = site.agent("project1").args(["-once"]).output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    assert_eq!(site.text("victim"), "mine");
+    assert_eq!(site.text("agent/script.log"), "loud\n");
+    assert!(!site.path("agent/script.log").is_symlink());
+}
+
+#[test]
+fn a_link_that_a_kill_left_ahead_leads_back() {
+    let site = site();
+    let once = || {
+        let output =
+            site.agent("project1").args(["-once", "-current", "current"]).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        both(&output)
+    };
+    once();
+    let deployed = fs::read_link(site.path("current")).unwrap();
+    // What was to be deployed when the agent was killed, and is not wanted any more.
+    fs::remove_file(site.path("current")).unwrap();
+    std::os::unix::fs::symlink(site.path("elsewhere"), site.path("current")).unwrap();
+    let log = once();
+    assert!(log.contains("it does again"), "{log}");
+    assert_eq!(fs::read_link(site.path("current")).unwrap(), deployed);
+    let log = once();
+    assert!(!log.contains("it does again"), "{log}");
+}

@@ -21,7 +21,8 @@ pub use fresh::Fresh;
 pub use lock::Lock;
 pub(crate) use meta::set_mode;
 pub use meta::{
-    carries, has, may_be_used_like, remove_other_attributes, set_meta, set_meta_at, set_times,
+    carries, has, may_be_used_like, remove_inherited, remove_other_attributes, set_meta,
+    set_meta_at, set_times,
 };
 pub use place::{Cloned, clone_contents, copy_contents};
 

@@ -87,6 +87,21 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
     Ok(())
 }
 
+/// Removes the access lists that a directory's default gave what was created in it (acl(5)), where
+/// `meta` has none.
+pub fn remove_inherited(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
+    for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
+        if meta.xattrs.iter().any(|own| *own.name == *name.to_bytes()) {
+            continue;
+        }
+        match fs::fremovexattr(&fd, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(err) => return Err(Error::io("remove access list of", path(), err)),
+        }
+    }
+    Ok(())
+}
+
 /// Gives the symlink, fifo or device `name` its owner, mode (not a symlink) and time.
 pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool) -> Result<()> {
     let fail = |action: &'static str| {

@@ -12,6 +12,11 @@ use crate::limits::Limits;
 /// Longest target of a symlink: what Linux takes, without the NUL.
 const MAX_TARGET: usize = 4095;
 
+/// Bytes of names, targets and attributes that go with each entry which an archive may have, and
+/// that it may have of them in any case.
+const PER_ENTRY: u64 = 256;
+const ALWAYS: u64 = 64 << 20;
+
 /// Contents of one file on their way out of an archive.
 pub struct Body<'a, R: Read> {
     tarball: &'a mut Tarball<R>,
@@ -49,7 +54,7 @@ pub fn read<R: Read>(
     mut each: impl FnMut(Entry, Option<Body<'_, R>>) -> Result<()>,
 ) -> Result<()> {
     let mut tarball = Tarball::new(plain, framed, limits);
-    let (mut entries, mut bytes) = (0_u64, 0_u64);
+    let (mut entries, mut bytes, mut described) = (0_u64, 0_u64, 0_u64);
     loop {
         let member = match tarball.next_member() {
             Ok(Some(member)) => member,
@@ -64,11 +69,25 @@ pub fn read<R: Read>(
         check(entries, limits.entries, "number of archive entries")?;
         check(bytes, limits.bytes, "unpacked size of the archive")?;
         let Some(entry) = entry_of(member, limits)? else { continue };
+        described = described.saturating_add(described_by(&entry));
+        let limit = limits.entries.saturating_mul(PER_ENTRY).max(ALWAYS);
+        check(described, limit, "size of all names and attributes of the archive")?;
         let body = matches!(entry.kind, Kind::File { .. })
             .then(|| Body { tarball: &mut tarball, hasher: blake3::Hasher::new() });
         each(entry, body)?;
     }
     Ok(())
+}
+
+/// Bytes of what an entry says beside its contents, all of which is kept in the index.
+fn described_by(entry: &Entry) -> u64 {
+    let link = match &entry.kind {
+        Kind::Symlink(target) => target.len(),
+        Kind::Hardlink(target) => target.as_bytes().len(),
+        _ => 0,
+    };
+    let xattrs = entry.meta.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
+    (entry.path.as_bytes().len() + link + xattrs.sum::<usize>()) as u64
 }
 
 /// The entry that a member stands for. A directory entry of the root itself is none:

@@ -69,6 +69,11 @@ impl Batch {
         self.objects.shared().push(Arc::clone(&self.staged));
     }
 
+    /// Directories that it keeps open.
+    pub fn open_directories(&self) -> usize {
+        self.staged.fans.iter().filter(|fan| matches!(fan.get(), Some(Some(_)))).count()
+    }
+
     /// The name of the object for a file.
     pub fn name(&self, content: Content, meta: &Meta) -> ObjectName {
         self.objects.name(content, meta, 0)

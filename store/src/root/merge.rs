@@ -18,6 +18,8 @@ use crate::meta::Meta;
 
 /// Most symlinks on the way of one path, as in the kernel.
 const MAX_HOPS: usize = 40;
+/// Bytes of the paths that are looked up for one layer: each may lead through many symlinks.
+const MAX_LOOKED_UP: u64 = 1 << 33;
 /// Most parents whose resolved paths are kept.
 const PARENTS: usize = 1024;
 /// Mode of directories that no entry made.
@@ -47,6 +49,20 @@ pub fn check(layer: &Index) -> Result<()> {
     apply(&mut Tree::default(), layer.entries.iter().map(Ok), MissingTarget::PassOver)
 }
 
+/// Bytes of the paths that were looked up.
+struct LookedUp(u64);
+
+impl LookedUp {
+    fn count(&mut self, path: &EntryPath) -> Result<()> {
+        self.0 += path.as_bytes().len() as u64 + 1;
+        if self.0 > MAX_LOOKED_UP {
+            let what = "bytes of the paths that a layer's lead through".to_owned();
+            return Err(Error::OverLimit { what, limit: MAX_LOOKED_UP });
+        }
+        Ok(())
+    }
+}
+
 /// What to do about a hardlink to nothing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MissingTarget {
@@ -62,6 +78,7 @@ fn apply(
     // Entries of one directory come together: its resolved path is kept until
     // something other than a file changes, which might change where it leads.
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
+    let mut looked_up = LookedUp(0);
     for entry in layer {
         let entry = entry?;
         let entry = entry.borrow();
@@ -69,7 +86,7 @@ fn apply(
         let parent = match parents.get(&parent) {
             Some(resolved) => resolved.clone(),
             None => {
-                let resolved = match directory(tree, entry, &parent)? {
+                let resolved = match directory(tree, entry, &parent, &mut looked_up)? {
                     Way::Directory(resolved) => resolved,
                     // The layers below decide where it leads, and so what follows means.
                     Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
@@ -83,7 +100,7 @@ fn apply(
             }
         };
         let path = parent.join(name);
-        let replaced = place(tree, entry, &path, missing)?;
+        let replaced = place(tree, entry, &path, missing, &mut looked_up)?;
         if replaced == Replaced::Path {
             parents.clear();
         }
@@ -105,16 +122,17 @@ fn place(
     entry: &Entry,
     path: &EntryPath,
     missing: MissingTarget,
+    looked_up: &mut LookedUp,
 ) -> Result<Replaced> {
     let node = match &entry.kind {
         Kind::Directory => {
-            place_directory(tree, entry, path);
+            place_directory(tree, entry, path, looked_up);
             return Ok(Replaced::Leaf);
         }
         Kind::File { size, content } => {
             Node::File(Arc::new(File::new(*size, *content, entry.meta.clone())))
         }
-        Kind::Hardlink(target) => match linked(tree, entry, target)? {
+        Kind::Hardlink(target) => match linked(tree, entry, target, looked_up)? {
             Some((at, _)) if at == *path => return Ok(Replaced::Leaf),
             Some((_, node)) => node,
             None if missing == MissingTarget::PassOver => return Ok(Replaced::Leaf),
@@ -154,11 +172,11 @@ fn new_directory(meta: Meta) -> Node {
 /// A directory over a directory gives it its metadata; over a symlink that leads to
 /// one, the symlink stays and the directory it leads to gets them; over anything else
 /// it replaces it. No path that was resolved before leads elsewhere afterwards.
-fn place_directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) {
+fn place_directory(tree: &mut Tree, entry: &Entry, path: &EntryPath, looked_up: &mut LookedUp) {
     let meta = entry.meta.clone();
     match tree.get(path) {
         Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
-        Some(Node::Symlink(_)) if let Ok(Some(at)) = resolve(tree, path) => {
+        Some(Node::Symlink(_)) if let Ok(Some(at)) = resolve(tree, path, looked_up) => {
             // The root itself keeps what it has.
             if !at.is_root() {
                 tree.directory_mut(&at).meta = meta;
@@ -172,9 +190,14 @@ fn place_directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) {
 
 /// Where the target of a hardlink is and what stands there; a symlink there is linked
 /// itself, not followed.
-fn linked(tree: &Tree, entry: &Entry, target: &EntryPath) -> Result<Option<(EntryPath, Node)>> {
+fn linked(
+    tree: &Tree,
+    entry: &Entry,
+    target: &EntryPath,
+    looked_up: &mut LookedUp,
+) -> Result<Option<(EntryPath, Node)>> {
     let Some((parent, name)) = target.split() else { return Ok(None) };
-    let Ok(Some(parent)) = resolve(tree, &parent) else { return Ok(None) };
+    let Ok(Some(parent)) = resolve(tree, &parent, looked_up) else { return Ok(None) };
     let at = parent.join(name);
     match tree.get(&at) {
         None => Ok(None),
@@ -200,10 +223,16 @@ enum Way {
 }
 
 /// The directory that `path` leads to, made with its parents where there is nothing.
-fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<Way> {
+fn directory(
+    tree: &mut Tree,
+    entry: &Entry,
+    path: &EntryPath,
+    looked_up: &mut LookedUp,
+) -> Result<Way> {
     let mut at = EntryPath::root();
     for part in path.parts() {
         let next = at.join(part);
+        looked_up.count(&next)?;
         at = match tree.get(&next) {
             None => {
                 if next.parts().count() > Limits::STANDARD.depth {
@@ -216,7 +245,7 @@ fn directory(tree: &mut Tree, entry: &Entry, path: &EntryPath) -> Result<Way> {
                 next
             }
             Some(Node::Directory(_)) => next,
-            Some(Node::Symlink(link)) => match resolve(tree, &next) {
+            Some(Node::Symlink(link)) => match resolve(tree, &next, looked_up) {
                 Ok(Some(at)) => at,
                 led => {
                     let to = lossy(&link.target);
@@ -239,7 +268,7 @@ fn no_directory(entry: &Entry, at: &EntryPath, what: &str) -> Error {
 
 /// The directory that `path` leads to, following symlinks inside the tree. `None` when
 /// it leads to nothing or to something else.
-fn resolve(tree: &Tree, path: &EntryPath) -> Result<Option<EntryPath>> {
+fn resolve(tree: &Tree, path: &EntryPath, looked_up: &mut LookedUp) -> Result<Option<EntryPath>> {
     let mut rest: Vec<Box<[u8]>> = path.parts().map(Into::into).collect();
     rest.reverse();
     let mut at = EntryPath::root();
@@ -254,6 +283,7 @@ fn resolve(tree: &Tree, path: &EntryPath) -> Result<Option<EntryPath>> {
             _ => {}
         }
         let next = at.join(&part);
+        looked_up.count(&next)?;
         match tree.get(&next) {
             Some(Node::Directory(_)) => at = next,
             Some(Node::Symlink(link)) => {

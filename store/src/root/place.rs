@@ -169,7 +169,8 @@ impl<'a> Placer<'a> {
         for (name, node) in directory.iter() {
             match node {
                 Node::Directory(directory) => below.push((name, directory)),
-                leaf => self.place_leaf(into, path, name, leaf, true)?,
+                // What is below a directory that was made in an older one inherits of that.
+                leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
         let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
@@ -240,7 +241,8 @@ impl<'a> Placer<'a> {
         if fresh {
             self.placement.fresh.finish(file, path, mode, meta, self.placement.owner)
         } else {
-            disk::set_meta(file, path, meta, self.placement.owner)
+            disk::set_meta(&file, path, meta, self.placement.owner)?;
+            disk::remove_inherited(&file, path, meta)
         }
     }
 

@@ -18,6 +18,10 @@ use crate::layer::pipeline::joined;
 /// Bytes of files up to which a layer waits for its root.
 const SMALL: u64 = 16 << 20;
 
+/// Directories that layers which wait have open at most: of the 1,024 files that a process may
+/// usually have open, most are left.
+const MOST_OPEN: usize = 256;
+
 /// A layer that waits for a barrier.
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -38,11 +42,17 @@ impl Store {
         let (pending, outline) = self.decode(digest)?;
         let extracted = pending.extracted;
         if extracted.bytes > SMALL || !self.one_filesystem {
+            // It may need objects of those that wait, and is visible before they would be.
+            self.settle_pending()?;
             return self.publish_layer(pending, outline).map(Some);
         }
         outline.check()?;
         pending.batch.share();
         self.pending().push(pending);
+        let open: usize = self.pending().iter().map(|layer| layer.batch.open_directories()).sum();
+        if open > MOST_OPEN {
+            self.settle_pending()?;
+        }
         Ok(Some(extracted))
     }
 
@@ -88,6 +98,14 @@ impl Store {
         };
         sync?;
         self.publish_pending()
+    }
+
+    /// The same, or gives them up: their blobs are still here.
+    pub(super) fn end_pending(&self) {
+        if let Err(err) = self.settle_pending() {
+            tracing::warn!("layers are to be extracted again: {err}");
+            self.pending().clear();
+        }
     }
 
     /// Makes one layer visible, with a barrier of its own.

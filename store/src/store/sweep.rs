@@ -68,6 +68,8 @@ pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
 impl Store {
     /// Plans a sweep.
     pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
+        // Or they would be leftovers.
+        self.end_pending();
         self.ground()?.plan(keep)
     }
 

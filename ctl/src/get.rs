@@ -1,7 +1,7 @@
 //! `get`: downloads the archive of a version. A file gets its name when all of it is there
 //! and has the hash that the registry has for it.
 
-use std::fs::{File, Permissions};
+use std::fs::Permissions;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,6 @@ use deploy_store::{Digest, Hasher};
 use deploy_wire::client::{Client, ClientError};
 use deploy_wire::command::{Command, Refusal, read_flags};
 use deploy_wire::{exit, path};
-use tempfile::NamedTempFile;
 
 use crate::flags::Flags;
 use crate::progress::Progress;
@@ -86,13 +85,12 @@ async fn to_file(
 ) -> Result<()> {
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |what: &str| format!("{what} {}", file.display());
-    let mut temp = NamedTempFile::new_in(dir).with_context(|| failed("write"))?;
+    // As any other new file: the umask says who may read it.
+    let like_others = Permissions::from_mode(0o666);
+    let made = tempfile::Builder::new().permissions(like_others).tempfile_in(dir);
+    let mut temp = made.with_context(|| failed("write"))?;
     fetch(client, get, digest, temp.as_file_mut(), quiet).await?;
-    let ready = |file: &File| {
-        file.set_permissions(Permissions::from_mode(0o644))?;
-        file.sync_all()
-    };
-    ready(temp.as_file()).with_context(|| failed("write"))?;
+    temp.as_file().sync_all().with_context(|| failed("write"))?;
     temp.persist(file).with_context(|| failed("rename to"))?;
     Ok(())
 }

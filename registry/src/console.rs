@@ -7,7 +7,7 @@ mod layers;
 mod print;
 mod table;
 
-use deploy_store::{ConfigurationName, Layer};
+use deploy_store::{ComponentName, ConfigurationName, Layer};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -45,6 +45,8 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str, input: Input)
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
+            // That it is let go of says that nothing is waited for.
+            let input = if command.has_input() { input } else { Input::none() };
             let done = execute(registry, command, &change, input).await;
             if let Err(refusal) = &done
                 && command.is_change()
@@ -180,9 +182,13 @@ async fn execute_on_catalog(
                 Ok(print::versions(&versions))
             }
         }
-        Command::Components { json } => print::names(&catalog.components().await?, *json),
+        Command::Components { json } => {
+            let names = catalog.components().await?;
+            print::names(names.iter().map(ComponentName::as_str), *json)
+        }
         Command::Configurations { json } => {
-            print::names(&catalog.configuration_names().await?, *json)
+            let names = catalog.configuration_names().await?;
+            print::names(names.iter().map(ConfigurationName::as_str), *json)
         }
         Command::DeleteVersion { component, version, force } => {
             catalog.delete_version(component, version, *force, change).await?;

@@ -16,6 +16,8 @@ const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
 const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// One part of that reading; after each it is noted how far it came.
 const VERIFY_PART: Duration = Duration::from_secs(60);
+/// After an error.
+const VERIFY_AGAIN: Duration = Duration::from_secs(600);
 /// Between two parts.
 const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -72,6 +74,10 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                     all.blobs += verified.blobs;
                     all.bytes += verified.bytes;
                     all.findings.extend(verified.findings);
+                    // What shows without reading shows in every part.
+                    all.findings.sort();
+                    all.findings
+                        .dedup_by(|one, other| (one.kind, &one.path) == (other.kind, &other.path));
                     if damaged > 0 {
                         tracing::error!(
                             event = "damage",
@@ -88,7 +94,8 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                 }
                 Err(refusal) => {
                     failed("verify", &refusal);
-                    break;
+                    // Most likely something was in its way that goes by.
+                    tokio::time::sleep(VERIFY_AGAIN).await;
                 }
             }
             tokio::time::sleep(VERIFY_PAUSE).await;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -214,7 +215,7 @@ impl Registry {
         let digest = blob.digest;
         let path = format!("files/{digest}");
         let finding = |kind, why| Ok(Some(Finding { kind, path, why, hits: hits.to_vec() }));
-        let (found, bytes) = match hash(self, digest, rate).await {
+        let (file, found, bytes) = match hash(self, digest, rate).await {
             Ok(hashed) => hashed,
             // Collected meanwhile.
             Err(Error::NoSuchBlob(_)) => return Ok(None),
@@ -227,14 +228,17 @@ impl Registry {
             bytes if bytes == blob.bytes => "its bytes are not what its name says".to_owned(),
             bytes => format!("its {bytes} bytes are not what its name says"),
         };
-        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         let _binding = self.binding.lock().await;
-        if !self.blobs().contains(digest)? {
-            // Somebody else has found it.
-            return Ok(None);
+        let store = Arc::clone(self.blobs());
+        match blocking(move || store.reader(digest)).await {
+            Ok(now) if is_same(&file, &now) => {}
+            // Somebody else has found it, and it may have been uploaded again since.
+            Ok(_) | Err(Error::NoSuchBlob(_)) => return Ok(None),
+            Err(err) => return Err(err.into()),
         }
         let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
         blocking(move || store.set_aside(digest, &aside)).await?;
+        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;
         finding(Kind::Damaged, format!("{why}; set aside, upload the same bytes again"))
     }
@@ -255,12 +259,20 @@ impl Registry {
     }
 }
 
-/// The digest and length of what a blob's file holds.
+/// Whether two open files are one.
+fn is_same(one: &File, other: &File) -> bool {
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// A blob's file, and the digest and length of what it holds.
 async fn hash(
     registry: &Registry,
     digest: Digest,
     rate: Option<u64>,
-) -> deploy_store::Result<(Digest, u64)> {
+) -> deploy_store::Result<(File, Digest, u64)> {
     let store = Arc::clone(registry.blobs());
     let mut file = blocking(move || store.reader(digest)).await?;
     let (mut hasher, mut bytes) = (Hasher::default(), 0);
@@ -278,7 +290,7 @@ async fn hash(
         .await?;
         bytes += read;
         if read == 0 {
-            return Ok((hasher.finish(), bytes));
+            return Ok((file, hasher.finish(), bytes));
         }
         if let Some(rate) = rate.filter(|rate| *rate > 0) {
             let due = Duration::from_millis(read.saturating_mul(1000) / rate);

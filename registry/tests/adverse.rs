@@ -85,6 +85,47 @@ fn a_catalogue_that_is_damaged_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_rollback_goes_to_no_state_without_its_files() {
+    let mut rig = Rig::start();
+    for version in ["v1", "v2", "v3"] {
+        let digest = rig.archive(version, version.as_bytes());
+        rig.put(version);
+        rig.ok(&format!("addver -name code -version {version} -hash {digest}"));
+    }
+    rig.ok("addconf -name p -layer code:v1");
+    rig.ok("changeconf -name p -component code -version v2");
+    rig.ok("changeconf -name p -component code -version v3");
+    rig.stop("-TERM");
+    // As an import from a Go registry leaves it.
+    let lost = "UPDATE states SET lost = TRUE WHERE number = 2";
+    let gone = "DELETE FROM blobs WHERE digest = (SELECT digest FROM versions WHERE name = 'v2')";
+    std::fs::remove_file(rig.path("reg/files").join(rig.sha256("v2"))).unwrap();
+    tamper(&rig, [lost, gone].map(str::to_owned).to_vec()).await;
+    rig.run();
+    let refused = rig.ssh("op", "me", &["rollback -name p -to 2"]);
+    assert_eq!(refused.status.code(), Some(6), "{}", both(&refused));
+    assert!(both(&refused).contains("upload the same bytes again"), "{}", both(&refused));
+    rig.ok("rollback -name p");
+    assert!(rig.ok("showconf -name p").contains("v1"));
+}
+
+#[tokio::test]
+async fn work_is_not_cut_off_by_the_deadline() {
+    let rig = Rig::start_with(&["-deadline", "1s"]);
+    let url = format!("sqlite://{}", rig.path("reg/catalogue.db").display());
+    let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();
+    let holding = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        sqlx::raw_sql("ROLLBACK").execute(&mut database).await.unwrap();
+    });
+    let answer = tokio::task::spawn_blocking(move || rig.ssh("op", "me", &["delconf -name p -force"]));
+    let answer = answer.await.unwrap();
+    holding.await.unwrap();
+    assert_eq!(answer.status.code(), Some(5), "{}", both(&answer));
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_loses_nothing_and_the_newest_stays_the_newest() {
     let mut rig = Rig::start_with(&["-maxver", "1", "-verify-rate", "0"]);
     let digests = ["v1", "v2"].map(|version| {

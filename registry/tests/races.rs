@@ -212,6 +212,33 @@ async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_mended_while_it_was_read_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { max_upload: 64 << 20, ..settings() };
+    let registry = Arc::new(Registry::open(&dir.path().join("reg"), settings).await.unwrap());
+    let bench = Bench { dir, registry };
+    let text = "x".repeat(20 << 20);
+    let digest = bench.upload(&text);
+    bench.add("code", "v1", digest).await.unwrap();
+    let file = bench.dir.path().join("reg/files").join(digest.to_string());
+    let file = std::fs::File::options().write(true).open(file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"y", 1000).unwrap();
+    let registry = Arc::clone(&bench.registry);
+    let slow = Scope { rate: Some(8 << 20), ..Scope::default() };
+    let reading = tokio::spawn(async move { registry.verify(slow).await.unwrap() });
+    // It has begun, and reads for two seconds.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let found = bench.registry.verify(Scope::default()).await.unwrap();
+    assert_eq!(found.findings.len(), 1, "{found:?}");
+    assert_eq!(bench.upload(&text), digest);
+    assert!(bench.registry.take_back(digest).await.unwrap());
+    assert!(!reading.is_finished(), "it was read too fast to be in the way");
+    let found = reading.await.unwrap();
+    assert!(found.findings.is_empty(), "{found:?}");
+    assert!(bench.blobs().contains(digest).unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_was_told_of_a_change_is_told_of_nothing_older() {
     const CHANGES: u64 = 150;
     let bench = Bench::new().await;

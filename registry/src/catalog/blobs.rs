@@ -110,6 +110,18 @@ impl Catalog {
     }
 }
 
+/// Whether there is a whole file of it, by the catalogue.
+pub(super) async fn is_live(
+    transaction: &mut Transaction<'_, Sqlite>,
+    digest: Digest,
+) -> Result<bool> {
+    let state: Option<String> = sqlx::query_scalar("SELECT state FROM blobs WHERE digest = $1")
+        .bind(digest.to_string())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(state.is_some_and(|state| state == "live"))
+}
+
 pub(super) async fn put(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,

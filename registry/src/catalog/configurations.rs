@@ -8,7 +8,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::versions::{Row, find_version, latest_version, layer};
-use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
+use super::{Catalog, Error, Result, blobs, nanoseconds, refuse, timestamp};
 
 /// A state of a configuration, without its layers.
 #[derive(Debug, Clone)]
@@ -25,6 +25,8 @@ pub struct State {
     pub command: String,
     /// Whether it is the current one.
     pub current: bool,
+    /// Whether it was imported without the files of its layers.
+    pub lost: bool,
 }
 
 impl Catalog {
@@ -201,7 +203,7 @@ impl Catalog {
         let now = states.iter().find(|state| state.current).map(|state| state.hash);
         let target = match to {
             Some(number) => states.iter().find(|state| state.number == number),
-            None => states.iter().find(|state| Some(state.hash) != now),
+            None => states.iter().find(|state| Some(state.hash) != now && !state.lost),
         };
         let Some(target) = target.map(|state| state.number) else {
             let text = match to {
@@ -218,6 +220,14 @@ impl Catalog {
                 let text = format!(
                     "state {target} of configuration \"{name}\" needs version \"{version}\" of \
                      component \"{component}\", which is gone"
+                );
+                return refuse(exit::CONFLICT, text);
+            }
+            if !blobs::is_live(&mut transaction, old.digest).await? {
+                let digest = old.digest;
+                let text = format!(
+                    "state {target} of configuration \"{name}\" needs the file {digest}, which is \
+                     not here; upload the same bytes again"
                 );
                 return refuse(exit::CONFLICT, text);
             }
@@ -273,15 +283,15 @@ pub(super) async fn states(
     limit: u64,
 ) -> Result<Vec<State>> {
     let current = current(transaction, name).await?;
-    let rows: Vec<(i64, String, i64, String, String)> = sqlx::query_as(
-        "SELECT number, hash, modified, who, command FROM states WHERE configuration = $1 \
+    let rows: Vec<(i64, String, i64, String, String, bool)> = sqlx::query_as(
+        "SELECT number, hash, modified, who, command, lost FROM states WHERE configuration = $1 \
          ORDER BY number DESC LIMIT $2",
     )
     .bind(name.as_str())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(&mut **transaction)
     .await?;
-    let state = |(number, hash, modified, who, command): (i64, String, _, _, _)| {
+    let state = |(number, hash, modified, who, command, lost): (i64, String, _, _, _, _)| {
         let number = number.cast_unsigned();
         Ok(State {
             number,
@@ -290,6 +300,7 @@ pub(super) async fn states(
             who,
             command,
             current: number == current,
+            lost,
         })
     };
     rows.into_iter().map(state).collect()

@@ -1,7 +1,5 @@
 //! The answers of the console, for people and as JSON.
 
-use std::fmt::Display;
-
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, escape, escape_json};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
@@ -16,11 +14,11 @@ use crate::put::{Put, Target};
 const SHORT_ID: usize = 12;
 
 /// Names, one a line.
-pub fn names<T: Display>(names: &[T], json: bool) -> Result<String, Refusal> {
+pub fn names<'a>(names: impl Iterator<Item = &'a str>, json: bool) -> Result<String, Refusal> {
     if json {
-        return document(&names.iter().map(ToString::to_string).collect::<Vec<_>>());
+        return document(&names.collect::<Vec<_>>());
     }
-    Ok(names.iter().fold(String::new(), |text, name| text + &name.to_string() + "\n"))
+    Ok(names.fold(String::new(), |text, name| text + &escape(name) + "\n"))
 }
 
 /// A configuration's layers, with what it is called when `verbose`.

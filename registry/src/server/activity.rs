@@ -12,7 +12,12 @@ pub struct Activity {
     /// Milliseconds from `since` to the last movement.
     moved: AtomicU64,
     busy: AtomicUsize,
+    working: AtomicUsize,
 }
+
+/// Something that is done here and waits for nothing of the client's; ends when dropped.
+#[derive(Debug)]
+pub struct Working<'a>(&'a Activity);
 
 /// Something under way, such as a command or an open upload; ends when dropped.
 #[derive(Debug)]
@@ -21,8 +26,8 @@ pub struct Busy(Arc<Activity>);
 impl Activity {
     /// A connection that begins now.
     pub fn begin() -> Arc<Self> {
-        let (moved, busy) = (AtomicU64::new(0), AtomicUsize::new(0));
-        Arc::new(Self { since: Instant::now(), moved, busy })
+        let (busy, working) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { since: Instant::now(), moved: AtomicU64::new(0), busy, working })
     }
 
     /// How long the connection has been there.
@@ -48,9 +53,28 @@ impl Activity {
         Busy(Arc::clone(self))
     }
 
+    /// Work begins, which the deadline of the connection does not cut off.
+    pub fn working(&self) -> Working<'_> {
+        self.working.fetch_add(1, Ordering::SeqCst);
+        Working(self)
+    }
+
+    /// Whether there is work.
+    pub fn is_working(&self) -> bool {
+        self.working.load(Ordering::SeqCst) > 0
+    }
+
     /// Whether something is under way.
     pub fn is_busy(&self) -> bool {
         self.busy.load(Ordering::SeqCst) > 0
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        // Whoever waited has time to go on.
+        self.0.moved();
+        self.0.working.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -121,7 +121,8 @@ async fn watch_over(
         if *stopped.borrow() && !activity.is_busy() {
             break "the registry stops";
         }
-        if activity.age() > server.deadline && activity.quiet() > QUIET.min(server.deadline) {
+        let is_quiet = !activity.is_working() && activity.quiet() > QUIET.min(server.deadline);
+        if is_quiet && activity.age() > server.deadline {
             break "the deadline of the connection has passed";
         }
     };

@@ -104,8 +104,20 @@ impl Incoming {
     ) -> Result<T, Gone> {
         let Self { reader, bytes, ended, columns, .. } = self;
         let mut feed = Some(feed);
+        let mut working = None;
         tokio::pin!(work);
         loop {
+            if feed.is_none() && working.is_none() {
+                // From now on it waits for nothing that the client sends.
+                working = Some(activity.working());
+            }
+            let waiting = feed.clone();
+            let let_go = async {
+                match waiting {
+                    Some(feed) => feed.closed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let is_open = feed.is_some();
             let to_give = is_open && (!bytes.is_empty() || *ended);
             let room = async {
@@ -117,6 +129,7 @@ impl Incoming {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
+                () = let_go => feed = None,
                 room = room => match room {
                     Some(room) if !bytes.is_empty() => {
                         room.send(Piece::Bytes(bytes.split().freeze()));

@@ -138,7 +138,9 @@ pub async fn run(
         };
         // Until the reply is on its way, so that a stop does not come between.
         let _busy = activity.busy();
+        let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;
+        drop(working);
         // Stock clients show the code alone, which says nothing, and standard error.
         if let Some(why) = why.filter(|why| *why != told) {
             client.send_error(format!("{why}\n")).await?;

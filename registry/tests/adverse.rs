@@ -119,7 +119,8 @@ async fn work_is_not_cut_off_by_the_deadline() {
         tokio::time::sleep(Duration::from_secs(7)).await;
         sqlx::raw_sql("ROLLBACK").execute(&mut database).await.unwrap();
     });
-    let answer = tokio::task::spawn_blocking(move || rig.ssh("op", "me", &["delconf -name p -force"]));
+    let answer =
+        tokio::task::spawn_blocking(move || rig.ssh("op", "me", &["delconf -name p -force"]));
     let answer = answer.await.unwrap();
     holding.await.unwrap();
     assert_eq!(answer.status.code(), Some(5), "{}", both(&answer));

@@ -11,6 +11,7 @@ pub mod import;
 pub mod input;
 pub mod janitor;
 pub mod put;
+pub mod readers;
 #[allow(clippy::module_inception)]
 pub mod registry;
 pub mod server;

@@ -14,10 +14,12 @@ use deploy_store::{
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
 use jiff::Timestamp;
+use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
 use crate::catalog::{Catalog, Change};
 use crate::import::{self, StateDb};
+use crate::readers::Readers;
 use crate::staged::Staged;
 use crate::transfers::Transfers;
 use crate::upload::MAX_UPLOADS;
@@ -26,6 +28,8 @@ use crate::upload::MAX_UPLOADS;
 const CHECKS: usize = 2;
 /// Images that are imported at once; each takes memory for the names in its layers.
 const IMPORTS: usize = 2;
+/// Lists of directories that are read at once: of a registry with 100,000 files one takes some 6 MiB.
+const LISTS: usize = 64;
 /// How often within -grace uploads that wait are renewed, at most.
 const RENEWALS: u32 = 8;
 
@@ -94,6 +98,10 @@ pub struct Registry {
     pub(crate) checks: Semaphore,
     /// Imports of images that run at once.
     pub(crate) imports: Semaphore,
+    /// Files that are being read.
+    pub(crate) files: Arc<Readers>,
+    /// Lists of directories that are being read, each of which may be long.
+    pub(crate) lists: Arc<Readers>,
     /// What was imported when it was opened.
     pub imported: Option<import::Report>,
     /// Keeps a Go registry away.
@@ -158,6 +166,8 @@ impl Registry {
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
             imports: Semaphore::new(IMPORTS),
+            files: Readers::new(files_to_read()),
+            lists: Readers::new(LISTS),
             imported,
             _state_db: state_db,
             _lock: lock,
@@ -285,6 +295,13 @@ impl Registry {
             "the registry's disk has {free} bytes free and keeps {floor} (-min-free); gc may help"
         ))
     }
+}
+
+/// Half of the files that the process may have open: connections, uploads and the catalogue need
+/// some, too.
+fn files_to_read() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16).min(1 << 20);
+    usize::try_from(limit / 2).unwrap_or(usize::MAX)
 }
 
 /// Runs `work`, which waits for the disk, beside the tasks that wait for the network.

@@ -87,6 +87,38 @@ fn with_configuration() -> (Rig, String, Vec<u8>) {
 }
 
 #[tokio::test]
+async fn one_key_does_not_take_all_files() {
+    let mut rig = Rig::idle();
+    rig.run_under(&["prlimit", "--nofile=256:256"]);
+    let digest = rig.archive("a.tar.gz", b"some bytes");
+    rig.put("a.tar.gz");
+    rig.ok(&format!("addver -name c -version v -hash {digest}"));
+    let greedy = Client::connect(&rig, "srv", "deploy-agent").await;
+    let path = format!("files/{digest}");
+    let mut open = Vec::new();
+    let refused = loop {
+        match greedy.open(&path).await {
+            Ok(handle) => open.push(handle),
+            Err(code) => break code,
+        }
+    };
+    // A quarter of the half.
+    assert_eq!((open.len(), refused), (32, StatusCode::Failure));
+    let mut lists = Vec::new();
+    while let Ok(list) = greedy.sftp.opendir("files").await {
+        lists.push(list.handle);
+    }
+    assert_eq!(lists.len(), 16);
+    let other = Client::connect(&rig, "op", "me").await;
+    other.open(&path).await.unwrap();
+    assert_eq!(other.list("/files").await.len(), 1);
+    for handle in open.iter().chain(&lists) {
+        greedy.close(handle).await.unwrap();
+    }
+    greedy.open(&path).await.unwrap();
+}
+
+#[tokio::test]
 async fn reads_are_exact_in_any_order_and_end_at_the_end() {
     let (rig, digest, bytes) = with_configuration();
     let client = Client::connect(&rig, "srv", "deploy-agent").await;

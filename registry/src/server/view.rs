@@ -21,6 +21,7 @@ use super::keyring::Role;
 use super::listing::{self, Item};
 use super::path::{self, Place};
 use super::sftp::{Handles, MAX_DATA, Refusal, Reply, data_of, data_packet, shorten};
+use crate::readers::{Reader, Readers};
 use crate::registry::Registry;
 use crate::transfers::Transfer;
 
@@ -33,7 +34,8 @@ pub struct View {
     registry: Arc<Registry>,
     activity: Arc<Activity>,
     operator: bool,
-    open: Handles<(Open, Busy)>,
+    key: String,
+    open: Handles<(Open, Busy, Reader)>,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ impl View {
             registry: Arc::clone(&context.registry),
             activity: Arc::clone(&context.activity),
             operator: context.role == Role::Operator,
+            key: context.caller.key.clone(),
             open: Handles::new(""),
         }
     }
@@ -77,13 +80,18 @@ impl View {
             Packet::Stat(request) => self.stat(&request.path).await,
             Packet::Lstat(request) => self.stat(&request.path).await,
             Packet::Fstat(request) => {
-                let (open, _) = self.open.get(&request.handle)?;
+                let (open, ..) = self.open.get(&request.handle)?;
                 open.attributes().map(Reply::Attributes)
             }
             Packet::OpenDir(request) => self.open_directory(&request.path).await,
             Packet::ReadDir(request) => self.read_directory(&request.handle),
             _ => Err(Refusal::denied()),
         }
+    }
+
+    fn reader(&self, readers: &Arc<Readers>) -> Result<Reader, Refusal> {
+        let none = || Refusal::failure("too much is being read here, try again later");
+        readers.open(&self.key).ok_or_else(none)
     }
 
     fn place(&self, path: &str) -> Result<Place, Refusal> {
@@ -96,8 +104,9 @@ impl View {
             return Err(Refusal::denied());
         }
         self.open.check_room()?;
+        let reader = self.reader(&self.registry.files)?;
         let open = Open::from(contents::open(&self.registry, self.place(path)?).await?);
-        Ok(self.open.insert((open, self.activity.busy())))
+        Ok(self.open.insert((open, self.activity.busy(), reader)))
     }
 
     async fn stat(&self, path: &str) -> Result<Reply, Refusal> {
@@ -111,12 +120,14 @@ impl View {
 
     async fn open_directory(&mut self, path: &str) -> Result<Reply, Refusal> {
         self.open.check_room()?;
+        let reader = self.reader(&self.registry.lists)?;
         let items = contents::list(&self.registry, &self.place(path)?, self.operator).await?;
-        Ok(self.open.insert((Open::Directory(items.into_iter()), self.activity.busy())))
+        let open = Open::Directory(items.into_iter());
+        Ok(self.open.insert((open, self.activity.busy(), reader)))
     }
 
     fn read_directory(&mut self, handle: &str) -> Result<Reply, Refusal> {
-        let (Open::Directory(items), _) = self.open.get(handle)? else {
+        let (Open::Directory(items), ..) = self.open.get(handle)? else {
             return Err(Refusal::failure("is no directory"));
         };
         let now = Timestamp::now();

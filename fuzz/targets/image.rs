@@ -70,7 +70,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(planned) = plan(&layers) else { return };
     for (number, planned) in planned.iter().enumerate() {
         let mut tar = Vec::new();
-        for piece in pieces(&read.spool, &tars, number, planned).unwrap() {
+        let mut each = |piece| {
             match piece {
                 Piece::Bytes(bytes) => tar.extend(bytes),
                 Piece::Copy { region, range } => {
@@ -79,7 +79,9 @@ fuzz_target!(|input: &[u8]| {
                     read.spool.read(region, range.start, &mut tar[start..]).unwrap();
                 }
             }
-        }
+            Ok(true)
+        };
+        assert!(pieces(&read.spool, &tars, number, planned, &mut each).unwrap());
         let mut kept = 0;
         let mut buffer = [0; 4096];
         archive::read(&tar[..], false, LIMITS, |entry, body| {

@@ -143,7 +143,7 @@ fn layers_that_wait_keep_few_files_open() {
         let digest = Digest::of(&bytes);
         store.blobs().ingest(digest, &*bytes).unwrap();
         store.extract_for_root(digest).unwrap();
-        most = most.max(open() - before);
+        most = most.max(open().saturating_sub(before));
         layers.push(named(&format!("c{n}"), digest));
     }
     // Of one layer that was just extracted, and of those that wait; other tests have some, too.

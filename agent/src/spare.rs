@@ -25,6 +25,15 @@ pub struct Spares {
     wanted: Mutex<Option<Digest>>,
 }
 
+/// That one is being made, until this is dropped: also by a panic, or `gc` would wait for ever.
+struct Busy(Arc<AtomicBool>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// Removes the spare, when none is being made. The next look at the registry makes one.
 /// Returns whether there was one.
 pub async fn remove(agent: &Agent) -> Result<bool> {
@@ -60,19 +69,18 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
         return;
     }
     *wanted = Some(id);
-    let (busy, store) = (Arc::clone(&spares.busy), Arc::clone(&agent.store));
+    let (busy, store) = (Busy(Arc::clone(&spares.busy)), Arc::clone(&agent.store));
     let (configuration, report) = (configuration.clone(), agent.report.clone());
     let confinement = agent.confinement.clone();
     let work = move || {
+        let _busy = busy;
         confinement.enter();
         let ready = make(&store, &configuration) && fits(&store, floor, id);
         let id = configuration.id().to_string();
         report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
-        busy.store(false, Ordering::Release);
     };
     // A thread of its own, because its priority stays what it becomes, and its walls.
     if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
-        spares.busy.store(false, Ordering::Release);
         tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
     }
 }

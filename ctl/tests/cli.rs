@@ -3,7 +3,7 @@
 mod rig;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::Command;
 
 use deploy_store::Digest;
@@ -132,6 +132,31 @@ fn a_bad_archive_is_not_uploaded() {
     rig.stop();
     let left = (rig.list("files"), rig.list("uploads"));
     assert_eq!(left, (Vec::new(), Vec::new()), "something was kept");
+}
+
+#[test]
+fn a_download_is_readable_for_those_whom_the_umask_lets_and_replaces_a_file_when_it_is_whole() {
+    let rig = Rig::start();
+    let bytes = rig.archive("a.tar.gz", b"a");
+    assert_eq!(rig.run(&["addver", "-name", "a", "-version", "1", "-file", "a.tar.gz"]), ok(""));
+    let get = |umask: &str, version: &str, to: &str| -> Answer {
+        let words = ["-q", "-key", "op", "get", "-name", "a", "-version", version, "-o", to];
+        let own = rig.bare(&words);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("umask {umask}; exec \"$@\"")).arg("sh");
+        shell.arg(own.get_program()).args(own.get_args()).current_dir(rig.path(""));
+        shell.envs(own.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.output().unwrap().into()
+    };
+    for (umask, mode) in [("022", 0o644), ("077", 0o600), ("002", 0o664)] {
+        assert_eq!(get(umask, "1", "got"), ok(""));
+        assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
+        assert_eq!(fs::metadata(rig.path("got")).unwrap().mode() & 0o7777, mode, "{umask}");
+    }
+    let before = fs::read_dir(rig.path("")).unwrap().count();
+    assert_eq!(get("022", "none", "got").code, 5);
+    assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
+    assert_eq!(fs::read_dir(rig.path("")).unwrap().count(), before, "something was left");
 }
 
 #[test]

@@ -110,11 +110,18 @@ impl Destination for Into {
             let first = &image.layers[first.unwrap_or(n)];
             order = order + first.component.as_str() + "." + self.suffix + "\n";
         }
+        // The names of the layers before the name that says that they are all there.
+        sync(&self.dir)?;
         let mut file = Unfinished::new(self.dir.join(ORDER))?;
         file.write(order.as_bytes())?;
         file.finish()?;
+        sync(&self.dir)?;
         Ok(Committed::Done(String::new()))
     }
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|cause| output(dir, cause))
 }
 
 fn output(path: &Path, cause: std::io::Error) -> Error {

@@ -7,6 +7,7 @@ mod rig;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use deploy_store::Digest;
 use image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip, layer};
@@ -280,6 +281,50 @@ fn what_the_image_is_to_run_is_kept_when_asked_for() {
     assert!(parsed.is_object());
     let names = fs::read_to_string(rig.path("with/layers")).unwrap();
     assert_eq!(names.lines().count(), 3);
+}
+
+/// Killed at any time, `-into` leaves whole layers under their names, and the list of them only
+/// once all are there.
+#[test]
+fn what_is_killed_leaves_no_cut_layer() {
+    let rig = Rig::start();
+    let mut state = 1_u64;
+    let mut noise = || -> Vec<u8> {
+        let next = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        next.take(1 << 20).collect()
+    };
+    let layers: Vec<_> = (0..6).map(|n| Tar::new().file(&format!("{n}"), noise()).end()).collect();
+    fs::write(rig.path("image.tar"), docker(&[("app:1", &layers)])).unwrap();
+    let importer = |into: &str| rig.offline(&["-name", "app", "-into", into, "image.tar"]);
+    let whole = |name: &str| fs::read(rig.path("whole").join(name)).unwrap();
+    let begun = Instant::now();
+    assert!(importer("whole").status().unwrap().success());
+    let took = begun.elapsed();
+    let mut some = 0;
+    for round in 0..24_u32 {
+        let into = format!("round{round}");
+        let mut child = importer(&into).spawn().unwrap();
+        std::thread::sleep(took * round / 24);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = if rig.path(&into).exists() { list(&rig.path(&into)) } else { Vec::new() };
+        let named: Vec<_> = left.iter().filter(|name| !name.ends_with(".unfinished")).collect();
+        for name in &named {
+            let bytes = fs::read(rig.path(&into).join(name)).unwrap();
+            assert!(bytes == whole(name), "round {round}: {name} is cut");
+        }
+        assert!(named.len() == 7 || !named.iter().any(|name| *name == "layers"), "{named:?}");
+        some += u32::from(!named.is_empty());
+        // And what was left is not in the way of the next run.
+        if round % 8 == 7 {
+            assert!(importer(&into).status().unwrap().success());
+            assert_eq!(list(&rig.path(&into)), list(&rig.path("whole")));
+        }
+    }
+    assert!(some > 0, "always killed too early to tell");
 }
 
 #[test]

@@ -10,8 +10,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-use deploy_store::{Digest, Error, LinkMode, Store, check_archive, unpack};
-use rig::{directories, options};
+use std::time::UNIX_EPOCH;
+
+use deploy_store::{Ages, Digest, Error, Keep, LinkMode, Store, check_archive, unpack, verify};
+use rig::{configuration, directories, named, options};
 
 /// A tar of `files` files of `size` bytes that do not compress, and nothing after it.
 fn tar(files: u32, size: usize) -> Vec<u8> {
@@ -210,4 +212,52 @@ fn an_extended_header_before_a_label_is_refused() {
     assert!(check(b"Vx0").is_ok());
     let err = check(b"xV0").unwrap_err().to_string();
     assert!(err.contains("before a volume's label"), "{err}");
+}
+
+/// A sweep would take what nobody sees for leftovers, and a large layer, which is visible at
+/// once, may need objects of a small one that waits for its root.
+#[test]
+fn what_waits_for_its_root_is_visible_before_a_sweep_and_before_a_large_layer() {
+    // So many files that each directory of objects is there: what waits is looked for in those.
+    let many = tar(4000, 16);
+    let [swept, small, large] = [tar(2, 3000), tar(1, 1 << 20), tar(20, 1 << 20)];
+    for dir in directories() {
+        for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
+            let what = format!("{link:?} in {}", dir.display());
+            let work = tempfile::tempdir_in(&dir).unwrap();
+            let agent = work.path().join("agent");
+            let store = Store::open(&agent, options(link)).unwrap();
+            let [many, swept, small, large] = [&many, &swept, &small, &large].map(|bytes| {
+                let digest = Digest::of(bytes);
+                store.blobs().ingest(digest, &**bytes).unwrap();
+                digest
+            });
+            let visible = |digest: Digest| agent.join("layers").join(digest.to_string()).exists();
+            store.extract(many).unwrap();
+            store.extract_for_root(swept).unwrap();
+            assert!(!visible(swept), "{what}");
+            let deployed = configuration(&[named("many", many), named("swept", swept)]);
+            let configurations = vec![(deployed.clone(), "what is deployed")];
+            let ages =
+                Ages { cache: Some(UNIX_EPOCH), downloads: Some(UNIX_EPOCH), ..Ages::default() };
+            let cache = Some(Ages { leftovers: true, ..ages });
+            let keep = Keep { configurations, cache, keep_blobs: true, ..Keep::default() };
+            store.sweep(&store.plan_sweep(&keep).unwrap()).unwrap();
+            assert!(visible(swept), "{what}");
+            store.extract_for_root(small).unwrap();
+            assert!(!visible(small), "{what}");
+            let extracted = store.extract_for_root(large).unwrap().unwrap();
+            // The first file is the small layer's.
+            assert_eq!((extracted.files, extracted.new_objects), (20, 19), "{what}");
+            assert!(visible(small) && visible(large), "{what}");
+            drop(store);
+            let store = Store::open(&agent, options(link)).unwrap();
+            let root = store.root(&configuration(&[named("large", large)])).unwrap();
+            assert_eq!(fs::read(root.path.join("d/0")).unwrap().len(), 1 << 20, "{what}");
+            assert!(store.root(&deployed).unwrap().path.join("d/1").exists(), "{what}");
+            let mut findings = Vec::new();
+            verify(&agent, |finding| findings.push(finding)).unwrap();
+            assert!(findings.is_empty(), "{what}: {findings:?}");
+        }
+    }
 }

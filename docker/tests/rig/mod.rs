@@ -105,10 +105,15 @@ impl Rig {
         run_with_input(self.importer(words), image)
     }
 
-    /// Runs the program alone, with an image on standard input and no registry to go to.
-    pub fn alone(&self, words: &[&str], image: &[u8]) -> Answer {
+    /// The program with no registry to go to.
+    pub fn offline(&self, words: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_deploy-from-docker"));
-        run_with_input(self.command(program, &[&["-q"], words].concat()), image)
+        self.command(program, &[&["-q"], words].concat())
+    }
+
+    /// Runs it alone, with an image on standard input.
+    pub fn alone(&self, words: &[&str], image: &[u8]) -> Answer {
+        run_with_input(self.offline(words), image)
     }
 
     /// What an operator's command answers; it must succeed.

@@ -11,7 +11,7 @@ use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::listing::Listing;
-use crate::spool::{Appender, Tee};
+use crate::spool::{Appender, LANES, Tee};
 
 /// Bytes of memory for a compressed layer that is not inflated yet: while one is, the next ones
 /// are read.
@@ -69,6 +69,10 @@ pub fn read_large(
 }
 
 fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
+    if !room.appender.keeps() && few_processors() {
+        // Several layers are at once: more threads would but pass on what the cache has.
+        return list(Decoder::new(compressed, room.limits), Some(Hasher::default()), room);
+    }
     let (mut inlet, outlet) = pipe();
     let limits = room.limits;
     thread::scope(|scope| {
@@ -86,6 +90,11 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
             Ok(()) => listed,
         }
     })
+}
+
+/// Whether there are no more processors than layers that are read at once.
+fn few_processors() -> bool {
+    thread::available_parallelism().is_ok_and(|processors| processors.get() < LANES)
 }
 
 /// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows

@@ -93,6 +93,7 @@ async fn one_key_does_not_take_all_files() {
     let digest = rig.archive("a.tar.gz", b"some bytes");
     rig.put("a.tar.gz");
     rig.ok(&format!("addver -name c -version v -hash {digest}"));
+    rig.ok("addconf -name p -layer c:v");
     let greedy = Client::connect(&rig, "srv", "deploy-agent").await;
     let path = format!("files/{digest}");
     let mut open = Vec::new();
@@ -104,6 +105,9 @@ async fn one_key_does_not_take_all_files() {
     };
     // A quarter of the half.
     assert_eq!((open.len(), refused), (32, StatusCode::Failure));
+    // Agents may have one key, and it is no service's doing that another reads much.
+    let configuration = greedy.open("configs/p.json").await.unwrap();
+    assert!(greedy.read(&configuration, 0, 100).await.unwrap().starts_with(b"{"));
     let mut lists = Vec::new();
     while let Ok(list) = greedy.sftp.opendir("files").await {
         lists.push(list.handle);

@@ -35,7 +35,7 @@ pub struct View {
     activity: Arc<Activity>,
     operator: bool,
     key: String,
-    open: Handles<(Open, Busy, Reader)>,
+    open: Handles<(Open, Busy, Option<Reader>)>,
 }
 
 #[derive(Debug)]
@@ -104,8 +104,11 @@ impl View {
             return Err(Refusal::denied());
         }
         self.open.check_room()?;
-        let reader = self.reader(&self.registry.files)?;
-        let open = Open::from(contents::open(&self.registry, self.place(path)?).await?);
+        let place = self.place(path)?;
+        // Configurations are in memory once, for however many: a fleet may ask at one moment.
+        let counts = !matches!(place, Place::Configuration(_));
+        let reader = counts.then(|| self.reader(&self.registry.files)).transpose()?;
+        let open = Open::from(contents::open(&self.registry, place).await?);
         Ok(self.open.insert((open, self.activity.busy(), reader)))
     }
 
@@ -123,7 +126,7 @@ impl View {
         let reader = self.reader(&self.registry.lists)?;
         let items = contents::list(&self.registry, &self.place(path)?, self.operator).await?;
         let open = Open::Directory(items.into_iter());
-        Ok(self.open.insert((open, self.activity.busy(), reader)))
+        Ok(self.open.insert((open, self.activity.busy(), Some(reader))))
     }
 
     fn read_directory(&mut self, handle: &str) -> Result<Reply, Refusal> {

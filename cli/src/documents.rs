@@ -95,11 +95,11 @@ pub fn exit(err: &clap::Error) -> ExitCode {
     } else {
         anstream::stdout().write_all(text.as_bytes())
     };
-    match (printed, err.kind()) {
-        (Ok(()), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => ExitCode::SUCCESS,
-        (Err(err), _) if err.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        (Err(_), _) => codes::FAILED.into(),
-        _ => codes::USAGE.into(),
+    let asked_for = matches!(err.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    match printed {
+        _ if !asked_for => codes::USAGE.into(),
+        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => codes::FAILED.into(),
+        _ => ExitCode::SUCCESS,
     }
 }
 

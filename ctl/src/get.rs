@@ -60,7 +60,9 @@ async fn digest(client: &Client, get: &Get) -> Result<Digest> {
     let answer = client.exec(&line).await?;
     let text = String::from_utf8_lossy(&answer.stdout);
     if answer.code != exit::OK {
-        let why = String::from_utf8_lossy(&answer.stderr).trim_end().to_owned();
+        // The Go registry's errors are on standard output, and one is that it knows no -json.
+        let said = if answer.stderr.is_empty() { &answer.stdout } else { &answer.stderr };
+        let why = String::from_utf8_lossy(said).trim_end().to_owned();
         return Err(Refusal::new(answer.code, why).into());
     }
     let shown: serde_json::Value =
@@ -83,6 +85,12 @@ async fn to_file(
     file: &Path,
     quiet: bool,
 ) -> Result<()> {
+    // What is there and no file, such as /dev/null or a pipe, is written to; no file replaces it.
+    if std::fs::metadata(file).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
+        let opened = std::fs::OpenOptions::new().write(true).open(file);
+        let mut opened = opened.with_context(|| format!("open {}", file.display()))?;
+        return fetch(client, get, digest, &mut opened, quiet).await;
+    }
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |what: &str| format!("{what} {}", file.display());
     // As any other new file: the umask says who may read it.

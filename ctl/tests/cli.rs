@@ -4,7 +4,7 @@ mod rig;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use deploy_store::Digest;
 use rig::{Answer, Rig, deployctl};
@@ -153,6 +153,12 @@ fn a_download_is_readable_for_those_whom_the_umask_lets_and_replaces_a_file_when
         assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
         assert_eq!(fs::metadata(rig.path("got")).unwrap().mode() & 0o7777, mode, "{umask}");
     }
+    // What is no file is written to, not replaced: root may have said /dev/null.
+    assert!(Command::new("mkfifo").arg(rig.path("fifo")).status().unwrap().success());
+    let reader = Command::new("cat").arg(rig.path("fifo")).stdout(Stdio::piped()).spawn().unwrap();
+    assert_eq!(get("022", "1", "fifo"), ok(""));
+    assert_eq!(reader.wait_with_output().unwrap().stdout, bytes);
+    assert!(!fs::metadata(rig.path("fifo")).unwrap().is_file());
     let before = fs::read_dir(rig.path("")).unwrap().count();
     assert_eq!(get("022", "none", "got").code, 5);
     assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
@@ -230,6 +236,10 @@ fn the_agents_keys_and_the_usual_files() {
     let mut usual = rig.bare(&["-fp=", "components"]);
     let usual = usual.env("SSH_AUTH_SOCK", rig.path("gone")).output().unwrap();
     assert_eq!(Answer::from(usual), ok(""));
+    let revoked = format!("{}@revoked * {}", rig.known_host(), rig.host_key());
+    fs::write(rig.path(".ssh/known_hosts"), revoked).unwrap();
+    let revoked: Answer = rig.bare(&["-fp=", "-key", "op", "components"]).output().unwrap().into();
+    assert!(revoked.err.contains("which is revoked in "), "{revoked:?}");
     fs::write(rig.path(".ssh/known_hosts"), "").unwrap();
     let unknown: Answer = rig.bare(&["-fp=", "-key", "op", "components"]).output().unwrap().into();
     let text = format!("ssh: handshake failed: host key of {} is not in ", rig.addr());
@@ -279,4 +289,9 @@ fn an_answer_that_cannot_be_printed_is_a_failure() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let answer: Answer = deployctl(home.path(), &["help"]).stdout(full).output().unwrap().into();
     assert_eq!(answer, refused("print the answer: No space left on device (os error 28)\n", 1));
+    // Where nobody reads why, it is wrong all the same.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let code = deployctl(home.path(), &["-bogus"]).stderr(writer).status().unwrap().code();
+    assert_eq!(code, Some(2));
 }

@@ -86,6 +86,13 @@ fn is_damage(err: &sqlx::Error) -> bool {
         .is_some_and(|code| matches!(code & 0xff, 11 | 26))
 }
 
+impl Error {
+    /// Whether the database did not come to answer in time.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
+    }
+}
+
 type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<Error> for Refusal {

@@ -132,26 +132,31 @@ impl StateDb {
     }
 }
 
-/// Imports what a Go registry left in `dir`, once. Returns what was found, if it was now;
-/// and the lock that keeps that registry away.
-pub async fn at_start(
-    dir: &Path,
-    blobs: &Blobs,
-    quarantine: &Dir,
-    catalog: &Catalog,
-) -> Result<(Option<StateDb>, Option<Report>), Error> {
-    let Some(state_db) = StateDb::open(dir)? else { return Ok((None, None)) };
+/// Whether what a Go registry left is to be imported; an error where it went on after that.
+pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
+    let Some(state_db) = state_db else { return Ok(false) };
     if let Some(imported) = catalog.note::<Imported>(NOTE).await? {
-        unchanged(&state_db, &imported)?;
-        return Ok((Some(state_db), None));
+        unchanged(state_db, &imported)?;
+        return Ok(false);
     }
     if !catalog.is_new().await? {
         let path = state_db.path.display();
         tracing::warn!(
             "{path} is not imported: the catalogue has something already; move one away"
         );
-        return Ok((Some(state_db), None));
+        return Ok(false);
     }
+    Ok(true)
+}
+
+/// Imports what a Go registry left in `dir`, and tells what was found.
+pub async fn take_over(
+    dir: &Path,
+    state_db: &StateDb,
+    blobs: &Blobs,
+    quarantine: &Dir,
+    catalog: &Catalog,
+) -> Result<Report, Error> {
     let state = state_db.read()?;
     let files = Files::read(&Dir::open(&dir.join("files"))?)?;
     let report = Report::new(&state_db.path, &state, &files, false);
@@ -164,14 +169,14 @@ pub async fn at_start(
         command: "import-state".to_owned(),
         now,
     };
-    catalog.import(&state, &files, (NOTE, &note), &change).await?;
+    // Before the import is noted: an import that begins anew finds them missing, which they are.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         blobs.set_aside(*digest, quarantine)?;
-        catalog.mark_damaged(*digest, *bytes, now).await?;
     }
+    catalog.import(&state, &files, (NOTE, &note), &change).await?;
     tell(&report);
-    Ok((Some(state_db), Some(report)))
+    Ok(report)
 }
 
 /// Whether `state.db` says what it said when it was imported. One that cannot be read any

@@ -303,9 +303,11 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
 async fn keep_watch(catalog: Catalog) {
     let Some(every) = service::watchdog() else { return };
     loop {
-        // An error is told by whoever it hits, and a new start would not mend it: what counts
-        // is that there is an answer.
-        let _ = catalog.is_new().await;
+        // Another error is told by whoever it hits, and a new start would not mend it: what
+        // counts is that there is an answer.
+        if matches!(catalog.is_new().await, Err(err) if err.is_no_answer()) {
+            continue;
+        }
         service::alive();
         tokio::time::sleep(every).await;
     }

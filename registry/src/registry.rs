@@ -129,9 +129,10 @@ impl Registry {
     pub async fn open(dir: &Path, settings: Settings) -> Result<Self, OpenError> {
         let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
+        // While a Go registry runs, its uploads look like what a crash left.
+        let state_db = StateDb::open(dir)?;
         let max_upload = settings.max_upload;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), max_upload)?;
-        blobs.clean_up()?;
         // A directory that cannot be written to says so here, and SQLite does not.
         match blobs.stage() {
             // Whoever frees a full disk has to start first.
@@ -139,6 +140,9 @@ impl Registry {
             _ => {}
         }
         let catalog = Catalog::open(dir, settings.keep_states).await?;
+        let wanted = import::is_wanted(state_db.as_ref(), &catalog).await?;
+        // From here on what is removed is nobody else's.
+        blobs.clean_up()?;
         let condemned = catalog.condemned().await?;
         if !condemned.is_empty() {
             blobs.remove_all(condemned.clone())?;
@@ -151,7 +155,12 @@ impl Registry {
             tracing::warn!("rows of files are made at the next start: {err}");
         }
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;
-        let (state_db, imported) = import::at_start(dir, &blobs, &quarantine, &catalog).await?;
+        let imported = match &state_db {
+            Some(from) if wanted => {
+                Some(import::take_over(dir, from, &blobs, &quarantine, &catalog).await?)
+            }
+            _ => None,
+        };
         let registry = Self {
             blobs: Arc::new(blobs),
             catalog,

@@ -3,9 +3,10 @@
 mod rig;
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use deploy_store::Digest;
 use rig::{Rig, both, names};
@@ -154,6 +155,8 @@ fn a_running_go_registry_is_told_and_kept_out_later() {
     let mut rig = rig();
     let file = File::options().read(true).write(true).open(rig.path("reg/state.db")).unwrap();
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+    // What it has under way looks like what a crash left.
+    fs::write(rig.path("reg/uploads/upload-1"), "half of one").unwrap();
     for refused in [
         import(&rig, &["-n"]),
         import(&rig, &[]),
@@ -173,12 +176,46 @@ fn a_running_go_registry_is_told_and_kept_out_later() {
         assert!(!refused.status.success(), "{text}");
         assert!(text.contains("a Go registry still runs") && text.contains(&pid), "{text}");
     }
+    assert_eq!(names(&rig.path("reg/uploads")), ["upload-1"]);
+    assert!(!rig.path("reg/catalogue.db").exists(), "something was made");
     flock(&file, FlockOperation::Unlock).unwrap();
     rig.run();
     // As long as this registry runs, bolt cannot be opened.
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_err();
     assert!(rig.stop("-TERM").success());
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+}
+
+/// As in a directory of another owner: it would be all of them.
+#[test]
+fn a_file_that_may_not_be_read_stops_the_import_and_stays_where_it_is() {
+    const NOBODY: u32 = 65534;
+    let mut rig = rig();
+    let before = names(&rig.path("reg/files"));
+    let closed = rig.path("reg/files").join(&before[0]);
+    fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
+    let program = rig.path("program");
+    fs::copy(env!("CARGO_BIN_EXE_deploy-registry"), &program).unwrap();
+    let mut command = Command::new(program);
+    command.args(["import-state", "-dir", "reg"]).current_dir(rig.path(""));
+    if rustix::process::geteuid().is_root() {
+        // To root no file is closed.
+        for path in ["", "reg", "reg/files", "reg/uploads", "reg/state.db"] {
+            chown(rig.path(path), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        for name in &before[1..] {
+            chown(rig.path("reg/files").join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let text = both(&command.output().unwrap());
+    assert!(text.contains(&before[0]) && text.contains("Permission denied"), "{text}");
+    assert_eq!(names(&rig.path("reg/files")), before);
+    assert_eq!(names(&rig.path("reg/quarantine")), [""; 0]);
+    // Once it is readable, all is imported.
+    fs::set_permissions(&closed, Permissions::from_mode(0o600)).unwrap();
+    rig.run();
+    assert_eq!(names(&rig.path("reg/files")), before);
 }
 
 #[test]

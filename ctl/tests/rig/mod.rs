@@ -111,10 +111,15 @@ impl Rig {
 
     /// A line of `known_hosts`, from what the registry's host key is.
     pub fn known_host(&self) -> String {
+        let (host, port) = self.addr.split_once(':').unwrap();
+        format!("[{host}]:{port} {}", self.host_key())
+    }
+
+    /// The registry's public key, and the end of its line.
+    pub fn host_key(&self) -> String {
         let mut keygen = Command::new("ssh-keygen");
         let key = keygen.arg("-yf").arg(self.path("reg/host_key")).output().unwrap();
-        let (host, port) = self.addr.split_once(':').unwrap();
-        format!("[{host}]:{port} {}", String::from_utf8(key.stdout).unwrap())
+        String::from_utf8(key.stdout).unwrap()
     }
 
     /// The program, told where the registry is and nothing of keys.

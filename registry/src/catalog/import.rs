@@ -46,8 +46,11 @@ impl Catalog {
             .bind(i64::try_from(state.versions.len()).unwrap_or(i64::MAX))
             .execute(&mut *transaction)
             .await?;
-        for (digest, bytes) in files.sizes() {
-            blobs::put(&mut transaction, digest, bytes, "live", change.now).await?;
+        for (digest, bytes) in &files.sound {
+            blobs::put(&mut transaction, *digest, *bytes, "live", change.now).await?;
+        }
+        for (digest, (bytes, _)) in &files.damaged {
+            blobs::put(&mut transaction, *digest, *bytes, "damaged", change.now).await?;
         }
         for configuration in &state.configurations {
             let current = configuration.states.len();

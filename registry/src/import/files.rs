@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use deploy_store::disk::{Dir, FileType};
-use deploy_store::{Configuration, Digest, Hasher, Result};
+use deploy_store::{Configuration, Digest, Error, Hasher, Result};
 
 /// Files that are read at once.
 const THREADS: usize = 4;
@@ -42,19 +42,29 @@ impl Files {
             }
         }
         let (next, told) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
-        let found = Mutex::new(&mut files);
+        let (found, failed) = (Mutex::new(&mut files), Mutex::new(None));
         std::thread::scope(|scope| {
             for _ in 0..THREADS.min(digests.len()) {
                 scope.spawn(|| {
                     while let Some((digest, name)) =
                         digests.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        let read = dir.open_file(name).map_err(|err| (0, err.to_string()));
-                        let read = read.and_then(|file| check(*digest, file));
+                        let path = || dir.path_of(name);
+                        let read = dir.open_file(name).and_then(|file| {
+                            check(*digest, file).map_err(|err| Error::io("read", path(), err))
+                        });
                         let mut found = found.lock().expect("nobody panics with it");
                         match read {
-                            Ok(bytes) => drop(found.sound.insert(*digest, bytes)),
-                            Err(bad) => drop(found.damaged.insert(*digest, bad)),
+                            Ok(Found::Sound(bytes)) => drop(found.sound.insert(*digest, bytes)),
+                            Ok(Found::Damaged(bytes, why)) => {
+                                drop(found.damaged.insert(*digest, (bytes, why)));
+                            }
+                            // Such as one of another owner, which says nothing of its bytes.
+                            Err(err) => {
+                                next.store(digests.len(), Ordering::Relaxed);
+                                *failed.lock().expect("nobody panics with it") = Some(err);
+                                return;
+                            }
                         }
                         let done = found.sound.len() + found.damaged.len();
                         tell(&told, done, digests.len());
@@ -62,7 +72,10 @@ impl Files {
                 });
             }
         });
-        Ok(files)
+        match failed.into_inner().expect("nobody panics with it") {
+            Some(err) => Err(err),
+            None => Ok(files),
+        }
     }
 
     /// All files that are there, with their lengths.
@@ -90,8 +103,14 @@ fn tell(told: &Mutex<Instant>, done: usize, of: usize) {
     }
 }
 
-/// The length of a file, or that and why it is not what its name says.
-fn check(digest: Digest, mut file: std::fs::File) -> Result<u64, (u64, String)> {
+/// What a file is, with its length.
+enum Found {
+    Sound(u64),
+    Damaged(u64, String),
+}
+
+/// Whether a file is what its name says, as far as the disk gives it.
+fn check(digest: Digest, mut file: std::fs::File) -> io::Result<Found> {
     let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; BUFFER]);
     loop {
         match file.read(&mut buffer) {
@@ -101,12 +120,16 @@ fn check(digest: Digest, mut file: std::fs::File) -> Result<u64, (u64, String)> 
                 bytes += n as u64;
             }
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err((bytes, format!("cannot be read: {err}"))),
+            // The disk has lost it, and gives the rest.
+            Err(err) if err.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                return Ok(Found::Damaged(bytes, format!("cannot be read: {err}")));
+            }
+            Err(err) => return Err(err),
         }
     }
-    if hasher.finish() == digest {
-        Ok(bytes)
+    Ok(if hasher.finish() == digest {
+        Found::Sound(bytes)
     } else {
-        Err((bytes, "its bytes are not what its name says".to_owned()))
-    }
+        Found::Damaged(bytes, "its bytes are not what its name says".to_owned())
+    })
 }

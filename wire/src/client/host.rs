@@ -25,6 +25,8 @@ pub struct HostCheck {
     addr: String,
     /// The keys that `known_hosts` has for it.
     known: Vec<PublicKey>,
+    /// Those that it calls revoked, for whatever host.
+    revoked: Vec<PublicKey>,
 }
 
 impl HostCheck {
@@ -41,7 +43,14 @@ impl HostCheck {
                 .map_err(|err| unreadable(path, &err))?,
         };
         let known = known.into_iter().map(|(_, key)| key).collect();
-        Ok(Self { how: how.clone(), addr: addr.to_owned(), known })
+        let revoked = match how {
+            HostKey::Fingerprint(_) => Vec::new(),
+            HostKey::KnownHosts(path) => {
+                let text = std::fs::read(path).map_err(|err| unreadable(path, &err.into()))?;
+                revoked(&String::from_utf8_lossy(&text))
+            }
+        };
+        Ok(Self { how: how.clone(), addr: addr.to_owned(), known, revoked })
     }
 
     /// The algorithms to ask for, those of the known keys first: of several keys a server
@@ -61,6 +70,11 @@ impl HostCheck {
 
     fn check(&self, key: &PublicKey) -> Result<(), ClientError> {
         let found = key.fingerprint(HashAlg::Sha256).to_string();
+        let is_revoked = self.revoked.iter().any(|revoked| revoked.key_data() == key.key_data());
+        if let (true, HostKey::KnownHosts(file)) = (is_revoked, &self.how) {
+            let expected = format!("any but this, which is revoked in {}", file.display());
+            return Err(ClientError::HostKeyMismatch { found, expected });
+        }
         let expected = match &self.how {
             HostKey::Fingerprint(expected) if is_fingerprint(expected, &found) => return Ok(()),
             HostKey::Fingerprint(expected) => expected.clone(),
@@ -77,6 +91,17 @@ impl HostCheck {
         };
         Err(ClientError::HostKeyMismatch { found, expected })
     }
+}
+
+/// The keys under `@revoked` (sshd(8), on the file of known hosts), which russh passes over.
+fn revoked(known_hosts: &str) -> Vec<PublicKey> {
+    let lines = known_hosts.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (marker, _hosts, kind, key) =
+            (words.next()?, words.next()?, words.next()?, words.next()?);
+        (marker == "@revoked").then(|| PublicKey::from_openssh(&format!("{kind} {key}")).ok())?
+    });
+    lines.collect()
 }
 
 /// `deployctl`'s help has always said `sha256:`, while ssh prints `SHA256:`.

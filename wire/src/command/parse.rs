@@ -233,10 +233,8 @@ impl Flags {
         name: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Refusal> {
-        let value = self.get(name);
-        if value.is_empty() {
-            return Ok(None);
-        }
+        // One that is empty was meant to be something, as by a script whose variable is not set.
+        let Some(value) = self.all(name).last() else { return Ok(None) };
         read(value).map(Some).map_err(|why| {
             let usage = self.verb.usage();
             let usage = usage.trim_end();
@@ -271,10 +269,7 @@ impl Flags {
     }
 
     fn if_hash(&self) -> Result<Option<Digest>, Refusal> {
-        match self.get("if-hash") {
-            "" => Ok(None),
-            text => digest(text).map(Some),
-        }
+        self.all("if-hash").last().map(digest).transpose()
     }
 
     fn add_version(&self) -> Result<Command, Refusal> {

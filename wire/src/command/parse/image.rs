@@ -16,17 +16,17 @@ impl Flags {
     }
 
     pub(super) fn import(&self) -> Result<Command, Refusal> {
-        let text = |name: &str| self.value(name, |text| Ok(text.to_owned()));
-        let name = match self.get("name") {
-            "" => None,
-            _ => Some(self.configuration_name()?),
-        };
+        let name = self.all("name").last().map(|_| self.configuration_name()).transpose()?;
+        let image = self.value("image", |text| match text {
+            "" => Err("should not be empty".to_owned()),
+            _ => Ok(text.to_owned()),
+        });
         let compress = self.value("compress", |text| {
             text.parse().map_err(|err: crate::image::BadImage| err.to_string())
         })?;
         Ok(Command::Import(Import {
             name,
-            image: text("image")?,
+            image: image?,
             platform: self.value("platform", platform)?,
             layers: self.layers()?,
             compress: compress.unwrap_or_default(),

@@ -119,8 +119,14 @@ pub async fn run(
     }
     let new = session.configuration(&agent.name).await?;
     *offered = Some(new.id());
+    let waits = |target: &Configuration| {
+        waiting.is_some_and(|held| Change::between(Some(held), target) == Change::None)
+    };
     if hold.as_ref().is_some_and(|hold| hold.holds(old_id, new.id())) {
         if let Some(old) = &old {
+            if is_gone(agent, old) && !waits(old) {
+                restore(agent, session, old).await?;
+            }
             deploy::mend_link(agent, old)?;
             spare::prepare(agent, old);
         }
@@ -132,13 +138,19 @@ pub async fn run(
         Hold::lift(&agent.dir)?;
     }
     let change = Change::between(old.as_ref(), &new);
-    if change == Change::None {
+    let gone = change == Change::None && is_gone(agent, &new);
+    if change == Change::None && !gone {
         deploy::mend_link(agent, &new)?;
         spare::prepare(agent, &new);
         return Ok(Outcome::UpToDate);
     }
-    if waiting.is_some_and(|held| Change::between(Some(held), &new) == Change::None) {
+    if waits(&new) {
         return Ok(Outcome::Held);
+    }
+    if gone {
+        restore(agent, session, &new).await?;
+        spare::prepare(agent, &new);
+        return Ok(Outcome::Switched);
     }
     announce(change, &new);
     foresee(agent, &new)?;
@@ -148,6 +160,27 @@ pub async fn run(
     room::tidy(agent).await;
     spare::prepare(agent, &new);
     Ok(Outcome::Switched)
+}
+
+/// Whether the root of what is deployed was removed by hand, or the agent's directory was.
+fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
+    matches!(
+        agent.store.root_path(deployed.id()).symlink_metadata(),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound
+    )
+}
+
+/// Builds the root of what is deployed again, and has the script know.
+async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration) -> Result<()> {
+    let id = deployed.id();
+    tracing::warn!(
+        event = "root_gone",
+        %id,
+        "root {id}, which is deployed, is gone: it is built again, and the script runs"
+    );
+    foresee(agent, deployed)?;
+    let root = prepare(agent, session, deployed).await?;
+    deploy::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
 }
 
 fn announce(change: Change, new: &Configuration) {

@@ -13,7 +13,7 @@ use deploy_store::{Configuration, Root};
 use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
 use crate::script::{self, Change};
-use crate::{blocking, current, previous, state};
+use crate::{blocking, current, previous, running, state};
 
 /// The end of the last script's output is kept under this name in the agent's directory.
 const SCRIPT_LOG: &CStr = c"script.log";
@@ -35,6 +35,8 @@ pub async fn run(
     root: &Root,
     before: Before,
 ) -> Result<()> {
+    // Two at once would undo each other's work.
+    running::ended(agent).await;
     let _critical = agent.stop.critical().await;
     let new_root = as_given(&root.path);
     let old_root = old.map(|old| as_given(&agent.store.root_path(old.id())));
@@ -126,9 +128,15 @@ impl<'a> Link<'a> {
 async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Error> {
     let Some(script) = &agent.script else { return Ok(()) };
     let started = Instant::now();
-    let (output, ended) = script::run(script, change, &agent.stop).await;
+    let note = |pid| running::note(&agent.dir, change.new.id(), pid);
+    let on_start = |pid| {
+        if let Err(err) = note(pid) {
+            tracing::debug!("no note of the script that runs: {err}");
+        }
+    };
+    let (output, ended) = script::run(script, change, &agent.stop, on_start).await;
     // For people; nothing depends on it.
-    if let Err(err) = keep_output(agent, &output) {
+    if let Err(err) = running::forget(&agent.dir).and_then(|()| keep_output(agent, &output)) {
         tracing::debug!("cannot keep the script's output: {err}");
     }
     ended?;

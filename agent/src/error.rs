@@ -34,7 +34,7 @@ pub enum Error {
         reason: String,
     },
     /// A layer's blob cannot be had.
-    #[error("download of layer {layer}: {cause}")]
+    #[error("download of layer {layer}: {cause}{}", hint(cause))]
     Download {
         /// Component and version.
         layer: String,
@@ -112,6 +112,15 @@ impl Error {
             Self::WrongBytes { .. } => exit::CORRUPT,
             _ => exit::FAILED,
         }
+    }
+}
+
+/// What to do about a file that the registry lists and does not have.
+fn hint(cause: &ClientError) -> &'static str {
+    if cause.code() == exit::NOT_FOUND {
+        ": the registry does not have it; upload the same archive there again"
+    } else {
+        ""
     }
 }
 

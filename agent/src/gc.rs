@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, LinkMode, Result, Sweep, What};
+use deploy_store::{Configuration, Error, LinkMode, Result, Sweep, What};
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
@@ -75,10 +76,21 @@ pub async fn beside(agent: &Agent, pending: Option<&Configuration>, dry_run: boo
 
 /// What the agent needs.
 pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Needs> {
-    let current = state::peek(&agent.state)?;
+    let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
     Ok(Needs { current, previous, pending: pending.cloned(), keep_roots, keep_blobs })
+}
+
+/// What is deployed, which must be known before anything is removed.
+fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
+    state::peek(state_file).map_err(|err| match err {
+        Error::BadConfiguration { .. } | Error::BadName { .. } => {
+            let cause = io::Error::new(io::ErrorKind::InvalidData, err.to_string());
+            Error::io("use state file", state_file, cause)
+        }
+        other => other,
+    })
 }
 
 /// Removes where no agent runs, which is an error. `link` is how it places files.
@@ -91,7 +103,7 @@ pub fn alone(
 ) -> Result<Gc> {
     let (keep_roots, keep_blobs) = limits;
     let planned = deploy_store::sweep_alone(dir, link, dry_run, |published| {
-        let current = state::peek(state_file)?;
+        let current = deployed(state_file)?;
         let previous = previous::read(dir, current.as_ref().map(Configuration::id));
         let needs = Needs { current, previous, pending: None, keep_roots, keep_blobs };
         Ok(needs.at_once(published, SystemTime::now()))

@@ -25,6 +25,7 @@ pub mod throttle;
 
 pub mod ask;
 pub mod control;
+pub mod running;
 pub mod script;
 pub mod session;
 pub mod settings;

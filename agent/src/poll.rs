@@ -94,7 +94,10 @@ pub async fn run(
                     match next {
                         Next::Wait => {}
                         Next::Look => break None,
-                        Next::Sync(asked) => break Some(asked),
+                        Next::Sync(asked) => {
+                            memory.due();
+                            break Some(asked);
+                        }
                     }
                 }
             }
@@ -103,6 +106,13 @@ pub async fn run(
 }
 
 impl Memory {
+    /// Has what waits for its script not wait any more: somebody asked, who may have mended it.
+    fn due(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.until = Instant::now();
+        }
+    }
+
     async fn serve(&mut self, agent: &Agent, session: &mut Session, asked: Asked) -> Next {
         let pending = self.held.as_ref().map(|held| held.target.clone());
         let next = serve::serve(agent, session, asked, pending.as_ref(), self.offered).await;

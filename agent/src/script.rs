@@ -90,7 +90,7 @@ pub enum Error {
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
     /// It said that it failed.
-    #[error("{program:?} call failure: {}; the old state stays, see its output above", describe(*status))]
+    #[error("{program:?} call failure: {}; the old state stays; what it printed is in script.log and in the log", describe(*status))]
     Failed {
         /// The script.
         program: String,
@@ -165,15 +165,23 @@ pub fn environment(
     all
 }
 
-/// Runs the script for `change` and waits for its end, logging what it prints. Returns
-/// the end of its output, and the reason if it did not do its work.
-pub async fn run(script: &Script, change: Change<'_>, stop: &Stop) -> (Vec<u8>, Result<(), Error>) {
+/// Runs the script for `change`, tells its process to `on_start` and waits for its end, logging
+/// what it prints. Returns the end of its output, and the reason if it did not do its work.
+pub async fn run(
+    script: &Script,
+    change: Change<'_>,
+    stop: &Stop,
+    on_start: impl FnOnce(u32),
+) -> (Vec<u8>, Result<(), Error>) {
     let started = Instant::now();
     let begun = begin(script, change);
     let (mut child, mut output, state_file) = match begun {
         Ok(begun) => begun,
         Err(err) => return (Vec::new(), Err(err)),
     };
+    if let Some(pid) = child.id() {
+        on_start(pid);
+    }
     let ended = wait(script, &mut child, &mut output, stop).await;
     let ended = match ended {
         Ok(Some(why)) => {
@@ -291,7 +299,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
     }
 }
 
-fn signal(group: Pid, signal: Signal) {
+pub(crate) fn signal(group: Pid, signal: Signal) {
     if let Err(err) = kill_process_group(group, signal)
         && err != rustix::io::Errno::SRCH
     {

@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::confine::Walls;
 use crate::hold::Hold;
 use crate::report::{Placed, Report, Spare};
+use crate::running::{self, Running};
 use crate::{previous, state};
 
 /// What `status` tells.
@@ -30,6 +31,8 @@ pub struct Status {
     confinement: Option<Walls>,
     roots: Vec<Root>,
     cache: Cache,
+    /// The script that runs.
+    script: Option<Running>,
     last_error: Option<String>,
     /// How the files of the last root got there.
     placed: Option<Placed>,
@@ -120,6 +123,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         confinement: report.confinement,
         roots,
         cache: cache(dir),
+        script: running::read(dir),
         last_error: report.error,
         placed: report.placed,
         // It does not outlive the agent.
@@ -219,6 +223,9 @@ impl Status {
         }
         if let Some(err) = &self.hold_error {
             line("held", &escape(err));
+        }
+        if let Some(Running { id, pid, since, .. }) = &self.script {
+            line("script", &format!("runs for {}   since {since:.0}, pid {pid}", escape(id)));
         }
         if let Some(err) = &self.last_error {
             line("last error", &escape(err));

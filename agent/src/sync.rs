@@ -5,7 +5,7 @@ use deploy_wire::exit;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Outcome;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::request::Answer;
 
@@ -27,11 +27,22 @@ impl Synced {
         let text = match (&*self.outcome, &self.reason) {
             ("up_to_date", _) => format!("up to date: {id}"),
             ("switched", _) => format!("switched to {id}"),
+            (_, Some(reason)) if self.id.is_none() => {
+                format!("cannot tell what the registry has: {reason}; what is deployed stays")
+            }
             (_, Some(reason)) => format!("not deployed: {id}: {reason}"),
             (outcome, None) => format!("{outcome}: {id}"),
         };
         text + "\n"
     }
+}
+
+/// Whether the registry did not say what it has.
+fn is_unknown(err: &Error) -> bool {
+    matches!(
+        err,
+        Error::Registry(_) | Error::UnknownConfiguration { .. } | Error::BadConfiguration { .. }
+    )
 }
 
 /// The answer for a cycle that ended so: 0 only where what the registry has is deployed.
@@ -57,6 +68,11 @@ pub fn answer(
             );
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }
-        Err(err) => Answer::of(err.exit_code(), &synced("failed", Some(err.to_string()))),
+        Err(err) => {
+            // What it had at an earlier look may be what is deployed.
+            let id = offered.filter(|_| !is_unknown(err)).map(|id| id.to_string());
+            let failed = synced("failed", Some(err.to_string()));
+            Answer::of(err.exit_code(), &Synced { id, ..failed })
+        }
     }
 }

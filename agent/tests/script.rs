@@ -84,7 +84,7 @@ impl Bench {
         let lines = tracing_subscriber::registry().with(Lines::new(Format::Human, log.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (output, ended) = tracing::subscriber::with_default(lines, || {
-            runtime.block_on(script::run(&self.script, change, &self.stop))
+            runtime.block_on(script::run(&self.script, change, &self.stop, |_| {}))
         });
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         Ran { output: String::from_utf8_lossy(&output).into_owned(), log, ended }

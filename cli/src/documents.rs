@@ -134,12 +134,18 @@ fn print(text: &str) -> Result<(), String> {
 fn completions(mut program: Command, shell: Shell) -> String {
     let name = program.get_name().to_owned();
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut program, name, &mut script);
+    clap_complete::generate(shell, &mut program, &name, &mut script);
     let script = one_dash(&String::from_utf8_lossy(&script));
     match shell {
         // With -s, a word such as -addr would be four flags of one letter each.
         Shell::Zsh => script.replace("(-s -S -C)", "(-S -C)").replace("(-s -C)", "(-C)"),
         Shell::Fish => fish(&script),
+        // It calls the same subcommand by two names where the program's has a hyphen.
+        Shell::Bash => {
+            let words = name.replace('-', "__");
+            let wrong = name.replace('-', "__subcmd__");
+            script.replace(&format!("{wrong}__subcmd__"), &format!("{words}__subcmd__"))
+        }
         _ => script,
     }
 }
@@ -207,6 +213,20 @@ mod tests {
             for word in ["addr", "status", "completion", "man"] {
                 assert!(script.contains(word), "{shell}: {word}: {script}");
             }
+        }
+    }
+
+    /// What the script notes as the subcommand is what it looks for later.
+    #[test]
+    fn bash_finds_the_subcommands_of_a_program_with_a_hyphen() {
+        let sub = Command::new("status").arg(Arg::new("json").long("json"));
+        let script = completions(full(Command::new("x-y-z").subcommand(sub)), Shell::Bash);
+        let noted = script.lines().filter_map(|line| line.trim().strip_prefix("cmd=\""));
+        let noted: Vec<&str> = noted.filter_map(|word| word.strip_suffix('"')).collect();
+        assert!(noted.len() > 4, "{script}");
+        for word in noted.iter().filter(|word| !word.is_empty()) {
+            let label = format!("{word})");
+            assert!(script.lines().any(|line| line.trim() == label), "no {label} in {script}");
         }
     }
 

@@ -166,6 +166,22 @@ fn a_download_is_readable_for_those_whom_the_umask_lets_and_replaces_a_file_when
 }
 
 #[test]
+fn the_same_archive_again_mends_what_was_damaged() {
+    let rig = Rig::start();
+    let bytes = rig.archive("a.tar.gz", b"a");
+    let add = ["addver", "-name", "a", "-version", "1", "-file", "a.tar.gz"];
+    assert_eq!(rig.run(&add), ok(""));
+    let blob = rig.path("reg/files").join(Digest::of(&bytes).to_string());
+    fs::write(&blob, "damaged").unwrap();
+    assert_eq!(rig.run(&["verify"]).code, 8);
+    assert!(!blob.exists(), "it was not set aside");
+    let again = rig.run(&add);
+    assert_eq!((again.err.as_str(), again.code), ("version \"1\" already exists\n", 6));
+    assert_eq!(fs::read(&blob).unwrap(), bytes);
+    assert_eq!(rig.run(&["verify"]).code, 0);
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let rig = Rig::start();
     let file = |name: &str| rig.run(&["addver", "-name", "a", "-version", "1", "-file", name]);
@@ -187,7 +203,7 @@ fn who_may_in() {
     assert_eq!(
         locked,
         refused(
-            "failed to read/parse key file \"locked\": it is encrypted: add it to ssh-agent with ssh-add\n",
+            "failed to read/parse key file \"locked\": it is encrypted: give one without a passphrase, or, with deployctl, add it to ssh-agent with ssh-add and leave -key out\n",
             1
         )
     );

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("{0}")]
     Refused(#[from] Refusal),
     /// The database failed.
-    #[error("catalogue: {}; nothing was changed", plain(.0))]
+    #[error("catalogue: {}; nothing was changed{}", plain(.0), if is_full(.0) { "; gc frees room, and has some kept for it" } else { "" })]
     Database(#[from] sqlx::Error),
     /// A row does not hold what it must.
     #[error("catalogue: {0}")]
@@ -77,13 +77,21 @@ fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
+/// Whether the disk is full (`SQLITE_FULL`).
+fn is_full(err: &sqlx::Error) -> bool {
+    kind(err) == Some(13)
+}
+
 /// Whether `SQLite` calls the file damaged (`SQLITE_CORRUPT`) or none of its own
 /// (`SQLITE_NOTADB`), see <https://www.sqlite.org/rescode.html>.
 fn is_damage(err: &sqlx::Error) -> bool {
-    let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code);
-    // The lower byte is the kind, the rest says more of it.
-    code.and_then(|code| code.parse::<i32>().ok())
-        .is_some_and(|code| matches!(code & 0xff, 11 | 26))
+    matches!(kind(err), Some(11 | 26))
+}
+
+/// The lower byte of the code is the kind, the rest says more of it.
+fn kind(err: &sqlx::Error) -> Option<i32> {
+    let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
+    code.parse::<i32>().ok().map(|code| code & 0xff)
 }
 
 impl Error {

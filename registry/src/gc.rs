@@ -7,7 +7,8 @@ use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deploy_store::{BlobInfo, Digest, Swept};
+use deploy_store::disk::Dir;
+use deploy_store::{BlobInfo, Blobs, Digest, Swept};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -185,9 +186,7 @@ impl Registry {
     /// Gives up what was kept for a disk that is full: the catalogue needs some room to say
     /// what goes.
     fn use_reserve(&self) -> Result<(), Refusal> {
-        if self.blobs().free_bytes()? < RESERVE as u64 {
-            self.top.remove_file(RESERVE_NAME)?;
-        }
+        give_up_reserve(&self.top, self.blobs())?;
         Ok(())
     }
 
@@ -245,6 +244,15 @@ impl Registry {
 
 fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::MIN)
+}
+
+/// Removes what is kept for a disk that is full, if it is. Returns whether there was any.
+pub(crate) fn give_up_reserve(top: &Dir, blobs: &Blobs) -> deploy_store::Result<bool> {
+    if blobs.free_bytes()? >= RESERVE as u64 || !top.contains(RESERVE_NAME)? {
+        return Ok(false);
+    }
+    top.remove_file(RESERVE_NAME)?;
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Init {
         let port = addr.rsplit(':').next().unwrap_or_default();
         let _ = write!(
             text,
-            "  systemctl enable --now deploy-registry, or: deploy-registry -dir {} -opauth {} -srvauth {}\n  \
+            "  systemctl enable --now deploy-registry, or: deploy-registry -addr {addr} -dir {} -opauth {} -srvauth {}\n  \
              ssh -p {port} THIS_HOST help\n",
             dir.display(),
             opauth.display(),

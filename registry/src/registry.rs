@@ -139,7 +139,14 @@ impl Registry {
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
-        let catalog = Catalog::open(dir, settings.keep_states).await?;
+        let catalog = match Catalog::open(dir, settings.keep_states).await {
+            // Whoever is to free a full disk has to start first.
+            Err(err) if crate::gc::give_up_reserve(&top, &blobs)? => {
+                tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
+                Catalog::open(dir, settings.keep_states).await?
+            }
+            opened => opened?,
+        };
         let wanted = import::is_wanted(state_db.as_ref(), &catalog).await?;
         // From here on what is removed is nobody else's.
         blobs.clean_up()?;
@@ -200,7 +207,13 @@ impl Registry {
         digest: Digest,
         change: &Change,
     ) -> Result<(), Refusal> {
-        self.catalog.check_new_version(component, version).await?;
+        if let Err(err) = self.catalog.check_new_version(component, version).await {
+            // Whoever has the bytes of what was damaged or lost is to send them.
+            if !self.blobs.contains(digest)? && self.catalog.is_bound(digest).await? {
+                self.blobs.staged_reader(digest).map_err(not_uploaded)?;
+            }
+            return Err(err.into());
+        }
         if !self.blobs.contains(digest)? {
             self.check_staged(digest).await?;
         }

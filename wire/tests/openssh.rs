@@ -228,7 +228,7 @@ async fn keys() {
     assert!(matches!(err, ClientError::Denied { .. }), "{err}");
     assert_eq!(err.code(), exit::DENIED);
     for (name, why) in [
-        ("locked", "it is encrypted: add it to ssh-agent"),
+        ("locked", "it is encrypted: give one without"),
         ("text", ""),
         ("absent", "No such file or directory"),
     ] {

@@ -185,7 +185,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
         path: path.to_owned(),
         why: match err {
             russh::keys::Error::KeyIsEncrypted => {
-                "it is encrypted: add it to ssh-agent with ssh-add".to_owned()
+                "it is encrypted: give one without a passphrase, or, with deployctl, add it to ssh-agent with ssh-add and leave -key out".to_owned()
             }
             err => err.to_string(),
         },

@@ -137,6 +137,10 @@ impl Memory {
                 until(self.held.as_ref()).min(usual)
             }
             Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
+                if self.failures > 0 {
+                    let failures = self.failures;
+                    tracing::info!(event = "recovered", failures, "all is well again");
+                }
                 (self.failures, self.held) = (0, None);
                 usual
             }

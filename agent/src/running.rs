@@ -2,7 +2,6 @@
 //! agent that comes after one that was killed, which runs none beside it.
 
 use std::ffi::CStr;
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::time::Duration;
@@ -10,11 +9,9 @@ use std::time::Duration;
 use deploy_store::disk::Dir;
 use deploy_store::{Digest, Error, Result};
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
-use crate::script;
 
 const NAME: &CStr = c"script.json";
 /// Bytes of it that are read at most.
@@ -34,12 +31,15 @@ pub struct Running {
     /// The same in clock ticks since the system was started: no other process with that
     /// number has it.
     ticks: u64,
+    /// That start of the system, as `/proc/sys/kernel/random/boot_id` names it.
+    boot: String,
 }
 
 /// Takes note that the script was started. Not synced: after a power cut it does not run.
 pub fn note(dir: &Path, id: Digest, pid: u32) -> Result<()> {
     let Some(ticks) = ticks(pid) else { return Ok(()) };
-    let running = Running { id: id.to_string(), pid, since: Timestamp::now(), ticks };
+    let (id, since, boot) = (id.to_string(), Timestamp::now(), boot());
+    let running = Running { id, pid, since, ticks, boot };
     let json = serde_json::to_vec(&running).unwrap_or_default();
     let dir = Dir::open(dir)?;
     // Made anew each time: what is there may be a link that leads elsewhere.
@@ -55,59 +55,35 @@ pub fn forget(dir: &Path) -> Result<()> {
 
 /// The script that an agent of the directory `dir` started, if it runs still.
 pub fn read(dir: &Path) -> Option<Running> {
-    let file = File::open(dir.join(NAME.to_str().ok()?)).ok()?;
+    let file = Dir::open(dir).ok()?.open_file(NAME).ok()?;
     let mut json = Vec::new();
     file.take(MOST).read_to_end(&mut json).ok()?;
     let running: Running = serde_json::from_slice(&json).ok()?;
-    (ticks(running.pid) == Some(running.ticks)).then_some(running)
+    let same = ticks(running.pid) == Some(running.ticks) && boot() == running.boot;
+    same.then_some(running)
 }
 
-/// Waits for the end of a script whose agent was killed; `-script-timeout` is for it, too.
+/// Waits for the end of a script whose agent was killed. It is not ended here, whatever
+/// `-script-timeout` says: who owns the directory could name any process.
 pub async fn ended(agent: &Agent) {
-    let mut sent = None;
     let mut told = false;
-    while let Some(running) = read(&agent.dir) {
-        let Running { id, pid, since, .. } = &running;
+    while let Some(Running { id, pid, since, .. }) = read(&agent.dir) {
         if !told {
             tracing::warn!(
                 event = "script_runs",
                 id,
                 pid,
-                "a script that was started at {since:.0} for {id} runs still, as pid {pid}; its agent was killed; waiting for its end"
+                "a script that was started at {since:.0} for {id}, and whose agent was killed, still runs as pid {pid}: waiting for its end"
             );
             told = true;
-        }
-        let due = due(agent, *since);
-        if let (Some(signal), Some(group)) = (due, group(*pid))
-            && sent != Some(signal)
-        {
-            tracing::warn!(
-                event = "script_ended",
-                pid,
-                "it ran for longer than -script-timeout allows: {signal:?}"
-            );
-            script::signal(group, signal);
-            sent = due;
         }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// The signal that a script gets which was started at `since`.
-fn due(agent: &Agent, since: Timestamp) -> Option<Signal> {
-    let script = agent.script.as_ref()?;
-    let timeout = script.timeout?;
-    // A clock that was set back gives it more time.
-    let ran = Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default();
-    match ran {
-        _ if ran > timeout + script.kill_after => Some(Signal::KILL),
-        _ if ran > timeout => Some(Signal::TERM),
-        _ => None,
-    }
-}
-
-fn group(pid: u32) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(pid).ok()?)
+fn boot() -> String {
+    let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    read.unwrap_or_default().trim().to_owned()
 }
 
 /// When a process that has not ended was started: field 22 of `/proc/PID/stat`, see proc(5).
@@ -134,11 +110,14 @@ mod tests {
         note(dir, id, child.id()).unwrap();
         let running = read(dir).unwrap();
         assert_eq!((&running.id, running.pid), (&id.to_string(), child.id()));
-        let other = Running { ticks: running.ticks + 1, ..running };
         let path = dir.join("script.json");
         let json = std::fs::read(&path).unwrap();
-        std::fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
-        assert_eq!(read(dir), None);
+        let later = Running { ticks: running.ticks + 1, ..running.clone() };
+        let before = Running { boot: "another".to_owned(), ..running };
+        for other in [later, before] {
+            std::fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
+            assert_eq!(read(dir), None);
+        }
         std::fs::write(&path, json).unwrap();
         assert!(read(dir).is_some());
         child.kill().unwrap();

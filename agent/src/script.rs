@@ -299,7 +299,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
     }
 }
 
-pub(crate) fn signal(group: Pid, signal: Signal) {
+fn signal(group: Pid, signal: Signal) {
     if let Err(err) = kill_process_group(group, signal)
         && err != rustix::io::Errno::SRCH
     {

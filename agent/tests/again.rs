@@ -80,21 +80,3 @@ fn no_script_runs_beside_one_that_a_killed_agent_left() {
     assert!(says(&bench, &["status", "-json"], 0, "").json()["script"].is_null());
     agent.stop();
 }
-
-#[test]
-fn a_script_that_a_killed_agent_left_has_its_time() {
-    let bench = Bench::new();
-    bench.first_configuration();
-    bench.script("#!/bin/sh\necho begin >>runs\n[ -e go ] || sleep 600\n");
-    let mut agent = Agent::start(&bench, &["-script-timeout", "3s"]);
-    eventually("the script runs", || bench.path("a1/script.json").exists());
-    agent.process.kill().unwrap();
-    agent.process.wait().unwrap();
-    drop(agent);
-    fs::write(bench.path("go"), "").unwrap();
-    let agent = Agent::start(&bench, &["-script-timeout", "3s"]);
-    eventually("it is ended", || bench.runs() == 2);
-    says(&bench, &["sync"], 0, "");
-    assert!(bench.agent_log().contains("for longer than -script-timeout allows"));
-    agent.stop();
-}

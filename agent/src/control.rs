@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{interval, sleep, timeout};
 
 use crate::request::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
+use crate::running;
 
 /// Processes between us and a client, at most.
 const MAX_DEPTH: u32 = 64;
@@ -57,7 +58,7 @@ impl Control {
         let (sender, requests) = mpsc::channel(1);
         let dir = match listen(dir) {
             Ok((dir, listener)) => {
-                tokio::spawn(accept(listener, sender.clone()));
+                tokio::spawn(accept(listener, dir.path().into(), sender.clone()));
                 Some(dir)
             }
             Err(err) => {
@@ -97,16 +98,16 @@ fn listen(dir: &Path) -> Result<(Dir, UnixListener)> {
     Ok((dir, listener))
 }
 
-async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
+async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<Asked>) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
         // With all places taken the others wait where the system lets them.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let requests = requests.clone();
+                let (dir, requests) = (Arc::clone(&dir), requests.clone());
                 tokio::spawn(async move {
-                    serve(stream, &requests).await;
+                    serve(stream, &dir, &requests).await;
                     drop(place);
                 });
             }
@@ -119,12 +120,12 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<Asked>) {
     }
 }
 
-async fn serve(stream: UnixStream, requests: &mpsc::Sender<Asked>) {
+async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     let client = stream.peer_cred().ok().and_then(|client| client.pid());
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let answer = match timeout(PATIENCE, request(&mut read)).await {
-        Ok(Ok(_)) if client.is_some_and(is_below_us) => Answer::failed(
+        Ok(Ok(_)) if client.is_some_and(|client| is_of_script(client, dir)) => Answer::failed(
             exit::FAILED,
             "asked from within the deploy script, which would wait for itself",
         ),
@@ -154,12 +155,19 @@ async fn serve(stream: UnixStream, requests: &mpsc::Sender<Asked>) {
     }
 }
 
-/// Whether the process was started by this one, or by one that was, and so on: the script
-/// is, while it runs.
-fn is_below_us(mut pid: i32) -> bool {
+/// Whether a process is one of the script's: below this one, or of a script that is waited for,
+/// as its agent was killed.
+fn is_of_script(pid: i32, dir: &Path) -> bool {
+    let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
+    is_below(pid, std::process::id())
+        || running::read(dir).is_some_and(|script| waited_for(script.pid))
+}
+
+/// Whether the process was started by another one, or by one that was, and so on.
+fn is_below(mut pid: i32, other: u32) -> bool {
     for _ in 0..MAX_DEPTH {
         match parent(pid) {
-            Some(parent) if i64::from(parent) == i64::from(std::process::id()) => return true,
+            Some(parent) if i64::from(parent) == i64::from(other) => return true,
             Some(parent) if parent > 1 => pid = parent,
             _ => return false,
         }

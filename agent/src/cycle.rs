@@ -23,7 +23,7 @@ use crate::session::Session;
 use crate::spare::{self, Spares};
 use crate::stop::Stop;
 use crate::throttle::Throttle;
-use crate::{blocking, current, deploy, rollback, room, state, sweep, unpack};
+use crate::{blocking, current, deploy, rollback, room, running, state, sweep, unpack};
 
 /// Times that a damaged cache is mended before a cycle gives up.
 const MEND_ATTEMPTS: u32 = 3;
@@ -124,7 +124,10 @@ pub async fn run(
     };
     if hold.as_ref().is_some_and(|hold| hold.holds(old_id, new.id())) {
         if let Some(old) = &old {
-            if is_gone(agent, old) && !waits(old) {
+            if is_undone(agent, old) {
+                if waits(old) {
+                    return Ok(Outcome::Held);
+                }
                 restore(agent, session, old).await?;
             }
             deploy::mend_link(agent, old)?;
@@ -138,8 +141,8 @@ pub async fn run(
         Hold::lift(&agent.dir)?;
     }
     let change = Change::between(old.as_ref(), &new);
-    let gone = change == Change::None && is_gone(agent, &new);
-    if change == Change::None && !gone {
+    let undone = change == Change::None && is_undone(agent, &new);
+    if change == Change::None && !undone {
         deploy::mend_link(agent, &new)?;
         spare::prepare(agent, &new);
         return Ok(Outcome::UpToDate);
@@ -147,7 +150,7 @@ pub async fn run(
     if waits(&new) {
         return Ok(Outcome::Held);
     }
-    if gone {
+    if undone {
         restore(agent, session, &new).await?;
         spare::prepare(agent, &new);
         return Ok(Outcome::Switched);
@@ -162,7 +165,12 @@ pub async fn run(
     Ok(Outcome::Switched)
 }
 
-/// Whether the root of what is deployed was removed by hand, or the agent's directory was.
+/// Whether what is deployed is to be deployed again: its root was removed by hand, or the agent's
+/// directory was, or a script was started since of which nobody knows what it did.
+fn is_undone(agent: &Agent, deployed: &Configuration) -> bool {
+    running::is_due(&agent.dir) || is_gone(agent, deployed)
+}
+
 fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
     matches!(
         agent.store.root_path(deployed.id()).symlink_metadata(),
@@ -170,14 +178,25 @@ fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
     )
 }
 
-/// Builds the root of what is deployed again, and has the script know.
+/// Builds the root of what is deployed again, where it is gone, and has the script know.
 async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration) -> Result<()> {
     let id = deployed.id();
-    tracing::warn!(
-        event = "root_gone",
-        %id,
-        "root {id}, which is deployed, is gone: it is built again, and the script runs"
-    );
+    running::ended(agent).await;
+    if is_gone(agent, deployed) {
+        tracing::warn!(
+            event = "root_gone",
+            %id,
+            "root {id}, which is deployed, is gone: it is built again, and the script runs"
+        );
+    } else {
+        tracing::warn!(
+            event = "script_again",
+            %id,
+            "a script was started, and its end was not seen: it runs again for {id}, which is deployed"
+        );
+    }
+    // The root will be there again before the script has run.
+    running::note_due(&agent.dir, id)?;
     foresee(agent, deployed)?;
     let root = prepare(agent, session, deployed).await?;
     deploy::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
@@ -231,6 +250,8 @@ pub(crate) async fn prepare(
     session: &mut Session,
     new: &Configuration,
 ) -> Result<Root> {
+    // It may use the very root, and two at once would undo each other's work.
+    running::ended(agent).await;
     if state::read(&agent.state)?.is_none_or(|old| old.id() != new.id()) {
         recheck(agent, new).await;
     }

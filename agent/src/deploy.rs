@@ -35,8 +35,6 @@ pub async fn run(
     root: &Root,
     before: Before,
 ) -> Result<()> {
-    // Two at once would undo each other's work.
-    running::ended(agent).await;
     let _critical = agent.stop.critical().await;
     let new_root = as_given(&root.path);
     let old_root = old.map(|old| as_given(&agent.store.root_path(old.id())));
@@ -53,6 +51,10 @@ pub async fn run(
         if let Some(link) = link {
             link.switch_back();
         }
+        // Where it ran for what is deployed it has to run again.
+        if old_id != Some(new.id()) {
+            forget_script(agent);
+        }
         return Err(Error::Script { target: Box::new(new.clone()), cause });
     }
     let store = Arc::clone(&agent.store);
@@ -62,6 +64,7 @@ pub async fn run(
         previous::write(&agent.dir, Some(old))?;
     }
     state::write(&agent.state, new)?;
+    forget_script(agent);
     if before == Before::Forgotten {
         previous::write(&agent.dir, None)?;
     }
@@ -131,12 +134,12 @@ async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Err
     let note = |pid| running::note(&agent.dir, change.new.id(), pid);
     let on_start = |pid| {
         if let Err(err) = note(pid) {
-            tracing::debug!("no note of the script that runs: {err}");
+            tracing::warn!("no note of the script that runs: {err}");
         }
     };
     let (output, ended) = script::run(script, change, &agent.stop, on_start).await;
     // For people; nothing depends on it.
-    if let Err(err) = running::forget(&agent.dir).and_then(|()| keep_output(agent, &output)) {
+    if let Err(err) = keep_output(agent, &output) {
         tracing::debug!("cannot keep the script's output: {err}");
     }
     ended?;
@@ -148,6 +151,12 @@ async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Err
         "script {:?} finished in {ms} ms", script.program
     );
     Ok(())
+}
+
+fn forget_script(agent: &Agent) {
+    if let Err(err) = running::forget(&agent.dir) {
+        tracing::warn!("the script will run once more, as its note stays: {err}");
+    }
 }
 
 /// Made anew each time: what is there may be a link that leads elsewhere, if the directory is

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
 use crate::keep::Needs;
+use crate::running::{self, Running};
 use crate::{blocking, previous, spare, state};
 
 /// What `gc` did, or would do.
@@ -101,6 +102,10 @@ pub fn alone(
     limits: (usize, bool),
     dry_run: bool,
 ) -> Result<Gc> {
+    if let Some(Running { id, pid, .. }) = running::read(dir) {
+        let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
+        return Err(Error::io("remove anything in", dir, io::Error::other(why)));
+    }
     let (keep_roots, keep_blobs) = limits;
     let planned = deploy_store::sweep_alone(dir, link, dry_run, |published| {
         let current = deployed(state_file)?;

@@ -1,5 +1,6 @@
-//! The script that runs, as `script.json` in the agent's directory: for `status`, and for the
-//! agent that comes after one that was killed, which runs none beside it.
+//! The script whose end is not known yet, as `script.json` in the agent's directory: for
+//! `status`, and for the agent that comes after one that was killed. It runs none beside it, and
+//! has the script run again for what is deployed, as nobody knows what that one did.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -7,13 +8,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Digest, Error, Result};
+use deploy_store::{Digest, Error, Result, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
 
 const NAME: &CStr = c"script.json";
+/// Its name until it is whole.
+const UNFINISHED: &CStr = c"script.json.new";
 /// Bytes of it that are read at most.
 const MOST: u64 = 4096;
 /// Pause between two looks at whether it has ended.
@@ -24,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Running {
     /// Id of what it deploys.
     pub id: String,
-    /// Its process, and its process group.
+    /// Its process, and its process group; 0 for one that is still to be started.
     pub pid: u32,
     /// When it was started.
     pub since: Timestamp,
@@ -37,34 +40,50 @@ pub struct Running {
 
 /// Takes note that the script was started. Not synced: after a power cut it does not run.
 pub fn note(dir: &Path, id: Digest, pid: u32) -> Result<()> {
-    let Some(ticks) = ticks(pid) else { return Ok(()) };
-    let (id, since, boot) = (id.to_string(), Timestamp::now(), boot());
-    let running = Running { id, pid, since, ticks, boot };
-    let json = serde_json::to_vec(&running).unwrap_or_default();
+    let json = Running::new(id, pid).to_json();
     let dir = Dir::open(dir)?;
     // Made anew each time: what is there may be a link that leads elsewhere.
-    dir.remove_file(NAME)?;
-    let file = dir.create_file(NAME, 0o644)?;
-    (&file).write_all(&json).map_err(|err| Error::io("write", dir.path_of(NAME), err))
+    dir.remove_file(UNFINISHED)?;
+    let file = dir.create_file(UNFINISHED, 0o644)?;
+    (&file).write_all(&json).map_err(|err| Error::io("write", dir.path_of(UNFINISHED), err))?;
+    dir.rename(UNFINISHED, &dir, NAME)
 }
 
-/// Takes note that it has ended.
+/// Takes note, durably, that the script is to run for what is deployed already.
+pub fn note_due(dir: &Path, id: Digest) -> Result<()> {
+    let path = dir.join(NAME.to_string_lossy().as_ref());
+    replace_file(&path, &Running::new(id, 0).to_json(), 0o644)
+}
+
+/// Takes note that it is known how it ended.
 pub fn forget(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }
 
+/// Whether there was a script of which nobody knows how it ended.
+pub fn is_due(dir: &Path) -> bool {
+    noted(dir).is_some()
+}
+
 /// The script that an agent of the directory `dir` started, if it runs still.
 pub fn read(dir: &Path) -> Option<Running> {
-    let file = Dir::open(dir).ok()?.open_file(NAME).ok()?;
+    noted(dir).filter(Running::is_alive)
+}
+
+/// What stands there, if it is an agent's: who else may own the directory could name any
+/// process.
+fn noted(dir: &Path) -> Option<Running> {
+    let (file, stat) = Dir::open(dir).ok()?.open_file_and_stat(NAME).ok()?;
+    if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+        return None;
+    }
     let mut json = Vec::new();
     file.take(MOST).read_to_end(&mut json).ok()?;
-    let running: Running = serde_json::from_slice(&json).ok()?;
-    let same = ticks(running.pid) == Some(running.ticks) && boot() == running.boot;
-    same.then_some(running)
+    serde_json::from_slice(&json).ok()
 }
 
 /// Waits for the end of a script whose agent was killed. It is not ended here, whatever
-/// `-script-timeout` says: who owns the directory could name any process.
+/// `-script-timeout` says.
 pub async fn ended(agent: &Agent) {
     let mut told = false;
     while let Some(Running { id, pid, since, .. }) = read(&agent.dir) {
@@ -81,22 +100,48 @@ pub async fn ended(agent: &Agent) {
     }
 }
 
+impl Running {
+    fn new(id: Digest, pid: u32) -> Self {
+        let ticks = process(pid).map_or(0, |process| process.ticks);
+        Self { id: id.to_string(), pid, since: Timestamp::now(), ticks, boot: boot() }
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Whether it runs: the leader of a process group, as every script is.
+    fn is_alive(&self) -> bool {
+        let Some(process) = process(self.pid).filter(|_| self.pid > 1) else { return false };
+        process.ticks == self.ticks && process.group == self.pid && boot() == self.boot
+    }
+}
+
 fn boot() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     read.unwrap_or_default().trim().to_owned()
 }
 
-/// When a process that has not ended was started: field 22 of `/proc/PID/stat`, see proc(5).
-fn ticks(pid: u32) -> Option<u64> {
+/// A process that has not ended.
+struct Process {
+    group: u32,
+    /// When it was started.
+    ticks: u64,
+}
+
+/// Fields 3, 5 and 22 of `/proc/PID/stat`, see proc(5).
+fn process(pid: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before may have anything in it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    fields.nth(18)?.parse().ok().filter(|_| !matches!(state, "Z" | "X"))
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let (state, group, ticks) = (fields.first()?, fields.get(2)?, fields.get(19)?);
+    let process = Process { group: group.parse().ok()?, ticks: ticks.parse().ok()? };
+    (!matches!(*state, "Z" | "X")).then_some(process)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt as _;
     use std::process::Command;
 
     use super::*;
@@ -105,8 +150,8 @@ mod tests {
     fn what_has_ended_runs_no_more_whoever_has_its_number() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
-        assert_eq!(read(dir), None);
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        assert!(read(dir).is_none() && !is_due(dir));
+        let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
         note(dir, id, child.id()).unwrap();
         let running = read(dir).unwrap();
         assert_eq!((&running.id, running.pid), (&id.to_string(), child.id()));
@@ -115,21 +160,44 @@ mod tests {
         let later = Running { ticks: running.ticks + 1, ..running.clone() };
         let before = Running { boot: "another".to_owned(), ..running };
         for other in [later, before] {
-            std::fs::write(&path, serde_json::to_vec(&other).unwrap()).unwrap();
-            assert_eq!(read(dir), None);
+            std::fs::write(&path, other.to_json()).unwrap();
+            assert!(read(dir).is_none() && is_due(dir));
         }
         std::fs::write(&path, json).unwrap();
         assert!(read(dir).is_some());
         child.kill().unwrap();
         // A zombie does nothing any more.
-        while ticks(child.id()).is_some() {
+        while process(child.id()).is_some() {
             std::thread::sleep(PAUSE);
         }
-        assert_eq!(read(dir), None);
+        assert!(read(dir).is_none() && is_due(dir));
         child.wait().unwrap();
-        note(dir, id, std::process::id()).unwrap();
-        assert!(read(dir).is_some());
         forget(dir).unwrap();
-        assert_eq!(read(dir), None);
+        assert!(!is_due(dir));
+        note_due(dir, id).unwrap();
+        assert!(read(dir).is_none() && is_due(dir));
+    }
+
+    #[test]
+    fn no_process_is_believed_to_be_a_script_that_is_none() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, id) = (temp.path(), Digest::of(b"a"));
+        // The first process, and one in another's group.
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        for pid in [1, child.id()] {
+            note(dir, id, pid).unwrap();
+            assert_eq!(read(dir), None);
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if rustix::process::geteuid().is_root() {
+            let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
+            note(dir, id, child.id()).unwrap();
+            assert!(read(dir).is_some());
+            std::os::unix::fs::chown(dir.join("script.json"), Some(65534), None).unwrap();
+            assert!(read(dir).is_none() && !is_due(dir));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

@@ -5,6 +5,7 @@ mod bench;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use bench::{Agent, Bench, deployed, eventually, says};
 
@@ -44,12 +45,19 @@ fn a_root_that_is_gone_is_built_again() {
     assert!(log.contains("is gone: it is built again"), "{log}");
     assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "two\n");
 
-    // A script that fails then is not run at every look.
-    bench.script("#!/bin/sh\necho fails >>failures\nexit 1\n");
+    // A script that fails then is run until it does not, by whatever agent.
+    bench.script("#!/bin/sh\necho fails >>runs\nexit 1\n");
+    let before = bench.runs();
     fs::remove_dir_all(root(&bench)).unwrap();
-    let agent = Agent::start(&bench, &[]);
-    eventually("it failed", || bench.path("failures").exists());
+    assert_eq!(bench.once(&[]).0, Some(1));
     assert!(root(&bench).join("conf").exists());
+    let (code, log) = bench.once(&[]);
+    assert_eq!((code, bench.runs()), (Some(1), before + 2), "{log}");
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 1, "exit status 1");
+    bench.script("#!/bin/sh\necho works >>runs\n");
+    says(&bench, &["sync"], 0, "switched to");
+    says(&bench, &["sync"], 0, "up to date");
     agent.stop();
 }
 
@@ -57,9 +65,12 @@ fn a_root_that_is_gone_is_built_again() {
 fn no_script_runs_beside_one_that_a_killed_agent_left() {
     let bench = Bench::new();
     bench.first_configuration();
-    bench.script(
-        "#!/bin/sh\necho begin >>runs\nwhile [ ! -e go ]; do sleep 0.02; done\necho end >>runs\n",
-    );
+    // Whoever asks from within it would wait for itself, whichever agent it asks.
+    let program = env!("CARGO_BIN_EXE_deploy-agent");
+    bench.script(&format!(
+        "#!/bin/sh\necho begin >>runs\nfor n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done\n\
+         {program} sync -dir a1 >>asked 2>&1\necho end >>runs\n"
+    ));
     let mut agent = Agent::start(&bench, &[]);
     eventually("the script runs", || bench.runs() == 1);
     eventually("status knows it", || {
@@ -77,6 +88,47 @@ fn no_script_runs_beside_one_that_a_killed_agent_left() {
     says(&bench, &["sync"], 0, "");
     let runs = fs::read_to_string(bench.path("runs")).unwrap();
     assert_eq!(runs, "begin\nend\nbegin\nend\n");
+    let asked = fs::read_to_string(bench.path("asked")).unwrap();
+    assert_eq!(asked.matches("from within the deploy script").count(), 2, "{asked}");
     assert!(says(&bench, &["status", "-json"], 0, "").json()["script"].is_null());
     agent.stop();
+}
+
+/// Whoever goes back to what is deployed while a killed agent's script makes something else of the
+/// server gets what is deployed.
+#[test]
+fn what_is_deployed_is_deployed_again_after_a_script_whose_end_nobody_saw() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let script = |wait: &str| {
+        bench.script(&format!("#!/bin/sh\n{wait}\ncat $NEWROOT/conf >active\necho run >>runs\n"));
+    };
+    script("");
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 0, "");
+    let active = || fs::read_to_string(bench.path("active")).unwrap();
+    let one = active();
+    script("for n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done");
+    bench.bump("v02", "two\n");
+    let mut asking = ask_beside(&bench);
+    eventually("the second script runs", || bench.path("a1/script.json").exists());
+    drop(agent);
+    asking.wait().unwrap();
+    assert_eq!(deployed(&bench), "v01");
+    // Alone nothing is removed that it may use.
+    says(&bench, &["gc"], 1, "a script whose agent was killed runs for");
+    bench.operator("ssh", &["rollback", "-name", "project1"], "");
+    let agent = Agent::start(&bench, &[]);
+    eventually("it waits", || bench.agent_log().contains("waiting for its end"));
+    fs::write(bench.path("go"), "").unwrap();
+    says(&bench, &["sync"], 0, "");
+    assert_eq!((active(), deployed(&bench).as_str(), bench.runs()), (one, "v01", 3));
+    says(&bench, &["sync"], 0, "up to date");
+    agent.stop();
+}
+
+fn ask_beside(bench: &Bench) -> Child {
+    let mut sync = Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+    sync.args(["sync", "-dir", "a1"]).current_dir(bench.temp.path());
+    sync.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }

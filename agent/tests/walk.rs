@@ -118,10 +118,10 @@ fn a_script_cut_off_by_the_agents_death_runs_again() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(bench.state(), None);
+    // The first script still waits for its line, and would be waited for.
+    fs::write(bench.path("go"), "done\n").unwrap();
     assert_eq!(bench.once(&[]).0, Some(0));
     assert_eq!(bench.runs(), 2);
-    // The first script still waits for its line.
-    fs::write(bench.path("go"), "done\n").unwrap();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
 use crate::budget::Budget;
 use crate::error::{Error, Result};
 use crate::listing::Listing;
-use crate::spool::{Appender, LANES, Tee};
+use crate::spool::{Appender, Tee};
 
 /// Bytes of memory for a compressed layer that is not inflated yet: while one is, the next ones
 /// are read.
@@ -92,9 +92,9 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     })
 }
 
-/// Whether there are no more processors than layers that are read at once.
+/// Whether the layers that are read at once keep all processors busy.
 fn few_processors() -> bool {
-    thread::available_parallelism().is_ok_and(|processors| processors.get() < LANES)
+    thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2)
 }
 
 /// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("{0}")]
     Refused(#[from] Refusal),
     /// The database failed.
-    #[error("catalogue: {}; nothing was changed{}", plain(.0), if is_full(.0) { "; gc frees room, and has some kept for it" } else { "" })]
+    #[error("catalogue: {}; nothing was changed{}", plain(.0), if is_full(.0) { "; gc frees room" } else { "" })]
     Database(#[from] sqlx::Error),
     /// A row does not hold what it must.
     #[error("catalogue: {0}")]

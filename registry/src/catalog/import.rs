@@ -33,6 +33,8 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.begin_change(change).await?;
+        // Rows that were made of names alone, of what an earlier try may have set aside since.
+        sqlx::query("DELETE FROM blobs").execute(&mut *transaction).await?;
         for component in &state.components {
             sqlx::query("INSERT INTO components (name) VALUES ($1)")
                 .bind(component.as_str())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use deploy_store::disk::{Dir, FileType};
 use deploy_store::{Configuration, Digest, Error, Hasher, Result};
+use rustix::io::Errno;
 
 /// Files that are read at once.
 const THREADS: usize = 4;
@@ -50,9 +51,15 @@ impl Files {
                         digests.get(next.fetch_add(1, Ordering::Relaxed))
                     {
                         let path = || dir.path_of(name);
-                        let read = dir.open_file(name).and_then(|file| {
-                            check(*digest, file).map_err(|err| Error::io("read", path(), err))
-                        });
+                        let read = match dir.open_file(name) {
+                            Ok(file) => {
+                                check(*digest, file).map_err(|err| Error::io("read", path(), err))
+                            }
+                            Err(Error::Io { cause, .. }) if is_lost(&cause) => {
+                                Ok(Found::Damaged(0, format!("cannot be opened: {cause}")))
+                            }
+                            Err(err) => Err(err),
+                        };
                         let mut found = found.lock().expect("nobody panics with it");
                         match read {
                             Ok(Found::Sound(bytes)) => drop(found.sound.insert(*digest, bytes)),
@@ -103,6 +110,12 @@ fn tell(told: &Mutex<Instant>, done: usize, of: usize) {
     }
 }
 
+/// Whether the disk has lost it, and may give the rest.
+fn is_lost(err: &io::Error) -> bool {
+    let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
+    lost.iter().any(|errno| err.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// What a file is, with its length.
 enum Found {
     Sound(u64),
@@ -120,8 +133,7 @@ fn check(digest: Digest, mut file: std::fs::File) -> io::Result<Found> {
                 bytes += n as u64;
             }
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            // The disk has lost it, and gives the rest.
-            Err(err) if err.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            Err(err) if is_lost(&err) => {
                 return Ok(Found::Damaged(bytes, format!("cannot be read: {err}")));
             }
             Err(err) => return Err(err),

@@ -133,6 +133,10 @@ fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
     } else {
         verify::read(&flags.dir)?
     };
+    if report.is_empty() {
+        let dir = flags.dir.display();
+        return Err(anyhow!("nothing to verify in {dir}: no agent has deployed there; check -dir"));
+    }
     let text = if json { report.to_json()? + "\n" } else { report.to_text() };
     print(&text)?;
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })

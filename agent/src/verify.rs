@@ -80,6 +80,12 @@ impl Verification {
         Self { dir, objects, bytes, blobs, layers, roots, repaired: false, findings }
     }
 
+    /// Whether there was nothing to look at: most likely this is no agent's directory.
+    pub fn is_empty(&self) -> bool {
+        let Self { objects, blobs, layers, roots, ref findings, .. } = *self;
+        objects + blobs + layers + roots == 0 && findings.is_empty()
+    }
+
     /// Whether nothing is damaged any more.
     pub fn is_sound(&self) -> bool {
         self.findings.iter().all(|found| found.mended)

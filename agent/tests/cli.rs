@@ -162,10 +162,11 @@ fn status_of_nothing_and_of_no_directory() {
 fn verify_tells_by_its_exit_code() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    let sound = agent(dir, &["verify", "-dir", "."]);
-    assert_eq!(sound.status.code(), Some(0));
-    let text = String::from_utf8(sound.stdout).unwrap();
-    assert_eq!(text, "0 objects of 0 bytes, 0 blobs, 0 layers, 0 roots: all sound\n");
+    // Most likely -dir is wrong, and that is not to look like health.
+    fs::write(dir.join("file"), "").unwrap();
+    for words in [&["verify", "-dir", "."][..], &["verify", "-repair", "-json", "-dir", "."]] {
+        fails(dir, words, 1, "nothing to verify in .: no agent has deployed there; check -dir");
+    }
     fails(dir, &["verify", "-dir", "none"], 1, "none: No such file or directory");
 
     let name = "ab".repeat(32);

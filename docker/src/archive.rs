@@ -10,9 +10,10 @@ use deploy_store::layer::decode::Decoder;
 use deploy_store::{Digest, Hasher, Limits};
 
 use crate::budget::Budget;
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::input::{Found, target_of};
-use crate::layer::{Listed, Room, list, read_large};
+use crate::layer::{Listed, Room, hash_rest, list, read_large};
 use crate::listing::Listing;
 use crate::spool::{LANES, Region, Spool};
 
@@ -81,6 +82,8 @@ pub struct Archive {
     pub length: u64,
     /// Whether the bytes of large layers are kept.
     keep: bool,
+    /// What is known of large layers whose bytes are not.
+    cache: Option<Cache>,
     limits: Limits,
     documents: usize,
     budget: Budget,
@@ -109,6 +112,7 @@ impl Archive {
             spool,
             length: 0,
             keep: true,
+            cache: None,
             limits,
             documents: 0,
             budget: Budget::new(LISTINGS),
@@ -117,11 +121,16 @@ impl Archive {
         }
     }
 
-    /// The same, but large layers are only listed: few will be asked for, and
-    /// [`Archive::fetch`] can read those again.
+    /// The same, but large layers are only listed, or hashed where `cache` has the list: few will
+    /// be asked for, and [`Archive::fetch`] can read those again.
     #[must_use]
-    pub fn listing_only(self) -> Self {
-        Self { keep: false, ..self }
+    pub fn listing_only(self, cache: Option<Cache>) -> Self {
+        Self { keep: false, cache, ..self }
+    }
+
+    /// Notes what is known of large layers now.
+    pub fn remember(&self, cache: &Cache) -> io::Result<()> {
+        cache.keep(self.layers.iter().filter(|tar| tar.size > SHORT))
     }
 
     /// Takes in what was found under `name`. [`Archive::finish`] must come before anything is
@@ -153,8 +162,8 @@ impl Archive {
                 && self.layers[*number].region.is_none()
             {
                 // It is listed again, and memory holds one.
-                self.layers[*number].listing = Listing::default();
-                wanted.insert(name.clone(), *number);
+                let listing = std::mem::take(&mut self.layers[*number].listing);
+                wanted.insert(name.clone(), (*number, listing.len()));
             }
         }
         if wanted.is_empty() {
@@ -170,14 +179,17 @@ impl Archive {
         let Self { items, layers, spool, .. } = again;
         self.spool = spool;
         let mut layers: Vec<Option<Tar>> = layers.into_iter().map(Some).collect();
-        for (name, number) in wanted {
+        for (name, (number, members)) in wanted {
             let before = &mut self.layers[number];
             let found = match items.get(&name) {
                 Some(Item::Layer(number)) => layers[*number].take(),
                 _ => None,
             };
             match found {
-                Some(tar) if (tar.digest, tar.diff_id) == (before.digest, before.diff_id) => {
+                Some(tar)
+                    if (tar.digest, tar.diff_id) == (before.digest, before.diff_id)
+                        && tar.listing.len() == members =>
+                {
                     *before = tar;
                 }
                 _ => return Err(Error::item(name, "was changed while it was read")),
@@ -282,6 +294,21 @@ impl Archive {
             let item = self.keep(start);
             return self.insert(name, item);
         }
+        if let Some(announced) = announced(name)
+            && let Some(listed) =
+                self.cache.as_ref().and_then(|cache| cache.find(announced, size, &self.budget))
+        {
+            let mut hasher = Hasher::default();
+            hasher.update(&start);
+            let digest = hash_rest(hasher, body).map_err(fail)?;
+            let item = if digest == announced {
+                self.add(SHORT_LANE, digest, size, Ok(listed))?
+            } else {
+                let reason = format!("is damaged: its sha256 is {digest}");
+                Item::Other(digest, reason)
+            };
+            return self.insert(name, item);
+        }
         let compressed = start.starts_with(&[0x1f, 0x8b])
             || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
             || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
@@ -348,6 +375,11 @@ impl Archive {
             Err(err) => Err(err),
         }
     }
+}
+
+/// The digest that a file has in the OCI image layout, by its name.
+fn announced(name: &str) -> Option<Digest> {
+    name.strip_prefix("blobs/sha256/")?.parse().ok()
 }
 
 fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {

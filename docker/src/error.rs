@@ -57,6 +57,14 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
+    /// What is known of earlier layers cannot be kept.
+    #[error("use the cache directory {}: {reason} (-cache-dir chooses another, -no-cache none)", dir.display())]
+    Cache {
+        /// Where it is.
+        dir: PathBuf,
+        /// Why it cannot be used.
+        reason: String,
+    },
     /// A name that the registry would not take.
     #[error("{source}; give another with -name")]
     Name {

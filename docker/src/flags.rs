@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
+use deploy_from_docker::Result as ImportResult;
+use deploy_from_docker::cache::Cache;
 use deploy_from_docker::choose::Wanted;
 use deploy_from_docker::compress::MAX_THREADS;
 use deploy_from_docker::import::Options;
@@ -24,6 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 ///   docker save app:1.4 | deploy-from-docker -addr registry:2022
 #[derive(Debug, Parser)]
 #[command(name = "deploy-from-docker", args_override_self = true, verbatim_doc_comment)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Flags {
     /// Registry to import into (host:port)
     #[arg(long, env = "DEPLOYCTL_ADDR", default_value = "")]
@@ -69,6 +72,14 @@ pub struct Flags {
     /// Directory for the temporary file, which takes as much as the image unpacks to
     #[arg(long, env = "DEPLOY_FROM_DOCKER_TMPDIR")]
     tmpdir: Option<PathBuf>,
+    /// Directory where what is in layers is remembered; ~/.cache/deploy-from-docker without
+    #[arg(long, env = "DEPLOY_FROM_DOCKER_CACHE_DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Remember nothing, and unpack every layer to see what is in it
+    #[arg(long, env = "DEPLOY_FROM_DOCKER_NO_CACHE", action = ArgAction::Set)]
+    #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", default_value = "false")]
+    no_cache: bool,
     /// Show no progress
     #[arg(short, env = "DEPLOY_FROM_DOCKER_Q", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
@@ -106,6 +117,16 @@ impl Flags {
             return Err(Refusal::usage(text.to_owned()));
         }
         operator(&self.addr, &self.fp, &self.key, &self.user, TIMEOUT)
+    }
+
+    /// What is known of earlier layers. Where nobody asks for it, it need not work.
+    pub fn cache(&self) -> ImportResult<Option<Cache>> {
+        let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
+        match asked {
+            _ if self.no_cache => Ok(None),
+            Some(dir) => Cache::open(dir).map(Some),
+            None => Ok(Cache::usual_place().and_then(|dir| Cache::open(&dir).ok())),
+        }
     }
 
     /// What is to be done.

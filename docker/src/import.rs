@@ -10,6 +10,7 @@ use deploy_store::{ComponentName, ConfigurationName, Digest, Limits, VersionName
 use deploy_wire::image::{Compression, Image, ImageLayer, KnownLayer, Origin};
 
 use crate::archive::{Archive, Tar};
+use crate::cache::Cache;
 use crate::choose::{Chosen, Wanted, choose};
 use crate::error::{Error, Result};
 use crate::foretell::diff_ids;
@@ -48,6 +49,8 @@ pub struct Options {
     pub limits: Limits,
     /// Threads that compress.
     pub threads: usize,
+    /// What earlier imports found.
+    pub cache: Option<Cache>,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             min_free: 0,
             limits: Limits::STANDARD,
             threads: 1,
+            cache: None,
         }
     }
 }
@@ -169,6 +173,10 @@ pub fn import(
     };
     let mut archive = read(source, few, options, tell)?;
     let mut chosen = choose(&archive, &options.wanted)?;
+    if let Some(cache) = &options.cache {
+        // An import does not depend on it.
+        let _ = archive.remember(cache);
+    }
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();
     if options.image_config {
@@ -265,7 +273,7 @@ fn read(
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
     let mut archive = Archive::new(spool, *limits);
     if few {
-        archive = archive.listing_only();
+        archive = archive.listing_only(options.cache.clone());
     }
     each(source, *limits, &mut |name, found| {
         archive.take(name, found)?;

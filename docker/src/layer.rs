@@ -57,15 +57,20 @@ pub fn read_large(
     drop(inlet);
     if filled? == Filled::Unread {
         // Its digest is wanted all the same.
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match whole.read(&mut buffer)? {
-                0 => break,
-                n => hasher.update(&buffer[..n]),
-            }
-        }
+        return Ok((hash_rest(hasher, &mut whole)?, listing));
     }
     Ok((hasher.finish(), listing))
+}
+
+/// The digest when all that is left was read.
+pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> {
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match rest.read(&mut buffer)? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
 }
 
 fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {

@@ -12,6 +12,7 @@ pub mod listing;
 pub mod spool;
 
 pub mod archive;
+pub mod cache;
 pub mod layer;
 pub mod manifest;
 

@@ -32,6 +32,27 @@ struct Record {
     sort: Sort,
 }
 
+/// Bytes of a record in a file.
+const ENCODED: usize = 25;
+
+impl Record {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (start, bytes) = bytes.split_first_chunk()?;
+        let (end, bytes) = bytes.split_first_chunk()?;
+        let (text, bytes) = bytes.split_first_chunk()?;
+        let (path, bytes) = bytes.split_first_chunk()?;
+        let (link, bytes) = bytes.split_first_chunk()?;
+        Some(Self {
+            start: u64::from_le_bytes(*start),
+            end: u64::from_le_bytes(*end),
+            text: u32::from_le_bytes(*text),
+            path: u16::from_le_bytes(*path),
+            link: u16::from_le_bytes(*link),
+            sort: *Sort::ALL.get(usize::from(*bytes.first()?))?,
+        })
+    }
+}
+
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
@@ -49,6 +70,19 @@ pub enum Sort {
     CharDevice,
     /// A block device.
     BlockDevice,
+}
+
+impl Sort {
+    /// All of them, by their numbers in a file.
+    const ALL: [Self; 7] = [
+        Self::Directory,
+        Self::File,
+        Self::Hardlink,
+        Self::Symlink,
+        Self::Fifo,
+        Self::CharDevice,
+        Self::BlockDevice,
+    ];
 }
 
 /// One member.
@@ -131,6 +165,48 @@ impl Listing {
         self.text.extend_from_slice(path);
         self.text.extend_from_slice(link);
         self.records.push(record);
+    }
+
+    /// Adds it to `bytes` in the form that [`Listing::decode`] reads.
+    pub fn encode(&self, bytes: &mut Vec<u8>) {
+        bytes.reserve(self.text.len() + self.records.len() * ENCODED + 8);
+        bytes.extend_from_slice(&(self.records.len() as u64).to_le_bytes());
+        for record in &self.records {
+            let Record { start, end, text, path, link, sort } = *record;
+            bytes.extend_from_slice(&start.to_le_bytes());
+            bytes.extend_from_slice(&end.to_le_bytes());
+            bytes.extend_from_slice(&text.to_le_bytes());
+            bytes.extend_from_slice(&path.to_le_bytes());
+            bytes.extend_from_slice(&link.to_le_bytes());
+            bytes.push(sort as u8);
+        }
+        bytes.extend_from_slice(&self.text);
+    }
+
+    /// The listing of a tar of so many bytes that `bytes` are, if they are one and there is memory
+    /// for it.
+    pub fn decode(bytes: &[u8], length: u64, budget: &Budget) -> Option<Self> {
+        let (count, rest) = bytes.split_first_chunk()?;
+        let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
+        let (records, text) = rest.split_at_checked(count.checked_mul(ENCODED)?)?;
+        let mut share = budget.share();
+        if !share.reach(text.len() + count * size_of::<Record>()) {
+            return None;
+        }
+        let mut listing =
+            Self { text: text.to_vec(), records: Vec::with_capacity(count), share: Some(share) };
+        let mut before = 0;
+        for bytes in records.chunks_exact(ENCODED) {
+            let record = Record::decode(bytes)?;
+            let names = usize::from(record.path) + usize::from(record.link);
+            text.get(record.text as usize..)?.get(..names)?;
+            if record.start < before || record.end <= record.start || record.end > length {
+                return None;
+            }
+            before = record.end;
+            listing.records.push(record);
+        }
+        Some(listing)
     }
 
     /// How many members there are.

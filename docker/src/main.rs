@@ -8,7 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use deploy_from_docker::import::{Destination, Source, Summary, import};
+use deploy_from_docker::import::{Destination, Options, Source, Summary, import};
 use deploy_from_docker::into::Into;
 use deploy_from_docker::report;
 use deploy_from_docker::{Error, Result};
@@ -41,7 +41,7 @@ fn run(flags: &Flags) -> Result<()> {
                     docker save app:1.4 | deploy-from-docker, or name a file";
         return Err(Error::Refused { text: text.to_owned(), code: exit::USAGE });
     }
-    let options = flags.options();
+    let options = Options { cache: flags.cache()?, ..flags.options() };
     let mut progress = Progress::new(flags.q);
     let mut stdin = io::stdin().lock();
     let source = match &flags.input {

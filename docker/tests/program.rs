@@ -7,7 +7,7 @@ mod rig;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use deploy_store::Digest;
 use image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip, layer};
@@ -229,6 +229,89 @@ fn layers_that_are_known_are_read_again_only_where_others_change_them() {
         assert!(output.status.success(), "{output:?}");
     });
     assert_eq!(rig.everything(), before);
+}
+
+#[test]
+fn a_packed_layer_that_was_seen_before_is_only_hashed() {
+    let rig = Rig::start();
+    // Of what gzip makes shorter too little would be left.
+    let noise = |seed: u64| {
+        let next = |seed: &u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let noise = std::iter::successors(Some(seed), next).map(|number| number.to_be_bytes()[0]);
+        noise.take(400_000).collect::<Vec<u8>>()
+    };
+    let large = |name: &str| Tar::new().file(name, noise(name.len() as u64)).file("old", name);
+    let mut layers = vec![large("a").end(), large("bb").end(), large("ccc").end()];
+    let layout = |layers: &[Vec<u8>]| {
+        let mut layout = Layout::default();
+        let pack = |layer: &Vec<u8>| layout.blob(&format!("{LAYER}+gzip"), &gzip(layer));
+        let parts: Vec<_> = layers.iter().map(pack).collect();
+        let said = layout.blob(CONFIG, config(layers).to_string().as_bytes());
+        let manifest = layout.manifest(&said, &parts);
+        layout.list(manifest);
+        layout
+    };
+    let import = |layout: &Layout, words: &[&str]| {
+        fs::write(rig.path("image.tar"), layout.archive()).unwrap();
+        let words = [&["-q=false", "-name", "app", "image.tar"], words].concat();
+        let output = rig.importer(&words).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let cache = rig.path(".cache/deploy-from-docker");
+    let file = |layer: &[u8]| cache.join(&image::digest(&gzip(layer))["sha256:".len()..]);
+    let year = Duration::from_secs(31_536_000);
+    let age = |path: &Path| {
+        fs::File::open(path).unwrap().set_modified(SystemTime::now() - year).unwrap();
+    };
+    let is_old =
+        |path: &Path| fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap() > year / 2;
+
+    assert!(import(&layout(&layers), &["-no-cache"]).0);
+    assert!(!cache.exists());
+    let (_, said) = import(&layout(&layers), &[]);
+    assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
+    let known: Vec<_> = layers.iter().map(|layer| file(layer)).collect();
+    for path in &known {
+        age(path);
+    }
+    // A removal has a layer packed again that is known, and so is read again.
+    layers.push(Tar::new().file("last", noise(9)).file(".wh.a", "").file(".wh.old", "").end());
+    let (good, said) = import(&layout(&layers), &[]);
+    assert!(good && said.contains("4 layers, 0 reused"), "{said}");
+    let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
+    assert_eq!(old, [false; 3], "not looked at");
+    assert!(file(&layers[3]).exists());
+    // As if nothing were known.
+    rig.alone(&["-into", "into", "-name", "app"], &layout(&layers).archive()).good();
+    let (_, found) = rig.configuration("app");
+    assert_eq!(found.len(), 4);
+    for (component, version) in found {
+        let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
+        assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
+    }
+
+    // That a layer was seen says nothing of the one that has its name now.
+    let before = rig.everything();
+    let mut packed = gzip(&layers[1]);
+    let mut damaged = layout(&layers);
+    let middle = packed.len() / 2;
+    packed[middle] ^= 1;
+    damaged.replace(&gzip(&layers[1]), &packed);
+    let (good, said) = import(&damaged, &[]);
+    assert!(!good && said.contains("is damaged: its sha256 is"), "{said}");
+    assert_eq!(rig.everything(), before);
+
+    // A cache that cannot be used is one line where it was asked for, and nothing elsewhere.
+    let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
+    assert!(
+        !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),
+        "{said}"
+    );
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "").unwrap();
+    assert!(import(&layout(&layers), &[]).0);
+    assert!(import(&layout(&layers), &["-cache-dir", "elsewhere"]).0);
+    assert!(rig.path("elsewhere").join(known[0].file_name().unwrap()).exists());
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn what_was_only_listed_is_read_again() {
         [("one", &one), ("two", &two), ("two again", &two), ("short", &short)];
     let begin = || {
         let mut archive =
-            Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD).listing_only();
+            Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD).listing_only(None);
         let tar = tar_of(&files);
         read_archive(&tar[..], Limits::STANDARD, |name, found| archive.take(name, found)).unwrap();
         archive.finish().unwrap();

@@ -85,6 +85,8 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
         min_free: settings.min_free,
         limits: settings.limits,
         threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
+        // A stream cannot be read a second time, and so nothing is saved.
+        cache: None,
     })
 }
 

@@ -10,7 +10,7 @@ use deploy_store::layer::decode::Decoder;
 use deploy_store::{Digest, Hasher, Limits};
 
 use crate::budget::Budget;
-use crate::cache::Cache;
+use crate::cache::{Cache, announced};
 use crate::error::{Error, Result};
 use crate::input::{Found, target_of};
 use crate::layer::{Listed, Room, hash_rest, list, read_large};
@@ -84,6 +84,8 @@ pub struct Archive {
     keep: bool,
     /// What is known of large layers whose bytes are not.
     cache: Option<Cache>,
+    /// Whether a file was not what `cache` knows under its name, and so was not looked into.
+    pub misled: bool,
     limits: Limits,
     documents: usize,
     budget: Budget,
@@ -113,6 +115,7 @@ impl Archive {
             length: 0,
             keep: true,
             cache: None,
+            misled: false,
             limits,
             documents: 0,
             budget: Budget::new(LISTINGS),
@@ -128,9 +131,14 @@ impl Archive {
         Self { keep: false, cache, ..self }
     }
 
-    /// Notes what is known of large layers now.
-    pub fn remember(&self, cache: &Cache) -> io::Result<()> {
-        cache.keep(self.layers.iter().filter(|tar| tar.size > SHORT))
+    /// Notes what is known now of large layers that have their digests as names.
+    pub fn remember(&self, cache: &Cache) -> Result<()> {
+        let named = self.items.iter().filter_map(|(name, item)| {
+            let Item::Layer(number) = item else { return None };
+            let tar = &self.layers[*number];
+            (announced(name) == Some(tar.digest) && tar.size > SHORT).then_some(tar)
+        });
+        cache.keep(named)
     }
 
     /// Takes in what was found under `name`. [`Archive::finish`] must come before anything is
@@ -163,7 +171,7 @@ impl Archive {
             {
                 // It is listed again, and memory holds one.
                 let listing = std::mem::take(&mut self.layers[*number].listing);
-                wanted.insert(name.clone(), (*number, listing.len()));
+                wanted.insert(name.clone(), (*number, listing.digest()));
             }
         }
         if wanted.is_empty() {
@@ -179,7 +187,7 @@ impl Archive {
         let Self { items, layers, spool, .. } = again;
         self.spool = spool;
         let mut layers: Vec<Option<Tar>> = layers.into_iter().map(Some).collect();
-        for (name, (number, members)) in wanted {
+        for (name, (number, listing)) in wanted {
             let before = &mut self.layers[number];
             let found = match items.get(&name) {
                 Some(Item::Layer(number)) => layers[*number].take(),
@@ -188,11 +196,16 @@ impl Archive {
             match found {
                 Some(tar)
                     if (tar.digest, tar.diff_id) == (before.digest, before.diff_id)
-                        && tar.listing.len() == members =>
+                        && tar.listing.digest() == listing =>
                 {
                     *before = tar;
                 }
-                _ => return Err(Error::item(name, "was changed while it was read")),
+                _ => {
+                    if let Some(cache) = &self.cache {
+                        cache.forget(before.digest);
+                    }
+                    return Err(Error::item(name, "was changed while it was read"));
+                }
             }
         }
         Ok(self)
@@ -294,19 +307,16 @@ impl Archive {
             let item = self.keep(start);
             return self.insert(name, item);
         }
-        if let Some(announced) = announced(name)
-            && let Some(listed) =
-                self.cache.as_ref().and_then(|cache| cache.find(announced, size, &self.budget))
-        {
+        let known = self.cache.as_ref().and_then(|it| it.find_named(name, size, &self.budget));
+        if let Some((announced, listed)) = known {
             let mut hasher = Hasher::default();
             hasher.update(&start);
             let digest = hash_rest(hasher, body).map_err(fail)?;
-            let item = if digest == announced {
-                self.add(SHORT_LANE, digest, size, Ok(listed))?
-            } else {
-                let reason = format!("is damaged: its sha256 is {digest}");
-                Item::Other(digest, reason)
-            };
+            if digest != announced {
+                self.misled = true;
+                return self.insert(name, Item::Other(digest, "was not looked into".to_owned()));
+            }
+            let item = self.add(SHORT_LANE, digest, size, Ok(listed))?;
             return self.insert(name, item);
         }
         let compressed = start.starts_with(&[0x1f, 0x8b])
@@ -363,7 +373,7 @@ impl Archive {
     ) -> Result<Item> {
         match listed {
             Ok(Listed { diff_id, length, kept, listing }) => {
-                self.length += length;
+                self.length = self.length.saturating_add(length);
                 let region = kept.then(|| self.spool.keep(lane, length));
                 self.layers.push(Tar { digest, size, diff_id, length, region, listing });
                 Ok(Item::Layer(self.layers.len() - 1))
@@ -375,11 +385,6 @@ impl Archive {
             Err(err) => Err(err),
         }
     }
-}
-
-/// The digest that a file has in the OCI image layout, by its name.
-fn announced(name: &str) -> Option<Digest> {
-    name.strip_prefix("blobs/sha256/")?.parse().ok()
 }
 
 fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {

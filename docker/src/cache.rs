@@ -1,13 +1,16 @@
 //! What earlier imports found in layers, so that a layer that comes again is hashed, and neither
 //! inflated nor listed. Nothing depends on it: what is not there, or damaged, is found out again.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read, Write as _};
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder};
+use std::io::{Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use deploy_store::Digest;
+use deploy_store::disk::{Dir, TempFile};
+use deploy_store::{Digest, Error as StoreError, Result as StoreResult};
 
 use crate::archive::Tar;
 use crate::budget::Budget;
@@ -15,125 +18,211 @@ use crate::error::{Error, Result};
 use crate::layer::Listed;
 use crate::listing::Listing;
 
-/// How a file begins. Another version may refuse what this one lists: it finds nothing.
-const MAGIC: &[u8] =
-    concat!("deploy-from-docker layer 1 ", env!("CARGO_PKG_VERSION"), "\n").as_bytes();
-/// Bytes that all files may have; beyond that those go that were not used for longest.
+/// How a file begins; the version of the program follows, and a newline.
+const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
+/// The directory of the files: of what else is beside it, nothing is touched.
+const NAME: &CStr = c"image-layers";
+/// Bytes that all files may have after an import; beyond that those go that were not used for
+/// longest.
 const MOST: u64 = 256 << 20;
 /// Bytes of one: some 300,000 files. It is in memory twice for a moment.
 const MOST_OF_ONE: usize = 32 << 20;
 /// Age of an unfinished file whose writer must be gone.
 const ABANDONED: Duration = Duration::from_secs(86_400);
 /// Start of the names of unfinished files.
-const UNFINISHED: &str = "new-";
+const UNFINISHED: &str = "new";
 /// Has backups pass the directory over (Cache Directory Tagging Specification 0.6).
-const TAG: (&str, &str) = (
-    "CACHEDIR.TAG",
-    "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
+const TAG: (&CStr, &[u8]) = (
+    c"CACHEDIR.TAG",
+    b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
 );
 
-/// A directory that has a file for each layer, named by the sha256 of the layer as it came.
+/// Files for layers, named by the sha256 of the layer as it came and by the version of the
+/// program: another may refuse what this one lists. Whoever can write them decides what an import
+/// makes of a layer.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    dir: PathBuf,
+    place: PathBuf,
+    version: String,
+    /// None where there is nothing yet.
+    dir: Option<Arc<Dir>>,
 }
 
 impl Cache {
-    /// In `dir`, which is made if it is not there. Others must not be able to write to it: what
-    /// it says is believed.
-    pub fn open(dir: &Path) -> Result<Self> {
-        let fail = |reason: String| Error::Cache { dir: dir.to_owned(), reason };
-        // The mode is what the XDG specification asks for.
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        let meta = made.and_then(|()| fs::metadata(dir)).map_err(|err| fail(err.to_string()))?;
-        if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-            return Err(fail("others than its user can write to it".to_owned()));
-        }
-        Ok(Self { dir: dir.to_owned() })
+    /// In `place`, which is made if it is not there.
+    pub fn named(place: &Path, version: &str) -> Result<Self> {
+        let dir = make(place).map_err(|err| cannot(place, &err))?;
+        let (place, version) = (place.to_owned(), version.to_owned());
+        Ok(Self { place, version, dir: Some(Arc::new(dir)) })
     }
 
-    /// Where it is where nothing else is said (XDG Base Directory Specification 0.8).
-    pub fn usual_place() -> Option<PathBuf> {
+    /// Where it is if nothing is said (XDG Base Directory Specification 0.8), and that is the
+    /// user's own: root with somebody else's home directory leaves it alone. It is made when there
+    /// is something to keep.
+    pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
             path.filter(|path| path.is_absolute())
         };
         let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
-        Some(base?.join("deploy-from-docker"))
+        let place = base?.join("deploy-from-docker");
+        let nearest = place.ancestors().find_map(|path| fs::metadata(path).ok())?;
+        if !nearest.is_dir() || nearest.uid() != user() {
+            return None;
+        }
+        let dir = Dir::open(&place).and_then(|dir| own(&dir)).ok().map(Arc::new);
+        Some(Self { place, version: version.to_owned(), dir })
     }
 
-    /// What is known of the layer with this sha256 and length. Its names are of `budget`.
-    pub fn find(&self, digest: Digest, size: u64, budget: &Budget) -> Option<Listed> {
-        let path = self.path_of(digest);
-        let file = File::open(&path).ok()?;
+    /// What is known of the layer of this length whose name says its digest. Its names are of
+    /// `budget`.
+    pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
+        let digest = announced(name)?;
+        Some((digest, self.find(digest, size, budget)?))
+    }
+
+    fn find(&self, digest: Digest, size: u64, budget: &Budget) -> Option<Listed> {
+        let dir = self.dir.as_ref()?;
+        let name = self.name_of(digest);
+        let (file, stat) = dir.open_file_and_stat(&name).ok()?;
+        if why_not(stat.st_uid, stat.st_mode).is_some() {
+            return None;
+        }
         let mut bytes = Vec::new();
         (&file).take(MOST_OF_ONE as u64 + 1024).read_to_end(&mut bytes).ok()?;
-        let found = decode(&bytes, digest, size, budget);
-        // It is removed too early at worst, or is written again.
-        let _ = match found {
-            Some(_) => file.set_modified(SystemTime::now()),
-            None => fs::remove_file(path),
+        let Some(body) = unseal(&bytes, &self.version) else {
+            // It is written again when the layer was listed.
+            self.forget(digest);
+            return None;
         };
-        found
+        let found = decode(body, digest, size, budget)?;
+        // It is removed too early at worst.
+        let _ = file.set_modified(SystemTime::now());
+        Some(found)
+    }
+
+    /// Removes what is known of a layer.
+    pub fn forget(&self, digest: Digest) {
+        if let Some(dir) = &self.dir {
+            // Another import may have been faster.
+            let _ = dir.remove_file(&self.name_of(digest));
+        }
     }
 
     /// Notes what is known of these layers, and makes room for it.
-    pub fn keep<'a>(&self, tars: impl Iterator<Item = &'a Tar>) -> io::Result<()> {
-        let mut grown = false;
-        for tar in tars {
-            let path = self.path_of(tar.digest);
-            if path.exists() || tar.listing.bytes() > MOST_OF_ONE {
-                continue;
-            }
-            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.dir)?;
-            // Not synced: what a crash makes of it does not have its checksum.
-            file.write_all(&encode(tar))?;
-            file.persist(path)?;
-            grown = true;
+    pub fn keep<'a>(&self, tars: impl Iterator<Item = &'a Tar>) -> Result<()> {
+        let mut tars = tars.filter(|tar| tar.listing.bytes() <= MOST_OF_ONE).peekable();
+        if tars.peek().is_none() {
+            return Ok(());
         }
-        if grown { self.sweep(MOST) } else { Ok(()) }
+        let dir = match &self.dir {
+            Some(dir) => Arc::clone(dir),
+            None => Arc::new(make(&self.place).map_err(|err| cannot(&self.place, &err))?),
+        };
+        let kept = tars.try_for_each(|tar| self.keep_one(&dir, tar));
+        // What does not fit any more may do so then.
+        kept.and(sweep(&dir, MOST)).map_err(|err| cannot(&self.place, &err))
     }
 
-    fn path_of(&self, digest: Digest) -> PathBuf {
-        self.dir.join(digest.to_string())
+    fn keep_one(&self, dir: &Arc<Dir>, tar: &Tar) -> StoreResult<()> {
+        let name = self.name_of(tar.digest);
+        if dir.contains(&name)? {
+            return Ok(());
+        }
+        let file = TempFile::create(dir, UNFINISHED)?;
+        let written = file.file().write_all(&seal(tar, &self.version));
+        written.map_err(|err| file.error("write", err))?;
+        // Not synced: what a crash leaves of it does not fit its checksum.
+        file.publish(dir, &name)
     }
 
-    /// Removes what is beyond `most` bytes.
-    fn sweep(&self, most: u64) -> io::Result<()> {
-        let tag = self.dir.join(TAG.0);
-        if !tag.exists() {
-            fs::write(tag, TAG.1)?;
-        }
-        let (now, mut files, mut bytes) = (SystemTime::now(), Vec::new(), 0);
-        for item in fs::read_dir(&self.dir)? {
-            let item = item?;
-            let name = item.file_name().to_string_lossy().into_owned();
-            let Ok(meta) = item.metadata() else { continue };
-            let used = meta.modified()?;
-            if name.parse::<Digest>().is_ok() {
-                bytes += meta.len();
-                files.push((used, meta.len(), item.path()));
-            } else if name.starts_with(UNFINISHED)
-                && now.duration_since(used).is_ok_and(|age| age > ABANDONED)
-            {
-                let _ = fs::remove_file(item.path());
-            }
-        }
-        files.sort();
-        for (_, length, path) in files {
-            if bytes <= most {
-                break;
-            }
-            // Another import may have been faster.
-            let _ = fs::remove_file(path);
-            bytes -= length;
-        }
-        Ok(())
+    fn name_of(&self, digest: Digest) -> CString {
+        let version = &Digest::of(self.version.as_bytes()).to_string()[..8];
+        CString::new(format!("{digest}-{version}")).expect("hex has no NUL")
     }
 }
 
-fn encode(tar: &Tar) -> Vec<u8> {
-    let mut bytes = MAGIC.to_vec();
+/// The digest that a file has in the OCI image layout, by its name.
+pub fn announced(name: &str) -> Option<Digest> {
+    name.strip_prefix("blobs/sha256/")?.parse().ok()
+}
+
+fn cannot(place: &Path, err: &StoreError) -> Error {
+    Error::Cache { dir: place.to_owned(), reason: err.to_string() }
+}
+
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Why what has this owner and mode is not to be believed.
+fn why_not(uid: u32, mode: u32) -> Option<String> {
+    if uid != user() {
+        return Some(format!("belongs to the user with the number {uid}"));
+    }
+    let others = mode & 0o022 != 0;
+    others.then(|| format!("can be written by others: its mode is {:04o}", mode & 0o7777))
+}
+
+/// The directory of the files in `place`, both made where they are missing.
+fn make(place: &Path) -> StoreResult<Dir> {
+    // The mode is what the XDG specification asks for.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
+    made.map_err(|err| StoreError::io("make", place, err))?;
+    let outer = Dir::open(place)?;
+    outer.child_or_make(NAME, 0o700)?;
+    let dir = own(&outer)?;
+    if let Ok(tag) = dir.create_file(TAG.0, 0o644) {
+        // Without it backups take more than they need.
+        let _ = (&tag).write_all(TAG.1);
+    }
+    Ok(dir)
+}
+
+/// The directory of the files in `outer`, if it is the user's.
+fn own(outer: &Dir) -> StoreResult<Dir> {
+    let dir = outer.child(NAME)?;
+    let stat = rustix::fs::fstat(&dir);
+    let stat = stat.map_err(|err| StoreError::io("stat", dir.path(), err))?;
+    match why_not(stat.st_uid, stat.st_mode) {
+        None => Ok(dir),
+        Some(reason) => Err(StoreError::Corrupt { path: dir.path().to_owned(), reason }),
+    }
+}
+
+/// Removes what is beyond `most` bytes.
+fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (mut files, mut bytes) = (Vec::new(), 0_u64);
+    for item in dir.list()? {
+        // Another import may have been faster, here and below.
+        let Ok(stat) = dir.stat(&item.name) else { continue };
+        let used = (stat.st_mtime, stat.st_mtime_nsec);
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let name = item.name.to_bytes();
+        if name.starts_with(UNFINISHED.as_bytes()) {
+            let age = now.as_secs().saturating_sub(u64::try_from(used.0).unwrap_or(0));
+            if age > ABANDONED.as_secs() {
+                let _ = dir.remove_file(&item.name);
+            }
+        } else if item.name.as_c_str() != TAG.0 {
+            bytes += length;
+            files.push((used, length, item.name));
+        }
+    }
+    files.sort();
+    for (_, length, name) in files {
+        if bytes <= most {
+            break;
+        }
+        let _ = dir.remove_file(&name);
+        bytes -= length;
+    }
+    Ok(())
+}
+
+fn seal(tar: &Tar, version: &str) -> Vec<u8> {
+    let mut bytes = [MAGIC, version.as_bytes(), b"\n"].concat();
     bytes.extend_from_slice(tar.digest.as_bytes());
     bytes.extend_from_slice(&tar.size.to_le_bytes());
     bytes.extend_from_slice(tar.diff_id.as_bytes());
@@ -144,12 +233,17 @@ fn encode(tar: &Tar) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8], digest: Digest, size: u64, budget: &Budget) -> Option<Listed> {
+/// What is between the first line and the checksum, if both are right.
+fn unseal<'a>(bytes: &'a [u8], version: &str) -> Option<&'a [u8]> {
     let (body, checksum) = bytes.split_last_chunk::<32>()?;
     if Digest::of(body).as_bytes() != checksum {
         return None;
     }
-    let (of, rest) = body.strip_prefix(MAGIC)?.split_first_chunk::<32>()?;
+    body.strip_prefix(MAGIC)?.strip_prefix(version.as_bytes())?.strip_prefix(b"\n")
+}
+
+fn decode(body: &[u8], digest: Digest, size: u64, budget: &Budget) -> Option<Listed> {
+    let (of, rest) = body.split_first_chunk::<32>()?;
     let (its_size, rest) = rest.split_first_chunk()?;
     let (diff_id, rest) = rest.split_first_chunk::<32>()?;
     let (length, rest) = rest.split_first_chunk()?;
@@ -162,91 +256,4 @@ fn decode(bytes: &[u8], digest: Digest, size: u64, budget: &Budget) -> Option<Li
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::listing::Sort;
-
-    fn tar(name: &str) -> Tar {
-        let mut listing = Listing::default();
-        listing.push(0..512, b"", b"", Sort::Directory);
-        listing.push(512..2048, name.as_bytes(), b"", Sort::File);
-        listing.push(2048..2560, b"link", name.as_bytes(), Sort::Symlink);
-        let digest = Digest::of(name.as_bytes());
-        Tar { digest, size: 100, diff_id: Digest::of(b"tar"), length: 2560, region: None, listing }
-    }
-
-    fn budget() -> Budget {
-        Budget::new(1 << 20)
-    }
-
-    #[test]
-    fn what_was_kept_is_found_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(&dir.path().join("a/b")).unwrap();
-        let one = tar("one");
-        assert!(cache.find(one.digest, 100, &budget()).is_none());
-        cache.keep([&one, &one].into_iter()).unwrap();
-        let found = cache.find(one.digest, 100, &budget()).unwrap();
-        assert_eq!((found.diff_id, found.length, found.kept), (one.diff_id, 2560, false));
-        assert!(found.listing.members().eq(one.listing.members()));
-        // Memory is counted as if it had been listed.
-        assert!(cache.find(one.digest, 100, &Budget::new(50)).is_none());
-        cache.keep([&one].into_iter()).unwrap();
-        assert!(cache.find(one.digest, 101, &budget()).is_none(), "of another length");
-        assert!(cache.dir.join(TAG.0).exists());
-    }
-
-    #[test]
-    fn what_is_damaged_is_not_believed_and_is_written_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path()).unwrap();
-        let (one, other) = (tar("one"), tar("two"));
-        let path = cache.path_of(one.digest);
-        cache.keep([&one].into_iter()).unwrap();
-        let whole = fs::read(&path).unwrap();
-        for at in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[at] ^= 1;
-            assert!(decode(&bytes, one.digest, 100, &budget()).is_none(), "{at}");
-            assert!(decode(&whole[..at], one.digest, 100, &budget()).is_none(), "{at}");
-        }
-        // A whole one, under the name of another.
-        fs::write(&path, encode(&other)).unwrap();
-        assert!(cache.find(one.digest, 100, &budget()).is_none());
-        cache.keep([&one].into_iter()).unwrap();
-        assert!(cache.find(one.digest, 100, &budget()).is_some());
-    }
-
-    #[test]
-    fn what_was_not_used_for_longest_goes_first() {
-        let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::open(dir.path()).unwrap();
-        let tars: Vec<Tar> = ["one", "two", "six"].map(tar).into();
-        cache.keep(tars.iter()).unwrap();
-        let ago = |seconds| SystemTime::now() - Duration::from_secs(seconds);
-        let date = |path: PathBuf, when| File::open(path).unwrap().set_modified(when).unwrap();
-        for (age, tar) in (1..).zip(&tars) {
-            date(cache.path_of(tar.digest), ago(age * 1000));
-        }
-        for (name, age) in [("new-old", 90_000), ("new-young", 80_000), ("other", 90_000)] {
-            fs::write(dir.path().join(name), "").unwrap();
-            date(dir.path().join(name), ago(age));
-        }
-        // The oldest was used a moment ago.
-        assert!(cache.find(tars[2].digest, 100, &budget()).is_some());
-        cache.sweep(encode(&tars[0]).len() as u64 * 2).unwrap();
-        let there = |name: &str| dir.path().join(name).exists();
-        let left: Vec<bool> = tars.iter().map(|tar| there(&tar.digest.to_string())).collect();
-        assert_eq!(left, [true, false, true]);
-        assert_eq!(["new-old", "new-young", "other"].map(there), [false, true, true]);
-    }
-
-    #[test]
-    fn a_directory_that_others_write_to_is_refused() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o770)).unwrap();
-        let refused = Cache::open(dir.path()).unwrap_err().to_string();
-        assert!(refused.contains("others") && refused.contains("-cache-dir"), "{refused}");
-    }
-}
+mod tests;

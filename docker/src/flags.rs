@@ -124,8 +124,8 @@ impl Flags {
         let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
         match asked {
             _ if self.no_cache => Ok(None),
-            Some(dir) => Cache::open(dir).map(Some),
-            None => Ok(Cache::usual_place().and_then(|dir| Cache::open(&dir).ok())),
+            Some(dir) => Cache::named(dir, deploy_cli::version!()).map(Some),
+            None => Ok(Cache::usual(deploy_cli::version!())),
         }
     }
 

@@ -119,6 +119,8 @@ pub enum Event<'a> {
     Sending(usize, usize, &'a ComponentName),
     /// So many more bytes were sent.
     Sent(u64),
+    /// What is in layers cannot be remembered.
+    Forgotten(&'a Error),
     /// The transaction begins.
     Updating(&'a ConfigurationName),
 }
@@ -171,11 +173,19 @@ pub fn import(
         Some(path) => most_are_known(path, options, destination)?,
         None => false,
     };
-    let mut archive = read(source, few, options, tell)?;
+    let mut archive = read(source, few, options.cache.clone(), options, tell)?;
+    if archive.misled
+        && let Some(path) = path
+    {
+        // A file has a name that is another's. It may be needed all the same.
+        archive = read(Source::Path(path), few, None, options, tell)?;
+    }
     let mut chosen = choose(&archive, &options.wanted)?;
-    if let Some(cache) = &options.cache {
+    if let Some(cache) = &options.cache
+        && let Err(err) = archive.remember(cache)
+    {
         // An import does not depend on it.
-        let _ = archive.remember(cache);
+        tell(Event::Forgotten(&err));
     }
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();
@@ -262,10 +272,12 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads all of the input; where `few` of its layers will be asked for, they are only listed.
+/// Reads all of the input; where `few` of its layers will be asked for, they are only listed, or
+/// what `cache` has is taken.
 fn read(
     source: Source<'_>,
     few: bool,
+    cache: Option<Cache>,
     options: &Options,
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Archive> {
@@ -273,7 +285,7 @@ fn read(
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
     let mut archive = Archive::new(spool, *limits);
     if few {
-        archive = archive.listing_only(options.cache.clone());
+        archive = archive.listing_only(cache);
     }
     each(source, *limits, &mut |name, found| {
         archive.take(name, found)?;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use deploy_store::layer::archive::entry_of;
 use deploy_store::layer::entry::{EntryPath, Kind};
 use deploy_store::layer::tarball::Tarball;
-use deploy_store::{Error, Limits, Result};
+use deploy_store::{Digest, Error, Limits, Result};
 
 use crate::budget::{Budget, Share};
 
@@ -206,6 +206,10 @@ impl Listing {
             before = record.end;
             listing.records.push(record);
         }
+        let bytes = listing.bytes();
+        if let Some(share) = &mut listing.share {
+            share.shrink(bytes);
+        }
         Some(listing)
     }
 
@@ -230,6 +234,13 @@ impl Listing {
     /// All members.
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         (0..self.len()).map(|number| self.member(number))
+    }
+
+    /// A digest of all that is in it.
+    pub fn digest(&self) -> Digest {
+        let mut bytes = Vec::new();
+        self.encode(&mut bytes);
+        Digest::of(&bytes)
     }
 
     /// Bytes of memory that it takes.

@@ -42,6 +42,7 @@ impl Progress {
                 self.sent += bytes;
                 self.now_and_then(&format!("sent {}", HumanBytes(self.sent)));
             }
+            Event::Forgotten(why) => self.line(&format!("{why}\n")),
             Event::Updating(name) => self.line(&format!("updating configuration \"{name}\"\n")),
         }
     }

@@ -258,7 +258,12 @@ fn a_packed_layer_that_was_seen_before_is_only_hashed() {
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
     let cache = rig.path(".cache/deploy-from-docker");
-    let file = |layer: &[u8]| cache.join(&image::digest(&gzip(layer))["sha256:".len()..]);
+    let file = |layer: &[u8]| {
+        let start = image::digest(&gzip(layer))["sha256:".len()..].to_owned();
+        let names = list(&cache.join("image-layers"));
+        let name = names.iter().find(|name| name.starts_with(&start)).expect("it is remembered");
+        cache.join("image-layers").join(name)
+    };
     let year = Duration::from_secs(31_536_000);
     let age = |path: &Path| {
         fs::File::open(path).unwrap().set_modified(SystemTime::now() - year).unwrap();
@@ -274,13 +279,15 @@ fn a_packed_layer_that_was_seen_before_is_only_hashed() {
     for path in &known {
         age(path);
     }
+    let (_, said) = import(&layout(&layers), &[]);
+    assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
+    let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
+    assert_eq!(old, [false; 3], "not looked at");
     // A removal has a layer packed again that is known, and so is read again.
     layers.push(Tar::new().file("last", noise(9)).file(".wh.old", "").end());
     let (good, said) = import(&layout(&layers), &[]);
     assert!(good && said.contains("4 layers, 0 reused"), "{said}");
-    let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
-    assert_eq!(old, [false; 3], "not looked at");
-    assert!(file(&layers[3]).exists());
+    file(&layers[3]);
     // As if nothing were known.
     rig.alone(&["-into", "into", "-name", "app"], &layout(&layers).archive()).good();
     let (_, found) = rig.configuration("app");
@@ -301,6 +308,19 @@ fn a_packed_layer_that_was_seen_before_is_only_hashed() {
     assert!(!good && said.contains("is damaged: its sha256 is"), "{said}");
     assert_eq!(rig.everything(), before);
 
+    // Nor is an image lost whose layer is there under another's name as well.
+    let (seen, mut other) = (gzip(&layers[0]), gzip(&layers[0]));
+    other[4] ^= 1; // The time in its header.
+    let mut astray = Layout::default();
+    astray.blob(LAYER, &seen);
+    astray.replace(&seen, &other);
+    let part = astray.blob(&format!("{LAYER}+gzip"), &other);
+    let said = astray.blob(CONFIG, config(&layers[..1]).to_string().as_bytes());
+    let manifest = astray.manifest(&said, &[part]);
+    astray.list(manifest);
+    let (good, said) = import(&astray, &["-n"]);
+    assert!(good && said.contains("1 layers"), "{said}");
+
     // A cache that cannot be used is one line where it was asked for, and nothing elsewhere.
     let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
     assert!(
@@ -311,7 +331,15 @@ fn a_packed_layer_that_was_seen_before_is_only_hashed() {
     fs::write(&cache, "").unwrap();
     assert!(import(&layout(&layers), &[]).0);
     assert!(import(&layout(&layers), &["-cache-dir", "elsewhere"]).0);
-    assert!(rig.path("elsewhere").join(known[0].file_name().unwrap()).exists());
+    assert!(rig.path("elsewhere/image-layers").join(known[0].file_name().unwrap()).exists());
+    // As root with another's home directory: theirs is left alone.
+    if rustix::process::geteuid().is_root() {
+        fs::remove_file(&cache).unwrap();
+        fs::remove_dir(rig.path(".cache")).unwrap();
+        std::os::unix::fs::chown(rig.path("."), Some(12_345), None).unwrap();
+        assert!(import(&layout(&layers), &[]).0);
+        assert!(!rig.path(".cache").exists());
+    }
 }
 
 #[test]

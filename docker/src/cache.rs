@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
-use std::io::{Read, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,10 +158,10 @@ fn user() -> u32 {
 /// Why what has this owner and mode is not to be believed.
 fn why_not(uid: u32, mode: u32) -> Option<String> {
     if uid != user() {
-        return Some(format!("belongs to the user with the number {uid}"));
+        return Some(format!("it belongs to the user with the number {uid}"));
     }
     let others = mode & 0o022 != 0;
-    others.then(|| format!("can be written by others: its mode is {:04o}", mode & 0o7777))
+    others.then(|| format!("it can be written by others: its mode is {:04o}", mode & 0o7777))
 }
 
 /// The directory of the files in `place`, both made where they are missing.
@@ -186,7 +186,7 @@ fn own(outer: &Dir) -> StoreResult<Dir> {
     let stat = stat.map_err(|err| StoreError::io("stat", dir.path(), err))?;
     match why_not(stat.st_uid, stat.st_mode) {
         None => Ok(dir),
-        Some(reason) => Err(StoreError::Corrupt { path: dir.path().to_owned(), reason }),
+        Some(reason) => Err(StoreError::io("trust", dir.path(), io::Error::other(reason))),
     }
 }
 

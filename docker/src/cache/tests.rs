@@ -155,7 +155,7 @@ fn only_what_nobody_else_can_write_is_believed() {
     assert!(cache.find(one.digest, 100, &budget()).is_some());
     mode(&inner, 0o770).unwrap();
     let refused = Cache::named(dir.path(), VERSION).unwrap_err().to_string();
-    for word in ["can be written by others", "0770", "image-layers", "-cache-dir", "-no-cache"] {
+    for word in ["it can be written by others", "0770", "image-layers", "-cache-dir", "-no-cache"] {
         assert!(refused.contains(word), "{word}: {refused}");
     }
     // A link leads nowhere, nor does a fifo hold an import up.

@@ -8,6 +8,7 @@ mod dir;
 pub mod fault;
 mod file;
 mod fresh;
+mod lease;
 mod lock;
 mod meta;
 mod place;
@@ -18,11 +19,12 @@ pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
 pub(crate) use file::{is_held, temp_name};
 pub use fresh::Fresh;
+pub use lease::{Writers, writers};
 pub use lock::Lock;
 pub(crate) use meta::set_mode;
 pub use meta::{
-    carries, has, may_be_used_like, remove_inherited, remove_other_attributes, set_meta,
-    set_meta_at, set_times,
+    carries, has, has_attributes, may_be_used_like, remove_inherited, remove_other_attributes,
+    set_meta, set_meta_at, set_times,
 };
 pub use place::{Cloned, clone_contents, copy_contents};
 

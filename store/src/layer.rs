@@ -3,6 +3,7 @@
 
 pub mod archive;
 pub mod batch;
+pub mod contents;
 pub mod decode;
 pub mod entries;
 pub mod entry;
@@ -12,6 +13,7 @@ pub mod objects;
 pub mod pax;
 pub mod pipe;
 pub mod pipeline;
+pub mod seals;
 pub mod sparse;
 pub mod tarball;
 pub mod writers;

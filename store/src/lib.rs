@@ -20,6 +20,7 @@ mod blobs;
 pub mod layer;
 pub mod root;
 
+mod learned;
 mod store;
 mod writable;
 
@@ -28,6 +29,7 @@ pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
 pub use digest::{Digest, Hasher, HashingReader};
 pub use disk::replace_file;
 pub use error::{Error, Result};
+pub use learned::{Why, private_paths};
 pub use limits::Limits;
 pub use meta::{Meta, Mtime, Xattr};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};

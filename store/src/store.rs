@@ -13,11 +13,15 @@
 
 mod adopt;
 mod changed;
+mod doubt;
 mod extract;
 mod outline;
 mod pending;
 mod plan;
 mod publish;
+mod records;
+mod release;
+mod renew;
 mod repair;
 mod reuse;
 mod spare;
@@ -37,10 +41,10 @@ use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
 use crate::root::place::Placement;
 use crate::writable::{self, Writable};
+use doubt::Watched;
 use pending::Pending;
 use plan::Plan;
 use spare::Spare;
-use watch::Watched;
 
 pub use changed::{Changed, How, changed_files};
 pub use extract::check_archive;
@@ -173,6 +177,7 @@ impl Store {
             watched: Mutex::default(),
             _lock: lock,
         };
+        store.read_seals()?;
         store.clean_up_layers()?;
         store.blobs.clean_up()?;
         store.blobs.clean_up_after_go()?;

@@ -64,10 +64,80 @@ pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
         .map_err(|err| Error::io("set time of", path(), err))
 }
 
-/// Whether the inode has the mode of `meta` and, if `owner` says so, its owner.
+/// Whether the inode has the mode of `meta`, as the system keeps it, and, if `owner` says so,
+/// its owner.
 pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
-    stat.st_mode & 0o7777 == meta.mode
-        && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
+    let mode = stat.st_mode & 0o7777;
+    let is_mode = mode == meta.mode
+        // The system takes these two away from who is not root or of the group.
+        || (!owner && mode == meta.mode & !0o6000)
+        // It has the mode follow the access list.
+        || (owner && listed_mode(meta) == Some(mode));
+    is_mode && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
+}
+
+/// The mode that a file has whose access list is that of `meta`, if that has one (acl(5)): its
+/// permissions are those of the owner, of the mask, else the group, and of others.
+fn listed_mode(meta: &Meta) -> Option<u32> {
+    const VERSION: [u8; 4] = [2, 0, 0, 0];
+    let list = meta.xattrs.iter().find(|xattr| &*xattr.name == b"system.posix_acl_access")?;
+    let (entries, rest) = list.value.strip_prefix(&VERSION)?.as_chunks::<8>();
+    let permissions = |tag: u16| {
+        let entry = entries.iter().find(|entry| u16::from_le_bytes([entry[0], entry[1]]) == tag)?;
+        Some(u32::from(entry[2] & 7))
+    };
+    let (owner, group, mask, other) = (0x01, 0x04, 0x10, 0x20);
+    let group = permissions(mask).or_else(|| permissions(group))?;
+    let mode = permissions(owner)? << 6 | group << 3 | permissions(other)?;
+    rest.is_empty().then_some(meta.mode & !0o777 | mode)
+}
+
+/// Whether the open file has the attributes of `meta` and no others that a root has of its
+/// archive; those that only root may set are looked at if `owner` says so.
+pub fn has_attributes(file: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<bool> {
+    let fail = |err: Errno| Error::io("list attributes of", path(), err);
+    let mut names = Vec::new();
+    match fs::flistxattr(&file, spare_capacity(&mut names, LONGEST)) {
+        Ok(_) => {}
+        // The filesystem has none.
+        Err(Errno::OPNOTSUPP) => return Ok(true),
+        // More than an archive gives.
+        Err(Errno::RANGE) => return Ok(false),
+        Err(err) => return Err(fail(err)),
+    }
+    let ours = |name: &[u8]| {
+        name.starts_with(b"user.")
+            || (owner
+                && (name.starts_with(b"trusted.")
+                    || name == b"security.capability"
+                    || name.starts_with(b"system.posix_acl_")))
+    };
+    let mut names = names.split(|byte| *byte == 0).filter(|name| ours(name));
+    if names.any(|name| !meta.xattrs.iter().any(|xattr| *xattr.name == *name)) {
+        return Ok(false);
+    }
+    for xattr in meta.xattrs.iter().filter(|xattr| ours(&xattr.name)) {
+        let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), &path())?;
+        let mut value = Vec::new();
+        match fs::fgetxattr(&file, &*name, spare_capacity(&mut value, LONGEST)) {
+            // An access list that says no more than the mode is not kept.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) if xattr.name.starts_with(b"system.") => {}
+            // The system adds the root of its user namespace to capabilities.
+            Ok(_) if &*xattr.name == b"security.capability" => {}
+            Ok(_) if *value == *xattr.value => {}
+            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => return Ok(false),
+            Err(err) => return Err(fail(err)),
+        }
+    }
+    Ok(true)
+}
+
+/// Bytes of the names of all attributes, or of a value, that the system keeps at most.
+const LONGEST: usize = 64 << 10;
+
+fn spare_capacity(buffer: &mut Vec<u8>, bytes: usize) -> rustix::buffer::SpareCapacity<'_, u8> {
+    buffer.reserve(bytes);
+    rustix::buffer::spare_capacity(buffer)
 }
 
 /// Removes from a directory that carries what `before` says the attributes that `now`
@@ -134,9 +204,18 @@ pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
 pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
     may_be_used_like(stat, meta, owner)
-        && stat.st_mtime == meta.mtime.seconds
+        && is_kept(meta.mtime.seconds, stat.st_mtime)
         // Some filesystems keep whole seconds only.
         && (nanoseconds == meta.mtime.nanoseconds || nanoseconds == 0)
+}
+
+/// Whether a filesystem that was given the time `want` may say `got`: out of its range it
+/// keeps the nearest that it can, which is never between these two (ext4 with small inodes
+/// and XFS without large times have the smallest range).
+fn is_kept(want: i64, got: i64) -> bool {
+    const FIRST: i64 = i32::MIN as i64;
+    const LAST: i64 = i32::MAX as i64;
+    got == want || (want < got && got <= FIRST) || (want > got && got >= LAST)
 }
 
 fn times(meta: &Meta) -> Timestamps {
@@ -146,5 +225,42 @@ fn times(meta: &Meta) -> Timestamps {
             tv_sec: meta.mtime.seconds,
             tv_nsec: i64::from(meta.mtime.nanoseconds),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meta::Xattr;
+
+    #[test]
+    fn times_out_of_range_are_the_nearest_that_is_kept() {
+        assert!(is_kept(5, 5) && !is_kept(5, 6) && !is_kept(6, 5));
+        // 1754 and the year 146 billion, on ext4: from 1901 to 2446.
+        assert!(is_kept(-6_800_000_000, -2_147_483_648) && is_kept(1 << 62, 15_032_385_535));
+        assert!(!is_kept(-6_800_000_000, 0) && !is_kept(1 << 62, 1_764_400_000));
+    }
+
+    #[test]
+    fn the_mode_follows_the_access_list() {
+        let entry = |tag: u16, permissions: u16, id: u32| {
+            [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
+        };
+        let list = |entries: &[Vec<u8>]| Meta {
+            mode: 0o4644,
+            xattrs: [Xattr {
+                name: b"system.posix_acl_access"[..].into(),
+                value: [&[2, 0, 0, 0], &entries.concat()[..]].concat().into(),
+            }]
+            .into(),
+            ..Meta::default()
+        };
+        let (user, group, other) = (entry(1, 6, 0), entry(4, 4, 0), entry(32, 4, 0));
+        let plain = [user.clone(), group.clone(), other.clone()];
+        assert_eq!(listed_mode(&list(&plain)), Some(0o4644));
+        let masked = [user, entry(2, 7, 1000), group, entry(16, 7, 0), other];
+        assert_eq!(listed_mode(&list(&masked)), Some(0o4674));
+        assert_eq!(listed_mode(&list(&plain[..2])), None, "not a list");
+        assert_eq!(listed_mode(&Meta::default()), None);
     }
 }

@@ -104,7 +104,7 @@ impl Batch {
             }
             Naming::Contents => self.fresh.finish_mode(&file, &path, mode & 0o777, mode)?,
         }
-        self.written.fetch_add(1, Ordering::Relaxed);
+        self.wrote(name);
         Ok(())
     }
 
@@ -123,6 +123,14 @@ impl Batch {
     /// As [`Batch::sync`], with more to come; nothing where that costs more than it saves.
     pub fn sync_ahead(&self) -> Result<()> {
         if self.ahead { self.sync() } else { Ok(()) }
+    }
+
+    /// One object more, which nobody else can reach.
+    fn wrote(&self, name: &ObjectName) {
+        self.written.fetch_add(1, Ordering::Relaxed);
+        if self.objects.naming != Naming::Contents {
+            self.objects.seals.set_new(name);
+        }
     }
 
     /// Objects that were written so far.
@@ -147,7 +155,13 @@ impl Batch {
 
     fn publish_from(&self, dir: &Dir) -> Result<()> {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
-            Some(name) => dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str()),
+            Some(name) => {
+                dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
+                // A rename moves the ctime. What it was placed in, nobody can see yet.
+                let sealed =
+                    self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
+                if sealed { self.objects.seal(&name) } else { Ok(()) }
+            }
             None => Ok(()),
         })
     }
@@ -188,6 +202,11 @@ impl Writing<'_> {
         Ok(())
     }
 
+    /// The file, to be written from its beginning.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Passes over a hole.
     pub fn skip(&mut self, length: u64) {
         self.at += length;
@@ -215,7 +234,23 @@ impl Writing<'_> {
             return batch.staged.dir.remove_file(&self.name);
         }
         batch.staged.dir.rename(&self.name, dir, name.as_c_str())?;
-        batch.written.fetch_add(1, Ordering::Relaxed);
+        batch.wrote(name);
+        Ok(())
+    }
+
+    /// Completes a file that takes the place of the object that is there.
+    pub fn finish_anew(self, name: &ObjectName, meta: &Meta) -> Result<()> {
+        let batch = self.batch;
+        if self.end < self.at {
+            self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
+        }
+        let path = || batch.staged.dir.path_of(&self.name);
+        match batch.objects.naming {
+            Naming::Inode { owner } => disk::set_meta(&self.file, &path, meta, owner)?,
+            Naming::Contents => disk::set_mode(&self.file, &path, PLAIN_MODE)?,
+        }
+        batch.staged.dir.rename(&self.name, &batch.staged.dir, name.as_c_str())?;
+        batch.wrote(name);
         Ok(())
     }
 

@@ -4,7 +4,6 @@
 //! BLAKE3 of its contents and a digest of its metadata, because linked names share
 //! both. Elsewhere it is the contents alone. They come in batches, see [`super::batch`].
 
-use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
@@ -13,9 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::Stat;
 
 use super::batch::Staged;
+use super::contents;
 use super::entry::Content;
-use crate::disk::{self, Dir};
-use crate::error::Result;
+use super::seals::{Sealed, Seals};
+use crate::disk::{self, Dir, Writers};
+use crate::error::{Error, Result};
+use crate::learned::Why;
 use crate::meta::Meta;
 
 /// Directories that objects are in, by the first byte of their names.
@@ -29,16 +31,21 @@ pub struct Objects {
     pub(super) dir: Dir,
     fans: Box<[OnceLock<Dir>]>,
     pub(super) naming: Naming,
-    trusted: Mutex<Trusted>,
+    pub(super) seals: Seals,
     /// Batches that may be placed from before they are published.
     shared: Mutex<Vec<Arc<Staged>>>,
 }
 
-/// Objects that nobody can have changed since they were found sound.
-#[derive(Debug, Default)]
-struct Trusted {
-    since: Option<u64>,
-    sound: HashSet<u64>,
+/// What a look at an object that is to be linked found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// It is what it must be, and nobody can write to it unseen.
+    Sound,
+    /// It is not here.
+    Missing,
+    /// Its inode must not be shared: it is, or may soon be, another than it must be. Its
+    /// contents may be right.
+    Changed(Why),
 }
 
 /// What an object's name promises.
@@ -110,6 +117,17 @@ impl ObjectName {
         CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
     }
 
+    /// The contents that it promises.
+    pub fn content(&self) -> Content {
+        let mut content = [0; 32];
+        let digit =
+            |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap_or(0)).unwrap_or(0);
+        for (byte, two) in content.iter_mut().zip(self.0[..64].chunks_exact(2)) {
+            *byte = digit(two[0]) << 4 | digit(two[1]);
+        }
+        Content(content)
+    }
+
     /// A number for tables of many names.
     pub fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks::<8>();
@@ -147,7 +165,7 @@ impl Objects {
             }
         }
         let fans = (0..FANS).map(|_| OnceLock::new()).collect();
-        Ok(Self { dir, fans, naming, trusted: Mutex::default(), shared: Mutex::default() })
+        Ok(Self { dir, fans, naming, seals: Seals::default(), shared: Mutex::default() })
     }
 
     /// Where they are, for messages.
@@ -171,30 +189,108 @@ impl Objects {
         self.naming.name(content, meta, twin)
     }
 
-    /// From now on an object that was found sound is taken to be, as long as this is
-    /// called with the same `since`; without one, each is looked at each time.
-    pub fn trust(&self, since: Option<u64>) {
-        let mut trusted = self.trusted();
-        if trusted.since != since || since.is_none() {
-            *trusted = Trusted { since, sound: HashSet::new() };
+    /// The seals of the objects, where objects are inodes.
+    pub fn seals(&self) -> &Seals {
+        &self.seals
+    }
+
+    /// Looks at an object that is to be linked: at its seal, and where that does not tell,
+    /// at all of it.
+    pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
+        let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
+            return Ok(Look::Missing);
+        };
+        if self.fits(&stat, size, meta) {
+            if self.seals.is_new(name) {
+                return Ok(Look::Sound);
+            }
+            if self.seals.of(name, &stat) == Sealed::Intact {
+                return self.look_for_writers(name);
+            }
+        }
+        self.examine(name, size, meta)
+    }
+
+    /// Whether nobody writes to an object that is sound as far as its seal tells: what is
+    /// written through a descriptor or a mapping later would reach all its names.
+    fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
+        match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
+            Some(file) if disk::writers(&file) == Writers::Some => Ok(Look::Changed(Why::Open)),
+            Some(_) => Ok(Look::Sound),
+            None => Ok(Look::Missing),
         }
     }
 
-    fn trusted(&self) -> MutexGuard<'_, Trusted> {
-        self.trusted.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Reads an object, and seals it if it is sound.
+    fn examine(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
+        self.seals.forget(name);
+        let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()));
+        let (file, stat) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => return Ok(Look::Missing),
+            // Something else stands there.
+            Err(Error::Corrupt { .. }) => return Ok(Look::Changed(Why::Written)),
+            Err(err) => return Err(err),
+        };
+        let path = || self.path_of(name);
+        if disk::writers(&file) == Writers::Some {
+            return Ok(Look::Changed(Why::Open));
+        }
+        let (content, length) =
+            contents::of(&file).map_err(|err| Error::io("read", path(), err))?;
+        if length != size || !name.as_bytes().starts_with(content.to_string().as_bytes()) {
+            return Ok(Look::Changed(Why::Written));
+        }
+        let owner = matches!(self.naming, Naming::Inode { owner: true });
+        if !self.fits(&stat, size, meta) || !disk::has_attributes(&file, &path, meta, owner)? {
+            return Ok(Look::Changed(Why::Metadata));
+        }
+        let after = rustix::fs::fstat(&file).map_err(|err| Error::io("stat", path(), err))?;
+        self.seals.set(name, &stat);
+        match self.seals.of(name, &after) {
+            Sealed::Intact => Ok(Look::Sound),
+            Sealed::Unknown => {
+                self.seals.forget(name);
+                Ok(Look::Changed(Why::Written))
+            }
+        }
     }
 
-    /// As [`Objects::is_sound`]; see [`Objects::trust`].
-    pub fn is_trusted(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
-        if self.trusted().sound.contains(&name.hash()) {
+    /// Whether what stands in the cache under `name` is as its seal says. What has no seal is
+    /// not shared.
+    pub fn is_intact(&self, name: &ObjectName) -> Result<bool> {
+        if !self.seals.has(name) {
             return Ok(true);
         }
-        let sound = self.is_sound(name, size, meta)?;
-        let mut trusted = self.trusted();
-        if sound && trusted.since.is_some() {
-            trusted.sound.insert(name.hash());
+        let stat = self.find(name, |dir| dir.stat(name.as_c_str()))?;
+        Ok(stat.is_none_or(|stat| self.seals.of(name, &stat) == Sealed::Intact))
+    }
+
+    /// Opens an object that has these contents, whatever its inode carries.
+    pub fn open_contents(&self, content: Content) -> Result<Option<File>> {
+        let plain = Naming::Contents.name(content, &Meta::default(), 0);
+        let Some(fan) = self.fan_if_there(plain.fan())? else { return Ok(None) };
+        let mut found = None;
+        fan.for_each(|name| {
+            if found.is_none()
+                && ObjectName::from_file_name(name).is_some()
+                && name.to_bytes().starts_with(plain.as_bytes())
+            {
+                found = Some(name.to_owned());
+            }
+            Ok(())
+        })?;
+        found.map(|name| fan.open_file(&name)).transpose()
+    }
+
+    /// Seals an object again after an operation of our own that moved its ctime, between
+    /// which and the look before nobody else had the time to do anything.
+    pub fn seal(&self, name: &ObjectName) -> Result<()> {
+        match self.find(name, |dir| dir.stat(name.as_c_str()))? {
+            Some(stat) => self.seals.set(name, &stat),
+            None => self.seals.forget(name),
         }
-        Ok(sound)
+        Ok(())
     }
 
     /// Whether the object is here and, as far as its inode tells, what it must be.
@@ -221,14 +317,29 @@ impl Objects {
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
     }
 
+    /// Whether the contents of an object that is here are those of its name.
+    pub fn has_contents(&self, name: &ObjectName, size: u64) -> Result<bool> {
+        let Some(file) = self.open_named(name)? else { return Ok(false) };
+        let (content, length) =
+            contents::of(&file).map_err(|err| Error::io("read", self.path_of(name), err))?;
+        Ok(length == size && name.as_bytes().starts_with(content.to_string().as_bytes()))
+    }
+
     /// Opens what is here under this name, sound or not.
     pub fn open_named(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// Makes `to` in `into` another name of the object; whether it is here.
+    /// Makes `to` in `into` another name of the object, which was looked at, and seals it
+    /// anew; whether it is here.
     pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<bool> {
-        Ok(self.find(name, |dir| dir.link(name.as_c_str(), into, to))?.is_some())
+        let linked = self.find(name, |dir| {
+            dir.link(name.as_c_str(), into, to)?;
+            dir.stat(name.as_c_str())
+        })?;
+        let Some(stat) = linked else { return Ok(false) };
+        self.seals.set(name, &stat);
+        Ok(true)
     }
 
     /// What `look` finds in the directory that has the object: the one that all know, or
@@ -259,8 +370,9 @@ impl Objects {
     /// one already is success.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
-            Err(err) if !err.exists() => Err(err),
-            _ => Ok(()),
+            Ok(()) => self.seal(name),
+            Err(err) if err.exists() => Ok(()),
+            Err(err) => Err(err),
         }
     }
 
@@ -274,11 +386,13 @@ impl Objects {
         // Of several damaged ones of a name the last is kept, whatever it is.
         quarantine.remove_tree(name.as_c_str())?;
         fan.rename(name.as_c_str(), quarantine, name.as_c_str())?;
+        self.seals.forget(name);
         Ok(true)
     }
 
     /// Removes an object.
     pub fn remove(&self, name: &ObjectName) -> Result<()> {
+        self.seals.forget(name);
         self.fan(name)?.remove_file(name.as_c_str())
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::build::Built;
 use super::diff::{Step, diff};
-use super::place::{Placement, Placer, Uses, c_name, open_dir};
+use super::place::{Placement, Placer, Uses, c_name, open_dir, open_parent};
 use super::tree::{File, Node, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;
@@ -25,7 +25,7 @@ pub fn apply(
     uses: &mut Uses,
 ) -> Result<Built> {
     let steps = diff(old, new, placement.mode != LinkMode::Hardlink);
-    let placer = Placer::changing(objects, placement, root, uses);
+    let placer = Placer::changing(objects, placement, root, new, uses);
     for (file, path) in names_that_stay(new, &steps) {
         placer.knows(file, path);
     }
@@ -52,6 +52,48 @@ pub fn apply(
             Step::Place(_, node) => placer.place(dir, &parent, name, node)?,
             Step::Rewrite(_, file) => placer.rewrite(dir, &c_name(name)?, file)?,
             Step::Finish(..) => unreachable!("directories are finished above"),
+        }
+    }
+    Ok(placer.finish())
+}
+
+/// Places the files of `tree` at `paths` anew in `root`, which holds them; of one with
+/// several names all of them.
+pub fn replace(
+    tree: &Tree,
+    paths: &BTreeSet<EntryPath>,
+    objects: &Objects,
+    placement: Placement,
+    root: &Dir,
+    uses: &mut Uses,
+) -> Result<Built> {
+    let mut linked = HashSet::new();
+    let mut all = paths.clone();
+    paths.iter().filter_map(|path| tree.get(path)).for_each(|node| linked_files(node, &mut linked));
+    if !linked.is_empty() {
+        all.extend(tree.walk().filter_map(|(path, node)| match node {
+            Node::File(file) if linked.contains(&Arc::as_ptr(file)) => Some(path),
+            _ => None,
+        }));
+    }
+    let placer = Placer::changing(objects, placement, root, tree, uses);
+    for path in &all {
+        let (dir, name) = open_parent(root, path)?;
+        dir.as_ref().unwrap_or(root).remove_file(&name)?;
+        tree.get(path).into_iter().for_each(|node| placer.forget(node));
+    }
+    let mut parents = BTreeSet::new();
+    for path in &all {
+        let (Some((parent, name)), Some(node)) = (path.split(), tree.get(path)) else { continue };
+        let dir = open_dir(root, &parent)?;
+        placer.place(dir.as_ref().unwrap_or(root), &parent, name, node)?;
+        parents.insert(parent);
+    }
+    for parent in parents {
+        if let (Some(dir), Some(Node::Directory(directory))) =
+            (open_dir(root, &parent)?, tree.get(&parent))
+        {
+            placer.finish_directory(&dir, &directory.meta)?;
         }
     }
     Ok(placer.finish())

@@ -10,6 +10,8 @@ use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{ObjectName, Objects};
+use crate::learned::Why;
+use crate::meta::Meta;
 use crate::store::Placed;
 
 /// Most threads: more than a few wait for the filesystem's locks.
@@ -26,6 +28,10 @@ pub struct Built {
     pub skipped: Vec<EntryPath>,
     /// Files that could become objects, so that the next root links them.
     pub twins: Vec<(ObjectName, EntryPath)>,
+    /// Files whose objects were found changed, and are copies, with the reasons.
+    pub changed: Vec<(EntryPath, Why)>,
+    /// Those objects, with the sizes and what their inodes should carry.
+    pub renew: Vec<(ObjectName, u64, Meta)>,
     /// Directories that were made in a root that was there.
     pub directories: Vec<EntryPath>,
 }
@@ -50,7 +56,7 @@ pub fn build(
     into: &Dir,
 ) -> Result<(Built, Uses)> {
     let mut uses = Uses::default();
-    let placer = Placer::new(objects, placement, into, &mut uses);
+    let placer = Placer::new(objects, placement, into, tree, &mut uses);
     threads()?.install(|| placer.fill_root(tree.root()))?;
     Ok((placer.finish(), uses))
 }

@@ -2,7 +2,6 @@
 
 use std::ffi::CStr;
 use std::fs::File as OpenFile;
-use std::io::Read as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,12 +9,13 @@ use super::place::{Placer, open_parent};
 use super::tree::File;
 use crate::disk::{self, Cloned, Dir};
 use crate::error::{Error, Result};
-use crate::layer::entry::{Content, EntryPath};
-use crate::layer::objects::{ObjectName, Objects};
+use crate::layer::contents;
+use crate::layer::entry::EntryPath;
+use crate::layer::objects::{Look, ObjectName, Objects};
 use crate::store::LinkMode;
 
-/// Bytes up to which a file that is copied is read whole, and compared with its name.
-const WHOLE: usize = 4096;
+/// Bits of a file's mode with which others than its owner may write to it.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 impl Placer<'_> {
     /// Places `file` as `name` in `into`. `fresh`: `into` was made here.
@@ -59,17 +59,26 @@ impl Placer<'_> {
             return self.place_contents(into, name, file, &object, fresh);
         }
         let twin = self.found().uses.add(&object);
-        let writable = &self.placement.writable;
-        if !writable.is_empty() && writable.has(&path()) {
-            return self.place_contents(into, name, file, &object, fresh);
-        }
-        if twin > 0 && !self.fresh {
+        if self.is_private(path, file) || (twin > 0 && !self.fresh) {
             return self.place_contents(into, name, file, &object, fresh);
         }
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// By hardlink, or by copy when the object is taken by an equal file of this root.
+    /// Whether the root gets a file of its own: others than its owner may write to it, or
+    /// one of its names is said or was seen to be written to.
+    fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
+        if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
+            return true;
+        }
+        if file.is_linked() {
+            return self.private.contains(&std::ptr::from_ref(file).addr());
+        }
+        self.placement.may_have_private() && self.placement.is_private(&path())
+    }
+
+    /// By hardlink; by copy when the object is taken by an equal file of this root, or must
+    /// not be shared any more.
     fn place_link(
         &self,
         into: &Dir,
@@ -80,25 +89,31 @@ impl Placer<'_> {
         fresh: bool,
     ) -> Result<()> {
         let own = self.objects.name(file.content, &file.meta, twin);
-        if self.objects.is_trusted(&own, file.size, &file.meta)? {
-            match self.objects.link_to(&own, into, name) {
+        let first = self.objects.name(file.content, &file.meta, 0);
+        match self.objects.look(&own, file.size, &file.meta)? {
+            Look::Sound => match self.objects.link_to(&own, into, name) {
                 Ok(true) => {
                     count(&self.counts.hardlinked);
-                    return Ok(());
+                    Ok(())
                 }
-                Ok(false) => return Err(damaged(self.objects, &own)),
-                Err(err) if self.placement.strict || !cannot_link(&err) => return Err(err),
-                Err(_) => return self.place_contents(into, name, file, &own, fresh),
+                Ok(false) => Err(damaged(self.objects, &own)),
+                Err(err) if self.placement.strict || !cannot_link(&err) => Err(err),
+                Err(_) => self.place_contents(into, name, file, &own, fresh),
+            },
+            Look::Changed(why) => {
+                self.placement.learned.learn(&path(), why);
+                self.found().built.changed.push((path(), why));
+                self.place_contents(into, name, file, &own, fresh)?;
+                self.found().built.renew.push((own, file.size, file.meta.clone()));
+                Ok(())
+            }
+            Look::Missing if twin == 0 => Err(damaged(self.objects, &own)),
+            Look::Missing => {
+                self.place_contents(into, name, file, &first, fresh)?;
+                self.found().built.twins.push((own, path()));
+                Ok(())
             }
         }
-        if twin == 0 {
-            return Err(damaged(self.objects, &own));
-        }
-        self.objects.remove(&own)?;
-        let object = self.objects.name(file.content, &file.meta, 0);
-        self.place_contents(into, name, file, &object, fresh)?;
-        self.found().built.twins.push((own, path()));
-        Ok(())
     }
 
     /// By reflink or copy of the object's contents.
@@ -127,7 +142,8 @@ impl Placer<'_> {
         disk::set_times(&to, &|| into.path_of(name), &file.meta)
     }
 
-    /// Fills the empty file that `open` gives, once the object is known to be there.
+    /// Fills the empty file that `open` gives, once the object is known to be there. What is
+    /// copied is compared with the object's name on the way.
     fn contents(
         &self,
         into: &Dir,
@@ -138,81 +154,34 @@ impl Placer<'_> {
     ) -> Result<OpenFile> {
         let from = match self.placement.mode {
             LinkMode::Reflink => self.objects.open_to_clone(object)?,
-            _ => self.objects.open_object(object, file.size, &file.meta)?,
+            _ => self.objects.open_named(object)?,
         };
-        let mut from = from.ok_or_else(|| damaged(self.objects, object))?;
-        if self.placement.mode != LinkMode::Copy || file.size > WHOLE as u64 {
-            let to = open()?;
-            self.fill_file(&from, into, name, &to, file, object)?;
-            return Ok(to);
-        }
-        let mut buffer = [0; WHOLE + 1];
-        let bytes = self.read_whole(&mut from, &mut buffer, file, object)?;
+        let from = from.ok_or_else(|| damaged(self.objects, object))?;
         let to = open()?;
-        disk::fault::write_all(&to, bytes)
-            .map_err(|err| Error::io("write", into.path_of(name), err))?;
-        count(&self.counts.copied);
-        Ok(to)
-    }
-
-    /// The contents of a small object, which are what they must be.
-    fn read_whole<'b>(
-        &self,
-        from: &mut OpenFile,
-        buffer: &'b mut [u8; WHOLE + 1],
-        file: &File,
-        object: &ObjectName,
-    ) -> Result<&'b [u8]> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match from.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(Error::io("read", self.objects.path_of(object), err)),
-            }
-            // All there should be: the end need not be seen when the digest is right.
-            if filled as u64 == file.size {
-                break;
-            }
-        }
-        let bytes = &buffer[..filled];
-        let sound = filled as u64 == file.size && Content::of(bytes) == file.content;
-        if sound { Ok(bytes) } else { Err(damaged(self.objects, object)) }
-    }
-
-    fn fill_file(
-        &self,
-        from: &OpenFile,
-        into: &Dir,
-        name: &CStr,
-        made: &OpenFile,
-        file: &File,
-        object: &ObjectName,
-    ) -> Result<()> {
         let fail = |action| {
             let path = into.path_of(name);
             move |err| Error::io(action, path, err)
         };
-        if self.placement.mode != LinkMode::Copy {
-            match disk::clone_contents(from, made, file.size).map_err(fail("clone to"))? {
+        if self.placement.mode == LinkMode::Reflink {
+            match disk::clone_contents(&from, &to, file.size).map_err(fail("clone to"))? {
                 Cloned::Whole => {
                     count(&self.counts.reflinked);
-                    return Ok(());
+                    return Ok(to);
                 }
                 Cloned::Another => return Err(damaged(self.objects, object)),
                 Cloned::Cannot => {}
             }
-            if self.placement.strict && self.placement.mode == LinkMode::Reflink {
+            if self.placement.strict {
                 let why = std::io::Error::from(std::io::ErrorKind::Unsupported);
                 return Err(fail("clone to")(why));
             }
         }
-        if !disk::copy_contents(from, made, file.size).map_err(fail("copy to"))? {
+        let same = contents::copy(&from, &to, file.size, file.content).map_err(fail("copy to"))?;
+        if !same {
             return Err(damaged(self.objects, object));
         }
         count(&self.counts.copied);
-        Ok(())
+        Ok(to)
     }
 
     fn finish_file(

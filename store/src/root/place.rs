@@ -2,7 +2,7 @@
 //! copy, all else made. The directory is one that nobody else can enter yet, and the
 //! tree has no path through a symlink: each step opens one name, not following.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::build::Built;
-use super::tree::{Directory, File, Node, Special, SpecialKind};
+use super::tree::{Directory, File, Node, Special, SpecialKind, Tree};
 use crate::disk::{self, Dir, FileType, Fresh};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{ObjectName, Objects};
+use crate::learned::Learned;
 use crate::meta::Meta;
 use crate::store::{LinkMode, Placed};
 use crate::writable::Writable;
@@ -36,6 +37,33 @@ pub struct Placement {
     pub fresh: Fresh,
     /// Files that are never hardlinked, because a service writes to them.
     pub writable: Writable,
+    /// Files that are not hardlinked any more, because one did.
+    pub learned: Arc<Learned>,
+}
+
+impl Placement {
+    /// Whether any path can be private.
+    pub fn may_have_private(&self) -> bool {
+        !(self.writable.is_empty() && self.learned.is_empty())
+    }
+
+    /// Whether each root has a file of its own at `path`.
+    pub fn is_private(&self, path: &EntryPath) -> bool {
+        self.writable.has(path) || self.learned.has(path)
+    }
+
+    /// The files with several names, by their addresses, of which one is private in `tree`:
+    /// what is written under one name shows under all.
+    fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
+        if self.mode != LinkMode::Hardlink || !self.may_have_private() {
+            return HashSet::new();
+        }
+        let linked = tree.walk().filter_map(|(path, node)| match node {
+            Node::File(file) if file.is_linked() => Some((path, Arc::as_ptr(file).addr())),
+            _ => None,
+        });
+        linked.filter(|(path, _)| self.is_private(path)).map(|(_, file)| file).collect()
+    }
 }
 
 /// How many files of a root have each object, by a hash of its name: two names with the
@@ -81,6 +109,8 @@ pub struct Placer<'a> {
     pub(super) first: Mutex<HashMap<usize, EntryPath>>,
     /// Directories that were made and are still to be filled.
     deep: Mutex<Vec<(EntryPath, &'a Directory)>>,
+    /// Files with several names that are private, by their addresses.
+    pub(super) private: HashSet<usize>,
     found: Mutex<Found<'a>>,
 }
 
@@ -100,26 +130,29 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// Places in `root`, which is empty.
+    /// Places `tree` in `root`, which is empty.
     pub fn new(
         objects: &'a Objects,
         placement: Placement,
         root: &'a Dir,
+        tree: &Tree,
         uses: &'a mut Uses,
     ) -> Self {
+        let private = placement.private_groups(tree);
         let found = Mutex::new(Found { uses, built: Built::default() });
         let (counts, first, deep) = (Counts::default(), Mutex::default(), Mutex::default());
-        Self { objects, placement, root, fresh: true, counts, first, deep, found }
+        Self { objects, placement, root, fresh: true, counts, first, deep, private, found }
     }
 
-    /// Changes `root`, of whose files `uses` tells.
+    /// Changes `root`, of whose files `uses` tells, to `tree`.
     pub fn changing(
         objects: &'a Objects,
         placement: Placement,
         root: &'a Dir,
+        tree: &Tree,
         uses: &'a mut Uses,
     ) -> Self {
-        Self { fresh: false, ..Self::new(objects, placement, root, uses) }
+        Self { fresh: false, ..Self::new(objects, placement, root, tree, uses) }
     }
 
     /// What was done.

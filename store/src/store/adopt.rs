@@ -1,6 +1,6 @@
-//! Objects under the names of another way of placing files. Where an agent ran with `-link copy`
-//! and then links, what is in its cache is as good as before and only called otherwise: it is
-//! copied under the name that is looked for now, so that nothing is fetched again.
+//! Objects under other names. Where an agent ran with `-link copy` and then links, or had
+//! another `-owner`, what is in its cache is as good as before and only called otherwise: it
+//! is copied under the name that is looked for now, so that nothing is fetched again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -29,10 +29,9 @@ impl Store {
             {
                 continue;
             }
-            let other = self.objects.naming().other().name(file.content, &file.meta, 0);
-            let adopted = match self.objects.open_named(&other)? {
+            let adopted = match self.objects.open_contents(file.content)? {
                 Some(from) => copy(from, &batch, &name, file)
-                    .map_err(|err| Error::io("copy", self.objects.path_of(&other), err))?,
+                    .map_err(|err| Error::io("copy", self.objects.path_of(&name), err))?,
                 None => false,
             };
             if !adopted {
@@ -45,7 +44,7 @@ impl Store {
             tracing::info!(
                 event = "cache_renamed",
                 objects,
-                "{objects} files of the cache have the names of another -link, and are copied"
+                "{objects} files of the cache have the names of another -link or -owner, and are copied"
             );
         }
         *missing = lacking;

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
 
-use super::spare::{DISCARDED, Made, SPARE};
-use super::watch::not_watched;
+use super::spare::{DISCARDED, Made, SPARE, tell_changed};
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -13,6 +15,7 @@ use crate::disk::{self, Cloned, Dir, Fresh, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::objects::ObjectName;
+use crate::learned::Learned;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
@@ -52,7 +55,7 @@ impl Store {
             }
             None => {
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
-                let watch = self.watch(&name, &tree);
+                let watch = self.watch_shared(&name, &tree);
                 (name, built, watch)
             }
         };
@@ -61,6 +64,8 @@ impl Store {
         self.publish_watch(id, watch, &tree);
         self.mark(configuration)?;
         self.mark_for_go(id)?;
+        tell_changed(&built.changed.into_iter().collect());
+        self.placement.learned.write(&self.path)?;
         if !built.skipped.is_empty() {
             let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
             tracing::warn!("devices need root and are left out: {}", names.join(", "));
@@ -80,7 +85,7 @@ impl Store {
             match build() {
                 Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
                     tracing::debug!("object {} {reason}: mending the cache", path.display());
-                    self.mend(tree, configuration)?;
+                    self.mend(tree, configuration, &path)?;
                     attempt += 1;
                 }
                 other => return other,
@@ -99,8 +104,6 @@ impl Store {
     fn build(&self, tree: &Tree) -> Result<(CString, Built)> {
         let name = temp_name(UNFINISHED);
         self.unpacked.make_dir(&name, 0o700)?;
-        let watching = self.watch_objects().inspect_err(not_watched);
-        self.objects.trust(if watching.is_ok() { self.untouched()? } else { None });
         let done = build_in(tree, &self.objects, self.placement.clone(), &self.unpacked, &name);
         match done {
             Ok(built) => Ok((name, built)),
@@ -148,12 +151,21 @@ impl Store {
         }
     }
 
-    /// Sets aside every object of `tree` that is not sound, and extracts the layers
-    /// again that hold one.
-    fn mend(&self, tree: &Tree, configuration: &Configuration) -> Result<()> {
+    /// Sets aside every object of `tree` whose contents are not what they must be, and
+    /// extracts the layers again that hold one. `found` is the one that was found to be
+    /// damaged: if its inode does not tell, no other's may, and all are read.
+    fn mend(&self, tree: &Tree, configuration: &Configuration, found: &Path) -> Result<()> {
         let (mut missing, mut damaged) = (BTreeSet::new(), Vec::new());
+        let found = found.file_name().map(|name| CString::new(name.as_bytes()));
+        let found = found.and_then(|name| ObjectName::from_file_name(&name.ok()?));
+        let mut read_all = false;
+        for (_, name, file) in objects_of(tree, &self.objects) {
+            read_all |=
+                Some(name) == found && self.objects.is_sound(&name, file.size, &file.meta)?;
+        }
         for (path, name, file) in objects_of(tree, &self.objects) {
-            if !self.objects.is_sound(&name, file.size, &file.meta)? {
+            let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
+            if doubtful && !self.objects.has_contents(&name, file.size)? {
                 missing.insert(file.content);
                 // One that was set aside before, and could not be made again, was told then.
                 if self.objects.quarantine(&name, &self.quarantine)?
@@ -249,7 +261,8 @@ pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Pla
     let strict = link != LinkMode::Auto;
     let mode = if strict { link } else { probe(top, unpacked)? };
     let fresh = Fresh::probe(unpacked)?;
-    Ok(Placement { mode, strict, owner, fresh, writable: Writable::read(top)? })
+    let (writable, learned) = (Writable::read(top)?, Arc::new(Learned::read(top)?));
+    Ok(Placement { mode, strict, owner, fresh, writable, learned })
 }
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {

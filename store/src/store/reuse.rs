@@ -35,7 +35,7 @@ impl Store {
             let gone = temp_name(DISCARDED);
             self.unpacked.rename(&name, &self.unpacked, &gone)?;
             self.unpacked.remove_tree(&gone)?;
-            self.unwatch_gone()?;
+            self.end_watches(None)?;
         }
         Ok(damaged)
     }

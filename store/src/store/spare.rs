@@ -4,18 +4,19 @@
 //! A spare lives as long as the program: what one leaves is removed at the next start, so
 //! that none that was built half way, or by another program, is ever used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::sync::PoisonError;
 
 use super::Store;
 use super::publish::listed;
-use super::watch::{Watch, not_watched};
+use super::watch::Place;
 use crate::config::Configuration;
 use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
-use crate::root::apply::apply;
+use crate::learned::Why;
+use crate::root::apply::{apply, replace};
 use crate::root::build::{self, Built};
 use crate::root::check::{Scope, check};
 use crate::root::place::Uses;
@@ -36,9 +37,7 @@ pub(super) struct Spare {
     pub(super) tree: Tree,
     uses: Uses,
     /// Sees what is done to it, and to the root that it becomes.
-    watch: Option<Watch>,
-    /// What [`Store::untouched`] said when every file was what it must be.
-    checked: Option<u64>,
+    watch: Option<Place>,
 }
 
 /// A root that was made of the spare, not synced.
@@ -46,7 +45,7 @@ pub(super) struct Spare {
 pub(super) struct Made {
     pub name: CString,
     pub built: Built,
-    pub watch: Option<Watch>,
+    pub watch: Option<Place>,
 }
 
 /// What became of a wish for a spare.
@@ -71,23 +70,17 @@ impl Store {
     /// a root does; meanwhile and without a spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded()?;
-        self.end_watches();
-        let watching = self.watch_all().inspect_err(not_watched);
         let tree = self.tree(configuration)?;
         let (mut spare, outcome) = match self.take_untouched_spare() {
             Some(spare) if spare.tree.is(&tree) => (spare, SpareOutcome::Unchanged),
-            Some(spare) => (self.change(spare, &tree)?.0, SpareOutcome::Ready),
+            Some(spare) => (self.freshen_and_change(spare, &tree)?.0, SpareOutcome::Ready),
             None => match self.room_for(&tree)? {
                 Some(no_room) => return Ok(no_room),
                 None => {
-                    // What was touched until now shows when it is placed.
-                    let untouched = watching.and_then(|()| self.untouched()).unwrap_or(None);
-                    // Nobody waits: each object is looked at, once more.
-                    self.objects.trust(None);
-                    self.objects.trust(untouched);
-                    let mut spare = self.build_spare(&tree, configuration)?;
-                    spare.checked = untouched;
-                    (spare, SpareOutcome::Ready)
+                    for path in self.watch_anew()? {
+                        self.placement.learned.learn(&path, Why::Renamed);
+                    }
+                    (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
             },
         };
@@ -95,6 +88,10 @@ impl Store {
             self.unpacked.child(&spare.name)?.sync_filesystem()?;
         }
         spare.tree = tree;
+        if outcome == SpareOutcome::Ready {
+            self.renew_private(&spare.tree)?;
+            self.write_records()?;
+        }
         *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(spare);
         Ok(outcome)
     }
@@ -103,8 +100,7 @@ impl Store {
     pub(super) fn use_spare(&self, tree: &Tree) -> Option<Made> {
         let spare = self.take_untouched_spare()?;
         let name = spare.name.clone();
-        let changed = self.is_sound(&spare).and_then(|()| self.change(spare, tree));
-        match changed {
+        match self.freshen_and_change(spare, tree) {
             Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
                 // What was changed through a root is told when its file is placed.
@@ -123,7 +119,14 @@ impl Store {
     fn take_untouched_spare(&self) -> Option<Spare> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let touched = match &spare.watch {
-            Some(watch) => watch.where_seen(),
+            Some(place) => {
+                let evidence = self.take_evidence(*place);
+                let mut paths = evidence.names;
+                if evidence.lost {
+                    paths.insert(EntryPath::root());
+                }
+                paths
+            }
             None => match self.drift(&spare, Scope::All) {
                 Ok(drift) => drift,
                 Err(err) => {
@@ -143,29 +146,40 @@ impl Store {
             "the spare root was changed by hand and is not used: {}",
             listed(&names)
         );
-        // Where files are hardlinked, objects may have been changed through it.
-        self.touch();
         // If this fails, the next start removes it.
         let _ = self.discard(&spare.name);
         None
     }
 
-    /// Where files are hardlinked, whoever writes to one in a root writes to the spare's:
-    /// an error with their names then.
-    fn is_sound(&self, spare: &Spare) -> Result<()> {
-        if self.placement.mode != LinkMode::Hardlink
-            || (spare.checked.is_some() && spare.checked == self.untouched()?)
-        {
+    /// Changes the spare to `tree`, when all that it shares is what it must be. After an
+    /// error it is discarded.
+    fn freshen_and_change(&self, mut spare: Spare, tree: &Tree) -> Result<(Spare, Built)> {
+        match self.freshen(&mut spare) {
+            Ok(()) => self.change(spare, tree),
+            Err(err) => {
+                self.discard(&spare.name)?;
+                self.end_watches(spare.watch)?;
+                Err(err)
+            }
+        }
+    }
+
+    /// Gives a spare files of its own where those that it shares were touched since they
+    /// were looked at.
+    fn freshen(&self, spare: &mut Spare) -> Result<()> {
+        let changed = self.changed_since(&spare.tree)?;
+        if changed.is_empty() {
             return Ok(());
         }
-        let mut damaged = self.drift(spare, Scope::Files)?;
-        damaged.retain(|path| !self.placement.writable.has(path));
-        if damaged.is_empty() {
-            return Ok(());
+        for (path, why) in &changed {
+            self.placement.learned.learn(path, *why);
         }
-        let names: Vec<String> = damaged.iter().map(ToString::to_string).collect();
-        let reason = format!("files were changed through a root: {}", names.join(", "));
-        Err(Error::Corrupt { path: self.unpacked.path_of(&spare.name), reason })
+        tell_changed(&changed);
+        let paths = changed.into_keys().collect();
+        let root = self.unpacked.child(&spare.name)?;
+        let placement = self.placement.clone();
+        replace(&spare.tree, &paths, &self.objects, placement, &root, &mut spare.uses)?;
+        Ok(())
     }
 
     /// What of a spare is not as it must be.
@@ -185,20 +199,28 @@ impl Store {
         match apply(&spare.tree, tree, objects, placement, &root, &mut spare.uses) {
             Ok(built) => {
                 spare.tree = tree.clone();
-                let mut watch = spare.watch.take();
-                watch.iter().for_each(Watch::forget);
-                let all = built.directories.iter().try_for_each(|path| match &mut watch {
-                    Some(watch) => watch.add(root.path(), path),
-                    None => Ok(()),
-                });
-                spare.watch = watch.filter(|_| all.is_ok());
+                if let Some(place) = spare.watch {
+                    self.forget_our_own(place, &root, &built.directories);
+                    if !self.watch_more(place, root.path(), &built.directories) {
+                        spare.watch = None;
+                        self.end_watches(Some(place))?;
+                    }
+                }
                 Ok((spare, built))
             }
             Err(err) => {
                 self.discard(&spare.name)?;
+                self.end_watches(spare.watch)?;
                 Err(err)
             }
         }
+    }
+
+    /// Forgets what we did in a spare ourselves, before anybody else can enter it.
+    fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) {
+        let evidence = self.take_evidence(place);
+        let again = evidence.opened.iter().filter(|path| !made.contains(path));
+        self.wait_for_opens(place, root.path(), again);
     }
 
     /// Builds the spare from nothing. Damage that shows may be in the published root, too:
@@ -209,9 +231,10 @@ impl Store {
             self.unpacked.make_dir(&name, 0o700)?;
             let root = self.unpacked.child(&name)?;
             match build::build(tree, &self.objects, self.placement.clone(), &root) {
-                Ok((_, uses)) => {
-                    let watch = self.watch_spare(&name, tree);
-                    Ok(Spare { name, tree: tree.clone(), uses, watch, checked: None })
+                Ok((built, uses)) => {
+                    tell_changed(&built.changed.into_iter().collect());
+                    let watch = self.watch(&name, tree);
+                    Ok(Spare { name, tree: tree.clone(), uses, watch })
                 }
                 Err(err) => {
                     self.discard(&name)?;
@@ -247,6 +270,21 @@ impl Store {
     fn remove_discarded(&self) -> Result<()> {
         remove_all(&self.unpacked, DISCARDED)
     }
+}
+
+/// Tells which files are private from now on.
+pub(super) fn tell_changed(changed: &BTreeMap<EntryPath, Why>) {
+    if changed.is_empty() {
+        return;
+    }
+    let names: Vec<String> =
+        changed.iter().map(|(path, why)| format!("{path} ({})", why.text())).collect();
+    tracing::warn!(
+        event = "files_private",
+        files = names.len(),
+        "files that roots shared were changed through one of them; from now on each root has its own: {}",
+        listed(&names)
+    );
 }
 
 /// Prefix of directories that are no use any more.

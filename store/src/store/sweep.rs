@@ -76,7 +76,7 @@ impl Store {
     /// Does what was planned; nothing may have been made or deployed since.
     pub fn sweep(&self, plan: &Sweep) -> Result<()> {
         self.ground()?.sweep(plan)?;
-        self.unwatch_gone()
+        self.end_watches(None)
     }
 
     fn ground(&self) -> Result<Ground> {

@@ -83,6 +83,7 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<P
         owner,
         fresh: Fresh::probe(work)?,
         writable: Writable::default(),
+        learned: Arc::default(),
     };
     let built = build_in(&tree, &objects, placement, work, c"root")?;
     if !built.skipped.is_empty() {

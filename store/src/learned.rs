@@ -1,0 +1,214 @@
+//! Paths whose files were found changed in a root, and are each root's own from then on.
+//!
+//! Where roots are hardlinked, a file is shared with the cache and with the roots that come.
+//! A script that gives files away (`chown -R`) or a service that writes to one would damage
+//! it for all of them, each time anew. So a path that was seen changed once is remembered,
+//! and whoever builds a root copies its file from then on, in this agent's directory for
+//! good.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{Dir, replace_file};
+use crate::error::{Error, Result};
+use crate::layer::entry::EntryPath;
+use crate::limits::Limits;
+
+/// File in the agent's directory: a line `REASON<TAB>PATH` for each path, which is escaped.
+const FILE: &str = "private";
+/// Paths that are remembered one by one. With more, all files are private.
+const MOST: usize = 100_000;
+/// Bytes of the file that are read at most.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Why the file at a path is each root's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Why {
+    /// Its contents were changed in place.
+    Written,
+    /// Its owner, mode, time or attributes were changed.
+    Metadata,
+    /// A process had it open for writing.
+    Open,
+    /// It was renamed, or given another name.
+    Renamed,
+}
+
+impl Why {
+    const ALL: [Self; 4] = [Self::Written, Self::Metadata, Self::Open, Self::Renamed];
+
+    /// The word that stands in the file of paths, and in what `status -json` says.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Metadata => "metadata",
+            Self::Open => "open",
+            Self::Renamed => "renamed",
+        }
+    }
+
+    /// The reason, for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Written => "its contents were changed in a root",
+            Self::Metadata => "its owner, mode, time or attributes were changed in a root",
+            Self::Open => "a process had it open for writing",
+            Self::Renamed => "it was renamed or linked in a root",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|why| why.word() == word)
+    }
+}
+
+/// The paths that are private in an agent's directory.
+#[derive(Debug, Default)]
+pub struct Learned(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    paths: BTreeMap<Box<[u8]>, Why>,
+    /// Paths since the last write of the file.
+    unwritten: bool,
+}
+
+impl Learned {
+    /// Those that the agents before have found, in the directory `top`. What cannot be read
+    /// is learned anew.
+    pub fn read(top: &Dir) -> Result<Self> {
+        use std::io::Read as _;
+        let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
+        if !top.contains(&name)? {
+            return Ok(Self::default());
+        }
+        let mut text = Vec::new();
+        let path = top.path_of(&name);
+        let file = top.open_file(&name)?;
+        file.take(MOST_BYTES)
+            .read_to_end(&mut text)
+            .map_err(|err| Error::io("read", &path, err))?;
+        let paths = text.split(|byte| *byte == b'\n').filter_map(parse_line).collect();
+        Ok(Self(Mutex::new(State { paths, unwritten: false })))
+    }
+
+    /// Whether the file at `path` is private.
+    pub fn has(&self, path: &EntryPath) -> bool {
+        let state = self.lock();
+        state.paths.len() > MOST || state.paths.contains_key(path.as_bytes())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.lock().paths.is_empty()
+    }
+
+    /// Takes note that `path` is private from now on; whether that is new.
+    pub fn learn(&self, path: &EntryPath, why: Why) -> bool {
+        let mut state = self.lock();
+        if state.paths.len() > MOST || state.paths.contains_key(path.as_bytes()) {
+            return false;
+        }
+        state.paths.insert(path.as_bytes().into(), why);
+        state.unwritten = true;
+        true
+    }
+
+    /// All paths, in order, with the reasons.
+    pub fn all(&self) -> Vec<(EntryPath, Why)> {
+        let state = self.lock();
+        let path = |bytes: &[u8]| EntryPath::from_archive(bytes, Limits::STANDARD).ok();
+        let all = state.paths.iter().filter_map(|(bytes, why)| Some((path(bytes)?, *why)));
+        all.collect()
+    }
+
+    /// Writes down what is new, in the agent's directory `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let text = {
+            let state = self.lock();
+            if !state.unwritten {
+                return Ok(());
+            }
+            let lines = state.paths.iter().map(|(path, why)| line(path, *why));
+            lines.collect::<String>()
+        };
+        replace_file(&dir.join(FILE), text.as_bytes(), 0o644)?;
+        self.lock().unwritten = false;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The paths that are private in the agent's directory `dir`, in order, with the reasons.
+pub fn private_paths(dir: &Path) -> Result<Vec<(EntryPath, Why)>> {
+    Ok(Learned::read(&Dir::open(dir)?)?.all())
+}
+
+fn line(path: &[u8], why: Why) -> String {
+    format!("{}\t{}\n", why.word(), path.escape_ascii())
+}
+
+fn parse_line(line: &[u8]) -> Option<(Box<[u8]>, Why)> {
+    let (word, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
+    let path = unescape(path)?;
+    // What is no path of a root is not looked for.
+    EntryPath::from_archive(&path, Limits::STANDARD).ok()?;
+    Some((path.into(), Why::from_word(word)?))
+}
+
+/// What `escape_ascii` wrote.
+fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        bytes.push(match rest.next()? {
+            b't' => b'\t',
+            b'r' => b'\r',
+            b'n' => b'\n',
+            b'x' => {
+                let digit = |byte: u8| char::from(byte).to_digit(16);
+                let value = digit(rest.next()?)? * 16 + digit(rest.next()?)?;
+                u8::try_from(value).ok()?
+            }
+            other @ (b'\\' | b'\'' | b'"') => other,
+            _ => return None,
+        });
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(bytes: &[u8]) -> EntryPath {
+        EntryPath::from_archive(bytes, Limits::STANDARD).unwrap()
+    }
+
+    #[test]
+    fn what_was_learned_is_known_to_the_next_agent() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let learned = Learned::read(&dir).unwrap();
+        assert!(learned.is_empty());
+        let odd = path(b"a/\xff\tb\n'\"\\c");
+        assert!(learned.learn(&odd, Why::Written));
+        assert!(!learned.learn(&odd, Why::Metadata), "it was known");
+        assert!(learned.learn(&path(b"etc/x"), Why::Open));
+        learned.write(temp.path()).unwrap();
+        let again = Learned::read(&dir).unwrap();
+        assert_eq!(again.all(), [(odd, Why::Written), (path(b"etc/x"), Why::Open)]);
+        assert!(again.has(&path(b"etc/x")) && !again.has(&path(b"etc")));
+        std::fs::write(temp.path().join(FILE), "nonsense\nopen\t../x\nopen\tb\\q\nopen\tc\n")
+            .unwrap();
+        assert_eq!(Learned::read(&dir).unwrap().all(), [(path(b"c"), Why::Open)]);
+    }
+}

@@ -1,0 +1,442 @@
+//! Which objects are to be looked at before a spare that shares them becomes a root: those
+//! that somebody may have touched since they were looked at last, as the watches tell.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
+
+use rustix::fs::FileType;
+
+use super::Store;
+use super::publish::ids;
+use super::watch::{Evidence, Place, Watcher};
+use crate::digest::Digest;
+use crate::disk::{Dir, name_of};
+use crate::error::{Error, Result};
+use crate::layer::entry::EntryPath;
+use crate::layer::objects::{Look, ObjectName};
+use crate::learned::Why;
+use crate::root::place::{c_name, open_dir};
+use crate::root::tree::{File, Node, Tree};
+use crate::store::LinkMode;
+
+/// What is watched, and what is known of it.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    watcher: Option<Watcher>,
+    /// Whether it was tried to watch, and cannot be.
+    failed: bool,
+    /// The published roots that are watched, with what they hold.
+    roots: HashMap<Digest, (Place, Tree)>,
+    /// Where the directories of the objects are.
+    objects: Option<Place>,
+    /// Places of spares that became roots which need no watch.
+    ended: Vec<Place>,
+}
+
+/// What is to be looked at.
+enum Doubt {
+    /// These files of roots, and these objects.
+    Some(Vec<(ObjectName, u64, crate::meta::Meta)>),
+    /// All, since nobody knows.
+    All,
+}
+
+impl Watched {
+    fn watcher(&mut self, dir: &Path) -> Option<&mut Watcher> {
+        if self.watcher.is_none() && !self.failed {
+            match Watcher::new(dir) {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(err) => {
+                    self.failed = true;
+                    tracing::warn!(
+                        event = "not_watched",
+                        "roots cannot be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_instances and max_user_watches"
+                    );
+                }
+            }
+        }
+        self.watcher.as_mut()
+    }
+}
+
+impl Store {
+    fn is_shared(&self) -> bool {
+        self.placement.mode == LinkMode::Hardlink
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to watch the directory `name` of roots, a spare's or one that is to be
+    /// published, which holds `tree`. `None` where that cannot be.
+    pub(super) fn watch(&self, name: &std::ffi::CStr, tree: &Tree) -> Option<Place> {
+        let mut watched = self.watched();
+        let watcher = watched.watcher(&self.path)?;
+        let watching = watcher.watch_tree(&self.unpacked.path_of(name), tree, self.is_shared());
+        match watching {
+            Ok(place) => Some(place),
+            Err(err) => {
+                // Told once: each root would say the same.
+                if !std::mem::replace(&mut watched.failed, true) {
+                    tracing::warn!(
+                        event = "not_watched",
+                        "not all roots can be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_watches"
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// As [`Store::watch`], where whoever writes to a file of the root writes to an object.
+    pub(super) fn watch_shared(&self, name: &std::ffi::CStr, tree: &Tree) -> Option<Place> {
+        self.is_shared().then(|| self.watch(name, tree)).flatten()
+    }
+
+    /// Watches directories that were made in a place; whether that could be done.
+    pub(super) fn watch_more(&self, place: Place, root: &Path, dirs: &[EntryPath]) -> bool {
+        let shared = self.is_shared();
+        let mut watched = self.watched();
+        let Some(watcher) = &mut watched.watcher else { return false };
+        dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
+    }
+
+    /// Waits for the next open in directories of a place that told of one.
+    pub(super) fn wait_for_opens<'a>(
+        &self,
+        place: Place,
+        root: &Path,
+        dirs: impl Iterator<Item = &'a EntryPath>,
+    ) {
+        let mut watched = self.watched();
+        let Some(watcher) = &mut watched.watcher else { return };
+        for path in dirs {
+            // A directory that is gone has no files; what else fails is found out later.
+            let _ = watcher.wait_for_open(place, root, path);
+        }
+    }
+
+    /// What happened in a place since the last call.
+    pub(super) fn take_evidence(&self, place: Place) -> Evidence {
+        let mut watched = self.watched();
+        watched.watcher.as_mut().map_or_else(
+            || Evidence { lost: true, ..Evidence::default() },
+            |watcher| watcher.take(place),
+        )
+    }
+
+    /// Takes note of a published root.
+    pub(super) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
+        let Some(place) = place else { return };
+        let shared = self.is_shared();
+        let mut watched = self.watched();
+        let before = if shared { watched.roots.insert(id, (place, tree.clone())) } else { None };
+        watched.ended.extend(before.map(|(place, _)| place));
+        if !shared {
+            watched.ended.push(place);
+        }
+    }
+
+    /// Ends watches that are of no use any more: those of roots that are gone, and of
+    /// `place`.
+    pub(super) fn end_watches(&self, place: Option<Place>) -> Result<()> {
+        let published = ids(&self.roots)?;
+        let mut watched = self.watched();
+        let mut ended = std::mem::take(&mut watched.ended);
+        ended.extend(place);
+        watched.roots.retain(|id, (place, _)| {
+            let stays = published.contains(id);
+            if !stays {
+                ended.push(*place);
+            }
+            stays
+        });
+        if let Some(watcher) = &mut watched.watcher {
+            ended.into_iter().for_each(|place| watcher.end(place));
+        }
+        Ok(())
+    }
+
+    /// Watches all that is shared and is not watched yet, forgets what happened so far, and
+    /// returns the paths of files that were renamed or linked: after this every object is to
+    /// be looked at.
+    pub(super) fn watch_anew(&self) -> Result<BTreeSet<EntryPath>> {
+        self.end_watches(None)?;
+        let mut renamed = BTreeSet::new();
+        if !self.is_shared() {
+            return Ok(renamed);
+        }
+        self.watch_objects()?;
+        for id in ids(&self.roots)? {
+            let known = self.watched().roots.get(&id).cloned();
+            let Some((place, tree)) = known else {
+                let Ok(configuration) = self.marked(id) else { continue };
+                let tree = self.tree(&configuration)?;
+                let place = self.watch(&name_of(id), &tree);
+                self.publish_watch(id, place, &tree);
+                continue;
+            };
+            let evidence = self.take_evidence(place);
+            let root = self.unpacked.path_of(&name_of(id));
+            let mut watched = self.watched();
+            let Some(watcher) = &mut watched.watcher else { continue };
+            let again = evidence.opened.iter().try_for_each(|path| {
+                match watcher.wait_for_open(place, &root, path) {
+                    // A directory that somebody removed has no files.
+                    Err(err) if err.is_not_found() => Ok(()),
+                    other => other,
+                }
+            });
+            if again.is_err() {
+                // Not watched: all is looked at each time.
+                watched.roots.remove(&id);
+                watched.ended.push(place);
+            }
+            drop(watched);
+            renamed.extend(self.renamed_files(id, &evidence, &tree));
+        }
+        Ok(renamed)
+    }
+
+    /// Watches the directories that objects are in, as many as there are by now.
+    fn watch_objects(&self) -> Result<()> {
+        let fans: Vec<_> = self.objects.fans()?.collect();
+        let root = self.objects.path();
+        let mut watched = self.watched();
+        let Watched { objects, .. } = &mut *watched;
+        let place = *objects;
+        let Some(watcher) = watched.watcher(&self.path) else { return Ok(()) };
+        let place = place.unwrap_or_else(|| watcher.place());
+        watcher.take(place);
+        let all = fans.iter().all(|fan| {
+            let fan = EntryPath::root().join(fan.to_bytes());
+            watcher.add_busy(place, root, &fan).is_ok()
+        });
+        watched.objects = Some(place).filter(|_| all);
+        Ok(())
+    }
+
+    /// The files of `tree` that have another name by now, as far as what happened in their
+    /// root tells.
+    fn renamed_files(&self, id: Digest, evidence: &Evidence, tree: &Tree) -> Vec<EntryPath> {
+        let is_file = |path: &&EntryPath| matches!(tree.get(path), Some(Node::File(_)));
+        let mut found: Vec<EntryPath> = evidence.moved.iter().filter(is_file).cloned().collect();
+        let Ok(root) = self.unpacked.child(&name_of(id)) else { return found };
+        for path in evidence.names.iter().filter(|path| tree.get(path).is_none()) {
+            let Some(inode) = linked_inode(&root, path) else { continue };
+            let Some((parent, _)) = path.split() else { continue };
+            found.extend(names_of(&root, tree, &parent, inode));
+        }
+        found
+    }
+
+    /// Sees to it that every file that `tree`, a spare's, shares is what it must be. Returns
+    /// the paths of those that must not be shared any more, with the reasons.
+    pub(super) fn changed_since(&self, tree: &Tree) -> Result<BTreeMap<EntryPath, Why>> {
+        let mut changed = BTreeMap::new();
+        if !self.is_shared() {
+            return Ok(changed);
+        }
+        let mut bad: HashMap<ObjectName, Why> = HashMap::new();
+        match self.doubt(&mut bad)? {
+            Doubt::Some(objects) => {
+                for (name, size, meta) in objects {
+                    if let Look::Changed(why) = self.look_at_all(&name, size, &meta)? {
+                        bad.insert(name, why);
+                    }
+                }
+                if bad.is_empty() {
+                    return Ok(changed);
+                }
+                for (path, name, _) in shared_files(tree, self) {
+                    if let Some(why) = bad.get(&name) {
+                        changed.insert(path, *why);
+                    }
+                }
+            }
+            Doubt::All => {
+                for (path, name, file) in shared_files(tree, self) {
+                    let why = bad.get(&name).copied();
+                    match self.look_at_all(&name, file.size, &file.meta)? {
+                        Look::Changed(why) => {
+                            changed.insert(path, why);
+                        }
+                        Look::Missing => {
+                            let path = self.objects.path_of(&name);
+                            return Err(Error::Corrupt { path, reason: "is missing".to_owned() });
+                        }
+                        Look::Sound => changed.extend(why.map(|why| (path, why))),
+                    }
+                }
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Looks at an object and at its twins.
+    fn look_at_all(&self, name: &ObjectName, size: u64, meta: &crate::meta::Meta) -> Result<Look> {
+        let mut look = self.objects.look(name, size, meta)?;
+        let content = name.content();
+        for twin in 1.. {
+            let name = self.objects.name(content, meta, twin);
+            if !self.objects.seals().has(&name) {
+                break;
+            }
+            if let changed @ Look::Changed(_) = self.objects.look(&name, size, meta)? {
+                look = changed;
+            }
+        }
+        Ok(look)
+    }
+
+    /// What is in doubt. Objects that must not be shared any more whatever a look at them
+    /// finds go to `bad`.
+    fn doubt(&self, bad: &mut HashMap<ObjectName, Why>) -> Result<Doubt> {
+        let published = ids(&self.roots)?;
+        let mut watched = self.watched();
+        let Watched { watcher, roots, objects, .. } = &mut *watched;
+        let (Some(watcher), Some(objects)) = (watcher, objects) else { return Ok(Doubt::All) };
+        let mut doubtful = Doubtful::default();
+        let touched = watcher.seen(*objects);
+        if touched.lost {
+            return Ok(Doubt::All);
+        }
+        for path in &touched.names {
+            let Some((_, name)) = path.split() else { continue };
+            let Some(name) = ObjectName::from_file_name(&c_name(name)?) else { continue };
+            if !self.objects.is_intact(&name)? {
+                return Ok(Doubt::All);
+            }
+        }
+        for id in published {
+            let Some((place, tree)) = roots.get(&id) else { return Ok(Doubt::All) };
+            let evidence = watcher.seen(*place);
+            if evidence.is_empty() {
+                continue;
+            }
+            let Ok(root) = self.unpacked.child(&name_of(id)) else { return Ok(Doubt::All) };
+            if !doubtful.add(self, &root, tree, evidence, bad) {
+                return Ok(Doubt::All);
+            }
+        }
+        Ok(Doubt::Some(doubtful.objects))
+    }
+}
+
+/// Objects that are in doubt.
+#[derive(Default)]
+struct Doubtful {
+    objects: Vec<(ObjectName, u64, crate::meta::Meta)>,
+    known: HashSet<u64>,
+}
+
+impl Doubtful {
+    /// Adds the objects of what happened in a root; whether that is all of them.
+    fn add(
+        &mut self,
+        store: &Store,
+        root: &Dir,
+        tree: &Tree,
+        evidence: &Evidence,
+        bad: &mut HashMap<ObjectName, Why>,
+    ) -> bool {
+        if evidence.lost {
+            return false;
+        }
+        for path in &evidence.names {
+            match tree.get(path) {
+                Some(Node::File(file)) => {
+                    let Some(name) = self.file(store, path, file) else { continue };
+                    if evidence.moved.contains(path) {
+                        bad.insert(name, Why::Renamed);
+                    }
+                }
+                Some(_) => {}
+                // The root itself.
+                None if path.is_root() => {}
+                // A service's own file has one name.
+                None => match has_one_name(root, path) {
+                    Some(true) => {}
+                    Some(false) | None => return false,
+                },
+            }
+        }
+        for dir in &evidence.opened {
+            let directory = match tree.get(dir) {
+                Some(Node::Directory(directory)) => directory,
+                None if dir.is_root() => tree.root(),
+                _ => continue,
+            };
+            for (name, node) in directory.iter() {
+                if let Node::File(file) = node {
+                    self.file(store, &dir.join(name), file);
+                }
+            }
+        }
+        true
+    }
+
+    fn file(&mut self, store: &Store, path: &EntryPath, file: &File) -> Option<ObjectName> {
+        if file.size == 0 || store.placement.is_private(path) {
+            return None;
+        }
+        let name = store.objects.name(file.content, &file.meta, 0);
+        if self.known.insert(name.hash()) {
+            self.objects.push((name, file.size, file.meta.clone()));
+        }
+        Some(name)
+    }
+}
+
+/// The files of a tree that share an inode with the cache, with their objects.
+fn shared_files<'a>(
+    tree: &'a Tree,
+    store: &'a Store,
+) -> impl Iterator<Item = (EntryPath, ObjectName, &'a File)> {
+    let files = tree.walk().filter_map(|(path, node)| match node {
+        Node::File(file) if file.size > 0 => Some((path, &**file)),
+        _ => None,
+    });
+    let shared = files.filter(|(path, _)| !store.placement.is_private(path));
+    shared.map(|(path, file)| {
+        let name = store.objects.name(file.content, &file.meta, 0);
+        (path, name, file)
+    })
+}
+
+/// Whether what stands at `path` has no other name; `None` when that cannot be told.
+fn has_one_name(root: &Dir, path: &EntryPath) -> Option<bool> {
+    let (parent, name) = path.split()?;
+    let dir = open_dir(root, &parent).ok()?;
+    let stat = dir.as_ref().unwrap_or(root).stat(&c_name(name).ok()?).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    Some(!is_file || stat.st_nlink == 1)
+}
+
+/// The inode of a file with several names at `path`.
+fn linked_inode(root: &Dir, path: &EntryPath) -> Option<u64> {
+    let (parent, name) = path.split()?;
+    let dir = open_dir(root, &parent).ok()?;
+    let stat = dir.as_ref().unwrap_or(root).stat(&c_name(name).ok()?).ok()?;
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    (is_file && stat.st_nlink > 1).then_some(stat.st_ino)
+}
+
+/// The files of `tree` in the directory `parent` whose inode is `inode`.
+fn names_of(root: &Dir, tree: &Tree, parent: &EntryPath, inode: u64) -> Vec<EntryPath> {
+    let directory = match tree.get(parent) {
+        Some(Node::Directory(directory)) => directory,
+        None if parent.is_root() => tree.root(),
+        _ => return Vec::new(),
+    };
+    let Ok(dir) = open_dir(root, parent) else { return Vec::new() };
+    let dir = dir.as_ref().unwrap_or(root);
+    let files = directory.iter().filter(|(_, node)| matches!(node, Node::File(_)));
+    let same = files.filter(|(name, _)| {
+        let stat = c_name(name).and_then(|name| dir.stat(&name));
+        stat.is_ok_and(|stat| stat.st_ino == inode)
+    });
+    same.map(|(name, _)| parent.join(name)).collect()
+}

@@ -1,0 +1,59 @@
+//! What the agent that comes after this one is left to know of the objects: their seals, and
+//! which paths are private.
+
+use std::ffi::CStr;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use super::Store;
+use crate::disk::{Dir, TempFile};
+use crate::error::{Error, Result};
+use crate::layer::objects::Naming;
+
+/// File in the agent's directory with the seals of the objects.
+const SEALS: &CStr = c"seals";
+/// Bytes of it that are read at most: those of 16 million objects.
+const MOST: u64 = 256 << 20;
+/// The identity of this start of the system.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+impl Store {
+    /// Takes over the seals of the agent before. What cannot be read is as if there were
+    /// none: objects are read once more then.
+    pub(super) fn read_seals(&self) -> Result<()> {
+        if self.objects.naming() == Naming::Contents {
+            return Ok(());
+        }
+        let top = Dir::open(&self.path)?;
+        // Not synced when it was written: a crash may leave anything.
+        let mut bytes = Vec::new();
+        let read = top.open_file_and_stat(SEALS).is_ok_and(|(file, stat)| {
+            // Who else owns the directory could say that what he changed is as it was.
+            stat.st_uid == rustix::process::geteuid().as_raw()
+                && file.take(MOST).read_to_end(&mut bytes).is_ok()
+        });
+        if read {
+            self.objects.seals().read(&bytes, &boot());
+        }
+        // Until it is written again nobody knows what was done since.
+        top.remove_file(SEALS)
+    }
+
+    /// Writes down what was learned.
+    pub(super) fn write_records(&self) -> Result<()> {
+        self.placement.learned.write(&self.path)?;
+        if self.objects.naming() == Naming::Contents {
+            return Ok(());
+        }
+        let top = Arc::new(Dir::open(&self.path)?);
+        let temp = TempFile::create(&top, "temp-seals")?;
+        temp.file()
+            .write_all(&self.objects.seals().to_bytes(&boot()))
+            .map_err(|err| Error::io("write", top.path_of(temp.name()), err))?;
+        temp.publish(&top, SEALS)
+    }
+}
+
+fn boot() -> String {
+    std::fs::read_to_string(BOOT).unwrap_or_default().trim().to_owned()
+}

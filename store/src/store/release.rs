@@ -1,0 +1,56 @@
+//! Removing the files of a root that is retired from where objects have a name, too: each
+//! removal moves the ctime of an inode that others share, so the object is sealed again.
+
+use super::Store;
+use crate::disk::Dir;
+use crate::error::Result;
+use crate::layer::entry::EntryPath;
+use crate::layer::objects::ObjectName;
+use crate::layer::seals::Sealed;
+use crate::root::place::{c_name, open_dir};
+use crate::root::tree::{File, Node, Tree};
+use crate::store::LinkMode;
+
+impl Store {
+    /// Removes the files of `root`, which holds `tree` and goes, that objects share. What
+    /// somebody touched stays, for whoever removes the rest: its object is not sealed then,
+    /// and is read before it is used again.
+    pub(super) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
+        if self.placement.mode != LinkMode::Hardlink {
+            return Ok(());
+        }
+        let mut open: Option<(EntryPath, Option<Dir>)> = None;
+        for (path, node) in tree.walk() {
+            let (Node::File(file), Some((parent, name))) = (node, path.split()) else { continue };
+            if file.size == 0 {
+                continue;
+            }
+            if open.as_ref().is_none_or(|(path, _)| *path != parent) {
+                // What is no directory any more is not ours.
+                let Ok(dir) = open_dir(root, &parent) else { continue };
+                open = Some((parent, dir));
+            }
+            let Some((_, dir)) = &open else { continue };
+            self.release_file(dir.as_ref().unwrap_or(root), name, file)?;
+        }
+        Ok(())
+    }
+
+    fn release_file(&self, dir: &Dir, name: &[u8], file: &File) -> Result<()> {
+        let name = c_name(name)?;
+        let Ok(stat) = dir.stat(&name) else { return Ok(()) };
+        let Some(object) = self.object_of(file, &stat) else { return Ok(()) };
+        dir.remove_file(&name)?;
+        self.objects.seal(&object)
+    }
+
+    /// The object that is sealed with this inode as it is now: of the file, or a twin.
+    fn object_of(&self, file: &File, stat: &rustix::fs::Stat) -> Option<ObjectName> {
+        let names = (0..).map(|twin| self.objects.name(file.content, &file.meta, twin));
+        let mut sealed = names.take_while(|name| self.objects.seals().has(name));
+        sealed.find(|name| {
+            !self.objects.seals().is_new(name)
+                && self.objects.seals().of(name, stat) == Sealed::Intact
+        })
+    }
+}

@@ -16,6 +16,7 @@ pub mod init;
 pub mod keep;
 pub mod limits;
 pub mod output;
+pub mod owner;
 pub mod previous;
 pub mod report;
 pub mod request;

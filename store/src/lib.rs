@@ -21,6 +21,7 @@ pub mod layer;
 pub mod root;
 
 mod learned;
+mod owners;
 mod store;
 mod writable;
 
@@ -32,6 +33,7 @@ pub use error::{Error, Result};
 pub use learned::{Why, private_paths};
 pub use limits::Limits;
 pub use meta::{Meta, Mtime, Xattr};
+pub use owners::OwnerRule;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use store::{
     Ages, Aside, Changed, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed, Removal,

@@ -319,7 +319,12 @@ impl Objects {
 
     /// Whether the contents of an object that is here are those of its name.
     pub fn has_contents(&self, name: &ObjectName, size: u64) -> Result<bool> {
-        let Some(file) = self.open_named(name)? else { return Ok(false) };
+        let file = match self.open_named(name) {
+            Ok(Some(file)) => file,
+            // Something else stands there.
+            Ok(None) | Err(Error::Corrupt { .. }) => return Ok(false),
+            Err(err) => return Err(err),
+        };
         let (content, length) =
             contents::of(&file).map_err(|err| Error::io("read", self.path_of(name), err))?;
         Ok(length == size && name.as_bytes().starts_with(content.to_string().as_bytes()))

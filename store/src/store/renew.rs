@@ -38,7 +38,8 @@ impl Store {
         if self.objects.seals().is_new(name) {
             return Ok(false);
         }
-        let Some(file) = self.objects.open_named(name)? else { return Ok(false) };
+        // What is no file is found and mended when it is used.
+        let Ok(Some(file)) = self.objects.open_named(name) else { return Ok(false) };
         let stat = rustix::fs::fstat(&file)
             .map_err(|err| Error::io("stat", self.objects.path_of(name), err))?;
         Ok(stat.st_nlink > 1 || writers(&file) == Writers::Some)

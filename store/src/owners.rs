@@ -1,0 +1,175 @@
+//! Who owns the files of roots, whatever their archives say: what a script's `chown` would
+//! do, as part of the tree.
+
+use std::ffi::{CStr, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use globset::{GlobBuilder, GlobMatcher};
+
+use crate::disk::{Dir, replace_file};
+use crate::error::{Error, Result};
+use crate::layer::entry::EntryPath;
+use crate::meta::Meta;
+
+/// File in the agent's directory with the rules of the last agent, one in each line, as
+/// `UID:GID` and, after a tab, the pattern: whoever compares roots goes by them.
+const FILE: &CStr = c"owners";
+/// Bytes of it that are read at most.
+const MOST: u64 = 1 << 20;
+
+/// Gives the files that match to an owner, by numbers; of rules that match the last counts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OwnerRule {
+    /// Paths in roots, as [`crate::Writable`] has them; `None` for all, the root too.
+    pub pattern: Option<String>,
+    /// The user; `None` leaves what the archive says.
+    pub uid: Option<u32>,
+    /// The group; `None` leaves what the archive says.
+    pub gid: Option<u32>,
+}
+
+/// Rules about owners.
+#[derive(Debug, Clone, Default)]
+pub struct Owners(Arc<[Rule]>);
+
+#[derive(Debug)]
+struct Rule {
+    glob: Option<GlobMatcher>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+}
+
+impl Owners {
+    /// Those rules.
+    pub fn new(rules: &[OwnerRule]) -> Result<Self> {
+        let rule = |rule: &OwnerRule| {
+            let glob = rule.pattern.as_deref().map(|pattern| {
+                let pattern = pattern.trim_start_matches('/');
+                GlobBuilder::new(pattern).literal_separator(true).build()
+            });
+            let glob = glob.transpose().map_err(|cause| Error::BadGlob { cause })?;
+            let glob = glob.map(|glob| glob.compile_matcher());
+            Ok(Rule { glob, uid: rule.uid, gid: rule.gid })
+        };
+        Ok(Self(rules.iter().map(rule).collect::<Result<_>>()?))
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Gives what stands at `path` and carries `meta` to its owner. As with chown(2) a file
+    /// that changes hands loses setuid, setgid and its capabilities; `file` says that it is
+    /// one.
+    pub fn give(&self, path: &EntryPath, meta: &mut Meta, file: bool) {
+        if self.is_empty() {
+            return;
+        }
+        let at = Path::new(OsStr::from_bytes(path.as_bytes()));
+        let matches = |rule: &&Rule| rule.glob.as_ref().is_none_or(|glob| glob.is_match(at));
+        let Some(rule) = self.0.iter().rev().find(matches) else { return };
+        let (uid, gid) = (rule.uid.unwrap_or(meta.uid), rule.gid.unwrap_or(meta.gid));
+        if (uid, gid) == (meta.uid, meta.gid) {
+            return;
+        }
+        (meta.uid, meta.gid) = (uid, gid);
+        if file {
+            meta.mode &= !0o6000;
+            if meta.xattrs.iter().any(|xattr| &*xattr.name == CAPABILITY) {
+                let others = meta.xattrs.iter().filter(|xattr| &*xattr.name != CAPABILITY);
+                meta.xattrs = others.cloned().collect();
+            }
+        }
+    }
+
+    /// Those that the last agent on the directory had.
+    pub(crate) fn read(top: &Dir) -> Result<Self> {
+        use std::io::Read as _;
+        if !top.contains(FILE)? {
+            return Ok(Self::default());
+        }
+        let mut text = String::new();
+        top.open_file(FILE)?
+            .take(MOST)
+            .read_to_string(&mut text)
+            .map_err(|err| Error::io("read", top.path_of(FILE), err))?;
+        Self::new(&text.lines().filter_map(parse_line).collect::<Vec<_>>())
+    }
+}
+
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// Leaves the rules for others to read.
+pub(crate) fn write(dir: &Path, rules: &[OwnerRule]) -> Result<()> {
+    let path = dir.join(OsStr::from_bytes(FILE.to_bytes()));
+    let text: String = rules.iter().map(line).collect();
+    if std::fs::read_to_string(&path).unwrap_or_default() == text {
+        return Ok(());
+    }
+    replace_file(&path, text.as_bytes(), 0o644)
+}
+
+fn line(rule: &OwnerRule) -> String {
+    let number = |id: Option<u32>| id.map(|id| id.to_string()).unwrap_or_default();
+    let pattern = rule.pattern.as_deref().map(|pattern| format!("\t{pattern}"));
+    format!("{}:{}{}\n", number(rule.uid), number(rule.gid), pattern.unwrap_or_default())
+}
+
+fn parse_line(line: &str) -> Option<OwnerRule> {
+    let (owner, pattern) = match line.split_once('\t') {
+        Some((owner, pattern)) => (owner, Some(pattern.to_owned())),
+        None => (line, None),
+    };
+    let (uid, gid) = owner.split_once(':')?;
+    let number = |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
+    Some(OwnerRule { pattern, uid: number(uid)?, gid: number(gid)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+    use crate::meta::Xattr;
+
+    fn rules() -> Vec<OwnerRule> {
+        let rule = |pattern: Option<&str>, uid, gid| OwnerRule {
+            pattern: pattern.map(str::to_owned),
+            uid,
+            gid,
+        };
+        vec![rule(None, Some(33), None), rule(Some("/var/**"), Some(34), Some(35))]
+    }
+
+    #[test]
+    fn the_last_rule_that_matches_counts_and_takes_what_chown_takes() {
+        let owners = Owners::new(&rules()).unwrap();
+        let given = |path: &str, file| {
+            let path = EntryPath::from_archive(path.as_bytes(), Limits::STANDARD).unwrap();
+            let xattr = |name: &[u8]| Xattr { name: name.into(), value: Box::default() };
+            let xattrs = [xattr(b"security.capability"), xattr(b"user.a")].into();
+            let mut meta = Meta { mode: 0o6755, uid: 1, gid: 2, xattrs, ..Meta::default() };
+            owners.give(&path, &mut meta, file);
+            (meta.uid, meta.gid, meta.mode, meta.xattrs.len())
+        };
+        assert_eq!(given("usr/bin/x", true), (33, 2, 0o755, 1));
+        assert_eq!(given("", false), (33, 2, 0o6755, 2));
+        assert_eq!(given("var/a/b", true), (34, 35, 0o755, 1));
+    }
+
+    #[test]
+    fn who_compares_roots_goes_by_the_last_agents_rules() {
+        let temp = tempfile::tempdir().unwrap();
+        let top = Dir::open(temp.path()).unwrap();
+        assert!(Owners::read(&top).unwrap().is_empty());
+        write(temp.path(), &rules()).unwrap();
+        let text = std::fs::read_to_string(temp.path().join("owners")).unwrap();
+        assert_eq!(text, "33:\n34:35\t/var/**\n");
+        assert_eq!(text.lines().filter_map(parse_line).collect::<Vec<_>>(), rules());
+        assert_eq!(Owners::read(&top).unwrap().0.len(), 2);
+        write(temp.path(), &[]).unwrap();
+        assert!(Owners::read(&top).unwrap().is_empty());
+    }
+}

@@ -9,7 +9,7 @@
 //! a spare is built.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,7 +20,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 
 use super::Store;
-use super::publish::ids;
+use super::publish::{REPLACED, ids};
 use crate::digest::Digest;
 use crate::disk::name_of;
 use crate::error::{Error, Result};
@@ -166,6 +166,9 @@ impl Watch {
 pub(super) struct Watched {
     /// With what they hold.
     roots: HashMap<Digest, (Watch, Tree)>,
+    /// Roots that were replaced and may still be in use, with what they hold where they are
+    /// watched.
+    aside: Vec<(CString, Option<(Watch, Tree)>)>,
     /// Watches of spares that became roots which need none.
     ended: Vec<Watch>,
     /// The directories that objects are in, against somebody who thinks he may.
@@ -190,7 +193,28 @@ impl Store {
     /// Forgets roots that are gone.
     pub(super) fn unwatch_gone(&self) -> Result<()> {
         let published = ids(&self.roots)?;
-        self.watched().roots.retain(|id, _| published.contains(id));
+        let mut watched = self.watched();
+        watched.roots.retain(|id, _| published.contains(id));
+        watched.aside.retain(|(name, _)| self.unpacked.contains(name).unwrap_or(true));
+        Ok(())
+    }
+
+    /// Takes note that what was the root `id` is called `name` from now on.
+    pub(super) fn watch_aside(&self, id: Digest, name: CString) {
+        if self.placement.mode == LinkMode::Hardlink {
+            let mut watched = self.watched();
+            let watch = watched.roots.remove(&id);
+            watched.aside.push((name, watch));
+        }
+    }
+
+    /// Takes note of what an earlier agent left aside: nobody watches it.
+    pub(super) fn watch_asides(&self) -> Result<()> {
+        if self.placement.mode == LinkMode::Hardlink {
+            let names = self.unpacked.list()?.into_iter().map(|item| item.name);
+            let aside = names.filter(|name| name.to_bytes().starts_with(REPLACED.as_bytes()));
+            self.watched().aside = aside.map(|name| (name, None)).collect();
+        }
         Ok(())
     }
 
@@ -266,6 +290,14 @@ impl Store {
         let (mut known, mut touched) = (objects.is_some(), objects == Some(Seen::Something));
         for id in published {
             match watched.roots.get(&id) {
+                Some((watch, tree)) => {
+                    touched |= watch.seen(tree, &self.placement.writable) == Seen::Something;
+                }
+                None => known = false,
+            }
+        }
+        for (_, watch) in &watched.aside {
+            match watch {
                 Some((watch, tree)) => {
                     touched |= watch.seen(tree, &self.placement.writable) == Seen::Something;
                 }

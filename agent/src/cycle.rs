@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{
-    Configuration, ConfigurationName, Digest, Extracted, Layer, LinkMode, Placed, Root, Store,
-    listed,
+    Configuration, ConfigurationName, Digest, Drifted, Extracted, Layer, LinkMode, Placed, Root,
+    Store, listed,
 };
 
 use crate::confine::Confinement;
@@ -157,7 +157,7 @@ pub async fn run(
     }
     announce(change, &new);
     foresee(agent, &new)?;
-    let root = prepare(agent, session, &new).await?;
+    let root = prepare(agent, session, &new, Changed::Refused).await?;
     deploy::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
     sweep::roots(agent, old.as_ref(), &new).await;
     room::tidy(agent).await;
@@ -198,7 +198,7 @@ async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration)
     // The root will be there again before the script has run.
     running::note_due(&agent.dir, id)?;
     foresee(agent, deployed)?;
-    let root = prepare(agent, session, deployed).await?;
+    let root = prepare(agent, session, deployed, Changed::Refused).await?;
     deploy::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
 }
 
@@ -243,23 +243,66 @@ pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
     Ok(())
 }
 
+/// What to do with a kept root that somebody changed and that cannot be built again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Fail, and try again later.
+    Refused,
+    /// Use it as it is: it is better than none.
+    Accepted,
+}
+
 /// Downloads, extracts and builds until the root is there. A cached blob or object that
-/// turns out to be damaged is fetched again.
+/// turns out to be damaged is fetched again. One that is there from an earlier deploy is
+/// built again if somebody changed it, and stays until that is done.
 pub(crate) async fn prepare(
     agent: &Agent,
     session: &mut Session,
     new: &Configuration,
+    changed: Changed,
 ) -> Result<Root> {
     // It may use the very root, and two at once would undo each other's work.
     running::ended(agent).await;
-    if state::read(&agent.state)?.is_none_or(|old| old.id() != new.id()) {
-        recheck(agent, new).await;
-    }
+    // What is in use is its service's to write to.
+    let in_use = state::read(&agent.state)?.is_some_and(|old| old.id() == new.id());
+    let drifted = if in_use { None } else { drift(agent, new).await? };
+    let Some(drifted) = drifted else {
+        return make(agent, session, new, Way::Reuse { in_use }).await;
+    };
+    let why = match drifted.mounted {
+        Some(point) => format!("something is mounted on {}", point.display()),
+        None => match make(agent, session, new, Way::Rebuild).await {
+            Err(err) if changed == Changed::Accepted => err.to_string(),
+            other => return other,
+        },
+    };
+    let id = new.id();
+    let root = make(agent, session, new, Way::Reuse { in_use }).await?;
+    let (files, names) = (drifted.names.len(), listed(&drifted.names));
+    tracing::warn!(
+        event = "root_kept_changed",
+        %id,
+        files,
+        "root {id} was changed since it was deployed and is used as it is, because it cannot be built again ({why}): {names}"
+    );
+    Ok(Root { changed: drifted.names, ..root })
+}
+
+/// How to come to a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Use the one that is there. `in_use`: it is what is deployed.
+    Reuse { in_use: bool },
+    /// Build it, whatever is there.
+    Rebuild,
+}
+
+async fn make(agent: &Agent, session: &mut Session, new: &Configuration, way: Way) -> Result<Root> {
     let mut lost = None;
     let mut attempt = 1;
     loop {
-        download(agent, session, new, lost).await?;
-        match build(agent, new).await {
+        download(agent, session, new, lost, way).await?;
+        match build(agent, new, way).await {
             Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
                 if attempt < MEND_ATTEMPTS =>
             {
@@ -277,30 +320,22 @@ pub(crate) async fn prepare(
     }
 }
 
-/// Sees to it that a root which is there from an earlier deploy is as it was built, or is
-/// built again.
-async fn recheck(agent: &Agent, new: &Configuration) {
+/// What of a root that is there from an earlier deploy is not as it was built.
+async fn drift(agent: &Agent, new: &Configuration) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
-    match blocking::confined(agent, move || store.remove_damaged_root(&wanted)).await {
-        Ok(damaged) if damaged.is_empty() => {}
-        Ok(damaged) => {
-            let files = damaged.len();
-            tracing::warn!(
-                event = "root_damaged",
-                %id,
-                files,
-                "root {id} was changed since it was deployed, and is built again: {}", listed(&damaged)
-            );
-        }
-        Err(err) => {
-            tracing::warn!(
-                event = "root_unchecked",
-                %id,
-                "root {id}, to be deployed again, could not be compared with its layers or removed: {err}"
-            );
-        }
+    let look = move || Ok::<_, Error>(store.drifted_root(&wanted));
+    let drifted = blocking::confined(agent, look).await?;
+    if let Some(Drifted { names, mounted: None }) = &drifted {
+        let files = names.len();
+        tracing::warn!(
+            event = "root_damaged",
+            %id,
+            files,
+            "root {id} was changed since it was deployed, and is built again: {}", listed(names)
+        );
     }
+    Ok(drifted)
 }
 
 async fn download(
@@ -308,9 +343,10 @@ async fn download(
     session: &mut Session,
     new: &Configuration,
     lost: Option<Digest>,
+    way: Way,
 ) -> Result<()> {
     let started = Instant::now();
-    let missing = fetch::missing(&agent.store, new, lost)?;
+    let missing = fetch::missing(&agent.store, new, lost, way == Way::Rebuild)?;
     let mut fetched = Fetched::default();
     if !missing.is_empty() {
         let client = session.client().await?;
@@ -334,25 +370,26 @@ async fn download(
 }
 
 /// Extracts what is not extracted yet and builds the root.
-async fn build(agent: &Agent, new: &Configuration) -> Result<Root> {
+async fn build(agent: &Agent, new: &Configuration, way: Way) -> Result<Root> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let copied = agent.min_free > 0 && store.link_mode() == LinkMode::Copy;
     let work = move || {
-        extract(&store, &wanted)?;
-        Ok::<_, Error>(if copied { store.root_bytes(&wanted)? } else { 0 })
+        let there = way != Way::Rebuild && fetch::has_root(&store, &wanted)?;
+        extract(&store, &wanted, there)?;
+        Ok::<_, Error>(if copied && !there { store.root_bytes(&wanted)? } else { 0 })
     };
     let need = blocking::confined(agent, work).await?;
     if need > 0 {
         room::make(agent, new, "a copy of all its files", need).await?;
     }
     let (store, new) = (Arc::clone(&agent.store), new.clone());
-    blocking::confined(agent, move || build_root(&store, &new)).await
+    blocking::confined(agent, move || build_root(&store, &new, way)).await
 }
 
-fn extract(store: &Store, new: &Configuration) -> Result<()> {
+fn extract(store: &Store, new: &Configuration, there: bool) -> Result<()> {
     let started = Instant::now();
     let (mut layers, mut all) = (0_u64, Extracted::default());
-    let needed = if fetch::has_root(store, new)? { &[] } else { new.layers() };
+    let needed = if there { &[] } else { new.layers() };
     for layer in needed {
         let extracted = match store.extract_for_root(layer.digest) {
             Err(err @ deploy_store::Error::NoSuchBlob(_)) => return Err(err.into()),
@@ -379,9 +416,17 @@ fn extract(store: &Store, new: &Configuration) -> Result<()> {
     Ok(())
 }
 
-fn build_root(store: &Store, new: &Configuration) -> Result<Root> {
+fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
     let started = Instant::now();
-    let root = store.root(new)?;
+    let root = match way {
+        Way::Reuse { in_use } => {
+            if let Some(changed) = store.adopt_root(new, in_use)? {
+                announce_adopted(new.id(), &changed);
+            }
+            store.root(new)?
+        }
+        Way::Rebuild => store.rebuild_root(new)?,
+    };
     let (Placed { reflinked, hardlinked, copied }, ms) = (root.placed, millis(started));
     let how = if root.reused {
         "it was there already".to_owned()
@@ -403,6 +448,21 @@ fn build_root(store: &Store, new: &Configuration) -> Result<Root> {
         "root {} ready: {how}", root.path.display()
     );
     Ok(root)
+}
+
+fn announce_adopted(id: Digest, changed: &[String]) {
+    let files = changed.len();
+    if changed.is_empty() {
+        tracing::info!(event = "root_adopted", %id, "root {id} was there without a record: it was compared with its layers and is taken over");
+    } else {
+        tracing::warn!(
+            event = "root_adopted",
+            %id,
+            files,
+            "root {id}, which is in use, was there without a record and is taken over as it is, though it was changed: {}",
+            listed(changed)
+        );
+    }
 }
 
 /// Milliseconds since `started`.

@@ -45,7 +45,10 @@ pub async fn run(
     let old_id = old.map(Configuration::id);
     // The same tree under other versions has no old root: a script that removes the old
     // one must not remove the one in use.
+    // But where that tree had to be built anew it runs in what was replaced.
+    let replaced = root.replaced.as_deref().map(as_given);
     let old_script_root = old_root.as_deref().filter(|_| old_id != Some(new.id()));
+    let old_script_root = old_script_root.or(replaced.as_deref());
     let change = Change { old: old_id.zip(old_script_root), new, new_root: &new_root };
     if let Err(cause) = run_script(agent, change).await {
         if let Some(link) = link {

@@ -29,14 +29,15 @@ pub fn has_root(store: &Store, configuration: &Configuration) -> Result<bool> {
 }
 
 /// The layers of `configuration` whose blobs have to come: none when the root is there,
-/// else those that are neither extracted nor cached. `lost` is a layer that has to be
-/// extracted again.
+/// unless it is to be `rebuilt`, else those that are neither extracted nor cached. `lost` is
+/// a layer that has to be extracted again.
 pub fn missing(
     store: &Store,
     configuration: &Configuration,
     lost: Option<Digest>,
+    rebuilt: bool,
 ) -> Result<Vec<Layer>> {
-    if has_root(store, configuration)? {
+    if !rebuilt && has_root(store, configuration)? {
         return Ok(Vec::new());
     }
     let mut seen = BTreeSet::new();

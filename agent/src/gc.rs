@@ -62,10 +62,8 @@ pub async fn beside(agent: &Agent, pending: Option<&Configuration>, dry_run: boo
     let work = move || {
         let keep = needs.at_once(&store.roots()?, SystemTime::now());
         let planned = store.plan_sweep(&keep)?;
-        if !dry_run {
-            store.sweep(&planned)?;
-        }
-        Gc::new(&dir, dry_run, &planned)
+        let stuck = if dry_run { Vec::new() } else { store.sweep(&planned)? };
+        Gc::new(&dir, dry_run, &planned.without(stuck))
     };
     let gc = blocking::run(work).await?;
     if !dry_run {
@@ -80,7 +78,8 @@ pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Needs> {
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
-    Ok(Needs { current, previous, pending: pending.cloned(), keep_roots, keep_blobs })
+    let (pending, replaced) = (pending.cloned(), pending.is_none() && !running::is_due(&agent.dir));
+    Ok(Needs { current, previous, pending, keep_roots, keep_blobs, replaced })
 }
 
 /// What is deployed, which must be known before anything is removed.
@@ -110,7 +109,9 @@ pub fn alone(
     let planned = deploy_store::sweep_alone(dir, link, dry_run, |published| {
         let current = deployed(state_file)?;
         let previous = previous::read(dir, current.as_ref().map(Configuration::id));
-        let needs = Needs { current, previous, pending: None, keep_roots, keep_blobs };
+        // Nobody knows what a script that was cut off left running.
+        let (pending, replaced) = (None, !running::is_due(dir));
+        let needs = Needs { current, previous, pending, keep_roots, keep_blobs, replaced };
         Ok(needs.at_once(published, SystemTime::now()))
     })?;
     Gc::new(dir, dry_run, &planned)
@@ -122,7 +123,7 @@ impl Gc {
         for it in &planned.removals {
             removed.add(it.what, &it.path, it.why, it.files, it.bytes);
         }
-        let kept = planned.kept.iter().map(|it| Item {
+        let kept = planned.kept.iter().chain(&planned.stuck).map(|it| Item {
             what: it.what.word().to_owned(),
             path: it.path.clone(),
             why: it.why.clone(),

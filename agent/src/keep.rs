@@ -23,6 +23,8 @@ pub struct Needs {
     pub keep_roots: usize,
     /// Whether blobs of extracted layers stay.
     pub keep_blobs: bool,
+    /// Whether no service can run any more in roots that others were built in the place of.
+    pub replaced: bool,
 }
 
 impl Needs {
@@ -40,7 +42,7 @@ impl Needs {
         let quarantine = Some(before(now, QUARANTINE_AGE));
         let ages = Ages { cache, downloads: cache, quarantine, leftovers: false };
         // Roots go after a deploy only.
-        Keep { roots: None, cache: Some(ages), ..self.roots_only(published) }
+        Keep { roots: None, replaced: false, cache: Some(ages), ..self.roots_only(published) }
     }
 
     /// What goes when room is wanted: all but `roots` roots, the cache whatever its age.
@@ -68,6 +70,7 @@ impl Needs {
         Keep {
             configurations: configurations.collect(),
             roots: self.roots(published),
+            replaced: self.replaced,
             cache: None,
             keep_blobs: self.keep_blobs,
             weigh: false,
@@ -143,7 +146,7 @@ mod tests {
             previous: Some(b.clone()),
             pending: Some(c.clone()),
             keep_roots: 1,
-            keep_blobs: false,
+            ..Needs::default()
         };
         let keep = needs.roots_only(&[a.id()]);
         assert_eq!(keep.roots, Some(vec![(a.id(), "current"), (c.id(), "to be deployed")]));

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-use deploy_store::{Configuration, Digest};
+use deploy_store::{Configuration, Digest, escape, listed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{self, Agent};
+use crate::cycle::{self, Agent, Changed};
 use crate::deploy::{self, Before};
 use crate::error::{Error, Result};
 use crate::hold::Hold;
@@ -22,6 +22,10 @@ pub struct RolledBack {
     pub from: String,
     /// What is not deployed again until the registry has something else.
     pub hold: Hold,
+    /// Names in the root that are not as the configuration says: somebody changed them, and
+    /// they cannot be built again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
 }
 
 /// What lifting a hold did.
@@ -34,11 +38,15 @@ pub struct Released {
 impl RolledBack {
     /// For people.
     pub fn to_text(&self) -> String {
-        let Self { id, from, hold } = self;
+        let Self { id, from, hold, changed } = self;
         let mut text = format!("rolled back to {id}\nheld        {from}\n");
         if let Some(registry) = &hold.registry {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "held        {registry}");
+        }
+        if !changed.is_empty() {
+            let names = escape(&listed(changed));
+            let _ = writeln!(text, "changed     {names}");
         }
         text.push_str(
             "held until the registry has something else, or until deploy-agent rollback -release\n",
@@ -71,8 +79,8 @@ pub async fn run(
         return Err(Error::NothingBefore { held: held.map(|hold| hold.from) });
     };
     let hold = Hold::new(current.id(), to.id(), offered, Timestamp::now());
-    deploy_back(agent, session, &current, &to, &hold).await?;
-    Ok(RolledBack { id: to.id().to_string(), from: current.id().to_string(), hold })
+    let changed = deploy_back(agent, session, &current, &to, &hold).await?;
+    Ok(RolledBack { id: to.id().to_string(), from: current.id().to_string(), hold, changed })
 }
 
 /// Ends a rollback that was cut off when its script may have run already.
@@ -85,18 +93,22 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &Hold) -> Result
         return Ok(());
     };
     tracing::info!(event = "rollback_resumed", id = %to.id(), "ending a rollback that was cut off");
-    deploy_back(agent, session, &current, &to, hold).await
+    deploy_back(agent, session, &current, &to, hold).await?;
+    Ok(())
 }
 
+/// Returns the names in the root that are not as they should be, where it was used all the
+/// same.
 async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
     current: &Configuration,
     to: &Configuration,
     hold: &Hold,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     cycle::foresee(agent, to)?;
-    let root = cycle::prepare(agent, session, to).await?;
+    // The way back must not depend on the registry, nor on what a service did to the root.
+    let root = cycle::prepare(agent, session, to, Changed::Accepted).await?;
     // Before the script: should the agent die, what comes after it goes on from here.
     hold.write(&agent.dir)?;
     if let Err(err) = deploy::run(agent, Some(current), to, &root, Before::Forgotten).await {
@@ -115,5 +127,5 @@ async fn deploy_back(
     sweep::roots(agent, Some(current), to).await;
     room::tidy(agent).await;
     spare::prepare(agent, to);
-    Ok(())
+    Ok(root.changed)
 }

@@ -99,8 +99,8 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
     let store = Arc::clone(&agent.store);
     let sweep = move || {
         let planned = store.plan_sweep(&keep)?;
-        store.sweep(&planned)?;
-        Ok::<_, deploy_store::Error>(planned)
+        let stuck = store.sweep(&planned)?;
+        Ok::<_, deploy_store::Error>(planned.without(stuck))
     };
     let planned = blocking::run(sweep).await?;
     if planned.files() == 0 {

@@ -15,13 +15,15 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
     let needs = gc::needs(agent, None).map(|needs| {
         // After a rollback the one before is not to be gone back to, but looked at.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
-        crate::keep::Needs { current: Some(new.clone()), previous, ..needs }
+        // Without an old root the script was told of none that it could have left.
+        let (current, replaced) = (Some(new.clone()), old.is_some());
+        crate::keep::Needs { current, previous, replaced, ..needs }
     });
     let (store, current) = (Arc::clone(&agent.store), new.id());
     let sweep = move || {
         let planned = store.plan_sweep(&needs?.roots_only(&store.roots()?))?;
-        store.sweep(&planned)?;
-        Ok::<_, deploy_store::Error>(planned.count(What::Root))
+        let stuck = store.sweep(&planned)?;
+        Ok::<_, deploy_store::Error>(planned.without(stuck).count(What::Root))
     };
     match blocking::run(sweep).await {
         Ok(0) => {}
@@ -44,8 +46,8 @@ pub async fn cache(agent: &Agent) {
     let store = Arc::clone(&agent.store);
     let sweep = move || {
         let planned = store.plan_sweep(&needs?.aged(&store.roots()?, SystemTime::now()))?;
-        store.sweep(&planned)?;
-        Ok::<_, deploy_store::Error>(planned)
+        let stuck = store.sweep(&planned)?;
+        Ok::<_, deploy_store::Error>(planned.without(stuck))
     };
     match blocking::run(sweep).await {
         Ok(planned) if planned.files() == 0 => {}

@@ -261,7 +261,7 @@ impl Blobs {
         for item in self.files.list()? {
             if item.name.to_bytes().starts_with(GO_TEMPORARY) && item.kind == FileType::RegularFile
             {
-                self.files.remove_file(&item.name)?;
+                remove_leftover(&self.files, &item.name);
             }
         }
         Ok(())
@@ -276,7 +276,9 @@ impl Blobs {
     fn remove_staged(&self, files: Vec<(CString, u64)>) -> Result<Swept> {
         let mut swept = Swept::default();
         for (name, bytes) in files {
-            self.staging.remove_file(&name)?;
+            if !remove_leftover(&self.staging, &name) {
+                continue;
+            }
             swept.files += 1;
             swept.bytes += bytes;
         }
@@ -335,6 +337,22 @@ fn open_blob(dir: &Dir, digest: Digest) -> Result<File> {
 
 fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
+}
+
+/// Removes a file that is no use any more. One that cannot be removed is no reason for
+/// anything else to fail.
+fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
+    dir.remove_tree(name)
+        .inspect_err(|err| {
+            let path = dir.path_of(name);
+            tracing::warn!(
+                event = "not_removed",
+                path = %path.display(),
+                "{} is no use any more and stays, as it cannot be removed: {err}; it is tried again later",
+                path.display()
+            );
+        })
+        .is_ok()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! Every operation is relative to an open directory ([`Dir`]) and takes a single
 //! name, never a path, so nothing here can be led outside by a symlink.
 
+mod attributes;
 mod dir;
 pub mod fault;
 mod file;
@@ -11,10 +12,12 @@ mod fresh;
 mod lease;
 mod lock;
 mod meta;
+mod mounts;
 mod place;
 mod remove;
 mod socket;
 
+pub use attributes::has_attributes;
 pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
 pub(crate) use file::{is_held, temp_name};
@@ -23,9 +26,10 @@ pub use lease::{Writers, writers};
 pub use lock::Lock;
 pub(crate) use meta::set_mode;
 pub use meta::{
-    carries, has, has_attributes, may_be_used_like, remove_inherited, remove_other_attributes,
+    carries, has, may_be_used_like, remove_inherited, remove_other_attributes,
     set_meta, set_meta_at, set_times,
 };
+pub use mounts::Mounts;
 pub use place::{Cloned, clone_contents, copy_contents};
 
 use std::ffi::{CStr, CString};

@@ -36,8 +36,8 @@ pub use meta::{Meta, Mtime, Xattr};
 pub use owners::OwnerRule;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use store::{
-    Ages, Aside, Changed, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed, Removal,
-    Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive, layer_bytes,
-    listed, sweep_alone, unpack, verify, verify_cache, verify_roots,
+    Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed,
+    Removal, Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive,
+    layer_bytes, listed, sweep_alone, unpack, verify, verify_cache, verify_roots,
 };
 pub use writable::Writable;

@@ -15,6 +15,7 @@ mod adopt;
 mod changed;
 mod doubt;
 mod extract;
+mod leftovers;
 mod outline;
 mod pending;
 mod plan;
@@ -30,6 +31,7 @@ mod unpack;
 mod verify;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -37,6 +39,7 @@ use crate::blobs::Blobs;
 use crate::digest::Digest;
 use crate::disk::{Dir, Lock, name_of};
 use crate::error::Result;
+use crate::layer;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
 use crate::root::place::Placement;
@@ -50,6 +53,7 @@ pub use changed::{Changed, How, changed_files};
 pub use extract::check_archive;
 pub use publish::listed;
 pub use repair::Aside;
+pub use reuse::Drifted;
 pub use spare::SpareOutcome;
 pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone};
 pub use unpack::unpack;
@@ -101,6 +105,8 @@ pub struct Store {
     plan: Mutex<Plan>,
     spare: Mutex<Option<Spare>>,
     watched: Mutex<Watched>,
+    /// What could not be removed and was told of.
+    told: Mutex<BTreeSet<PathBuf>>,
     _lock: Lock,
 }
 
@@ -141,23 +147,28 @@ pub struct Root {
     pub from_spare: bool,
     /// What was placed to build it.
     pub placed: Placed,
+    /// Where what stood in its place before is kept: a service may run in it.
+    pub replaced: Option<PathBuf>,
+    /// Names in it that are not as the configuration says, where it is used all the same.
+    pub changed: Vec<String>,
 }
 
 impl Store {
     /// Locks and opens the store in `dir`, making what is missing and removing what a
-    /// crash left half done.
+    /// crash left half done. What of that cannot be removed is told of, and stays.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let top = Dir::open_or_create(dir, 0o755)?;
         let lock = Lock::take(dir)?;
         let blobs = Blobs::open_in(&top, c"cache", c"partial", options.max_blob)?;
         let unpacked = top.child_or_create(c"unpacked", 0o755)?;
-        publish::clean_up(&unpacked)?;
+        let mut left = publish::clean_up(&unpacked)?;
         let placement = publish::placement(&top, &unpacked, options.link)?;
         let naming = match placement.mode {
             LinkMode::Hardlink => Naming::Inode { owner: placement.owner },
             LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
         };
         let objects = Objects::open(&top, naming)?;
+        left.extend(leftovers::remove_all(objects.dir(), &[layer::objects::UNFINISHED])?);
         let private = |name| top.child_or_create(name, 0o700);
         let store = Self {
             path: dir.to_owned(),
@@ -175,10 +186,13 @@ impl Store {
             plan: Mutex::default(),
             spare: Mutex::default(),
             watched: Mutex::default(),
+            told: Mutex::default(),
             _lock: lock,
         };
         store.read_seals()?;
-        store.clean_up_layers()?;
+        left.extend(leftovers::remove_all(&store.layers, &["index-"])?);
+        store.tell(left);
+        store.watch_asides()?;
         store.blobs.clean_up()?;
         store.blobs.clean_up_after_go()?;
         Ok(store)

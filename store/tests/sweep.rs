@@ -119,6 +119,7 @@ impl Bench {
             cache: Some(ages),
             keep_blobs: true,
             weigh: true,
+            replaced: true,
         }
     }
 

@@ -47,6 +47,35 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Whether to go on here: as root, in a mount namespace of this test's own. Else `test` was
+/// run there, by a process that is gone with all that it mounted.
+#[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
+pub fn in_own_mounts(test: &str) -> bool {
+    const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let own = ["-m", "--propagation", "private"];
+    if !Command::new("unshare").args(own).arg("true").status().is_ok_and(|it| it.success()) {
+        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        eprintln!("{test} IS SKIPPED: no mount namespace can be made");
+        return false;
+    }
+    let mut inside = Command::new("unshare");
+    inside.args(own).arg(std::env::current_exe().unwrap());
+    inside.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    assert!(inside.status().unwrap().success(), "in its own mounts");
+    false
+}
+
+/// Directories on the filesystems to try.
+pub fn directories() -> Vec<PathBuf> {
+    match std::env::var_os("DEPLOY_TEST_DIRS") {
+        Some(dirs) => std::env::split_paths(&dirs).collect(),
+        None => vec![std::env::temp_dir()],
+    }
+}
+
 pub fn start_registry(dir: &Path, addr: &str) -> Registry {
     start_registry_with(dir, addr, &[])
 }

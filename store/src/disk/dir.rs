@@ -8,9 +8,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub use rustix::fs::FileType;
-use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 
 use super::fault;
+use super::file::temp_name;
+use super::mounts::same_mount;
 use crate::error::{Error, Result};
 
 /// An open directory. Names given to its methods are single path components;
@@ -84,6 +87,55 @@ impl Dir {
         let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty())
             .map_err(|err| Error::io("open directory", &path, err))?;
         Ok(Self { fd, path })
+    }
+
+    /// The directory `name`, unless something is mounted on it: what is mounted is not
+    /// part of what this directory holds.
+    pub fn child_within(&self, name: &CStr) -> Result<Self> {
+        let path = self.path_of(name);
+        let fail = |err: Errno| match err {
+            Errno::XDEV => {
+                let reason = "something is mounted on it";
+                let cause = io::Error::new(io::ErrorKind::CrossesDevices, reason);
+                Error::io("open directory", &path, cause)
+            }
+            err => Error::io("open directory", &path, err),
+        };
+        let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+        let fd = match fs::openat2(&self.fd, name, DIRECTORY, Mode::empty(), resolve) {
+            // A kernel before 5.6, or a filter of system calls that does not know it.
+            Err(Errno::NOSYS | Errno::PERM) => {
+                let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(fail)?;
+                if !same_mount(&self.fd, &fd) {
+                    return Err(fail(Errno::XDEV));
+                }
+                fd
+            }
+            other => other.map_err(fail)?,
+        };
+        Ok(Self { fd, path })
+    }
+
+    /// Makes a directory under a temporary name that nothing has, and returns it. What
+    /// another process of the same number left stays.
+    pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
+        loop {
+            let name = temp_name(prefix);
+            match self.make_dir(&name, mode) {
+                Err(err) if err.exists() => {}
+                other => return other.map(|()| name),
+            }
+        }
+    }
+
+    /// Renames `from` to a temporary name in `into` that nothing has, and returns it.
+    pub fn move_to_temp(&self, from: &CStr, into: &Self, prefix: &str) -> Result<CString> {
+        loop {
+            let name = temp_name(prefix);
+            if !into.contains(&name)? {
+                return self.rename(from, into, &name).map(|()| name);
+            }
+        }
     }
 
     /// Makes the directory `name`.
@@ -209,7 +261,6 @@ impl Dir {
     /// Renames `from` to `to` in directory `into`, where nothing stands under that name.
     /// `false`: something does, or the filesystem cannot promise it.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
-        use rustix::io::Errno;
         let flags = RenameFlags::NOREPLACE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
             Ok(()) => Ok(true),
@@ -218,11 +269,15 @@ impl Dir {
         }
     }
 
-    /// Exchanges two names of this directory in one step.
-    pub fn exchange(&self, one: &CStr, other: &CStr) -> Result<()> {
-        fault::step()
-            .and_then(|()| fs::renameat_with(&self.fd, one, &self.fd, other, RenameFlags::EXCHANGE))
-            .map_err(|err| self.error("exchange", one, err))
+    /// Exchanges two names of this directory in one step. `false`: the filesystem cannot.
+    pub fn exchange(&self, one: &CStr, other: &CStr) -> Result<bool> {
+        let flags = RenameFlags::EXCHANGE;
+        match fault::step().and_then(|()| fs::renameat_with(&self.fd, one, &self.fd, other, flags))
+        {
+            Ok(()) => Ok(true),
+            Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
+            Err(err) => Err(self.error("exchange", one, err)),
+        }
     }
 
     /// Makes `to` in `into` another name of the file `from`.

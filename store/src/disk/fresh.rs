@@ -27,8 +27,14 @@ pub struct Fresh {
 impl Fresh {
     /// Finds out by creating a file.
     pub fn probe(dir: &Dir) -> Result<Self> {
-        let name = temp_name("probe");
-        let file = dir.create_to_write(&name, 0o777)?;
+        let (name, file) = loop {
+            let name = temp_name("probe");
+            match dir.create_to_write(&name, 0o777) {
+                // Another process of the same number left it.
+                Err(err) if err.exists() => {}
+                other => break (name, other?),
+            }
+        };
         let stat = fs::fstat(&file).map_err(|err| Error::io("stat", dir.path_of(&name), err))?;
         dir.remove_file(&name)?;
         let own = fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;

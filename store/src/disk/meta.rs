@@ -92,54 +92,6 @@ fn listed_mode(meta: &Meta) -> Option<u32> {
     rest.is_empty().then_some(meta.mode & !0o777 | mode)
 }
 
-/// Whether the open file has the attributes of `meta` and no others that a root has of its
-/// archive; those that only root may set are looked at if `owner` says so.
-pub fn has_attributes(file: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<bool> {
-    let fail = |err: Errno| Error::io("list attributes of", path(), err);
-    let mut names = Vec::new();
-    match fs::flistxattr(&file, spare_capacity(&mut names, LONGEST)) {
-        Ok(_) => {}
-        // The filesystem has none.
-        Err(Errno::OPNOTSUPP) => return Ok(true),
-        // More than an archive gives.
-        Err(Errno::RANGE) => return Ok(false),
-        Err(err) => return Err(fail(err)),
-    }
-    let ours = |name: &[u8]| {
-        name.starts_with(b"user.")
-            || (owner
-                && (name.starts_with(b"trusted.")
-                    || name == b"security.capability"
-                    || name.starts_with(b"system.posix_acl_")))
-    };
-    let mut names = names.split(|byte| *byte == 0).filter(|name| ours(name));
-    if names.any(|name| !meta.xattrs.iter().any(|xattr| *xattr.name == *name)) {
-        return Ok(false);
-    }
-    for xattr in meta.xattrs.iter().filter(|xattr| ours(&xattr.name)) {
-        let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), &path())?;
-        let mut value = Vec::new();
-        match fs::fgetxattr(&file, &*name, spare_capacity(&mut value, LONGEST)) {
-            // An access list that says no more than the mode is not kept.
-            Err(Errno::NODATA | Errno::OPNOTSUPP) if xattr.name.starts_with(b"system.") => {}
-            // The system adds the root of its user namespace to capabilities.
-            Ok(_) if &*xattr.name == b"security.capability" => {}
-            Ok(_) if *value == *xattr.value => {}
-            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::RANGE) => return Ok(false),
-            Err(err) => return Err(fail(err)),
-        }
-    }
-    Ok(true)
-}
-
-/// Bytes of the names of all attributes, or of a value, that the system keeps at most.
-const LONGEST: usize = 64 << 10;
-
-fn spare_capacity(buffer: &mut Vec<u8>, bytes: usize) -> rustix::buffer::SpareCapacity<'_, u8> {
-    buffer.reserve(bytes);
-    rustix::buffer::spare_capacity(buffer)
-}
-
 /// Removes from a directory that carries what `before` says the attributes that `now`
 /// does not have.
 pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<()> {

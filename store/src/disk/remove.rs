@@ -1,13 +1,16 @@
-//! Removing a directory with all that is in it, however deep.
+//! Removing a directory with all that is in it, however deep. What is mounted below is
+//! never entered, and what cannot be removed stays while all else goes.
 
 use std::ffi::{CStr, CString};
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use rustix::fs::{self, AtFlags, FileType, Mode};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 
 use super::dir::Dir;
 use super::fault;
-use super::file::temp_name;
+use super::mounts::Mounts;
 use crate::error::{Error, Result};
 
 /// Directories that are open at a time, one in the other.
@@ -17,62 +20,135 @@ const OPEN: usize = 100;
 const GONE: &str = ".gone";
 
 impl Dir {
-    /// Removes `name` and all below it; that it is not there is success.
+    /// Removes `name` and all below it; that it is not there is success. What cannot be
+    /// removed stays, and the directories that lead to it: the error tells of the first.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
-        let mut moved = Vec::new();
         match self.stat(name) {
-            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                self.remove_directory(name, self, 1, &mut moved)?;
-            }
-            Ok(_) => return self.remove_file(name),
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
+            Ok(_) => return self.remove_leaf(name),
             Err(err) if err.is_not_found() => return Ok(()),
             Err(err) => return Err(err),
         }
-        while let Some(name) = moved.pop() {
-            self.remove_directory(&name, self, 1, &mut moved)?;
+        let mut removal = Removal { top: self, moved: vec![name.to_owned()], first: None };
+        while let Some(name) = removal.moved.pop() {
+            removal.directory(self, &name, 1);
         }
-        Ok(())
+        removal.first.map_or(Ok(()), Err)
     }
 
-    /// What is deeper than [`OPEN`] directories is moved to `top`, to be removed from there.
-    fn remove_directory(
-        &self,
-        name: &CStr,
-        top: &Self,
-        depth: usize,
-        moved: &mut Vec<CString>,
-    ) -> Result<()> {
-        let dir = match self.child(name) {
-            // A directory closed to its owner: opened up, since it goes anyway.
-            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {
-                fs::chmodat(self, name, Mode::RWXU, AtFlags::empty())
-                    .map_err(|err| self.error("chmod", name, err))?;
-                self.child(name)?
-            }
-            other => other?,
-        };
-        let unwritable = fs::fstat(&dir).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
-        if unwritable {
-            fs::fchmod(&dir, Mode::RWXU).map_err(|err| self.error("chmod", name, err))?;
+    /// As [`Dir::remove_tree`], but touches nothing where something is mounted below.
+    pub fn remove_unmounted(&self, name: &CStr, mounts: &Mounts) -> Result<()> {
+        mounts.check(self, name, "remove")?;
+        self.remove_tree(name)
+    }
+
+    fn remove_leaf(&self, name: &CStr) -> Result<()> {
+        match fault::step().and_then(|()| fs::unlinkat(self, name, AtFlags::empty())) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(err) => Err(Error::io("remove", self.path_of(name), self.why(name, err))),
         }
-        for item in dir.list()? {
-            if item.kind != FileType::Directory {
-                dir.remove_file(&item.name)?;
-                continue;
-            }
-            if depth >= OPEN {
-                let gone = temp_name(GONE);
-                if dir.rename(&item.name, top, &gone).is_ok() {
-                    moved.push(gone);
-                    continue;
+    }
+
+    /// What the system means by `err` when it does not let `name` go.
+    fn why(&self, name: &CStr, err: Errno) -> io::Error {
+        let reason = match err {
+            Errno::BUSY => "something is mounted on it, or it is in use",
+            Errno::PERM | Errno::ACCESS => {
+                let attributes = |name, flags| {
+                    let stat = fs::statx(self, name, flags, StatxFlags::empty());
+                    stat.map_or(StatxAttributes::empty(), |stat| stat.stx_attributes)
+                };
+                let own = attributes(name, AtFlags::SYMLINK_NOFOLLOW);
+                let above = attributes(c"", AtFlags::EMPTY_PATH);
+                match [own, above].map(|one| {
+                    (
+                        one.contains(StatxAttributes::IMMUTABLE),
+                        one.contains(StatxAttributes::APPEND),
+                    )
+                }) {
+                    [(true, _), _] => "it is immutable; chattr -i lets it go",
+                    [_, (true, _)] => "its directory is immutable; chattr -i lets it go",
+                    [(_, true), _] => "it is append-only; chattr -a lets it go",
+                    [_, (_, true)] => "its directory is append-only; chattr -a lets it go",
+                    _ => return err.into(),
                 }
             }
-            dir.remove_directory(&item.name, top, depth + 1, moved)?;
+            _ => return err.into(),
+        };
+        io::Error::new(io::Error::from(err).kind(), reason)
+    }
+
+    /// Opens the directory `name` up to its owner and opens it, since it goes anyway.
+    fn child_opened_up(&self, name: &CStr) -> Result<Self> {
+        match self.child_within(name) {
+            Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
+            other => return other,
         }
-        match fault::step().and_then(|()| fs::unlinkat(self, name, AtFlags::REMOVEDIR)) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(err) => Err(self.error("remove directory", name, err)),
+        // By descriptor: in the place of the name a symlink may stand by now.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let closed: OwnedFd = fs::openat(self, name, flags, Mode::empty())
+            .map_err(|err| self.error("open directory", name, err))?;
+        fs::chmod(format!("/proc/thread-self/fd/{}", closed.as_raw_fd()), Mode::RWXU)
+            .map_err(|err| self.error("chmod", name, err))?;
+        self.child_within(name)
+    }
+}
+
+/// A removal under way.
+struct Removal<'a> {
+    top: &'a Dir,
+    /// What is deeper than [`OPEN`] directories is moved to `top`, to be removed from there.
+    moved: Vec<CString>,
+    /// The first thing that could not be removed.
+    first: Option<Error>,
+}
+
+impl Removal<'_> {
+    fn directory(&mut self, parent: &Dir, name: &CStr, depth: usize) {
+        match parent.child_opened_up(name).and_then(|dir| {
+            let items = dir.list()?;
+            Ok((dir, items))
+        }) {
+            Ok((dir, items)) => self.contents(&dir, &items, depth),
+            Err(err) if err.is_not_found() => return,
+            Err(err) => return self.note(err),
         }
+        match fault::step().and_then(|()| fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            // What is in it was told.
+            Err(Errno::NOTEMPTY | Errno::EXIST) if self.first.is_some() => {}
+            Err(err) => {
+                let why = parent.why(name, err);
+                self.note(Error::io("remove directory", parent.path_of(name), why));
+            }
+        }
+    }
+
+    fn contents(&mut self, dir: &Dir, items: &[super::Item], depth: usize) {
+        let unwritable = fs::fstat(dir).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
+        if unwritable {
+            // If this fails, so does what comes next, and tells why.
+            let _ = fs::fchmod(dir, Mode::RWXU);
+        }
+        for item in items {
+            if item.kind != FileType::Directory {
+                if let Err(err) = dir.remove_leaf(&item.name) {
+                    self.note(err);
+                }
+                continue;
+            }
+            if depth >= OPEN
+                && let Ok(gone) = dir.move_to_temp(&item.name, self.top, GONE)
+            {
+                self.moved.push(gone);
+                continue;
+            }
+            self.directory(dir, &item.name, depth + 1);
+        }
+    }
+
+    fn note(&mut self, err: Error) {
+        self.first.get_or_insert(err);
     }
 }
 
@@ -111,11 +187,12 @@ mod tests {
             deepest = deepest.child_or_make(c"d", 0o700).unwrap();
         }
         drop(deepest);
-        let mut moved = Vec::new();
-        top.remove_directory(c"tree", &top, 1, &mut moved).unwrap();
+        let mut removal = Removal { top: &top, moved: Vec::new(), first: None };
+        removal.directory(&top, c"tree", 1);
+        assert!(removal.first.is_none());
         assert_eq!(top.list().unwrap().len(), 1, "the deeper part waits");
-        assert_eq!(top.list().unwrap()[0].name, moved[0]);
-        let rest = moved.pop().unwrap();
+        assert_eq!(top.list().unwrap()[0].name, removal.moved[0]);
+        let rest = removal.moved.pop().unwrap();
         top.remove_tree(&rest).unwrap();
         assert!(top.list().unwrap().is_empty());
     }

@@ -52,8 +52,7 @@ impl Batch {
     /// Begins a batch.
     pub fn begin(objects: &Arc<Objects>) -> Result<Self> {
         let objects = Arc::clone(objects);
-        let name = temp_name(UNFINISHED);
-        objects.dir.make_dir(&name, 0o700)?;
+        let name = objects.dir.make_temp(UNFINISHED, 0o700)?;
         let dir = objects.dir.child(&name)?;
         let fresh = Fresh::probe(&dir)?;
         let ahead = dir.syncs_in_parts()?;

@@ -156,16 +156,16 @@ fn put_hex(text: &mut [u8], bytes: &[u8]) {
 }
 
 impl Objects {
-    /// Opens `objects` in `parent`, and removes what unfinished batches left there.
+    /// Opens `objects` in `parent`. What unfinished batches left there is for the caller.
     pub fn open(parent: &Dir, naming: Naming) -> Result<Self> {
         let dir = parent.child_or_create(c"objects", 0o700)?;
-        for item in dir.list()? {
-            if item.name.to_bytes().starts_with(UNFINISHED.as_bytes()) {
-                dir.remove_tree(&item.name)?;
-            }
-        }
         let fans = (0..FANS).map(|_| OnceLock::new()).collect();
         Ok(Self { dir, fans, naming, seals: Seals::default(), shared: Mutex::default() })
+    }
+
+    /// The directory that they are in.
+    pub fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// Where they are, for messages.
@@ -242,7 +242,9 @@ impl Objects {
             return Ok(Look::Changed(Why::Written));
         }
         let owner = matches!(self.naming, Naming::Inode { owner: true });
-        if !self.fits(&stat, size, meta) || !disk::has_attributes(&file, &path, meta, owner)? {
+        let attributes =
+            self.find(name, |dir| disk::has_attributes(dir, name.as_c_str(), meta, owner))?;
+        if !self.fits(&stat, size, meta) || attributes != Some(true) {
             return Ok(Look::Changed(Why::Metadata));
         }
         let after = rustix::fs::fstat(&file).map_err(|err| Error::io("stat", path(), err))?;

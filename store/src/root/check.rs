@@ -1,15 +1,20 @@
 //! Compares a directory with the tree that it should hold, entry by entry, by what the
-//! inodes tell. Contents are not read: whoever writes to a file moves its time.
+//! inodes tell. Contents are not read: whoever writes to a file moves its time. What cannot
+//! be looked at is not as it should be.
 
 use std::ffi::CStr;
 
 use rustix::fs::{FileType, Stat};
 
-use super::place::c_name;
+use super::place::{c_name, open_dir};
 use super::tree::{Directory, Node, SpecialKind, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
+use crate::meta::Meta;
+
+/// Directories that are open at a time, one in the other.
+const OPEN: usize = 100;
 
 /// What of an entry is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,22 +23,26 @@ pub enum Drift {
     Missing,
     /// Nothing should be there.
     Extra,
-    /// It is of another kind, or its size, mode, owner or time differs.
+    /// Its size, mode, owner, time, attributes or target differ.
     Altered,
+    /// It is of another kind, something is mounted on it, or it cannot be looked at.
+    Other,
 }
 
 /// What to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything.
+    /// Everything but attributes.
     All,
+    /// Everything that the tree has, attributes too. What somebody added does not count.
+    Kept,
     /// Regular files only: in a directory that nobody else can enter, but whose files
     /// have names elsewhere, nothing else can change.
     Files,
 }
 
 /// Tells `each` of every entry of `root` that is not what `tree` says; `owner` says
-/// whether owners are restored.
+/// whether owners are restored. An error where the root itself cannot be listed.
 pub fn check(
     root: &Dir,
     tree: &Tree,
@@ -41,18 +50,31 @@ pub fn check(
     scope: Scope,
     mut each: impl FnMut(EntryPath, Drift),
 ) -> Result<()> {
-    let mut checker = Checker { owner, scope, each: &mut each };
-    checker.directory(root, &EntryPath::root(), tree.root())
+    let mut checker = Checker { owner, scope, each: &mut each, deep: Vec::new() };
+    checker.directory(root, &EntryPath::root(), tree.root())?;
+    while let Some((path, directory)) = checker.deep.pop() {
+        // What is above it was looked at.
+        let looked = open_dir(root, &path).and_then(|dir| {
+            let dir = dir.as_ref().unwrap_or(root);
+            checker.directory(dir, &path, directory)
+        });
+        if looked.is_err() {
+            (checker.each)(path, Drift::Other);
+        }
+    }
+    Ok(())
 }
 
-struct Checker<'a> {
+struct Checker<'a, 't> {
     owner: bool,
     scope: Scope,
     each: &'a mut dyn FnMut(EntryPath, Drift),
+    /// Directories that are passed over because they are deep.
+    deep: Vec<(EntryPath, &'t Directory)>,
 }
 
-impl Checker<'_> {
-    fn directory(&mut self, dir: &Dir, path: &EntryPath, directory: &Directory) -> Result<()> {
+impl<'t> Checker<'_, 't> {
+    fn directory(&mut self, dir: &Dir, path: &EntryPath, directory: &'t Directory) -> Result<()> {
         if self.scope == Scope::All {
             for item in dir.list()? {
                 if directory.get(item.name.to_bytes()).is_none() {
@@ -66,53 +88,86 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, dir: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
+    fn entry(&mut self, dir: &Dir, parent: &EntryPath, name: &[u8], node: &'t Node) -> Result<()> {
         let c_name = c_name(name)?;
         let is_file = matches!(node, Node::File(_));
-        if is_file || self.scope == Scope::All {
-            let stat = match dir.stat(&c_name) {
-                Err(err) if err.is_not_found() => {
-                    // A device that only root may make was left out.
-                    if self.owner || !is_device(node) {
-                        (self.each)(parent.join(name), Drift::Missing);
-                    }
-                    return Ok(());
-                }
-                other => other?,
-            };
-            if !self.fits(dir, &c_name, &stat, node) {
-                (self.each)(parent.join(name), Drift::Altered);
-                if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
-                    return Ok(());
-                }
+        if (is_file || self.scope != Scope::Files)
+            && let Some(drift) = self.drift(dir, &c_name, node)
+        {
+            (self.each)(parent.join(name), drift);
+            if drift != Drift::Altered {
+                return Ok(());
             }
         }
         let Node::Directory(below) = node else { return Ok(()) };
-        self.directory(&dir.child(&c_name)?, &parent.join(name), below)
+        let path = parent.join(name);
+        if path.parts().count().is_multiple_of(OPEN) {
+            self.deep.push((path, below));
+            return Ok(());
+        }
+        let looked =
+            dir.child_within(&c_name).and_then(|child| self.directory(&child, &path, below));
+        if looked.is_err() {
+            (self.each)(path, Drift::Other);
+        }
+        Ok(())
+    }
+
+    fn drift(&self, dir: &Dir, name: &CStr, node: &Node) -> Option<Drift> {
+        let stat = match dir.stat(name) {
+            Ok(stat) => stat,
+            Err(err) if err.is_not_found() => {
+                // A device that only root may make, where nothing forbids it, was left out.
+                let left_out = is_device(node) && (!self.owner || self.scope == Scope::Kept);
+                return (!left_out).then_some(Drift::Missing);
+            }
+            Err(_) => return Some(Drift::Other),
+        };
+        if FileType::from_raw_mode(stat.st_mode) != kind_of(node) {
+            return Some(Drift::Other);
+        }
+        let meta = meta_of(node);
+        let fits = self.fits(dir, name, &stat, node)
+            && (self.scope != Scope::Kept
+                || disk::has_attributes(dir, name, meta, self.owner).unwrap_or(false));
+        (!fits).then_some(Drift::Altered)
     }
 
     fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
-        let kind = FileType::from_raw_mode(stat.st_mode);
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
-            Node::Directory(directory) => {
-                // Its time moves with whatever a service puts there for itself.
-                kind == FileType::Directory
-                    && disk::may_be_used_like(stat, &directory.meta, self.owner)
-            }
+            // Its time moves with whatever a service puts there for itself.
+            Node::Directory(directory) => disk::may_be_used_like(stat, &directory.meta, self.owner),
             Node::Symlink(link) => {
-                kind == FileType::Symlink
+                let (uid, gid) = (link.meta.uid, link.meta.gid);
+                let owned = (stat.st_uid, stat.st_gid) == (uid, gid);
+                (owned || !self.owner || self.scope != Scope::Kept)
                     && dir.read_link(name).is_ok_and(|target| target.to_bytes() == &*link.target)
             }
-            Node::Special(special) => {
-                let expected = match special.kind {
-                    SpecialKind::Fifo => FileType::Fifo,
-                    SpecialKind::CharDevice(_) => FileType::CharacterDevice,
-                    SpecialKind::BlockDevice(_) => FileType::BlockDevice,
-                };
-                kind == expected && disk::has(stat, &special.meta, self.owner)
-            }
+            Node::Special(special) => disk::has(stat, &special.meta, self.owner),
         }
+    }
+}
+
+fn meta_of(node: &Node) -> &Meta {
+    match node {
+        Node::File(file) => &file.meta,
+        Node::Directory(directory) => &directory.meta,
+        Node::Symlink(link) => &link.meta,
+        Node::Special(special) => &special.meta,
+    }
+}
+
+fn kind_of(node: &Node) -> FileType {
+    match node {
+        Node::File(_) => FileType::RegularFile,
+        Node::Directory(_) => FileType::Directory,
+        Node::Symlink(_) => FileType::Symlink,
+        Node::Special(special) => match special.kind {
+            SpecialKind::Fifo => FileType::Fifo,
+            SpecialKind::CharDevice(_) => FileType::CharacterDevice,
+            SpecialKind::BlockDevice(_) => FileType::BlockDevice,
+        },
     }
 }
 

@@ -2,13 +2,14 @@
 //! that somebody may have touched since they were looked at last, as the watches tell.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
 use super::Store;
-use super::publish::ids;
+use super::publish::{REPLACED, ids};
 use super::watch::{Evidence, Place, Watcher};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
@@ -28,6 +29,9 @@ pub(super) struct Watched {
     failed: bool,
     /// The published roots that are watched, with what they hold.
     roots: HashMap<Digest, (Place, Tree)>,
+    /// Roots that were replaced and may still be in use, with what they hold where they are
+    /// watched.
+    aside: Vec<(CString, Option<(Place, Tree)>)>,
     /// Where the directories of the objects are.
     objects: Option<Place>,
     /// Places of spares that became roots which need no watch.
@@ -71,7 +75,7 @@ impl Store {
 
     /// Begins to watch the directory `name` of roots, a spare's or one that is to be
     /// published, which holds `tree`. `None` where that cannot be.
-    pub(super) fn watch(&self, name: &std::ffi::CStr, tree: &Tree) -> Option<Place> {
+    pub(super) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         let mut watched = self.watched();
         let watcher = watched.watcher(&self.path)?;
         let watching = watcher.watch_tree(&self.unpacked.path_of(name), tree, self.is_shared());
@@ -91,7 +95,7 @@ impl Store {
     }
 
     /// As [`Store::watch`], where whoever writes to a file of the root writes to an object.
-    pub(super) fn watch_shared(&self, name: &std::ffi::CStr, tree: &Tree) -> Option<Place> {
+    pub(super) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         self.is_shared().then(|| self.watch(name, tree)).flatten()
     }
 
@@ -139,6 +143,47 @@ impl Store {
         }
     }
 
+    /// Takes note that what was the root `id` is called `name` from now on.
+    pub(super) fn watch_aside(&self, id: Digest, name: CString) {
+        if self.is_shared() {
+            let mut watched = self.watched();
+            let watch = watched.roots.remove(&id);
+            watched.aside.push((name, watch));
+        }
+    }
+
+    /// Ends watching a root that is to be removed; returns what it holds, if it was watched.
+    pub(super) fn end_watch(&self, id: Digest) -> Option<Tree> {
+        let mut watched = self.watched();
+        let (place, tree) = watched.roots.remove(&id)?;
+        if let Some(watcher) = &mut watched.watcher {
+            watcher.end(place);
+        }
+        Some(tree)
+    }
+
+    /// Ends watching a root that is aside and to be removed.
+    pub(super) fn end_watch_aside(&self, name: &CStr) {
+        let mut watched = self.watched();
+        let Watched { watcher, aside, .. } = &mut *watched;
+        let known = aside.iter_mut().find(|(other, _)| &**other == name);
+        if let (Some((_, watch)), Some(watcher)) = (known, watcher)
+            && let Some((place, _)) = watch.take()
+        {
+            watcher.end(place);
+        }
+    }
+
+    /// Takes note of what an earlier agent left aside: nobody watches it.
+    pub(super) fn watch_asides(&self) -> Result<()> {
+        if self.is_shared() {
+            let names = self.unpacked.list()?.into_iter().map(|item| item.name);
+            let aside = names.filter(|name| name.to_bytes().starts_with(REPLACED.as_bytes()));
+            self.watched().aside = aside.map(|name| (name, None)).collect();
+        }
+        Ok(())
+    }
+
     /// Ends watches that are of no use any more: those of roots that are gone, and of
     /// `place`.
     pub(super) fn end_watches(&self, place: Option<Place>) -> Result<()> {
@@ -150,6 +195,13 @@ impl Store {
             let stays = published.contains(id);
             if !stays {
                 ended.push(*place);
+            }
+            stays
+        });
+        watched.aside.retain(|(name, watch)| {
+            let stays = self.unpacked.contains(name).unwrap_or(true);
+            if !stays {
+                ended.extend(watch.as_ref().map(|(place, _)| *place));
             }
             stays
         });
@@ -179,25 +231,38 @@ impl Store {
                 continue;
             };
             let evidence = self.take_evidence(place);
-            let root = self.unpacked.path_of(&name_of(id));
-            let mut watched = self.watched();
-            let Some(watcher) = &mut watched.watcher else { continue };
-            let again = evidence.opened.iter().try_for_each(|path| {
-                match watcher.wait_for_open(place, &root, path) {
-                    // A directory that somebody removed has no files.
-                    Err(err) if err.is_not_found() => Ok(()),
-                    other => other,
-                }
-            });
-            if again.is_err() {
+            if !self.wait_again(place, &name_of(id), &evidence) {
                 // Not watched: all is looked at each time.
+                let mut watched = self.watched();
                 watched.roots.remove(&id);
                 watched.ended.push(place);
             }
-            drop(watched);
             renamed.extend(self.renamed_files(id, &evidence, &tree));
         }
+        let mut aside = std::mem::take(&mut self.watched().aside);
+        for (name, watch) in &mut aside {
+            let Some((place, _)) = watch else { continue };
+            let evidence = self.take_evidence(*place);
+            if !self.wait_again(*place, name, &evidence) {
+                self.watched().ended.push(*place);
+                *watch = None;
+            }
+        }
+        self.watched().aside = aside;
         Ok(renamed)
+    }
+
+    /// Waits for the next open in the directories of a root that told of one; whether that
+    /// can be done.
+    fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
+        let root = self.unpacked.path_of(name);
+        let mut watched = self.watched();
+        let Some(watcher) = &mut watched.watcher else { return false };
+        evidence.opened.iter().all(|path| match watcher.wait_for_open(place, &root, path) {
+            // A directory that somebody removed has no files.
+            Err(err) => err.is_not_found(),
+            Ok(()) => true,
+        })
     }
 
     /// Watches the directories that objects are in, as many as there are by now.
@@ -296,7 +361,7 @@ impl Store {
     fn doubt(&self, bad: &mut HashMap<ObjectName, Why>) -> Result<Doubt> {
         let published = ids(&self.roots)?;
         let mut watched = self.watched();
-        let Watched { watcher, roots, objects, .. } = &mut *watched;
+        let Watched { watcher, roots, aside, objects, .. } = &mut *watched;
         let (Some(watcher), Some(objects)) = (watcher, objects) else { return Ok(Doubt::All) };
         let mut doubtful = Doubtful::default();
         let touched = watcher.seen(*objects);
@@ -318,6 +383,14 @@ impl Store {
             }
             let Ok(root) = self.unpacked.child(&name_of(id)) else { return Ok(Doubt::All) };
             if !doubtful.add(self, &root, tree, evidence, bad) {
+                return Ok(Doubt::All);
+            }
+        }
+        for (name, watch) in aside {
+            let (Some((place, tree)), Ok(root)) = (watch, self.unpacked.child(name)) else {
+                return Ok(Doubt::All);
+            };
+            if !doubtful.add(self, &root, tree, watcher.seen(*place), bad) {
                 return Ok(Doubt::All);
             }
         }

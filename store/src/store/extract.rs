@@ -110,16 +110,6 @@ impl Store {
         self.blobs.remove_partial(digest)?;
         if self.blobs.contains(digest)? { self.blobs.remove(digest) } else { Ok(()) }
     }
-
-    /// Removes indexes that a crash left half written.
-    pub(super) fn clean_up_layers(&self) -> Result<()> {
-        for item in self.layers.list()? {
-            if item.name.to_bytes().starts_with(b"index-") {
-                self.layers.remove_file(&item.name)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Hashes what nobody has read.

@@ -7,11 +7,12 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::leftovers::{Left, remove_all};
 use super::spare::{DISCARDED, Made, SPARE, tell_changed};
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{self, Cloned, Dir, Fresh, digest_of, name_of, temp_name};
+use crate::disk::{self, Cloned, Dir, FileType, Fresh, Mounts, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::objects::ObjectName;
@@ -25,6 +26,11 @@ use crate::writable::Writable;
 const UNFINISHED: &str = ".new";
 /// Prefix of roots that are being removed.
 pub(super) const RETIRED: &str = ".old";
+/// Prefix of what stood where a root was published, with the root's id behind it. A service
+/// may run in it, so that it stays until a script has succeeded.
+pub(super) const REPLACED: &str = ".replaced";
+/// Permissions of a root's top.
+pub(super) const ROOT_MODE: u32 = 0o755;
 /// Times that damage is mended before a build gives up.
 const MEND_ATTEMPTS: u32 = 3;
 
@@ -35,16 +41,24 @@ impl Store {
     /// [`Store::extract`] and then this again.
     pub fn root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
-        let path = self.root_path(id);
-        if self.is_published(id)? {
-            self.settle_pending()?;
-            if self.marked(id).is_err() {
-                self.mark(configuration)?;
-            }
-            self.mark_for_go(id)?;
-            let placed = Placed::default();
-            return Ok(Root { id, path, reused: true, from_spare: false, placed });
+        if !self.is_published(id)? {
+            return self.rebuild_root(configuration);
         }
+        self.settle_pending()?;
+        if self.marked(id).is_err() {
+            self.mark(configuration)?;
+        }
+        self.mark_for_go(id)?;
+        let (path, placed) = (self.root_path(id), Placed::default());
+        let (replaced, changed) = (self.replaced(id)?, Vec::new());
+        Ok(Root { id, path, reused: true, from_spare: false, placed, replaced, changed })
+    }
+
+    /// As [`Store::root`], but builds the root, whatever stands in its place. That is
+    /// exchanged for it in one step when it is complete, and kept (see [`Root::replaced`]).
+    pub fn rebuild_root(&self, configuration: &Configuration) -> Result<Root> {
+        let id = configuration.id();
+        let path = self.root_path(id);
         let tree = self.tree(configuration)?;
         let changed = self.use_spare(&tree);
         let from_spare = changed.is_some();
@@ -60,9 +74,17 @@ impl Store {
             }
         };
         self.publish_pending()?;
-        self.publish(id, &staging)?;
+        let published = self.publish(id, &staging);
+        if published.is_err() {
+            self.remove_retired(&staging);
+        }
+        if let Some(aside) = published? {
+            self.watch_aside(id, aside);
+        }
         self.publish_watch(id, watch, &tree);
-        self.mark(configuration)?;
+        if self.marked(id).ok().as_ref() != Some(configuration) {
+            self.mark(configuration)?;
+        }
         self.mark_for_go(id)?;
         tell_changed(&built.changed.into_iter().collect());
         self.placement.learned.write(&self.path)?;
@@ -70,7 +92,8 @@ impl Store {
             let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
             tracing::warn!("devices need root and are left out: {}", names.join(", "));
         }
-        Ok(Root { id, path, reused: false, from_spare, placed: built.placed })
+        let (placed, replaced, changed) = (built.placed, self.replaced(id)?, Vec::new());
+        Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
     }
 
     /// Has `build` build `tree`. Objects that turn out to be damaged are made again.
@@ -97,13 +120,12 @@ impl Store {
     /// even with an `.ok` beside it may be half of what another agent left.
     pub(super) fn is_published(&self, id: Digest) -> Result<bool> {
         let name = name_of(id);
-        Ok(self.roots.contains(&name)? && self.unpacked.contains(&name)?)
+        Ok(self.roots.contains(&name)? && is_directory(&self.unpacked, &name)?)
     }
 
     /// Builds `tree` under a temporary name, synced.
     fn build(&self, tree: &Tree) -> Result<(CString, Built)> {
-        let name = temp_name(UNFINISHED);
-        self.unpacked.make_dir(&name, 0o700)?;
+        let name = self.unpacked.make_temp(UNFINISHED, 0o700)?;
         let done = build_in(tree, &self.objects, self.placement.clone(), &self.unpacked, &name);
         match done {
             Ok(built) => Ok((name, built)),
@@ -115,20 +137,69 @@ impl Store {
         }
     }
 
-    /// Renames the finished root to its id. What stood there, which was not ours, goes.
-    fn publish(&self, id: Digest, staging: &CStr) -> Result<()> {
+    /// Renames the finished root to its id. What stood there changes places with it, and its
+    /// name is returned. Where anything of that fails, the finished root is under `staging`.
+    fn publish(&self, id: Digest, staging: &CStr) -> Result<Option<CString>> {
         let name = name_of(id);
-        if self.unpacked.contains(&name)? {
-            self.unpacked.exchange(staging, &name)?;
-            return self.unpacked.remove_tree(staging);
+        if !self.unpacked.contains(&name)? {
+            return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
-        self.unpacked.rename(staging, &self.unpacked, &name)
+        // A mount would go with it, away from where its users know it.
+        Mounts::read()?.check(&self.unpacked, &name, "replace")?;
+        let aside = self.free_for_replaced(id)?;
+        // Never is what stands there under a name that a start cleans up.
+        self.unpacked.rename(staging, &self.unpacked, &aside)?;
+        let exchanged = match self.unpacked.exchange(&aside, &name) {
+            Ok(false) => self.change_places(&aside, &name),
+            other => other.map(drop),
+        };
+        match exchanged {
+            Ok(()) => Ok(Some(aside)),
+            Err(err) => {
+                self.unpacked.rename(&aside, &self.unpacked, staging)?;
+                Err(err)
+            }
+        }
+    }
+
+    /// Where the filesystem cannot exchange two names in one step.
+    fn change_places(&self, new: &CStr, name: &CStr) -> Result<()> {
+        let before = self.unpacked.move_to_temp(name, &self.unpacked, REPLACED)?;
+        if let Err(err) = self.unpacked.rename(new, &self.unpacked, name) {
+            self.unpacked.rename(&before, &self.unpacked, name)?;
+            return Err(err);
+        }
+        self.unpacked.rename(&before, &self.unpacked, new)
+    }
+
+    /// A name for what is replaced by the root `id`. The first is that of the root that was
+    /// in use; after it come those of attempts whose script failed, of which the last is
+    /// kept: each script had its chance to leave the ones before.
+    fn free_for_replaced(&self, id: Digest) -> Result<CString> {
+        let first = replaced_name(id, 0);
+        if !self.unpacked.contains(&first)? {
+            return Ok(first);
+        }
+        let mounts = Mounts::read()?;
+        for n in 1.. {
+            let name = replaced_name(id, n);
+            if !self.unpacked.contains(&name)? {
+                return Ok(name);
+            }
+            if mounts.within(&self.unpacked, &name).is_none()
+                && let Ok(gone) = self.unpacked.move_to_temp(&name, &self.unpacked, RETIRED)
+            {
+                self.remove_retired(&gone);
+                return Ok(name);
+            }
+        }
+        Ok(first)
     }
 
     /// Records that the root of `configuration` is ours and whole, which it is already.
     /// A crash or a full disk may leave a record that cannot be read; the root is whole
     /// then, too, and the next deployment of it writes the record again.
-    fn mark(&self, configuration: &Configuration) -> Result<()> {
+    pub(super) fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;
         let record = self.roots.create_file(&name, 0o600)?;
@@ -144,7 +215,7 @@ impl Store {
     }
 
     /// The mark that the Go agent looks for beside a root. It says nothing to us.
-    fn mark_for_go(&self, id: Digest) -> Result<()> {
+    pub(super) fn mark_for_go(&self, id: Digest) -> Result<()> {
         match self.unpacked.create_file(&ok_name(id), 0o640) {
             Err(err) if !err.exists() => Err(err),
             _ => Ok(()),
@@ -217,7 +288,7 @@ pub(super) fn build_in(
 
 /// Opens up a finished root and syncs it.
 fn finish(root: &Dir) -> Result<()> {
-    root.set_mode(0o755)?;
+    root.set_mode(ROOT_MODE)?;
     root.sync_filesystem()
 }
 
@@ -237,15 +308,24 @@ pub(super) fn ok_name(id: Digest) -> CString {
     CString::new(format!("{id}.ok")).expect("hex has no NUL")
 }
 
-/// Removes roots that a crash left half built or half removed.
-pub(super) fn clean_up(unpacked: &Dir) -> Result<()> {
-    for item in unpacked.list()? {
-        let name = item.name.to_bytes();
-        if TEMPORARY.iter().any(|prefix| name.starts_with(prefix.as_bytes())) {
-            unpacked.remove_tree(&item.name)?;
-        }
+/// The name of what was replaced by the root `id`.
+pub(super) fn replaced_name(id: Digest, n: u32) -> CString {
+    let name = if n == 0 { format!("{REPLACED}-{id}") } else { format!("{REPLACED}-{id}-{n}") };
+    CString::new(name).expect("hex has no NUL")
+}
+
+/// Whether a directory, and not a symlink to one, stands under `name`.
+pub(super) fn is_directory(dir: &Dir, name: &CStr) -> Result<bool> {
+    match dir.stat(name) {
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+        Err(err) if err.is_not_found() => Ok(false),
+        Err(err) => Err(err),
     }
-    Ok(())
+}
+
+/// Removes roots that a crash left half built or half removed, and returns what stays.
+pub(super) fn clean_up(unpacked: &Dir) -> Result<Vec<Left>> {
+    remove_all(unpacked, &TEMPORARY)
 }
 
 const PROBE: &str = ".probe";

@@ -1,7 +1,10 @@
 //! Removing the files of a root that is retired from where objects have a name, too: each
 //! removal moves the ctime of an inode that others share, so the object is sealed again.
 
+use std::ffi::CStr;
+
 use super::Store;
+use crate::digest::Digest;
 use crate::disk::Dir;
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
@@ -12,6 +15,16 @@ use crate::root::tree::{File, Node, Tree};
 use crate::store::LinkMode;
 
 impl Store {
+    /// Removes from the directory `retired`, which was the root `id`, the files that objects
+    /// share, if it is known what they are. What fails is for who removes the rest.
+    pub(super) fn release_root(&self, retired: &CStr, id: Digest) {
+        let Some(tree) = self.end_watch(id) else { return };
+        let released = self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
+        if let Err(err) = released {
+            tracing::debug!("objects are to be read again: {err}");
+        }
+    }
+
     /// Removes the files of `root`, which holds `tree` and goes, that objects share. What
     /// somebody touched stays, for whoever removes the rest: its object is not sealed then,
     /// and is read before it is used again.

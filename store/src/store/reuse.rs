@@ -1,42 +1,151 @@
 //! Looking at a root that is there before it is deployed once more: the service that ran in
 //! it, or in another one with which it shares files, may have changed it.
 
+use std::ffi::CStr;
+use std::fs::File;
+use std::path::PathBuf;
+
 use super::Store;
-use super::publish::ok_name;
+use super::publish::{ROOT_MODE, is_directory};
+use super::verify::hash;
 use crate::config::Configuration;
-use crate::disk::{name_of, temp_name};
-use crate::error::Result;
-use crate::root::check::{Scope, check};
-use crate::store::spare::DISCARDED;
+use crate::digest::Digest;
+use crate::disk::{Dir, Mounts, name_of};
+use crate::error::{Error, Result};
+use crate::layer::entry::{Content, EntryPath};
+use crate::root::check::{Drift, Scope, check};
+use crate::root::place::open_parent;
+use crate::root::tree::{Node, Tree};
+
+/// A published root that is not as its configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drifted {
+    /// The names that are not, or why that cannot be told.
+    pub names: Vec<String>,
+    /// Where something is mounted in it: it is not to be replaced then.
+    pub mounted: Option<PathBuf>,
+}
 
 impl Store {
-    /// Compares the files of the published root of `configuration` with what they should
-    /// be, as far as their inodes tell, and removes the root if any is missing or altered:
-    /// it has to be built again. Returns the names of those. What somebody else put into
-    /// the root does not count, and is gone with it. Not for a root that is in use.
-    pub fn remove_damaged_root(&self, configuration: &Configuration) -> Result<Vec<String>> {
+    /// Compares the published root of `configuration` with what it should be, as far as
+    /// inodes tell. What somebody else put into it does not count, nor what a service may
+    /// write to. Whatever keeps it from being compared counts as damage. `None`: it is
+    /// sound, or there is none.
+    pub fn drifted_root(&self, configuration: &Configuration) -> Option<Drifted> {
         let id = configuration.id();
-        let mut damaged = Vec::new();
-        if !self.is_published(id)? {
-            return Ok(damaged);
-        }
         let name = name_of(id);
-        let tree = self.tree(configuration)?;
-        let root = self.unpacked.child(&name)?;
-        check(&root, &tree, self.placement.owner, Scope::Files, |path, _| {
-            if !self.placement.writable.has(&path) {
-                damaged.push(path.to_string());
+        let compared = (|| {
+            if !self.roots.contains(&name)? || !self.unpacked.contains(&name)? {
+                return Ok(Vec::new());
             }
-        })?;
-        if !damaged.is_empty() {
-            // Without its record it is no root any more, whatever happens next.
-            self.roots.remove_file(&name)?;
-            self.unpacked.remove_file(&ok_name(id))?;
-            let gone = temp_name(DISCARDED);
-            self.unpacked.rename(&name, &self.unpacked, &gone)?;
-            self.unpacked.remove_tree(&gone)?;
-            self.end_watches(None)?;
-        }
-        Ok(damaged)
+            Ok(self.drift_of(&name, &self.tree(configuration)?))
+        })();
+        let names = match compared {
+            Ok(drifts) if drifts.is_empty() => return None,
+            Ok(drifts) => drifts.into_iter().map(|(path, _)| named(&path)).collect(),
+            Err(err) => vec![format!("it cannot be compared: {}", Error::to_string(&err))],
+        };
+        let mounts = Mounts::read().unwrap_or_default();
+        let mounted = mounts.within(&self.unpacked, &name).map(std::path::Path::to_owned);
+        Some(Drifted { names, mounted })
     }
+
+    /// Takes the directory that stands where the root of `configuration` belongs, and of
+    /// which there is no record, as that root, if it is: every file is read. One that is
+    /// `in_use` may have been written to by its service; that is no reason to take it from
+    /// under it, as long as nothing lacks. Returns the names that are not as they should
+    /// be; `None`: it is not taken, or there is nothing to take.
+    pub fn adopt_root(
+        &self,
+        configuration: &Configuration,
+        in_use: bool,
+    ) -> Result<Option<Vec<String>>> {
+        let id = configuration.id();
+        let name = name_of(id);
+        if self.is_published(id)? || !is_directory(&self.unpacked, &name)? {
+            return Ok(None);
+        }
+        let tree = self.tree(configuration)?;
+        let mut drifts = self.drift_of(&name, &tree);
+        let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
+        if drifts.iter().any(lacks) || !(in_use || drifts.is_empty()) {
+            return Ok(None);
+        }
+        self.compare_contents(&name, &tree, &mut drifts)?;
+        if !(in_use || drifts.is_empty()) {
+            return Ok(None);
+        }
+        self.mark(configuration)?;
+        self.mark_for_go(id)?;
+        Ok(Some(drifts.into_iter().map(|(path, _)| named(&path)).collect()))
+    }
+
+    /// What of the directory `name` is not as `tree` says.
+    fn drift_of(&self, name: &CStr, tree: &Tree) -> Vec<(EntryPath, Drift)> {
+        let mut drifts = Vec::new();
+        let writable = &self.placement.writable;
+        let checked = self.unpacked.child_within(name).and_then(|root| {
+            if !self.has_own_top(name)? {
+                drifts.push((EntryPath::root(), Drift::Altered));
+            }
+            check(&root, tree, self.placement.owner, Scope::Kept, |path, drift| {
+                if drift != Drift::Altered || !writable.has(&path) {
+                    drifts.push((path, drift));
+                }
+            })
+        });
+        if checked.is_err() {
+            drifts.push((EntryPath::root(), Drift::Other));
+        }
+        drifts
+    }
+
+    /// Whether the root's top is ours and open as we leave it, whatever an archive says.
+    fn has_own_top(&self, name: &CStr) -> Result<bool> {
+        let stat = self.unpacked.stat(name)?;
+        let own = stat.st_uid == rustix::process::geteuid().as_raw();
+        Ok(own && stat.st_mode & 0o7777 == ROOT_MODE)
+    }
+
+    /// Adds the files whose bytes are not those of `tree`, and that were not told of.
+    fn compare_contents(
+        &self,
+        name: &CStr,
+        tree: &Tree,
+        drifts: &mut Vec<(EntryPath, Drift)>,
+    ) -> Result<()> {
+        let root = self.unpacked.child_within(name)?;
+        let told: std::collections::BTreeSet<EntryPath> =
+            drifts.iter().map(|(path, _)| path.clone()).collect();
+        for (path, node) in tree.walk() {
+            let Node::File(file) = node else { continue };
+            if told.contains(&path) || self.placement.writable.has(&path) {
+                continue;
+            }
+            if content_of(&root, &path).ok() != Some(file.content) {
+                drifts.push((path, Drift::Altered));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the root that `id` had before is kept while it may be in use.
+    pub(super) fn replaced(&self, id: Digest) -> Result<Option<PathBuf>> {
+        let name = super::publish::replaced_name(id, 0);
+        let there = self.unpacked.contains(&name)?;
+        Ok(there.then(|| self.path.join("unpacked").join(&*name.to_string_lossy())))
+    }
+}
+
+/// Only in a root that was compared: no directory of the path is a symlink.
+fn content_of(root: &Dir, path: &EntryPath) -> Result<Content> {
+    let (parent, name) = open_parent(root, path)?;
+    let dir = parent.as_ref().unwrap_or(root);
+    let file: File = dir.open_file(&name)?;
+    let (hash, _) = hash(file).map_err(|err| Error::io("read", dir.path_of(&name), err))?;
+    Ok(Content(*hash.as_bytes()))
+}
+
+fn named(path: &EntryPath) -> String {
+    if path.parts().next().is_none() { ".".to_owned() } else { path.to_string() }
 }

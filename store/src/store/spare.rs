@@ -9,10 +9,10 @@ use std::ffi::CString;
 use std::sync::PoisonError;
 
 use super::Store;
+use super::leftovers::remove_all;
 use super::publish::listed;
 use super::watch::Place;
 use crate::config::Configuration;
-use crate::disk::{Dir, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::learned::Why;
@@ -69,7 +69,7 @@ impl Store {
     /// the one that comes after it is made by the difference. It takes as long as building
     /// a root does; meanwhile and without a spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
-        self.remove_discarded()?;
+        self.remove_discarded();
         let tree = self.tree(configuration)?;
         let (mut spare, outcome) = match self.take_untouched_spare() {
             Some(spare) if spare.tree.is(&tree) => (spare, SpareOutcome::Unchanged),
@@ -148,6 +148,7 @@ impl Store {
         );
         // If this fails, the next start removes it.
         let _ = self.discard(&spare.name);
+        let _ = self.end_watches(spare.watch);
         None
     }
 
@@ -209,7 +210,8 @@ impl Store {
                 Ok((spare, built))
             }
             Err(err) => {
-                self.discard(&spare.name)?;
+                // The reason counts; if this fails, the next start removes it.
+                let _ = self.discard(&spare.name);
                 self.end_watches(spare.watch)?;
                 Err(err)
             }
@@ -227,8 +229,7 @@ impl Store {
     /// it holds the same files.
     fn build_spare(&self, tree: &Tree, configuration: &Configuration) -> Result<Spare> {
         self.mending(tree, configuration, || {
-            let name = temp_name(SPARE);
-            self.unpacked.make_dir(&name, 0o700)?;
+            let name = self.unpacked.make_temp(SPARE, 0o700)?;
             let root = self.unpacked.child(&name)?;
             match build::build(tree, &self.objects, self.placement.clone(), &root) {
                 Ok((built, uses)) => {
@@ -237,7 +238,7 @@ impl Store {
                     Ok(Spare { name, tree: tree.clone(), uses, watch })
                 }
                 Err(err) => {
-                    self.discard(&name)?;
+                    let _ = self.discard(&name);
                     Err(err)
                 }
             }
@@ -264,11 +265,14 @@ impl Store {
 
     /// Puts a directory aside that is no use any more; removing it takes time.
     pub(super) fn discard(&self, name: &std::ffi::CStr) -> Result<()> {
-        self.unpacked.rename(name, &self.unpacked, &temp_name(DISCARDED))
+        self.unpacked.move_to_temp(name, &self.unpacked, DISCARDED).map(drop)
     }
 
-    fn remove_discarded(&self) -> Result<()> {
-        remove_all(&self.unpacked, DISCARDED)
+    fn remove_discarded(&self) {
+        match remove_all(&self.unpacked, &[DISCARDED]) {
+            Ok(left) => self.tell(left),
+            Err(err) => tracing::debug!("what is no use any more stays: {err}"),
+        }
     }
 }
 
@@ -289,16 +293,6 @@ pub(super) fn tell_changed(changed: &BTreeMap<EntryPath, Why>) {
 
 /// Prefix of directories that are no use any more.
 pub(super) const DISCARDED: &str = ".gone";
-
-/// Removes everything in `dir` whose name begins so.
-fn remove_all(dir: &Dir, prefix: &str) -> Result<()> {
-    for item in dir.list()? {
-        if item.name.to_bytes().starts_with(prefix.as_bytes()) {
-            dir.remove_tree(&item.name)?;
-        }
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -4,27 +4,36 @@
 mod listing;
 mod plan;
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
+use super::leftovers::Left;
 use super::publish::{RETIRED, ids, ok_name, placement};
 use super::spare::DISCARDED;
 use super::{LinkMode, Store};
 use crate::blobs::Swept;
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{Dir, Lock, name_of, temp_name};
+use crate::disk::{Dir, Lock, Mounts, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::objects::Naming;
 use crate::root::tree::{Node, Tree};
 use listing::Ground;
 
+/// Things that cannot be removed, after which a sweep gives up.
+const MOST_STUCK: usize = 1000;
+/// Of those so many are told of, each with a line.
+const MOST_TOLD: usize = 10;
+
 pub(super) use listing::{read_index, there};
 pub use plan::{Ages, Keep, Kept, Removal, Sweep, What};
+
+/// Told of a root that is moved away and has no record, before it is removed.
+type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
 /// Plans a sweep of the directory `dir`, which no agent runs on, and unless this is but a
 /// rehearsal does it. `link` is how the agent places files there; `keep` is told the
@@ -49,10 +58,11 @@ pub fn sweep_alone(
     };
     let ground = Ground { top, naming, link, owner, spare: None };
     let plan = ground.plan(&keep(&ground.published()?)?)?;
-    if !rehearsal {
-        ground.sweep(&plan)?;
+    if rehearsal {
+        return Ok(plan);
     }
-    Ok(plan)
+    let stuck = ground.sweep(&plan, &|_, _| {})?;
+    Ok(plan.without(stuck))
 }
 
 /// Bytes of the files of an extracted layer of the agent's directory `dir`.
@@ -73,10 +83,15 @@ impl Store {
         self.ground()?.plan(keep)
     }
 
-    /// Does what was planned; nothing may have been made or deployed since.
-    pub fn sweep(&self, plan: &Sweep) -> Result<()> {
-        self.ground()?.sweep(plan)?;
-        self.end_watches(None)
+    /// Does what was planned; nothing may have been made or deployed since. Returns what
+    /// could not be removed, for [`Sweep::without`].
+    pub fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
+        let release = |retired: &CStr, id| self.release_root(retired, id);
+        let stuck = self.ground()?.sweep(plan, &release)?;
+        let told = plan.stuck.iter().chain(&stuck).take(MOST_TOLD);
+        self.tell(told.map(|it| Left { path: self.path.join(&it.path), why: it.why.clone() }));
+        self.end_watches(None)?;
+        Ok(stuck)
     }
 
     fn ground(&self) -> Result<Ground> {
@@ -99,7 +114,7 @@ impl Store {
         let cache = Some(ages);
         let plan =
             self.plan_sweep(&Keep { configurations, cache, keep_blobs, ..Keep::default() })?;
-        self.sweep(&plan)?;
+        let plan = plan.clone().without(self.sweep(&plan)?);
         Ok(Swept { files: plan.files(), bytes: plan.bytes() })
     }
 
@@ -107,7 +122,7 @@ impl Store {
     pub fn sweep_roots(&self, keep: &[Digest]) -> Result<Swept> {
         let roots = Some(keep.iter().map(|id| (*id, "it is to be kept")).collect());
         let plan = self.plan_sweep(&Keep { roots, ..Keep::default() })?;
-        self.sweep(&plan)?;
+        let plan = plan.clone().without(self.sweep(&plan)?);
         Ok(Swept { files: plan.count(What::Root) as u64, bytes: 0 })
     }
 
@@ -115,9 +130,15 @@ impl Store {
     pub fn remove_spare(&self) -> Result<bool> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(spare) = spare else { return Ok(false) };
-        let gone = temp_name(DISCARDED);
-        self.unpacked.rename(&spare.name, &self.unpacked, &gone)?;
-        self.unpacked.remove_tree(&gone)?;
+        self.end_watches(spare.watch)?;
+        // Where this fails it is a leftover, which the next start removes.
+        let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
+        let released =
+            self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
+        if let Err(err) = released {
+            tracing::debug!("objects are to be read again: {err}");
+        }
+        self.remove_retired(&gone);
         Ok(true)
     }
 
@@ -201,8 +222,12 @@ impl Ground {
         Ok(Sweep { extents_shared, ..plan::plan(&listing, keep, &layers, &needed) })
     }
 
-    /// Removes what was planned, in that order. What is gone already is passed over.
-    fn sweep(&self, plan: &Sweep) -> Result<()> {
+    /// Removes what was planned, in that order. What is gone already is passed over; what
+    /// cannot be removed is returned, and is no reason for the rest to stay, but where one
+    /// refers to the other.
+    fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
+        let mounts = Mounts::read()?;
+        let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
         let mut at: Option<(&Path, Dir)> = None;
         let mut before = None;
         for removal in &plan.removals {
@@ -221,15 +246,29 @@ impl Ground {
             let Some((_, dir)) = &at else { continue };
             let name = removal.path.file_name().unwrap_or_default();
             let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
-            match removal.what {
-                What::Root => self.remove_root(dir, &name)?,
-                _ => dir.remove_tree(&name)?,
+            let removed = match (removal.what, &layer_stays) {
+                (What::Root, _) => self.remove_root(dir, &name, &mounts, release),
+                // An index must not be without its objects.
+                (What::Object, Some(why)) => {
+                    Err(Error::io("remove", dir.path_of(&name), std::io::Error::other(why.clone())))
+                }
+                (What::Object | What::Layer | What::Record, _) => dir.remove_tree(&name),
+                _ => dir.remove_unmounted(&name, &mounts),
+            };
+            let Err(err) = removed else { continue };
+            if stuck.len() == MOST_STUCK {
+                // Not one thing or other, but the disk.
+                return Err(err);
             }
+            if removal.what == What::Layer {
+                layer_stays = Some(format!("its layer stays: {err}"));
+            }
+            stuck.push(removal.stuck(err.to_string()));
         }
         if let Some((_, dir)) = &at {
             dir.sync()?;
         }
-        Ok(())
+        Ok(stuck)
     }
 
     fn open(&self, path: &Path) -> Result<Option<Dir>> {
@@ -245,17 +284,20 @@ impl Ground {
         Ok(Some(dir))
     }
 
-    fn remove_root(&self, unpacked: &Dir, name: &CString) -> Result<()> {
+    /// One that cannot be moved away stays a root. Nothing in it goes before it is moved
+    /// and has no record, for good: half a root must not count as one.
+    fn remove_root(&self, unpacked: &Dir, name: &CStr, mounts: &Mounts) -> Result<()> {
+        mounts.check(unpacked, name, "remove")?;
+        let retired = there(unpacked.move_to_temp(name, unpacked, RETIRED))?;
         if let Some(roots) = there(self.top.child(c"roots"))? {
             roots.remove_file(name)?;
             roots.sync()?;
         }
         let id = name.to_string_lossy().parse::<Digest>()?;
         unpacked.remove_file(&ok_name(id))?;
-        let retired = temp_name(RETIRED);
-        match unpacked.rename(name, unpacked, &retired) {
-            Err(err) if !err.is_not_found() => Err(err),
-            _ => unpacked.remove_tree(&retired),
-        }
+        retired.map_or(Ok(()), |retired| {
+            release(&retired, id);
+            unpacked.remove_tree(&retired)
+        })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::extract::read_objects;
 use super::publish::build_in;
 use super::{LinkMode, Options, Placed};
-use crate::disk::{Dir, Fresh, TempFile, temp_name};
+use crate::disk::{Dir, Fresh, Mounts, TempFile};
 use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
 use crate::layer::entries::Entries;
@@ -35,17 +35,20 @@ pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Pla
         let reason = std::io::Error::other("it is there and not empty");
         return Err(Error::io("unpack into", into, reason));
     }
-    let temp = temp_name(".unpack");
-    parent.make_dir(&temp, 0o700)?;
+    Mounts::read()?.check(&parent, &name, "unpack into")?;
+    let temp = parent.make_temp(".unpack", 0o700)?;
     let placed = parent.child(&temp).map(Arc::new).and_then(|work| {
         let placed = merge_in(archives, &work, options)?;
         work.rename(c"root", &parent, &name)?;
         parent.sync()?;
         Ok(placed)
     });
-    let removed = parent.remove_tree(&temp);
-    let placed = placed?;
-    removed.map(|()| placed)
+    if let Err(err) = parent.remove_tree(&temp) {
+        // What was unpacked is there all the same.
+        let path = parent.path_of(&temp);
+        tracing::warn!("{} stays, as it cannot be removed: {err}", path.display());
+    }
+    placed
 }
 
 fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<Placed> {

@@ -204,7 +204,8 @@ pub(super) fn blob_is_sound(dir: &Dir, digest: Digest) -> Result<Option<bool>> {
     }
 }
 
-fn hash(mut file: File) -> std::io::Result<(blake3::Hash, u64)> {
+/// BLAKE3 and length of what is left of `file`.
+pub(super) fn hash(mut file: File) -> std::io::Result<(blake3::Hash, u64)> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -257,7 +258,7 @@ fn verify_root(
         let what = match drift {
             Drift::Missing => "is missing",
             Drift::Extra => "is not of the configuration",
-            Drift::Altered => "was altered",
+            Drift::Altered | Drift::Other => "was altered",
         };
         finding(format!("{path} {what}"));
     }

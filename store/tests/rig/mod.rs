@@ -24,6 +24,31 @@ pub fn options(link: LinkMode) -> Options {
     Options { limits: Limits::STANDARD, link, max_blob: 1 << 30, keep_blobs: true }
 }
 
+/// Whether to go on here: as root, in a mount namespace of this test's own. Else `test` was
+/// run there, by a process that is gone with all that it mounted.
+#[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
+pub fn in_own_mounts(test: &str) -> bool {
+    const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-m", "--propagation", "private"]);
+    if !unshare.arg("true").status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        eprintln!("{test} IS SKIPPED: no mount namespace can be made");
+        return false;
+    }
+    let status = Command::new("unshare")
+        .args(["-m", "--propagation", "private"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1")
+        .status();
+    assert!(status.unwrap().success(), "in its own mounts");
+    false
+}
+
 pub fn run(program: &str, arguments: &[&str], dir: &Path) {
     let output = Command::new(program).args(arguments).current_dir(dir).output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -11,7 +11,7 @@ use rustix::fs::Stat;
 use super::plan::Keep;
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{self, Dir, FileType, digest_of, is_held, name_of};
+use crate::disk::{self, Dir, FileType, Mounts, digest_of, is_held, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
@@ -55,6 +55,19 @@ pub(in crate::store) struct FoundRoot {
     pub is_there: bool,
     /// What is in it, and its record and mark; of roots that may go, and are weighed.
     pub files: Vec<File>,
+    /// Why one that may go cannot: something is mounted there.
+    pub mounted: Option<String>,
+}
+
+/// A directory among the roots that is none, or none any more.
+#[derive(Debug)]
+pub(in crate::store) struct Aside {
+    pub path: PathBuf,
+    /// Whether another was built in its place, so that a service may run in it.
+    pub replaced: bool,
+    /// Why it cannot go: something is mounted there.
+    pub mounted: Option<String>,
+    pub files: Vec<File>,
 }
 
 /// What there is.
@@ -67,6 +80,7 @@ pub(in crate::store) struct Listing {
     /// Also whether it cannot be gone on with.
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
+    pub asides: Vec<Aside>,
     /// Also when it was set aside.
     pub quarantine: Vec<(CString, i64, Vec<File>)>,
     pub spare: Option<CString>,
@@ -86,8 +100,10 @@ pub(in crate::store) struct Ground {
 impl Ground {
     /// Looks at all that `keep` may let go.
     pub fn list(&self, keep: &Keep) -> Result<Listing> {
-        let mut listing = Listing { roots: self.roots(keep)?, ..Listing::default() };
+        let mounts = Mounts::read()?;
+        let mut listing = Listing { roots: self.roots(keep, &mounts)?, ..Listing::default() };
         listing.spare.clone_from(&self.spare);
+        self.asides(keep, &mounts, &mut listing)?;
         let Some(ages) = keep.cache else { return Ok(listing) };
         listing.layers = self.named(c"layers", |stat| stat.st_mtime)?;
         listing.blobs = self.named(c"cache", |stat| stat.st_mtime)?;
@@ -142,7 +158,7 @@ impl Ground {
         Ok(Ok(names))
     }
 
-    fn roots(&self, keep: &Keep) -> Result<Vec<FoundRoot>> {
+    fn roots(&self, keep: &Keep, mounts: &Mounts) -> Result<Vec<FoundRoot>> {
         let records = there(self.top.child(c"roots"))?;
         let unpacked = there(self.top.child(c"unpacked"))?;
         let mut found: BTreeMap<Digest, FoundRoot> = BTreeMap::new();
@@ -150,8 +166,8 @@ impl Ground {
             let (Some(id), Some(dir)) = (digest_of(&item.name), &records) else { continue };
             let record_file = self.files(dir, &item.name, None)?;
             let record = read_record(dir, &item.name)?;
-            let (is_there, files) = (false, Vec::new());
-            found.insert(id, FoundRoot { id, record, record_file, is_there, files });
+            let (is_there, files, mounted) = (false, Vec::new(), None);
+            found.insert(id, FoundRoot { id, record, record_file, is_there, files, mounted });
         }
         let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
         for item in unpacked.list()? {
@@ -159,12 +175,16 @@ impl Ground {
             // Only what an agent made: ours has a record, the Go agent's an `.ok`.
             let by_go = !found.contains_key(&id) && unpacked.contains(&ok_name(id))?;
             if by_go {
-                let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
-                found.insert(id, FoundRoot { id, record, record_file, is_there: true, files });
+                let (record, record_file) = (Record::None, Vec::new());
+                let (is_there, files, mounted) = (true, Vec::new(), None);
+                found.insert(id, FoundRoot { id, record, record_file, is_there, files, mounted });
             }
             let Some(root) = found.get_mut(&id) else { continue };
             root.is_there = true;
             let goes = keep.roots.as_ref().is_some_and(|kept| kept.iter().all(|(it, _)| *it != id));
+            if goes {
+                root.mounted = mounted(mounts, &unpacked, &item.name);
+            }
             if keep.weigh && goes {
                 let tree = self.tree(&root.record);
                 let tree = tree.as_ref().map(|tree| &**tree.root());
@@ -174,6 +194,36 @@ impl Ground {
             }
         }
         Ok(found.into_values().collect())
+    }
+
+    /// What a sweep of roots takes besides: what was replaced, and what could not be
+    /// removed when it was a root.
+    fn asides(&self, keep: &Keep, mounts: &Mounts, listing: &mut Listing) -> Result<()> {
+        let leftovers = keep.cache.is_some_and(|ages| ages.leftovers);
+        let Some(dir) = there(self.top.child(c"unpacked"))? else { return Ok(()) };
+        if keep.roots.is_none() && !leftovers {
+            return Ok(());
+        }
+        for item in dir.list()? {
+            let begins = |prefix: &str| item.name.to_bytes().starts_with(prefix.as_bytes());
+            let (replaced, retired) = (begins(publish::REPLACED), begins(publish::RETIRED));
+            let left = leftovers && publish::TEMPORARY.iter().any(|prefix| begins(prefix));
+            if !(replaced || retired || left) || self.lives(&dir, &item.name) {
+                continue;
+            }
+            let goes = !replaced || keep.replaced;
+            let files =
+                if keep.weigh && goes { self.files(&dir, &item.name, None)? } else { Vec::new() };
+            let mounted = mounted(mounts, &dir, &item.name);
+            let path = Path::new("unpacked").join(path_of(&item.name));
+            listing.asides.push(Aside { path, replaced, mounted, files });
+        }
+        Ok(())
+    }
+
+    /// Whether it is the spare, or a temporary file that somebody has open.
+    fn lives(&self, dir: &Dir, name: &CStr) -> bool {
+        self.spare.as_deref() == Some(name) || dir.open_file(name).is_ok_and(|open| is_held(&open))
     }
 
     /// What a root should hold, where that tells which of its files share extents with
@@ -238,9 +288,8 @@ impl Ground {
     }
 
     fn leftovers(&self, listing: &mut Listing) -> Result<()> {
-        let places: [(Option<&CStr>, &[&str]); 4] = [
+        let places: [(Option<&CStr>, &[&str]); 3] = [
             (None, &["temp-state-"]),
-            (Some(c"unpacked"), &publish::TEMPORARY),
             (Some(c"objects"), &[objects::UNFINISHED]),
             (Some(c"layers"), &["index-"]),
         ];
@@ -253,9 +302,7 @@ impl Ground {
             for item in dir.list()? {
                 let bytes = item.name.to_bytes();
                 let temporary = prefixes.iter().any(|prefix| bytes.starts_with(prefix.as_bytes()));
-                let living = self.spare.as_ref() == Some(&item.name)
-                    || dir.open_file(&item.name).is_ok_and(|open| is_held(&open));
-                if temporary && !living {
+                if temporary && !self.lives(&dir, &item.name) {
                     let files = self.files(&dir, &item.name, None)?;
                     let at = name.map_or_else(PathBuf::new, path_of);
                     listing.leftovers.push((at.join(path_of(&item.name)), files));
@@ -285,10 +332,13 @@ impl Ground {
         tree: Option<&Directory>,
         found: &mut Vec<File>,
     ) -> Result<()> {
-        let dir = match dir.child(name) {
-            // Closed to us: opened up only when it goes.
+        let dir = match dir.child_within(name) {
+            // Closed to us: opened up only when it goes. What is mounted does not go.
             Err(Error::Io { cause, .. })
-                if cause.kind() == std::io::ErrorKind::PermissionDenied =>
+                if matches!(
+                    cause.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::CrossesDevices
+                ) =>
             {
                 return Ok(());
             }
@@ -311,6 +361,12 @@ impl Ground {
         }
         Ok(())
     }
+}
+
+/// Why `name` in `dir` cannot go, where something is mounted there.
+fn mounted(mounts: &Mounts, dir: &Dir, name: &CStr) -> Option<String> {
+    let point = mounts.within(dir, name)?;
+    Some(format!("something is mounted on {}", point.display()))
 }
 
 /// What `stat` says of a file.

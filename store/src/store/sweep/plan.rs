@@ -1,11 +1,11 @@
 //! Planning a sweep: from what is there and what must stay to what goes, each with its
 //! reason. Pure: it looks at a [`Listing`] and at nothing else.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::listing::{File, Listing, Record};
+use super::listing::{Aside, File, FoundRoot, Listing, Record};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
@@ -19,6 +19,9 @@ pub struct Keep {
     pub configurations: Vec<(Configuration, &'static str)>,
     /// Roots that stay, each with the reason; `None`: all do.
     pub roots: Option<Vec<(Digest, &'static str)>>,
+    /// Whether roots go that others were built in the place of: not before a script has
+    /// succeeded that could have left them.
+    pub replaced: bool,
     /// What goes from the cache; `None`: nothing does.
     pub cache: Option<Ages>,
     /// Whether blobs of extracted layers stay.
@@ -95,6 +98,13 @@ pub struct Removal {
     pub bytes: u64,
 }
 
+impl Removal {
+    /// What stays of it.
+    pub(super) fn stuck(&self, why: String) -> Kept {
+        Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
+    }
+}
+
 /// Something that stays; of objects all that stay for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -117,6 +127,8 @@ pub struct Sweep {
     pub removals: Vec<Removal>,
     /// What stays.
     pub kept: Vec<Kept>,
+    /// What stays because it cannot be removed.
+    pub stuck: Vec<Kept>,
     /// Whether roots share extents with objects, which then count for both.
     pub extents_shared: bool,
 }
@@ -130,6 +142,17 @@ impl Sweep {
     /// Bytes that are freed.
     pub fn bytes(&self) -> u64 {
         self.removals.iter().map(|removal| removal.bytes).sum()
+    }
+
+    /// The same without what turned out to be `stuck`.
+    #[must_use]
+    pub fn without(mut self, stuck: Vec<Kept>) -> Self {
+        if !stuck.is_empty() {
+            let paths: HashSet<&PathBuf> = stuck.iter().map(|it| &it.path).collect();
+            self.removals.retain(|removal| !paths.contains(&removal.path));
+        }
+        self.stuck.extend(stuck);
+        self
     }
 
     /// How many of a kind go.
@@ -151,7 +174,7 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     }
     // One without its directory, removed by hand, holds nothing.
     for root in listing.roots.iter().filter(|root| root.is_there) {
-        if let (Record::Of(configuration), true) = (&root.record, stays(root.id, keep).is_some()) {
+        if let (Record::Of(configuration), true) = (&root.record, stays(root, keep).is_some()) {
             add(configuration, &format!("root {}", root.id));
         }
     }
@@ -165,11 +188,10 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
 }
 
 /// Why the root stays, if it does.
-fn stays(id: Digest, keep: &Keep) -> Option<&'static str> {
-    match &keep.roots {
-        None => Some("roots are not swept"),
-        Some(roots) => roots.iter().find(|(kept, _)| *kept == id).map(|(_, why)| *why),
-    }
+fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
+    let Some(roots) = &keep.roots else { return Some("roots are not swept".to_owned()) };
+    let kept = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| (*why).to_owned());
+    kept.or_else(|| root.mounted.clone())
 }
 
 /// What goes and what stays. `layers` are the layers that stay; `needed` the objects they
@@ -226,12 +248,29 @@ impl Planner {
         self.plan.kept.push(Kept { what, path, why: why.to_owned(), count: 1, bytes });
     }
 
+    fn stuck(&mut self, what: What, path: PathBuf, why: String) {
+        self.plan.stuck.push(Kept { what, path, why, count: 1, bytes: 0 });
+    }
+
     fn roots(&mut self, listing: &Listing, keep: &Keep) {
         for root in listing.roots.iter().filter(|root| root.is_there) {
             let path = Path::new("unpacked").join(root.id.to_string());
-            match stays(root.id, keep) {
-                Some(why) => self.keep(What::Root, path, why, 0),
+            match stays(root, keep) {
+                Some(why) if root.mounted.is_some() => self.stuck(What::Root, path, why),
+                Some(why) => self.keep(What::Root, path, &why, 0),
                 None => self.remove(What::Root, path, "over the roots to keep", &root.files),
+            }
+        }
+        for Aside { path, replaced, mounted, files } in &listing.asides {
+            let path = path.clone();
+            match mounted {
+                _ if *replaced && !keep.replaced => {
+                    let why = "it was replaced, and a service may run in it";
+                    self.keep(What::Leftover, path, why, 0);
+                }
+                Some(why) => self.stuck(What::Leftover, path, why.clone()),
+                None if *replaced => self.remove(What::Leftover, path, "it was replaced", files),
+                None => self.remove(What::Leftover, path, "it was left half done", files),
             }
         }
         if let Some(name) = &listing.spare {
@@ -246,7 +285,7 @@ impl Planner {
         for root in &listing.roots {
             let path = Path::new("roots").join(root.id.to_string());
             // Else it goes with its root.
-            let alone = !root.is_there || stays(root.id, keep).is_some();
+            let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",
                 (Record::Of(_), false) => "its root is gone",
@@ -340,10 +379,8 @@ impl Planner {
     }
 
     fn rest(&mut self, listing: &Listing, ages: Ages) {
-        if ages.leftovers {
-            for (path, files) in &listing.leftovers {
-                self.remove(What::Leftover, path.clone(), "it was left half done", files);
-            }
+        for (path, files) in &listing.leftovers {
+            self.remove(What::Leftover, path.clone(), "it was left half done", files);
         }
         for (name, changed, files) in &listing.quarantine {
             let path = Path::new("quarantine").join(&*name.to_string_lossy());
@@ -390,6 +427,7 @@ mod tests {
             record_file: Vec::new(),
             is_there: true,
             files: vec![file(1, 2, 10), file(2, 2, 20), file(3, 1, 40)],
+            mounted: None,
         };
         let listing = Listing {
             roots: vec![root],
@@ -406,6 +444,47 @@ mod tests {
         let keep = Keep { roots: None, ..at_once() };
         let plan = planned(&listing, &keep, &[]);
         assert_eq!((plan.files(), plan.bytes()), (2, 0));
+    }
+
+    #[test]
+    fn a_root_with_a_mount_below_stays_and_keeps_its_layers() {
+        let now = "2026-11-23T03:49:00Z".parse().unwrap();
+        let digest = Digest::of(b"layer");
+        let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
+        let layer = crate::config::Layer { component, version, digest, created: now };
+        let configuration = Configuration::new("p".parse().unwrap(), vec![layer], now).unwrap();
+        let mut listing = Listing {
+            roots: vec![FoundRoot {
+                id: configuration.id(),
+                record: Record::Of(configuration),
+                record_file: Vec::new(),
+                is_there: true,
+                files: Vec::new(),
+                mounted: Some("something is mounted on /data".to_owned()),
+            }],
+            layers: vec![(digest, file(1, 1, 1))],
+            ..Listing::default()
+        };
+        let plan = planned(&listing, &at_once(), &[]);
+        assert_eq!((&plan.removals[..], plan.stuck.len()), (&[][..], 1));
+        assert!(plan.stuck[0].why.contains("/data"));
+        listing.roots[0].mounted = None;
+        assert_eq!(planned(&listing, &at_once(), &[]).removals.len(), 2);
+    }
+
+    #[test]
+    fn what_was_replaced_goes_when_it_is_said_to_be_left() {
+        let aside = |replaced| Aside {
+            path: "unpacked/.x".into(),
+            replaced,
+            mounted: None,
+            files: Vec::new(),
+        };
+        let listing = Listing { asides: vec![aside(true), aside(false)], ..Listing::default() };
+        let removed = |replaced| {
+            planned(&listing, &Keep { replaced, ..at_once() }, &[]).count(What::Leftover)
+        };
+        assert_eq!((removed(false), removed(true)), (1, 2));
     }
 
     #[test]

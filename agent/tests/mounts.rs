@@ -1,0 +1,112 @@
+//! What a script or an operator mounts below a root: it is never touched, and neither the
+//! agent's start nor a deploy nor a spare waits for it to go.
+
+mod bench;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bench::{Agent, Bench, deployed, directories, eventually, in_own_mounts, says};
+
+fn root(bench: &Bench) -> PathBuf {
+    bench.path("a1/unpacked").join(bench.state().unwrap().id().to_string())
+}
+
+fn precious(bench: &Bench) -> PathBuf {
+    let precious = bench.path("precious");
+    fs::create_dir_all(precious.join("deep")).unwrap();
+    fs::write(precious.join("deep/b"), "keep").unwrap();
+    precious
+}
+
+fn is_whole(precious: &Path) {
+    assert_eq!(fs::read_to_string(precious.join("deep/b")).unwrap(), "keep");
+}
+
+fn mount(arguments: &[&str], at: &Path) {
+    assert!(Command::new("mount").args(arguments).arg(at).status().unwrap().success());
+}
+
+fn umount(at: &Path) {
+    assert!(Command::new("umount").arg(at).status().unwrap().success());
+}
+
+#[test]
+fn what_is_mounted_in_a_root_outlives_it_and_holds_nothing_up() {
+    if !in_own_mounts("what_is_mounted_in_a_root_outlives_it_and_holds_nothing_up") {
+        return;
+    }
+    for (dir, link) in directories().iter().flat_map(|dir| ["auto", "copy"].map(|it| (dir, it))) {
+        let bench = Bench::within(dir);
+        let precious = precious(&bench);
+        bench.first_configuration();
+        let agent = Agent::start(&bench, &["-link", link]);
+        says(&bench, &["sync"], 0, "");
+        let first = root(&bench);
+        fs::create_dir(first.join("data")).unwrap();
+        mount(&["--bind", precious.to_str().unwrap()], &first.join("data"));
+        for (n, version) in ["v02", "v03", "v04"].into_iter().enumerate() {
+            eventually("the spare", || bench.agent_log().matches("spare root made").count() > n);
+            bench.bump(version, version);
+            says(&bench, &["sync"], 0, "switched");
+        }
+        is_whole(&precious);
+        assert!(first.join("conf").exists(), "a root with a mount below stays whole");
+        let log = bench.agent_log();
+        let told = format!("something is mounted on {}", first.join("data").display());
+        assert_eq!(log.matches(&told).count(), 1, "{log}");
+        says(&bench, &["gc", "-n"], 0, &told);
+        says(&bench, &["gc"], 0, &told);
+        agent.stop();
+        // A leftover, too, as one that an agent was killed in the midst of.
+        let id = first.file_name().unwrap().to_str().unwrap();
+        fs::remove_file(bench.path("a1/roots").join(id)).unwrap();
+        fs::remove_file(bench.path(&format!("a1/unpacked/{id}.ok"))).unwrap();
+        let left = bench.path("a1/unpacked/.old-1-1");
+        umount(&first.join("data"));
+        fs::rename(&first, &left).unwrap();
+        mount(&["-t", "tmpfs", "none"], &left.join("data"));
+        fs::write(left.join("data/db"), "keep").unwrap();
+        let agent = Agent::start(&bench, &["-link", link]);
+        bench.bump("v05", "v05");
+        says(&bench, &["sync"], 0, "switched");
+        assert_eq!(fs::read_to_string(left.join("data/db")).unwrap(), "keep");
+        umount(&left.join("data"));
+        says(&bench, &["gc"], 0, "");
+        assert!(!left.exists());
+        is_whole(&precious);
+        agent.stop();
+    }
+}
+
+#[test]
+fn a_root_with_a_mount_below_is_deployed_again_as_it_is() {
+    if !in_own_mounts("a_root_with_a_mount_below_is_deployed_again_as_it_is") {
+        return;
+    }
+    for dir in directories() {
+        let bench = Bench::within(&dir);
+        let precious = precious(&bench);
+        bench.first_configuration();
+        bench.script(&format!(
+            "#!/bin/sh\nmkdir -p $NEWROOT/data\nsed -i s/one/filled/ $NEWROOT/conf\n\
+             mountpoint -q $NEWROOT/data || mount --bind {} $NEWROOT/data\n[ -e healthy ]\n",
+            precious.display()
+        ));
+        let agent = Agent::start(&bench, &[]);
+        says(&bench, &["sync"], 1, "exit status 1");
+        says(&bench, &["sync"], 1, "exit status 1");
+        is_whole(&precious);
+        fs::write(bench.path("healthy"), "").unwrap();
+        says(&bench, &["sync"], 0, "switched");
+        is_whole(&precious);
+        assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "filled\n");
+        assert!(root(&bench).join("data/deep/b").exists(), "the mount is where it was");
+        let log = bench.agent_log();
+        assert!(log.contains("is used as it is") && log.contains("something is mounted"), "{log}");
+        assert_eq!(deployed(&bench), "v01");
+        umount(&root(&bench).join("data"));
+        agent.stop();
+    }
+}

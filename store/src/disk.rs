@@ -8,6 +8,7 @@ mod dir;
 pub mod fault;
 mod file;
 mod fresh;
+mod holes;
 mod lock;
 mod meta;
 mod place;
@@ -16,8 +17,9 @@ mod socket;
 
 pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
-pub(crate) use file::{is_held, temp_name};
+pub(crate) use file::{hold, is_held, temp_name};
 pub use fresh::Fresh;
+pub use holes::{Part, parts};
 pub use lock::Lock;
 pub(crate) use meta::set_mode;
 pub use meta::{

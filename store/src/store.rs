@@ -33,6 +33,7 @@ use crate::blobs::Blobs;
 use crate::digest::Digest;
 use crate::disk::{Dir, Lock, name_of};
 use crate::error::Result;
+use crate::layer::entries::is_earlier;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
 use crate::root::place::Placement;
@@ -186,7 +187,16 @@ impl Store {
 
     /// Whether the layer is extracted, so that its blob is not needed.
     pub fn has_layer(&self, digest: Digest) -> Result<bool> {
-        Ok(self.is_pending(digest) || self.layers.contains(&name_of(digest))?)
+        if self.is_pending(digest) {
+            return Ok(true);
+        }
+        match self.layers.open_file(&name_of(digest)) {
+            // What an earlier version made of it is made anew.
+            Ok(index) => Ok(!is_earlier(index)),
+            Err(err) if err.is_not_found() => Ok(false),
+            // What is wrong with it is told when it is read.
+            Err(_) => self.layers.contains(&name_of(digest)),
+        }
     }
 
     /// Where the root of id `id` is or would be.

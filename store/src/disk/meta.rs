@@ -23,9 +23,15 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
         set_owner(&fd, path, meta)?;
     }
     // After the owner: a change of owner clears setuid and setgid.
-    set_mode(&fd, path, meta.mode)?;
+    set_mode(&fd, path, mode_of(meta, owner))?;
     set_xattrs(&fd, path, meta, owner)?;
     set_times(&fd, path, meta)
+}
+
+/// The permissions of `meta`. Who does not become the owner's runs as nobody else, either: without
+/// `owner` there is no setuid and no setgid.
+pub fn mode_of(meta: &Meta, owner: bool) -> u32 {
+    if owner { meta.mode } else { meta.mode & !0o6000 }
 }
 
 pub(super) fn set_owner(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
@@ -66,7 +72,7 @@ pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
 
 /// Whether the inode has the mode of `meta` and, if `owner` says so, its owner.
 pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
-    stat.st_mode & 0o7777 == meta.mode
+    stat.st_mode & 0o7777 == mode_of(meta, owner)
         && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
 }
 
@@ -113,7 +119,7 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
             .map_err(fail("change owner of"))?;
     }
     if mode {
-        fs::chmodat(dir, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
+        fs::chmodat(dir, name, Mode::from_raw_mode(mode_of(meta, owner)), AtFlags::empty())
             .map_err(fail("change mode of"))?;
     }
     fault::step()

@@ -22,8 +22,6 @@ const MAX_HOPS: usize = 40;
 const MAX_LOOKED_UP: u64 = 1 << 33;
 /// Most parents whose resolved paths are kept.
 const PARENTS: usize = 1024;
-/// Mode of directories that no entry made.
-const IMPLICIT_MODE: u32 = 0o755;
 
 /// The tree of `layers`, lowest first.
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
@@ -82,7 +80,10 @@ fn apply(
     for entry in layer {
         let entry = entry?;
         let entry = entry.borrow();
-        let Some((parent, name)) = entry.path.split() else { continue };
+        let Some((parent, name)) = entry.path.split() else {
+            tree.describe(entry.meta.clone());
+            continue;
+        };
         let parent = match parents.get(&parent) {
             Some(resolved) => resolved.clone(),
             None => {
@@ -239,9 +240,7 @@ fn directory(
                     let what = format!("depth of archive entry {:?} behind symlinks", entry.path);
                     return Err(Error::OverLimit { what, limit: Limits::STANDARD.depth as u64 });
                 }
-                let Meta { uid, gid, mtime, .. } = entry.meta;
-                let meta = Meta { mode: IMPLICIT_MODE, uid, gid, mtime, xattrs: Box::default() };
-                insert(tree, &next, new_directory(meta));
+                insert(tree, &next, new_directory(Directory::implied(entry.meta.mtime)));
                 next
             }
             Some(Node::Directory(_)) => next,

@@ -34,6 +34,12 @@ impl Store {
     /// The layer's index, which is made again when it is missing or damaged.
     pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
         match self.open_index(digest) {
+            // It does not say all that is wanted by now.
+            Ok(entries) if !entries.is_current() => {
+                tracing::info!(
+                    "layer {digest} was extracted by an earlier version: extracting again"
+                );
+            }
             Err(Error::Corrupt { path, reason }) if !reason.contains("newer") => {
                 tracing::warn!("{} is damaged ({reason}): extracting again", path.display());
             }
@@ -182,7 +188,8 @@ pub(super) fn read_entries<R: Read>(
 ) -> Result<Extracted> {
     let mut extracted = Extracted::default();
     archive::read(plain, framed, limits, |mut entry: Entry, body| {
-        extracted.entries += 1;
+        // The root itself is there in any case.
+        extracted.entries += u64::from(!entry.path.is_root());
         if let (Kind::File { size, content }, Some(body)) = (&mut entry.kind, body) {
             extracted.files += 1;
             extracted.bytes += *size;

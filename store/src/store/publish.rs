@@ -13,6 +13,7 @@ use crate::disk::{self, Cloned, Dir, Fresh, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::objects::ObjectName;
+use crate::meta::Meta;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
@@ -47,7 +48,7 @@ impl Store {
         let from_spare = changed.is_some();
         let (staging, built, watch) = match changed {
             Some(Made { name, built, watch }) => {
-                finish(&self.unpacked.child(&name)?)?;
+                finish(&self.unpacked.child(&name)?, &tree, self.placement.owner)?;
                 (name, built, watch)
             }
             None => {
@@ -187,8 +188,7 @@ impl Store {
     }
 }
 
-/// Builds `tree` in the directory `name` of `parent` and syncs it. Its mode is 0755,
-/// whatever an archive says of its own top.
+/// Builds `tree` in the directory `name` of `parent` and syncs it.
 pub(super) fn build_in(
     tree: &Tree,
     objects: &crate::layer::objects::Objects,
@@ -197,16 +197,31 @@ pub(super) fn build_in(
     name: &CStr,
 ) -> Result<Built> {
     let root = parent.child(name)?;
+    let owner = placement.owner;
     let (built, _) = build::build(tree, objects, placement, &root)?;
-    finish(&root)?;
+    finish(&root, tree, owner)?;
     build::adopt_twins(&built, objects, &root)?;
     Ok(built)
 }
 
-/// Opens up a finished root and syncs it.
-fn finish(root: &Dir) -> Result<()> {
-    root.set_mode(0o755)?;
+/// Gives a root, when all in it is placed, what its archives say of it, opens it up so, and syncs it.
+fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
+    let meta = root_meta(tree, owner);
+    if tree.is_described() {
+        disk::set_meta(root, &|| root.path().to_owned(), &meta, owner)?;
+    } else {
+        root.set_mode(meta.mode)?;
+    }
     root.sync_filesystem()
+}
+
+/// What the directory of a root carries. An agent that is not root can always go on with its own.
+pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
+    let mut meta = tree.root().meta.clone();
+    if !owner {
+        meta.mode |= 0o700;
+    }
+    meta
 }
 
 /// The first names of many, for a message.

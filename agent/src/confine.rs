@@ -23,14 +23,15 @@ use serde::{Deserialize, Serialize};
 
 /// The newest rules that are asked for; a kernel that knows fewer enforces those.
 const RULES: ABI = ABI::V6;
-/// What a program needs to give files away, whatever their owners and modes; and their
-/// names, for messages.
-const NEEDED: [(CapabilitySet, &str); 7] = [
+/// What a program needs to give files away, whatever their owners and modes, and to see who
+/// has them open; and their names, for messages.
+const NEEDED: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::CHOWN, "chown"),
     (CapabilitySet::DAC_OVERRIDE, "dac_override"),
     (CapabilitySet::DAC_READ_SEARCH, "dac_read_search"),
     (CapabilitySet::FOWNER, "fowner"),
     (CapabilitySet::FSETID, "fsetid"),
+    (CapabilitySet::LEASE, "lease"),
     (CapabilitySet::MKNOD, "mknod"),
     (CapabilitySet::SETFCAP, "setfcap"),
 ];

@@ -249,6 +249,17 @@ pub struct Flags {
     /// Deploy what is new, once, and end; the exit code tells how it went.
     #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,
+    /// Owner of the files of roots, whatever their archives say: as USER, USER:GROUP, or
+    /// GLOB=USER:GROUP for some paths. May be given several times; the last that matches
+    /// counts.
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_OWNER",
+        global = true,
+        value_name = "[GLOB=]USER[:GROUP]",
+        value_delimiter = ','
+    )]
+    pub owner: Vec<String>,
     /// Time between two looks at the registry.
     #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub poll: Duration,

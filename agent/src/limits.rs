@@ -16,6 +16,9 @@ pub struct LimitFlags {
     /// Most bytes that a compressed byte unpacks to, beyond 64M in all.
     #[arg(long, env = "DEPLOY_AGENT_MAX_RATIO", global = true, default_value_t = Limits::STANDARD.ratio, value_name = "N")]
     pub max_ratio: u64,
+    /// Largest window that zstd data may ask for, as 128M: so much memory is taken.
+    #[arg(long, env = "DEPLOY_AGENT_MAX_WINDOW", global = true, default_value = "128M", value_name = "SIZE", value_parser = size)]
+    pub max_window: u64,
     /// Longest path in an archive, in bytes; each of its parts may have 255.
     #[arg(long, env = "DEPLOY_AGENT_MAX_PATH", global = true, default_value_t = Limits::STANDARD.path_len, value_name = "N")]
     pub max_path: usize,
@@ -34,6 +37,7 @@ impl LimitFlags {
             entries: self.max_entries,
             bytes: self.max_unpacked,
             ratio: self.max_ratio,
+            window: self.max_window,
             path_len: self.max_path,
             depth: self.max_depth,
             header_bytes: self.max_header,

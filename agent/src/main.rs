@@ -26,7 +26,7 @@ use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{ask, error, init, log, serve, status, unpack, verify};
+use deploy_agent::{ask, error, init, log, owner, serve, status, unpack, verify};
 use deploy_cli::service;
 use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store, escape_json};
@@ -326,6 +326,12 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
     store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
+    let owners = flags.owner.iter().map(|text| owner::rule(text)).collect::<Result<Vec<_>, _>>();
+    let owners = owners.map_err(|err| anyhow!("-owner: {err}"))?;
+    if !owners.is_empty() && !store.restores_owners() {
+        return Err(anyhow!("-owner: only root can give files away, and this agent is not root"));
+    }
+    store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;

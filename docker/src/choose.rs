@@ -129,19 +129,22 @@ fn tag_of(name: &str) -> Option<&str> {
 fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     let mut skipped = None;
-    let has_index = archive.contains("index.json");
+    let (has_index, has_saved) =
+        (archive.contains("index.json"), archive.contains("manifest.json"));
     if has_index {
-        let document = document(archive.item("index.json")?, "index.json")?;
-        let of_index = |reason| Error::item("index.json", reason);
-        match manifest::described(&document.bytes, "").map_err(of_index)? {
-            Described::Index(list) => {
-                let mut walk = Walk::new(archive, &mut found, &mut skipped);
-                walk.index(&list, &[], 0)?;
+        match index_of(archive) {
+            Ok(list) => Walk::new(archive, &mut found, &mut skipped).index(&list, &[], 0)?,
+            // The other of the two may do, and what it leads to is checked as well.
+            Err(err)
+                if has_saved
+                    && !matches!(&err, Error::Item { reason, .. } if reason == manifest::BOTH) =>
+            {
+                skipped = Some(err);
             }
-            Described::Manifest(_) => return Err(of_index("is no index".to_owned())),
+            Err(err) => return Err(err),
         }
     }
-    if archive.contains("manifest.json") {
+    if has_saved {
         let document = document(archive.item("manifest.json")?, "manifest.json")?;
         let of_saved = |reason| Error::item("manifest.json", reason);
         for saved in manifest::saved(&document.bytes).map_err(of_saved)? {
@@ -153,6 +156,16 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     match skipped {
         Some(err) if found.is_empty() => Err(err),
         _ => Ok(found),
+    }
+}
+
+/// What `index.json` lists.
+fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
+    let document = document(archive.item("index.json")?, "index.json")?;
+    let of_index = |reason| Error::item("index.json", reason);
+    match manifest::described(&document.bytes, "").map_err(of_index)? {
+        Described::Index(list) => Ok(list),
+        Described::Manifest(_) => Err(of_index("is no index".to_owned())),
     }
 }
 
@@ -195,8 +208,21 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             manifest.layers.iter().map(|layer| layer_of(archive, layer)).collect::<Result<_>>()?
         }
         Source::Saved(saved) => {
-            let layer = |name: &String| Ok((name.clone(), number(named(archive, name)?, name)?));
-            saved.layers.iter().map(layer).collect::<Result<_>>()?
+            let diff_ids = config_digest
+                .and_then(|digest| read_config(archive, digest).ok())
+                .map_or_else(Vec::new, |config| config.rootfs.diff_ids);
+            let layer = |(at, name): (usize, &String)| {
+                let found = match named(archive, name) {
+                    Ok(item) => number(item, name),
+                    // docker once wrote links to layers of images that it did not save; the
+                    // configuration says which layer is meant.
+                    Err(err) => {
+                        diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
+                    }
+                };
+                Ok((name.clone(), found?))
+            };
+            saved.layers.iter().enumerate().map(layer).collect::<Result<_>>()?
         }
     };
     // After its layers, lest a chart be told that it lacks a root.
@@ -251,6 +277,12 @@ fn layer_of(archive: &Archive, descriptor: &Descriptor) -> Result<(String, usize
     let number = number(archive.blob(digest)?, &descriptor.digest)?;
     check_size(descriptor, archive.layers[number].size)?;
     Ok((descriptor.digest.clone(), number))
+}
+
+/// The layer whose tar has this digest.
+fn with_diff_id(archive: &Archive, diff_id: &str) -> Option<usize> {
+    let wanted = digest_of(diff_id).ok()?;
+    archive.layers.iter().position(|layer| layer.diff_id == wanted)
 }
 
 fn number(item: &Item, name: &str) -> Result<usize> {

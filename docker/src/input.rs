@@ -41,7 +41,8 @@ pub fn read_archive(
             Ok(Some(member)) => member,
             Ok(None) => return Ok(()),
             Err(StoreError::BadArchive { .. }) if !tarball.is_tar() => {
-                return Err(Error::archive("is no tar, nor a compressed one"));
+                let other = tarball.foreign().unwrap_or("is no tar, nor a compressed one");
+                return Err(Error::archive(other));
             }
             Err(err) => return Err(of_archive(err)),
         };
@@ -51,7 +52,7 @@ pub fn read_archive(
             let limit = limits.bytes;
             return Err(Error::archive(format!("unpacks to more than the {limit} bytes allowed")));
         }
-        let Some(entry) = entry_of(member, limits).map_err(of_archive)? else { continue };
+        let entry = entry_of(member, limits).map_err(of_archive)?;
         check_count(&mut count)?;
         let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         match entry.kind {

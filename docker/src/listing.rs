@@ -118,7 +118,8 @@ impl Listing {
                     return Ok(listing);
                 }
                 Err(Error::BadArchive { .. }) if !tarball.is_tar() => {
-                    return Err(Error::BadArchive { reason: "is no tar".to_owned() });
+                    let reason = tarball.foreign().unwrap_or("is no tar").to_owned();
+                    return Err(Error::BadArchive { reason });
                 }
                 Err(err) => return Err(err),
             };
@@ -128,21 +129,17 @@ impl Listing {
                 return Err(Error::OverLimit { what, limit: limits.bytes });
             }
             let span = tarball.span();
-            match entry_of(member, limits)? {
-                None => listing.push(span, b"", b"", Sort::Directory),
-                Some(entry) => {
-                    let (link, sort) = match &entry.kind {
-                        Kind::Directory => (&b""[..], Sort::Directory),
-                        Kind::File { .. } => (&b""[..], Sort::File),
-                        Kind::Hardlink(target) => (target.as_bytes(), Sort::Hardlink),
-                        Kind::Symlink(target) => (&**target, Sort::Symlink),
-                        Kind::Fifo => (&b""[..], Sort::Fifo),
-                        Kind::CharDevice(_) => (&b""[..], Sort::CharDevice),
-                        Kind::BlockDevice(_) => (&b""[..], Sort::BlockDevice),
-                    };
-                    listing.push(span, EntryPath::as_bytes(&entry.path), link, sort);
-                }
-            }
+            let entry = entry_of(member, limits)?;
+            let (link, sort) = match &entry.kind {
+                Kind::Directory => (&b""[..], Sort::Directory),
+                Kind::File { .. } => (&b""[..], Sort::File),
+                Kind::Hardlink(target) => (target.as_bytes(), Sort::Hardlink),
+                Kind::Symlink(target) => (&**target, Sort::Symlink),
+                Kind::Fifo => (&b""[..], Sort::Fifo),
+                Kind::CharDevice(_) => (&b""[..], Sort::CharDevice),
+                Kind::BlockDevice(_) => (&b""[..], Sort::BlockDevice),
+            };
+            listing.push(span, EntryPath::as_bytes(&entry.path), link, sort);
             if !share.reach(listing.bytes()) {
                 let what = "memory for the names in all layers".to_owned();
                 return Err(Error::OverLimit { what, limit: budget.whole as u64 });

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::str::FromStr;
 
 use deploy_store::{Digest, MAX_LAYERS};
-use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// What an index or a manifest points to.
@@ -62,6 +62,33 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
+    /// Whether it says something of another manifest: a signature, for example.
+    pub subject: bool,
+    /// What it is, where it is no image.
+    pub artifact_type: Option<String>,
+}
+
+impl Manifest {
+    /// Why it is no image, and of what that is said: signatures, attestations, lists of parts,
+    /// charts and anything else that registries keep beside images.
+    pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
+        let of_config = |reason: String| Some((&self.config, reason));
+        if self.subject {
+            return of_config("is of a manifest about another one, which is no image".to_owned());
+        }
+        if let Some(kind) = &self.artifact_type {
+            return of_config(format!("is of an artifact of the type {kind:?}, which is no image"));
+        }
+        let media_type = &*self.config.media_type;
+        if !matches!(media_type, "" | OCI_CONFIG | DOCKER_CONFIG) {
+            return of_config(format!(
+                "has the media type {media_type:?}, which is no image's configuration"
+            ));
+        }
+        let first = self.layers.first()?;
+        let none = self.layers.iter().all(|layer| !is_layer(&layer.media_type));
+        none.then(|| (first, check_layer_type(&first.media_type).err().unwrap_or_default()))
+    }
 }
 
 /// An image in the `manifest.json` of `docker save`.
@@ -137,12 +164,25 @@ pub struct Run {
 struct Either {
     schema_version: Option<u64>,
     media_type: Option<String>,
-    #[serde(default, deserialize_with = "few_or_none")]
-    manifests: Option<Vec<Descriptor>>,
+    artifact_type: Option<String>,
+    subject: Option<IgnoredAny>,
+    /// Where it is null, that is known: docker 25 writes such an index.
+    #[serde(default, deserialize_with = "few_or_null")]
+    manifests: Option<Option<Vec<Descriptor>>>,
     #[serde(default, deserialize_with = "few_or_none")]
     layers: Option<Vec<Descriptor>>,
     config: Option<Descriptor>,
 }
+
+/// Why a document is none of the two, and that it is both.
+pub const NEITHER: &str = "is neither an index nor a manifest of an image";
+/// See [`NEITHER`].
+pub const BOTH: &str = "is an index and a manifest at once";
+
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.";
+const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.";
 
 /// Reads an index or a manifest that is said to have a media type.
 pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
@@ -157,12 +197,14 @@ pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
         return Err("has a schema version other than 2".to_owned());
     }
     match (either.manifests, either.config, either.layers) {
-        (Some(_), _, Some(_)) | (Some(_), Some(_), _) => {
-            Err("is an index and a manifest at once".to_owned())
+        (Some(Some(_)), _, Some(_)) | (Some(Some(_)), Some(_), _) => Err(BOTH.to_owned()),
+        (Some(manifests), None, None) => Ok(Described::Index(manifests.unwrap_or_default())),
+        (_, Some(config), Some(layers)) => {
+            let subject = either.subject.is_some();
+            let artifact_type = either.artifact_type.filter(|kind| !kind.is_empty());
+            Ok(Described::Manifest(Manifest { config, layers, subject, artifact_type }))
         }
-        (Some(manifests), None, None) => Ok(Described::Index(manifests)),
-        (None, Some(config), Some(layers)) => Ok(Described::Manifest(Manifest { config, layers })),
-        (None, ..) => Err("is neither an index nor a manifest of an image".to_owned()),
+        _ => Err(NEITHER.to_owned()),
     }
 }
 
@@ -188,9 +230,7 @@ pub fn digest_of(text: &str) -> Result<Digest, String> {
 
 /// What a media type says of a layer.
 pub fn check_layer_type(media_type: &str) -> Result<(), String> {
-    let kind = media_type
-        .strip_prefix("application/vnd.oci.image.layer.")
-        .or_else(|| media_type.strip_prefix("application/vnd.docker.image.rootfs."));
+    let kind = media_type.strip_prefix(OCI_LAYER).or_else(|| media_type.strip_prefix(DOCKER_LAYER));
     if media_type.ends_with("+encrypted") {
         return Err("is encrypted: decrypt the image first, for example with skopeo".to_owned());
     }
@@ -210,6 +250,11 @@ pub fn check_layer_type(media_type: &str) -> Result<(), String> {
         ) => Ok(()),
         _ => Err(format!("has the media type {media_type:?}, which is no known layer's")),
     }
+}
+
+/// Whether a media type is that of files of some form, be it one that cannot be taken.
+fn is_layer(media_type: &str) -> bool {
+    [OCI_LAYER, DOCKER_LAYER].iter().any(|prefix| media_type.starts_with(prefix))
 }
 
 /// Whether a media type is an index's.
@@ -281,6 +326,15 @@ fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>
     Ok(few_or_none(from)?.unwrap_or_default())
 }
 
+/// Tells null from what is not there.
+fn few_or_null<'de, D, T>(from: D) -> Result<Option<Option<Vec<T>>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    few_or_none(from).map(Some)
+}
+
 fn few_or_none<'de, D, T>(from: D) -> Result<Option<Vec<T>>, D::Error>
 where
     D: Deserializer<'de>,
@@ -341,10 +395,45 @@ mod tests {
             format!(r#"{{"schemaVersion":1,"manifests":[{one}]}}"#),
             r#"{"mediaType":"other","manifests":[]}"#.to_owned(),
             "{}".to_owned(),
+            r#"{"layers":null,"config":null}"#.to_owned(),
             "[]".to_owned(),
             r#"{"manifests":[{"digest":"x","size":-1}]}"#.to_owned(),
         ] {
             assert!(described(bad.as_bytes(), "m").is_err(), "{bad} was taken");
+        }
+    }
+
+    #[test]
+    fn what_is_beside_images_is_told_apart_from_them() {
+        let null = described(br#"{"schemaVersion":2,"manifests":null}"#, "").unwrap();
+        assert_eq!(null, Described::Index(Vec::new()));
+        let of = |config: &str, layer: &str, more: &str| {
+            let part = |kind: &str| descriptor().replace("\"x\"", &format!("{kind:?}"));
+            let (config, layer) = (part(config), part(layer));
+            let json = format!(r#"{{"config":{config},"layers":[{layer}]{more}}}"#);
+            match described(json.as_bytes(), "").unwrap() {
+                Described::Manifest(manifest) => manifest.why_no_image().map(|(_, why)| why),
+                Described::Index(_) => panic!("{json} is no index"),
+            }
+        };
+        let tar = "application/vnd.oci.image.layer.v1.tar";
+        for (config, layer, more, want) in [
+            (OCI_CONFIG, tar, "", None),
+            (DOCKER_CONFIG, tar, "", None),
+            ("", "application/vnd.oci.image.layer.v2.tar", r#","artifactType":"""#, None),
+            (OCI_CONFIG, tar, r#","subject":{"digest":"x"}"#, Some("about another one")),
+            (OCI_CONFIG, tar, r#","artifactType":"text/spdx""#, Some("text/spdx")),
+            ("application/vnd.cncf.helm.config.v1+json", tar, "", Some("helm")),
+            (OCI_CONFIG, "application/vnd.dev.cosign.simplesigning.v1+json", "", Some("cosign")),
+            (OCI_CONFIG, "application/vnd.in-toto+json", "", Some("in-toto")),
+        ] {
+            let why = of(config, layer, more);
+            let fits = match (&why, want) {
+                (Some(why), Some(want)) => why.contains(want),
+                (None, None) => true,
+                _ => false,
+            };
+            assert!(fits, "{config} {layer} {more}: {why:?}");
         }
     }
 

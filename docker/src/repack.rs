@@ -180,8 +180,13 @@ fn rewritten(
             records.push((key.into(), value.to_vec()));
         }
     }
-    let mut out = extended(&records);
     let mut header = header;
+    if at == span.end {
+        // A size without a body is not for a PAX entry to have: it could be meant.
+        records.retain(|(key, _)| key != b"size");
+        header.set_size(0);
+    }
+    let mut out = extended(&records);
     let bytes = header.as_mut_bytes();
     for (from, value) in [(0, name), (157, link)] {
         if let Some(value) = value {

@@ -101,9 +101,6 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             b'4' => format!("block {:?}", numbers()),
             _ => break,
         };
-        if what == "directory" && path.is_root() {
-            continue;
-        }
         // A mode of more than 32 bits; ours takes what of it is a mode.
         let Ok(mode) = header.mode().map(|mode| mode & 0o7777) else { return None };
         all.push(Seen { path: path.as_bytes().to_vec(), what, mode, contents });

@@ -9,6 +9,7 @@ mod dir;
 pub mod fault;
 mod file;
 mod fresh;
+mod holes;
 mod lease;
 mod lock;
 mod meta;
@@ -20,15 +21,16 @@ mod socket;
 pub use attributes::has_attributes;
 pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
-pub(crate) use file::{is_held, temp_name};
+pub(crate) use file::{hold, is_held, temp_name};
 pub use fresh::Fresh;
+pub use holes::{Part, parts};
 pub use lease::{Writers, writers};
 pub use lock::Lock;
-pub(crate) use meta::set_mode;
 pub use meta::{
-    carries, has, may_be_used_like, remove_inherited, remove_other_attributes,
-    set_meta, set_meta_at, set_times,
+    carries, has, may_be_used_like, remove_inherited, remove_other_attributes, set_meta,
+    set_meta_at, set_times,
 };
+pub(crate) use meta::{set_mode, set_owner};
 pub use mounts::Mounts;
 pub use place::{Cloned, clone_contents, copy_contents};
 

@@ -107,6 +107,11 @@ impl Error {
         Self::Io { action, path: path.as_ref().to_owned(), cause: cause.into() }
     }
 
+    /// Whether the cause is that it is not allowed.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether the cause is that a file or directory is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)

@@ -33,8 +33,8 @@ pub use error::{Error, Result};
 pub use learned::{Why, private_paths};
 pub use limits::Limits;
 pub use meta::{Meta, Mtime, Xattr};
-pub use owners::OwnerRule;
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
+pub use owners::OwnerRule;
 pub use store::{
     Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed,
     Removal, Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive,

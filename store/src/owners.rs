@@ -124,7 +124,8 @@ fn parse_line(line: &str) -> Option<OwnerRule> {
         None => (line, None),
     };
     let (uid, gid) = owner.split_once(':')?;
-    let number = |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
+    let number =
+        |text: &str| if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) };
     Some(OwnerRule { pattern, uid: number(uid)?, gid: number(gid)? })
 }
 

@@ -40,8 +40,10 @@ use crate::digest::Digest;
 use crate::disk::{Dir, Lock, name_of};
 use crate::error::Result;
 use crate::layer;
+use crate::layer::entries::is_earlier;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
+use crate::owners::{self, OwnerRule, Owners};
 use crate::root::place::Placement;
 use crate::writable::{self, Writable};
 use doubt::Watched;
@@ -205,7 +207,16 @@ impl Store {
 
     /// Whether the layer is extracted, so that its blob is not needed.
     pub fn has_layer(&self, digest: Digest) -> Result<bool> {
-        Ok(self.is_pending(digest) || self.layers.contains(&name_of(digest))?)
+        if self.is_pending(digest) {
+            return Ok(true);
+        }
+        match self.layers.open_file(&name_of(digest)) {
+            // What an earlier version made of it is made anew.
+            Ok(index) => Ok(!is_earlier(index)),
+            Err(err) if err.is_not_found() => Ok(false),
+            // What is wrong with it is told when it is read.
+            Err(_) => self.layers.contains(&name_of(digest)),
+        }
     }
 
     /// Where the root of id `id` is or would be.
@@ -218,6 +229,18 @@ impl Store {
     pub fn set_writable(&mut self, patterns: &[String]) -> Result<()> {
         self.placement.writable = Writable::new(patterns)?;
         writable::write(&self.path, patterns)
+    }
+
+    /// Has roots that are built from now on belong to whom `rules` say, as far as owners are
+    /// restored, and leaves the rules to whoever opens the directory next.
+    pub fn set_owners(&mut self, rules: &[OwnerRule]) -> Result<()> {
+        self.placement.owners = Owners::new(rules)?;
+        owners::write(&self.path, rules)
+    }
+
+    /// Whether owners are restored.
+    pub fn restores_owners(&self) -> bool {
+        self.placement.owner
     }
 
     /// The way files are placed here, as probed or forced; never `Auto`.

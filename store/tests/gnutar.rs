@@ -1,5 +1,6 @@
 //! Roots against GNU tar's result on the same archives, entry by entry: kind, bytes,
-//! mode, owner, mtime, link target, hardlink groups, in every link mode.
+//! mode, owner, mtime, attributes, link target, hardlink groups, the root itself, in every link
+//! mode.
 
 #![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
 
@@ -10,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use deploy_store::{Layer, LinkMode, Store, unpack};
-use rig::{configuration, directories, dump, layer, options, run, same};
+use rig::{configuration, directories, dump_all as dump, layer, options, run, same};
 
 /// A tree with what deployments have: nested directories, modes, links, groups, a
 /// sparse file, odd names, equal files.
@@ -33,13 +34,38 @@ fn sample(dir: &Path) {
     std::os::unix::fs::FileExt::write_all_at(&sparse, b"end", 3_000_000).unwrap();
     sparse.set_len(4_000_000).unwrap();
     run("mkfifo", &["-m", "640", "fifo"], dir);
+    own(&dir.join("a/one"), 1000, 50);
+    own(&dir.join("a/deep"), 1000, 1000);
+    own(dir, 1001, 50);
+    fs::set_permissions(dir.join("a/deep"), fs::Permissions::from_mode(0o2770)).unwrap();
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o2751)).unwrap();
+    for (name, attribute, value) in [
+        ("a/one", "user.b", "x\n\0y"),
+        ("a/one", "user.a", ""),
+        ("a/deep", "user.d", "1"),
+        (".", "user.r", "2"),
+    ] {
+        let flags = rustix::fs::XattrFlags::empty();
+        match rustix::fs::setxattr(dir.join(name), attribute, value.as_bytes(), flags) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(err) => panic!("{name}: {err}"),
+        }
+    }
     for (name, time) in [
         ("a/twin1", "@1500000000.25"),
         ("a/twin2", "@1500000000.25"),
         ("a/deep", "@-5"),
         ("a", "@1"),
+        (".", "@9.5"),
     ] {
         run("touch", &["-h", "-d", time, name], dir);
+    }
+}
+
+/// Owners are changed by root alone.
+fn own(path: &Path, uid: u32, gid: u32) {
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
     }
 }
 
@@ -50,7 +76,7 @@ fn upper(dir: &Path) {
     fs::write(dir.join("a/deep/er"), "was a directory").unwrap();
     fs::write(dir.join("z-one"), "no longer linked").unwrap();
     fs::set_permissions(dir.join("z-one"), fs::Permissions::from_mode(0o751)).unwrap();
-    for (name, time) in [("a/deep", "@44"), ("a", "@33")] {
+    for (name, time) in [("a/deep", "@44"), ("a", "@33"), (".", "@55")] {
         run("touch", &["-h", "-d", time, name], dir);
     }
 }
@@ -64,18 +90,22 @@ fn archives(work: &Path, format: &[&str], suffix: &str) -> ([PathBuf; 2], PathBu
         let archive = work.join(format!("{name}{suffix}"));
         let mut arguments = vec!["-caf", archive.to_str().unwrap()];
         arguments.extend_from_slice(format);
+        if format.contains(&"--format=posix") {
+            arguments.push("--xattrs");
+        }
         arguments.push(".");
         run("tar", &arguments, &tree);
         archive
     });
     let expected = work.join("expected");
     fs::create_dir(&expected).unwrap();
-    run("tar", &["-xpf", made[0].to_str().unwrap()], &expected);
+    let unpack = ["--xattrs", "--numeric-owner", "-xpf"];
+    run("tar", &[&unpack[..], &[made[0].to_str().unwrap()]].concat(), &expected);
     // GNU tar does not put a file over a directory with something in it, nor a
     // directory over a file: out of its way.
     fs::remove_dir_all(expected.join("a/deep/er")).unwrap();
     fs::remove_file(expected.join("a/empty")).unwrap();
-    run("tar", &["-xpf", made[1].to_str().unwrap()], &expected);
+    run("tar", &[&unpack[..], &[made[1].to_str().unwrap()]].concat(), &expected);
     (made, expected)
 }
 

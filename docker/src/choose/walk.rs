@@ -94,11 +94,20 @@ impl<'a> Walk<'a> {
     fn manifest(&mut self, descriptor: &Descriptor, names: Vec<String>) -> Result<()> {
         let Some(document) = self.document(descriptor)? else { return Ok(()) };
         let fail = |reason| Error::item(&descriptor.digest, reason);
-        let described =
-            manifest::described(&document.bytes, &descriptor.media_type).map_err(fail)?;
-        let Described::Manifest(manifest) = described else {
-            return Err(fail("is no manifest".to_owned()));
+        let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
+            Ok(Described::Manifest(manifest)) => manifest,
+            Ok(Described::Index(_)) => return Err(fail("is no manifest".to_owned())),
+            // Of something else that goes with images.
+            Err(reason) if reason == manifest::NEITHER => {
+                self.skipped.get_or_insert(fail(reason));
+                return Ok(());
+            }
+            Err(reason) => return Err(fail(reason)),
         };
+        if let Some((what, reason)) = manifest.why_no_image() {
+            self.skipped.get_or_insert(Error::item(&what.digest, reason));
+            return Ok(());
+        }
         let config = digest_of(&manifest.config.digest).map_err(fail)?;
         let ids = vec![document.digest, config];
         // The same image may go by several names.

@@ -16,6 +16,8 @@ use crate::listing::{Member, Sort};
 const WHITEOUT: &[u8] = b".wh.";
 /// What hides all that lower layers have in a directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// Where aufs kept files that have several names.
+const PLINKS: &[u8] = b".wh..wh.plnk/";
 /// The root of the tree.
 pub(super) const ROOT: u32 = 0;
 /// Bytes of memory for all paths of all layers; one takes some 250.
@@ -195,9 +197,16 @@ impl<'a> Tree<'a> {
                 self.mark(layer, number, &member, &own)?;
             }
         }
+        let mut plinks = HashMap::new();
+        for (number, member) in (0_u32..).zip(listing.members()) {
+            if member.sort == Sort::File && member.path.starts_with(PLINKS) {
+                self.charge(ENTRY)?;
+                plinks.insert(member.path, number);
+            }
+        }
         for (number, member) in (0_u32..).zip(listing.members()) {
             if !is_mark(last(member.path)) && !is_below_aufs(member.path) {
-                let place = self.put((layer, number), &member)?;
+                let place = self.put((layer, number), &member, &plinks)?;
                 self.places[usize::from(layer)][number as usize] = place;
             }
         }
@@ -236,8 +245,9 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
-    /// Puts a member into the tree and returns its node.
-    fn put(&mut self, at: At, member: &Member<'_>) -> Result<u32> {
+    /// Puts a member into the tree and returns its node. `plinks`: files of this layer that aufs
+    /// kept for itself, and to which names of the layer are links.
+    fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
         if member.path.is_empty() {
             return Ok(ROOT);
         }
@@ -247,7 +257,14 @@ impl<'a> Tree<'a> {
             return Err(bad(layer, member.path, "is below a whiteout"));
         }
         let (mut sort, mut inode) = (member.sort, at);
-        if sort == Sort::Hardlink {
+        if let Some(number) = plinks.get(member.link)
+            && sort == Sort::Hardlink
+        {
+            // The first of its names becomes the file.
+            self.charge(size_of::<Link>())?;
+            (sort, inode) = (Sort::File, (layer, *number));
+            self.links.push(Link { at, name: inode, inode, through: None });
+        } else if sort == Sort::Hardlink {
             let (target, through) = self.target(at, member)?;
             self.charge(size_of::<Link>())?;
             let Node { sort: own, inode: of, name, .. } = *self.node(target);
@@ -270,6 +287,23 @@ impl<'a> Tree<'a> {
         Ok(here)
     }
 
+    /// The file at a path as the layers below have it, whatever this one removes: it may have been
+    /// given another name before.
+    fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
+        let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
+        let (mut here, mut emptied) = (ROOT, 0);
+        for part in path.split(|byte| *byte == b'/') {
+            let node = self.node(here);
+            emptied = emptied.max(earlier(node.removed)).max(earlier(node.hidden));
+            here = *node.children.get(part)?;
+        }
+        let node = self.node(here);
+        let below = node.layer > 0 && node.layer <= layer;
+        let is_there = node.layer >= emptied.max(earlier(node.removed));
+        let is_file = matches!(node.sort, Sort::File | Sort::Symlink);
+        (below && is_there && is_file).then_some(here)
+    }
+
     /// The node that a hardlink leads to, and whether through symlinks.
     fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
         let (dir, name) = split(member.link);
@@ -279,6 +313,9 @@ impl<'a> Tree<'a> {
         match found.map(|found| (found, self.sort(found))) {
             Some((found, Some(Sort::File | Sort::Symlink))) => Ok((found, through)),
             found => {
+                if let Some(before) = self.before(at.0, member.link) {
+                    return Ok((before, false));
+                }
                 let target = lossy(member.link);
                 let why = if found.is_some_and(|(_, sort)| sort.is_some()) {
                     "which is no file"

@@ -117,6 +117,11 @@ pub(crate) fn temp_name(prefix: &str) -> CString {
     CString::new(format!("{prefix}-{}-{n}", std::process::id())).expect("prefix has no NUL")
 }
 
+/// Holds a directory, as a [`TempFile`] holds itself, until it is closed.
+pub(crate) fn hold(dir: impl AsFd) -> std::io::Result<()> {
+    Ok(fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
+}
+
 /// Whether the temporary file is held open by a living [`TempFile`].
 pub(crate) fn is_held(file: impl AsFd) -> bool {
     fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()

@@ -7,7 +7,7 @@ use rustix::fs;
 
 use super::dir::Dir;
 use super::file::temp_name;
-use super::meta::{set_mode, set_owner, set_times, set_xattrs};
+use super::meta::{mode_of, set_mode, set_owner, set_times, set_xattrs};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
@@ -55,7 +55,7 @@ impl Fresh {
         if owner && !self.owns(meta) {
             set_owner(&file, path, meta)?;
         }
-        self.finish_mode(&file, path, mode, meta.mode)?;
+        self.finish_mode(&file, path, mode, mode_of(meta, owner))?;
         set_xattrs(&file, path, meta, owner)?;
         set_times(&file, path, meta)
     }

@@ -23,12 +23,19 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
         set_owner(&fd, path, meta)?;
     }
     // After the owner: a change of owner clears setuid and setgid.
-    set_mode(&fd, path, meta.mode)?;
+    set_mode(&fd, path, mode_of(meta, owner))?;
     set_xattrs(&fd, path, meta, owner)?;
     set_times(&fd, path, meta)
 }
 
-pub(super) fn set_owner(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
+/// The permissions of `meta`. Who does not become the owner's runs as nobody else, either: without
+/// `owner` there is no setuid and no setgid.
+pub fn mode_of(meta: &Meta, owner: bool) -> u32 {
+    if owner { meta.mode } else { meta.mode & !0o6000 }
+}
+
+/// Gives the open file or directory its owner.
+pub(crate) fn set_owner(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
     fault::step()
         .and_then(|()| fs::fchown(&fd, Some(uid), Some(gid)))
@@ -68,9 +75,7 @@ pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
 /// its owner.
 pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let mode = stat.st_mode & 0o7777;
-    let is_mode = mode == meta.mode
-        // The system takes these two away from who is not root or of the group.
-        || (!owner && mode == meta.mode & !0o6000)
+    let is_mode = mode == mode_of(meta, owner)
         // It has the mode follow the access list.
         || (owner && listed_mode(meta) == Some(mode));
     is_mode && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
@@ -135,7 +140,7 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
             .map_err(fail("change owner of"))?;
     }
     if mode {
-        fs::chmodat(dir, name, Mode::from_raw_mode(meta.mode), AtFlags::empty())
+        fs::chmodat(dir, name, Mode::from_raw_mode(mode_of(meta, owner)), AtFlags::empty())
             .map_err(fail("change mode of"))?;
     }
     fault::step()

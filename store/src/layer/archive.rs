@@ -3,6 +3,7 @@
 
 use std::io::Read;
 
+use super::content::ContentHasher;
 use super::entry::{Content, Device, Entry, EntryPath, Kind, bad_entry};
 use super::header::Flag;
 use super::tarball::{Member, Piece, Tarball};
@@ -20,7 +21,7 @@ const ALWAYS: u64 = 64 << 20;
 /// Contents of one file on their way out of an archive.
 pub struct Body<'a, R: Read> {
     tarball: &'a mut Tarball<R>,
-    hasher: blake3::Hasher,
+    hasher: ContentHasher,
 }
 
 impl<R: Read> Body<'_, R> {
@@ -31,15 +32,15 @@ impl<R: Read> Body<'_, R> {
             Piece::Data(n) => {
                 self.hasher.update(&buffer[..n]);
             }
-            Piece::Hole(length) => hash_zeros(&mut self.hasher, length),
+            Piece::Hole(length) => self.hasher.skip(length),
             Piece::End => {}
         }
         Ok(piece)
     }
 
-    /// BLAKE3 of all pieces given so far.
+    /// What all pieces given so far are called.
     pub fn content(&self) -> Content {
-        Content(*self.hasher.finalize().as_bytes())
+        self.hasher.content()
     }
 }
 
@@ -59,6 +60,10 @@ pub fn read<R: Read>(
         let member = match tarball.next_member() {
             Ok(Some(member)) => member,
             Ok(None) => break,
+            Err(Error::BadArchive { .. }) if !tarball.is_tar() && tarball.foreign().is_some() => {
+                let reason = tarball.foreign().unwrap_or_default().to_owned();
+                return Err(Error::BadArchive { reason });
+            }
             Err(Error::BadArchive { .. }) if !tarball.is_tar() && !framed => {
                 return Err(Error::BadArchive { reason: "is neither gzip, zstd nor tar".into() });
             }
@@ -68,12 +73,12 @@ pub fn read<R: Read>(
         bytes = bytes.saturating_add(member.size);
         check(entries, limits.entries, "number of archive entries")?;
         check(bytes, limits.bytes, "unpacked size of the archive")?;
-        let Some(entry) = entry_of(member, limits)? else { continue };
+        let entry = entry_of(member, limits)?;
         described = described.saturating_add(described_by(&entry));
         let limit = limits.entries.saturating_mul(PER_ENTRY).max(ALWAYS);
         check(described, limit, "size of all names and attributes of the archive")?;
         let body = matches!(entry.kind, Kind::File { .. })
-            .then(|| Body { tarball: &mut tarball, hasher: blake3::Hasher::new() });
+            .then(|| Body { tarball: &mut tarball, hasher: ContentHasher::default() });
         each(entry, body)?;
     }
     Ok(())
@@ -90,16 +95,12 @@ fn described_by(entry: &Entry) -> u64 {
     (entry.path.as_bytes().len() + link + xattrs.sum::<usize>()) as u64
 }
 
-/// The entry that a member stands for. A directory entry of the root itself is none:
-/// the root's own mode is not an archive's to choose.
-pub fn entry_of(member: Member, limits: Limits) -> Result<Option<Entry>> {
+/// The entry that a member stands for. That of the root itself, `./`, is a directory's.
+pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
     let Member { name, flag, link, size, meta, device: (major, minor) } = member;
     let path = EntryPath::from_archive(&name, limits)?;
-    if path.is_root() {
-        return match flag {
-            Flag::Directory => Ok(None),
-            _ => Err(bad_entry(&name, "stands for the root itself but is no directory")),
-        };
+    if path.is_root() && flag != Flag::Directory {
+        return Err(bad_entry(&name, "stands for the root itself but is no directory"));
     }
     let kind = match flag {
         Flag::File => Kind::File { size, content: Content::empty() },
@@ -121,7 +122,7 @@ pub fn entry_of(member: Member, limits: Limits) -> Result<Option<Entry>> {
             })?)
         }
     };
-    Ok(Some(Entry { path, kind, meta }))
+    Ok(Entry { path, kind, meta })
 }
 
 fn check(count: u64, limit: u64, what: &str) -> Result<()> {
@@ -129,13 +130,4 @@ fn check(count: u64, limit: u64, what: &str) -> Result<()> {
         return Err(Error::OverLimit { what: what.to_owned(), limit });
     }
     Ok(())
-}
-
-fn hash_zeros(hasher: &mut blake3::Hasher, mut length: u64) {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-    while length > 0 {
-        let n = usize::try_from(length).unwrap_or(usize::MAX).min(ZEROS.len());
-        hasher.update(&ZEROS[..n]);
-        length -= n as u64;
-    }
 }

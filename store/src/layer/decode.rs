@@ -1,23 +1,21 @@
 //! Decompression, told by the first bytes: gzip (RFC 1952, any number of members),
-//! zstd (RFC 8878, any number of frames) or none.
+//! zstd (RFC 8878, any number of frames) or none. Nothing but some zeros may follow.
 
 use std::cell::Cell;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufReader, Cursor, Read};
 use std::rc::Rc;
 
-use flate2::bufread::MultiGzDecoder;
-
+use super::gzip::Members;
+use super::zstd::{Frames, is_frame};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// Largest zstd window that is accepted, as a power of two: 32 MiB.
-const ZSTD_WINDOW_LOG: u32 = 25;
 /// Bytes that may come out before the ratio counts.
 const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
 /// The bytes of an archive after decompression. Reading to its end has checked every
-/// checksum of the compressed form, and that nothing follows it.
+/// checksum of the compressed form, and that nothing but padding follows it.
 pub struct Decoder<R: Read> {
     inner: Inner<R>,
     taken: Rc<Cell<u64>>,
@@ -27,8 +25,8 @@ pub struct Decoder<R: Read> {
 
 enum Inner<R: Read> {
     Plain(Source<R>),
-    Gzip(Box<MultiGzDecoder<Source<R>>>),
-    Zstd(Box<zstd::Decoder<'static, Source<R>>>),
+    Gzip(Box<Members<Source<R>>>),
+    Zstd(Box<Frames<Source<R>>>),
 }
 
 type Source<R> = BufReader<Counting<io::Chain<Cursor<Vec<u8>>, R>>>;
@@ -43,19 +41,15 @@ impl<R: Read> Decoder<R> {
             return Err(Error::BadArchive { reason: "is empty (0 bytes)".to_owned() });
         }
         let gzip = magic.starts_with(&[0x1f, 0x8b]);
-        // A frame, or one of the sixteen kinds of skippable frames.
-        let zstd = magic == [0x28, 0xb5, 0x2f, 0xfd]
-            || (magic.len() == 4 && magic[0] >> 4 == 5 && magic[1..] == [0x2a, 0x4d, 0x18]);
+        let zstd = is_frame(&magic);
         let taken = Rc::new(Cell::new(0));
         let whole = Cursor::new(magic).chain(reader);
         let source =
             BufReader::with_capacity(BUFFER, Counting { inner: whole, count: Rc::clone(&taken) });
         let inner = if gzip {
-            Inner::Gzip(Box::new(MultiGzDecoder::new(source)))
+            Inner::Gzip(Box::new(Members::new(source)))
         } else if zstd {
-            let mut decoder = zstd::Decoder::with_buffer(source).map_err(fail)?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).map_err(fail)?;
-            Inner::Zstd(Box::new(decoder))
+            Inner::Zstd(Box::new(Frames::new(source, limits.window).map_err(fail)?))
         } else {
             Inner::Plain(source)
         };
@@ -65,15 +59,6 @@ impl<R: Read> Decoder<R> {
     /// Whether the form ends with a mark of its own, so that a cut cannot go unseen.
     pub fn is_framed(&self) -> bool {
         !matches!(self.inner, Inner::Plain(_))
-    }
-
-    /// Whether the compressed form is read to its last byte.
-    pub fn at_end(&mut self) -> io::Result<bool> {
-        match &mut self.inner {
-            Inner::Plain(source) => Ok(source.fill_buf()?.is_empty()),
-            Inner::Gzip(decoder) => Ok(decoder.get_mut().fill_buf()?.is_empty()),
-            Inner::Zstd(decoder) => Ok(decoder.get_mut().fill_buf()?.is_empty()),
-        }
     }
 }
 

@@ -10,6 +10,14 @@ use crate::error::{Error, Result};
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
 
+/// Whether the file begins as an index of an earlier version does. Whatever else is wrong with it
+/// is told when it is read.
+pub fn is_earlier(mut file: impl Read) -> bool {
+    let mut begin = [0; MAGIC.len()];
+    let read = file.read_exact(&mut begin).is_ok();
+    read && begin[..7] == MAGIC[..7] && (FIRST..MAGIC[7]).contains(&begin[7])
+}
+
 /// The entries of an index whose checksum is right.
 #[derive(Debug)]
 pub struct Entries<R> {
@@ -23,7 +31,12 @@ pub struct Entries<R> {
     rest: u64,
     /// Entries still to come.
     count: u64,
+    current: bool,
 }
+
+/// The first format, which has no entries of the root itself. It is read, so that nothing is lost
+/// that it refers to, but it does not say all.
+const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
     /// Begins to read the file form, after a first reading for its checksum. `path` is for
@@ -53,12 +66,19 @@ impl<R: Read + Seek> Entries<R> {
         io::copy(&mut file.by_ref().take(body - head as u64), &mut hasher).map_err(io)?;
         let mut checksum = [0; CHECKSUM];
         file.read_exact(&mut checksum).map_err(io)?;
-        if *hasher.finalize().as_bytes() != checksum || magic != MAGIC {
+        let known = (FIRST..=MAGIC[7]).contains(&magic[7]);
+        if *hasher.finalize().as_bytes() != checksum || !known {
             return Err(damaged("its checksum is wrong"));
         }
         file.seek(SeekFrom::Start(head as u64)).map_err(io)?;
         let (path, rest) = (path.to_owned(), body - head as u64);
-        Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count })
+        let current = magic == MAGIC;
+        Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count, current })
+    }
+
+    /// Whether it is of this version, and not of an earlier one that says less.
+    pub fn is_current(&self) -> bool {
+        self.current
     }
 
     /// The next entry, which must be there.

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use super::content::ContentHasher;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::meta::Meta;
@@ -36,7 +37,7 @@ pub enum Kind {
     File {
         /// Its length in bytes.
         size: u64,
-        /// BLAKE3 of its contents.
+        /// What its contents are called.
         content: Content,
     },
     /// Another name of the file at a path.
@@ -60,7 +61,7 @@ pub struct Device {
     pub minor: u32,
 }
 
-/// BLAKE3 of a file's contents.
+/// What the contents of a file are called: see [`ContentHasher`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Content(pub [u8; 32]);
 
@@ -177,7 +178,9 @@ impl fmt::Debug for EntryPath {
 impl Content {
     /// Of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(*blake3::hash(bytes).as_bytes())
+        let mut hasher = ContentHasher::default();
+        hasher.update(bytes);
+        hasher.content()
     }
 
     /// Of an empty file.

@@ -2,6 +2,7 @@
 
 use tar::Header;
 
+use super::acl::{self, Names};
 use super::entry::lossy;
 use super::pax::Pax;
 use super::tarball::bad_archive;
@@ -93,7 +94,7 @@ pub fn flag_of(header: &Header, name: &[u8]) -> Result<Flag, String> {
 }
 
 /// What the member's inode carries.
-pub fn meta_of(header: &Header, pax: &Pax) -> Result<Meta, String> {
+pub fn meta_of(header: &Header, pax: &Pax, flag: Flag, names: &mut Names) -> Result<Meta, String> {
     let old = header.as_old();
     let number = |what: &str, bytes: &[u8]| field(bytes).map_err(|why| format!("its {what} {why}"));
     let mode = number("mode", &old.mode)?;
@@ -101,6 +102,7 @@ pub fn meta_of(header: &Header, pax: &Pax) -> Result<Meta, String> {
     let gid = pax.gid.map_or_else(|| number("group", &old.gid), Ok)?;
     let seconds = number("time", &old.mtime)?;
     let mut xattrs: Vec<Xattr> = pax.xattrs.clone();
+    add_acls(&mut xattrs, pax, flag, names)?;
     xattrs.sort_unstable();
     Ok(Meta {
         mode: u32::try_from(mode & 0o7777).unwrap_or(0),
@@ -109,6 +111,40 @@ pub fn meta_of(header: &Header, pax: &Pax) -> Result<Meta, String> {
         mtime: pax.mtime.unwrap_or(Mtime { seconds, nanoseconds: 0 }),
         xattrs: xattrs.into(),
     })
+}
+
+/// Adds the access lists that came as text, and refuses what is none. Only a directory has one for
+/// what is made in it.
+fn add_acls(
+    xattrs: &mut Vec<Xattr>,
+    pax: &Pax,
+    flag: Flag,
+    names: &mut Names,
+) -> Result<(), String> {
+    let is_acl = |name: &[u8]| name == acl::ACCESS || name == acl::DEFAULT;
+    if matches!(flag, Flag::Hardlink | Flag::Symlink) {
+        // They have none, whatever is said.
+        xattrs.retain(|xattr| !is_acl(&xattr.name));
+        return Ok(());
+    }
+    for (at, text) in pax.acls.iter().enumerate() {
+        let (name, is_default) = [(acl::ACCESS, false), (acl::DEFAULT, true)][at];
+        let Some(text) = text else { continue };
+        // The same as an attribute has numbers in any case.
+        if xattrs.iter().any(|xattr| *xattr.name == *name) {
+            continue;
+        }
+        if let Some(value) = acl::from_text(text, is_default, names)? {
+            xattrs.push(Xattr { name: name.into(), value });
+        }
+    }
+    if flag != Flag::Directory {
+        xattrs.retain(|xattr| *xattr.name != *acl::DEFAULT);
+    }
+    xattrs
+        .iter()
+        .filter(|xattr| is_acl(&xattr.name))
+        .try_for_each(|xattr| acl::check_value(&xattr.value))
 }
 
 /// Owners are 32 bits; some writers give -2 (nobody) as a negative number. -1 is the

@@ -13,7 +13,7 @@ use crate::limits::Limits;
 use crate::meta::{Meta, Mtime, Xattr};
 
 /// First bytes of the file; the last one is the format's version.
-pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x01";
+pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x02";
 pub(super) const CHECKSUM: usize = 32;
 /// Bytes that are written and read at a time.
 const BUFFER: usize = 64 << 10;
@@ -191,7 +191,10 @@ impl<'a> Input<'a> {
             b'd' => Kind::Directory,
             b'f' => Kind::File { size: self.u64()?, content: Content(self.array()?) },
             b'h' => {
-                let kind = Kind::Hardlink(self.path()?);
+                let kind = Kind::Hardlink(self.path().filter(|target| !target.is_root())?);
+                if path.is_root() {
+                    return None;
+                }
                 return Some(Entry { path, kind, meta: Meta::default() });
             }
             b'l' => Kind::Symlink(self.bytes()?.into()),
@@ -200,6 +203,9 @@ impl<'a> Input<'a> {
             b'b' => Kind::BlockDevice(self.device()?),
             _ => return None,
         };
+        if path.is_root() && kind != Kind::Directory {
+            return None;
+        }
         let (mode, uid, gid, nanoseconds) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?);
         let mtime = Mtime { seconds: self.u64()?.cast_signed(), nanoseconds };
         let count = self.u32()?;
@@ -216,7 +222,7 @@ impl<'a> Input<'a> {
         let unlimited = Limits { path_len: usize::MAX, depth: usize::MAX, ..Limits::STANDARD };
         let bytes = self.bytes()?;
         let path = EntryPath::from_archive(bytes, unlimited).ok()?;
-        (path.as_bytes() == bytes && !path.is_root()).then_some(path)
+        (path.as_bytes() == bytes).then_some(path)
     }
 
     fn device(&mut self) -> Option<Device> {
@@ -258,6 +264,7 @@ mod tests {
         let meta = Meta { mode: 0o4755, uid: 1, gid: 2, mtime, xattrs: xattrs.into() };
         let device = Device { major: 1, minor: 300 };
         let with_meta = [
+            ("", Kind::Directory),
             ("d", Kind::Directory),
             ("d/f", Kind::File { size: 3, content: Content([7; 32]) }),
             ("d/l", Kind::Symlink((*b"../x\xff").into())),
@@ -278,12 +285,12 @@ mod tests {
     fn file_form_round_trips() {
         let index = sample();
         assert_eq!(Index::from_bytes(&index.to_bytes(), Path::new("i")).unwrap(), index);
-        assert_eq!(index.to_text().lines().count(), 7);
+        assert_eq!(index.to_text().lines().count(), 8);
     }
 
     #[test]
     fn written_entry_by_entry_it_is_the_same() {
-        for entries in [0, 7, 7000] {
+        for entries in [0, 8, 8000] {
             let index =
                 Index { entries: sample().entries.into_iter().cycle().take(entries).collect() };
             let mut file = io::Cursor::new(Vec::new());

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::fs::Stat;
 
 use super::batch::Staged;
-use super::contents;
+use super::content::content_of;
 use super::entry::Content;
 use super::seals::{Sealed, Seals};
 use crate::disk::{self, Dir, Writers};
@@ -236,8 +236,7 @@ impl Objects {
         if disk::writers(&file) == Writers::Some {
             return Ok(Look::Changed(Why::Open));
         }
-        let (content, length) =
-            contents::of(&file).map_err(|err| Error::io("read", path(), err))?;
+        let (content, length) = content_of(&file).map_err(|err| Error::io("read", path(), err))?;
         if length != size || !name.as_bytes().starts_with(content.to_string().as_bytes()) {
             return Ok(Look::Changed(Why::Written));
         }
@@ -328,7 +327,7 @@ impl Objects {
             Err(err) => return Err(err),
         };
         let (content, length) =
-            contents::of(&file).map_err(|err| Error::io("read", self.path_of(name), err))?;
+            content_of(&file).map_err(|err| Error::io("read", self.path_of(name), err))?;
         Ok(length == size && name.as_bytes().starts_with(content.to_string().as_bytes()))
     }
 

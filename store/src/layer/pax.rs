@@ -20,6 +20,8 @@ pub struct Pax {
     pub mtime: Option<Mtime>,
     /// `SCHILY.xattr.*`
     pub xattrs: Vec<Xattr>,
+    /// `SCHILY.acl.access` and `SCHILY.acl.default`, as text
+    pub acls: [Option<Vec<u8>>; 2],
     /// `GNU.sparse.*`
     pub sparse: Sparse,
 }
@@ -54,8 +56,8 @@ impl Pax {
 
     /// Bytes of memory that it takes, beside those of a few numbers.
     pub fn bytes(&self) -> usize {
-        let Self { path, linkpath, xattrs, sparse, .. } = self;
-        let texts = [path, linkpath, &sparse.name, &sparse.map];
+        let Self { path, linkpath, xattrs, acls: [access, default], sparse, .. } = self;
+        let texts = [path, linkpath, &sparse.name, &sparse.map, access, default];
         let texts = texts.iter().filter_map(|text| text.as_ref()).map(Vec::len).sum::<usize>();
         let xattr = |xattr: &Xattr| size_of::<Xattr>() + xattr.name.len() + xattr.value.len();
         texts + xattrs.iter().map(xattr).sum::<usize>() + size_of_val(&*sparse.pairs)
@@ -80,6 +82,8 @@ impl Pax {
             "GNU.sparse.offset" | "GNU.sparse.numbytes" => {
                 self.sparse.pairs.push(number(key, value)?);
             }
+            "SCHILY.acl.access" => self.acls[0] = access_list(key, value)?,
+            "SCHILY.acl.default" => self.acls[1] = access_list(key, value)?,
             _ => {
                 if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
                     self.take_xattr(name, value)?;
@@ -90,8 +94,6 @@ impl Pax {
     }
 
     fn take_xattr(&mut self, name: &str, value: &[u8]) -> Result<(), String> {
-        /// What the kernel takes (xattr(7)).
-        const MAX_VALUE: usize = 64 << 10;
         if !may_restore(name) {
             return Ok(());
         }
@@ -105,6 +107,16 @@ impl Pax {
         self.xattrs.push(Xattr { name: name.as_bytes().into(), value: value.into() });
         Ok(())
     }
+}
+
+/// What the kernel takes of an attribute (xattr(7)), and we of an access list as text.
+const MAX_VALUE: usize = 64 << 10;
+
+fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    if value.len() > MAX_VALUE {
+        return Err(format!("access list {key:?} is larger than {MAX_VALUE} bytes"));
+    }
+    Ok(nonempty(value))
 }
 
 /// Attributes that are restored: those of users, capabilities and ACLs. `trusted.*`

@@ -10,7 +10,9 @@ use std::io::{self, Read};
 
 use tar::Header;
 
+use super::acl::Names;
 use super::entry::bad_entry;
+use super::foreign;
 use super::header::{Flag, check_sum, device_of, field, flag_of, meta_of, name_of};
 use super::pax::Pax;
 use super::sparse::{self, Extent};
@@ -52,6 +54,8 @@ pub enum Piece {
 #[derive(Debug)]
 pub struct Tarball<R> {
     inner: R,
+    /// What was read to see what follows, and is still to be taken.
+    ahead: Vec<u8>,
     framed: bool,
     limits: Limits,
     global: Pax,
@@ -65,6 +69,10 @@ pub struct Tarball<R> {
     padding: u64,
     /// Whether there was a header, so that this is tar.
     begun: bool,
+    /// What it is where it begins as something else does.
+    foreign: Option<&'static str>,
+    /// Numbers of users and groups that access lists name.
+    names: Names,
     /// Bytes read so far; where the last member's first header and its end are among them.
     position: u64,
     start: u64,
@@ -93,6 +101,7 @@ impl<R: Read> Tarball<R> {
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
+            ahead: Vec::new(),
             framed,
             limits,
             global: Pax::default(),
@@ -102,6 +111,8 @@ impl<R: Read> Tarball<R> {
             length: 0,
             padding: 0,
             begun: false,
+            foreign: None,
+            names: Names::default(),
             position: 0,
             start: 0,
             end: 0,
@@ -111,6 +122,11 @@ impl<R: Read> Tarball<R> {
     /// Whether a header was read: what has none is something else than tar.
     pub fn is_tar(&self) -> bool {
         self.begun
+    }
+
+    /// What is wrong with it when it is no tar but begins as another format does.
+    pub fn foreign(&self) -> Option<&'static str> {
+        self.foreign
     }
 
     /// Where the last member is in the archive: from the first of its own headers, extended
@@ -214,6 +230,7 @@ impl<R: Read> Tarball<R> {
     }
 
     fn member(&mut self, header: &Header, size: u64, extended: Extended) -> Result<Member> {
+        let is_pax = extended.pax.is_some();
         let pax = extended.pax.unwrap_or_else(|| self.global.clone());
         let gnu_name = extended.name.unwrap_or_else(|| name_of(header));
         let name = pax.path.clone().unwrap_or(gnu_name);
@@ -221,14 +238,15 @@ impl<R: Read> Tarball<R> {
         let flag = flag_of(header, &name).map_err(refuse)?;
         let old_link = || header.link_name_bytes().unwrap_or_default().into_owned();
         let link = pax.linkpath.clone().or(extended.link).unwrap_or_else(old_link);
-        let meta = meta_of(header, &pax).map_err(refuse)?;
+        let meta = meta_of(header, &pax, flag, &mut self.names).map_err(refuse)?;
         let device = device_of(header, flag).map_err(refuse)?;
         let mut member = Member { name: name.clone(), flag, link, size: 0, meta, device };
         let body = pax.size.unwrap_or(size);
         if flag != Flag::File {
-            if body != 0 && header.entry_type().as_byte() != b'D' {
-                return Err(refuse("has a body, which only a file may have".to_owned()));
-            }
+            let body = match header.entry_type().as_byte() {
+                b'D' => body,
+                _ => self.body_of_other(flag, body, is_pax)?.map_err(refuse)?,
+            };
             self.skip_body(body)?;
             self.end = self.position;
             return Ok(member);
@@ -256,10 +274,69 @@ impl<R: Read> Tarball<R> {
         Ok(member)
     }
 
+    /// Bytes that follow the header of a member that is no file, though it has a `size`. POSIX
+    /// gives it none, whatever the header says, and both GNU tar and bsdtar read it so; but a PAX
+    /// hardlink may have the contents once more (pax, `linkdata`). What cannot be told is refused.
+    fn body_of_other(
+        &mut self,
+        flag: Flag,
+        size: u64,
+        is_pax: bool,
+    ) -> Result<Result<u64, String>> {
+        if size == 0 {
+            return Ok(Ok(0));
+        }
+        let may_have_one = is_pax && flag == Flag::Hardlink;
+        Ok(match (self.goes_on()?, may_have_one) {
+            (true, false) => Ok(0),
+            (false, true) => Ok(size),
+            (true, true) => {
+                Err("has a size, and what follows may be its body or the next entry".to_owned())
+            }
+            (false, false) => Err("has a body, which only a file may have".to_owned()),
+        })
+    }
+
+    /// Whether a header, or the end of the archive, comes next.
+    fn goes_on(&mut self) -> Result<bool> {
+        let mut block = [0; BLOCK];
+        let mut filled = self.ahead.len();
+        block[..filled].copy_from_slice(&self.ahead);
+        while filled < BLOCK {
+            match self.inner.read(&mut block[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(unreadable(&err)),
+            }
+        }
+        self.ahead = block[..filled].to_vec();
+        if block[..filled].iter().all(|byte| *byte == 0) {
+            return Ok(true);
+        }
+        let mut header = Header::new_old();
+        *header.as_mut_bytes() = block;
+        Ok(filled == BLOCK && check_sum(&header).is_ok())
+    }
+
+    /// Reads from what was read ahead first.
+    fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ahead.is_empty() {
+            return self.inner.read(buffer);
+        }
+        let n = self.ahead.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&self.ahead[..n]);
+        self.ahead.drain(..n);
+        Ok(n)
+    }
+
     /// The next header block, or `None` at the end of the archive.
     fn next_header(&mut self) -> Result<Option<Header>> {
         let mut header = Header::new_old();
         let n = self.read_full(header.as_mut_bytes())?;
+        if !self.begun {
+            self.foreign = foreign::what_is(&header.as_bytes()[..n]);
+        }
         if n == 0 {
             if self.framed {
                 return Ok(None);
@@ -361,7 +438,7 @@ impl<R: Read> Tarball<R> {
     /// At least one byte.
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
-            match self.inner.read(buffer) {
+            match self.read_inner(buffer) {
                 Ok(0) => return Err(bad_archive("is cut off in an entry's body")),
                 Ok(n) => {
                     self.position += n as u64;
@@ -377,7 +454,7 @@ impl<R: Read> Tarball<R> {
     fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut n = 0;
         while n < buffer.len() {
-            match self.inner.read(&mut buffer[n..]) {
+            match self.read_inner(&mut buffer[n..]) {
                 Ok(0) => break,
                 Ok(more) => {
                     n += more;

@@ -9,7 +9,7 @@ use super::place::{Placer, open_parent};
 use super::tree::File;
 use crate::disk::{self, Cloned, Dir};
 use crate::error::{Error, Result};
-use crate::layer::contents;
+use crate::layer::content::copy_content;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{Look, ObjectName, Objects};
 use crate::store::LinkMode;
@@ -176,7 +176,7 @@ impl Placer<'_> {
                 return Err(fail("clone to")(why));
             }
         }
-        let same = contents::copy(&from, &to, file.size, file.content).map_err(fail("copy to"))?;
+        let same = copy_content(&from, &to, file.size, file.content).map_err(fail("copy to"))?;
         if !same {
             return Err(damaged(self.objects, object));
         }

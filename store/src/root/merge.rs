@@ -15,6 +15,7 @@ use crate::layer::entry::{Entry, EntryPath, Kind, bad_entry, lossy};
 use crate::layer::index::Index;
 use crate::limits::Limits;
 use crate::meta::Meta;
+use crate::owners::Owners;
 
 /// Most symlinks on the way of one path, as in the kernel.
 const MAX_HOPS: usize = 40;
@@ -22,8 +23,6 @@ const MAX_HOPS: usize = 40;
 const MAX_LOOKED_UP: u64 = 1 << 33;
 /// Most parents whose resolved paths are kept.
 const PARENTS: usize = 1024;
-/// Mode of directories that no entry made.
-const IMPLICIT_MODE: u32 = 0o755;
 
 /// The tree of `layers`, lowest first.
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
@@ -40,13 +39,28 @@ pub fn add_layer(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
 ) -> Result<()> {
-    apply(tree, layer, MissingTarget::Refuse)
+    add_layer_owned(tree, layer, &Owners::default())
+}
+
+/// As [`add_layer`]; what is put there belongs to whom `owners` says.
+pub fn add_layer_owned(
+    tree: &mut Tree,
+    layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
+    owners: &Owners,
+) -> Result<()> {
+    if !owners.is_empty() && !tree.is_described() {
+        let mut meta = tree.root().meta.clone();
+        owners.give(&EntryPath::root(), &mut meta, false);
+        tree.describe_owner(meta);
+    }
+    apply(tree, layer, MissingTarget::Refuse, owners)
 }
 
 /// Whether `layer` can be merged at all. Targets of hardlinks and symlinks may be in
 /// layers below, which nobody knows yet.
 pub fn check(layer: &Index) -> Result<()> {
-    apply(&mut Tree::default(), layer.entries.iter().map(Ok), MissingTarget::PassOver)
+    let entries = layer.entries.iter().map(Ok);
+    apply(&mut Tree::default(), entries, MissingTarget::PassOver, &Owners::default())
 }
 
 /// Bytes of the paths that were looked up.
@@ -74,6 +88,7 @@ fn apply(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
     missing: MissingTarget,
+    owners: &Owners,
 ) -> Result<()> {
     // Entries of one directory come together: its resolved path is kept until
     // something other than a file changes, which might change where it leads.
@@ -82,11 +97,14 @@ fn apply(
     for entry in layer {
         let entry = entry?;
         let entry = entry.borrow();
-        let Some((parent, name)) = entry.path.split() else { continue };
+        let Some((parent, name)) = entry.path.split() else {
+            tree.describe(owned(owners, &entry.path, entry));
+            continue;
+        };
         let parent = match parents.get(&parent) {
             Some(resolved) => resolved.clone(),
             None => {
-                let resolved = match directory(tree, entry, &parent, &mut looked_up)? {
+                let resolved = match directory(tree, entry, &parent, owners, &mut looked_up)? {
                     Way::Directory(resolved) => resolved,
                     // The layers below decide where it leads, and so what follows means.
                     Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
@@ -100,12 +118,20 @@ fn apply(
             }
         };
         let path = parent.join(name);
-        let replaced = place(tree, entry, &path, missing, &mut looked_up)?;
+        let meta = owned(owners, &path, entry);
+        let replaced = place(tree, entry, &path, meta, missing, &mut looked_up)?;
         if replaced == Replaced::Path {
             parents.clear();
         }
     }
     Ok(())
+}
+
+/// What the entry's inode carries at `path`.
+fn owned(owners: &Owners, path: &EntryPath, entry: &Entry) -> Meta {
+    let mut meta = entry.meta.clone();
+    owners.give(path, &mut meta, matches!(entry.kind, Kind::File { .. }));
+    meta
 }
 
 /// What an entry did to the tree.
@@ -121,17 +147,16 @@ fn place(
     tree: &mut Tree,
     entry: &Entry,
     path: &EntryPath,
+    meta: Meta,
     missing: MissingTarget,
     looked_up: &mut LookedUp,
 ) -> Result<Replaced> {
     let node = match &entry.kind {
         Kind::Directory => {
-            place_directory(tree, entry, path, looked_up);
+            place_directory(tree, meta, path, looked_up);
             return Ok(Replaced::Leaf);
         }
-        Kind::File { size, content } => {
-            Node::File(Arc::new(File::new(*size, *content, entry.meta.clone())))
-        }
+        Kind::File { size, content } => Node::File(Arc::new(File::new(*size, *content, meta))),
         Kind::Hardlink(target) => match linked(tree, entry, target, looked_up)? {
             Some((at, _)) if at == *path => return Ok(Replaced::Leaf),
             Some((_, node)) => node,
@@ -141,12 +166,10 @@ fn place(
                 return Err(bad_entry(entry.path.as_bytes(), reason));
             }
         },
-        Kind::Symlink(target) => {
-            Node::Symlink(Arc::new(Symlink { target: target.clone(), meta: entry.meta.clone() }))
-        }
-        Kind::Fifo => special(SpecialKind::Fifo, entry),
-        Kind::CharDevice(device) => special(SpecialKind::CharDevice(*device), entry),
-        Kind::BlockDevice(device) => special(SpecialKind::BlockDevice(*device), entry),
+        Kind::Symlink(target) => Node::Symlink(Arc::new(Symlink { target: target.clone(), meta })),
+        Kind::Fifo => special(SpecialKind::Fifo, meta),
+        Kind::CharDevice(device) => special(SpecialKind::CharDevice(*device), meta),
+        Kind::BlockDevice(device) => special(SpecialKind::BlockDevice(*device), meta),
     };
     let leads_on = |node: &Node| matches!(node, Node::Symlink(_) | Node::Directory(_));
     let leads_now = leads_on(&node);
@@ -154,8 +177,8 @@ fn place(
     Ok(if leads_now || led_before { Replaced::Path } else { Replaced::Leaf })
 }
 
-fn special(kind: SpecialKind, entry: &Entry) -> Node {
-    Node::Special(Arc::new(Special { kind, meta: entry.meta.clone() }))
+fn special(kind: SpecialKind, meta: Meta) -> Node {
+    Node::Special(Arc::new(Special { kind, meta }))
 }
 
 /// Puts `node` at `path`, whose directory is there; returns what stood there.
@@ -172,8 +195,7 @@ fn new_directory(meta: Meta) -> Node {
 /// A directory over a directory gives it its metadata; over a symlink that leads to
 /// one, the symlink stays and the directory it leads to gets them; over anything else
 /// it replaces it. No path that was resolved before leads elsewhere afterwards.
-fn place_directory(tree: &mut Tree, entry: &Entry, path: &EntryPath, looked_up: &mut LookedUp) {
-    let meta = entry.meta.clone();
+fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mut LookedUp) {
     match tree.get(path) {
         Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
         Some(Node::Symlink(_)) if let Ok(Some(at)) = resolve(tree, path, looked_up) => {
@@ -227,6 +249,7 @@ fn directory(
     tree: &mut Tree,
     entry: &Entry,
     path: &EntryPath,
+    owners: &Owners,
     looked_up: &mut LookedUp,
 ) -> Result<Way> {
     let mut at = EntryPath::root();
@@ -239,8 +262,8 @@ fn directory(
                     let what = format!("depth of archive entry {:?} behind symlinks", entry.path);
                     return Err(Error::OverLimit { what, limit: Limits::STANDARD.depth as u64 });
                 }
-                let Meta { uid, gid, mtime, .. } = entry.meta;
-                let meta = Meta { mode: IMPLICIT_MODE, uid, gid, mtime, xattrs: Box::default() };
+                let mut meta = Directory::implied(entry.meta.mtime);
+                owners.give(&next, &mut meta, false);
                 insert(tree, &next, new_directory(meta));
                 next
             }

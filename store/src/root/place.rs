@@ -17,6 +17,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::{ObjectName, Objects};
 use crate::learned::Learned;
 use crate::meta::Meta;
+use crate::owners::Owners;
 use crate::store::{LinkMode, Placed};
 use crate::writable::Writable;
 
@@ -39,6 +40,8 @@ pub struct Placement {
     pub writable: Writable,
     /// Files that are not hardlinked any more, because one did.
     pub learned: Arc<Learned>,
+    /// Who owns files, whatever their archives say.
+    pub owners: Owners,
 }
 
 impl Placement {

@@ -10,12 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::layer::entry::{Content, Device, EntryPath, lossy};
-use crate::meta::Meta;
+use crate::meta::{Meta, Mtime};
 
-/// What stands at each path. The root itself is a directory without metadata.
-#[derive(Debug, Clone, Default)]
+/// Mode of directories that no entry describes.
+const IMPLIED_MODE: u32 = 0o755;
+
+/// What stands at each path.
+#[derive(Debug, Clone)]
 pub struct Tree {
     pub(super) root: Arc<Directory>,
+    /// Whether an entry says what the root itself carries.
+    described: bool,
+    /// Whether somebody else says who owns it.
+    owned: bool,
 }
 
 /// A directory and what is in it.
@@ -44,7 +51,7 @@ pub enum Node {
 pub struct File {
     /// Its length in bytes.
     pub size: u64,
-    /// BLAKE3 of its contents.
+    /// What its contents are called.
     pub content: Content,
     /// What it carries.
     pub meta: Meta,
@@ -101,7 +108,37 @@ impl File {
     }
 }
 
+impl Default for Tree {
+    fn default() -> Self {
+        let root = Directory { meta: Directory::implied(Mtime::default()), ..Directory::default() };
+        Self { root: Arc::new(root), described: false, owned: false }
+    }
+}
+
 impl Tree {
+    /// Says what the root itself carries.
+    pub(super) fn describe(&mut self, meta: Meta) {
+        Arc::make_mut(&mut self.root).meta = meta;
+        self.described = true;
+    }
+
+    /// Says who owns the root itself, about which no entry says anything.
+    pub(super) fn describe_owner(&mut self, meta: Meta) {
+        Arc::make_mut(&mut self.root).meta = meta;
+        self.owned = true;
+    }
+
+    /// Whether it is said who owns the root itself.
+    pub fn has_owner(&self) -> bool {
+        self.owned || self.described
+    }
+
+    /// Whether an entry says what the root itself carries. Else it is as its maker makes
+    /// directories, [`Directory::implied`], and has the time at which it was made.
+    pub fn is_described(&self) -> bool {
+        self.described
+    }
+
     /// The directory that all paths begin in.
     pub fn root(&self) -> &Arc<Directory> {
         &self.root
@@ -184,6 +221,11 @@ impl Tree {
 }
 
 impl Directory {
+    /// What a directory carries that no entry describes: it is root's, and everybody may enter.
+    pub(super) fn implied(mtime: Mtime) -> Meta {
+        Meta { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime, xattrs: Box::default() }
+    }
+
     /// Names in it with what they stand for, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.children.iter().map(|(name, node)| (&**name, node))

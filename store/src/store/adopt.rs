@@ -4,11 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use super::Store;
+use crate::disk::{Part, parts};
 use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
+use crate::layer::content::ContentHasher;
 use crate::layer::entry::Content;
 use crate::layer::objects::ObjectName;
 use crate::root::build::objects_of;
@@ -30,7 +33,7 @@ impl Store {
                 continue;
             }
             let adopted = match self.objects.open_contents(file.content)? {
-                Some(from) => copy(from, &batch, &name, file)
+                Some(from) => copy(&from, &batch, &name, file)
                     .map_err(|err| Error::io("copy", self.objects.path_of(&name), err))?,
                 None => false,
             };
@@ -53,27 +56,39 @@ impl Store {
 }
 
 /// Copies an object; whether it has the contents that it is named for.
-fn copy(mut from: File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
-    let mut writing = to.begin_file().map_err(io::Error::other)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; PIECE];
-    let mut size = 0;
-    loop {
-        match from.read(&mut piece) {
-            Ok(0) => break,
-            Ok(n) => {
-                hasher.update(&piece[..n]);
-                size += n as u64;
-                if size > file.size {
-                    return Ok(false);
-                }
-                writing.write(&piece[..n]).map_err(io::Error::other)?;
-            }
-            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            Err(err) => return Err(err),
-        }
+fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
+    if from.metadata()?.len() != file.size {
+        return Ok(false);
     }
-    if size != file.size || *hasher.finalize().as_bytes() != file.content.0 {
+    let mut writing = to.begin_file().map_err(io::Error::other)?;
+    let mut hasher = ContentHasher::default();
+    let mut piece = vec![0; PIECE];
+    parts(from, |part| match part {
+        Part::Hole(length) => {
+            hasher.skip(length);
+            writing.skip(length);
+            Ok(())
+        }
+        Part::Data(range) => {
+            let mut at = range.start;
+            while at < range.end {
+                let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(PIECE);
+                match from.read_at(&mut piece[..most], at) {
+                    // It was cut off meanwhile.
+                    Ok(0) => break,
+                    Ok(n) => {
+                        hasher.update(&piece[..n]);
+                        writing.write(&piece[..n]).map_err(io::Error::other)?;
+                        at += n as u64;
+                    }
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    Err(err) => return Err(err),
+                }
+            }
+            Ok(())
+        }
+    })?;
+    if hasher.length() != file.size || hasher.content() != file.content {
         return Ok(false);
     }
     writing.finish(name, file.size, &file.meta).map_err(io::Error::other)?;

@@ -9,12 +9,11 @@ use super::extract::read_entries;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::layer::archive::Body;
-use crate::layer::entry::EntryPath;
+use crate::layer::entry::{Entry, EntryPath};
 use crate::layer::index::Index;
 use crate::layer::pipeline;
 use crate::layer::tarball::Piece;
 use crate::limits::Limits;
-use crate::meta::Meta;
 use crate::root::merge::merge;
 use crate::root::tree::{Node, Tree};
 
@@ -70,7 +69,7 @@ fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
         |_| {},
         |plain, framed| {
             let mut buffer = vec![0; BUFFER];
-            let hash = |_, _: &Meta, mut body: Body<'_, _>| {
+            let hash = |_, _: &Entry, mut body: Body<'_, _>| {
                 while !matches!(body.next_piece(&mut buffer)?, Piece::End) {}
                 Ok(body.content())
             };

@@ -18,7 +18,7 @@ use crate::layer::pipe::Filled;
 use crate::layer::pipeline;
 use crate::layer::writers::with_writers;
 use crate::limits::Limits;
-use crate::meta::Meta;
+use crate::owners::Owners;
 
 impl Store {
     /// Extracts the layer from its cached blob, unless it is extracted already
@@ -34,6 +34,12 @@ impl Store {
     /// The layer's index, which is made again when it is missing or damaged.
     pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
         match self.open_index(digest) {
+            // It does not say all that is wanted by now.
+            Ok(entries) if !entries.is_current() => {
+                tracing::info!(
+                    "layer {digest} was extracted by an earlier version: extracting again"
+                );
+            }
             Err(Error::Corrupt { path, reason }) if !reason.contains("newer") => {
                 tracing::warn!("{} is damaged ({reason}): extracting again", path.display());
             }
@@ -78,6 +84,7 @@ impl Store {
             &mut blob,
             self.limits,
             &batch,
+            &self.placement.owners,
             |bytes| hasher.update(bytes),
             |entry| {
                 outline.add(&entry);
@@ -151,32 +158,40 @@ pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,
     batch: &Batch,
+    owners: &Owners,
     seen: impl FnMut(&[u8]),
     each: impl FnMut(Entry) -> Result<()> + Send,
 ) -> (io::Result<Filled>, Result<Extracted>) {
     pipeline::run(source, limits, seen, |plain, framed| {
         with_writers(batch, |writers| {
-            let take = |size, meta: &Meta, body: Body<'_, _>| writers.write(size, meta, body);
+            let take = |size, entry: &Entry, body: Body<'_, _>| {
+                // The name of an object may tell what its inode carries.
+                let mut meta = entry.meta.clone();
+                owners.give(&entry.path, &mut meta, true);
+                writers.write(size, &meta, body)
+            };
             read_entries(plain, framed, limits, take, each)
         })
     })
 }
 
-/// Reads an archive's entries; `take` gets every file's size, metadata and body.
+/// Reads an archive's entries; `take` gets every file's size, entry and body.
 pub(super) fn read_entries<R: Read>(
     plain: R,
     framed: bool,
     limits: Limits,
-    mut take: impl FnMut(u64, &Meta, Body<'_, R>) -> Result<Content>,
+    mut take: impl FnMut(u64, &Entry, Body<'_, R>) -> Result<Content>,
     mut each: impl FnMut(Entry) -> Result<()>,
 ) -> Result<Extracted> {
     let mut extracted = Extracted::default();
     archive::read(plain, framed, limits, |mut entry: Entry, body| {
-        extracted.entries += 1;
-        if let (Kind::File { size, content }, Some(body)) = (&mut entry.kind, body) {
+        // The root itself is there in any case.
+        extracted.entries += u64::from(!entry.path.is_root());
+        if let (&Kind::File { size, .. }, Some(body)) = (&entry.kind, body) {
             extracted.files += 1;
-            extracted.bytes += *size;
-            *content = take(*size, &entry.meta, body)?;
+            extracted.bytes += size;
+            let content = take(size, &entry, body)?;
+            entry.kind = Kind::File { size, content };
         }
         each(entry)
     })?;

@@ -40,6 +40,10 @@ struct Kept {
 impl Outline {
     /// Takes the next entry in.
     pub fn add(&mut self, entry: &Entry) {
+        if entry.path.is_root() {
+            // It is a directory, whatever else there is.
+            return;
+        }
         self.kept.add(entry);
         if !self.irregular && !self.is_plain(entry) {
             self.irregular = true;

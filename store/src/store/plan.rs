@@ -6,7 +6,7 @@ use super::Store;
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::root::merge::add_layer;
+use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 
 /// The layers planned last, lowest first, each with the tree up to it.
@@ -23,7 +23,7 @@ impl Store {
         plan.0.truncate(shared);
         for &digest in &layers[shared..] {
             let mut tree = plan.0.last().map_or_else(Tree::default, |(_, tree)| tree.clone());
-            add_layer(&mut tree, self.index(digest)?)?;
+            add_layer_owned(&mut tree, self.index(digest)?, &self.placement.owners)?;
             plan.0.push((digest, tree));
         }
         Ok(plan.0.last().map_or_else(Tree::default, |(_, tree)| tree.clone()))

@@ -17,6 +17,8 @@ use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::objects::ObjectName;
 use crate::learned::Learned;
+use crate::meta::Meta;
+use crate::owners::Owners;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
 use crate::root::tree::Tree;
@@ -29,8 +31,6 @@ pub(super) const RETIRED: &str = ".old";
 /// Prefix of what stood where a root was published, with the root's id behind it. A service
 /// may run in it, so that it stays until a script has succeeded.
 pub(super) const REPLACED: &str = ".replaced";
-/// Permissions of a root's top.
-pub(super) const ROOT_MODE: u32 = 0o755;
 /// Times that damage is mended before a build gives up.
 const MEND_ATTEMPTS: u32 = 3;
 
@@ -64,7 +64,7 @@ impl Store {
         let from_spare = changed.is_some();
         let (staging, built, watch) = match changed {
             Some(Made { name, built, watch }) => {
-                finish(&self.unpacked.child(&name)?)?;
+                finish(&self.unpacked.child(&name)?, &tree, self.placement.owner)?;
                 (name, built, watch)
             }
             None => {
@@ -270,8 +270,7 @@ impl Store {
     }
 }
 
-/// Builds `tree` in the directory `name` of `parent` and syncs it. Its mode is 0755,
-/// whatever an archive says of its own top.
+/// Builds `tree` in the directory `name` of `parent` and syncs it.
 pub(super) fn build_in(
     tree: &Tree,
     objects: &crate::layer::objects::Objects,
@@ -280,16 +279,34 @@ pub(super) fn build_in(
     name: &CStr,
 ) -> Result<Built> {
     let root = parent.child(name)?;
+    let owner = placement.owner;
     let (built, _) = build::build(tree, objects, placement, &root)?;
-    finish(&root)?;
+    finish(&root, tree, owner)?;
     build::adopt_twins(&built, objects, &root)?;
     Ok(built)
 }
 
-/// Opens up a finished root and syncs it.
-fn finish(root: &Dir) -> Result<()> {
-    root.set_mode(ROOT_MODE)?;
+/// Gives a root, when all in it is placed, what its archives say of it, opens it up so, and syncs it.
+fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
+    let meta = root_meta(tree, owner);
+    if tree.is_described() {
+        disk::set_meta(root, &|| root.path().to_owned(), &meta, owner)?;
+    } else {
+        if owner && tree.has_owner() {
+            disk::set_owner(root, &|| root.path().to_owned(), &meta)?;
+        }
+        root.set_mode(meta.mode)?;
+    }
     root.sync_filesystem()
+}
+
+/// What the directory of a root carries. An agent that is not root can always go on with its own.
+pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
+    let mut meta = tree.root().meta.clone();
+    if !owner {
+        meta.mode |= 0o700;
+    }
+    meta
 }
 
 /// The first names of many, for a message.
@@ -342,7 +359,8 @@ pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Pla
     let mode = if strict { link } else { probe(top, unpacked)? };
     let fresh = Fresh::probe(unpacked)?;
     let (writable, learned) = (Writable::read(top)?, Arc::new(Learned::read(top)?));
-    Ok(Placement { mode, strict, owner, fresh, writable, learned })
+    let owners = if owner { Owners::read(top)? } else { Owners::default() };
+    Ok(Placement { mode, strict, owner, fresh, writable, learned, owners })
 }
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {

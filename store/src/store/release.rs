@@ -19,7 +19,8 @@ impl Store {
     /// share, if it is known what they are. What fails is for who removes the rest.
     pub(super) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some(tree) = self.end_watch(id) else { return };
-        let released = self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
+        let released =
+            self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
         if let Err(err) = released {
             tracing::debug!("objects are to be read again: {err}");
         }

@@ -7,7 +7,7 @@ use super::Store;
 use crate::disk::{Writers, writers};
 use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
-use crate::layer::contents;
+use crate::layer::content::copy_content;
 use crate::layer::objects::{Naming, ObjectName};
 use crate::meta::Meta;
 use crate::root::tree::{Node, Tree};
@@ -50,7 +50,7 @@ impl Store {
     fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
         let Some(from) = self.objects.open_named(name)? else { return Ok(()) };
         let writing = to.begin_file()?;
-        let same = contents::copy(&from, writing.file(), size, name.content())
+        let same = copy_content(&from, writing.file(), size, name.content())
             .map_err(|err| Error::io("copy", self.objects.path_of(name), err))?;
         if same { writing.finish_anew(name, meta) } else { Ok(()) }
     }

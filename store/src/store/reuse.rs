@@ -6,12 +6,12 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::Store;
-use super::publish::{ROOT_MODE, is_directory};
-use super::verify::hash;
+use super::publish::{is_directory, root_meta};
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{Dir, Mounts, name_of};
+use crate::disk::{self, Dir, Mounts, name_of};
 use crate::error::{Error, Result};
+use crate::layer;
 use crate::layer::entry::{Content, EntryPath};
 use crate::root::check::{Drift, Scope, check};
 use crate::root::place::open_parent;
@@ -85,7 +85,7 @@ impl Store {
         let mut drifts = Vec::new();
         let writable = &self.placement.writable;
         let checked = self.unpacked.child_within(name).and_then(|root| {
-            if !self.has_own_top(name)? {
+            if !self.has_own_top(name, tree)? {
                 drifts.push((EntryPath::root(), Drift::Altered));
             }
             check(&root, tree, self.placement.owner, Scope::Kept, |path, drift| {
@@ -100,11 +100,13 @@ impl Store {
         drifts
     }
 
-    /// Whether the root's top is ours and open as we leave it, whatever an archive says.
-    fn has_own_top(&self, name: &CStr) -> Result<bool> {
+    /// Whether the root itself carries what its archives say, or what we give it.
+    fn has_own_top(&self, name: &CStr, tree: &Tree) -> Result<bool> {
         let stat = self.unpacked.stat(name)?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw();
-        Ok(own && stat.st_mode & 0o7777 == ROOT_MODE)
+        let owner = self.placement.owner;
+        let (meta, described) = (root_meta(tree, owner), owner && tree.has_owner());
+        Ok((own || described) && disk::may_be_used_like(&stat, &meta, described))
     }
 
     /// Adds the files whose bytes are not those of `tree`, and that were not told of.
@@ -142,8 +144,9 @@ fn content_of(root: &Dir, path: &EntryPath) -> Result<Content> {
     let (parent, name) = open_parent(root, path)?;
     let dir = parent.as_ref().unwrap_or(root);
     let file: File = dir.open_file(&name)?;
-    let (hash, _) = hash(file).map_err(|err| Error::io("read", dir.path_of(&name), err))?;
-    Ok(Content(*hash.as_bytes()))
+    let (content, _) = layer::content::content_of(&file)
+        .map_err(|err| Error::io("read", dir.path_of(&name), err))?;
+    Ok(content)
 }
 
 fn named(path: &EntryPath) -> String {

@@ -13,6 +13,7 @@ use super::leftovers::remove_all;
 use super::publish::listed;
 use super::watch::Place;
 use crate::config::Configuration;
+use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::learned::Why;
@@ -37,7 +38,7 @@ pub(super) struct Spare {
     pub(super) tree: Tree,
     uses: Uses,
     /// Sees what is done to it, and to the root that it becomes.
-    watch: Option<Place>,
+    pub(super) watch: Option<Place>,
 }
 
 /// A root that was made of the spare, not synced.

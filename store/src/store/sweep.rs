@@ -133,8 +133,7 @@ impl Store {
         self.end_watches(spare.watch)?;
         // Where this fails it is a leftover, which the next start removes.
         let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
-        let released =
-            self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
+        let released = self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
         if let Err(err) = released {
             tracing::debug!("objects are to be read again: {err}");
         }
@@ -286,7 +285,13 @@ impl Ground {
 
     /// One that cannot be moved away stays a root. Nothing in it goes before it is moved
     /// and has no record, for good: half a root must not count as one.
-    fn remove_root(&self, unpacked: &Dir, name: &CStr, mounts: &Mounts) -> Result<()> {
+    fn remove_root(
+        &self,
+        unpacked: &Dir,
+        name: &CStr,
+        mounts: &Mounts,
+        release: &Release<'_>,
+    ) -> Result<()> {
         mounts.check(unpacked, name, "remove")?;
         let retired = there(unpacked.move_to_temp(name, unpacked, RETIRED))?;
         if let Some(roots) = there(self.top.child(c"roots"))? {

@@ -1,57 +1,203 @@
-//! Unpacking without a store: local archives, merged into a new directory.
+//! Unpacking without a store: local archives, merged into a directory.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::extract::read_objects;
-use super::publish::build_in;
+use super::publish::{build_in, root_meta};
 use super::{LinkMode, Options, Placed};
-use crate::disk::{Dir, Fresh, Mounts, TempFile};
+use crate::disk::{self, Dir, FileType, Fresh, TempFile, fault, hold, is_held};
 use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
 use crate::layer::entries::Entries;
-use crate::layer::entry::Entry;
+use crate::layer::entry::{Content, Entry};
 use crate::layer::index::IndexWriter;
 use crate::layer::objects::{Naming, Objects};
+use crate::owners::Owners;
 use crate::root::merge::add_layer;
-use crate::root::place::Placement;
+use crate::root::place::{Placement, c_name};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// Merges local archives, lowest first, into the new directory `into`, which must not
-/// exist or be empty. Objects live in a temporary directory beside it and are moved by
-/// linking; `into` appears when it is complete and synced.
+/// Prefix of directories that are worked in, and what they are known by to belong to us.
+const WORK: &str = ".unpack";
+/// What is built, in the directory that is worked in.
+const ROOT: &CStr = c"root";
+/// The names that are moved from there to an existing directory, so that they can be removed after
+/// a kill.
+const NAMES: &CStr = c"names";
+
+/// Merges local archives, lowest first, into the directory `into`, which must not exist or be
+/// empty. Objects live in a temporary directory beside it, or in it where it exists, and are moved
+/// by linking. A new one appears when it is complete and synced; what is moved into one that
+/// exists is complete and synced, too. What a killed one left there is removed.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     let path = std::path::absolute(into).map_err(|err| Error::io("find", into, err))?;
     let no_name =
         || Error::io("create", into, std::io::Error::from(std::io::ErrorKind::InvalidInput));
     let name = path.file_name().ok_or_else(no_name)?;
     let name = CString::new(name.as_bytes()).map_err(|_| no_name())?;
-    let parent = Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755)?;
-    if parent.contains(&name)? && !parent.child(&name)?.list()?.is_empty() {
-        let reason = std::io::Error::other("it is there and not empty");
-        return Err(Error::io("unpack into", into, reason));
+    let parent = match Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755) {
+        // Whoever may not look into the directory above may still write to this one.
+        Err(err) if err.is_denied() && path.is_dir() => {
+            return unpack_in(archives, &Arc::new(Dir::open(&path)?), into, options);
+        }
+        other => other?,
+    };
+    if parent.contains(&name)? {
+        return unpack_in(archives, &Arc::new(parent.child(&name)?), into, options);
     }
-    Mounts::read()?.check(&parent, &name, "unpack into")?;
-    let temp = parent.make_temp(".unpack", 0o700)?;
-    let placed = parent.child(&temp).map(Arc::new).and_then(|work| {
-        let placed = merge_in(archives, &work, options)?;
-        work.rename(c"root", &parent, &name)?;
+    let prefix = format!("{WORK}-{:.8}", Content::of(name.to_bytes()).to_string());
+    remove_leftovers(&parent, &prefix)?;
+    let work = Work::begin(&parent, &prefix)?;
+    let placed = merge_in(archives, &work.dir, options).and_then(|(_, placed)| {
+        work.dir.rename(ROOT, &parent, &name)?;
         parent.sync()?;
         Ok(placed)
     });
-    if let Err(err) = parent.remove_tree(&temp) {
-        // What was unpacked is there all the same.
-        let path = parent.path_of(&temp);
-        tracing::warn!("{} stays, as it cannot be removed: {err}", path.display());
-    }
-    placed
+    work.end(&parent, placed)
 }
 
-fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<Placed> {
+/// The same into an existing directory, which is all that is written to.
+fn unpack_in(
+    archives: &[PathBuf],
+    dir: &Arc<Dir>,
+    into: &Path,
+    options: Options,
+) -> Result<Placed> {
+    remove_leftovers(dir, WORK)?;
+    if !dir.list()?.is_empty() {
+        let reason = std::io::Error::other("it is there and not empty");
+        return Err(Error::io("unpack into", into, reason));
+    }
+    let work = Work::begin(dir, WORK)?;
+    let placed = merge_in(archives, &work.dir, options).and_then(|(tree, placed)| {
+        let root = work.dir.child(ROOT)?;
+        let mut moved = Vec::new();
+        let all = move_all(&root, dir, &mut moved).and_then(|()| describe(dir, &tree));
+        if all.is_err() {
+            // The first error counts.
+            let _ = moved.iter().try_for_each(|name| dir.remove_tree(name));
+        }
+        all.and_then(|()| dir.sync()).map(|()| placed)
+    });
+    work.end(dir, placed)
+}
+
+/// A directory that is worked in, held while it is.
+struct Work {
+    name: CString,
+    dir: Arc<Dir>,
+}
+
+impl Work {
+    fn begin(parent: &Dir, prefix: &str) -> Result<Self> {
+        let name = parent.make_temp(prefix, 0o700)?;
+        let dir = Arc::new(parent.child(&name)?);
+        hold(&*dir).map_err(|err| Error::io("lock", dir.path(), err))?;
+        Ok(Self { name, dir })
+    }
+
+    /// Removes it. If it stays, what was unpacked is there all the same.
+    fn end(self, parent: &Dir, placed: Result<Placed>) -> Result<Placed> {
+        if let Err(err) = parent.remove_tree(&self.name) {
+            let path = parent.path_of(&self.name);
+            tracing::warn!("{} stays, as it cannot be removed: {err}", path.display());
+        }
+        placed
+    }
+}
+
+/// Removes what killed ones left in `dir`: directories of ours that nobody holds, and what was moved
+/// out of them.
+fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
+    for item in dir.list()? {
+        let digits =
+            |part: &[u8]| part.iter().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-');
+        let rest = item.name.to_bytes().strip_prefix(prefix.as_bytes());
+        if item.kind != FileType::Directory
+            || !rest.is_some_and(|rest| rest.starts_with(b"-") && digits(rest))
+        {
+            continue;
+        }
+        let Ok(work) = dir.child(&item.name) else { continue };
+        let stat = rustix::fs::fstat(&work).map_err(|err| Error::io("stat", work.path(), err))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || is_held(&work) {
+            continue;
+        }
+        let mut names = Vec::new();
+        match work.open_file(NAMES) {
+            Ok(mut file) => {
+                file.read_to_end(&mut names)
+                    .map_err(|err| Error::io("read", work.path_of(NAMES), err))?;
+            }
+            Err(err) if err.is_not_found() => {}
+            Err(err) => return Err(err),
+        }
+        for name in names.split(|byte| *byte == 0).filter(|name| is_part(name)) {
+            dir.remove_tree(&c_name(name)?)?;
+        }
+        dir.remove_tree(&item.name)?;
+    }
+    Ok(())
+}
+
+fn is_part(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
+}
+
+/// Moves all that is in `root` to `into`.
+fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
+    let owner = rustix::process::geteuid().is_root();
+    for item in root.list()? {
+        // A directory that its owner may not write to can be moved by root alone.
+        let closed = if owner || item.kind != FileType::Directory {
+            None
+        } else {
+            let mode = root.stat(&item.name)?.st_mode & 0o7777;
+            let directory = if mode & 0o200 == 0 { Some(root.child(&item.name)?) } else { None };
+            directory.map(|directory| (directory, mode))
+        };
+        if let Some((directory, mode)) = &closed {
+            directory.set_mode(mode | 0o200)?;
+        }
+        if !root.rename_new(&item.name, into, &item.name)? {
+            if into.contains(&item.name)? {
+                let reason = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
+                return Err(Error::io("create", into.path_of(&item.name), reason));
+            }
+            // The filesystem cannot promise more.
+            root.rename(&item.name, into, &item.name)?;
+        }
+        moved.push(item.name);
+        if let Some((directory, mode)) = &closed {
+            directory.set_mode(*mode)?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives an existing directory what its archives say of it, if they do.
+fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
+    if !tree.is_described() {
+        return Ok(());
+    }
+    let stat = rustix::fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
+    let user = rustix::process::geteuid();
+    if !user.is_root() && stat.st_uid != user.as_raw() {
+        tracing::warn!("{} keeps its mode and time: it is another user's", dir.path().display());
+        return Ok(());
+    }
+    let meta = root_meta(tree, user.is_root());
+    disk::set_meta(dir, &|| dir.path().to_owned(), &meta, user.is_root())
+}
+
+/// Builds the tree of `archives` in `work`, synced.
+fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<(Tree, Placed)> {
     let owner = rustix::process::geteuid().is_root();
     // The objects go away again, so that linking them moves them.
     let (mode, strict) = match options.link {
@@ -71,7 +217,8 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<P
         let fail = |err| file.error("write", err);
         let mut index = IndexWriter::new(file.file());
         let each = |entry: Entry| index.add(&entry).map_err(fail);
-        let (_, read) = read_objects(&mut archive, options.limits, &batch, |_| {}, each);
+        let (_, read) =
+            read_objects(&mut archive, options.limits, &batch, &Owners::default(), |_| {}, each);
         read.map_err(|err| of_archive(path, err))?;
         index.finish().map_err(fail)?;
         // Not synced: they go away, and what is made of them is.
@@ -79,7 +226,11 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<P
         let name = file.name().to_owned();
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
     }
-    work.make_dir(c"root", 0o700)?;
+    let names = work.create_file(NAMES, 0o600)?;
+    let all: Vec<&[u8]> = tree.root().iter().map(|(name, _)| name).collect();
+    fault::write_all(&names, &all.join(&0))
+        .map_err(|err| Error::io("write", work.path_of(NAMES), err))?;
+    work.make_dir(ROOT, 0o700)?;
     let placement = Placement {
         mode,
         strict,
@@ -87,13 +238,14 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<P
         fresh: Fresh::probe(work)?,
         writable: Writable::default(),
         learned: Arc::default(),
+        owners: Owners::default(),
     };
-    let built = build_in(&tree, &objects, placement, work, c"root")?;
+    let built = build_in(&tree, &objects, placement, work, ROOT)?;
     if !built.skipped.is_empty() {
         let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
         tracing::warn!("devices need root and are left out: {}", names.join(", "));
     }
-    Ok(built.placed)
+    Ok((tree, built.placed))
 }
 
 /// With the archive's name, where the error does not tell which it is.

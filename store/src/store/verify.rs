@@ -5,20 +5,24 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 
-use super::publish::ids;
+use super::publish::{ids, root_meta};
 use super::sweep::{read_index, there};
 use crate::config::Configuration;
 use crate::digest::{Digest, Hasher};
-use crate::disk::{Dir, Item, name_of};
+use crate::disk::{self, Dir, Item, name_of};
 use crate::error::{Error, Result};
-use crate::layer::entry::Kind;
+use crate::layer::content::content_of;
+use crate::layer::entries::is_earlier;
+use crate::layer::entry::{Content, Kind};
 use crate::layer::index::Index;
 use crate::layer::objects::ObjectName;
+use crate::owners::Owners;
 use crate::root::check::{Drift, Scope, check};
-use crate::root::merge::merge;
+use crate::root::merge::add_layer_owned;
+use crate::root::tree::Tree;
 use crate::writable::Writable;
 
 /// What was looked at.
@@ -98,7 +102,7 @@ pub fn verify_cache(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
 /// The part of [`verify`] that looks at published roots.
 pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
-    let writable = Writable::read(&top)?;
+    let comparison = Comparison { writable: Writable::read(&top)?, owners: Owners::read(&top)? };
     let mut verified = Verified::default();
     let (Some(roots), Some(unpacked), Some(layers)) =
         (there(top.child(c"roots"))?, there(top.child(c"unpacked"))?, there(top.child(c"layers"))?)
@@ -107,7 +111,7 @@ pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
     };
     for id in ids(&roots)? {
         verified.roots +=
-            u64::from(verify_root(&roots, &layers, &unpacked, &writable, id, &mut each)?);
+            u64::from(verify_root(&roots, &layers, &unpacked, &comparison, id, &mut each)?);
     }
     Ok(verified)
 }
@@ -125,7 +129,7 @@ fn verify_objects(
         }
         let Some(dir) = there(objects.child(&fan.name))? else { continue };
         for item in dir.list()? {
-            let Some(content) = content_of(&item.name) else { continue };
+            let Some(content) = hex_of(&item.name) else { continue };
             let found =
                 |what: &str| Finding { path: dir.path_of(&item.name), what: what.to_owned() };
             match object_is_sound(&dir, &item.name) {
@@ -146,7 +150,7 @@ fn verify_objects(
 }
 
 /// The contents that an object of this name has, in hex.
-fn content_of(name: &CStr) -> Option<[u8; 64]> {
+fn hex_of(name: &CStr) -> Option<[u8; 64]> {
     ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
 }
 
@@ -180,8 +184,12 @@ pub(super) fn object_is_sound(dir: &Dir, name: &CStr) -> Result<Option<(bool, u6
         Err(Error::Corrupt { .. }) => return Ok(Some((false, 0))),
         Err(err) => return Err(err),
     };
-    let (hash, bytes) = hash(file).map_err(|err| Error::io("read", dir.path_of(name), err))?;
-    Ok(Some((name.to_bytes().starts_with(hash.to_hex().as_bytes()), bytes)))
+    let fail = |err| Error::io("read", dir.path_of(name), err);
+    let (content, bytes) = content_of(&file).map_err(fail)?;
+    let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
+    // An earlier version named what has blocks of zeros by all its bytes.
+    let sound = named(content) || named(plain_content_of(&file).map_err(fail)?);
+    Ok(Some((sound, bytes)))
 }
 
 /// Whether a blob's contents are those of its name. `None` when it is not there.
@@ -204,16 +212,31 @@ pub(super) fn blob_is_sound(dir: &Dir, digest: Digest) -> Result<Option<bool>> {
     }
 }
 
-/// BLAKE3 and length of what is left of `file`.
-pub(super) fn hash(mut file: File) -> std::io::Result<(blake3::Hash, u64)> {
+/// BLAKE3 of all bytes.
+fn plain_content_of(mut file: &File) -> std::io::Result<Content> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];
+    file.rewind()?;
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok((hasher.finalize(), hasher.count())),
+            0 => return Ok(Content(*hasher.finalize().as_bytes())),
             n => hasher.update(&buffer[..n]),
         };
     }
+}
+
+/// What the agent on the directory was told about its roots.
+struct Comparison {
+    writable: Writable,
+    owners: Owners,
+}
+
+fn merged(indexes: &[Index], comparison: &Comparison) -> Result<Tree> {
+    let mut tree = Tree::default();
+    for index in indexes {
+        add_layer_owned(&mut tree, index.entries.iter().map(Ok), &comparison.owners)?;
+    }
+    Ok(tree)
 }
 
 /// Compares a root with the tree of its configuration. `false` when it went away.
@@ -221,7 +244,7 @@ fn verify_root(
     roots: &Dir,
     layers: &Dir,
     unpacked: &Dir,
-    writable: &Writable,
+    comparison: &Comparison,
     id: Digest,
     each: &mut dyn FnMut(Finding),
 ) -> Result<bool> {
@@ -235,11 +258,22 @@ fn verify_root(
         finding("is missing".to_owned());
         return Ok(true);
     };
-    let indexes = Configuration::from_json(&json).and_then(|configuration| {
+    let configuration = Configuration::from_json(&json);
+    let digests = configuration.iter().flat_map(|configuration| configuration.layers());
+    for layer in digests {
+        if there(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
+            tracing::info!(
+                "{} was built by an earlier version and is not compared",
+                root_path.display()
+            );
+            return Ok(true);
+        }
+    }
+    let indexes = configuration.and_then(|configuration| {
         let layers = configuration.layers().iter().map(|layer| read_index(layers, layer.digest));
         layers.collect::<Result<Vec<Index>>>()
     });
-    let tree = match indexes.and_then(|indexes| merge(&indexes)) {
+    let tree = match indexes.and_then(|indexes| merged(&indexes, comparison)) {
         Ok(tree) => tree,
         Err(err) => {
             finding(format!("cannot be compared: {err}"));
@@ -253,7 +287,13 @@ fn verify_root(
         return Ok(false);
     }
     checked?;
-    drifts.retain(|(path, _)| !writable.has(path));
+    let stat = rustix::fs::fstat(&root).map_err(|err| Error::io("stat", &root_path, err))?;
+    // What no entry describes has the group that the directory above gave it.
+    let described = owner && tree.has_owner();
+    if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
+        finding("its own mode or owner was altered".to_owned());
+    }
+    drifts.retain(|(path, _)| !comparison.writable.has(path));
     for (path, drift) in drifts {
         let what = match drift {
             Drift::Missing => "is missing",

@@ -102,20 +102,42 @@ pub fn dump(root: &Path) -> Vec<String> {
                 String::new()
             };
             let name = path.strip_prefix(root).unwrap().as_os_str().as_bytes().escape_ascii();
-            lines.push(format!(
-                "{name} {:o} {}:{} {}.{:09} i{inode} {contents}",
-                meta.mode(),
-                meta.uid(),
-                meta.gid(),
-                meta.mtime(),
-                meta.mtime_nsec(),
-            ));
+            lines.push(format!("{name} {} i{inode} {contents}", carried(&path, &meta)));
             if meta.is_dir() {
                 queue.push(path);
             }
         }
     }
     lines
+}
+
+/// The same, with a line for the root itself.
+pub fn dump_all(root: &Path) -> Vec<String> {
+    let mut lines = dump(root);
+    lines.push(format!(". {}", carried(root, &fs::metadata(root).unwrap())));
+    lines
+}
+
+/// Mode, owner, time and attributes.
+fn carried(path: &Path, meta: &fs::Metadata) -> String {
+    let mut names = vec![0; 64 << 10];
+    let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
+    let mut attributes = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
+        let mut value = vec![0; 64 << 10];
+        let length = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+        attributes.push(format!(" {}={}", name.escape_ascii(), value[..length].escape_ascii()));
+    }
+    attributes.sort();
+    format!(
+        "{:o} {}:{} {}.{:09}{}",
+        meta.mode(),
+        meta.uid(),
+        meta.gid(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        attributes.concat()
+    )
 }
 
 /// Fails with the lines in which two dumps differ.

@@ -1,0 +1,301 @@
+//! What the contents of a file are called: a digest that takes as long as the bytes in the file,
+//! however long its holes are.
+//!
+//! Contents are looked at in blocks of 64 KiB. A block of zeros alone is not hashed but noted,
+//! wherever it comes from: a hole of an archive, a hole of a filesystem, or zeros that were
+//! written out. So the digest depends on the contents and on nothing else. Contents without such
+//! a block have their BLAKE3.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use super::entry::Content;
+use crate::disk::{Part, fault, parts};
+
+/// Bytes of a block.
+const BLOCK: u64 = 64 << 10;
+/// Bytes of a file that are read at a time.
+const BUFFER: usize = 256 << 10;
+/// Keeps digests of contents with blocks of zeros apart from those of any others (BLAKE3's context).
+const CONTEXT: &str = "deploy-tools 2026 contents of a file with blocks of zeros";
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Finds out what contents are called, piece by piece.
+#[derive(Debug, Clone)]
+pub struct ContentHasher {
+    /// Of all bytes but those of blocks of zeros.
+    data: blake3::Hasher,
+    /// Of where the blocks of zeros are; most files have none.
+    runs: Option<Box<blake3::Hasher>>,
+    /// Bytes so far.
+    at: u64,
+    /// Zeros that are all of the current block so far.
+    zeros: u64,
+    /// Bytes of the blocks of zeros right before the current block.
+    run: u64,
+}
+
+impl Default for ContentHasher {
+    fn default() -> Self {
+        Self { data: blake3::Hasher::new(), runs: None, at: 0, zeros: 0, run: 0 }
+    }
+}
+
+impl ContentHasher {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let into = self.at % BLOCK;
+            let room = usize::try_from(BLOCK - into).expect("a block is short");
+            let (part, rest) = bytes.split_at(room.min(bytes.len()));
+            bytes = rest;
+            if self.zeros == into && is_zero(part) {
+                self.more_zeros(part.len() as u64);
+            } else {
+                self.end_zeros();
+                self.data.update(part);
+                self.at += part.len() as u64;
+            }
+        }
+    }
+
+    /// Takes in so many zeros.
+    pub fn skip(&mut self, mut length: u64) {
+        while length > 0 {
+            let into = self.at % BLOCK;
+            let n = if into == 0 && length >= BLOCK {
+                let whole = length - length % BLOCK;
+                self.at += whole;
+                self.run += whole;
+                whole
+            } else {
+                let n = length.min(BLOCK - into);
+                if self.zeros == into {
+                    self.more_zeros(n);
+                } else {
+                    self.data.update(zeros(n));
+                    self.at += n;
+                }
+                n
+            };
+            length -= n;
+        }
+    }
+
+    /// Bytes that were taken in.
+    pub fn length(&self) -> u64 {
+        self.at
+    }
+
+    /// What all that was taken in is called.
+    pub fn content(&self) -> Content {
+        if self.runs.is_none() && self.run == 0 && self.zeros == 0 {
+            return Content(*self.data.finalize().as_bytes());
+        }
+        let mut whole = self.clone();
+        // The last block is not whole.
+        whole.end_zeros_of(self.zeros);
+        let data = whole.data.finalize();
+        let Some(mut runs) = whole.runs else { return Content(*data.as_bytes()) };
+        runs.update(&self.at.to_le_bytes());
+        runs.update(data.as_bytes());
+        Content(*runs.finalize().as_bytes())
+    }
+
+    /// Zeros in a block that has nothing else so far.
+    fn more_zeros(&mut self, n: u64) {
+        self.at += n;
+        self.zeros += n;
+        if self.zeros == BLOCK {
+            self.run += BLOCK;
+            self.zeros = 0;
+        }
+    }
+
+    /// Something else follows.
+    fn end_zeros(&mut self) {
+        if self.run > 0 || self.zeros > 0 {
+            self.end_zeros_of(self.at % BLOCK);
+        }
+    }
+
+    /// The same, so many bytes into the current block.
+    fn end_zeros_of(&mut self, into: u64) {
+        if self.run > 0 {
+            let start = self.at - into - self.run;
+            let runs =
+                self.runs.get_or_insert_with(|| blake3::Hasher::new_derive_key(CONTEXT).into());
+            runs.update(&start.to_le_bytes());
+            runs.update(&self.run.to_le_bytes());
+            self.run = 0;
+        }
+        self.data.update(zeros(self.zeros));
+        self.zeros = 0;
+    }
+}
+
+/// What the contents of an open file are called, and their length. Its holes are not read.
+pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
+    let mut hasher = ContentHasher::default();
+    let mut buffer = vec![0; BUFFER];
+    parts(file, |part| match part {
+        Part::Hole(length) => {
+            hasher.skip(length);
+            Ok(())
+        }
+        Part::Data(range) => {
+            let mut at = range.start;
+            while at < range.end {
+                let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
+                match file.read_at(&mut buffer[..most], at) {
+                    // It was cut off meanwhile.
+                    Ok(0) => break,
+                    Ok(n) => {
+                        hasher.update(&buffer[..n]);
+                        at += n as u64;
+                    }
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    Err(err) => return Err(err),
+                }
+            }
+            Ok(())
+        }
+    })?;
+    Ok((hasher.content(), hasher.length()))
+}
+
+/// Copies the contents of `from` to the empty `to`; whether they are `content`, of `size`
+/// bytes. If not, what was written is of no use. Holes become holes.
+pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::Result<bool> {
+    if from.metadata()?.len() != size {
+        return Ok(false);
+    }
+    let mut hasher = ContentHasher::default();
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(BUFFER).min(BUFFER)];
+    let mut end = 0;
+    parts(from, |part| match part {
+        Part::Hole(length) => {
+            hasher.skip(length);
+            Ok(())
+        }
+        Part::Data(range) => {
+            let mut at = range.start;
+            while at < range.end {
+                let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
+                match from.read_at(&mut buffer[..most], at) {
+                    // It was cut off meanwhile.
+                    Ok(0) => break,
+                    Ok(n) => {
+                        hasher.update(&buffer[..n]);
+                        fault::write_all_at(to, &buffer[..n], at)?;
+                        at += n as u64;
+                        end = at;
+                    }
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    Err(err) => return Err(err),
+                }
+            }
+            Ok(())
+        }
+    })?;
+    if end < size {
+        // A hole at the end is in no write.
+        to.set_len(size)?;
+    }
+    Ok(hasher.length() == size && hasher.content() == content)
+}
+
+/// As many zeros as a block has at most.
+fn zeros(n: u64) -> &'static [u8] {
+    &ZEROS[..usize::try_from(n).expect("a block is short")]
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Most bytes are not, and that shows at once; what is gets looked at many at a time.
+    bytes.first() == Some(&0)
+        && bytes.chunks(1024).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    const SIZE: usize = 64 << 10;
+
+    /// The content of `bytes` that come in pieces of `piece` bytes; those of zeros as holes.
+    fn in_pieces(bytes: &[u8], piece: usize) -> Content {
+        let mut hasher = ContentHasher::default();
+        for part in bytes.chunks(piece) {
+            if part.iter().all(|byte| *byte == 0) {
+                hasher.skip(part.len() as u64);
+            } else {
+                hasher.update(part);
+            }
+        }
+        hasher.content()
+    }
+
+    #[test]
+    fn it_is_blake3_where_no_block_is_zeros() {
+        for length in [0, 1, SIZE - 1, SIZE, 3 * SIZE + 7] {
+            let bytes = vec![7; length];
+            assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()), "{length}");
+        }
+        // Zeros that fill no block.
+        let mut bytes = vec![0; SIZE - 1];
+        assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()));
+        bytes.extend([1, 0, 0]);
+        assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()));
+    }
+
+    #[test]
+    fn it_depends_on_the_contents_alone() {
+        let mut all = Vec::new();
+        for (length, data) in [
+            (SIZE, vec![]),
+            (SIZE + 1, vec![]),
+            (2 * SIZE, vec![]),
+            (2 * SIZE, vec![SIZE]),
+            (2 * SIZE, vec![SIZE - 1]),
+            (5 * SIZE + 3, vec![0, 4 * SIZE]),
+            (5 * SIZE + 3, vec![0, 3 * SIZE]),
+            (5 * SIZE + 3, vec![5 * SIZE + 2]),
+            (6 * SIZE, vec![0, 4 * SIZE]),
+        ] {
+            let mut bytes = vec![0; length];
+            data.iter().for_each(|at| bytes[*at] = 1);
+            let whole = Content::of(&bytes);
+            for piece in [1, 1000, SIZE / 2, SIZE, SIZE + 1, 10 * SIZE] {
+                assert_eq!(in_pieces(&bytes, piece), whole, "{length} {data:?} by {piece}");
+            }
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            assert_eq!(content_of(&file).unwrap(), (whole, length as u64));
+            let sparse = tempfile::tempfile().unwrap();
+            sparse.set_len(length as u64).unwrap();
+            data.iter().for_each(|at| sparse.write_all_at(&[1], *at as u64).unwrap());
+            assert_eq!(content_of(&sparse).unwrap(), (whole, length as u64));
+            all.push(whole);
+        }
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count, "two contents have one name");
+    }
+
+    #[test]
+    fn holes_take_no_time() {
+        let mut hasher = ContentHasher::default();
+        hasher.skip(1 << 60);
+        hasher.update(b"end");
+        let begun = std::time::Instant::now();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 40).unwrap();
+        assert_eq!(content_of(&file).unwrap().1, 1 << 40);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5));
+        assert_eq!(hasher.length(), (1 << 60) + 3);
+    }
+}

@@ -1,0 +1,58 @@
+//! What follows the end of compressed data. Some packers fill their last block up with zeros
+//! (bsdtar on a pipe, tapes); anything else is no part of the archive that its digest covers.
+
+use std::io::{self, BufRead};
+
+/// Zeros that may follow.
+const PADDING: u64 = 1 << 20;
+/// Bytes that are counted to say how many follow.
+const COUNTED: u64 = 1 << 30;
+
+/// Reads all that is left of `source`, after the end of data of the kind `what`: nothing but
+/// zeros may be there, and not many.
+pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
+    let (mut count, mut others) = (0, false);
+    while count <= COUNTED {
+        let bytes = match source.fill_buf() {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        if bytes.is_empty() {
+            break;
+        }
+        others |= bytes.iter().any(|byte| *byte != 0);
+        let n = bytes.len();
+        count += n as u64;
+        source.consume(n);
+    }
+    if !others && count <= PADDING {
+        return Ok(());
+    }
+    let many = if count > COUNTED { format!("more than {COUNTED}") } else { count.to_string() };
+    let zeros = if others { "bytes" } else { "zeros" };
+    let only = if count > COUNTED {
+        String::new()
+    } else {
+        format!(", or cut them off (head -c -{count})")
+    };
+    Err(io::Error::other(format!(
+        "{many} {zeros} follow the end of its {what} data: pack it again{only}"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_up_to_a_bound_are_padding() {
+        let told = |bytes: &[u8]| only_padding(&mut &*bytes, "gzip").map_err(|err| err.to_string());
+        for good in [0, 1, 10_239, 1 << 20] {
+            assert_eq!(told(&vec![0; good]), Ok(()), "{good}");
+        }
+        let many = told(&vec![0; (1 << 20) + 1]).unwrap_err();
+        assert!(many.starts_with("1048577 zeros follow the end of its gzip data"), "{many}");
+        let others = told(b"\0\0more").unwrap_err();
+        assert!(others.starts_with("6 bytes follow") && others.contains("head -c -6"), "{others}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Reading zstd (RFC 8878) frame by frame, to see what each asks for and what follows it.
+
+use std::fmt;
+use std::io::{self, BufRead, Cursor, Read};
+
+use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer};
+
+use super::trailing::only_padding;
+
+/// First bytes of a frame.
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Longest header of a frame.
+const HEADER: usize = 18;
+/// Largest window that the format has and this machine can address, as a power of two. What may be is
+/// looked up in the header before.
+const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
+
+/// The bytes of all frames, one after another.
+pub struct Frames<R> {
+    source: R,
+    decoder: Decoder<'static>,
+    /// What of a frame was read to look at its header.
+    head: Vec<u8>,
+    between: bool,
+    /// Largest window that is taken, in bytes.
+    window: u64,
+}
+
+impl<R> fmt::Debug for Frames<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames").field("between", &self.between).finish_non_exhaustive()
+    }
+}
+
+impl<R: BufRead> Frames<R> {
+    /// Reads from `source`, which begins with a frame. Memory is taken for windows of up to
+    /// `window` bytes.
+    pub fn new(source: R, window: u64) -> io::Result<Self> {
+        let mut decoder = Decoder::new()?;
+        decoder.set_parameter(DParameter::WindowLogMax(MOST))?;
+        Ok(Self { source, decoder, head: Vec::new(), between: true, window })
+    }
+
+    /// Looks at what follows a frame: whether it is another.
+    fn begin(&mut self) -> io::Result<bool> {
+        while self.head.len() < HEADER {
+            let bytes = match self.source.fill_buf() {
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
+            if bytes.is_empty() {
+                break;
+            }
+            let n = bytes.len().min(HEADER - self.head.len());
+            self.head.extend_from_slice(&bytes[..n]);
+            self.source.consume(n);
+        }
+        if self.head.is_empty() {
+            return Ok(false);
+        }
+        if !is_frame(&self.head) {
+            let head = Cursor::new(std::mem::take(&mut self.head));
+            return only_padding(&mut head.chain(&mut self.source), "zstd").map(|()| false);
+        }
+        match window_of(&self.head) {
+            Some(window) if window > self.window => {
+                let (window, most) = (mebibytes(window), mebibytes(self.window));
+                let text = format!(
+                    "it wants a zstd window of {window}, and {most} are allowed: pack it with a smaller \
+                     --long, or allow more with -max-window"
+                );
+                Err(io::Error::other(text))
+            }
+            _ => Ok(true),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.between {
+                if !self.begin()? {
+                    return Ok(0);
+                }
+                self.between = false;
+            }
+            let is_head = !self.head.is_empty();
+            let bytes = if is_head { &self.head[..] } else { self.source.fill_buf()? };
+            let is_end = bytes.is_empty();
+            let (mut from, mut into) = (InBuffer::around(bytes), OutBuffer::around(buffer));
+            let left = self.decoder.run(&mut from, &mut into)?;
+            let (used, made) = (from.pos(), into.pos());
+            if is_head {
+                self.head.drain(..used);
+            } else {
+                self.source.consume(used);
+            }
+            self.between = left == 0;
+            if made > 0 {
+                return Ok(made);
+            }
+            if is_end && left > 0 {
+                let text = "its zstd data are cut off";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
+            }
+        }
+    }
+}
+
+/// Whether a file that begins so is zstd: a frame, or one of the sixteen kinds of skippable ones.
+pub fn is_frame(start: &[u8]) -> bool {
+    start.starts_with(&MAGIC)
+        || (start.first().is_some_and(|byte| byte >> 4 == 5)
+            && start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]))
+}
+
+/// The window that the frame which begins so asks for, in bytes; none of a frame that is skipped.
+fn window_of(head: &[u8]) -> Option<u64> {
+    let (descriptor, rest) = head.strip_prefix(&MAGIC)?.split_first()?;
+    if descriptor & 0x20 == 0 {
+        let byte = u64::from(*rest.first()?);
+        let base = 1 << (10 + (byte >> 3));
+        return Some(base + base / 8 * (byte & 7));
+    }
+    // The whole contents are the window.
+    let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
+    let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
+    let bytes = rest.get(dictionary..dictionary + length)?;
+    let size = bytes.iter().rev().fold(0, |size, byte| size << 8 | u64::from(*byte));
+    Some(if length == 2 { size + 256 } else { size })
+}
+
+fn mebibytes(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{bytes} bytes"),
+        mebibytes => format!("{mebibytes} MiB"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn packed(bytes: &[u8], window_log: u32) -> Vec<u8> {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window_log).unwrap();
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read(packed: &[u8], window: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // Pieces of one byte, as a pipe may give.
+        let source = io::BufReader::with_capacity(1, packed);
+        Frames::new(source, window)?.read_to_end(&mut bytes).map(|_| bytes)
+    }
+
+    #[test]
+    fn frames_follow_each_other_and_may_be_padded() {
+        let mut all = packed(b"one", 17);
+        all.extend(b"\x52\x2a\x4d\x18\x03\0\0\0abc");
+        all.extend(packed(b"two", 20));
+        all.extend(zstd::bulk::compress(b"three", 3).unwrap());
+        assert_eq!(read(&all, 1 << 20).unwrap(), b"onetwothree");
+        all.extend([0; 9000]);
+        assert_eq!(read(&all, 1 << 20).unwrap(), b"onetwothree");
+        all.extend(b"x");
+        let refused = read(&all, 1 << 20).unwrap_err().to_string();
+        assert!(refused.contains("9001 bytes follow the end of its zstd data"), "{refused}");
+        let cut = packed(&[7; 5000], 17);
+        for end in 5..cut.len() {
+            assert!(read(&cut[..end], 1 << 20).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_too_large_is_named() {
+        let large = packed(b"text", 27);
+        assert_eq!(read(&large, 128 << 20).unwrap(), b"text");
+        let refused = read(&large, 64 << 20).unwrap_err().to_string();
+        assert!(refused.contains("window of 128 MiB, and 64 MiB are allowed"), "{refused}");
+        // Not of the first frame alone.
+        let later = [packed(b"text", 20), large].concat();
+        assert!(read(&later, 64 << 20).unwrap_err().to_string().contains("128 MiB"));
+        assert_eq!(window_of(&zstd::bulk::compress(&[1; 300], 3).unwrap()), Some(300));
+    }
+}

@@ -3,7 +3,7 @@
 //!
 //! Three walls, each where the system has it: Landlock (landlock(7)) lets them change
 //! nothing but what is below the agent's directory, run no program and open no TCP
-//! connection; `no_new_privs`; and of root's capabilities those that owners, modes, devices
+//! connection, but for the first version of it, which allows no renames; `no_new_privs`; and of root's capabilities those that owners, modes, devices
 //! and attributes of files need. All three belong to a thread and to those that it starts,
 //! for ever, so that confined work gets a thread of its own; the deploy script is started
 //! by another and is not confined.
@@ -106,7 +106,8 @@ pub struct Confinement(Option<Arc<Confined>>);
 
 #[derive(Debug)]
 struct Confined {
-    rules: RulesetCreated,
+    /// Landlock's; `None` where it would do harm.
+    rules: Option<RulesetCreated>,
     walls: Walls,
 }
 
@@ -122,9 +123,13 @@ impl Confinement {
             return Ok(Self::none());
         }
         let failed = |cause: String| Error::Rules { dir: dir.to_owned(), cause };
-        let rules = rules(dir).map_err(|err| failed(err.to_string()))?;
+        let rules = if allows_renames() {
+            Some(rules(dir).map_err(|err| failed(err.to_string()))?)
+        } else {
+            None
+        };
         let tried = || {
-            confine(&rules);
+            confine(rules.as_ref());
             walls()
         };
         let walls = in_thread(tried).map_err(failed)?;
@@ -143,7 +148,7 @@ impl Confinement {
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let Some(confined) = &self.0 else { return work() };
         in_thread(|| {
-            confine(&confined.rules);
+            confine(confined.rules.as_ref());
             work()
         })
     }
@@ -151,7 +156,7 @@ impl Confinement {
     /// Confines the calling thread, and all that it starts, for ever.
     pub fn enter(&self) {
         if let Some(confined) = &self.0 {
-            confine(&confined.rules);
+            confine(confined.rules.as_ref());
         }
     }
 }
@@ -159,6 +164,14 @@ impl Confinement {
 fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let ended = std::thread::scope(|scope| scope.spawn(work).join());
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Whether Landlock of this kernel can let files be linked and renamed from one directory to
+/// another, as whoever builds roots does. The first version (ABI 1, Linux 5.13 to 5.18) always
+/// forbids it.
+fn allows_renames() -> bool {
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    rules.handle_access(AccessFs::Refer).is_ok()
 }
 
 /// The directory is opened here, once: what stands in its place later is another.
@@ -176,13 +189,13 @@ fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
 }
 
 /// A wall that could not be put up shows in [`walls`], which is asked at the start.
-fn confine(rules: &RulesetCreated) {
-    let restricted = rules.try_clone().map_err(|err| err.to_string());
-    let restricted = restricted
-        .and_then(|rules| rules.restrict_self().map_err(|err: RulesetError| err.to_string()));
-    let status = match restricted.map(|restricted| restricted.ruleset) {
-        Ok(RulesetStatus::FullyEnforced) => "full",
-        Ok(RulesetStatus::PartiallyEnforced) => "partial",
+fn confine(rules: Option<&RulesetCreated>) {
+    let restricted = rules.map(|rules| -> Result<_, Box<dyn std::error::Error>> {
+        Ok(rules.try_clone()?.restrict_self().map_err(|err: RulesetError| err)?.ruleset)
+    });
+    let status = match restricted {
+        Some(Ok(RulesetStatus::FullyEnforced)) => "full",
+        Some(Ok(RulesetStatus::PartiallyEnforced)) => "partial",
         _ => "none",
     };
     LANDLOCK.with(|landlock| landlock.set(status));

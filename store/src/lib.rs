@@ -1,7 +1,7 @@
 //! Content-addressed store of deploy-tools: blobs, layers, merge and roots.
 //!
 //! Synchronous; knows nothing of the network, of command lines or of the
-//! environment, and of the clock only what dates a staged blob. See
+//! environment, and of the clock only what dates a staged blob or tells that it was put back. See
 //! ARCHITECTURE.md for the walk of data.
 
 mod digest;

@@ -5,7 +5,7 @@ use std::fs::File as OpenFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::place::{Placer, open_parent};
+use super::place::{Placer, WRITABLE_BY_OTHERS, open_parent};
 use super::tree::File;
 use crate::disk::{self, Cloned, Dir};
 use crate::error::{Error, Result};
@@ -13,9 +13,6 @@ use crate::layer::content::copy_content;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{Look, ObjectName, Objects};
 use crate::store::LinkMode;
-
-/// Bits of a file's mode with which others than its owner may write to it.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 impl Placer<'_> {
     /// Places `file` as `name` in `into`. `fresh`: `into` was made here.

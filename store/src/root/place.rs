@@ -25,6 +25,9 @@ use crate::writable::Writable;
 /// process may usually have open it leaves most, whatever the tree.
 const OPEN: usize = 100;
 
+/// Bits of a file's mode with which others than its owner may write to it.
+pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
+
 /// How files are placed.
 #[derive(Debug, Clone)]
 pub struct Placement {
@@ -53,6 +56,11 @@ impl Placement {
     /// Whether each root has a file of its own at `path`.
     pub fn is_private(&self, path: &EntryPath) -> bool {
         self.writable.has(path) || self.learned.has(path)
+    }
+
+    /// Whether the file at `path` may share its inode with the cache.
+    pub fn may_share(&self, path: &EntryPath, file: &File) -> bool {
+        file.size > 0 && file.meta.mode & WRITABLE_BY_OTHERS == 0 && !self.is_private(path)
     }
 
     /// The files with several names, by their addresses, of which one is private in `tree`:

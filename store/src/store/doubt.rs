@@ -452,7 +452,7 @@ impl Doubtful {
     }
 
     fn file(&mut self, store: &Store, path: &EntryPath, file: &File) -> Option<ObjectName> {
-        if file.size == 0 || store.placement.is_private(path) {
+        if !store.placement.may_share(path, file) {
             return None;
         }
         let name = store.objects.name(file.content, &file.meta, 0);
@@ -469,10 +469,10 @@ fn shared_files<'a>(
     store: &'a Store,
 ) -> impl Iterator<Item = (EntryPath, ObjectName, &'a File)> {
     let files = tree.walk().filter_map(|(path, node)| match node {
-        Node::File(file) if file.size > 0 => Some((path, &**file)),
+        Node::File(file) => Some((path, &**file)),
         _ => None,
     });
-    let shared = files.filter(|(path, _)| !store.placement.is_private(path));
+    let shared = files.filter(|(path, file)| store.placement.may_share(path, file));
     shared.map(|(path, file)| {
         let name = store.objects.name(file.content, &file.meta, 0);
         (path, name, file)

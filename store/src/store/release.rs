@@ -59,7 +59,7 @@ impl Store {
     }
 
     /// The object that is sealed with this inode as it is now: of the file, or a twin.
-    fn object_of(&self, file: &File, stat: &rustix::fs::Stat) -> Option<ObjectName> {
+    pub(super) fn object_of(&self, file: &File, stat: &rustix::fs::Stat) -> Option<ObjectName> {
         let names = (0..).map(|twin| self.objects.name(file.content, &file.meta, twin));
         let mut sealed = names.take_while(|name| self.objects.seals().has(name));
         sealed.find(|name| {

@@ -1,12 +1,14 @@
 //! Looking at a root that is there before it is deployed once more: the service that ran in
 //! it, or in another one with which it shares files, may have changed it.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::Store;
-use super::publish::{is_directory, root_meta};
+use super::publish::{is_directory, ok_name, root_meta};
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, Mounts, name_of};
@@ -14,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::layer;
 use crate::layer::entry::{Content, EntryPath};
 use crate::root::check::{Drift, Scope, check};
-use crate::root::place::open_parent;
+use crate::root::place::{c_name, open_dir, open_parent};
 use crate::root::tree::{Node, Tree};
 
 /// A published root that is not as its configuration says.
@@ -94,10 +96,60 @@ impl Store {
                 }
             })
         });
-        if checked.is_err() {
+        let compared = checked.and_then(|()| self.compare_touched(name, tree, &mut drifts));
+        if compared.is_err() {
             drifts.push((EntryPath::root(), Drift::Other));
         }
         drifts
+    }
+
+    /// Adds the files that somebody may have written to without a trace in what was compared
+    /// so far, as where a time was put back, and whose bytes are not those of `tree`. The
+    /// ctime tells which they are, as nobody can set it: later than the root's own mark, and
+    /// not moved by us.
+    fn compare_touched(
+        &self,
+        name: &CStr,
+        tree: &Tree,
+        drifts: &mut Vec<(EntryPath, Drift)>,
+    ) -> Result<()> {
+        let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
+        let root = self.unpacked.child_within(name)?;
+        let built = self.built(name)?;
+        let mut open: Option<(EntryPath, Option<Dir>)> = None;
+        for (path, node) in tree.walk() {
+            let (Node::File(file), Some((parent, name))) = (node, path.split()) else { continue };
+            if told.contains(&path) || self.placement.writable.has(&path) {
+                continue;
+            }
+            if open.as_ref().is_none_or(|(path, _)| *path != parent) {
+                // One that is no directory was told of.
+                let Ok(dir) = open_dir(&root, &parent) else { continue };
+                open = Some((parent.clone(), dir));
+            }
+            let Some((_, dir)) = &open else { continue };
+            let dir = dir.as_ref().unwrap_or(&root);
+            let Ok(stat) = dir.stat(&c_name(name)?) else { continue };
+            let untouched = built.is_some_and(|built| stat.st_ctime < built)
+                || self.object_of(file, &stat).is_some();
+            if !untouched && content_of(&root, &path).ok() != Some(file.content) {
+                drifts.push((path, Drift::Altered));
+            }
+        }
+        Ok(())
+    }
+
+    /// When the root `name` was built: all in it is older. `None` where that is not known, or
+    /// the clock was put back since.
+    fn built(&self, name: &CStr) -> Result<Option<i64>> {
+        let id = crate::disk::digest_of(name);
+        let Some(mark) = id.map(|id| self.unpacked.stat(&ok_name(id))) else { return Ok(None) };
+        let (Ok(mark), record) = (mark, self.roots.stat(name)?) else { return Ok(None) };
+        let built = mark.st_mtime.min(record.st_mtime);
+        // A clock that went back would have later writes seem earlier.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_secs());
+        Ok((i64::try_from(now).is_ok_and(|now| now >= built)).then_some(built))
     }
 
     /// Whether the root itself carries what its archives say, or what we give it.
@@ -117,8 +169,7 @@ impl Store {
         drifts: &mut Vec<(EntryPath, Drift)>,
     ) -> Result<()> {
         let root = self.unpacked.child_within(name)?;
-        let told: std::collections::BTreeSet<EntryPath> =
-            drifts.iter().map(|(path, _)| path.clone()).collect();
+        let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
         for (path, node) in tree.walk() {
             let Node::File(file) = node else { continue };
             if told.contains(&path) || self.placement.writable.has(&path) {

@@ -320,6 +320,45 @@ fn leftovers_elsewhere_keep_no_store_from_opening() {
     }
 }
 
+#[test]
+fn a_file_that_was_made_immutable_through_a_hardlink_is_copied() {
+    if !in_own_mounts("a_file_that_was_made_immutable_through_a_hardlink_is_copied") {
+        return;
+    }
+    for dir in directories() {
+        let mut bench = Bench::new(&dir, LinkMode::Hardlink);
+        let file = bench.first().join("data/file");
+        for attribute in ["i", "a"] {
+            run("chattr", &[&format!("+{attribute}"), text(&file)], Path::new("/"));
+            bench.goes_on();
+            bench.reopen();
+            bench.goes_on();
+            run("chattr", &[&format!("-{attribute}"), text(&file)], Path::new("/"));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_unpacked_onto_a_mount() {
+    if !in_own_mounts("nothing_is_unpacked_onto_a_mount") {
+        return;
+    }
+    for dir in directories() {
+        let bench = Bench::new(&dir, LinkMode::Auto);
+        let (archive, into) = (bench.work.path().join("1.tar"), bench.work.path().join("into"));
+        fs::create_dir(&into).unwrap();
+        run("mount", &["-t", "tmpfs", "none", text(&into)], Path::new("/"));
+        let unpack =
+            || deploy_store::unpack(std::slice::from_ref(&archive), &into, options(LinkMode::Auto));
+        let err = unpack().unwrap_err().to_string();
+        assert!(err.contains("something is mounted on"), "{err}");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
+        run("umount", &[text(&into)], Path::new("/"));
+        unpack().unwrap();
+        assert!(into.join("data/file").exists());
+    }
+}
+
 /// A user's agent cannot remove what another user put there.
 #[test]
 fn another_users_directory_stays_and_an_ordinary_users_store_opens() {

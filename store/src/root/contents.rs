@@ -87,7 +87,13 @@ impl Placer<'_> {
                     return Ok(());
                 }
                 Ok(false) => return Err(damaged(self.objects, &own)),
-                Err(err) if self.placement.strict || !cannot_link(&err) => return Err(err),
+                // Who made a file of a root immutable made its object so, too.
+                Err(err)
+                    if !cannot_link(&err)
+                        || (self.placement.strict && !self.objects.is_fixed(&own)?) =>
+                {
+                    return Err(err);
+                }
                 Err(_) => return self.place_contents(into, name, file, &own, fresh),
             }
         }

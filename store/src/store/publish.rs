@@ -20,7 +20,7 @@ use crate::root::tree::Tree;
 use crate::writable::Writable;
 
 /// Prefix of roots that are being built.
-const UNFINISHED: &str = ".new";
+pub(super) const UNFINISHED: &str = ".new";
 /// Prefix of roots that are being removed.
 pub(super) const RETIRED: &str = ".old";
 /// Prefix of what stood where a root was published, with the root's id behind it. A service
@@ -142,7 +142,7 @@ impl Store {
             return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
         // A mount would go with it, away from where its users know it.
-        Mounts::read()?.check(&self.unpacked, &name, "replace")?;
+        Mounts::read().check(&self.unpacked, &name, "replace")?;
         let aside = self.free_for_replaced(id)?;
         // Never is what stands there under a name that a start cleans up.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
@@ -177,7 +177,7 @@ impl Store {
         if !self.unpacked.contains(&first)? {
             return Ok(first);
         }
-        let mounts = Mounts::read()?;
+        let mounts = Mounts::read();
         for n in 1.. {
             let name = replaced_name(id, n);
             if !self.unpacked.contains(&name)? {

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use super::Store;
-use super::publish::{ROOT_MODE, is_directory};
+use super::publish::{ROOT_MODE, UNFINISHED, is_directory};
 use super::verify::hash;
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -14,6 +14,7 @@ use crate::disk::{Dir, Mounts, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::{Content, EntryPath};
 use crate::root::check::{Drift, Scope, check};
+use crate::root::patch::patch;
 use crate::root::place::open_parent;
 use crate::root::tree::{Node, Tree};
 
@@ -45,9 +46,28 @@ impl Store {
             Ok(drifts) => drifts.into_iter().map(|(path, _)| named(&path)).collect(),
             Err(err) => vec![format!("it cannot be compared: {}", Error::to_string(&err))],
         };
-        let mounts = Mounts::read().unwrap_or_default();
+        let mounts = Mounts::read();
         let mounted = mounts.within(&self.unpacked, &name).map(std::path::Path::to_owned);
         Some(Drifted { names, mounted })
+    }
+
+    /// Mends the published root of `configuration` where it stands, entry by entry, as far
+    /// as the cache has what it takes, and returns the names that are still not as they
+    /// should be. Not for a root that is in use.
+    pub fn mend_root(&self, configuration: &Configuration) -> Result<Vec<String>> {
+        let name = name_of(configuration.id());
+        let tree = self.tree(configuration)?;
+        let root = self.unpacked.child_within(&name)?;
+        let drifts = self.drift_of(&name, &tree);
+        if drifts.iter().any(|(path, _)| path.split().is_none()) {
+            root.set_mode(ROOT_MODE)?;
+        }
+        let scratch = self.unpacked.make_temp(UNFINISHED, 0o700)?;
+        let paths = drifts.iter().map(|(path, _)| path);
+        let dir = self.unpacked.child(&scratch)?;
+        patch(&root, &dir, &tree, paths, &self.objects, &self.placement);
+        self.remove_retired(&scratch);
+        Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
     }
 
     /// Takes the directory that stands where the root of `configuration` belongs, and of

@@ -216,7 +216,7 @@ impl Ground {
     /// cannot be removed is returned, and is no reason for the rest to stay, but where one
     /// refers to the other.
     fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
-        let mounts = Mounts::read()?;
+        let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
         let mut at: Option<(&Path, Dir)> = None;
         let mut before = None;

@@ -35,7 +35,7 @@ pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Pla
         let reason = std::io::Error::other("it is there and not empty");
         return Err(Error::io("unpack into", into, reason));
     }
-    Mounts::read()?.check(&parent, &name, "unpack into")?;
+    Mounts::read().check(&parent, &name, "unpack into")?;
     let temp = parent.make_temp(".unpack", 0o700)?;
     let placed = parent.child(&temp).map(Arc::new).and_then(|work| {
         let placed = merge_in(archives, &work, options)?;

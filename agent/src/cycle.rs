@@ -273,7 +273,7 @@ pub(crate) async fn prepare(
     let why = match &drifted.mounted {
         Some(point) => format!("something is mounted on {}", point.display()),
         None => match make(agent, session, new, Way::Rebuild).await {
-            Err(err) if changed == Changed::Accepted => err.to_string(),
+            Err(err) if changed == Changed::Accepted || is_held(&err) => err.to_string(),
             other => return other,
         },
     };
@@ -291,6 +291,11 @@ pub(crate) async fn prepare(
         );
     }
     Ok(Root { changed, ..root })
+}
+
+/// Whether a root was built, and the one in its place cannot be moved away.
+fn is_held(err: &Error) -> bool {
+    matches!(err, Error::Store(err) if err.is_root_held())
 }
 
 /// Mends what of a root the cache has, where it stands. Returns the names that are still not

@@ -61,7 +61,7 @@ impl Dir {
     }
 
     /// What the system means by `err` when it does not let `name` go.
-    fn why(&self, name: &CStr, err: Errno) -> io::Error {
+    pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
             Errno::PERM | Errno::ACCESS => {

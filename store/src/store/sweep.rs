@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::leftovers::Left;
-use super::publish::{RETIRED, ids, ok_name, placement};
+use super::publish::{RETIRED, ids, is_directory, ok_name, placement};
 use super::spare::DISCARDED;
 use super::{LinkMode, Store};
 use crate::blobs::Swept;
@@ -184,7 +184,7 @@ fn published(roots: &Dir, unpacked: &Dir) -> Result<Vec<Digest>> {
     let mut found = Vec::new();
     for id in ids(roots)? {
         let name = name_of(id);
-        if unpacked.contains(&name)? {
+        if is_directory(unpacked, &name)? {
             let stat = roots.stat(&name)?;
             found.push((stat.st_mtime, stat.st_mtime_nsec, id));
         }

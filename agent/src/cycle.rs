@@ -269,23 +269,44 @@ pub(crate) async fn prepare(
     let Some(drifted) = drifted else {
         return make(agent, session, new, Way::Reuse { in_use }).await;
     };
-    let why = match drifted.mounted {
+    let is_mounted = drifted.mounted.is_some();
+    let why = match &drifted.mounted {
         Some(point) => format!("something is mounted on {}", point.display()),
         None => match make(agent, session, new, Way::Rebuild).await {
-            Err(err) if changed == Changed::Accepted => err.to_string(),
+            Err(err) if changed == Changed::Accepted || is_held(&err) => err.to_string(),
             other => return other,
         },
     };
-    let id = new.id();
     let root = make(agent, session, new, Way::Reuse { in_use }).await?;
-    let (files, names) = (drifted.names.len(), listed(&drifted.names));
-    tracing::warn!(
-        event = "root_kept_changed",
-        %id,
-        files,
-        "root {id} was changed since it was deployed and is used as it is, because it cannot be built again ({why}): {names}"
-    );
-    Ok(Root { changed: drifted.names, ..root })
+    let changed = if is_mounted { drifted.names } else { mend(agent, new, drifted.names).await };
+    let (id, files, names) = (new.id(), changed.len(), listed(&changed));
+    if changed.is_empty() {
+        tracing::warn!(event = "root_mended", %id, "root {id} was changed since it was deployed and is mended where it is, because it cannot be built again ({why})");
+    } else {
+        tracing::warn!(
+            event = "root_kept_changed",
+            %id,
+            files,
+            "root {id} was changed since it was deployed and is used as it is, because it cannot be built again ({why}): {names}"
+        );
+    }
+    Ok(Root { changed, ..root })
+}
+
+/// Whether a root was built, and the one in its place cannot be moved away.
+fn is_held(err: &Error) -> bool {
+    matches!(err, Error::Store(err) if err.is_root_held())
+}
+
+/// Mends what of a root the cache has, where it stands. Returns the names that are still not
+/// as they should be.
+async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<String> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let mended = blocking::confined(agent, move || store.mend_root(&wanted)).await;
+    mended.unwrap_or_else(|err| {
+        tracing::debug!("the root is not mended: {err}");
+        drifted
+    })
 }
 
 /// How to come to a root.

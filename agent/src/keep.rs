@@ -50,7 +50,7 @@ impl Needs {
         let fewer = Self { keep_roots: roots, ..self.clone() };
         let keep = fewer.at_once(published, now);
         let ages = keep.cache.map(|ages| Ages { leftovers: false, ..ages });
-        Keep { cache: ages, ..keep }
+        Keep { cache: ages, replaced: false, ..keep }
     }
 
     /// What a sweep of roots leaves: not the cache's concern.

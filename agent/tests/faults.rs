@@ -63,15 +63,22 @@ impl World {
                     store.extract_for_root(layer.digest)?;
                 }
             }
-            match store.root(wanted) {
-                // What was damaged or lost is fetched again.
-                Err(Error::NoSuchBlob(digest)) => {
-                    store.blobs().ingest(digest, self.blobs[&digest].as_slice())?;
-                    store.extract(digest)?;
-                    store.root(wanted)?
-                }
-                other => other?,
-            };
+            // The first is built once more, as one that a service has changed.
+            let first = wanted.id() == self.wanted[0].0.id();
+            for rebuild in [false, true].into_iter().take(1 + usize::from(first)) {
+                let built = || {
+                    if rebuild { store.rebuild_root(wanted) } else { store.root(wanted) }
+                };
+                match built() {
+                    // What was damaged or lost is fetched again.
+                    Err(Error::NoSuchBlob(digest)) => {
+                        store.blobs().ingest(digest, self.blobs[&digest].as_slice())?;
+                        store.extract(digest)?;
+                        built()?
+                    }
+                    other => other?,
+                };
+            }
             store.settle()?;
             replace_file(&dir.join("state.json"), &wanted.to_json(), 0o644)?;
             said.deployed = Some(wanted.id());

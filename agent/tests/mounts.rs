@@ -110,3 +110,34 @@ fn a_root_with_a_mount_below_is_deployed_again_as_it_is() {
         agent.stop();
     }
 }
+
+#[test]
+fn a_root_that_is_immutable_is_deployed_again_as_it_is() {
+    if !in_own_mounts("a_root_that_is_immutable_is_deployed_again_as_it_is") {
+        return;
+    }
+    for dir in directories() {
+        let bench = Bench::within(&dir);
+        bench.first_configuration();
+        let agent = Agent::start(&bench, &[]);
+        says(&bench, &["sync"], 0, "");
+        let first = root(&bench);
+        bench.bump("v02", "two\n");
+        says(&bench, &["sync"], 0, "switched");
+        fs::remove_file(first.join("conf")).unwrap();
+        let chattr = |attribute: &str| {
+            assert!(Command::new("chattr").arg(attribute).arg(&first).status().unwrap().success());
+        };
+        chattr("+i");
+        bench.operator("ssh", &["rollback -name project1"], "");
+        let said = says(&bench, &["sync"], 1, "");
+        // Its script misses the file; the agent has tried.
+        assert!(said.err.contains("exit status 1") || said.out.contains("exit status 1"));
+        let log = bench.agent_log();
+        assert!(log.contains("is used as it is") && log.contains("it is immutable"), "{log}");
+        chattr("-i");
+        says(&bench, &["sync"], 0, "switched");
+        assert_eq!(fs::read_to_string(first.join("conf")).unwrap(), "one\n");
+        agent.stop();
+    }
+}

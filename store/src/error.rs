@@ -117,6 +117,14 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether what stands where a root belongs cannot be moved away: something is mounted
+    /// there, or somebody forbids it.
+    pub fn is_root_held(&self) -> bool {
+        use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
+        let held = |kind| matches!(kind, CrossesDevices | PermissionDenied | ResourceBusy);
+        matches!(self, Self::Io { action: "exchange" | "replace", cause, .. } if held(cause.kind()))
+    }
+
     /// Whether the disk is full, or a quota used up.
     pub fn is_no_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};

@@ -6,5 +6,6 @@ pub mod check;
 mod contents;
 pub mod diff;
 pub mod merge;
+pub mod patch;
 pub mod place;
 pub mod tree;

@@ -275,7 +275,9 @@ fn what_is_immutable_or_append_only_stays_and_the_rest_goes() {
         // A root's top that is immutable cannot be moved away: it stays a root.
         let bench = Bench::new(&dir, LinkMode::Copy);
         run("chattr", &["+i", text(&bench.first())], Path::new("/"));
-        assert!(bench.sweep().is_some());
+        assert!(bench.sweep().unwrap().contains("it is immutable"));
+        let err = bench.store().rebuild_root(&bench.all[0]).unwrap_err();
+        assert!(err.is_root_held() && err.to_string().contains("it is immutable"), "{err}");
         assert!(bench.first().join("data/file").exists());
         assert!(bench.store().marked(bench.all[0].id()).is_ok());
         run("chattr", &["-i", text(&bench.first())], Path::new("/"));
@@ -320,6 +322,45 @@ fn leftovers_elsewhere_keep_no_store_from_opening() {
     }
 }
 
+#[test]
+fn a_file_that_was_made_immutable_through_a_hardlink_is_copied() {
+    if !in_own_mounts("a_file_that_was_made_immutable_through_a_hardlink_is_copied") {
+        return;
+    }
+    for dir in directories() {
+        let mut bench = Bench::new(&dir, LinkMode::Hardlink);
+        let file = bench.first().join("data/file");
+        for attribute in ["i", "a"] {
+            run("chattr", &[&format!("+{attribute}"), text(&file)], Path::new("/"));
+            bench.goes_on();
+            bench.reopen();
+            bench.goes_on();
+            run("chattr", &[&format!("-{attribute}"), text(&file)], Path::new("/"));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_unpacked_onto_a_mount() {
+    if !in_own_mounts("nothing_is_unpacked_onto_a_mount") {
+        return;
+    }
+    for dir in directories() {
+        let bench = Bench::new(&dir, LinkMode::Auto);
+        let (archive, into) = (bench.work.path().join("1.tar"), bench.work.path().join("into"));
+        fs::create_dir(&into).unwrap();
+        run("mount", &["-t", "tmpfs", "none", text(&into)], Path::new("/"));
+        let unpack =
+            || deploy_store::unpack(std::slice::from_ref(&archive), &into, options(LinkMode::Auto));
+        let err = unpack().unwrap_err().to_string();
+        assert!(err.contains("something is mounted on"), "{err}");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
+        run("umount", &[text(&into)], Path::new("/"));
+        unpack().unwrap();
+        assert!(into.join("data/file").exists());
+    }
+}
+
 /// A user's agent cannot remove what another user put there.
 #[test]
 fn another_users_directory_stays_and_an_ordinary_users_store_opens() {
@@ -328,7 +369,7 @@ fn another_users_directory_stays_and_an_ordinary_users_store_opens() {
         let dir = PathBuf::from(dir);
         let store = Store::open(&dir, options(LinkMode::Auto)).unwrap();
         assert!(dir.join("unpacked/.old-1-1/theirs/file").exists());
-        assert!(!dir.join("unpacked/.old-1-1/ours").exists());
+        assert!(!dir.join("unpacked/.old-1-1/ours").exists(), "closed directories are opened");
         drop(store);
         return;
     }
@@ -344,8 +385,11 @@ fn another_users_directory_stays_and_an_ordinary_users_store_opens() {
         let work = tempfile::tempdir_in(dir).unwrap();
         let agent = work.path().join("agent");
         let left = agent.join("unpacked/.old-1-1");
-        fs::create_dir_all(left.join("ours")).unwrap();
+        fs::create_dir_all(left.join("ours/closed/deep")).unwrap();
+        fs::write(left.join("ours/closed/deep/file"), "").unwrap();
         run("chown", &["-R", "65534:65534", text(work.path())], Path::new("/"));
+        let closed = fs::Permissions::from_mode(0);
+        fs::set_permissions(left.join("ours/closed"), closed).unwrap();
         fs::create_dir(left.join("theirs")).unwrap();
         fs::write(left.join("theirs/file"), "").unwrap();
         let status = Command::new("setpriv")

@@ -228,3 +228,33 @@ fn a_root_without_a_record_is_taken_for_what_it_is() {
         }
     }
 }
+
+/// Without blobs and with only a part of the objects.
+#[test]
+fn a_root_is_mended_as_far_as_the_cache_goes() {
+    for (dir, link) in directories().iter().flat_map(|dir| LINKS.map(|link| (dir, link))) {
+        let what = format!("{link:?}, {}", dir.display());
+        let bench = Bench::new(dir, link);
+        let want = dump(&bench.root());
+        let root = bench.root();
+        fs::remove_dir_all(root.join("dir")).unwrap();
+        fs::remove_file(root.join("link")).unwrap();
+        symlink("/etc/hostname", root.join("link")).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+        let found = fs::metadata(&root).unwrap().ino();
+        assert_eq!(bench.store.mend_root(&bench.wanted).unwrap(), [""; 0], "{what}");
+        assert_eq!(fs::metadata(&root).unwrap().ino(), found, "{what}: where it stands");
+        same(&dump(&root), &want, &what);
+
+        // The object of one file is gone.
+        fs::remove_dir_all(root.join("dir")).unwrap();
+        fs::write(root.join("conf"), "changed").unwrap();
+        let gone = "of conf";
+        let agent = bench.work.path().join("agent");
+        run("sh", &["-c", &format!("grep -rlxF '{gone}' objects | xargs -r rm")], &agent);
+        assert_eq!(bench.store.mend_root(&bench.wanted).unwrap(), ["conf"], "{what}");
+        assert_eq!(fs::read_to_string(root.join("conf")).unwrap(), "changed", "{what}");
+        assert_eq!(fs::read_to_string(root.join("dir/sub/f")).unwrap(), "of dir/sub/f", "{what}");
+        assert!(fs::read_dir(agent.join("unpacked")).unwrap().count() == 2, "nothing is left");
+    }
+}

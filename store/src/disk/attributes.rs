@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs;
 use rustix::io::Errno;
@@ -44,7 +44,7 @@ pub fn has_attributes(dir: &Dir, name: &CStr, meta: &Meta, owner: bool) -> Resul
     Ok(true)
 }
 
-fn has(path: &PathBuf, xattr: &Xattr) -> Result<bool, Errno> {
+fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl");
     // Room for one byte more than expected: a longer value does not fit.
     let mut value = vec![0; xattr.value.len() + 1];
@@ -73,7 +73,7 @@ fn same_acl(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// The names, each with a NUL behind it.
-fn list(path: &PathBuf) -> Result<Vec<u8>, Errno> {
+fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     let mut names = vec![0; 256];
     loop {
         match fs::llistxattr(path, &mut names[..]) {

@@ -133,7 +133,10 @@ impl Dir {
         loop {
             let name = temp_name(prefix);
             if !into.contains(&name)? {
-                return self.rename(from, into, &name).map(|()| name);
+                return fault::step()
+                    .and_then(|()| fs::renameat(&self.fd, from, &into.fd, &name))
+                    .map_err(|err| Error::io("rename", self.path_of(from), self.why(from, err)))
+                    .map(|()| name);
             }
         }
     }
@@ -276,7 +279,8 @@ impl Dir {
         {
             Ok(()) => Ok(true),
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
-            Err(err) => Err(self.error("exchange", one, err)),
+            // The first is ours; if one of them is held, it is the other.
+            Err(err) => Err(Error::io("exchange", self.path_of(other), self.why(other, err))),
         }
     }
 

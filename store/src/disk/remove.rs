@@ -49,28 +49,34 @@ impl Dir {
         }
     }
 
+    /// Whether `name` is immutable or append-only (chattr(1)).
+    pub fn is_fixed(&self, name: &CStr) -> bool {
+        !self.fixed(name, AtFlags::SYMLINK_NOFOLLOW).is_empty()
+    }
+
+    fn fixed(&self, name: &CStr, flags: AtFlags) -> StatxAttributes {
+        let stat = fs::statx(self, name, flags, StatxFlags::empty());
+        let attributes = stat.map_or(StatxAttributes::empty(), |stat| stat.stx_attributes);
+        attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
+    }
+
     /// What the system means by `err` when it does not let `name` go.
-    fn why(&self, name: &CStr, err: Errno) -> io::Error {
+    pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
             Errno::PERM | Errno::ACCESS => {
-                let attributes = |name, flags| {
-                    let stat = fs::statx(self, name, flags, StatxFlags::empty());
-                    stat.map_or(StatxAttributes::empty(), |stat| stat.stx_attributes)
-                };
-                let own = attributes(name, AtFlags::SYMLINK_NOFOLLOW);
-                let above = attributes(c"", AtFlags::EMPTY_PATH);
-                match [own, above].map(|one| {
-                    (
-                        one.contains(StatxAttributes::IMMUTABLE),
-                        one.contains(StatxAttributes::APPEND),
-                    )
-                }) {
-                    [(true, _), _] => "it is immutable; chattr -i lets it go",
-                    [_, (true, _)] => "its directory is immutable; chattr -i lets it go",
-                    [(_, true), _] => "it is append-only; chattr -a lets it go",
-                    [_, (_, true)] => "its directory is append-only; chattr -a lets it go",
-                    _ => return err.into(),
+                let own = self.fixed(name, AtFlags::SYMLINK_NOFOLLOW);
+                let above = self.fixed(c"", AtFlags::EMPTY_PATH);
+                if own.contains(StatxAttributes::IMMUTABLE) {
+                    "it is immutable; chattr -i lets it go"
+                } else if above.contains(StatxAttributes::IMMUTABLE) {
+                    "its directory is immutable; chattr -i lets it go"
+                } else if !own.is_empty() {
+                    "it is append-only; chattr -a lets it go"
+                } else if !above.is_empty() {
+                    "its directory is append-only; chattr -a lets it go"
+                } else {
+                    return err.into();
                 }
             }
             _ => return err.into(),

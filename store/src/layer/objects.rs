@@ -348,6 +348,11 @@ impl Objects {
         Ok(true)
     }
 
+    /// Whether the object is immutable or append-only, so that it can have no other name.
+    pub fn is_fixed(&self, name: &ObjectName) -> Result<bool> {
+        Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
+    }
+
     /// What `look` finds in the directory that has the object: the one that all know, or
     /// that of a shared batch.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {

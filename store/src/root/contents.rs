@@ -94,7 +94,13 @@ impl Placer<'_> {
                     Ok(())
                 }
                 Ok(false) => Err(damaged(self.objects, &own)),
-                Err(err) if self.placement.strict || !cannot_link(&err) => Err(err),
+                // Who made a file of a root immutable made its object so, too.
+                Err(err)
+                    if !cannot_link(&err)
+                        || (self.placement.strict && !self.objects.is_fixed(&own)?) =>
+                {
+                    Err(err)
+                }
                 Err(_) => self.place_contents(into, name, file, &own, fresh),
             },
             Look::Changed(why) => {

@@ -30,10 +30,7 @@ pub(super) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
         if !prefixes.iter().any(|prefix| item.name.to_bytes().starts_with(prefix.as_bytes())) {
             continue;
         }
-        let mounts = match &mounts {
-            Some(mounts) => mounts,
-            None => mounts.insert(Mounts::read()?),
-        };
+        let mounts = mounts.get_or_insert_with(Mounts::read);
         if let Err(err) = dir.remove_unmounted(&item.name, mounts) {
             left.push(Left::new(dir.path_of(&item.name), &err));
         }
@@ -62,9 +59,7 @@ impl Store {
     /// Removes a directory of roots that is no use any more, or tells what stays of it.
     pub(super) fn remove_retired(&self, name: &std::ffi::CStr) {
         self.end_watch_aside(name);
-        let removed =
-            Mounts::read().and_then(|mounts| self.unpacked.remove_unmounted(name, &mounts));
-        if let Err(err) = removed {
+        if let Err(err) = self.unpacked.remove_unmounted(name, &Mounts::read()) {
             self.tell([Left::new(self.unpacked.path_of(name), &err)]);
         }
     }

@@ -25,7 +25,7 @@ use crate::root::tree::Tree;
 use crate::writable::Writable;
 
 /// Prefix of roots that are being built.
-const UNFINISHED: &str = ".new";
+pub(super) const UNFINISHED: &str = ".new";
 /// Prefix of roots that are being removed.
 pub(super) const RETIRED: &str = ".old";
 /// Prefix of what stood where a root was published, with the root's id behind it. A service
@@ -145,7 +145,7 @@ impl Store {
             return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
         // A mount would go with it, away from where its users know it.
-        Mounts::read()?.check(&self.unpacked, &name, "replace")?;
+        Mounts::read().check(&self.unpacked, &name, "replace")?;
         let aside = self.free_for_replaced(id)?;
         // Never is what stands there under a name that a start cleans up.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
@@ -180,7 +180,7 @@ impl Store {
         if !self.unpacked.contains(&first)? {
             return Ok(first);
         }
-        let mounts = Mounts::read()?;
+        let mounts = Mounts::read();
         for n in 1.. {
             let name = replaced_name(id, n);
             if !self.unpacked.contains(&name)? {
@@ -286,18 +286,22 @@ pub(super) fn build_in(
     Ok(built)
 }
 
-/// Gives a root, when all in it is placed, what its archives say of it, opens it up so, and syncs it.
+/// Opens up a root, when all in it is placed, and syncs it.
 fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
+    describe(root, tree, owner)?;
+    root.sync_filesystem()
+}
+
+/// Gives a root what its archives say of it, or what we give it.
+pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     let meta = root_meta(tree, owner);
     if tree.is_described() {
-        disk::set_meta(root, &|| root.path().to_owned(), &meta, owner)?;
-    } else {
-        if owner && tree.has_owner() {
-            disk::set_owner(root, &|| root.path().to_owned(), &meta)?;
-        }
-        root.set_mode(meta.mode)?;
+        return disk::set_meta(root, &|| root.path().to_owned(), &meta, owner);
     }
-    root.sync_filesystem()
+    if owner && tree.has_owner() {
+        disk::set_owner(root, &|| root.path().to_owned(), &meta)?;
+    }
+    root.set_mode(meta.mode)
 }
 
 /// What the directory of a root carries. An agent that is not root can always go on with its own.

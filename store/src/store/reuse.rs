@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use super::Store;
-use super::publish::{is_directory, ok_name, root_meta};
+use super::publish::{UNFINISHED, describe, is_directory, ok_name, root_meta};
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, Mounts, name_of};
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::layer;
 use crate::layer::entry::{Content, EntryPath};
 use crate::root::check::{Drift, Scope, check};
+use crate::root::patch::patch;
 use crate::root::place::{c_name, open_dir, open_parent};
 use crate::root::tree::{Node, Tree};
 
@@ -47,9 +48,28 @@ impl Store {
             Ok(drifts) => drifts.into_iter().map(|(path, _)| named(&path)).collect(),
             Err(err) => vec![format!("it cannot be compared: {}", Error::to_string(&err))],
         };
-        let mounts = Mounts::read().unwrap_or_default();
+        let mounts = Mounts::read();
         let mounted = mounts.within(&self.unpacked, &name).map(std::path::Path::to_owned);
         Some(Drifted { names, mounted })
+    }
+
+    /// Mends the published root of `configuration` where it stands, entry by entry, as far
+    /// as the cache has what it takes, and returns the names that are still not as they
+    /// should be. Not for a root that is in use.
+    pub fn mend_root(&self, configuration: &Configuration) -> Result<Vec<String>> {
+        let name = name_of(configuration.id());
+        let tree = self.tree(configuration)?;
+        let root = self.unpacked.child_within(&name)?;
+        let drifts = self.drift_of(&name, &tree);
+        if drifts.iter().any(|(path, _)| path.split().is_none()) {
+            describe(&root, &tree, self.placement.owner)?;
+        }
+        let scratch = self.unpacked.make_temp(UNFINISHED, 0o700)?;
+        let paths = drifts.iter().map(|(path, _)| path);
+        let dir = self.unpacked.child(&scratch)?;
+        patch(&root, &dir, &tree, paths, &self.objects, &self.placement);
+        self.remove_retired(&scratch);
+        Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
     }
 
     /// Takes the directory that stands where the root of `configuration` belongs, and of
@@ -130,7 +150,7 @@ impl Store {
             let Some((_, dir)) = &open else { continue };
             let dir = dir.as_ref().unwrap_or(&root);
             let Ok(stat) = dir.stat(&c_name(name)?) else { continue };
-            let untouched = built.is_some_and(|built| stat.st_ctime < built)
+            let untouched = built.is_some_and(|built| time_of(stat.st_ctime, stat.st_ctime_nsec) < built)
                 || self.object_of(file, &stat).is_some();
             if !untouched && content_of(&root, &path).ok() != Some(file.content) {
                 drifts.push((path, Drift::Altered));
@@ -141,15 +161,16 @@ impl Store {
 
     /// When the root `name` was built: all in it is older. `None` where that is not known, or
     /// the clock was put back since.
-    fn built(&self, name: &CStr) -> Result<Option<i64>> {
+    fn built(&self, name: &CStr) -> Result<Option<i128>> {
         let id = crate::disk::digest_of(name);
         let Some(mark) = id.map(|id| self.unpacked.stat(&ok_name(id))) else { return Ok(None) };
         let (Ok(mark), record) = (mark, self.roots.stat(name)?) else { return Ok(None) };
-        let built = mark.st_mtime.min(record.st_mtime);
+        let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
+        let built = mark.min(record);
         // A clock that went back would have later writes seem earlier.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.map_or(0, |now| now.as_secs());
-        Ok((i64::try_from(now).is_ok_and(|now| now >= built)).then_some(built))
+        let now = now.map_or(0, |now| now.as_nanos());
+        Ok(i128::try_from(now).is_ok_and(|now| now >= built).then_some(built))
     }
 
     /// Whether the root itself carries what its archives say, or what we give it.
@@ -188,6 +209,11 @@ impl Store {
         let there = self.unpacked.contains(&name)?;
         Ok(there.then(|| self.path.join("unpacked").join(&*name.to_string_lossy())))
     }
+}
+
+/// A time in nanoseconds since the epoch.
+fn time_of(seconds: i64, nanoseconds: impl Into<i128>) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + nanoseconds.into()
 }
 
 /// Only in a root that was compared: no directory of the path is a symlink.

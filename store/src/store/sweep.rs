@@ -11,7 +11,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::leftovers::Left;
-use super::publish::{RETIRED, ids, ok_name, placement};
+use super::publish::{RETIRED, ids, is_directory, ok_name, placement};
 use super::spare::DISCARDED;
 use super::{LinkMode, Store};
 use crate::blobs::Swept;
@@ -193,7 +193,7 @@ fn published(roots: &Dir, unpacked: &Dir) -> Result<Vec<Digest>> {
     let mut found = Vec::new();
     for id in ids(roots)? {
         let name = name_of(id);
-        if unpacked.contains(&name)? {
+        if is_directory(unpacked, &name)? {
             let stat = roots.stat(&name)?;
             found.push((stat.st_mtime, stat.st_mtime_nsec, id));
         }
@@ -225,7 +225,7 @@ impl Ground {
     /// cannot be removed is returned, and is no reason for the rest to stay, but where one
     /// refers to the other.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
-        let mounts = Mounts::read()?;
+        let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
         let mut at: Option<(&Path, Dir)> = None;
         let mut before = None;

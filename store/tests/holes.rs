@@ -23,7 +23,7 @@ fn archive(dir: &Path) -> std::path::PathBuf {
         panic!("{} has no files of {SIZE} bytes", dir.display());
     }
     file.write_all_at(b"end", AT).unwrap();
-    fs::copy("/dev/null", dir.join("empty")).unwrap();
+    fs::write(dir.join("empty"), "").unwrap();
     run("tar", &["--sparse", "--format=posix", "-czf", "a.tgz", "lastlog", "empty"], dir);
     fs::remove_file(dir.join("lastlog")).unwrap();
     dir.join("a.tgz")
@@ -46,7 +46,8 @@ fn holes_cost_nothing_on_any_way() {
         let archive = archive(work.path());
         let begun = Instant::now();
         check_archive(File::open(&archive).unwrap(), options(LinkMode::Auto).limits).unwrap();
-        unpack(std::slice::from_ref(&archive), &work.path().join("out"), options(LinkMode::Auto)).unwrap();
+        unpack(std::slice::from_ref(&archive), &work.path().join("out"), options(LinkMode::Auto))
+            .unwrap();
         is_right(&work.path().join("out/lastlog"));
         for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
             let agent = work.path().join(format!("{link:?}"));
@@ -83,16 +84,19 @@ fn the_same_contents_with_and_without_holes_are_one_object() {
         let make = |name: &str, sparse: &[&str]| {
             let tree = work.path().join(name);
             fs::create_dir(&tree).unwrap();
-            let mut bytes = vec![0; 1_000_000];
-            bytes[500_000] = 7;
-            fs::write(tree.join("f"), bytes).unwrap();
+            let file = File::create(tree.join("f")).unwrap();
+            if sparse.is_empty() {
+                file.write_all_at(&[0; 1_000_000], 0).unwrap();
+            }
+            file.set_len(1_000_000).unwrap();
+            file.write_all_at(&[7], 500_000).unwrap();
             run("touch", &["-d", "@5", "f"], &tree);
             let archive = work.path().join(format!("{name}.tar"));
             let arguments = [&["-cf", archive.to_str().unwrap()], sparse, &["f"]].concat();
             run("tar", &arguments, &tree);
             archive
         };
-        let archives = [make("dense", &[]), make("sparse", &["--sparse", "--hole-detection=raw"])];
+        let archives = [make("dense", &[]), make("sparse", &["--sparse"])];
         assert!(fs::metadata(&archives[1]).unwrap().len() < 100_000);
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Copy)).unwrap();
         let layers: Vec<_> = archives.iter().map(|archive| layer(&store, "c", archive)).collect();

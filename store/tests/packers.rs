@@ -83,7 +83,10 @@ fn zeros_may_follow_compressed_data_and_nothing_else() {
         let refused = followed(&vec![0; (1 << 20) + 1]).unwrap_err();
         assert!(refused.contains("1048577 zeros follow the end of its"), "{refused}");
         let refused = followed(b"\0\0\0garbage").unwrap_err();
-        assert!(refused.contains(&format!("10 bytes follow the end of its {name} data")), "{refused}");
+        assert!(
+            refused.contains(&format!("10 bytes follow the end of its {name} data")),
+            "{refused}"
+        );
         assert!(refused.contains("head -c -10") && refused.contains("pack it again"), "{refused}");
     }
 }
@@ -105,7 +108,10 @@ fn zstd_may_ask_for_much_memory_and_make_much_of_little() {
     assert_eq!(asking[5] >> 3, 17, "a window of 2^27 is no longer in the second byte");
     asking[5] += 1 << 3;
     let refused = check(&asking).unwrap_err();
-    assert!(refused.contains("256 MiB, and 128 MiB are allowed") && refused.contains("-max-window"), "{refused}");
+    assert!(
+        refused.contains("256 MiB, and 128 MiB are allowed") && refused.contains("-max-window"),
+        "{refused}"
+    );
     assert_eq!(check_with(&asking, Limits { window: 256 << 20, ..Limits::STANDARD }), Ok(1));
 }
 
@@ -121,7 +127,10 @@ fn other_formats_are_named() {
             let bytes = [start, &vec![7; length]].concat();
             for bytes in [bytes.clone(), gzip(&bytes)] {
                 let refused = check(&bytes).unwrap_err();
-                assert!(refused.contains(word) && refused.contains("tar") | refused.contains("gzip"), "{refused}");
+                assert!(
+                    refused.contains(word) && refused.contains("tar") | refused.contains("gzip"),
+                    "{refused}"
+                );
             }
         }
     }
@@ -182,7 +191,10 @@ fn access_lists_as_text_are_restored() {
     let archive = [
         records(&[("SCHILY.acl.access", list)]),
         wide,
-        records(&[("SCHILY.acl.default", "user::rwx,group::r-x,group:root:r--,mask::r-x,other::---")]),
+        records(&[(
+            "SCHILY.acl.default",
+            "user::rwx,group::r-x,group:root:r--,mask::r-x,other::---",
+        )]),
         checked.as_bytes().to_vec(),
         // It is no directory's.
         records(&[("SCHILY.acl.default", "user::rwx,group::r-x,other::---")]),

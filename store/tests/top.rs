@@ -19,7 +19,11 @@ fn archive(entries: &[(&str, u32, u64, u64)]) -> Vec<u8> {
     for (name, mode, owner, time) in entries {
         let mut header = tar::Header::new_gnu();
         let is_file = !name.ends_with('/');
-        header.set_entry_type(if is_file { tar::EntryType::Regular } else { tar::EntryType::Directory });
+        header.set_entry_type(if is_file {
+            tar::EntryType::Regular
+        } else {
+            tar::EntryType::Directory
+        });
         header.set_size(if is_file { 4 } else { 0 });
         header.set_mode(*mode);
         header.set_uid(*owner);
@@ -52,7 +56,8 @@ fn wanted(mode: u32, owner: u32, time: i64) -> (u32, u32, i64) {
 
 fn findings(dir: &Path) -> Vec<String> {
     let mut all = Vec::new();
-    verify(dir, |finding| all.push(format!("{} {}", finding.path.display(), finding.what))).unwrap();
+    verify(dir, |finding| all.push(format!("{} {}", finding.path.display(), finding.what)))
+        .unwrap();
     all
 }
 
@@ -63,9 +68,14 @@ fn an_entry_of_the_root_gives_it_mode_owner_and_time_with_and_without_a_spare() 
             let work = tempfile::tempdir_in(&dir).unwrap();
             let agent = work.path().join("agent");
             let store = Store::open(&agent, options(link)).unwrap();
-            let one = publish(&store, "a", &archive(&[("./", 0o2750, 1000, 77), ("./x", 0o644, 1000, 5)]));
+            let one = publish(
+                &store,
+                "a",
+                &archive(&[("./", 0o2750, 1000, 77), ("./x", 0o644, 1000, 5)]),
+            );
             let plain = publish(&store, "b", &archive(&[("y", 0o644, 1000, 5)]));
-            let other = publish(&store, "c", &archive(&[("./", 0o711, 1001, 78), ("./z", 0o644, 0, 5)]));
+            let other =
+                publish(&store, "c", &archive(&[("./", 0o711, 1001, 78), ("./z", 0o644, 0, 5)]));
             let carried = |layers: &[Layer], from_spare: bool| {
                 let wanted = configuration(layers);
                 let root = store.root(&wanted).unwrap();
@@ -86,7 +96,10 @@ fn an_entry_of_the_root_gives_it_mode_owner_and_time_with_and_without_a_spare() 
             let root = store.root_path(configuration(&[one]).id());
             fs::set_permissions(root, fs::Permissions::from_mode(0o777)).unwrap();
             let found = findings(&agent);
-            assert!(found.len() == 1 && found[0].ends_with("its own mode or owner was altered"), "{found:?}");
+            assert!(
+                found.len() == 1 && found[0].ends_with("its own mode or owner was altered"),
+                "{found:?}"
+            );
         }
     }
 }
@@ -96,7 +109,11 @@ fn parents_that_no_entry_names_are_the_agents_own() {
     for dir in directories() {
         let work = tempfile::tempdir_in(&dir).unwrap();
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
-        let bytes = archive(&[("usr/lib/app/data", 0o600, 1000, 5), ("opt/", 0o700, 1000, 6), ("opt/a/b", 0o644, 7, 7)]);
+        let bytes = archive(&[
+            ("usr/lib/app/data", 0o600, 1000, 5),
+            ("opt/", 0o700, 1000, 6),
+            ("opt/a/b", 0o644, 7, 7),
+        ]);
         let layer = publish(&store, "a", &bytes);
         let root = store.root(&configuration(&[layer])).unwrap().path;
         let mine = fs::metadata(work.path()).unwrap().uid();
@@ -177,7 +194,8 @@ fn what_a_killed_unpack_left_is_removed_by_the_next() {
     assert!(work.path().join(format!(".unpack-{anothers}-99-0")).exists());
     // Somebody's own is not touched.
     fs::create_dir_all(work.path().join("third/.unpack-mine")).unwrap();
-    let refused = unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
+    let refused =
+        unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
     assert!(refused.unwrap_err().to_string().contains("not empty"));
     assert!(work.path().join("third/.unpack-mine").exists());
 }

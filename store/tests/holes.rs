@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use deploy_store::{LinkMode, Store, check_archive, unpack, verify};
+use deploy_store::{LinkMode, SpareOutcome, Store, check_archive, unpack, verify};
 use rig::{configuration, directories, layer, options, run};
 
 const SIZE: u64 = 60_000_000_000;
@@ -53,8 +53,12 @@ fn holes_cost_nothing_on_any_way() {
             let agent = work.path().join(format!("{link:?}"));
             let store = Store::open(&agent, options(link)).unwrap();
             let layer = layer(&store, "a", &archive);
-            let root = store.root(&configuration(&[layer])).unwrap();
+            let wanted = configuration(&[layer]);
+            let root = store.root(&wanted).unwrap();
             is_right(&root.path.join("lastlog"));
+            // There is room for as much data as there is.
+            let spare = store.prepare_spare(&wanted).unwrap();
+            assert_eq!(spare, SpareOutcome::Ready, "{link:?}");
             let mut found = Vec::new();
             verify(&agent, |finding| found.push(finding)).unwrap();
             assert_eq!(found, []);

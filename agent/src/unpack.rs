@@ -7,7 +7,7 @@ use deploy_store::{Limits, LinkMode, Options, Placed, Result};
 
 use crate::flags::MAX_BLOB;
 
-/// Merges `archives`, lowest first, into the new directory `into`. Returns a line that
+/// Merges `archives`, lowest first, into the directory `into`. Returns a line that
 /// says what was done.
 pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode, limits: Limits) -> Result<String> {
     let started = Instant::now();
@@ -22,11 +22,11 @@ pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode, limits: Limits) ->
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory that unpacking into `into` changes something in: the one it is in, or what
-/// there is of that.
+/// The directory that unpacking into `into` changes something in: itself where it exists, else the
+/// one it is in, or what there is of that.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
-    let there = path.ancestors().skip(1).find(|above| above.is_dir());
+    let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
 }
 

@@ -105,6 +105,61 @@ fn unpack_merges_archives_into_a_new_directory() {
     assert_eq!(fs::read_to_string(dir.join("two/etc/conf")).unwrap(), "old");
 }
 
+/// As an ordinary user, who may write to this directory alone; GNU tar and bsdtar do no less.
+#[test]
+fn an_ordinary_user_unpacks_into_a_directory_of_his_own() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+    const UID: u32 = 65534;
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        eprintln!("NOT TRIED: only root becomes another user");
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let mode =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    // Not even to be looked into.
+    mode(dir, 0o711);
+    let program = dir.join("deploy-agent");
+    fs::copy(env!("CARGO_BIN_EXE_deploy-agent"), &program).unwrap();
+    let tree = dir.join("tree");
+    fs::create_dir_all(tree.join("closed")).unwrap();
+    fs::write(tree.join("closed/file"), "file").unwrap();
+    fs::write(tree.join("tool"), "tool").unwrap();
+    mode(&tree.join("tool"), 0o6755);
+    mode(&tree.join("closed"), 0o2555);
+    mode(&tree, 0o750);
+    let tar = ["cf", "a.tar", "-C", "tree", "."];
+    assert!(Command::new("tar").args(tar).current_dir(dir).status().unwrap().success());
+    for (name, mine) in [("mine", true), ("shared", false)] {
+        let into = dir.join(name);
+        fs::create_dir(&into).unwrap();
+        mode(&into, if mine { 0o700 } else { 0o777 });
+        if mine {
+            chown(&into, Some(UID), Some(UID)).unwrap();
+        }
+        let id = UID.to_string();
+        let output = Command::new("setpriv")
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(&program)
+            .args(["unpack", "-into"])
+            .args([&into, &dir.join("a.tar")])
+            .env_clear()
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{name}: {stderr}");
+        let of = |name: &str| fs::metadata(into.join(name)).unwrap();
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 2, "{name}: something is left");
+        // Whoever does not become the owner gets no file that runs as another.
+        assert_eq!((of("tool").mode() & 0o7777, of("tool").uid()), (0o755, UID), "{name}");
+        assert_eq!(of("closed").mode() & 0o7777, 0o555);
+        assert_eq!(fs::read_to_string(into.join("closed/file")).unwrap(), "file");
+        assert_eq!(of(".").mode() & 0o7777, if mine { 0o750 } else { 0o777 });
+        assert_eq!(stderr.contains("keeps its mode and time"), !mine, "{stderr}");
+    }
+}
+
 #[test]
 fn unpack_of_deep_trees_keeps_to_the_usual_limit_of_open_files() {
     let temp = tempfile::tempdir().unwrap();

@@ -39,18 +39,10 @@ fn sample(dir: &Path) {
     own(dir, 1001, 50);
     fs::set_permissions(dir.join("a/deep"), fs::Permissions::from_mode(0o2770)).unwrap();
     fs::set_permissions(dir, fs::Permissions::from_mode(0o2751)).unwrap();
-    for (name, attribute, value) in [
-        ("a/one", "user.b", "x\n\0y"),
-        ("a/one", "user.a", ""),
-        ("a/deep", "user.d", "1"),
-        (".", "user.r", "2"),
-    ] {
-        let flags = rustix::fs::XattrFlags::empty();
-        match rustix::fs::setxattr(dir.join(name), attribute, value.as_bytes(), flags) {
-            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
-            Err(err) => panic!("{name}: {err}"),
-        }
-    }
+    attribute(&dir.join("a/one"), "user.b", b"x\n\0y");
+    attribute(&dir.join("a/one"), "user.a", b"");
+    attribute(&dir.join("a/deep"), "user.d", b"1");
+    attribute(dir, "user.r", b"2");
     for (name, time) in [
         ("a/twin1", "@1500000000.25"),
         ("a/twin2", "@1500000000.25"),
@@ -59,6 +51,13 @@ fn sample(dir: &Path) {
         (".", "@9.5"),
     ] {
         run("touch", &["-h", "-d", time, name], dir);
+    }
+}
+
+fn attribute(path: &Path, name: &str, value: &[u8]) {
+    match rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()) {
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+        Err(err) => panic!("{}: {err}", path.display()),
     }
 }
 
@@ -76,6 +75,9 @@ fn upper(dir: &Path) {
     fs::write(dir.join("a/deep/er"), "was a directory").unwrap();
     fs::write(dir.join("z-one"), "no longer linked").unwrap();
     fs::set_permissions(dir.join("z-one"), fs::Permissions::from_mode(0o751)).unwrap();
+    // GNU tar would leave those of the first there, where the second has none.
+    attribute(&dir.join("a/deep"), "user.d", b"3");
+    attribute(dir, "user.r", b"4");
     for (name, time) in [("a/deep", "@44"), ("a", "@33"), (".", "@55")] {
         run("touch", &["-h", "-d", time, name], dir);
     }

@@ -171,8 +171,9 @@ fn what_a_service_writes_through_its_root_is_in_no_root_made_of_the_spare() {
             damage(&root.join("a/two"));
             // What it holds is right, so that the spare gets a copy of it.
             let held = fs::read(root.join("a/two")).is_ok_and(|now| now == before);
-            let harmless = held || !root.join("a/two").exists()
-                && !["a/moved", "elsewhere"].iter().any(|name| root.join(name).exists());
+            let harmless = held
+                || !root.join("a/two").exists()
+                    && !["a/moved", "elsewhere"].iter().any(|name| root.join(name).exists());
             let linked = bench.store.link_mode() == LinkMode::Hardlink;
             bench.is_right(!linked || harmless, &format!("{link:?} in {}", dir.display()));
         }

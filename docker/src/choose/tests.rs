@@ -241,3 +241,102 @@ fn what_does_not_fit_together_is_named() {
     check(refused(&noise, &[]), "no name of a file");
     assert!(seen.lines().count() > 15 && !seen.contains('\u{1b}'));
 }
+
+#[test]
+fn what_is_no_image_is_passed_over() {
+    let one = layer("a");
+    let (image_config, manifest, _) = oci(&[&one]);
+    let signed = b"{\"critical\":{}}".to_vec();
+    let signature_config = config("/", &[&signed]);
+    let kind = "application/vnd.dev.cosign.simplesigning.v1+json";
+    let signature = manifest_of(&signature_config, &[descriptor(kind, &signed, "")]);
+    let of = |more: &str| {
+        let text = String::from_utf8(manifest.clone()).unwrap();
+        text.replacen('{', &format!("{{{more}"), 1).into_bytes()
+    };
+    let subject = of(&format!(r#""subject":{},"#, descriptor(MANIFEST, &manifest, "")));
+    let artifact = of(r#""artifactType":"application/spdx+json","#);
+    let empty = b"{\"schemaVersion\":2}".to_vec();
+    let blobs: [&[u8]; 9] = [
+        &one,
+        &image_config,
+        &manifest,
+        &signed,
+        &signature_config,
+        &signature,
+        &subject,
+        &artifact,
+        &empty,
+    ];
+    let others = [&signature, &subject, &artifact, &empty];
+    let mut all: Vec<String> = others.iter().map(|other| descriptor(MANIFEST, other, "")).collect();
+    for other in &all {
+        let alone = archive(&[("index.json", index_of(std::slice::from_ref(other)))], &blobs);
+        let refused = chosen(&alone, None, None).unwrap_err();
+        assert!(
+            refused.contains("no image")
+                || refused.contains("no known layer")
+                || refused.contains("neither"),
+            "{refused}"
+        );
+    }
+    all.insert(2, descriptor(MANIFEST, &manifest, NAMED));
+    let with_all = archive(&[("index.json", index_of(&all))], &blobs);
+    assert_eq!(chosen(&with_all, None, None).unwrap().names, ["app:1"]);
+}
+
+#[test]
+fn manifest_json_serves_where_index_json_does_not() {
+    let one = layer("a");
+    let (config, manifest, index) = oci(&[&one]);
+    let saved = format!(
+        r#"[{{"Config":"blobs/sha256/{}","RepoTags":["app:2"],"Layers":["blobs/sha256/{}"]}}]"#,
+        Digest::of(&config),
+        Digest::of(&one)
+    );
+    let both = |index: &[u8]| {
+        let files = [("index.json", index.to_vec()), ("manifest.json", saved.clone().into_bytes())];
+        chosen(&archive(&files, &[&one, &config, &manifest]), None, None)
+    };
+    for unusable in [
+        &br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":null}"#[..],
+        br#"{"schemaVersion":2,"manifests":[]}"#,
+        b"{}",
+        b"[]",
+        b"{\"schemaVersion\":1}",
+    ] {
+        assert_eq!(both(unusable).unwrap().names, ["app:2"], "{}", unusable.escape_ascii());
+    }
+    // Not what says two things at once.
+    let one = String::from_utf8(index).unwrap();
+    let twofold = one.replacen('{', r#"{"layers":[],"#, 1);
+    assert!(both(twofold.as_bytes()).unwrap_err().contains("at once"));
+    let alone = archive(&[("index.json", br#"{"manifests":null}"#.to_vec())], &[]);
+    assert!(chosen(&alone, None, None).unwrap_err().contains("no image"));
+}
+
+#[test]
+fn a_link_to_nowhere_is_the_layer_that_the_configuration_says() {
+    let (one, two) = (layer("a"), layer("b"));
+    let config = config("linux/amd64", &[&one, &two]);
+    let saved =
+        br#"[{"Config":"c.json","RepoTags":["app:1"],"Layers":["1/layer.tar","2/layer.tar"]}]"#;
+    let files = [
+        ("1/layer.tar", one),
+        ("3/layer.tar", two),
+        ("c.json", config),
+        ("manifest.json", saved.to_vec()),
+    ];
+    let with = |target: Option<&str>, files: &[(&str, Vec<u8>)]| {
+        let mut archive = archive(files, &[]);
+        if let Some(target) = target {
+            archive.take("2/layer.tar", Found::Link(target.to_owned())).unwrap();
+        }
+        chosen(&archive, None, None)
+    };
+    for target in ["../3/layer.tar", "../4/layer.tar"] {
+        assert_eq!(with(Some(target), &files).unwrap().layers, [0, 1], "{target}");
+    }
+    let without = [files[0].clone(), files[2].clone(), files[3].clone()];
+    assert!(with(Some("../3/layer.tar"), &without).unwrap_err().contains("which is missing"));
+}

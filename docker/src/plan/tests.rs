@@ -381,3 +381,37 @@ proptest! {
         prop_assert_eq!(unpacked(&members, &planned).pruned(), image.pruned(), "{:?}", members);
     }
 }
+
+/// docker reads what aufs kept for itself so (moby/moby#4178).
+#[test]
+fn names_of_what_aufs_kept_become_one_file() {
+    let layer: &[(&str, Sort, &str)] = &[
+        (".wh..wh.plnk", D, ""),
+        (".wh..wh.plnk/1.2", F, ""),
+        (".wh..wh.aufs", F, ""),
+        ("a", H, ".wh..wh.plnk/1.2"),
+        ("d/b", H, ".wh..wh.plnk/1.2"),
+        ("c", H, "a"),
+    ];
+    assert_eq!(kept(&[layer]), [["a+0.1", "d/b=a", "c"]]);
+    // The first of them is removed above.
+    let top: &[(&str, Sort, &str)] = &[(".wh.a", F, "")];
+    assert_eq!(kept(&[layer, top])[0], ["d/b+0.1", "c=d/b"]);
+    let strange: &[(&str, Sort, &str)] = &[("a", H, ".wh..wh.plnk/3")];
+    assert!(planned(&[layer, strange]).unwrap_err().to_string().contains("no layer has"));
+}
+
+#[test]
+fn a_name_that_a_layer_removes_can_have_got_another_there() {
+    let base: &[(&str, Sort, &str)] =
+        &[("a", F, ""), ("d", D, ""), ("d/x", F, ""), ("d/y", H, "d/x")];
+    let renamed: &[(&str, Sort, &str)] = &[(".wh.a", F, ""), ("b", H, "a"), ("c", H, "a")];
+    assert_eq!(kept(&[base, renamed])[1], ["b+0.0", "c=b"]);
+    let opaque: &[(&str, Sort, &str)] = &[("d", D, ""), ("d/.wh..wh..opq", F, ""), ("e", H, "d/y")];
+    assert_eq!(kept(&[base, opaque])[1], ["d", "e+0.2"]);
+    let gone: &[(&str, Sort, &str)] = &[(".wh.d", F, "")];
+    assert_eq!(kept(&[base, gone, &[("f", F, "")]])[1], [""; 0]);
+    // What an earlier layer removed is gone for all after it.
+    let later: &[(&str, Sort, &str)] = &[("e", H, "d/x")];
+    assert!(planned(&[base, gone, later]).unwrap_err().to_string().contains("no layer has"));
+}

@@ -7,6 +7,7 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::Stat;
@@ -334,6 +335,19 @@ impl Objects {
     /// Opens what is here under this name, sound or not.
     pub fn open_named(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
+    }
+
+    /// Bytes of disk that a copy of the file takes, as far as its object tells: fewer than its length
+    /// where it has holes.
+    pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
+        /// What is shorter is not looked at.
+        const LARGE: u64 = 16 << 20;
+        if size < LARGE {
+            return size;
+        }
+        let found = self.open_named(&self.name(content, meta, 0)).ok().flatten();
+        let blocks = found.and_then(|file| file.metadata().ok()).map(|found| found.blocks());
+        blocks.map_or(size, |blocks| blocks.saturating_mul(512).min(size))
     }
 
     /// Makes `to` in `into` another name of the object, which was looked at, and seals it

@@ -150,7 +150,8 @@ impl Store {
             let Some((_, dir)) = &open else { continue };
             let dir = dir.as_ref().unwrap_or(&root);
             let Ok(stat) = dir.stat(&c_name(name)?) else { continue };
-            let untouched = built.is_some_and(|built| time_of(stat.st_ctime, stat.st_ctime_nsec) < built)
+            let untouched = built
+                .is_some_and(|built| time_of(stat.st_ctime, stat.st_ctime_nsec) < built)
                 || self.object_of(file, &stat).is_some();
             if !untouched && content_of(&root, &path).ok() != Some(file.content) {
                 drifts.push((path, Drift::Altered));

@@ -253,7 +253,9 @@ impl Store {
             let linked = self.placement.mode == LinkMode::Hardlink;
             inodes += u64::from(!(linked && matches!(node, Node::File(_))));
             bytes += match node {
-                Node::File(file) if self.placement.mode == LinkMode::Copy => file.size + BLOCK,
+                Node::File(file) if self.placement.mode == LinkMode::Copy => {
+                    self.objects.room_of(file.content, &file.meta, file.size) + BLOCK
+                }
                 Node::Directory(_) => BLOCK,
                 _ => 0,
             };

@@ -20,7 +20,7 @@ use crate::digest::Digest;
 use crate::disk::{Dir, Lock, Mounts, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
-use crate::layer::objects::Naming;
+use crate::layer::objects::{Naming, Objects};
 use crate::root::tree::{Node, Tree};
 use listing::Ground;
 
@@ -152,14 +152,14 @@ impl Store {
         if self.is_published(configuration.id())? {
             return Ok(0);
         }
-        Ok(bytes_of(&self.tree(configuration)?))
+        Ok(bytes_of(&self.tree(configuration)?, &self.objects))
     }
 
     /// Bytes that [`Store::remove_spare`] would free, directories not counted.
     pub fn spare_bytes(&self) -> u64 {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let copied = self.placement.mode == LinkMode::Copy;
-        spare.as_ref().filter(|_| copied).map_or(0, |spare| bytes_of(&spare.tree))
+        spare.as_ref().filter(|_| copied).map_or(0, |spare| bytes_of(&spare.tree, &self.objects))
     }
 
     /// Published roots, oldest first.
@@ -180,9 +180,9 @@ impl Store {
     }
 }
 
-fn bytes_of(tree: &Tree) -> u64 {
+fn bytes_of(tree: &Tree, objects: &Objects) -> u64 {
     let sizes = tree.walk().map(|(_, node)| match node {
-        Node::File(file) => file.size,
+        Node::File(file) => objects.room_of(file.content, &file.meta, file.size),
         _ => 0,
     });
     sizes.sum()

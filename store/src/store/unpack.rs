@@ -83,9 +83,15 @@ fn unpack_in(
             // The first error counts.
             let _ = moved.iter().try_for_each(|name| dir.remove_tree(name));
         }
-        all.and_then(|()| dir.sync()).map(|()| placed)
+        all.map(|()| (tree, placed))
     });
-    work.end(dir, placed)
+    let (tree, placed) = work.end(dir, placed)?;
+    if tree.is_described() && is_ours(dir)? {
+        // It moved with the last name that went.
+        disk::set_times(&**dir, &|| dir.path().to_owned(), &tree.root().meta)?;
+    }
+    dir.sync()?;
+    Ok(placed)
 }
 
 /// A directory that is worked in, held while it is.
@@ -103,7 +109,7 @@ impl Work {
     }
 
     /// Removes it. If it stays, what was unpacked is there all the same.
-    fn end(self, parent: &Dir, placed: Result<Placed>) -> Result<Placed> {
+    fn end<T>(self, parent: &Dir, placed: Result<T>) -> Result<T> {
         if let Err(err) = parent.remove_tree(&self.name) {
             let path = parent.path_of(&self.name);
             tracing::warn!("{} stays, as it cannot be removed: {err}", path.display());
@@ -186,14 +192,19 @@ fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     if !tree.is_described() {
         return Ok(());
     }
-    let stat = rustix::fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
-    let user = rustix::process::geteuid();
-    if !user.is_root() && stat.st_uid != user.as_raw() {
+    if !is_ours(dir)? {
         tracing::warn!("{} keeps its mode and time: it is another user's", dir.path().display());
         return Ok(());
     }
-    let meta = root_meta(tree, user.is_root());
-    disk::set_meta(dir, &|| dir.path().to_owned(), &meta, user.is_root())
+    let owner = rustix::process::geteuid().is_root();
+    disk::set_meta(dir, &|| dir.path().to_owned(), &root_meta(tree, owner), owner)
+}
+
+/// Whether mode and time of a directory are ours to change.
+fn is_ours(dir: &Dir) -> Result<bool> {
+    let stat = rustix::fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
+    let user = rustix::process::geteuid();
+    Ok(user.is_root() || stat.st_uid == user.as_raw())
 }
 
 /// Builds the tree of `archives` in `work`, synced.

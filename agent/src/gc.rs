@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::cycle::Agent;
 use crate::keep::Needs;
 use crate::running::{self, Running};
-use crate::{blocking, previous, spare, state};
+use crate::{blocking, previous, spare, state, unsettled};
 
 /// What `gc` did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,8 +79,9 @@ pub async fn beside(agent: &Agent, pending: Option<&Configuration>, dry_run: boo
 pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Needs> {
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
+    let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
     let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
-    Ok(Needs { current, previous, pending: pending.cloned(), keep_roots, keep_blobs })
+    Ok(Needs { current, previous, pending, keep_roots, keep_blobs })
 }
 
 /// What is deployed, which must be known before anything is removed.
@@ -110,7 +111,8 @@ pub fn alone(
     let planned = deploy_store::sweep_alone(dir, link, dry_run, |published| {
         let current = deployed(state_file)?;
         let previous = previous::read(dir, current.as_ref().map(Configuration::id));
-        let needs = Needs { current, previous, pending: None, keep_roots, keep_blobs };
+        let pending = unsettled::pending(dir);
+        let needs = Needs { current, previous, pending, keep_roots, keep_blobs };
         Ok(needs.at_once(published, SystemTime::now()))
     })?;
     Gc::new(dir, dry_run, &planned)

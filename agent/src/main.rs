@@ -26,7 +26,7 @@ use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{ask, error, init, log, serve, status, unpack, verify};
+use deploy_agent::{ask, claim, error, init, log, serve, status, unpack, verify};
 use deploy_cli::service;
 use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store, escape_json};
@@ -145,6 +145,9 @@ fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
 fn run_gc(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
     let Settings { state, placing, keep_roots, keep_blobs, .. } = Settings::of(flags);
     let answer = ask::either(&flags.dir, &Request::Gc { dry_run }, || {
+        if let Err(err) = claim::check(&flags.dir, &state) {
+            return Ok(Answer::failed(exit::FAILED, err.to_string()));
+        }
         let done = gc::alone(&flags.dir, &state, placing, (keep_roots, keep_blobs), dry_run)?;
         Ok(Answer::of(exit::OK, &done))
     })?;
@@ -211,6 +214,9 @@ fn mend(flags: &Flags, damaged: &[String]) -> Result<Vec<Mended>> {
 
 fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
     alone(flags, async |agent, session| {
+        if let Err(err) = claim::check(&agent.dir, &agent.state) {
+            return Answer::failed(exit::FAILED, err.to_string());
+        }
         if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
             // A rollback by hand that cannot end well is not begun.
             return Answer::failed(exit::FAILED, format!("script {err}"));
@@ -316,8 +322,18 @@ fn options(settings: &Settings, limits: Limits) -> Options {
 }
 
 fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
+    let state = flags.state.clone().unwrap_or_else(|| claim::find(&flags.dir));
+    claim::check(&flags.dir, &state)?;
+    if let (Some(other), None) = (claim::passed_over(&flags.dir), &flags.state) {
+        let (other, state) = (other.display(), state.display());
+        tracing::info!(
+            event = "state_passed_over",
+            "{other} is not of the agent of {}: {state} is used; to go on with the other name it with -state",
+            flags.dir.display()
+        );
+    }
     let settings = Settings {
-        state: flags.state.clone(),
+        state,
         link: flags.link.into(),
         placing: flags.link.into(),
         keep_roots: flags.roots_to_keep(),
@@ -326,6 +342,7 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
     store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
+    claim::take(&flags.dir, &settings.state)?;
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;
@@ -335,7 +352,7 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         report.confinement = walls;
         report.link = Some(link.to_owned());
         report.link_flag = Some(link_word(flags.link.into()).to_owned());
-        report.state = std::path::absolute(&flags.state).ok();
+        report.state = std::path::absolute(&settings.state).ok();
         report.keep_roots = Some(settings.keep_roots);
         report.keep_blobs = settings.keep_blobs;
         report.min_free = flags.min_free;
@@ -353,6 +370,8 @@ fn agent(
 ) -> Result<Agent> {
     let script = Script {
         program: flags.script.clone(),
+        arguments: flags.script_arg.clone(),
+        env_file: flags.script_env_file.clone(),
         timeout: Some(flags.script_timeout).filter(|timeout| !timeout.is_zero()),
         grace: STOP_GRACE,
         kill_after: KILL_AFTER,

@@ -50,6 +50,8 @@ pub struct Agent {
     pub current: Option<PathBuf>,
     /// Roots to keep, at least 1.
     pub keep_roots: usize,
+    /// Whether roots of another program count among them.
+    pub count_taken_over: bool,
     /// Whether blobs of extracted layers stay in the cache.
     pub keep_blobs: bool,
     /// Bytes to keep free; 0 for none.

@@ -143,6 +143,9 @@ pub enum Sub {
         /// Only tell what would go.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
         dry_run: bool,
+        /// Remove also the roots that were there before this agent, as those that the Go agent kept.
+        #[arg(long, env = "DEPLOY_AGENT_TAKEN_OVER")]
+        taken_over: bool,
         /// As one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
@@ -335,6 +338,11 @@ impl Flags {
         Ok(())
     }
 
+    /// Whether it was said how many roots to keep: then those of another program count, too.
+    pub fn says_how_many_roots(&self) -> bool {
+        self.given.contains("keep_roots") || self.cleanold
+    }
+
     /// Roots to keep.
     pub fn roots_to_keep(&self) -> usize {
         if self.cleanold { 1 } else { self.keep_roots.get() }
@@ -406,7 +414,10 @@ mod tests {
         let Some(Sub::Unpack { blobs, into }) = cli.command else { panic!("another command") };
         assert_eq!((blobs, into), (vec!["x".into(), "y".into(), "-z".into()], "d".into()));
         let gc = read("deploy-agent gc -n -keep-roots 3 -dir a").unwrap();
-        assert!(matches!(gc.command, Some(Sub::Gc { dry_run: true, json: false })));
+        assert!(matches!(
+            gc.command,
+            Some(Sub::Gc { dry_run: true, taken_over: false, json: false })
+        ));
         assert!(["keep_roots", "dir"].iter().all(|flag| gc.flags.given.contains(*flag)));
         assert!(!gc.flags.given.contains("state") && gc.flags.roots_to_keep() == 3);
         let status = read("deploy-agent status -json -state s").unwrap();

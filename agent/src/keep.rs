@@ -23,6 +23,20 @@ pub struct Needs {
     pub keep_roots: usize,
     /// Whether blobs of extracted layers stay.
     pub keep_blobs: bool,
+    /// What becomes of the roots of another program.
+    pub taken_over: TakenOver,
+}
+
+/// What becomes of roots that another program made, as the Go agent, which kept all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TakenOver {
+    /// They stay: nobody said anything.
+    #[default]
+    Stay,
+    /// They count as others do, and are older: somebody said how many roots to keep. Oldest first.
+    Count(Vec<Digest>),
+    /// They go.
+    Go,
 }
 
 impl Needs {
@@ -68,6 +82,7 @@ impl Needs {
         Keep {
             configurations: configurations.collect(),
             roots: self.roots(published),
+            taken_over: self.taken_over != TakenOver::Stay,
             cache: None,
             keep_blobs: self.keep_blobs,
             weigh: false,
@@ -85,7 +100,12 @@ impl Needs {
         let count = self.keep_roots + usize::from(pending.is_some());
         kept.extend(pending.map(|id| (id, "to be deployed")));
         let previous = id(self.previous.as_ref()).map(|id| (id, "previous"));
-        let newest = published.iter().rev().map(|id| (*id, "one of the newest"));
+        let older = match &self.taken_over {
+            TakenOver::Count(older) => &older[..],
+            TakenOver::Stay | TakenOver::Go => &[],
+        };
+        let newest = published.iter().rev().chain(older.iter().rev());
+        let newest = newest.map(|id| (*id, "one of the newest"));
         for (id, why) in previous.into_iter().chain(newest) {
             if kept.len() < count && kept.iter().all(|(kept, _)| *kept != id) {
                 kept.push((id, why));
@@ -136,6 +156,26 @@ mod tests {
     }
 
     #[test]
+    fn what_another_program_made_stays_until_somebody_says_otherwise() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(configuration);
+        let needs = |taken_over| Needs {
+            current: Some(a.clone()),
+            previous: Some(b.clone()),
+            keep_roots: 3,
+            taken_over,
+            ..Needs::default()
+        };
+        let published = [b.id(), a.id()];
+        let stay = needs(TakenOver::Stay).roots_only(&published);
+        assert!(!stay.taken_over && stay.roots.unwrap().len() == 2);
+        let count = needs(TakenOver::Count(vec![c.id(), d.id()])).roots_only(&published);
+        let kept: Vec<Digest> = count.roots.unwrap().into_iter().map(|(id, _)| id).collect();
+        assert!(count.taken_over && kept == [a.id(), b.id(), d.id()]);
+        let go = needs(TakenOver::Go).roots_only(&published);
+        assert!(go.taken_over && go.roots.unwrap().len() == 2);
+    }
+
+    #[test]
     fn what_is_to_come_stays_beside_the_others_and_without_a_state_all_stays() {
         let [a, b, c] = ["a", "b", "c"].map(configuration);
         let needs = Needs {
@@ -143,7 +183,7 @@ mod tests {
             previous: Some(b.clone()),
             pending: Some(c.clone()),
             keep_roots: 1,
-            keep_blobs: false,
+            ..Needs::default()
         };
         let keep = needs.roots_only(&[a.id()]);
         assert_eq!(keep.roots, Some(vec![(a.id(), "current"), (c.id(), "to be deployed")]));

@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Sub::Status { json }) => show_status(flags, json),
         Some(Sub::Verify { repair, json }) => show_verify(flags, repair, json),
-        Some(Sub::Gc { dry_run, json }) => run_gc(flags, dry_run, json),
+        Some(Sub::Gc { dry_run, taken_over, json }) => run_gc(flags, dry_run, taken_over, json),
         Some(Sub::Sync { json }) => run_sync(flags, json),
         Some(Sub::Rollback { release: false, json }) => run_rollback(flags, json),
         Some(Sub::Rollback { release: true, json }) => run_release(flags, json),
@@ -142,13 +142,13 @@ fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
-fn run_gc(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
-    let Settings { state, placing, keep_roots, keep_blobs, .. } = Settings::of(flags);
-    let answer = ask::either(&flags.dir, &Request::Gc { dry_run }, || {
-        if let Err(err) = claim::check(&flags.dir, &state) {
+fn run_gc(flags: &Flags, dry_run: bool, taken_over: bool, json: bool) -> Result<u8> {
+    let settings = Settings::of(flags);
+    let answer = ask::either(&flags.dir, &Request::Gc { dry_run, taken_over }, || {
+        if let Err(err) = claim::check(&flags.dir, &settings.state) {
             return Ok(Answer::failed(exit::FAILED, err.to_string()));
         }
-        let done = gc::alone(&flags.dir, &state, placing, (keep_roots, keep_blobs), dry_run)?;
+        let done = gc::alone(&flags.dir, &settings, dry_run, taken_over)?;
         Ok(Answer::of(exit::OK, &done))
     })?;
     show(&answer, json, Gc::to_text)
@@ -338,6 +338,7 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         placing: flags.link.into(),
         keep_roots: flags.roots_to_keep(),
         keep_blobs: flags.keep_blobs,
+        count_taken_over: flags.says_how_many_roots(),
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
@@ -354,6 +355,7 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         report.link_flag = Some(link_word(flags.link.into()).to_owned());
         report.state = std::path::absolute(&settings.state).ok();
         report.keep_roots = Some(settings.keep_roots);
+        report.count_taken_over = settings.count_taken_over;
         report.keep_blobs = settings.keep_blobs;
         report.min_free = flags.min_free;
         report.spare = None;
@@ -387,6 +389,7 @@ fn agent(
         report: Reporter::new(&flags.dir),
         current: flags.current.clone(),
         keep_roots: settings.keep_roots,
+        count_taken_over: settings.count_taken_over,
         keep_blobs: settings.keep_blobs,
         min_free: flags.min_free,
         // A spare lives as long as the agent does.

@@ -27,6 +27,8 @@ pub struct Report {
     pub state: Option<PathBuf>,
     /// How many roots it keeps.
     pub keep_roots: Option<usize>,
+    /// Whether that was said, so that roots of another program count among them.
+    pub count_taken_over: bool,
     /// Whether it keeps blobs of extracted layers.
     pub keep_blobs: bool,
     /// Bytes that are to stay free.

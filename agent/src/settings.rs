@@ -22,12 +22,14 @@ pub struct Settings {
     pub keep_roots: usize,
     /// Whether blobs of extracted layers stay.
     pub keep_blobs: bool,
+    /// Whether roots of another program count among those to keep.
+    pub count_taken_over: bool,
 }
 
 impl Settings {
     /// Those of the agent of the directory that `flags` name.
     pub fn of(flags: &Flags) -> Self {
-        let Report { state, link, link_flag, keep_roots, keep_blobs, .. } =
+        let Report { state, link, link_flag, keep_roots, keep_blobs, count_taken_over, .. } =
             Report::read(&flags.dir);
         let state = flags.state.clone().or(state);
         let given = |flag: &str| flags.given.contains(flag);
@@ -41,6 +43,7 @@ impl Settings {
             placing: placing.unwrap_or(link),
             keep_roots: count.unwrap_or_else(|| flags.roots_to_keep()).max(1),
             keep_blobs: if given("keep_blobs") { flags.keep_blobs } else { keep_blobs },
+            count_taken_over: count_taken_over || flags.says_how_many_roots(),
         }
     }
 }
@@ -85,5 +88,7 @@ mod tests {
         assert_eq!(given.placing, LinkMode::Copy);
         assert!(!given.keep_blobs && given.state.as_os_str() == "s");
         assert_eq!(settings("-cleanold").keep_roots, 1);
+        assert!(!known.count_taken_over && given.count_taken_over);
+        assert!(settings("-cleanold").count_taken_over);
     }
 }

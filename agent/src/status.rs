@@ -31,6 +31,8 @@ pub struct Status {
     /// What the threads that read archives are confined by.
     confinement: Option<Walls>,
     roots: Vec<Root>,
+    /// Ids of roots that another program made, oldest first.
+    taken_over: Vec<String>,
     cache: Cache,
     /// The script that runs.
     script: Option<Running>,
@@ -118,6 +120,8 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         root.current = id.as_ref() == Some(&root.id);
         root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
+    // Whoever may not look in there is told of none.
+    let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
     let (hold, hold_error) = match Hold::read(dir) {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
@@ -142,6 +146,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         link: report.link,
         confinement: report.confinement,
         roots,
+        taken_over: taken_over.iter().map(Digest::to_string).collect(),
         cache: cache(dir),
         script,
         last_error: report.error,
@@ -218,6 +223,13 @@ impl Status {
                 _ => "",
             };
             line("root", format!("{}   {built}   {mark}", root.id).trim_end());
+        }
+        if !self.taken_over.is_empty() {
+            let n = self.taken_over.len();
+            let told =
+                format!("{n} roots that were here before this agent; gc -taken-over removes them");
+            line("taken over", &told);
+            self.taken_over.iter().for_each(|id| line("taken over", id));
         }
         match &self.spare {
             Some(Spare { id, ready: true }) => line("spare", &format!("{id}   ready")),

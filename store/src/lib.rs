@@ -34,6 +34,6 @@ pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, esca
 pub use store::{
     Ages, Aside, Changed, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed, Removal,
     Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive, layer_bytes,
-    listed, sweep_alone, unpack, verify, verify_cache, verify_roots,
+    listed, sweep_alone, taken_over, unpack, verify, verify_cache, verify_roots,
 };
 pub use writable::Writable;

@@ -47,7 +47,7 @@ pub use extract::check_archive;
 pub use publish::listed;
 pub use repair::Aside;
 pub use spare::SpareOutcome;
-pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone};
+pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone, taken_over};
 pub use unpack::unpack;
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 

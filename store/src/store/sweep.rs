@@ -23,6 +23,7 @@ use crate::layer::objects::Naming;
 use crate::root::tree::{Node, Tree};
 use listing::Ground;
 
+pub use listing::taken_over;
 pub(super) use listing::{read_index, there};
 pub use plan::{Ages, Keep, Kept, Removal, Sweep, What};
 

@@ -9,10 +9,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::publish::ids;
-use super::sweep::{read_index, there};
+use super::sweep::{read_index, taken_over, there};
 use crate::config::Configuration;
 use crate::digest::{Digest, Hasher};
-use crate::disk::{Dir, Item, name_of};
+use crate::disk::{Dir, FileType, Item, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
@@ -34,6 +34,8 @@ pub struct Verified {
     pub layers: u64,
     /// Published roots.
     pub roots: u64,
+    /// Roots that another program made, which were read.
+    pub taken_over: u64,
 }
 
 /// Something that is not what it must be.
@@ -48,8 +50,8 @@ pub struct Finding {
 /// Verifies the agent's directory `dir` and tells `each` of what is damaged.
 pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let cache = verify_cache(dir, &mut each)?;
-    let roots = verify_roots(dir, &mut each)?.roots;
-    Ok(Verified { roots, ..cache })
+    let Verified { roots, taken_over, .. } = verify_roots(dir, &mut each)?;
+    Ok(Verified { roots, taken_over, ..cache })
 }
 
 /// The part of [`verify`] that looks at objects, blobs and indexes.
@@ -100,8 +102,13 @@ pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
     let top = Dir::open(dir)?;
     let writable = Writable::read(&top)?;
     let mut verified = Verified::default();
-    let (Some(roots), Some(unpacked), Some(layers)) =
-        (there(top.child(c"roots"))?, there(top.child(c"unpacked"))?, there(top.child(c"layers"))?)
+    let Some(unpacked) = there(top.child(c"unpacked"))? else { return Ok(verified) };
+    for id in taken_over(dir)? {
+        let device = unpacked.device()?;
+        read_all(&unpacked, &name_of(id), device, &mut each)?;
+        verified.taken_over += 1;
+    }
+    let (Some(roots), Some(layers)) = (there(top.child(c"roots"))?, there(top.child(c"layers"))?)
     else {
         return Ok(verified);
     };
@@ -213,6 +220,37 @@ fn hash(mut file: File) -> std::io::Result<(blake3::Hash, u64)> {
             n => hasher.update(&buffer[..n]),
         };
     }
+}
+
+/// Reads all files of a root of which nobody knows what it must hold, and tells what cannot be read.
+fn read_all(dir: &Dir, name: &CStr, device: u64, each: &mut dyn FnMut(Finding)) -> Result<()> {
+    let path = dir.path_of(name);
+    let dir = match there(dir.child(name)) {
+        Ok(None) => return Ok(()),
+        Ok(Some(dir)) => dir,
+        Err(err) => {
+            each(Finding { path, what: err.to_string() });
+            return Ok(());
+        }
+    };
+    // What is mounted there is not of the root.
+    if dir.device()? != device {
+        return Ok(());
+    }
+    for item in dir.list()? {
+        if item.kind == FileType::Directory {
+            read_all(&dir, &item.name, device, each)?;
+        } else if item.kind == FileType::RegularFile {
+            let read = there(dir.open_file(&item.name)).and_then(|file| {
+                let failed = |err| Error::io("read", dir.path_of(&item.name), err);
+                file.map_or(Ok(()), |file| hash(file).map(drop).map_err(failed))
+            });
+            if let Err(err) = read {
+                each(Finding { path: dir.path_of(&item.name), what: err.to_string() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares a root with the tree of its configuration. `false` when it went away.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::listing::{File, Listing, Record};
+use super::listing::{File, FoundRoot, Listing, Record};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
@@ -19,6 +19,9 @@ pub struct Keep {
     pub configurations: Vec<(Configuration, &'static str)>,
     /// Roots that stay, each with the reason; `None`: all do.
     pub roots: Option<Vec<(Digest, &'static str)>>,
+    /// Whether roots without a record, which another program made, go as others do. Else they
+    /// stay: nobody said that they may go.
+    pub taken_over: bool,
     /// What goes from the cache; `None`: nothing does.
     pub cache: Option<Ages>,
     /// Whether blobs of extracted layers stay.
@@ -151,7 +154,7 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     }
     // One without its directory, removed by hand, holds nothing.
     for root in listing.roots.iter().filter(|root| root.is_there) {
-        if let (Record::Of(configuration), true) = (&root.record, stays(root.id, keep).is_some()) {
+        if let (Record::Of(configuration), true) = (&root.record, stays(root, keep).is_some()) {
             add(configuration, &format!("root {}", root.id));
         }
     }
@@ -164,12 +167,15 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     kept
 }
 
+/// Why a root that another program made stays.
+const TAKEN_OVER: &str = "it was here before this agent; gc -taken-over removes it";
+
 /// Why the root stays, if it does.
-fn stays(id: Digest, keep: &Keep) -> Option<&'static str> {
-    match &keep.roots {
-        None => Some("roots are not swept"),
-        Some(roots) => roots.iter().find(|(kept, _)| *kept == id).map(|(_, why)| *why),
-    }
+fn stays(root: &FoundRoot, keep: &Keep) -> Option<&'static str> {
+    let Some(roots) = &keep.roots else { return Some("roots are not swept") };
+    let named = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| *why);
+    let taken_over = root.record == Record::None && !keep.taken_over;
+    named.or_else(|| taken_over.then_some(TAKEN_OVER))
 }
 
 /// What goes and what stays. `layers` are the layers that stay; `needed` the objects they
@@ -229,7 +235,7 @@ impl Planner {
     fn roots(&mut self, listing: &Listing, keep: &Keep) {
         for root in listing.roots.iter().filter(|root| root.is_there) {
             let path = Path::new("unpacked").join(root.id.to_string());
-            match stays(root.id, keep) {
+            match stays(root, keep) {
                 Some(why) => self.keep(What::Root, path, why, 0),
                 None => self.remove(What::Root, path, "over the roots to keep", &root.files),
             }
@@ -246,7 +252,7 @@ impl Planner {
         for root in &listing.roots {
             let path = Path::new("roots").join(root.id.to_string());
             // Else it goes with its root.
-            let alone = !root.is_there || stays(root.id, keep).is_some();
+            let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",
                 (Record::Of(_), false) => "its root is gone",
@@ -374,7 +380,8 @@ mod tests {
     }
 
     fn at_once() -> Keep {
-        Keep { roots: Some(Vec::new()), cache: Some(Ages::default()), ..Keep::default() }
+        let (roots, cache) = (Some(Vec::new()), Some(Ages::default()));
+        Keep { roots, cache, taken_over: true, ..Keep::default() }
     }
 
     fn planned(listing: &Listing, keep: &Keep, needed: &[&str]) -> Sweep {
@@ -402,10 +409,11 @@ mod tests {
             plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();
         assert_eq!(freed, [(What::Root, 3, 40), (What::Object, 1, 10)]);
         assert_eq!((plan.files(), plan.bytes()), (4, 50));
-        // A root that stays holds what its object frees.
-        let keep = Keep { roots: None, ..at_once() };
-        let plan = planned(&listing, &keep, &[]);
-        assert_eq!((plan.files(), plan.bytes()), (2, 0));
+        // A root that stays holds what its object frees, also one that another program made.
+        for keep in [Keep { roots: None, ..at_once() }, Keep { taken_over: false, ..at_once() }] {
+            let plan = planned(&listing, &keep, &[]);
+            assert_eq!((plan.files(), plan.bytes()), (2, 0));
+        }
     }
 
     #[test]

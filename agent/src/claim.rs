@@ -18,6 +18,8 @@ const NAME: &str = "state.json";
 const SUFFIX: &str = ".dir";
 /// Bytes of that that are read at most.
 const MOST: u64 = 16 << 10;
+/// Entries beside a state file that are looked at most, for an agent that uses it.
+const MOST_NEAR: usize = 1000;
 /// Everybody may see it, as the state file.
 const MODE: u32 = 0o644;
 
@@ -81,21 +83,31 @@ fn is_of(dir: &Path, state: &Path) -> bool {
 
 /// Refuses a state file that the agent of another directory uses.
 pub fn check(dir: &Path, state: &Path) -> Result<(), Foreign> {
-    let parent = parent(state);
-    if is_same(&parent, dir) {
-        return Ok(());
-    }
-    let record = record_of(state);
-    let (other, record) = match owner(state) {
-        Some(owner) => (owner, Some(record)),
-        // One that is in its directory needs no record.
-        None => (parent, None),
+    let foreign = |other, record| {
+        Err(Foreign { state: state.to_owned(), other, dir: dir.to_owned(), record })
     };
-    let uses = used_by(&other).is_some_and(|used| is_same_file(&used, state));
-    if !uses || is_same(&other, dir) {
+    if is_same(&parent(state), dir) {
         return Ok(());
     }
-    Err(Foreign { state: state.to_owned(), other, dir: dir.to_owned(), record })
+    if let Some(owner) = owner(state) {
+        let uses = used_by(&owner).is_some_and(|used| is_same_file(&used, state));
+        let other = uses && !is_same(&owner, dir);
+        return if other { foreign(owner, Some(record_of(state))) } else { Ok(()) };
+    }
+    // Agents of before wrote down only, in their own directories, what they used.
+    if is_of(dir, state) {
+        return Ok(());
+    }
+    near(state).find(|other| is_of(other, state)).map_or(Ok(()), |other| foreign(other, None))
+}
+
+/// The directory of the state file, and those in it.
+fn near(state: &Path) -> impl Iterator<Item = PathBuf> {
+    let parent = parent(state);
+    let entries = fs::read_dir(&parent).into_iter().flatten().flatten().take(MOST_NEAR);
+    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let below: Vec<PathBuf> = entries.filter(is_dir).map(|entry| entry.path()).collect();
+    std::iter::once(parent).chain(below)
 }
 
 /// Writes down that the state file is that of the agent of `dir`.

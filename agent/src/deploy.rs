@@ -138,7 +138,7 @@ async fn run_script(
         0 => unsettled::begin(&agent.dir, left.as_ref(), id, old, before == Before::Forgotten),
         pid => running::note(&agent.dir, id, pid),
     };
-    let (output, ended) = script::run(script, change, &agent.stop, &agent.dir, note).await;
+    let (output, ended) = script::run(script, change, &agent.stop, note).await;
     // For people; nothing depends on it.
     if let Err(err) = keep_output(agent, &output) {
         tracing::debug!("cannot keep the script's output: {err}");

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::serve::{self, Next};
 use crate::session::Session;
-use crate::{output, sweep, sync, unsettled};
+use crate::{sweep, sync, unsettled};
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -61,7 +61,6 @@ pub async fn run(
     poll: Duration,
     control: &mut Control,
 ) -> Result<&'static str> {
-    adopt_outputs(&agent.dir);
     let mut memory = Memory::default();
     let mut first = true;
     let mut asked: Option<Asked> = None;
@@ -207,7 +206,6 @@ async fn cycle_and_sweep(
 
 /// Runs one cycle. Returns the exit code: 0 where what the registry has is deployed.
 pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
-    adopt_outputs(&agent.dir);
     let mut offered = None;
     let ended = tokio::select! {
         ended = cycle::run(agent, session, None, &mut offered) => ended,
@@ -286,12 +284,4 @@ fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
             Err(err) => report.error = Some(err.to_string()),
         }
     });
-}
-
-/// Logs on what scripts of earlier agents left running, and removes what nobody prints into.
-fn adopt_outputs(dir: &Path) {
-    match output::adopt(dir) {
-        Ok(living) => living.into_iter().for_each(|output| drop(tokio::spawn(output.follow()))),
-        Err(err) => tracing::debug!("cannot look for what earlier scripts left: {err}"),
-    }
 }

@@ -186,25 +186,26 @@ pub fn environment(
     all
 }
 
-/// Runs the script for `change` and waits for its end, logging what it prints, by way of a file in
-/// the agent's directory `dir`. `note` is told 0 when it is about to start, which an error
-/// prevents, and its process when it has. Returns the end of its output, and the reason if it did
-/// not do its work.
+/// Runs the script for `change` and waits for its end, logging what it prints. `note` is told 0
+/// when it is about to start, which an error prevents, and its process when it has. Returns the
+/// end of its output, and the reason if it did not do its work.
 pub async fn run(
     script: &Script,
     change: Change<'_>,
     stop: &Stop,
-    dir: &Path,
     mut note: impl FnMut(u32) -> Result<(), deploy_store::Error>,
 ) -> (Vec<u8>, Result<(), Error>) {
     let started = Instant::now();
-    let begun = begin(script, change, dir, &mut note);
+    let begun = begin(script, change, &mut note);
     let (mut child, mut output, state_file) = match begun {
         Ok(begun) => begun,
         Err(err) => return (Vec::new(), Err(err)),
     };
     if let Some(Err(err)) = child.id().map(note) {
         tracing::warn!("no note of the script that runs: {err}");
+    }
+    if let Err(err) = output.outlive() {
+        tracing::warn!("what the script leaves running may not outlive the agent: {err}");
     }
     let ended = wait(script, &mut child, &mut output, stop).await;
     let ended = match ended {
@@ -224,35 +225,28 @@ pub async fn run(
 fn begin(
     script: &Script,
     change: Change<'_>,
-    dir: &Path,
     note: &mut impl FnMut(u32) -> Result<(), deploy_store::Error>,
 ) -> Result<(Child, Output, TempFile), Error> {
     let program = script.find()?;
     let own = variables::read(script.env_file.as_deref())?;
     let state_file = state_file(change.new)?;
     let path = temp_dir().join(OsStr::new(&*state_file.name().to_string_lossy()));
-    let (output, writer) = Output::create(dir)?;
-    let spawned = writer.try_clone().and_then(|other| {
-        note(0).map_err(io::Error::other)?;
-        Command::new(&program)
-            .arg0(&script.program)
-            .args(&script.arguments)
-            .env_clear()
-            .envs(environment(change, &path, |name| std::env::var_os(name)))
-            .envs(own)
-            .stdin(Stdio::null())
-            .stdout(writer)
-            .stderr(other)
-            .process_group(0)
-            .spawn()
-    });
-    let child = match spawned {
-        Ok(child) => child,
-        Err(err) => {
-            output.leave();
-            return Err(not_started(script, &program, err));
-        }
-    };
+    let (reader, writer) = io::pipe().map_err(|err| system(script, "make a pipe", err))?;
+    let output = Output::new(reader).map_err(|err| system(script, "watch a pipe", err))?;
+    let other = writer.try_clone().map_err(|err| system(script, "make a pipe", err))?;
+    note(0)?;
+    let child = Command::new(&program)
+        .arg0(&script.program)
+        .args(&script.arguments)
+        .env_clear()
+        .envs(environment(change, &path, |name| std::env::var_os(name)))
+        .envs(own)
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(other)
+        .process_group(0)
+        .spawn()
+        .map_err(|err| not_started(script, &program, err))?;
     tracing::info!(
         event = "script_started",
         id = %change.new.id(),
@@ -300,7 +294,7 @@ async fn wait(
     loop {
         tokio::select! {
             status = child.wait() => return status.map(|_| None),
-            () = output.read_some() => {}
+            () = output.read_some(), if !output.ended() => {}
             why = &mut too_long => return Ok(Some(why)),
             why = &mut stopped => return Ok(Some(why)),
         }
@@ -327,7 +321,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
         while !exited || !output.ended() {
             tokio::select! {
                 _ = child.wait(), if !exited => exited = true,
-                () = output.read_some() => {}
+                () = output.read_some(), if !output.ended() => {}
             }
         }
     };

@@ -351,3 +351,54 @@ fn an_agent_that_loses_its_note_to_a_full_disk_runs_no_script() {
 fn first(bench: &Bench) -> Digest {
     runs(bench)[0].trim().parse().unwrap()
 }
+
+#[test]
+fn a_clock_that_jumps_holds_nothing_up_and_no_root_goes_for_it() {
+    let bench = Bench::new();
+    begun(&bench);
+    // What was done until now was done in a future that is no more.
+    let far = || {
+        for dir in ["a1/roots", "a1/unpacked", "a1/layers"] {
+            let mut touch = Command::new("find");
+            touch.arg(bench.path(dir)).args([
+                "-exec",
+                "touch",
+                "-h",
+                "-d",
+                "2200-01-01",
+                "{}",
+                "+",
+            ]);
+            assert!(touch.status().unwrap().success());
+        }
+    };
+    far();
+    bench.bump("v02", "bad\n");
+    let bad = offered(&bench);
+    assert_eq!(bench.once(&[]).0, Some(1));
+    let left = fs::read_to_string(bench.path("a1/unsettled.json")).unwrap();
+    let year = left.split_once("\"since\": \"").unwrap().1.get(..4).unwrap();
+    let later = left.replace(&format!("\"{year}-"), "\"9026-");
+    let later = later.replace("null", "\"9000-01-01T00:00:00Z\"");
+    fs::write(bench.path("a1/unsettled.json"), later).unwrap();
+    says(&bench, &["status"], 0, "script failed 90");
+    let agent = Agent::start(&bench, &[]);
+    eventually("it tries again", || runs(&bench).len() == 3);
+    assert_eq!(status(&bench)["failures"], 2);
+    says(&bench, &["sync"], 1, "exit status 3");
+    far();
+    for (version, text) in [("v03", "three\n"), ("v04", "four\n")] {
+        bench.bump(version, text);
+        says(&bench, &["sync"], 0, "switched to");
+    }
+    let current = offered(&bench);
+    let roots: Vec<String> = fs::read_dir(bench.path("a1/roots"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(roots.len() == 2 && roots.contains(&current) && !roots.contains(&bad), "{roots:?}");
+    says(&bench, &["gc"], 0, "previous");
+    says(&bench, &["rollback"], 0, "rolled back");
+    assert_eq!(service(&bench).as_deref(), Some("three\n"));
+    agent.stop();
+}

@@ -113,11 +113,6 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
-    /// Opens the regular file `name` to write at its end, wherever that is by then.
-    pub fn open_to_append(&self, name: &CStr) -> Result<File> {
-        self.open_with(name, OFlags::WRONLY | OFlags::APPEND)
-    }
-
     /// Opens the regular file `name` for reading, with its status.
     pub fn open_file_and_stat(&self, name: &CStr) -> Result<(File, Stat)> {
         self.open_and_stat(name, OFlags::RDONLY)

@@ -146,6 +146,8 @@ async fn run_script(
     if let Err(cause) = &ended {
         let noted = if cause.has_run() {
             unsettled::failed(&agent.dir, &cause.to_string())
+        } else if unsettled::read(&agent.dir) == left {
+            Ok(())
         } else {
             unsettled::put(&agent.dir, left.as_ref())
         };

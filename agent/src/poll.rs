@@ -274,14 +274,15 @@ fn until(held: Option<&Held>) -> Duration {
 }
 
 fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
+    let offered = offered.map(|id| id.to_string());
     agent.report.update(|report| {
-        if let Some(offered) = offered {
-            report.offered = Some(offered.to_string());
-        }
         match ended {
             Ok(Outcome::Held) => {}
             Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => report.error = None,
             Err(err) => report.error = Some(err.to_string()),
         }
+        // Else it is what is deployed, or held, and nothing has to be written.
+        let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
+        report.offered = offered.or(report.offered.take()).filter(|_| waits);
     });
 }

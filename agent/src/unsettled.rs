@@ -3,11 +3,11 @@
 //! `unsettled.json` in the agent's directory, so that it outlives the agent.
 
 use std::ffi::CStr;
-use std::io::Read as _;
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Digest, Result, replace_file};
+use deploy_store::{Configuration, Digest, Error, Result, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,12 @@ impl Unsettled {
     /// What it was told to be there before.
     fn old(&self) -> Option<Digest> {
         self.old_id.as_ref()?.parse().ok()
+    }
+
+    fn to_json(&self) -> Vec<u8> {
+        let mut json = serde_json::to_vec_pretty(self).unwrap_or_default();
+        json.push(b'\n');
+        json
     }
 
     /// For people: what happened.
@@ -109,7 +115,21 @@ pub fn begin(
 ) -> Result<()> {
     let (since, failures) = left.map_or((Timestamp::now(), 0), |left| (left.since, left.failures));
     let (id, old_id) = (id.to_string(), old.map(|old| old.to_string()));
-    put(dir, Some(&Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() }))
+    let now = Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() };
+    match left {
+        None => create(dir, &now),
+        Some(_) => put(dir, Some(&now)),
+    }
+}
+
+/// Not by way of a temporary name: one commit of the journal is less than two, while somebody
+/// waits, and a file that is cut short says enough.
+fn create(dir: &Path, now: &Unsettled) -> Result<()> {
+    let dir = Dir::open(dir)?;
+    let file = dir.create_file(NAME, MODE)?;
+    let failed = |cause| Error::io("write", dir.path_of(NAME), cause);
+    (&file).write_all(&now.to_json()).and_then(|()| file.sync_all()).map_err(failed)?;
+    dir.sync()
 }
 
 /// Takes note of how the script failed that [`begin`] told of.
@@ -131,9 +151,10 @@ pub fn next(dir: &Path, at: Timestamp) -> Result<()> {
 /// Has it be as `left` says again.
 pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
     let Some(left) = left else { return Dir::open(dir)?.remove_file(NAME) };
-    let mut json = serde_json::to_vec_pretty(left).unwrap_or_default();
-    json.push(b'\n');
-    replace_file(&dir.join(&*NAME.to_string_lossy()), &json, MODE)
+    let path = dir.join(&*NAME.to_string_lossy());
+    // The name that it has meanwhile says nothing to anybody.
+    let failed = |err: Error| Error::io("replace", &path, io::Error::other(err.to_string()));
+    replace_file(&path, &left.to_json(), MODE).map_err(failed)
 }
 
 /// Takes note that a script succeeded.
@@ -209,8 +230,10 @@ mod tests {
         settle(dir).unwrap();
         assert_eq!(read(dir), None);
         std::os::unix::fs::symlink("elsewhere", dir.join("unsettled.json")).unwrap();
-        assert_eq!(read(dir), Some(Unsettled::default()));
-        begin(dir, None, two, None, false).unwrap();
+        let left = read(dir);
+        assert_eq!(left, Some(Unsettled::default()));
+        begin(dir, None, two, None, false).unwrap_err();
+        begin(dir, left.as_ref(), two, None, false).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
         settle(dir).unwrap();
         // An agent of before knew of the end that nobody saw.

@@ -64,7 +64,7 @@ impl Unsettled {
     pub fn to_text(&self) -> String {
         let times = match self.failures {
             0 | 1 => String::new(),
-            n => format!(", the {n}th since {:.0}", self.since),
+            n => format!(", {n} times since {:.0}", self.since),
         };
         match (&self.failed, &self.error) {
             (Some(at), Some(error)) => format!("script failed {at:.0}{times}: {error}"),

@@ -343,7 +343,10 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
     store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
-    claim::take(&flags.dir, &settings.state)?;
+    if let Err(err) = claim::take(&flags.dir, &settings.state) {
+        // Each look tells that the state file cannot be written either.
+        tracing::debug!("cannot write down whose the state file is: {err}");
+    }
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;

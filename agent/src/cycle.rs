@@ -23,7 +23,8 @@ use crate::session::Session;
 use crate::spare::{self, Spares};
 use crate::stop::Stop;
 use crate::throttle::Throttle;
-use crate::{blocking, current, deploy, rollback, room, running, state, sweep, unpack};
+use crate::unsettled::{self, Unsettled};
+use crate::{blocking, current, deploy, rollback, room, running, state, sweep, unpack, variables};
 
 /// Times that a damaged cache is mended before a cycle gives up.
 const MEND_ATTEMPTS: u32 = 3;
@@ -49,6 +50,8 @@ pub struct Agent {
     pub current: Option<PathBuf>,
     /// Roots to keep, at least 1.
     pub keep_roots: usize,
+    /// Whether roots of another program count among them.
+    pub count_taken_over: bool,
     /// Whether blobs of extracted layers stay in the cache.
     pub keep_blobs: bool,
     /// Bytes to keep free; 0 for none.
@@ -166,9 +169,9 @@ pub async fn run(
 }
 
 /// Whether what is deployed is to be deployed again: its root was removed by hand, or the agent's
-/// directory was, or a script was started since of which nobody knows what it did.
+/// directory was, or a script was started since that did not succeed.
 fn is_undone(agent: &Agent, deployed: &Configuration) -> bool {
-    running::is_due(&agent.dir) || is_gone(agent, deployed)
+    unsettled::read(&agent.dir).is_some() || is_gone(agent, deployed)
 }
 
 fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
@@ -182,11 +185,19 @@ fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
 async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration) -> Result<()> {
     let id = deployed.id();
     running::ended(agent).await;
+    let left = unsettled::read(&agent.dir);
     if is_gone(agent, deployed) {
         tracing::warn!(
             event = "root_gone",
             %id,
             "root {id}, which is deployed, is gone: it is built again, and the script runs"
+        );
+    } else if let Some(Unsettled { id: failed, failed: Some(at), .. }) = &left {
+        tracing::warn!(
+            event = "script_again",
+            %id,
+            failed,
+            "the script failed {at:.0} for {failed}: it runs again for {id}, which is deployed"
         );
     } else {
         tracing::warn!(
@@ -195,8 +206,10 @@ async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration)
             "a script was started, and its end was not seen: it runs again for {id}, which is deployed"
         );
     }
-    // The root will be there again before the script has run.
-    running::note_due(&agent.dir, id)?;
+    if left.is_none() && agent.script.is_some() {
+        // The root will be there again before the script has run.
+        unsettled::begin(&agent.dir, None, id, None, false)?;
+    }
     foresee(agent, deployed)?;
     let root = prepare(agent, session, deployed, Changed::Refused).await?;
     deploy::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
@@ -238,6 +251,9 @@ pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
     script::check_environment(new).map_err(Error::Untellable)?;
     if let Err(err) = script.find() {
         // It may be put right while the layers come.
+        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
+    }
+    if let Err(err) = variables::read(script.env_file.as_deref()) {
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     Ok(())

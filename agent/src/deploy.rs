@@ -13,7 +13,7 @@ use deploy_store::{Configuration, Root};
 use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
 use crate::script::{self, Change};
-use crate::{blocking, current, previous, running, state};
+use crate::{blocking, current, previous, running, state, unsettled};
 
 /// The end of the last script's output is kept under this name in the agent's directory.
 const SCRIPT_LOG: &CStr = c"script.log";
@@ -27,47 +27,46 @@ pub enum Before {
     Forgotten,
 }
 
-/// Deploys the finished `root` of `new`.
+/// Deploys the finished `root` of `new`, where `deployed` is.
 pub async fn run(
     agent: &Agent,
-    old: Option<&Configuration>,
+    deployed: Option<&Configuration>,
     new: &Configuration,
     root: &Root,
     before: Before,
 ) -> Result<()> {
     let _critical = agent.stop.critical().await;
-    let new_root = as_given(&root.path);
-    let old_root = old.map(|old| as_given(&agent.store.root_path(old.id())));
+    let new_root = absolute(&root.path);
+    let root_of = |id| absolute(&agent.store.root_path(id));
+    let old_id = deployed.map(Configuration::id);
+    let old_root = old_id.map(root_of);
     let link = match &agent.current {
         Some(path) => Some(Link::switch(path, &new_root, old_root.as_deref())?),
         None => None,
     };
-    let old_id = old.map(Configuration::id);
+    let told = unsettled::told(unsettled::read(&agent.dir).as_ref(), old_id, new.id());
+    let told = told.map(|id| (id, root_of(id)));
     // The same tree under other versions has no old root: a script that removes the old
-    // one must not remove the one in use.
-    // But where that tree had to be built anew it runs in what was replaced.
-    let replaced = root.replaced.as_deref().map(as_given);
-    let old_script_root = old_root.as_deref().filter(|_| old_id != Some(new.id()));
-    let old_script_root = old_script_root.or(replaced.as_deref());
-    let change = Change { old: old_id.zip(old_script_root), new, new_root: &new_root };
-    if let Err(cause) = run_script(agent, change).await {
+    // one must not remove the one in use. But where that tree had to be built anew the service
+    // runs in what was replaced.
+    let replaced = root.replaced.as_deref().map(absolute);
+    let old = told.as_ref().map(|(id, root)| (*id, &**root));
+    let old = old.or(old_id.zip(replaced.as_deref()));
+    let change = Change { old, new, new_root: &new_root };
+    if let Err(cause) = run_script(agent, change, before).await {
         if let Some(link) = link {
             link.switch_back();
-        }
-        // Where it ran for what is deployed it has to run again.
-        if old_id != Some(new.id()) {
-            forget_script(agent);
         }
         return Err(Error::Script { target: Box::new(new.clone()), cause });
     }
     let store = Arc::clone(&agent.store);
     blocking::run(move || store.settle()).await?;
     // What is the same as the state leads nowhere, should the agent die between the two.
-    if let (Some(old), true, Before::Remembered) = (old, old_id != Some(new.id()), before) {
+    if let (Some(old), true, Before::Remembered) = (deployed, old_id != Some(new.id()), before) {
         previous::write(&agent.dir, Some(old))?;
     }
     state::write(&agent.state, new)?;
-    forget_script(agent);
+    settle(agent);
     if before == Before::Forgotten {
         previous::write(&agent.dir, None)?;
     }
@@ -90,7 +89,7 @@ pub async fn run(
 /// killed after it was switched, and the registry has gone back since.
 pub fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = &agent.current else { return Ok(()) };
-    let root = as_given(&agent.store.root_path(deployed.id()));
+    let root = absolute(&agent.store.root_path(deployed.id()));
     let before = current::target(path)?;
     if before == std::path::absolute(&root).ok() || !root.is_dir() {
         return Ok(());
@@ -131,19 +130,35 @@ impl<'a> Link<'a> {
     }
 }
 
-async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Error> {
+async fn run_script(
+    agent: &Agent,
+    change: Change<'_>,
+    before: Before,
+) -> Result<(), script::Error> {
     let Some(script) = &agent.script else { return Ok(()) };
     let started = Instant::now();
-    let note = |pid| running::note(&agent.dir, change.new.id(), pid);
-    let on_start = |pid| {
-        if let Err(err) = note(pid) {
-            tracing::warn!("no note of the script that runs: {err}");
-        }
+    let left = unsettled::read(&agent.dir);
+    let (id, old) = (change.new.id(), change.old.map(|(id, _)| id));
+    let note = |pid| match pid {
+        0 => unsettled::begin(&agent.dir, left.as_ref(), id, old, before == Before::Forgotten),
+        pid => running::note(&agent.dir, id, pid),
     };
-    let (output, ended) = script::run(script, change, &agent.stop, on_start).await;
+    let (output, ended) = script::run(script, change, &agent.stop, note).await;
     // For people; nothing depends on it.
     if let Err(err) = keep_output(agent, &output) {
         tracing::debug!("cannot keep the script's output: {err}");
+    }
+    if let Err(cause) = &ended {
+        let noted = if cause.has_run() {
+            unsettled::failed(&agent.dir, &cause.to_string())
+        } else if unsettled::read(&agent.dir) == left {
+            Ok(())
+        } else {
+            unsettled::put(&agent.dir, left.as_ref())
+        };
+        if let Err(err) = noted {
+            tracing::warn!("no note of the script that failed: {err}");
+        }
     }
     ended?;
     let ms = millis(started);
@@ -156,8 +171,8 @@ async fn run_script(agent: &Agent, change: Change<'_>) -> Result<(), script::Err
     Ok(())
 }
 
-fn forget_script(agent: &Agent) {
-    if let Err(err) = running::forget(&agent.dir) {
+fn settle(agent: &Agent) {
+    if let Err(err) = unsettled::settle(&agent.dir) {
         tracing::warn!("the script will run once more, as its note stays: {err}");
     }
 }
@@ -175,9 +190,9 @@ fn keep_output(agent: &Agent, output: &[u8]) -> deploy_store::Result<()> {
     })
 }
 
-/// A path as scripts know it from the Go tool, without a `./` at its beginning.
-fn as_given(path: &Path) -> PathBuf {
-    path.components().filter(|part| part.as_os_str() != ".").collect()
+/// A path that means the same wherever the script goes, without a `./` in it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 #[cfg(test)]
@@ -185,9 +200,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_stay_as_given() {
-        for (path, want) in [("./unpacked/x", "unpacked/x"), ("a1/u", "a1/u"), ("/a//b", "/a/b")] {
-            assert_eq!(as_given(Path::new(path)), Path::new(want));
+    fn paths_are_absolute() {
+        let here = std::env::current_dir().unwrap();
+        for (path, want) in [("./unpacked/x", "unpacked/x"), ("a1/u", "a1/u")] {
+            assert_eq!(absolute(Path::new(path)), here.join(want));
         }
+        assert_eq!(absolute(Path::new("/a//b")), Path::new("/a/b"));
     }
 }

@@ -49,7 +49,7 @@ impl Cli {
         let mut booleans = Vec::new();
         names_of_booleans(&command, &mut booleans);
         let mut done = false;
-        let arguments = normalize(arguments, &booleans).into_iter().map(|argument| {
+        let arguments = normalize(joined(arguments), &booleans).into_iter().map(|argument| {
             done |= argument == "--";
             if done { argument } else { long(argument) }
         });
@@ -78,6 +78,24 @@ fn go_boolean(arg: clap::Arg) -> clap::Arg {
         .value_parser(BoolishValueParser::new())
         .hide_possible_values(true)
         .value_name("BOOL")
+}
+
+/// What follows `-script-arg` belongs to it, whatever it looks like.
+fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let (mut done, mut arguments) = (false, arguments.into_iter());
+    let mut all = Vec::new();
+    while let Some(mut argument) = arguments.next() {
+        done |= argument == "--";
+        if !done
+            && (argument == "-script-arg" || argument == "--script-arg")
+            && let Some(value) = arguments.next()
+        {
+            argument.push("=");
+            argument.push(value);
+        }
+        all.push(argument);
+    }
+    all
 }
 
 /// `-name` as `--name`: clap would take it for `-n` and more.
@@ -125,6 +143,9 @@ pub enum Sub {
         /// Only tell what would go.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
         dry_run: bool,
+        /// Remove also the roots that were there before this agent, as those that the Go agent kept.
+        #[arg(long, env = "DEPLOY_AGENT_TAKEN_OVER")]
+        taken_over: bool,
         /// As one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
@@ -266,12 +287,25 @@ pub struct Flags {
     /// Script to run when a root is ready; '' for none.
     #[arg(long, env = "DEPLOY_AGENT_SCRIPT", global = true, default_value = "./deploy.sh")]
     pub script: String,
+    /// Argument for the script; may be given several times.
+    #[arg(
+        long,
+        env = "DEPLOY_AGENT_SCRIPT_ARG",
+        global = true,
+        value_name = "ARG",
+        allow_hyphen_values = true,
+        value_parser = OsStringValueParser::new()
+    )]
+    pub script_arg: Vec<OsString>,
+    /// File with variables for the script, NAME=VALUE on each line, read whenever it runs.
+    #[arg(long, env = "DEPLOY_AGENT_SCRIPT_ENV_FILE", global = true, value_name = "FILE")]
+    pub script_env_file: Option<PathBuf>,
     /// Longest time the script may run; 0s for no limit.
     #[arg(long, env = "DEPLOY_AGENT_SCRIPT_TIMEOUT", global = true, default_value = "0s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub script_timeout: Duration,
-    /// File that remembers what is deployed.
-    #[arg(long, env = "DEPLOY_AGENT_STATE", default_value = "state.json", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
-    pub state: PathBuf,
+    /// File that remembers what is deployed; state.json in -dir if none is named.
+    #[arg(long, env = "DEPLOY_AGENT_STATE", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub state: Option<PathBuf>,
     /// Log more.
     #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
@@ -301,7 +335,7 @@ impl Flags {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));
         }
-        if self.state.as_os_str().is_empty() {
+        if self.state.as_ref().is_some_and(|state| state.as_os_str().is_empty()) {
             return Err(Refused("no state file set; give one with -state"));
         }
         if !self.fp.starts_with("SHA256:") {
@@ -313,6 +347,11 @@ impl Flags {
             return Err(Refused("-poll must be more than nothing; 30s is usual"));
         }
         Ok(())
+    }
+
+    /// Whether it was said how many roots to keep: then those of another program count, too.
+    pub fn says_how_many_roots(&self) -> bool {
+        self.given.contains("keep_roots") || self.cleanold
     }
 
     /// Roots to keep.
@@ -361,12 +400,22 @@ mod tests {
         assert_eq!((&*flags.name, flags.poll.as_secs()), ("p", 60));
         assert_eq!((&*flags.addr, &*flags.script), ("localhost:2022", "./deploy.sh"));
         assert_eq!(flags.roots_to_keep(), 1);
-        assert_eq!(flags.state, PathBuf::from("state.json"));
+        assert_eq!(flags.state, None);
         assert_eq!(read("deploy-agent --keep-roots 3").unwrap().flags.roots_to_keep(), 3);
         assert_eq!(read("deploy-agent -keep-roots=1").unwrap().flags.roots_to_keep(), 1);
         assert_eq!(read("deploy-agent -name=t").unwrap().flags.name, "t");
         assert!(read("deploy-agent -keep-roots 0").is_err());
         assert!(read("deploy-agent -name p junk").is_err());
+    }
+
+    #[test]
+    fn arguments_of_the_script_are_as_they_are() {
+        let line =
+            "deploy-agent -script-arg -a --script-arg -- -script-arg=--b=c -script-arg x,y -v";
+        let flags = read(line).unwrap().flags;
+        assert_eq!(flags.script_arg, ["-a", "--", "--b=c", "x,y"]);
+        assert!(flags.v);
+        assert!(read("deploy-agent -script-arg").is_err());
     }
 
     #[test]
@@ -376,11 +425,14 @@ mod tests {
         let Some(Sub::Unpack { blobs, into }) = cli.command else { panic!("another command") };
         assert_eq!((blobs, into), (vec!["x".into(), "y".into(), "-z".into()], "d".into()));
         let gc = read("deploy-agent gc -n -keep-roots 3 -dir a").unwrap();
-        assert!(matches!(gc.command, Some(Sub::Gc { dry_run: true, json: false })));
+        assert!(matches!(
+            gc.command,
+            Some(Sub::Gc { dry_run: true, taken_over: false, json: false })
+        ));
         assert!(["keep_roots", "dir"].iter().all(|flag| gc.flags.given.contains(*flag)));
         assert!(!gc.flags.given.contains("state") && gc.flags.roots_to_keep() == 3);
         let status = read("deploy-agent status -json -state s").unwrap();
         assert!(matches!(status.command, Some(Sub::Status { json: true })));
-        assert_eq!(status.flags.state, PathBuf::from("s"));
+        assert_eq!(status.flags.state, Some(PathBuf::from("s")));
     }
 }

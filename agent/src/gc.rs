@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Error, LinkMode, Result, Sweep, What};
+use deploy_store::{Configuration, Error, Result, Sweep, What};
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
-use crate::keep::Needs;
+use crate::keep::{Needs, TakenOver};
 use crate::running::{self, Running};
-use crate::{blocking, previous, spare, state};
+use crate::settings::Settings;
+use crate::{blocking, previous, spare, state, unsettled};
 
 /// What `gc` did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,9 +56,18 @@ pub struct Item {
 }
 
 /// Removes beside the agent's other work, of which there is none at the moment.
-pub async fn beside(agent: &Agent, pending: Option<&Configuration>, dry_run: bool) -> Result<Gc> {
+/// With `taken_over` roots go, too, that another program made.
+pub async fn beside(
+    agent: &Agent,
+    pending: Option<&Configuration>,
+    dry_run: bool,
+    taken_over: bool,
+) -> Result<Gc> {
     spare::idle(agent).await;
-    let needs = needs(agent, pending)?;
+    let mut needs = needs(agent, pending)?;
+    if taken_over {
+        needs.taken_over = TakenOver::Go;
+    }
     let (store, dir) = (Arc::clone(&agent.store), agent.dir.clone());
     let work = move || {
         let keep = needs.at_once(&store.roots()?, SystemTime::now());
@@ -77,9 +87,16 @@ pub async fn beside(agent: &Agent, pending: Option<&Configuration>, dry_run: boo
 pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Needs> {
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
+    let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
     let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
-    let (pending, replaced) = (pending.cloned(), pending.is_none() && !running::is_due(&agent.dir));
-    Ok(Needs { current, previous, pending, keep_roots, keep_blobs, replaced })
+    let replaced = pending.is_none() && unsettled::read(&agent.dir).is_none();
+    let taken_over = counted(&agent.dir, agent.count_taken_over)?;
+    Ok(Needs { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
+}
+
+/// What becomes of the roots of another program in `dir`, where nobody said that they go.
+fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
+    if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Stay) }
 }
 
 /// What is deployed, which must be known before anything is removed.
@@ -93,25 +110,23 @@ fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
     })
 }
 
-/// Removes where no agent runs, which is an error. `link` is how it places files.
-pub fn alone(
-    dir: &Path,
-    state_file: &Path,
-    link: LinkMode,
-    limits: (usize, bool),
-    dry_run: bool,
-) -> Result<Gc> {
+/// Removes where no agent runs, which is an error. With `taken_over` roots go, too, that another
+/// program made.
+pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
     if let Some(Running { id, pid, .. }) = running::read(dir) {
         let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
         return Err(Error::io("remove anything in", dir, io::Error::other(why)));
     }
-    let (keep_roots, keep_blobs) = limits;
-    let planned = deploy_store::sweep_alone(dir, link, dry_run, |published| {
-        let current = deployed(state_file)?;
+    let &Settings { keep_roots, keep_blobs, count_taken_over, .. } = settings;
+    let planned = deploy_store::sweep_alone(dir, settings.placing, dry_run, |published| {
+        let current = deployed(&settings.state)?;
         let previous = previous::read(dir, current.as_ref().map(Configuration::id));
-        // Nobody knows what a script that was cut off left running.
-        let (pending, replaced) = (None, !running::is_due(dir));
-        let needs = Needs { current, previous, pending, keep_roots, keep_blobs, replaced };
+        let pending = unsettled::pending(dir);
+        let taken_over = if taken_over { TakenOver::Go } else { counted(dir, count_taken_over)? };
+        // Nobody knows what a script that was cut off or failed left running.
+        let replaced = pending.is_none() && unsettled::read(dir).is_none();
+        let needs =
+            Needs { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over };
         Ok(needs.at_once(published, SystemTime::now()))
     })?;
     Gc::new(dir, dry_run, &planned)

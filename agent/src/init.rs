@@ -73,7 +73,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     };
     let dir = or("dir", &flags.dir, Path::new(DIRS).join(name));
     let key = or("key", &flags.key, Path::new(SETTINGS).join("id_ed25519"));
-    let state = or("state", &flags.state, dir.join("state.json"));
+    let state = or("state", flags.state.as_deref().unwrap_or(&dir), dir.join("state.json"));
     let usual = Path::new(SETTINGS).join(format!("{name}.env"));
     let file = settings.map_or(usual, Path::to_owned);
     // All that can be refused is, before anything is made.

@@ -25,6 +25,20 @@ pub struct Needs {
     pub keep_blobs: bool,
     /// Whether no service can run any more in roots that others were built in the place of.
     pub replaced: bool,
+    /// What becomes of the roots of another program.
+    pub taken_over: TakenOver,
+}
+
+/// What becomes of roots that another program made, as the Go agent, which kept all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TakenOver {
+    /// They stay: nobody said anything.
+    #[default]
+    Stay,
+    /// They count as others do, and are older: somebody said how many roots to keep. Oldest first.
+    Count(Vec<Digest>),
+    /// They go.
+    Go,
 }
 
 impl Needs {
@@ -71,6 +85,7 @@ impl Needs {
             configurations: configurations.collect(),
             roots: self.roots(published),
             replaced: self.replaced,
+            taken_over: self.taken_over != TakenOver::Stay,
             cache: None,
             keep_blobs: self.keep_blobs,
             weigh: false,
@@ -88,7 +103,12 @@ impl Needs {
         let count = self.keep_roots + usize::from(pending.is_some());
         kept.extend(pending.map(|id| (id, "to be deployed")));
         let previous = id(self.previous.as_ref()).map(|id| (id, "previous"));
-        let newest = published.iter().rev().map(|id| (*id, "one of the newest"));
+        let older = match &self.taken_over {
+            TakenOver::Count(older) => &older[..],
+            TakenOver::Stay | TakenOver::Go => &[],
+        };
+        let newest = published.iter().rev().chain(older.iter().rev());
+        let newest = newest.map(|id| (*id, "one of the newest"));
         for (id, why) in previous.into_iter().chain(newest) {
             if kept.len() < count && kept.iter().all(|(kept, _)| *kept != id) {
                 kept.push((id, why));
@@ -136,6 +156,26 @@ mod tests {
         assert_eq!(kept(&d, Some(&c), 1), [3]);
         assert_eq!(kept(&d, Some(&d), 2), [3, 2]);
         assert_eq!(kept(&d, None, 9), [3, 2, 1, 0]);
+    }
+
+    #[test]
+    fn what_another_program_made_stays_until_somebody_says_otherwise() {
+        let [a, b, c, d] = ["a", "b", "c", "d"].map(configuration);
+        let needs = |taken_over| Needs {
+            current: Some(a.clone()),
+            previous: Some(b.clone()),
+            keep_roots: 3,
+            taken_over,
+            ..Needs::default()
+        };
+        let published = [b.id(), a.id()];
+        let stay = needs(TakenOver::Stay).roots_only(&published);
+        assert!(!stay.taken_over && stay.roots.unwrap().len() == 2);
+        let count = needs(TakenOver::Count(vec![c.id(), d.id()])).roots_only(&published);
+        let kept: Vec<Digest> = count.roots.unwrap().into_iter().map(|(id, _)| id).collect();
+        assert!(count.taken_over && kept == [a.id(), b.id(), d.id()]);
+        let go = needs(TakenOver::Go).roots_only(&published);
+        assert!(go.taken_over && go.roots.unwrap().len() == 2);
     }
 
     #[test]

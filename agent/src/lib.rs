@@ -8,6 +8,7 @@ mod blocking;
 pub mod error;
 
 pub mod backoff;
+pub mod claim;
 pub mod confine;
 pub mod current;
 pub mod find;
@@ -33,6 +34,8 @@ pub mod settings;
 pub mod spare;
 pub mod status;
 pub mod unpack;
+pub mod unsettled;
+pub mod variables;
 pub mod verify;
 
 pub mod deploy;

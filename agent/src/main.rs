@@ -26,7 +26,7 @@ use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{ask, error, init, log, owner, serve, status, unpack, verify};
+use deploy_agent::{ask, claim, error, init, log, owner, serve, status, unpack, verify};
 use deploy_cli::service;
 use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store, escape_json};
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Sub::Status { json }) => show_status(flags, json),
         Some(Sub::Verify { repair, json }) => show_verify(flags, repair, json),
-        Some(Sub::Gc { dry_run, json }) => run_gc(flags, dry_run, json),
+        Some(Sub::Gc { dry_run, taken_over, json }) => run_gc(flags, dry_run, taken_over, json),
         Some(Sub::Sync { json }) => run_sync(flags, json),
         Some(Sub::Rollback { release: false, json }) => run_rollback(flags, json),
         Some(Sub::Rollback { release: true, json }) => run_release(flags, json),
@@ -142,10 +142,13 @@ fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
-fn run_gc(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
-    let Settings { state, placing, keep_roots, keep_blobs, .. } = Settings::of(flags);
-    let answer = ask::either(&flags.dir, &Request::Gc { dry_run }, || {
-        let done = gc::alone(&flags.dir, &state, placing, (keep_roots, keep_blobs), dry_run)?;
+fn run_gc(flags: &Flags, dry_run: bool, taken_over: bool, json: bool) -> Result<u8> {
+    let settings = Settings::of(flags);
+    let answer = ask::either(&flags.dir, &Request::Gc { dry_run, taken_over }, || {
+        if let Err(err) = claim::check(&flags.dir, &settings.state) {
+            return Ok(Answer::failed(exit::FAILED, err.to_string()));
+        }
+        let done = gc::alone(&flags.dir, &settings, dry_run, taken_over)?;
         Ok(Answer::of(exit::OK, &done))
     })?;
     show(&answer, json, Gc::to_text)
@@ -211,6 +214,9 @@ fn mend(flags: &Flags, damaged: &[String]) -> Result<Vec<Mended>> {
 
 fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
     alone(flags, async |agent, session| {
+        if let Err(err) = claim::check(&agent.dir, &agent.state) {
+            return Answer::failed(exit::FAILED, err.to_string());
+        }
         if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
             // A rollback by hand that cannot end well is not begun.
             return Answer::failed(exit::FAILED, format!("script {err}"));
@@ -316,12 +322,23 @@ fn options(settings: &Settings, limits: Limits) -> Options {
 }
 
 fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
+    let state = flags.state.clone().unwrap_or_else(|| claim::find(&flags.dir));
+    claim::check(&flags.dir, &state)?;
+    if let (Some(other), None) = (claim::passed_over(&flags.dir), &flags.state) {
+        let (other, state) = (other.display(), state.display());
+        tracing::info!(
+            event = "state_passed_over",
+            "{other} is not of the agent of {}: {state} is used; to go on with the other name it with -state",
+            flags.dir.display()
+        );
+    }
     let settings = Settings {
-        state: flags.state.clone(),
+        state,
         link: flags.link.into(),
         placing: flags.link.into(),
         keep_roots: flags.roots_to_keep(),
         keep_blobs: flags.keep_blobs,
+        count_taken_over: flags.says_how_many_roots(),
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
@@ -332,6 +349,10 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         return Err(anyhow!("-owner: only root can give files away, and this agent is not root"));
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
+    if let Err(err) = claim::take(&flags.dir, &settings.state) {
+        // Each look tells that the state file cannot be written either.
+        tracing::debug!("cannot write down whose the state file is: {err}");
+    }
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;
@@ -341,8 +362,9 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         report.confinement = walls;
         report.link = Some(link.to_owned());
         report.link_flag = Some(link_word(flags.link.into()).to_owned());
-        report.state = std::path::absolute(&flags.state).ok();
+        report.state = std::path::absolute(&settings.state).ok();
         report.keep_roots = Some(settings.keep_roots);
+        report.count_taken_over = settings.count_taken_over;
         report.keep_blobs = settings.keep_blobs;
         report.min_free = flags.min_free;
         report.spare = None;
@@ -359,6 +381,8 @@ fn agent(
 ) -> Result<Agent> {
     let script = Script {
         program: flags.script.clone(),
+        arguments: flags.script_arg.clone(),
+        env_file: flags.script_env_file.clone(),
         timeout: Some(flags.script_timeout).filter(|timeout| !timeout.is_zero()),
         grace: STOP_GRACE,
         kill_after: KILL_AFTER,
@@ -374,6 +398,7 @@ fn agent(
         report: Reporter::new(&flags.dir),
         current: flags.current.clone(),
         keep_roots: settings.keep_roots,
+        count_taken_over: settings.count_taken_over,
         keep_blobs: settings.keep_blobs,
         min_free: flags.min_free,
         // A spare lives as long as the agent does.

@@ -1,12 +1,24 @@
 //! What a script prints: logged line by line, the end of it kept.
+//!
+//! It goes through a pipe, as programs that open `/dev/stderr` empty a file. What the script leaves
+//! running can print on when the agent has ended, by whatever: a keeper has the pipe open, too, and
+//! from then on passes over what comes through it.
 
 use std::collections::VecDeque;
-use std::io::{self, PipeReader};
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::process::Stdio;
 
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
+use tokio::process::Command;
+
+/// The keeper: waits for the agent's end on its standard input, then reads from the pipe, which is
+/// its standard output, until nobody can print any more.
+const KEEPER: &str =
+    "read -r end; exec cat <&1 >/dev/null # what deploy-agent's script left prints";
 
 /// Bytes of output that are kept.
 pub const MAX_KEPT: usize = 64 << 10;
@@ -22,13 +34,33 @@ pub struct Output {
     buffer: Vec<u8>,
     lines: Lines,
     ended: bool,
+    /// Closed with the agent's end, however it comes.
+    life: Option<PipeWriter>,
 }
 
 impl Output {
     /// Reads from `pipe`.
     pub fn new(pipe: PipeReader) -> io::Result<Self> {
         let pipe = Receiver::from_owned_fd(OwnedFd::from(pipe))?;
-        Ok(Self { pipe, buffer: vec![0; 16 << 10], lines: Lines::default(), ended: false })
+        let (buffer, lines) = (vec![0; 16 << 10], Lines::default());
+        Ok(Self { pipe, buffer, lines, ended: false, life: None })
+    }
+
+    /// Sees to it that printing ends nobody, and holds nobody up, when the agent has ended.
+    pub fn outlive(&mut self) -> io::Result<()> {
+        // Opened anew: this one does not wait for what comes, and the keeper has to.
+        let pipe = File::open(format!("/proc/self/fd/{}", self.pipe.as_raw_fd()))?;
+        let (reader, life) = io::pipe()?;
+        Command::new("/bin/sh")
+            .args(["-c", KEEPER])
+            .current_dir("/")
+            .stdin(reader)
+            .stdout(pipe)
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        self.life = Some(life);
+        Ok(())
     }
 
     /// Whether all who could write have closed their end.
@@ -71,7 +103,7 @@ impl Output {
     }
 
     /// The end of the output so far. What processes left in the background go on to
-    /// print is logged too: a closed pipe would kill them.
+    /// print is logged too, as long as the agent runs.
     pub fn leave(self) -> Vec<u8> {
         let kept = self.lines.kept.iter().copied().collect();
         if !self.ended {

@@ -1,11 +1,13 @@
 //! The loop around the cycle: when to look again, and after what failed, later; requests
 //! are served in between.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use deploy_store::{Configuration, Digest};
 use deploy_wire::client::ClientError;
 use deploy_wire::exit;
+use jiff::Timestamp;
 
 use crate::backoff::{Backoff, jittered, random_fraction};
 use crate::control::{Asked, Control};
@@ -14,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::serve::{self, Next};
 use crate::session::Session;
-use crate::{sweep, sync};
+use crate::{sweep, sync, unsettled};
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -67,16 +69,17 @@ pub async fn run(
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
-        report(agent, &ended);
+        report(agent, &ended, memory.offered);
         let answer = |memory: &Memory| {
             let hold = Hold::read(&agent.dir).ok().flatten();
-            sync::answer(&ended, memory.offered, waits(memory), hold)
+            let left = unsettled::read(&agent.dir);
+            sync::answer(&ended, memory.offered, waits(memory), hold, left.as_ref())
         };
         if matches!(&ended, Err(Error::Registry(ClientError::KeyFile { .. })) if first) {
             return ended.map(|_| "");
         }
         let answered = answer(&memory);
-        let wait = memory.after(session, poll, ended);
+        let wait = memory.after(&agent.dir, session, poll, ended);
         if let Some(asked) = asked.take() {
             asked.answer(answered);
         }
@@ -124,7 +127,13 @@ impl Memory {
     }
 
     /// Takes note of how a cycle ended. Returns the time until the next.
-    fn after(&mut self, session: &mut Session, poll: Duration, ended: Result<Outcome>) -> Duration {
+    fn after(
+        &mut self,
+        dir: &Path,
+        session: &mut Session,
+        poll: Duration,
+        ended: Result<Outcome>,
+    ) -> Duration {
         let usual = jittered(poll, random_fraction());
         let rolled_back = matches!(ended, Ok(Outcome::RolledBack));
         if rolled_back && !self.rolled_back {
@@ -148,6 +157,7 @@ impl Memory {
                 self.failures = 0;
                 let held = hold(self.held.take(), *target, poll, cause.to_string());
                 let wait = until(Some(&held));
+                note_next(dir, wait);
                 tracing::error!(
                     event = "script_failed",
                     id = %held.target.id(),
@@ -201,7 +211,7 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
         ended = cycle::run(agent, session, None, &mut offered) => ended,
         signal = agent.stop.requested_when_idle() => return Err(Stopped::Signal(signal)),
     };
-    report(agent, &ended);
+    report(agent, &ended, offered);
     if matches!(ended, Ok(Outcome::Switched)) {
         sweep::cache(agent).await;
     }
@@ -251,16 +261,28 @@ fn hold(held: Option<Held>, target: Configuration, poll: Duration, cause: String
     Held { target, failures, until, cause }
 }
 
+/// For `status`: nothing else goes by the clock.
+fn note_next(dir: &Path, wait: Duration) {
+    let noted = Timestamp::now().checked_add(wait).map(|at| unsettled::next(dir, at));
+    if let Ok(Err(err)) = noted {
+        tracing::debug!("no note of when the script is run again: {err}");
+    }
+}
+
 fn until(held: Option<&Held>) -> Duration {
     held.map_or(Duration::ZERO, |held| held.until.saturating_duration_since(Instant::now()))
 }
 
-fn report(agent: &Agent, ended: &Result<Outcome>) {
-    match ended {
-        Ok(Outcome::Held) => {}
-        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
-            agent.report.update(|report| report.error = None);
+fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
+    let offered = offered.map(|id| id.to_string());
+    agent.report.update(|report| {
+        match ended {
+            Ok(Outcome::Held) => {}
+            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => report.error = None,
+            Err(err) => report.error = Some(err.to_string()),
         }
-        Err(err) => agent.report.update(|report| report.error = Some(err.to_string())),
-    }
+        // Else it is what is deployed, or held, and nothing has to be written.
+        let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
+        report.offered = offered.or(report.offered.take()).filter(|_| waits);
+    });
 }

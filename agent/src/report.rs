@@ -27,6 +27,8 @@ pub struct Report {
     pub state: Option<PathBuf>,
     /// How many roots it keeps.
     pub keep_roots: Option<usize>,
+    /// Whether that was said, so that roots of another program count among them.
+    pub count_taken_over: bool,
     /// Whether it keeps blobs of extracted layers.
     pub keep_blobs: bool,
     /// Bytes that are to stay free.
@@ -37,6 +39,8 @@ pub struct Report {
     pub placed: Option<Placed>,
     /// The spare root, as long as the agent runs.
     pub spare: Option<Spare>,
+    /// Id of what the registry had at the last look that told.
+    pub offered: Option<String>,
     /// What the last cycle failed of; `None` when it went well.
     pub error: Option<String>,
 }
@@ -82,6 +86,11 @@ pub struct Spare {
 }
 
 impl Report {
+    /// Of the file in `dir`, not following a symlink.
+    pub fn metadata(dir: &Path) -> Option<fs::Metadata> {
+        fs::symlink_metadata(dir.join(NAME)).ok()
+    }
+
     /// The report in `dir`. One that is missing or damaged says nothing.
     pub fn read(dir: &Path) -> Self {
         let json = fs::read(dir.join(NAME)).unwrap_or_default();

@@ -29,6 +29,9 @@ pub enum Request {
     Gc {
         /// Only to tell.
         dry_run: bool,
+        /// Also the roots of another program. Not sent to an agent of before where it is not wanted.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        taken_over: bool,
     },
     /// To look at the registry now.
     Sync,
@@ -80,7 +83,8 @@ mod tests {
 
     #[test]
     fn requests_are_lines_of_json() {
-        let line = serde_json::to_string(&Request::Gc { dry_run: true }).unwrap();
+        let line =
+            serde_json::to_string(&Request::Gc { dry_run: true, taken_over: false }).unwrap();
         assert_eq!(line, r#"{"request":"gc","dry_run":true}"#);
         let read = |line| serde_json::from_str::<Request>(line);
         assert_eq!(read(r#"{"request":"sync"}"#).unwrap(), Request::Sync);

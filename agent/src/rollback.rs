@@ -11,6 +11,7 @@ use crate::deploy::{self, Before};
 use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::session::Session;
+use crate::unsettled::{self, Unsettled};
 use crate::{previous, room, spare, state, sweep};
 
 /// What a rollback did.
@@ -74,13 +75,32 @@ pub async fn run(
     offered: Option<Digest>,
 ) -> Result<RolledBack> {
     let Some(current) = state::read(&agent.state)? else { return Err(Error::NothingDeployed) };
-    let Some(to) = previous::read(&agent.dir, Some(current.id())) else {
-        let held = Hold::read(&agent.dir)?;
-        return Err(Error::NothingBefore { held: held.map(|hold| hold.from) });
+    let before = previous::read(&agent.dir, Some(current.id()));
+    let left = unsettled::read(&agent.dir);
+    let (from, to) = match (failed(left.as_ref(), current.id(), before.as_ref()), before) {
+        (Some(failed), _) => (failed, current.clone()),
+        (None, Some(before)) => (current.id(), before),
+        (None, None) => {
+            let held = Hold::read(&agent.dir)?;
+            return Err(Error::NothingBefore { held: held.map(|hold| hold.from) });
+        }
     };
-    let hold = Hold::new(current.id(), to.id(), offered, Timestamp::now());
+    let hold = Hold::new(from, to.id(), offered, Timestamp::now());
     let changed = deploy_back(agent, session, &current, &to, &hold).await?;
-    Ok(RolledBack { id: to.id().to_string(), from: current.id().to_string(), hold, changed })
+    Ok(RolledBack { id: to.id().to_string(), from: from.to_string(), hold, changed })
+}
+
+/// What a script failed for that was to take the place of `deployed`: then that is what a rollback
+/// leads to. Not so after another rollback, which is tried once more.
+fn failed(
+    left: Option<&Unsettled>,
+    deployed: Digest,
+    before: Option<&Configuration>,
+) -> Option<Digest> {
+    let left = left?;
+    let failed = left.target().filter(|failed| *failed != deployed)?;
+    let tried = left.rollback && before.is_some_and(|before| before.id() == failed);
+    (!tried).then_some(failed)
 }
 
 /// Ends a rollback that was cut off when its script may have run already.
@@ -111,7 +131,10 @@ async fn deploy_back(
     let root = cycle::prepare(agent, session, to, Changed::Accepted).await?;
     // Before the script: should the agent die, what comes after it goes on from here.
     hold.write(&agent.dir)?;
-    if let Err(err) = deploy::run(agent, Some(current), to, &root, Before::Forgotten).await {
+    // Back to what is deployed, nothing is left behind that was.
+    let same = to.id() == current.id();
+    let before = if same { Before::Remembered } else { Before::Forgotten };
+    if let Err(err) = deploy::run(agent, Some(current), to, &root, before).await {
         // After anything else the script has done its work, and the rest is tried again.
         if matches!(err, Error::Script { .. }) {
             Hold::lift(&agent.dir)?;
@@ -121,8 +144,8 @@ async fn deploy_back(
     tracing::info!(
         event = "rolled_back",
         id = %to.id(),
-        old_id = %current.id(),
-        "rolled back to {} from {}", to.id(), current.id()
+        old_id = hold.from,
+        "rolled back to {} from {}", to.id(), hold.from
     );
     sweep::roots(agent, Some(current), to).await;
     room::tidy(agent).await;

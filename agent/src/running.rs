@@ -1,6 +1,6 @@
-//! The script whose end is not known yet, as `script.json` in the agent's directory: for
-//! `status`, and for the agent that comes after one that was killed. It runs none beside it, and
-//! has the script run again for what is deployed, as nobody knows what that one did.
+//! The script that runs, or did not succeed, as `script.json` in the agent's directory: for
+//! `status`, and for the agent that comes after one that was killed, which runs none beside it.
+//! What such a script leaves is in `unsettled`.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Digest, Error, Result, replace_file};
+use deploy_store::{Digest, Error, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -49,20 +49,14 @@ pub fn note(dir: &Path, id: Digest, pid: u32) -> Result<()> {
     dir.rename(UNFINISHED, &dir, NAME)
 }
 
-/// Takes note, durably, that the script is to run for what is deployed already.
-pub fn note_due(dir: &Path, id: Digest) -> Result<()> {
-    let path = dir.join(NAME.to_string_lossy().as_ref());
-    replace_file(&path, &Running::new(id, 0).to_json(), 0o644)
-}
-
-/// Takes note that it is known how it ended.
+/// Takes note that one succeeded.
 pub fn forget(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }
 
-/// Whether there was a script of which nobody knows how it ended.
-pub fn is_due(dir: &Path) -> bool {
-    noted(dir).is_some()
+/// Id of what a script was started for that has not succeeded.
+pub fn noted_id(dir: &Path) -> Option<String> {
+    noted(dir).map(|noted| noted.id)
 }
 
 /// The script that an agent of the directory `dir` started, if it runs still.
@@ -150,7 +144,7 @@ mod tests {
     fn what_has_ended_runs_no_more_whoever_has_its_number() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
-        assert!(read(dir).is_none() && !is_due(dir));
+        assert!(read(dir).is_none() && noted_id(dir).is_none());
         let mut child = Command::new("sleep").arg("600").process_group(0).spawn().unwrap();
         note(dir, id, child.id()).unwrap();
         let running = read(dir).unwrap();
@@ -161,7 +155,7 @@ mod tests {
         let before = Running { boot: "another".to_owned(), ..running };
         for other in [later, before] {
             std::fs::write(&path, other.to_json()).unwrap();
-            assert!(read(dir).is_none() && is_due(dir));
+            assert!(read(dir).is_none() && noted_id(dir).is_some());
         }
         std::fs::write(&path, json).unwrap();
         assert!(read(dir).is_some());
@@ -170,12 +164,12 @@ mod tests {
         while process(child.id()).is_some() {
             std::thread::sleep(PAUSE);
         }
-        assert!(read(dir).is_none() && is_due(dir));
+        assert!(read(dir).is_none() && noted_id(dir).is_some());
         child.wait().unwrap();
         forget(dir).unwrap();
-        assert!(!is_due(dir));
-        note_due(dir, id).unwrap();
-        assert!(read(dir).is_none() && is_due(dir));
+        assert!(noted_id(dir).is_none());
+        note(dir, id, 0).unwrap();
+        assert!(read(dir).is_none() && noted_id(dir) == Some(id.to_string()));
     }
 
     #[test]
@@ -195,7 +189,7 @@ mod tests {
             note(dir, id, child.id()).unwrap();
             assert!(read(dir).is_some());
             std::os::unix::fs::chown(dir.join("script.json"), Some(65534), None).unwrap();
-            assert!(read(dir).is_none() && !is_due(dir));
+            assert!(read(dir).is_none() && noted_id(dir).is_none());
             child.kill().unwrap();
             child.wait().unwrap();
         }

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::find::{self, Missing};
 use crate::output::Output;
 use crate::stop::Stop;
+use crate::variables;
 
 /// Variables of the agent's own environment that the script sees, where they are set.
 pub const PASSED: [&str; 8] =
@@ -35,6 +36,8 @@ const PER_LAYER: usize = 2 * ("LAYER_nnnnn_VERSION=".len() + 1 + 8);
 const BESIDE_LAYERS: usize = 128 << 10;
 /// From TERM to KILL when a script is ended.
 pub const KILL_AFTER: Duration = Duration::from_secs(10);
+/// What is done while it runs.
+const WAIT: &str = "wait for it";
 /// How long a script may go on when the agent is to end.
 pub const STOP_GRACE: Duration = Duration::from_secs(60);
 
@@ -43,6 +46,10 @@ pub const STOP_GRACE: Duration = Duration::from_secs(60);
 pub struct Script {
     /// A path, or a name to be found in `PATH`.
     pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// A file with variables of its own.
+    pub env_file: Option<PathBuf>,
     /// How long it may run.
     pub timeout: Option<Duration>,
     /// How long it may go on when the agent is to end.
@@ -89,6 +96,9 @@ pub enum Error {
     /// A file for it could not be made.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
+    /// The file with its own variables cannot be used.
+    #[error(transparent)]
+    Variables(#[from] variables::Error),
     /// It said that it failed.
     #[error("{program:?} call failure: {}; the old state stays; what it printed is in script.log and in the log", describe(*status))]
     Failed {
@@ -116,6 +126,17 @@ impl Script {
     }
 }
 
+impl Error {
+    /// Whether the script was started: nobody knows what it did then.
+    pub fn has_run(&self) -> bool {
+        match self {
+            Self::Failed { .. } | Self::Ended { .. } => true,
+            Self::System { action, .. } => *action == WAIT,
+            _ => false,
+        }
+    }
+}
+
 /// Checks before any work is done that `configuration` can be told to a script.
 pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
     let refuse =
@@ -140,7 +161,7 @@ pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
     }
 }
 
-/// The whole environment of the script; `outer` is the agent's own.
+/// The environment of the script, but for its own variables; `outer` is the agent's own.
 pub fn environment(
     change: Change<'_>,
     state_file: &Path,
@@ -165,22 +186,26 @@ pub fn environment(
     all
 }
 
-/// Runs the script for `change`, tells its process to `on_start` and waits for its end, logging
-/// what it prints. Returns the end of its output, and the reason if it did not do its work.
+/// Runs the script for `change` and waits for its end, logging what it prints. `note` is told 0
+/// when it is about to start, which an error prevents, and its process when it has. Returns the
+/// end of its output, and the reason if it did not do its work.
 pub async fn run(
     script: &Script,
     change: Change<'_>,
     stop: &Stop,
-    on_start: impl FnOnce(u32),
+    mut note: impl FnMut(u32) -> Result<(), deploy_store::Error>,
 ) -> (Vec<u8>, Result<(), Error>) {
     let started = Instant::now();
-    let begun = begin(script, change);
+    let begun = begin(script, change, &mut note);
     let (mut child, mut output, state_file) = match begun {
         Ok(begun) => begun,
         Err(err) => return (Vec::new(), Err(err)),
     };
-    if let Some(pid) = child.id() {
-        on_start(pid);
+    if let Some(Err(err)) = child.id().map(note) {
+        tracing::warn!("no note of the script that runs: {err}");
+    }
+    if let Err(err) = output.outlive() {
+        tracing::warn!("what the script leaves running may not outlive the agent: {err}");
     }
     let ended = wait(script, &mut child, &mut output, stop).await;
     let ended = match ended {
@@ -190,24 +215,32 @@ pub async fn run(
             Err(Error::Ended { program, after, why })
         }
         Ok(None) => status(script, &mut child).await,
-        Err(err) => Err(system(script, "wait for it", err)),
+        Err(err) => Err(system(script, WAIT, err)),
     };
     output.read_rest();
     drop(state_file);
     (output.leave(), ended)
 }
 
-fn begin(script: &Script, change: Change<'_>) -> Result<(Child, Output, TempFile), Error> {
+fn begin(
+    script: &Script,
+    change: Change<'_>,
+    note: &mut impl FnMut(u32) -> Result<(), deploy_store::Error>,
+) -> Result<(Child, Output, TempFile), Error> {
     let program = script.find()?;
+    let own = variables::read(script.env_file.as_deref())?;
     let state_file = state_file(change.new)?;
     let path = temp_dir().join(OsStr::new(&*state_file.name().to_string_lossy()));
     let (reader, writer) = io::pipe().map_err(|err| system(script, "make a pipe", err))?;
     let output = Output::new(reader).map_err(|err| system(script, "watch a pipe", err))?;
     let other = writer.try_clone().map_err(|err| system(script, "make a pipe", err))?;
+    note(0)?;
     let child = Command::new(&program)
         .arg0(&script.program)
+        .args(&script.arguments)
         .env_clear()
         .envs(environment(change, &path, |name| std::env::var_os(name)))
+        .envs(own)
         .stdin(Stdio::null())
         .stdout(writer)
         .stderr(other)
@@ -234,7 +267,8 @@ fn state_file(state: &Configuration) -> Result<TempFile, deploy_store::Error> {
 }
 
 fn temp_dir() -> PathBuf {
-    std::env::temp_dir()
+    let dir = std::env::temp_dir();
+    std::path::absolute(&dir).unwrap_or(dir)
 }
 
 /// Waits for the script's end (`None`) or for a reason to end it.
@@ -268,7 +302,7 @@ async fn wait(
 }
 
 async fn status(script: &Script, child: &mut Child) -> Result<(), Error> {
-    let status = child.wait().await.map_err(|err| system(script, "wait for it", err))?;
+    let status = child.wait().await.map_err(|err| system(script, WAIT, err))?;
     if status.success() {
         return Ok(());
     }

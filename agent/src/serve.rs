@@ -34,8 +34,9 @@ pub async fn serve(
 ) -> Next {
     let (answer, next) = match &asked.request {
         Request::Sync => return Next::Sync(asked),
-        Request::Gc { dry_run } => {
-            let done = gc::beside(agent, pending, *dry_run).await.map_err(Error::from);
+        Request::Gc { dry_run, taken_over } => {
+            let done = gc::beside(agent, pending, *dry_run, *taken_over).await;
+            let done = done.map_err(Error::from);
             (answer(done), Next::Wait)
         }
         Request::Rollback => (answer(rollback::run(agent, session, offered).await), Next::Look),

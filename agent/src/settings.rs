@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use deploy_store::LinkMode;
 
+use crate::claim;
 use crate::flags::{Flags, Link};
 use crate::report::Report;
 
@@ -21,24 +22,28 @@ pub struct Settings {
     pub keep_roots: usize,
     /// Whether blobs of extracted layers stay.
     pub keep_blobs: bool,
+    /// Whether roots of another program count among those to keep.
+    pub count_taken_over: bool,
 }
 
 impl Settings {
     /// Those of the agent of the directory that `flags` name.
     pub fn of(flags: &Flags) -> Self {
-        let Report { state, link, link_flag, keep_roots, keep_blobs, .. } =
+        let Report { state, link, link_flag, keep_roots, keep_blobs, count_taken_over, .. } =
             Report::read(&flags.dir);
+        let state = flags.state.clone().or(state);
         let given = |flag: &str| flags.given.contains(flag);
         let last = |word: Option<String>| link_mode(&word?).filter(|_| !given("link"));
         let (placing, link) = (last(link), last(link_flag));
         let link = link.unwrap_or_else(|| flags.link.into());
         let count = keep_roots.filter(|_| !given("keep_roots") && !given("cleanold"));
         Self {
-            state: state.filter(|_| !given("state")).unwrap_or_else(|| flags.state.clone()),
+            state: state.unwrap_or_else(|| claim::find(&flags.dir)),
             link,
             placing: placing.unwrap_or(link),
             keep_roots: count.unwrap_or_else(|| flags.roots_to_keep()).max(1),
             keep_blobs: if given("keep_blobs") { flags.keep_blobs } else { keep_blobs },
+            count_taken_over: count_taken_over || flags.says_how_many_roots(),
         }
     }
 }
@@ -66,7 +71,7 @@ mod tests {
         };
         let unknown = settings("");
         assert_eq!((unknown.keep_roots, unknown.link), (2, LinkMode::Auto));
-        assert_eq!(unknown.state, PathBuf::from("state.json"));
+        assert_eq!(unknown.state, temp.path().join("state.json"));
         Reporter::new(temp.path()).update(|report| {
             report.state = Some("/srv/state.json".into());
             report.link_flag = Some("auto".to_owned());
@@ -83,5 +88,7 @@ mod tests {
         assert_eq!(given.placing, LinkMode::Copy);
         assert!(!given.keep_blobs && given.state.as_os_str() == "s");
         assert_eq!(settings("-cleanold").keep_roots, 1);
+        assert!(!known.count_taken_over && given.count_taken_over);
+        assert!(settings("-cleanold").count_taken_over);
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Error, MAX_JSON, Result, replace_file};
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags, access, statx};
 
 /// Permissions of the state file: scripts and people read it.
 const MODE: u32 = 0o644;
@@ -35,6 +35,10 @@ pub fn read(path: &Path) -> Result<Option<Configuration>> {
 pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     let file = match File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
+            let text = "permission denied; the agent's user must be able to read it";
+            return Err(Error::io("open", path, io::Error::new(err.kind(), text)));
+        }
         other => other.map_err(|err| Error::io("open", path, err))?,
     };
     let mut json = Vec::new();
@@ -46,9 +50,16 @@ pub fn peek(path: &Path) -> Result<Option<Configuration>> {
 /// Checks before any work is done that the state file can be replaced: a script whose
 /// success cannot be remembered would run again and again.
 pub fn check(path: &Path) -> Result<()> {
-    let (dir, _) = split(path)?;
+    let (dir, name) = split(path)?;
     access(dir.path(), Access::WRITE_OK | Access::EXEC_OK)
-        .map_err(|err| Error::io("write state file in", dir.path(), err))
+        .map_err(|err| Error::io("write state file in", dir.path(), err))?;
+    let attributes = statx(&dir, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
+    let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
+    if attributes.is_ok_and(|found| found.stx_attributes.intersects(fixed)) {
+        let reason = "it is immutable or append-only; chattr -i -a lets it be replaced";
+        return Err(Error::io("replace", path, io::Error::other(reason)));
+    }
+    Ok(())
 }
 
 /// Replaces the state file, durably.

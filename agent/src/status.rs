@@ -14,6 +14,7 @@ use crate::confine::Walls;
 use crate::hold::Hold;
 use crate::report::{Placed, Report, Spare};
 use crate::running::{self, Running};
+use crate::unsettled::{self, Unsettled};
 use crate::{previous, state};
 
 /// What `status` tells.
@@ -30,6 +31,8 @@ pub struct Status {
     /// What the threads that read archives are confined by.
     confinement: Option<Walls>,
     roots: Vec<Root>,
+    /// Ids of roots that another program made, oldest first.
+    taken_over: Vec<String>,
     cache: Cache,
     /// The script that runs.
     script: Option<Running>,
@@ -41,12 +44,23 @@ pub struct Status {
     hold: Option<Hold>,
     /// Why the hold cannot be read.
     hold_error: Option<String>,
+    /// What is known of a script that did not succeed, and was not followed by one that did.
+    unsettled: Option<Left>,
     /// Files that were set aside as damaged.
     quarantine: u64,
     /// Of the filesystem.
     free_bytes: u64,
     /// Bytes that are to stay free.
     min_free: u64,
+}
+
+/// What a script that did not succeed leaves.
+#[derive(Debug, Serialize)]
+struct Left {
+    #[serde(flatten)]
+    unsettled: Unsettled,
+    /// Id of what the registry had at the last look.
+    registry: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -106,10 +120,20 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         root.current = id.as_ref() == Some(&root.id);
         root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
+    // Whoever may not look in there is told of none.
+    let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
     let (hold, hold_error) = match Hold::read(dir) {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
     };
+    let script = running::read(dir);
+    // One that runs, and is the first, may well succeed.
+    let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
+    let unsettled = unsettled.map(|left| Left {
+        // Where no agent runs nothing is run.
+        unsettled: Unsettled { next: left.next.filter(|_| agent_pid.is_some()), ..left },
+        registry: report.offered,
+    });
     let (quarantine, _) = count(&dir.join("quarantine"), 9);
     let (free_bytes, _) = Dir::open(dir)?.free()?;
     Ok(Status {
@@ -122,14 +146,16 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         link: report.link,
         confinement: report.confinement,
         roots,
+        taken_over: taken_over.iter().map(Digest::to_string).collect(),
         cache: cache(dir),
-        script: running::read(dir),
+        script,
         last_error: report.error,
         placed: report.placed,
         // It does not outlive the agent.
         spare: report.spare.filter(|_| agent_pid.is_some()),
         hold,
         hold_error,
+        unsettled,
         quarantine,
         free_bytes,
         min_free: report.min_free,
@@ -198,6 +224,13 @@ impl Status {
             };
             line("root", format!("{}   {built}   {mark}", root.id).trim_end());
         }
+        if !self.taken_over.is_empty() {
+            let n = self.taken_over.len();
+            let told =
+                format!("{n} roots that were here before this agent; gc -taken-over removes them");
+            line("taken over", &told);
+            self.taken_over.iter().for_each(|id| line("taken over", id));
+        }
         match &self.spare {
             Some(Spare { id, ready: true }) => line("spare", &format!("{id}   ready")),
             Some(Spare { id, ready: false }) => line("spare", &format!("{id}   not ready")),
@@ -223,6 +256,16 @@ impl Status {
         }
         if let Some(err) = &self.hold_error {
             line("held", &escape(err));
+        }
+        if let Some(Left { unsettled, registry }) = &self.unsettled {
+            let what = escape(&unsettled.to_text());
+            let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };
+            line("unsettled", &format!("{}   {what}", escape(id)));
+            match unsettled.next {
+                Some(next) => line("next try", &format!("{next:.0}, or with sync")),
+                None => line("next try", "at the next look, or with sync, when an agent runs"),
+            }
+            line("registry has", registry.as_deref().map_or("unknown", |id| id));
         }
         if let Some(Running { id, pid, since, .. }) = &self.script {
             line("script", &format!("runs for {}   since {since:.0}, pid {pid}", escape(id)));

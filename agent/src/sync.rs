@@ -8,6 +8,7 @@ use crate::cycle::Outcome;
 use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::request::Answer;
+use crate::unsettled::Unsettled;
 
 /// How a look at the registry ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,9 @@ pub struct Synced {
     pub id: Option<String>,
     /// What stands against deploying it.
     pub reason: Option<String>,
+    /// Id of what the last script ran for, if it did not succeed: nobody knows what it did.
+    #[serde(default)]
+    pub unsettled: Option<String>,
 }
 
 impl Synced {
@@ -33,7 +37,12 @@ impl Synced {
             (_, Some(reason)) => format!("not deployed: {id}: {reason}"),
             (outcome, None) => format!("{outcome}: {id}"),
         };
-        text + "\n"
+        let unsettled = self.unsettled.as_ref().map_or_else(String::new, |id| {
+            format!(
+                "unsettled: the script did not succeed for {id}, and what it did is not known\n"
+            )
+        });
+        text + "\n" + &unsettled
     }
 }
 
@@ -51,11 +60,13 @@ pub fn answer(
     offered: Option<Digest>,
     waits: Option<String>,
     hold: Option<Hold>,
+    left: Option<&Unsettled>,
 ) -> Answer {
     let synced = |outcome: &str, reason| Synced {
         outcome: outcome.to_owned(),
         id: offered.map(|id| id.to_string()),
         reason,
+        unsettled: left.map(|left| left.id.clone()),
     };
     match ended {
         Ok(Outcome::UpToDate) => Answer::of(exit::OK, &synced("up_to_date", None)),

@@ -19,6 +19,8 @@ pub struct Verification {
     blobs: u64,
     layers: u64,
     roots: u64,
+    /// Roots that another program made: they were read, and compared with nothing.
+    taken_over: u64,
     /// Whether what can be mended was mended.
     repaired: bool,
     findings: Vec<Finding>,
@@ -62,8 +64,9 @@ pub fn repair<E: From<Error>>(
             }
         }
     }
-    let roots = deploy_store::verify_roots(dir, |found| findings.push(found.into()))?.roots;
-    let verified = Verified { roots, ..cache };
+    let Verified { roots, taken_over, .. } =
+        deploy_store::verify_roots(dir, |found| findings.push(found.into()))?;
+    let verified = Verified { roots, taken_over, ..cache };
     Ok(Verification { repaired: true, ..Verification::new(dir, verified, findings) })
 }
 
@@ -75,15 +78,15 @@ impl From<deploy_store::Finding> for Finding {
 
 impl Verification {
     fn new(dir: &Path, verified: Verified, findings: Vec<Finding>) -> Self {
-        let Verified { objects, bytes, blobs, layers, roots } = verified;
-        let dir = dir.to_owned();
-        Self { dir, objects, bytes, blobs, layers, roots, repaired: false, findings }
+        let Verified { objects, bytes, blobs, layers, roots, taken_over } = verified;
+        let (dir, repaired) = (dir.to_owned(), false);
+        Self { dir, objects, bytes, blobs, layers, roots, taken_over, repaired, findings }
     }
 
     /// Whether there was nothing to look at: most likely this is no agent's directory.
     pub fn is_empty(&self) -> bool {
-        let Self { objects, blobs, layers, roots, ref findings, .. } = *self;
-        objects + blobs + layers + roots == 0 && findings.is_empty()
+        let Self { objects, blobs, layers, roots, taken_over, ref findings, .. } = *self;
+        objects + blobs + layers + roots + taken_over == 0 && findings.is_empty()
     }
 
     /// Whether nothing is damaged any more.
@@ -122,6 +125,13 @@ impl Verification {
             text,
             "{objects} objects of {bytes} bytes, {blobs} blobs, {layers} layers, {roots} roots: {found}"
         );
+        if self.taken_over > 0 {
+            let _ = writeln!(
+                text,
+                "{} roots that were here before this agent were read; what they must hold is not known",
+                self.taken_over
+            );
+        }
         text
     }
 }

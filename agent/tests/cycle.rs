@@ -47,6 +47,7 @@ impl Bench {
             report: Reporter::new(&home),
             current: None,
             keep_roots: 2,
+            count_taken_over: false,
             keep_blobs: false,
             min_free: 0,
             spares: None,
@@ -78,6 +79,8 @@ impl Bench {
         source::write_executable(&program, body);
         self.agent.script = Some(Script {
             program: program.to_str().unwrap().to_owned(),
+            arguments: Vec::new(),
+            env_file: None,
             timeout: None,
             grace: Duration::from_secs(60),
             kill_after: Duration::from_secs(10),

@@ -264,6 +264,12 @@ fn word_for_word() {
     {
         assert!(env.lines().any(|has| has == line), "{line}: {env}");
     }
+    // The Go tool's are relative where -dir is; these mean the same wherever a script goes.
+    let value =
+        |name: &str| env.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let home = reader.home.path().canonicalize().unwrap();
+    assert_eq!(Path::new(&value("NEWROOT=")), home.join("unpacked").join(id.to_string()));
+    assert!(Path::new(&value("STATEFILE=")).is_absolute());
 
     reader.run("deployctl changeconf -name project1 -component config -version v02");
     reader.run(&agent);

@@ -62,6 +62,8 @@ impl Bench {
         let (sender, stop) = Stop::new();
         let script = Script {
             program: program.to_str().unwrap().to_owned(),
+            arguments: Vec::new(),
+            env_file: None,
             timeout: None,
             grace: Duration::from_secs(60),
             kill_after: Duration::from_secs(60),
@@ -84,7 +86,7 @@ impl Bench {
         let lines = tracing_subscriber::registry().with(Lines::new(Format::Human, log.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (output, ended) = tracing::subscriber::with_default(lines, || {
-            runtime.block_on(script::run(&self.script, change, &self.stop, |_| {}))
+            runtime.block_on(script::run(&self.script, change, &self.stop, |_| Ok(())))
         });
         let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
         Ran { output: String::from_utf8_lossy(&output).into_owned(), log, ended }
@@ -147,6 +149,47 @@ fn the_environment_is_exactly_the_documented_one() {
     let found: BTreeMap<String, String> =
         found.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     assert_eq!(found, want);
+}
+
+#[test]
+fn it_has_arguments_and_variables_of_its_own_read_at_each_run() {
+    let mut bench = Bench::new("#!/bin/sh\nprintf '%s,' \"$@\" \"$ROLE\" \"$NEWID\"\n");
+    let new = configuration(&[("code", "v01"), ("config", "two words")]).id();
+    bench.script.arguments = ["web 1", "-x", ""].map(Into::into).to_vec();
+    bench.script.env_file = Some(bench.path("variables"));
+    fs::write(bench.path("variables"), "# of this server\nROLE=\"a b\"\n").unwrap();
+    assert_eq!(bench.run().output, format!("web 1,-x,,\"a b\",{new},"));
+    fs::write(bench.path("variables"), "ROLE=other\nHOME=/there\n").unwrap();
+    assert_eq!(bench.run().output, format!("web 1,-x,,other,{new},"));
+    for (bad, want) in [("ROLE", "line 1 has no ="), ("NEWID=x", "NEWID is what the agent sets")] {
+        fs::write(bench.path("variables"), bad).unwrap();
+        let ran = bench.run();
+        let err = ran.ended.unwrap_err();
+        assert!(!err.has_run() && ran.output.is_empty());
+        assert!(err.to_string().contains(want), "{err}");
+    }
+    fs::remove_file(bench.path("variables")).unwrap();
+    let err = bench.run().ended.unwrap_err().to_string();
+    assert!(err.contains("No such file") && err.contains("the script was not started"), "{err}");
+}
+
+#[test]
+fn what_it_leaves_prints_on_when_the_agent_has_ended() {
+    // More than any pipe holds; the runtime, and all that reads, ends with the script.
+    let bench = Bench::new(
+        "#!/bin/sh\n{ sleep 0.2; seq 1000000 && echo said >$0.done; } &\necho $! >$0.pid\necho ok\n",
+    );
+    assert_eq!(bench.run().output, "ok\n");
+    let done = bench.path("deploy.sh.done");
+    eventually("it has said all", || done.exists());
+}
+
+#[test]
+fn what_is_printed_by_way_of_dev_stderr_is_seen() {
+    let bench = Bench::new(
+        "#!/bin/sh\necho one\necho two >/dev/stderr\necho 2.5 | tee /dev/stderr >/dev/null\necho three\n",
+    );
+    assert_eq!(bench.run().output, "one\ntwo\n2.5\nthree\n");
 }
 
 #[test]

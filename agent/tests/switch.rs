@@ -79,7 +79,8 @@ fn a_go_agents_directory_is_taken_over_and_given_back() {
         both(&output)
     };
     let log = once(&site);
-    let (old, new) = (format!("agent/unpacked/{BEFORE}"), format!("agent/unpacked/{OFFERED}"));
+    let (old, new) = (unpacked.join(BEFORE), unpacked.join(OFFERED));
+    let (old, new) = (old.display(), new.display());
     let want = format!("NEWID={OFFERED}\nNEWROOT={new}\nOLDID={BEFORE}\nOLDROOT={old}\n");
     assert_eq!(site.text("deployed"), want);
     // Its cache was good enough: nothing was fetched but the configuration.

@@ -11,6 +11,7 @@ mod import;
 mod layers;
 mod pins;
 mod references;
+mod rollback;
 mod versions;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use blobs::BlobRow;
 pub use configurations::State;
 pub use layers::{Imaged, NewImage, NewLayer};
 pub use references::{Reference, References, Versions};
+pub use rollback::RolledBack;
 
 use self::documents::Documents;
 

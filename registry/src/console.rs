@@ -13,6 +13,7 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 
 use crate::catalog::Change;
+use crate::diff;
 use crate::input::Input;
 use crate::put::Target;
 use crate::registry::Registry;
@@ -211,8 +212,11 @@ async fn execute_on_catalog(
             if *json { print::history_json(name, &states) } else { Ok(print::history(&states)) }
         }
         Command::Rollback { name, to } => {
-            let number = catalog.roll_back(name, *to, change).await?;
-            Ok(format!("configuration \"{name}\" is as in state {number} again\n"))
+            let done = catalog.roll_back(name, *to, change).await?;
+            let (layers, reordered) = diff::layers(&done.from, &done.to);
+            let number = done.number;
+            let told = format!("configuration \"{name}\" is as in state {number} again\n");
+            Ok(told + &keeping::layers_text(&layers, reordered))
         }
         Command::Pin { component, version, message } => {
             catalog.pin(component, version, message, change).await?;

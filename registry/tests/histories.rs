@@ -54,6 +54,9 @@ struct History {
     model: Model,
     dice: Dice,
     log: Vec<String>,
+    /// The last rollback's state of a configuration, and the trees that it and those right before
+    /// it left.
+    left: BTreeMap<String, (u64, BTreeSet<Digest>)>,
 }
 
 impl Drop for History {
@@ -222,7 +225,26 @@ impl History {
         let name = name.parse().unwrap();
         let catalog = &self.bench.registry().catalog;
         let rolled = catalog.roll_back(&name, None, &change()).await;
+        let rolled = rolled.map(|done| done.number);
         self.log.push(format!("roll back {name} {rolled:?}"));
+        // Each goes further back than the one before, until something new comes.
+        let left = &mut self.left;
+        let Ok(states) = catalog.states(&name).await else { return };
+        let ids: BTreeMap<u64, Digest> =
+            states.iter().map(|(number, it)| (*number, it.id())).collect();
+        let last = states.len() - 1;
+        let Ok(number) = rolled else { return };
+        let (now, before) = (states[last].1.id(), states[last - 1].1.id());
+        assert_eq!(now, ids[&number], "it is as in that state");
+        assert_ne!(now, before, "another tree");
+        let made = states[last].0;
+        let (_, gone) = left
+            .remove(name.as_str())
+            .filter(|(number, _)| *number == made - 1)
+            .unwrap_or_default();
+        let gone: BTreeSet<Digest> = gone.into_iter().chain([before]).collect();
+        assert!(!gone.contains(&now), "forth again to {number}");
+        left.insert(name.as_str().to_owned(), (made, gone));
     }
 
     /// What `gc -n` says is what `gc` does; and nothing is left that nothing needs.
@@ -310,7 +332,14 @@ async fn versions(registry: &Registry) -> BTreeMap<(String, String), Digest> {
 async fn live(seed: u64) {
     let bench = Bench::new(settings()).await;
     let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut history = History { seed, bench, model: Model::default(), dice, log: Vec::new() };
+    let mut history = History {
+        seed,
+        bench,
+        model: Model::default(),
+        dice,
+        log: Vec::new(),
+        left: BTreeMap::new(),
+    };
     for _ in 0..STEPS {
         history.step().await;
     }

@@ -68,6 +68,30 @@ fn a_rollback_works_whose_version_maxver_would_have_removed() {
 }
 
 #[test]
+fn a_rollback_goes_on_backwards_and_never_forth_again() {
+    let (rig, _) = rig(&[]);
+    rig.ok("changeconf -name p -component code -version v3");
+    let back = |to: &str, number: u64, from: &str| {
+        let told = rig.ok("rollback -name p");
+        let want =
+            format!("configuration \"p\" is as in state {number} again\ncode   {from}   {to}\n");
+        assert_eq!(told, want);
+        assert!(rig.ok("showconf -name p").contains(&format!("code   {to} ")));
+    };
+    back("v2", 2, "v3");
+    back("v1", 1, "v2");
+    let refused = rig.ssh("op", "me", &["rollback -name p"]);
+    assert_eq!(refused.status.code(), Some(5), "{}", both(&refused));
+    assert!(both(&refused).contains("no earlier state to go back to"), "{}", both(&refused));
+    assert!(rig.ok("showconf -name p").contains("code   v1 "));
+    // Something new; and forth again, where somebody says so.
+    rig.ok("changeconf -name p -component code -version v3");
+    back("v1", 5, "v3");
+    rig.ok("rollback -name p -to 4");
+    back("v1", 1, "v2");
+}
+
+#[test]
 fn a_pinned_version_stays_and_says_why() {
     let (rig, [_, _, three]) = rig(&["-maxver", "1"]);
     let four = rig.archive("v4", b"v4");

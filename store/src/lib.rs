@@ -38,6 +38,6 @@ pub use owners::OwnerRule;
 pub use store::{
     Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed,
     Removal, Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive,
-    layer_bytes, listed, sweep_alone, unpack, verify, verify_cache, verify_roots,
+    layer_bytes, listed, sweep_alone, taken_over, unpack, verify, verify_cache, verify_roots,
 };
 pub use writable::Writable;

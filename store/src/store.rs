@@ -57,7 +57,7 @@ pub use publish::listed;
 pub use repair::Aside;
 pub use reuse::Drifted;
 pub use spare::SpareOutcome;
-pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone};
+pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone, taken_over};
 pub use unpack::unpack;
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 

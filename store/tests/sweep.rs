@@ -313,7 +313,7 @@ fn with_a_damaged_index_no_object_goes() {
 }
 
 #[test]
-fn a_root_of_the_go_agent_is_a_root_and_goes_with_the_roots_only() {
+fn a_root_of_the_go_agent_stays_until_somebody_says_that_it_goes() {
     each_mode(|bench, what| {
         let all = bench.history();
         let id = Digest::of(b"of the Go agent").to_string();
@@ -328,6 +328,16 @@ fn a_root_of_the_go_agent_is_a_root_and_goes_with_the_roots_only() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         bench.store().sweep(&planned).unwrap();
         told_truly(&planned, &before, &Census::of(&bench.path("")), false, what);
+        assert_eq!(planned.files(), 0, "{what}: nobody said that it may go: {planned:#?}");
+        assert!(bench.path("unpacked").join(&id).join("file").exists(), "{what}");
+        let why = planned.kept.iter().find(|kept| kept.path.ends_with(&id)).unwrap().why.as_str();
+        assert!(why.contains("before this agent"), "{what}: {why}");
+        assert_eq!(deploy_store::taken_over(&bench.path("")).unwrap().len(), 1, "{what}");
+        let keep = Keep { taken_over: true, ..keep };
+        let planned = bench.store().plan_sweep(&keep).unwrap();
+        bench.store().sweep(&planned).unwrap();
+        told_truly(&planned, &before, &Census::of(&bench.path("")), false, what);
         assert_eq!((planned.files(), planned.bytes()), (2, 4), "{what}: {planned:#?}");
+        assert!(deploy_store::taken_over(&bench.path("")).unwrap().is_empty(), "{what}");
     });
 }

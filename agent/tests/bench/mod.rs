@@ -187,7 +187,7 @@ impl Bench {
         let Registry { addr, fingerprint, .. } = &self.registry;
         agent
             .args(["-addr", addr, "-fp", fingerprint, "-key", "srv", "-dir", "a1"])
-            .args(["-name", "project1"])
+            .args(["-name", "project1", "-state", "state.json"])
             .args(arguments)
             .current_dir(self.temp.path());
         agent

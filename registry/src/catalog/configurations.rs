@@ -8,7 +8,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::versions::{Row, find_version, latest_version, layer};
-use super::{Catalog, Error, Result, blobs, nanoseconds, refuse, timestamp};
+use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
 
 /// A state of a configuration, without its layers.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct State {
     pub current: bool,
     /// Whether it was imported without the files of its layers.
     pub lost: bool,
+    /// The state that it made current again, if it is a rollback's.
+    pub back_to: Option<u64>,
 }
 
 impl Catalog {
@@ -189,54 +191,10 @@ impl Catalog {
         let other = load(&mut transaction, name, to).await?;
         Ok(((from, one), (to, other)))
     }
-
-    /// Makes the state `to`, or the newest that differs from the current one, current
-    /// again, as a new state. Returns the number of the state gone back to.
-    pub async fn roll_back(
-        &self,
-        name: &ConfigurationName,
-        to: Option<u64>,
-        change: &Change,
-    ) -> Result<u64> {
-        let mut transaction = self.begin_change(change).await?;
-        let states = states(&mut transaction, name, u64::MAX).await?;
-        let now = states.iter().find(|state| state.current).map(|state| state.hash);
-        let target = match to {
-            Some(number) => states.iter().find(|state| state.number == number),
-            None => states.iter().find(|state| Some(state.hash) != now && !state.lost),
-        };
-        let Some(target) = target.map(|state| state.number) else {
-            let text = match to {
-                Some(number) => format!("configuration \"{name}\" has no state {number}"),
-                None => format!("configuration \"{name}\" has no earlier state to go back to"),
-            };
-            return refuse(exit::NOT_FOUND, text);
-        };
-        let layers = load(&mut transaction, name, target).await?.layers().to_vec();
-        for old in &layers {
-            let here = find_version(&mut transaction, &old.component, &old.version).await;
-            if !matches!(&here, Ok(here) if here.digest == old.digest) {
-                let (component, version) = (&old.component, &old.version);
-                let text = format!(
-                    "state {target} of configuration \"{name}\" needs version \"{version}\" of \
-                     component \"{component}\", which is gone"
-                );
-                return refuse(exit::CONFLICT, text);
-            }
-            if !blobs::is_live(&mut transaction, old.digest).await? {
-                let digest = old.digest;
-                let text = format!(
-                    "state {target} of configuration \"{name}\" needs the file {digest}, which is \
-                     not here; upload the same bytes again"
-                );
-                return refuse(exit::CONFLICT, text);
-            }
-        }
-        save(&mut transaction, name, layers, change).await?;
-        transaction.commit().await?;
-        Ok(target)
-    }
 }
+
+/// Number, hash, time, who, command, whether it is lost, and what it went back to.
+type StateRow = (i64, String, i64, String, String, bool, Option<i64>);
 
 /// Number of the current state.
 pub(super) async fn current(
@@ -283,16 +241,17 @@ pub(super) async fn states(
     limit: u64,
 ) -> Result<Vec<State>> {
     let current = current(transaction, name).await?;
-    let rows: Vec<(i64, String, i64, String, String, bool)> = sqlx::query_as(
-        "SELECT number, hash, modified, who, command, lost FROM states WHERE configuration = $1 \
-         ORDER BY number DESC LIMIT $2",
+    let rows: Vec<StateRow> = sqlx::query_as(
+        "SELECT number, hash, modified, who, command, lost, back_to FROM states \
+         WHERE configuration = $1 ORDER BY number DESC LIMIT $2",
     )
     .bind(name.as_str())
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(&mut **transaction)
     .await?;
-    let state = |(number, hash, modified, who, command, lost): (i64, String, _, _, _, _)| {
+    let state = |(number, hash, modified, who, command, lost, back_to): StateRow| {
         let number = number.cast_unsigned();
+        let back_to = back_to.map(i64::cast_unsigned);
         Ok(State {
             number,
             hash: hash.parse()?,
@@ -301,6 +260,7 @@ pub(super) async fn states(
             command,
             current: number == current,
             lost,
+            back_to,
         })
     };
     rows.into_iter().map(state).collect()

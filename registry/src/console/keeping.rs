@@ -299,8 +299,12 @@ fn diff_text(diff: &Diff) -> String {
             text + &format!("{letter} {}\n", escape(&file.path.to_string()))
         });
     }
-    let rows: Vec<Vec<String>> = diff
-        .layers
+    layers_text(&diff.layers, diff.reordered)
+}
+
+/// The layers that differ, one a line, with the version before and after.
+pub(super) fn layers_text(layers: &[LayerChange], reordered: bool) -> String {
+    let rows: Vec<Vec<String>> = layers
         .iter()
         .map(|LayerChange { component, from, to }| {
             let version = |side: &Option<(_, _)>| match side {
@@ -310,7 +314,7 @@ fn diff_text(diff: &Diff) -> String {
             vec![component.to_string(), version(from), version(to)]
         })
         .collect();
-    let order = if diff.reordered { "layers come in another order\n" } else { "" };
+    let order = if reordered { "layers come in another order\n" } else { "" };
     list(&rows) + order
 }
 

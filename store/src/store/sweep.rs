@@ -29,6 +29,7 @@ const MOST_STUCK: usize = 1000;
 /// Of those so many are told of, each with a line.
 const MOST_TOLD: usize = 10;
 
+pub use listing::taken_over;
 pub(super) use listing::{read_index, there};
 pub use plan::{Ages, Keep, Kept, Removal, Sweep, What};
 

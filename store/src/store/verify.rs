@@ -9,10 +9,10 @@ use std::io::{Read, Seek as _};
 use std::path::{Path, PathBuf};
 
 use super::publish::{ids, root_meta};
-use super::sweep::{read_index, there};
+use super::sweep::{read_index, taken_over, there};
 use crate::config::Configuration;
 use crate::digest::{Digest, Hasher};
-use crate::disk::{self, Dir, Item, name_of};
+use crate::disk::{self, Dir, FileType, Item, name_of};
 use crate::error::{Error, Result};
 use crate::layer::content::content_of;
 use crate::layer::entries::is_earlier;
@@ -24,6 +24,10 @@ use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
+
+/// Bytes of a file up to which it is read once more, holes too, in case an earlier version
+/// named it.
+const MOST_READ_AGAIN: u64 = 1 << 30;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct Verified {
     pub layers: u64,
     /// Published roots.
     pub roots: u64,
+    /// Roots that another program made, which were read.
+    pub taken_over: u64,
 }
 
 /// Something that is not what it must be.
@@ -52,8 +58,8 @@ pub struct Finding {
 /// Verifies the agent's directory `dir` and tells `each` of what is damaged.
 pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let cache = verify_cache(dir, &mut each)?;
-    let roots = verify_roots(dir, &mut each)?.roots;
-    Ok(Verified { roots, ..cache })
+    let Verified { roots, taken_over, .. } = verify_roots(dir, &mut each)?;
+    Ok(Verified { roots, taken_over, ..cache })
 }
 
 /// The part of [`verify`] that looks at objects, blobs and indexes.
@@ -104,8 +110,13 @@ pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
     let top = Dir::open(dir)?;
     let comparison = Comparison { writable: Writable::read(&top)?, owners: Owners::read(&top)? };
     let mut verified = Verified::default();
-    let (Some(roots), Some(unpacked), Some(layers)) =
-        (there(top.child(c"roots"))?, there(top.child(c"unpacked"))?, there(top.child(c"layers"))?)
+    let Some(unpacked) = there(top.child(c"unpacked"))? else { return Ok(verified) };
+    for id in taken_over(dir)? {
+        let device = unpacked.device()?;
+        read_all(&unpacked, &name_of(id), device, &mut each)?;
+        verified.taken_over += 1;
+    }
+    let (Some(roots), Some(layers)) = (there(top.child(c"roots"))?, there(top.child(c"layers"))?)
     else {
         return Ok(verified);
     };
@@ -188,7 +199,10 @@ pub(super) fn object_is_sound(dir: &Dir, name: &CStr) -> Result<Option<(bool, u6
     let (content, bytes) = content_of(&file).map_err(fail)?;
     let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
     // An earlier version named what has blocks of zeros by all its bytes.
-    let sound = named(content) || named(plain_content_of(&file).map_err(fail)?);
+    let earlier = || {
+        Ok::<_, Error>(bytes <= MOST_READ_AGAIN && named(plain_content_of(&file).map_err(fail)?))
+    };
+    let sound = named(content) || earlier()?;
     Ok(Some((sound, bytes)))
 }
 
@@ -237,6 +251,37 @@ fn merged(indexes: &[Index], comparison: &Comparison) -> Result<Tree> {
         add_layer_owned(&mut tree, index.entries.iter().map(Ok), &comparison.owners)?;
     }
     Ok(tree)
+}
+
+/// Reads all files of a root of which nobody knows what it must hold, and tells what cannot be read.
+fn read_all(dir: &Dir, name: &CStr, device: u64, each: &mut dyn FnMut(Finding)) -> Result<()> {
+    let path = dir.path_of(name);
+    let dir = match there(dir.child_within(name)) {
+        Ok(None) => return Ok(()),
+        Ok(Some(dir)) => dir,
+        Err(err) => {
+            each(Finding { path, what: err.to_string() });
+            return Ok(());
+        }
+    };
+    // What is mounted there is not of the root.
+    if dir.device()? != device {
+        return Ok(());
+    }
+    for item in dir.list()? {
+        if item.kind == FileType::Directory {
+            read_all(&dir, &item.name, device, each)?;
+        } else if item.kind == FileType::RegularFile {
+            let read = there(dir.open_file(&item.name)).and_then(|file| {
+                let failed = |err| Error::io("read", dir.path_of(&item.name), err);
+                file.map_or(Ok(()), |file| content_of(&file).map(drop).map_err(failed))
+            });
+            if let Err(err) = read {
+                each(Finding { path: dir.path_of(&item.name), what: err.to_string() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Compares a root with the tree of its configuration. `false` when it went away.

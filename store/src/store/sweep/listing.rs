@@ -97,6 +97,32 @@ pub(in crate::store) struct Ground {
     pub spare: Option<CString>,
 }
 
+/// Roots in the agent's directory `dir` that another program made, as the Go agent, or of whose
+/// making nothing is known: those without a record. Oldest first.
+pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
+    let top = Dir::open(dir)?;
+    let records = there(top.child(c"roots"))?;
+    let Some(unpacked) = there(top.child(c"unpacked"))? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for item in unpacked.list()? {
+        let Some(id) = digest_of(&item.name) else { continue };
+        let recorded = records.as_ref().map_or(Ok(false), |dir| dir.contains(&item.name))?;
+        if recorded || item.kind != FileType::Directory {
+            continue;
+        }
+        // The mark is as old as the root; a service may have touched the root since.
+        let marked = there(unpacked.stat(&ok_name(id)))?;
+        let Some(stat) =
+            marked.map_or_else(|| there(unpacked.stat(&item.name)), |it| Ok(Some(it)))?
+        else {
+            continue;
+        };
+        found.push((stat.st_mtime, stat.st_mtime_nsec, id));
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+}
+
 impl Ground {
     /// Looks at all that `keep` may let go.
     pub fn list(&self, keep: &Keep) -> Result<Listing> {
@@ -172,11 +198,11 @@ impl Ground {
         let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
         for item in unpacked.list()? {
             let Some(id) = digest_of(&item.name) else { continue };
-            // Only what an agent made: ours has a record, the Go agent's an `.ok`.
-            let by_go = !found.contains_key(&id) && unpacked.contains(&ok_name(id))?;
-            if by_go {
-                let (record, record_file) = (Record::None, Vec::new());
-                let (is_there, files, mounted) = (true, Vec::new(), None);
+            // Ours has a record, what the Go agent made has none.
+            let taken_over = !found.contains_key(&id) && item.kind == FileType::Directory;
+            if taken_over {
+                let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
+                let (is_there, mounted) = (true, None);
                 found.insert(id, FoundRoot { id, record, record_file, is_there, files, mounted });
             }
             let Some(root) = found.get_mut(&id) else { continue };
@@ -185,7 +211,7 @@ impl Ground {
             if goes {
                 root.mounted = mounted(mounts, &unpacked, &item.name);
             }
-            if keep.weigh && goes {
+            if keep.weigh && goes && (!taken_over || keep.taken_over) {
                 let tree = self.tree(&root.record);
                 let tree = tree.as_ref().map(|tree| &**tree.root());
                 root.files = self.files(&unpacked, &item.name, tree)?;

@@ -22,6 +22,9 @@ pub struct Keep {
     /// Whether roots go that others were built in the place of: not before a script has
     /// succeeded that could have left them.
     pub replaced: bool,
+    /// Whether roots without a record, which another program made, go as others do. Else they
+    /// stay: nobody said that they may go.
+    pub taken_over: bool,
     /// What goes from the cache; `None`: nothing does.
     pub cache: Option<Ages>,
     /// Whether blobs of extracted layers stay.
@@ -187,11 +190,16 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     kept
 }
 
+/// Why a root that another program made stays.
+const TAKEN_OVER: &str = "it was here before this agent; gc -taken-over removes it";
+
 /// Why the root stays, if it does.
 fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     let Some(roots) = &keep.roots else { return Some("roots are not swept".to_owned()) };
-    let kept = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| (*why).to_owned());
-    kept.or_else(|| root.mounted.clone())
+    let named = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| *why);
+    let taken_over = root.record == Record::None && !keep.taken_over;
+    let why = named.or_else(|| taken_over.then_some(TAKEN_OVER)).map(str::to_owned);
+    why.or_else(|| root.mounted.clone())
 }
 
 /// What goes and what stays. `layers` are the layers that stay; `needed` the objects they
@@ -411,7 +419,8 @@ mod tests {
     }
 
     fn at_once() -> Keep {
-        Keep { roots: Some(Vec::new()), cache: Some(Ages::default()), ..Keep::default() }
+        let (roots, cache) = (Some(Vec::new()), Some(Ages::default()));
+        Keep { roots, cache, taken_over: true, ..Keep::default() }
     }
 
     fn planned(listing: &Listing, keep: &Keep, needed: &[&str]) -> Sweep {
@@ -440,10 +449,11 @@ mod tests {
             plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();
         assert_eq!(freed, [(What::Root, 3, 40), (What::Object, 1, 10)]);
         assert_eq!((plan.files(), plan.bytes()), (4, 50));
-        // A root that stays holds what its object frees.
-        let keep = Keep { roots: None, ..at_once() };
-        let plan = planned(&listing, &keep, &[]);
-        assert_eq!((plan.files(), plan.bytes()), (2, 0));
+        // A root that stays holds what its object frees, also one that another program made.
+        for keep in [Keep { roots: None, ..at_once() }, Keep { taken_over: false, ..at_once() }] {
+            let plan = planned(&listing, &keep, &[]);
+            assert_eq!((plan.files(), plan.bytes()), (2, 0));
+        }
     }
 
     #[test]

@@ -1,0 +1,118 @@
+//! Variables of a script's own, from the file that `-script-env-file` names.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+/// Most bytes of the file: the environment has little room beside the layers.
+pub const MAX_FILE: u64 = 64 << 10;
+/// Variables that the agent sets, with those that begin with `LAYER_`.
+const SET: [&[u8]; 5] = [b"OLDID", b"OLDROOT", b"NEWID", b"NEWROOT", b"STATEFILE"];
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be read.
+    #[error("-script-env-file {}: read it: {cause}; the script was not started", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: io::Error,
+    },
+    /// It has something in it that is no variable.
+    #[error("-script-env-file {}: {reason}; the script was not started", path.display())]
+    Bad {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and where.
+        reason: String,
+    },
+}
+
+/// The variables in the file `path`; none without a file.
+pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let mut bytes = Vec::new();
+    let file = File::open(path);
+    let read = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+    read.map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+    parse(&bytes).map_err(|reason| Error::Bad { path: path.to_owned(), reason })
+}
+
+/// Lines `NAME=VALUE`: the value is the rest of the line as it is, quotes included. Empty lines
+/// and those that begin with `#` say nothing.
+fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("it has more than {MAX_FILE} bytes"));
+    }
+    let mut all = Vec::new();
+    for (n, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
+        if line.is_empty() || line.starts_with(b"#") {
+            continue;
+        }
+        let Some(equals) = line.iter().position(|&byte| byte == b'=') else {
+            return Err(format!("line {n} has no =; write NAME=VALUE, or # before what is none"));
+        };
+        let (name, value) = (&line[..equals], &line[equals + 1..]);
+        if !is_name(name) {
+            return Err(format!(
+                "line {n}: {:?} is no name of a variable; letters, digits and _ make one, without export or blanks",
+                String::from_utf8_lossy(name)
+            ));
+        }
+        if SET.contains(&name) || name.starts_with(b"LAYER_") {
+            let name = String::from_utf8_lossy(name);
+            return Err(format!("line {n}: {name} is what the agent sets; take another name"));
+        }
+        if value.contains(&0) {
+            return Err(format!("line {n} has a NUL in it"));
+        }
+        if value.ends_with(b"\r") {
+            return Err(format!("line {n} ends with a carriage return; lines end with a newline"));
+        }
+        all.push((OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())));
+    }
+    Ok(all)
+}
+
+fn is_name(name: &[u8]) -> bool {
+    let word = name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    word && name.first().is_some_and(|first| !first.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_variables_and_each_bad_one_is_told() {
+        let found = parse(b"# of web1\n\nROLE=web\nEMPTY=\nQUOTED=\"a b\" = c\n_1=\xff").unwrap();
+        let want: [(&str, &[u8]); 4] =
+            [("ROLE", b"web"), ("EMPTY", b""), ("QUOTED", b"\"a b\" = c"), ("_1", b"\xff")];
+        let want = want.map(|(name, value)| (name.into(), OsString::from_vec(value.to_vec())));
+        assert_eq!(found, want);
+        for (bad, want) in [
+            ("A=1\nB", "line 2 has no ="),
+            ("export A=1", "line 1: \"export A\" is no name"),
+            ("=1", "line 1: \"\" is no name"),
+            ("1A=1", "is no name"),
+            ("A B=1", "is no name"),
+            ("#\nNEWROOT=/", "line 2: NEWROOT is what the agent sets"),
+            ("LAYER_0_NAME=x", "LAYER_0_NAME is what the agent sets"),
+            ("A=\0", "line 1 has a NUL"),
+            ("A=1\r\n", "carriage return"),
+            (&"A=1\n".repeat(20_000), "more than 65536 bytes"),
+        ] {
+            let err = parse(bad.as_bytes()).unwrap_err();
+            assert!(err.contains(want), "{err}");
+        }
+        // Of one name the last counts, and what the agent passes on may be set.
+        assert_eq!(parse(b"PATH=/bin\nPATH=/usr/bin\n").unwrap().len(), 2);
+        assert!(read(None).unwrap().is_empty());
+        let err = read(Some(Path::new("/none/there"))).unwrap_err().to_string();
+        assert!(err.contains("-script-env-file /none/there: read it: No such file"), "{err}");
+    }
+}

@@ -10,8 +10,10 @@ pub mod image;
 pub mod import;
 pub mod input;
 pub mod janitor;
+pub mod places;
 pub mod put;
 pub mod readers;
+pub mod recent;
 #[allow(clippy::module_inception)]
 pub mod registry;
 pub mod server;

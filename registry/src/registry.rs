@@ -19,7 +19,9 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::catalog::{Catalog, Change};
 use crate::import::{self, StateDb};
+use crate::places::{Places, Sharing};
 use crate::readers::Readers;
+use crate::recent::Recent;
 use crate::staged::Staged;
 use crate::transfers::Transfers;
 use crate::upload::MAX_UPLOADS;
@@ -27,7 +29,16 @@ use crate::upload::MAX_UPLOADS;
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
 /// Images that are imported at once; each takes memory for the names in its layers.
-const IMPORTS: usize = 2;
+const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
+/// Imports that have begun, those that wait for their clients among them.
+const MAX_IMPORTS: usize = 32;
+/// Uploads that are open at once. Who sends nothing for so long gives way where there is no room.
+const UPLOADS: Sharing = Sharing {
+    most: MAX_UPLOADS,
+    share: MAX_UPLOADS / 4,
+    reserve: MAX_UPLOADS / 4,
+    silence: Duration::from_secs(60),
+};
 /// Lists of directories that are read at once: of a registry with 100,000 files one takes some 6 MiB.
 const LISTS: usize = 64;
 /// How often within -grace uploads that wait are renewed, at most.
@@ -85,8 +96,8 @@ pub struct Registry {
     pub transfers: Arc<Transfers>,
     /// Bytes of uploads by their keys.
     pub staged: Arc<Staged>,
-    /// Uploads that may be open at once.
-    pub uploads: Arc<Semaphore>,
+    /// Uploads that are open.
+    pub(crate) uploads: Arc<Places>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
     /// Held by whoever makes a reference to a blob or removes blobs without one.
@@ -96,12 +107,16 @@ pub struct Registry {
     /// Held by the one verification that runs.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
-    /// Imports of images that run at once.
-    pub(crate) imports: Semaphore,
+    /// Imports of images that are at work.
+    pub(crate) imports: Arc<Places>,
+    /// Imports of images that have begun.
+    pub(crate) importing: Arc<Readers>,
     /// Files that are being read.
     pub(crate) files: Arc<Readers>,
     /// Lists of directories that are being read, each of which may be long.
     pub(crate) lists: Arc<Readers>,
+    /// What was uploaded lately over sftp.
+    pub(crate) recent: Recent,
     /// What was imported when it was opened.
     pub imported: Option<import::Report>,
     /// Keeps a Go registry away.
@@ -174,16 +189,18 @@ impl Registry {
             settings,
             transfers: Arc::default(),
             staged: Staged::new(settings.max_staged),
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            uploads: Places::new(UPLOADS),
             quarantine: Arc::new(quarantine),
             top,
             binding: Mutex::new(()),
             collecting: Mutex::new(()),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
-            imports: Semaphore::new(IMPORTS),
+            imports: Places::new(IMPORTS),
+            importing: Readers::new(MAX_IMPORTS),
             files: Readers::new(files_to_read()),
             lists: Readers::new(LISTS),
+            recent: Recent::default(),
             imported,
             _state_db: state_db,
             _lock: lock,

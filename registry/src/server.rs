@@ -25,11 +25,14 @@ mod incoming;
 mod keyring;
 mod keys;
 mod listing;
+mod nested;
 mod path;
 mod pattern;
+mod rename;
 mod session;
 mod sftp;
 mod shell;
+mod temporary;
 mod upload;
 mod view;
 

@@ -266,8 +266,8 @@ impl Handler for Session {
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
         let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
-        let command = || String::from_utf8(command.to_vec()).ok().map(Request::Exec);
-        self.grant(id, |_| allowed.then(command).flatten(), ssh)
+        let line = String::from_utf8(command.to_vec()).ok().filter(|_| allowed);
+        self.grant(id, |terminal| line.map(|line| Request::Exec(line, terminal)), ssh)
     }
 
     async fn subsystem_request(

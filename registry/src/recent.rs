@@ -71,6 +71,11 @@ impl Recent {
         others.all(|entry| entry.uploaded.digest == first.digest).then_some(first)
     }
 
+    /// Whether this connection of `caller` uploaded it.
+    pub fn is_own(&self, caller: &Caller, path: &str) -> bool {
+        self.entries().iter().any(|entry| entry.is_of(caller, path))
+    }
+
     /// What this connection of `caller` uploaded, with the paths.
     pub fn of_connection(&self, caller: &Caller) -> Vec<(String, Uploaded)> {
         let entries = self.entries();

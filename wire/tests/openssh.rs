@@ -252,7 +252,7 @@ async fn nobody_there() {
     assert_eq!(err.code(), exit::UNREACHABLE);
     connect.addr = "localhost".to_owned();
     let err = Client::connect(&connect).await.unwrap_err().to_string();
-    assert_eq!(err, "address \"localhost\" is no host:port");
+    assert_eq!(err, "address \"localhost\" has no port: give it as host:port, as localhost:2022");
 }
 
 #[tokio::test]

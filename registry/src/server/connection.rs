@@ -115,7 +115,7 @@ async fn watch_over(
             _ = stopped.changed(), if !stopping => {}
             () = sleep(if stopping { LOOK_OFTEN } else { LOOK_EVERY }) => {}
         }
-        if server.keyring.identify(&login.user, &login.key, address.ip()).is_err() {
+        if server.keyring.identify(&login.user, &login.proof, address.ip()).is_err() {
             break "the key may not log in any more";
         }
         if *stopped.borrow() && !activity.is_busy() {

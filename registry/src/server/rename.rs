@@ -25,6 +25,9 @@ impl Uploads {
         // Of others nothing is said, as ever.
         let found = self.registry.recent.find(&self.caller, &old);
         let uploaded = found.ok_or_else(Refusal::denied)?;
+        if uploaded.bound && !self.registry.recent.is_own(&self.caller, &old) {
+            return Err(Refusal::denied());
+        }
         if old == new {
             return Ok(Reply::Done);
         }

@@ -127,7 +127,7 @@ pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> 
 impl Upload {
     fn command(&self, digest: Digest) -> String {
         let (component, version) = (self.component.clone(), self.version.clone());
-        Command::AddVersion { component, version, digest }.to_string()
+        Command::AddVersion { component, version, digest: digest.into() }.to_string()
     }
 }
 

@@ -2,6 +2,7 @@
 //! served over ssh and sftp.
 
 pub mod bolt;
+pub mod caller;
 pub mod catalog;
 pub mod console;
 pub mod diff;

@@ -69,8 +69,11 @@ impl Registry {
     ) -> Result<(), Refusal> {
         let Target { component, version } = target;
         // What says most afterwards, and does it again.
-        let command =
-            Command::AddVersion { component: component.clone(), version: version.clone(), digest };
+        let command = Command::AddVersion {
+            component: component.clone(),
+            version: version.clone(),
+            digest: digest.into(),
+        };
         let change = Change { command: command.to_string(), ..change.clone() };
         if !self.blobs().contains(digest)?
             && let Err(refusal) = self.check_staged(digest).await

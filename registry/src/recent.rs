@@ -111,9 +111,11 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::Client;
 
     fn caller(key: &str, address: &str) -> Caller {
-        Caller { user: "me".to_owned(), key: key.to_owned(), address: address.to_owned() }
+        let [user, key, address] = ["me", key, address].map(str::to_owned);
+        Caller { user, key, address, client: Client::Ssh }
     }
 
     fn uploaded(text: &[u8]) -> Uploaded {

@@ -53,8 +53,8 @@ fn site() -> Rig {
     let rig = Rig::start();
     for name in ["x.tgz", "one", "two", "three"] {
         // More than the packets of any client that are under way at once would need.
-        let contents: Vec<u8> =
-            (0..300_000_u32).map(|n| (n * n >> 5) as u8 ^ name.as_bytes()[0]).collect();
+        let scrambled = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0];
+        let contents: Vec<u8> = (0..300_000).map(|n| scrambled(n) ^ name.as_bytes()[0]).collect();
         rig.archive(name, &contents);
     }
     fs::create_dir(rig.path("dir")).unwrap();
@@ -419,7 +419,9 @@ fn filezilla_as_played() {
         ("/put/code/v1/x", FAILURE),
         ("/put/.code", FAILURE),
         ("/put/x.tgz", FAILURE),
-        ("/components/code", DENIED),
+        ("/components/code", FAILURE),
+        ("/", FAILURE),
+        ("/components/new", DENIED),
         ("/d", DENIED),
     ] {
         assert_eq!(sftp.path(MKDIR, path, &[0; 4]), answer, "{path}");

@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Done, layers};
+use crate::caller::Client;
 use crate::catalog::Change;
 use crate::input::Input;
 use crate::places::{Place, Places};
@@ -44,6 +45,7 @@ pub async fn run(
     wanted: &Import,
     mut input: Input,
     change: &Change,
+    client: Client,
 ) -> Result<Done, Refusal> {
     let turn = registry.importing.open(&change.who);
     let too_many = || "too many imports have begun and not ended, try again later";
@@ -66,7 +68,7 @@ pub async fn run(
         let mut here = Here { to };
         import(Source::Stream(&mut paced), &options, &mut here, &mut |_| {})
     });
-    let mut work = Work { registry, change, upload: None };
+    let mut work = Work { registry, change, client, upload: None };
     while let Some(request) = requests.recv().await {
         work.answer(request).await;
     }
@@ -132,6 +134,7 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
 struct Work<'a> {
     registry: &'a Registry,
     change: &'a Change,
+    client: Client,
     upload: Option<Upload>,
 }
 
@@ -186,7 +189,7 @@ impl Work<'_> {
         // It may have begun long ago, and times are those of what was done.
         let change = Change { now: Timestamp::now(), ..self.change.clone() };
         match self.registry.add_image(name, image, layers, &change).await {
-            Ok(imaged) => Ok(Committed::Done(layers::imaged_text(name, &imaged))),
+            Ok(imaged) => Ok(Committed::Done(layers::imaged_text(name, &imaged, self.client))),
             Err(Refusal { text, code: exit::NOT_FOUND }) => Ok(Committed::Missing(text)),
             Err(refusal) => Err(refusal),
         }

@@ -13,6 +13,7 @@ use super::keyring::Role;
 use super::upload::Uploads;
 use super::view::View;
 use super::{sftp, shell};
+use crate::caller::Client;
 use crate::console::{self, Answer, Caller};
 use crate::input::{self, Input};
 use crate::registry::Registry;
@@ -51,9 +52,12 @@ pub struct Context {
 }
 
 /// Serves the request on `channel` that `started` says was granted.
-pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, context: Context) {
+pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, mut context: Context) {
     let (mut reader, writer) = channel.split();
     let Some((request, first)) = wait(&mut reader, started).await else { return };
+    if matches!(request, Request::Shell(_)) {
+        context.caller.client = Client::Prompt;
+    }
     let mut client = Incoming::new(reader, writer, Arc::clone(&context.activity));
     if let Some(first) = first
         && client.take(first).is_err()

@@ -4,6 +4,7 @@
 use deploy_store::{ComponentName, escape};
 use deploy_wire::command::{Command, Refusal as Refused};
 
+use super::contents;
 use super::path::{self, Goal, MAX_PATH, Place};
 use super::sftp::{Refusal, Reply};
 use super::upload::{Uploads, put};
@@ -97,6 +98,12 @@ impl Uploads {
                 }
                 let why = "/put/NAME/VERSION is a file: upload the archive to it";
                 return Err(self.refuse(path, why.to_owned()));
+            }
+            // As every server answers who makes sure that a path is there, part by part.
+            Some(place)
+                if contents::is_directory(&self.registry, &place).await.unwrap_or(false) =>
+            {
+                return Err(Refusal::failure("there is such a directory already"));
             }
             _ if !path::is_in_put(path) => return Err(Refusal::denied()),
             _ => {}

@@ -18,6 +18,7 @@ use super::Server;
 use super::activity::Activity;
 use super::channel::{self, Request, Terminal};
 use super::keyring::{Identity, Proof, Role};
+use crate::caller::Client;
 use crate::console::Caller;
 
 /// Channels of one connection at a time.
@@ -30,6 +31,8 @@ pub const MAX_USER: usize = 256;
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
+    /// What it says that its program is.
+    pub client: Client,
     server: Arc<Server>,
     address: SocketAddr,
     activity: Arc<Activity>,
@@ -72,7 +75,8 @@ impl Session {
         let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
         let login = Some(login);
         let open = HashMap::new();
-        Self { server, address, activity, login, refused, who: None, channels, open }
+        let client = Client::Ssh;
+        Self { client, server, address, activity, login, refused, who: None, channels, open }
     }
 
     fn identify(&self, user: &str, proof: &Proof, algorithm: &Algorithm) -> Option<Identity> {
@@ -111,6 +115,7 @@ impl Session {
             user: user.to_owned(),
             key: identity.label.clone(),
             address: self.address.to_string(),
+            client: self.client,
         };
         tracing::info!(
             user = escape(user),

@@ -129,7 +129,7 @@ impl Uploads {
     }
 
     pub(super) fn refuse(&self, label: &str, why: String) -> Refusal {
-        let Caller { user, key, address } = &self.caller;
+        let Caller { user, key, address, .. } = &self.caller;
         tracing::warn!(
             user = escape(user),
             key,
@@ -143,7 +143,7 @@ impl Uploads {
     async fn close(&mut self, handle: &str) -> Result<Reply, Refusal> {
         let Open { label, goal, upload, _busy } = self.open.remove(handle)?;
         let (path, label, bytes) = (path::clean(&label), escape(&label), upload.len());
-        let Caller { user, key, address } = &self.caller;
+        let Caller { user, key, address, .. } = &self.caller;
         let user = escape(user);
         let bound = matches!(goal, Goal::Version(_));
         let done = match goal {

@@ -13,6 +13,9 @@ use super::{ClientError, certificate};
 /// The known hosts of all users of a machine, which ssh looks at, too.
 const OF_ALL: &str = "/etc/ssh/ssh_known_hosts";
 
+/// Characters of a fingerprint with SHA-256.
+const DIGITS: usize = 43;
+
 /// How to know the server.
 #[derive(Debug, Clone)]
 pub enum HostKey {
@@ -35,7 +38,7 @@ impl HostCheck {
         let (host, port) = split(addr)?;
         let mut known = Known::default();
         match how {
-            HostKey::Fingerprint(print) => check_fingerprint(print)?,
+            HostKey::Fingerprint(_) => {}
             HostKey::KnownHosts(path) => {
                 let of_all = std::fs::read(OF_ALL).ok();
                 match std::fs::read(path) {
@@ -82,7 +85,7 @@ impl HostCheck {
         }
         let expected = match &self.how {
             HostKey::Fingerprint(expected) if is_fingerprint(expected, &found) => return Ok(()),
-            HostKey::Fingerprint(expected) => expected.clone(),
+            HostKey::Fingerprint(expected) => format!("{expected}{}", flaw(expected)),
             HostKey::KnownHosts(_) if has(keys) => return Ok(()),
             HostKey::KnownHosts(_) if keys.is_empty() && has(without_port) => return Ok(()),
             HostKey::KnownHosts(file) if keys.is_empty() => {
@@ -126,21 +129,16 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
     Ok((host.trim_matches(['[', ']']), port))
 }
 
-/// What cannot be any fingerprint is told before anybody is asked.
-fn check_fingerprint(print: &str) -> Result<(), ClientError> {
+/// What is wrong with a fingerprint that cannot be any.
+fn flaw(print: &str) -> String {
     let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
-    let text = match digits {
-        Some((_, digits)) if !digits.is_empty() => return Ok(()),
-        Some(_) => format!("fingerprint {print:?} is cut off: give SHA256: and 43 characters"),
-        None if print.len() == 43 && !print.contains(':') => {
-            format!("fingerprint {print:?} lacks its prefix: give SHA256:{print}")
-        }
-        None => format!(
-            "fingerprint {print:?} is none with SHA-256: give what ssh-keygen -l prints, as \
-             SHA256:…"
-        ),
-    };
-    Err(ClientError::Setup(text))
+    match digits {
+        Some((_, digits)) if digits.len() == DIGITS => String::new(),
+        Some(_) => format!(" (it has not {DIGITS} characters after SHA256:)"),
+        None if print.is_empty() => "nothing (no fingerprint is given)".to_owned(),
+        None if print.len() == DIGITS => " (it lacks its prefix, SHA256:)".to_owned(),
+        None => " (it is none with SHA-256, as ssh-keygen -l prints them)".to_owned(),
+    }
 }
 
 /// `deployctl`'s help has always said `sha256:`, while ssh prints `SHA256:`.

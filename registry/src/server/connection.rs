@@ -85,7 +85,8 @@ async fn serve(
         }
     };
     let begun = timeout(LOGIN_TIME, opening).await;
-    if refused.load(Ordering::Relaxed) {
+    // Who gets in with another key, or with a certificate, has not failed.
+    if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
         ticket.refused();
     }
     let (session, login) = match begun {

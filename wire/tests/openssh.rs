@@ -225,7 +225,7 @@ async fn known_hosts() {
     let wrong = sshd.known_line("stranger.pub");
     let mut connect = sshd.connect();
     // Also when the key that the server would show first is not the known one.
-    for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right]] {
+    for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right.clone()]] {
         connect.host = with(&lines);
         Client::connect(&connect).await.unwrap();
     }

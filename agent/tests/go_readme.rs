@@ -220,7 +220,7 @@ fn word_for_word() {
     assert_eq!(added, "");
     let changed = reader.run("deployctl changeconf -name project1 -component config -version v02");
     let back = "changeconf -name=\"project1\" -component=\"config\" -version=\"v01\"";
-    assert_eq!(changed, format!("to roll back run:\n\t{back}\n"));
+    assert_eq!(changed, format!("to roll back run:\n\tdeployctl {back}\n"));
     let back = reader.prompt(&["changeconf -name project1 -component config -version v01"]);
     let forth = "changeconf -name=\"project1\" -component=\"config\" -version=\"v02\"";
     assert_eq!(back, [format!("to roll back run:\n\t{forth}\n")]);

@@ -274,7 +274,10 @@ fn without_a_registry() {
         (&["showconf"], "name should be set\n"),
         (&["showconf", "-bogus"], "flag provided but not defined: -bogus\nUsage of showconf:\n"),
         (&["shwoconf"], "Unknown command, supported commands are:\n"),
-        (&["addver", "-name", "a"], "name, version and file should all be set\n"),
+        (
+            &["addver", "-name", "a"],
+            "name, version and file should all be set; -version is missing\n",
+        ),
         (&[], "Usage: deployctl [flags] subcommand [subcommand flags]\n  -addr string\n"),
         (&["-bogus"], "error: unexpected argument '-bogus' found"),
         (&["-addr", "a:1", "-user", "deploy-agent", "components"], "user name \"deploy-agent\""),

@@ -107,14 +107,15 @@ impl Remote {
             let version = version.map_err(|source| Error::Name { source })?;
             let component = layer.component.clone();
             all.push((component.clone(), version.clone()));
-            let add = Command::AddVersion { component, version, digest: layer.hash };
+            let add = Command::AddVersion { component, version, digest: layer.hash.into() };
             let answer = self.exec(&add.to_string(), b"")?;
             if answer.code != exit::OK && !text(&answer).contains("already exists") {
                 return Err(refused(&answer));
             }
         }
         all.extend_from_slice(layers);
-        let add = Command::AddConfiguration { name: name.clone(), layers: all };
+        // Only a Go registry is asked so, which replaces and has no flag for it.
+        let add = Command::AddConfiguration { name: name.clone(), layers: all, replace: false };
         self.done(&add).map(Committed::Done)
     }
 }

@@ -11,6 +11,7 @@ mod import;
 mod layers;
 mod pins;
 mod references;
+mod replacing;
 mod rollback;
 mod versions;
 
@@ -31,6 +32,7 @@ pub use blobs::BlobRow;
 pub use configurations::State;
 pub use layers::{Imaged, NewImage, NewLayer};
 pub use references::{Reference, References, Versions};
+pub use replacing::not_whole;
 pub use rollback::RolledBack;
 
 use self::documents::Documents;
@@ -221,7 +223,7 @@ mod tests {
         let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
         let digest = deploy_store::Digest::of(b"v1");
         catalog.add_version(&component, &version, digest, 2, &change).await.unwrap();
-        catalog.add_configuration(&name, &[(component, version)], &change).await.unwrap();
+        catalog.add_configuration(&name, &[(component, version)], false, &change).await.unwrap();
         let json = catalog.configuration_json(&name).await.unwrap();
         // Whoever wants to know more than that has to wait for this one.
         let connection = catalog.pool.acquire().await.unwrap();

@@ -12,6 +12,7 @@ use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
 
+use crate::caller::Client;
 use crate::catalog::Change;
 use crate::diff;
 use crate::input::Input;
@@ -27,6 +28,8 @@ pub struct Caller {
     pub key: String,
     /// Address.
     pub address: String,
+    /// With what.
+    pub client: Client,
 }
 
 /// What a command answers.
@@ -48,9 +51,11 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str, input: Input)
             let change = caller.change(command);
             // That it is let go of says that nothing is waited for.
             let input = if command.has_input() { input } else { Input::none() };
-            let done = execute(registry, command, &change, input).await;
+            let done = execute(registry, caller, command, &change, input).await;
+            let done = done.map_err(|refusal| caller.client.reword(command, refusal));
             if let Err(refusal) = &done
                 && command.is_change()
+                && !caller.client.asks_only(command, refusal)
             {
                 audit_refusal(registry, &change, refusal).await;
             }
@@ -58,7 +63,7 @@ pub async fn run(registry: &Registry, caller: &Caller, line: &str, input: Input)
         }
         Err(refusal) => Err(refusal.clone()),
     };
-    let Caller { user, key, address } = caller;
+    let Caller { user, key, address, .. } = caller;
     match done {
         Ok(Done { stdout, code }) => {
             tracing::info!(user, key, address, line, code, "command ok");
@@ -106,6 +111,7 @@ impl From<String> for Done {
 
 async fn execute(
     registry: &Registry,
+    caller: &Caller,
     command: &Command,
     change: &Change,
     input: Input,
@@ -131,22 +137,25 @@ async fn execute(
             layers::show(registry, input, *json).await
         }
         Command::AddImage { name, layers, json } => {
-            let wanted = layers::Wanted { name, upper: layers, json: *json };
+            let wanted = layers::Wanted { name, upper: layers, json: *json, client: caller.client };
             layers::add_image(registry, wanted, input, change).await
         }
-        Command::Import(wanted) => import::run(registry, wanted, input, change).await,
+        Command::Import(wanted) => {
+            import::run(registry, wanted, input, change, caller.client).await
+        }
         Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
         | Command::Verify { .. }
         | Command::Stat { .. }
         | Command::Audit { .. } => keeping::execute(registry, command, change).await,
-        _ => execute_on_catalog(registry, command, change).await.map(Done::from),
+        _ => execute_on_catalog(registry, caller, command, change).await.map(Done::from),
     }
 }
 
 async fn execute_on_catalog(
     registry: &Registry,
+    caller: &Caller,
     command: &Command,
     change: &Change,
 ) -> Result<String, Refusal> {
@@ -154,19 +163,32 @@ async fn execute_on_catalog(
     match command {
         Command::Help { verb } => Ok(help(verb.as_deref())),
         Command::AddVersion { component, version, digest } => {
-            registry.add_version(component, version, *digest, change).await.map(|()| String::new())
+            let digest = registry.find_hash(digest).await?.ok_or_else(not_uploaded)?;
+            registry.add_version(component, version, digest, change).await.map(|()| String::new())
         }
-        Command::AddConfiguration { name, layers } => {
-            let before = catalog.add_configuration(name, layers, change).await?;
-            Ok(before.map_or_else(String::new, |number| back_to(name, number)))
+        Command::AddConfiguration { name, layers, replace } => {
+            let replace =
+                *replace || registry.settings.addconf_replaces || caller.client == Client::Go;
+            registry.check_here(layers).await?;
+            let before = catalog.add_configuration(name, layers, replace, change).await?;
+            Ok(before.map_or_else(String::new, |number| back_to(caller.client, name, number)))
         }
         Command::ChangeConfiguration { name, changes, if_hash } => {
-            let replaced = catalog.change_configuration(name, changes, *if_hash, change).await?;
-            Ok(roll_back_hint(name.as_str(), &replaced))
+            registry.check_here(changes).await?;
+            let if_hash = if_hash.clone();
+            let replaced = catalog.change_configuration(name, changes, if_hash, change).await?;
+            Ok(roll_back_hint(caller, name.as_str(), &replaced))
         }
         Command::BumpConfiguration { name, components, if_hash } => {
-            let replaced = catalog.bump_configuration(name, components, *if_hash, change).await?;
-            Ok(roll_back_hint(name.as_str(), &replaced))
+            let if_hash = if_hash.clone();
+            match catalog.bump_configuration(name, components, if_hash, change).await? {
+                Some(replaced) => Ok(roll_back_hint(caller, name.as_str(), &replaced)),
+                // Scripts of the Go tool take every line for a hint.
+                None if caller.client == Client::Go => Ok(String::new()),
+                None => {
+                    Ok(format!("configuration \"{name}\" is up to date; nothing was changed\n"))
+                }
+            }
         }
         Command::ShowConfiguration { name, verbose, json } => {
             let configuration = catalog.configuration(name).await?;
@@ -249,13 +271,18 @@ fn help(verb: Option<&str>) -> String {
 }
 
 /// How to go back to the state `number`, ready to be pasted.
-fn back_to(name: &ConfigurationName, number: u64) -> String {
+fn back_to(client: Client, name: &ConfigurationName, number: u64) -> String {
     let name = command::quote_always(name.as_str());
-    format!("to roll back run:\n\trollback -name={name} -to={number}\n")
+    let line = client.typed(&format!("rollback -name={name} -to={number}"));
+    format!("to roll back run:\n\t{line}\n")
+}
+
+fn not_uploaded() -> Refusal {
+    Refusal::new(exit::NOT_FOUND, "no uploaded file with given hash found")
 }
 
 /// How to undo a change, ready to be pasted.
-fn roll_back_hint(name: &str, replaced: &[Layer]) -> String {
+fn roll_back_hint(caller: &Caller, name: &str, replaced: &[Layer]) -> String {
     if replaced.is_empty() {
         return String::new();
     }
@@ -267,5 +294,5 @@ fn roll_back_hint(name: &str, replaced: &[Layer]) -> String {
             + " -version="
             + &command::quote_always(layer.version.as_str());
     }
-    format!("to roll back run:\n\t{line}\n")
+    format!("to roll back run:\n\t{}\n", caller.client.typed(&line))
 }

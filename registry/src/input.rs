@@ -60,6 +60,14 @@ impl Input {
         }
     }
 
+    /// Waits until some of it, or the end, is there.
+    pub async fn begin(&mut self) -> io::Result<()> {
+        if let Some(bytes) = self.next().await? {
+            self.current = bytes;
+        }
+        Ok(())
+    }
+
     /// All that comes; an error if that is more than `limit` bytes.
     pub async fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();

@@ -2,6 +2,7 @@
 //! served over ssh and sftp.
 
 pub mod bolt;
+pub mod caller;
 pub mod catalog;
 pub mod console;
 pub mod diff;
@@ -10,8 +11,10 @@ pub mod image;
 pub mod import;
 pub mod input;
 pub mod janitor;
+pub mod places;
 pub mod put;
 pub mod readers;
+pub mod recent;
 #[allow(clippy::module_inception)]
 pub mod registry;
 pub mod server;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use deploy_cli::service;
 use deploy_registry::catalog::{self, Catalog};
 use deploy_registry::registry::{OpenError, Registry, Settings};
@@ -108,6 +108,11 @@ struct Flags {
         value_parser = flags::duration
     )]
     grace: Duration,
+    /// Let addconf replace a configuration of that name, as the Go tool's does, for all clients
+    #[arg(long, env = "DEPLOY_REGISTRY_ADDCONF_REPLACES", action = ArgAction::Set)]
+    #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true")]
+    addconf_replaces: bool,
     /// Bytes a second at which all files are read again, week after week; 0 for never
     #[arg(
         long,
@@ -155,6 +160,7 @@ impl Flags {
             max_versions: self.maxver,
             keep_states: self.keep_states.max(1),
             grace: self.grace,
+            addconf_replaces: self.addconf_replaces,
         }
     }
 }

@@ -56,10 +56,24 @@ impl Registry {
         let bytes = upload.len();
         let failed = |why: String| Refusal::new(exit::FAILED, why);
         let digest = upload.finish(self).await.map_err(failed)?;
+        self.put_staged(target, digest, change).await?;
+        Ok(Put { digest, bytes })
+    }
+
+    /// As [`Registry::put_upload`], of what is staged already.
+    pub async fn put_staged(
+        &self,
+        target: &Target,
+        digest: Digest,
+        change: &Change,
+    ) -> Result<(), Refusal> {
         let Target { component, version } = target;
         // What says most afterwards, and does it again.
-        let command =
-            Command::AddVersion { component: component.clone(), version: version.clone(), digest };
+        let command = Command::AddVersion {
+            component: component.clone(),
+            version: version.clone(),
+            digest: digest.into(),
+        };
         let change = Change { command: command.to_string(), ..change.clone() };
         if !self.blobs().contains(digest)?
             && let Err(refusal) = self.check_staged(digest).await
@@ -67,15 +81,11 @@ impl Registry {
             self.unstage(digest).await;
             return Err(refusal);
         }
-        self.bind(component, version, digest, &change).await.map_err(
-            |Refusal { text, code }| {
-                // Whatever is in the way may go; the bytes need not come again.
-                let text =
-                    text + &format!("; what was uploaded stays for a while as -hash={digest}");
-                Refusal::new(code, text)
-            },
-        )?;
-        Ok(Put { digest, bytes })
+        self.bind(component, version, digest, &change).await.map_err(|Refusal { text, code }| {
+            // Whatever is in the way may go; the bytes need not come again.
+            let text = text + &format!("; what was uploaded stays for a while as -hash={digest}");
+            Refusal::new(code, text)
+        })
     }
 
     /// Forgets an upload that nothing can be made of.

@@ -1,6 +1,7 @@
 //! The registry: blobs and catalogue together, every verb and the order of its writes.
 //! No ssh and no text for people but refusals.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,15 +12,17 @@ use deploy_store::{
     Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Swept, VersionName,
     check_archive,
 };
-use deploy_wire::command::Refusal;
+use deploy_wire::command::{Hash, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::catalog::{Catalog, Change};
+use crate::catalog::{Catalog, Change, not_whole};
 use crate::import::{self, StateDb};
+use crate::places::{Places, Sharing};
 use crate::readers::Readers;
+use crate::recent::Recent;
 use crate::staged::Staged;
 use crate::transfers::Transfers;
 use crate::upload::MAX_UPLOADS;
@@ -27,7 +30,16 @@ use crate::upload::MAX_UPLOADS;
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
 /// Images that are imported at once; each takes memory for the names in its layers.
-const IMPORTS: usize = 2;
+const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
+/// Imports that have begun, those that wait for their clients among them.
+const MAX_IMPORTS: usize = 32;
+/// Uploads that are open at once. Who sends nothing for so long gives way where there is no room.
+const UPLOADS: Sharing = Sharing {
+    most: MAX_UPLOADS,
+    share: MAX_UPLOADS / 4,
+    reserve: MAX_UPLOADS / 4,
+    silence: Duration::from_secs(60),
+};
 /// Lists of directories that are read at once: of a registry with 100,000 files one takes some 6 MiB.
 const LISTS: usize = 64;
 /// How often within -grace uploads that wait are renewed, at most.
@@ -50,6 +62,8 @@ pub struct Settings {
     pub keep_states: usize,
     /// How long an upload waits to be bound, and what nothing needs is kept.
     pub grace: Duration,
+    /// Whether `addconf` replaces a configuration of that name, as the Go tool's does.
+    pub addconf_replaces: bool,
 }
 
 impl Default for Settings {
@@ -62,6 +76,7 @@ impl Default for Settings {
             max_versions: 10,
             keep_states: 5,
             grace: Duration::from_secs(30 * 60),
+            addconf_replaces: false,
         }
     }
 }
@@ -85,8 +100,8 @@ pub struct Registry {
     pub transfers: Arc<Transfers>,
     /// Bytes of uploads by their keys.
     pub staged: Arc<Staged>,
-    /// Uploads that may be open at once.
-    pub uploads: Arc<Semaphore>,
+    /// Uploads that are open.
+    pub(crate) uploads: Arc<Places>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
     /// Held by whoever makes a reference to a blob or removes blobs without one.
@@ -96,12 +111,16 @@ pub struct Registry {
     /// Held by the one verification that runs.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
-    /// Imports of images that run at once.
-    pub(crate) imports: Semaphore,
+    /// Imports of images that are at work.
+    pub(crate) imports: Arc<Places>,
+    /// Imports of images that have begun.
+    pub(crate) importing: Arc<Readers>,
     /// Files that are being read.
     pub(crate) files: Arc<Readers>,
     /// Lists of directories that are being read, each of which may be long.
     pub(crate) lists: Arc<Readers>,
+    /// What was uploaded lately over sftp.
+    pub(crate) recent: Recent,
     /// What was imported when it was opened.
     pub imported: Option<import::Report>,
     /// Keeps a Go registry away.
@@ -174,16 +193,18 @@ impl Registry {
             settings,
             transfers: Arc::default(),
             staged: Staged::new(settings.max_staged),
-            uploads: Arc::new(Semaphore::new(MAX_UPLOADS)),
+            uploads: Places::new(UPLOADS),
             quarantine: Arc::new(quarantine),
             top,
             binding: Mutex::new(()),
             collecting: Mutex::new(()),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
-            imports: Semaphore::new(IMPORTS),
+            imports: Places::new(IMPORTS),
+            importing: Readers::new(MAX_IMPORTS),
             files: Readers::new(files_to_read()),
             lists: Readers::new(LISTS),
+            recent: Recent::default(),
             imported,
             _state_db: state_db,
             _lock: lock,
@@ -280,6 +301,40 @@ impl Registry {
             }
         }
         Ok(configurations)
+    }
+
+    /// Refuses versions whose files are not here, whatever the catalogue believes. That one is not
+    /// known it says itself.
+    pub async fn check_here(&self, layers: &[(ComponentName, VersionName)]) -> Result<(), Refusal> {
+        for (component, version) in layers {
+            if let Ok(layer) = self.catalog.version(component, version).await
+                && !self.blobs.contains(layer.digest)?
+            {
+                return Err(Refusal::new(exit::CORRUPT, not_whole(&layer)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file, stored or uploaded, that a hash or its first digits stand for; `None` where there
+    /// is none.
+    pub async fn find_hash(&self, hash: &Hash) -> Result<Option<Digest>, Refusal> {
+        if let Some(digest) = hash.whole() {
+            return Ok(Some(digest));
+        }
+        let blobs = Arc::clone(&self.blobs);
+        let stored = blocking(move || blobs.list()).await?;
+        let referred = self.catalog.references().await?;
+        let all = stored.iter().map(|blob| blob.digest).chain(referred.into_keys());
+        let all = all.chain(self.staged.waiting());
+        let found: BTreeSet<Digest> = all.filter(|digest| hash.is_of(*digest)).collect();
+        match found.len() {
+            0 | 1 => Ok(found.into_iter().next()),
+            count => {
+                let text = format!("hash {hash} stands for {count} files: give more of its digits");
+                Err(Refusal::new(exit::CONFLICT, text))
+            }
+        }
     }
 
     /// Removes uploads that have waited for longer than `age` to be bound.

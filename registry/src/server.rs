@@ -14,6 +14,7 @@ mod activity;
 mod admission;
 mod algorithms;
 pub mod authorized;
+mod certificate;
 mod channel;
 mod connection;
 mod contents;
@@ -25,11 +26,14 @@ mod incoming;
 mod keyring;
 mod keys;
 mod listing;
+mod nested;
 mod path;
 mod pattern;
+mod rename;
 mod session;
 mod sftp;
 mod shell;
+mod temporary;
 mod upload;
 mod view;
 
@@ -39,7 +43,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::{HashAlg, PrivateKey};
+use russh::keys::HashAlg;
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -50,7 +54,7 @@ use self::algorithms::Offers;
 pub use self::error::Error;
 pub use self::exchange::exchange;
 pub use self::keyring::{Keyring, keys_in};
-pub use self::keys::host_key;
+pub use self::keys::{HostKey, host_key};
 use crate::registry::Registry;
 
 /// How long running transfers and commands may go on once the server stops.
@@ -76,7 +80,7 @@ impl Server {
     pub fn new(
         registry: Arc<Registry>,
         keyring: Arc<Keyring>,
-        host_key: &PrivateKey,
+        host_key: &HostKey,
         deadline: Duration,
     ) -> Self {
         let offers = Offers::new(host_key);
@@ -85,8 +89,8 @@ impl Server {
 }
 
 /// The fingerprint of a key, as ssh prints it.
-pub fn fingerprint(key: &PrivateKey) -> String {
-    key.public_key().fingerprint(HashAlg::Sha256).to_string()
+pub fn fingerprint(key: &HostKey) -> String {
+    key.key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
 /// Listens on `address`, `host:port`; without a host on all interfaces.

@@ -59,6 +59,11 @@ impl Staged {
         }
     }
 
+    /// The uploads that wait to be bound.
+    pub fn waiting(&self) -> Vec<Digest> {
+        self.counts().waiting.keys().copied().collect()
+    }
+
     /// The uploads of `key` that wait to be bound, if they were not asked for within `pause`:
     /// they belong to one work, which goes on.
     pub fn to_renew(&self, key: &str, pause: Duration) -> Vec<Digest> {

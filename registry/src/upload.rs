@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deploy_store::{Digest, Error, Staging};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::places::Place;
 use crate::registry::Registry;
 use crate::staged;
 
@@ -36,7 +36,7 @@ pub struct Upload {
     unsynced: usize,
     /// What it counts for among the bytes of its key.
     share: staged::Upload,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// Where the file is: here, or with the thread that is writing to it.
@@ -50,12 +50,11 @@ enum Disk {
 impl Upload {
     /// Begins an upload of who has `key`, or says why not.
     pub async fn begin(registry: &Registry, key: &str) -> Result<Self, String> {
-        let place = Arc::clone(&registry.uploads)
-            .try_acquire_owned()
-            .map_err(|_| "too many uploads at once, try again later".to_owned())?;
+        let place = registry.uploads.try_enter(key).ok_or_else(too_many)?;
         registry.check_free()?;
         let blobs = Arc::clone(registry.blobs());
         let staging = blocking(move || blobs.stage()).await?;
+        place.waits();
         Ok(Self {
             behind: staging.sync_handle().map_err(|err| err.to_string())?,
             disk: Disk::Idle(Box::new(staging)),
@@ -65,7 +64,7 @@ impl Upload {
             syncing: None,
             unsynced: 0,
             share: registry.staged.begin(key),
-            _place: place,
+            place,
         })
     }
 
@@ -87,6 +86,10 @@ impl Upload {
         offset: u64,
         data: Bytes,
     ) -> Result<(), String> {
+        if !self.place.moved() {
+            let place = registry.uploads.try_enter(self.share.key());
+            self.place = place.ok_or_else(too_many)?;
+        }
         self.end = self.end.max(offset.saturating_add(data.len() as u64));
         self.queued += data.len() + WRITE_OVERHEAD;
         self.queue.push((offset, data));
@@ -105,10 +108,16 @@ impl Upload {
             self.settle().await;
             self.disk = Disk::Failed(why);
         }
+        self.place.waits();
         match &self.disk {
             Disk::Failed(text) => Err(text.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// Whether its client has sent nothing for so long that somebody else has its place.
+    pub fn has_given_way(&self) -> bool {
+        self.place.is_lost()
     }
 
     fn is_written(&self) -> bool {
@@ -191,6 +200,10 @@ impl Upload {
         }
         Ok(digest)
     }
+}
+
+fn too_many() -> String {
+    "too many uploads at once, try again later".to_owned()
 }
 
 /// Runs `work`, which waits for the disk, beside the tasks that wait for the network.

@@ -139,8 +139,7 @@ fn scp_uploads_and_binds() {
     for (from, to, text) in [
         ("x.tgz", "/put/config/v3", "version \"v3\" already exists"),
         ("text", "/put/config/v6", "no agent could unpack"),
-        ("x.tgz", "/put/config", "/put takes a component and a version: /put/NAME/VERSION"),
-        ("x.tgz", "/put/config/", "/put/NAME/VERSION"),
+        ("x.tgz", "/put/x.tgz", "/put takes a component and a version: /put/NAME/VERSION"),
         ("x.tgz", "/put", "/put/NAME/VERSION"),
         ("x.tgz", "/put/a/b/c", "cannot contain '/'"),
         ("x.tgz", "/put/-a/b", "cannot start with -"),

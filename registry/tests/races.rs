@@ -248,7 +248,7 @@ async fn who_was_told_of_a_change_is_told_of_nothing_older() {
     let code: ComponentName = "code".parse().unwrap();
     let name: ConfigurationName = "p".parse().unwrap();
     let layer = |n: u64| (code.clone(), format!("v{}", n % 2).parse().unwrap());
-    bench.registry.catalog.add_configuration(&name, &[layer(0)], &change()).await.unwrap();
+    bench.registry.catalog.add_configuration(&name, &[layer(0)], false, &change()).await.unwrap();
     // How many changes were acknowledged, and how many are at most begun.
     let (done, begun) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut reading = JoinSet::new();
@@ -384,7 +384,7 @@ async fn of_changes_of_one_state_one_wins_and_history_has_no_gap() {
     }
     let catalog = &bench.registry.catalog;
     let first = vec![(Clone::clone(&code), "v0".parse().unwrap())];
-    catalog.add_configuration(&project, &first, &change()).await.unwrap();
+    catalog.add_configuration(&project, &first, false, &change()).await.unwrap();
     let id = catalog.configuration(&project).await.unwrap().id();
     for (if_hash, winners) in [(Some(id), 1), (None, AT_ONCE)] {
         let mut changing = JoinSet::new();
@@ -394,6 +394,7 @@ async fn of_changes_of_one_state_one_wins_and_history_has_no_gap() {
             let project = Clone::clone(&project);
             changing.spawn(async move {
                 let catalog = &registry.catalog;
+                let if_hash = if_hash.map(Into::into);
                 catalog.change_configuration(&project, &changes, if_hash, &change()).await.is_ok()
             });
         }

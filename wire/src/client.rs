@@ -1,8 +1,10 @@
 //! The ssh and sftp client: one connection, kept as long as its user likes.
 
+mod certificate;
 mod error;
 mod host;
 mod keys;
+mod known;
 mod operator;
 mod sftp;
 mod transfer;
@@ -190,6 +192,7 @@ async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
 fn config(check: &HostCheck) -> Config {
     let preferred = Preferred {
         key: check.algorithms(),
+        host_key_certificates: check.certificates(),
         cipher: Cow::Borrowed(&[
             cipher::AES_128_GCM,
             cipher::AES_256_GCM,

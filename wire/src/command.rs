@@ -3,6 +3,7 @@
 
 pub mod complete;
 mod examples;
+mod hash;
 mod line;
 mod parse;
 mod verb;
@@ -11,13 +12,14 @@ mod words;
 use std::fmt;
 use std::time::Duration;
 
-use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
+use deploy_store::{ComponentName, ConfigurationName, VersionName};
 use jiff::Timestamp;
 
 use crate::exit;
 use crate::image::Compression;
 
 pub use examples::examples;
+pub use hash::Hash;
 pub use parse::{parse, read_flags};
 pub use verb::{
     Flag, INPUT, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text,
@@ -62,7 +64,7 @@ pub enum Command {
         /// Version to make.
         version: VersionName,
         /// Blob to bind.
-        digest: Digest,
+        digest: Hash,
     },
     /// `put`, with the archive on standard input
     Put {
@@ -75,10 +77,12 @@ pub enum Command {
     },
     /// `addconf`
     AddConfiguration {
-        /// Configuration to make or replace.
+        /// Configuration to make, or with `replace` to replace.
         name: ConfigurationName,
         /// Its layers, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
+        /// Even if there is one of that name, whose layers go.
+        replace: bool,
     },
     /// `addimage`, with the layers on standard input
     AddImage {
@@ -98,7 +102,7 @@ pub enum Command {
         /// Layers to change, in one transaction.
         changes: Vec<(ComponentName, VersionName)>,
         /// Change only if this is its id now.
-        if_hash: Option<Digest>,
+        if_hash: Option<Hash>,
     },
     /// `bumpconf`
     BumpConfiguration {
@@ -107,7 +111,7 @@ pub enum Command {
         /// Components to take to their newest version, in one transaction.
         components: Vec<ComponentName>,
         /// Change only if this is its id now.
-        if_hash: Option<Digest>,
+        if_hash: Option<Hash>,
     },
     /// `showconf`
     ShowConfiguration {
@@ -213,7 +217,7 @@ pub enum Command {
     /// `refs`
     References {
         /// Blob to tell of.
-        digest: Digest,
+        digest: Hash,
         /// As JSON.
         json: bool,
     },
@@ -415,6 +419,10 @@ mod tests {
             "put -name code -version v1",
             "put -name code -version v1 -json",
             "addconf -name p -layer a:1 -layer b:x:y",
+            "addconf -name p -layer a:1 -replace",
+            "addver -name code -version v1 -hash 0123abcd",
+            "refs 0123abcd",
+            "bumpconf -name p -component a -if-hash 0123abcdef",
             "addimage -name p -layer a:1 -layer b:x:y -json -",
             "addimage - -name p",
             "import",
@@ -463,7 +471,10 @@ mod tests {
             ("addconf", "name should be set"),
             ("addconf -name p", "configuration should have at least one layer"),
             ("addconf -name a/b -layer a:b", "name cannot contain / symbol"),
-            ("addconf -layer code", "invalid value \"code\" for flag -layer: invalid value\nUsage"),
+            (
+                "addconf -layer code",
+                "for flag -layer: invalid value; give component:version, as code:v1\nUsage",
+            ),
             ("addconf -layer a:1 -layer a:2", "flag -layer: duplicate component \"a\""),
             ("changeconf -name p", "name, component and version should all be set"),
             ("bumpconf -name p", "both name and component should be set"),
@@ -513,7 +524,7 @@ mod tests {
             let command = Command::AddVersion {
                 component: component.parse().unwrap(),
                 version: version.parse().unwrap(),
-                digest: Digest::of(b""),
+                digest: deploy_store::Digest::of(b"").into(),
             };
             prop_assert_eq!(parse(&split(&command.to_string()).unwrap()).unwrap(), command);
         }

@@ -8,3 +8,4 @@ pub mod exit;
 pub mod flags;
 pub mod image;
 pub mod path;
+pub mod wildcard;

@@ -2,11 +2,13 @@
 //! one of them is current.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Digest, Layer, VersionName};
+use deploy_wire::command::Hash;
 use deploy_wire::exit;
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
+use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::versions::{Row, find_version, latest_version, layer};
 use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
 
@@ -48,26 +50,32 @@ impl Catalog {
         load(&mut transaction, name, number).await
     }
 
-    /// Makes a configuration, or replaces the layers of one. Returns the number of the
-    /// state that was current before.
+    /// Makes a configuration, or, if it may `replace`, replaces the layers of one. Returns the
+    /// number of the state that was current before.
     pub async fn add_configuration(
         &self,
         name: &ConfigurationName,
         layers: &[(ComponentName, VersionName)],
+        replace: bool,
         change: &Change,
     ) -> Result<Option<u64>> {
         let mut transaction = self.begin_change(change).await?;
         let mut found = Vec::with_capacity(layers.len());
         for (component, version) in layers {
-            found.push(find_version(&mut transaction, component, version).await?);
+            found.push(find_whole(&mut transaction, component, version).await?);
         }
         let before = match current(&mut transaction, name).await {
             Ok(number) => Some(number),
             Err(Error::Refused(_)) => None,
             Err(err) => return Err(err),
         };
-        if before.is_none() {
-            name.check_new().map_err(|err| Error::Refused(err.into()))?;
+        match before {
+            None => name.check_new().map_err(|err| Error::Refused(err.into()))?,
+            Some(_) if replace => {}
+            Some(number) => {
+                let there = load(&mut transaction, name, number).await?;
+                return refuse(exit::CONFLICT, is_there(name, there.layers(), &found));
+            }
         }
         save(&mut transaction, name, found, change).await?;
         transaction.commit().await?;
@@ -80,35 +88,42 @@ impl Catalog {
         &self,
         name: &ConfigurationName,
         changes: &[(ComponentName, VersionName)],
-        if_hash: Option<Digest>,
+        if_hash: Option<Hash>,
         change: &Change,
     ) -> Result<Vec<Layer>> {
         let mut transaction = self.begin_change(change).await?;
         let mut found = Vec::with_capacity(changes.len());
         for (component, version) in changes {
-            found.push(find_version(&mut transaction, component, version).await?);
+            found.push(find_whole(&mut transaction, component, version).await?);
         }
         let replaced = replace(&mut transaction, name, found, if_hash, change).await?;
         transaction.commit().await?;
-        Ok(replaced)
+        Ok(replaced.layers)
     }
 
-    /// As [`Catalog::change_configuration`], by the versions that were added last.
+    /// As [`Catalog::change_configuration`], by the versions that were added last. Where the
+    /// configuration has them all, nothing is changed, and `None` returned.
     pub async fn bump_configuration(
         &self,
         name: &ConfigurationName,
         components: &[ComponentName],
-        if_hash: Option<Digest>,
+        if_hash: Option<Hash>,
         change: &Change,
-    ) -> Result<Vec<Layer>> {
+    ) -> Result<Option<Vec<Layer>>> {
         let mut transaction = self.begin_change(change).await?;
         let mut found = Vec::with_capacity(components.len());
         for component in components {
-            found.push(latest_version(&mut transaction, component).await?);
+            let latest = latest_version(&mut transaction, component).await?;
+            check_whole(&mut transaction, &latest).await?;
+            found.push(latest);
         }
         let replaced = replace(&mut transaction, name, found, if_hash, change).await?;
+        if !replaced.differs {
+            transaction.rollback().await?;
+            return Ok(None);
+        }
         transaction.commit().await?;
-        Ok(replaced)
+        Ok(Some(replaced.layers))
     }
 
     /// Deletes a configuration with its history.
@@ -264,37 +279,6 @@ pub(super) async fn states(
         })
     };
     rows.into_iter().map(state).collect()
-}
-
-async fn replace(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-    by: Vec<Layer>,
-    if_hash: Option<Digest>,
-    change: &Change,
-) -> Result<Vec<Layer>> {
-    let number = current(transaction, name).await?;
-    let configuration = load(transaction, name, number).await?;
-    if let Some(wanted) = if_hash.filter(|wanted| *wanted != configuration.id()) {
-        let id = configuration.id();
-        let text = format!("configuration \"{name}\" has hash {id}, not {wanted}; look again");
-        return refuse(exit::CONFLICT, text);
-    }
-    let mut layers = configuration.layers().to_vec();
-    let mut replaced = Vec::new();
-    for new in by {
-        let Some(old) = layers.iter_mut().find(|layer| layer.component == new.component) else {
-            let component = new.component;
-            let text = format!("configuration has no layer for component \"{component}\"");
-            return refuse(exit::NOT_FOUND, text);
-        };
-        let old = std::mem::replace(old, new.clone());
-        if old.version != new.version {
-            replaced.push(old);
-        }
-    }
-    save(transaction, name, layers, change).await?;
-    Ok(replaced)
 }
 
 /// Saves `layers` as the new current state; its number and id.

@@ -11,6 +11,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::configurations::{current, load, save};
+use super::replacing::find_whole;
 use super::versions::{find_version, insert_version};
 use super::{Catalog, Error, Result, blobs, nanoseconds, refuse};
 
@@ -168,7 +169,7 @@ async fn add_image(
         layers.push(bind(transaction, layer, change).await?);
     }
     for (component, version) in image.upper {
-        let found = find_version(transaction, component, version).await;
+        let found = find_whole(transaction, component, version).await;
         layers.push(found.map_err(not_on_top)?);
     }
     let before = match current(transaction, name).await {
@@ -234,7 +235,9 @@ async fn bind(
 /// An importer takes "not found" for blobs that it has to send again.
 fn not_on_top(err: Error) -> Error {
     match err {
-        Error::Refused(Refusal { text, .. }) => Error::Refused(Refusal::new(exit::FAILED, text)),
+        Error::Refused(Refusal { text, code: exit::NOT_FOUND }) => {
+            Error::Refused(Refusal::new(exit::FAILED, text))
+        }
         other => other,
     }
 }

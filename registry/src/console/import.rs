@@ -2,6 +2,9 @@
 //! disk and for the client, on a thread of its own; what changes the registry is done here, as it
 //! asks for it.
 
+use std::io::{self, Read};
+use std::sync::Arc;
+
 use bytes::Bytes;
 use deploy_from_docker::choose::Wanted;
 use deploy_from_docker::compress::MAX_THREADS;
@@ -12,11 +15,14 @@ use deploy_wire::command::{Import, Refusal};
 use deploy_wire::exit;
 use deploy_wire::image::{Image, KnownLayer, Origin};
 use jiff::Timestamp;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Done, layers};
+use crate::caller::Client;
 use crate::catalog::Change;
 use crate::input::Input;
+use crate::places::{Place, Places};
 use crate::registry::Registry;
 use crate::upload::Upload;
 
@@ -39,17 +45,30 @@ pub async fn run(
     wanted: &Import,
     mut input: Input,
     change: &Change,
+    client: Client,
 ) -> Result<Done, Refusal> {
-    let _turn = registry.imports.acquire().await;
+    let turn = registry.importing.open(&change.who);
+    let too_many = || "too many imports have begun and not ended, try again later";
+    let _turn = turn.ok_or_else(|| Refusal::new(exit::FAILED, too_many()))?;
+    // A client that has nothing to send yet is in nobody's way.
+    input.begin().await.map_err(|err| Refusal::new(exit::FAILED, err.to_string()))?;
+    let place = registry.imports.enter(&change.who).await;
     let options = options(registry, wanted)?;
     let dry_run = options.dry_run;
     let begun = std::time::Instant::now();
     let (to, mut requests) = mpsc::channel(1);
+    let mut paced = Paced {
+        input,
+        place,
+        places: Arc::clone(&registry.imports),
+        key: change.who.clone(),
+        runtime: Handle::current(),
+    };
     let importing = tokio::task::spawn_blocking(move || {
         let mut here = Here { to };
-        import(Source::Stream(&mut input), &options, &mut here, &mut |_| {})
+        import(Source::Stream(&mut paced), &options, &mut here, &mut |_| {})
     });
-    let mut work = Work { registry, change, upload: None };
+    let mut work = Work { registry, change, client, upload: None };
     while let Some(request) = requests.recv().await {
         work.answer(request).await;
     }
@@ -58,6 +77,27 @@ pub async fn run(
         .map_err(|err| Refusal::new(exit::FAILED, format!("internal error: {err}")))?
         .map_err(|err| Refusal::new(err.code(), err.to_string()))?;
     Ok(Done::from(text(&summary, dry_run, begun.elapsed())))
+}
+
+/// Input that gives its place to others while the client sends nothing, and waits for one when
+/// it goes on.
+struct Paced {
+    input: Input,
+    place: Place,
+    places: Arc<Places>,
+    key: String,
+    runtime: Handle,
+}
+
+impl Read for Paced {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.place.waits();
+        let read = self.input.read(buffer);
+        if !self.place.moved() {
+            self.place = self.runtime.block_on(self.places.enter(&self.key));
+        }
+        read
+    }
 }
 
 fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
@@ -94,6 +134,7 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
 struct Work<'a> {
     registry: &'a Registry,
     change: &'a Change,
+    client: Client,
     upload: Option<Upload>,
 }
 
@@ -148,7 +189,7 @@ impl Work<'_> {
         // It may have begun long ago, and times are those of what was done.
         let change = Change { now: Timestamp::now(), ..self.change.clone() };
         match self.registry.add_image(name, image, layers, &change).await {
-            Ok(imaged) => Ok(Committed::Done(layers::imaged_text(name, &imaged))),
+            Ok(imaged) => Ok(Committed::Done(layers::imaged_text(name, &imaged, self.client))),
             Err(Refusal { text, code: exit::NOT_FOUND }) => Ok(Committed::Missing(text)),
             Err(refusal) => Err(refusal),
         }

@@ -40,7 +40,11 @@ pub async fn execute(
             let code = if verified.damaged() == 0 { exit::OK } else { exit::CORRUPT };
             Ok(Done { code, ..done })
         }
-        Command::References { digest, json } => references(registry, *digest, *json).await,
+        Command::References { digest: hash, json } => {
+            let none = || Refusal::new(exit::NOT_FOUND, format!("no file with hash {hash}"));
+            let digest = registry.find_hash(hash).await?.ok_or_else(none)?;
+            references(registry, digest, *json).await
+        }
         Command::Stat { json } => {
             let stat = registry.stat().await?;
             as_asked(*json, || stat_json(&stat), || stat_text(&stat))
@@ -345,6 +349,7 @@ fn diff_json(name: &str, diff: &Diff) -> Value {
     });
     json!({
         "name": name,
+        "configuration": name,
         "from": diff.from,
         "to": diff.to,
         "layers": layers.collect::<Vec<_>>(),

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Done;
 use super::print::document;
 use super::table::list;
+use crate::caller::Client;
 use crate::catalog::{Change, Imaged};
 use crate::input::Input;
 use crate::registry::Registry;
@@ -22,6 +23,8 @@ pub struct Wanted<'a> {
     pub upper: &'a [(ComponentName, VersionName)],
     /// Whether to answer as JSON.
     pub json: bool,
+    /// What it comes from.
+    pub client: Client,
 }
 
 /// Runs `showlayers`, about the layers that `asked` asks for, or about all.
@@ -42,9 +45,13 @@ pub async fn add_image(
     change: &Change,
 ) -> Result<Done, Refusal> {
     let image = read(input, Image::from_json).await?;
-    let Wanted { name, upper, json } = wanted;
+    let Wanted { name, upper, json, client } = wanted;
     let imaged = registry.add_image(name, &image, upper, change).await?;
-    Ok(Done::from(if json { imaged_json(name, &imaged)? } else { imaged_text(name, &imaged) }))
+    Ok(Done::from(if json {
+        imaged_json(name, &imaged)?
+    } else {
+        imaged_text(name, &imaged, client)
+    }))
 }
 
 async fn read<T>(
@@ -71,10 +78,10 @@ fn text(known: &[KnownLayer]) -> String {
 }
 
 /// What `addimage` prints for people.
-pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged) -> String {
+pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged, client: Client) -> String {
     match imaged.before {
         _ if imaged.is_as_it_was() => format!("configuration \"{name}\" is as it was\n"),
-        Some(number) => super::back_to(name, number),
+        Some(number) => super::back_to(client, name, number),
         None => String::new(),
     }
 }
@@ -82,6 +89,7 @@ pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged) -> String {
 fn imaged_json(name: &ConfigurationName, imaged: &Imaged) -> Result<String, Refusal> {
     document(&json!({
         "name": name.as_str(),
+        "configuration": name.as_str(),
         "hash": imaged.id.to_string(),
         "state": imaged.number,
         "before": imaged.before,

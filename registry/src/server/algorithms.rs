@@ -4,9 +4,11 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PrivateKey};
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
 use russh::server::Config;
 use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+
+use super::keys::HostKey;
 
 /// Refused attempts to log in; the first request of most clients asks what is possible,
 /// and counts.
@@ -70,7 +72,7 @@ pub struct Offers {
 
 impl Offers {
     /// What a server with `host_key` offers.
-    pub fn new(host_key: &PrivateKey) -> Self {
+    pub fn new(host_key: &HostKey) -> Self {
         Self { fast: Arc::new(config(host_key, FAST)), all: Arc::new(config(host_key, CIPHERS)) }
     }
 
@@ -81,13 +83,14 @@ impl Offers {
     }
 }
 
-fn config(host_key: &PrivateKey, ciphers: &'static [cipher::Name]) -> Config {
+fn config(host_key: &HostKey, ciphers: &'static [cipher::Name]) -> Config {
     Config {
         server_id: SshId::Standard(Cow::Borrowed(ID.trim_ascii_end())),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
         auth_rejection_time: REFUSAL_TIME,
         auth_rejection_time_initial: Some(Duration::ZERO),
-        keys: vec![host_key.clone()],
+        keys: vec![host_key.key.clone()],
+        certificates: host_key.certificate.clone().into_iter().collect(),
         window_size: WINDOW,
         maximum_packet_size: MAX_PACKET,
         channel_buffer_size: CHANNEL_BUFFER,

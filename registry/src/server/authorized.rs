@@ -21,6 +21,9 @@ pub struct AuthorizedKey {
     pub key: PublicKey,
     /// Whether it may have a terminal.
     pub pty: bool,
+    /// Whether it is no key of a user, but one that signs certificates of users.
+    pub authority: bool,
+    principals: Option<Vec<String>>,
     from: Option<Vec<Source>>,
     expires: Option<Timestamp>,
 }
@@ -35,6 +38,21 @@ pub struct Refused {
 }
 
 impl AuthorizedKey {
+    fn new(key: PublicKey) -> Self {
+        let (pty, authority) = (true, false);
+        Self { key, pty, authority, principals: None, from: None, expires: None }
+    }
+
+    /// Whether a certificate with these `principals` that it signed is one of `user`: where the
+    /// line names principals it must have one of them, else it must have the user's name. One
+    /// without principals is for all users, says ssh-keygen(1).
+    pub fn covers(&self, principals: &[String], user: &str) -> bool {
+        match &self.principals {
+            Some(wanted) => principals.iter().any(|name| wanted.contains(name)),
+            None => principals.is_empty() || principals.iter().any(|name| name == user),
+        }
+    }
+
     /// Fingerprint and comment, fit to be printed.
     pub fn label(&self) -> String {
         let fingerprint = self.key.fingerprint(HashAlg::Sha256);
@@ -81,14 +99,17 @@ fn parse_line(line: &str) -> Result<AuthorizedKey, String> {
         return Err(format!("line is longer than {MAX_LINE} bytes"));
     }
     if let Ok(key) = parse_key(line) {
-        return Ok(AuthorizedKey { key, pty: true, from: None, expires: None });
+        return Ok(AuthorizedKey::new(key));
     }
     let (options, rest) = split_options(line)?;
     let is_key_type = ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| options.starts_with(kind));
     let key = parse_key(if is_key_type { line } else { rest })?;
-    let mut authorized = AuthorizedKey { key, pty: true, from: None, expires: None };
+    let mut authorized = AuthorizedKey::new(key);
     for option in split_list(options) {
         authorized.apply(option)?;
+    }
+    if authorized.principals.is_some() && !authorized.authority {
+        return Err("option principals stands without cert-authority".to_owned());
     }
     Ok(authorized)
 }
@@ -151,6 +172,14 @@ impl AuthorizedKey {
             ("expiry-time", Some(value)) => {
                 let expires = parse_expiry(value)?;
                 self.expires = Some(self.expires.map_or(expires, |other| other.min(expires)));
+            }
+            ("cert-authority", None) => self.authority = true,
+            ("principals", Some(_)) if self.principals.is_some() => {
+                return Err("option principals is given twice".to_owned());
+            }
+            ("principals", Some(value)) => {
+                let names = value.split(',').map(|name| name.trim().to_owned());
+                self.principals = Some(names.collect());
             }
             ("restrict" | "no-pty", None) => self.pty = false,
             ("pty", None) => self.pty = true,
@@ -216,7 +245,7 @@ mod tests {
     fn a_bad_line_is_refused_alone_and_named() {
         let text = format!(
             "{KEY}\nssh-ed25519 garbage\ncommand=\"x\" {KEY}\nfrom=\"10.0.0.1 {KEY}\nword\n\
-             cert-authority {KEY}\nexpiry-time=\"soon\" {KEY}\nfrom=\"10.0.0.0/33\" {KEY}\n\
+             principals=\"me\" {KEY}\nexpiry-time=\"soon\" {KEY}\nfrom=\"10.0.0.0/33\" {KEY}\n\
              from=\"10.0.0.1\",from=\"*\" {KEY}"
         );
         let (keys, refused) = parse(&text);
@@ -241,6 +270,20 @@ mod tests {
             let reason = &refused[0].reason;
             assert!(!reason.chars().any(char::is_control), "{reason:?}");
         }
+    }
+
+    #[test]
+    fn authorities_say_for_whom_they_sign() {
+        let (keys, refused) = parse(&format!(
+            "cert-authority {KEY}\ncert-authority,principals=\"ops, root\",restrict {KEY} ca\n{KEY}"
+        ));
+        assert!(refused.is_empty(), "{refused:?}");
+        assert_eq!(keys.iter().map(|key| key.authority).collect::<Vec<_>>(), [true, true, false]);
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert!(keys[0].covers(&names(&["you", "me"]), "me") && keys[0].covers(&[], "me"));
+        assert!(!keys[0].covers(&names(&["you"]), "me"));
+        assert!(keys[1].covers(&names(&["root"]), "me") && !keys[1].pty);
+        assert!(!keys[1].covers(&names(&["me"]), "me") && !keys[1].covers(&[], "me"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::keyring::Role;
 use super::upload::Uploads;
 use super::view::View;
 use super::{sftp, shell};
+use crate::caller::Client;
 use crate::console::{self, Answer, Caller};
 use crate::input::{self, Input};
 use crate::registry::Registry;
@@ -20,8 +21,8 @@ use crate::registry::Registry;
 /// The one request that a channel serves.
 #[derive(Debug)]
 pub enum Request {
-    /// A command line.
-    Exec(String),
+    /// A command line; with the terminal, if there is one.
+    Exec(String, Option<Terminal>),
     /// The prompt; with the terminal, if there is one.
     Shell(Option<Terminal>),
     /// Files.
@@ -51,17 +52,20 @@ pub struct Context {
 }
 
 /// Serves the request on `channel` that `started` says was granted.
-pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, context: Context) {
+pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, mut context: Context) {
     let (mut reader, writer) = channel.split();
     let Some((request, first)) = wait(&mut reader, started).await else { return };
-    let mut client = Incoming::new(reader, writer);
+    if matches!(request, Request::Shell(_)) {
+        context.caller.client = Client::Prompt;
+    }
+    let mut client = Incoming::new(reader, writer, Arc::clone(&context.activity));
     if let Some(first) = first
         && client.take(first).is_err()
     {
         return client.close().await;
     }
     let code = match request {
-        Request::Exec(line) => exec(&mut client, &context, line).await,
+        Request::Exec(line, terminal) => return exec(client, &context, line, terminal).await,
         Request::Shell(terminal) => shell::run(&mut client, &context, terminal).await,
         Request::Sftp => {
             let uploads = (context.role == Role::Operator).then(|| Uploads::new(&context));
@@ -98,12 +102,32 @@ async fn wait(
     }
 }
 
-async fn exec(client: &mut Incoming, context: &Context, line: String) -> Result<u8, Gone> {
+/// Runs a command and sends its answer. The connection is busy until the client has it.
+async fn exec(mut client: Incoming, context: &Context, line: String, terminal: Option<Terminal>) {
+    let busy = context.activity.busy();
+    match exec_and_send(&mut client, context, line, terminal).await {
+        Ok((code, length)) => client.finish_answer(code, length, busy).await,
+        Err(Gone) => client.close().await,
+    }
+}
+
+/// The exit code, and the length of what was sent.
+async fn exec_and_send(
+    client: &mut Incoming,
+    context: &Context,
+    line: String,
+    terminal: Option<Terminal>,
+) -> Result<(u8, usize), Gone> {
     let (feed, input) = input::channel();
-    let answer = client.feeding(feed, &context.activity, answer(context, line, input)).await?;
-    client.send(answer.stdout).await?;
-    client.send_error(answer.stderr).await?;
-    Ok(answer.code)
+    let Answer { mut stdout, mut stderr, code } =
+        client.feeding(feed, &context.activity, answer(context, line, input)).await?;
+    if terminal.is_some() {
+        (stdout, stderr) = (shell::for_terminal(&stdout), shell::for_terminal(&stderr));
+    }
+    let length = stdout.len() + stderr.len();
+    client.send(stdout).await?;
+    client.send_error(stderr).await?;
+    Ok((code, length))
 }
 
 /// Runs one command line, with what the client sends as its input. It runs to its end even

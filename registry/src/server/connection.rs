@@ -21,6 +21,7 @@ use super::admission::Ticket;
 use super::algorithms::ID;
 use super::greeting::greet;
 use super::session::{Login, Session};
+use crate::caller::Client;
 
 /// From the first byte to having logged in.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
@@ -66,9 +67,10 @@ async fn serve(
     let (login, logged_in) = oneshot::channel();
     let refused = Arc::new(AtomicBool::new(false));
     let (shared, told) = (Arc::clone(&activity), Arc::clone(&refused));
-    let handler = Session::new(Arc::clone(&server), address, shared, login, told);
+    let mut handler = Session::new(Arc::clone(&server), address, shared, login, told);
     let opening = async {
-        let (stream, ciphers) = greet(stream, ID).await.map_err(|err| err.to_string())?;
+        let (stream, ciphers, id) = greet(stream, ID).await.map_err(|err| err.to_string())?;
+        handler.client = Client::of(&id);
         let session = run_stream(server.offers.to(&ciphers), stream, handler);
         let mut session = session.await.map_err(|err| err.to_string())?;
         tokio::select! {
@@ -83,7 +85,8 @@ async fn serve(
         }
     };
     let begun = timeout(LOGIN_TIME, opening).await;
-    if refused.load(Ordering::Relaxed) {
+    // Who gets in with another key, or with a certificate, has not failed.
+    if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
         ticket.refused();
     }
     let (session, login) = match begun {
@@ -115,7 +118,7 @@ async fn watch_over(
             _ = stopped.changed(), if !stopping => {}
             () = sleep(if stopping { LOOK_OFTEN } else { LOOK_EVERY }) => {}
         }
-        if server.keyring.identify(&login.user, &login.key, address.ip()).is_err() {
+        if server.keyring.identify(&login.user, &login.proof, address.ip()).is_err() {
             break "the key may not log in any more";
         }
         if *stopped.borrow() && !activity.is_busy() {

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::{Digest, Error, escape};
+use deploy_store::{ComponentName, Digest, Error, escape};
 use deploy_wire::command;
 use deploy_wire::exit;
 use deploy_wire::path::encode;
 use jiff::Timestamp;
+use russh_sftp::protocol::StatusCode;
 use tokio::task::spawn_blocking;
 
 use super::listing::Item;
@@ -51,6 +52,10 @@ pub async fn list(
         }
         Place::Root => ["configs", "files"].map(Item::directory).into(),
         Place::Put => Vec::new(),
+        Place::PutInto(name) => match versions(registry, name).await {
+            Err(Refusal { code: StatusCode::NoSuchFile, .. }) => Vec::new(),
+            listed => listed?,
+        },
         Place::Configurations => {
             let all = registry.configurations().await.map_err(refused)?;
             all.iter().map(Item::configuration).collect()
@@ -68,16 +73,7 @@ pub async fn list(
             let names = catalog.configuration_names().await.map_err(refused)?;
             names.iter().map(|name| Item::directory(name.as_str())).collect()
         }
-        Place::Component(name) => {
-            let versions = catalog.versions(name).await.map_err(refused)?;
-            let blobs = Arc::clone(registry.blobs());
-            let item = move |layer: deploy_store::Layer| {
-                let size = blobs.size(layer.digest)?.unwrap_or(0);
-                let name = encode(layer.version.as_str());
-                Ok(Item::Version { name, size, created: layer.created })
-            };
-            blocking(move || versions.into_iter().map(item).collect()).await?
-        }
+        Place::Component(name) => versions(registry, name).await?,
         Place::History(name) => {
             let states = catalog.states(name).await.map_err(refused)?;
             let item = |(number, state): &(u64, deploy_store::Configuration)| Item::Document {
@@ -91,6 +87,17 @@ pub async fn list(
             return Err(Refusal::failure("is no directory"));
         }
     })
+}
+
+async fn versions(registry: &Registry, name: &ComponentName) -> Result<Vec<Item>, Refusal> {
+    let versions = registry.catalog.versions(name).await.map_err(refused)?;
+    let blobs = Arc::clone(registry.blobs());
+    let item = move |layer: deploy_store::Layer| {
+        let size = blobs.size(layer.digest)?.unwrap_or(0);
+        let name = encode(layer.version.as_str());
+        Ok(Item::Version { name, size, created: layer.created })
+    };
+    blocking(move || versions.into_iter().map(item).collect()).await
 }
 
 /// Opens a file.

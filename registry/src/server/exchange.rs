@@ -11,6 +11,7 @@ use super::keyring::Role;
 use super::sftp::{self, Files};
 use super::upload::Uploads;
 use super::view::View;
+use crate::caller::Client;
 use crate::console::Caller;
 use crate::registry::Registry;
 
@@ -24,7 +25,7 @@ pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) ->
         registry: Arc::clone(registry),
         activity: Activity::begin(),
         role,
-        caller: Caller { user, key, address },
+        caller: Caller { user, key, address, client: Client::Ssh },
     };
     let uploads = operator.then(|| Uploads::new(&context));
     let mut files = Files { view: View::new(&context), uploads };

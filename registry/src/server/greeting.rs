@@ -29,8 +29,8 @@ pub struct Greeted {
 }
 
 /// Sends `id` (with its line end) and reads what the client opens with; also tells the
-/// ciphers that the client has in both directions.
-pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<String>)> {
+/// ciphers that the client has in both directions, and how it identifies itself.
+pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<String>, String)> {
     stream.write_all(id.as_bytes()).await?;
     let mut heard = BytesMut::new();
     let id_end = read_until(&mut stream, &mut heard, |heard| {
@@ -50,7 +50,8 @@ pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<
     })
     .await?;
     let ciphers = ciphers_of(&heard[id_end..packet_end]).unwrap_or_default();
-    Ok((Greeted { stream, replay: heard.freeze(), skip: id.len() }, ciphers))
+    let client = String::from_utf8_lossy(&heard[..id_end]).into_owned();
+    Ok((Greeted { stream, replay: heard.freeze(), skip: id.len() }, ciphers, client))
 }
 
 /// Reads until `complete` tells where something ends.
@@ -171,8 +172,8 @@ mod tests {
         let sent = [b"SSH-2.0-x\r\n", &kexinit(&["k", "k", "a", "a", "m"])[..], b"more"].concat();
         client.write_all(&sent).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let (mut greeted, ciphers) = greet(server, "SSH-2.0-me\r\n").await.unwrap();
-        assert_eq!(ciphers, ["a"]);
+        let (mut greeted, ciphers, id) = greet(server, "SSH-2.0-me\r\n").await.unwrap();
+        assert_eq!((&*id, &ciphers[..]), ("SSH-2.0-x\r\n", &["a".to_owned()][..]));
         greeted.write_all(b"SSH-2.0-me\r\nthen").await.unwrap();
         let mut again = vec![0; sent.len()];
         greeted.read_exact(&mut again).await.unwrap();

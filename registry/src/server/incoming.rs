@@ -4,6 +4,7 @@
 //! taken, and then never learns that the client has room for more. Whoever waits for
 //! room must therefore take messages meanwhile, or both wait for ever.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,13 +12,19 @@ use russh::server::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::timeout;
 
-use super::activity::Activity;
+use super::activity::{Activity, Busy};
 use crate::input::{Feed, Piece};
 
 /// A client that takes nothing for this long while something waits to be sent.
 pub const STALL: Duration = Duration::from_secs(120);
 /// Bytes of a client that are kept while it is being sent something.
 pub const MAX_AHEAD: usize = 1 << 20;
+/// Bytes of which each must go on its way within [`STALL`].
+const PIECE: usize = 32 << 10;
+/// What a client has read as soon as it is sent. Of more, some may be under way yet.
+const SHORT: usize = 32 << 10;
+/// How long a client may take to read the end of what was sent.
+const LINGER: Duration = Duration::from_secs(30);
 const STDERR: u32 = 1;
 
 /// The client is gone, or takes nothing any more.
@@ -34,12 +41,18 @@ pub struct Incoming {
     /// Whether the client has said that no more will come.
     pub ended: bool,
     columns: Option<u32>,
+    activity: Arc<Activity>,
 }
 
 impl Incoming {
     /// The channel with these two halves.
-    pub fn new(reader: ChannelReadHalf, writer: ChannelWriteHalf<Msg>) -> Self {
-        Self { reader, writer, bytes: BytesMut::new(), ended: false, columns: None }
+    pub fn new(
+        reader: ChannelReadHalf,
+        writer: ChannelWriteHalf<Msg>,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let bytes = BytesMut::new();
+        Self { reader, writer, bytes, ended: false, columns: None, activity }
     }
 
     /// Takes in a message that was read by other means.
@@ -58,6 +71,14 @@ impl Incoming {
         Ok(())
     }
 
+    /// As [`Incoming::more`], for `time` at most; whether something came.
+    pub async fn more_within(&mut self, time: Duration) -> Result<bool, Gone> {
+        match timeout(time, self.more()).await {
+            Ok(more) => more.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
     /// The width of the terminal, if it is a new one.
     pub fn new_columns(&mut self) -> Option<u32> {
         self.columns.take()
@@ -73,8 +94,18 @@ impl Incoming {
         self.send_as(Some(STDERR), data.into()).await
     }
 
-    async fn send_as(&mut self, kind: Option<u32>, data: Bytes) -> Result<(), Gone> {
-        let Self { reader, writer, bytes, ended, columns } = self;
+    /// In pieces: what counts as a stall is that nothing moves, not that all takes long.
+    async fn send_as(&mut self, kind: Option<u32>, mut data: Bytes) -> Result<(), Gone> {
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE));
+            self.send_piece(kind, piece).await?;
+            self.activity.moved();
+        }
+        Ok(())
+    }
+
+    async fn send_piece(&mut self, kind: Option<u32>, data: Bytes) -> Result<(), Gone> {
+        let Self { reader, writer, bytes, ended, columns, .. } = self;
         let sending = async {
             match kind {
                 None => writer.data_bytes(data).await,
@@ -151,18 +182,38 @@ impl Incoming {
         }
     }
 
+    /// As [`Incoming::finish`], after an answer of `length` bytes. The end of a long one is in
+    /// the client's window, and not with whoever reads it: until the client has left, or has had
+    /// time to read, the connection counts as `busy`.
+    pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
+        let Self { mut reader, writer, .. } = self;
+        end(&writer, code).await;
+        if length > SHORT {
+            tokio::spawn(async move {
+                let left = async { while reader.wait().await.is_some() {} };
+                // Whether it has read it or not, nobody waits for it any longer.
+                let _ = timeout(LINGER, left).await;
+                drop(busy);
+            });
+        }
+    }
+
     /// Ends the channel, telling the exit code.
     pub async fn finish(self, code: u8) {
-        // The client may be gone at any of these; then there is nobody to tell.
-        let _ = self.writer.exit_status(code.into()).await;
-        let _ = self.writer.eof().await;
-        let _ = self.writer.close().await;
+        end(&self.writer, code).await;
     }
 
     /// Ends the channel.
     pub async fn close(self) {
         let _ = self.writer.close().await;
     }
+}
+
+async fn end(writer: &ChannelWriteHalf<Msg>, code: u8) {
+    // The client may be gone at any of these; then there is nobody to tell.
+    let _ = writer.exit_status(code.into()).await;
+    let _ = writer.eof().await;
+    let _ = writer.close().await;
 }
 
 /// Takes in a message; whether it was of interest.

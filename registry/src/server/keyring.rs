@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use russh::keys::PublicKey;
+use russh::keys::{Certificate, PublicKey};
 use tokio::sync::watch;
 
 use super::authorized::{self, AuthorizedKey};
+use super::certificate;
 use super::error::Error;
 
 /// The user name of services, which download; every other user name is an operator's.
@@ -37,6 +38,26 @@ pub struct Identity {
     pub label: String,
     /// Whether they may have a terminal.
     pub pty: bool,
+}
+
+/// With what somebody logs in.
+#[derive(Debug, Clone)]
+pub enum Proof {
+    /// A key.
+    Key(PublicKey),
+    /// A certificate of a key.
+    Certificate(Box<Certificate>),
+}
+
+impl AuthorizedKey {
+    fn is_meant_by(&self, proof: &Proof) -> bool {
+        match proof {
+            Proof::Key(key) => !self.authority && self.key.key_data() == key.key_data(),
+            Proof::Certificate(shown) => {
+                self.authority && self.key.key_data() == shown.signature_key()
+            }
+        }
+    }
 }
 
 /// The keys that let people and services in.
@@ -91,26 +112,49 @@ impl Keyring {
         self.version.subscribe()
     }
 
-    /// Who `user` with `key` from `address` is, or why they are nobody.
-    pub fn identify(
-        &self,
-        user: &str,
-        key: &PublicKey,
-        address: IpAddr,
-    ) -> Result<Identity, &'static str> {
-        let (role, file) = match user {
-            SERVICE_USER => (Role::Service, &self.services),
-            _ => (Role::Operator, &self.operators),
+    /// Who `user` with `proof` from `address` is, or why they are nobody.
+    pub fn identify(&self, user: &str, proof: &Proof, address: IpAddr) -> Result<Identity, String> {
+        let (role, file, others) = match user {
+            SERVICE_USER => (Role::Service, &self.services, &self.operators),
+            _ => (Role::Operator, &self.operators, &self.services),
         };
-        let keys = file.keys();
-        let mut reason = "key is not known";
-        for known in keys.iter().filter(|known| known.key.key_data() == key.key_data()) {
-            match known.check(address, Timestamp::now()) {
-                Ok(()) => return Ok(Identity { role, label: known.label(), pty: known.pty }),
-                Err(why) => reason = why,
+        let now = Timestamp::now();
+        let mut reason = None;
+        for known in file.keys().iter().filter(|known| known.is_meant_by(proof)) {
+            let checked = known.check(address, now).map_err(str::to_owned);
+            let checked = checked.and_then(|()| match proof {
+                Proof::Key(_) => Ok(Identity { role, label: known.label(), pty: known.pty }),
+                Proof::Certificate(shown) => {
+                    let admitted = certificate::check(shown, known, user, address, now)?;
+                    Ok(Identity { role, label: admitted.label, pty: known.pty && admitted.pty })
+                }
+            });
+            match checked {
+                Ok(identity) => return Ok(identity),
+                Err(why) => reason = Some(why),
             }
         }
-        Err(reason)
+        Err(reason.unwrap_or_else(|| {
+            let path = file.path.display();
+            let is_others = others.keys().iter().any(|known| known.is_meant_by(proof));
+            match (role, is_others) {
+                (_, false) => format!("key is not in {path}"),
+                (Role::Operator, true) => {
+                    let others = others.path.display();
+                    format!("key is not in {path}, but in {others}: it is an agent's, for user {SERVICE_USER}")
+                }
+                (Role::Service, true) => {
+                    let others = others.path.display();
+                    format!("key is not in {path}, but in {others}: it is an operator's, for other users")
+                }
+            }
+        }))
+    }
+
+    /// Whether `user` may log in with a certificate at all.
+    pub fn has_authorities(&self, user: &str) -> bool {
+        let file = if user == SERVICE_USER { &self.services } else { &self.operators };
+        file.keys().iter().any(|known| known.authority)
     }
 }
 

@@ -6,17 +6,52 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, PrivateKey, decode_secret_key};
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, PrivateKey, decode_secret_key};
 
 use super::error::{Error, plain};
 
 const NAME: &str = "host_key";
+/// A certificate of it, as `ssh-keygen -s` names it.
+const CERTIFICATE: &str = "host_key-cert.pub";
 /// Longest host key file that is read; an RSA key of 16,384 bits has 13 KiB.
 const MAX_BYTES: u64 = 64 << 10;
 
+/// What a server shows of itself.
+#[derive(Debug, Clone)]
+pub struct HostKey {
+    /// Its key.
+    pub key: PrivateKey,
+    /// A certificate of it, if there is one.
+    pub certificate: Option<Certificate>,
+}
+
 /// The host key of the registry in `dir`: `host_key` there (OpenSSH, PEM or PKCS#8; the
-/// Go tool's EC key too), or, when there is none, a new Ed25519 key.
-pub fn host_key(dir: &Path) -> Result<PrivateKey, Error> {
+/// Go tool's EC key too), or, when there is none, a new Ed25519 key; with the certificate
+/// beside it.
+pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
+    let key = private_key(dir)?;
+    let path = dir.join(CERTIFICATE);
+    let certificate = match Certificate::read_file(&path) {
+        Ok(certificate) => Some(certificate),
+        Err(_) if !path.exists() => None,
+        Err(err) => {
+            let reason =
+                format!("is no certificate that can be read ({err}); remove it, or make it anew");
+            return Err(Error::HostKey { path, reason });
+        }
+    };
+    if certificate.as_ref().is_some_and(|certificate| {
+        certificate.cert_type() != CertType::Host
+            || certificate.public_key() != key.public_key().key_data()
+    }) {
+        let reason = "is no certificate of host_key; make it with ssh-keygen -h -s CA".to_owned();
+        return Err(Error::HostKey { path, reason });
+    }
+    Ok(HostKey { key, certificate })
+}
+
+fn private_key(dir: &Path) -> Result<PrivateKey, Error> {
     let path = dir.join(NAME);
     match File::open(&path) {
         Ok(file) => read(&file).map_err(|reason| Error::HostKey { path, reason }),
@@ -72,10 +107,10 @@ mod tests {
     #[test]
     fn a_made_key_is_private_and_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let made = host_key(dir.path()).unwrap();
+        let made = host_key(dir.path()).unwrap().key;
         let bits = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!((made.algorithm(), bits & 0o777), (Algorithm::Ed25519, 0o600));
-        assert_eq!(host_key(dir.path()).unwrap().public_key(), made.public_key());
+        assert_eq!(host_key(dir.path()).unwrap().key.public_key(), made.public_key());
     }
 
     #[test]
@@ -84,7 +119,7 @@ mod tests {
         let pem = include_str!("testdata/ec_private_key.pem");
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), pem, 0o600);
-        let key = host_key(dir.path()).unwrap();
+        let key = host_key(dir.path()).unwrap().key;
         assert_eq!(key.algorithm().as_str(), "ecdsa-sha2-nistp256");
     }
 

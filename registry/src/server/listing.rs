@@ -35,6 +35,15 @@ pub enum Item {
         /// When the version was made.
         created: Timestamp,
     },
+    /// An upload that is no version.
+    Upload {
+        /// Its file name.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+        /// When it was whole.
+        time: Timestamp,
+    },
 }
 
 impl Item {
@@ -52,12 +61,25 @@ impl Item {
         }
     }
 
+    /// The name that clients see.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Directory(name)
+            | Self::Document { name, .. }
+            | Self::Version { name, .. }
+            | Self::Upload { name, .. } => name.clone(),
+            Self::Blob(info) => info.digest.to_string(),
+        }
+    }
+
     /// The name with its attributes, as readdir returns it.
     pub fn file(self, now: Timestamp) -> File {
         let (filename, attrs) = match self {
             Self::Directory(name) => (name, directory()),
             Self::Document { name, size, modified } => (name, configuration(size, modified)),
-            Self::Version { name, size, created } => (name, blob(size, created.as_second())),
+            Self::Version { name, size, created: time } | Self::Upload { name, size, time } => {
+                (name, blob(size, time.as_second()))
+            }
             Self::Blob(BlobInfo { digest, bytes, modified }) => {
                 let modified = Timestamp::try_from(modified).map_or(0, Timestamp::as_second);
                 (digest.to_string(), blob(bytes, modified))

@@ -1,12 +1,17 @@
 //! Paths over sftp: pure text, never a path of this machine.
 
-use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
+use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName, escape};
 use deploy_wire::path::decode;
 
+use super::temporary::{is_temporary, without_ending};
 use crate::put::Target;
 
 /// Longest path that a client may name.
 pub const MAX_PATH: usize = 4096;
+
+/// How names of archives end.
+const ARCHIVES: [&str; 8] =
+    [".tar", ".tgz", ".tar.gz", ".tar.zst", ".tzst", ".zst", ".gz", ".tar.xz"];
 
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub enum Place {
     State(ConfigurationName, u64),
     /// `/put`
     Put,
+    /// `/put/NAME`, whether or not there is such a component yet
+    PutInto(ComponentName),
 }
 
 /// `path` as an absolute path without empty, `.` and `..` parts. Relative paths
@@ -80,6 +87,8 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
     let parts: Vec<&str> = cleaned[1..].split('/').collect();
     match parts[..] {
         ["put"] => Some(Place::Put),
+        ["put", name] => put_into(name).map(Place::PutInto),
+        ["put", name, version] => Some(Place::Version(name.parse().ok()?, version.parse().ok()?)),
         ["components"] => Some(Place::Components),
         ["components", name] => decode(name)?.parse().ok().map(Place::Component),
         ["components", name, version] => {
@@ -96,24 +105,80 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
     }
 }
 
-/// Where an upload to `path` is bound: nowhere, unless it is in `/put`. There, a path that is
-/// no target is a mistake that is told.
-pub fn put(path: &str) -> Option<Result<Target, String>> {
+/// The component that a directory in `/put` stands for. What is called as archives are is none:
+/// clients would write into it whoever forgot the component.
+fn put_into(name: &str) -> Option<ComponentName> {
+    let is_archive = ARCHIVES.iter().any(|ending| {
+        name.len() > ending.len()
+            && name.as_bytes()[name.len() - ending.len()..].eq_ignore_ascii_case(ending.as_bytes())
+    });
+    let component: ComponentName = name.parse().ok()?;
+    (!is_archive && component.check_new().is_ok()).then_some(component)
+}
+
+/// What becomes of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Goal {
+    /// It is staged, and its name is a label.
+    Staged,
+    /// It is staged until it is renamed; with what it will be then, as far as its name tells.
+    Temporary(Option<Target>),
+    /// It becomes a version.
+    Version(Target),
+}
+
+/// What becomes of an upload to `path`. It is bound in `/put` alone; there, and where versions
+/// and configurations are looked at, a path that is no target is a mistake that is told.
+pub fn goal(path: &str) -> Result<Goal, String> {
     let cleaned = clean(path);
-    let rest = match cleaned.strip_prefix("/put") {
-        Some("") => "",
-        Some(rest) => rest.strip_prefix('/')?,
-        None => return None,
+    let (top, rest) = cleaned[1..].split_once('/').unwrap_or((&cleaned[1..], ""));
+    match top {
+        "put" => {}
+        "components" => {
+            let (name, version) = rest.split_once('/').unwrap_or((rest, ""));
+            let name = if name.is_empty() { "NAME" } else { name };
+            let version = if version.is_empty() { "VERSION" } else { version };
+            return Err(format!(
+                "versions are not written to /components: upload to /put/{}/{}",
+                escape(name),
+                escape(version)
+            ));
+        }
+        "configs" | "history" => {
+            return Err(format!(
+                "configurations are not written to /{top}: use the commands addconf and changeconf"
+            ));
+        }
+        _ => return Ok(Goal::Staged),
+    }
+    let Some((component, version)) = rest.split_once('/') else {
+        return Err("/put takes a component and a version: /put/NAME/VERSION".to_owned());
     };
-    let target = || {
-        let Some((component, version)) = rest.split_once('/') else {
-            return Err("/put takes a component and a version: /put/NAME/VERSION".to_owned());
-        };
-        let component = component.parse().map_err(|err: deploy_store::Error| err.to_string())?;
-        let version = version.parse().map_err(|err: deploy_store::Error| err.to_string())?;
-        Ok(Target { component, version })
-    };
-    Some(target())
+    let wrong = |err: deploy_store::Error| err.to_string();
+    let component: ComponentName = component.parse().map_err(wrong)?;
+    if is_temporary(version) && !version.contains('/') {
+        component.check_new().map_err(wrong)?;
+        let version = without_ending(version).and_then(|version| version.parse().ok());
+        let version = version.filter(|version: &VersionName| version.check_new().is_ok());
+        return Ok(Goal::Temporary(version.map(|version| Target { component, version })));
+    }
+    let version = version.parse().map_err(wrong)?;
+    Ok(Goal::Version(Target { component, version }))
+}
+
+/// Whether `path` is `/put`, or below it.
+pub fn is_in_put(path: &str) -> bool {
+    let cleaned = clean(path);
+    cleaned.strip_prefix("/put").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The directory of a cleaned path, and its name there.
+pub fn split(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some(split) => split,
+        None => ("/", path),
+    }
 }
 
 #[cfg(test)]
@@ -172,8 +237,6 @@ mod tests {
         assert_eq!(see("components/a%2Fb/%2E%2E"), Some(odd));
         assert_eq!(see("/history/p/12.json"), Some(Place::State(p, 12)));
         for nothing in [
-            "/put/a",
-            "/put/a/b",
             "/components/a/b/c",
             "/history/p/012.json",
             "/history/p/+1.json",
@@ -190,20 +253,54 @@ mod tests {
 
     #[test]
     fn what_is_put_has_a_name_and_a_version() {
-        let target = |path: &str| {
-            put(path).map(|target| {
-                target.map(|Target { component, version }| format!("{component} {version}"))
+        let what = |path: &str| {
+            goal(path).map(|goal| match goal {
+                Goal::Staged => "staged".to_owned(),
+                Goal::Temporary(None) => "temporary".to_owned(),
+                Goal::Temporary(Some(Target { component, version })) => {
+                    format!("temporary {component} {version}")
+                }
+                Goal::Version(Target { component, version }) => format!("{component} {version}"),
             })
         };
-        assert_eq!(target("/put/config/v3"), Some(Ok("config v3".to_owned())));
-        assert_eq!(target("put//config/./v3"), Some(Ok("config v3".to_owned())));
-        for plain in ["x.tgz", "/putty/a/b", "/x/put/a/b", "/put/../x", "/components/a/b"] {
-            assert_eq!(target(plain), None, "{plain}");
+        for (path, wanted) in [
+            ("/put/config/v3", "config v3"),
+            ("put//config/./v3", "config v3"),
+            ("x.tgz", "staged"),
+            ("/putty/a/b", "staged"),
+            ("/x/put/a/b", "staged"),
+            ("/put/../x.part", "staged"),
+            ("/put/config/v3.filepart", "temporary config v3"),
+            ("/put/config/.in.v3", "temporary"),
+            ("/put/config/.v3.tmp", "temporary"),
+        ] {
+            assert_eq!(what(path), Ok(wanted.to_owned()), "{path}");
         }
-        for (bad, why) in
-            [("/put", "/NAME/VERSION"), ("put/x/", "/NAME/VERSION"), ("/put/a:b/v", ":")]
-        {
-            assert!(target(bad).unwrap().unwrap_err().contains(why), "{bad}");
+        for (bad, why) in [
+            ("/put", "/NAME/VERSION"),
+            ("put/x/", "/NAME/VERSION"),
+            ("put/x.part", "/NAME/VERSION"),
+            ("/put/a:b/v", ":"),
+            ("/put/a/b/c.part", "cannot contain '/'"),
+            ("/components/a/b", "upload to /put/a/b"),
+            ("/components", "upload to /put/NAME/VERSION"),
+            ("/configs/p.json", "addconf"),
+        ] {
+            assert!(what(bad).unwrap_err().contains(why), "{bad}");
+        }
+        assert!(is_in_put("put/") && is_in_put("/put/a") && !is_in_put("/putty"));
+        assert_eq!(split("/put/a/b"), ("/put/a", "b"));
+        assert_eq!(split("/x"), ("/", "x"));
+    }
+
+    #[test]
+    fn components_are_directories_to_put_into() {
+        let see = |path: &str| parse_for_operator(path);
+        assert_eq!(see("/put/code"), Some(Place::PutInto("code".parse().unwrap())));
+        let version = Place::Version("code".parse().unwrap(), "v1".parse().unwrap());
+        assert_eq!(see("put/code/v1"), Some(version));
+        for nothing in ["/put/.code", "/put/a:b", "/put/x.tgz", "/put/x.TAR.zst", "/put/a/b/c"] {
+            assert_eq!(see(nothing), None, "{nothing}");
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use deploy_wire::wildcard;
+
 /// One item of a `from=` list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
@@ -64,38 +66,9 @@ impl Kind {
                 };
                 network.is_ipv4() == address.is_ipv4() && high(*network) == high(address)
             }
-            Self::Wildcard(pattern) => {
-                matches_wildcard(pattern.as_bytes(), address.to_string().as_bytes())
-            }
+            Self::Wildcard(pattern) => wildcard::matches(pattern, &address.to_string()),
         }
     }
-}
-
-/// `*` stands for any text, `?` for one character. Takes time in proportion to the
-/// product of the lengths, whatever the pattern.
-fn matches_wildcard(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut from) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while from < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at + 1, from));
-                at += 1;
-            }
-            Some(&c) if c == b'?' || c == text[from] => {
-                at += 1;
-                from += 1;
-            }
-            _ => match star {
-                Some((after, taken)) => {
-                    star = Some((after, taken + 1));
-                    (at, from) = (after, taken + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|&c| c == b'*')
 }
 
 #[cfg(test)]

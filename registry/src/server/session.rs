@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deploy_store::escape;
-use russh::keys::{Algorithm, HashAlg, PublicKey};
+use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
 };
@@ -17,7 +17,8 @@ use tokio::sync::{Semaphore, oneshot};
 use super::Server;
 use super::activity::Activity;
 use super::channel::{self, Request, Terminal};
-use super::keyring::{Identity, Role};
+use super::keyring::{Identity, Proof, Role};
+use crate::caller::Client;
 use crate::console::Caller;
 
 /// Channels of one connection at a time.
@@ -30,6 +31,8 @@ pub const MAX_USER: usize = 256;
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
+    /// What it says that its program is.
+    pub client: Client,
     server: Arc<Server>,
     address: SocketAddr,
     activity: Arc<Activity>,
@@ -55,8 +58,8 @@ struct Opened {
 pub struct Login {
     /// Under which name.
     pub user: String,
-    /// With which key.
-    pub key: PublicKey,
+    /// With what.
+    pub proof: Proof,
 }
 
 impl Session {
@@ -72,16 +75,21 @@ impl Session {
         let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
         let login = Some(login);
         let open = HashMap::new();
-        Self { server, address, activity, login, refused, who: None, channels, open }
+        let client = Client::Ssh;
+        Self { client, server, address, activity, login, refused, who: None, channels, open }
     }
 
-    fn identify(&self, user: &str, key: &PublicKey, algorithm: &Algorithm) -> Option<Identity> {
+    fn identify(&self, user: &str, proof: &Proof, algorithm: &Algorithm) -> Option<Identity> {
         let identified = if user.len() > MAX_USER {
-            Err("user name is too long")
+            Err("user name is too long".to_owned())
         } else if *algorithm == (Algorithm::Rsa { hash: None }) {
-            Err("signatures with SHA-1 are not accepted")
+            Err("signatures with SHA-1 are not accepted".to_owned())
         } else {
-            self.server.keyring.identify(user, key, self.address.ip())
+            self.server.keyring.identify(user, proof, self.address.ip())
+        };
+        let key = match proof {
+            Proof::Key(key) => key.key_data(),
+            Proof::Certificate(certificate) => certificate.public_key(),
         };
         identified
             .inspect_err(|reason| {
@@ -96,6 +104,31 @@ impl Session {
                 );
             })
             .ok()
+    }
+
+    /// Lets somebody in whose signature has been checked.
+    fn log_in(&mut self, user: &str, proof: Proof, algorithm: &Algorithm) -> Auth {
+        let Some(identity) = self.identify(user, &proof, algorithm) else {
+            return Auth::reject();
+        };
+        let caller = Caller {
+            user: user.to_owned(),
+            key: identity.label.clone(),
+            address: self.address.to_string(),
+            client: self.client,
+        };
+        tracing::info!(
+            user = escape(user),
+            key = identity.label,
+            address = %self.address,
+            role = ?identity.role,
+            "login"
+        );
+        self.who = Some((identity, caller));
+        if let Some(login) = self.login.take() {
+            let _ = login.send(Login { user: user.to_owned(), proof });
+        }
+        Auth::Accept
     }
 
     fn is_operator(&self) -> bool {
@@ -132,7 +165,14 @@ impl Handler for Session {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        match self.identify(user, offer.public_key, offer.algorithm) {
+        // Of a certificate only the key is shown here: whose it is shows when it has signed.
+        let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
+            && self.server.keyring.has_authorities(user);
+        if may_be_certified {
+            return Ok(Auth::Accept);
+        }
+        let proof = Proof::Key(offer.public_key.clone());
+        match self.identify(user, &proof, offer.algorithm) {
             Some(_) => Ok(Auth::Accept),
             None => Ok(Auth::reject()),
         }
@@ -144,26 +184,17 @@ impl Handler for Session {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Self::Error> {
-        let Some(identity) = self.identify(user, key.public_key, key.algorithm) else {
-            return Ok(Auth::reject());
-        };
-        let caller = Caller {
-            user: user.to_owned(),
-            key: identity.label.clone(),
-            address: self.address.to_string(),
-        };
-        tracing::info!(
-            user = escape(user),
-            key = identity.label,
-            address = %self.address,
-            role = ?identity.role,
-            "login"
-        );
-        self.who = Some((identity, caller));
-        if let Some(login) = self.login.take() {
-            let _ = login.send(Login { user: user.to_owned(), key: key.public_key.clone() });
-        }
-        Ok(Auth::Accept)
+        Ok(self.log_in(user, Proof::Key(key.public_key.clone()), key.algorithm))
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        // That it did not sign with SHA-1 was seen when its key was offered.
+        let proof = Proof::Certificate(Box::new(certificate.clone()));
+        Ok(self.log_in(user, proof, &certificate.signature().algorithm()))
     }
 
     async fn channel_open_session(
@@ -266,8 +297,8 @@ impl Handler for Session {
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
         let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
-        let command = || String::from_utf8(command.to_vec()).ok().map(Request::Exec);
-        self.grant(id, |_| allowed.then(command).flatten(), ssh)
+        let line = String::from_utf8(command.to_vec()).ok().filter(|_| allowed);
+        self.grant(id, |terminal| line.map(|line| Request::Exec(line, terminal)), ssh)
     }
 
     async fn subsystem_request(

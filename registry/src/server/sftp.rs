@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use deploy_wire::exit;
 use russh_sftp::protocol::{
-    Attrs, Extended, ExtendedReply, File, FileAttributes, Handle, Name, OpenFlags, Packet, Status,
-    StatusCode, Version,
+    Attrs, Extended, ExtendedReply, File, FileAttributes, Handle, Lstat, Name, OpenFlags, Packet,
+    Rename, Stat, Status, StatusCode, Version,
 };
 
 use super::activity::Activity;
@@ -24,6 +25,9 @@ pub const MAX_DATA: u32 = 255 << 10;
 /// Handles that one channel may have open.
 pub const MAX_HANDLES: usize = 64;
 
+/// How often a client that sends nothing is looked at: its uploads may have to give way.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 const INIT: u8 = 1;
 const WRITE: u8 = 6;
 const EXTENDED: u8 = 200;
@@ -31,8 +35,10 @@ const LAST_REQUEST: u8 = 20;
 const DATA: u8 = 103;
 const LIMITS_EXTENSION: &str = "limits@openssh.com";
 const FSYNC_EXTENSION: &str = "fsync@openssh.com";
+/// A rename, as most clients ask for it where it is announced.
+const RENAME_EXTENSION: &str = "posix-rename@openssh.com";
 /// Announced, so that clients ask and are told that they may not.
-const DENIED_EXTENSIONS: [&str; 2] = ["posix-rename@openssh.com", "hardlink@openssh.com"];
+const DENIED_EXTENSION: &str = "hardlink@openssh.com";
 
 /// The files that a client sees.
 #[derive(Debug)]
@@ -53,12 +59,36 @@ impl Files {
             Packet::Fstat(request) => request.handle.starts_with(upload::HANDLE),
             Packet::FSetStat(request) => request.handle.starts_with(upload::HANDLE),
             Packet::Read(read) => read.handle.starts_with(upload::HANDLE),
+            Packet::Rename(_) | Packet::MkDir(_) | Packet::Remove(_) => true,
             _ => false,
         };
-        match &mut self.uploads {
-            Some(uploads) if is_upload => uploads.answer(packet).await,
-            _ => self.view.answer(packet).await,
+        let Some(uploads) = &mut self.uploads else { return self.view.answer(packet).await };
+        let packet = uploads.nested.without(packet);
+        if is_upload {
+            return uploads.answer(packet).await;
         }
+        match packet {
+            Packet::Stat(Stat { path, .. }) | Packet::Lstat(Lstat { path, .. }) => {
+                match uploads.attributes(&path) {
+                    Some(attributes) => Ok(Reply::Attributes(attributes)),
+                    None => self.view.stat(&path).await.map(Reply::Attributes),
+                }
+            }
+            Packet::SetStat(request) => {
+                let known = match uploads.attributes(&request.path) {
+                    Some(attributes) => attributes,
+                    None if path::is_in_put(&request.path) => self.view.stat(&request.path).await?,
+                    None => return Err(Refusal::denied()),
+                };
+                upload::pass_over(&known, &request.attrs)
+            }
+            packet => self.view.answer(packet).await,
+        }
+    }
+
+    /// What an operator should know before they leave.
+    fn left_over(&self) -> Option<String> {
+        self.uploads.as_ref().and_then(Uploads::left_over)
     }
 }
 
@@ -124,10 +154,20 @@ pub async fn run(
     loop {
         let request = match take_packet(&mut client.bytes) {
             Ok(Some(packet)) => parse(packet),
-            Ok(None) if client.ended && client.bytes.is_empty() => return Ok(exit::OK),
+            Ok(None) if client.ended && client.bytes.is_empty() => {
+                if let Some(text) = files.left_over() {
+                    tracing::warn!("{}", text.trim_end());
+                    client.send_error(text).await?;
+                }
+                return Ok(exit::OK);
+            }
             Ok(None) if client.ended => None,
             Ok(None) => {
-                client.more().await?;
+                if !client.more_within(LOOK_EVERY).await?
+                    && let Some(uploads) = &mut files.uploads
+                {
+                    uploads.give_way();
+                }
                 continue;
             }
             Err(BadLength) => None,
@@ -208,13 +248,25 @@ pub(super) async fn answer(request: Request, files: &mut Files) -> (Bytes, Optio
             },
         ),
         Request::Other(Packet::Init(_)) => return (encode(version()), None),
-        Request::Other(Packet::Extended(extended)) => return (extend(extended), None),
+        Request::Other(Packet::Extended(extended)) if extended.request != RENAME_EXTENSION => {
+            return (extend(extended), None);
+        }
         Request::Other(packet) => {
             let id = packet.get_request_id();
             match packet {
                 Packet::RealPath(request) if request.path.len() <= path::MAX_PATH => {
                     let name = File::dummy(path::clean(&request.path));
                     (id, Ok(Reply::Names(vec![name])))
+                }
+                Packet::Extended(extended) => {
+                    let done = match renaming(extended) {
+                        Some(rename) => files.answer(Packet::Rename(rename)).await,
+                        None => Err(Refusal {
+                            code: StatusCode::BadMessage,
+                            text: "cannot be read".to_owned(),
+                        }),
+                    };
+                    (id, done)
                 }
                 packet => (id, files.answer(packet).await),
             }
@@ -230,7 +282,7 @@ pub(super) async fn answer(request: Request, files: &mut Files) -> (Bytes, Optio
 
 fn version() -> Packet {
     let mut version = Version::new();
-    for name in [LIMITS_EXTENSION, FSYNC_EXTENSION].into_iter().chain(DENIED_EXTENSIONS) {
+    for name in [LIMITS_EXTENSION, FSYNC_EXTENSION, RENAME_EXTENSION, DENIED_EXTENSION] {
         version.extensions.insert(name.to_owned(), "1".to_owned());
     }
     Packet::Version(version)
@@ -246,12 +298,19 @@ fn extend(Extended { id, request, .. }: Extended) -> Bytes {
         }
         // Every upload is synced when it is closed.
         FSYNC_EXTENSION => encode_reply(id, Ok(Reply::Done)),
-        name if DENIED_EXTENSIONS.contains(&name) => encode_reply(id, Err(Refusal::denied())),
+        DENIED_EXTENSION => encode_reply(id, Err(Refusal::denied())),
         _ => {
             let (code, text) = (StatusCode::OpUnsupported, "not supported".to_owned());
             encode_reply(id, Err(Refusal { code, text }))
         }
     }
+}
+
+/// What `posix-rename@openssh.com` asks for: two paths.
+fn renaming(Extended { id, data, .. }: Extended) -> Option<Rename> {
+    let mut data = Bytes::from(data);
+    let mut path = || String::from_utf8(take_string(&mut data)?.to_vec()).ok();
+    Some(Rename { id, oldpath: path()?, newpath: path()? })
 }
 
 fn encode_reply(id: u32, done: Result<Reply, Refusal>) -> Bytes {
@@ -334,6 +393,16 @@ impl<T> Handles<T> {
     /// What is open under `name`.
     pub fn get(&mut self, name: &str) -> Result<&mut T, Refusal> {
         self.open.get_mut(name).ok_or_else(no_handle)
+    }
+
+    /// All that is open.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.open.values()
+    }
+
+    /// Closes all that are to be closed.
+    pub fn close_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
+        self.open.extract_if(|_, item| is_over(item)).map(|(_, item)| item).collect()
     }
 
     /// Closes a handle.

@@ -105,6 +105,7 @@ async fn run_for_terminal(
     if line.trim().is_empty() {
         return Ok(());
     }
+    let _busy = context.activity.busy();
     let Answer { stdout, stderr, .. } = answer(context, line, Input::none()).await;
     client.send(for_terminal(&stdout)).await?;
     client.send(for_terminal(&if colours { in_red(&stderr) } else { stderr })).await
@@ -120,7 +121,7 @@ fn in_red(text: &[u8]) -> Vec<u8> {
 }
 
 /// Text with the line ends of a terminal.
-fn for_terminal(text: &[u8]) -> Vec<u8> {
+pub fn for_terminal(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 16);
     for &byte in text {
         if byte == b'\n' {
@@ -181,6 +182,7 @@ async fn run_line(client: &mut Incoming, context: &Context, line: Vec<u8>) -> Re
     if is_leave(&line) {
         return Ok(Line::Leave);
     }
+    let _busy = context.activity.busy();
     let answer = answer(context, line, Input::none()).await;
     client.send(answer.stdout).await?;
     client.send_error(answer.stderr).await?;

@@ -10,7 +10,7 @@ use std::vec::IntoIter;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use russh_sftp::protocol::{File, FileAttributes, OpenFlags, Packet};
+use russh_sftp::protocol::{File, FileAttributes, Lstat, OpenFlags, Packet, Stat};
 use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::task::spawn_blocking;
 
@@ -21,6 +21,7 @@ use super::keyring::Role;
 use super::listing::{self, Item};
 use super::path::{self, Place};
 use super::sftp::{Handles, MAX_DATA, Refusal, Reply, data_of, data_packet, shorten};
+use crate::console::Caller;
 use crate::readers::{Reader, Readers};
 use crate::registry::Registry;
 use crate::transfers::Transfer;
@@ -34,7 +35,7 @@ pub struct View {
     registry: Arc<Registry>,
     activity: Arc<Activity>,
     operator: bool,
-    key: String,
+    caller: Caller,
     open: Handles<(Open, Busy, Option<Reader>)>,
 }
 
@@ -57,7 +58,7 @@ impl View {
             registry: Arc::clone(&context.registry),
             activity: Arc::clone(&context.activity),
             operator: context.role == Role::Operator,
-            key: context.caller.key.clone(),
+            caller: context.caller.clone(),
             open: Handles::new(""),
         }
     }
@@ -77,8 +78,9 @@ impl View {
                     Open::Directory(_) => Err(Refusal::failure("is a directory")),
                 }
             }
-            Packet::Stat(request) => self.stat(&request.path).await,
-            Packet::Lstat(request) => self.stat(&request.path).await,
+            Packet::Stat(Stat { path, .. }) | Packet::Lstat(Lstat { path, .. }) => {
+                self.stat(&path).await.map(Reply::Attributes)
+            }
             Packet::Fstat(request) => {
                 let (open, ..) = self.open.get(&request.handle)?;
                 open.attributes().map(Reply::Attributes)
@@ -91,7 +93,7 @@ impl View {
 
     fn reader(&self, readers: &Arc<Readers>) -> Result<Reader, Refusal> {
         let none = || Refusal::failure("too much is being read here, try again later");
-        readers.open(&self.key).ok_or_else(none)
+        readers.open(&self.caller.key).ok_or_else(none)
     }
 
     fn place(&self, path: &str) -> Result<Place, Refusal> {
@@ -112,21 +114,38 @@ impl View {
         Ok(self.open.insert((open, self.activity.busy(), reader)))
     }
 
-    async fn stat(&self, path: &str) -> Result<Reply, Refusal> {
+    /// Attributes of what `path` names.
+    pub async fn stat(&self, path: &str) -> Result<FileAttributes, Refusal> {
         let place = self.place(path)?;
         if contents::is_directory(&self.registry, &place).await? {
-            return Ok(Reply::Attributes(listing::directory()));
+            return Ok(listing::directory());
         }
-        let open = Open::from(contents::open(&self.registry, place).await?);
-        open.attributes().map(Reply::Attributes)
+        Open::from(contents::open(&self.registry, place).await?).attributes()
     }
 
     async fn open_directory(&mut self, path: &str) -> Result<Reply, Refusal> {
         self.open.check_room()?;
         let reader = self.reader(&self.registry.lists)?;
-        let items = contents::list(&self.registry, &self.place(path)?, self.operator).await?;
+        let mut items = contents::list(&self.registry, &self.place(path)?, self.operator).await?;
+        if self.operator {
+            self.add_uploads(&path::clean(path), &mut items);
+        }
         let open = Open::Directory(items.into_iter());
         Ok(self.open.insert((open, self.activity.busy(), Some(reader))))
+    }
+
+    /// What this connection uploaded to a directory and is no version is seen there, too.
+    fn add_uploads(&self, directory: &str, items: &mut Vec<Item>) {
+        for (path, uploaded) in self.registry.recent.of_connection(&self.caller) {
+            let (parent, name) = path::split(&path);
+            if parent == directory
+                && !uploaded.bound
+                && !items.iter().any(|item| item.name() == name)
+            {
+                let (size, time) = (uploaded.bytes, uploaded.time);
+                items.push(Item::Upload { name: name.to_owned(), size, time });
+            }
+        }
     }
 
     fn read_directory(&mut self, handle: &str) -> Result<Reply, Refusal> {

@@ -112,7 +112,7 @@ impl Bench {
             .map(|(component, version)| (component.parse().unwrap(), version.parse().unwrap()))
             .collect();
         let catalog = &self.registry().catalog;
-        catalog.add_configuration(&name.parse().unwrap(), &layers, &change()).await?;
+        catalog.add_configuration(&name.parse().unwrap(), &layers, true, &change()).await?;
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! An ssh client that sends what it is told to, whether or not the protocol allows it: one
 //! exchange of keys (RFC 8731), one cipher (RFC 5647), a login with an Ed25519 key.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod sftp;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -84,10 +87,15 @@ pub struct Raw {
 impl Raw {
     /// Logs in with one of the rig's keys.
     pub fn log_in(rig: &Rig, key: &str, user: &str) -> Self {
+        Self::log_in_as(rig, key, user, "SSH-2.0-raw")
+    }
+
+    /// As [`Raw::log_in`], as a client that identifies itself so.
+    pub fn log_in_as(rig: &Rig, key: &str, user: &str, hello: &str) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", rig.port())).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        let (session, to_server, from_server) = exchange(&mut stream);
+        let (session, to_server, from_server) = exchange(&mut stream, hello.as_bytes());
         let mut raw = Self { stream, to_server, from_server };
         raw.send(&[&[5][..], &string(b"ssh-userauth")].concat()).unwrap();
         raw.wait_for(6).expect("the service");
@@ -167,6 +175,25 @@ impl Raw {
             match self.read().ok()? {
                 message if message[0] == CONFIRMATION => return message[5..9].try_into().ok(),
                 message if message[0] == REFUSAL => return None,
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs a command: its exit code, and what it printed on both ways.
+    pub fn run(&mut self, line: &str) -> (u8, String) {
+        let channel = self.open(1 << 21).expect("a channel");
+        self.send(&request(channel, "exec", true, &string(line.as_bytes()))).unwrap();
+        let (mut code, mut said) = (u8::MAX, Vec::new());
+        loop {
+            let message = self.read().unwrap();
+            match message[0] {
+                DATA => said.extend_from_slice(&message[9..]),
+                EXTENDED_DATA => said.extend_from_slice(&message[13..]),
+                REQUEST if message[9..].starts_with(b"exit-status") => {
+                    code = *message.last().unwrap();
+                }
+                CLOSE => return (code, String::from_utf8(said).unwrap()),
                 _ => {}
             }
         }
@@ -257,14 +284,13 @@ fn mpint(bytes: &[u8]) -> Vec<u8> {
 
 /// Says hello and agrees on keys: the session's id, and the keys of both directions. Whose
 /// the host key is does not matter here.
-fn exchange(stream: &mut TcpStream) -> (Vec<u8>, Keys, Keys) {
-    let hello = b"SSH-2.0-raw";
+fn exchange(stream: &mut TcpStream, hello: &[u8]) -> (Vec<u8>, Keys, Keys) {
     let ours = kexinit();
     let random = SystemRandom::new();
     let secret = EphemeralPrivateKey::generate(&X25519, &random).unwrap();
     let point = secret.compute_public_key().unwrap();
     let init = [&[30][..], &string(point.as_ref())].concat();
-    stream.write_all(&[&hello[..], b"\r\n", &plain(&ours)].concat()).unwrap();
+    stream.write_all(&[hello, b"\r\n", &plain(&ours)].concat()).unwrap();
     let their_hello = read_line(stream);
     let theirs = read_plain(stream);
     stream.write_all(&plain(&init)).unwrap();

@@ -1,14 +1,20 @@
 //! Knowing the server: by a fingerprint given beforehand, or by `known_hosts`.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use russh::client::Handler;
-use russh::keys::known_hosts::known_host_keys_path;
-use russh::keys::{Algorithm, HashAlg, PublicKey, PublicKeyOrCertificate};
+use russh::keys::{Algorithm, Certificate, HashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Preferred, keys};
 
-use super::ClientError;
+use super::known::Known;
+use super::{ClientError, certificate};
+
+/// The known hosts of all users of a machine, which ssh looks at, too.
+const OF_ALL: &str = "/etc/ssh/ssh_known_hosts";
+
+/// Characters of a fingerprint with SHA-256.
+const DIGITS: usize = 43;
 
 /// How to know the server.
 #[derive(Debug, Clone)]
@@ -23,41 +29,37 @@ pub enum HostKey {
 pub struct HostCheck {
     how: HostKey,
     addr: String,
-    /// The keys that `known_hosts` has for it.
-    known: Vec<PublicKey>,
-    /// Those that it calls revoked, for whatever host.
-    revoked: Vec<PublicKey>,
+    host: String,
+    known: Known,
 }
 
 impl HostCheck {
     pub(super) fn new(how: &HostKey, addr: &str) -> Result<Self, ClientError> {
-        let bad = || ClientError::Setup(format!("address {addr:?} is no host:port"));
-        let (host, port) = addr.rsplit_once(':').ok_or_else(bad)?;
-        let port = port.parse().map_err(|_| bad())?;
-        let host = host.trim_matches(['[', ']']);
-        let known = match how {
-            HostKey::Fingerprint(_) => Vec::new(),
-            HostKey::KnownHosts(path) => std::fs::metadata(path)
-                .map_err(keys::Error::from)
-                .and_then(|_| known_host_keys_path(host, port, path))
-                .map_err(|err| unreadable(path, &err))?,
-        };
-        let known = known.into_iter().map(|(_, key)| key).collect();
-        let revoked = match how {
-            HostKey::Fingerprint(_) => Vec::new(),
+        let (host, port) = split(addr)?;
+        let mut known = Known::default();
+        match how {
+            HostKey::Fingerprint(_) => {}
             HostKey::KnownHosts(path) => {
-                let text = std::fs::read(path).map_err(|err| unreadable(path, &err.into()))?;
-                revoked(&String::from_utf8_lossy(&text))
+                let of_all = std::fs::read(OF_ALL).ok();
+                match std::fs::read(path) {
+                    Ok(text) => known.read(&String::from_utf8_lossy(&text), host, port),
+                    Err(err) if of_all.is_none() => return Err(unreadable(path, &err.into())),
+                    Err(_) => {}
+                }
+                let of_all = of_all.unwrap_or_default();
+                known.read(&String::from_utf8_lossy(&of_all), host, port);
             }
-        };
-        Ok(Self { how: how.clone(), addr: addr.to_owned(), known, revoked })
+        }
+        Ok(Self { how: how.clone(), addr: addr.to_owned(), host: host.to_owned(), known })
     }
 
     /// The algorithms to ask for, those of the known keys first: of several keys a server
     /// shows only one. No SHA-1.
     pub(super) fn algorithms(&self) -> Cow<'static, [Algorithm]> {
+        let Known { keys, without_port, .. } = &self.known;
+        let keys = if keys.is_empty() { without_port } else { keys };
         let is_known = |algorithm: &Algorithm| {
-            self.known.iter().map(PublicKey::algorithm).any(|known| match algorithm {
+            keys.iter().map(PublicKey::algorithm).any(|known| match algorithm {
                 Algorithm::Rsa { .. } => known.is_rsa(),
                 other => known == *other,
             })
@@ -68,22 +70,25 @@ impl HostCheck {
         algorithms.into()
     }
 
+    /// The algorithms of certificates to ask for: none where no authority is known.
+    pub(super) fn certificates(&self) -> Cow<'static, [Algorithm]> {
+        if self.known.authorities.is_empty() { Cow::Borrowed(&[]) } else { self.algorithms() }
+    }
+
     fn check(&self, key: &PublicKey) -> Result<(), ClientError> {
         let found = key.fingerprint(HashAlg::Sha256).to_string();
-        let is_revoked = self.revoked.iter().any(|revoked| revoked.key_data() == key.key_data());
-        if let (true, HostKey::KnownHosts(file)) = (is_revoked, &self.how) {
+        let Known { keys, without_port, revoked, .. } = &self.known;
+        let has = |keys: &[PublicKey]| keys.iter().any(|known| known.key_data() == key.key_data());
+        if let (true, HostKey::KnownHosts(file)) = (has(revoked), &self.how) {
             let expected = format!("any but this, which is revoked in {}", file.display());
             return Err(ClientError::HostKeyMismatch { found, expected });
         }
         let expected = match &self.how {
             HostKey::Fingerprint(expected) if is_fingerprint(expected, &found) => return Ok(()),
-            HostKey::Fingerprint(expected) => expected.clone(),
-            HostKey::KnownHosts(_)
-                if self.known.iter().any(|known| known.key_data() == key.key_data()) =>
-            {
-                return Ok(());
-            }
-            HostKey::KnownHosts(file) if self.known.is_empty() => {
+            HostKey::Fingerprint(expected) => format!("{expected}{}", flaw(expected)),
+            HostKey::KnownHosts(_) if has(keys) => return Ok(()),
+            HostKey::KnownHosts(_) if keys.is_empty() && has(without_port) => return Ok(()),
+            HostKey::KnownHosts(file) if keys.is_empty() => {
                 let (addr, file) = (self.addr.clone(), file.clone());
                 return Err(ClientError::HostUnknown { addr, found, file });
             }
@@ -91,17 +96,49 @@ impl HostCheck {
         };
         Err(ClientError::HostKeyMismatch { found, expected })
     }
+
+    /// A certificate that does not vouch for the host is no more than the key in it.
+    fn check_certificate(&self, shown: &Certificate) -> Result<(), ClientError> {
+        let Known { authorities, revoked, .. } = &self.known;
+        let Err(why) = certificate::check(shown, authorities, revoked, &self.host) else {
+            return Ok(());
+        };
+        let key = PublicKey::new(shown.public_key().clone(), "");
+        self.check(&key).map_err(|err| match (err, &self.how) {
+            (ClientError::HostUnknown { found, .. }, HostKey::KnownHosts(file)) => {
+                let file = file.display();
+                let expected = format!("a certificate of an authority in {file}, and {why}");
+                ClientError::HostKeyMismatch { found, expected }
+            }
+            (err, _) => err,
+        })
+    }
 }
 
-/// The keys under `@revoked` (sshd(8), on the file of known hosts), which russh passes over.
-fn revoked(known_hosts: &str) -> Vec<PublicKey> {
-    let lines = known_hosts.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (marker, _hosts, kind, key) =
-            (words.next()?, words.next()?, words.next()?, words.next()?);
-        (marker == "@revoked").then(|| PublicKey::from_openssh(&format!("{kind} {key}")).ok())?
-    });
-    lines.collect()
+fn split(addr: &str) -> Result<(&str, u16), ClientError> {
+    // Of an IPv6 address every part looks like a port.
+    let bare = addr.matches(':').count() > 1 && !addr.starts_with('[');
+    let Some((host, port)) = addr.rsplit_once(':').filter(|_| !bare && !addr.ends_with(']')) else {
+        let host = if bare { format!("[{addr}]") } else { addr.to_owned() };
+        let text = format!("address {addr:?} has no port: give it as host:port, as {host}:2022");
+        return Err(ClientError::Setup(text));
+    };
+    let port = port.parse().map_err(|_| {
+        ClientError::Setup(format!("address {addr:?} is no host:port: {port:?} is no port"))
+    })?;
+    Ok((host.trim_matches(['[', ']']), port))
+}
+
+/// What is wrong with a fingerprint that cannot be any.
+fn flaw(print: &str) -> String {
+    let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
+    match digits {
+        Some((_, digits)) if digits.len() == DIGITS => String::new(),
+        Some(_) => format!(" (it has not {DIGITS} characters after SHA256:)"),
+        None if print.is_empty() => "nothing (no fingerprint is given)".to_owned(),
+        None if print.len() == DIGITS => " (it lacks its prefix, SHA256:)".to_owned(),
+        None => " (it is none with SHA-256, as ssh-keygen -l prints them)".to_owned(),
+    }
 }
 
 /// `deployctl`'s help has always said `sha256:`, while ssh prints `SHA256:`.
@@ -114,7 +151,7 @@ fn is_fingerprint(expected: &str, found: &str) -> bool {
     }
 }
 
-fn unreadable(path: &std::path::Path, err: &keys::Error) -> ClientError {
+fn unreadable(path: &Path, err: &keys::Error) -> ClientError {
     ClientError::Setup(format!(
         "open {}: {err}; give the server's fingerprint with -fp, or connect with ssh once",
         path.display()
@@ -130,7 +167,9 @@ impl Handler for HostCheck {
     ) -> Result<bool, Self::Error> {
         match key {
             PublicKeyOrCertificate::PublicKey { key, .. } => self.check(key).map(|()| true),
-            PublicKeyOrCertificate::Certificate(_) => Ok(false),
+            PublicKeyOrCertificate::Certificate(certificate) => {
+                self.check_certificate(certificate).map(|()| true)
+            }
         }
     }
 }

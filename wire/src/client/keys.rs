@@ -8,7 +8,9 @@ use russh::client::Handle;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key};
+use russh::keys::{
+    Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key,
+};
 
 use super::ClientError;
 use super::host::HostCheck;
@@ -22,6 +24,8 @@ pub enum Keys {
     Auto,
 }
 
+/// Bytes of a file that tell what it is.
+const MAX_LOOKED_AT: usize = 64;
 /// The usual files, as ssh tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
@@ -60,6 +64,9 @@ struct Login<'a> {
 
 impl Login<'_> {
     async fn with_key(&mut self, path: &Path, key: PrivateKey) -> Result<bool, ClientError> {
+        if self.with_certificate(path, &key).await {
+            return Ok(true);
+        }
         let hash = self.rsa_hash(key.algorithm()).await;
         self.tried.push(path.display().to_string());
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
@@ -69,6 +76,43 @@ impl Login<'_> {
             Err(err) if self.tried.len() == 1 => Err(err.into()),
             // Servers hang up after so many keys.
             Err(_) => Ok(false),
+        }
+    }
+
+    /// Tries the certificate that lies beside a key, as ssh does. One that is of no use leaves
+    /// the key itself.
+    async fn with_certificate(&mut self, path: &Path, key: &PrivateKey) -> bool {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push("-cert.pub");
+        let beside = Path::new(&beside);
+        if !beside.exists() {
+            return false;
+        }
+        let name = beside.display();
+        let certificate = match Certificate::read_file(beside) {
+            Ok(certificate) => certificate,
+            Err(err) => {
+                self.skipped.push(format!("{name} is no certificate that can be read: {err}"));
+                return false;
+            }
+        };
+        if key.algorithm().is_rsa() {
+            // The library would sign with SHA-1; an agent does not.
+            let why = format!("{name} is of an RSA key: add the key to ssh-agent with ssh-add");
+            self.skipped.push(why);
+            return false;
+        }
+        let key = Arc::new(key.clone());
+        match self.handle.authenticate_openssh_cert(self.user, key, certificate).await {
+            Ok(result) if result.success() => true,
+            Ok(_) => {
+                self.skipped.push(format!("{name} (refused)"));
+                false
+            }
+            Err(err) => {
+                self.skipped.push(format!("{name}: {err}"));
+                false
+            }
         }
     }
 
@@ -95,11 +139,24 @@ impl Login<'_> {
             self.skipped.push("ssh-agent has no keys: add one with ssh-add".to_owned());
         }
         for identity in identities {
-            let AgentIdentity::PublicKey { key, .. } = identity else { continue };
-            let hash = self.rsa_hash(key.algorithm()).await;
-            self.tried.push(format!("agent's {}", key.fingerprint(HashAlg::Sha256)));
+            let algorithm = match &identity {
+                AgentIdentity::PublicKey { key, .. } => key.algorithm(),
+                AgentIdentity::Certificate { certificate, .. } => certificate.algorithm(),
+            };
+            let hash = self.rsa_hash(algorithm).await;
             let (handle, user) = (&mut *self.handle, self.user);
-            match handle.authenticate_publickey_with(user, key, hash, &mut agent).await {
+            let result = match identity {
+                AgentIdentity::PublicKey { key, .. } => {
+                    self.tried.push(format!("agent's {}", key.fingerprint(HashAlg::Sha256)));
+                    handle.authenticate_publickey_with(user, key, hash, &mut agent).await
+                }
+                AgentIdentity::Certificate { certificate, .. } => {
+                    let print = certificate.public_key().fingerprint(HashAlg::Sha256);
+                    self.tried.push(format!("agent's certificate of {print}"));
+                    handle.authenticate_certificate_with(user, certificate, hash, &mut agent).await
+                }
+            };
+            match result {
                 Ok(result) if result.success() => return Ok(true),
                 Ok(_) => {}
                 // An agent may ask its user, who may say no.
@@ -187,7 +244,23 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
             russh::keys::Error::KeyIsEncrypted => {
                 "it is encrypted: give one without a passphrase, or, with deployctl, add it to ssh-agent with ssh-add and leave -key out".to_owned()
             }
-            err => err.to_string(),
+            err => what_it_is(path).unwrap_or_else(|| err.to_string()),
         },
     })
+}
+
+/// What a file is that was taken for a private key and is none.
+fn what_it_is(path: &Path) -> Option<String> {
+    if path.is_dir() {
+        return Some("it is a directory: give the private key in it".to_owned());
+    }
+    let text = std::fs::read(path).ok()?;
+    let line = String::from_utf8_lossy(text.get(..text.len().min(MAX_LOOKED_AT))?).into_owned();
+    let kinds = ["ssh-", "ecdsa-", "sk-"];
+    if !kinds.iter().any(|kind| line.starts_with(kind)) {
+        return None;
+    }
+    let private = path.display().to_string();
+    let private = private.strip_suffix(".pub").unwrap_or("the file without .pub");
+    Some(format!("it is a public key: give the private one, {private}"))
 }

@@ -9,7 +9,10 @@ pub fn examples(name: &str) -> &'static [&'static str] {
             "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
         )],
         "put" => &["put -name config -version v3 < config.tgz"],
-        "addconf" => &["addconf -name web -layer code:v7 -layer config:v3"],
+        "addconf" => &[
+            "addconf -name web -layer code:v7 -layer config:v3",
+            "addconf -name web -layer code:v7 -replace",
+        ],
         "addimage" => &["addimage -name app - < layers.json"],
         "import" => {
             &["import -name app < image.tar", "import -name app -platform linux/arm64 < image.tar"]

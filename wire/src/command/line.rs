@@ -26,7 +26,7 @@ impl Command {
                 text("version", version.as_str()),
                 ("hash", digest.to_string()),
             ]),
-            Self::AddConfiguration { name, layers } | Self::AddImage { name, layers, .. } => {
+            Self::AddConfiguration { name, layers, .. } | Self::AddImage { name, layers, .. } => {
                 flags.push(text("name", name.as_str()));
                 flags.extend(layers.iter().map(layer));
             }
@@ -37,12 +37,12 @@ impl Command {
                     flags.push(text("component", component.as_str()));
                     flags.push(text("version", version.as_str()));
                 }
-                flags.extend(if_hash.map(|hash| ("if-hash", hash.to_string())));
+                flags.extend(if_hash.iter().map(|hash| ("if-hash", hash.to_string())));
             }
             Self::BumpConfiguration { name, components, if_hash } => {
                 flags.push(text("name", name.as_str()));
                 flags.extend(components.iter().map(|name| text("component", name.as_str())));
-                flags.extend(if_hash.map(|hash| ("if-hash", hash.to_string())));
+                flags.extend(if_hash.iter().map(|hash| ("if-hash", hash.to_string())));
             }
             Self::ShowConfiguration { name, .. }
             | Self::DeleteConfiguration { name, .. }
@@ -113,6 +113,7 @@ impl Command {
                 add("force", *force);
                 add("json", *json);
             }
+            Self::AddConfiguration { replace, .. } => add("replace", *replace),
             Self::AddImage { json, .. } => {
                 add("json", *json);
                 add(INPUT, true);

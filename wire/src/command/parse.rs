@@ -5,10 +5,10 @@ mod image;
 
 use std::collections::BTreeMap;
 
-use deploy_store::{ComponentName, Digest, VersionName};
+use deploy_store::{ComponentName, VersionName};
 
 use super::verb::{self, Flag, Takes, Verb};
-use super::{Command, Refusal, Sample, Since};
+use super::{Command, Hash, Refusal, Sample, Since};
 use crate::exit;
 
 /// The flags of one command, in the order given.
@@ -96,7 +96,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
             })
         }
         "refs" => Ok(Command::References {
-            digest: digest(flags.get("hash"))?,
+            digest: read_hash(flags.get("hash"))?,
             json: flags.is_set("json"),
         }),
         "gc" => Ok(Command::Collect {
@@ -190,7 +190,7 @@ impl Flags {
         let invalid =
             |why: String| format!("invalid value {value:?} for flag -{}: {why}", flag.name);
         let Some((component, _)) = value.split_once(':') else {
-            return Err(invalid("invalid value".to_owned()));
+            return Err(invalid("invalid value; give component:version, as code:v1".to_owned()));
         };
         let twice = self.all(flag.name).any(|other| other.split(':').next() == Some(component));
         if twice { Err(invalid(format!("duplicate component {component:?}"))) } else { Ok(()) }
@@ -210,10 +210,19 @@ impl Flags {
     }
 
     fn need(&self, names: &[&str], text: &str) -> Result<(), Refusal> {
-        if names.iter().any(|name| self.get(name).is_empty()) {
-            return Err(Refusal::usage(text.to_owned()));
+        let missing: Vec<String> = names
+            .iter()
+            .filter(|name| self.get(name).is_empty())
+            .map(|name| format!("-{name}"))
+            .collect();
+        match &missing[..] {
+            [] => Ok(()),
+            _ if names.len() == 1 => Err(Refusal::usage(text.to_owned())),
+            [one] => Err(Refusal::usage(format!("{text}; {one} is missing"))),
+            several => {
+                Err(Refusal::usage(format!("{text}; {} are missing", several.join(" and "))))
+            }
         }
-        Ok(())
     }
 
     fn parsed<T: std::str::FromStr<Err = deploy_store::Error>>(
@@ -268,8 +277,8 @@ impl Flags {
         Ok((self.component()?, self.parsed("version")?))
     }
 
-    fn if_hash(&self) -> Result<Option<Digest>, Refusal> {
-        self.all("if-hash").last().map(digest).transpose()
+    fn if_hash(&self) -> Result<Option<Hash>, Refusal> {
+        self.all("if-hash").last().map(read_hash).transpose()
     }
 
     fn add_version(&self) -> Result<Command, Refusal> {
@@ -278,7 +287,7 @@ impl Flags {
         Ok(Command::AddVersion {
             component: self.component()?,
             version: self.parsed("version")?,
-            digest: digest(self.get("hash"))?,
+            digest: read_hash(self.get("hash"))?,
         })
     }
 
@@ -286,7 +295,7 @@ impl Flags {
         self.need(&["name"], "name should be set")?;
         self.need(&["layer"], "configuration should have at least one layer")?;
         let (name, layers) = (self.configuration_name()?, self.layers()?);
-        Ok(Command::AddConfiguration { name, layers })
+        Ok(Command::AddConfiguration { name, layers, replace: self.is_set("replace") })
     }
 
     fn layers(&self) -> Result<Vec<(ComponentName, VersionName)>, Refusal> {
@@ -343,9 +352,10 @@ fn pair(component: &str, version: &str) -> Result<(ComponentName, VersionName), 
     Ok((component.parse().map_err(refuse)?, version.parse().map_err(refuse)?))
 }
 
-fn digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|_| {
-        let text = "hash should be a hex representation of content sha256 sum, 64 chars long";
+fn read_hash(text: &str) -> Result<Hash, Refusal> {
+    text.parse().map_err(|()| {
+        let text = "hash should be a hex representation of content sha256 sum, 64 chars long, or \
+                    the first 8 or more of them";
         Refusal::usage(text.to_owned())
     })
 }

@@ -83,6 +83,8 @@ const CONFIGURATION: Flag =
     Flag { name: "name", about: "configuration name", takes: Takes::Configuration };
 const COMPONENT: Flag = component("name", "component name");
 const VERSION: Flag = version("version", "unique version id");
+const HASH: Flag =
+    text("hash", "sha256 content hash in hex representation (64 chars, or the first 8 or more)");
 const IF_HASH: Flag = text("if-hash", "change only if this is the configuration's hash now");
 const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
@@ -92,11 +94,7 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "addver",
         about: "add new component version from previously uploaded file",
-        flags: &[
-            text("hash", "sha256 content hash in hex representation (64 chars)"),
-            COMPONENT,
-            VERSION,
-        ],
+        flags: &[HASH, COMPONENT, VERSION],
     },
     Verb {
         name: "put",
@@ -106,7 +104,11 @@ pub const VERBS: &[Verb] = &[
     Verb {
         name: "addconf",
         about: "add new configuration from existing component versions",
-        flags: &[LAYER, CONFIGURATION],
+        flags: &[
+            LAYER,
+            CONFIGURATION,
+            switch("replace", "replace the configuration of that name, if there is one"),
+        ],
     },
     Verb {
         name: "addimage",
@@ -205,11 +207,7 @@ pub const VERBS: &[Verb] = &[
         flags: &[text("m", "why"), COMPONENT, VERSION],
     },
     Verb { name: "unpin", about: "undo pin", flags: &[COMPONENT, VERSION] },
-    Verb {
-        name: "refs",
-        about: "show why a file is kept: refs HASH",
-        flags: &[text("hash", "sha256 content hash in hex representation (64 chars)"), JSON],
-    },
+    Verb { name: "refs", about: "show why a file is kept: refs HASH", flags: &[HASH, JSON] },
     Verb {
         name: "gc",
         about: "remove old versions and files that nothing needs",

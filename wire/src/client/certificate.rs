@@ -1,0 +1,50 @@
+//! Certificates of hosts (PROTOCOL.certkeys): whether one vouches for the host that shows it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, PublicKey};
+
+use crate::wildcard;
+
+/// Why `certificate` does not vouch for `host`, if it does not.
+pub(super) fn check(
+    certificate: &Certificate,
+    authorities: &[PublicKey],
+    revoked: &[PublicKey],
+    host: &str,
+) -> Result<(), String> {
+    let signer = certificate.signature_key();
+    if !authorities.iter().any(|authority| authority.key_data() == signer) {
+        return Err("it is signed by another authority".to_owned());
+    }
+    let is_revoked =
+        |key: &PublicKey| key.key_data() == signer || key.key_data() == certificate.public_key();
+    if revoked.iter().any(is_revoked) {
+        return Err("it, or its authority, is revoked".to_owned());
+    }
+    // Nothing says so but the library's own way to a whole validation, which this is a part of.
+    let sound = certificate.verify_signature().is_ok();
+    if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
+        return Err("its signature is not accepted".to_owned());
+    }
+    if certificate.cert_type() != CertType::Host {
+        return Err("it is none of a host".to_owned());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    if now < certificate.valid_after() || now >= certificate.valid_before() {
+        return Err("it has expired, or is not valid yet".to_owned());
+    }
+    if !certificate.critical_options().is_empty() {
+        return Err("it has conditions that are not known here".to_owned());
+    }
+    let host = host.to_ascii_lowercase();
+    let principals = certificate.valid_principals();
+    // One that names nobody is for all, says ssh-keygen(1).
+    if principals.is_empty()
+        || principals.iter().any(|name| wildcard::matches(&name.to_ascii_lowercase(), &host))
+    {
+        return Ok(());
+    }
+    Err(format!("it is for {}, not for {host}", deploy_store::escape(&principals.join(", "))))
+}

@@ -40,8 +40,24 @@ impl World {
             }
         }
         self.idle()?;
-        self.deployed = self.state().map(|(id, _)| id);
+        self.learn();
         Ok(())
+    }
+
+    /// Reads what is deployed. Where the state file was lost, what is deployed stays what it was.
+    fn learn(&mut self) {
+        if let Some((id, _)) = self.state() {
+            self.deployed = Some(id);
+        }
+    }
+
+    /// Runs a subcommand, beside an agent or alone, and notes what it says.
+    pub fn subcommand(&mut self, arguments: &[&str]) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+        let output = command.args(arguments).arg("-dir").arg(self.agent_dir()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = text.lines().last().unwrap_or_default();
+        self.say(format!("  {}: {:?} {last}", arguments.join(" "), output.status.code()));
     }
 
     /// Waits until the agent does nothing.
@@ -128,7 +144,7 @@ impl World {
         }
         let (code, text) = (answer["code"].as_u64(), answer["document"].to_string());
         let before = self.deployed.clone();
-        self.deployed = self.state().map(|(id, _)| id);
+        self.learn();
         self.say(format!("  sync: {code:?} {text}"));
         let failed = self.ran.last().is_some_and(|(_, code)| *code != 0);
         if code == Some(0) {
@@ -193,14 +209,14 @@ impl World {
         if self.agent.is_none() {
             return self.recover();
         }
-        self.deployed = self.state().map(|(id, _)| id);
+        self.learn();
         let (code, error) = (answer["code"].as_u64(), answer["error"].to_string());
         self.say(format!("  rollback: {code:?} {error}"));
         let failed = self.ran.last().is_some_and(|(_, code)| *code != 0);
         // It looks at the registry afterwards.
         let back = self.deployed.clone();
         self.idle()?;
-        self.deployed = self.state().map(|(id, _)| id);
+        self.learn();
         if was_kept && !self.root(target.as_ref().unwrap()).is_dir() && self.deployed != target {
             // Where the look after it has deployed what is new, it may be gone.
             if code != Some(0) && !failed {

@@ -24,9 +24,7 @@ pub enum Event {
 /// A script that waits for what to do, and what it was told.
 #[derive(Debug, Clone)]
 pub struct Asking {
-    pub pid: u32,
     pub new_id: String,
-    pub old_id: String,
     pub new_root: PathBuf,
     pub old_root: PathBuf,
     pub versions: Vec<String>,
@@ -55,7 +53,7 @@ impl Events {
         let at = dir.display();
         let script = format!(
             "#!/bin/sh\n\
-             echo \"$$|$NEWID|$OLDID|$NEWROOT|$OLDROOT|$LAYER_0_VERSION|$LAYER_1_VERSION|$LAYER_2_VERSION\" >{at}/ask\n\
+             echo \"$NEWID|$NEWROOT|$OLDROOT|$LAYER_0_VERSION|$LAYER_1_VERSION|$LAYER_2_VERSION\" >{at}/ask\n\
              read -r code <{at}/answer\n\
              echo \"ending with $code\"\nexit \"$code\"\n"
         );
@@ -106,13 +104,11 @@ impl Drop for Events {
 
 fn asking(line: &str) -> Asking {
     let fields: Vec<&str> = line.split('|').collect();
-    let [pid, new_id, old_id, new_root, old_root, versions @ ..] = &fields[..] else {
+    let [new_id, new_root, old_root, versions @ ..] = &fields[..] else {
         panic!("the script said {line:?}")
     };
     Asking {
-        pid: pid.parse().unwrap(),
         new_id: (*new_id).to_owned(),
-        old_id: (*old_id).to_owned(),
         new_root: new_root.into(),
         old_root: old_root.into(),
         versions: versions.iter().map(|version| (*version).to_owned()).collect(),

@@ -310,6 +310,11 @@ fn mount(arguments: &[&str], from: &Path, to: &Path) -> io::Result<()> {
 
 fn bind(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.directory(dice, root)?;
+    if dice.percent(25) {
+        // As who wants a directory read-only.
+        mount(&["--bind"], &path, &path)?;
+        return Ok(format!("{} at itself", told(&path)));
+    }
     mount(&["--bind"], &world.canaries.data(), &path)?;
     Ok(format!("data outside at {}", told(&path)))
 }

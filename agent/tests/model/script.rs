@@ -1,6 +1,7 @@
 //! What is looked at, and then done, when the deploy script runs.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,8 +102,20 @@ impl World {
         let wanted = self.tree(versions);
         let seen = look(&root, &mounts)
             .map_err(|err| Fault::of("wrong root: unreadable", format!("{err}")))?;
-        let writable = self.flags.iter().any(|flag| flag == "-writable");
-        let spared = |path: &str| writable && path.starts_with("var/");
+        let mode = std::fs::symlink_metadata(&root).unwrap().permissions().mode() & 0o7777;
+        if mode != 0o755 {
+            return fault("wrong root: mode", format!("the top has {mode:o}"));
+        }
+        // What a service may write to, under whatever name.
+        let is_writable = self.flags.iter().any(|flag| flag == "-writable");
+        let writable: BTreeSet<&str> = wanted
+            .iter()
+            .filter(|(path, _)| is_writable && path.starts_with("var/"))
+            .map(|(_, entry)| entry.group.as_str())
+            .collect();
+        let spared = |path: &str| {
+            is_writable && (path.starts_with("var/") || writable.contains(&*wanted[path].group))
+        };
         let found = differences(&wanted, &seen, made, spared);
         let Some((first, _)) = found.first() else { return Ok(()) };
         let kind = format!("wrong root: {first}");

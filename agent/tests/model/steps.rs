@@ -13,7 +13,7 @@ type Step = fn(&mut World, &mut Dice) -> Outcome;
 /// A kind of step: its name for `DEPLOY_TEST_WITHOUT`, how often, and what.
 struct Stepping(&'static str, usize, Step);
 
-const STEPS: [Stepping; 13] = [
+const STEPS: [Stepping; 17] = [
     Stepping("hostile", 50, hostile),
     Stepping("bump", 24, bump),
     Stepping("again", 4, sync),
@@ -27,6 +27,10 @@ const STEPS: [Stepping; 13] = [
     Stepping("kill", 4, kill),
     Stepping("restart", 2, restart),
     Stepping("away", 4, away),
+    Stepping("repair", 2, repair),
+    Stepping("relink", 1, relink),
+    Stepping("forget", 1, forget),
+    Stepping("lost-state", 1, lose_state),
 ];
 
 /// Versions at most.
@@ -218,18 +222,63 @@ fn kill(world: &mut World, dice: &mut Dice) -> Outcome {
     if dice.percent(70) { sync(world, dice) } else { Ok(()) }
 }
 
-fn restart(world: &mut World, dice: &mut Dice) -> Outcome {
+/// `verify -repair` beside the agent: whatever it finds, it changes no root.
+fn repair(world: &mut World, dice: &mut Dice) -> Outcome {
+    world.subcommand(&["verify", "-repair"]);
+    world.after(dice)
+}
+
+/// The agent is stopped, something is done meanwhile, and it starts again.
+fn stopped(world: &mut World, meanwhile: impl FnOnce(&mut World)) -> Outcome {
     if let Some(mut agent) = world.agent.take() {
         let code = crate::bench::terminate(&mut agent);
         if code != Some(0) {
             return fault("restart", format!("the agent ends with {code:?} after TERM"));
         }
     }
-    if dice.percent(50) {
-        world.hostile(dice, None);
-    }
-    world.recover()?;
-    if dice.percent(50) { sync(world, dice) } else { Ok(()) }
+    meanwhile(world);
+    world.recover()
+}
+
+fn restart(world: &mut World, dice: &mut Dice) -> Outcome {
+    let (first, second) = (dice.below(4), dice.percent(50));
+    stopped(world, |world| match first {
+        0 | 1 => world.hostile(dice, None),
+        2 => world.subcommand(&["gc"]),
+        _ => {}
+    })?;
+    if second { sync(world, dice) } else { Ok(()) }
+}
+
+/// It goes on with another `-link`, or with its first one again.
+fn relink(world: &mut World, dice: &mut Dice) -> Outcome {
+    let first = world.link.clone();
+    let at = world.flags.iter().position(|flag| flag == "-link").unwrap() + 1;
+    let other = if world.flags[at] == first { ["copy", "hardlink"][dice.below(2)] } else { &first };
+    other.clone_into(&mut world.flags[at]);
+    world.say(format!("  -link {other}"));
+    stopped(world, |_| {})?;
+    bump(world, dice)
+}
+
+/// What the agent knows of its cache and roots is lost, as when a directory of the Go tool is taken over.
+fn forget(world: &mut World, dice: &mut Dice) -> Outcome {
+    let lost: &[&str] =
+        [&["roots"][..], &["objects", "layers"], &["objects", "layers", "roots"]][dice.below(3)];
+    stopped(world, |world| {
+        for name in lost {
+            let _ = std::fs::remove_dir_all(world.agent_dir().join(name));
+        }
+        world.say(format!("  lost: {}", lost.join(" ")));
+    })?;
+    sync(world, dice)
+}
+
+fn lose_state(world: &mut World, dice: &mut Dice) -> Outcome {
+    stopped(world, |world| {
+        let _ = std::fs::remove_file(world.bench.path("state.json"));
+    })?;
+    sync(world, dice)
 }
 
 /// The registry is out of reach for some time.

@@ -52,7 +52,8 @@ pub enum Open {
 }
 
 pub struct World {
-    pub place: Place,
+    /// What `-link` says at first.
+    pub link: String,
     pub bench: Bench,
     pub who: Who,
     pub flags: Vec<String>,
@@ -104,7 +105,7 @@ impl World {
         let (events, canaries) =
             (Events::open(bench.temp.path()), Canaries::make(bench.path("outside")));
         let mut world = Self {
-            place: place.clone(),
+            link: place.link.clone(),
             flags: flags(&bench, place, &mut dice),
             bench,
             who: Who::me(),

@@ -2,17 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, IFlags, Timespec, Timestamps, XattrFlags, ioctl_getflags, ioctl_setflags,
-};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
 use crate::dice::Dice;
 use crate::layers::CAPABILITY;
 use crate::tree::{Kind, Who};
-use crate::world::{Open, World, unflag, unmount};
+use crate::world::World;
+use crate::{open, outside};
 
 /// Does something to a root, and says what.
 type Act = fn(&mut World, &mut Dice, &Path) -> io::Result<String>;
@@ -37,22 +36,22 @@ const ACTS: [Acting; 32] = [
     Acting("chmod", 1, false, chmod_directory),
     Acting("xattr", 3, false, set_attribute),
     Acting("setcap", 3, true, set_capability),
-    Acting("mounts", 3, true, bind),
-    Acting("mounts", 1, true, bind_file),
-    Acting("mounts", 2, true, tmpfs),
-    Acting("mounts", 2, true, unmount_one),
-    Acting("chattr", 3, true, flag),
-    Acting("chattr", 3, true, unflag_one),
-    Acting("symlinks", 2, false, directory_to_symlink),
-    Acting("symlinks", 1, false, file_to_symlink),
-    Acting("symlinks", 2, false, repoint),
+    Acting("mounts", 3, true, outside::bind),
+    Acting("mounts", 1, true, outside::bind_file),
+    Acting("mounts", 2, true, outside::tmpfs),
+    Acting("mounts", 2, true, outside::unmount_one),
+    Acting("chattr", 3, true, outside::flag),
+    Acting("chattr", 3, true, outside::unflag_one),
+    Acting("symlinks", 2, false, outside::directory_to_symlink),
+    Acting("symlinks", 1, false, outside::file_to_symlink),
+    Acting("symlinks", 2, false, outside::repoint),
     Acting("remove", 3, false, remove_file),
     Acting("remove", 2, false, remove_directory),
     Acting("own", 4, false, make_file),
     Acting("own", 2, false, make_directory),
-    Acting("open", 5, false, open_file),
-    Acting("mmap", 4, false, map_file),
-    Acting("open", 8, false, write_to_open),
+    Acting("open", 5, false, open::open_file),
+    Acting("mmap", 4, false, open::map_file),
+    Acting("open", 8, false, open::write_to_open),
     Acting("touch", 1, false, touch),
 ];
 
@@ -91,7 +90,7 @@ impl World {
     }
 
     /// Paths of a root that are there, of this kind, and reached through neither mount nor symlink.
-    fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
+    pub fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         let Some(versions) = self.roots.get(&id).map(|known| known.versions.clone()) else {
             return Vec::new();
@@ -118,7 +117,7 @@ impl World {
         tree.keys().filter(is_plain).map(|path| root.join(path)).collect()
     }
 
-    fn file(&mut self, dice: &mut Dice, root: &Path) -> io::Result<PathBuf> {
+    pub fn file(&mut self, dice: &mut Dice, root: &Path) -> io::Result<PathBuf> {
         let files = self.there(root, Kind::File);
         let hot: Vec<&PathBuf> =
             files.iter().filter(|path| HOT.iter().any(|hot| path.ends_with(hot))).collect();
@@ -126,25 +125,25 @@ impl World {
         picked.or_else(|| dice.pick(&files)).cloned().ok_or_else(nothing)
     }
 
-    fn directory(&mut self, dice: &mut Dice, root: &Path) -> io::Result<PathBuf> {
+    pub fn directory(&mut self, dice: &mut Dice, root: &Path) -> io::Result<PathBuf> {
         let directories = self.there(root, Kind::Directory);
         dice.pick(&directories).cloned().ok_or_else(nothing)
     }
 }
 
-fn nothing() -> io::Error {
+pub fn nothing() -> io::Error {
     io::Error::other("there is nothing like that")
 }
 
 /// Root and path in short.
-fn told(path: &Path) -> String {
+pub fn told(path: &Path) -> String {
     let text = path.display().to_string();
     let text = text.split_once("/unpacked/").map_or(&*text, |(_, rest)| rest).to_owned();
     let (id, rest) = text.split_once('/').unwrap_or((&text, ""));
     format!("{}:{rest}", &id[..id.len().min(8)])
 }
 
-fn other_bytes(file: &File, dice: &mut Dice) -> io::Result<()> {
+pub fn other_bytes(file: &File, dice: &mut Dice) -> io::Result<()> {
     let length = usize::try_from(file.metadata()?.len()).unwrap().min(16);
     file.write_all_at(&dice.bytes(length.max(1)), 0)
 }
@@ -299,97 +298,6 @@ fn set_capability(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result
     Ok(told(&path))
 }
 
-fn mount(arguments: &[&str], from: &Path, to: &Path) -> io::Result<()> {
-    let mut mount = std::process::Command::new("mount");
-    let output = mount.args(arguments).arg(from).arg(to).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-}
-
-fn bind(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.directory(dice, root)?;
-    if dice.percent(25) {
-        // As who wants a directory read-only.
-        mount(&["--bind"], &path, &path)?;
-        return Ok(format!("{} at itself", told(&path)));
-    }
-    mount(&["--bind"], &world.canaries.data(), &path)?;
-    Ok(format!("data outside at {}", told(&path)))
-}
-
-fn bind_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.file(dice, root)?;
-    mount(&["--bind"], &world.canaries.file(), &path)?;
-    Ok(format!("a file outside at {}", told(&path)))
-}
-
-fn tmpfs(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.directory(dice, root)?;
-    mount(&["-t", "tmpfs", "-o", "size=64k"], Path::new("none"), &path)?;
-    world.canaries.hold(&path)?;
-    Ok(format!("memory at {}", told(&path)))
-}
-
-fn unmount_one(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<String> {
-    let mounts: Vec<PathBuf> = world.mounts().into_iter().collect();
-    let path = dice.pick(&mounts).cloned().ok_or_else(nothing)?;
-    world.canaries.let_go(&path);
-    unmount(&path);
-    Ok(format!("no more at {}", told(&path)))
-}
-
-fn flag(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    if world.flagged.len() > 3 {
-        return unflag_one(world, dice, root);
-    }
-    let path =
-        if dice.percent(75) { world.file(dice, root)? } else { world.directory(dice, root)? };
-    let file = File::open(&path)?;
-    let wanted = if dice.percent(70) { IFlags::IMMUTABLE } else { IFlags::APPEND };
-    ioctl_setflags(&file, ioctl_getflags(&file)? | wanted)?;
-    world.flagged.push((file, path.clone()));
-    Ok(format!("{} {wanted:?}", told(&path)))
-}
-
-fn unflag_one(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<String> {
-    if world.flagged.is_empty() {
-        return Err(nothing());
-    }
-    let at = dice.below(world.flagged.len());
-    let (file, path) = world.flagged.remove(at);
-    unflag(&file);
-    Ok(format!("{} no more", told(&path)))
-}
-
-fn directory_to_symlink(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.directory(dice, root)?;
-    let is_kept = dice.percent(50);
-    if is_kept {
-        fs::rename(&path, path.with_extension("old"))?;
-    } else {
-        remove_all(world, &path)?;
-    }
-    symlink(world.canaries.linked(), &path)?;
-    Ok(format!("{} leads outside, the directory is kept: {is_kept}", told(&path)))
-}
-
-fn file_to_symlink(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.file(dice, root)?;
-    fs::remove_file(&path)?;
-    symlink(world.canaries.file(), &path)?;
-    Ok(format!("{} leads outside", told(&path)))
-}
-
-fn repoint(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let links = world.there(root, Kind::Symlink);
-    let path = dice.pick(&links).cloned().ok_or_else(nothing)?;
-    fs::remove_file(&path)?;
-    symlink(world.canaries.linked(), &path)?;
-    Ok(told(&path))
-}
-
 fn remove_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.file(dice, root)?;
     fs::remove_file(&path)?;
@@ -397,7 +305,7 @@ fn remove_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<St
 }
 
 /// As `rm -r --one-file-system`, but that it does not begin where something is mounted.
-fn remove_all(world: &World, path: &Path) -> io::Result<()> {
+pub fn remove_all(world: &World, path: &Path) -> io::Result<()> {
     if world.mounts().iter().any(|mount| mount.starts_with(path)) {
         return Err(io::Error::other("something is mounted there"));
     }
@@ -422,61 +330,6 @@ fn make_directory(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result
     fs::write(path.join("inner"), dice.bytes(10))?;
     fs::set_permissions(&path, fs::Permissions::from_mode([0o755, 0o000][dice.below(2)]))?;
     Ok(told(&path))
-}
-
-/// What a service has open, it may write to at any time.
-fn open_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.file(dice, root)?;
-    if world.open.len() > 7 {
-        world.open.remove(0);
-    }
-    let file = File::options().read(true).write(true).open(&path)?;
-    world.open.push((Open::File(file), path.clone()));
-    Ok(told(&path))
-}
-
-fn map_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
-    let path = world.file(dice, root)?;
-    if world.open.len() > 7 {
-        world.open.remove(0);
-    }
-    let mapper = world.mapper.as_mut().ok_or_else(nothing)?;
-    let number = mapper.map(&path)?;
-    if dice.percent(50) {
-        mapper.write(number)?;
-    }
-    world.open.push((Open::Mapping(number), path.clone()));
-    Ok(told(&path))
-}
-
-/// Writes to what was opened before, whatever became of its root, and may close it.
-fn write_to_open(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<String> {
-    if world.open.is_empty() {
-        return Err(nothing());
-    }
-    let at = dice.below(world.open.len());
-    let (open, path) = &world.open[at];
-    let mut text = told(path);
-    match open {
-        Open::File(file) => {
-            let before = file.metadata()?;
-            other_bytes(file, dice)?;
-            if dice.percent(40) {
-                let time = Timespec { tv_sec: before.mtime(), tv_nsec: before.mtime_nsec() };
-                let times = Timestamps { last_access: time, last_modification: time };
-                rustix::fs::futimens(file, &times)?;
-                text += ", its time put back";
-            }
-        }
-        Open::Mapping(number) => world.mapper.as_mut().unwrap().write(*number)?,
-    }
-    if dice.percent(40) {
-        if let (Open::Mapping(number), _) = world.open.remove(at) {
-            world.mapper.as_mut().unwrap().unmap(number)?;
-        }
-        text += ", and closed";
-    }
-    Ok(format!("written through what was opened as {text}"))
 }
 
 fn touch(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {

@@ -22,6 +22,8 @@ mod events;
 mod fault;
 mod hostile;
 mod layers;
+mod open;
+mod outside;
 mod run;
 mod script;
 mod shrink;

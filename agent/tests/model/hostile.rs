@@ -265,6 +265,9 @@ fn chown_all(world: &mut World, _: &mut Dice, root: &Path) -> io::Result<String>
             count += usize::from(std::os::unix::fs::lchown(&path, Some(33), Some(33)).is_ok());
         }
     }
+    if count == 0 {
+        return Err(nothing());
+    }
     Ok(format!("{} and all below it, {count}", told(root)))
 }
 

@@ -98,7 +98,7 @@ fn plan(dice: &mut Dice) -> Plan {
 
 fn hostile(world: &mut World, dice: &mut Dice) -> Outcome {
     world.hostile(dice, None);
-    Ok(())
+    world.check()
 }
 
 fn sync(world: &mut World, dice: &mut Dice) -> Outcome {

@@ -123,7 +123,8 @@ impl World {
             self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
             return Ok(());
         }
-        let kind = format!("wrong root: {first}");
+        let which = if made == Made::New { "new" } else { "reused" };
+        let kind = format!("wrong {which} root: {first}");
         let short = &id[..8];
         let list: Vec<String> =
             found.iter().take(8).map(|(what, text)| format!("{what}: {text}")).collect();

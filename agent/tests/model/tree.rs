@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,12 @@ pub fn look(root: &Path, mounts: &BTreeSet<PathBuf>) -> std::io::Result<Tree> {
     let mut inodes: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
     let mut queue = vec![root.to_owned()];
     while let Some(dir) = queue.pop() {
-        for item in fs::read_dir(&dir)? {
+        let items = match fs::read_dir(&dir) {
+            // One that a service has closed to itself.
+            Err(err) if err.kind() == ErrorKind::PermissionDenied => continue,
+            other => other?,
+        };
+        for item in items {
             let path = item?.path();
             let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
             let stat = fs::symlink_metadata(&path)?;

@@ -65,11 +65,11 @@ impl World {
         let is_root = self.who == Who::Root;
         let may = |act: &&Acting| !crate::is_without(act.0) && (is_root || !act.2);
         let acts: Vec<&Acting> = ACTS.iter().filter(may).collect();
-        let all = acts.iter().map(|act| act.1).sum();
-        let mut at = dice.below(all);
+        let weight = |act: &Acting| crate::weight(act.0, act.1);
+        let mut at = dice.below(acts.iter().map(|act| weight(act)).sum());
         let act = acts.into_iter().find(|act| {
-            let found = at < act.1;
-            at = at.saturating_sub(act.1);
+            let found = at < weight(act);
+            at = at.saturating_sub(weight(act));
             found
         });
         let Some(Acting(name, _, _, act)) = act else { return };

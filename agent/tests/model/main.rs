@@ -8,7 +8,7 @@
 //!
 //! On every filesystem of `DEPLOY_TEST_DIRS` and in every link mode (`DEPLOY_TEST_LINKS`: some of them), as root
 //! and as an ordinary user. `DEPLOY_TEST_SEED` is the seed, `DEPLOY_TEST_STEPS` the number of steps in each,
-//! `DEPLOY_TEST_WITHOUT=mounts,chattr` leaves kinds of steps out, `DEPLOY_TEST_SHRINK=1` looks for the fewest steps
+//! `DEPLOY_TEST_WITHOUT=mounts,chattr` leaves kinds of steps out, `DEPLOY_TEST_MORE=kill` has some come ten times as often, `DEPLOY_TEST_SHRINK=1` looks for the fewest steps
 //! that still fail, `DEPLOY_TEST_ONLY=3,7,9` does only these.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "seeds, steps and faults")]
@@ -38,15 +38,26 @@ use world::Place;
 
 /// Set where the test runs in its own mount namespace, or as an ordinary user.
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
+/// How many times as often steps come that are wanted more.
+const MORE: usize = 10;
 /// What runs a program so that its mounts go with it, however it ends.
 const ROOT: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
 /// What runs a program as an ordinary user.
 const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
+fn names(variable: &str, kind: &str) -> bool {
+    let all = std::env::var(variable).unwrap_or_default();
+    all.split(',').any(|other| other == kind)
+}
+
 /// Whether steps of this kind are left out.
 fn is_without(kind: &str) -> bool {
-    let without = std::env::var("DEPLOY_TEST_WITHOUT").unwrap_or_default();
-    without.split(',').any(|other| other == kind)
+    names("DEPLOY_TEST_WITHOUT", kind)
+}
+
+/// How often there are steps of this kind, where `usual` is usual.
+fn weight(kind: &str, usual: usize) -> usize {
+    if names("DEPLOY_TEST_MORE", kind) { usual * MORE } else { usual }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -41,10 +41,11 @@ impl World {
     pub fn step(&mut self, number: usize, dice: &mut Dice) -> Outcome {
         let may = |step: &&Stepping| !crate::is_without(step.0);
         let steps: Vec<&Stepping> = STEPS.iter().filter(may).collect();
-        let mut at = dice.below(steps.iter().map(|step| step.1).sum());
+        let weight = |step: &Stepping| crate::weight(step.0, step.1);
+        let mut at = dice.below(steps.iter().map(|step| weight(step)).sum());
         let step = steps.into_iter().find(|step| {
-            let found = at < step.1;
-            at = at.saturating_sub(step.1);
+            let found = at < weight(step);
+            at = at.saturating_sub(weight(step));
             found
         });
         let Stepping(name, _, step) = step.unwrap();

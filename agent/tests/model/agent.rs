@@ -1,0 +1,239 @@
+//! The agent: started, asked, killed; and what its answers have to be.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::events::Event;
+use crate::fault::{Outcome, fault};
+use crate::script::{Kill, Plan};
+use crate::world::World;
+
+/// Longest time for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(2);
+
+impl World {
+    /// Starts the agent, and waits until its first look at the registry is over.
+    pub fn start(&mut self) -> Outcome {
+        let path = self.bench.path("agent.log");
+        let log = File::options().create(true).append(true).open(path).unwrap();
+        let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+        let mut command = self.bench.agent(&flags);
+        self.agent = Some(command.stderr(log).stdin(std::process::Stdio::null()).spawn().unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        while UnixStream::connect(self.agent_dir().join("control")).is_err() {
+            if let Some(status) = self.agent.as_mut().unwrap().try_wait().unwrap() {
+                self.agent = None;
+                let log = self.agent_log();
+                let last = log.lines().last().unwrap_or_default().to_owned();
+                return fault("the agent does not start", format!("{status}: {last}"));
+            }
+            if Instant::now() > deadline {
+                return fault("the agent does not start", "no socket in a minute");
+            }
+            if let Some(Event::Script(asking)) = self.events.next(PAUSE) {
+                self.script(&asking)?;
+            }
+        }
+        self.idle()?;
+        self.learn();
+        Ok(())
+    }
+
+    /// Reads what is deployed. Where the state file was lost, what is deployed stays what it was.
+    fn learn(&mut self) {
+        if let Some((id, _)) = self.state() {
+            self.deployed = Some(id);
+        }
+    }
+
+    /// Runs a subcommand, beside an agent or alone, and notes what it says.
+    pub fn subcommand(&mut self, arguments: &[&str]) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+        let output = command.args(arguments).arg("-dir").arg(self.agent_dir()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let last = text.lines().last().unwrap_or_default();
+        self.say(format!("  {}: {:?} {last}", arguments.join(" "), output.status.code()));
+    }
+
+    /// Waits until the agent does nothing.
+    pub fn idle(&mut self) -> Outcome {
+        match self.ask(r#"{"request":"gc","dry_run":true}"#)? {
+            Some(_) => Ok(()),
+            None => self.gone(),
+        }
+    }
+
+    fn gone<T>(&mut self) -> Outcome<T> {
+        let status = self.agent.as_mut().and_then(|agent| agent.wait().ok());
+        let log = self.agent_log();
+        let last = log.lines().last().unwrap_or_default().to_owned();
+        fault("the agent ended", format!("{status:?}: {last}"))
+    }
+
+    /// Sends a request and does what scripts ask for meanwhile. `None` where the agent went away.
+    pub fn ask(&mut self, request: &str) -> Outcome<Option<Value>> {
+        let dir = self.agent_dir();
+        let number = self.events.request(&dir, request);
+        if let Kill::Soon(after) = self.plan.kill {
+            std::thread::sleep(after);
+            self.say("  the agent is killed");
+            self.kill();
+            self.plan.kill = Kill::Never;
+        }
+        loop {
+            match self.events.next(PATIENCE) {
+                Some(Event::Script(asking)) => self.script(&asking)?,
+                Some(Event::Answer(answered, answer)) if answered == number => return Ok(answer),
+                Some(Event::Answer(..)) => {}
+                None => return fault("no answer", format!("to {request} in a minute")),
+            }
+        }
+    }
+
+    pub fn kill(&mut self) {
+        let Some(mut agent) = self.agent.take() else { return };
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        self.is_certain = false;
+    }
+
+    /// After a kill: has a script that still runs end, and starts the agent anew.
+    pub fn recover(&mut self) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        while self.script_runs() {
+            if let Some(Event::Script(asking)) = self.events.next(PAUSE) {
+                self.script(&asking)?;
+            }
+            if Instant::now() > deadline {
+                return fault("the test itself", "a script never ends");
+            }
+        }
+        self.plan = Plan::default();
+        self.start()
+    }
+
+    /// Whether a process has the script in its command line: it, or one that is about to become it.
+    fn script_runs(&self) -> bool {
+        let script = self.bench.path("deploy.sh").display().to_string();
+        let processes = std::fs::read_dir("/proc").unwrap();
+        processes.filter_map(Result::ok).any(|process| {
+            let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&script)
+        })
+    }
+
+    /// Has the agent look at the registry; what becomes of it has to be what can be expected.
+    pub fn sync(&mut self, plan: Plan) -> Outcome {
+        let (is_kill, was_up) = (plan.kill != Kill::Never, self.registry_is_up);
+        self.plan = plan;
+        self.ran.clear();
+        let answer = self.ask(r#"{"request":"sync"}"#)?;
+        self.plan = Plan::default();
+        let Some(answer) = answer else {
+            return if is_kill && self.agent.is_none() { self.recover() } else { self.gone() };
+        };
+        if self.agent.is_none() {
+            // It was killed just after it had answered.
+            self.recover()?;
+            return Ok(());
+        }
+        let (code, text) = (answer["code"].as_u64(), answer["document"].to_string());
+        let before = self.deployed.clone();
+        self.learn();
+        self.say(format!("  sync: {code:?} {text}"));
+        let failed = self.ran.last().is_some_and(|(_, code)| *code != 0);
+        if code == Some(0) {
+            return self.is_synced(failed, &text);
+        }
+        if self.deployed != before && failed {
+            return fault(
+                "state",
+                "another configuration counts as deployed after a failed script",
+            );
+        }
+        let is_held = self.may_be_held && answer["document"]["outcome"] == "rolled_back";
+        if !was_up || failed || is_held {
+            return Ok(());
+        }
+        fault("sync fails", text)
+    }
+
+    /// The agent says that what the registry has is deployed.
+    fn is_synced(&mut self, failed: bool, text: &str) -> Outcome {
+        if !self.registry_is_up {
+            return fault("sync", format!("knows without the registry: {text}"));
+        }
+        if failed {
+            return fault("sync", format!("all is well, with a script that failed: {text}"));
+        }
+        let state = self.state().map(|(_, labels)| labels);
+        if state.as_ref() != Some(&self.offered) {
+            let text = format!("deployed is {state:?}, and not {:?}", self.offered);
+            return fault("sync", text);
+        }
+        if let Some((labels, code)) = &self.last_script {
+            if !crate::is_without("unsettled") && (*code != 0 || *labels != self.offered) {
+                let text = format!(
+                    "{text}, but the last script was for {} and ended with {code}",
+                    labels.join(" ")
+                );
+                return fault("up to date though unsettled", text);
+            }
+        }
+        (self.is_certain, self.may_be_held) = (true, false);
+        Ok(())
+    }
+
+    /// Has the agent go back to what was deployed before.
+    pub fn rollback(&mut self, plan: Plan) -> Outcome {
+        let is_kill = plan.kill != Kill::Never;
+        let path = self.agent_dir().join("previous.json");
+        let previous = std::fs::read(path).ok();
+        let previous = previous.and_then(|json| deploy_store::Configuration::from_json(&json).ok());
+        let target =
+            previous.map(|it| it.id().to_string()).filter(|id| Some(id) != self.deployed.as_ref());
+        let was_kept = target.as_ref().is_some_and(|id| self.root(id).is_dir());
+        self.plan = plan;
+        self.ran.clear();
+        self.may_be_held = true;
+        let answer = self.ask(r#"{"request":"rollback"}"#)?;
+        self.plan = Plan::default();
+        let Some(answer) = answer else {
+            return if is_kill && self.agent.is_none() { self.recover() } else { self.gone() };
+        };
+        if self.agent.is_none() {
+            return self.recover();
+        }
+        self.learn();
+        let (code, error) = (answer["code"].as_u64(), answer["error"].to_string());
+        self.say(format!("  rollback: {code:?} {error}"));
+        let failed = self.ran.last().is_some_and(|(_, code)| *code != 0);
+        // It looks at the registry afterwards.
+        let back = self.deployed.clone();
+        self.idle()?;
+        self.learn();
+        if was_kept && !self.root(target.as_ref().unwrap()).is_dir() && self.deployed != target {
+            // Where the look after it has deployed what is new, it may be gone.
+            if code != Some(0) && !failed {
+                return fault("kept root gone", format!("after a rollback that failed: {error}"));
+            }
+        }
+        match code {
+            Some(0) if self.is_certain && failed => {
+                fault("rollback", "all is well, with a script that failed")
+            }
+            Some(0) if self.is_certain && back != target => {
+                fault("rollback", format!("leads to {back:?}, wanted {target:?}"))
+            }
+            Some(0) => Ok(()),
+            _ if failed || target.is_none() => Ok(()),
+            _ if !was_kept && !self.registry_is_up => Ok(()),
+            _ => fault("rollback fails", error),
+        }
+    }
+}

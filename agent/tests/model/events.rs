@@ -1,0 +1,124 @@
+//! What comes from outside: the deploy script, which asks what to do and waits, and answers of the agent.
+//! The script is a few lines of shell; what it does is done here, while it waits.
+
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use serde_json::Value;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Event {
+    /// The deploy script was started, and waits.
+    Script(Asking),
+    /// The request with this number was answered, or the agent went away.
+    Answer(usize, Option<Value>),
+}
+
+/// A script that waits for what to do, and what it was told.
+#[derive(Debug, Clone)]
+pub struct Asking {
+    pub new_id: String,
+    pub new_root: PathBuf,
+    pub old_root: PathBuf,
+    pub versions: Vec<String>,
+}
+
+/// The ways in and out.
+pub struct Events {
+    receiver: Receiver<Event>,
+    sender: Sender<Event>,
+    ask: File,
+    answer: File,
+    requests: usize,
+}
+
+const END: &str = "end";
+
+impl Events {
+    /// Makes the script, too: `deploy.sh` in `dir`.
+    pub fn open(dir: &Path) -> Self {
+        let [ask, answer] = ["ask", "answer"].map(|name| {
+            let path = dir.join(name);
+            mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            // For reading and writing, so that nobody waits for the other end.
+            File::options().read(true).write(true).open(path).unwrap()
+        });
+        let at = dir.display();
+        let script = format!(
+            "#!/bin/sh\n\
+             echo \"$NEWID|$NEWROOT|$OLDROOT|$LAYER_0_VERSION|$LAYER_1_VERSION|$LAYER_2_VERSION\" >{at}/ask\n\
+             read -r code <{at}/answer\n\
+             echo \"ending with $code\"\nexit \"$code\"\n"
+        );
+        fs::write(dir.join("deploy.sh"), script).unwrap();
+        fs::set_permissions(dir.join("deploy.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+        let (sender, receiver) = channel();
+        let (lines, scripts) = (BufReader::new(ask.try_clone().unwrap()), sender.clone());
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                if line == END || scripts.send(Event::Script(asking(&line))).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { receiver, sender, ask, answer, requests: 0 }
+    }
+
+    /// Sends a request to the agent of the directory `dir`. Returns its number.
+    pub fn request(&mut self, dir: &Path, request: &str) -> usize {
+        self.requests += 1;
+        let (number, sender) = (self.requests, self.sender.clone());
+        let (path, line) = (dir.join("control"), format!("{request}\n"));
+        std::thread::spawn(move || {
+            let _ = sender.send(Event::Answer(number, ask(&path, &line)));
+        });
+        number
+    }
+
+    /// The next event, if one comes in time.
+    pub fn next(&self, within: Duration) -> Option<Event> {
+        match self.receiver.recv_timeout(within) {
+            Ok(event) => Some(event),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Has the script that waits end.
+    pub fn end_script(&mut self, code: u8) {
+        writeln!(self.answer, "{code}").unwrap();
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        let _ = writeln!(self.ask, "{END}");
+    }
+}
+
+fn asking(line: &str) -> Asking {
+    let fields: Vec<&str> = line.split('|').collect();
+    let [new_id, new_root, old_root, versions @ ..] = &fields[..] else {
+        panic!("the script said {line:?}")
+    };
+    Asking {
+        new_id: (*new_id).to_owned(),
+        new_root: new_root.into(),
+        old_root: old_root.into(),
+        versions: versions.iter().map(|version| (*version).to_owned()).collect(),
+    }
+}
+
+fn ask(path: &Path, line: &str) -> Option<Value> {
+    let mut stream = UnixStream::connect(path).ok()?;
+    stream.write_all(line.as_bytes()).ok()?;
+    let mut json = Vec::new();
+    stream.read_to_end(&mut json).ok()?;
+    serde_json::from_slice(&json).ok()
+}

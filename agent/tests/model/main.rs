@@ -1,0 +1,128 @@
+//! Roots are what their layers say, whatever services and scripts do, and nothing outside is touched.
+//!
+//! A registry and an agent, the real programs, go from one version to another, back, and sideways, are killed
+//! and restarted, while a service and a deploy script do to roots what services and scripts do. Whenever the
+//! script begins, its root is compared, whole, with a model of its layers; after every step so is what lies outside.
+//! What the test cannot ask for: a service that writes in place, after a root was published, to a file that this
+//! root shares. So the comparison is the first thing that a script does, and nobody writes meanwhile.
+//!
+//! On every filesystem of `DEPLOY_TEST_DIRS` and in every link mode (`DEPLOY_TEST_LINKS`: some of them), as root
+//! and as an ordinary user. `DEPLOY_TEST_SEED` is the seed, `DEPLOY_TEST_STEPS` the number of steps in each,
+//! `DEPLOY_TEST_WITHOUT=mounts,chattr` leaves kinds of steps out, `DEPLOY_TEST_MORE=kill` has some come ten times as often, `DEPLOY_TEST_SHRINK=1` looks for the fewest steps
+//! that still fail, `DEPLOY_TEST_ONLY=3,7,9` does only these.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "seeds, steps and faults")]
+
+mod agent;
+#[path = "../bench/mod.rs"]
+mod bench;
+mod canary;
+mod dice;
+mod events;
+mod fault;
+mod hostile;
+mod layers;
+mod open;
+mod outside;
+mod run;
+mod script;
+mod shrink;
+mod steps;
+mod tree;
+mod world;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use world::Place;
+
+/// Set where the test runs in its own mount namespace, or as an ordinary user.
+const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
+/// How many times as often steps come that are wanted more.
+const MORE: usize = 10;
+/// What runs a program so that its mounts go with it, however it ends.
+const ROOT: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
+/// What runs a program as an ordinary user.
+const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+fn names(variable: &str, kind: &str) -> bool {
+    let all = std::env::var(variable).unwrap_or_default();
+    all.split(',').any(|other| other == kind)
+}
+
+/// Whether steps of this kind are left out.
+fn is_without(kind: &str) -> bool {
+    names("DEPLOY_TEST_WITHOUT", kind)
+}
+
+/// How often there are steps of this kind, where `usual` is usual.
+fn weight(kind: &str, usual: usize) -> usize {
+    if names("DEPLOY_TEST_MORE", kind) { usual * MORE } else { usual }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+fn places() -> Vec<Place> {
+    let dirs = std::env::var_os("DEPLOY_TEST_DIRS");
+    let mut dirs: Vec<PathBuf> =
+        dirs.map(|dirs| std::env::split_paths(&dirs).collect()).unwrap_or_default();
+    if dirs.is_empty() {
+        println!("DEPLOY_TEST_DIRS is not set: only the filesystem of temporary files is tried");
+        dirs.push(std::env::temp_dir());
+    }
+    let links = std::env::var("DEPLOY_TEST_LINKS");
+    let links = links.unwrap_or_else(|_| "auto,hardlink,copy".to_owned());
+    let mut places = Vec::new();
+    for dir in dirs {
+        let has_reflinks = run::has_reflinks(&dir);
+        for link in links.split(',') {
+            // The same as another one.
+            if link == "hardlink" && !has_reflinks && links.contains("auto") {
+                continue;
+            }
+            if link == "reflink" && !has_reflinks {
+                continue;
+            }
+            places.push(Place { dir: dir.clone(), link: link.to_owned() });
+        }
+    }
+    places
+}
+
+#[test]
+fn roots_are_what_their_layers_say_whatever_services_and_scripts_do() {
+    let inside = std::env::var(INSIDE).unwrap_or_default();
+    let is_root = rustix::process::geteuid().is_root();
+    if inside.is_empty() && is_root {
+        // What is mounted goes with the namespace, however this ends.
+        let as_root = is_without("root") || again(&ROOT, "root");
+        let as_user = is_without("user") || again(&USER, "user");
+        assert!(
+            as_root && as_user,
+            "as root: {as_root}, as an ordinary user: {as_user}; see above"
+        );
+        return;
+    }
+    let faults = run::everywhere(&places(), &inside);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Runs this test in a process of its own. Returns whether it went well. Where there is no such process, that is
+/// said loudly; in CI it is a failure.
+fn again(before: &[&str], inside: &str) -> bool {
+    let mut command = Command::new(before[0]);
+    command.args(&before[1..]);
+    let mut tried = Command::new(before[0]);
+    let test = std::env::current_exe().unwrap();
+    let listed = tried.args(&before[1..]).arg(&test).arg("--list").output();
+    if !listed.is_ok_and(|output| output.status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "{before:?} does not work, and this is CI");
+        eprintln!("NOT TESTED: {inside}, as {before:?} does not work here");
+        return true;
+    }
+    let name = "roots_are_what_their_layers_say_whatever_services_and_scripts_do";
+    command.arg(test).args([name, "--exact", "--nocapture"]).env(INSIDE, inside);
+    command.status().unwrap().success()
+}

@@ -1,0 +1,187 @@
+//! Running the model: everywhere, from a seed, some number of steps.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::dice::Dice;
+use crate::fault::{Fault, Outcome, fault};
+use crate::number;
+use crate::script::Plan;
+use crate::shrink;
+use crate::world::{Place, World};
+
+/// Steps in each place, where nothing else is said.
+const STEPS: u64 = 300;
+/// Steps that are shown of those before a fault.
+const SHOWN: usize = 60;
+
+/// How a run ended.
+pub struct Ended {
+    pub fault: Option<Fault>,
+    /// The step that ended it.
+    pub step: usize,
+    /// What was done, and what the agent said at last.
+    pub said: String,
+    pub scripts: usize,
+}
+
+/// Whether files share extents there.
+pub fn has_reflinks(dir: &Path) -> bool {
+    let temp = tempfile::tempdir_in(dir).unwrap();
+    let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+    fs::write(&from, "from").unwrap();
+    let to = File::create(to).unwrap();
+    rustix::fs::ioctl_ficlone(to, File::open(from).unwrap()).is_ok()
+}
+
+/// Runs in all places, some at a time. Returns what was found.
+pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
+    let seed = number("DEPLOY_TEST_SEED");
+    let steps = usize::try_from(number("DEPLOY_TEST_STEPS").unwrap_or(STEPS)).unwrap();
+    // An ordinary user can do less, and is looked at more shortly.
+    let steps = if who == "user" { steps.div_ceil(4) } else { steps };
+    let jobs = number("DEPLOY_TEST_JOBS").unwrap_or(2);
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(place) = places.get(n) else { return };
+                    // Each place has another one, always the same.
+                    let seed = seed.unwrap_or(n as u64 + 1);
+                    if let Some(text) = one(place, seed, steps, who) {
+                        found.lock().unwrap().push(text);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
+    let started = Instant::now();
+    let only = std::env::var("DEPLOY_TEST_ONLY").ok();
+    let all: Vec<usize> = match only {
+        Some(list) => list.split(',').map(|n| n.parse().expect("a number")).collect(),
+        None => (1..=steps).collect(),
+    };
+    let ended = run(place, seed, &all);
+    let (dir, link) = (place.dir.display(), &place.link);
+    let seconds = started.elapsed().as_secs_f32();
+    let at = format!("{who} {link} in {dir}, seed {seed}");
+    let Some(fault) = ended.fault else {
+        println!("{at}: {} steps, {} scripts, {seconds:.1} s", all.len(), ended.scripts);
+        return None;
+    };
+    let mut text = format!(
+        "{at}: FAULT at step {} after {seconds:.1} s: {}: {}\n",
+        ended.step, fault.kind, fault.what
+    );
+    let _ = writeln!(
+        text,
+        "again: DEPLOY_TEST_DIRS={dir} DEPLOY_TEST_LINKS={link} DEPLOY_TEST_SEED={seed} DEPLOY_TEST_STEPS={}; \
+         with DEPLOY_TEST_SHRINK=1 the fewest steps that fail are looked for",
+        ended.step
+    );
+    println!("{}{text}", ended.said);
+    if number("DEPLOY_TEST_SHRINK").is_some() {
+        let before: Vec<usize> = all.into_iter().take_while(|n| *n <= ended.step).collect();
+        let fewest = shrink::fewest(&before, |steps| {
+            run(place, seed, steps).fault.is_some_and(|it| it.kind == fault.kind)
+        });
+        let ended = run(place, seed, &fewest);
+        let list: Vec<String> = fewest.iter().map(ToString::to_string).collect();
+        println!("{}{at}: the fewest steps: DEPLOY_TEST_ONLY={}", ended.said, list.join(","));
+        let what = ended.fault.map_or_else(String::new, |it| format!("{}: {}", it.kind, it.what));
+        println!("{what}");
+    }
+    Some(text)
+}
+
+/// Does these steps. Each has dice of its own: it does the same whichever others are done, as far as it can.
+pub fn run(place: &Place, seed: u64, steps: &[usize]) -> Ended {
+    let mut world = World::new(place, seed);
+    let mut at = 0;
+    let outcome = catch_unwind(AssertUnwindSafe(|| all(&mut world, seed, steps, &mut at)));
+    let fault = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(fault)) => Some(fault),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            Some(Fault::of("the test itself", text.unwrap_or_default()))
+        }
+    };
+    let mut said = String::new();
+    if fault.is_some() {
+        let lines: Vec<&String> = world.said.iter().collect();
+        for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+            let _ = writeln!(said, "{line}");
+        }
+        let log = world.agent_log();
+        let lines: Vec<&str> = log.lines().collect();
+        for line in &lines[lines.len().saturating_sub(25)..] {
+            let _ = writeln!(said, "    {line}");
+        }
+        let _ = writeln!(said, "    flags: {}", world.flags.join(" "));
+    }
+    if std::env::var_os("DEPLOY_TEST_KEEP").is_some() && fault.is_some() {
+        world.bench.temp.disable_cleanup(true);
+    }
+    Ended { fault, step: at, said, scripts: world.scripts }
+}
+
+fn all(world: &mut World, seed: u64, steps: &[usize], at: &mut usize) -> Outcome {
+    world.say("first deploy");
+    world.start()?;
+    world.sync(Plan::default())?;
+    for &step in steps {
+        *at = step;
+        world.step(step, &mut Dice::of(seed, step as u64))?;
+    }
+    at_last(world)
+}
+
+/// With nothing in its way any more the agent deploys, and nothing is left over.
+fn at_last(world: &mut World) -> Outcome {
+    world.say("at last");
+    world.release();
+    crate::bench::terminate(&mut world.agent.take().unwrap());
+    world.recover()?;
+    if world.ask(r#"{"request":"release"}"#)?.is_none() {
+        return fault("the agent ended", "at a release");
+    }
+    world.may_be_held = false;
+    world.sync(Plan::default())?;
+    for component in [0, 1] {
+        let now = world.version(&world.offered[component]);
+        let other = world.of(component).find(|it| it.labels != world.pool[now].labels).unwrap();
+        let label = other.labels[0].clone();
+        world.change(component, &label);
+        world.sync(Plan::default())?;
+    }
+    world.idle()?;
+    world.check()?;
+    world.ask(r#"{"request":"gc","dry_run":false}"#)?;
+    left_over(world)
+}
+
+fn left_over(world: &World) -> Outcome {
+    let mut found = BTreeSet::new();
+    for item in fs::read_dir(world.agent_dir().join("unpacked")).unwrap() {
+        let name = item.unwrap().file_name().into_string().unwrap();
+        let is_root = name.strip_suffix(".ok").unwrap_or(&name).len() == 64;
+        if !is_root && !name.starts_with(".spare") {
+            found.insert(name);
+        }
+    }
+    if found.is_empty() { Ok(()) } else { fault("left over", format!("{found:?}")) }
+}

@@ -1,0 +1,134 @@
+//! What is looked at, and then done, when the deploy script runs.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::dice::Dice;
+use crate::events::Asking;
+use crate::fault::{Fault, Outcome, fault};
+use crate::tree::{Made, differences, look};
+use crate::world::World;
+
+/// When the agent is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kill {
+    #[default]
+    Never,
+    /// So long after the request.
+    Soon(Duration),
+    /// While the script runs.
+    AtScript,
+    /// So long after the script was let go.
+    AfterScript(Duration),
+}
+
+/// What is to happen in a deploy.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// What the script does to its root, and to others.
+    pub acts: usize,
+    pub dice: Option<Dice>,
+    /// Its exit code.
+    pub code: u8,
+    pub kill: Kill,
+}
+
+impl World {
+    /// A script has begun: nobody but the agent has touched its root since it was published.
+    pub fn script(&mut self, asking: &Asking) -> Outcome {
+        self.scripts += 1;
+        let Asking { new_id, versions, .. } = asking;
+        let short = &new_id[..new_id.len().min(8)];
+        self.say(format!("  script for {short}: {}", versions.join(" ")));
+        let numbers: Vec<usize> = versions.iter().map(|label| self.version(label)).collect();
+        let root = self.root(new_id);
+        if asking.new_root != root {
+            return fault("script's environment", format!("NEWROOT is {:?}", asking.new_root));
+        }
+        if !asking.old_root.as_os_str().is_empty() && !asking.old_root.is_dir() {
+            let text = format!("OLDROOT is {:?}, which is no directory", asking.old_root);
+            return fault("OLDROOT is gone", text);
+        }
+        if self.roots.get(new_id).is_some_and(|known| known.versions != numbers) {
+            let same = |a: usize, b: usize| self.pool[a].layer == self.pool[b].layer;
+            let known = &self.roots[new_id].versions;
+            if !known.iter().zip(&numbers).all(|(&a, &b)| same(a, b)) {
+                return fault("id", format!("{short} is {known:?} and {numbers:?}"));
+            }
+        }
+        self.compare(new_id, &numbers)?;
+        self.know(new_id, numbers);
+        let plan = std::mem::take(&mut self.plan);
+        self.act_as_script(&plan, new_id);
+        if plan.kill == Kill::AtScript {
+            self.say("  the agent is killed while the script runs");
+            self.kill();
+        }
+        self.last_script = Some((versions.clone(), plan.code));
+        self.ran.push((versions.clone(), plan.code));
+        self.say(format!("  the script ends with {}", plan.code));
+        self.events.end_script(plan.code);
+        if let Kill::AfterScript(after) = plan.kill {
+            std::thread::sleep(after);
+            self.say("  the agent is killed after the script");
+            self.kill();
+        }
+        Ok(())
+    }
+
+    fn act_as_script(&mut self, plan: &Plan, id: &str) {
+        let Some(mut dice) = plan.dice.clone() else { return };
+        let root = self.root(id);
+        for _ in 0..plan.acts {
+            self.hostile(&mut dice, Some(&root));
+        }
+    }
+
+    /// Whether the root that is about to be deployed is what its layers say.
+    fn compare(&mut self, id: &str, versions: &[usize]) -> Outcome {
+        let root = self.root(id);
+        let is_live = self.deployed.as_deref() == Some(id);
+        if is_live {
+            // A service is at work in it, and it may be as it likes; but it has to stay.
+            if self.roots.contains_key(id) && !self.is_known(id) {
+                return fault("live root replaced", root.display().to_string());
+            }
+            return Ok(());
+        }
+        let made = if self.is_known(id) { Made::Reused } else { Made::New };
+        let mounts = if made == Made::Reused { self.mounts() } else { BTreeSet::<PathBuf>::new() };
+        let wanted = self.tree(versions);
+        let seen = look(&root, &mounts)
+            .map_err(|err| Fault::of("wrong root: unreadable", format!("{err}")))?;
+        let mode = std::fs::symlink_metadata(&root).unwrap().permissions().mode() & 0o7777;
+        if mode != 0o755 {
+            return fault("wrong root: mode", format!("the top has {mode:o}"));
+        }
+        // What a service may write to, under whatever name.
+        let is_writable = self.flags.iter().any(|flag| flag == "-writable");
+        let writable: BTreeSet<&str> = wanted
+            .iter()
+            .filter(|(path, _)| is_writable && path.starts_with("var/"))
+            .map(|(_, entry)| entry.group.as_str())
+            .collect();
+        let spared = |path: &str| {
+            is_writable && (path.starts_with("var/") || writable.contains(&*wanted[path].group))
+        };
+        let found = differences(&wanted, &seen, made, spared);
+        let Some((first, _)) = found.first() else { return Ok(()) };
+        if made == Made::Reused && !self.registry_is_up {
+            // Better than none: what cannot be mended from the cache stays.
+            self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
+            return Ok(());
+        }
+        let which = if made == Made::New { "new" } else { "reused" };
+        let kind = format!("wrong {which} root: {first}");
+        let short = &id[..8];
+        let list: Vec<String> =
+            found.iter().take(8).map(|(what, text)| format!("{what}: {text}")).collect();
+        let text = format!("{short}, {made:?}, has {} faults: {}", found.len(), list.join("; "));
+        Err(Fault { kind, what: text })
+    }
+}

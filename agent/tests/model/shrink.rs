@@ -1,0 +1,31 @@
+//! Looking for the fewest steps that still fail.
+
+/// Leaves out of `steps` what is not needed for `fails`: halves, quarters and so on, then single ones.
+pub fn fewest(steps: &[usize], mut fails: impl FnMut(&[usize]) -> bool) -> Vec<usize> {
+    let mut left = steps.to_vec();
+    let mut size = left.len().div_ceil(2).max(1);
+    loop {
+        let mut at = 0;
+        // From the beginning: what is at the end is most likely why it fails.
+        while at < left.len() {
+            let end = (at + size).min(left.len());
+            let tried: Vec<usize> = left[..at].iter().chain(&left[end..]).copied().collect();
+            if fails(&tried) {
+                left = tried;
+            } else {
+                at = end;
+            }
+        }
+        if size == 1 {
+            return left;
+        }
+        size = size.div_ceil(2);
+    }
+}
+
+#[test]
+fn what_is_needed_is_left() {
+    let steps: Vec<usize> = (1..=60).collect();
+    let found = fewest(&steps, |steps| [3, 17, 59].iter().all(|n| steps.contains(n)));
+    assert_eq!(found, [3, 17, 59]);
+}

@@ -1,0 +1,383 @@
+//! A registry and an agent, the real programs, on one filesystem and with one way of placing files, and all
+//! that is known of what they should be like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::rc::Rc;
+use std::time::Duration;
+
+use deploy_store::Configuration;
+use deploy_wire::client::{Client, Connect, HostKey, Keys};
+use rustix::fs::{Mode, OFlags};
+
+use crate::bench::{Bench, start_registry_with};
+use crate::canary::{Canaries, Mapper};
+use crate::dice::Dice;
+use crate::events::Events;
+use crate::fault::{Fault, Outcome, fault};
+use crate::layers::{COMPONENTS, Layer};
+use crate::script::Plan;
+use crate::tree::{Tree, Who, merge};
+
+/// Where a world is, and how its agent places files.
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub dir: PathBuf,
+    pub link: String,
+}
+
+/// A version of a component, which has two names.
+pub struct Version {
+    pub component: usize,
+    pub layer: Layer,
+    pub labels: [String; 2],
+}
+
+/// A root that the script saw.
+pub struct Known {
+    /// Numbers of its versions.
+    pub versions: Vec<usize>,
+    /// Held, so that no other directory gets its number.
+    pub dir: OwnedFd,
+}
+
+/// What a service has open for writing.
+pub enum Open {
+    File(File),
+    Mapping(usize),
+}
+
+pub struct World {
+    /// What `-link` says at first.
+    pub link: String,
+    pub bench: Bench,
+    pub who: Who,
+    pub flags: Vec<String>,
+    runtime: tokio::runtime::Runtime,
+    client: Option<Client>,
+    pub pool: Vec<Version>,
+    trees: BTreeMap<Vec<usize>, Rc<Tree>>,
+    /// Versions that the registry wants, by name.
+    pub offered: Vec<String>,
+    pub registry_is_up: bool,
+    pub agent: Option<Child>,
+    pub events: Events,
+    pub canaries: Canaries,
+    pub mapper: Option<Mapper>,
+    /// Files that are immutable, or may only be appended to.
+    pub flagged: Vec<(File, PathBuf)>,
+    pub open: Vec<(Open, PathBuf)>,
+    /// By id.
+    pub roots: BTreeMap<String, Known>,
+    /// Id of what is deployed.
+    pub deployed: Option<String>,
+    /// Whether the agent was not killed since what it said last.
+    pub is_certain: bool,
+    /// Whether there was a rollback whose hold may still count.
+    pub may_be_held: bool,
+    /// Names of the versions of the last script, and how it ended.
+    pub last_script: Option<(Vec<String>, u8)>,
+    pub plan: Plan,
+    /// Scripts that ran since the last request.
+    pub ran: Vec<(Vec<String>, u8)>,
+    /// What was done, newest last.
+    pub said: Vec<String>,
+    pub scripts: usize,
+}
+
+/// Trees that are remembered.
+const MOST_TREES: usize = 200;
+/// Versions of each component at first.
+const VERSIONS: usize = 4;
+
+impl World {
+    pub fn new(place: &Place, seed: u64) -> Self {
+        let mut dice = Dice::of(seed, 0);
+        let mut bench = Bench::within(&place.dir);
+        let _ = bench.registry.process.kill();
+        bench.registry.process.wait().unwrap();
+        bench.registry = start_registry_with(bench.temp.path(), "127.0.0.1:0", &["-maxver", "0"]);
+        fs::create_dir(bench.path("a1")).unwrap();
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let (events, canaries) =
+            (Events::open(bench.temp.path()), Canaries::make(bench.path("outside")));
+        let mut world = Self {
+            link: place.link.clone(),
+            flags: flags(&bench, place, &mut dice),
+            bench,
+            who: Who::me(),
+            runtime,
+            client: None,
+            pool: Vec::new(),
+            trees: BTreeMap::new(),
+            offered: Vec::new(),
+            registry_is_up: true,
+            agent: None,
+            events,
+            canaries,
+            mapper: mapper(),
+            flagged: Vec::new(),
+            open: Vec::new(),
+            roots: BTreeMap::new(),
+            deployed: None,
+            is_certain: true,
+            may_be_held: false,
+            last_script: None,
+            plan: Plan::default(),
+            ran: Vec::new(),
+            said: Vec::new(),
+            scripts: 0,
+        };
+        for component in 0..COMPONENTS.len() {
+            world.add(component, Layer::first(component, &mut dice));
+            for _ in 1..VERSIONS {
+                let last = world.of(component).last().unwrap().layer.next(&mut dice);
+                world.add(component, last);
+            }
+        }
+        world.offered = COMPONENTS.map(|name| format!("{name}-1")).into();
+        let layers: Vec<String> = COMPONENTS
+            .iter()
+            .zip(&world.offered)
+            .map(|(component, version)| format!("-layer {component}:{version}"))
+            .collect();
+        world.operator(&format!("addconf -name project1 {}", layers.join(" ")), b"").unwrap();
+        world
+    }
+
+    /// The versions of a component, oldest first.
+    pub fn of(&self, component: usize) -> impl DoubleEndedIterator<Item = &Version> {
+        self.pool.iter().filter(move |version| version.component == component)
+    }
+
+    /// Adds a version under two names.
+    pub fn add(&mut self, component: usize, layer: Layer) {
+        let (name, number) = (COMPONENTS[component], self.of(component).count() + 1);
+        let labels = ["", "-again"].map(|again| format!("{name}-{number}{again}"));
+        let archive = layer.archive();
+        for label in &labels {
+            self.operator(&format!("put -name {name} -version {label}"), &archive).unwrap();
+        }
+        self.pool.push(Version { component, layer, labels });
+    }
+
+    /// The number of the version with this name.
+    pub fn version(&self, label: &str) -> usize {
+        let named = |version: &Version| version.labels.iter().any(|other| other == label);
+        self.pool.iter().position(named).unwrap_or_else(|| panic!("no version {label:?}"))
+    }
+
+    /// What a root of these versions has to hold.
+    pub fn tree(&mut self, versions: &[usize]) -> Rc<Tree> {
+        if self.trees.len() >= MOST_TREES {
+            self.trees.clear();
+        }
+        let (pool, who) = (&self.pool, self.who);
+        let made = self.trees.entry(versions.to_vec()).or_insert_with(|| {
+            let layers: Vec<&Layer> = versions.iter().map(|&n| &pool[n].layer).collect();
+            Rc::new(merge(&layers, who))
+        });
+        Rc::clone(made)
+    }
+
+    pub fn say(&mut self, text: impl Into<String>) {
+        self.said.push(text.into());
+    }
+
+    pub fn agent_dir(&self) -> PathBuf {
+        self.bench.path("a1")
+    }
+
+    pub fn root(&self, id: &str) -> PathBuf {
+        self.agent_dir().join("unpacked").join(id)
+    }
+
+    /// What is mounted below the agent's directory.
+    pub fn mounts(&self) -> BTreeSet<PathBuf> {
+        let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        let dir = self.agent_dir();
+        points.filter(|point| point.starts_with(&dir)).collect()
+    }
+
+    /// Whether the directory at `path` is the one that the script saw.
+    pub fn is_known(&self, id: &str) -> bool {
+        let Some(known) = self.roots.get(id) else { return false };
+        let (Ok(held), Ok(there)) =
+            (rustix::fs::fstat(&known.dir), fs::symlink_metadata(self.root(id)))
+        else {
+            return false;
+        };
+        (held.st_dev, held.st_ino) == (there.dev(), there.ino())
+    }
+
+    pub fn know(&mut self, id: &str, versions: Vec<usize>) {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = rustix::fs::open(self.root(id), flags, Mode::empty()).unwrap();
+        let unpacked = self.agent_dir().join("unpacked");
+        self.roots.retain(|id, _| unpacked.join(id).is_dir());
+        self.roots.insert(id.to_owned(), Known { versions, dir });
+    }
+
+    /// Has the registry do something. `Err` is what it complains of.
+    pub fn operator(&mut self, line: &str, input: &[u8]) -> Result<String, String> {
+        let registry = &self.bench.registry;
+        if self.client.as_ref().is_none_or(|client| !client.is_alive()) {
+            let connect = Connect {
+                addr: registry.addr.clone(),
+                user: "op".to_owned(),
+                keys: Keys::File(self.bench.path("op")),
+                host: HostKey::Fingerprint(registry.fingerprint.clone()),
+                timeout: Duration::from_secs(30),
+            };
+            self.client = Some(self.runtime.block_on(Client::connect(&connect)).unwrap());
+        }
+        let client = self.client.as_ref().unwrap();
+        let done = self.runtime.block_on(client.exec_with_input(line, input)).unwrap();
+        if done.code == 0 {
+            return Ok(String::from_utf8(done.stdout).unwrap());
+        }
+        Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
+    }
+
+    /// Asks the registry what it wants.
+    pub fn read_offer(&mut self) {
+        let json = self.operator("showconf -name project1 -json", b"").unwrap();
+        let wanted = Configuration::from_json(json.as_bytes()).unwrap();
+        self.offered = labels(&wanted);
+    }
+
+    pub fn stop_registry(&mut self) {
+        let _ = self.bench.registry.process.kill();
+        self.bench.registry.process.wait().unwrap();
+        (self.client, self.registry_is_up) = (None, false);
+    }
+
+    pub fn start_registry(&mut self) {
+        let addr = self.bench.registry.addr.clone();
+        self.bench.registry = start_registry_with(self.bench.temp.path(), &addr, &["-maxver", "0"]);
+        self.registry_is_up = true;
+    }
+
+    /// Id of what the state file says is deployed, and the names of its versions.
+    pub fn state(&self) -> Option<(String, Vec<String>)> {
+        let state = self.bench.state()?;
+        Some((state.id().to_string(), labels(&state)))
+    }
+
+    /// What has to hold at any time.
+    pub fn check(&mut self) -> Outcome {
+        self.canaries.check()?;
+        if let Some(agent) = &mut self.agent {
+            if let Some(status) = agent.try_wait().unwrap() {
+                self.agent = None;
+                return fault("the agent ended", format!("by itself, with {status}"));
+            }
+        }
+        let Some(id) = self.deployed.clone() else { return Ok(()) };
+        let root = self.root(&id);
+        if !root.is_dir() {
+            return fault("live root gone", root.display().to_string());
+        }
+        if self.roots.contains_key(&id) && !self.is_known(&id) {
+            return fault("live root replaced", root.display().to_string());
+        }
+        if self.flags.iter().any(|flag| flag == "-current") {
+            let led = fs::read_link(self.bench.path("current")).ok();
+            if led.as_deref() != Some(&root) {
+                return fault("current", format!("leads to {led:?}, wanted {}", root.display()));
+            }
+        }
+        Ok(())
+    }
+
+    pub fn agent_log(&self) -> String {
+        self.bench.agent_log()
+    }
+
+    /// Takes away what keeps files and directories from being removed.
+    pub fn release(&mut self) {
+        for (open, _) in self.open.drain(..) {
+            if let (Open::Mapping(number), Some(mapper)) = (open, &mut self.mapper) {
+                let _ = mapper.unmap(number);
+            }
+        }
+        for (file, _) in self.flagged.drain(..) {
+            unflag(&file);
+        }
+        for mount in self.mounts().iter().rev() {
+            self.canaries.let_go(mount);
+            unmount(mount);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some(agent) = &mut self.agent {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+        self.release();
+        self.roots.clear();
+    }
+}
+
+/// `None`, said loudly, where there is no Python; in CI that is a failure.
+fn mapper() -> Option<Mapper> {
+    let mapper = Mapper::start();
+    if mapper.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "no python3, and this is CI");
+        eprintln!("NOT TESTED: files that are mapped; there is no python3");
+    }
+    mapper
+}
+
+pub fn unflag(file: &File) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    if let Ok(flags) = ioctl_getflags(file) {
+        let _ = ioctl_setflags(file, flags - (IFlags::IMMUTABLE | IFlags::APPEND));
+    }
+}
+
+pub fn unmount(path: &Path) {
+    let mut umount = std::process::Command::new("umount");
+    let _ = umount.arg("-l").arg(path).stderr(std::process::Stdio::null()).status();
+}
+
+pub fn labels(configuration: &Configuration) -> Vec<String> {
+    configuration.layers().iter().map(|layer| layer.version.as_str().to_owned()).collect()
+}
+
+/// The flags of this world's agent.
+fn flags(bench: &Bench, place: &Place, dice: &mut Dice) -> Vec<String> {
+    let path = |name: &str| bench.path(name).display().to_string();
+    let mut flags = vec!["-dir".to_owned(), path("a1"), "-state".to_owned(), path("state.json")];
+    let mut give = |more: &[&str]| flags.extend(more.iter().map(|&flag| flag.to_owned()));
+    give(&["-poll", "1h", "-link", &place.link, "-script", &path("deploy.sh")]);
+    if dice.percent(40) {
+        give(&["-writable", "var/**"]);
+    }
+    if dice.percent(15) {
+        give(&["-no-spare"]);
+    }
+    if dice.percent(20) {
+        give(&["-keep-blobs"]);
+    }
+    if dice.percent(30) {
+        give(&["-current", &path("current")]);
+    }
+    give(&["-keep-roots", ["1", "2", "2", "2", "2", "3"][dice.below(6)]]);
+    flags
+}
+
+impl From<std::io::Error> for Fault {
+    fn from(err: std::io::Error) -> Self {
+        Self::of("the test itself", err.to_string())
+    }
+}

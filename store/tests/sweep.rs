@@ -120,6 +120,7 @@ impl Bench {
             keep_blobs: true,
             weigh: true,
             replaced: true,
+            taken_over: false,
         }
     }
 

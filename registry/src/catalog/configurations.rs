@@ -9,7 +9,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::replacing::{check_whole, find_whole, is_there, replace};
-use super::versions::{Row, find_version, latest_version, layer};
+use super::versions::{Row, latest_version, layer};
 use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
 
 /// A state of a configuration, without its layers.

@@ -55,7 +55,8 @@ struct Record {
 pub fn find(dir: &Path) -> PathBuf {
     let own = dir.join(NAME);
     let here = Path::new(NAME);
-    if own.symlink_metadata().is_err() && is_of(dir, here) { here.to_owned() } else { own }
+    let used = own.symlink_metadata().is_err() && here.is_file() && is_of(dir, here);
+    if used { here.to_owned() } else { own }
 }
 
 /// A state file in the working directory that is not used, as it is no agent's of `dir`.
@@ -68,9 +69,6 @@ pub fn passed_over(dir: &Path) -> Option<PathBuf> {
 /// Whether the state file was written by an agent of `dir`, also by one that did not write that
 /// down, as the Go agent.
 fn is_of(dir: &Path, state: &Path) -> bool {
-    if !state.is_file() {
-        return false;
-    }
     if let Some(owner) = owner(state) {
         return is_same(&owner, dir);
     }

@@ -117,6 +117,7 @@ impl Bench {
             configurations: vec![(current.clone(), "what is deployed")],
             roots: Some(roots.iter().map(|root| (root.id(), "asked for")).collect()),
             cache: Some(ages),
+            taken_over: false,
             keep_blobs: true,
             weigh: true,
             replaced: true,

@@ -1,5 +1,7 @@
 //! The program on the command line, without a registry.
 
+#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

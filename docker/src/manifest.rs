@@ -168,7 +168,7 @@ struct Either {
     subject: Option<IgnoredAny>,
     /// Where it is null, that is known: docker 25 writes such an index.
     #[serde(default, deserialize_with = "few_or_null")]
-    manifests: Option<Option<Vec<Descriptor>>>,
+    manifests: Manifests,
     #[serde(default, deserialize_with = "few_or_none")]
     layers: Option<Vec<Descriptor>>,
     config: Option<Descriptor>,
@@ -184,6 +184,15 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.";
 
+/// The list of an index.
+#[derive(Debug, Default)]
+enum Manifests {
+    #[default]
+    Absent,
+    Null,
+    List(Vec<Descriptor>),
+}
+
 /// Reads an index or a manifest that is said to have a media type.
 pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
     let either: Either = json(bytes)?;
@@ -197,8 +206,9 @@ pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
         return Err("has a schema version other than 2".to_owned());
     }
     match (either.manifests, either.config, either.layers) {
-        (Some(Some(_)), _, Some(_)) | (Some(Some(_)), Some(_), _) => Err(BOTH.to_owned()),
-        (Some(manifests), None, None) => Ok(Described::Index(manifests.unwrap_or_default())),
+        (Manifests::List(_), _, Some(_)) | (Manifests::List(_), Some(_), _) => Err(BOTH.to_owned()),
+        (Manifests::List(manifests), None, None) => Ok(Described::Index(manifests)),
+        (Manifests::Null, None, None) => Ok(Described::Index(Vec::new())),
         (_, Some(config), Some(layers)) => {
             let subject = either.subject.is_some();
             let artifact_type = either.artifact_type.filter(|kind| !kind.is_empty());
@@ -327,12 +337,8 @@ fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>
 }
 
 /// Tells null from what is not there.
-fn few_or_null<'de, D, T>(from: D) -> Result<Option<Option<Vec<T>>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    few_or_none(from).map(Some)
+fn few_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Manifests, D::Error> {
+    few_or_none(from).map(|list| list.map_or(Manifests::Null, Manifests::List))
 }
 
 fn few_or_none<'de, D, T>(from: D) -> Result<Option<Vec<T>>, D::Error>

@@ -72,6 +72,11 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             return None;
         }
         let name = entry.path_bytes().into_owned();
+        // The other looks for a body wherever there is a size; POSIX gives one to files alone.
+        let is_file = matches!(kind.as_byte(), b'0' | 0 | b'7' | b'S') && !name.ends_with(b"/");
+        if !is_file && kind.as_byte() != b'D' && entry.size() > 0 {
+            return None;
+        }
         let Ok(path) = EntryPath::from_archive(&name, LIMITS) else { break };
         let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
         let numbers = || {

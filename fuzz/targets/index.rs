@@ -9,7 +9,7 @@ use deploy_store::root::merge::merge;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|body: &[u8]| {
-    let bytes = Index::seal([&b"DTINDEX\x01"[..], body].concat());
+    let bytes = Index::seal([&b"DTINDEX\x02"[..], body].concat());
     let Ok(index) = Index::from_bytes(&bytes, Path::new("fuzzed")) else { return };
     assert_eq!(index.to_bytes(), bytes);
     if let Ok(tree) = merge([&index]) {

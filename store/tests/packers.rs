@@ -1,6 +1,8 @@
 //! What packers write that is not quite plain: padding, large windows, strong compression, access
 //! lists as text, sizes where there is no body, and formats that are none of ours.
 
+#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+
 mod rig;
 
 use std::fs;
@@ -79,7 +81,7 @@ fn zeros_may_follow_compressed_data_and_nothing_else() {
         for zeros in [0, 1, 10_240 - packed.len() % 10_240, 1 << 20] {
             assert_eq!(followed(&vec![0; zeros]), Ok(1), "{name} {zeros}");
         }
-        assert_eq!(followed(&packed[..]).unwrap_err().contains("after its end"), true, "{name}");
+        assert!(followed(&packed[..]).unwrap_err().contains("after its end"), "{name}");
         let refused = followed(&vec![0; (1 << 20) + 1]).unwrap_err();
         assert!(refused.contains("1048577 zeros follow the end of its"), "{refused}");
         let refused = followed(b"\0\0\0garbage").unwrap_err();
@@ -127,10 +129,7 @@ fn other_formats_are_named() {
             let bytes = [start, &vec![7; length]].concat();
             for bytes in [bytes.clone(), gzip(&bytes)] {
                 let refused = check(&bytes).unwrap_err();
-                assert!(
-                    refused.contains(word) && refused.contains("tar") | refused.contains("gzip"),
-                    "{refused}"
-                );
+                assert!(refused.contains(word), "{refused}");
             }
         }
     }

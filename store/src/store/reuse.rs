@@ -165,7 +165,7 @@ impl Store {
     fn built(&self, name: &CStr) -> Result<Option<i128>> {
         let id = crate::disk::digest_of(name);
         let Some(mark) = id.map(|id| self.unpacked.stat(&ok_name(id))) else { return Ok(None) };
-        let (Ok(mark), record) = (mark, self.roots.stat(name)?) else { return Ok(None) };
+        let (Ok(mark), Ok(record)) = (mark, self.roots.stat(name)) else { return Ok(None) };
         let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
         let built = mark.min(record);
         // A clock that went back would have later writes seem earlier.

@@ -104,6 +104,12 @@ impl Work {
     fn begin(parent: &Dir, prefix: &str) -> Result<Self> {
         let name = parent.make_temp(prefix, 0o700)?;
         let dir = Arc::new(parent.child(&name)?);
+        let stat = rustix::fs::fstat(&*dir).map_err(|err| Error::io("stat", dir.path(), err))?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
+            // Whoever may write to the directory above has put another in its place.
+            let reason = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+            return Err(Error::io("work in", dir.path(), reason));
+        }
         hold(&*dir).map_err(|err| Error::io("lock", dir.path(), err))?;
         Ok(Self { name, dir })
     }

@@ -25,9 +25,8 @@ use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// Bytes of a file up to which it is read once more, holes too, in case an earlier version
-/// named it.
-const MOST_READ_AGAIN: u64 = 1 << 30;
+/// Bytes of a file that are all hashed when its name is not that of its contents.
+const MOST_PLAIN: u64 = 1 << 30;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -198,11 +197,13 @@ pub(super) fn object_is_sound(dir: &Dir, name: &CStr) -> Result<Option<(bool, u6
     let fail = |err| Error::io("read", dir.path_of(name), err);
     let (content, bytes) = content_of(&file).map_err(fail)?;
     let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
-    // An earlier version named what has blocks of zeros by all its bytes.
-    let earlier = || {
-        Ok::<_, Error>(bytes <= MOST_READ_AGAIN && named(plain_content_of(&file).map_err(fail)?))
+    // An earlier version named what has blocks of zeros by all its bytes. What is so long that they
+    // take a while to hash is left to be made again.
+    let earlier = || match bytes {
+        ..=MOST_PLAIN => plain_content_of(&file).map(named),
+        _ => Ok(false),
     };
-    let sound = named(content) || earlier()?;
+    let sound = named(content) || earlier().map_err(fail)?;
     Ok(Some((sound, bytes)))
 }
 

@@ -10,7 +10,7 @@ use super::publish::{ROOT_MODE, UNFINISHED, is_directory};
 use super::verify::hash;
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{Dir, Mounts, name_of};
+use crate::disk::{self, Dir, Mounts, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::{Content, EntryPath};
 use crate::root::check::{Drift, Scope, check};
@@ -108,7 +108,8 @@ impl Store {
             if !self.has_own_top(name)? {
                 drifts.push((EntryPath::root(), Drift::Altered));
             }
-            check(&root, tree, self.placement.owner, Scope::Kept, |path, drift| {
+            let scope = Scope::Kept { lists: !disk::gives_lists(&self.unpacked) };
+            check(&root, tree, self.placement.owner, scope, |path, drift| {
                 if drift != Drift::Altered || !writable.has(&path) {
                     drifts.push((path, drift));
                 }

@@ -18,7 +18,7 @@ mod place;
 mod remove;
 mod socket;
 
-pub use attributes::has_attributes;
+pub use attributes::{gives_lists, has_attributes};
 pub use dir::{Dir, FileType, Item};
 pub use file::{TempFile, replace_file};
 pub(crate) use file::{hold, is_held, temp_name};

@@ -237,6 +237,31 @@ fn the_descent_itself_enters_no_mount() {
     }
 }
 
+/// Kernels before 5.6 and 5.8 have no such calls, and filters of system calls refuse what
+/// they do not know.
+#[test]
+#[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
+fn a_system_that_cannot_tell_mounts_by_openat2_tells_them_otherwise() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "there is no strace");
+        eprintln!("THE FALLBACK IS NOT TESTED: there is no strace");
+        return;
+    }
+    let log = tempfile::tempdir().unwrap();
+    for (calls, error) in [("openat2", "EPERM"), ("openat2,statx", "ENOSYS")] {
+        let status = Command::new("strace")
+            .args(["-f", "-qq", "-e", &format!("trace={calls}")])
+            .args(["-e", &format!("inject={calls}:error={error}"), "-o"])
+            .arg(log.path().join("calls"))
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "the_descent_itself_enters_no_mount"])
+            .status();
+        assert!(status.unwrap().success(), "{error} of {calls}");
+        let calls = fs::read_to_string(log.path().join("calls")).unwrap();
+        assert!(calls.contains("INJECTED") || !calls.contains("openat2("), "{calls}");
+    }
+}
+
 #[test]
 fn what_is_immutable_or_append_only_stays_and_the_rest_goes() {
     if !in_own_mounts("what_is_immutable_or_append_only_stays_and_the_rest_goes") {

@@ -174,6 +174,30 @@ fn what_a_service_adds_or_may_write_to_is_no_drift() {
     }
 }
 
+/// User, user 1, group, mask, others (acl(5)): as a mode 644, with a name more.
+const LIST: &str =
+    "0x0200000001000600ffffffff020004000100000004000400ffffffff10000400ffffffff20000400ffffffff";
+
+#[test]
+fn an_access_list_is_drift_but_where_the_directory_gives_it_to_all() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        return;
+    }
+    for dir in directories() {
+        let bench = Bench::new(&dir, LinkMode::Copy);
+        run("setfattr", &["-n", "system.posix_acl_access", "-v", LIST, "conf"], &bench.root());
+        assert_eq!(bench.drift(), ["conf"]);
+        let unpacked = bench.work.path().join("agent/unpacked");
+        run("setfattr", &["-n", "system.posix_acl_default", "-v", LIST, "."], &unpacked);
+        let Bench { work, store, wanted } = bench;
+        drop(store);
+        let store = Store::open(&work.path().join("agent"), options(LinkMode::Copy)).unwrap();
+        store.rebuild_root(&wanted).unwrap();
+        assert_eq!(store.drifted_root(&wanted), None);
+    }
+}
+
 /// An attempt after the other fails, and each changes its root: of the roots that were
 /// replaced the one that was in use stays, and the last.
 #[test]

@@ -12,20 +12,29 @@ use super::dir::Dir;
 use crate::error::{Error, Result};
 use crate::meta::{Meta, Xattr};
 
-/// Attributes outside `user.*` that an archive may set, and so may nobody else.
-const OURS: [&[u8]; 3] =
-    [b"security.capability", b"system.posix_acl_access", b"system.posix_acl_default"];
+const CAPABILITY: &[u8] = b"security.capability";
+const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 /// Length of an access list that says no more than a mode does: a version and three entries
 /// (see acl(5)). The system keeps it as the mode.
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
 /// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem has such,
-/// and no others that an archive could have set. Without `owner` only `user.*` counts.
-pub fn has_attributes(dir: &Dir, name: &CStr, meta: &Meta, owner: bool) -> Result<bool> {
+/// and no others that an archive could have set. Without `owner` only `user.*` counts, and
+/// without `lists` no access list does.
+pub fn has_attributes(
+    dir: &Dir,
+    name: &CStr,
+    meta: &Meta,
+    owner: bool,
+    lists: bool,
+) -> Result<bool> {
     let path = through_descriptor(dir, name);
-    let counts =
-        |attribute: &[u8]| attribute.starts_with(b"user.") || (owner && OURS.contains(&attribute));
+    let counts = |attribute: &[u8]| {
+        let list = attribute == ACCESS_LIST || attribute == DEFAULT_LIST;
+        attribute.starts_with(b"user.") || (owner && (attribute == CAPABILITY || (list && lists)))
+    };
     let fail = |err: Errno| Error::io("read attributes of", dir.path_of(name), err);
     let found = match list(&path) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(true),
@@ -42,6 +51,13 @@ pub fn has_attributes(dir: &Dir, name: &CStr, meta: &Meta, owner: bool) -> Resul
         }
     }
     Ok(true)
+}
+
+/// Whether everything that is made in `dir` inherits an access list.
+pub fn gives_lists(dir: &Dir) -> bool {
+    let mut value = [0; 1];
+    let found = fs::fgetxattr(dir, DEFAULT_LIST, &mut value[..]);
+    matches!(found, Ok(_) | Err(Errno::RANGE))
 }
 
 fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
@@ -110,7 +126,8 @@ mod tests {
         dir.symlink(c"file", c"link").unwrap();
         let path = temp.path().join("file");
         let meta = |xattrs: &[Xattr]| Meta { xattrs: xattrs.into(), ..Meta::default() };
-        let has = |xattrs: &[Xattr]| has_attributes(&dir, c"file", &meta(xattrs), true).unwrap();
+        let has =
+            |xattrs: &[Xattr]| has_attributes(&dir, c"file", &meta(xattrs), true, true).unwrap();
         assert!(has(&[]));
         let set = fs::setxattr(&path, c"user.a", b"one", fs::XattrFlags::empty());
         if set == Err(Errno::OPNOTSUPP) {
@@ -124,7 +141,7 @@ mod tests {
         }
         assert!(!has(&[xattr(b"user.a", b"one"), xattr(b"user.b", b"")]));
         // The link has none, whatever it leads to.
-        assert!(has_attributes(&dir, c"link", &meta(&[]), true).unwrap());
+        assert!(has_attributes(&dir, c"link", &meta(&[]), true, true).unwrap());
     }
 
     #[test]

@@ -35,7 +35,10 @@ pub enum Scope {
     /// Everything but attributes.
     All,
     /// Everything that the tree has, attributes too. What somebody added does not count.
-    Kept,
+    Kept {
+        /// Whether access lists count: not where everything that is made inherits some.
+        lists: bool,
+    },
     /// Regular files only: in a directory that nobody else can enter, but whose files
     /// have names elsewhere, nothing else can change.
     Files,
@@ -118,7 +121,7 @@ impl<'t> Checker<'_, 't> {
             Ok(stat) => stat,
             Err(err) if err.is_not_found() => {
                 // A device that only root may make, where nothing forbids it, was left out.
-                let left_out = is_device(node) && (!self.owner || self.scope == Scope::Kept);
+                let left_out = is_device(node) && (!self.owner || self.is_kept());
                 return (!left_out).then_some(Drift::Missing);
             }
             Err(_) => return Some(Drift::Other),
@@ -127,10 +130,17 @@ impl<'t> Checker<'_, 't> {
             return Some(Drift::Other);
         }
         let meta = meta_of(node);
-        let fits = self.fits(dir, name, &stat, node)
-            && (self.scope != Scope::Kept
-                || disk::has_attributes(dir, name, meta, self.owner).unwrap_or(false));
+        let fits = self.fits(dir, name, &stat, node) && self.has_attributes(dir, name, meta);
         (!fits).then_some(Drift::Altered)
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self.scope, Scope::Kept { .. })
+    }
+
+    fn has_attributes(&self, dir: &Dir, name: &CStr, meta: &Meta) -> bool {
+        let Scope::Kept { lists } = self.scope else { return true };
+        disk::has_attributes(dir, name, meta, self.owner, lists).unwrap_or(false)
     }
 
     fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
@@ -141,7 +151,7 @@ impl<'t> Checker<'_, 't> {
             Node::Symlink(link) => {
                 let (uid, gid) = (link.meta.uid, link.meta.gid);
                 let owned = (stat.st_uid, stat.st_gid) == (uid, gid);
-                (owned || !self.owner || self.scope != Scope::Kept)
+                (owned || !self.owner || !self.is_kept())
                     && dir.read_link(name).is_ok_and(|target| target.to_bytes() == &*link.target)
             }
             Node::Special(special) => disk::has(stat, &special.meta, self.owner),

@@ -110,7 +110,8 @@ impl Store {
             if !self.has_own_top(name, tree)? {
                 drifts.push((EntryPath::root(), Drift::Altered));
             }
-            check(&root, tree, self.placement.owner, Scope::Kept, |path, drift| {
+            let scope = Scope::Kept { lists: !disk::gives_lists(&self.unpacked) };
+            check(&root, tree, self.placement.owner, scope, |path, drift| {
                 if drift != Drift::Altered || !writable.has(&path) {
                     drifts.push((path, drift));
                 }

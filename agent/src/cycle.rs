@@ -26,8 +26,9 @@ use crate::throttle::Throttle;
 use crate::unsettled::{self, Unsettled};
 use crate::{blocking, current, deploy, rollback, room, running, state, sweep, unpack, variables};
 
-/// Times that a damaged cache is mended before a cycle gives up.
-const MEND_ATTEMPTS: u32 = 3;
+/// Times that a damaged cache is mended before a cycle gives up, and once for each layer: one is
+/// fetched at a time.
+const MEND_ATTEMPTS: usize = 3;
 
 /// What an agent works with.
 #[derive(Debug)]
@@ -341,7 +342,7 @@ async fn make(agent: &Agent, session: &mut Session, new: &Configuration, way: Wa
         download(agent, session, new, lost, way).await?;
         match build(agent, new, way).await {
             Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
-                if attempt < MEND_ATTEMPTS =>
+                if attempt < MEND_ATTEMPTS + new.layers().len() =>
             {
                 tracing::warn!(
                     event = "blob_lost",

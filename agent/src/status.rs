@@ -6,7 +6,8 @@ use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Digest, Error, escape, escape_json};
+use deploy_store::layer::entry::EntryPath;
+use deploy_store::{Configuration, Digest, Error, Why, escape, escape_json};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,6 +17,9 @@ use crate::report::{Placed, Report, Spare};
 use crate::running::{self, Running};
 use crate::unsettled::{self, Unsettled};
 use crate::{previous, state};
+
+/// Private paths that are named for people.
+const PRIVATE_SHOWN: usize = 10;
 
 /// What `status` tells.
 #[derive(Debug, Serialize)]
@@ -33,6 +37,8 @@ pub struct Status {
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
+    /// Paths of which each root has a file of its own, because one was changed in a root.
+    private: Vec<Private>,
     cache: Cache,
     /// The script that runs.
     script: Option<Running>,
@@ -86,6 +92,15 @@ struct Root {
     built: Option<Timestamp>,
     current: bool,
     previous: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Private {
+    path: String,
+    /// In a word.
+    reason: &'static str,
+    #[serde(skip)]
+    text: &'static str,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -147,6 +162,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         confinement: report.confinement,
         roots,
         taken_over: taken_over.iter().map(Digest::to_string).collect(),
+        private: private(dir),
         cache: cache(dir),
         script,
         last_error: report.error,
@@ -236,6 +252,13 @@ impl Status {
             Some(Spare { id, ready: false }) => line("spare", &format!("{id}   not ready")),
             None => line("spare", "none"),
         }
+        for Private { path, text, .. } in self.private.iter().take(PRIVATE_SHOWN) {
+            line("private", &format!("{}   {text}", escape(path)));
+        }
+        if self.private.len() > PRIVATE_SHOWN {
+            let more = self.private.len() - PRIVATE_SHOWN;
+            line("private", &format!("and {more} more; status -json has all"));
+        }
         if let Some(placed) = self.placed {
             line("last root", &placed.to_text());
         }
@@ -284,6 +307,17 @@ impl Cache {
         let ratio = ratio.unwrap_or_default();
         format!("{bytes} bytes: {blobs} blobs, {layers} extracted layers, {objects} objects{ratio}")
     }
+}
+
+/// The paths that are private; what cannot be read is found out again by the agent.
+fn private(dir: &Path) -> Vec<Private> {
+    let paths = deploy_store::private_paths(dir).unwrap_or_default();
+    let private = |(path, why): (EntryPath, Why)| Private {
+        path: path.to_string(),
+        reason: why.word(),
+        text: why.text(),
+    };
+    paths.into_iter().map(private).collect()
 }
 
 /// Published roots that the store built, newest first.

@@ -242,8 +242,9 @@ impl Objects {
             return Ok(Look::Changed(Why::Written));
         }
         let owner = matches!(self.naming, Naming::Inode { owner: true });
+        let lists = !disk::gives_lists(&self.dir);
         let attributes =
-            self.find(name, |dir| disk::has_attributes(dir, name.as_c_str(), meta, owner))?;
+            self.find(name, |dir| disk::has_attributes(dir, name.as_c_str(), meta, owner, lists))?;
         if !self.fits(&stat, size, meta) || attributes != Some(true) {
             return Ok(Look::Changed(Why::Metadata));
         }

@@ -27,7 +27,7 @@ const MODE: u32 = 0o644;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "state file {} is that of the agent of {}, not of {}; give this one another with -state, or none: it is state.json in -dir then{}",
-    state.display(), other.display(), dir.display(), note(record)
+    state.display(), other.display(), dir.display(), note(record.as_deref())
 )]
 pub struct Foreign {
     /// The state file.
@@ -40,8 +40,8 @@ pub struct Foreign {
     pub record: Option<PathBuf>,
 }
 
-fn note(record: &Option<PathBuf>) -> String {
-    record.as_ref().map_or_else(String::new, |record| {
+fn note(record: Option<&Path>) -> String {
+    record.map_or_else(String::new, |record| {
         format!("; if that agent is no more, remove {}", record.display())
     })
 }

@@ -280,15 +280,8 @@ impl Status {
         if let Some(err) = &self.hold_error {
             line("held", &escape(err));
         }
-        if let Some(Left { unsettled, registry }) = &self.unsettled {
-            let what = escape(&unsettled.to_text());
-            let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };
-            line("unsettled", &format!("{}   {what}", escape(id)));
-            match unsettled.next {
-                Some(next) => line("next try", &format!("{next:.0}, or with sync")),
-                None => line("next try", "at the next look, or with sync, when an agent runs"),
-            }
-            line("registry has", registry.as_deref().map_or("unknown", |id| id));
+        for (name, value) in self.unsettled.iter().flat_map(Left::lines) {
+            line(name, &value);
         }
         if let Some(Running { id, pid, since, .. }) = &self.script {
             line("script", &format!("runs for {}   since {since:.0}, pid {pid}", escape(id)));
@@ -297,6 +290,23 @@ impl Status {
             line("last error", &escape(err));
         }
         text
+    }
+}
+
+impl Left {
+    /// What failed, when it is tried again, and what the registry wants.
+    fn lines(&self) -> [(&'static str, String); 3] {
+        let Self { unsettled, registry } = self;
+        let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };
+        let next = match unsettled.next {
+            Some(next) => format!("{next:.0}, or with sync"),
+            None => "at the next look, or with sync, when an agent runs".to_owned(),
+        };
+        [
+            ("unsettled", format!("{}   {}", escape(id), escape(&unsettled.to_text()))),
+            ("next try", next),
+            ("registry has", registry.clone().unwrap_or_else(|| "unknown".to_owned())),
+        ]
     }
 }
 

@@ -3,6 +3,7 @@
 mod bench;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -274,7 +275,6 @@ fn what_cannot_be_read_of_them_is_told() {
     if rustix::process::geteuid().is_root() {
         return;
     }
-    use std::os::unix::fs::PermissionsExt as _;
     let file = bench.path("a1/unpacked").join(&ids[0]).join("etc/mine");
     fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
     says(&bench, &["verify"], 8, "mine: open");

@@ -188,7 +188,7 @@ fn files_that_cannot_be_read() {
     let absent = file("absent");
     assert_eq!(absent, refused("open absent: No such file or directory (os error 2)\n", 1));
     let directory = file(".");
-    assert_eq!(directory, refused("read .: Is a directory (os error 21)\n", 1));
+    assert_eq!(directory, refused(". is a directory: -dir packs and uploads one\n", 1));
 }
 
 #[test]

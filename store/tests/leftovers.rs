@@ -7,6 +7,7 @@ mod rig;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use deploy_store::disk::{Dir, Mounts};
 use deploy_store::{Configuration, Keep, LinkMode, Store, What};

@@ -223,10 +223,11 @@ fn kill(world: &mut World, dice: &mut Dice) -> Outcome {
     if dice.percent(70) { sync(world, dice) } else { Ok(()) }
 }
 
-/// `verify -repair` beside the agent: whatever it finds, it changes no root.
+/// `verify -repair` beside the agent: whatever it finds, it changes no root. The look that comes with
+/// it runs a script again that failed.
 fn repair(world: &mut World, dice: &mut Dice) -> Outcome {
     world.subcommand(&["verify", "-repair"]);
-    world.after(dice)
+    sync(world, dice)
 }
 
 /// The agent is stopped, something is done meanwhile, and it starts again.

@@ -52,6 +52,8 @@ impl Who {
         let mut meta = meta.clone();
         if let Self::User(uid, gid) = self {
             (meta.uid, meta.gid) = (uid, gid);
+            // Who does not become the owner runs as nobody else, either.
+            meta.mode &= !0o6000;
             meta.xattrs.retain(|name, _| name.starts_with("user."));
         }
         meta
@@ -179,6 +181,15 @@ pub fn differences(
     spared: impl Fn(&str) -> bool,
 ) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
+    // Names of a file that are below a mount cannot be seen.
+    let hidden: BTreeSet<&String> = wanted
+        .iter()
+        .filter(|(path, _)| {
+            let covered = |at: &str| seen.get(at).is_some_and(|it| it.kind == Kind::Mount);
+            made == Made::Reused && parents(path).any(covered)
+        })
+        .map(|(_, entry)| &entry.group)
+        .collect();
     for (path, entry) in wanted {
         let covered = |at: &str| seen.get(at).is_some_and(|it| it.kind == Kind::Mount);
         if made == Made::Reused && (spared(path) || parents(path).any(|at| covered(at))) {
@@ -194,7 +205,8 @@ pub fn differences(
         // Names that a service gave a file are its own.
         let group =
             if made == Made::New { there.group.clone() } else { group_in(wanted, seen, there) };
-        if entry.kind == Kind::File && there.kind == Kind::File && group != entry.group {
+        let is_link = entry.kind == Kind::File && there.kind == Kind::File;
+        if is_link && group != entry.group && !hidden.contains(&entry.group) {
             let text = format!("{path} (is a link of {group}, wanted {})", entry.group);
             found.push(("links", text));
         }

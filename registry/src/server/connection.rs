@@ -129,8 +129,9 @@ async fn watch_over(
             break "the deadline of the connection has passed";
         }
     };
-    tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
+    // Told first, logged then: whoever reads the log knows that nothing else will be heard.
     farewell(&session.handle(), reason).await;
+    tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
     // When it does not end by itself, the socket is shut down.
     let _ = timeout(FAREWELL, session).await;
     Ok(())

@@ -281,7 +281,7 @@ pub(crate) async fn prepare(
     // It may use the very root, and two at once would undo each other's work.
     running::ended(agent).await;
     // What is in use is its service's to write to.
-    let in_use = state::read(&agent.state)?.is_some_and(|old| old.id() == new.id());
+    let in_use = is_in_use(agent, new.id())?;
     let drifted = if in_use { None } else { drift(agent, new).await? };
     let Some(drifted) = drifted else {
         return make(agent, session, new, Way::Reuse { in_use }).await;
@@ -308,6 +308,22 @@ pub(crate) async fn prepare(
         );
     }
     Ok(Root { changed, ..root })
+}
+
+/// Whether the root `id` is in use. Where the state file is lost, that is the one that the
+/// symlink leads to, else the one that was built last.
+fn is_in_use(agent: &Agent, id: Digest) -> Result<bool> {
+    if let Some(deployed) = state::read(&agent.state)? {
+        return Ok(deployed.id() == id);
+    }
+    let linked = match &agent.current {
+        Some(link) => current::target(link)?,
+        None => None,
+    };
+    match linked {
+        Some(linked) => Ok(std::path::absolute(agent.store.root_path(id)).ok() == Some(linked)),
+        None => Ok(agent.store.roots()?.last() == Some(&id)),
+    }
 }
 
 /// Whether a root was built, and the one in its place cannot be moved away.

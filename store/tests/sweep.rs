@@ -121,7 +121,6 @@ impl Bench {
             keep_blobs: true,
             weigh: true,
             replaced: true,
-            taken_over: false,
         }
     }
 

@@ -35,6 +35,9 @@ pub struct Plan {
     pub kill: Kill,
 }
 
+/// Lines of the agent's log in which it may have told of the root that it deploys.
+const LAST_LINES: usize = 12;
+
 impl World {
     /// A script has begun: nobody but the agent has touched its root since it was published.
     pub fn script(&mut self, asking: &Asking) -> Outcome {
@@ -121,6 +124,14 @@ impl World {
         if made == Made::Reused && !self.registry_is_up {
             // Better than none: what cannot be mended from the cache stays.
             self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
+            return Ok(());
+        }
+        let told = format!("root {id} was changed since it was deployed and is used as it is");
+        let log = self.agent_log();
+        let last = log.lines().rev().take(LAST_LINES);
+        if made == Made::Reused && last.into_iter().any(|line| line.contains(&told)) {
+            // What is mounted in it, or cannot be moved, stays where it is.
+            self.say(format!("  {} faults, and told: {:?}", found.len(), found.first()));
             return Ok(());
         }
         let which = if made == Made::New { "new" } else { "reused" };

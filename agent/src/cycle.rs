@@ -17,7 +17,7 @@ use crate::deploy::Before;
 use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched, name_of};
 use crate::hold::Hold;
-use crate::report::Reporter;
+use crate::report::{Report, Reporter};
 use crate::script::{self, Script};
 use crate::session::Session;
 use crate::spare::{self, Spares};
@@ -310,11 +310,14 @@ pub(crate) async fn prepare(
     Ok(Root { changed, ..root })
 }
 
-/// Whether the root `id` is in use. Where the state file is lost, that is the one that the
-/// symlink leads to, else the one that was built last.
+/// Whether the root `id` is in use. Where the state file is lost, that is the one that this agent
+/// deployed last, else the one that the symlink leads to, else the one that was built last.
 fn is_in_use(agent: &Agent, id: Digest) -> Result<bool> {
     if let Some(deployed) = state::read(&agent.state)? {
         return Ok(deployed.id() == id);
+    }
+    if let Some(deployed) = Report::read(&agent.dir).deployed {
+        return Ok(deployed == id.to_string());
     }
     let linked = match &agent.current {
         Some(link) => current::target(link)?,

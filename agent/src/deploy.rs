@@ -70,12 +70,13 @@ pub async fn run(
     if before == Before::Forgotten {
         previous::write(&agent.dir, None)?;
     }
-    if !root.reused {
-        agent.report.update(|report| {
+    agent.report.update(|report| {
+        report.deployed = Some(new.id().to_string());
+        if !root.reused {
             report.placed = Some(root.into());
             report.spare = report.spare.take().filter(|_| !root.from_spare);
-        });
-    }
+        }
+    });
     tracing::info!(
         event = "switched",
         id = %new.id(),

@@ -39,6 +39,8 @@ pub struct Report {
     pub placed: Option<Placed>,
     /// The spare root, as long as the agent runs.
     pub spare: Option<Spare>,
+    /// Id of what it deployed last, in case the state file is lost.
+    pub deployed: Option<String>,
     /// Id of what the registry had at the last look that told.
     pub offered: Option<String>,
     /// What the last cycle failed of; `None` when it went well.

@@ -52,7 +52,7 @@ pub enum Described {
     /// Leads to manifests, or to further indexes.
     Index(Vec<Descriptor>),
     /// An image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// An image's configuration and layers.
@@ -212,7 +212,7 @@ pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
         (_, Some(config), Some(layers)) => {
             let subject = either.subject.is_some();
             let artifact_type = either.artifact_type.filter(|kind| !kind.is_empty());
-            Ok(Described::Manifest(Manifest { config, layers, subject, artifact_type }))
+            Ok(Described::Manifest(Box::new(Manifest { config, layers, subject, artifact_type })))
         }
         _ => Err(NEITHER.to_owned()),
     }

@@ -253,7 +253,7 @@ impl Blobs {
 
     /// Removes staged files last written before `before` that nobody is writing.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
-        self.remove_staged(self.expired(before, false)?)
+        Ok(self.remove_staged(self.expired(before, false)?))
     }
 
     /// Removes downloads that a Go agent left unfinished among the blobs.
@@ -270,10 +270,10 @@ impl Blobs {
     /// Removes uploads that a crash cut off, whatever their age: to be called before any
     /// other is begun.
     pub fn clean_up(&self) -> Result<Swept> {
-        self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?)
+        Ok(self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?))
     }
 
-    fn remove_staged(&self, files: Vec<(CString, u64)>) -> Result<Swept> {
+    fn remove_staged(&self, files: Vec<(CString, u64)>) -> Swept {
         let mut swept = Swept::default();
         for (name, bytes) in files {
             if !remove_leftover(&self.staging, &name) {
@@ -282,7 +282,7 @@ impl Blobs {
             swept.files += 1;
             swept.bytes += bytes;
         }
-        Ok(swept)
+        swept
     }
 
     /// What [`Blobs::expire`] would remove.

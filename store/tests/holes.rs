@@ -19,9 +19,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// An archive of one file of holes, and one of its twins.
 fn archive(dir: &Path) -> std::path::PathBuf {
     let file = File::create(dir.join("lastlog")).unwrap();
-    if file.set_len(SIZE).is_err() {
-        panic!("{} has no files of {SIZE} bytes", dir.display());
-    }
+    assert!(file.set_len(SIZE).is_ok(), "{} has no files of {SIZE} bytes", dir.display());
     file.write_all_at(b"end", AT).unwrap();
     fs::write(dir.join("empty"), "").unwrap();
     run("tar", &["--sparse", "--format=posix", "-czf", "a.tgz", "lastlog", "empty"], dir);
@@ -90,7 +88,7 @@ fn the_same_contents_with_and_without_holes_are_one_object() {
             fs::create_dir(&tree).unwrap();
             let file = File::create(tree.join("f")).unwrap();
             if sparse.is_empty() {
-                file.write_all_at(&[0; 1_000_000], 0).unwrap();
+                file.write_all_at(&vec![0; 1_000_000], 0).unwrap();
             }
             file.set_len(1_000_000).unwrap();
             file.write_all_at(&[7], 500_000).unwrap();

@@ -104,7 +104,10 @@ impl Bench {
 }
 
 /// Ways of mounting something in a root, the first path; the second is what is precious.
-fn mounts() -> Vec<(&'static str, fn(&Path, &Path))> {
+/// What is mounted, and how, on a path of a directory.
+type Mount = (&'static str, fn(&Path, &Path));
+
+fn mounts() -> Vec<Mount> {
     vec![
         ("bind", |root, precious| {
             let at = root.join("data");

@@ -5,6 +5,7 @@
 
 mod rig;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -13,12 +14,12 @@ use deploy_store::{Limits, LinkMode, check_archive, unpack};
 use rig::{directories, dump, options};
 
 /// A header of type `kind`.
-fn header(name: &str, kind: u8, size: u64, link: &str, magic: &[u8; 8]) -> Vec<u8> {
+fn header(name: &str, kind: u8, size: u64, link: &str, magic: [u8; 8]) -> Vec<u8> {
     let mut header = tar::Header::new_old();
     let bytes = header.as_mut_bytes();
     bytes[..name.len()].copy_from_slice(name.as_bytes());
     bytes[157..157 + link.len()].copy_from_slice(link.as_bytes());
-    bytes[257..265].copy_from_slice(magic);
+    bytes[257..265].copy_from_slice(&magic);
     bytes[156] = kind;
     header.set_mode(0o644);
     header.set_uid(0);
@@ -29,8 +30,8 @@ fn header(name: &str, kind: u8, size: u64, link: &str, magic: &[u8; 8]) -> Vec<u
     header.as_bytes().to_vec()
 }
 
-const USTAR: &[u8; 8] = b"ustar\x0000";
-const GNU: &[u8; 8] = b"ustar  \0";
+const USTAR: [u8; 8] = *b"ustar\x0000";
+const GNU: [u8; 8] = *b"ustar  \0";
 
 fn file(name: &str) -> Vec<u8> {
     let mut bytes = header(name, b'0', 4, "", USTAR);
@@ -43,8 +44,9 @@ fn records(records: &[(&str, &str)]) -> Vec<u8> {
     let mut body = String::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
-        let length = (rest..).find(|length| rest + length.to_string().len() == *length).unwrap();
-        body += &format!("{length} {key}={value}\n");
+        let length =
+            (rest..rest + 9).find(|length| rest + length.to_string().len() == *length).unwrap();
+        writeln!(body, "{length} {key}={value}").unwrap();
     }
     let mut bytes = header("PaxHeaders/x", b'x', body.len() as u64, "", USTAR);
     bytes.extend(body.into_bytes());
@@ -142,7 +144,7 @@ fn other_formats_are_named() {
 fn a_size_without_a_body_is_read_as_both_tars_read_it() {
     let end = vec![0; 1024];
     let body = vec![b'x'; 512];
-    for magic in [USTAR, GNU, &[0; 8]] {
+    for magic in [USTAR, GNU, [0; 8]] {
         for kind in [b'1', b'2', b'5', b'6'] {
             let sized = header("s", kind, 512, if kind < b'5' { "f" } else { "" }, magic);
             let archive = |after: &[&[u8]]| [&file("f"), &sized[..], &after.concat()].concat();

@@ -95,7 +95,7 @@ impl<'a> Walk<'a> {
         let Some(document) = self.document(descriptor)? else { return Ok(()) };
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
-            Ok(Described::Manifest(manifest)) => manifest,
+            Ok(Described::Manifest(manifest)) => *manifest,
             Ok(Described::Index(_)) => return Err(fail("is no manifest".to_owned())),
             // Of something else that goes with images.
             Err(reason) if reason == manifest::NEITHER => {

@@ -156,7 +156,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         _ => return Err(bad()),
     };
     let permissions = permissions_of(permissions).ok_or_else(bad)?;
-    let (own, named) = match fields[0] {
+    let (own, of_name) = match fields[0] {
         b"user" | b"u" => (USER_OBJ, Some(USER)),
         b"group" | b"g" => (GROUP_OBJ, Some(GROUP)),
         b"mask" | b"m" => (MASK, None),
@@ -166,7 +166,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
     if name.is_empty() {
         return Ok(Some((own, permissions, NOBODY)));
     }
-    let tag = named.ok_or_else(bad)?;
+    let tag = of_name.ok_or_else(bad)?;
     // What stands behind the name is what the packer's machine had for it.
     let number = match number.filter(|number| !number.is_empty()) {
         Some(number) => Some(number_of(number).ok_or_else(bad)?),

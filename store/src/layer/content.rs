@@ -266,7 +266,9 @@ mod tests {
             (6 * SIZE, vec![0, 4 * SIZE]),
         ] {
             let mut bytes = vec![0; length];
-            data.iter().for_each(|at| bytes[*at] = 1);
+            for at in &data {
+                bytes[*at] = 1;
+            }
             let whole = Content::of(&bytes);
             for piece in [1, 1000, SIZE / 2, SIZE, SIZE + 1, 10 * SIZE] {
                 assert_eq!(in_pieces(&bytes, piece), whole, "{length} {data:?} by {piece}");
@@ -276,7 +278,9 @@ mod tests {
             assert_eq!(content_of(&file).unwrap(), (whole, length as u64));
             let sparse = tempfile::tempfile().unwrap();
             sparse.set_len(length as u64).unwrap();
-            data.iter().for_each(|at| sparse.write_all_at(&[1], *at as u64).unwrap());
+            for at in &data {
+                sparse.write_all_at(&[1], *at as u64).unwrap();
+            }
             assert_eq!(content_of(&sparse).unwrap(), (whole, length as u64));
             all.push(whole);
         }

@@ -30,7 +30,7 @@ pub(super) struct Watched {
     /// The published roots that are watched, with what they hold.
     roots: HashMap<Digest, (Place, Tree)>,
     /// Roots that were replaced and may still be in use, with what they hold where they are
-    /// watched.
+    /// all.
     aside: Vec<(CString, Option<(Place, Tree)>)>,
     /// Where the directories of the objects are.
     objects: Option<Place>,
@@ -76,14 +76,14 @@ impl Store {
     /// Begins to watch the directory `name` of roots, a spare's or one that is to be
     /// published, which holds `tree`. `None` where that cannot be.
     pub(super) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
-        let mut watched = self.watched();
-        let watcher = watched.watcher(&self.path)?;
+        let mut all = self.watched();
+        let watcher = all.watcher(&self.path)?;
         let watching = watcher.watch_tree(&self.unpacked.path_of(name), tree, self.is_shared());
         match watching {
             Ok(place) => Some(place),
             Err(err) => {
                 // Told once: each root would say the same.
-                if !std::mem::replace(&mut watched.failed, true) {
+                if !std::mem::replace(&mut all.failed, true) {
                     tracing::warn!(
                         event = "not_watched",
                         "not all roots can be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_watches"
@@ -102,8 +102,8 @@ impl Store {
     /// Watches directories that were made in a place; whether that could be done.
     pub(super) fn watch_more(&self, place: Place, root: &Path, dirs: &[EntryPath]) -> bool {
         let shared = self.is_shared();
-        let mut watched = self.watched();
-        let Some(watcher) = &mut watched.watcher else { return false };
+        let mut all = self.watched();
+        let Some(watcher) = &mut all.watcher else { return false };
         dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
     }
 
@@ -114,8 +114,8 @@ impl Store {
         root: &Path,
         dirs: impl Iterator<Item = &'a EntryPath>,
     ) {
-        let mut watched = self.watched();
-        let Some(watcher) = &mut watched.watcher else { return };
+        let mut all = self.watched();
+        let Some(watcher) = &mut all.watcher else { return };
         for path in dirs {
             // A directory that is gone has no files; what else fails is found out later.
             let _ = watcher.wait_for_open(place, root, path);
@@ -124,8 +124,8 @@ impl Store {
 
     /// What happened in a place since the last call.
     pub(super) fn take_evidence(&self, place: Place) -> Evidence {
-        let mut watched = self.watched();
-        watched.watcher.as_mut().map_or_else(
+        let mut all = self.watched();
+        all.watcher.as_mut().map_or_else(
             || Evidence { lost: true, ..Evidence::default() },
             |watcher| watcher.take(place),
         )
@@ -135,28 +135,28 @@ impl Store {
     pub(super) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
         let Some(place) = place else { return };
         let shared = self.is_shared();
-        let mut watched = self.watched();
-        let before = if shared { watched.roots.insert(id, (place, tree.clone())) } else { None };
-        watched.ended.extend(before.map(|(place, _)| place));
+        let mut all = self.watched();
+        let before = if shared { all.roots.insert(id, (place, tree.clone())) } else { None };
+        all.ended.extend(before.map(|(place, _)| place));
         if !shared {
-            watched.ended.push(place);
+            all.ended.push(place);
         }
     }
 
     /// Takes note that what was the root `id` is called `name` from now on.
     pub(super) fn watch_aside(&self, id: Digest, name: CString) {
         if self.is_shared() {
-            let mut watched = self.watched();
-            let watch = watched.roots.remove(&id);
-            watched.aside.push((name, watch));
+            let mut all = self.watched();
+            let watch = all.roots.remove(&id);
+            all.aside.push((name, watch));
         }
     }
 
-    /// Ends watching a root that is to be removed; returns what it holds, if it was watched.
+    /// Ends watching a root that is to be removed; returns what it holds, if it was all.
     pub(super) fn end_watch(&self, id: Digest) -> Option<Tree> {
-        let mut watched = self.watched();
-        let (place, tree) = watched.roots.remove(&id)?;
-        if let Some(watcher) = &mut watched.watcher {
+        let mut all = self.watched();
+        let (place, tree) = all.roots.remove(&id)?;
+        if let Some(watcher) = &mut all.watcher {
             watcher.end(place);
         }
         Some(tree)
@@ -164,9 +164,9 @@ impl Store {
 
     /// Ends watching a root that is aside and to be removed.
     pub(super) fn end_watch_aside(&self, name: &CStr) {
-        let mut watched = self.watched();
-        let Watched { watcher, aside, .. } = &mut *watched;
-        let known = aside.iter_mut().find(|(other, _)| &**other == name);
+        let mut all = self.watched();
+        let Watched { watcher, aside, .. } = &mut *all;
+        let known = aside.iter_mut().find(|(other, _)| **other == *name);
         if let (Some((_, watch)), Some(watcher)) = (known, watcher)
             && let Some((place, _)) = watch.take()
         {
@@ -188,25 +188,27 @@ impl Store {
     /// `place`.
     pub(super) fn end_watches(&self, place: Option<Place>) -> Result<()> {
         let published = ids(&self.roots)?;
-        let mut watched = self.watched();
-        let mut ended = std::mem::take(&mut watched.ended);
+        let mut all = self.watched();
+        let mut ended = std::mem::take(&mut all.ended);
         ended.extend(place);
-        watched.roots.retain(|id, (place, _)| {
+        all.roots.retain(|id, (place, _)| {
             let stays = published.contains(id);
             if !stays {
                 ended.push(*place);
             }
             stays
         });
-        watched.aside.retain(|(name, watch)| {
+        all.aside.retain(|(name, watch)| {
             let stays = self.unpacked.contains(name).unwrap_or(true);
             if !stays {
                 ended.extend(watch.as_ref().map(|(place, _)| *place));
             }
             stays
         });
-        if let Some(watcher) = &mut watched.watcher {
-            ended.into_iter().for_each(|place| watcher.end(place));
+        if let Some(watcher) = &mut all.watcher {
+            for place in ended {
+                watcher.end(place);
+            }
         }
         Ok(())
     }
@@ -233,9 +235,9 @@ impl Store {
             let evidence = self.take_evidence(place);
             if !self.wait_again(place, &name_of(id), &evidence) {
                 // Not watched: all is looked at each time.
-                let mut watched = self.watched();
-                watched.roots.remove(&id);
-                watched.ended.push(place);
+                let mut all = self.watched();
+                all.roots.remove(&id);
+                all.ended.push(place);
             }
             renamed.extend(self.renamed_files(id, &evidence, &tree));
         }
@@ -256,8 +258,8 @@ impl Store {
     /// can be done.
     fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
         let root = self.unpacked.path_of(name);
-        let mut watched = self.watched();
-        let Some(watcher) = &mut watched.watcher else { return false };
+        let mut all = self.watched();
+        let Some(watcher) = &mut all.watcher else { return false };
         evidence.opened.iter().all(|path| match watcher.wait_for_open(place, &root, path) {
             // A directory that somebody removed has no files.
             Err(err) => err.is_not_found(),
@@ -269,17 +271,17 @@ impl Store {
     fn watch_objects(&self) -> Result<()> {
         let fans: Vec<_> = self.objects.fans()?.collect();
         let root = self.objects.path();
-        let mut watched = self.watched();
-        let Watched { objects, .. } = &mut *watched;
+        let mut all = self.watched();
+        let Watched { objects, .. } = &mut *all;
         let place = *objects;
-        let Some(watcher) = watched.watcher(&self.path) else { return Ok(()) };
+        let Some(watcher) = all.watcher(&self.path) else { return Ok(()) };
         let place = place.unwrap_or_else(|| watcher.place());
         watcher.take(place);
-        let all = fans.iter().all(|fan| {
+        let is_watched = fans.iter().all(|fan| {
             let fan = EntryPath::root().join(fan.to_bytes());
             watcher.add_busy(place, root, &fan).is_ok()
         });
-        watched.objects = Some(place).filter(|_| all);
+        all.objects = Some(place).filter(|_| is_watched);
         Ok(())
     }
 
@@ -360,8 +362,8 @@ impl Store {
     /// finds go to `bad`.
     fn doubt(&self, bad: &mut HashMap<ObjectName, Why>) -> Result<Doubt> {
         let published = ids(&self.roots)?;
-        let mut watched = self.watched();
-        let Watched { watcher, roots, aside, objects, .. } = &mut *watched;
+        let mut all = self.watched();
+        let Watched { watcher, roots, aside, objects, .. } = &mut *all;
         let (Some(watcher), Some(objects)) = (watcher, objects) else { return Ok(Doubt::All) };
         let mut doubtful = Doubtful::default();
         let touched = watcher.seen(*objects);

@@ -75,7 +75,8 @@ impl Store {
     /// Takes the directory that stands where the root of `configuration` belongs, and of
     /// which there is no record, as that root, if it is: every file is read. One that is
     /// `in_use` may have been written to by its service; that is no reason to take it from
-    /// under it, as long as nothing lacks. Returns the names that are not as they should
+    /// under it, as long as nothing lacks. Nor can one be replaced in which something is
+    /// mounted. Returns the names that are not as they should
     /// be; `None`: it is not taken, or there is nothing to take.
     pub fn adopt_root(
         &self,
@@ -89,12 +90,14 @@ impl Store {
         }
         let tree = self.tree(configuration)?;
         let mut drifts = self.drift_of(&name, &tree);
+        // What is mounted in it keeps it from being replaced.
+        let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
         let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
-        if drifts.iter().any(lacks) || !(in_use || drifts.is_empty()) {
+        if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
             return Ok(None);
         }
         self.compare_contents(&name, &tree, &mut drifts)?;
-        if !(in_use || drifts.is_empty()) {
+        if !(mounted || in_use || drifts.is_empty()) {
             return Ok(None);
         }
         self.mark(configuration)?;
@@ -136,7 +139,7 @@ impl Store {
     ) -> Result<()> {
         let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
         let root = self.unpacked.child_within(name)?;
-        let built = self.built(name)?;
+        let built = self.built(name);
         let mut open: Option<(EntryPath, Option<Dir>)> = None;
         for (path, node) in tree.walk() {
             let (Node::File(file), Some((parent, name))) = (node, path.split()) else { continue };
@@ -163,16 +166,16 @@ impl Store {
 
     /// When the root `name` was built: all in it is older. `None` where that is not known, or
     /// the clock was put back since.
-    fn built(&self, name: &CStr) -> Result<Option<i128>> {
+    fn built(&self, name: &CStr) -> Option<i128> {
         let id = crate::disk::digest_of(name);
-        let Some(mark) = id.map(|id| self.unpacked.stat(&ok_name(id))) else { return Ok(None) };
-        let (Ok(mark), Ok(record)) = (mark, self.roots.stat(name)) else { return Ok(None) };
+        let mark = self.unpacked.stat(&ok_name(id?)).ok()?;
+        let record = self.roots.stat(name).ok()?;
         let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
         let built = mark.min(record);
         // A clock that went back would have later writes seem earlier.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_nanos());
-        Ok(i128::try_from(now).is_ok_and(|now| now >= built).then_some(built))
+        i128::try_from(now).is_ok_and(|now| now >= built).then_some(built)
     }
 
     /// Whether the root itself carries what its archives say, or what we give it.

@@ -305,7 +305,7 @@ fn verify_root(
         return Ok(true);
     };
     let configuration = Configuration::from_json(&json);
-    let digests = configuration.iter().flat_map(|configuration| configuration.layers());
+    let digests = configuration.iter().flat_map(Configuration::layers);
     for layer in digests {
         if there(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
             tracing::info!(

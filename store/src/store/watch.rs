@@ -209,7 +209,9 @@ impl Watcher {
             }
         }) && complete;
         if !complete {
-            seen.values_mut().for_each(|evidence| evidence.lost = true);
+            for evidence in seen.values_mut() {
+                evidence.lost = true;
+            }
         }
     }
 }

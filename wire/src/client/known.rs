@@ -130,7 +130,10 @@ mod tests {
         let salt = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTA=";
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"12345678901234567890");
         let hash = hmac::sign(&key, b"[reg]:2022");
-        let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hash.as_ref().iter().fold(String::new(), |mut hex, byte| {
+            let _ = std::fmt::Write::write_fmt(&mut hex, format_args!("{byte:02x}"));
+            hex
+        });
         let base64 = std::process::Command::new("sh")
             .args(["-c", "printf %s \"$1\" | xxd -r -p | base64", "sh", &hex])
             .output()

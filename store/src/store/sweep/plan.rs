@@ -13,6 +13,7 @@ use crate::digest::Digest;
 const BASE: usize = 64 + 1 + 32;
 
 /// What a sweep leaves, and how far it goes.
+#[expect(clippy::struct_excessive_bools, reason = "each says of one thing whether it goes")]
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
     /// Configurations whose layers stay, each with the reason.

@@ -153,6 +153,14 @@ async fn execute(
     }
 }
 
+/// What is told of a bump that changes nothing. Scripts of the Go tool take every line for a hint.
+fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
+    match caller.client {
+        Client::Go => String::new(),
+        _ => format!("configuration \"{name}\" is up to date; nothing was changed\n"),
+    }
+}
+
 async fn execute_on_catalog(
     registry: &Registry,
     caller: &Caller,
@@ -181,14 +189,11 @@ async fn execute_on_catalog(
         }
         Command::BumpConfiguration { name, components, if_hash } => {
             let if_hash = if_hash.clone();
-            match catalog.bump_configuration(name, components, if_hash, change).await? {
-                Some(replaced) => Ok(roll_back_hint(caller, name.as_str(), &replaced)),
-                // Scripts of the Go tool take every line for a hint.
-                None if caller.client == Client::Go => Ok(String::new()),
-                None => {
-                    Ok(format!("configuration \"{name}\" is up to date; nothing was changed\n"))
-                }
-            }
+            let replaced = catalog.bump_configuration(name, components, if_hash, change).await?;
+            Ok(replaced.map_or_else(
+                || up_to_date(caller, name),
+                |replaced| roll_back_hint(caller, name.as_str(), &replaced),
+            ))
         }
         Command::ShowConfiguration { name, verbose, json } => {
             let configuration = catalog.configuration(name).await?;

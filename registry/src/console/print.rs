@@ -73,7 +73,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
         created: Timestamp,
     }
     #[derive(Serialize)]
-    struct Component<'a> {
+    struct Document<'a> {
         name: &'a str,
         /// The name that it has in all other documents.
         component: &'a str,
@@ -85,7 +85,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
         created: layer.created,
     });
     let component = name.as_str();
-    document(&Component { name: component, component, versions: versions.collect() })
+    document(&Document { name: component, component, versions: versions.collect() })
 }
 
 /// States as JSON.

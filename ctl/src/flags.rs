@@ -17,6 +17,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program's own flags.
 #[derive(Debug, Parser)]
+#[command(about = "Uploads archives to a registry and edits its configurations")]
 #[command(name = "deployctl", version = deploy_cli::version!(), args_override_self = true)]
 pub struct Flags {
     /// registry host address (host:port)

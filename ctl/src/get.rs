@@ -1,8 +1,9 @@
 //! `get`: downloads the archive of a version. A file gets its name when all of it is there
 //! and has the hash that the registry has for it.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -11,10 +12,16 @@ use deploy_store::{Digest, Hasher};
 use deploy_wire::client::{Client, ClientError};
 use deploy_wire::command::{Command, Refusal, read_flags};
 use deploy_wire::{exit, path};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+use rustix::io::Errno;
+use tempfile::NamedTempFile;
 
 use crate::flags::Flags;
 use crate::progress::Progress;
 use crate::verbs::GET;
+
+/// Mode of a new file, before the umask.
+const MODE: u32 = 0o666;
 
 /// What to download, and where to.
 #[derive(Debug, PartialEq, Eq)]
@@ -93,14 +100,59 @@ async fn to_file(
     }
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |what: &str| format!("{what} {}", file.display());
-    // As any other new file: the umask says who may read it.
-    let like_others = Permissions::from_mode(0o666);
-    let made = tempfile::Builder::new().permissions(like_others).tempfile_in(dir);
-    let mut temp = made.with_context(|| failed("write"))?;
-    fetch(client, get, digest, temp.as_file_mut(), quiet).await?;
-    temp.as_file().sync_all().with_context(|| failed("write"))?;
-    temp.persist(file).with_context(|| failed("rename to"))?;
-    Ok(())
+    let mut temp = New::make(dir).with_context(|| failed("write"))?;
+    fetch(client, get, digest, temp.file(), quiet).await?;
+    temp.file().sync_all().with_context(|| failed("write"))?;
+    temp.name(dir, file).with_context(|| failed("rename to"))
+}
+
+/// A file that is to be called something when it is whole.
+enum New {
+    /// It has no name, and is gone with the program, whatever ends that.
+    Unnamed(File),
+    /// Where the filesystem knows no files without names.
+    Named(NamedTempFile),
+}
+
+impl New {
+    fn make(dir: &Path) -> io::Result<Self> {
+        // As any other new file: the umask says who may read it.
+        let mode = Mode::from_raw_mode(MODE);
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(file) = openat(CWD, dir, flags, mode) {
+            return Ok(Self::Unnamed(file.into()));
+        }
+        let like_others = Permissions::from_mode(MODE);
+        tempfile::Builder::new().permissions(like_others).tempfile_in(dir).map(Self::Named)
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            Self::Unnamed(file) => file,
+            Self::Named(temp) => temp.as_file_mut(),
+        }
+    }
+
+    /// Gives it its name, in place of what has it.
+    fn name(self, dir: &Path, name: &Path) -> io::Result<()> {
+        let file = match self {
+            Self::Unnamed(file) => file,
+            Self::Named(temp) => return temp.persist(name).map(drop).map_err(|err| err.error),
+        };
+        let of_process = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let link = |to: &Path| linkat(CWD, &of_process, CWD, to, AtFlags::SYMLINK_FOLLOW);
+        match link(name) {
+            Err(Errno::EXIST) => {}
+            done => return Ok(done?),
+        }
+        // A link replaces nothing; a rename does.
+        let beside = dir.join(format!(".deployctl-{}", std::process::id()));
+        link(&beside)?;
+        std::fs::rename(&beside, name).inspect_err(|_| {
+            // Why the rename failed says more.
+            let _ = std::fs::remove_file(&beside);
+        })
+    }
 }
 
 async fn fetch(

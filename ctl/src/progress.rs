@@ -17,6 +17,9 @@ pub struct Progress {
     lines: bool,
     size: Option<u64>,
     last: Cell<Instant>,
+    /// Bytes that are there, and those that the last line told of, if there was one.
+    bytes: Cell<u64>,
+    told: Cell<Option<u64>>,
 }
 
 impl Progress {
@@ -37,22 +40,34 @@ impl Progress {
         if quiet || !terminal {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        Self { bar, what, lines: !quiet && !terminal, size, last: Cell::new(Instant::now()) }
+        let (last, bytes, told) = (Cell::new(Instant::now()), Cell::new(0), Cell::new(None));
+        Self { bar, what, lines: !quiet && !terminal, size, last, bytes, told }
     }
 
     /// So many bytes are there.
     pub fn at(&self, bytes: u64) {
         self.bar.set_position(bytes);
+        self.bytes.set(bytes);
         if self.lines && self.last.get().elapsed() >= LINE_EVERY {
             self.last.set(Instant::now());
-            let of = self.size.map(|size| format!(" of {}", HumanBytes(size))).unwrap_or_default();
-            complain(&format!("{} {}{of}\n", self.what, HumanBytes(bytes)));
+            self.tell(bytes);
         }
+    }
+
+    fn tell(&self, bytes: u64) {
+        self.told.set(Some(bytes));
+        let of = self.size.map(|size| format!(" of {}", HumanBytes(size))).unwrap_or_default();
+        complain(&format!("{} {}{of}\n", self.what, HumanBytes(bytes)));
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        // Whoever was told of a part is told of the rest.
+        let bytes = self.bytes.get();
+        if self.told.get().is_some_and(|told| told != bytes) {
+            self.tell(bytes);
+        }
         self.bar.finish_and_clear();
     }
 }

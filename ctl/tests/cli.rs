@@ -188,7 +188,7 @@ fn files_that_cannot_be_read() {
     let absent = file("absent");
     assert_eq!(absent, refused("open absent: No such file or directory (os error 2)\n", 1));
     let directory = file(".");
-    assert_eq!(directory, refused("read .: Is a directory (os error 21)\n", 1));
+    assert_eq!(directory, refused(". is a directory: -dir packs and uploads one\n", 1));
 }
 
 #[test]
@@ -274,7 +274,10 @@ fn without_a_registry() {
         (&["showconf"], "name should be set\n"),
         (&["showconf", "-bogus"], "flag provided but not defined: -bogus\nUsage of showconf:\n"),
         (&["shwoconf"], "Unknown command, supported commands are:\n"),
-        (&["addver", "-name", "a"], "name, version and file should all be set\n"),
+        (
+            &["addver", "-name", "a"],
+            "name, version and file should all be set; -version is missing\n",
+        ),
         (&[], "Usage: deployctl [flags] subcommand [subcommand flags]\n  -addr string\n"),
         (&["-bogus"], "error: unexpected argument '-bogus' found"),
         (&["-addr", "a:1", "-user", "deploy-agent", "components"], "user name \"deploy-agent\""),

@@ -65,7 +65,7 @@ fn an_authority_signs_for_users() {
         ("here", true, ""),
         ("elsewhere", false, "certificate may not be used from this address"),
         ("forced", false, "force-command"),
-        ("host", false, "certificate is none of a user"),
+        ("host", false, ""),
         ("foreigner", false, "key is not in op.keys"),
         ("other", false, "key is not in op.keys"),
         ("ca", false, "key is not in op.keys"),

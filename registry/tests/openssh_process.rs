@@ -45,7 +45,7 @@ fn what_stands_in_the_way_is_one_clear_line() {
         (
             with(&["-opauth", "none.keys"]),
             1,
-            "open none.keys: no such file or directory".to_owned(),
+            "open none.keys: no such file or directory; deploy-registry init makes".to_owned(),
         ),
         (
             with(&["-srvauth", "empty.keys"]),

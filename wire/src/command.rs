@@ -471,7 +471,10 @@ mod tests {
             ("addconf", "name should be set"),
             ("addconf -name p", "configuration should have at least one layer"),
             ("addconf -name a/b -layer a:b", "name cannot contain / symbol"),
-            ("addconf -layer code", "invalid value \"code\" for flag -layer: invalid value\nUsage"),
+            (
+                "addconf -layer code",
+                "for flag -layer: invalid value; give component:version, as code:v1\nUsage",
+            ),
             ("addconf -layer a:1 -layer a:2", "flag -layer: duplicate component \"a\""),
             ("changeconf -name p", "name, component and version should all be set"),
             ("bumpconf -name p", "both name and component should be set"),

@@ -6,7 +6,7 @@ use std::fs;
 
 use deploy_wire::client::{Client, ClientError, Exec, HostKey, Keys};
 use deploy_wire::exit;
-use sshd::{Sshd, make_key};
+use sshd::{Sshd, make_key, sign, user};
 use tokio::sync::mpsc;
 
 const INTERNAL: &str = "internal-sftp";
@@ -180,6 +180,40 @@ async fn fingerprints() {
 }
 
 #[tokio::test]
+async fn certificates() {
+    let Some(sshd) = Sshd::start(INTERNAL) else { return };
+    let file = sshd.path("known_hosts");
+    let authority = |names: &str, key: &str| {
+        let key = fs::read_to_string(sshd.path(key)).unwrap();
+        fs::write(&file, format!("@cert-authority {names} {key}")).unwrap();
+        HostKey::KnownHosts(file.clone())
+    };
+    let mut connect = sshd.connect();
+    for names in ["127.0.0.1", "*", &format!("[127.0.0.1]:{}", &sshd.addr()[10..])] {
+        connect.host = authority(names, "ca.pub");
+        Client::connect(&connect).await.unwrap();
+    }
+    let host = authority("*", "stranger.pub");
+    let err = sshd.refusal(|connect| connect.host = host).await.to_string();
+    assert!(err.contains("it is signed by another authority"), "{err}");
+    let host = authority("elsewhere", "ca.pub");
+    let err = sshd.refusal(|connect| connect.host = host).await;
+    assert!(matches!(err, ClientError::HostUnknown { .. }), "{err}");
+
+    // The key alone lets nobody in; the certificate beside it does.
+    let keys = Keys::File(sshd.path("stranger"));
+    let err = sshd.refusal(|connect| connect.keys = keys.clone()).await;
+    assert!(matches!(err, ClientError::Denied { .. }), "{err}");
+    sign(sshd.path("").as_path(), &["-n", "nobody-here", "stranger.pub"]);
+    let err = sshd.refusal(|connect| connect.keys = keys.clone()).await.to_string();
+    assert!(err.contains("stranger-cert.pub (refused)"), "{err}");
+    sign(sshd.path("").as_path(), &["-n", &user(), "stranger.pub"]);
+    connect = sshd.connect();
+    connect.keys = keys;
+    assert_eq!(Client::connect(&connect).await.unwrap().exec("exit 3").await.unwrap().code, 3);
+}
+
+#[tokio::test]
 async fn known_hosts() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let file = sshd.path("known_hosts");
@@ -191,7 +225,7 @@ async fn known_hosts() {
     let wrong = sshd.known_line("stranger.pub");
     let mut connect = sshd.connect();
     // Also when the key that the server would show first is not the known one.
-    for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right]] {
+    for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right.clone()]] {
         connect.host = with(&lines);
         Client::connect(&connect).await.unwrap();
     }
@@ -200,6 +234,28 @@ async fn known_hosts() {
     assert!(hash.status.success() && fs::read_to_string(&file).unwrap().starts_with("|1|"));
     connect.host = hashed;
     Client::connect(&connect).await.unwrap();
+
+    // As ssh reads its file.
+    let port = sshd.addr().split_once(':').unwrap().1.to_owned();
+    let key = right.split_once(' ').unwrap().1;
+    for line in [
+        right.replace(' ', "\t"),
+        format!("[127.0.0.*]:{port},other {key}"),
+        format!("[*]:*,![127.0.0.2]:{port} {key}"),
+        format!("127.0.0.1 {key}"),
+        format!("127.0.0.1 ssh-ed25519 garbage\n{right}"),
+    ] {
+        connect.host = with(&[line]);
+        Client::connect(&connect).await.unwrap();
+    }
+    for line in [format!("[*]:*,![127.0.0.1]:{port} {key}"), format!("[127.0.0.1]:1 {key}")] {
+        let host = with(&[line]);
+        let err = sshd.refusal(|connect| connect.host = host).await;
+        assert!(matches!(err, ClientError::HostUnknown { .. }), "{err}");
+    }
+    let host = with(&[right.clone(), format!("@revoked\t*\t{key}")]);
+    let err = sshd.refusal(|connect| connect.host = host).await;
+    assert!(err.to_string().contains("revoked"), "{err}");
 
     let host = with(&[wrong]);
     let err = sshd.refusal(|connect| connect.host = host).await;

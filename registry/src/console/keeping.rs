@@ -345,6 +345,7 @@ fn diff_json(name: &str, diff: &Diff) -> Value {
     });
     json!({
         "name": name,
+        "configuration": name,
         "from": diff.from,
         "to": diff.to,
         "layers": layers.collect::<Vec<_>>(),

@@ -89,6 +89,7 @@ pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged, client: Client) ->
 fn imaged_json(name: &ConfigurationName, imaged: &Imaged) -> Result<String, Refusal> {
     document(&json!({
         "name": name.as_str(),
+        "configuration": name.as_str(),
         "hash": imaged.id.to_string(),
         "state": imaged.number,
         "before": imaged.before,

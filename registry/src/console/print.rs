@@ -75,6 +75,8 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Component<'a> {
         name: &'a str,
+        /// The name that it has in all other documents.
+        component: &'a str,
         versions: Vec<Entry<'a>>,
     }
     let versions = versions.iter().map(|layer| Entry {
@@ -82,7 +84,8 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
         hash: layer.digest.to_string(),
         created: layer.created,
     });
-    document(&Component { name: name.as_str(), versions: versions.collect() })
+    let component = name.as_str();
+    document(&Component { name: component, component, versions: versions.collect() })
 }
 
 /// States as JSON.
@@ -90,6 +93,8 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
+        /// The name that it has in all other documents.
+        state: u64,
         hash: String,
         modified: Timestamp,
         who: &'a str,
@@ -99,17 +104,21 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
+        /// The name that it has in all other documents.
+        configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }
     let states = states.iter().map(|state| StateDocument {
         number: state.number,
+        state: state.number,
         hash: state.hash.to_string(),
         modified: state.modified,
         who: &state.who,
         command: &state.command,
         current: state.current,
     });
-    document(&History { name: name.as_str(), states: states.collect() })
+    let configuration = name.as_str();
+    document(&History { name: configuration, configuration, states: states.collect() })
 }
 
 /// What was put, as `sha256sum` prints it.

@@ -85,7 +85,8 @@ async fn serve(
         }
     };
     let begun = timeout(LOGIN_TIME, opening).await;
-    if refused.load(Ordering::Relaxed) {
+    // Who gets in with another key, or with a certificate, has not failed.
+    if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
         ticket.refused();
     }
     let (session, login) = match begun {
@@ -128,8 +129,9 @@ async fn watch_over(
             break "the deadline of the connection has passed";
         }
     };
-    tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
+    // Told first, logged then: whoever reads the log knows that nothing else will be heard.
     farewell(&session.handle(), reason).await;
+    tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
     // When it does not end by itself, the socket is shut down.
     let _ = timeout(FAREWELL, session).await;
     Ok(())

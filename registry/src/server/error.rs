@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A key file cannot be read.
-    #[error("open {}: {}", path.display(), plain(cause))]
+    #[error("open {}: {}{}", path.display(), plain(cause), init(cause))]
     KeyFile {
         /// The file.
         path: PathBuf,
@@ -48,6 +48,16 @@ pub enum Error {
         /// Why not.
         cause: io::Error,
     },
+}
+
+/// What to do where there is no key file yet.
+fn init(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::NotFound => {
+            "; deploy-registry init makes what a new registry needs, -opauth and -srvauth say where"
+        }
+        _ => "",
+    }
 }
 
 /// An error of the system without its number, beginning as the rest of a line does.

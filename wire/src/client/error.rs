@@ -48,7 +48,9 @@ pub enum ClientError {
     /// It does not let us in.
     #[error(
         "ssh: unable to authenticate as user {user:?} with the keys tried ({tried}): is the key \
-         in the registry's key file?"
+         in the registry's key file of {}, not expired, and allowed from here? the registry's log \
+         says which it is",
+        role(user)
     )]
     Denied {
         /// The user name.
@@ -103,6 +105,11 @@ pub enum ClientError {
     /// What was to take the bytes failed.
     #[error(transparent)]
     Sink(#[from] deploy_store::Error),
+}
+
+/// Whose key file decides.
+fn role(user: &str) -> &'static str {
+    if user == super::operator::AGENT { "agents (-srvauth)" } else { "operators (-opauth)" }
 }
 
 impl ClientError {

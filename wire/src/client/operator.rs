@@ -9,7 +9,7 @@ use super::{Connect, HostKey, Keys};
 use crate::command::Refusal;
 
 /// The user name of agents, which can only read.
-const AGENT: &str = "deploy-agent";
+pub(super) const AGENT: &str = "deploy-agent";
 
 /// How to connect to `addr`. Without a fingerprint ssh's known hosts decide, without a key file
 /// ssh's agent and usual files are tried, without a user it is who is logged in.

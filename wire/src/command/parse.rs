@@ -190,7 +190,7 @@ impl Flags {
         let invalid =
             |why: String| format!("invalid value {value:?} for flag -{}: {why}", flag.name);
         let Some((component, _)) = value.split_once(':') else {
-            return Err(invalid("invalid value".to_owned()));
+            return Err(invalid("invalid value; give component:version, as code:v1".to_owned()));
         };
         let twice = self.all(flag.name).any(|other| other.split(':').next() == Some(component));
         if twice { Err(invalid(format!("duplicate component {component:?}"))) } else { Ok(()) }
@@ -210,10 +210,19 @@ impl Flags {
     }
 
     fn need(&self, names: &[&str], text: &str) -> Result<(), Refusal> {
-        if names.iter().any(|name| self.get(name).is_empty()) {
-            return Err(Refusal::usage(text.to_owned()));
+        let missing: Vec<String> = names
+            .iter()
+            .filter(|name| self.get(name).is_empty())
+            .map(|name| format!("-{name}"))
+            .collect();
+        match &missing[..] {
+            [] => Ok(()),
+            _ if names.len() == 1 => Err(Refusal::usage(text.to_owned())),
+            [one] => Err(Refusal::usage(format!("{text}; {one} is missing"))),
+            several => {
+                Err(Refusal::usage(format!("{text}; {} are missing", several.join(" and "))))
+            }
         }
-        Ok(())
     }
 
     fn parsed<T: std::str::FromStr<Err = deploy_store::Error>>(

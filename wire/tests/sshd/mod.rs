@@ -40,7 +40,10 @@ impl Sshd {
         make_key(dir.path(), "id", &["-t", "ed25519"]);
         make_key(dir.path(), "id_rsa", &["-t", "rsa", "-b", "2048"]);
         make_key(dir.path(), "stranger", &["-t", "ed25519"]);
-        let authorized = ["id.pub", "id_rsa.pub"].map(|name| read(dir.path(), name)).concat();
+        make_key(dir.path(), "ca", &["-t", "ed25519"]);
+        sign(dir.path(), &["-h", "-n", "127.0.0.1", "host.pub"]);
+        let keys = ["id.pub", "id_rsa.pub"].map(|name| read(dir.path(), name)).concat();
+        let authorized = format!("{keys}cert-authority {}", read(dir.path(), "ca.pub"));
         fs::write(dir.path().join("authorized"), authorized).unwrap();
         if user() == "root" {
             // sshd wants it, and only a service manager makes it.
@@ -117,6 +120,13 @@ pub fn make_key(dir: &Path, name: &str, flags: &[&str]) {
     assert!(command.unwrap().success());
 }
 
+/// Makes a certificate of a key, signed by `ca`.
+pub fn sign(dir: &Path, flags: &[&str]) {
+    let mut command = Command::new("ssh-keygen");
+    command.args(["-q", "-s", "ca", "-I", "test"]).args(flags).current_dir(dir);
+    assert!(command.status().unwrap().success());
+}
+
 fn read(dir: &Path, name: &str) -> String {
     fs::read_to_string(dir.join(name)).unwrap()
 }
@@ -127,6 +137,7 @@ fn listen(dir: &Path, subsystem: &str) -> Option<(Child, u16)> {
     let path = dir.display();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {path}/host\nHostKey {path}/host_ecdsa\n\
+         HostCertificate {path}/host-cert.pub\n\
          AuthorizedKeysFile {path}/authorized\nPidFile none\nStrictModes no\nUsePAM no\n\
          PasswordAuthentication no\nSubsystem sftp {subsystem}\n"
     );

@@ -187,7 +187,7 @@ async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<See
         let name = format!("load{number}");
         for line in [
             format!("addver -name {name} -version v{round} -hash {digest}"),
-            format!("addconf -name {name} -layer {name}:v{round}"),
+            format!("addconf -name {name} -layer {name}:v{round} -replace"),
             format!("showconf -name {name}"),
         ] {
             let began = Instant::now();

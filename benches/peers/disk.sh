@@ -24,7 +24,7 @@ work_disk() {
 agent_disk() {
     local who=$1 name before version mark roots
     name=$(named "disk-$2")
-    operate addconf -name "$name" -layer disk:1
+    operate addconf -replace -name "$name" -layer disk:1
     before=$(used)
     agent "$name" "${@:3}"
     await "$name" switched 0

@@ -170,7 +170,7 @@ deploy() {
 }
 
 # Sets a configuration of the tree and the first version of the changing layer up.
-configure() { operate addconf -name "$1" -layer "tree-$tree:0" -layer "config-$tree:0"; }
+configure() { operate addconf -replace -name "$1" -layer "tree-$tree:0" -layer "config-$tree:0"; }
 
 # A configuration's name: one of its own for each series.
 named() { echo "$1-$kind-$tree-$work"; }

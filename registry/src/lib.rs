@@ -6,6 +6,7 @@ pub mod caller;
 pub mod catalog;
 pub mod console;
 pub mod diff;
+mod find;
 pub mod gc;
 pub mod image;
 pub mod import;

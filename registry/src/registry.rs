@@ -1,7 +1,6 @@
 //! The registry: blobs and catalogue together, every verb and the order of its writes.
 //! No ssh and no text for people but refusals.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,13 +11,13 @@ use deploy_store::{
     Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Swept, VersionName,
     check_archive,
 };
-use deploy_wire::command::{Hash, Refusal};
+use deploy_wire::command::Refusal;
 use deploy_wire::exit;
 use jiff::Timestamp;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::catalog::{Catalog, Change, not_whole};
+use crate::catalog::{Catalog, Change};
 use crate::import::{self, StateDb};
 use crate::places::{Places, Sharing};
 use crate::readers::Readers;
@@ -301,40 +300,6 @@ impl Registry {
             }
         }
         Ok(configurations)
-    }
-
-    /// Refuses versions whose files are not here, whatever the catalogue believes. That one is not
-    /// known it says itself.
-    pub async fn check_here(&self, layers: &[(ComponentName, VersionName)]) -> Result<(), Refusal> {
-        for (component, version) in layers {
-            if let Ok(layer) = self.catalog.version(component, version).await
-                && !self.blobs.contains(layer.digest)?
-            {
-                return Err(Refusal::new(exit::CORRUPT, not_whole(&layer)));
-            }
-        }
-        Ok(())
-    }
-
-    /// The file, stored or uploaded, that a hash or its first digits stand for; `None` where there
-    /// is none.
-    pub async fn find_hash(&self, hash: &Hash) -> Result<Option<Digest>, Refusal> {
-        if let Some(digest) = hash.whole() {
-            return Ok(Some(digest));
-        }
-        let blobs = Arc::clone(&self.blobs);
-        let stored = blocking(move || blobs.list()).await?;
-        let referred = self.catalog.references().await?;
-        let all = stored.iter().map(|blob| blob.digest).chain(referred.into_keys());
-        let all = all.chain(self.staged.waiting());
-        let found: BTreeSet<Digest> = all.filter(|digest| hash.is_of(*digest)).collect();
-        match found.len() {
-            0 | 1 => Ok(found.into_iter().next()),
-            count => {
-                let text = format!("hash {hash} stands for {count} files: give more of its digits");
-                Err(Refusal::new(exit::CONFLICT, text))
-            }
-        }
     }
 
     /// Removes uploads that have waited for longer than `age` to be bound.

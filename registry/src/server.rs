@@ -22,6 +22,7 @@ mod editor;
 mod error;
 mod exchange;
 mod greeting;
+mod handles;
 mod incoming;
 mod keyring;
 mod keys;

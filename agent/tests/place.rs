@@ -276,6 +276,6 @@ fn what_cannot_be_read_of_them_is_told() {
         return;
     }
     let file = bench.path("a1/unpacked").join(&ids[0]).join("etc/mine");
-    fs::set_permissions(&file, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
     says(&bench, &["verify"], 8, "mine: open");
 }

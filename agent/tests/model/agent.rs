@@ -176,14 +176,15 @@ impl World {
             let text = format!("deployed is {state:?}, and not {:?}", self.offered);
             return fault("sync", text);
         }
-        if let Some((labels, code)) = &self.last_script {
-            if !crate::is_without("unsettled") && (*code != 0 || *labels != self.offered) {
-                let text = format!(
-                    "{text}, but the last script was for {} and ended with {code}",
-                    labels.join(" ")
-                );
-                return fault("up to date though unsettled", text);
-            }
+        if let Some((labels, code)) = &self.last_script
+            && !crate::is_without("unsettled")
+            && (*code != 0 || *labels != self.offered)
+        {
+            let text = format!(
+                "{text}, but the last script was for {} and ended with {code}",
+                labels.join(" ")
+            );
+            return fault("up to date though unsettled", text);
         }
         (self.is_certain, self.may_be_held) = (true, false);
         Ok(())

@@ -57,7 +57,7 @@ impl Layer {
         for dir in ["shared", "lib"] {
             layer.directory(dir, dice);
         }
-        for file in (0..6).filter(|file| n == 0 || (file + n) % 3 == 0) {
+        for file in (0..6).filter(|file| n == 0 || (file + n).is_multiple_of(3)) {
             layer.file(&format!("shared/s{file}"), 40, dice);
         }
         match n {

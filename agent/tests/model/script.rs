@@ -48,10 +48,13 @@ impl World {
         let numbers: Vec<usize> = versions.iter().map(|label| self.version(label)).collect();
         let root = self.root(new_id);
         if asking.new_root != root {
-            return fault("script's environment", format!("NEWROOT is {:?}", asking.new_root));
+            return fault(
+                "script's environment",
+                format!("NEWROOT is {}", asking.new_root.display()),
+            );
         }
         if !asking.old_root.as_os_str().is_empty() && !asking.old_root.is_dir() {
-            let text = format!("OLDROOT is {:?}, which is no directory", asking.old_root);
+            let text = format!("OLDROOT is {}, which is no directory", asking.old_root.display());
             return fault("OLDROOT is gone", text);
         }
         if self.roots.get(new_id).is_some_and(|known| known.versions != numbers) {
@@ -105,9 +108,9 @@ impl World {
         let wanted = self.tree(versions);
         let seen = look(&root, &mounts)
             .map_err(|err| Fault::of("wrong root: unreadable", format!("{err}")))?;
-        let mode = std::fs::symlink_metadata(&root).unwrap().permissions().mode() & 0o7777;
-        if mode != 0o755 {
-            return fault("wrong root: mode", format!("the top has {mode:o}"));
+        let top = std::fs::symlink_metadata(&root).unwrap().permissions().mode() & 0o7777;
+        if top != 0o755 {
+            return fault("wrong root: mode", format!("the top has {top:o}"));
         }
         // What a service may write to, under whatever name.
         let is_writable = self.flags.iter().any(|flag| flag == "-writable");
@@ -128,8 +131,8 @@ impl World {
         }
         let told = format!("root {id} was changed since it was deployed and is used as it is");
         let log = self.agent_log();
-        let last = log.lines().rev().take(LAST_LINES);
-        if made == Made::Reused && last.into_iter().any(|line| line.contains(&told)) {
+        let mut lines = log.lines().rev().take(LAST_LINES);
+        if made == Made::Reused && lines.any(|line| line.contains(&told)) {
             // What is mounted in it, or cannot be moved, stays where it is.
             self.say(format!("  {} faults, and told: {:?}", found.len(), found.first()));
             return Ok(());

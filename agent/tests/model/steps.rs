@@ -210,11 +210,11 @@ fn kill(world: &mut World, dice: &mut Dice) -> Outcome {
     let kill = [Kill::Soon(soon), Kill::Soon(soon), Kill::AtScript, Kill::AfterScript(after)]
         [(kind - 1) % 4];
     let code = u8::from(dice.percent(20));
-    let plan = Plan { kill, code, ..plan(dice) };
+    let plan = Plan { code, kill, ..plan(dice) };
     if kind == 5 {
-        world.rollback(plan)?
+        world.rollback(plan)?;
     } else {
-        world.sync(plan)?
+        world.sync(plan)?;
     }
     if world.agent.is_none() {
         world.recover()?;

@@ -81,7 +81,7 @@ pub fn merge(layers: &[&Layer], who: Who) -> Tree {
             Node::Directory(meta) => (Kind::Directory, meta, Vec::new()),
             Node::Symlink(target, meta) => (Kind::Symlink, meta, target.into_bytes()),
             Node::File(inode) => {
-                group = groups.entry((n, inode)).or_insert_with(|| path.clone()).clone();
+                group.clone_from(groups.entry((n, inode)).or_insert_with(|| path.clone()));
                 let file = &layers[n].inodes[&inode];
                 (Kind::File, file.meta.clone(), file.body.clone())
             }
@@ -192,7 +192,7 @@ pub fn differences(
         .collect();
     for (path, entry) in wanted {
         let covered = |at: &str| seen.get(at).is_some_and(|it| it.kind == Kind::Mount);
-        if made == Made::Reused && (spared(path) || parents(path).any(|at| covered(at))) {
+        if made == Made::Reused && (spared(path) || parents(path).any(covered)) {
             continue;
         }
         let Some(there) = seen.get(path) else {

@@ -273,11 +273,11 @@ impl World {
     /// What has to hold at any time.
     pub fn check(&mut self) -> Outcome {
         self.canaries.check()?;
-        if let Some(agent) = &mut self.agent {
-            if let Some(status) = agent.try_wait().unwrap() {
-                self.agent = None;
-                return fault("the agent ended", format!("by itself, with {status}"));
-            }
+        if let Some(agent) = &mut self.agent
+            && let Some(status) = agent.try_wait().unwrap()
+        {
+            self.agent = None;
+            return fault("the agent ended", format!("by itself, with {status}"));
         }
         let Some(id) = self.deployed.clone() else { return Ok(()) };
         let root = self.root(&id);

@@ -277,7 +277,7 @@ pub struct Flags {
         long,
         env = "DEPLOY_AGENT_OWNER",
         global = true,
-        value_name = "[GLOB=]USER[:GROUP]",
+        value_name = "OWNER",
         value_delimiter = ','
     )]
     pub owner: Vec<String>,

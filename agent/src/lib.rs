@@ -49,4 +49,5 @@ pub mod sync;
 
 pub mod cycle;
 pub mod poll;
+mod prepare;
 pub mod serve;

@@ -6,10 +6,11 @@ use deploy_store::{Configuration, Digest, escape, listed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::{self, Agent, Changed};
+use crate::cycle::{self, Agent};
 use crate::deploy::{self, Before};
 use crate::error::{Error, Result};
 use crate::hold::Hold;
+use crate::prepare::{Changed, prepare};
 use crate::session::Session;
 use crate::unsettled::{self, Unsettled};
 use crate::{previous, room, spare, state, sweep};
@@ -128,7 +129,7 @@ async fn deploy_back(
 ) -> Result<Vec<String>> {
     cycle::foresee(agent, to)?;
     // The way back must not depend on the registry, nor on what a service did to the root.
-    let root = cycle::prepare(agent, session, to, Changed::Accepted).await?;
+    let root = prepare(agent, session, to, Changed::Accepted).await?;
     // Before the script: should the agent die, what comes after it goes on from here.
     hold.write(&agent.dir)?;
     // Back to what is deployed, nothing is left behind that was.

@@ -30,6 +30,7 @@ mod sweep;
 mod unpack;
 mod verify;
 mod watch;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -46,10 +47,10 @@ use crate::limits::Limits;
 use crate::owners::{self, OwnerRule, Owners};
 use crate::root::place::Placement;
 use crate::writable::{self, Writable};
-use doubt::Watched;
 use pending::Pending;
 use plan::Plan;
 use spare::Spare;
+use watched::Watched;
 
 pub use changed::{Changed, How, changed_files};
 pub use extract::check_archive;

@@ -1,304 +1,32 @@
 //! Which objects are to be looked at before a spare that shares them becomes a root: those
 //! that somebody may have touched since they were looked at last, as the watches tell.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::{CStr, CString};
-use std::path::Path;
-use std::sync::{MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use rustix::fs::FileType;
 
 use super::Store;
-use super::publish::{REPLACED, ids};
-use super::watch::{Evidence, Place, Watcher};
-use crate::digest::Digest;
+use super::publish::ids;
+use super::watch::Evidence;
+use super::watched::Watched;
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::{Look, ObjectName};
 use crate::learned::Why;
+use crate::meta::Meta;
 use crate::root::place::{c_name, open_dir};
 use crate::root::tree::{File, Node, Tree};
-use crate::store::LinkMode;
-
-/// What is watched, and what is known of it.
-#[derive(Debug, Default)]
-pub(super) struct Watched {
-    watcher: Option<Watcher>,
-    /// Whether it was tried to watch, and cannot be.
-    failed: bool,
-    /// The published roots that are watched, with what they hold.
-    roots: HashMap<Digest, (Place, Tree)>,
-    /// Roots that were replaced and may still be in use, with what they hold where they are
-    /// all.
-    aside: Vec<(CString, Option<(Place, Tree)>)>,
-    /// Where the directories of the objects are.
-    objects: Option<Place>,
-    /// Places of spares that became roots which need no watch.
-    ended: Vec<Place>,
-}
 
 /// What is to be looked at.
 enum Doubt {
     /// These files of roots, and these objects.
-    Some(Vec<(ObjectName, u64, crate::meta::Meta)>),
+    Some(Vec<(ObjectName, u64, Meta)>),
     /// All, since nobody knows.
     All,
 }
 
-impl Watched {
-    fn watcher(&mut self, dir: &Path) -> Option<&mut Watcher> {
-        if self.watcher.is_none() && !self.failed {
-            match Watcher::new(dir) {
-                Ok(watcher) => self.watcher = Some(watcher),
-                Err(err) => {
-                    self.failed = true;
-                    tracing::warn!(
-                        event = "not_watched",
-                        "roots cannot be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_instances and max_user_watches"
-                    );
-                }
-            }
-        }
-        self.watcher.as_mut()
-    }
-}
-
 impl Store {
-    fn is_shared(&self) -> bool {
-        self.placement.mode == LinkMode::Hardlink
-    }
-
-    fn watched(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Begins to watch the directory `name` of roots, a spare's or one that is to be
-    /// published, which holds `tree`. `None` where that cannot be.
-    pub(super) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
-        let mut all = self.watched();
-        let watcher = all.watcher(&self.path)?;
-        let watching = watcher.watch_tree(&self.unpacked.path_of(name), tree, self.is_shared());
-        match watching {
-            Ok(place) => Some(place),
-            Err(err) => {
-                // Told once: each root would say the same.
-                if !std::mem::replace(&mut all.failed, true) {
-                    tracing::warn!(
-                        event = "not_watched",
-                        "not all roots can be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_watches"
-                    );
-                }
-                None
-            }
-        }
-    }
-
-    /// As [`Store::watch`], where whoever writes to a file of the root writes to an object.
-    pub(super) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
-        self.is_shared().then(|| self.watch(name, tree)).flatten()
-    }
-
-    /// Watches directories that were made in a place; whether that could be done.
-    pub(super) fn watch_more(&self, place: Place, root: &Path, dirs: &[EntryPath]) -> bool {
-        let shared = self.is_shared();
-        let mut all = self.watched();
-        let Some(watcher) = &mut all.watcher else { return false };
-        dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
-    }
-
-    /// Waits for the next open in directories of a place that told of one.
-    pub(super) fn wait_for_opens<'a>(
-        &self,
-        place: Place,
-        root: &Path,
-        dirs: impl Iterator<Item = &'a EntryPath>,
-    ) {
-        let mut all = self.watched();
-        let Some(watcher) = &mut all.watcher else { return };
-        for path in dirs {
-            // A directory that is gone has no files; what else fails is found out later.
-            let _ = watcher.wait_for_open(place, root, path);
-        }
-    }
-
-    /// What happened in a place since the last call.
-    pub(super) fn take_evidence(&self, place: Place) -> Evidence {
-        let mut all = self.watched();
-        all.watcher.as_mut().map_or_else(
-            || Evidence { lost: true, ..Evidence::default() },
-            |watcher| watcher.take(place),
-        )
-    }
-
-    /// Takes note of a published root.
-    pub(super) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
-        let Some(place) = place else { return };
-        let shared = self.is_shared();
-        let mut all = self.watched();
-        let before = if shared { all.roots.insert(id, (place, tree.clone())) } else { None };
-        all.ended.extend(before.map(|(place, _)| place));
-        if !shared {
-            all.ended.push(place);
-        }
-    }
-
-    /// Takes note that what was the root `id` is called `name` from now on.
-    pub(super) fn watch_aside(&self, id: Digest, name: CString) {
-        if self.is_shared() {
-            let mut all = self.watched();
-            let watch = all.roots.remove(&id);
-            all.aside.push((name, watch));
-        }
-    }
-
-    /// Ends watching a root that is to be removed; returns what it holds, if it was all.
-    pub(super) fn end_watch(&self, id: Digest) -> Option<Tree> {
-        let mut all = self.watched();
-        let (place, tree) = all.roots.remove(&id)?;
-        if let Some(watcher) = &mut all.watcher {
-            watcher.end(place);
-        }
-        Some(tree)
-    }
-
-    /// Ends watching a root that is aside and to be removed.
-    pub(super) fn end_watch_aside(&self, name: &CStr) {
-        let mut all = self.watched();
-        let Watched { watcher, aside, .. } = &mut *all;
-        let known = aside.iter_mut().find(|(other, _)| **other == *name);
-        if let (Some((_, watch)), Some(watcher)) = (known, watcher)
-            && let Some((place, _)) = watch.take()
-        {
-            watcher.end(place);
-        }
-    }
-
-    /// Takes note of what an earlier agent left aside: nobody watches it.
-    pub(super) fn watch_asides(&self) -> Result<()> {
-        if self.is_shared() {
-            let names = self.unpacked.list()?.into_iter().map(|item| item.name);
-            let aside = names.filter(|name| name.to_bytes().starts_with(REPLACED.as_bytes()));
-            self.watched().aside = aside.map(|name| (name, None)).collect();
-        }
-        Ok(())
-    }
-
-    /// Ends watches that are of no use any more: those of roots that are gone, and of
-    /// `place`.
-    pub(super) fn end_watches(&self, place: Option<Place>) -> Result<()> {
-        let published = ids(&self.roots)?;
-        let mut all = self.watched();
-        let mut ended = std::mem::take(&mut all.ended);
-        ended.extend(place);
-        all.roots.retain(|id, (place, _)| {
-            let stays = published.contains(id);
-            if !stays {
-                ended.push(*place);
-            }
-            stays
-        });
-        all.aside.retain(|(name, watch)| {
-            let stays = self.unpacked.contains(name).unwrap_or(true);
-            if !stays {
-                ended.extend(watch.as_ref().map(|(place, _)| *place));
-            }
-            stays
-        });
-        if let Some(watcher) = &mut all.watcher {
-            for place in ended {
-                watcher.end(place);
-            }
-        }
-        Ok(())
-    }
-
-    /// Watches all that is shared and is not watched yet, forgets what happened so far, and
-    /// returns the paths of files that were renamed or linked: after this every object is to
-    /// be looked at.
-    pub(super) fn watch_anew(&self) -> Result<BTreeSet<EntryPath>> {
-        self.end_watches(None)?;
-        let mut renamed = BTreeSet::new();
-        if !self.is_shared() {
-            return Ok(renamed);
-        }
-        self.watch_objects()?;
-        for id in ids(&self.roots)? {
-            let known = self.watched().roots.get(&id).cloned();
-            let Some((place, tree)) = known else {
-                let Ok(configuration) = self.marked(id) else { continue };
-                let tree = self.tree(&configuration)?;
-                let place = self.watch(&name_of(id), &tree);
-                self.publish_watch(id, place, &tree);
-                continue;
-            };
-            let evidence = self.take_evidence(place);
-            if !self.wait_again(place, &name_of(id), &evidence) {
-                // Not watched: all is looked at each time.
-                let mut all = self.watched();
-                all.roots.remove(&id);
-                all.ended.push(place);
-            }
-            renamed.extend(self.renamed_files(id, &evidence, &tree));
-        }
-        let mut aside = std::mem::take(&mut self.watched().aside);
-        for (name, watch) in &mut aside {
-            let Some((place, _)) = watch else { continue };
-            let evidence = self.take_evidence(*place);
-            if !self.wait_again(*place, name, &evidence) {
-                self.watched().ended.push(*place);
-                *watch = None;
-            }
-        }
-        self.watched().aside = aside;
-        Ok(renamed)
-    }
-
-    /// Waits for the next open in the directories of a root that told of one; whether that
-    /// can be done.
-    fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
-        let root = self.unpacked.path_of(name);
-        let mut all = self.watched();
-        let Some(watcher) = &mut all.watcher else { return false };
-        evidence.opened.iter().all(|path| match watcher.wait_for_open(place, &root, path) {
-            // A directory that somebody removed has no files.
-            Err(err) => err.is_not_found(),
-            Ok(()) => true,
-        })
-    }
-
-    /// Watches the directories that objects are in, as many as there are by now.
-    fn watch_objects(&self) -> Result<()> {
-        let fans: Vec<_> = self.objects.fans()?.collect();
-        let root = self.objects.path();
-        let mut all = self.watched();
-        let Watched { objects, .. } = &mut *all;
-        let place = *objects;
-        let Some(watcher) = all.watcher(&self.path) else { return Ok(()) };
-        let place = place.unwrap_or_else(|| watcher.place());
-        watcher.take(place);
-        let is_watched = fans.iter().all(|fan| {
-            let fan = EntryPath::root().join(fan.to_bytes());
-            watcher.add_busy(place, root, &fan).is_ok()
-        });
-        all.objects = Some(place).filter(|_| is_watched);
-        Ok(())
-    }
-
-    /// The files of `tree` that have another name by now, as far as what happened in their
-    /// root tells.
-    fn renamed_files(&self, id: Digest, evidence: &Evidence, tree: &Tree) -> Vec<EntryPath> {
-        let is_file = |path: &&EntryPath| matches!(tree.get(path), Some(Node::File(_)));
-        let mut found: Vec<EntryPath> = evidence.moved.iter().filter(is_file).cloned().collect();
-        let Ok(root) = self.unpacked.child(&name_of(id)) else { return found };
-        for path in evidence.names.iter().filter(|path| tree.get(path).is_none()) {
-            let Some(inode) = linked_inode(&root, path) else { continue };
-            let Some((parent, _)) = path.split() else { continue };
-            found.extend(names_of(&root, tree, &parent, inode));
-        }
-        found
-    }
-
     /// Sees to it that every file that `tree`, a spare's, shares is what it must be. Returns
     /// the paths of those that must not be shared any more, with the reasons.
     pub(super) fn changed_since(&self, tree: &Tree) -> Result<BTreeMap<EntryPath, Why>> {
@@ -343,7 +71,7 @@ impl Store {
     }
 
     /// Looks at an object and at its twins.
-    fn look_at_all(&self, name: &ObjectName, size: u64, meta: &crate::meta::Meta) -> Result<Look> {
+    fn look_at_all(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let mut look = self.objects.look(name, size, meta)?;
         let content = name.content();
         for twin in 1.. {
@@ -403,7 +131,7 @@ impl Store {
 /// Objects that are in doubt.
 #[derive(Default)]
 struct Doubtful {
-    objects: Vec<(ObjectName, u64, crate::meta::Meta)>,
+    objects: Vec<(ObjectName, u64, Meta)>,
     known: HashSet<u64>,
 }
 
@@ -488,30 +216,4 @@ fn has_one_name(root: &Dir, path: &EntryPath) -> Option<bool> {
     let stat = dir.as_ref().unwrap_or(root).stat(&c_name(name).ok()?).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     Some(!is_file || stat.st_nlink == 1)
-}
-
-/// The inode of a file with several names at `path`.
-fn linked_inode(root: &Dir, path: &EntryPath) -> Option<u64> {
-    let (parent, name) = path.split()?;
-    let dir = open_dir(root, &parent).ok()?;
-    let stat = dir.as_ref().unwrap_or(root).stat(&c_name(name).ok()?).ok()?;
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    (is_file && stat.st_nlink > 1).then_some(stat.st_ino)
-}
-
-/// The files of `tree` in the directory `parent` whose inode is `inode`.
-fn names_of(root: &Dir, tree: &Tree, parent: &EntryPath, inode: u64) -> Vec<EntryPath> {
-    let directory = match tree.get(parent) {
-        Some(Node::Directory(directory)) => directory,
-        None if parent.is_root() => tree.root(),
-        _ => return Vec::new(),
-    };
-    let Ok(dir) = open_dir(root, parent) else { return Vec::new() };
-    let dir = dir.as_ref().unwrap_or(root);
-    let files = directory.iter().filter(|(_, node)| matches!(node, Node::File(_)));
-    let same = files.filter(|(name, _)| {
-        let stat = c_name(name).and_then(|name| dir.stat(&name));
-        stat.is_ok_and(|stat| stat.st_ino == inode)
-    });
-    same.map(|(name, _)| parent.join(name)).collect()
 }

@@ -1,0 +1,282 @@
+//! Coming to the root of a configuration: what is missing is downloaded and extracted, and the root
+//! is built; one that is there is used, if it is what it must be.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use deploy_store::{
+    Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Store, listed,
+};
+
+use crate::cycle::{Agent, millis};
+use crate::error::{Error, Result};
+use crate::fetch::{self, Fetched, name_of};
+use crate::report::Report;
+use crate::session::Session;
+use crate::{blocking, current, room, running, state, unpack};
+
+/// Times that a damaged cache is mended before a cycle gives up, and once for each layer: one is
+/// fetched at a time.
+const MEND_ATTEMPTS: usize = 3;
+
+/// What to do with a kept root that somebody changed and that cannot be built again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    /// Fail, and try again later.
+    Refused,
+    /// Use it as it is: it is better than none.
+    Accepted,
+}
+
+/// Downloads, extracts and builds until the root is there. A cached blob or object that
+/// turns out to be damaged is fetched again. One that is there from an earlier deploy is
+/// built again if somebody changed it, and stays until that is done.
+pub(crate) async fn prepare(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    changed: Changed,
+) -> Result<Root> {
+    // It may use the very root, and two at once would undo each other's work.
+    running::ended(agent).await;
+    // What is in use is its service's to write to.
+    let in_use = is_in_use(agent, new.id())?;
+    let drifted = if in_use { None } else { drift(agent, new).await? };
+    let Some(drifted) = drifted else {
+        return make(agent, session, new, Way::Reuse { in_use }).await;
+    };
+    let is_mounted = drifted.mounted.is_some();
+    let why = match &drifted.mounted {
+        Some(point) => format!("something is mounted on {}", point.display()),
+        None => match make(agent, session, new, Way::Rebuild).await {
+            Err(err) if changed == Changed::Accepted || is_held(&err) => err.to_string(),
+            other => return other,
+        },
+    };
+    let root = make(agent, session, new, Way::Reuse { in_use }).await?;
+    let changed = if is_mounted { drifted.names } else { mend(agent, new, drifted.names).await };
+    let (id, files, names) = (new.id(), changed.len(), listed(&changed));
+    if changed.is_empty() {
+        tracing::warn!(event = "root_mended", %id, "root {id} was changed since it was deployed and is mended where it is, because it cannot be built again ({why})");
+    } else {
+        tracing::warn!(
+            event = "root_kept_changed",
+            %id,
+            files,
+            "root {id} was changed since it was deployed and is used as it is, because it cannot be built again ({why}): {names}"
+        );
+    }
+    Ok(Root { changed, ..root })
+}
+
+/// Whether the root `id` is in use. Where the state file is lost, that is the one that this agent
+/// deployed last, else the one that the symlink leads to, else the one that was built last.
+fn is_in_use(agent: &Agent, id: Digest) -> Result<bool> {
+    if let Some(deployed) = state::read(&agent.state)? {
+        return Ok(deployed.id() == id);
+    }
+    if let Some(deployed) = Report::read(&agent.dir).deployed {
+        return Ok(deployed == id.to_string());
+    }
+    let linked = match &agent.current {
+        Some(link) => current::target(link)?,
+        None => None,
+    };
+    match linked {
+        Some(linked) => Ok(std::path::absolute(agent.store.root_path(id)).ok() == Some(linked)),
+        None => Ok(agent.store.roots()?.last() == Some(&id)),
+    }
+}
+
+/// Whether a root was built, and the one in its place cannot be moved away.
+fn is_held(err: &Error) -> bool {
+    matches!(err, Error::Store(err) if err.is_root_held())
+}
+
+/// Mends what of a root the cache has, where it stands. Returns the names that are still not
+/// as they should be.
+async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<String> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let mended = blocking::confined(agent, move || store.mend_root(&wanted)).await;
+    mended.unwrap_or_else(|err| {
+        tracing::debug!("the root is not mended: {err}");
+        drifted
+    })
+}
+
+/// How to come to a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Use the one that is there. `in_use`: it is what is deployed.
+    Reuse { in_use: bool },
+    /// Build it, whatever is there.
+    Rebuild,
+}
+
+async fn make(agent: &Agent, session: &mut Session, new: &Configuration, way: Way) -> Result<Root> {
+    let mut lost = None;
+    let mut attempt = 1;
+    loop {
+        download(agent, session, new, lost, way).await?;
+        match build(agent, new, way).await {
+            Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
+                if attempt < MEND_ATTEMPTS + new.layers().len() =>
+            {
+                tracing::warn!(
+                    event = "blob_lost",
+                    id = %new.id(),
+                    %digest,
+                    "the cache was damaged: blob {digest} is fetched again"
+                );
+                lost = Some(digest);
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// What of a root that is there from an earlier deploy is not as it was built.
+async fn drift(agent: &Agent, new: &Configuration) -> Result<Option<Drifted>> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let id = new.id();
+    let look = move || Ok::<_, Error>(store.drifted_root(&wanted));
+    let drifted = blocking::confined(agent, look).await?;
+    if let Some(Drifted { names, mounted: None }) = &drifted {
+        let files = names.len();
+        tracing::warn!(
+            event = "root_damaged",
+            %id,
+            files,
+            "root {id} was changed since it was deployed, and is built again: {}", listed(names)
+        );
+    }
+    Ok(drifted)
+}
+
+async fn download(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    lost: Option<Digest>,
+    way: Way,
+) -> Result<()> {
+    let started = Instant::now();
+    let missing = fetch::missing(&agent.store, new, lost, way == Way::Rebuild)?;
+    let mut fetched = Fetched::default();
+    if !missing.is_empty() {
+        let client = session.client().await?;
+        if agent.min_free > 0 {
+            let need = fetch::size(&client, &agent.store, &missing).await?;
+            let what = format!("the download of {} layers", missing.len());
+            room::make(agent, new, &what, need).await?;
+        }
+        fetched = fetch::download(&client, &agent.store, missing, &agent.throttle).await?;
+    }
+    let (Fetched { blobs, bytes }, ms) = (fetched, millis(started));
+    tracing::info!(
+        event = "downloaded",
+        id = %new.id(),
+        layers = blobs,
+        bytes,
+        ms,
+        "downloaded {blobs} of {} layers: {bytes} bytes in {ms} ms", new.layers().len()
+    );
+    Ok(())
+}
+
+/// Extracts what is not extracted yet and builds the root.
+async fn build(agent: &Agent, new: &Configuration, way: Way) -> Result<Root> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let copied = agent.min_free > 0 && store.link_mode() == LinkMode::Copy;
+    let work = move || {
+        let there = way != Way::Rebuild && fetch::has_root(&store, &wanted)?;
+        extract(&store, &wanted, there)?;
+        Ok::<_, Error>(if copied && !there { store.root_bytes(&wanted)? } else { 0 })
+    };
+    let need = blocking::confined(agent, work).await?;
+    if need > 0 {
+        room::make(agent, new, "a copy of all its files", need).await?;
+    }
+    let (store, new) = (Arc::clone(&agent.store), new.clone());
+    blocking::confined(agent, move || build_root(&store, &new, way)).await
+}
+
+fn extract(store: &Store, new: &Configuration, there: bool) -> Result<()> {
+    let started = Instant::now();
+    let (mut layers, mut all) = (0_u64, Extracted::default());
+    let needed = if there { &[] } else { new.layers() };
+    for layer in needed {
+        let extracted = match store.extract_for_root(layer.digest) {
+            Err(err @ deploy_store::Error::NoSuchBlob(_)) => return Err(err.into()),
+            Err(cause) => return Err(Error::Layer { layer: name_of(layer), cause }),
+            Ok(None) => continue,
+            Ok(Some(extracted)) => extracted,
+        };
+        layers += 1;
+        all.files += extracted.files;
+        all.bytes += extracted.bytes;
+        all.new_objects += extracted.new_objects;
+    }
+    let (Extracted { files, bytes, new_objects, .. }, ms) = (all, millis(started));
+    tracing::info!(
+        event = "extracted",
+        id = %new.id(),
+        layers,
+        files,
+        bytes,
+        new_objects,
+        ms,
+        "extracted {layers} layers: {files} files of {bytes} bytes, {new_objects} not known before, in {ms} ms"
+    );
+    Ok(())
+}
+
+fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
+    let started = Instant::now();
+    let root = match way {
+        Way::Reuse { in_use } => {
+            if let Some(changed) = store.adopt_root(new, in_use)? {
+                announce_adopted(new.id(), &changed);
+            }
+            store.root(new)?
+        }
+        Way::Rebuild => store.rebuild_root(new)?,
+    };
+    let (Placed { reflinked, hardlinked, copied }, ms) = (root.placed, millis(started));
+    let how = if root.reused {
+        "it was there already".to_owned()
+    } else if root.from_spare {
+        format!("the spare, {}, in {ms} ms", unpack::describe(root.placed))
+    } else {
+        format!("{}, in {ms} ms", unpack::describe(root.placed))
+    };
+    tracing::info!(
+        event = "root_ready",
+        id = %root.id,
+        path = %root.path.display(),
+        reused = root.reused,
+        from_spare = root.from_spare,
+        reflinked,
+        hardlinked,
+        copied,
+        ms,
+        "root {} ready: {how}", root.path.display()
+    );
+    Ok(root)
+}
+
+fn announce_adopted(id: Digest, changed: &[String]) {
+    let files = changed.len();
+    if changed.is_empty() {
+        tracing::info!(event = "root_adopted", %id, "root {id} was there without a record: it was compared with its layers and is taken over");
+    } else {
+        tracing::warn!(
+            event = "root_adopted",
+            %id,
+            files,
+            "root {id}, which is in use, was there without a record and is taken over as it is, though it was changed: {}",
+            listed(changed)
+        );
+    }
+}

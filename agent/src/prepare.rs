@@ -40,8 +40,9 @@ pub(crate) async fn prepare(
     // It may use the very root, and two at once would undo each other's work.
     running::ended(agent).await;
     // What is in use is its service's to write to.
-    let in_use = is_in_use(agent, new.id())?;
-    let drifted = if in_use { None } else { drift(agent, new).await? };
+    let used = in_use(agent, new.id())?;
+    let in_use = used != Used::No;
+    let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
     let Some(drifted) = drifted else {
         return make(agent, session, new, Way::Reuse { in_use }).await;
     };
@@ -69,23 +70,31 @@ pub(crate) async fn prepare(
     Ok(Root { changed, ..root })
 }
 
+/// Whether a root is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Used {
+    No,
+    /// The state file says so.
+    Yes,
+    /// The state file is lost, and what the agent noted beside it says so.
+    Probably,
+}
+
 /// Whether the root `id` is in use. Where the state file is lost, that is the one that this agent
-/// deployed last, else the one that the symlink leads to, else the one that was built last.
-fn is_in_use(agent: &Agent, id: Digest) -> Result<bool> {
+/// deployed last, else the one that the symlink leads to.
+fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     if let Some(deployed) = state::read(&agent.state)? {
-        return Ok(deployed.id() == id);
+        return Ok(if deployed.id() == id { Used::Yes } else { Used::No });
     }
-    if let Some(deployed) = Report::read(&agent.dir).deployed {
-        return Ok(deployed == id.to_string());
-    }
-    let linked = match &agent.current {
-        Some(link) => current::target(link)?,
-        None => None,
+    let probably = match (Report::read(&agent.dir).deployed, &agent.current) {
+        (Some(deployed), _) => deployed == id.to_string(),
+        (None, Some(link)) => {
+            let root = std::path::absolute(agent.store.root_path(id)).ok();
+            root.is_some() && current::target(link)? == root
+        }
+        (None, None) => false,
     };
-    match linked {
-        Some(linked) => Ok(std::path::absolute(agent.store.root_path(id)).ok() == Some(linked)),
-        None => Ok(agent.store.roots()?.last() == Some(&id)),
-    }
+    Ok(if probably { Used::Probably } else { Used::No })
 }
 
 /// Whether a root was built, and the one in its place cannot be moved away.
@@ -136,21 +145,30 @@ async fn make(agent: &Agent, session: &mut Session, new: &Configuration, way: Wa
     }
 }
 
-/// What of a root that is there from an earlier deploy is not as it was built.
-async fn drift(agent: &Agent, new: &Configuration) -> Result<Option<Drifted>> {
+/// What of a root that is there from an earlier deploy is not as it was built. What is probably in
+/// use may have been written to by its service, as long as nothing lacks.
+async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
     let look = move || Ok::<_, Error>(store.drifted_root(&wanted));
     let drifted = blocking::confined(agent, look).await?;
-    if let Some(Drifted { names, mounted: None }) = &drifted {
-        let files = names.len();
+    let Some(Drifted { names, lacking, mounted: None }) = &drifted else { return Ok(drifted) };
+    let (files, names) = (names.len(), listed(names));
+    if used == Used::Probably && !lacking {
         tracing::warn!(
-            event = "root_damaged",
+            event = "root_kept_changed",
             %id,
             files,
-            "root {id} was changed since it was deployed, and is built again: {}", listed(names)
+            "root {id} was changed since it was deployed and is used as it is, because it is in use as far as is known without a state file: {names}"
         );
+        return Ok(None);
     }
+    tracing::warn!(
+        event = "root_damaged",
+        %id,
+        files,
+        "root {id} was changed since it was deployed, and is built again: {names}"
+    );
     Ok(drifted)
 }
 
@@ -275,7 +293,7 @@ fn announce_adopted(id: Digest, changed: &[String]) {
             event = "root_adopted",
             %id,
             files,
-            "root {id}, which is in use, was there without a record and is taken over as it is, though it was changed: {}",
+            "root {id} was there without a record, is in use or has something mounted in it, and is taken over as it is, though it was changed: {}",
             listed(changed)
         );
     }

@@ -435,6 +435,20 @@ fn write_through(root: &Path) {
     }
 }
 
+/// The tree without groups of one name.
+fn names_of_their_own_left_out(
+    tree: &BTreeMap<String, Vec<String>>,
+) -> BTreeMap<String, Vec<String>> {
+    let grouped = |word: &&String| word.starts_with("group=");
+    let mut count: BTreeMap<&String, usize> = BTreeMap::new();
+    for word in tree.values().flatten().filter(grouped) {
+        *count.entry(word).or_default() += 1;
+    }
+    let alone = |word: &String| count.get(word) == Some(&1);
+    let words = |words: &Vec<String>| words.iter().filter(|word| !alone(word)).cloned().collect();
+    tree.iter().map(|(name, all)| (name.clone(), words(all))).collect()
+}
+
 #[test]
 fn what_is_written_to_a_root_is_not_in_the_next() {
     let extra = {
@@ -472,7 +486,9 @@ fn what_is_written_to_a_root_is_not_in_the_next() {
         let next = store.root(&configuration(&[layer, extra])).unwrap();
         let mut after = tree(&next.path);
         assert!(after.remove("extra-of-the-next").is_some());
-        assert_eq!(after, before, "{}", case.name);
+        // A file that nobody else names is shared with the cache, or a copy.
+        let names = |tree: &BTreeMap<String, Vec<String>>| names_of_their_own_left_out(tree);
+        assert_eq!(names(&after), names(&before), "{}", case.name);
         clear(&home);
     }
     assert!(written > 20, "only {written} roots were written to");

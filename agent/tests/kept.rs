@@ -144,11 +144,11 @@ fn a_root_in_use_stays_where_it_is_when_only_its_record_is_lost() {
             let id = bench.state().unwrap().id();
             if missing {
                 assert_ne!(inode(&live), found);
-                let aside = format!("a1/unpacked/.replaced-{id}");
-                assert_eq!(told, format!("{id} {aside} a1/unpacked/{id}\n"));
+                let aside = bench.path(&format!("a1/unpacked/.replaced-{id}"));
+                assert_eq!(told, format!("{id} {} {}\n", aside.display(), live.display()));
             } else {
                 assert_eq!(inode(&live), found, "written: {written}");
-                assert_eq!(told, format!("  a1/unpacked/{id}\n"));
+                assert_eq!(told, format!("  {}\n", live.display()));
             }
             let log = bench.agent_log();
             assert_eq!(log.contains("taken over as it is"), written, "{log}");

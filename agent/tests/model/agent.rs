@@ -190,6 +190,14 @@ impl World {
         Ok(())
     }
 
+    /// Whether the last script failed for something that is not deployed, and was not a rollback's.
+    fn failed_for_new(&self) -> bool {
+        let json = std::fs::read(self.agent_dir().join("unsettled.json")).unwrap_or_default();
+        let left: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+        let id = left["id"].as_str().filter(|id| Some(*id) != self.deployed.as_deref());
+        id.is_some() && left["rollback"] != true
+    }
+
     /// Has the agent go back to what was deployed before.
     pub fn rollback(&mut self, plan: Plan) -> Outcome {
         let is_kill = plan.kill != Kill::Never;
@@ -198,6 +206,8 @@ impl World {
         let previous = previous.and_then(|json| deploy_store::Configuration::from_json(&json).ok());
         let target =
             previous.map(|it| it.id().to_string()).filter(|id| Some(id) != self.deployed.as_ref());
+        // After a script that failed for what was to come it leads to what is deployed.
+        let target = if self.failed_for_new() { self.deployed.clone() } else { target };
         let was_kept = target.as_ref().is_some_and(|id| self.root(id).is_dir());
         self.plan = plan;
         self.ran.clear();

@@ -129,10 +129,13 @@ impl World {
             self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
             return Ok(());
         }
-        let told = format!("root {id} was changed since it was deployed and is used as it is");
+        let told = [
+            format!("root {id} was changed since it was deployed and is used as it is"),
+            format!("root {id} was there without a record, is in use or has something mounted"),
+        ];
         let log = self.agent_log();
         let mut lines = log.lines().rev().take(LAST_LINES);
-        if made == Made::Reused && lines.any(|line| line.contains(&told)) {
+        if made == Made::Reused && lines.any(|line| told.iter().any(|told| line.contains(told))) {
             // What is mounted in it, or cannot be moved, stays where it is.
             self.say(format!("  {} faults, and told: {:?}", found.len(), found.first()));
             return Ok(());

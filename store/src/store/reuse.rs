@@ -25,6 +25,8 @@ use crate::root::tree::{Node, Tree};
 pub struct Drifted {
     /// The names that are not, or why that cannot be told.
     pub names: Vec<String>,
+    /// Whether something lacks, or is of another kind: more than a service writes to.
+    pub lacking: bool,
     /// Where something is mounted in it: it is not to be replaced then.
     pub mounted: Option<PathBuf>,
 }
@@ -43,14 +45,18 @@ impl Store {
             }
             Ok(self.drift_of(&name, &self.tree(configuration)?))
         })();
-        let names = match compared {
+        let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
+        let (names, lacking) = match compared {
             Ok(drifts) if drifts.is_empty() => return None,
-            Ok(drifts) => drifts.into_iter().map(|(path, _)| named(&path)).collect(),
-            Err(err) => vec![format!("it cannot be compared: {}", Error::to_string(&err))],
+            Ok(drifts) => {
+                let lacking = drifts.iter().any(lacks);
+                (drifts.into_iter().map(|(path, _)| named(&path)).collect(), lacking)
+            }
+            Err(err) => (vec![format!("it cannot be compared: {}", Error::to_string(&err))], true),
         };
         let mounts = Mounts::read();
         let mounted = mounts.within(&self.unpacked, &name).map(std::path::Path::to_owned);
-        Some(Drifted { names, mounted })
+        Some(Drifted { names, lacking, mounted })
     }
 
     /// Mends the published root of `configuration` where it stands, entry by entry, as far

@@ -341,3 +341,44 @@ fn a_name_that_is_writable_makes_all_names_of_its_file_the_roots_own() {
         assert_eq!(fs::metadata(root.join("queue")).unwrap().nlink(), 1);
     }
 }
+
+#[test]
+#[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
+fn without_watches_every_file_is_looked_at() {
+    const INSIDE: &str = "DEPLOY_TEST_NO_WATCHES";
+    let test = "without_watches_every_file_is_looked_at";
+    if std::env::var_os(INSIDE).is_some() {
+        let work = std::env::temp_dir();
+        for (what, touch) in TOUCHES {
+            // In a user namespace there is nobody to give files to.
+            if matches!(what, "another owner" | "capabilities") {
+                continue;
+            }
+            let bench = Bench::new(&work, true);
+            let held = touch(&bench.deploy(0));
+            held.write();
+            bench.is_right(1, what);
+            bench.store.prepare_spare(&bench.wanted[1]).unwrap();
+            bench.is_right(2, what);
+        }
+        return;
+    }
+    // Limits of a user namespace of its own: no instance, and fewer watches than directories.
+    for (limit, most) in [("instances", 0), ("watches", 3)] {
+        let script =
+            format!("echo {most} >/proc/sys/user/max_inotify_{limit} || exit 77; exec \"$@\"");
+        let status = Command::new("unshare")
+            .args(["-r", "sh", "-c", &script, "sh"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", test, "--nocapture"])
+            .env(INSIDE, "1")
+            .status()
+            .unwrap();
+        if status.code() == Some(77) || status.code() == Some(1) {
+            assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+            eprintln!("{test} IS SKIPPED: no user namespace can be made");
+            return;
+        }
+        assert!(status.success(), "{most} {limit}");
+    }
+}

@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(
             find("addver").unwrap().usage(),
             "Usage of addver:\n  -hash string\n    \tsha256 content hash in hex representation \
-             (64 chars)\n  -name string\n    \tcomponent name\n  -version string\n    \tunique \
+             (64 chars, or the first 8 or more)\n  -name string\n    \tcomponent name\n  -version string\n    \tunique \
              version id\n"
         );
         assert!(find("showconf").unwrap().usage().contains("  -v\tshow extra details\n"));

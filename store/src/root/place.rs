@@ -58,11 +58,6 @@ impl Placement {
         self.writable.has(path) || self.learned.has(path)
     }
 
-    /// Whether the file at `path` may share its inode with the cache.
-    pub fn may_share(&self, path: &EntryPath, file: &File) -> bool {
-        file.size > 0 && file.meta.mode & WRITABLE_BY_OTHERS == 0 && !self.is_private(path)
-    }
-
     /// The files with several names, by their addresses, of which one is private in `tree`:
     /// what is written under one name shows under all.
     fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
@@ -89,6 +84,11 @@ impl Uses {
         let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;
         *count - 1
+    }
+
+    /// How many files there are of it, or of objects that are taken for it.
+    pub fn of(&self, object: &ObjectName) -> u32 {
+        self.0.get(&key(object)).copied().unwrap_or(0)
     }
 
     /// One file less.

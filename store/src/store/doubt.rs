@@ -1,7 +1,7 @@
 //! Which objects are to be looked at before a spare that shares them becomes a root: those
 //! that somebody may have touched since they were looked at last, as the watches tell.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use rustix::fs::FileType;
 
@@ -15,59 +15,143 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::{Look, ObjectName};
 use crate::learned::Why;
 use crate::meta::Meta;
-use crate::root::place::{c_name, open_dir};
+use crate::root::place::{Uses, c_name, open_dir};
 use crate::root::tree::{File, Node, Tree};
 
 /// What is to be looked at.
 enum Doubt {
-    /// These files of roots, and these objects.
-    Some(Vec<(ObjectName, u64, Meta)>),
+    /// The files of these objects; after each where a root has it.
+    Some(Vec<(ObjectName, EntryPath)>),
     /// All, since nobody knows.
     All,
 }
 
 impl Store {
-    /// Sees to it that every file that `tree`, a spare's, shares is what it must be. Returns
-    /// the paths of those that must not be shared any more, with the reasons.
-    pub(super) fn changed_since(&self, tree: &Tree) -> Result<BTreeMap<EntryPath, Why>> {
+    /// Sees to it that every file that `root`, a spare with `tree`, shares is what it must be.
+    /// `uses` tells of its files. Returns the paths of those that must not be shared any more,
+    /// with the reasons.
+    pub(super) fn changed_since(
+        &self,
+        root: &Dir,
+        tree: &Tree,
+        uses: &Uses,
+    ) -> Result<BTreeMap<EntryPath, Why>> {
         let mut changed = BTreeMap::new();
         if !self.is_shared() {
             return Ok(changed);
         }
-        let mut bad: HashMap<ObjectName, Why> = HashMap::new();
-        match self.doubt(&mut bad)? {
+        let mut moved: HashSet<ObjectName> = HashSet::new();
+        let doubt = self.doubt(&mut moved)?;
+        let mut note = |path: EntryPath, dir: &Dir, name: &ObjectName, file: &File| {
+            let found = self.changed_file(dir, &path, file)?;
+            let renamed = moved.contains(name).then_some(Why::Renamed);
+            changed.extend(found.or(renamed).map(|why| (path, why)));
+            Ok(())
+        };
+        match doubt {
             Doubt::Some(objects) => {
-                for (name, size, meta) in objects {
-                    if let Look::Changed(why) = self.look_at_all(&name, size, &meta)? {
-                        bad.insert(name, why);
+                let mut elsewhere = HashSet::new();
+                for (name, path) in objects {
+                    // Most are where they were, and are there alone.
+                    let here = match tree.get(&path) {
+                        Some(Node::File(file)) if self.name_of(file) == name => Some(file),
+                        _ => None,
+                    };
+                    match here {
+                        Some(file) if uses.of(&name) <= 1 => {
+                            let parent = path.split().map(|(parent, _)| parent);
+                            let dir = open_dir(root, &parent.unwrap_or_else(EntryPath::root))?;
+                            note(path, dir.as_ref().unwrap_or(root), &name, file)?;
+                        }
+                        _ if uses.of(&name) == 0 => {}
+                        _ => {
+                            elsewhere.insert(name);
+                        }
                     }
                 }
-                if bad.is_empty() {
-                    return Ok(changed);
-                }
-                for (path, name, _) in shared_files(tree, self) {
-                    if let Some(why) = bad.get(&name) {
-                        changed.insert(path, *why);
-                    }
+                if !elsewhere.is_empty() {
+                    self.each_file(root, tree, |path, dir, name, file| {
+                        if elsewhere.contains(name) { note(path, dir, name, file) } else { Ok(()) }
+                    })?;
                 }
             }
-            Doubt::All => {
-                for (path, name, file) in shared_files(tree, self) {
-                    let why = bad.get(&name).copied();
-                    match self.look_at_all(&name, file.size, &file.meta)? {
-                        Look::Changed(why) => {
-                            changed.insert(path, why);
-                        }
-                        Look::Missing => {
-                            let path = self.objects.path_of(&name);
-                            return Err(Error::Corrupt { path, reason: "is missing".to_owned() });
-                        }
-                        Look::Sound => changed.extend(why.map(|why| (path, why))),
-                    }
-                }
-            }
+            Doubt::All => self.each_file(root, tree, note)?,
         }
         Ok(changed)
+    }
+
+    /// Calls `each` with the path of every file of `tree` that is not empty, the directory of
+    /// `root` that it is in, and its object.
+    fn each_file(
+        &self,
+        root: &Dir,
+        tree: &Tree,
+        mut each: impl FnMut(EntryPath, &Dir, &ObjectName, &File) -> Result<()>,
+    ) -> Result<()> {
+        let mut open: Option<(EntryPath, Option<Dir>)> = None;
+        for (path, node) in tree.walk() {
+            let (Node::File(file), Some((parent, _))) = (node, path.split()) else { continue };
+            if file.size == 0 {
+                continue;
+            }
+            if open.as_ref().is_none_or(|(path, _)| *path != parent) {
+                let dir = open_dir(root, &parent)?;
+                open = Some((parent, dir));
+            }
+            let dir = open.as_ref().and_then(|(_, dir)| dir.as_ref()).unwrap_or(root);
+            each(path, dir, &self.name_of(file), file)?;
+        }
+        Ok(())
+    }
+
+    /// The object of a file, the first of its twins.
+    pub(super) fn name_of(&self, file: &File) -> ObjectName {
+        self.objects.name(file.content, &file.meta, 0)
+    }
+
+    /// Why the file at `path`, in `dir`, must not be shared any more, if that is so.
+    fn changed_file(&self, dir: &Dir, path: &EntryPath, file: &File) -> Result<Option<Why>> {
+        let Some((_, name)) = path.split() else { return Ok(None) };
+        let name = c_name(name)?;
+        let stat = dir.stat(&name)?;
+        if stat.st_nlink == 1 {
+            // It is the spare's own.
+            return Ok(None);
+        }
+        if let Some(object) = self.object_of(file, &stat) {
+            return match self.objects.look(&object, file.size, &file.meta)? {
+                Look::Changed(why) => Ok(Some(why)),
+                Look::Sound | Look::Missing => Ok(None),
+            };
+        }
+        // It has no seal, or is no object any more: what it holds is looked at.
+        let look = self.look_at_all(&self.name_of(file), file.size, &file.meta)?;
+        let stat = dir.stat(&name)?;
+        match (look, self.object_of(file, &stat)) {
+            (_, Some(_)) => Ok(None),
+            (Look::Changed(why), None) => Ok(Some(why)),
+            (Look::Sound, None) => Ok(Some(Why::Metadata)),
+            (Look::Missing, None) => {
+                let path = self.objects.path_of(&self.name_of(file));
+                Err(Error::Corrupt { path, reason: "is missing".to_owned() })
+            }
+        }
+    }
+
+    /// The files of `tree` whose objects are among `renewed`: they share an inode that is no
+    /// object any more.
+    pub(super) fn files_of(
+        &self,
+        tree: &Tree,
+        renewed: &HashSet<ObjectName>,
+    ) -> BTreeSet<EntryPath> {
+        let files = tree.walk().filter_map(|(path, node)| match node {
+            Node::File(file) if file.size > 0 && renewed.contains(&self.name_of(file)) => {
+                Some(path)
+            }
+            _ => None,
+        });
+        if renewed.is_empty() { BTreeSet::new() } else { files.collect() }
     }
 
     /// Looks at an object and at its twins.
@@ -86,9 +170,9 @@ impl Store {
         Ok(look)
     }
 
-    /// What is in doubt. Objects that must not be shared any more whatever a look at them
-    /// finds go to `bad`.
-    fn doubt(&self, bad: &mut HashMap<ObjectName, Why>) -> Result<Doubt> {
+    /// What is in doubt. Objects that somebody else has by another name go to `moved`: they
+    /// must not be shared any more whatever a look at them finds.
+    fn doubt(&self, moved: &mut HashSet<ObjectName>) -> Result<Doubt> {
         let published = ids(&self.roots)?;
         let mut all = self.watched();
         let Watched { watcher, roots, aside, objects, .. } = &mut *all;
@@ -112,7 +196,7 @@ impl Store {
                 continue;
             }
             let Ok(root) = self.unpacked.child(&name_of(id)) else { return Ok(Doubt::All) };
-            if !doubtful.add(self, &root, tree, evidence, bad) {
+            if !doubtful.add(self, &root, tree, evidence, moved) {
                 return Ok(Doubt::All);
             }
         }
@@ -120,7 +204,7 @@ impl Store {
             let (Some((place, tree)), Ok(root)) = (watch, self.unpacked.child(name)) else {
                 return Ok(Doubt::All);
             };
-            if !doubtful.add(self, &root, tree, watcher.seen(*place), bad) {
+            if !doubtful.add(self, &root, tree, watcher.seen(*place), moved) {
                 return Ok(Doubt::All);
             }
         }
@@ -131,7 +215,7 @@ impl Store {
 /// Objects that are in doubt.
 #[derive(Default)]
 struct Doubtful {
-    objects: Vec<(ObjectName, u64, Meta)>,
+    objects: Vec<(ObjectName, EntryPath)>,
     known: HashSet<u64>,
 }
 
@@ -143,7 +227,7 @@ impl Doubtful {
         root: &Dir,
         tree: &Tree,
         evidence: &Evidence,
-        bad: &mut HashMap<ObjectName, Why>,
+        moved: &mut HashSet<ObjectName>,
     ) -> bool {
         if evidence.lost {
             return false;
@@ -151,9 +235,9 @@ impl Doubtful {
         for path in &evidence.names {
             match tree.get(path) {
                 Some(Node::File(file)) => {
-                    let Some(name) = self.file(store, path, file) else { continue };
+                    let Some(name) = self.file(store, root, path, file) else { continue };
                     if evidence.moved.contains(path) {
-                        bad.insert(name, Why::Renamed);
+                        moved.insert(name);
                     }
                 }
                 Some(_) => {}
@@ -174,39 +258,30 @@ impl Doubtful {
             };
             for (name, node) in directory.iter() {
                 if let Node::File(file) = node {
-                    self.file(store, &dir.join(name), file);
+                    self.file(store, root, &dir.join(name), file);
                 }
             }
         }
         true
     }
 
-    fn file(&mut self, store: &Store, path: &EntryPath, file: &File) -> Option<ObjectName> {
-        if !store.placement.may_share(path, file) {
+    fn file(
+        &mut self,
+        store: &Store,
+        root: &Dir,
+        path: &EntryPath,
+        file: &File,
+    ) -> Option<ObjectName> {
+        // A copy is the root's own. What is gone or renamed may be somewhere.
+        if file.size == 0 || has_one_name(root, path) == Some(true) {
             return None;
         }
-        let name = store.objects.name(file.content, &file.meta, 0);
+        let name = store.name_of(file);
         if self.known.insert(name.hash()) {
-            self.objects.push((name, file.size, file.meta.clone()));
+            self.objects.push((name, path.clone()));
         }
         Some(name)
     }
-}
-
-/// The files of a tree that share an inode with the cache, with their objects.
-fn shared_files<'a>(
-    tree: &'a Tree,
-    store: &'a Store,
-) -> impl Iterator<Item = (EntryPath, ObjectName, &'a File)> {
-    let files = tree.walk().filter_map(|(path, node)| match node {
-        Node::File(file) => Some((path, &**file)),
-        _ => None,
-    });
-    let shared = files.filter(|(path, file)| store.placement.may_share(path, file));
-    shared.map(|(path, file)| {
-        let name = store.objects.name(file.content, &file.meta, 0);
-        (path, name, file)
-    })
 }
 
 /// Whether what stands at `path` has no other name; `None` when that cannot be told.

@@ -3,6 +3,8 @@
 //! writing, whatever is done there would damage the object, and its layer would have to be
 //! fetched again.
 
+use std::collections::HashSet;
+
 use super::Store;
 use crate::disk::{Writers, writers};
 use crate::error::{Error, Result};
@@ -13,24 +15,30 @@ use crate::meta::Meta;
 use crate::root::tree::{Node, Tree};
 
 impl Store {
-    /// Renews the objects of the private files of `tree` that somebody else can reach.
-    pub(super) fn renew_private(&self, tree: &Tree) -> Result<()> {
+    /// Renews the objects of the private files of `tree` that somebody else can reach, and
+    /// returns them: whoever shares one shares what is no object any more.
+    pub(super) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
+        let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {
-            return Ok(());
+            return Ok(renewed);
         }
         let batch = Batch::begin(&self.objects)?;
         for (path, _) in self.placement.learned.all() {
             let Some(Node::File(file)) = tree.get(&path) else { continue };
             let name = self.objects.name(file.content, &file.meta, 0);
-            if file.size > 0 && self.is_reachable(&name)? {
-                self.copy_object(&batch, &name, file.size, &file.meta)?;
+            if file.size > 0
+                && !renewed.contains(&name)
+                && self.is_reachable(&name)?
+                && self.copy_object(&batch, &name, file.size, &file.meta)?
+            {
+                renewed.insert(name);
             }
         }
         if batch.written() > 0 {
             batch.sync()?;
             batch.publish()?;
         }
-        Ok(())
+        Ok(renewed)
     }
 
     /// Whether anybody but this program can change the object.
@@ -45,13 +53,16 @@ impl Store {
         Ok(stat.st_nlink > 1 || writers(&file) == Writers::Some)
     }
 
-    /// Copies an object whose contents are what they must be; others are found and mended
+    /// Copies an object whose contents are what they must be, and says so; others are found and mended
     /// when they are used.
-    fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
-        let Some(from) = self.objects.open_named(name)? else { return Ok(()) };
+    fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
+        let Some(from) = self.objects.open_named(name)? else { return Ok(false) };
         let writing = to.begin_file()?;
         let same = copy_content(&from, writing.file(), size, name.content())
             .map_err(|err| Error::io("copy", self.objects.path_of(name), err))?;
-        if same { writing.finish_anew(name, meta) } else { Ok(()) }
+        if same {
+            writing.finish_anew(name, meta)?;
+        }
+        Ok(same)
     }
 }

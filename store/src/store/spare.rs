@@ -81,16 +81,22 @@ impl Store {
                     for path in self.watch_anew()? {
                         self.placement.learned.learn(&path, Why::Renamed);
                     }
+                    // Before they are shared: who else can reach them keeps what they were.
+                    self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
             },
         };
-        if outcome == SpareOutcome::Ready {
-            self.unpacked.child(&spare.name)?.sync_filesystem()?;
-        }
         spare.tree = tree;
         if outcome == SpareOutcome::Ready {
-            self.renew_private(&spare.tree)?;
+            let renewed = self.renew_private(&spare.tree)?;
+            let stale = self.files_of(&spare.tree, &renewed);
+            if let Err(err) = self.place_anew(&mut spare, &stale) {
+                let _ = self.discard(&spare.name);
+                self.end_watches(spare.watch)?;
+                return Err(err);
+            }
+            self.unpacked.child(&spare.name)?.sync_filesystem()?;
             self.write_records()?;
         }
         *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(spare);
@@ -169,7 +175,8 @@ impl Store {
     /// Gives a spare files of its own where those that it shares were touched since they
     /// were looked at.
     fn freshen(&self, spare: &mut Spare) -> Result<()> {
-        let changed = self.changed_since(&spare.tree)?;
+        let root = self.unpacked.child(&spare.name)?;
+        let changed = self.changed_since(&root, &spare.tree, &spare.uses)?;
         if changed.is_empty() {
             return Ok(());
         }
@@ -177,10 +184,20 @@ impl Store {
             self.placement.learned.learn(path, *why);
         }
         tell_changed(&changed);
-        let paths = changed.into_keys().collect();
+        self.place_anew(spare, &changed.into_keys().collect())
+    }
+
+    /// Places files of a spare anew.
+    fn place_anew(&self, spare: &mut Spare, paths: &BTreeSet<EntryPath>) -> Result<()> {
+        if paths.is_empty() {
+            return Ok(());
+        }
         let root = self.unpacked.child(&spare.name)?;
         let placement = self.placement.clone();
-        replace(&spare.tree, &paths, &self.objects, placement, &root, &mut spare.uses)?;
+        replace(&spare.tree, paths, &self.objects, placement, &root, &mut spare.uses)?;
+        if let Some(place) = spare.watch {
+            self.forget_our_own(place, &root, &[]);
+        }
         Ok(())
     }
 

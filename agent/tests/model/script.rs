@@ -97,8 +97,10 @@ impl World {
         let root = self.root(id);
         let is_live = self.deployed.as_deref() == Some(id);
         if is_live {
-            // A service is at work in it, and it may be as it likes; but it has to stay.
-            if self.roots.contains_key(id) && !self.is_known(id) {
+            // A service is at work in it, and it may be as it likes; but it has to stay. What lacks
+            // something, and is built anew because the state file is lost, stays aside.
+            let aside = self.agent_dir().join(format!("unpacked/.replaced-{id}"));
+            if self.roots.contains_key(id) && !self.is_known(id) && !aside.is_dir() {
                 return fault("live root replaced", root.display().to_string());
             }
             return Ok(());

@@ -84,8 +84,8 @@ impl Dir {
         io::Error::new(io::Error::from(err).kind(), reason)
     }
 
-    /// Opens the directory `name` up to its owner and opens it, since it goes anyway.
-    fn child_opened_up(&self, name: &CStr) -> Result<Self> {
+    /// Opens the directory `name`, and before that opens it up to its owner where it is closed.
+    pub(crate) fn child_opened_up(&self, name: &CStr) -> Result<Self> {
         match self.child_within(name) {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             other => return other,

@@ -171,7 +171,8 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
             None
         } else {
             let mode = root.stat(&item.name)?.st_mode & 0o7777;
-            let directory = if mode & 0o200 == 0 { Some(root.child(&item.name)?) } else { None };
+            let is_closed = mode & 0o200 == 0;
+            let directory = if is_closed { Some(root.child_opened_up(&item.name)?) } else { None };
             directory.map(|directory| (directory, mode))
         };
         if let Some((directory, mode)) = &closed {

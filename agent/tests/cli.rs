@@ -130,6 +130,10 @@ fn an_ordinary_user_unpacks_into_a_directory_of_his_own() {
     fs::write(tree.join("tool"), "tool").unwrap();
     mode(&tree.join("tool"), 0o6755);
     mode(&tree.join("closed"), 0o2555);
+    // Closed to its owner, too.
+    fs::create_dir(tree.join("shut")).unwrap();
+    fs::write(tree.join("shut/file"), "file").unwrap();
+    mode(&tree.join("shut"), 0o000);
     mode(&tree, 0o750);
     let tar = ["cf", "a.tar", "-C", "tree", "."];
     assert!(Command::new("tar").args(tar).current_dir(dir).status().unwrap().success());
@@ -152,7 +156,9 @@ fn an_ordinary_user_unpacks_into_a_directory_of_his_own() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {stderr}");
         let of = |name: &str| fs::metadata(into.join(name)).unwrap();
-        assert_eq!(fs::read_dir(&into).unwrap().count(), 2, "{name}: something is left");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 3, "{name}: something is left");
+        assert_eq!(of("shut").mode() & 0o7777, 0);
+        assert_eq!(fs::read_to_string(into.join("shut/file")).unwrap(), "file");
         // Whoever does not become the owner gets no file that runs as another.
         assert_eq!((of("tool").mode() & 0o7777, of("tool").uid()), (0o755, UID), "{name}");
         assert_eq!(of("closed").mode() & 0o7777, 0o555);

@@ -72,8 +72,13 @@ fn threads() -> Result<ThreadPool> {
 /// equal file. `root` is the built directory, synced.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
-        let (dir, file) = open_parent(root, path)?;
-        objects.adopt(name, dir.as_ref().unwrap_or(root), &file)?;
+        let adopted = open_parent(root, path)
+            .and_then(|(dir, file)| objects.adopt(name, dir.as_ref().unwrap_or(root), &file));
+        match adopted {
+            // A directory that is closed to its owner: the next root has a copy, too.
+            Err(err) if err.is_denied() => {}
+            other => other?,
+        }
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ mod bench;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use bench::{Agent, Bench, deployed, directories, eventually, in_own_mounts, says};
 
@@ -75,6 +75,76 @@ fn what_is_mounted_in_a_root_outlives_it_and_holds_nothing_up() {
         umount(&left.join("data"));
         says(&bench, &["gc"], 0, "");
         assert!(!left.exists());
+        is_whole(&precious);
+        agent.stop();
+    }
+}
+
+/// Mounts something of every kind in directories of `root`, and returns where, and a process
+/// that uses one of them.
+fn mount_every_kind(bench: &Bench, root: &Path, precious: &Path) -> (Vec<PathBuf>, Child) {
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let at = |name: &str| {
+        let at = root.join(name);
+        fs::create_dir_all(&at).unwrap();
+        at
+    };
+    let mut mounts = Vec::new();
+    let mut mounted = |arguments: &[&str], at: PathBuf| {
+        mount(arguments, &at);
+        mounts.push(at);
+    };
+    fs::write(root.join("file"), "").unwrap();
+    mounted(&["--bind", &text(&precious.join("deep/b"))], root.join("file"));
+    mounted(&["--bind", "-o", "ro", &text(precious)], at("read-only"));
+    mounted(&["--bind", &text(precious)], at("deep/in/busy"));
+    mounted(&["-t", "tmpfs", "none"], at("tmpfs"));
+    let layers = ["upper", "work"].map(|name| bench.path(name));
+    layers.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    let [upper, work] = layers.map(|dir| text(&dir));
+    let options = format!("lowerdir={},upperdir={upper},workdir={work}", text(precious));
+    mounted(&["-t", "overlay", "-o", &options, "none"], at("overlay"));
+    let image = bench.path("image");
+    fs::File::create(&image).unwrap().set_len(4 << 20).unwrap();
+    let made = Command::new("mkfs.ext4").args(["-q", &text(&image)]).status().unwrap();
+    assert!(made.success());
+    mounted(&["-o", "loop", &text(&image)], at("device"));
+    fs::write(root.join("device/b"), "keep").unwrap();
+    fs::write(root.join("tmpfs/b"), "keep").unwrap();
+    let user = Command::new("sleep").arg("600").current_dir(root.join("deep/in/busy")).spawn();
+    (mounts, user.unwrap())
+}
+
+#[test]
+fn a_mount_of_every_kind_outlives_its_root() {
+    if !in_own_mounts("a_mount_of_every_kind_outlives_its_root") {
+        return;
+    }
+    for dir in directories() {
+        let bench = Bench::within(&dir);
+        let precious = precious(&bench);
+        bench.first_configuration();
+        let agent = Agent::start(&bench, &["-keep-roots", "1"]);
+        says(&bench, &["sync"], 0, "");
+        let first = root(&bench);
+        let (mounts, mut user) = mount_every_kind(&bench, &first, &precious);
+        for version in ["v02", "v03"] {
+            bench.bump(version, version);
+            says(&bench, &["sync"], 0, "switched");
+        }
+        says(&bench, &["gc"], 0, "something is mounted on");
+        agent.stop();
+        let agent = Agent::start(&bench, &["-keep-roots", "1"]);
+        says(&bench, &["sync"], 0, "");
+        is_whole(&precious);
+        for kept in ["file", "device/b", "tmpfs/b", "overlay/deep/b", "deep/in/busy/deep/b"] {
+            assert_eq!(fs::read_to_string(first.join(kept)).unwrap(), "keep", "{kept}");
+        }
+        user.kill().unwrap();
+        user.wait().unwrap();
+        mounts.iter().rev().for_each(|at| umount(at));
+        says(&bench, &["gc"], 0, "");
+        assert!(!first.exists(), "nothing is mounted there any more");
         is_whole(&precious);
         agent.stop();
     }

@@ -12,6 +12,7 @@ pub mod foreign;
 pub mod gzip;
 pub mod header;
 pub mod index;
+pub mod object_name;
 pub mod objects;
 pub mod pax;
 pub mod pipe;

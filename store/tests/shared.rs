@@ -230,6 +230,56 @@ fn what_is_held_open_is_written_to_when_its_root_is_gone() {
     });
 }
 
+/// Ways in which the third root comes to be.
+type Before = fn(&Bench);
+const WAYS: [(&str, Before); 3] = [
+    ("of the spare", |_| {}),
+    ("without a spare", |bench| assert!(bench.store.remove_spare().unwrap())),
+    ("of a spare that was made later", |bench| {
+        assert!(bench.store.remove_spare().unwrap());
+        bench.store.prepare_spare(&bench.wanted[1]).unwrap();
+    }),
+];
+
+/// Has `touch` do something to the second root, makes the third, and `held` of it, in every
+/// way, with the second there and gone.
+fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, held: impl Fn(&Bench, H)) {
+    for dir in directories() {
+        for (way, before) in WAYS {
+            for gone in [false, true] {
+                let what = format!("{way}, {}", if gone { "its root is gone" } else { "in use" });
+                let bench = Bench::new(&dir, true);
+                bench.deploy(0);
+                // By now it is known of every object that nobody has it open.
+                let root = bench.deploy(1);
+                let left = touch(&bench, &root);
+                if gone {
+                    bench.store.sweep_roots(&[bench.wanted[0].id()]).unwrap();
+                    assert!(!root.exists());
+                }
+                before(&bench);
+                bench.store.root(&bench.wanted[2]).unwrap();
+                held(&bench, left);
+                bench.is_right(2, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_opened_is_not_shared_however_the_next_root_is_built() {
+    each_way(|_, root| Held::File(open(&root.join("a/data"))), |_, held| held.write());
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_not_shared_however_the_next_root_is_built() {
+    let away = |bench: &Bench| bench.work.path().join("away");
+    each_way(
+        |bench, root| fs::rename(root.join("a/data"), away(bench)).unwrap(),
+        |bench, ()| fs::write(away(bench), "other").unwrap(),
+    );
+}
+
 #[test]
 fn a_script_that_gives_files_away_costs_no_fetch_and_the_spare_is_used() {
     if !rustix::process::geteuid().is_root() {

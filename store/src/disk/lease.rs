@@ -3,6 +3,9 @@
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
+/// Asks for another signal than SIGIO (`asm-generic/fcntl.h`, which `libc` leaves out).
+const F_SETSIG: i32 = 10;
+
 /// Who has a file open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
@@ -20,10 +23,15 @@ pub enum Writers {
 /// open for reading only. Whoever opens the file for writing in between waits for
 /// microseconds.
 pub fn writers(file: &File) -> Writers {
-    match set(file, libc::F_RDLCK) {
+    // The system tells the holder of a lease that somebody wants to write: by SIGIO, which
+    // would end the program, unless another signal is asked for. SIGURG is ignored.
+    if set(file, F_SETSIG, libc::SIGURG).is_err() {
+        return Writers::Unknown;
+    }
+    match set(file, libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(()) => {
             // It goes with the descriptor at the latest.
-            let _ = set(file, libc::F_UNLCK);
+            let _ = set(file, libc::F_SETLEASE, libc::F_UNLCK);
             Writers::None
         }
         Err(libc::EAGAIN) => Writers::Some,
@@ -31,12 +39,12 @@ pub fn writers(file: &File) -> Writers {
     }
 }
 
-/// Sets the lease of an open file; the error is the system's number.
+/// Sets the lease of an open file, or its signal; the error is the system's number.
 #[expect(unsafe_code, reason = "no library has a safe call for leases; the only unsafe place")]
-fn set(file: &File, lease: i32) -> Result<(), i32> {
-    // SAFETY: the descriptor is open as long as `file` is borrowed, and F_SETLEASE takes an
-    // integer: no memory is shared with the system.
-    let done = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, lease) };
+fn set(file: &File, what: i32, value: i32) -> Result<(), i32> {
+    // SAFETY: the descriptor is open as long as `file` is borrowed, and F_SETLEASE and F_SETSIG
+    // take an integer: no memory is shared with the system.
+    let done = unsafe { libc::fcntl(file.as_raw_fd(), what, value) };
     if done == 0 {
         return Ok(());
     }
@@ -67,5 +75,26 @@ mod tests {
         assert_eq!(writers(&file), Writers::None);
         // The lease was given back: nobody has to wait for us.
         fs::write(&path, "new").unwrap();
+    }
+
+    #[test]
+    fn a_writer_that_comes_in_between_ends_nobody() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, "text").unwrap();
+        let file = File::open(&path).unwrap();
+        let until = std::time::Instant::now() + std::time::Duration::from_millis(500);
+        let mut seen = [0_u32; 2];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while std::time::Instant::now() < until {
+                    drop(OpenOptions::new().write(true).open(&path).unwrap());
+                }
+            });
+            while std::time::Instant::now() < until {
+                seen[usize::from(writers(&file) == Writers::Some)] += 1;
+            }
+        });
+        assert!(seen.iter().all(|count| *count > 0), "{seen:?}: they never met");
     }
 }

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::entry::Content;
-use super::objects::{FANS, Naming, ObjectName, Objects, UNFINISHED, fan_name};
+use super::object_name::{Naming, ObjectName};
+use super::objects::{FANS, Objects, UNFINISHED, fan_name};
 use crate::disk::{self, Dir, Fresh, fault, temp_name};
 use crate::error::{Error, Result};
 use crate::meta::Meta;

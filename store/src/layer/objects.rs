@@ -1,12 +1,8 @@
-//! Objects: contents of files in the agent's cache, in `objects/ab/…`.
-//!
-//! Where roots are built by hardlink, an object is a whole inode: its name is the
-//! BLAKE3 of its contents and a digest of its metadata, because linked names share
-//! both. Elsewhere it is the contents alone. They come in batches, see [`super::batch`].
+//! Objects: contents of files in the agent's cache, in `objects/ab/…`, see
+//! [`super::object_name`] for what they are. They come in batches, see [`super::batch`].
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,6 +11,7 @@ use rustix::fs::Stat;
 use super::batch::Staged;
 use super::content::content_of;
 use super::entry::Content;
+use super::object_name::{Naming, ObjectName};
 use super::seals::{Sealed, Seals};
 use crate::disk::{self, Dir, Writers};
 use crate::error::{Error, Result};
@@ -47,113 +44,6 @@ pub enum Look {
     /// Its inode must not be shared: it is, or may soon be, another than it must be. Its
     /// contents may be right.
     Changed(Why),
-}
-
-/// What an object's name promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Naming {
-    /// Its contents.
-    Contents,
-    /// Its contents and what its inode carries, the owner too if `owner`.
-    Inode {
-        /// Whether owners are restored.
-        owner: bool,
-    },
-}
-
-impl Naming {
-    /// The name of the object for a file. Files of one root that are equal but not
-    /// linked to each other are told apart by `twin`, from 0, where an object is an
-    /// inode.
-    pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
-        let mut name = [0; NAME];
-        put_hex(&mut name[..64], &content.0);
-        if let Self::Inode { owner } = self {
-            name[64] = b'-';
-            put_hex(&mut name[65..97], &meta.fingerprint(owner));
-            if twin > 0 {
-                write!(&mut name[97..], "-{twin}").expect("there is room for any number");
-            }
-        }
-        ObjectName(name)
-    }
-}
-
-impl Naming {
-    /// The other way of naming, that of another way of placing files.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Contents => Self::Inode { owner: rustix::process::geteuid().is_root() },
-            Self::Inode { .. } => Self::Contents,
-        }
-    }
-}
-
-/// Longest name with its NUL: contents, metadata, twin.
-const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
-
-/// Name of an object. Building a root makes one for every file: it needs no memory of
-/// its own.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectName([u8; NAME]);
-
-impl ObjectName {
-    /// The name under which `text` is an object, if it is one.
-    pub fn from_file_name(name: &CStr) -> Option<Self> {
-        let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-        let bytes = name.to_bytes();
-        let ok = (64..NAME).contains(&bytes.len()) && bytes[..64].iter().all(hex);
-        let mut text = [0; NAME];
-        text.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        ok.then_some(Self(text))
-    }
-
-    /// The name's bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.as_c_str().to_bytes()
-    }
-
-    pub(crate) fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
-    }
-
-    /// The contents that it promises.
-    pub fn content(&self) -> Content {
-        let mut content = [0; 32];
-        let digit =
-            |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap_or(0)).unwrap_or(0);
-        for (byte, two) in content.iter_mut().zip(self.0[..64].chunks_exact(2)) {
-            *byte = digit(two[0]) << 4 | digit(two[1]);
-        }
-        Content(content)
-    }
-
-    /// A number for tables of many names.
-    pub fn hash(&self) -> u64 {
-        let (words, _) = self.0.as_chunks::<8>();
-        let words = words.iter().map(|word| u64::from_ne_bytes(*word));
-        // As FxHash does: the text is digests already.
-        words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
-    }
-
-    pub(super) fn fan(&self) -> usize {
-        let digit = |byte: u8| char::from(byte).to_digit(16).expect("names are hex") as usize;
-        digit(self.0[0]) * 16 + digit(self.0[1])
-    }
-}
-
-impl std::fmt::Debug for ObjectName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.as_c_str().fmt(f)
-    }
-}
-
-fn put_hex(text: &mut [u8], bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (two, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    }
 }
 
 impl Objects {
@@ -196,7 +86,7 @@ impl Objects {
     }
 
     /// Looks at an object that is to be linked: at its seal, and where that does not tell,
-    /// at all of it.
+    /// at all of it. What watches told of who may have opened objects must be noted before.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -206,7 +96,11 @@ impl Objects {
                 return Ok(Look::Sound);
             }
             if self.seals.of(name, &stat) == Sealed::Intact {
-                return self.look_for_writers(name);
+                return if self.seals.is_closed(name) {
+                    Ok(Look::Sound)
+                } else {
+                    self.look_for_writers(name)
+                };
             }
         }
         self.examine(name, size, meta)
@@ -217,7 +111,10 @@ impl Objects {
     fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
         match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
             Some(file) if disk::writers(&file) == Writers::Some => Ok(Look::Changed(Why::Open)),
-            Some(_) => Ok(Look::Sound),
+            Some(_) => {
+                self.seals.set_closed(name);
+                Ok(Look::Sound)
+            }
             None => Ok(Look::Missing),
         }
     }
@@ -251,7 +148,10 @@ impl Objects {
         let after = rustix::fs::fstat(&file).map_err(|err| Error::io("stat", path(), err))?;
         self.seals.set(name, &stat);
         match self.seals.of(name, &after) {
-            Sealed::Intact => Ok(Look::Sound),
+            Sealed::Intact => {
+                self.seals.set_closed(name);
+                Ok(Look::Sound)
+            }
             Sealed::Unknown => {
                 self.seals.forget(name);
                 Ok(Look::Changed(Why::Written))

@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::Stat;
 
-use super::objects::ObjectName;
+use super::object_name::ObjectName;
 
 /// First bytes of the file of seals: the last is its version.
 const MAGIC: &[u8; 8] = b"dtseals\x01";
@@ -25,6 +25,9 @@ const RECORD: usize = 16;
 const CHECKSUM: usize = 16;
 /// Stands for an object that was written by this program and has had no other name yet.
 const NEW: u64 = 0;
+/// Bit of a seal: nobody had the object open for writing when that was looked at last, and
+/// nobody has opened it since, as far as watches tell.
+const CLOSED: u64 = 1;
 
 /// The seals of all objects, by [`ObjectName::hash`].
 #[derive(Debug, Default)]
@@ -44,14 +47,47 @@ impl Seals {
     pub fn of(&self, name: &ObjectName, stat: &Stat) -> Sealed {
         match self.lock().get(&name.hash()) {
             Some(&NEW) => Sealed::Intact,
-            Some(&seal) if seal == seal_of(stat) => Sealed::Intact,
+            Some(&seal) if seal & !CLOSED == seal_of(stat) => Sealed::Intact,
             _ => Sealed::Unknown,
         }
     }
 
-    /// Seals an object that is sound and whose inode says `stat`.
+    /// Seals an object that is sound and whose inode says `stat`. Whether somebody may have it
+    /// open stays as it was known; of a new one nobody can.
     pub fn set(&self, name: &ObjectName, stat: &Stat) {
-        self.lock().insert(name.hash(), seal_of(stat));
+        let mut seals = self.lock();
+        let closed = match seals.get(&name.hash()) {
+            Some(&NEW) => CLOSED,
+            Some(&seal) => seal & CLOSED,
+            None => 0,
+        };
+        seals.insert(name.hash(), seal_of(stat) | closed);
+    }
+
+    /// Takes note that nobody has the sealed object open for writing.
+    pub fn set_closed(&self, name: &ObjectName) {
+        if let Some(seal) = self.lock().get_mut(&name.hash())
+            && *seal != NEW
+        {
+            *seal |= CLOSED;
+        }
+    }
+
+    /// Whether nobody has the object open for writing.
+    pub fn is_closed(&self, name: &ObjectName) -> bool {
+        self.lock().get(&name.hash()).is_some_and(|seal| seal & CLOSED != 0)
+    }
+
+    /// Takes note that somebody may have opened the object.
+    pub fn set_maybe_open(&self, name: &ObjectName) {
+        if let Some(seal) = self.lock().get_mut(&name.hash()) {
+            *seal &= !CLOSED;
+        }
+    }
+
+    /// Takes note that somebody may have opened any object that was ever linked.
+    pub fn set_all_maybe_open(&self) {
+        self.lock().values_mut().for_each(|seal| *seal &= !CLOSED);
     }
 
     /// Seals an object that nobody but this program could reach yet.
@@ -83,7 +119,7 @@ impl Seals {
         bytes.extend(padded(boot));
         for (name, seal) in seals.iter().filter(|(_, seal)| **seal != NEW) {
             bytes.extend(name.to_le_bytes());
-            bytes.extend(seal.to_le_bytes());
+            bytes.extend((seal & !CLOSED).to_le_bytes());
         }
         let checksum = blake3::hash(&bytes);
         bytes.extend(&checksum.as_bytes()[..CHECKSUM]);
@@ -110,6 +146,7 @@ impl Seals {
             u64::from_le_bytes(number)
         };
         let seals = records.iter().map(|record| (number(&record[..8]), number(&record[8..])));
+        let seals = seals.map(|(name, seal)| (name, seal & !CLOSED));
         *self.lock() = seals.filter(|(_, seal)| *seal != NEW).collect();
     }
 
@@ -118,7 +155,7 @@ impl Seals {
     }
 }
 
-/// A number for the inode and its ctime; never [`NEW`].
+/// A number for the inode and its ctime, without [`CLOSED`]; never [`NEW`].
 fn seal_of(stat: &Stat) -> u64 {
     let mut hash = 0_u64;
     let times = [i128::from(stat.st_ctime), i128::from(stat.st_ctime_nsec)];
@@ -126,7 +163,7 @@ fn seal_of(stat: &Stat) -> u64 {
     for part in [stat.st_ino, low(times[0]), low(times[1])] {
         hash = (hash.rotate_left(5) ^ part).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
-    hash.max(1)
+    (hash & !CLOSED).max(CLOSED << 1)
 }
 
 fn padded(boot: &str) -> [u8; BOOT] {
@@ -141,7 +178,7 @@ mod tests {
     use super::*;
     use crate::disk::Dir;
     use crate::layer::entry::Content;
-    use crate::layer::objects::Naming;
+    use crate::layer::object_name::Naming;
     use crate::meta::Meta;
 
     fn name(text: &str) -> ObjectName {
@@ -172,6 +209,33 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(20));
         std::fs::hard_link(&path, temp.path().join("other")).unwrap();
         assert_eq!(seals.of(&object, &stat()), Sealed::Unknown);
+    }
+
+    #[test]
+    fn whether_an_object_is_open_outlives_links_and_not_the_program() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("file"), "text").unwrap();
+        let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();
+        let (seals, object, other) = (Seals::default(), name("a"), name("b"));
+        seals.set_closed(&object);
+        assert!(!seals.has(&object) && !seals.is_closed(&object));
+        seals.set(&object, &stat);
+        assert!(!seals.is_closed(&object), "nobody looked");
+        seals.set_closed(&object);
+        seals.set(&object, &stat);
+        seals.set_new(&other);
+        assert!(!seals.is_closed(&other));
+        seals.set(&other, &stat);
+        assert!(seals.is_closed(&object) && seals.is_closed(&other));
+        assert_eq!(seals.of(&object, &stat), Sealed::Intact);
+        let read = Seals::default();
+        read.read(&seals.to_bytes("boot"), "boot");
+        assert!(read.has(&object) && !read.is_closed(&object));
+        seals.set_maybe_open(&object);
+        assert!(!seals.is_closed(&object) && seals.is_closed(&other));
+        seals.set_all_maybe_open();
+        assert!(!seals.is_closed(&other));
+        assert_eq!(seals.of(&other, &stat), Sealed::Intact);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::thread;
 use super::archive::Body;
 use super::batch::{Batch, Writing};
 use super::entry::Content;
-use super::objects::ObjectName;
+use super::object_name::ObjectName;
 use super::pipeline::joined;
 use super::tarball::{Piece, bad_archive};
 use crate::error::{Error, Result};

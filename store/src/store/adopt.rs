@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
 use crate::layer::content::ContentHasher;
 use crate::layer::entry::Content;
-use crate::layer::objects::ObjectName;
+use crate::layer::object_name::ObjectName;
 use crate::root::build::objects_of;
 use crate::root::tree::{self, Tree};
 

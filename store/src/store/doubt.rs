@@ -2,6 +2,7 @@
 //! that somebody may have touched since they were looked at last, as the watches tell.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::CStr;
 
 use rustix::fs::FileType;
 
@@ -12,7 +13,8 @@ use super::watched::Watched;
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
-use crate::layer::objects::{Look, ObjectName};
+use crate::layer::object_name::ObjectName;
+use crate::layer::objects::Look;
 use crate::learned::Why;
 use crate::meta::Meta;
 use crate::root::place::{Uses, c_name, open_dir};
@@ -170,14 +172,93 @@ impl Store {
         Ok(look)
     }
 
-    /// What is in doubt. Objects that somebody else has by another name go to `moved`: they
-    /// must not be shared any more whatever a look at them finds.
+    /// Takes note of the objects that somebody may have opened or has by another name, before
+    /// a root is built of objects.
+    pub(super) fn note_opens(&self) -> Result<()> {
+        let mut moved = HashSet::new();
+        if self.is_shared()
+            && let Doubt::Some(objects) = self.doubt(&mut moved)?
+        {
+            for (_, path) in objects.iter().filter(|(name, _)| moved.contains(name)) {
+                self.placement.learned.learn(path, Why::Renamed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of the objects that somebody may have opened in the directory `name`, a root
+    /// with `tree`, of which `evidence` is all that was seen.
+    pub(super) fn note_opens_of(&self, name: &CStr, tree: &Tree, evidence: &Evidence) {
+        if evidence.is_empty() {
+            return;
+        }
+        let (mut doubtful, mut moved) = (Doubtful::default(), HashSet::new());
+        let all = self
+            .unpacked
+            .child(name)
+            .is_ok_and(|root| doubtful.add(self, &root, tree, evidence, &mut moved));
+        if !all {
+            self.note_all_maybe_open();
+        }
+        self.note_gone(doubtful.objects);
+        self.watched().gone.moved.extend(moved);
+    }
+
+    /// Takes note of the objects of the directories that were opened in a root with `tree`.
+    pub(super) fn note_opened_dirs(&self, tree: &Tree, evidence: &Evidence) {
+        if evidence.lost {
+            self.note_all_maybe_open();
+        }
+        for dir in &evidence.opened {
+            let files = files_in(tree, dir).filter(|(_, file)| file.size > 0);
+            self.note_gone(files.map(|(path, file)| (self.name_of(file), path)).collect());
+        }
+    }
+
+    fn note_gone(&self, objects: Vec<(ObjectName, EntryPath)>) {
+        self.note_maybe_open(objects.iter().map(|(name, _)| *name));
+        self.watched().gone.objects.extend(objects);
+    }
+
+    /// Takes note that nobody knows who opened what.
+    pub(super) fn note_all_maybe_open(&self) {
+        self.objects.seals().set_all_maybe_open();
+        self.watched().gone.all = true;
+    }
+
+    fn note_maybe_open(&self, objects: impl IntoIterator<Item = ObjectName>) {
+        let seals = self.objects.seals();
+        for name in objects {
+            seals.set_maybe_open(&name);
+            let twins = (1..).map(|twin| name.twin(twin));
+            twins.take_while(|twin| seals.has(twin)).for_each(|twin| seals.set_maybe_open(&twin));
+        }
+    }
+
+    /// What is in doubt, of which note is taken. Objects that somebody else has by another name
+    /// go to `moved`: they must not be shared any more whatever a look at them finds.
     fn doubt(&self, moved: &mut HashSet<ObjectName>) -> Result<Doubt> {
+        let doubt = self.seen_since(moved)?;
+        match &doubt {
+            Doubt::Some(objects) => self.note_maybe_open(objects.iter().map(|(name, _)| *name)),
+            Doubt::All => self.objects.seals().set_all_maybe_open(),
+        }
+        Ok(doubt)
+    }
+
+    fn seen_since(&self, moved: &mut HashSet<ObjectName>) -> Result<Doubt> {
         let published = ids(&self.roots)?;
         let mut all = self.watched();
-        let Watched { watcher, roots, aside, objects, .. } = &mut *all;
+        let Watched { watcher, roots, aside, objects, gone, .. } = &mut *all;
         let (Some(watcher), Some(objects)) = (watcher, objects) else { return Ok(Doubt::All) };
+        if gone.all {
+            return Ok(Doubt::All);
+        }
         let mut doubtful = Doubtful::default();
+        for (name, path) in &gone.objects {
+            doubtful.push(*name, path);
+        }
+        moved.extend(&gone.moved);
         let touched = watcher.seen(*objects);
         if touched.lost {
             return Ok(Doubt::All);
@@ -251,15 +332,8 @@ impl Doubtful {
             }
         }
         for dir in &evidence.opened {
-            let directory = match tree.get(dir) {
-                Some(Node::Directory(directory)) => directory,
-                None if dir.is_root() => tree.root(),
-                _ => continue,
-            };
-            for (name, node) in directory.iter() {
-                if let Node::File(file) = node {
-                    self.file(store, root, &dir.join(name), file);
-                }
+            for (path, file) in files_in(tree, dir) {
+                self.file(store, root, &path, file);
             }
         }
         true
@@ -277,11 +351,29 @@ impl Doubtful {
             return None;
         }
         let name = store.name_of(file);
+        self.push(name, path);
+        Some(name)
+    }
+
+    fn push(&mut self, name: ObjectName, path: &EntryPath) {
         if self.known.insert(name.hash()) {
             self.objects.push((name, path.clone()));
         }
-        Some(name)
     }
+}
+
+/// The files that `tree` has in the directory `dir`.
+fn files_in<'a>(tree: &'a Tree, dir: &'a EntryPath) -> impl Iterator<Item = (EntryPath, &'a File)> {
+    let directory = match tree.get(dir) {
+        Some(Node::Directory(directory)) => Some(&**directory),
+        None if dir.is_root() => Some(&**tree.root()),
+        _ => None,
+    };
+    let nodes = directory.into_iter().flat_map(|directory| directory.iter());
+    nodes.filter_map(|(name, node)| match node {
+        Node::File(file) => Some((dir.join(name), &**file)),
+        _ => None,
+    })
 }
 
 /// Whether what stands at `path` has no other name; `None` when that cannot be told.

@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::disk::{self, Cloned, Dir, FileType, Fresh, Mounts, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
-use crate::layer::objects::ObjectName;
+use crate::layer::object_name::ObjectName;
 use crate::learned::Learned;
 use crate::meta::Meta;
 use crate::owners::Owners;
@@ -68,6 +68,7 @@ impl Store {
                 (name, built, watch)
             }
             None => {
+                self.note_opens()?;
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
                 let watch = self.watch_shared(&name, &tree);
                 (name, built, watch)

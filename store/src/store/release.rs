@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::disk::Dir;
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
-use crate::layer::objects::ObjectName;
+use crate::layer::object_name::ObjectName;
 use crate::layer::seals::Sealed;
 use crate::root::place::{c_name, open_dir};
 use crate::root::tree::{File, Node, Tree};
@@ -18,9 +18,10 @@ impl Store {
     /// Removes from the directory `retired`, which was the root `id`, the files that objects
     /// share, if it is known what they are. What fails is for who removes the rest.
     pub(super) fn release_root(&self, retired: &CStr, id: Digest) {
-        let Some(tree) = self.end_watch(id) else { return };
+        let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
             self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
+        self.end_retired(place, &tree);
         if let Err(err) = released {
             tracing::debug!("objects are to be read again: {err}");
         }

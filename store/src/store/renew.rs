@@ -10,7 +10,7 @@ use crate::disk::{Writers, writers};
 use crate::error::{Error, Result};
 use crate::layer::batch::Batch;
 use crate::layer::content::copy_content;
-use crate::layer::objects::{Naming, ObjectName};
+use crate::layer::object_name::{Naming, ObjectName};
 use crate::meta::Meta;
 use crate::root::tree::{Node, Tree};
 

@@ -18,7 +18,7 @@ use crate::layer::content::content_of;
 use crate::layer::entries::is_earlier;
 use crate::layer::entry::{Content, Kind};
 use crate::layer::index::Index;
-use crate::layer::objects::ObjectName;
+use crate::layer::object_name::ObjectName;
 use crate::owners::Owners;
 use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::add_layer_owned;

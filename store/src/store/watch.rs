@@ -169,18 +169,22 @@ impl Watcher {
 
     /// Ends watching a place. The system takes its time for that.
     pub fn end(&mut self, place: Place) {
-        let of_place =
-            |(number, (of, _)): (&i32, &(Place, EntryPath))| (*of == place).then_some(*number);
-        for number in self.dirs.iter().filter_map(of_place).collect::<Vec<_>>() {
-            // It is gone with its directory, if that is gone.
-            let _ = inotify::remove_watch(&self.changes, number);
-            self.dirs.remove(&number);
-        }
-        for number in self.waiting.iter().filter_map(of_place).collect::<Vec<_>>() {
+        self.end_changes(place);
+        for number in of_place(&self.waiting, place) {
             let _ = inotify::remove_watch(&self.opens, number);
             self.waiting.remove(&number);
         }
         self.seen.remove(&place);
+    }
+
+    /// Watches only who opens files in a place from now on: we are about to change it
+    /// ourselves, which would be more than the system keeps.
+    pub fn end_changes(&mut self, place: Place) {
+        for number in of_place(&self.dirs, place) {
+            // It is gone with its directory, if that is gone.
+            let _ = inotify::remove_watch(&self.changes, number);
+            self.dirs.remove(&number);
+        }
     }
 
     /// Takes in what happened since the last call.
@@ -201,9 +205,13 @@ impl Watcher {
             dirs.remove(&number);
         }
         let waiting = &mut self.waiting;
-        let complete = each(&self.opens, |number, _, _| {
+        let complete = each(&self.opens, |number, _, what| {
             // It waits no more.
             let Some((place, dir)) = waiting.remove(&number) else { return };
+            if what.contains(ReadFlags::IGNORED) {
+                // The directory is gone.
+                return;
+            }
             if let Some(evidence) = seen.get_mut(&place) {
                 evidence.opened.insert(dir);
             }
@@ -214,6 +222,11 @@ impl Watcher {
             }
         }
     }
+}
+
+/// The numbers of the directories of a place.
+fn of_place(dirs: &HashMap<i32, (Place, EntryPath)>, place: Place) -> Vec<i32> {
+    dirs.iter().filter_map(|(number, (of, _))| (*of == place).then_some(*number)).collect()
 }
 
 /// Watches `path` below `root` for `what`; returns the number that events of it have.

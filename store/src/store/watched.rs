@@ -1,7 +1,7 @@
 //! What of an agent's directory is watched: the spare, and where files are hardlinked the
 //! published roots and the directories of the objects.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
+use crate::layer::object_name::ObjectName;
 use crate::root::place::{c_name, open_dir};
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
@@ -32,8 +33,21 @@ pub(super) struct Watched {
     pub(super) aside: Vec<(CString, Option<(Place, Tree)>)>,
     /// Where the directories of the objects are.
     pub(super) objects: Option<Place>,
+    /// What was touched in roots that are gone by now.
+    pub(super) gone: Gone,
     /// Places of spares that became roots which need no watch.
     ended: Vec<Place>,
+}
+
+/// What was touched in roots that are gone: who has a file of them open keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    /// The objects, each with its path there.
+    pub objects: Vec<(ObjectName, EntryPath)>,
+    /// Those of them that somebody else may have by another name.
+    pub moved: HashSet<ObjectName>,
+    /// Whether it may be any object.
+    pub all: bool,
 }
 
 impl Watched {
@@ -127,7 +141,10 @@ impl Store {
         let shared = self.is_shared();
         let mut all = self.watched();
         let before = if shared { all.roots.insert(id, (place, tree.clone())) } else { None };
-        all.ended.extend(before.map(|(place, _)| place));
+        if let Some((place, _)) = before {
+            all.gone.all = true;
+            all.ended.push(place);
+        }
         if !shared {
             all.ended.push(place);
         }
@@ -142,25 +159,45 @@ impl Store {
         }
     }
 
-    /// Ends watching a root that is to be removed; returns what it holds, if it was all.
-    pub(super) fn end_watch(&self, id: Digest) -> Option<Tree> {
-        let mut all = self.watched();
-        let (place, tree) = all.roots.remove(&id)?;
-        if let Some(watcher) = &mut all.watcher {
+    /// No longer counts the root `id`, which is to be removed and is called `name`; returns what
+    /// it holds, if it was all, and its place, whose watch is still to be ended.
+    pub(super) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
+        let Some((place, tree)) = self.watched().roots.remove(&id) else {
+            self.note_all_maybe_open();
+            return None;
+        };
+        // Who has a file of it open keeps it.
+        self.note_opens_of(name, &tree, &self.take_evidence(place));
+        if let Some(watcher) = &mut self.watched().watcher {
+            watcher.end_changes(place);
+        }
+        Some((place, tree))
+    }
+
+    /// Ends watching a place that holds `tree`, from which we removed files, and takes note of
+    /// what others opened meanwhile.
+    pub(super) fn end_retired(&self, place: Place, tree: &Tree) {
+        self.note_opened_dirs(tree, &self.take_evidence(place));
+        if let Some(watcher) = &mut self.watched().watcher {
             watcher.end(place);
         }
-        Some(tree)
     }
 
     /// Ends watching a root that is aside and to be removed.
     pub(super) fn end_watch_aside(&self, name: &CStr) {
         let mut all = self.watched();
-        let Watched { watcher, aside, .. } = &mut *all;
-        let known = aside.iter_mut().find(|(other, _)| **other == *name);
-        if let (Some((_, watch)), Some(watcher)) = (known, watcher)
-            && let Some((place, _)) = watch.take()
-        {
-            watcher.end(place);
+        let known = all.aside.iter_mut().find(|(other, _)| **other == *name);
+        let Some((_, watch)) = known else { return };
+        let watch = watch.take();
+        drop(all);
+        match watch {
+            Some((place, tree)) => {
+                self.note_opens_of(name, &tree, &self.take_evidence(place));
+                if let Some(watcher) = &mut self.watched().watcher {
+                    watcher.end(place);
+                }
+            }
+            None => self.note_all_maybe_open(),
         }
     }
 
@@ -181,22 +218,25 @@ impl Store {
         let mut all = self.watched();
         let mut ended = std::mem::take(&mut all.ended);
         ended.extend(place);
+        let mut vanished = Vec::new();
         all.roots.retain(|id, (place, _)| {
             let stays = published.contains(id);
             if !stays {
-                ended.push(*place);
+                vanished.push(*place);
             }
             stays
         });
         all.aside.retain(|(name, watch)| {
             let stays = self.unpacked.contains(name).unwrap_or(true);
             if !stays {
-                ended.extend(watch.as_ref().map(|(place, _)| *place));
+                vanished.extend(watch.as_ref().map(|(place, _)| *place));
             }
             stays
         });
+        // Nobody can tell any more what was opened there.
+        all.gone.all |= !vanished.is_empty();
         if let Some(watcher) = &mut all.watcher {
-            for place in ended {
+            for place in ended.into_iter().chain(vanished) {
                 watcher.end(place);
             }
         }
@@ -212,10 +252,14 @@ impl Store {
         if !self.is_shared() {
             return Ok(renamed);
         }
+        if self.watched().gone.all {
+            self.note_all_maybe_open();
+        }
         self.watch_objects()?;
         for id in ids(&self.roots)? {
             let known = self.watched().roots.get(&id).cloned();
             let Some((place, tree)) = known else {
+                self.note_all_maybe_open();
                 let Ok(configuration) = self.marked(id) else { continue };
                 let tree = self.tree(&configuration)?;
                 let place = self.watch(&name_of(id), &tree);
@@ -223,8 +267,10 @@ impl Store {
                 continue;
             };
             let evidence = self.take_evidence(place);
+            self.note_opens_of(&name_of(id), &tree, &evidence);
             if !self.wait_again(place, &name_of(id), &evidence) {
                 // Not watched: all is looked at each time.
+                self.note_all_maybe_open();
                 let mut all = self.watched();
                 all.roots.remove(&id);
                 all.ended.push(place);
@@ -233,14 +279,23 @@ impl Store {
         }
         let mut aside = std::mem::take(&mut self.watched().aside);
         for (name, watch) in &mut aside {
-            let Some((place, _)) = watch else { continue };
+            let Some((place, tree)) = watch else {
+                self.note_all_maybe_open();
+                continue;
+            };
             let evidence = self.take_evidence(*place);
+            self.note_opens_of(name, tree, &evidence);
             if !self.wait_again(*place, name, &evidence) {
+                self.note_all_maybe_open();
                 self.watched().ended.push(*place);
                 *watch = None;
             }
         }
-        self.watched().aside = aside;
+        let mut all = self.watched();
+        all.aside = aside;
+        let Gone { objects, moved, .. } = std::mem::take(&mut all.gone);
+        let objects = objects.into_iter().filter(|(name, _)| moved.contains(name));
+        renamed.extend(objects.map(|(_, path)| path));
         Ok(renamed)
     }
 

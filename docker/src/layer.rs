@@ -121,6 +121,7 @@ pub fn list<R: Read>(
     // The last body may lack what fills up its block.
     let filled = appender.length.next_multiple_of(512) - appender.length;
     let filled = io::copy(&mut io::repeat(0).take(filled), &mut appender);
+    appender.finish();
     if let Some(failure) = appender.failure() {
         return Err(failure);
     }

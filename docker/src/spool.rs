@@ -24,6 +24,8 @@ pub struct Spool {
     ends: [u64; LANES],
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
+    /// Of them, those of the last region of each file.
+    last: [Arc<AtomicU64>; LANES],
     most: u64,
     min_free: u64,
 }
@@ -53,6 +55,7 @@ impl Spool {
             ends: [0; LANES],
             dir: Arc::new(dir),
             taken: Arc::default(),
+            last: Default::default(),
             most,
             min_free: 0,
         })
@@ -76,11 +79,13 @@ impl Spool {
 
     /// Begins another region at the end of a file that has no other begun.
     pub fn append(&self, lane: usize) -> Appender {
+        self.last[lane].store(0, Ordering::Relaxed);
         Appender {
             file: Some(Arc::clone(&self.files[lane])),
             start: self.ends[lane],
             dir: Arc::clone(&self.dir),
             taken: Arc::clone(&self.taken),
+            last: Arc::clone(&self.last[lane]),
             most: self.most,
             min_free: self.min_free,
             length: 0,
@@ -103,12 +108,8 @@ impl Spool {
     /// Gives back the space of what was appended to a file and is not kept.
     pub fn discard(&self, lane: usize) -> Result<()> {
         let (file, end) = (&self.files[lane], self.ends[lane]);
-        let shortened = file.metadata().and_then(|meta| {
-            file.set_len(end)?;
-            Ok(meta.len().saturating_sub(end))
-        });
-        let freed = shortened.map_err(|cause| error(&self.dir, "shorten", cause))?;
-        self.taken.fetch_sub(freed, Ordering::Relaxed);
+        file.set_len(end).map_err(|cause| error(&self.dir, "shorten", cause))?;
+        self.taken.fetch_sub(self.last[lane].swap(0, Ordering::Relaxed), Ordering::Relaxed);
         Ok(())
     }
 
@@ -145,9 +146,10 @@ pub struct Appender {
     start: u64,
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
+    last: Arc<AtomicU64>,
     most: u64,
     min_free: u64,
-    /// Bytes written.
+    /// Bytes of the region so far.
     pub length: u64,
     failed: Option<io::Error>,
 }
@@ -156,6 +158,18 @@ impl Appender {
     /// Whether the bytes are there afterwards.
     pub fn keeps(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Ends the region. Zeros at its end were not written.
+    pub fn finish(&mut self) {
+        let Some(file) = &self.file else { return };
+        let end = self.start + self.length;
+        let lengthened = file
+            .metadata()
+            .and_then(|meta| if meta.len() < end { file.set_len(end) } else { Ok(()) });
+        if let (None, Err(err)) = (&self.failed, lengthened) {
+            self.failed = Some(err);
+        }
     }
 
     /// Why a write failed, if one did: to be told from an error of the source.
@@ -171,6 +185,11 @@ impl Write for Appender {
             self.length += more;
             return Ok(bytes.len());
         };
+        if bytes.iter().all(|byte| *byte == 0) {
+            // A hole: nothing was ever written there.
+            self.length += more;
+            return Ok(bytes.len());
+        }
         let taken = self.taken.load(Ordering::Relaxed);
         let written = if taken.saturating_add(more) > self.most {
             let most = self.most;
@@ -186,6 +205,7 @@ impl Write for Appender {
         match written {
             Ok(()) => {
                 self.taken.fetch_add(more, Ordering::Relaxed);
+                self.last.fetch_add(more, Ordering::Relaxed);
                 self.length += more;
                 Ok(bytes.len())
             }
@@ -280,6 +300,28 @@ mod tests {
         spool.read(one, 6, &mut bytes).unwrap();
         assert_eq!(&bytes, b"world");
         spool.read(two, 1, &mut bytes).unwrap_err();
+    }
+
+    #[test]
+    fn zeros_take_no_room_and_are_read_back() {
+        use std::os::unix::fs::MetadataExt as _;
+        const LONG: usize = 1 << 20;
+        let mut spool = Spool::new(None, 4).unwrap();
+        // What another file had there before is gone.
+        spool.append(0).write_all(b"old").unwrap();
+        spool.discard(0).unwrap();
+        let mut appender = spool.append(0);
+        for part in [&[0; LONG][..], b"text", &[0; LONG]] {
+            appender.write_all(part).unwrap();
+        }
+        appender.finish();
+        assert!(appender.failure().is_none());
+        let region = spool.keep(0, appender.length);
+        let mut bytes = vec![1; region.length as usize];
+        spool.read(region, 0, &mut bytes).unwrap();
+        assert_eq!(&bytes[LONG..][..4], b"text");
+        assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 4);
+        assert!(spool.files[0].metadata().unwrap().blocks() * 512 < LONG as u64);
     }
 
     #[test]

@@ -62,6 +62,8 @@ use crate::registry::Registry;
 pub const GRACE: Duration = Duration::from_secs(30);
 /// How often the key files are looked at.
 const KEYS_EVERY: Duration = Duration::from_secs(2);
+/// A client that takes nothing for this long while something waits to be sent.
+const STALL: Duration = Duration::from_secs(120);
 /// After an error of accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -72,6 +74,7 @@ pub struct Server {
     keyring: Arc<Keyring>,
     offers: Offers,
     deadline: Duration,
+    stall: Duration,
     door: Arc<Door>,
 }
 
@@ -85,7 +88,14 @@ impl Server {
         deadline: Duration,
     ) -> Self {
         let offers = Offers::new(host_key);
-        Self { registry, keyring, offers, deadline, door: Arc::default() }
+        Self { registry, keyring, offers, deadline, stall: STALL, door: Arc::default() }
+    }
+
+    /// The same, but a client that takes nothing for `stall` while something waits to be sent
+    /// is gone.
+    #[must_use]
+    pub fn stalling(self, stall: Duration) -> Self {
+        Self { stall, ..self }
     }
 }
 

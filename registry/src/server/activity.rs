@@ -13,6 +13,8 @@ pub struct Activity {
     moved: AtomicU64,
     busy: AtomicUsize,
     working: AtomicUsize,
+    /// A client that takes nothing for this long while something waits to be sent is gone.
+    pub stall: Duration,
 }
 
 /// Something that is done here and waits for nothing of the client's; ends when dropped.
@@ -25,9 +27,9 @@ pub struct Busy(Arc<Activity>);
 
 impl Activity {
     /// A connection that begins now.
-    pub fn begin() -> Arc<Self> {
+    pub fn begin(stall: Duration) -> Arc<Self> {
         let (busy, working) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { since: Instant::now(), moved: AtomicU64::new(0), busy, working })
+        Arc::new(Self { since: Instant::now(), moved: AtomicU64::new(0), busy, working, stall })
     }
 
     /// How long the connection has been there.

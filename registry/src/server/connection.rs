@@ -63,7 +63,7 @@ async fn serve(
     stopped: watch::Receiver<bool>,
 ) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|err| err.to_string())?;
-    let activity = Activity::begin();
+    let activity = Activity::begin(server.stall);
     let (login, logged_in) = oneshot::channel();
     let refused = Arc::new(AtomicBool::new(false));
     let (shared, told) = (Arc::clone(&activity), Arc::clone(&refused));

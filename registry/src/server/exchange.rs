@@ -23,7 +23,7 @@ pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) ->
     let [user, key, address] = ["nobody", "no key", "no address"].map(str::to_owned);
     let context = Context {
         registry: Arc::clone(registry),
-        activity: Activity::begin(),
+        activity: Activity::begin(super::STALL),
         role,
         caller: Caller { user, key, address, client: Client::Ssh },
     };

@@ -15,11 +15,9 @@ use tokio::time::timeout;
 use super::activity::{Activity, Busy};
 use crate::input::{Feed, Piece};
 
-/// A client that takes nothing for this long while something waits to be sent.
-pub const STALL: Duration = Duration::from_secs(120);
 /// Bytes of a client that are kept while it is being sent something.
 pub const MAX_AHEAD: usize = 1 << 20;
-/// Bytes of which each must go on its way within [`STALL`].
+/// Bytes of which each must go on its way before the client counts as gone.
 const PIECE: usize = 32 << 10;
 /// What a client has read as soon as it is sent. Of more, some may be under way yet.
 const SHORT: usize = 32 << 10;
@@ -105,14 +103,14 @@ impl Incoming {
     }
 
     async fn send_piece(&mut self, kind: Option<u32>, data: Bytes) -> Result<(), Gone> {
-        let Self { reader, writer, bytes, ended, columns, .. } = self;
+        let Self { reader, writer, bytes, ended, columns, activity } = self;
         let sending = async {
             match kind {
                 None => writer.data_bytes(data).await,
                 Some(kind) => writer.extended_data_bytes(kind, data).await,
             }
         };
-        let sending = timeout(STALL, sending);
+        let sending = timeout(activity.stall, sending);
         tokio::pin!(sending);
         loop {
             tokio::select! {

@@ -202,7 +202,7 @@ async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration)
     }
     if left.is_none() && agent.script.is_some() {
         // The root will be there again before the script has run.
-        unsettled::begin(&agent.dir, None, id, None, false)?;
+        unsettled::begin(&agent.dir, None, id, None, false, false)?;
     }
     foresee(agent, deployed)?;
     let root = prepare(agent, session, deployed, Changed::Refused).await?;

@@ -53,7 +53,7 @@ pub async fn run(
     let old = told.as_ref().map(|(id, root)| (*id, &**root));
     let old = old.or(old_id.zip(replaced.as_deref()));
     let change = Change { old, new, new_root: &new_root };
-    if let Err(cause) = run_script(agent, change, before).await {
+    if let Err(cause) = run_script(agent, change, before, !root.reused).await {
         if let Some(link) = link {
             link.switch_back();
         }
@@ -135,13 +135,15 @@ async fn run_script(
     agent: &Agent,
     change: Change<'_>,
     before: Before,
+    synced: bool,
 ) -> Result<(), script::Error> {
     let Some(script) = &agent.script else { return Ok(()) };
     let started = Instant::now();
     let left = unsettled::read(&agent.dir);
     let (id, old) = (change.new.id(), change.old.map(|(id, _)| id));
+    let rollback = before == Before::Forgotten;
     let note = |pid| match pid {
-        0 => unsettled::begin(&agent.dir, left.as_ref(), id, old, before == Before::Forgotten),
+        0 => unsettled::begin(&agent.dir, left.as_ref(), id, old, rollback, synced),
         pid => running::note(&agent.dir, id, pid),
     };
     let (output, ended) = script::run(script, change, &agent.stop, note).await;

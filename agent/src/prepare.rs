@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fetch::{self, Fetched, name_of};
 use crate::report::Report;
 use crate::session::Session;
-use crate::{blocking, current, room, running, state, unpack};
+use crate::{blocking, current, room, running, state, unpack, unsettled};
 
 /// Times that a damaged cache is mended before a cycle gives up, and once for each layer: one is
 /// fetched at a time.
@@ -216,8 +216,26 @@ async fn build(agent: &Agent, new: &Configuration, way: Way) -> Result<Root> {
     if need > 0 {
         room::make(agent, new, "a copy of all its files", need).await?;
     }
-    let (store, new) = (Arc::clone(&agent.store), new.clone());
-    blocking::confined(agent, move || build_root(&store, &new, way)).await
+    if agent.script.is_some() {
+        intend(agent, new);
+    }
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let built = blocking::confined(agent, move || build_root(&store, &wanted, way)).await;
+    if !built.as_ref().is_ok_and(|root| !root.reused)
+        && let Err(err) = unsettled::forget_intended(&agent.dir)
+    {
+        tracing::debug!("what was intended stays: {err}");
+    }
+    built
+}
+
+/// Writes down that the script is to run. If that fails, it is written and synced later.
+fn intend(agent: &Agent, new: &Configuration) {
+    let deployed = state::read(&agent.state).ok().flatten();
+    let old = deployed.map(|deployed| deployed.id());
+    if let Err(err) = unsettled::intend(&agent.dir, new.id(), old) {
+        tracing::debug!("what is intended is not noted yet: {err}");
+    }
 }
 
 fn extract(store: &Store, new: &Configuration, there: bool) -> Result<()> {

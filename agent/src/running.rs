@@ -111,7 +111,8 @@ impl Running {
     }
 }
 
-fn boot() -> String {
+/// This start of the system, as `/proc/sys/kernel/random/boot_id` names it.
+pub fn boot() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     read.unwrap_or_default().trim().to_owned()
 }

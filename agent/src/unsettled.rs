@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::running;
 
 const NAME: &CStr = c"unsettled.json";
+/// The same of a script that is about to be started, see [`intend`].
+const INTENDED: &CStr = c"unsettled.next";
 /// Everybody may see it, as the state file.
 const MODE: u32 = 0o644;
 /// Bytes of it that are read at most.
@@ -88,38 +90,94 @@ pub fn told(left: Option<&Unsettled>, deployed: Option<Digest>, new: Digest) -> 
     old.filter(|old| *old != new)
 }
 
-/// What is in `dir`; `None` where the last script succeeded.
-pub fn read(dir: &Path) -> Option<Unsettled> {
-    let file = match Dir::open(dir).and_then(|top| top.open_file(NAME)) {
-        Err(err) if err.is_not_found() => {
-            // An agent of before left only the script's note.
-            let id = running::noted_id(dir)?;
-            return Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() });
-        }
-        Err(_) => return Some(Unsettled::default()),
-        Ok(file) => file,
-    };
-    let mut json = Vec::new();
-    file.take(MOST).read_to_end(&mut json).ok();
-    // Damaged, it is there all the same.
-    Some(serde_json::from_slice(&json).unwrap_or_default())
+/// A script that is about to be started, as [`INTENDED`] has it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Intended {
+    /// That start of the system. In another one nobody knows whether the script was started.
+    boot: String,
+    #[serde(flatten)]
+    what: Unsettled,
 }
 
-/// Takes note, durably, that a script is about to run for `id`. `left` is what is there.
+/// What is in `dir`; `None` where the last script succeeded.
+pub fn read(dir: &Path) -> Option<Unsettled> {
+    match read_json(dir, NAME) {
+        Err(err) if err.is_not_found() => {}
+        Err(_) => return Some(Unsettled::default()),
+        // Damaged, it is there all the same.
+        Ok(json) => return Some(serde_json::from_slice(&json).unwrap_or_default()),
+    }
+    if let Some(intended) = intended(dir).filter(|it| it.boot != running::boot()) {
+        return Some(intended.what);
+    }
+    // An agent of before left only the script's note.
+    let id = running::noted_id(dir)?;
+    Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() })
+}
+
+/// What is intended, if that is known; what is damaged is of no start of the system.
+fn intended(dir: &Path) -> Option<Intended> {
+    match read_json(dir, INTENDED) {
+        Err(err) if err.is_not_found() => None,
+        Err(_) => Some(Intended::default()),
+        Ok(json) => Some(serde_json::from_slice(&json).unwrap_or_default()),
+    }
+}
+
+fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
+    let file = Dir::open(dir)?.open_file(name)?;
+    let mut json = Vec::new();
+    file.take(MOST).read_to_end(&mut json).ok();
+    Ok(json)
+}
+
+/// Writes down what [`begin`] will take note of when the root of `id` is there, where nothing
+/// is unsettled: building the root syncs it on the way, and nobody waits for that again.
+/// After a power cut it counts as begun.
+pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
+    if read(dir).is_some() {
+        return Ok(());
+    }
+    let what = begun(None, id, old.filter(|old| *old != id), false);
+    let json = serde_json::to_vec(&Intended { boot: running::boot(), what }).unwrap_or_default();
+    let dir = Dir::open(dir)?;
+    dir.remove_file(INTENDED)?;
+    let file = dir.create_file(INTENDED, MODE)?;
+    (&file).write_all(&json).map_err(|cause| Error::io("write", dir.path_of(INTENDED), cause))
+}
+
+/// Forgets what was intended: it does not come to that.
+pub fn forget_intended(dir: &Path) -> Result<()> {
+    Dir::open(dir)?.remove_file(INTENDED)
+}
+
+/// Takes note, durably, that a script is about to run for `id`. `left` is what is there;
+/// `synced`: everything was, since it was intended.
 pub fn begin(
     dir: &Path,
     left: Option<&Unsettled>,
     id: Digest,
     old: Option<Digest>,
     rollback: bool,
+    synced: bool,
 ) -> Result<()> {
+    let now = begun(left, id, old, rollback);
+    if left.is_some() {
+        return put(dir, Some(&now));
+    }
+    let is_this = |what: &Unsettled| Unsettled { since: now.since, ..what.clone() } == now;
+    if synced && intended(dir).is_some_and(|it| it.boot == running::boot() && is_this(&it.what)) {
+        let dir = Dir::open(dir)?;
+        return dir.rename(INTENDED, &dir, NAME);
+    }
+    create(dir, &now)
+}
+
+fn begun(left: Option<&Unsettled>, id: Digest, old: Option<Digest>, rollback: bool) -> Unsettled {
     let (since, failures) = left.map_or((Timestamp::now(), 0), |left| (left.since, left.failures));
     let (id, old_id) = (id.to_string(), old.map(|old| old.to_string()));
-    let now = Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() };
-    match left {
-        None => create(dir, &now),
-        Some(_) => put(dir, Some(&now)),
-    }
+    Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() }
 }
 
 /// Not by way of a temporary name: one commit of the journal is less than two, while somebody
@@ -150,7 +208,10 @@ pub fn next(dir: &Path, at: Timestamp) -> Result<()> {
 
 /// Has it be as `left` says again.
 pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
-    let Some(left) = left else { return Dir::open(dir)?.remove_file(NAME) };
+    let Some(left) = left else {
+        forget_intended(dir)?;
+        return Dir::open(dir)?.remove_file(NAME);
+    };
     let path = dir.join(&*NAME.to_string_lossy());
     // The name that it has meanwhile says nothing to anybody.
     let failed = |err: Error| Error::io("replace", &path, io::Error::other(err.to_string()));
@@ -212,14 +273,14 @@ mod tests {
         let dir = temp.path();
         assert_eq!(read(dir), None);
         let [one, two] = ["1", "2"].map(|text| Digest::of(text.as_bytes()));
-        begin(dir, None, two, Some(one), false).unwrap();
+        begin(dir, None, two, Some(one), false, true).unwrap();
         let begun = read(dir).unwrap();
         assert_eq!((begun.target(), begun.failures, begun.failed), (Some(two), 0, None));
         failed(dir, &"\0".repeat(5000)).unwrap();
         next(dir, Timestamp::UNIX_EPOCH).unwrap();
         let left = read(dir).unwrap();
         assert_eq!((left.failures, left.next), (1, Some(Timestamp::UNIX_EPOCH)));
-        begin(dir, Some(&left), one, Some(two), false).unwrap();
+        begin(dir, Some(&left), one, Some(two), false, true).unwrap();
         let begun = read(dir).unwrap();
         assert_eq!((begun.failures, begun.since, &begun.error), (1, left.since, &None));
         failed(dir, "no").unwrap();
@@ -232,13 +293,55 @@ mod tests {
         std::os::unix::fs::symlink("elsewhere", dir.join("unsettled.json")).unwrap();
         let left = read(dir);
         assert_eq!(left, Some(Unsettled::default()));
-        begin(dir, None, two, None, false).unwrap_err();
-        begin(dir, left.as_ref(), two, None, false).unwrap();
+        begin(dir, None, two, None, false, false).unwrap_err();
+        begin(dir, left.as_ref(), two, None, false, false).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
         settle(dir).unwrap();
         // An agent of before knew of the end that nobody saw.
         running::note(dir, two, 0).unwrap();
         assert_eq!(read(dir).unwrap().target(), Some(two));
+        settle(dir).unwrap();
+        assert_eq!(read(dir), None);
+    }
+
+    #[test]
+    fn what_was_intended_counts_once_the_script_is_to_start_and_after_a_power_cut() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let file = dir.join("unsettled.next");
+        let [one, two, three] = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()));
+        intend(dir, two, Some(one)).unwrap();
+        intend(dir, two, Some(one)).unwrap();
+        assert_eq!(read(dir), None, "an agent that is killed now has started nothing");
+        begin(dir, None, two, Some(one), false, true).unwrap();
+        assert!(read(dir).unwrap().target() == Some(two) && !file.exists());
+        // While something is unsettled, that is what counts.
+        intend(dir, one, Some(two)).unwrap();
+        assert!(!file.exists());
+        settle(dir).unwrap();
+        // It comes to something else, or nothing was synced since.
+        for (old, rollback, synced) in
+            [(one, false, false), (three, false, true), (one, true, true)]
+        {
+            intend(dir, two, Some(one)).unwrap();
+            begin(dir, None, two, Some(old), rollback, synced).unwrap();
+            let begun = read(dir).unwrap();
+            assert_eq!((begun.old(), begun.rollback), (Some(old), rollback));
+            assert!(file.exists());
+            settle(dir).unwrap();
+            assert!(read(dir).is_none() && !file.exists());
+        }
+        intend(dir, two, Some(one)).unwrap();
+        forget_intended(dir).unwrap();
+        assert!(!file.exists());
+        // The power was cut, and nobody knows whether the script was started.
+        intend(dir, two, Some(one)).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let left = [&text.replace(&running::boot(), "another start"), "", "{"];
+        for (text, target) in left.iter().zip([Some(two), None, None]) {
+            fs::write(&file, text).unwrap();
+            assert_eq!(read(dir).unwrap().target(), target);
+        }
         settle(dir).unwrap();
         assert_eq!(read(dir), None);
     }

@@ -172,20 +172,6 @@ impl Store {
         Ok(look)
     }
 
-    /// Takes note of the objects that somebody may have opened or has by another name, before
-    /// a root is built of objects.
-    pub(super) fn note_opens(&self) -> Result<()> {
-        let mut moved = HashSet::new();
-        if self.is_shared()
-            && let Doubt::Some(objects) = self.doubt(&mut moved)?
-        {
-            for (_, path) in objects.iter().filter(|(name, _)| moved.contains(name)) {
-                self.placement.learned.learn(path, Why::Renamed);
-            }
-        }
-        Ok(())
-    }
-
     /// Takes note of the objects that somebody may have opened in the directory `name`, a root
     /// with `tree`, of which `evidence` is all that was seen.
     pub(super) fn note_opens_of(&self, name: &CStr, tree: &Tree, evidence: &Evidence) {

@@ -68,7 +68,8 @@ impl Store {
                 (name, built, watch)
             }
             None => {
-                self.note_opens()?;
+                // There is no spare that would want what was seen so far.
+                self.watch_anew()?;
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
                 let watch = self.watch_shared(&name, &tree);
                 (name, built, watch)

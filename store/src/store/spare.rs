@@ -78,9 +78,7 @@ impl Store {
             None => match self.room_for(&tree)? {
                 Some(no_room) => return Ok(no_room),
                 None => {
-                    for path in self.watch_anew()? {
-                        self.placement.learned.learn(&path, Why::Renamed);
-                    }
+                    self.watch_anew()?;
                     // Before they are shared: who else can reach them keeps what they were.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)

@@ -16,6 +16,7 @@ use crate::disk::{Dir, name_of};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::object_name::ObjectName;
+use crate::learned::Why;
 use crate::root::place::{c_name, open_dir};
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
@@ -243,15 +244,15 @@ impl Store {
         Ok(())
     }
 
-    /// Watches all that is shared and is not watched yet, forgets what happened so far, and
-    /// returns the paths of files that were renamed or linked: after this every object is to
-    /// be looked at.
-    pub(super) fn watch_anew(&self) -> Result<BTreeSet<EntryPath>> {
+    /// Watches all that is shared and is not watched yet, and forgets what happened so far, but
+    /// for files that were renamed or linked: they are private from now on. After this every
+    /// object is to be looked at before it is linked.
+    pub(super) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
-        let mut renamed = BTreeSet::new();
         if !self.is_shared() {
-            return Ok(renamed);
+            return Ok(());
         }
+        let mut renamed = BTreeSet::new();
         if self.watched().gone.all {
             self.note_all_maybe_open();
         }
@@ -296,7 +297,10 @@ impl Store {
         let Gone { objects, moved, .. } = std::mem::take(&mut all.gone);
         let objects = objects.into_iter().filter(|(name, _)| moved.contains(name));
         renamed.extend(objects.map(|(_, path)| path));
-        Ok(renamed)
+        for path in renamed {
+            self.placement.learned.learn(&path, Why::Renamed);
+        }
+        Ok(())
     }
 
     /// Waits for the next open in the directories of a root that told of one; whether that

@@ -89,6 +89,15 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
+    /// The directory `name`, only to find names in it: whoever watches this directory does not
+    /// see it opened (as of Linux 6.10).
+    pub fn child_unread(&self, name: &CStr) -> Result<Self> {
+        let path = self.path_of(name);
+        let fd = fs::openat(&self.fd, name, DIRECTORY | OFlags::PATH, Mode::empty())
+            .map_err(|err| Error::io("open directory", &path, err))?;
+        Ok(Self { fd, path })
+    }
+
     /// The directory `name`, unless something is mounted on it: what is mounted is not
     /// part of what this directory holds.
     pub fn child_within(&self, name: &CStr) -> Result<Self> {

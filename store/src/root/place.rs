@@ -385,6 +385,15 @@ pub fn open_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
+/// As [`open_dir`], only to find names in it, see [`Dir::child_unread`].
+pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
+    let mut dir: Option<Dir> = None;
+    for part in path.parts() {
+        dir = Some(dir.as_ref().unwrap_or(root).child_unread(&c_name(part)?)?);
+    }
+    Ok(dir)
+}
+
 /// A name for the system. None has a NUL: names of archives with one are refused.
 pub fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| no_such_name())

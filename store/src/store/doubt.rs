@@ -17,7 +17,7 @@ use crate::layer::object_name::ObjectName;
 use crate::layer::objects::Look;
 use crate::learned::Why;
 use crate::meta::Meta;
-use crate::root::place::{Uses, c_name, open_dir};
+use crate::root::place::{Uses, c_name, find_dir};
 use crate::root::tree::{File, Node, Tree};
 
 /// What is to be looked at.
@@ -62,7 +62,7 @@ impl Store {
                     match here {
                         Some(file) if uses.of(&name) <= 1 => {
                             let parent = path.split().map(|(parent, _)| parent);
-                            let dir = open_dir(root, &parent.unwrap_or_else(EntryPath::root))?;
+                            let dir = find_dir(root, &parent.unwrap_or_else(EntryPath::root))?;
                             note(path, dir.as_ref().unwrap_or(root), &name, file)?;
                         }
                         _ if uses.of(&name) == 0 => {}
@@ -97,7 +97,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                let dir = open_dir(root, &parent)?;
+                let dir = find_dir(root, &parent)?;
                 open = Some((parent, dir));
             }
             let dir = open.as_ref().and_then(|(_, dir)| dir.as_ref()).unwrap_or(root);
@@ -365,7 +365,7 @@ fn files_in<'a>(tree: &'a Tree, dir: &'a EntryPath) -> impl Iterator<Item = (Ent
 /// Whether what stands at `path` has no other name; `None` when that cannot be told.
 fn has_one_name(root: &Dir, path: &EntryPath) -> Option<bool> {
     let (parent, name) = path.split()?;
-    let dir = open_dir(root, &parent).ok()?;
+    let dir = find_dir(root, &parent).ok()?;
     let stat = dir.as_ref().unwrap_or(root).stat(&c_name(name).ok()?).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     Some(!is_file || stat.st_nlink == 1)

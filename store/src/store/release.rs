@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::object_name::ObjectName;
 use crate::layer::seals::Sealed;
-use crate::root::place::{c_name, open_dir};
+use crate::root::place::{c_name, find_dir};
 use crate::root::tree::{File, Node, Tree};
 use crate::store::LinkMode;
 
@@ -42,7 +42,7 @@ impl Store {
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
                 // What is no directory any more is not ours.
-                let Ok(dir) = open_dir(root, &parent) else { continue };
+                let Ok(dir) = find_dir(root, &parent) else { continue };
                 open = Some((parent, dir));
             }
             let Some((_, dir)) = &open else { continue };

@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::object_name::ObjectName;
 use crate::learned::Why;
-use crate::root::place::{c_name, open_dir};
+use crate::root::place::{c_name, find_dir};
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
 
@@ -352,7 +352,7 @@ impl Store {
 /// The inode of a file with several names at `path`.
 fn linked_inode(root: &Dir, path: &EntryPath) -> Option<u64> {
     let (parent, name) = path.split()?;
-    let dir = open_dir(root, &parent).ok()?;
+    let dir = find_dir(root, &parent).ok()?;
     let stat = dir.as_ref().unwrap_or(root).stat(&c_name(name).ok()?).ok()?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     (is_file && stat.st_nlink > 1).then_some(stat.st_ino)
@@ -365,7 +365,7 @@ fn names_of(root: &Dir, tree: &Tree, parent: &EntryPath, inode: u64) -> Vec<Entr
         None if parent.is_root() => tree.root(),
         _ => return Vec::new(),
     };
-    let Ok(dir) = open_dir(root, parent) else { return Vec::new() };
+    let Ok(dir) = find_dir(root, parent) else { return Vec::new() };
     let dir = dir.as_ref().unwrap_or(root);
     let files = directory.iter().filter(|(_, node)| matches!(node, Node::File(_)));
     let same = files.filter(|(name, _)| {

@@ -44,6 +44,7 @@ use crate::layer;
 use crate::layer::entries::is_earlier;
 use crate::layer::objects::{Naming, Objects};
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::owners::{self, OwnerRule, Owners};
 use crate::root::place::Placement;
 use crate::writable::{self, Writable};
@@ -59,7 +60,7 @@ pub use repair::Aside;
 pub use reuse::Drifted;
 pub use spare::SpareOutcome;
 pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone, taken_over};
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_counted};
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 
 /// How files get from the cache into a root.
@@ -237,6 +238,11 @@ impl Store {
     pub fn set_owners(&mut self, rules: &[OwnerRule]) -> Result<()> {
         self.placement.owners = Owners::new(rules)?;
         owners::write(&self.path, rules)
+    }
+
+    /// Counts how far extracting a layer and building a root are.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.placement.meter
     }
 
     /// Whether owners are restored.

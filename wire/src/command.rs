@@ -229,6 +229,8 @@ pub enum Command {
         force: bool,
         /// As JSON.
         json: bool,
+        /// Without progress.
+        quiet: bool,
     },
     /// `verify`
     Verify {
@@ -240,6 +242,8 @@ pub enum Command {
         resume: bool,
         /// As JSON.
         json: bool,
+        /// Without progress.
+        quiet: bool,
     },
     /// `stat`
     Stat {
@@ -274,6 +278,8 @@ pub struct Import {
     pub image_config: bool,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Without progress.
+    pub quiet: bool,
 }
 
 /// A share, in hundredths of a per cent.
@@ -373,6 +379,16 @@ impl Command {
         }
     }
 
+    /// Whether it shows no progress.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Collect { quiet, .. }
+            | Self::Verify { quiet, .. }
+            | Self::Import(Import { quiet, .. }) => *quiet,
+            _ => false,
+        }
+    }
+
     /// Whether it works on what comes on standard input.
     pub fn has_input(&self) -> bool {
         matches!(
@@ -428,6 +444,7 @@ mod tests {
             "import",
             "import -name p -image app:1.4 -platform linux/arm64/v8 -compress zstd -layer a:1 -n",
             "import -image-config -compress=gzip --dry-run",
+            "import -q -name p",
             "showlayers",
             "showlayers - -json",
             "changeconf -name p -component a -version 2 -component b -version 3",
@@ -449,7 +466,9 @@ mod tests {
             "gc",
             "gc -n -json",
             "gc --dry-run",
+            "gc -q -force",
             "verify -sample 2.5% -budget 10m -resume",
+            "verify -q",
             "stat -json",
             "audit -since 36h -limit 5",
             "audit -since 2026-01-02T03:04:05Z",

@@ -42,12 +42,12 @@ fn hole(path: &Path, bytes: u64) {
 #[test]
 fn unpack_shows_a_bar_and_then_its_result() {
     let temp = tempfile::tempdir().unwrap();
-    hole(&temp.path().join("big.tar"), 6 << 30);
+    hole(&temp.path().join("big.tar"), 3 << 30);
     let (shown, code) = on_terminal(temp.path(), "unpack big.tar -into one");
     assert_eq!(code, 0, "{shown:?}");
     let (bars, end) = parts(&shown);
     assert!(bars.iter().any(|bar| bar.starts_with("read ")), "{shown:?}");
-    assert!(bars.iter().any(|bar| bar.contains(" / 6.00 GiB")), "{shown:?}");
+    assert!(bars.iter().any(|bar| bar.contains(" / 3.00 GiB")), "{shown:?}");
     assert!(end.starts_with("unpacked 1 archive into \"one\": "), "{shown:?}");
     let (shown, code) = on_terminal(temp.path(), "unpack -q big.tar -into two");
     assert_eq!((code, shown.matches('\r').count()), (0, 1), "{shown:?}");
@@ -63,11 +63,11 @@ fn verify_shows_a_bar_and_prints_its_result_as_ever() {
     let temp = tempfile::tempdir().unwrap();
     fs::create_dir_all(temp.path().join("cache")).unwrap();
     let blob = temp.path().join("cache").join("ab".repeat(32));
-    File::create(&blob).unwrap().set_len(6 << 30).unwrap();
+    File::create(&blob).unwrap().set_len(3 << 30).unwrap();
     let (shown, code) = on_terminal(temp.path(), "verify -json >found");
     assert_eq!(code, 8, "{shown:?}");
     let (bars, end) = parts(&shown);
-    assert!(bars.iter().any(|bar| bar.contains(" / 6.00 GiB")), "{shown:?}");
+    assert!(bars.iter().any(|bar| bar.contains(" / 3.00 GiB")), "{shown:?}");
     assert_eq!(end, "", "{shown:?}");
     let found = fs::read(temp.path().join("found")).unwrap();
     let found: serde_json::Value = serde_json::from_slice(&found).unwrap();

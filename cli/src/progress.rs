@@ -17,9 +17,9 @@ use deploy_store::{Meter, Reading};
 pub use bar::{Stderr, over, show};
 
 /// Time after which work counts as long.
-pub const SHOW_AFTER: Duration = Duration::from_secs(1);
+const SHOW_AFTER: Duration = Duration::from_secs(1);
 /// Time between two lines.
-pub const LINE_EVERY: Duration = Duration::from_secs(10);
+const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the meter.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Columns where the terminal does not say how many it has.
@@ -126,8 +126,8 @@ impl Display {
         std::mem::take(&mut self.has_bar).then(|| Told::Bar(String::new()))
     }
 
-    /// How much is done in a second, over the last seconds.
-    fn rate(&mut self, reading: &Reading, now: Instant) -> u64 {
+    /// How much is done in a second, over the last seconds; `None` at the first look at a stage.
+    fn rate(&mut self, reading: &Reading, now: Instant) -> Option<u64> {
         let mark = (now, reading.done);
         if self.stage != reading.stage {
             self.stage = reading.stage;
@@ -139,8 +139,8 @@ impl Display {
         }
         let time = now.duration_since(self.from.0).as_millis();
         let done = u128::from(reading.done.saturating_sub(self.from.1));
-        let rate = (done * 1000).checked_div(time).unwrap_or(0);
-        u64::try_from(rate).unwrap_or(u64::MAX)
+        let rate = (done * 1000).checked_div(time)?;
+        Some(u64::try_from(rate).unwrap_or(u64::MAX))
     }
 }
 
@@ -170,9 +170,7 @@ impl Shown {
         let meter = Arc::clone(meter);
         let mut display = Display::new(form, Instant::now());
         let work = move || {
-            let mut wait = SHOW_AFTER;
-            while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
-                wait = LOOK_EVERY;
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
                 display.resize(bar::columns().unwrap_or(COLUMNS));
                 if let Some(told) = display.look(meter.reading(), Instant::now()) {
                     tell(told);
@@ -253,6 +251,8 @@ mod tests {
         display.look(reading(1, 0, Some(1000)), begun);
         let shown = bar(display.look(reading(1, 500, Some(1000)), at(2)));
         assert_eq!(shown, "read 500 B / 1000 B [=======>      ]  50%  250 B/s  2s left");
+        let next = bar(display.look(reading(7, 0, None), at(2)));
+        assert_eq!(next, "read 0 B", "no rate is known yet");
         assert_eq!(bar(display.look(None, at(3))), "");
         assert_eq!(display.look(None, at(4)), None);
         display.look(reading(2, 10, None), at(5));

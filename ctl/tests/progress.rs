@@ -79,12 +79,12 @@ fn a_terminal_shows_how_far_the_registry_is() {
     let rig = Rig::start();
     let hole = || {
         let path = rig.path("reg/files").join("ab".repeat(32));
-        File::create(path).unwrap().set_len(6 << 30).unwrap();
+        File::create(path).unwrap().set_len(3 << 30).unwrap();
     };
     hole();
     let (shown, code) = on_terminal(&rig, &["verify", "-json", ">found"]);
     assert_eq!(code, 8, "{shown:?}");
-    has_bar(&shown, "iB / 6.00 GiB");
+    has_bar(&shown, "iB / 3.00 GiB");
     let found: serde_json::Value =
         serde_json::from_slice(&std::fs::read(rig.path("found")).unwrap()).unwrap();
     assert_eq!(found["damaged"], 1);

@@ -28,17 +28,17 @@ fn on_terminal(rig: &Rig, line: &str) -> String {
 #[test]
 fn a_terminal_shows_a_bar_that_fits_and_goes_before_the_result() {
     let rig = Rig::start();
-    hole(&rig, 6 << 30);
+    hole(&rig, 3 << 30);
     let shown = on_terminal(&rig, "verify");
     let (bars, result) = shown.rsplit_once("damaged files/").unwrap();
-    assert!(result.contains("1 of 1 files read, 6442450944 bytes: 1 damaged"), "{shown:?}");
+    assert!(result.contains("1 of 1 files read, 3221225472 bytes: 1 damaged"), "{shown:?}");
     let bars: Vec<&str> = bars.split('\r').collect();
     let (last, bars) = bars.split_last().unwrap();
     let (blank, bars) = bars.split_last().unwrap();
     assert_eq!((*last, blank.trim()), ("", ""), "{shown:?}");
     assert!(!bars.is_empty() && !blank.is_empty(), "{shown:?}");
     for bar in bars {
-        assert!(bar.starts_with("read ") && bar.contains(" / 6.00 GiB"), "{bar:?}");
+        assert!(bar.starts_with("read ") && bar.contains(" / 3.00 GiB"), "{bar:?}");
         assert!(bar.contains("iB/s") && bar.contains('%') && bar.len() < 60, "{bar:?}");
     }
 }
@@ -46,7 +46,7 @@ fn a_terminal_shows_a_bar_that_fits_and_goes_before_the_result() {
 #[test]
 fn a_quiet_command_shows_none() {
     let rig = Rig::start();
-    hole(&rig, 6 << 30);
+    hole(&rig, 3 << 30);
     let shown = on_terminal(&rig, "verify -q");
     assert!(shown.starts_with("damaged files/"), "{shown:?}");
 }
@@ -54,14 +54,14 @@ fn a_quiet_command_shows_none() {
 #[test]
 fn the_prompt_shows_a_bar_too() {
     let rig = Rig::start();
-    hole(&rig, 6 << 30);
+    hole(&rig, 3 << 30);
     let ssh = rig.client("ssh", "op");
     let words = std::iter::once(ssh.get_program()).chain(ssh.get_args());
     let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
     let line = format!("printf 'verify\\rexit\\r' | {} -tt me@127.0.0.1", words.join(" "));
     let output = Command::new("sh").args(["-c", &line]).current_dir(rig.dir.path()).output();
     let shown = both(&output.unwrap());
-    assert!(shown.contains(" / 6.00 GiB"), "{shown:?}");
+    assert!(shown.contains(" / 3.00 GiB"), "{shown:?}");
     assert!(shown.contains("damaged files/"), "{shown:?}");
 }
 
@@ -88,7 +88,7 @@ fn elsewhere_a_line_comes_every_ten_seconds() {
 #[test]
 fn a_client_names_the_width_of_its_own_terminal() {
     let rig = Rig::start();
-    hole(&rig, 6 << 30);
+    hole(&rig, 3 << 30);
     let told = |columns: &str| {
         let mut ssh = rig.client("ssh", "op");
         ssh.args(["-o", &format!("SetEnv=DEPLOY_PROGRESS={columns}"), "me@127.0.0.1", "verify"]);
@@ -96,7 +96,7 @@ fn a_client_names_the_width_of_its_own_terminal() {
     };
     assert_eq!(told("0"), "");
     // It was set aside, and is put there again.
-    hole(&rig, 6 << 30);
+    hole(&rig, 3 << 30);
     let bars = told("40");
     assert!(bars.contains("read ") && bars.ends_with('\r'), "{bars:?}");
     assert!(bars.split('\r').all(|bar| bar.len() < 40), "{bars:?}");

@@ -7,7 +7,7 @@ const MOST_CELLS: usize = 30;
 const FEWEST_CELLS: usize = 8;
 
 /// As a line: `read 1.00 MiB of 8.00 MiB (12%), 3.00 MiB/s, 2s left`.
-pub(super) fn line(reading: &Reading, rate: u64) -> String {
+pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
     let mut text = match whole {
         Some(whole) => {
@@ -16,30 +16,30 @@ pub(super) fn line(reading: &Reading, rate: u64) -> String {
         }
         None => format!("{verb} {}", full(unit, done)),
     };
-    text += &format!(", {}/s", full(unit, rate));
+    text += &rate.map_or_else(String::new, |rate| format!(", {}/s", full(unit, rate)));
     text + &left(reading, rate).map_or_else(String::new, |left| format!(", {left} left"))
 }
 
 /// As a bar that fits in one line of so many columns.
-pub(super) fn bar(reading: &Reading, rate: u64, columns: usize) -> String {
+pub(super) fn bar(reading: &Reading, rate: Option<u64>, columns: usize) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
     // A terminal goes to its next line when the last column is written to.
     let room = columns.saturating_sub(1);
-    let speed = format!("{}/s", full(unit, rate));
+    let speed = rate.map_or_else(String::new, |rate| format!("  {}/s", full(unit, rate)));
     let text = match whole {
         Some(whole) => {
             let all = whole.max(done);
             let head = format!("{verb} {} / {}", bare(unit, done), full(unit, all));
             let left =
                 left(reading, rate).map_or_else(String::new, |left| format!("  {left} left"));
-            let tail = format!("{:>3}%  {speed}{left}", percent(done, whole));
+            let tail = format!("{:>3}%{speed}{left}", percent(done, whole));
             let cells = room.saturating_sub(head.len() + tail.len() + 4).min(MOST_CELLS);
             match cells {
                 FEWEST_CELLS.. => format!("{head} [{}] {tail}", filled(done, all, cells)),
                 _ => format!("{head} {tail}"),
             }
         }
-        None => format!("{verb} {}  {speed}", full(unit, done)),
+        None => format!("{verb} {}{speed}", full(unit, done)),
     };
     text.chars().take(room).collect()
 }
@@ -56,9 +56,9 @@ fn percent(done: u64, whole: u64) -> u128 {
 }
 
 /// The time left at this rate, in the form that flags have.
-fn left(reading: &Reading, rate: u64) -> Option<String> {
+fn left(reading: &Reading, rate: Option<u64>) -> Option<String> {
     let rest = reading.whole?.checked_sub(reading.done).filter(|rest| *rest > 0)?;
-    let seconds = rest.checked_div(rate)?;
+    let seconds = rest.checked_div(rate?)?;
     Some(match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds}s"),
         (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
@@ -116,26 +116,26 @@ mod tests {
 
     #[test]
     fn lines_about_things() {
-        assert_eq!(line(&items(5, None), 2), "removed 5 files, 2 files/s");
+        assert_eq!(line(&items(5, None), Some(2)), "removed 5 files, 2 files/s");
         let whole = "removed 256 of 1000 files (25%), 1 files/s, 12m24s left";
-        assert_eq!(line(&items(256, Some(1000)), 1), whole);
+        assert_eq!(line(&items(256, Some(1000)), Some(1)), whole);
         let more = "removed 12 of 12 files (100%), 3 files/s";
-        assert_eq!(line(&items(12, Some(10)), 3), more, "there was more than was counted");
+        assert_eq!(line(&items(12, Some(10)), Some(3)), more, "there was more than was counted");
         let long = "removed 0 of 36000 files (0%), 1 files/s, 10h0m left";
-        assert_eq!(line(&items(0, Some(36_000)), 1), long);
-        assert!(!line(&items(0, Some(10)), 0).contains("left"), "nothing moves");
+        assert_eq!(line(&items(0, Some(36_000)), Some(1)), long);
+        assert!(!line(&items(0, Some(10)), Some(0)).contains("left"), "nothing moves");
     }
 
     #[test]
     fn bars_fit_in_any_width() {
         for columns in 0..200 {
-            let bar = bar(&items(256, Some(1000)), 1, columns);
+            let bar = bar(&items(256, Some(1000)), Some(1), columns);
             assert!(bar.len() < columns.max(1), "{columns}: {bar}");
         }
-        let wide = bar(&items(500, Some(1000)), 10, 200);
+        let wide = bar(&items(500, Some(1000)), Some(10), 200);
         let cells = "===============>              ";
         assert_eq!(wide, format!("removed 500 / 1000 files [{cells}]  50%  10 files/s  50s left"));
-        let all = bar(&items(8, Some(8)), 1, 60);
+        let all = bar(&items(8, Some(8)), Some(1), 60);
         assert!(all.contains("=] 100%"), "{all}");
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deploy_cli::progress::{COLUMNS, Display, Form, LOOK_EVERY, SHOW_AFTER, Told, over};
+use deploy_cli::progress::{COLUMNS, Display, Form, LOOK_EVERY, Told, over};
 use deploy_store::Meter;
 use tokio::time::{Instant, sleep_until};
 
@@ -56,7 +56,7 @@ impl Progress {
             display: Display::new(form, now.into_std()),
             is_shown: form != Form::Nothing,
             drawn: 0,
-            due: now + SHOW_AFTER,
+            due: now + LOOK_EVERY,
         }
     }
 

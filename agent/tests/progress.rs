@@ -21,7 +21,8 @@ fn on_terminal(dir: &Path, words: &str) -> (String, i32) {
 
 /// Splits what a terminal shows into bars and what stands there in the end.
 fn parts(shown: &str) -> (Vec<&str>, &str) {
-    let (bars, end) = shown.trim_end().rsplit_once('\r').unwrap_or(("", shown));
+    let shown = shown.strip_suffix("\r\n").unwrap_or(shown);
+    let (bars, end) = shown.rsplit_once('\r').unwrap_or(("", shown));
     let bars: Vec<&str> = bars.split('\r').filter(|bar| !bar.trim().is_empty()).collect();
     assert!(bars.iter().all(|bar| bar.len() < 70), "{shown:?}");
     (bars, end)

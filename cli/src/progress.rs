@@ -272,7 +272,7 @@ mod tests {
         for second in 100..120 {
             display.look(reading(1, 100_000, None), at(second));
         }
-        let stopped = Told::Bar("read 97.66 KiB  0 B/s".to_owned());
+        let stopped = Told::Bar("read 97.65 KiB  0 B/s".to_owned());
         assert_eq!(display.look(reading(1, 100_000, None), at(120)), Some(stopped));
     }
 }

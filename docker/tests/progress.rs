@@ -33,7 +33,7 @@ fn a_terminal_shows_a_bar_that_goes_before_each_line() {
     let (last, bars) = bars.split_last().unwrap();
     let (blank, bars) = bars.split_last().unwrap();
     assert_eq!((*last, blank.trim()), ("", ""), "{loud:?}");
-    let is_bar = |bar: &&str| bar.starts_with("read ") && bar.contains("iB/s") && bar.len() < 60;
+    let is_bar = |bar: &&str| bar.starts_with("read ") && bar.contains("B/s") && bar.len() < 60;
     assert!(!bars.is_empty() && bars.iter().all(is_bar), "{loud:?}");
     assert!(lines.contains("updating configuration \"app.1\""), "{loud:?}");
     assert!(!shown("-q").contains("read "));

@@ -158,8 +158,7 @@ impl Registry {
         let lock = Lock::take(dir)?;
         // While a Go registry runs, its uploads look like what a crash left.
         let state_db = StateDb::open(dir)?;
-        let max_upload = settings.max_upload;
-        let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), max_upload)?;
+        let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
         // A directory that cannot be written to says so here, and SQLite does not.
         match blobs.stage() {
             // Whoever frees a full disk has to start first.

@@ -25,6 +25,7 @@ mod release;
 mod renew;
 mod repair;
 mod reuse;
+mod sound;
 mod spare;
 mod sweep;
 mod unpack;

@@ -6,6 +6,7 @@ mod examples;
 mod hash;
 mod line;
 mod parse;
+mod refusal;
 mod verb;
 mod words;
 
@@ -15,39 +16,17 @@ use std::time::Duration;
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
 use jiff::Timestamp;
 
-use crate::exit;
 use crate::image::Compression;
 
 pub use examples::examples;
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
+pub use refusal::Refusal;
 pub use verb::{
     Flag, INPUT, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text,
     version,
 };
 pub use words::{MAX_LINE, quote, quote_always, split};
-
-/// Why a command cannot be done, or a line is no command.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Refusal {
-    /// For people; may have several lines, without the last newline.
-    pub text: String,
-    /// Exit code, from [`crate::exit`].
-    pub code: u8,
-}
-
-impl Refusal {
-    /// A refusal with one of the codes of [`crate::exit`].
-    pub fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { text: text.into(), code }
-    }
-
-    /// The command line cannot be understood.
-    pub fn usage(text: String) -> Self {
-        Self { text, code: exit::USAGE }
-    }
-}
 
 /// One parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -401,22 +380,10 @@ impl Command {
     }
 }
 
-impl From<deploy_store::Error> for Refusal {
-    fn from(err: deploy_store::Error) -> Self {
-        use deploy_store::Error;
-        let code = match &err {
-            Error::BadName { .. } => exit::USAGE,
-            Error::NoSuchBlob(_) => exit::NOT_FOUND,
-            Error::Corrupt { .. } => exit::CORRUPT,
-            _ => exit::FAILED,
-        };
-        Self::new(code, err.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit;
     use proptest::prelude::*;
 
     fn check(line: &str) -> Result<Command, Refusal> {

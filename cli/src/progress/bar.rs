@@ -16,6 +16,10 @@ pub fn show(told: Told) {
         Told::Line(line) => Stderr.write_all((line + "\n").as_bytes()),
         Told::Bar(text) => {
             let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+            if text.is_empty() && *drawn == 0 {
+                // A message has taken its place.
+                return;
+            }
             io::stderr().write_all(over(&text, &mut drawn).as_bytes())
         }
     };

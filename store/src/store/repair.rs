@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use super::publish::ids;
+use super::sound::{blob_is_sound, object_is_sound};
 use super::sweep::there;
-use super::verify::{blob_is_sound, object_is_sound};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};

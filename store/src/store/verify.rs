@@ -4,19 +4,19 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::publish::{ids, root_meta};
+use super::sound::{blob_is_sound, object_is_sound};
 use super::sweep::{read_index, taken_over, there};
 use crate::config::Configuration;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::disk::{self, Dir, FileType, Item, name_of};
 use crate::error::{Error, Result};
 use crate::layer::content::content_of_seen;
 use crate::layer::entries::is_earlier;
-use crate::layer::entry::{Content, Kind};
+use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::objects::ObjectName;
 use crate::meter::{Meter, Unit};
@@ -25,9 +25,6 @@ use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
-
-/// Bytes of a file that are all hashed when its name is not that of its contents.
-const MOST_PLAIN: u64 = 1 << 30;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -214,68 +211,6 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
         lacking += u64::from(!names.iter().any(begins));
     }
     Ok(lacking)
-}
-
-/// Whether an object's contents are those of its name, and their length. `None` when it
-/// is not there.
-pub(super) fn object_is_sound(
-    dir: &Dir,
-    name: &CStr,
-    meter: &Meter,
-) -> Result<Option<(bool, u64)>> {
-    let file = match there(dir.open_file(name)) {
-        Ok(None) => return Ok(None),
-        Ok(Some(file)) => file,
-        Err(Error::Corrupt { .. }) => return Ok(Some((false, 0))),
-        Err(err) => return Err(err),
-    };
-    let fail = |err| Error::io("read", dir.path_of(name), err);
-    let (content, bytes) = content_of_seen(&file, |n| meter.add(n)).map_err(fail)?;
-    let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
-    // An earlier version named what has blocks of zeros by all its bytes. What is so long that they
-    // take a while to hash is left to be made again.
-    let earlier = || match bytes {
-        ..=MOST_PLAIN => plain_content_of(&file).map(named),
-        _ => Ok(false),
-    };
-    let sound = named(content) || earlier().map_err(fail)?;
-    Ok(Some((sound, bytes)))
-}
-
-/// Whether a blob's contents are those of its name. `None` when it is not there.
-pub(super) fn blob_is_sound(dir: &Dir, digest: Digest, meter: &Meter) -> Result<Option<bool>> {
-    let name = name_of(digest);
-    let mut file = match there(dir.open_file(&name)) {
-        Ok(None) => return Ok(None),
-        Ok(Some(file)) => file,
-        Err(Error::Corrupt { .. }) => return Ok(Some(false)),
-        Err(err) => return Err(err),
-    };
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(Some(hasher.finish() == digest)),
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-                meter.add(n as u64);
-            }
-            Err(err) => return Err(Error::io("read", dir.path_of(&name), err)),
-        }
-    }
-}
-
-/// BLAKE3 of all bytes.
-fn plain_content_of(mut file: &File) -> std::io::Result<Content> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    file.rewind()?;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Content(*hasher.finalize().as_bytes())),
-            n => hasher.update(&buffer[..n]),
-        };
-    }
 }
 
 /// What the agent on the directory was told about its roots; and who counts their entries.

@@ -24,10 +24,9 @@ pub fn form(terminal: Option<Terminal>, asked: Option<usize>) -> Form {
     let columns = terminal.map(|terminal| usize::try_from(terminal.columns).unwrap_or(COLUMNS));
     match (asked, columns) {
         (Some(0), _) => Form::Nothing,
-        (Some(columns), _) => Form::Bar(believed(columns)),
-        (None, Some(0)) => Form::Bar(COLUMNS),
-        (None, Some(columns)) => Form::Bar(believed(columns)),
         (None, None) => Form::Lines,
+        (None, Some(0)) => Form::Bar(COLUMNS),
+        (Some(columns), _) | (None, Some(columns)) => Form::Bar(believed(columns)),
     }
 }
 

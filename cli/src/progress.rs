@@ -202,10 +202,12 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "what a look takes")]
     fn reading(stage: u64, done: u64, whole: Option<u64>) -> Option<Reading> {
         Some(Reading { stage, verb: "read", unit: Unit::Bytes, done, whole })
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "what a look returns")]
     fn line(text: &str) -> Option<Told> {
         Some(Told::Line(text.to_owned()))
     }

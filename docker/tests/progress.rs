@@ -1,6 +1,5 @@
 //! Progress of an import: a bar on a terminal, between the lines that say what happens.
 
-#[allow(dead_code, reason = "each test file uses its part")]
 mod image;
 
 use std::fs;
@@ -11,7 +10,7 @@ use image::{Tar, docker};
 #[test]
 fn a_terminal_shows_a_bar_that_goes_before_each_line() {
     let temp = tempfile::tempdir().unwrap();
-    let layer = Tar::new().file("data", &"x".repeat(1 << 20)).end();
+    let layer = Tar::new().file("data", "x".repeat(1 << 20)).end();
     fs::write(temp.path().join("image.tar"), docker(&[("app:1", &[layer])])).unwrap();
     let program = env!("CARGO_BIN_EXE_deploy-from-docker");
     // The image comes slowly.

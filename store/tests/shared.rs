@@ -318,7 +318,7 @@ fn owners_are_part_of_the_tree_and_files_stay_shared() {
             drop(store);
             let mut found = Vec::new();
             deploy_store::verify_roots(&work.path().join("agent"), &Meter::default(), |it| {
-                found.push(it)
+                found.push(it);
             })
             .unwrap();
             assert_eq!(found, [], "{link:?}");

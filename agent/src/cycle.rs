@@ -54,6 +54,8 @@ pub struct Agent {
     pub spares: Option<Spares>,
     /// Holds downloads back.
     pub throttle: Throttle,
+    /// Whether to log no progress.
+    pub quiet: bool,
     /// Tells when to end.
     pub stop: Stop,
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use deploy_store::{Configuration, Digest, Layer, Store};
+use deploy_store::{Configuration, Digest, Layer, Store, Unit};
 use deploy_wire::client::{Client, ClientError};
 use tokio::task::JoinSet;
 
@@ -13,6 +14,8 @@ use crate::throttle::Throttle;
 
 /// Downloads at a time, over the one connection.
 const IN_FLIGHT: usize = 4;
+/// Time after which it is worth asking how much there is to download.
+const LONG: Duration = Duration::from_millis(500);
 
 /// What was downloaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Fetched {
     pub blobs: u64,
     /// Bytes that came, without those that an earlier attempt had left.
     pub bytes: u64,
+    /// Bytes of the whole blobs.
+    pub whole: u64,
 }
 
 /// Whether the root of `configuration` is built.
@@ -66,7 +71,7 @@ pub async fn size(client: &Client, store: &Store, layers: &[Layer]) -> Result<u6
 }
 
 /// Downloads the blobs of `layers`, several at a time. The first failure ends all; what
-/// has come of each stays, and the next attempt goes on from there.
+/// has come of each stays, and the next attempt goes on from there. The store's meter counts.
 pub async fn download(
     client: &Arc<Client>,
     store: &Arc<Store>,
@@ -74,6 +79,10 @@ pub async fn download(
     throttle: &Throttle,
 ) -> Result<Fetched> {
     let mut fetched = Fetched::default();
+    store.meter().begin("downloaded", Unit::Bytes, 0);
+    let whole = expect(client, store, layers.clone());
+    let mut is_expected = false;
+    tokio::pin!(whole);
     let mut waiting = layers.into_iter();
     let mut running = JoinSet::new();
     loop {
@@ -84,19 +93,48 @@ pub async fn download(
             let throttle = throttle.clone();
             running.spawn(async move { fetch(&client, &store, &layer, &throttle).await });
         }
-        let Some(done) = running.join_next().await else { return Ok(fetched) };
+        let done = tokio::select! {
+            biased;
+            done = running.join_next() => done,
+            () = &mut whole, if !is_expected => {
+                is_expected = true;
+                continue;
+            }
+        };
+        let Some(done) = done else {
+            store.meter().end();
+            return Ok(fetched);
+        };
+        let done = done.unwrap_or_else(|err| std::panic::resume_unwind(err.into_panic()));
+        let (bytes, whole) = done.inspect_err(|_| store.meter().end())?;
         fetched.blobs += 1;
-        fetched.bytes += done.unwrap_or_else(|err| std::panic::resume_unwind(err.into_panic()))?;
+        fetched.bytes += bytes;
+        fetched.whole += whole;
     }
 }
 
-/// Gets one blob; bytes that are not its own are dropped and it is got once more.
+/// Has the meter know the whole of a download that takes a while: to ask for it takes time, too.
+async fn expect(client: &Client, store: &Store, layers: Vec<Layer>) {
+    tokio::time::sleep(LONG).await;
+    let mut whole: u64 = 0;
+    for layer in layers {
+        match client.size(&format!("files/{}", layer.digest)).await {
+            Ok(Some(bytes)) => whole = whole.saturating_add(bytes),
+            // It is downloaded without, or fails with more to say.
+            Ok(None) | Err(_) => return,
+        }
+    }
+    store.meter().expect(whole);
+}
+
+/// Gets one blob; bytes that are not its own are dropped and it is got once more. Returns the bytes
+/// that came, and those that there are.
 async fn fetch(
     client: &Client,
     store: &Arc<Store>,
     layer: &Layer,
     throttle: &Throttle,
-) -> Result<u64> {
+) -> Result<(u64, u64)> {
     match attempt(client, store, layer, throttle).await {
         Err(Error::Store(err @ deploy_store::Error::DigestMismatch { .. })) => {
             let name = name_of(layer);
@@ -121,14 +159,17 @@ async fn attempt(
     store: &Arc<Store>,
     layer: &Layer,
     throttle: &Throttle,
-) -> Result<u64> {
+) -> Result<(u64, u64)> {
     let digest = layer.digest;
     let opened = Arc::clone(store);
     let mut staging = blocking::run(move || opened.blobs().resume(digest)).await?;
     let before = staging.len();
+    let meter = store.meter();
+    meter.add(before);
     let path = format!("files/{digest}");
     let got = client.get(&path, before, |bytes| {
         throttle.take(bytes.len());
+        meter.add(bytes.len() as u64);
         Ok(staging.write_at(staging.len(), bytes)?)
     });
     match got.await {
@@ -136,9 +177,9 @@ async fn attempt(
         Err(ClientError::Sink(err)) => return Err(err.into()),
         Err(cause) => return Err(Error::Download { layer: name_of(layer), cause }),
     }
-    let bytes = staging.len() - before;
+    let whole = staging.len();
     blocking::run(move || staging.check(digest)).await?;
-    Ok(bytes)
+    Ok((whole - before, whole))
 }
 
 /// Component and version of a layer, for messages.

@@ -284,6 +284,9 @@ pub struct Flags {
     /// Time between two looks at the registry.
     #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub poll: Duration,
+    /// Show no progress.
+    #[arg(short, env = "DEPLOY_AGENT_Q", global = true)]
+    pub q: bool,
     /// Script to run when a root is ready; '' for none.
     #[arg(long, env = "DEPLOY_AGENT_SCRIPT", global = true, default_value = "./deploy.sh")]
     pub script: String,

@@ -50,4 +50,5 @@ pub mod sync;
 pub mod cycle;
 pub mod poll;
 mod prepare;
+pub mod progress;
 pub mod serve;

@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::sync::Mutex;
 
+use deploy_cli::progress::Stderr;
 use deploy_store::escape;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -34,7 +35,7 @@ pub fn start(format: Format, verbose: bool) {
         .with_target("deploy_agent", level)
         .with_target("deploy_store", level)
         .with_target("deploy_wire", level);
-    let lines = Lines::new(format, std::io::stderr());
+    let lines = Lines::new(format, Stderr);
     // A second start in one process, as in tests, keeps the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
 }

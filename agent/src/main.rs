@@ -26,7 +26,8 @@ use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{ask, claim, error, init, log, owner, serve, status, unpack, verify};
+use deploy_agent::{ask, claim, error, init, log, owner, progress, serve, status, unpack, verify};
+use deploy_cli::progress::{Form, Shown, Stderr};
 use deploy_cli::service;
 use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store, escape_json};
@@ -61,7 +62,7 @@ fn main() -> ExitCode {
         Some(Sub::Rollback { release: true, json }) => run_release(flags, json),
         Some(Sub::Init { settings }) => init(flags, settings.as_deref()),
         Some(Sub::Unpack { blobs, into }) => unpack_confined(flags, &blobs, &into)
-            .and_then(|line| Ok(writeln!(std::io::stderr(), "{line}")?))
+            .and_then(|line| Ok(writeln!(Stderr, "{line}")?))
             .map(|()| exit::OK),
         None => track(flags),
     };
@@ -98,7 +99,9 @@ fn init(flags: &Flags, settings: Option<&Path>) -> Result<u8> {
 fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> Result<String> {
     let confinement = Confinement::to(&unpack::ground(into), flags.confine)?;
     confinement.enter();
-    Ok(unpack::run(blobs, into, flags.link.into(), flags.limits.limits())?)
+    let meter = Arc::default();
+    let _shown = Shown::with(&meter, Form::here(flags.q), progress::tell);
+    Ok(unpack::run(blobs, into, flags.link.into(), flags.limits.limits(), &meter)?)
 }
 
 /// Where there is no Landlock, whoever runs agents as root should know.
@@ -128,11 +131,14 @@ fn print(text: &str) -> Result<()> {
 }
 
 fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
+    let meter = Arc::default();
+    let shown = Shown::with(&meter, Form::here(flags.q), progress::tell);
     let report = if repair {
-        verify::repair(&flags.dir, |damaged| mend(flags, &damaged))?
+        verify::repair(&flags.dir, &meter, |damaged| mend(flags, &damaged))?
     } else {
-        verify::read(&flags.dir)?
+        verify::read(&flags.dir, &meter)?
     };
+    drop(shown);
     if report.is_empty() {
         let dir = flags.dir.display();
         return Err(anyhow!("nothing to verify in {dir}: no agent has deployed there; check -dir"));
@@ -288,7 +294,10 @@ async fn run(flags: &Flags) -> Result<u8> {
         tracing::info!(event = "stopped", "{signal}");
         return Ok(exit::OK);
     }
-    match poll::once(&agent, &mut session).await {
+    let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress::tell);
+    let done = poll::once(&agent, &mut session).await;
+    drop(shown);
+    match done {
         Ok(code) => Ok(code),
         Err(Stopped::Error(err)) => Err(anyhow::Error::new(*err)),
         Err(Stopped::Signal(signal)) => {
@@ -404,6 +413,7 @@ fn agent(
         // A spare lives as long as the agent does.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
+        quiet: flags.q,
         stop,
     })
 }

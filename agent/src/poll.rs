@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::hold::Hold;
 use crate::serve::{self, Next};
 use crate::session::Session;
-use crate::{sweep, sync, unsettled};
+use crate::{progress, sweep, sync, unsettled};
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -67,6 +67,7 @@ pub async fn run(
     loop {
         let ended = tokio::select! {
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
+            () = progress::log(agent) => unreachable!("it ends with the cycle"),
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
         report(agent, &ended, memory.offered);

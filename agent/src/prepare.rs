@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{
-    Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Store, listed,
+    Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Store, Unit, listed,
 };
 
 use crate::cycle::{Agent, millis};
@@ -126,8 +126,10 @@ async fn make(agent: &Agent, session: &mut Session, new: &Configuration, way: Wa
     let mut lost = None;
     let mut attempt = 1;
     loop {
-        download(agent, session, new, lost, way).await?;
-        match build(agent, new, way).await {
+        let fetched = download(agent, session, new, lost, way).await?;
+        let built = build(agent, new, way, fetched.whole).await;
+        agent.store.meter().end();
+        match built {
             Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
                 if attempt < MEND_ATTEMPTS + new.layers().len() =>
             {
@@ -178,7 +180,7 @@ async fn download(
     new: &Configuration,
     lost: Option<Digest>,
     way: Way,
-) -> Result<()> {
+) -> Result<Fetched> {
     let started = Instant::now();
     let missing = fetch::missing(&agent.store, new, lost, way == Way::Rebuild)?;
     let mut fetched = Fetched::default();
@@ -191,7 +193,7 @@ async fn download(
         }
         fetched = fetch::download(&client, &agent.store, missing, &agent.throttle).await?;
     }
-    let (Fetched { blobs, bytes }, ms) = (fetched, millis(started));
+    let (Fetched { blobs, bytes, .. }, ms) = (fetched, millis(started));
     tracing::info!(
         event = "downloaded",
         id = %new.id(),
@@ -200,16 +202,18 @@ async fn download(
         ms,
         "downloaded {blobs} of {} layers: {bytes} bytes in {ms} ms", new.layers().len()
     );
-    Ok(())
+    Ok(fetched)
 }
 
-/// Extracts what is not extracted yet and builds the root.
-async fn build(agent: &Agent, new: &Configuration, way: Way) -> Result<Root> {
+/// Extracts what is not extracted yet, `fetched` bytes of blobs or more, and builds the root.
+async fn build(agent: &Agent, new: &Configuration, way: Way, fetched: u64) -> Result<Root> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let copied = agent.min_free > 0 && store.link_mode() == LinkMode::Copy;
     let work = move || {
         let there = way != Way::Rebuild && fetch::has_root(&store, &wanted)?;
+        store.meter().begin("extracted", Unit::Bytes, fetched);
         extract(&store, &wanted, there)?;
+        store.meter().end();
         Ok::<_, Error>(if copied && !there { store.root_bytes(&wanted)? } else { 0 })
     };
     let need = blocking::confined(agent, work).await?;

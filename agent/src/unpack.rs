@@ -1,18 +1,25 @@
 //! `unpack`: the engine without a registry, on local archives.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use deploy_store::{Limits, LinkMode, Options, Placed, Result};
+use deploy_store::{Limits, LinkMode, Meter, Options, Placed, Result};
 
 use crate::flags::MAX_BLOB;
 
-/// Merges `archives`, lowest first, into the directory `into`. Returns a line that
-/// says what was done.
-pub fn run(archives: &[PathBuf], into: &Path, link: LinkMode, limits: Limits) -> Result<String> {
+/// Merges `archives`, lowest first, into the directory `into`; `meter` counts how far that is.
+/// Returns a line that says what was done.
+pub fn run(
+    archives: &[PathBuf],
+    into: &Path,
+    link: LinkMode,
+    limits: Limits,
+    meter: &Arc<Meter>,
+) -> Result<String> {
     let started = Instant::now();
     let options = Options { limits, link, max_blob: MAX_BLOB, keep_blobs: false };
-    let placed = deploy_store::unpack(archives, into, options)?;
+    let placed = deploy_store::unpack_counted(archives, into, options, meter)?;
     let archives = match archives.len() {
         1 => "1 archive".to_owned(),
         n => format!("{n} archives"),

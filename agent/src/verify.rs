@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use deploy_store::{Error, Verified, escape, escape_json};
+use deploy_store::{Error, Meter, Verified, escape, escape_json};
 use serde::Serialize;
 
 use crate::repair::Mended;
@@ -35,10 +35,14 @@ struct Finding {
     mended: bool,
 }
 
-/// Verifies the agent's directory `dir`, beside an agent if one runs.
-pub fn read(dir: &Path) -> Result<Verification, Error> {
+/// Verifies the agent's directory `dir`, beside an agent if one runs; `meter` counts how far that
+/// is.
+pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
     let mut findings = Vec::new();
-    let verified = deploy_store::verify(dir, |found| findings.push(found.into()))?;
+    let cache = deploy_store::verify_cache(dir, meter, |found| findings.push(found.into()))?;
+    let Verified { roots, taken_over, .. } =
+        deploy_store::verify_roots(dir, meter, |found| findings.push(found.into()))?;
+    let verified = Verified { roots, taken_over, ..cache };
     Ok(Verification::new(dir, verified, findings))
 }
 
@@ -46,10 +50,12 @@ pub fn read(dir: &Path) -> Result<Verification, Error> {
 /// in the directory. Roots are compared afterwards.
 pub fn repair<E: From<Error>>(
     dir: &Path,
+    meter: &Meter,
     mend: impl FnOnce(Vec<String>) -> Result<Vec<Mended>, E>,
 ) -> Result<Verification, E> {
     let mut findings: Vec<Finding> = Vec::new();
-    let cache = deploy_store::verify_cache(dir, |found| findings.push(found.into()))?;
+    let cache = deploy_store::verify_cache(dir, meter, |found| findings.push(found.into()))?;
+    meter.end();
     let within = |path: &Path| path.strip_prefix(dir).ok().map(Path::to_owned);
     if !findings.is_empty() {
         let names = findings
@@ -65,7 +71,7 @@ pub fn repair<E: From<Error>>(
         }
     }
     let Verified { roots, taken_over, .. } =
-        deploy_store::verify_roots(dir, |found| findings.push(found.into()))?;
+        deploy_store::verify_roots(dir, meter, |found| findings.push(found.into()))?;
     let verified = Verified { roots, taken_over, ..cache };
     Ok(Verification { repaired: true, ..Verification::new(dir, verified, findings) })
 }

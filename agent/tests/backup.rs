@@ -3,10 +3,12 @@
 mod site;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use site::{Site, both};
+use site::{Site, both, top};
 
 fn site() -> Site {
     let mut site = Site::new();
@@ -25,7 +27,7 @@ fn add(site: &Site, version: &str) {
     let archive = format!("{version}.tgz");
     fs::create_dir_all(site.path(version)).unwrap();
     fs::write(site.path(&format!("{version}/config")), version).unwrap();
-    let mut tar = std::process::Command::new("tar");
+    let mut tar = Command::new("tar");
     let made = tar.args(["-czf", &archive, "-C", version, "config"]).current_dir(site.dir.path());
     assert!(made.status().unwrap().success());
     site.operator(&["addver", "-name", "config", "-version", version, "-file", &archive]);
@@ -145,4 +147,32 @@ fn damage_does_not_get_into_a_backup_nor_out_of_one_unseen() {
     assert!(
         both(&restored).contains(&new) && !site.path(&format!("elsewhere/files/{new}")).exists()
     );
+}
+
+#[test]
+fn a_terminal_shows_how_many_bytes_are_copied() {
+    let mut site = site();
+    fs::create_dir(site.path("bin")).unwrap();
+    let slow = "#!/bin/sh\nsleep 1.1\nPATH=${PATH#*:} exec sha256sum \"$@\"\n";
+    fs::write(site.path("bin/sha256sum"), slow).unwrap();
+    fs::set_permissions(site.path("bin/sha256sum"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", site.path("bin").display(), std::env::var("PATH").unwrap());
+    let on_terminal = |site: &Site, words: &str| {
+        let line = format!("{}/scripts/{words}", top().display());
+        let mut script = Command::new("script");
+        script.args(["-qec", &line, "/dev/null"]).env("PATH", &path).stdin(Stdio::null());
+        let output = script.current_dir(site.dir.path()).output().unwrap();
+        assert!(output.status.success(), "{words}: {}", both(&output));
+        both(&output)
+    };
+    let shown = on_terminal(&site, "backup-registry registry backup");
+    let (bars, result) = shown.rsplit_once(" \r").unwrap();
+    assert_eq!(result, "backed up to backup: 2 files copied, 0 removed, 2 in all\r\n");
+    assert!(bars.starts_with("copied ") && bars.contains("(100%), "), "{shown:?}");
+    assert!(bars.split('\r').all(|bar| bar.len() < 80), "{shown:?}");
+    site.kill_registry();
+    let shown = on_terminal(&site, "restore-registry backup new");
+    assert!(shown.contains("(100%), ") && shown.ends_with(" \rrestored to new: 2 files\r\n"));
+    let shown = on_terminal(&site, "restore-registry -q backup other");
+    assert_eq!(shown, "restored to other: 2 files\r\n");
 }

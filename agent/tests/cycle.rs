@@ -52,6 +52,7 @@ impl Bench {
             min_free: 0,
             spares: None,
             throttle: Throttle::new(0),
+            quiet: false,
             stop: Stop::new().1,
             dir: home,
         };

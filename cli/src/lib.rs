@@ -1,7 +1,8 @@
 //! What the programs' command lines have in common: how help is printed, completions, man
-//! pages, the version, and what they tell a service manager.
+//! pages, the version, progress of long work, and what they tell a service manager.
 
 mod documents;
+pub mod progress;
 pub mod service;
 mod spelling;
 

@@ -7,11 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, Result, bail};
+use deploy_cli::progress::Shown;
 use deploy_store::{
-    ComponentName, Digest, Hasher, HashingReader, Limits, VersionName, check_archive,
+    ComponentName, Digest, Hasher, HashingReader, Limits, Meter, Unit, VersionName, check_archive,
 };
 use deploy_wire::client::{Client, Exec};
 use deploy_wire::command::{self, Command, Refusal};
@@ -20,7 +22,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::flags::Flags;
 use crate::pack::pack;
-use crate::progress::Progress;
 use crate::verbs::ADDVER;
 
 /// Bytes that are read at a time: what one request of an upload carries.
@@ -105,7 +106,9 @@ pub fn put(component: ComponentName, version: VersionName) -> Upload {
 pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> {
     let connect = flags.connect()?;
     let archive = Archive::of(&upload.source)?;
-    let expected = archive.digest()?;
+    let meter = Arc::new(Meter::default());
+    let shown = Shown::new(&meter, flags.q);
+    let expected = archive.digest(&meter)?;
     let client = Client::connect(&connect).await?;
     if let Some((digest, bytes)) = expected {
         let answer = client.exec(&upload.command(digest)).await?;
@@ -115,7 +118,8 @@ pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> 
         }
     }
     let size = expected.map(|(_, size)| size);
-    let (digest, bytes) = send(&client, &archive, size, flags.q).await?;
+    let (digest, bytes) = send(&client, &archive, size, &meter).await?;
+    drop(shown);
     if expected.is_some_and(|(expected, _)| expected != digest) {
         let name = archive.name();
         bail!("{name} changed while it was uploaded: nothing was added, try again");
@@ -176,8 +180,8 @@ impl Archive {
     }
 
     /// Digest and size, if it can be read twice.
-    fn digest(&self) -> Result<Option<(Digest, u64)>> {
-        match self {
+    fn digest(&self, meter: &Meter) -> Result<Option<(Digest, u64)>> {
+        let bytes = match self {
             Self::StandardInput => return Ok(None),
             Self::Named(path) => {
                 let meta = fs::metadata(path).with_context(|| format!("open {path}"))?;
@@ -187,12 +191,20 @@ impl Archive {
                 if !meta.is_file() {
                     return Ok(None);
                 }
+                meta.len()
             }
-            Self::Packed(..) => {}
-        }
+            Self::Packed(_, file) => file.metadata().map_or(0, |meta| meta.len()),
+        };
+        meter.begin("hashed", Unit::Bytes, bytes);
         let mut reader = HashingReader::new(self.open()?);
         let mut buffer = vec![0; CHUNK];
-        while reader.read(&mut buffer).with_context(|| format!("read {}", self.name()))? > 0 {}
+        loop {
+            match reader.read(&mut buffer).with_context(|| format!("read {}", self.name()))? {
+                0 => break,
+                n => meter.add(n as u64),
+            }
+        }
+        meter.end();
         Ok(Some(reader.finish()))
     }
 }
@@ -210,7 +222,7 @@ async fn send(
     client: &Client,
     archive: &Archive,
     size: Option<u64>,
-    quiet: bool,
+    meter: &Meter,
 ) -> Result<(Digest, u64)> {
     let mut source = archive.open()?;
     let (to_registry, chunks) = mpsc::channel(QUEUE);
@@ -241,9 +253,9 @@ async fn send(
         let _ = valid.send(());
         anyhow::Ok(())
     };
-    let progress = Progress::new("uploaded", size, quiet);
+    meter.begin("uploaded", Unit::Bytes, size.unwrap_or(0));
     let sending = async {
-        client.put("upload", chunks, |taken| progress.at(taken)).await?;
+        client.put("upload", chunks, |taken| meter.set(taken)).await?;
         anyhow::Ok(())
     };
     let (digest, (), ()) = tokio::try_join!(biased; reading, validating, sending)?;

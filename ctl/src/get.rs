@@ -6,9 +6,11 @@ use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use deploy_store::{Digest, Hasher};
+use deploy_cli::progress::Shown;
+use deploy_store::{Digest, Hasher, Meter, Unit};
 use deploy_wire::client::{Client, ClientError};
 use deploy_wire::command::{Command, Refusal, read_flags};
 use deploy_wire::{exit, path};
@@ -17,7 +19,6 @@ use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
 use crate::flags::Flags;
-use crate::progress::Progress;
 use crate::verbs::GET;
 
 /// Mode of a new file, before the umask.
@@ -164,12 +165,14 @@ async fn fetch(
 ) -> Result<()> {
     let name =
         format!("/components/{}/{}", path::encode(&get.component), path::encode(&get.version));
-    let progress = Progress::new("downloaded", client.size(&name).await?, quiet);
+    let meter = Arc::new(Meter::default());
+    meter.begin("downloaded", Unit::Bytes, client.size(&name).await?.unwrap_or(0));
+    let _shown = Shown::new(&meter, quiet);
     let (mut hasher, mut bytes, mut failed) = (Hasher::default(), 0, None);
     let fetched = client.get(&name, 0, |piece| {
         hasher.update(piece);
         bytes += piece.len() as u64;
-        progress.at(bytes);
+        meter.set(bytes);
         into.write_all(piece).map_err(|err| {
             failed = Some(err);
             ClientError::Setup("it cannot be written".to_owned())

@@ -5,18 +5,20 @@ mod addver;
 mod flags;
 mod get;
 mod pack;
-mod progress;
+mod told;
 mod verbs;
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use deploy_cli::progress::{Form, Stderr};
 use deploy_store::{ComponentName, MAX_JSON, VersionName};
 use deploy_wire::client::{Client, ClientError, Exec};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use flags::Flags;
+use told::Told;
 
 /// What is said to who would import an image with this program.
 const ELSEWHERE: &str = "deployctl imports no images; run: \
@@ -122,9 +124,17 @@ fn unknown(verb: &str) -> Refusal {
 /// Runs a command on the registry.
 async fn pass_on(flags: &Flags, command: &Command) -> Result<u8> {
     let client = Client::connect(&flags.connect()?).await?;
-    let answer = client.exec(&command.to_string()).await?;
+    let form = Form::here(flags.q);
+    let mut told = Told::new(form);
+    let columns = match form {
+        Form::Nothing => Some(0),
+        Form::Bar(columns) => Some(columns),
+        Form::Lines => None,
+    };
+    let answer = client.exec_told(&command.to_string(), columns, &mut |part| told.take(part)).await;
+    told.end();
     client.disconnect().await;
-    show(&answer)
+    show(&answer?)
 }
 
 /// Runs a command on the registry, with the standard input here as that there.
@@ -167,7 +177,7 @@ fn complain(text: &str) {
         }
     }
     // There is no better place to say that this failed.
-    let _ = io::stderr().write_all(plain.as_bytes());
+    let _ = Stderr.write_all(plain.as_bytes());
 }
 
 fn code_of(err: &anyhow::Error) -> u8 {

@@ -1,9 +1,10 @@
-//! How far an upload is: a bar on a terminal, a line every few seconds elsewhere, and nothing
-//! with `-q`.
+//! How far an upload, or a command of the registry, is: a bar on a terminal, a line every ten
+//! seconds elsewhere, and nothing with `-q`.
 
 #[allow(dead_code, reason = "each test file uses its part")]
 mod rig;
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -38,17 +39,61 @@ fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap())
 }
 
+/// A tar of one file that is a hole: it takes a while to upload, and no room here.
+fn hole(rig: &Rig, name: &str, bytes: u64) {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("hole").unwrap();
+    header.set_size(bytes);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut file = File::create(rig.path(name)).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len(512 + bytes + 1024).unwrap();
+}
+
+/// That a bar is shown, and removed by blanks in the end.
+fn has_bar(shown: &str, text: &str) {
+    assert!(shown.contains(text) && shown.contains("iB/s"), "{shown:?}");
+    let (bars, end) = shown.rsplit_once('\r').unwrap();
+    let (_, last) = bars.rsplit_once('\r').unwrap();
+    assert_eq!((last.trim(), end), ("", ""), "the bar stays: {shown:?}");
+    assert!(bars.split('\r').all(|bar| bar.len() < 80), "{shown:?}");
+}
+
 #[test]
 fn a_terminal_shows_a_bar_that_goes_when_all_is_there() {
     let rig = Rig::start();
-    rig.archive("big.tar.gz", &noise(8 << 20));
-    let add = |version| ["addver", "-name", "a", "-version", version, "-file", "big.tar.gz"];
-    let (shown, code) = on_terminal(&rig, &add("1"));
+    hole(&rig, "big.tar", 768 << 20);
+    let (shown, code) =
+        on_terminal(&rig, &["addver", "-name", "a", "-version", "1", "-file", "big.tar"]);
     assert_eq!(code, 0, "{shown:?}");
     // So much of so much, and so much a second.
-    assert!(shown.contains("MiB / 8.0") && shown.contains("MiB/s"), "{shown:?}");
-    let last = shown.rsplit('\r').next().unwrap().replace("\x1b[2K", "");
-    assert_eq!(last.trim(), "", "the bar stays: {shown:?}");
+    has_bar(&shown, "iB / 768.00 MiB");
+    let (shown, code) = on_terminal(&rig, &["get", "-name", "a", "-version", "1", "-o", "got.tar"]);
+    assert_eq!(code, 0, "{shown:?}");
+    has_bar(&shown, "iB / 768.00 MiB");
+}
+
+#[test]
+fn a_terminal_shows_how_far_the_registry_is() {
+    let rig = Rig::start();
+    let hole = || {
+        let path = rig.path("reg/files").join("ab".repeat(32));
+        File::create(path).unwrap().set_len(3 << 30).unwrap();
+    };
+    hole();
+    let (shown, code) = on_terminal(&rig, &["verify", "-json", ">found"]);
+    assert_eq!(code, 8, "{shown:?}");
+    has_bar(&shown, "iB / 3.00 GiB");
+    let found: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(rig.path("found")).unwrap()).unwrap();
+    assert_eq!(found["damaged"], 1);
+    hole();
+    let (shown, code) = on_terminal(&rig, &["-q", "verify", ">found"]);
+    assert_eq!((&*shown, code), ("", 8));
+    // Not on a terminal, and over before the first line is due.
+    let answer = rig.run(&["verify"]);
+    assert_eq!(answer.err, "");
 }
 
 #[test]
@@ -122,7 +167,7 @@ fn elsewhere_a_line_tells_now_and_then_and_q_tells_nothing() {
         told.extend(plain.lines.recv_timeout(Duration::from_millis(50)));
     }
     let is_progress = |line: &String| {
-        line.starts_with("uploaded ") && line.ends_with("MiB") && !line.contains('\r')
+        line.starts_with("uploaded ") && line.ends_with("iB/s") && !line.contains('\r')
     };
     assert!(told.iter().all(is_progress), "{told:?}");
     assert!(quiet.lines.try_recv().is_err());

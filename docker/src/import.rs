@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use deploy_store::{ComponentName, ConfigurationName, Digest, Limits, VersionName, escape};
+use deploy_store::{
+    ComponentName, ConfigurationName, Digest, Limits, Meter, Unit, VersionName, escape,
+};
 use deploy_wire::image::{Compression, Image, ImageLayer, KnownLayer, Origin};
 
 use crate::archive::{Archive, Tar};
@@ -51,6 +54,8 @@ pub struct Options {
     pub threads: usize,
     /// What earlier imports found.
     pub cache: Option<Cache>,
+    /// Counts how far the import is.
+    pub meter: Arc<Meter>,
 }
 
 impl Default for Options {
@@ -68,6 +73,7 @@ impl Default for Options {
             limits: Limits::STANDARD,
             threads: 1,
             cache: None,
+            meter: Arc::default(),
         }
     }
 }
@@ -113,12 +119,8 @@ pub enum Committed {
 /// What happens, for people.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// So many bytes of layers were read.
-    Read(u64),
     /// A layer that must be sent begins: its number among those, and how many there are.
     Sending(usize, usize, &'a ComponentName),
-    /// So many more bytes were sent.
-    Sent(u64),
     /// What is in layers cannot be remembered.
     Forgotten(&'a Error),
     /// The transaction begins.
@@ -173,12 +175,12 @@ pub fn import(
         Some(path) => most_are_known(path, options, destination)?,
         None => false,
     };
-    let mut archive = read(source, few, options.cache.clone(), options, tell)?;
+    let mut archive = read(source, few, options.cache.clone(), options)?;
     if archive.misled
         && let Some(path) = path
     {
         // A file has a name that is another's. It may be needed all the same.
-        archive = read(Source::Path(path), few, None, options, tell)?;
+        archive = read(Source::Path(path), few, None, options)?;
     }
     let mut chosen = choose(&archive, &options.wanted)?;
     if let Some(cache) = &options.cache
@@ -216,7 +218,7 @@ pub fn import(
             let needed = unknown.iter().flat_map(|part| needs(part.number, &planned[part.number]));
             let needed = needed.map(|number| chosen.layers[number]).collect();
             archive = archive.fetch(&needed, |take| match path {
-                Some(path) => each(Source::Path(path), options.limits, take),
+                Some(path) => each(Source::Path(path), options, take),
                 None => Ok(()),
             })?;
             let (spool, tars) = (&archive.spool, &*self::tars(&archive, &chosen));
@@ -274,24 +276,14 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
 
 /// Reads all of the input; where `few` of its layers will be asked for, they are only listed, or
 /// what `cache` has is taken.
-fn read(
-    source: Source<'_>,
-    few: bool,
-    cache: Option<Cache>,
-    options: &Options,
-    tell: &mut dyn FnMut(Event<'_>),
-) -> Result<Archive> {
+fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
     let mut archive = Archive::new(spool, *limits);
     if few {
         archive = archive.listing_only(cache);
     }
-    each(source, *limits, &mut |name, found| {
-        archive.take(name, found)?;
-        tell(Event::Read(archive.length));
-        Ok(())
-    })?;
+    each(source, options, &mut |name, found| archive.take(name, found))?;
     archive.finish()?;
     Ok(archive)
 }
@@ -299,17 +291,47 @@ fn read(
 /// All files and links of the input.
 fn each(
     source: Source<'_>,
-    limits: Limits,
+    options: &Options,
     take: &mut dyn FnMut(&str, Found<'_>) -> Result<()>,
 ) -> Result<()> {
-    match source {
-        Source::Stream(stream) => read_archive(stream, limits, take),
-        Source::Path(path) if path.is_dir() => read_directory(path, take),
-        Source::Path(path) => {
-            let what = path.display().to_string();
-            let file = File::open(path).map_err(|cause| Error::Input { what, cause })?;
-            read_archive(file, limits, take)
+    let Options { limits, meter, .. } = options;
+    let begin = |whole| meter.begin("read", Unit::Bytes, whole);
+    let done = match source {
+        Source::Stream(input) => {
+            begin(0);
+            read_archive(Counted { input, meter }, *limits, take)
         }
+        Source::Path(path) if path.is_dir() => {
+            begin(0);
+            read_directory(path, |name, found| match found {
+                Found::File(size, input) => {
+                    take(name, Found::File(size, &mut Counted { input, meter }))
+                }
+                link @ Found::Link(_) => take(name, link),
+            })
+        }
+        Source::Path(path) => {
+            let failed = |cause| Error::Input { what: path.display().to_string(), cause };
+            let input = File::open(path).map_err(failed)?;
+            begin(input.metadata().map_err(failed)?.len());
+            read_archive(Counted { input, meter }, *limits, take)
+        }
+    };
+    meter.end();
+    done
+}
+
+/// A reader whose bytes are counted.
+struct Counted<'a, R> {
+    input: R,
+    meter: &'a Meter,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.input.read(buffer)?;
+        self.meter.add(n as u64);
+        Ok(n)
     }
 }
 

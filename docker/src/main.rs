@@ -1,20 +1,19 @@
 //! `deploy-from-docker`: imports a container image into a registry. See ARCHITECTURE.md.
 
 mod flags;
-mod progress;
 mod remote;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use deploy_from_docker::import::{Destination, Options, Source, Summary, import};
+use deploy_cli::progress::{Shown, Stderr};
+use deploy_from_docker::import::{Destination, Event, Options, Source, Summary, import};
 use deploy_from_docker::into::Into;
 use deploy_from_docker::report;
 use deploy_from_docker::{Error, Result};
 use deploy_wire::exit;
 use flags::Flags;
-use progress::Progress;
 use remote::Remote;
 
 fn main() -> ExitCode {
@@ -42,7 +41,6 @@ fn run(flags: &Flags) -> Result<()> {
         return Err(Error::Refused { text: text.to_owned(), code: exit::USAGE });
     }
     let options = Options { cache: flags.cache()?, ..flags.options() };
-    let mut progress = Progress::new(flags.q);
     let mut stdin = io::stdin().lock();
     let source = match &flags.input {
         Some(path) => Source::Path(path),
@@ -52,8 +50,13 @@ fn run(flags: &Flags) -> Result<()> {
         Some(dir) => Box::new(Into::new(dir, options.compression)?),
         None => Box::new(connect(flags)?),
     };
-    let done = import(source, &options, &mut *destination, &mut |event| progress.tell(&event));
-    progress.end();
+    let shown = Shown::new(&options.meter, flags.q);
+    let done = import(source, &options, &mut *destination, &mut |event| {
+        if !flags.q {
+            complain(&text(&event));
+        }
+    });
+    drop(shown);
     let summary = done?;
     print(&summary, options.dry_run)?;
     if !flags.q {
@@ -73,6 +76,17 @@ fn connect(flags: &Flags) -> Result<Remote> {
     Remote::connect(runtime, &connect)
 }
 
+/// What happens, in the Go importer's words.
+fn text(event: &Event<'_>) -> String {
+    match event {
+        Event::Sending(number, all, component) => {
+            format!("uploading {number}/{all}: \"{component}\"\n")
+        }
+        Event::Forgotten(why) => format!("{why}\n"),
+        Event::Updating(name) => format!("updating configuration \"{name}\"\n"),
+    }
+}
+
 /// What the registry said, or the plan, is data.
 fn print(summary: &Summary, dry_run: bool) -> Result<()> {
     let text = if dry_run { report::plan(summary) } else { summary.said.clone() };
@@ -90,5 +104,5 @@ fn print(summary: &Summary, dry_run: bool) -> Result<()> {
 fn complain(text: &str) {
     let lines: Vec<String> = text.lines().map(deploy_store::escape).collect();
     // There is no better place to say that this failed.
-    let _ = io::stderr().write_all((lines.join("\n") + "\n").as_bytes());
+    let _ = Stderr.write_all((lines.join("\n") + "\n").as_bytes());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use deploy_store::{ComponentName, Digest, Hasher};
+use deploy_store::{ComponentName, Digest, Hasher, Unit};
 use deploy_wire::image::Origin;
 
 use crate::archive::Tar;
@@ -62,6 +62,8 @@ impl Stage<'_> {
         tell: &mut dyn FnMut(Event<'_>),
     ) -> Result<u64> {
         let Options { compression, threads, .. } = *self.options;
+        let whole = unknown.iter().map(|part| self.tars[part.number].length).sum();
+        self.options.meter.begin("packed and sent", Unit::Bytes, whole);
         let mut sent = 0;
         let mut current: Option<(Hasher, u64)> = None;
         let produce = |next: &mut dyn FnMut(Chunk) -> bool| self.produce(unknown, next);
@@ -74,7 +76,6 @@ impl Stage<'_> {
             let (sha256, length) = current.get_or_insert_default();
             sha256.update(&bytes);
             *length += bytes.len() as u64;
-            tell(Event::Sent(bytes.len() as u64));
             destination.write(bytes)?;
             if last && let Some((sha256, length)) = current.take() {
                 let digest = sha256.finish();
@@ -84,7 +85,9 @@ impl Stage<'_> {
             }
             Ok(())
         };
-        compress(compression, threads, produce, consume)?;
+        let done = compress(compression, threads, produce, consume);
+        self.options.meter.end();
+        done?;
         Ok(sent)
     }
 
@@ -107,6 +110,7 @@ impl Stage<'_> {
                     let n = ((most - chunk.len()) as u64).min(piece.len() - taken);
                     self.append(&piece, taken, n, &mut chunk)?;
                     taken += n;
+                    self.options.meter.add(n);
                 }
                 Ok(true)
             };

@@ -7,7 +7,9 @@ mod layers;
 mod print;
 mod table;
 
-use deploy_store::{ComponentName, ConfigurationName, Layer};
+use std::sync::Arc;
+
+use deploy_store::{ComponentName, ConfigurationName, Layer, Meter};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -43,15 +45,25 @@ pub struct Answer {
     pub code: u8,
 }
 
-/// Runs one command line, whose standard input is `input`.
-pub async fn run(registry: &Registry, caller: &Caller, line: &str, input: Input) -> Answer {
+/// Runs one command line, whose standard input is `input`. `meter` says how far it is.
+pub async fn run(
+    registry: &Registry,
+    caller: &Caller,
+    line: &str,
+    input: Input,
+    meter: &Arc<Meter>,
+) -> Answer {
     let parsed = command::split(line).and_then(|words| command::parse(&words));
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
             // That it is let go of says that nothing is waited for.
             let input = if command.has_input() { input } else { Input::none() };
-            let done = execute(registry, caller, command, &change, input).await;
+            let unseen = Arc::default();
+            // Scripts of the Go tool take every line for a hint.
+            let is_seen = !command.is_quiet() && caller.client != Client::Go;
+            let meter = if is_seen { meter } else { &unseen };
+            let done = execute(registry, caller, command, &change, input, meter).await;
             let done = done.map_err(|refusal| caller.client.reword(command, refusal));
             if let Err(refusal) = &done
                 && command.is_change()
@@ -115,6 +127,7 @@ async fn execute(
     command: &Command,
     change: &Change,
     input: Input,
+    meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     if command.has_input() && input.is_none() {
         let verb = command.verb();
@@ -141,14 +154,14 @@ async fn execute(
             layers::add_image(registry, wanted, input, change).await
         }
         Command::Import(wanted) => {
-            import::run(registry, wanted, input, change, caller.client).await
+            import::run(registry, wanted, input, change, caller.client, meter).await
         }
         Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
         | Command::Verify { .. }
         | Command::Stat { .. }
-        | Command::Audit { .. } => keeping::execute(registry, command, change).await,
+        | Command::Audit { .. } => keeping::execute(registry, command, change, meter).await,
         _ => execute_on_catalog(registry, caller, command, change).await.map(Done::from),
     }
 }

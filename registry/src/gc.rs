@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use deploy_store::disk::Dir;
-use deploy_store::{BlobInfo, Blobs, Digest, Swept};
+use deploy_store::{BlobInfo, Blobs, Digest, Meter, Swept, Unit};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -140,6 +140,11 @@ impl Registry {
     /// on beside uploads, downloads and all other verbs. Where no version is known at all,
     /// `force` must say that this is as it should be.
     pub async fn collect(&self, force: bool) -> Result<Collection, Refusal> {
+        self.collect_counted(force, &Meter::default()).await
+    }
+
+    /// As [`Registry::collect`]; `meter` counts the files that go.
+    pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection, Refusal> {
         let _one_at_a_time = self.collecting.lock().await;
         self.use_reserve()?;
         if let Some(why) = self.catalog.check().await?.first() {
@@ -163,6 +168,7 @@ impl Registry {
         let transfers = self.transfers.blobs();
         let (unneeded, mut kept) = plan(all, &references, &transfers, &asked, before);
         let mut blobs = Vec::with_capacity(unneeded.len());
+        meter.begin("removed", Unit::Items("files"), unneeded.len() as u64);
         for batch in unneeded.chunks(BATCH) {
             let gone = self.remove_unneeded(batch, timestamp(before)).await?;
             for blob in batch.iter().filter(|blob| !gone.contains(blob)) {
@@ -172,7 +178,9 @@ impl Registry {
                 count.bytes += blob.bytes;
             }
             blobs.extend(gone);
+            meter.add(batch.len() as u64);
         }
+        meter.end();
         let uploads = self.expire_uploads(self.settings.grace).await?;
         let done = Collection { versions, blobs, uploads, kept };
         let count = Count { blobs: done.blobs.len() as u64, bytes: done.bytes() };

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use deploy_store::Blobs;
 use deploy_store::disk::{Dir, Lock};
+use deploy_store::{Blobs, Meter};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -149,16 +149,18 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
     Ok(true)
 }
 
-/// Imports what a Go registry left in `dir`, and tells what was found.
+/// Imports what a Go registry left in `dir`, and tells what was found. `meter` counts the bytes of
+/// files that were read.
 pub async fn take_over(
     dir: &Path,
     state_db: &StateDb,
     blobs: &Blobs,
     quarantine: &Dir,
     catalog: &Catalog,
+    meter: &Meter,
 ) -> Result<Report, Error> {
     let state = state_db.read()?;
-    let files = Files::read(&Dir::open(&dir.join("files"))?)?;
+    let files = Files::read(&Dir::open(&dir.join("files"))?, meter)?;
     let report = Report::new(&state_db.path, &state, &files, false);
     let now = Timestamp::now();
     let note = Imported { time: now, contents: state.contents.to_string() };
@@ -220,14 +222,15 @@ fn tell(report: &Report) {
     report.odd.iter().for_each(|odd| tracing::warn!("{odd}"));
 }
 
-/// What an import of the Go registry in `dir` would find. Changes nothing.
-pub fn look(dir: &Path) -> Result<Report, Error> {
+/// What an import of the Go registry in `dir` would find. Changes nothing. `meter` counts the bytes
+/// of files that were read.
+pub fn look(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;
     let state = state_db.read()?;
     let files = match Dir::open(&dir.join("files")) {
         Err(err) if err.is_not_found() => Files::default(),
-        other => Files::read(&other?)?,
+        other => Files::read(&other?, meter)?,
     };
     Ok(Report::new(&state_db.path, &state, &files, true))
 }

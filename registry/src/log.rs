@@ -1,8 +1,9 @@
 //! The registry's log: one line per event on stderr, for people or as JSON.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 
+use deploy_cli::progress::Stderr;
 use deploy_store::escape;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -51,7 +52,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             Format::Json => fields.as_json(level, now),
         };
         // A log that cannot be written must not stop the service.
-        let _ = io::stderr().lock().write_all(line.as_bytes());
+        let _ = Stderr.write_all(line.as_bytes());
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use deploy_cli::progress::{self, Form, Shown, Told};
 use deploy_cli::service;
 use deploy_registry::catalog::{self, Catalog};
 use deploy_registry::registry::{OpenError, Registry, Settings};
@@ -147,6 +148,9 @@ enum Sub {
         /// As one JSON document
         #[arg(long, env = "DEPLOY_REGISTRY_JSON")]
         json: bool,
+        /// Show no progress
+        #[arg(short, env = "DEPLOY_REGISTRY_Q")]
+        q: bool,
     },
 }
 
@@ -177,7 +181,7 @@ fn main() -> ExitCode {
     let done = match &flags.command {
         None => serve_until_stopped(&flags).map(|()| exit::OK),
         Some(Sub::Init(init)) => init.run(&flags.addr, &flags.dir, &flags.opauth, &flags.srvauth),
-        Some(Sub::ImportState { dry_run, json }) => import_state(&flags, *dry_run, *json),
+        Some(Sub::ImportState { dry_run, json, q }) => import_state(&flags, *dry_run, *json, *q),
     };
     match done {
         Ok(code) => code.into(),
@@ -200,18 +204,30 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-fn import_state(flags: &Flags, dry_run: bool, json: bool) -> Result<u8> {
+fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result<u8> {
+    let meter = Arc::default();
+    let shown = Shown::with(&meter, Form::here(quiet), tell);
     let report = if dry_run {
-        import::look(&flags.dir)?
+        import::look(&flags.dir, &meter)?
     } else {
         // A directory is not made for this.
         import::StateDb::there(&flags.dir)?;
-        let registry = runtime()?.block_on(Registry::open(&flags.dir, flags.settings()))?;
+        let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
+        let registry = runtime()?.block_on(open)?;
         let before = "it is imported already, or the catalogue has something else";
         registry.imported.ok_or_else(|| anyhow!("state.db is left as it is: {before}"))?
     };
+    drop(shown);
     print(&if json { report.to_json()? + "\n" } else { report.to_text() })?;
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
+}
+
+/// Progress of an import: a line of it is a line of the log.
+fn tell(told: Told) {
+    match told {
+        Told::Line(line) => tracing::info!(event = "progress", "{line}"),
+        bar @ Told::Bar(_) => progress::show(bar),
+    }
 }
 
 /// The command line as clap knows it.
@@ -253,7 +269,11 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 async fn serve(flags: &Flags) -> Result<()> {
     let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
-    let registry = Arc::new(Registry::open(&flags.dir, flags.settings()).await?);
+    let meter = Arc::default();
+    let shown = Shown::with(&meter, Form::Lines, tell);
+    let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
+    let registry = Arc::new(open.await?);
+    drop(shown);
     let host_key = server::host_key(&flags.dir)?;
     tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
     let listener = server::listen(&flags.addr).await?;

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use deploy_store::disk::{Dir, Lock};
 use deploy_store::{
-    Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Swept, VersionName,
-    check_archive,
+    Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Meter, Swept,
+    VersionName, check_archive,
 };
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
@@ -145,12 +145,20 @@ impl Registry {
     /// Locks and opens the registry in `dir`, making what is missing, and ends what a crash
     /// cut short.
     pub async fn open(dir: &Path, settings: Settings) -> Result<Self, OpenError> {
+        Self::open_counted(dir, settings, &Meter::default()).await
+    }
+
+    /// As [`Registry::open`]; `meter` counts how far an import of what a Go registry kept is.
+    pub async fn open_counted(
+        dir: &Path,
+        settings: Settings,
+        meter: &Meter,
+    ) -> Result<Self, OpenError> {
         let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
         // While a Go registry runs, its uploads look like what a crash left.
         let state_db = StateDb::open(dir)?;
-        let max_upload = settings.max_upload;
-        let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), max_upload)?;
+        let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
         // A directory that cannot be written to says so here, and SQLite does not.
         match blobs.stage() {
             // Whoever frees a full disk has to start first.
@@ -182,7 +190,7 @@ impl Registry {
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;
         let imported = match &state_db {
             Some(from) if wanted => {
-                Some(import::take_over(dir, from, &blobs, &quarantine, &catalog).await?)
+                Some(import::take_over(dir, from, &blobs, &quarantine, &catalog, meter).await?)
             }
             _ => None,
         };

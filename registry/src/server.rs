@@ -30,6 +30,7 @@ mod listing;
 mod nested;
 mod path;
 mod pattern;
+mod progress;
 mod rename;
 mod session;
 mod sftp;

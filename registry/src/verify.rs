@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deploy_store::{BlobInfo, Digest, Error, Hasher};
+use deploy_store::{BlobInfo, Digest, Error, Hasher, Meter, Unit};
 use deploy_wire::command::{Refusal, Sample};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,11 @@ impl Registry {
     /// Verifies the catalogue and the blobs, as far as `scope` goes; one run at a time, and
     /// one in the background.
     pub async fn verify(&self, scope: Scope) -> Result<Verified, Refusal> {
+        self.verify_counted(scope, &Meter::default()).await
+    }
+
+    /// As [`Registry::verify`]; `meter` counts the bytes that were read.
+    pub async fn verify_counted(&self, scope: Scope, meter: &Meter) -> Result<Verified, Refusal> {
         let background = scope.rate.is_some();
         let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
         let cursor_note = CURSORS[usize::from(background)];
@@ -124,8 +129,10 @@ impl Registry {
         let noted: Option<String> =
             if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
+        blobs.retain(|blob| from.is_none_or(|from| blob.digest > from));
         let mut last = None;
-        for blob in blobs.into_iter().filter(|blob| from.is_none_or(|from| blob.digest > from)) {
+        meter.begin("read", Unit::Bytes, bytes_to_read(&blobs, scope.sample));
+        for blob in blobs {
             if scope.budget.is_some_and(|budget| started.elapsed() >= budget) {
                 verified.complete = false;
                 break;
@@ -133,12 +140,14 @@ impl Registry {
             last = Some(blob.digest);
             if scope.sample.is_none_or(is_picked) {
                 let hits = references.get(&blob.digest);
-                let found = self.verify_blob(&blob, scope.rate, hits.map_or(&[], Vec::as_slice));
+                let found =
+                    self.verify_blob(&blob, scope.rate, hits.map_or(&[], Vec::as_slice), meter);
                 verified.findings.extend(found.await?);
                 verified.blobs += 1;
                 verified.bytes += blob.bytes;
             }
         }
+        meter.end();
         verified.findings.sort();
         let cursor = last.or(from).filter(|_| !verified.complete);
         let cursor = cursor.map(|digest| digest.to_string()).unwrap_or_default();
@@ -211,11 +220,12 @@ impl Registry {
         blob: &BlobInfo,
         rate: Option<u64>,
         hits: &[Reference],
+        meter: &Meter,
     ) -> Result<Option<Finding>, Refusal> {
         let digest = blob.digest;
         let path = format!("files/{digest}");
         let finding = |kind, why| Ok(Some(Finding { kind, path, why, hits: hits.to_vec() }));
-        let (file, found, bytes) = match hash(self, digest, rate).await {
+        let (file, found, bytes) = match hash(self, digest, rate, meter).await {
             Ok(hashed) => hashed,
             // Collected meanwhile.
             Err(Error::NoSuchBlob(_)) => return Ok(None),
@@ -259,6 +269,15 @@ impl Registry {
     }
 }
 
+/// Bytes of the blobs that are read, as far as it can be known before the dice are thrown.
+fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Sample>) -> u64 {
+    let all: u64 = blobs.iter().map(|blob| blob.bytes).sum();
+    match sample {
+        Some(Sample(share)) => all / u64::from(Sample::ALL.0) * u64::from(share),
+        None => all,
+    }
+}
+
 /// Whether two open files are one.
 fn is_same(one: &File, other: &File) -> bool {
     match (one.metadata(), other.metadata()) {
@@ -272,6 +291,7 @@ async fn hash(
     registry: &Registry,
     digest: Digest,
     rate: Option<u64>,
+    meter: &Meter,
 ) -> deploy_store::Result<(File, Digest, u64)> {
     let store = Arc::clone(registry.blobs());
     let mut file = blocking(move || store.reader(digest)).await?;
@@ -289,6 +309,7 @@ async fn hash(
         })
         .await?;
         bytes += read;
+        meter.add(read);
         if read == 0 {
             return Ok((file, hasher.finish(), bytes));
         }

@@ -6,6 +6,7 @@
 
 mod digest;
 mod error;
+mod meter;
 mod name;
 
 mod config;
@@ -33,11 +34,13 @@ pub use error::{Error, Result};
 pub use learned::{Why, private_paths};
 pub use limits::Limits;
 pub use meta::{Meta, Mtime, Xattr};
+pub use meter::{Meter, Reading, Unit};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use owners::OwnerRule;
 pub use store::{
     Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed,
     Removal, Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive,
-    layer_bytes, listed, sweep_alone, taken_over, unpack, verify, verify_cache, verify_roots,
+    layer_bytes, listed, sweep_alone, taken_over, unpack, unpack_counted, verify, verify_cache,
+    verify_roots,
 };
 pub use writable::Writable;

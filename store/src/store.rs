@@ -25,6 +25,7 @@ mod release;
 mod renew;
 mod repair;
 mod reuse;
+mod sound;
 mod spare;
 mod sweep;
 mod unpack;
@@ -45,6 +46,7 @@ use crate::layer::entries::is_earlier;
 use crate::layer::object_name::Naming;
 use crate::layer::objects::Objects;
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::owners::{self, OwnerRule, Owners};
 use crate::root::place::Placement;
 use crate::writable::{self, Writable};
@@ -60,7 +62,7 @@ pub use repair::Aside;
 pub use reuse::Drifted;
 pub use spare::SpareOutcome;
 pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone, taken_over};
-pub use unpack::unpack;
+pub use unpack::{unpack, unpack_counted};
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 
 /// How files get from the cache into a root.
@@ -238,6 +240,11 @@ impl Store {
     pub fn set_owners(&mut self, rules: &[OwnerRule]) -> Result<()> {
         self.placement.owners = Owners::new(rules)?;
         owners::write(&self.path, rules)
+    }
+
+    /// Counts how far extracting a layer and building a root are.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.placement.meter
     }
 
     /// Whether owners are restored.

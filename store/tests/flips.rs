@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use deploy_store::{LinkMode, Store, verify_cache};
+use deploy_store::{LinkMode, Meter, Store, verify_cache};
 use rig::{directories, layer, options, run};
 
 fn files(dir: &Path) -> Vec<PathBuf> {
@@ -57,12 +57,12 @@ fn every_bit_that_flips_in_the_cache_is_found() {
             };
             write(&damaged);
             let mut findings = Vec::new();
-            verify_cache(&agent, |finding| findings.push(finding.path)).unwrap();
+            verify_cache(&agent, &Meter::default(), |finding| findings.push(finding.path)).unwrap();
             assert!(findings.contains(path), "{}: {findings:?}", path.display());
             named.extend(findings);
             write(&whole);
         }
         assert!(named.len() >= cached.len(), "{} of {}", named.len(), cached.len());
-        verify_cache(&agent, |finding| panic!("{finding:?}")).unwrap();
+        verify_cache(&agent, &Meter::default(), |finding| panic!("{finding:?}")).unwrap();
     }
 }

@@ -9,7 +9,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use deploy_store::{Configuration, Error, LinkMode, OwnerRule, SpareOutcome, Store, private_paths};
+use deploy_store::{
+    Configuration, Error, LinkMode, Meter, OwnerRule, SpareOutcome, Store, private_paths,
+};
 use rig::{configuration, directories, layer, options, run};
 
 /// A store with a layer of code and three of configuration, and the roots made of them.
@@ -365,7 +367,10 @@ fn owners_are_part_of_the_tree_and_files_stay_shared() {
             // Who compares goes by what the agent was told.
             drop(store);
             let mut found = Vec::new();
-            deploy_store::verify_roots(&work.path().join("agent"), |it| found.push(it)).unwrap();
+            deploy_store::verify_roots(&work.path().join("agent"), &Meter::default(), |it| {
+                found.push(it);
+            })
+            .unwrap();
             assert_eq!(found, [], "{link:?}");
         }
     }

@@ -103,6 +103,24 @@ impl Client {
         answer(&mut reader).await
     }
 
+    /// As [`Client::exec`], but `told` gets what the command complains of, as it comes. `columns`
+    /// is what to say of [`PROGRESS`](crate::PROGRESS), if anything.
+    pub async fn exec_told(
+        &self,
+        line: &str,
+        columns: Option<usize>,
+        told: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Exec, ClientError> {
+        let channel = self.handle.channel_open_session().await?;
+        if let Some(columns) = columns {
+            // A registry that does not know it does without.
+            channel.set_env(false, crate::PROGRESS, columns.to_string()).await?;
+        }
+        channel.exec(true, line).await?;
+        let (mut reader, _writer) = channel.split();
+        answer_told(&mut reader, told).await
+    }
+
     /// Runs a command whose standard input is `input`, and waits for its end.
     pub async fn exec_with_input(&self, line: &str, input: &[u8]) -> Result<Exec, ClientError> {
         let (mut reader, writer) = self.start(line).await?;
@@ -165,12 +183,28 @@ impl Client {
 
 /// Waits for the end of a command.
 async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
+    let mut stderr = Vec::new();
+    let exec = answer_told(reader, &mut |bytes| stderr.extend_from_slice(bytes)).await?;
+    Ok(Exec { stderr, ..exec })
+}
+
+/// Waits for the end of a command; what it complains of goes to `told`.
+async fn answer_told(
+    reader: &mut ChannelReadHalf,
+    told: &mut (dyn FnMut(&[u8]) + Send),
+) -> Result<Exec, ClientError> {
     let mut exec = Exec::default();
-    let mut ended = false;
+    let (mut ended, mut length) = (false, 0);
     while let Some(message) = reader.wait().await {
         match message {
-            ChannelMsg::Data { data } => exec.stdout.extend_from_slice(&data),
-            ChannelMsg::ExtendedData { data, .. } => exec.stderr.extend_from_slice(&data),
+            ChannelMsg::Data { data } => {
+                length += data.len();
+                exec.stdout.extend_from_slice(&data);
+            }
+            ChannelMsg::ExtendedData { data, .. } => {
+                length += data.len();
+                told(&data);
+            }
             ChannelMsg::ExitStatus { exit_status } => {
                 exec.code = u8::try_from(exit_status).unwrap_or(exit::FAILED);
                 ended = true;
@@ -181,7 +215,7 @@ async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
             }
             _ => {}
         }
-        if exec.stdout.len() + exec.stderr.len() > MAX_ANSWER {
+        if length > MAX_ANSWER {
             let what = "the answer".to_owned();
             return Err(ClientError::TooLarge { what, limit: MAX_ANSWER });
         }

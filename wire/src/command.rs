@@ -6,6 +6,7 @@ mod examples;
 mod hash;
 mod line;
 mod parse;
+mod refusal;
 mod verb;
 mod words;
 
@@ -15,39 +16,17 @@ use std::time::Duration;
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
 use jiff::Timestamp;
 
-use crate::exit;
 use crate::image::Compression;
 
 pub use examples::examples;
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
+pub use refusal::Refusal;
 pub use verb::{
     Flag, INPUT, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text,
     version,
 };
 pub use words::{MAX_LINE, quote, quote_always, split};
-
-/// Why a command cannot be done, or a line is no command.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text}")]
-pub struct Refusal {
-    /// For people; may have several lines, without the last newline.
-    pub text: String,
-    /// Exit code, from [`crate::exit`].
-    pub code: u8,
-}
-
-impl Refusal {
-    /// A refusal with one of the codes of [`crate::exit`].
-    pub fn new(code: u8, text: impl Into<String>) -> Self {
-        Self { text: text.into(), code }
-    }
-
-    /// The command line cannot be understood.
-    pub fn usage(text: String) -> Self {
-        Self { text, code: exit::USAGE }
-    }
-}
 
 /// One parsed command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,6 +208,8 @@ pub enum Command {
         force: bool,
         /// As JSON.
         json: bool,
+        /// Without progress.
+        quiet: bool,
     },
     /// `verify`
     Verify {
@@ -240,6 +221,8 @@ pub enum Command {
         resume: bool,
         /// As JSON.
         json: bool,
+        /// Without progress.
+        quiet: bool,
     },
     /// `stat`
     Stat {
@@ -274,6 +257,8 @@ pub struct Import {
     pub image_config: bool,
     /// Only say what would be done.
     pub dry_run: bool,
+    /// Without progress.
+    pub quiet: bool,
 }
 
 /// A share, in hundredths of a per cent.
@@ -373,6 +358,16 @@ impl Command {
         }
     }
 
+    /// Whether it shows no progress.
+    pub fn is_quiet(&self) -> bool {
+        match self {
+            Self::Collect { quiet, .. }
+            | Self::Verify { quiet, .. }
+            | Self::Import(Import { quiet, .. }) => *quiet,
+            _ => false,
+        }
+    }
+
     /// Whether it works on what comes on standard input.
     pub fn has_input(&self) -> bool {
         matches!(
@@ -385,22 +380,10 @@ impl Command {
     }
 }
 
-impl From<deploy_store::Error> for Refusal {
-    fn from(err: deploy_store::Error) -> Self {
-        use deploy_store::Error;
-        let code = match &err {
-            Error::BadName { .. } => exit::USAGE,
-            Error::NoSuchBlob(_) => exit::NOT_FOUND,
-            Error::Corrupt { .. } => exit::CORRUPT,
-            _ => exit::FAILED,
-        };
-        Self::new(code, err.to_string())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit;
     use proptest::prelude::*;
 
     fn check(line: &str) -> Result<Command, Refusal> {
@@ -428,6 +411,7 @@ mod tests {
             "import",
             "import -name p -image app:1.4 -platform linux/arm64/v8 -compress zstd -layer a:1 -n",
             "import -image-config -compress=gzip --dry-run",
+            "import -q -name p",
             "showlayers",
             "showlayers - -json",
             "changeconf -name p -component a -version 2 -component b -version 3",
@@ -449,7 +433,9 @@ mod tests {
             "gc",
             "gc -n -json",
             "gc --dry-run",
+            "gc -q -force",
             "verify -sample 2.5% -budget 10m -resume",
+            "verify -q",
             "stat -json",
             "audit -since 36h -limit 5",
             "audit -since 2026-01-02T03:04:05Z",

@@ -9,3 +9,7 @@ pub mod flags;
 pub mod image;
 pub mod path;
 pub mod wildcard;
+
+/// Variable of a channel's environment that says how a client wants progress on standard error:
+/// the columns of its terminal, or 0 for none.
+pub const PROGRESS: &str = "DEPLOY_PROGRESS";

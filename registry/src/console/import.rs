@@ -10,7 +10,7 @@ use deploy_from_docker::choose::Wanted;
 use deploy_from_docker::compress::MAX_THREADS;
 use deploy_from_docker::import::{Committed, Destination, Options, Source, Summary, import};
 use deploy_from_docker::{Error, Result as ImportResult, report};
-use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
+use deploy_store::{ComponentName, ConfigurationName, Digest, Meter, VersionName};
 use deploy_wire::command::{Import, Refusal};
 use deploy_wire::exit;
 use deploy_wire::image::{Image, KnownLayer, Origin};
@@ -46,6 +46,7 @@ pub async fn run(
     mut input: Input,
     change: &Change,
     client: Client,
+    meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let turn = registry.importing.open(&change.who);
     let too_many = || "too many imports have begun and not ended, try again later";
@@ -53,7 +54,7 @@ pub async fn run(
     // A client that has nothing to send yet is in nobody's way.
     input.begin().await.map_err(|err| Refusal::new(exit::FAILED, err.to_string()))?;
     let place = registry.imports.enter(&change.who).await;
-    let options = options(registry, wanted)?;
+    let options = Options { meter: Arc::clone(meter), ..options(registry, wanted)? };
     let dry_run = options.dry_run;
     let begun = std::time::Instant::now();
     let (to, mut requests) = mpsc::channel(1);
@@ -127,6 +128,7 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
         threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
         // A stream cannot be read a second time, and so nothing is saved.
         cache: None,
+        ..Options::default()
     })
 }
 

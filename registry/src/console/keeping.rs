@@ -1,7 +1,7 @@
 //! The verbs about what is kept: `gc`, `refs`, `verify`, `stat`, `diff --files`, `audit`.
 //! What they answer for people and as JSON, whose fields are only ever added to.
 
-use deploy_store::{Digest, How, escape};
+use deploy_store::{Digest, How, Meter, escape};
 use deploy_wire::command::{Command, Refusal, Since};
 use deploy_wire::exit;
 use jiff::Timestamp;
@@ -22,6 +22,7 @@ pub async fn execute(
     registry: &Registry,
     command: &Command,
     change: &Change,
+    meter: &Meter,
 ) -> Result<Done, Refusal> {
     match command {
         Command::Collect { dry_run: true, json, .. } => {
@@ -29,13 +30,13 @@ pub async fn execute(
             as_asked(*json, || collected_json(&collection, true), || collected(&collection, true))
         }
         Command::Collect { force, json, .. } => {
-            let done = registry.collect(*force).await?;
+            let done = registry.collect_counted(*force, meter).await?;
             registry.catalog.audit_change(change, exit::OK, "").await?;
             as_asked(*json, || collected_json(&done, false), || collected(&done, false))
         }
-        Command::Verify { sample, budget, resume, json } => {
+        Command::Verify { sample, budget, resume, json, .. } => {
             let scope = Scope { sample: *sample, budget: *budget, resume: *resume, rate: None };
-            let verified = registry.verify(scope).await?;
+            let verified = registry.verify_counted(scope, meter).await?;
             let done = as_asked(*json, || verified_json(&verified), || verified_text(&verified))?;
             let code = if verified.damaged() == 0 { exit::OK } else { exit::CORRUPT };
             Ok(Done { code, ..done })

@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use deploy_store::disk::{Dir, FileType};
-use deploy_store::{Configuration, Digest, Error, Hasher, Result};
+use deploy_store::{Configuration, Digest, Error, Hasher, Meter, Result, Unit};
 use rustix::io::Errno;
 
 /// Files that are read at once.
 const THREADS: usize = 4;
 /// Bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
-/// How often is told how far it has come.
-const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// What stands in `files/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,20 +26,24 @@ pub struct Files {
 }
 
 impl Files {
-    /// Reads all files in `dir`.
-    pub fn read(dir: &Dir) -> Result<Self> {
+    /// Reads all files in `dir`, whose bytes `meter` counts.
+    pub fn read(dir: &Dir, meter: &Meter) -> Result<Self> {
         let mut files = Self::default();
-        let mut digests = Vec::new();
+        let (mut digests, mut bytes) = (Vec::new(), 0);
         for item in dir.list()? {
             let name = item.name.to_string_lossy().into_owned();
             match name.parse::<Digest>() {
                 Ok(digest) if item.kind == FileType::RegularFile => {
+                    // What is wrong with it shows when it is read.
+                    let length = dir.stat(&item.name).map_or(0, |stat| stat.st_size);
+                    bytes += u64::try_from(length).unwrap_or(0);
                     digests.push((digest, item.name));
                 }
                 _ => files.foreign.push(name),
             }
         }
-        let (next, told) = (AtomicUsize::new(0), Mutex::new(Instant::now()));
+        meter.begin("read", Unit::Bytes, bytes);
+        let next = AtomicUsize::new(0);
         let (found, failed) = (Mutex::new(&mut files), Mutex::new(None));
         std::thread::scope(|scope| {
             for _ in 0..THREADS.min(digests.len()) {
@@ -52,9 +53,8 @@ impl Files {
                     {
                         let path = || dir.path_of(name);
                         let read = match dir.open_file(name) {
-                            Ok(file) => {
-                                check(*digest, file).map_err(|err| Error::io("read", path(), err))
-                            }
+                            Ok(file) => check(*digest, file, meter)
+                                .map_err(|err| Error::io("read", path(), err)),
                             Err(Error::Io { cause, .. }) if is_lost(&cause) => {
                                 Ok(Found::Damaged(0, format!("cannot be opened: {cause}")))
                             }
@@ -73,12 +73,11 @@ impl Files {
                                 return;
                             }
                         }
-                        let done = found.sound.len() + found.damaged.len();
-                        tell(&told, done, digests.len());
                     }
                 });
             }
         });
+        meter.end();
         match failed.into_inner().expect("nobody panics with it") {
             Some(err) => Err(err),
             None => Ok(files),
@@ -102,14 +101,6 @@ impl Files {
     }
 }
 
-fn tell(told: &Mutex<Instant>, done: usize, of: usize) {
-    let mut told = told.lock().expect("nobody panics with it");
-    if told.elapsed() >= TELL_EVERY {
-        *told = Instant::now();
-        tracing::info!(done, of, "reading the files of the Go registry");
-    }
-}
-
 /// Whether the disk has lost it, and may give the rest.
 fn is_lost(err: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
@@ -123,7 +114,7 @@ enum Found {
 }
 
 /// Whether a file is what its name says, as far as the disk gives it.
-fn check(digest: Digest, mut file: std::fs::File) -> io::Result<Found> {
+fn check(digest: Digest, mut file: std::fs::File, meter: &Meter) -> io::Result<Found> {
     let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; BUFFER]);
     loop {
         match file.read(&mut buffer) {
@@ -131,6 +122,7 @@ fn check(digest: Digest, mut file: std::fs::File) -> io::Result<Found> {
             Ok(n) => {
                 hasher.update(&buffer[..n]);
                 bytes += n as u64;
+                meter.add(n as u64);
             }
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
             Err(err) if is_lost(&err) => {

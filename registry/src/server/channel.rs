@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use deploy_cli::progress::Form;
 use deploy_wire::exit;
 use russh::server::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf};
@@ -10,6 +11,7 @@ use tokio::sync::oneshot;
 use super::activity::Activity;
 use super::incoming::{Gone, Incoming};
 use super::keyring::Role;
+use super::progress::Progress;
 use super::upload::Uploads;
 use super::view::View;
 use super::{sftp, shell};
@@ -21,10 +23,10 @@ use crate::registry::Registry;
 /// The one request that a channel serves.
 #[derive(Debug)]
 pub enum Request {
-    /// A command line; with the terminal, if there is one.
-    Exec(String, Option<Terminal>),
+    /// A command line; with the terminal, if there is one, and the form of progress.
+    Exec(String, Option<Terminal>, Form),
     /// The prompt; with the terminal, if there is one.
-    Shell(Option<Terminal>),
+    Shell(Option<Terminal>, Form),
     /// Files.
     Sftp,
 }
@@ -55,7 +57,7 @@ pub struct Context {
 pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, mut context: Context) {
     let (mut reader, writer) = channel.split();
     let Some((request, first)) = wait(&mut reader, started).await else { return };
-    if matches!(request, Request::Shell(_)) {
+    if matches!(request, Request::Shell(..)) {
         context.caller.client = Client::Prompt;
     }
     let mut client = Incoming::new(reader, writer, Arc::clone(&context.activity));
@@ -65,8 +67,10 @@ pub async fn run(channel: Channel<Msg>, started: oneshot::Receiver<Request>, mut
         return client.close().await;
     }
     let code = match request {
-        Request::Exec(line, terminal) => return exec(client, &context, line, terminal).await,
-        Request::Shell(terminal) => shell::run(&mut client, &context, terminal).await,
+        Request::Exec(line, terminal, form) => {
+            return exec(client, &context, line, terminal, form).await;
+        }
+        Request::Shell(terminal, form) => shell::run(&mut client, &context, terminal, form).await,
         Request::Sftp => {
             let uploads = (context.role == Role::Operator).then(|| Uploads::new(&context));
             let files = sftp::Files { view: View::new(&context), uploads };
@@ -103,9 +107,15 @@ async fn wait(
 }
 
 /// Runs a command and sends its answer. The connection is busy until the client has it.
-async fn exec(mut client: Incoming, context: &Context, line: String, terminal: Option<Terminal>) {
+async fn exec(
+    mut client: Incoming,
+    context: &Context,
+    line: String,
+    terminal: Option<Terminal>,
+    form: Form,
+) {
     let busy = context.activity.busy();
-    match exec_and_send(&mut client, context, line, terminal).await {
+    match exec_and_send(&mut client, context, line, terminal, form).await {
         Ok((code, length)) => client.finish_answer(code, length, busy).await,
         Err(Gone) => client.close().await,
     }
@@ -117,10 +127,14 @@ async fn exec_and_send(
     context: &Context,
     line: String,
     terminal: Option<Terminal>,
+    form: Form,
 ) -> Result<(u8, usize), Gone> {
     let (feed, input) = input::channel();
+    let mut progress = Progress::new(form);
+    let work = answer(context, line, input, &progress);
     let Answer { mut stdout, mut stderr, code } =
-        client.feeding(feed, &context.activity, answer(context, line, input)).await?;
+        client.feeding(feed, &context.activity, &mut progress, work).await?;
+    progress.end(client).await?;
     if terminal.is_some() {
         (stdout, stderr) = (shell::for_terminal(&stdout), shell::for_terminal(&stderr));
     }
@@ -132,23 +146,31 @@ async fn exec_and_send(
 
 /// Runs one command line, with what the client sends as its input. It runs to its end even
 /// if the client goes away.
-pub async fn answer(context: &Context, line: String, input: Input) -> Answer {
-    if is_old_scp(&line) {
-        let text = "scp's old protocol is not supported; use scp without -O, or sftp\n";
-        return Answer { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED };
-    }
+pub fn answer(
+    context: &Context,
+    line: String,
+    input: Input,
+    progress: &Progress,
+) -> impl Future<Output = Answer> + use<> {
     let busy = context.activity.busy();
     let (registry, caller) = (Arc::clone(&context.registry), context.caller.clone());
-    let running = tokio::spawn(async move {
-        let answer = console::run(&registry, &caller, &line, input).await;
-        drop(busy);
-        answer
-    });
-    running.await.unwrap_or_else(|err| {
-        tracing::error!("command failed inside: {err}");
-        let text = "internal error, see the registry's log\n";
-        Answer { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED }
-    })
+    let meter = Arc::clone(&progress.meter);
+    async move {
+        if is_old_scp(&line) {
+            let text = "scp's old protocol is not supported; use scp without -O, or sftp\n";
+            return Answer { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED };
+        }
+        let running = tokio::spawn(async move {
+            let answer = console::run(&registry, &caller, &line, input, &meter).await;
+            drop(busy);
+            answer
+        });
+        running.await.unwrap_or_else(|err| {
+            tracing::error!("command failed inside: {err}");
+            let text = "internal error, see the registry's log\n";
+            Answer { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED }
+        })
+    }
 }
 
 fn is_old_scp(line: &str) -> bool {

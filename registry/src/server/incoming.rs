@@ -13,6 +13,7 @@ use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::time::timeout;
 
 use super::activity::{Activity, Busy};
+use super::progress::Progress;
 use crate::input::{Feed, Piece};
 
 /// Bytes of a client that are kept while it is being sent something.
@@ -123,18 +124,29 @@ impl Incoming {
         }
     }
 
-    /// Waits for `work` and hands it what the client sends; gives up when the client goes
-    /// away. What comes after `work` has let go of its end is dropped.
+    /// Waits for `work` and hands it what the client sends, and shows its progress; gives up when
+    /// the client goes away. What comes after `work` has let go of its end is dropped.
     pub async fn feeding<T>(
         &mut self,
         feed: Feed,
         activity: &Activity,
+        progress: &mut Progress,
         work: impl Future<Output = T>,
     ) -> Result<T, Gone> {
-        let Self { reader, bytes, ended, columns, .. } = self;
+        let Self { reader, writer, bytes, ended, columns, .. } = self;
         let mut feed = Some(feed);
         let mut working = None;
-        tokio::pin!(work);
+        // Beside everything else, as it waits where the client reads nothing.
+        let telling = async {
+            loop {
+                let text = progress.next().await;
+                if writer.extended_data_bytes(STDERR, text).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut is_told = true;
+        tokio::pin!(work, telling);
         loop {
             if feed.is_none() && working.is_none() {
                 // From now on it waits for nothing that the client sends.
@@ -173,6 +185,7 @@ impl Incoming {
                     take(message, bytes, ended, columns)?;
                     activity.moved();
                 }
+                () = &mut telling, if is_told => is_told = false,
             }
             if feed.is_none() {
                 bytes.clear();

@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use deploy_cli::progress::Form;
 use deploy_store::escape;
+use deploy_wire::PROGRESS;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
@@ -18,6 +20,7 @@ use super::Server;
 use super::activity::Activity;
 use super::channel::{self, Request, Terminal};
 use super::keyring::{Identity, Proof, Role};
+use super::progress;
 use crate::caller::Client;
 use crate::console::Caller;
 
@@ -51,6 +54,8 @@ struct Opened {
     terminal: Option<Terminal>,
     /// Whether `NO_COLOR` came with it.
     no_colour: bool,
+    /// What `DEPLOY_PROGRESS` said.
+    progress: Option<usize>,
 }
 
 /// Who logged in, so that it can be asked again when the keys change.
@@ -139,7 +144,7 @@ impl Session {
     fn grant(
         &mut self,
         id: ChannelId,
-        request: impl FnOnce(Option<Terminal>) -> Option<Request>,
+        request: impl FnOnce(Option<Terminal>, Form) -> Option<Request>,
         ssh: &mut Ssh,
     ) -> Result<(), russh::Error> {
         let Some(opened) = self.open.get(&id) else { return ssh.channel_failure(id) };
@@ -147,7 +152,8 @@ impl Session {
             colours: terminal.colours && !opened.no_colour,
             ..terminal
         });
-        let Some(request) = request(terminal) else { return ssh.channel_failure(id) };
+        let form = progress::form(terminal, opened.progress);
+        let Some(request) = request(terminal, form) else { return ssh.channel_failure(id) };
         if let Some(opened) = self.open.remove(&id) {
             ssh.channel_success(id)?;
             // Without a receiver the channel is closed already.
@@ -210,7 +216,7 @@ impl Handler for Session {
         };
         let (start, started) = oneshot::channel();
         let (id, handle) = (channel.id(), ssh.handle());
-        let opened = Opened { start, terminal: None, no_colour: false };
+        let opened = Opened { start, terminal: None, no_colour: false, progress: None };
         self.open.insert(id, opened);
         reply.accept().await;
         let context = channel::Context {
@@ -269,6 +275,12 @@ impl Handler for Session {
                 opened.no_colour = !value.is_empty();
                 ssh.channel_success(id)
             }
+            Some(opened)
+                if name == PROGRESS && value.len() <= 5 && value.parse::<u32>().is_ok() =>
+            {
+                opened.progress = value.parse().ok();
+                ssh.channel_success(id)
+            }
             _ => ssh.channel_failure(id),
         }
     }
@@ -287,7 +299,7 @@ impl Handler for Session {
 
     async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
         let allowed = self.is_operator();
-        self.grant(id, |terminal| allowed.then_some(Request::Shell(terminal)), ssh)
+        self.grant(id, |terminal, form| allowed.then_some(Request::Shell(terminal, form)), ssh)
     }
 
     async fn exec_request(
@@ -298,7 +310,7 @@ impl Handler for Session {
     ) -> Result<(), Self::Error> {
         let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
         let line = String::from_utf8(command.to_vec()).ok().filter(|_| allowed);
-        self.grant(id, |terminal| line.map(|line| Request::Exec(line, terminal)), ssh)
+        self.grant(id, |terminal, form| line.map(|line| Request::Exec(line, terminal, form)), ssh)
     }
 
     async fn subsystem_request(
@@ -307,6 +319,6 @@ impl Handler for Session {
         name: &str,
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        self.grant(id, |_| (name == "sftp").then_some(Request::Sftp), ssh)
+        self.grant(id, |_, _| (name == "sftp").then_some(Request::Sftp), ssh)
     }
 }

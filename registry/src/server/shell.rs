@@ -1,6 +1,7 @@
 //! The prompt: on a terminal with a line editor, otherwise line by line.
 
 use bytes::Buf;
+use deploy_cli::progress::Form;
 use deploy_store::ComponentName;
 use deploy_wire::command::complete::{Completion, Typed, Wanted, typed};
 use deploy_wire::exit;
@@ -8,6 +9,7 @@ use deploy_wire::exit;
 use super::channel::{Context, Terminal, answer};
 use super::editor::{Editor, Event, MAX_LINE};
 use super::incoming::{Gone, Incoming};
+use super::progress::Progress;
 use crate::console::Answer;
 use crate::input::Input;
 
@@ -16,10 +18,11 @@ pub async fn run(
     client: &mut Incoming,
     context: &Context,
     terminal: Option<Terminal>,
+    form: Form,
 ) -> Result<u8, Gone> {
     match terminal {
-        Some(terminal) => on_terminal(client, context, terminal).await,
-        None => line_by_line(client, context).await,
+        Some(terminal) => on_terminal(client, context, terminal, form).await,
+        None => line_by_line(client, context, form).await,
     }
 }
 
@@ -31,6 +34,7 @@ async fn on_terminal(
     client: &mut Incoming,
     context: &Context,
     terminal: Terminal,
+    form: Form,
 ) -> Result<u8, Gone> {
     let Terminal { columns, colours } = terminal;
     let mut editor = Editor::new(columns, colours);
@@ -52,7 +56,7 @@ async fn on_terminal(
         match event {
             Some(Event::Line(line)) if !is_leave(&line) => {
                 client.send(editor.take_output()).await?;
-                run_for_terminal(client, context, line, colours).await?;
+                run_for_terminal(client, context, line, colours, form).await?;
                 editor.prompt();
             }
             Some(Event::Complete) => complete(&mut editor, context).await,
@@ -101,14 +105,27 @@ async fn run_for_terminal(
     context: &Context,
     line: String,
     colours: bool,
+    form: Form,
 ) -> Result<(), Gone> {
     if line.trim().is_empty() {
         return Ok(());
     }
     let _busy = context.activity.busy();
-    let Answer { stdout, stderr, .. } = answer(context, line, Input::none()).await;
+    let Answer { stdout, stderr, .. } = run_beside(client, context, line, form).await?;
     client.send(for_terminal(&stdout)).await?;
     client.send(for_terminal(&if colours { in_red(&stderr) } else { stderr })).await
+}
+
+/// Runs a line that has no input, and shows its progress meanwhile.
+async fn run_beside(
+    client: &mut Incoming,
+    context: &Context,
+    line: String,
+    form: Form,
+) -> Result<Answer, Gone> {
+    let mut progress = Progress::new(form);
+    let work = answer(context, line, Input::none(), &progress);
+    progress.beside(client, work).await
 }
 
 /// An error with its first line in red; the usage below it stays as it is.
@@ -133,7 +150,7 @@ pub fn for_terminal(text: &[u8]) -> Vec<u8> {
 }
 
 /// Without a terminal: no echo, no prompt; the exit code says whether a command failed.
-async fn line_by_line(client: &mut Incoming, context: &Context) -> Result<u8, Gone> {
+async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> Result<u8, Gone> {
     let mut code = exit::OK;
     let mut line: Vec<u8> = Vec::new();
     loop {
@@ -141,7 +158,7 @@ async fn line_by_line(client: &mut Incoming, context: &Context) -> Result<u8, Go
             context.activity.moved();
             match client.bytes.get_u8() {
                 b'\r' | b'\n' => {
-                    match run_line(client, context, std::mem::take(&mut line)).await? {
+                    match run_line(client, context, std::mem::take(&mut line), form).await? {
                         Line::Leave => return Ok(code),
                         Line::Failed => code = exit::FAILED,
                         Line::Done => {}
@@ -154,7 +171,7 @@ async fn line_by_line(client: &mut Incoming, context: &Context) -> Result<u8, Go
         }
         if client.ended {
             // The last line may have no end.
-            let last = run_line(client, context, line).await?;
+            let last = run_line(client, context, line, form).await?;
             return Ok(if matches!(last, Line::Failed) { exit::FAILED } else { code });
         }
         client.more().await?;
@@ -167,7 +184,12 @@ enum Line {
     Leave,
 }
 
-async fn run_line(client: &mut Incoming, context: &Context, line: Vec<u8>) -> Result<Line, Gone> {
+async fn run_line(
+    client: &mut Incoming,
+    context: &Context,
+    line: Vec<u8>,
+    form: Form,
+) -> Result<Line, Gone> {
     if line.len() > MAX_LINE {
         client.send_error(format!("line is longer than {MAX_LINE} bytes, not run\n")).await?;
         return Ok(Line::Failed);
@@ -183,7 +205,7 @@ async fn run_line(client: &mut Incoming, context: &Context, line: Vec<u8>) -> Re
         return Ok(Line::Leave);
     }
     let _busy = context.activity.busy();
-    let answer = answer(context, line, Input::none()).await;
+    let answer = run_beside(client, context, line, form).await?;
     client.send(answer.stdout).await?;
     client.send_error(answer.stderr).await?;
     Ok(if answer.code == exit::OK { Line::Done } else { Line::Failed })

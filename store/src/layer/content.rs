@@ -137,11 +137,17 @@ impl ContentHasher {
 
 /// What the contents of an open file are called, and their length. Its holes are not read.
 pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
+    content_of_seen(file, |_| {})
+}
+
+/// As [`content_of`]; `seen` gets the length of each part once it is done, holes included.
+pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Content, u64)> {
     let mut hasher = ContentHasher::default();
     let mut buffer = vec![0; BUFFER];
     parts(file, |part| match part {
         Part::Hole(length) => {
             hasher.skip(length);
+            seen(length);
             Ok(())
         }
         Part::Data(range) => {
@@ -154,6 +160,7 @@ pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
                     Ok(n) => {
                         hasher.update(&buffer[..n]);
                         at += n as u64;
+                        seen(n as u64);
                     }
                     Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
                     Err(err) => return Err(err),

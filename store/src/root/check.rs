@@ -12,6 +12,7 @@ use crate::disk::{self, Dir};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::meta::Meta;
+use crate::meter::Meter;
 
 /// Directories that are open at a time, one in the other.
 const OPEN: usize = 100;
@@ -45,15 +46,17 @@ pub enum Scope {
 }
 
 /// Tells `each` of every entry of `root` that is not what `tree` says; `owner` says
-/// whether owners are restored. An error where the root itself cannot be listed.
+/// whether owners are restored. `meter` counts the entries of `tree` that were looked at. An
+/// error where the root itself cannot be listed.
 pub fn check(
     root: &Dir,
     tree: &Tree,
     owner: bool,
     scope: Scope,
+    meter: &Meter,
     mut each: impl FnMut(EntryPath, Drift),
 ) -> Result<()> {
-    let mut checker = Checker { owner, scope, each: &mut each, deep: Vec::new() };
+    let mut checker = Checker { owner, scope, meter, each: &mut each, deep: Vec::new() };
     checker.directory(root, &EntryPath::root(), tree.root())?;
     while let Some((path, directory)) = checker.deep.pop() {
         // What is above it was looked at.
@@ -71,6 +74,7 @@ pub fn check(
 struct Checker<'a, 't> {
     owner: bool,
     scope: Scope,
+    meter: &'a Meter,
     each: &'a mut dyn FnMut(EntryPath, Drift),
     /// Directories that are passed over because they are deep.
     deep: Vec<(EntryPath, &'t Directory)>,
@@ -88,6 +92,7 @@ impl<'t> Checker<'_, 't> {
         for (name, node) in directory.iter() {
             self.entry(dir, path, name, node)?;
         }
+        self.meter.add(directory.count() as u64);
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use crate::layer::object_name::ObjectName;
 use crate::layer::objects::Objects;
 use crate::learned::Learned;
 use crate::meta::Meta;
+use crate::meter::Meter;
 use crate::owners::Owners;
 use crate::store::{LinkMode, Placed};
 use crate::writable::Writable;
@@ -46,6 +47,8 @@ pub struct Placement {
     pub learned: Arc<Learned>,
     /// Who owns files, whatever their archives say.
     pub owners: Owners,
+    /// Counts the entries that are placed in new directories.
+    pub meter: Arc<Meter>,
 }
 
 impl Placement {
@@ -218,6 +221,8 @@ impl<'a> Placer<'a> {
                 leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
+        // Once for each directory: threads that count each file would wait for one another.
+        self.placement.meter.add(directory.count() as u64);
         let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
             self.place_directory(into, path, name, directory)
         };

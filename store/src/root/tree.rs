@@ -182,7 +182,15 @@ impl Tree {
 
     /// Number of paths.
     pub fn len(&self) -> usize {
-        self.walk().count()
+        let (mut count, mut open) = (0, vec![&*self.root]);
+        while let Some(directory) = open.pop() {
+            count += directory.count();
+            open.extend(directory.children.values().filter_map(|node| match node {
+                Node::Directory(below) => Some(&**below),
+                _ => None,
+            }));
+        }
+        count
     }
 
     /// Whether there is nothing.
@@ -229,6 +237,11 @@ impl Directory {
     /// Names in it with what they stand for, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.children.iter().map(|(name, node)| (&**name, node))
+    }
+
+    /// How many names are in it.
+    pub(super) fn count(&self) -> usize {
+        self.children.len()
     }
 
     /// What `name` stands for.

@@ -85,7 +85,10 @@ impl Store {
             self.limits,
             &batch,
             &self.placement.owners,
-            |bytes| hasher.update(bytes),
+            |bytes| {
+                hasher.update(bytes);
+                self.placement.meter.add(bytes.len() as u64);
+            },
             |entry| {
                 outline.add(&entry);
                 index.add(&entry).map_err(|err| temp.error("write", err))

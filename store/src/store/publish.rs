@@ -18,6 +18,7 @@ use crate::layer::entry::Kind;
 use crate::layer::object_name::ObjectName;
 use crate::learned::Learned;
 use crate::meta::Meta;
+use crate::meter::Unit;
 use crate::owners::Owners;
 use crate::root::build::{self, Built, objects_of};
 use crate::root::place::Placement;
@@ -281,10 +282,12 @@ pub(super) fn build_in(
     name: &CStr,
 ) -> Result<Built> {
     let root = parent.child(name)?;
-    let owner = placement.owner;
+    let (owner, meter) = (placement.owner, Arc::clone(&placement.meter));
+    meter.begin("placed", Unit::Items("entries"), tree.len() as u64);
     let (built, _) = build::build(tree, objects, placement, &root)?;
     finish(&root, tree, owner)?;
     build::adopt_twins(&built, objects, &root)?;
+    meter.end();
     Ok(built)
 }
 
@@ -366,7 +369,7 @@ pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Pla
     let fresh = Fresh::probe(unpacked)?;
     let (writable, learned) = (Writable::read(top)?, Arc::new(Learned::read(top)?));
     let owners = if owner { Owners::read(top)? } else { Owners::default() };
-    Ok(Placement { mode, strict, owner, fresh, writable, learned, owners })
+    Ok(Placement { mode, strict, owner, fresh, writable, learned, owners, meter: Arc::default() })
 }
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 
 use super::Store;
 use super::publish::ids;
+use super::sound::{blob_is_sound, object_is_sound};
 use super::sweep::there;
-use super::verify::{blob_is_sound, object_is_sound};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::object_name::ObjectName;
+use crate::meter::Meter;
 
 /// What became of something that was said to be damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,9 @@ impl Store {
         let Some(dir) = self.objects.fan_of(&object)? else { return Ok(None) };
         let Some(stat) = there(dir.stat(name))? else { return Ok(Some(untouched(path))) };
         // What cannot be read is damaged, too.
-        if object_is_sound(dir, name).is_ok_and(|found| found.is_none_or(|(sound, _)| sound)) {
+        if object_is_sound(dir, name, &Meter::default())
+            .is_ok_and(|found| found.is_none_or(|(sound, _)| sound))
+        {
             return Ok(Some(untouched(path)));
         }
         self.objects.quarantine(&object, &self.quarantine)?;
@@ -103,7 +106,7 @@ impl Store {
     fn blob_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
         let Some(blob) = crate::disk::digest_of(name) else { return Ok(None) };
         let dir = Dir::open(&self.path)?.child(c"cache")?;
-        if blob_is_sound(&dir, blob).is_ok_and(|found| found.unwrap_or(true)) {
+        if blob_is_sound(&dir, blob, &Meter::default()).is_ok_and(|found| found.unwrap_or(true)) {
             return Ok(Some(untouched(path)));
         }
         let moved = Some(self.move_aside(&dir, name, &format!("blob-{blob}"))?);

@@ -120,7 +120,7 @@ impl Store {
                 drifts.push((EntryPath::root(), Drift::Altered));
             }
             let scope = Scope::Kept { lists: !disk::gives_lists(&self.unpacked) };
-            check(&root, tree, self.placement.owner, scope, |path, drift| {
+            check(&root, tree, self.placement.owner, scope, self.meter(), |path, drift| {
                 if drift != Drift::Altered || !writable.has(&path) {
                     drifts.push((path, drift));
                 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use super::Store;
 use super::leftovers::remove_all;
@@ -17,10 +17,11 @@ use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::learned::Why;
+use crate::meter::Meter;
 use crate::root::apply::{apply, replace};
 use crate::root::build::{self, Built};
 use crate::root::check::{Scope, check};
-use crate::root::place::Uses;
+use crate::root::place::{Placement, Uses};
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
 
@@ -203,7 +204,7 @@ impl Store {
     fn drift(&self, spare: &Spare, scope: Scope) -> Result<BTreeSet<EntryPath>> {
         let mut paths = BTreeSet::new();
         let dir = self.unpacked.child(&spare.name)?;
-        check(&dir, &spare.tree, self.placement.owner, scope, |path, _| {
+        check(&dir, &spare.tree, self.placement.owner, scope, &Meter::default(), |path, _| {
             paths.insert(path);
         })?;
         Ok(paths)
@@ -247,7 +248,9 @@ impl Store {
         self.mending(tree, configuration, || {
             let name = self.unpacked.make_temp(SPARE, 0o700)?;
             let root = self.unpacked.child(&name)?;
-            match build::build(tree, &self.objects, self.placement.clone(), &root) {
+            // Made in the background: it is no progress of what the agent does meanwhile.
+            let placement = Placement { meter: Arc::default(), ..self.placement.clone() };
+            match build::build(tree, &self.objects, placement, &root) {
                 Ok((built, uses)) => {
                     tell_changed(&built.changed.into_iter().collect());
                     let watch = self.watch(&name, tree);

@@ -18,6 +18,7 @@ use crate::layer::entry::{Content, Entry};
 use crate::layer::index::IndexWriter;
 use crate::layer::object_name::Naming;
 use crate::layer::objects::Objects;
+use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
 use crate::root::merge::add_layer;
 use crate::root::place::{Placement, c_name};
@@ -37,6 +38,17 @@ const NAMES: &CStr = c"names";
 /// by linking. A new one appears when it is complete and synced; what is moved into one that
 /// exists is complete and synced, too. What a killed one left there is removed.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
+    unpack_counted(archives, into, options, &Arc::default())
+}
+
+/// As [`unpack`]; `meter` counts the bytes of archives that were read, and then the entries that
+/// were placed.
+pub fn unpack_counted(
+    archives: &[PathBuf],
+    into: &Path,
+    options: Options,
+    meter: &Arc<Meter>,
+) -> Result<Placed> {
     let path = std::path::absolute(into).map_err(|err| Error::io("find", into, err))?;
     let no_name =
         || Error::io("create", into, std::io::Error::from(std::io::ErrorKind::InvalidInput));
@@ -45,17 +57,17 @@ pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Pla
     let parent = match Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755) {
         // Whoever may not look into the directory above may still write to this one.
         Err(err) if err.is_denied() && path.is_dir() => {
-            return unpack_in(archives, &Arc::new(Dir::open(&path)?), into, options);
+            return unpack_in(archives, &Arc::new(Dir::open(&path)?), into, options, meter);
         }
         other => other?,
     };
     if parent.contains(&name)? {
-        return unpack_in(archives, &Arc::new(parent.child(&name)?), into, options);
+        return unpack_in(archives, &Arc::new(parent.child(&name)?), into, options, meter);
     }
     let prefix = format!("{WORK}-{:.8}", Content::of(name.to_bytes()).to_string());
     remove_leftovers(&parent, &prefix)?;
     let work = Work::begin(&parent, &prefix)?;
-    let placed = merge_in(archives, &work.dir, options).and_then(|(_, placed)| {
+    let placed = merge_in(archives, &work.dir, options, meter).and_then(|(_, placed)| {
         work.dir.rename(ROOT, &parent, &name)?;
         parent.sync()?;
         Ok(placed)
@@ -69,6 +81,7 @@ fn unpack_in(
     dir: &Arc<Dir>,
     into: &Path,
     options: Options,
+    meter: &Arc<Meter>,
 ) -> Result<Placed> {
     remove_leftovers(dir, WORK)?;
     if !dir.list()?.is_empty() {
@@ -76,7 +89,7 @@ fn unpack_in(
         return Err(Error::io("unpack into", into, reason));
     }
     let work = Work::begin(dir, WORK)?;
-    let placed = merge_in(archives, &work.dir, options).and_then(|(tree, placed)| {
+    let placed = merge_in(archives, &work.dir, options, meter).and_then(|(tree, placed)| {
         let root = work.dir.child(ROOT)?;
         let mut moved = Vec::new();
         let all = move_all(&root, dir, &mut moved).and_then(|()| describe(dir, &tree));
@@ -216,7 +229,12 @@ fn is_ours(dir: &Dir) -> Result<bool> {
 }
 
 /// Builds the tree of `archives` in `work`, synced.
-fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<(Tree, Placed)> {
+fn merge_in(
+    archives: &[PathBuf],
+    work: &Arc<Dir>,
+    options: Options,
+    meter: &Arc<Meter>,
+) -> Result<(Tree, Placed)> {
     let owner = rustix::process::geteuid().is_root();
     // The objects go away again, so that linking them moves them.
     let (mode, strict) = match options.link {
@@ -229,6 +247,7 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<(
     };
     let objects = Arc::new(Objects::open(work, naming)?);
     let mut tree = Tree::default();
+    meter.begin("read", Unit::Bytes, length_of(archives));
     for path in archives {
         let mut archive = File::open(path).map_err(|err| Error::io("open", path, err))?;
         let batch = Batch::begin(&objects)?;
@@ -236,8 +255,9 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<(
         let fail = |err| file.error("write", err);
         let mut index = IndexWriter::new(file.file());
         let each = |entry: Entry| index.add(&entry).map_err(fail);
+        let seen = |bytes: &[u8]| meter.add(bytes.len() as u64);
         let (_, read) =
-            read_objects(&mut archive, options.limits, &batch, &Owners::default(), |_| {}, each);
+            read_objects(&mut archive, options.limits, &batch, &Owners::default(), seen, each);
         read.map_err(|err| of_archive(path, err))?;
         index.finish().map_err(fail)?;
         // Not synced: they go away, and what is made of them is.
@@ -258,6 +278,7 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<(
         writable: Writable::default(),
         learned: Arc::default(),
         owners: Owners::default(),
+        meter: Arc::clone(meter),
     };
     let built = build_in(&tree, &objects, placement, work, ROOT)?;
     if !built.skipped.is_empty() {
@@ -265,6 +286,15 @@ fn merge_in(archives: &[PathBuf], work: &Arc<Dir>, options: Options) -> Result<(
         tracing::warn!("devices need root and are left out: {}", names.join(", "));
     }
     Ok((tree, built.placed))
+}
+
+/// Bytes of all archives; 0 where one is no file, and so has no length.
+fn length_of(archives: &[PathBuf]) -> u64 {
+    let length = |path: &PathBuf| {
+        let meta = std::fs::metadata(path).ok()?;
+        meta.is_file().then_some(meta.len())
+    };
+    archives.iter().map(length).sum::<Option<u64>>().unwrap_or(0)
 }
 
 /// With the archive's name, where the error does not tell which it is.

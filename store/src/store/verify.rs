@@ -4,29 +4,27 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{Read, Seek as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::publish::{ids, root_meta};
+use super::sound::{blob_is_sound, object_is_sound};
 use super::sweep::{read_index, taken_over, there};
 use crate::config::Configuration;
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::disk::{self, Dir, FileType, Item, name_of};
 use crate::error::{Error, Result};
-use crate::layer::content::content_of;
+use crate::layer::content::content_of_seen;
 use crate::layer::entries::is_earlier;
-use crate::layer::entry::{Content, Kind};
+use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::object_name::ObjectName;
+use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
 use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
-
-/// Bytes of a file that are all hashed when its name is not that of its contents.
-const MOST_PLAIN: u64 = 1 << 30;
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,23 +54,26 @@ pub struct Finding {
 
 /// Verifies the agent's directory `dir` and tells `each` of what is damaged.
 pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
-    let cache = verify_cache(dir, &mut each)?;
-    let Verified { roots, taken_over, .. } = verify_roots(dir, &mut each)?;
+    let meter = Meter::default();
+    let cache = verify_cache(dir, &meter, &mut each)?;
+    let Verified { roots, taken_over, .. } = verify_roots(dir, &meter, &mut each)?;
     Ok(Verified { roots, taken_over, ..cache })
 }
 
-/// The part of [`verify`] that looks at objects, blobs and indexes.
-pub fn verify_cache(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
+/// The part of [`verify`] that looks at objects, blobs and indexes. `meter` counts the bytes that
+/// were read.
+pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
+    meter.begin("read", Unit::Bytes, cached_bytes(&top)?);
     let mut verified = Verified::default();
     let mut known = BTreeSet::new();
     let objects = there(top.child(c"objects"))?;
     if let Some(objects) = &objects {
-        known = verify_objects(objects, &mut verified, &mut each)?;
+        known = verify_objects(objects, &mut verified, meter, &mut each)?;
     }
     if let Some(cache) = there(top.child(c"cache"))? {
         for digest in ids(&cache)? {
-            let what = match blob_is_sound(&cache, digest) {
+            let what = match blob_is_sound(&cache, digest, meter) {
                 Ok(None) => continue,
                 Ok(Some(true)) => None,
                 Ok(Some(false)) => Some("its contents are not what its name says".to_owned()),
@@ -85,7 +86,10 @@ pub fn verify_cache(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
         }
     }
     let Some(layers) = there(top.child(c"layers"))? else { return Ok(verified) };
-    for digest in ids(&layers)? {
+    let indexes = ids(&layers)?;
+    meter.begin("compared", Unit::Items("layers"), indexes.len() as u64);
+    for digest in indexes {
+        meter.add(1);
         match there(read_index(&layers, digest)) {
             Ok(None) => continue,
             Ok(Some(index)) => {
@@ -104,15 +108,17 @@ pub fn verify_cache(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
     Ok(verified)
 }
 
-/// The part of [`verify`] that looks at published roots.
-pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
+/// The part of [`verify`] that looks at published roots. `meter` counts the entries of each root.
+pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
-    let comparison = Comparison { writable: Writable::read(&top)?, owners: Owners::read(&top)? };
+    let (writable, owners) = (Writable::read(&top)?, Owners::read(&top)?);
+    let comparison = Comparison { writable, owners, meter };
     let mut verified = Verified::default();
     let Some(unpacked) = there(top.child(c"unpacked"))? else { return Ok(verified) };
+    meter.begin("read", Unit::Bytes, 0);
     for id in taken_over(dir)? {
         let device = unpacked.device()?;
-        read_all(&unpacked, &name_of(id), device, &mut each)?;
+        read_all(&unpacked, &name_of(id), device, meter, &mut each)?;
         verified.taken_over += 1;
     }
     let (Some(roots), Some(layers)) = (there(top.child(c"roots"))?, there(top.child(c"layers"))?)
@@ -126,10 +132,32 @@ pub fn verify_roots(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verifie
     Ok(verified)
 }
 
+/// Bytes of all objects and blobs. What cannot be looked at is reported when it is read.
+fn cached_bytes(top: &Dir) -> Result<u64> {
+    let mut bytes = 0;
+    let mut add = |dir: &Dir| -> Result<()> {
+        let lengths = dir.list()?.into_iter().filter_map(|item| dir.stat(&item.name).ok());
+        bytes += lengths.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)).sum::<u64>();
+        Ok(())
+    };
+    if let Some(objects) = there(top.child(c"objects"))? {
+        for fan in objects.list()?.iter().filter(|fan| fan.name.to_bytes().len() == 2) {
+            if let Some(dir) = there(objects.child(&fan.name))? {
+                add(&dir)?;
+            }
+        }
+    }
+    if let Some(cache) = there(top.child(c"cache"))? {
+        add(&cache)?;
+    }
+    Ok(bytes)
+}
+
 /// Returns the contents that are there, by the names of objects.
 fn verify_objects(
     objects: &Dir,
     verified: &mut Verified,
+    meter: &Meter,
     each: &mut dyn FnMut(Finding),
 ) -> Result<BTreeSet<[u8; 64]>> {
     let mut known = BTreeSet::new();
@@ -142,7 +170,7 @@ fn verify_objects(
             let Some(content) = hex_of(&item.name) else { continue };
             let found =
                 |what: &str| Finding { path: dir.path_of(&item.name), what: what.to_owned() };
-            match object_is_sound(&dir, &item.name) {
+            match object_is_sound(&dir, &item.name, meter) {
                 Ok(None) => continue,
                 Ok(Some((sound, bytes))) => {
                     if !sound {
@@ -185,68 +213,14 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
     Ok(lacking)
 }
 
-/// Whether an object's contents are those of its name, and their length. `None` when it
-/// is not there.
-pub(super) fn object_is_sound(dir: &Dir, name: &CStr) -> Result<Option<(bool, u64)>> {
-    let file = match there(dir.open_file(name)) {
-        Ok(None) => return Ok(None),
-        Ok(Some(file)) => file,
-        Err(Error::Corrupt { .. }) => return Ok(Some((false, 0))),
-        Err(err) => return Err(err),
-    };
-    let fail = |err| Error::io("read", dir.path_of(name), err);
-    let (content, bytes) = content_of(&file).map_err(fail)?;
-    let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
-    // An earlier version named what has blocks of zeros by all its bytes. What is so long that they
-    // take a while to hash is left to be made again.
-    let earlier = || match bytes {
-        ..=MOST_PLAIN => plain_content_of(&file).map(named),
-        _ => Ok(false),
-    };
-    let sound = named(content) || earlier().map_err(fail)?;
-    Ok(Some((sound, bytes)))
-}
-
-/// Whether a blob's contents are those of its name. `None` when it is not there.
-pub(super) fn blob_is_sound(dir: &Dir, digest: Digest) -> Result<Option<bool>> {
-    let name = name_of(digest);
-    let mut file = match there(dir.open_file(&name)) {
-        Ok(None) => return Ok(None),
-        Ok(Some(file)) => file,
-        Err(Error::Corrupt { .. }) => return Ok(Some(false)),
-        Err(err) => return Err(err),
-    };
-    let mut hasher = Hasher::default();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(Some(hasher.finish() == digest)),
-            Ok(n) => hasher.update(&buffer[..n]),
-            Err(err) => return Err(Error::io("read", dir.path_of(&name), err)),
-        }
-    }
-}
-
-/// BLAKE3 of all bytes.
-fn plain_content_of(mut file: &File) -> std::io::Result<Content> {
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 256 << 10];
-    file.rewind()?;
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(Content(*hasher.finalize().as_bytes())),
-            n => hasher.update(&buffer[..n]),
-        };
-    }
-}
-
-/// What the agent on the directory was told about its roots.
-struct Comparison {
+/// What the agent on the directory was told about its roots; and who counts their entries.
+struct Comparison<'a> {
     writable: Writable,
     owners: Owners,
+    meter: &'a Meter,
 }
 
-fn merged(indexes: &[Index], comparison: &Comparison) -> Result<Tree> {
+fn merged(indexes: &[Index], comparison: &Comparison<'_>) -> Result<Tree> {
     let mut tree = Tree::default();
     for index in indexes {
         add_layer_owned(&mut tree, index.entries.iter().map(Ok), &comparison.owners)?;
@@ -255,7 +229,13 @@ fn merged(indexes: &[Index], comparison: &Comparison) -> Result<Tree> {
 }
 
 /// Reads all files of a root of which nobody knows what it must hold, and tells what cannot be read.
-fn read_all(dir: &Dir, name: &CStr, device: u64, each: &mut dyn FnMut(Finding)) -> Result<()> {
+fn read_all(
+    dir: &Dir,
+    name: &CStr,
+    device: u64,
+    meter: &Meter,
+    each: &mut dyn FnMut(Finding),
+) -> Result<()> {
     let path = dir.path_of(name);
     let dir = match there(dir.child_within(name)) {
         Ok(None) => return Ok(()),
@@ -271,11 +251,12 @@ fn read_all(dir: &Dir, name: &CStr, device: u64, each: &mut dyn FnMut(Finding)) 
     }
     for item in dir.list()? {
         if item.kind == FileType::Directory {
-            read_all(&dir, &item.name, device, each)?;
+            read_all(&dir, &item.name, device, meter, each)?;
         } else if item.kind == FileType::RegularFile {
             let read = there(dir.open_file(&item.name)).and_then(|file| {
                 let failed = |err| Error::io("read", dir.path_of(&item.name), err);
-                file.map_or(Ok(()), |file| content_of(&file).map(drop).map_err(failed))
+                let seen = |n| meter.add(n);
+                file.map_or(Ok(()), |file| content_of_seen(&file, seen).map(drop).map_err(failed))
             });
             if let Err(err) = read {
                 each(Finding { path: dir.path_of(&item.name), what: err.to_string() });
@@ -290,7 +271,7 @@ fn verify_root(
     roots: &Dir,
     layers: &Dir,
     unpacked: &Dir,
-    comparison: &Comparison,
+    comparison: &Comparison<'_>,
     id: Digest,
     each: &mut dyn FnMut(Finding),
 ) -> Result<bool> {
@@ -328,7 +309,10 @@ fn verify_root(
     };
     let mut drifts = Vec::new();
     let owner = rustix::process::geteuid().is_root();
-    let checked = check(&root, &tree, owner, Scope::All, |path, drift| drifts.push((path, drift)));
+    let Comparison { writable, meter, .. } = comparison;
+    meter.begin("compared", Unit::Items("entries"), tree.len() as u64);
+    let each = |path, drift| drifts.push((path, drift));
+    let checked = check(&root, &tree, owner, Scope::All, meter, each);
     if !roots.contains(&name)? {
         return Ok(false);
     }
@@ -339,7 +323,7 @@ fn verify_root(
     if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
         finding("its own mode or owner was altered".to_owned());
     }
-    drifts.retain(|(path, _)| !comparison.writable.has(path));
+    drifts.retain(|(path, _)| !writable.has(path));
     for (path, drift) in drifts {
         let what = match drift {
             Drift::Missing => "is missing",

@@ -108,10 +108,11 @@ impl Command {
                 add("files", *files);
                 add("json", *json);
             }
-            Self::Collect { dry_run, force, json } => {
+            Self::Collect { dry_run, force, json, quiet } => {
                 add("n", *dry_run);
                 add("force", *force);
                 add("json", *json);
+                add("q", *quiet);
             }
             Self::AddConfiguration { replace, .. } => add("replace", *replace),
             Self::AddImage { json, .. } => {
@@ -122,13 +123,15 @@ impl Command {
                 add("json", *json);
                 add(INPUT, *asked);
             }
-            Self::Import(Import { image_config, dry_run, .. }) => {
+            Self::Import(Import { image_config, dry_run, quiet, .. }) => {
                 add("image-config", *image_config);
                 add("n", *dry_run);
+                add("q", *quiet);
             }
-            Self::Verify { resume, json, .. } => {
+            Self::Verify { resume, json, quiet, .. } => {
                 add("resume", *resume);
                 add("json", *json);
+                add("q", *quiet);
             }
             Self::DeleteVersion { force, .. }
             | Self::DeleteComponent { force, .. }

@@ -103,12 +103,14 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
             dry_run: flags.is_set("n") || flags.is_set("dry-run"),
             force: flags.is_set("force"),
             json: flags.is_set("json"),
+            quiet: flags.is_set("q"),
         }),
         "verify" => Ok(Command::Verify {
             sample: flags.value("sample", sample)?,
             budget: flags.value("budget", crate::flags::duration)?,
             resume: flags.is_set("resume"),
             json: flags.is_set("json"),
+            quiet: flags.is_set("q"),
         }),
         "stat" => Ok(Command::Stat { json: flags.is_set("json") }),
         "audit" => Ok(Command::Audit {

@@ -69,6 +69,7 @@ const fn number(name: &'static str, about: &'static str) -> Flag {
 pub const INPUT: &str = "";
 
 const JSON: Flag = switch("json", "print one JSON document");
+const QUIET: Flag = switch("q", "show no progress");
 const LAYER: Flag = Flag {
     name: "layer",
     about: "layer in component:version format; can be set multiple times",
@@ -132,6 +133,7 @@ pub const VERBS: &[Verb] = &[
             switch("n", "as -dry-run"),
             Flag { about: "configuration name, that of the image without", ..CONFIGURATION },
             text("platform", "which platform, as in linux/arm64/v8"),
+            QUIET,
         ],
     },
     Verb {
@@ -216,6 +218,7 @@ pub const VERBS: &[Verb] = &[
             switch("force", "even if no version of any component is known"),
             JSON,
             switch("n", "as -dry-run"),
+            QUIET,
         ],
     },
     Verb {
@@ -224,6 +227,7 @@ pub const VERBS: &[Verb] = &[
         flags: &[
             text("budget", "begin no other file after so long, as in 10m"),
             JSON,
+            QUIET,
             switch("resume", "go on where the last verify ended"),
             text("sample", "read so many of the files, picked at random, as in 5%"),
         ],

@@ -32,6 +32,7 @@ impl Flags {
             compress: compress.unwrap_or_default(),
             image_config: self.is_set("image-config"),
             dry_run: self.is_set("n") || self.is_set("dry-run"),
+            quiet: self.is_set("q"),
         }))
     }
 }

@@ -1,0 +1,280 @@
+//! Progress of long work: a bar on a terminal, a line every ten seconds elsewhere. Work that
+//! ends within a second shows nothing.
+//!
+//! The work counts with a [`Meter`]. [`Display`] decides what to show and when; it is pure, so
+//! that the registry shows the same over ssh. [`Shown`] does it for this process's own stderr.
+
+mod bar;
+mod figures;
+
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use deploy_store::{Meter, Reading};
+
+pub use bar::{Stderr, over, show};
+
+/// Time after which work counts as long.
+const SHOW_AFTER: Duration = Duration::from_secs(1);
+/// Time between two lines.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks at the meter.
+pub const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Columns where the terminal does not say how many it has.
+pub const COLUMNS: usize = 80;
+/// Time that a rate is taken over, at least, once so much has passed.
+const RATE_OVER: Duration = Duration::from_secs(5);
+
+/// How to show progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Not at all.
+    Nothing,
+    /// As lines.
+    Lines,
+    /// As a bar on a terminal of so many columns.
+    Bar(usize),
+}
+
+impl Form {
+    /// The form for this process's stderr.
+    pub fn here(quiet: bool) -> Self {
+        match (quiet, bar::columns()) {
+            (true, _) => Self::Nothing,
+            (false, Some(columns)) => Self::Bar(columns),
+            (false, None) => Self::Lines,
+        }
+    }
+}
+
+/// What to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A line, without its end.
+    Line(String),
+    /// What the bar is from now on; empty where there is none any more.
+    Bar(String),
+}
+
+/// Decides what to show of a meter, and when.
+#[derive(Debug)]
+pub struct Display {
+    form: Form,
+    begun: Instant,
+    stage: u64,
+    /// When the last line was due, and how far the work was in the last one.
+    line: Instant,
+    told: Option<u64>,
+    has_bar: bool,
+    /// Where the rate is taken from, and the mark that takes its place.
+    from: (Instant, u64),
+    next: (Instant, u64),
+}
+
+impl Display {
+    /// Of work that begins at `now`.
+    pub fn new(form: Form, now: Instant) -> Self {
+        let mark = (now, 0);
+        let (stage, told, has_bar) = (0, None, false);
+        Self { form, begun: now, stage, line: now, told, has_bar, from: mark, next: mark }
+    }
+
+    /// The terminal has another width.
+    pub fn resize(&mut self, columns: usize) {
+        if let Form::Bar(before) = &mut self.form {
+            *before = columns;
+        }
+    }
+
+    /// What to show at `now`, when the meter says `reading`.
+    pub fn look(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
+        let Some(reading) = reading else { return self.without_bar() };
+        let rate = self.rate(&reading, now);
+        if now.duration_since(self.begun) < SHOW_AFTER {
+            return None;
+        }
+        match self.form {
+            Form::Nothing => None,
+            Form::Bar(columns) => {
+                self.has_bar = true;
+                Some(Told::Bar(figures::bar(&reading, rate, columns)))
+            }
+            Form::Lines if now.duration_since(self.line) < LINE_EVERY => None,
+            Form::Lines => {
+                (self.line, self.told) = (now, Some(reading.done));
+                Some(Told::Line(figures::line(&reading, rate)))
+            }
+        }
+    }
+
+    /// What to show when the work has ended. A reader of lines that were about a part gets one
+    /// about the rest.
+    pub fn end(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
+        let told = self.told.take();
+        if let (Some(reading), Some(told)) = (reading, told)
+            && reading.done != told
+        {
+            let rate = self.rate(&reading, now);
+            return Some(Told::Line(figures::line(&reading, rate)));
+        }
+        self.without_bar()
+    }
+
+    fn without_bar(&mut self) -> Option<Told> {
+        std::mem::take(&mut self.has_bar).then(|| Told::Bar(String::new()))
+    }
+
+    /// How much is done in a second, over the last seconds; `None` at the first look at a stage.
+    fn rate(&mut self, reading: &Reading, now: Instant) -> Option<u64> {
+        let mark = (now, reading.done);
+        if self.stage != reading.stage {
+            self.stage = reading.stage;
+            (self.from, self.next) = (mark, mark);
+            self.told = self.told.map(|_| 0);
+        }
+        if now.duration_since(self.next.0) >= RATE_OVER {
+            (self.from, self.next) = (self.next, mark);
+        }
+        let time = now.duration_since(self.from.0).as_millis();
+        let done = u128::from(reading.done.saturating_sub(self.from.1));
+        let rate = (done * 1000).checked_div(time)?;
+        Some(u64::try_from(rate).unwrap_or(u64::MAX))
+    }
+}
+
+/// Shows a meter while it is there, from a thread of its own. Dropping it removes the bar.
+#[derive(Debug)]
+pub struct Shown {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Shown {
+    /// Shows `meter` on stderr, or with `quiet` nowhere.
+    pub fn new(meter: &Arc<Meter>, quiet: bool) -> Self {
+        Self::with(meter, Form::here(quiet), show)
+    }
+
+    /// Has `tell` show `meter` in this form.
+    pub fn with(
+        meter: &Arc<Meter>,
+        form: Form,
+        mut tell: impl FnMut(Told) + Send + 'static,
+    ) -> Self {
+        if form == Form::Nothing {
+            return Self { stop: None, thread: None };
+        }
+        let (stop, stopped) = mpsc::channel();
+        let meter = Arc::clone(meter);
+        let mut display = Display::new(form, Instant::now());
+        let work = move || {
+            while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                display.resize(bar::columns().unwrap_or(COLUMNS));
+                if let Some(told) = display.look(meter.reading(), Instant::now()) {
+                    tell(told);
+                }
+            }
+            if let Some(told) = display.end(meter.reading(), Instant::now()) {
+                tell(told);
+            }
+        };
+        // Work is done without progress where there can be no thread.
+        let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(work).ok();
+        Self { stop: Some(stop), thread }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // If it has panicked, the panic was reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_store::Unit;
+
+    use super::*;
+
+    #[allow(clippy::unnecessary_wraps, reason = "what a look takes")]
+    fn reading(stage: u64, done: u64, whole: Option<u64>) -> Option<Reading> {
+        Some(Reading { stage, verb: "read", unit: Unit::Bytes, done, whole })
+    }
+
+    #[allow(clippy::unnecessary_wraps, reason = "what a look returns")]
+    fn line(text: &str) -> Option<Told> {
+        Some(Told::Line(text.to_owned()))
+    }
+
+    #[test]
+    fn lines_come_every_ten_seconds_and_once_for_the_rest() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut display = Display::new(Form::Lines, begun);
+        let whole = Some(100 << 20);
+        for second in 0..10 {
+            assert_eq!(display.look(reading(1, second << 20, whole), at(second)), None, "{second}");
+        }
+        let first = "read 10.00 MiB of 100.00 MiB (10%), 1.00 MiB/s, 1m30s left";
+        assert_eq!(display.look(reading(1, 10 << 20, whole), at(10)), line(first));
+        assert_eq!(display.look(reading(1, 11 << 20, whole), at(11)), None);
+        let rest = "read 100.00 MiB of 100.00 MiB (100%), 13.57 MiB/s";
+        assert_eq!(display.end(reading(1, 100 << 20, whole), at(12)), line(rest));
+        assert_eq!(display.end(reading(1, 100 << 20, whole), at(12)), None);
+    }
+
+    #[test]
+    fn short_work_shows_nothing() {
+        let begun = Instant::now();
+        for form in [Form::Nothing, Form::Lines, Form::Bar(80)] {
+            let mut display = Display::new(form, begun);
+            assert_eq!(display.look(reading(1, 5, Some(10)), begun), None);
+            let soon = begun + Duration::from_millis(900);
+            assert_eq!(display.look(reading(1, 9, Some(10)), soon), None);
+            assert_eq!(display.end(reading(1, 10, Some(10)), soon), None);
+        }
+    }
+
+    #[test]
+    fn the_bar_goes_between_stages_and_at_the_end() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut display = Display::new(Form::Bar(60), begun);
+        let bar = |told: Option<Told>| match told {
+            Some(Told::Bar(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        display.look(reading(1, 0, Some(1000)), begun);
+        let shown = bar(display.look(reading(1, 500, Some(1000)), at(2)));
+        assert_eq!(shown, "read 500 B / 1000 B [=======>      ]  50%  250 B/s  2s left");
+        let next = bar(display.look(reading(7, 0, None), at(2)));
+        assert_eq!(next, "read 0 B", "no rate is known yet");
+        assert_eq!(bar(display.look(None, at(3))), "");
+        assert_eq!(display.look(None, at(4)), None);
+        display.look(reading(2, 10, None), at(5));
+        assert_eq!(bar(display.look(reading(2, 30, None), at(6))), "read 30 B  20 B/s");
+        assert_eq!(bar(display.end(reading(2, 30, None), at(6))), "");
+        assert_eq!(display.end(None, at(6)), None);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut display = Display::new(Form::Bar(80), begun);
+        for second in 0..100 {
+            display.look(reading(1, second * 1000, None), at(second));
+        }
+        for second in 100..120 {
+            display.look(reading(1, 100_000, None), at(second));
+        }
+        let stopped = Told::Bar("read 97.65 KiB  0 B/s".to_owned());
+        assert_eq!(display.look(reading(1, 100_000, None), at(120)), Some(stopped));
+    }
+}

@@ -1,0 +1,85 @@
+//! The bar on the last line of this process's terminal. All that the process writes to stderr
+//! goes through here, so that a message takes the place of the bar and not of half of it.
+
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::{Mutex, PoisonError};
+
+use super::Told;
+
+/// Columns that the bar takes now. There is one terminal for the process, whoever writes to it.
+static DRAWN: Mutex<usize> = Mutex::new(0);
+
+/// Shows what is told on stderr.
+pub fn show(told: Told) {
+    // There is no better place to say that this failed.
+    let _ = match told {
+        Told::Line(line) => Stderr.write_all((line + "\n").as_bytes()),
+        Told::Bar(text) => {
+            let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+            if text.is_empty() && *drawn == 0 {
+                // A message has taken its place.
+                return;
+            }
+            io::stderr().write_all(over(&text, &mut drawn).as_bytes())
+        }
+    };
+}
+
+/// The text of a bar that takes the place of one of `drawn` columns; it leaves the cursor at
+/// the start of the line. Blanks do what an escape sequence would, on every terminal.
+pub fn over(text: &str, drawn: &mut usize) -> String {
+    let columns = text.chars().count();
+    let blanks = drawn.saturating_sub(columns);
+    *drawn = columns;
+    if columns == 0 {
+        return format!("{:blanks$}\r", "");
+    }
+    format!("{text}{:blanks$}\r", "")
+}
+
+/// Columns of the terminal that stderr is; `None` where it is none.
+pub(super) fn columns() -> Option<usize> {
+    let stderr = io::stderr();
+    if !stderr.is_terminal() {
+        return None;
+    }
+    let size = rustix::termios::tcgetwinsize(&stderr).ok();
+    let columns = size.map_or(0, |size| usize::from(size.ws_col));
+    Some(if columns == 0 { super::COLUMNS } else { columns })
+}
+
+/// Stderr: what is written to it takes the place of the bar.
+#[derive(Debug, Clone, Copy)]
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+        if *drawn > 0 {
+            io::stderr().write_all(over("", &mut drawn).as_bytes())?;
+        }
+        io::stderr().write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shorter_bar_leaves_nothing_of_a_longer_one() {
+        let mut drawn = 0;
+        assert_eq!(over("abcdef", &mut drawn), "abcdef\r");
+        assert_eq!(over("xyz", &mut drawn), "xyz   \r");
+        assert_eq!(over("", &mut drawn), "   \r");
+        assert_eq!(over("", &mut drawn), "\r");
+    }
+}

@@ -1,0 +1,141 @@
+//! How far work is, in words.
+
+use deploy_store::{Reading, Unit};
+
+/// Columns of the bar itself.
+const MOST_CELLS: usize = 30;
+const FEWEST_CELLS: usize = 8;
+
+/// As a line: `read 1.00 MiB of 8.00 MiB (12%), 3.00 MiB/s, 2s left`.
+pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
+    let Reading { verb, unit, done, whole, .. } = *reading;
+    let mut text = match whole {
+        Some(whole) => {
+            let (whole, percent) = (whole.max(done), percent(done, whole));
+            format!("{verb} {} of {} ({percent}%)", bare(unit, done), full(unit, whole))
+        }
+        None => format!("{verb} {}", full(unit, done)),
+    };
+    text += &rate.map_or_else(String::new, |rate| format!(", {}/s", full(unit, rate)));
+    text + &left(reading, rate).map_or_else(String::new, |left| format!(", {left} left"))
+}
+
+/// As a bar that fits in one line of so many columns.
+pub(super) fn bar(reading: &Reading, rate: Option<u64>, columns: usize) -> String {
+    let Reading { verb, unit, done, whole, .. } = *reading;
+    // A terminal goes to its next line when the last column is written to.
+    let room = columns.saturating_sub(1);
+    let speed = rate.map_or_else(String::new, |rate| format!("  {}/s", full(unit, rate)));
+    let text = match whole {
+        Some(whole) => {
+            let all = whole.max(done);
+            let head = format!("{verb} {} / {}", bare(unit, done), full(unit, all));
+            let left =
+                left(reading, rate).map_or_else(String::new, |left| format!("  {left} left"));
+            let tail = format!("{:>3}%{speed}{left}", percent(done, whole));
+            let cells = room.saturating_sub(head.len() + tail.len() + 4).min(MOST_CELLS);
+            match cells {
+                FEWEST_CELLS.. => format!("{head} [{}] {tail}", filled(done, all, cells)),
+                _ => format!("{head} {tail}"),
+            }
+        }
+        None => format!("{verb} {}{speed}", full(unit, done)),
+    };
+    text.chars().take(room).collect()
+}
+
+fn filled(done: u64, all: u64, cells: usize) -> String {
+    let share = u128::from(done) * cells as u128 / u128::from(all.max(1));
+    let full = usize::try_from(share).unwrap_or(cells).min(cells);
+    let head = if full < cells { ">" } else { "" };
+    format!("{:<cells$}", "=".repeat(full) + head)
+}
+
+fn percent(done: u64, whole: u64) -> u128 {
+    (u128::from(done) * 100 / u128::from(whole.max(1))).min(100)
+}
+
+/// The time left at this rate, in the form that flags have.
+fn left(reading: &Reading, rate: Option<u64>) -> Option<String> {
+    let rest = reading.whole?.checked_sub(reading.done).filter(|rest| *rest > 0)?;
+    let seconds = rest.checked_div(rate?)?;
+    Some(match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes}m"),
+    })
+}
+
+fn bare(unit: Unit, count: u64) -> String {
+    match unit {
+        Unit::Bytes => bytes(count),
+        Unit::Items(_) => count.to_string(),
+    }
+}
+
+fn full(unit: Unit, count: u64) -> String {
+    match unit {
+        Unit::Bytes => bytes(count),
+        Unit::Items(name) => format!("{count} {name}"),
+    }
+}
+
+/// `512 B`, `1.00 KiB`, `3.21 GiB`.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let unit = (count.ilog2() / 10) as usize;
+    // In hundredths, rounded down.
+    let hundredths = (u128::from(count) * 100) >> (10 * unit);
+    format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[unit - 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_the_unit_that_fits() {
+        for (count, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1536 << 10, "1.50 MiB"),
+            ((1 << 30) - 1, "1023.99 MiB"),
+            (u64::MAX, "15.99 EiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+
+    fn items(done: u64, whole: Option<u64>) -> Reading {
+        Reading { stage: 1, verb: "removed", unit: Unit::Items("files"), done, whole }
+    }
+
+    #[test]
+    fn lines_about_things() {
+        assert_eq!(line(&items(5, None), Some(2)), "removed 5 files, 2 files/s");
+        let whole = "removed 256 of 1000 files (25%), 1 files/s, 12m24s left";
+        assert_eq!(line(&items(256, Some(1000)), Some(1)), whole);
+        let more = "removed 12 of 12 files (100%), 3 files/s";
+        assert_eq!(line(&items(12, Some(10)), Some(3)), more, "there was more than was counted");
+        let long = "removed 0 of 36000 files (0%), 1 files/s, 10h0m left";
+        assert_eq!(line(&items(0, Some(36_000)), Some(1)), long);
+        assert!(!line(&items(0, Some(10)), Some(0)).contains("left"), "nothing moves");
+    }
+
+    #[test]
+    fn bars_fit_in_any_width() {
+        for columns in 0..200 {
+            let bar = bar(&items(256, Some(1000)), Some(1), columns);
+            assert!(bar.len() < columns.max(1), "{columns}: {bar}");
+        }
+        let wide = bar(&items(500, Some(1000)), Some(10), 200);
+        let cells = "===============>              ";
+        assert_eq!(wide, format!("removed 500 / 1000 files [{cells}]  50%  10 files/s  50s left"));
+        let all = bar(&items(8, Some(8)), Some(1), 60);
+        assert!(all.contains("=] 100%"), "{all}");
+    }
+}

@@ -1,0 +1,70 @@
+//! What the registry says on standard error while it works: progress, which this program draws
+//! itself, and lines, which it prints as they come.
+
+use deploy_cli::progress::{self, Form};
+
+use crate::complain;
+
+/// Longest line that is kept before it is printed.
+const MAX_LINE: usize = 8 << 10;
+
+/// Prints what comes.
+pub struct Told {
+    /// Columns for a bar; without them progress is dropped.
+    columns: Option<usize>,
+    /// What has no end yet.
+    rest: Vec<u8>,
+    has_bar: bool,
+}
+
+impl Told {
+    /// For this form of progress.
+    pub fn new(form: Form) -> Self {
+        let columns = if let Form::Bar(columns) = form { Some(columns) } else { None };
+        Self { columns, rest: Vec::new(), has_bar: false }
+    }
+
+    /// More has come. A carriage return ends progress, which the next replaces; a newline ends
+    /// a line.
+    pub fn take(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            match byte {
+                b'\r' => self.bar(),
+                b'\n' => self.line(true),
+                byte => {
+                    self.rest.push(byte);
+                    if self.rest.len() > MAX_LINE {
+                        self.line(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing more comes.
+    pub fn end(&mut self) {
+        self.line(false);
+        if self.has_bar {
+            progress::show(progress::Told::Bar(String::new()));
+        }
+    }
+
+    fn bar(&mut self) {
+        let text = String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned();
+        let Some(columns) = self.columns else { return };
+        // The registry's text drives no terminal, and stays in its line.
+        let plain = text.trim_end().chars().map(|c| if c.is_control() { '?' } else { c });
+        self.has_bar = true;
+        progress::show(progress::Told::Bar(plain.take(columns.saturating_sub(1)).collect()));
+    }
+
+    fn line(&mut self, ended: bool) {
+        let mut line = std::mem::take(&mut self.rest);
+        if ended {
+            line.push(b'\n');
+        }
+        if !line.is_empty() {
+            complain(&String::from_utf8_lossy(&line));
+        }
+    }
+}

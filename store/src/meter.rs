@@ -1,0 +1,109 @@
+//! How far long work is. The work counts; another thread reads the counts and shows them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// What a stage of the work counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Things of this name, in the plural.
+    Items(&'static str),
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Number of the stage, so that a reader sees when the next one begins.
+    pub stage: u64,
+    /// What is done with what is counted, as "uploaded".
+    pub verb: &'static str,
+    /// What is counted.
+    pub unit: Unit,
+    /// How much is done.
+    pub done: u64,
+    /// How much there is to do, where that is known.
+    pub whole: Option<u64>,
+}
+
+/// Counts of one stage of work after the other. Counting takes no lock.
+#[derive(Debug, Default)]
+pub struct Meter {
+    stage: Mutex<Stage>,
+    done: AtomicU64,
+    whole: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Stage {
+    number: u64,
+    /// `None` between two stages.
+    counts: Option<(&'static str, Unit)>,
+}
+
+impl Meter {
+    /// Begins a stage that has done nothing yet. `whole` is 0 where it is not known.
+    pub fn begin(&self, verb: &'static str, unit: Unit, whole: u64) {
+        let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        stage.number += 1;
+        stage.counts = Some((verb, unit));
+        self.done.store(0, Ordering::Relaxed);
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// Ends the stage: nothing is shown until the next begins.
+    pub fn end(&self) {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner).counts = None;
+    }
+
+    /// So much more is done.
+    pub fn add(&self, more: u64) {
+        self.done.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// So much is done in all.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+
+    /// The whole of the stage has become known.
+    pub fn expect(&self, whole: u64) {
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// How far the work is; `None` between two stages.
+    pub fn reading(&self) -> Option<Reading> {
+        let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let (verb, unit) = stage.counts?;
+        let done = self.done.load(Ordering::Relaxed);
+        let whole = Some(self.whole.load(Ordering::Relaxed)).filter(|whole| *whole > 0);
+        Some(Reading { stage: stage.number, verb, unit, done, whole })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_stage_counts_anew() {
+        let meter = Meter::default();
+        meter.add(7);
+        assert_eq!(meter.reading(), None);
+        meter.begin("read", Unit::Bytes, 10);
+        meter.add(3);
+        meter.add(4);
+        let read = Reading { stage: 1, verb: "read", unit: Unit::Bytes, done: 7, whole: Some(10) };
+        assert_eq!(meter.reading(), Some(read));
+        meter.end();
+        assert_eq!(meter.reading(), None);
+        meter.begin("removed", Unit::Items("files"), 0);
+        let removed =
+            Reading { stage: 2, verb: "removed", unit: Unit::Items("files"), done: 0, whole: None };
+        assert_eq!(meter.reading(), Some(removed));
+        meter.set(5);
+        meter.expect(9);
+        assert_eq!(meter.reading(), Some(Reading { done: 5, whole: Some(9), ..removed }));
+    }
+}

@@ -1,0 +1,38 @@
+//! A refusal: what a command that is not done answers.
+
+use crate::exit;
+
+/// Why a command cannot be done, or a line is no command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// For people; may have several lines, without the last newline.
+    pub text: String,
+    /// Exit code, from [`crate::exit`].
+    pub code: u8,
+}
+
+impl Refusal {
+    /// A refusal with one of the codes of [`crate::exit`].
+    pub fn new(code: u8, text: impl Into<String>) -> Self {
+        Self { text: text.into(), code }
+    }
+
+    /// The command line cannot be understood.
+    pub fn usage(text: String) -> Self {
+        Self { text, code: exit::USAGE }
+    }
+}
+
+impl From<deploy_store::Error> for Refusal {
+    fn from(err: deploy_store::Error) -> Self {
+        use deploy_store::Error;
+        let code = match &err {
+            Error::BadName { .. } => exit::USAGE,
+            Error::NoSuchBlob(_) => exit::NOT_FOUND,
+            Error::Corrupt { .. } => exit::CORRUPT,
+            _ => exit::FAILED,
+        };
+        Self::new(code, err.to_string())
+    }
+}

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use deploy_cli::Names;
 use deploy_from_docker::import::{Destination, Options, Source, Summary, import};
 use deploy_from_docker::into::Into;
 use deploy_from_docker::report;
@@ -18,7 +19,7 @@ use progress::Progress;
 use remote::Remote;
 
 fn main() -> ExitCode {
-    if let Some(code) = deploy_cli::early(std::env::args_os(), Flags::described) {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), Flags::described, Names::None) {
         return code;
     }
     let flags = match Flags::read(std::env::args_os()) {

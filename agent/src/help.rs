@@ -7,9 +7,8 @@ pub fn heading(sub: &str, flag: &str) -> Option<&'static str> {
         ("unpack", "confine" | "link") => Some("Agent"),
         ("unpack" | "completion" | "man", _) => None,
         (_, "dir")
-        | ("status" | "gc" | "rollback", "state")
+        | ("status" | "gc", "state")
         | ("gc", "keep_roots" | "cleanold" | "keep_blobs")
-        | ("verify", "keep_blobs")
         | ("rollback" | "init", "script")
         | ("init", "name") => Some("Agent"),
         _ => None,

@@ -169,7 +169,7 @@ async fn put(client: &Client, bytes: Vec<u8>) -> Result<(), String> {
             }
         }
     });
-    let put = client.put("blob", chunks, |_| {}).await.map_err(|err| err.to_string());
+    let put = client.put("blob", None, chunks, |_| {}).await.map_err(|err| err.to_string());
     feeding.abort();
     put
 }

@@ -57,7 +57,8 @@ pub async fn run(
         if let Some(link) = link {
             link.switch_back();
         }
-        return Err(Error::Script { target: Box::new(new.clone()), cause });
+        let log = absolute(&agent.dir.join(&*SCRIPT_LOG.to_string_lossy()));
+        return Err(Error::Script { target: Box::new(new.clone()), cause, log });
     }
     let store = Arc::clone(&agent.store);
     blocking::run(move || store.settle()).await?;
@@ -153,7 +154,8 @@ async fn run_script(
     }
     if let Err(cause) = &ended {
         let noted = if cause.has_run() {
-            unsettled::failed(&agent.dir, &cause.to_string())
+            let why = format!("{cause}; what it printed is in script.log");
+            unsettled::failed(&agent.dir, &why)
         } else if unsettled::read(&agent.dir) == left {
             Ok(())
         } else {

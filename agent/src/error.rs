@@ -1,6 +1,8 @@
 //! What can go wrong in a cycle, and the exit code that `-once` gives for it.
 
-use deploy_store::Configuration;
+use std::path::{Path, PathBuf};
+
+use deploy_store::{Configuration, Size};
 use deploy_wire::client::ClientError;
 use deploy_wire::exit;
 
@@ -79,7 +81,10 @@ pub enum Error {
     },
     /// The filesystem is too full.
     #[error(
-        "not enough room for {what}: it needs {need} bytes, {free} are free, and -min-free keeps {floor}; free some, or lower -min-free"
+        "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {}; what is deployed stays as it is; {FREE_SOME}, or lower -min-free",
+        Size(*need),
+        Size(*free),
+        Size(*floor)
     )]
     NoRoom {
         /// What there is no room for.
@@ -91,17 +96,45 @@ pub enum Error {
         /// Bytes that stay free.
         floor: u64,
     },
+    /// The filesystem is full.
+    #[error("{cause}; what is deployed stays as it is; {}{}; {FREE_SOME}", lack.text(), still(*need))]
+    Full {
+        /// What could not be written.
+        cause: String,
+        /// What there is none of.
+        lack: Lack,
+        /// Bytes that are still to be downloaded, if that was under way.
+        need: Option<u64>,
+    },
     /// The script did not do its work.
-    #[error("{cause}")]
+    #[error("script {cause}; {} is not deployed, and the old state stays{}", target.id(), after(cause, log))]
     Script {
         /// What was to be deployed.
         target: Box<Configuration>,
         /// Why.
         cause: script::Error,
+        /// Where the end of its output is.
+        log: PathBuf,
     },
 }
 
 impl Error {
+    /// Whether the disk is full, or a quota used up.
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Store(cause) | Self::Layer { cause, .. } => cause.is_no_space(),
+            _ => false,
+        }
+    }
+
+    /// Whether it is a quota that is used up.
+    pub fn is_over_quota(&self) -> bool {
+        match self {
+            Self::Store(cause) | Self::Layer { cause, .. } => cause.is_over_quota(),
+            _ => false,
+        }
+    }
+
     /// The exit code of a single cycle that ended so.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -113,6 +146,44 @@ impl Error {
             _ => exit::FAILED,
         }
     }
+}
+
+/// What there is none of on a full filesystem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// So many bytes are free, and they do not suffice.
+    Bytes(u64),
+    /// There are bytes, and there is no room for more files.
+    Files,
+    /// A quota of the agent's user is used up.
+    Quota,
+}
+
+impl Lack {
+    fn text(self) -> String {
+        match self {
+            Self::Bytes(free) => format!("{} are free", Size(free)),
+            Self::Files => "the filesystem has no room for more files (inodes)".to_owned(),
+            Self::Quota => "a quota is used up".to_owned(),
+        }
+    }
+}
+
+/// How to come to more room.
+const FREE_SOME: &str = "to free some: deploy-agent gc removes what nothing needs, -keep-roots 1 \
+    keeps no older root, -no-spare no spare one";
+
+fn still(need: Option<u64>) -> String {
+    need.map_or_else(String::new, |need| format!(", and {} are still to come", Size(need)))
+}
+
+/// What a script may have done, and where to read about it.
+fn after(cause: &script::Error, log: &Path) -> String {
+    if !cause.has_run() {
+        return String::new();
+    }
+    let log = log.display();
+    format!(", but the script may have changed things; what it printed is in {log} and in the log")
 }
 
 /// What to do about a file that the registry lists and does not have.

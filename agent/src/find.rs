@@ -1,7 +1,9 @@
 //! Finding the script, and saying what is wrong with it when it cannot be started.
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
@@ -17,6 +19,9 @@ pub struct Missing {
     pub reason: &'static str,
 }
 
+/// Bytes of a script that hold its first line.
+const MOST_LOOKED_AT: u64 = 256;
+
 const NOT_THERE: &str = "no such file or directory; create it or name another with -script";
 const NOT_IN_PATH: &str =
     "executable file not found in $PATH; for one in this directory write ./ before its name";
@@ -24,6 +29,8 @@ const NOT_EXECUTABLE: &str = "permission denied; make it executable with chmod +
 const DIRECTORY: &str = "is a directory; name a file with -script";
 const NO_INTERPRETER: &str =
     "no such file or directory: the interpreter that its first line names is not installed";
+const CARRIAGE_RETURN: &str = "no such file or directory: its first line ends in a carriage return, as Windows ends \
+     lines, and so names no interpreter; save it with LF line ends, as dos2unix does";
 const NO_FORMAT: &str =
     "exec format error; begin it with a line that names its interpreter, as #!/bin/sh";
 const BUSY: &str = "text file busy; close it in the program that is writing it";
@@ -53,12 +60,35 @@ fn check(file: &Path) -> Result<(), &'static str> {
         Err(err) if err.kind() == io::ErrorKind::PermissionDenied => return Err(NOT_EXECUTABLE),
         Err(_) => return Err(NOT_THERE),
     }
-    access(file, Access::EXEC_OK).map_err(|_| NOT_EXECUTABLE)
+    access(file, Access::EXEC_OK).map_err(|_| NOT_EXECUTABLE)?;
+    if ends_in_carriage_return(file) { Err(CARRIAGE_RETURN) } else { Ok(()) }
+}
+
+/// Whether the interpreter that a script names has a carriage return at its end, itself or as
+/// what env is to find.
+fn ends_in_carriage_return(file: &Path) -> bool {
+    let mut start = Vec::new();
+    // A program that cannot be read can be run all the same.
+    let Ok(opened) = File::open(file) else { return false };
+    if opened.take(MOST_LOOKED_AT).read_to_end(&mut start).is_err() {
+        return false;
+    }
+    let Some(rest) = start.strip_prefix(b"#!") else { return false };
+    let Some(line) = rest.split(|&byte| byte == b'\n').next() else { return false };
+    let Some(line) = line.strip_suffix(b"\r") else { return false };
+    let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
+    match words.collect::<Vec<_>>()[..] {
+        // Somebody may have made it a name that exists.
+        [program] => !Path::new(OsStr::from_bytes(&[program, b"\r"].concat())).exists(),
+        [program, _] => program.ends_with(b"/env"),
+        _ => false,
+    }
 }
 
 /// What the system meant when it did not start `file`, where that is known.
 pub fn reason(file: &Path, err: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(err)? {
+        Errno::NOENT if ends_in_carriage_return(file) => Some(CARRIAGE_RETURN),
         Errno::NOENT if file.exists() => Some(NO_INTERPRETER),
         Errno::NOENT => Some(NOT_THERE),
         Errno::ACCESS => Some(NOT_EXECUTABLE),
@@ -94,6 +124,18 @@ mod tests {
         assert_eq!(reason(other.join("nope").to_str().unwrap()), NOT_THERE);
         assert_eq!(reason(other.to_str().unwrap()), DIRECTORY);
         assert_eq!(program("tool", None).unwrap_err().reason, NOT_IN_PATH);
+        for (text, want) in [
+            ("#!/bin/sh\r\n", Err(CARRIAGE_RETURN)),
+            ("#! /usr/bin/env  sh\r\necho\r\n", Err(CARRIAGE_RETURN)),
+            ("#!/bin/sh -e\r\n", Ok(())),
+            ("#!/bin/sh\necho\r\n", Ok(())),
+            ("\r\n", Ok(())),
+        ] {
+            let file = bin.join("tool");
+            fs::write(&file, text).unwrap();
+            let found = program(file.to_str().unwrap(), None).map(drop);
+            assert_eq!(found.map_err(|missing| missing.reason), want, "{text:?}");
+        }
         let nope = program("./nope.sh", None).unwrap_err().to_string();
         assert!(nope.starts_with("\"./nope.sh\": no such file or directory"), "{nope}");
     }

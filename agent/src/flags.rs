@@ -15,6 +15,7 @@ use deploy_store::LinkMode;
 use deploy_wire::flags::normalize;
 
 use crate::confine::Confine;
+use crate::fingerprint;
 use crate::limits::LimitFlags;
 use crate::log::Format;
 
@@ -182,6 +183,13 @@ pub enum Sub {
     },
 }
 
+impl Sub {
+    /// Whether it is about an agent's directory that is there.
+    pub fn looks_at_directory(&self) -> bool {
+        !matches!(self, Self::Init { .. } | Self::Unpack { .. })
+    }
+}
+
 /// The agent's flags.
 #[derive(Debug, Args)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
@@ -342,9 +350,7 @@ impl Flags {
             return Err(Refused("no state file set; give one with -state"));
         }
         if !self.fp.starts_with("SHA256:") {
-            return Err(Refused(
-                "invalid server key fingerprint, expecting SHA256 fingerprint; the registry logs it when it starts, give it with -fp",
-            ));
+            return Err(Refused(fingerprint::flaw(&self.fp)));
         }
         if self.poll.is_zero() {
             return Err(Refused("-poll must be more than nothing; 30s is usual"));
@@ -409,6 +415,22 @@ mod tests {
         assert_eq!(read("deploy-agent -name=t").unwrap().flags.name, "t");
         assert!(read("deploy-agent -keep-roots 0").is_err());
         assert!(read("deploy-agent -name p junk").is_err());
+    }
+
+    #[test]
+    fn a_fingerprint_that_is_none_is_told_why() {
+        let digits = "x".repeat(43);
+        for (print, want) in [
+            ("", "none is given"),
+            (&digits, "lacks its prefix"),
+            (&format!("sha256:{digits}"), "in capitals"),
+            ("MD5:00:11", "this is none"),
+        ] {
+            let line = format!("deploy-agent -name p -fp={print}");
+            let refused = read(&line).unwrap().flags.check().unwrap_err().to_string();
+            let go = "invalid server key fingerprint, expecting SHA256 fingerprint";
+            assert!(refused.starts_with(go) && refused.contains(want), "{print}: {refused}");
+        }
     }
 
     #[test]

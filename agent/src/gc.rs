@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Error, Result, Sweep, What};
+use deploy_store::{Configuration, Error, Result, Size, Sweep, What};
 use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
@@ -78,7 +78,7 @@ pub async fn beside(
     let gc = blocking::run(work).await?;
     if !dry_run {
         let Gc { files, bytes, .. } = gc;
-        tracing::info!(event = "gc", files, bytes, "gc: {files} files of {bytes} bytes removed");
+        tracing::info!(event = "gc", files, bytes, "gc: {files} files of {} removed", Size(bytes));
     }
     Ok(gc)
 }
@@ -180,8 +180,10 @@ impl Gc {
         let freed = if self.dry_run { "would be freed" } else { "freed" };
         let _ = writeln!(
             text,
-            "{} files, {} bytes {freed}; {} bytes are free",
-            self.files, self.bytes, self.free_bytes
+            "{} files, {} bytes {freed}; {} are free",
+            self.files,
+            self.bytes,
+            Size(self.free_bytes)
         );
         if self.extents_shared {
             text.push_str(

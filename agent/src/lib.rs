@@ -1,7 +1,9 @@
 //! The agent: tracks one configuration of a registry and deploys it. [`cycle`] is the
 //! walk of data, top to bottom; see ARCHITECTURE.md for where it comes from.
 
+mod fingerprint;
 pub mod flags;
+pub mod help;
 pub mod log;
 
 mod blocking;

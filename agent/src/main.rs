@@ -26,9 +26,11 @@ use deploy_agent::spare::Spares;
 use deploy_agent::stop::Stop;
 use deploy_agent::sync::Synced;
 use deploy_agent::throttle::Throttle;
-use deploy_agent::{ask, claim, error, init, log, owner, progress, serve, status, unpack, verify};
+use deploy_agent::{
+    ask, claim, error, help, init, log, owner, progress, serve, status, unpack, verify,
+};
 use deploy_cli::progress::{Form, Shown, Stderr};
-use deploy_cli::service;
+use deploy_cli::{Names, service};
 use deploy_store::disk::Lock;
 use deploy_store::{Error, Limits, Options, Store, escape_json};
 use deploy_wire::client::{Connect, HostKey, Keys};
@@ -43,10 +45,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let described = || deploy_cli::full(Cli::described(deploy_cli::version!()));
-    if let Some(code) = deploy_cli::early(std::env::args_os(), described) {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), described, Names::None) {
         return code;
     }
-    let cli = match Cli::read(described(), std::env::args_os()) {
+    let words: Vec<_> = std::env::args_os().collect();
+    let command = deploy_cli::focused(described(), &words, help::heading);
+    let cli = match Cli::read(command, words) {
         Ok(cli) => cli,
         Err(err) => return deploy_cli::exit(&err),
     };
@@ -54,6 +58,9 @@ fn main() -> ExitCode {
     log::tell_panics();
     let flags = &cli.flags;
     let done = match cli.command {
+        Some(ref sub) if sub.looks_at_directory() && !flags.dir.exists() => {
+            Err(no_directory(flags))
+        }
         Some(Sub::Status { json }) => show_status(flags, json),
         Some(Sub::Verify { repair, json }) => show_verify(flags, repair, json),
         Some(Sub::Gc { dry_run, taken_over, json }) => run_gc(flags, dry_run, taken_over, json),
@@ -81,6 +88,11 @@ fn exit_code(err: &anyhow::Error) -> u8 {
         return exit::USAGE;
     }
     err.downcast_ref::<error::Error>().map_or(exit::FAILED, error::Error::exit_code)
+}
+
+fn no_directory(flags: &Flags) -> anyhow::Error {
+    let dir = flags.dir.display();
+    anyhow!("there is no directory {dir}: no agent has run there; check -dir")
 }
 
 fn init(flags: &Flags, settings: Option<&Path>) -> Result<u8> {

@@ -154,15 +154,17 @@ impl Memory {
                 (self.failures, self.held) = (0, None);
                 usual
             }
-            Err(Error::Script { target, cause }) => {
+            Err(err @ Error::Script { .. }) => {
                 self.failures = 0;
-                let held = hold(self.held.take(), *target, poll, cause.to_string());
+                let cause = err.to_string();
+                let Error::Script { target, .. } = err else { return usual };
+                let held = hold(self.held.take(), *target, poll, cause);
                 let wait = until(Some(&held));
                 note_next(dir, wait);
                 tracing::error!(
                     event = "script_failed",
                     id = %held.target.id(),
-                    "script {cause}; it is run again in {wait:.0?} or for a new configuration"
+                    "{}; it is run again in {wait:.0?} or for a new configuration", held.cause
                 );
                 self.held = Some(held);
                 wait.min(usual)
@@ -181,7 +183,7 @@ impl Memory {
 fn waits(memory: &Memory) -> Option<String> {
     let held = memory.held.as_ref()?;
     let wait = until(Some(held));
-    Some(format!("script {}; it is run again in {wait:.0?}", held.cause))
+    Some(format!("{}; it is run again in {wait:.0?}", held.cause))
 }
 
 /// A cycle and from time to time, more often after a deploy, a sweep.

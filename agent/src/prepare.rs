@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{
-    Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Store, Unit, listed,
+    Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed,
 };
 
 use crate::cycle::{Agent, millis};
@@ -32,6 +32,16 @@ pub(crate) enum Changed {
 /// turns out to be damaged is fetched again. One that is there from an earlier deploy is
 /// built again if somebody changed it, and stays until that is done.
 pub(crate) async fn prepare(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    changed: Changed,
+) -> Result<Root> {
+    let prepared = come_to(agent, session, new, changed).await;
+    prepared.map_err(|err| room::told(agent, err, None))
+}
+
+async fn come_to(
     agent: &Agent,
     session: &mut Session,
     new: &Configuration,
@@ -191,7 +201,14 @@ async fn download(
             let what = format!("the download of {} layers", missing.len());
             room::make(agent, new, &what, need).await?;
         }
-        fetched = fetch::download(&client, &agent.store, missing, &agent.throttle).await?;
+        let done = fetch::download(&client, &agent.store, missing.clone(), &agent.throttle).await;
+        fetched = match done {
+            Err(err) if err.is_no_space() => {
+                let need = fetch::size(&client, &agent.store, &missing).await.ok();
+                return Err(room::told(agent, err, need));
+            }
+            other => other?,
+        };
     }
     let (Fetched { blobs, bytes, .. }, ms) = (fetched, millis(started));
     tracing::info!(
@@ -200,7 +217,7 @@ async fn download(
         layers = blobs,
         bytes,
         ms,
-        "downloaded {blobs} of {} layers: {bytes} bytes in {ms} ms", new.layers().len()
+        "downloaded {blobs} of {} layers: {} in {ms} ms", new.layers().len(), Size(bytes)
     );
     Ok(fetched)
 }
@@ -267,7 +284,7 @@ fn extract(store: &Store, new: &Configuration, there: bool) -> Result<()> {
         bytes,
         new_objects,
         ms,
-        "extracted {layers} layers: {files} files of {bytes} bytes, {new_objects} not known before, in {ms} ms"
+        "extracted {layers} layers: {files} files of {}, {new_objects} not known before, in {ms} ms", Size(bytes)
     );
     Ok(())
 }

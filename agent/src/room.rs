@@ -5,10 +5,10 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deploy_store::{Configuration, Keep, Result as StoreResult, Sweep, What};
+use deploy_store::{Configuration, Keep, Result as StoreResult, Size, Sweep, What};
 
 use crate::cycle::Agent;
-use crate::error::{Error, Result};
+use crate::error::{Error, Lack, Result};
 use crate::{blocking, gc, spare};
 
 /// What a file may take beside its bytes.
@@ -30,6 +30,22 @@ pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) 
     Ok(())
 }
 
+/// The error with what a full filesystem lacks, if it is about one. `need` are bytes that are
+/// still to come.
+pub fn told(agent: &Agent, err: Error, need: Option<u64>) -> Error {
+    if !err.is_no_space() {
+        return err;
+    }
+    let (cause, quota) = (err.to_string(), err.is_over_quota());
+    let lack = match rustix::fs::statvfs(&agent.dir) {
+        _ if quota => Lack::Quota,
+        Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Lack::Files,
+        Ok(stat) => Lack::Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)),
+        Err(_) => Lack::Bytes(0),
+    };
+    Error::Full { cause, lack, need }
+}
+
 /// Makes room again after a deploy. It fails no deploy.
 pub async fn tidy(agent: &Agent) {
     match make_as_can_be(agent, None, 0).await {
@@ -39,7 +55,9 @@ pub async fn tidy(agent: &Agent) {
                 event = "room_lacking",
                 free,
                 floor,
-                "{free} bytes are free, -min-free is {floor}, and there is nothing left to remove"
+                "{} are free, -min-free is {}, and there is nothing left to remove",
+                Size(free),
+                Size(floor)
             );
         }
         Ok(_) => {}
@@ -89,7 +107,8 @@ async fn make_as_can_be(
             event = "room_made",
             freed,
             free,
-            "made room: the spare root; {free} bytes are free"
+            "made room: the spare root; {} are free",
+            Size(free)
         );
     }
     Ok(free)
@@ -113,7 +132,9 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
         files,
         freed,
         free,
-        "made room: {what}; {files} files of {freed} bytes; {free} bytes are free"
+        "made room: {what}; {files} files of {}; {} are free",
+        Size(freed),
+        Size(free)
     );
     Ok(free)
 }

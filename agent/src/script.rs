@@ -100,7 +100,7 @@ pub enum Error {
     #[error(transparent)]
     Variables(#[from] variables::Error),
     /// It said that it failed.
-    #[error("{program:?} call failure: {}; the old state stays; what it printed is in script.log and in the log", describe(*status))]
+    #[error("{program:?} call failure: {}", describe(*status))]
     Failed {
         /// The script.
         program: String,
@@ -108,7 +108,7 @@ pub enum Error {
         status: ExitStatus,
     },
     /// It was ended because it took too long.
-    #[error("{program:?} call failure: ended after {after:?}, {why}; the old state stays")]
+    #[error("{program:?} call failure: ended after {after:?}, {why}")]
     Ended {
         /// The script.
         program: String,

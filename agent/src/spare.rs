@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use deploy_store::{Configuration, Digest, Result, SpareOutcome, Store};
+use deploy_store::{Configuration, Digest, Result, Size, SpareOutcome, Store};
 
 use crate::blocking;
 use crate::cycle::{Agent, millis};
@@ -120,7 +120,7 @@ fn make(store: &Store, configuration: &Configuration) -> bool {
                 %id,
                 bytes,
                 inodes,
-                "no spare root: it wants {bytes} bytes and {inodes} inodes free; roots are built from nothing"
+                "no spare root: it wants {} and {inodes} inodes free; roots are built from nothing", Size(bytes)
             );
             false
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use deploy_store::disk::Dir;
 use deploy_store::layer::entry::EntryPath;
-use deploy_store::{Configuration, Digest, Error, Why, escape, escape_json};
+use deploy_store::{Configuration, Digest, Error, Size, Why, escape, escape_json};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -268,9 +268,9 @@ impl Status {
         }
         let floor = match self.min_free {
             0 => String::new(),
-            floor => format!(", {floor} are to stay free"),
+            floor => format!(", {} are to stay free", Size(floor)),
         };
-        line("free", &format!("{} bytes{floor}", self.free_bytes));
+        line("free", &format!("{}{floor}", Size(self.free_bytes)));
         if let Some(hold) = &self.hold {
             line(
                 "held",
@@ -315,7 +315,8 @@ impl Cache {
         let Self { blobs, layers, objects, bytes, .. } = self;
         let ratio = self.dedupe_ratio.map(|ratio| format!(", dedupe ratio {ratio:.2}"));
         let ratio = ratio.unwrap_or_default();
-        format!("{bytes} bytes: {blobs} blobs, {layers} extracted layers, {objects} objects{ratio}")
+        let bytes = Size(*bytes);
+        format!("{bytes}: {blobs} blobs, {layers} extracted layers, {objects} objects{ratio}")
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deploy_store::{Configuration, What};
+use deploy_store::{Configuration, Size, What};
 
 use crate::cycle::Agent;
 use crate::{blocking, gc};
@@ -57,7 +57,8 @@ pub async fn cache(agent: &Agent) {
                 event = "cache_swept",
                 files,
                 bytes,
-                "cache swept: {files} files of {bytes} bytes"
+                "cache swept: {files} files of {}",
+                Size(bytes)
             );
         }
         Err(err) => tracing::warn!(event = "sweep_failed", "cannot sweep the cache: {err}"),

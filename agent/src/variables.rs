@@ -6,6 +6,8 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use deploy_store::Size;
+
 /// Most bytes of the file: the environment has little room beside the layers.
 pub const MAX_FILE: u64 = 64 << 10;
 /// Variables that the agent sets, with those that begin with `LAYER_`.
@@ -46,7 +48,7 @@ pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
 /// and those that begin with `#` say nothing.
 fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
     if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("it has more than {MAX_FILE} bytes"));
+        return Err(format!("it is larger than {}", Size(MAX_FILE)));
     }
     let mut all = Vec::new();
     for (n, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
@@ -104,7 +106,7 @@ mod tests {
             ("LAYER_0_NAME=x", "LAYER_0_NAME is what the agent sets"),
             ("A=\0", "line 1 has a NUL"),
             ("A=1\r\n", "carriage return"),
-            (&"A=1\n".repeat(20_000), "more than 65536 bytes"),
+            (&"A=1\n".repeat(20_000), "larger than 64 KiB"),
         ] {
             let err = parse(bad.as_bytes()).unwrap_err();
             assert!(err.contains(want), "{err}");

@@ -105,6 +105,40 @@ impl Verification {
         serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
 
+    /// What mends what is damaged still.
+    fn advice(&self) -> String {
+        let parts = ["cache", "layers", "objects"];
+        let in_cache = |found: &&Finding| {
+            let within = found.path.strip_prefix(&self.dir);
+            within.is_ok_and(|path| parts.iter().any(|part| path.starts_with(part)))
+        };
+        let left: Vec<&Finding> = self.findings.iter().filter(|found| !found.mended).collect();
+        let cached = left.iter().copied().filter(in_cache).count();
+        let mut text = String::new();
+        match (cached, self.repaired) {
+            (0, _) => {}
+            (n, false) => {
+                text = format!(
+                    "{n} in the cache: mended when it is used again, or now with -repair\n"
+                );
+            }
+            (n, true) => {
+                text = format!(
+                    "{n} in the cache: what is not made again now is fetched when it is next needed\n"
+                );
+            }
+        }
+        if left.len() > cached {
+            // Writing to a string cannot fail.
+            let _ = writeln!(
+                text,
+                "{} in roots, which are their services', and which -repair leaves alone: remove such a root (rm -r), and deploy-agent sync builds the one that is deployed anew; any other is built anew before it is deployed",
+                left.len() - cached
+            );
+        }
+        text
+    }
+
     /// For people: a line for each finding, and one in the end.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
@@ -123,14 +157,13 @@ impl Verification {
         let found = match (self.findings.len(), self.repaired) {
             (0, _) => "all sound".to_owned(),
             (n, true) => format!("{n} findings, {mended} of them mended"),
-            (n, false) => format!(
-                "{n} findings; damage in the cache is mended when it is used again, or now with -repair"
-            ),
+            (n, false) => format!("{n} findings"),
         };
         let _ = writeln!(
             text,
             "{objects} objects of {bytes} bytes, {blobs} blobs, {layers} layers, {roots} roots: {found}"
         );
+        text.push_str(&self.advice());
         if self.taken_over > 0 {
             let _ = writeln!(
                 text,

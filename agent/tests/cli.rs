@@ -217,8 +217,18 @@ fn status_of_nothing_and_of_no_directory() {
     let temp = tempfile::tempdir().unwrap();
     let status = String::from_utf8(agent(temp.path(), &["status"]).stdout).unwrap();
     assert!(status.contains("nothing deployed yet"), "{status}");
-    fails(temp.path(), &["status", "-dir", "none"], 1, "read agent directory none");
-    fails(temp.path(), &["-dir=none", "status"], 1, "read agent directory none");
+    fails(
+        temp.path(),
+        &["status", "-dir", "none"],
+        1,
+        "there is no directory none: no agent has run there; check -dir",
+    );
+    fails(
+        temp.path(),
+        &["-dir=none", "status"],
+        1,
+        "there is no directory none: no agent has run there; check -dir",
+    );
 }
 
 #[test]
@@ -230,7 +240,7 @@ fn verify_tells_by_its_exit_code() {
     for words in [&["verify", "-dir", "."][..], &["verify", "-repair", "-json", "-dir", "."]] {
         fails(dir, words, 1, "nothing to verify in .: no agent has deployed there; check -dir");
     }
-    fails(dir, &["verify", "-dir", "none"], 1, "none: No such file or directory");
+    fails(dir, &["verify", "-dir", "none"], 1, "there is no directory none");
 
     let name = "ab".repeat(32);
     fs::create_dir_all(dir.join("objects/ab")).unwrap();

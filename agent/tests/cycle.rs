@@ -16,7 +16,7 @@ use deploy_agent::script::Script;
 use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
 use deploy_agent::throttle::Throttle;
-use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Store};
+use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Size, Store};
 use rustix::fs::inotify;
 use source::Source;
 
@@ -214,7 +214,9 @@ async fn a_failed_script_leaves_the_old_state_and_link() {
 
     set_code(&program, 3);
     let second = bench.source.configure(&[("code", "v2", two)]);
-    let Err(Error::Script { target, cause }) = bench.cycle().await else { panic!("no failure") };
+    let Err(Error::Script { target, cause, .. }) = bench.cycle().await else {
+        panic!("no failure")
+    };
     assert!(cause.to_string().contains("exit status 3"), "{cause}");
     assert_eq!(*target, second);
     assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
@@ -342,10 +344,10 @@ async fn room_is_made_of_the_oldest_roots_and_never_of_the_current_one() {
     bench.source.configure(&[("code", "v9", blob)]);
     let refused = bench.cycle().await.unwrap_err().to_string();
     let want = format!(
-        "not enough room for the download of 1 layers: it needs {} bytes, {} are free, and -min-free keeps {}",
-        fs::metadata(bench.source.path(&format!("files/{blob}"))).unwrap().len(),
-        free(&bench),
-        15 * MIB
+        "not enough room for the download of 1 layers: it needs {}, {} are free, and -min-free keeps {}",
+        Size(fs::metadata(bench.source.path(&format!("files/{blob}"))).unwrap().len()),
+        Size(free(&bench)),
+        Size(15 * MIB as u64)
     );
     assert!(refused.starts_with(&want), "{refused}");
     let after: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
@@ -361,6 +363,32 @@ async fn room_is_made_of_the_oldest_roots_and_never_of_the_current_one() {
     let mut found = Vec::new();
     deploy_store::verify(&bench.agent.dir, |finding| found.push(finding)).unwrap();
     assert_eq!(found, []);
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_what_is_deployed_and_says_what_is_free_and_what_frees_room() {
+    const MIB: usize = 1 << 20;
+    let Some(source) = Source::start() else { return };
+    let Some(small) = source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    let blob = bench.source.blob(&[("a", "one")]);
+    let first = bench.source.configure(&[("code", "v1", blob)]);
+    bench.switches(&first).await;
+    let seen = rustix::fs::statvfs(small.path()).unwrap();
+    let whole = usize::try_from(seen.f_blocks * seen.f_frsize).unwrap();
+    let blob = bench.source.blob(&[("noise", &noise(10, 3 * whole.max(MIB)))]);
+    bench.source.configure(&[("code", "v2", blob)]);
+    let full = bench.cycle().await.unwrap_err().to_string();
+    for part in [
+        "No space left on device",
+        "; what is deployed stays as it is; ",
+        " are free, and ",
+        " MiB are still to come; to free some: deploy-agent gc removes",
+        "-keep-roots 1",
+    ] {
+        assert!(full.contains(part), "no {part:?} in {full}");
+    }
+    assert_eq!(fs::read_to_string(bench.root(&first).join("a")).unwrap(), "one");
 }
 
 #[tokio::test]

@@ -171,7 +171,7 @@ async fn add(connect: &Connect, component: &str, version: &str) -> Result<(), St
     let (sender, chunks) = tokio::sync::mpsc::channel(1);
     sender.send(bytes).await.unwrap();
     drop(sender);
-    client.put("upload", chunks, |_| {}).await.map_err(|err| err.to_string())?;
+    client.put("upload", None, chunks, |_| {}).await.map_err(|err| err.to_string())?;
     let line = format!("addver -name {component} -version {version} -hash {digest}");
     run(&client, &line, "already exists").await
 }

@@ -92,6 +92,16 @@ fn a_root_that_differs_is_told_and_left() {
     let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
     assert!(text.contains("conf was altered: left as it is\n"), "{text}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
+    // What does not mend it is not recommended, and what is does.
+    for words in [&["verify"][..], &["verify", "-repair"]] {
+        let text = says(&bench, words, 8, "\n1 in roots, ").out;
+        assert!(!text.contains("with -repair"), "{text}");
+        assert!(text.contains("remove such a root (rm -r), and deploy-agent sync"), "{text}");
+    }
+    fs::remove_dir_all(bench.path(&format!("a1/unpacked/{id}"))).unwrap();
+    says(&bench, &["sync"], 0, "");
+    assert_eq!(fs::read_to_string(&conf).unwrap(), "one\n");
+    says(&bench, &["verify"], 0, "all sound");
     agent.stop();
 }
 

@@ -13,6 +13,7 @@ use clap::{Arg, Command, ValueEnum as _};
 use clap_complete::Shell;
 use deploy_wire::exit as codes;
 
+use crate::names::{self, Names};
 use crate::spelling::{help, one_dash};
 
 /// The shells that completions are made for.
@@ -41,10 +42,12 @@ fn man() -> Command {
 }
 
 /// Does what `arguments`, the program's name first, ask for, if it is one of the things that
-/// need nothing but `program`, its command line.
+/// need nothing but `program`, its command line. `names` says whether its completions have names
+/// of a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,
+    names: Names,
 ) -> Option<ExitCode> {
     let words: Vec<OsString> = arguments.into_iter().skip(1).collect();
     let word = |n: usize| words.get(n).and_then(|word| word.to_str());
@@ -57,7 +60,7 @@ pub fn early(
             let asked = asked.subcommand(completion()).subcommand(man());
             let words = deploy_wire::flags::normalize(words, &["dir", "help"].map(str::to_owned));
             match asked.no_binary_name(true).try_get_matches_from(words) {
-                Ok(matches) => answer(&matches, program),
+                Ok(matches) => answer(&matches, program, names),
                 Err(err) => return Some(exit(&err)),
             }
         }
@@ -72,11 +75,14 @@ pub fn early(
     })
 }
 
-fn answer(matches: &clap::ArgMatches, program: Command) -> Result<(), String> {
+fn answer(matches: &clap::ArgMatches, program: Command, names: Names) -> Result<(), String> {
     match matches.subcommand() {
         Some(("completion", matches)) => {
             let shell = matches.get_one::<String>("shell").and_then(|shell| shell.parse().ok());
-            print(&completions(program, shell.expect("it is one of the possible values")))
+            let shell = shell.expect("it is one of the possible values");
+            let name = program.get_name().to_owned();
+            let script = completions(program, shell);
+            print(&if names == Names::Asked { names::add(&script, shell, &name) } else { script })
         }
         Some((_, matches)) => match matches.get_one::<PathBuf>("dir") {
             None => print(&page(&built(program))),
@@ -180,7 +186,10 @@ fn pages(command: &Command, dir: &Path) -> Result<(), String> {
 
 fn page(command: &Command) -> String {
     let mut roff = Vec::new();
-    let man = clap_mangen::Man::new(command.clone());
+    // The section NAME, of which whatis and apropos live, has one line for it.
+    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let about = about.split_whitespace().collect::<Vec<_>>().join(" ");
+    let man = clap_mangen::Man::new(command.clone().about(about.trim_end_matches('.').to_owned()));
     man.render(&mut roff).expect("memory takes any text");
     let mut text = String::from_utf8_lossy(&roff).into_owned();
     // The same spelling as everywhere.
@@ -228,6 +237,13 @@ mod tests {
             let label = format!("{word})");
             assert!(script.lines().any(|line| line.trim() == label), "no {label} in {script}");
         }
+    }
+
+    #[test]
+    fn a_page_has_a_name_section_of_one_line() {
+        let program = program().about("Does this,\nand that.");
+        let page = page(&built(program));
+        assert!(page.contains("\n.SH NAME\nx \\- Does this, and that\n.SH SYNOPSIS\n"), "{page}");
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //! pages, the version, progress of long work, and what they tell a service manager.
 
 mod documents;
+mod names;
 pub mod progress;
 pub mod service;
 mod spelling;
+mod subcommand;
 
 pub use documents::{early, exit, full};
+pub use names::{COMPLETE_NAMES, Names};
 pub use spelling::one_dash;
+pub use subcommand::focused;
 
 #[doc(hidden)]
 pub use git_version;

@@ -94,6 +94,29 @@ fn every_flag_has_a_variable_and_help_shows_it() {
     }
 }
 
+/// Rows of a terminal that nobody made larger.
+const SCREEN: usize = 24;
+
+#[test]
+fn a_subcommands_help_fits_a_screen_and_has_its_own_flags_first() {
+    for (name, _) in PROGRAMS.iter().filter(|(name, _)| !is_operators(name)) {
+        let own = help(name, &[]);
+        for sub in subcommands(&own) {
+            let mut command = Command::new(program(name));
+            let output = command.args([sub, "-h"]).env("COLUMNS", "80").output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(text.lines().count() <= SCREEN, "{name} {sub}: {text}");
+            let heads = text.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+            let heads: Vec<&str> = heads.filter(|line| *line != "Arguments:").collect();
+            assert_eq!(heads[0], "Options:", "{name} {sub}: {text}");
+            let mut whole = Command::new(program(name));
+            let whole = whole.args([sub, "--help"]).output().unwrap().stdout;
+            let whole = String::from_utf8(whole).unwrap();
+            assert!(whole.contains("-log-format") && whole.contains("-dir"), "{whole}");
+        }
+    }
+}
+
 #[test]
 fn a_subcommands_variable_counts_and_its_flag_is_stronger() {
     let dir = tempfile::tempdir().unwrap();

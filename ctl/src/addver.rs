@@ -150,6 +150,9 @@ impl Archive {
             Source::File(name) if name == "-" => Ok(Self::StandardInput),
             Source::File(name) => Ok(Self::Named(name.clone())),
             Source::Directory { path, times } => {
+                if Path::new(path).is_file() {
+                    bail!("{path} is a file: -file uploads one");
+                }
                 let file = tempfile::tempfile().context("make a temporary file (in $TMPDIR)")?;
                 pack(Path::new(path), *times, io::BufWriter::new(&file))?;
                 Ok(Self::Packed(path.clone(), file))
@@ -168,9 +171,7 @@ impl Archive {
     fn open(&self) -> Result<Box<dyn Read + Send>> {
         Ok(match self {
             Self::StandardInput => Box::new(io::stdin()),
-            Self::Named(path) => {
-                Box::new(File::open(path).with_context(|| format!("open {path}"))?)
-            }
+            Self::Named(path) => Box::new(File::open(path).with_context(|| opening(path))?),
             Self::Packed(_, file) => {
                 let mut file = file.try_clone().context("open the packed directory")?;
                 file.rewind().context("open the packed directory")?;
@@ -184,7 +185,7 @@ impl Archive {
         let bytes = match self {
             Self::StandardInput => return Ok(None),
             Self::Named(path) => {
-                let meta = fs::metadata(path).with_context(|| format!("open {path}"))?;
+                let meta = fs::metadata(path).with_context(|| opening(path))?;
                 if meta.is_dir() {
                     bail!("{path} is a directory: -dir packs and uploads one");
                 }
@@ -206,6 +207,15 @@ impl Archive {
         }
         meter.end();
         Ok(Some(reader.finish()))
+    }
+}
+
+/// What is done with a file, and whether it has a directory to be in.
+fn opening(path: &str) -> String {
+    let dir = Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty());
+    match dir.filter(|dir| !dir.exists()) {
+        Some(dir) => format!("open {path}: there is no directory {}", dir.display()),
+        None => format!("open {path}"),
     }
 }
 
@@ -255,7 +265,7 @@ async fn send(
     };
     meter.begin("uploaded", Unit::Bytes, size.unwrap_or(0));
     let sending = async {
-        client.put("upload", chunks, |taken| meter.set(taken)).await?;
+        client.put("upload", size, chunks, |taken| meter.set(taken)).await?;
         anyhow::Ok(())
     };
     let (digest, (), ()) = tokio::try_join!(biased; reading, validating, sending)?;

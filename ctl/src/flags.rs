@@ -64,11 +64,22 @@ impl Flags {
 
     /// How to connect.
     pub fn connect(&self) -> Result<Connect, Refusal> {
+        self.connect_within(TIMEOUT)
+    }
+
+    /// How to connect, if that takes no longer.
+    pub fn connect_within(&self, timeout: Duration) -> Result<Connect, Refusal> {
         if self.addr.is_empty() {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR";
             return Err(Refusal::usage(text.to_owned()));
         }
-        operator(&self.addr, &self.fp, &self.key, &self.user, TIMEOUT)
+        operator(&self.addr, &self.fp, &self.key, &self.user, timeout)
+    }
+
+    /// All that decides what the registry answers to `line`.
+    pub fn told(&self, line: &str) -> String {
+        let key = self.key.to_string_lossy();
+        [&self.addr, &self.fp, &*key, &self.user, line].join("\0")
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use deploy_cli::progress::Shown;
 use deploy_store::{Digest, Hasher, Meter, Unit};
 use deploy_wire::client::{Client, ClientError};
@@ -17,12 +17,18 @@ use deploy_wire::{exit, path};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::flags::Flags;
 use crate::verbs::GET;
 
 /// Mode of a new file, before the umask.
 const MODE: u32 = 0o666;
+
+/// Exit codes of a program that a signal ended, as shells have them.
+const INTERRUPTED: u8 = 128 + 2;
+const TERMINATED: u8 = 128 + 15;
+const HUNG_UP: u8 = 128 + 1;
 
 /// What to download, and where to.
 #[derive(Debug, PartialEq, Eq)]
@@ -101,10 +107,35 @@ async fn to_file(
     }
     let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |what: &str| format!("{what} {}", file.display());
+    if file.is_dir() {
+        bail!("{} is a directory: name a file in it with -o", file.display());
+    }
+    if !dir.exists() {
+        bail!("there is no directory {}: make it, or name another with -o", dir.display());
+    }
     let mut temp = New::make(dir).with_context(|| failed("write"))?;
-    fetch(client, get, digest, temp.file(), quiet).await?;
+    // A file with a name of its own would stay if a signal ended the program.
+    let signal = signals().context("watch for signals")?;
+    tokio::select! {
+        done = fetch(client, get, digest, temp.file(), quiet) => done?,
+        code = signal => return Err(Refusal::new(code, "interrupted: nothing was written".to_owned()).into()),
+    }
     temp.file().sync_all().with_context(|| failed("write"))?;
     temp.name(dir, file).with_context(|| failed("rename to"))
+}
+
+/// Done when somebody wants the program to end, with its exit code.
+fn signals() -> io::Result<impl Future<Output = u8>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => INTERRUPTED,
+            _ = terminate.recv() => TERMINATED,
+            _ = hangup.recv() => HUNG_UP,
+        }
+    })
 }
 
 /// A file that is to be called something when it is whole.

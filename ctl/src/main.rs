@@ -4,6 +4,7 @@
 mod addver;
 mod flags;
 mod get;
+mod names;
 mod pack;
 mod told;
 mod verbs;
@@ -13,7 +14,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use deploy_cli::progress::{Form, Stderr};
-use deploy_store::{ComponentName, MAX_JSON, VersionName};
+use deploy_cli::{COMPLETE_NAMES, Names};
+use deploy_store::{ComponentName, MAX_JSON, Size, VersionName};
 use deploy_wire::client::{Client, ClientError, Exec};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
@@ -25,7 +27,7 @@ const ELSEWHERE: &str = "deployctl imports no images; run: \
     docker save IMAGE | deploy-from-docker, or: docker save IMAGE | ssh registry import";
 
 fn main() -> ExitCode {
-    if let Some(code) = deploy_cli::early(std::env::args_os(), verbs::described) {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), verbs::described, Names::Asked) {
         return code;
     }
     let flags = match Flags::read(std::env::args_os().skip(1)) {
@@ -66,6 +68,7 @@ async fn run(flags: &Flags) -> Result<u8> {
             None => help(Some(verb)),
             Some(get) => get::run(flags, &get).await,
         },
+        COMPLETE_NAMES => Ok(names::complete(&flags.words[1..]).await),
         "import" => Err(Refusal::usage(ELSEWHERE.to_owned()).into()),
         verb if !verbs::is_verb(verb) => Err(unknown(verb).into()),
         _ => match command::parse(&flags.words)? {
@@ -146,7 +149,7 @@ async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     });
     let input = read.await.context("read standard input")?.context("read standard input")?;
     if input.len() > MAX_JSON {
-        bail!("standard input is larger than {MAX_JSON} bytes");
+        bail!("standard input is larger than {}", Size(MAX_JSON as u64));
     }
     let client = Client::connect(&connect).await?;
     let answer = client.exec_with_input(&command.to_string(), &input).await?;

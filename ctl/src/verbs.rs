@@ -75,8 +75,12 @@ fn topics() -> builder::PossibleValuesParser {
 
 /// What `help` prints of a verb.
 pub fn help(verb: &Verb) -> String {
-    verb.help_with(examples(verb.name))
+    verb.help_with(examples(verb.name)) + CONNECTION
 }
+
+/// What every verb has and none of them lists.
+const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
+    the verb; deployctl -h explains them.\n";
 
 fn examples(name: &str) -> &'static [&'static str] {
     match name {

@@ -6,8 +6,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::process::{Command, Stdio};
 
+use deploy_registry::registry::Settings;
 use deploy_store::Digest;
-use rig::{Answer, Rig, deployctl};
+use rig::{Answer, Rig, deployctl, noise};
 
 fn ok(out: &str) -> Answer {
     Answer { out: out.to_owned(), err: String::new(), code: 0 }
@@ -189,6 +190,36 @@ fn files_that_cannot_be_read() {
     assert_eq!(absent, refused("open absent: No such file or directory (os error 2)\n", 1));
     let directory = file(".");
     assert_eq!(directory, refused(". is a directory: -dir packs and uploads one\n", 1));
+}
+
+#[test]
+fn an_upload_without_room_is_refused_before_it_begins() {
+    let mut rig = Rig::start();
+    rig.stop();
+    let min_free = 1 << 50;
+    rig.serve_with(Settings { min_free, ..Settings::default() });
+    rig.archive("x.tgz", &noise(3 << 20));
+    let refused = rig.run(&["addver", "-name", "a", "-version", "1", "-file", "x.tgz"]);
+    assert!(refused.err.contains(" free and keeps 1024 TiB (-min-free): there is no room for 3"));
+    assert!(refused.err.ends_with(" MiB; gc may free some\n"), "{refused:?}");
+    assert_eq!(refused.code, 1);
+}
+
+#[test]
+fn where_a_download_cannot_go_is_told() {
+    let rig = Rig::start();
+    rig.archive("x.tgz", b"x");
+    assert_eq!(rig.run(&["addver", "-name", "a", "-version", "1", "-file", "x.tgz"]).code, 0);
+    let get = |to: &str| rig.run(&["get", "-name", "a", "-version", "1", "-o", to]).err;
+    assert_eq!(get("no/x"), "there is no directory no: make it, or name another with -o\n");
+    assert_eq!(get("."), ". is a directory: name a file in it with -o\n");
+    let key = rig.bare(&["-key", "no/key", "components"]).output().unwrap();
+    let key = Answer::from(key).err;
+    assert!(key.ends_with("key file \"no/key\": there is no directory no\n"), "{key}");
+    let key = Answer::from(rig.bare(&["-key", "none", "components"]).output().unwrap()).err;
+    assert!(key.contains("there is no such file: name another with -key"), "{key}");
+    let key = Answer::from(rig.bare(&["-key", "op.pub", "components"]).output().unwrap()).err;
+    assert!(key.contains("it is a public key: give the private one, op\n"), "{key}");
 }
 
 #[test]

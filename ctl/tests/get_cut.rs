@@ -4,9 +4,11 @@
 mod rig;
 
 use std::fs;
-use std::process::Stdio;
+use std::io::{self, Read as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 
-use rig::Rig;
+use rig::{Answer, Rig, noise};
 
 /// Whether a process has a file in `dir` open.
 fn writes_to(pid: u32, dir: &str) -> bool {
@@ -15,27 +17,57 @@ fn writes_to(pid: u32, dir: &str) -> bool {
         .any(|file| file.to_string_lossy().starts_with(dir))
 }
 
+/// Passes on what comes for `addr`, and cuts the line when so many bytes have come back.
+fn cut_after(addr: String, bytes: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let here = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let server = TcpStream::connect(addr).unwrap();
+        let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let there = std::thread::spawn(move || io::copy(&mut from, &mut to));
+        // That it is cut may come as an error to either side.
+        let _ = io::copy(&mut (&server).take(bytes), &mut &client);
+        let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
+        let _ = there.join();
+    });
+    here
+}
+
+#[test]
+fn a_download_whose_line_is_cut_leaves_nothing() {
+    let rig = Rig::start();
+    rig.archive("x.tgz", &noise(8 << 20));
+    rig.run(&["addver", "-name", "a", "-version", "1", "-file", "x.tgz"]);
+    let to = rig.path("to");
+    fs::create_dir(&to).unwrap();
+    let cut = cut_after(rig.addr().to_owned(), 3 << 20);
+    let get = ["-key", "op", "-q", "get", "-name", "a", "-version", "1", "-o", "to/x"];
+    let answer: Answer = rig.bare(&get).env("DEPLOYCTL_ADDR", cut).output().unwrap().into();
+    assert_eq!(answer.code, 10, "{answer:?}");
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
+}
+
 #[test]
 fn a_download_that_is_killed_leaves_nothing() {
     let rig = Rig::start();
-    let noise: Vec<u8> = (0..24_000_000_u32)
-        .map(|n| n.wrapping_mul(2_654_435_761).rotate_left(9).to_be_bytes()[1])
-        .collect();
-    rig.archive("x.tgz", &noise);
+    rig.archive("x.tgz", &noise(24 << 20));
     rig.run(&["addver", "-name", "a", "-version", "1", "-file", "x.tgz"]);
     let to = rig.path("to");
     fs::create_dir(&to).unwrap();
     let get = ["-key", "op", "-q", "get", "-name", "a", "-version", "1", "-o", "to/x"];
     // Killed while it writes, now and then, unless it is faster than we look.
     let mut cut = 0;
-    for _ in 0..20 {
+    for signal in ["-KILL", "-INT", "-TERM", "-HUP"].iter().cycle().take(20) {
         let mut child = rig.bare(&get).stderr(Stdio::null()).spawn().unwrap();
         while !writes_to(child.id(), to.to_str().unwrap()) {
             if child.try_wait().unwrap().is_some() {
                 break;
             }
         }
-        child.kill().unwrap();
+        // It may have ended by itself.
+        let mut kill = Command::new("kill");
+        kill.args([signal, &*child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
         if child.wait().unwrap().success() {
             fs::remove_file(to.join("x")).unwrap();
         } else {

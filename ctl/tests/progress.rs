@@ -10,20 +10,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
-use rig::Rig;
+use rig::{Rig, noise};
 
 /// Nobody waits longer for a line.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Bytes that do not compress.
-fn noise(bytes: usize) -> Vec<u8> {
-    let mut state = 1_u64;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(bytes).collect()
-}
 
 /// What a terminal gets to see of `deployctl WORDS`, and its exit code.
 fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {

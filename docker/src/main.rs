@@ -7,6 +7,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use deploy_cli::Names;
 use deploy_cli::progress::{Shown, Stderr};
 use deploy_from_docker::import::{Destination, Event, Options, Source, Summary, import};
 use deploy_from_docker::into::Into;
@@ -17,7 +18,7 @@ use flags::Flags;
 use remote::Remote;
 
 fn main() -> ExitCode {
-    if let Some(code) = deploy_cli::early(std::env::args_os(), Flags::described) {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), Flags::described, Names::None) {
         return code;
     }
     let flags = match Flags::read(std::env::args_os()) {

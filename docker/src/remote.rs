@@ -158,7 +158,7 @@ impl Destination for Remote {
         let (chunks, ready) = mpsc::channel(QUEUE);
         let client = Arc::clone(&self.client);
         let path = component.as_str().to_owned();
-        let task = self.runtime.spawn(async move { client.put(&path, ready, |_| {}).await });
+        let task = self.runtime.spawn(async move { client.put(&path, None, ready, |_| {}).await });
         self.sending = Some(Sending { chunks, task });
         Ok(())
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use deploy_store::Size;
+
 use crate::error::{Error, Result};
 
 /// How many files there are.
@@ -198,7 +200,7 @@ impl Write for Appender {
             )))
         } else if taken / LOOK != (taken + more) / LOOK && lacks(file, self.min_free)? {
             let min_free = self.min_free;
-            Err(io::Error::other(format!("it would leave less than {min_free} bytes free")))
+            Err(io::Error::other(format!("it would leave less than {} free", Size(min_free))))
         } else {
             file.write_all_at(bytes, self.start + self.length)
         };

@@ -10,7 +10,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use deploy_store::disk::{Dir, Lock};
-use deploy_store::{Blobs, Meter};
+use deploy_store::{Blobs, Meter, Size};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub enum Error {
         cause: state::Error,
     },
     /// The file is larger than any such file is.
-    #[error("{} is larger than {MAX_STATE_DB} bytes; nothing was imported", path.display())]
+    #[error("{} is larger than {}; nothing was imported", path.display(), Size(MAX_STATE_DB))]
     TooLong {
         /// The file.
         path: PathBuf,

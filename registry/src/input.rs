@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes};
+use deploy_store::Size;
 use tokio::sync::mpsc;
 
 /// Chunks that wait to be read before the client has to.
@@ -73,7 +74,7 @@ impl Input {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > limit {
-                let text = format!("standard input is larger than {limit} bytes");
+                let text = format!("standard input is larger than {}", Size(limit as u64));
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
             all.extend_from_slice(&bytes);

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deploy_store::Size;
 use deploy_wire::command::Refusal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -51,7 +52,7 @@ pub async fn run(registry: Arc<Registry>) {
                         versions,
                         files,
                         bytes,
-                        "gc: {versions} versions and {files} files removed, {bytes} bytes"
+                        "gc: {versions} versions and {files} files removed, {}", Size(bytes)
                     );
                 }
                 Err(refusal) => failed("gc", &refusal),

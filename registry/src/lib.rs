@@ -1,6 +1,7 @@
 //! The registry: blobs and a catalogue of components, versions and configurations,
 //! served over ssh and sftp.
 
+mod announced;
 pub mod bolt;
 pub mod caller;
 pub mod catalog;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use deploy_cli::progress::{self, Form, Shown, Told};
-use deploy_cli::service;
+use deploy_cli::{Names, service};
 use deploy_registry::catalog::{self, Catalog};
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
@@ -170,7 +170,7 @@ impl Flags {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = deploy_cli::early(std::env::args_os(), described) {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), described, Names::None) {
         return code;
     }
     let flags = match parse(std::env::args_os()) {
@@ -238,7 +238,12 @@ fn described() -> clap::Command {
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
-    let command = described();
+    let arguments: Vec<OsString> = arguments.collect();
+    let heading = |sub: &str, flag: &str| match (sub, flag) {
+        (_, "dir") | ("init", "opauth" | "srvauth") => Some("Registry"),
+        _ => None,
+    };
+    let command = deploy_cli::focused(described(), &arguments, heading);
     let subs = command.get_subcommands().flat_map(clap::Command::get_arguments);
     let known: Vec<String> = command
         .get_arguments()

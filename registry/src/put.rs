@@ -38,7 +38,7 @@ impl Registry {
     ) -> Result<Put, Refusal> {
         self.catalog.check_new_version(&target.component, &target.version).await?;
         let failed = |why: String| Refusal::new(exit::FAILED, why);
-        let mut upload = Upload::begin(self, &change.who).await.map_err(failed)?;
+        let mut upload = Upload::begin(self, &change.who, None).await.map_err(failed)?;
         while let Some(bytes) = input.next().await.map_err(|err| failed(err.to_string()))? {
             upload.write(self, upload.len(), bytes).await.map_err(failed)?;
         }

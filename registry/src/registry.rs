@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use deploy_store::disk::{Dir, Lock};
 use deploy_store::{
-    Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Meter, Swept,
+    Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Meter, Size, Swept,
     VersionName, check_archive,
 };
 use deploy_wire::command::Refusal;
@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::announced::Announced;
 use crate::catalog::{Catalog, Change};
 use crate::import::{self, StateDb};
 use crate::places::{Places, Sharing};
@@ -101,6 +102,8 @@ pub struct Registry {
     pub staged: Arc<Staged>,
     /// Uploads that are open.
     pub(crate) uploads: Arc<Places>,
+    /// What they have still to bring, as far as that is known.
+    pub(crate) announced: Arc<Announced>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
     /// Held by whoever makes a reference to a blob or removes blobs without one.
@@ -201,6 +204,7 @@ impl Registry {
             transfers: Arc::default(),
             staged: Staged::new(settings.max_staged),
             uploads: Places::new(UPLOADS),
+            announced: Arc::default(),
             quarantine: Arc::new(quarantine),
             top,
             binding: Mutex::new(()),
@@ -334,15 +338,31 @@ impl Registry {
         }
     }
 
-    /// An error that says so where an upload would leave too little free.
+    /// An error that says so where an upload would leave too little free, as far as is known of
+    /// it and of the others.
     pub fn check_free(&self) -> Result<(), String> {
+        self.check_room(0, self.announced.bytes())
+    }
+
+    /// The same for `bytes` that are to come where others are still to bring `announced`.
+    pub(crate) fn check_room(&self, bytes: u64, announced: u64) -> Result<(), String> {
         let floor = self.settings.min_free;
         let free = self.blobs.free_bytes().map_err(|err| err.to_string())?;
-        if free >= floor {
+        let taken = bytes.saturating_add(announced);
+        if free.checked_sub(floor).is_some_and(|room| room >= taken) {
             return Ok(());
         }
+        let (free, floor) = (Size(free), Size(floor));
+        let others = match announced {
+            0 => String::new(),
+            announced => format!(", and other uploads have still to bring {}", Size(announced)),
+        };
+        let this = match bytes {
+            0 => String::new(),
+            bytes => format!(": there is no room for {}", Size(bytes)),
+        };
         Err(format!(
-            "the registry's disk has {free} bytes free and keeps {floor} (-min-free); gc may help"
+            "the registry's disk has {free} free and keeps {floor} (-min-free){others}{this}; gc may free some"
         ))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use deploy_store::Digest;
+use deploy_store::{Digest, Size};
 
 /// The staged bytes of one registry. What was staged before it started counts for nobody.
 #[derive(Debug)]
@@ -110,8 +110,9 @@ impl Upload {
         let all = counts.by_key.entry(self.share.key.clone()).or_insert(0);
         if all.saturating_add(more) > limit {
             return Err(format!(
-                "uploads of this key that no version uses yet would be over {limit} bytes \
-                 (-max-staged); bind some with addver, or wait until they expire"
+                "uploads of this key that no version uses yet would be over {} (-max-staged); bind \
+                 some with addver, or wait until they expire",
+                Size(limit)
             ));
         }
         *all += more;

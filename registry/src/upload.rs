@@ -6,12 +6,12 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::{Digest, Error, Staging};
+use deploy_store::{Digest, Error, Size, Staging};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::places::Place;
 use crate::registry::Registry;
-use crate::staged;
+use crate::{announced, staged};
 
 /// Uploads that are open at once, of all clients together.
 pub const MAX_UPLOADS: usize = 256;
@@ -36,6 +36,8 @@ pub struct Upload {
     unsynced: usize,
     /// What it counts for among the bytes of its key.
     share: staged::Upload,
+    /// What it has still to bring.
+    announced: announced::Share,
     place: Place,
 }
 
@@ -48,10 +50,16 @@ enum Disk {
 }
 
 impl Upload {
-    /// Begins an upload of who has `key`, or says why not.
-    pub async fn begin(registry: &Registry, key: &str) -> Result<Self, String> {
+    /// Begins an upload of who has `key`, of `size` bytes if that is known, or says why not.
+    pub async fn begin(registry: &Registry, key: &str, size: Option<u64>) -> Result<Self, String> {
         let place = registry.uploads.try_enter(key).ok_or_else(too_many)?;
-        registry.check_free()?;
+        let size = size.unwrap_or(0);
+        let limit = registry.settings.max_upload;
+        if size > limit {
+            return Err(too_large(limit));
+        }
+        let fits = |others| registry.check_room(size, others);
+        let announced = registry.announced.begin(size, fits)?;
         let blobs = Arc::clone(registry.blobs());
         let staging = blocking(move || blobs.stage()).await?;
         place.waits();
@@ -64,6 +72,7 @@ impl Upload {
             syncing: None,
             unsynced: 0,
             share: registry.staged.begin(key),
+            announced,
             place,
         })
     }
@@ -91,6 +100,7 @@ impl Upload {
             self.place = place.ok_or_else(too_many)?;
         }
         self.end = self.end.max(offset.saturating_add(data.len() as u64));
+        self.announced.came(self.end);
         self.queued += data.len() + WRITE_OVERHEAD;
         self.queue.push((offset, data));
         if self.queued >= MAX_QUEUED || self.is_written() {
@@ -100,7 +110,7 @@ impl Upload {
         if self.queued >= BATCH {
             self.start_writing();
             if self.sync_behind().await {
-                refused = refused.and_then(|()| registry.check_free());
+                refused = refused.and_then(|()| self.check_free(registry));
             }
             registry.renew_staged(self.share.key()).await;
         }
@@ -113,6 +123,11 @@ impl Upload {
             Disk::Failed(text) => Err(text.clone()),
             _ => Ok(()),
         }
+    }
+
+    /// What is announced has its room, unless others than uploads take it.
+    fn check_free(&self, registry: &Registry) -> Result<(), String> {
+        if self.announced.is_known() { registry.check_room(0, 0) } else { registry.check_free() }
     }
 
     /// Whether its client has sent nothing for so long that somebody else has its place.
@@ -129,6 +144,7 @@ impl Upload {
         if let Disk::Writing(task) = &mut self.disk {
             self.disk = match task.await {
                 Ok(Ok(staging)) => Disk::Idle(staging),
+                Ok(Err(Error::OverLimit { limit, .. })) => Disk::Failed(too_large(limit)),
                 Ok(Err(err)) => Disk::Failed(err.to_string()),
                 Err(err) => Disk::Failed(format!("internal error: {err}")),
             };
@@ -200,6 +216,10 @@ impl Upload {
         }
         Ok(digest)
     }
+}
+
+fn too_large(limit: u64) -> String {
+    format!("size of the upload is over the limit of {} (-max-upload)", Size(limit))
 }
 
 fn too_many() -> String {

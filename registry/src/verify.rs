@@ -174,6 +174,7 @@ impl Registry {
     ) -> Result<(), Refusal> {
         for why in self.catalog.check().await? {
             let path = "catalogue.db".to_owned();
+            let why = format!("{why}; restore a backup of the catalogue");
             findings.push(Finding { kind: Kind::Catalogue, path, why, hits: Vec::new() });
         }
         let mut missing: References = BTreeMap::new();
@@ -208,7 +209,7 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         for name in blocking(move || store.foreign()).await? {
             let path = format!("files/{}", deploy_store::escape(&name));
-            let why = "is no blob; nothing uses it".to_owned();
+            let why = "is no blob; nothing uses it, and it may be removed".to_owned();
             findings.push(Finding { kind: Kind::Foreign, path, why, hits: Vec::new() });
         }
         Ok(())
@@ -229,7 +230,14 @@ impl Registry {
             Ok(hashed) => hashed,
             // Collected meanwhile.
             Err(Error::NoSuchBlob(_)) => return Ok(None),
-            Err(err) => return finding(Kind::Unreadable, format!("cannot be read: {err}")),
+            Err(err) => {
+                return finding(
+                    Kind::Unreadable,
+                    format!(
+                        "cannot be read: {err}; mend the disk or the file's permissions, or move the file away and upload the same bytes again"
+                    ),
+                );
+            }
         };
         if found == digest {
             return Ok(None);

@@ -280,7 +280,7 @@ async fn what_is_asked_for_between_the_plan_and_the_collection_is_not_condemned(
 }
 
 async fn send(bench: &Bench, key: &str, text: &str) -> Digest {
-    let mut upload = Upload::begin(bench.registry(), key).await.unwrap();
+    let mut upload = Upload::begin(bench.registry(), key, None).await.unwrap();
     upload.write(bench.registry(), 0, archive(text).into()).await.unwrap();
     upload.finish(bench.registry()).await.unwrap()
 }

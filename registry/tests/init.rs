@@ -39,3 +39,18 @@ fn a_registry_starts_on_what_init_made() {
     assert!(rig.ssh("op", "me", &["components"]).status.success());
     assert!(rig.sftp("srv", "deploy-agent", "ls configs").status.success());
 }
+
+#[test]
+fn what_a_start_lacks_is_told_with_what_helps() {
+    let rig = Rig::idle();
+    for (operators, addr, told) in [
+        ("none", "127.0.0.1:0", "open none: no such file or directory; deploy-registry init makes"),
+        ("op", "127.0.0.1:0", "it is a private key: give the public one, which ends in .pub"),
+        ("op.pub", "127.0.0.1", "listen tcp 127.0.0.1: invalid socket address; give -addr as"),
+    ] {
+        let keys = ["-dir", "reg", "-opauth", operators, "-srvauth", "srv.pub", "-addr", addr];
+        let refused = rig.refused(&keys);
+        assert_eq!(refused.status.code(), Some(1), "{}", both(&refused));
+        assert!(both(&refused).contains(told), "{}", both(&refused));
+    }
+}

@@ -133,6 +133,10 @@ fn damage_is_named_set_aside_and_mended_by_an_upload() {
         assert!(text.contains("\thits current p state 2\n"), "{text}");
         assert!(text.contains("\thits rollback p state 1\n"), "{text}");
         assert!(text.contains("foreign files/README"), "{text}");
+        assert!(
+            text.contains("to mend what is damaged or missing upload the same bytes"),
+            "{text}"
+        );
         assert_eq!(json(&rig, "verify -json")["damaged"], 3);
     }
     // Nothing is deleted, and what is damaged is not handed out.
@@ -290,7 +294,7 @@ fn uploads_have_limits_that_say_so() {
     let rig = Rig::start_with(&["-min-free", "1000T"]);
     fs::write(rig.path("one"), noise(1000)).unwrap();
     let refused = rig.sftp("op", "me", "put one");
-    assert!(both(&refused).contains("bytes free and keeps"), "{}", both(&refused));
+    assert!(both(&refused).contains("free and keeps 1000 TiB (-min-free)"), "{}", both(&refused));
     rig.wait_for_log("-min-free");
     assert!(rig.uploads().is_empty());
 }

@@ -227,6 +227,43 @@ fn history_help_and_colours() {
 }
 
 #[test]
+fn a_part_of_an_old_line_finds_it() {
+    let rig = registry();
+    let Some(terminal) = Terminal::open(&rig) else { return };
+    for line in ["showcomp -name none", "configurations", "components"] {
+        terminal.type_in(line);
+        terminal.press(&["Enter"]);
+        terminal.ends_with("\n> ");
+    }
+    terminal.press(&["C-r"]);
+    terminal.ends_with("(reverse-i-search)`': ");
+    terminal.type_in("co");
+    terminal.ends_with("(reverse-i-search)`co': components");
+    terminal.press(&["C-r"]);
+    terminal.type_in("n");
+    terminal.press(&["Enter"]);
+    terminal.ends_with("> configurations\nweb\n> ");
+    // Escape and arrows leave what was found, ^G what was there.
+    terminal.type_in("part");
+    terminal.press(&["C-r"]);
+    terminal.type_in("none");
+    terminal.press(&["Right"]);
+    terminal.type_in("x");
+    terminal.press(&["End"]);
+    terminal.ends_with("> showcomp -name nxone");
+    terminal.press(&["C-r"]);
+    terminal.type_in("comp");
+    terminal.press(&["C-g"]);
+    terminal.ends_with("> showcomp -name nxone");
+    terminal.press(&["C-u", "C-r"]);
+    terminal.type_in("nowhere");
+    terminal.press(&["C-c"]);
+    terminal.type_in("components");
+    terminal.press(&["Enter"]);
+    terminal.ends_with("> components\ncode\nconfig\n> ");
+}
+
+#[test]
 fn a_line_stays_whole_when_the_terminal_gets_another_width() {
     let rig = registry();
     let Some(terminal) = Terminal::open(&rig) else { return };

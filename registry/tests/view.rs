@@ -41,6 +41,14 @@ impl Client {
         opened.map(|handle| handle.handle).map_err(code)
     }
 
+    /// The same of a file that will be so long; the handle, or what the server says.
+    async fn announce(&self, path: &str, size: u64) -> Result<String, String> {
+        let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
+        let attributes = FileAttributes { size: Some(size), ..FileAttributes::empty() };
+        let opened = self.sftp.open(path, flags, attributes).await;
+        opened.map(|handle| handle.handle).map_err(|err| err.to_string())
+    }
+
     async fn read(&self, handle: &str, offset: u64, length: u32) -> Result<Vec<u8>, StatusCode> {
         self.sftp.read(handle, offset, length).await.map(|data| data.data).map_err(code)
     }
@@ -232,6 +240,36 @@ async fn an_upload_is_what_was_written_last_whatever_the_order() {
 }
 
 #[tokio::test]
+async fn what_is_announced_has_its_room_or_is_refused_at_the_start() {
+    let rig = Rig::start_with(&["-max-upload", "1000T"]);
+    let client = Client::connect(&rig, "op", "me").await;
+    let refused = client.announce("x", 900 << 40).await.unwrap_err();
+    for part in ["free and keeps 64 MiB (-min-free): ", "no room for 900 TiB; gc may free some"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    rig.wait_for_log("there is no room for 900 TiB");
+    // Two of which each has room, and not both.
+    let stat = rustix::fs::statvfs(rig.dir.path()).unwrap();
+    let most = stat.f_bavail * stat.f_frsize / 10 * 6;
+    let one = client.announce("one", most).await.unwrap();
+    client.write(&one, 0, b"fine").await.unwrap();
+    let refused = client.announce("two", most).await.unwrap_err();
+    assert!(refused.contains(", and other uploads have still to bring "), "{refused}");
+    // A small one has room beside it, and one that has ended wants none.
+    let small = client.announce("small", 7).await.unwrap();
+    client.write(&small, 0, b"more than that").await.unwrap();
+    client.close(&small).await.unwrap();
+    client.close(&one).await.unwrap();
+    let two = client.announce("two", most).await.unwrap();
+    client.close(&two).await.unwrap();
+    let rig = Rig::start_with(&["-max-upload", "1M"]);
+    let client = Client::connect(&rig, "op", "me").await;
+    let refused = client.announce("x", (1 << 20) + 1).await.unwrap_err();
+    assert!(refused.contains("over the limit of 1 MiB (-max-upload)"), "{refused}");
+    assert!(rig.uploads().is_empty());
+}
+
+#[tokio::test]
 async fn an_upload_over_the_limit_fails_and_leaves_nothing() {
     let rig = Rig::start_with(&["-max-upload", "1MiB"]);
     let client = Client::connect(&rig, "op", "me").await;
@@ -243,7 +281,7 @@ async fn an_upload_over_the_limit_fails_and_leaves_nothing() {
         assert_eq!(client.close(&handle).await, Err(StatusCode::Failure), "{offset}");
     }
     let refused = rig.wait_for_log("upload fail");
-    assert!(refused.contains("size of the upload is over the limit of 1048576"), "{refused}");
+    assert!(refused.contains("size of the upload is over the limit of 1 MiB"), "{refused}");
     assert!(rig.uploads().is_empty(), "{:?}", rig.uploads());
     let handle = client.create("x").await.unwrap();
     client.write(&handle, 0, b"fine").await.unwrap();

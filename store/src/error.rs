@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::digest::Digest;
+use crate::size::Size;
 
 /// Result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -76,7 +77,7 @@ pub enum Error {
         reason: String,
     },
     /// Something crosses a limit.
-    #[error("{what} is over the limit of {limit}")]
+    #[error("{what} is over the limit of {}", counted(what, *limit))]
     OverLimit {
         /// What was counted.
         what: String,
@@ -125,6 +126,11 @@ impl Error {
         matches!(self, Self::Io { action: "exchange" | "replace", cause, .. } if held(cause.kind()))
     }
 
+    /// Whether a quota is used up.
+    pub fn is_over_quota(&self) -> bool {
+        matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded)
+    }
+
     /// Whether the disk is full, or a quota used up.
     pub fn is_no_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
@@ -136,6 +142,12 @@ impl Error {
 /// Text from outside, quoted and escaped so that it cannot drive a terminal.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
+}
+
+/// A limit in the unit of what was counted.
+fn counted(what: &str, limit: u64) -> String {
+    let is_size = ["size of", "bytes of"].iter().any(|start| what.starts_with(start));
+    if is_size { Size(limit).to_string() } else { limit.to_string() }
 }
 
 fn holder(pid: Option<u32>) -> String {

@@ -4,6 +4,8 @@
 //! environment, and of the clock only what dates a staged blob or tells that it was put back. See
 //! ARCHITECTURE.md for the walk of data.
 
+mod size;
+
 mod digest;
 mod error;
 mod meter;
@@ -37,6 +39,7 @@ pub use meta::{Meta, Mtime, Xattr};
 pub use meter::{Meter, Reading, Unit};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use owners::OwnerRule;
+pub use size::Size;
 pub use store::{
     Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed,
     Removal, Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive,

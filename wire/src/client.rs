@@ -6,6 +6,7 @@ mod host;
 mod keys;
 mod known;
 mod operator;
+mod rsa;
 mod sftp;
 mod transfer;
 

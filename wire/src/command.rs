@@ -455,7 +455,10 @@ mod tests {
             ("addver -name a:b -version v -hash x", "name cannot contain : symbol"),
             ("addver -name a -version v -hash x", "hash should be a hex representation of"),
             ("addconf", "name should be set"),
-            ("addconf -name p", "configuration should have at least one layer"),
+            (
+                "addconf -name p",
+                "configuration should have at least one layer; give it with -layer",
+            ),
             ("addconf -name a/b -layer a:b", "name cannot contain / symbol"),
             (
                 "addconf -layer code",

@@ -38,7 +38,7 @@ async fn put(client: &Client, path: &str, bytes: &[u8], chunk: usize) -> Result<
         }
     });
     let mut told = 0;
-    client.put(path, chunks, |taken| told = taken).await.map(|()| told)
+    client.put(path, None, chunks, |taken| told = taken).await.map(|()| told)
 }
 
 async fn get(client: &Client, path: &str, offset: u64) -> Result<Vec<u8>, ClientError> {

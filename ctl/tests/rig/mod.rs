@@ -37,6 +37,16 @@ impl From<Output> for Answer {
     }
 }
 
+/// Bytes that do not compress.
+pub fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
+}
+
 /// The program with nothing of the environment that could change what it does.
 pub fn deployctl(home: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deployctl"));
@@ -76,10 +86,14 @@ impl Rig {
 
     /// Starts the registry on its directory; no upload may be over `max_upload` bytes.
     pub fn serve(&mut self, max_upload: u64) {
+        self.serve_with(Settings { max_upload, ..Settings::default() });
+    }
+
+    /// Starts the registry with these settings.
+    pub fn serve_with(&mut self, settings: Settings) {
         let keyring = Keyring::load(&self.path("op.pub"), &self.path("srv.pub")).unwrap();
         let dir = self.path("reg");
         let (addr, fingerprint, serving) = self.threads.block_on(async {
-            let settings = Settings { max_upload, ..Settings::default() };
             let registry = Arc::new(Registry::open(&dir, settings).await.unwrap());
             let host_key = server::host_key(&dir).unwrap();
             let listener = server::listen("127.0.0.1:0").await.unwrap();

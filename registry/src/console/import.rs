@@ -165,7 +165,8 @@ impl Work<'_> {
     }
 
     async fn begin(&mut self) -> Result<(), Refusal> {
-        self.upload = Some(Upload::begin(self.registry, &self.change.who).await.map_err(failed)?);
+        self.upload =
+            Some(Upload::begin(self.registry, &self.change.who, None).await.map_err(failed)?);
         Ok(())
     }
 

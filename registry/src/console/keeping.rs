@@ -15,7 +15,7 @@ use crate::diff::{Diff, LayerChange};
 use crate::gc::Collection;
 use crate::registry::Registry;
 use crate::stat::Stat;
-use crate::verify::{Kind, Scope, Verified};
+use crate::verify::{Finding, Kind, Scope, Verified};
 
 /// Runs one of these verbs.
 pub async fn execute(
@@ -205,11 +205,18 @@ fn verified_text(verified: &Verified) -> String {
     let text = lines.concat();
     let Verified { blobs, bytes, of, complete, .. } = verified;
     let rest = if *complete { "" } else { "; time is up, go on with -resume" };
-    text + &format!(
-        "{blobs} of {of} files read, {bytes} bytes: {} damaged{rest}\n",
-        verified.damaged()
-    )
+    let text = text
+        + &format!(
+            "{blobs} of {of} files read, {bytes} bytes: {} damaged{rest}\n",
+            verified.damaged()
+        );
+    let lost = |finding: &Finding| matches!(finding.kind, Kind::Damaged | Kind::Missing);
+    if verified.findings.iter().any(lost) { text + MEND } else { text }
 }
+
+/// What mends a file that is lost; verifying does not.
+const MEND: &str = "to mend what is damaged or missing upload the same bytes again, as with sftp, \
+    or with deployctl addver of the same file as the same version: they are taken back at once\n";
 
 fn kind(kind: Kind) -> &'static str {
     match kind {

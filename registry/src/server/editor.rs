@@ -1,8 +1,12 @@
 //! The line editor of the prompt: bytes of a terminal in, lines and bytes for the
-//! terminal out. Pure: it knows nothing of connections or commands.
+//! terminal out. Pure: it knows nothing of connections or commands. `search` is its `^R`.
+
+mod draw;
+mod search;
 
 use std::collections::VecDeque;
 
+use search::{Found, Search};
 use unicode_width::UnicodeWidthChar as _;
 
 /// Longest line that can be typed, in characters.
@@ -44,7 +48,12 @@ pub struct Editor {
     shown: usize,
     /// The new line while an old one is shown.
     partial: Vec<char>,
+    search: Option<Search>,
+    /// What was looked for last.
+    sought: Vec<char>,
     pending: Vec<u8>,
+    /// Whether an escape has ended a search: it may be no more than that.
+    escaped: bool,
     after_return: bool,
     out: Vec<u8>,
 }
@@ -61,7 +70,10 @@ impl Editor {
             history: VecDeque::new(),
             shown: 0,
             partial: Vec::new(),
+            search: None,
+            sought: Vec::new(),
             pending: Vec::new(),
+            escaped: false,
             after_return: false,
             out: Vec::new(),
         }
@@ -81,7 +93,7 @@ impl Editor {
     /// Begins a new line.
     pub fn prompt(&mut self) {
         self.line.clear();
-        (self.cursor, self.shown) = (0, 0);
+        (self.cursor, self.shown, self.search) = (0, 0, None);
         self.draw();
     }
 
@@ -138,8 +150,18 @@ impl Editor {
 
     fn byte(&mut self, byte: u8) -> Option<Event> {
         let after_return = std::mem::replace(&mut self.after_return, byte == b'\r');
+        if std::mem::take(&mut self.escaped) && !matches!(byte, b'[' | b'O') {
+            self.pending.clear();
+        }
         if !self.pending.is_empty() || byte == 0x1b || byte >= 0x80 {
+            self.escaped = byte == 0x1b && self.pending.is_empty() && self.search.is_some();
+            if self.escaped {
+                self.end_search(Found::Kept);
+            }
             self.sequence(byte);
+            return None;
+        }
+        if self.search_takes(byte) {
             return None;
         }
         match byte {
@@ -158,6 +180,7 @@ impl Editor {
             0x0c => self.clear_screen(),
             0x0e => self.show_history(self.shown.checked_sub(1)),
             0x10 => self.show_history(self.shown.checked_add(1)),
+            0x12 => self.search(),
             0x15 => self.delete(0..self.cursor),
             0x17 => self.delete(self.start_of_word()..self.cursor),
             0x20..=0x7e => self.insert(byte as char),
@@ -234,6 +257,10 @@ impl Editor {
     }
 
     fn insert(&mut self, c: char) {
+        if self.search.is_some() {
+            self.search_more(c);
+            return;
+        }
         if self.line.len() >= MAX_LINE || c.is_control() {
             return;
         }
@@ -294,61 +321,6 @@ impl Editor {
     fn clear_screen(&mut self) {
         self.out.extend(b"\x1b[2J\x1b[H");
         self.draw();
-    }
-
-    /// Writes prompt and line where the terminal's cursor is: at the start of a row.
-    fn draw(&mut self) {
-        self.out.extend(self.prompt.as_bytes());
-        self.at = PROMPT_WIDTH;
-        let line = self.line.clone();
-        self.put(&line);
-        self.move_to(self.cell(self.cursor));
-    }
-
-    /// Where the character at `position` of the line is, in cells from the start of the prompt.
-    fn cell(&self, position: usize) -> usize {
-        let widths = self.line[..position].iter().map(|&c| width(c));
-        widths.fold(PROMPT_WIDTH, |at, width| at + self.gap(at, width) + width)
-    }
-
-    /// Cells that stay empty before a character that the row has no room for.
-    fn gap(&self, at: usize, width: usize) -> usize {
-        let left = self.width - at % self.width;
-        if width > left { left } else { 0 }
-    }
-
-    /// Writes characters. Where a row is full, a blank has the terminal go to the next one: so
-    /// it knows that the two are one line when its width changes.
-    fn put(&mut self, text: &[char]) {
-        for &c in text {
-            let width = width(c);
-            for _ in 0..self.gap(self.at, width) {
-                self.cells(" ", 1);
-            }
-            self.cells(c.encode_utf8(&mut [0; 4]), width);
-        }
-    }
-
-    fn cells(&mut self, text: &str, width: usize) {
-        self.out.extend(text.as_bytes());
-        self.at += width;
-        if width > 0 && self.at.is_multiple_of(self.width) {
-            self.out.extend(b" \r");
-        }
-    }
-
-    /// Moves the terminal's cursor to a cell.
-    fn move_to(&mut self, cell: usize) {
-        let (row, column) = (self.at / self.width, self.at % self.width);
-        let (to_row, to_column) = (cell / self.width, cell % self.width);
-        let mut step = |letter: u8, times: usize| {
-            (0..times).for_each(|_| self.out.extend([0x1b, b'[', letter]));
-        };
-        step(b'A', row.saturating_sub(to_row));
-        step(b'B', to_row.saturating_sub(row));
-        step(b'D', column.saturating_sub(to_column));
-        step(b'C', to_column.saturating_sub(column));
-        self.at = cell;
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use deploy_store::Size;
+
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,7 +18,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// A key file is longer than any such file is.
-    #[error("key file {path:?} is longer than {limit} bytes")]
+    #[error("key file {path:?} is larger than {}", Size(*limit))]
     KeyFileTooLong {
         /// The file.
         path: PathBuf,
@@ -26,6 +28,14 @@ pub enum Error {
     /// A key file lets nobody in.
     #[error("file {path:?} should have at least one key")]
     NoKeys {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key file is a private key.
+    #[error(
+        "file {path:?} should have at least one key; it is a private key: give the public one, which ends in .pub"
+    )]
+    Private {
         /// The file.
         path: PathBuf,
     },
@@ -72,6 +82,7 @@ fn advice(err: &io::Error) -> &'static str {
     match err.kind() {
         io::ErrorKind::AddrInUse => "; stop the program that listens there or give another -addr",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges, give another -addr",
+        io::ErrorKind::InvalidInput => "; give -addr as host:port",
         io::ErrorKind::AddrNotAvailable => "; give the -addr of an interface of this machine",
         _ => "",
     }

@@ -213,7 +213,11 @@ fn read(path: &Path) -> Result<(Vec<AuthorizedKey>, Stamp), Error> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(Error::KeyFileTooLong { path: path.to_owned(), limit: MAX_FILE });
     }
-    let (keys, refused) = authorized::parse(&String::from_utf8_lossy(&bytes));
+    let text = String::from_utf8_lossy(&bytes);
+    if text.starts_with("-----BEGIN") {
+        return Err(Error::Private { path: path.to_owned() });
+    }
+    let (keys, refused) = authorized::parse(&text);
     for line in refused {
         tracing::warn!("{}:{}: line is not used: {}", path.display(), line.line, line.reason);
     }

@@ -60,7 +60,7 @@ impl Uploads {
     /// Answers what is no write.
     pub async fn answer(&mut self, packet: Packet) -> Result<Reply, Refusal> {
         match packet {
-            Packet::Open(open) => self.open(&open.filename, open.pflags).await,
+            Packet::Open(open) => self.open(&open.filename, open.pflags, open.attrs.size).await,
             Packet::Close(close) => self.close(&close.handle).await,
             Packet::Fstat(request) => {
                 let size = self.open.get(&request.handle)?.upload.len();
@@ -77,7 +77,13 @@ impl Uploads {
         }
     }
 
-    async fn open(&mut self, label: &str, flags: OpenFlags) -> Result<Reply, Refusal> {
+    /// `size` is what the client says that the file will have, if it does.
+    async fn open(
+        &mut self,
+        label: &str,
+        flags: OpenFlags,
+        size: Option<u64>,
+    ) -> Result<Reply, Refusal> {
         if label.len() > MAX_PATH {
             return Err(Refusal::denied());
         }
@@ -87,7 +93,7 @@ impl Uploads {
             self.check(label, target).await?;
         }
         self.check_whole(label, flags)?;
-        let upload = Upload::begin(&self.registry, &self.caller.key).await;
+        let upload = Upload::begin(&self.registry, &self.caller.key, size).await;
         let upload = upload.map_err(|why| self.refuse(label, why))?;
         let (label, busy) = (label.to_owned(), self.activity.busy());
         Ok(self.open.insert(Open { label, goal, upload, _busy: busy }))

@@ -423,5 +423,11 @@ pub(super) fn bad_archive(reason: &str) -> Error {
 }
 
 fn unreadable(err: &io::Error) -> Error {
-    Error::BadArchive { reason: format!("cannot be read: {err}") }
+    let text = err.to_string();
+    // Each reader says in its own way that there should be more.
+    let cut = ["incomplete", "unexpected end"];
+    let is_cut = err.kind() == io::ErrorKind::UnexpectedEof
+        || cut.iter().any(|part| text.to_ascii_lowercase().contains(part));
+    let hint = if is_cut { "; it is cut off: pack or copy it again" } else { "" };
+    Error::BadArchive { reason: format!("cannot be read: {text}{hint}") }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use deploy_store::Size;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::StatusCode;
 
@@ -95,7 +96,7 @@ pub enum ClientError {
         why: String,
     },
     /// What came is over a limit.
-    #[error("{what} is larger than {limit} bytes")]
+    #[error("{what} is larger than {}", Size(*limit as u64))]
     TooLarge {
         /// What came.
         what: String,
@@ -109,7 +110,11 @@ pub enum ClientError {
 
 /// Whose key file decides.
 fn role(user: &str) -> &'static str {
-    if user == super::operator::AGENT { "agents (-srvauth)" } else { "operators (-opauth)" }
+    if user == super::operator::AGENT {
+        "agents (-srvauth; an operator's is none)"
+    } else {
+        "operators (-opauth; an agent's is none)"
+    }
 }
 
 impl ClientError {

@@ -8,12 +8,14 @@ use russh::client::Handle;
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
 use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::KeypairData;
 use russh::keys::{
     Algorithm, Certificate, HashAlg, PrivateKey, PrivateKeyWithHashAlg, load_secret_key,
 };
 
 use super::ClientError;
 use super::host::HostCheck;
+use super::rsa::RsaSigner;
 
 /// What to log in with.
 #[derive(Debug, Clone)]
@@ -96,14 +98,22 @@ impl Login<'_> {
                 return false;
             }
         };
-        if key.algorithm().is_rsa() {
-            // The library would sign with SHA-1; an agent does not.
-            let why = format!("{name} is of an RSA key: add the key to ssh-agent with ssh-add");
-            self.skipped.push(why);
-            return false;
-        }
-        let key = Arc::new(key.clone());
-        match self.handle.authenticate_openssh_cert(self.user, key, certificate).await {
+        let done = match key.key_data() {
+            KeypairData::Rsa(pair) => {
+                let hash = self.rsa_hash(key.algorithm()).await;
+                let mut signer = RsaSigner(pair);
+                let (handle, user) = (&mut *self.handle, self.user);
+                let done =
+                    handle.authenticate_certificate_with(user, certificate, hash, &mut signer);
+                done.await.map_err(|err| err.to_string())
+            }
+            _ => {
+                let key = Arc::new(key.clone());
+                let done = self.handle.authenticate_openssh_cert(self.user, key, certificate);
+                done.await.map_err(|err| err.to_string())
+            }
+        };
+        match done {
             Ok(result) if result.success() => true,
             Ok(_) => {
                 self.skipped.push(format!("{name} (refused)"));
@@ -251,6 +261,16 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
 
 /// What a file is that was taken for a private key and is none.
 fn what_it_is(path: &Path) -> Option<String> {
+    let is_missing = |path: &Path| matches!(path.symlink_metadata(), Err(err) if err.kind() == std::io::ErrorKind::NotFound);
+    if is_missing(path) {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        if let Some(dir) = dir.filter(|dir| is_missing(dir)) {
+            return Some(format!("there is no directory {}", dir.display()));
+        }
+        return Some(
+            "there is no such file: name another with -key, or make one, as with ssh-keygen; deploy-agent init makes an agent's".to_owned(),
+        );
+    }
     if path.is_dir() {
         return Some("it is a directory: give the private key in it".to_owned());
     }

@@ -64,7 +64,18 @@ impl Sftp {
     }
 
     pub(super) async fn open(&self, path: &str, flags: OpenFlags) -> SftpResult<String> {
-        let opened = self.answer(self.raw.open(path, flags, FileAttributes::empty())).await?;
+        self.open_sized(path, flags, None).await
+    }
+
+    /// The same of a file that will have `size` bytes, if that is known.
+    pub(super) async fn open_sized(
+        &self,
+        path: &str,
+        flags: OpenFlags,
+        size: Option<u64>,
+    ) -> SftpResult<String> {
+        let attributes = FileAttributes { size, ..FileAttributes::empty() };
+        let opened = self.answer(self.raw.open(path, flags, attributes)).await?;
         Ok(opened.handle)
     }
 

@@ -18,18 +18,20 @@ const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
     /// Uploads what comes out of `chunks` under the name `path`, and closes the file when
-    /// they end. `progress` is told the bytes that the server has taken. An upload that is
+    /// they end. A server that is told the `size`, where it is known, can refuse at the start
+    /// what it has no room for. `progress` is told the bytes that the server has taken. An upload that is
     /// dropped is not closed, so that the server knows it for a part.
     pub async fn put(
         &self,
         path: &str,
+        size: Option<u64>,
         mut chunks: mpsc::Receiver<Vec<u8>>,
         mut progress: impl FnMut(u64),
     ) -> Result<(), ClientError> {
         let sftp = self.sftp().await?;
         let refused = |err| ClientError::sftp("upload failure", err);
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
-        let handle = sftp.open(path, flags).await.map_err(refused)?;
+        let handle = sftp.open_sized(path, flags, size).await.map_err(refused)?;
         let most = (UNDER_WAY / sftp.write_size).max(1);
         let mut under_way = FuturesUnordered::new();
         let mut ready: VecDeque<Vec<u8>> = VecDeque::new();

@@ -62,8 +62,19 @@ pub fn typed(line: &str) -> Option<Typed> {
         let topics = VERBS.iter().map(|verb| verb.name).chain(["exit-codes"]);
         return rest.is_empty().then(|| one_of(last, topics.map(str::to_owned).collect()));
     }
-    let verb = verb::find(&first.text)?;
-    let given = given(verb, rest);
+    let given: Vec<String> = rest.iter().map(|word| word.text.clone()).collect();
+    after(verb::find(&first.text)?, &given, last)
+}
+
+/// The same for `words` that a shell has split, those after the name of `verb`.
+pub fn typed_in_shell(verb: &'static Verb, words: &[String]) -> Option<Typed> {
+    let (last, given) = words.split_last()?;
+    after(verb, given, Word { start: 0, text: last.clone() })
+}
+
+/// What `last` may become after `words`.
+fn after(verb: &'static Verb, words: &[String], last: Word) -> Option<Typed> {
+    let given = given(verb, words);
     if let Some((flag, None)) = given.last().filter(|(flag, _)| flag.takes != Takes::Nothing) {
         return value(flag, String::new(), last, &given);
     }
@@ -119,18 +130,18 @@ fn value(
 }
 
 /// The flags in `words`, with their values; the last may have none yet.
-fn given(verb: &'static Verb, words: &[Word]) -> Vec<(&'static Flag, Option<String>)> {
+fn given(verb: &'static Verb, words: &[String]) -> Vec<(&'static Flag, Option<String>)> {
     let mut given = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let name = word.text.trim_start_matches('-');
+        let name = word.trim_start_matches('-');
         let (name, value) = match name.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (name, None),
         };
         let Some(flag) = verb.flag(name) else { continue };
         let takes = flag.takes != Takes::Nothing && value.is_none();
-        given.push((flag, if takes { words.next().map(|word| word.text.clone()) } else { value }));
+        given.push((flag, if takes { words.next().cloned() } else { value }));
     }
     given
 }
@@ -170,12 +181,22 @@ fn words(line: &str) -> Vec<Word> {
 }
 
 impl Typed {
+    /// The whole words that it may become where there are these names, for a shell, which does
+    /// what is left to do. Those that no terminal can be sent are left out.
+    pub fn whole<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = String> {
+        let end = if self.wanted == Wanted::Layer { ":" } else { "" };
+        self.fitting(names).map(move |name| format!("{}{name}{end}", self.head))
+    }
+
+    fn fitting<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = &'a String> {
+        let fits = |name: &&String| name.starts_with(&self.tail);
+        names.iter().filter(fits).filter(|name| !name.contains(char::is_control))
+    }
+
     /// How the line goes on where there are these names. Those that no terminal can be sent
     /// are left out.
     pub fn complete(&self, names: &[String]) -> Completion {
-        let fits =
-            |name: &&String| name.starts_with(&self.tail) && !name.contains(char::is_control);
-        let mut fitting: Vec<&String> = names.iter().filter(fits).collect();
+        let mut fitting: Vec<&String> = self.fitting(names).collect();
         fitting.sort();
         fitting.dedup();
         match fitting[..] {
@@ -283,6 +304,21 @@ mod tests {
             ("history -name web -limit=", "-"),
         ] {
             assert_eq!(tab(line), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_shell_gets_whole_words() {
+        let names = ["code", "config", "we\x1bird", "x"].map(str::to_owned);
+        for (line, want) in [
+            ("showcomp -name=co", "-name=code -name=config"),
+            ("addconf -layer c", "code: config:"),
+            ("addconf -layer x:c", "x:code x:config"),
+            ("delver -name x -version x", "x"),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let typed = typed_in_shell(verb::find(&words[0]).unwrap(), &words[1..]).unwrap();
+            assert_eq!(typed.whole(&names).collect::<Vec<_>>().join(" "), want, "{line}");
         }
     }
 

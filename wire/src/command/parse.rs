@@ -191,9 +191,13 @@ impl Flags {
     fn check_layer(&self, flag: &Flag, value: &str) -> Result<(), String> {
         let invalid =
             |why: String| format!("invalid value {value:?} for flag -{}: {why}", flag.name);
-        let Some((component, _)) = value.split_once(':') else {
+        let Some((component, version)) = value.split_once(':') else {
             return Err(invalid("invalid value; give component:version, as code:v1".to_owned()));
         };
+        let lacking = [("component", component), ("version", version)];
+        if let Some((what, _)) = lacking.iter().find(|(_, part)| part.is_empty()) {
+            return Err(invalid(format!("it has no {what}; give component:version, as code:v1")));
+        }
         let twice = self.all(flag.name).any(|other| other.split(':').next() == Some(component));
         if twice { Err(invalid(format!("duplicate component {component:?}"))) } else { Ok(()) }
     }
@@ -295,7 +299,8 @@ impl Flags {
 
     fn add_configuration(&self) -> Result<Command, Refusal> {
         self.need(&["name"], "name should be set")?;
-        self.need(&["layer"], "configuration should have at least one layer")?;
+        let text = "configuration should have at least one layer; give it with -layer";
+        self.need(&["layer"], text)?;
         let (name, layers) = (self.configuration_name()?, self.layers()?);
         Ok(Command::AddConfiguration { name, layers, replace: self.is_set("replace") })
     }

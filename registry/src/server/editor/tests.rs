@@ -180,3 +180,55 @@ fn a_new_width_draws_the_line_anew() {
     let rows = screen(7, out.trim_start_matches("\x1b[A"));
     assert_eq!(rows[..4], ["> abcde", "fghijkl", "mnopqrs", "tu"], "{out:?}");
 }
+
+const OLD: &[u8] = b"showconf -name web\rshowcomp -name code\rgc -n\r";
+
+#[test]
+fn a_part_of_an_old_line_finds_it() {
+    for (keys, want) in [
+        (&b"\x12show\r"[..], "showcomp -name code"),
+        (b"\x12show\x12\r", "showconf -name web"),
+        (b"\x12show\x12\x12\r", "showconf -name web"),
+        (b"\x12web\x05 -v\r", "showconf -name web -v"),
+        (b"\x12webx\x7f\r", "showconf -name web"),
+        (b"\x12zzz\r", ""),
+        // Given up.
+        (b"part\x12web\x07ial\r", "partial"),
+        (b"part\x12web\x03ial\r", "partial"),
+        (b"part\x12web\x7f\x7f\x7f\x07ial\r", "partial"),
+        // An escape, or an arrow, leaves the cursor where the part is.
+        (b"\x12web\x1bX\r", "showconf -name Xweb"),
+        (b"\x12web\x1b[DX\r", "showconf -nameX web"),
+        (b"\x12gc\x1b[A\r", "showcomp -name code"),
+        (b"\x12gc\x1b[A\x1b[B\x1b[Bnew\r", "new"),
+        // The same once more.
+        (b"\x12code\x07\x12\x12\r", "showcomp -name code"),
+        ("\x12é\x07\x12web\r".as_bytes(), "showconf -name web"),
+    ] {
+        let lines = lines_of(&[OLD, keys].concat());
+        assert_eq!(lines[3], want, "{:?}", String::from_utf8_lossy(keys));
+    }
+}
+
+#[test]
+fn a_search_is_shown_as_it_goes() {
+    for (keys, want) in [
+        (&b"\x12"[..], "(reverse-i-search)`': "),
+        (b"\x12co", "(reverse-i-search)`co': showcomp -name code"),
+        (b"\x12co\x12", "(reverse-i-search)`co': showconf -name web"),
+        (b"\x12cow", "(failed reverse-i-search)`cow': showcomp -name code"),
+        (b"\x12co\x07", "> "),
+        (b"\x12co\x1b", "> showcomp -name code"),
+    ] {
+        for width in [80, 13] {
+            let mut editor = Editor::new(width, false);
+            editor.prompt();
+            feed(&mut editor, OLD);
+            editor.prompt();
+            let width = usize::try_from(width).unwrap();
+            let rows = screen(width, &format!("\r{}", feed(&mut editor, keys).1)).concat();
+            let plain = |text: &str| text.replace(' ', "");
+            assert_eq!(plain(&rows), plain(want), "{:?}", String::from_utf8_lossy(keys));
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What is wrong with a fingerprint of the registry's key.
+
+/// Characters of one with SHA-256, without its prefix.
+const DIGITS: usize = 43;
+
+/// What is wrong with a fingerprint, in the Go tool's words and more.
+pub fn flaw(print: &str) -> &'static str {
+    match print.split_once(':') {
+        None if print.is_empty() => {
+            "invalid server key fingerprint, expecting SHA256 fingerprint, and none is given; the registry logs it when it starts, give it with -fp"
+        }
+        None if print.len() == DIGITS => {
+            "invalid server key fingerprint, expecting SHA256 fingerprint: it lacks its prefix, give it as -fp SHA256:…"
+        }
+        Some((hash, _)) if hash.eq_ignore_ascii_case("sha256") => {
+            "invalid server key fingerprint, expecting SHA256 fingerprint: write SHA256: in capitals"
+        }
+        _ => {
+            "invalid server key fingerprint, expecting SHA256 fingerprint, and this is none; the registry logs it when it starts, ssh-keygen -l prints it"
+        }
+    }
+}

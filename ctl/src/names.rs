@@ -1,0 +1,147 @@
+//! `complete-names`: what the completions of a shell ask while somebody types. It is quick and
+//! says nothing where there is no registry, and remembers for some seconds what it was told.
+
+use std::fs::{self, DirBuilder};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use deploy_store::Digest;
+use deploy_wire::client::Client;
+use deploy_wire::command::Command;
+use deploy_wire::command::complete::{Typed, Wanted, typed_in_shell};
+use deploy_wire::exit;
+use serde_json::Value;
+
+use crate::flags::Flags;
+use crate::verbs;
+
+/// Whoever types does not wait for longer.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Age up to which an answer counts. That there was none counts as long.
+const FRESH: Duration = Duration::from_secs(10);
+/// Age at which an answer goes.
+const OLD: Duration = Duration::from_secs(3600);
+
+/// Prints the names that the last of `words`, which somebody types, may become. Returns an exit
+/// code that says whether it may be a name at all.
+pub async fn complete(words: &[String]) -> u8 {
+    let Some((flags, typed)) = read(&joined(words)) else { return exit::FAILED };
+    let names = names(&flags, &typed.wanted).await.unwrap_or_default();
+    let lines: String = typed.whole(&names).map(|word| word + "\n").collect();
+    // A shell that has gone asks no more.
+    let _ = std::io::stdout().write_all(lines.as_bytes());
+    exit::OK
+}
+
+/// The program's flags among `words`, and what is typed; `None` where no name belongs.
+fn read(words: &[String]) -> Option<(Flags, Typed)> {
+    let flags = Flags::read(words.iter().map(Into::into)).ok()?;
+    let (verb, rest) = flags.words.split_first()?;
+    let typed = typed_in_shell(verbs::find(verb)?, rest)?;
+    let is_name = !matches!(typed.wanted, Wanted::Words(_));
+    is_name.then_some((flags, typed))
+}
+
+/// Words as they were typed: bash takes colons and equals signs in them for words of their own.
+fn joined(words: &[String]) -> Vec<String> {
+    let divides = |word: &str| matches!(word, ":" | "=");
+    let mut all: Vec<String> = Vec::new();
+    let mut goes_on = false;
+    for word in words {
+        match all.last_mut() {
+            Some(last) if goes_on || divides(word) => last.push_str(word),
+            _ => all.push(word.clone()),
+        }
+        goes_on = divides(word);
+    }
+    all
+}
+
+/// The names of one kind that the registry has, or had some seconds ago.
+async fn names(flags: &Flags, wanted: &Wanted) -> Option<Vec<String>> {
+    let command = match wanted {
+        Wanted::Component | Wanted::Layer => Command::Components { json: true },
+        Wanted::Configuration => Command::Configurations { json: true },
+        Wanted::Version(of) => Command::ShowComponent { name: of.parse().ok()?, json: true },
+        Wanted::Words(_) => return None,
+    };
+    let line = command.to_string();
+    let file =
+        directory().map(|dir| dir.join(Digest::of(flags.told(&line).as_bytes()).to_string()));
+    if let Some(known) = file.as_deref().and_then(remembered) {
+        return Some(known);
+    }
+    let asked = tokio::time::timeout(TIMEOUT, ask(flags, &line)).await;
+    let names = asked.ok().flatten().unwrap_or_default();
+    if let Some(file) = file {
+        remember(&file, &names);
+    }
+    Some(names)
+}
+
+async fn ask(flags: &Flags, line: &str) -> Option<Vec<String>> {
+    let client = Client::connect(&flags.connect_within(TIMEOUT).ok()?).await.ok()?;
+    let answer = client.exec(line).await.ok().filter(|answer| answer.code == exit::OK)?;
+    client.disconnect().await;
+    let told: Value = serde_json::from_slice(&answer.stdout).ok()?;
+    let names = told.as_array().or_else(|| told["versions"].as_array())?;
+    let name = |one: &Value| one.as_str().or_else(|| one["version"].as_str()).map(str::to_owned);
+    Some(names.iter().filter_map(name).collect())
+}
+
+/// Where answers are kept (XDG Base Directory Specification 0.8), in the user's own directory.
+fn directory() -> Option<PathBuf> {
+    let absolute = |name| {
+        let path = std::env::var_os(name).map(PathBuf::from);
+        path.filter(|path| path.is_absolute())
+    };
+    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    let dir = base.join("deployctl");
+    let nearest = dir.ancestors().find_map(|path| fs::metadata(path).ok())?;
+    (nearest.is_dir() && nearest.uid() == rustix::process::getuid().as_raw()).then_some(dir)
+}
+
+fn age(file: &Path) -> Option<Duration> {
+    SystemTime::now().duration_since(fs::metadata(file).ok()?.modified().ok()?).ok()
+}
+
+fn remembered(file: &Path) -> Option<Vec<String>> {
+    age(file).filter(|age| *age < FRESH)?;
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+/// Keeps an answer. Where that cannot be done, the next question goes to the registry, too.
+fn remember(file: &Path, names: &[String]) {
+    let Some(dir) = file.parent() else { return };
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    let Ok(json) = serde_json::to_vec(names) else { return };
+    if made.is_err() || deploy_store::replace_file(file, &json, 0o600).is_err() {
+        return;
+    }
+    let all = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    for old in all.filter(|path| age(path).is_some_and(|age| age > OLD)) {
+        // Another shell may have been first.
+        let _ = fs::remove_file(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_bash_took_apart_are_joined() {
+        for (words, want) in [
+            (&["-layer", "code", ":", "v"][..], "-layer|code:v"),
+            (&["-layer", "code", ":"], "-layer|code:"),
+            (&["-name", "=", "w"], "-name=w"),
+            (&["-addr", "r", ":", "1", "gc", ""], "-addr|r:1|gc|"),
+            (&[":", "a", "b"], ":a|b"),
+        ] {
+            let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+            assert_eq!(joined(&words).join("|"), want);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Bytes as people read them.
+
+use std::fmt;
+
+/// Shows a number of bytes in the largest unit of which there is one, to a tenth: `1.5 GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size(pub u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(bytes) = *self;
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else {
+            return write!(f, "{bytes} {}", if bytes == 1 { "byte" } else { "bytes" });
+        };
+        // Cut, not rounded: what is just below a limit does not look as if it had reached it.
+        let tenths = (u128::from(bytes) * 10) >> shift;
+        match (tenths / 10, tenths % 10) {
+            (whole, 0) => write!(f, "{whole} {unit}"),
+            (whole, tenth) => write!(f, "{whole}.{tenth} {unit}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (bytes, want) in [
+            (0, "0 bytes"),
+            (1, "1 byte"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (64 << 20, "64 MiB"),
+            ((64 << 20) - 1, "63.9 MiB"),
+            (3 << 29, "1.5 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), want);
+        }
+    }
+}

@@ -18,7 +18,7 @@ use crate::layer::objects::Look;
 use crate::learned::Why;
 use crate::meta::Meta;
 use crate::root::place::{Uses, c_name, find_dir};
-use crate::root::tree::{File, Node, Tree};
+use crate::root::tree::{Directory, File, Node, Tree};
 
 /// What is to be looked at.
 enum Doubt {
@@ -355,7 +355,7 @@ fn files_in<'a>(tree: &'a Tree, dir: &'a EntryPath) -> impl Iterator<Item = (Ent
         None if dir.is_root() => Some(&**tree.root()),
         _ => None,
     };
-    let nodes = directory.into_iter().flat_map(|directory| directory.iter());
+    let nodes = directory.into_iter().flat_map(Directory::iter);
     nodes.filter_map(|(name, node)| match node {
         Node::File(file) => Some((dir.join(name), &**file)),
         _ => None,

@@ -100,7 +100,9 @@ fn mount_every_kind(bench: &Bench, root: &Path, precious: &Path) -> (Vec<PathBuf
     mounted(&["--bind", &text(precious)], at("deep/in/busy"));
     mounted(&["-t", "tmpfs", "none"], at("tmpfs"));
     let layers = ["upper", "work"].map(|name| bench.path(name));
-    layers.iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    for dir in &layers {
+        fs::create_dir(dir).unwrap();
+    }
     let [upper, work] = layers.map(|dir| text(&dir));
     let options = format!("lowerdir={},upperdir={upper},workdir={work}", text(precious));
     mounted(&["-t", "overlay", "-o", &options, "none"], at("overlay"));
@@ -142,7 +144,9 @@ fn a_mount_of_every_kind_outlives_its_root() {
         }
         user.kill().unwrap();
         user.wait().unwrap();
-        mounts.iter().rev().for_each(|at| umount(at));
+        for at in mounts.iter().rev() {
+            umount(at);
+        }
         says(&bench, &["gc"], 0, "");
         assert!(!first.exists(), "nothing is mounted there any more");
         is_whole(&precious);

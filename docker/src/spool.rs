@@ -313,13 +313,14 @@ mod tests {
         spool.append(0).write_all(b"old").unwrap();
         spool.discard(0).unwrap();
         let mut appender = spool.append(0);
-        for part in [&[0; LONG][..], b"text", &[0; LONG]] {
+        let zeros = vec![0; LONG];
+        for part in [&zeros[..], b"text", &zeros] {
             appender.write_all(part).unwrap();
         }
         appender.finish();
         assert!(appender.failure().is_none());
         let region = spool.keep(0, appender.length);
-        let mut bytes = vec![1; region.length as usize];
+        let mut bytes = vec![1; usize::try_from(region.length).unwrap()];
         spool.read(region, 0, &mut bytes).unwrap();
         assert_eq!(&bytes[LONG..][..4], b"text");
         assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 4);

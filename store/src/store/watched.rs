@@ -261,8 +261,9 @@ impl Store {
             let known = self.watched().roots.get(&id).cloned();
             let Some((place, tree)) = known else {
                 self.note_all_maybe_open();
-                let Ok(configuration) = self.marked(id) else { continue };
-                let tree = self.tree(&configuration)?;
+                // Of one that lost its record, or a layer, nobody knows what to watch.
+                let known = self.marked(id).and_then(|configuration| self.tree(&configuration));
+                let Ok(tree) = known else { continue };
                 let place = self.watch(&name_of(id), &tree);
                 self.publish_watch(id, place, &tree);
                 continue;

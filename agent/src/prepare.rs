@@ -54,7 +54,12 @@ async fn come_to(
     let in_use = used != Used::No;
     let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
     let Some(drifted) = drifted else {
-        return make(agent, session, new, Way::Reuse { in_use }).await;
+        return match make(agent, session, new, Way::Reuse { in_use }).await {
+            Err(err) if changed == Changed::Accepted && adopt_unseen(agent, new, &err).await => {
+                make(agent, session, new, Way::Reuse { in_use }).await
+            }
+            other => other,
+        };
     };
     let is_mounted = drifted.mounted.is_some();
     let why = match &drifted.mounted {
@@ -121,6 +126,27 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
         tracing::debug!("the root is not mended: {err}");
         drifted
     })
+}
+
+/// Takes a root that is there without a record and that cannot be compared with its layers; `err`
+/// says why. Returns whether there is one.
+async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let id = new.id();
+    let adopted = blocking::confined(agent, move || store.adopt_unseen_root(&wanted)).await;
+    let is_there = adopted.unwrap_or_else(|err| {
+        tracing::debug!("the root is not taken as it is: {err}");
+        false
+    });
+    if is_there {
+        tracing::warn!(
+            event = "root_kept_changed",
+            %id,
+            files = 0,
+            "root {id} has no record and is used as it is: it cannot be compared with its layers, because they cannot be fetched ({err})"
+        );
+    }
+    is_there
 }
 
 /// How to come to a root.

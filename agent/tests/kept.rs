@@ -96,6 +96,29 @@ fn a_rollback_needs_no_registry_where_the_root_is_kept() {
 }
 
 #[test]
+fn a_rollback_uses_a_kept_root_of_which_nothing_else_is_left() {
+    for dir in directories() {
+        let bench = Bench::within(&dir);
+        bench.first_configuration();
+        assert_eq!(bench.once(&[]).0, Some(0));
+        let first = root(&bench);
+        bench.bump("v02", "two\n");
+        assert_eq!(bench.once(&[]).0, Some(0));
+        for lost in ["roots", "layers", "objects"] {
+            fs::remove_dir_all(bench.path("a1").join(lost)).unwrap();
+        }
+        let found = inode(&first);
+        let agent = Agent::start(&bench, &[]);
+        end_registry(&bench);
+        says(&bench, &["rollback"], 0, "rolled back");
+        assert_eq!((deployed(&bench), inode(&first)), ("v01".to_owned(), found));
+        let told = "has no record and is used as it is: it cannot be compared with its layers";
+        assert!(bench.agent_log().contains(told), "{}", bench.agent_log());
+        agent.stop();
+    }
+}
+
+#[test]
 fn a_kept_root_that_was_changed_is_built_again_where_that_can_be_done() {
     let bench = Bench::new();
     bench.first_configuration();

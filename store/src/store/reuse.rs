@@ -111,6 +111,19 @@ impl Store {
         Ok(Some(drifts.into_iter().map(|(path, _)| named(&path)).collect()))
     }
 
+    /// Takes the directory that stands where the root of `configuration` belongs, and of which
+    /// there is no record, as that root, though it cannot be compared; whether there is one. A
+    /// root gets its name when it is whole.
+    pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
+        let id = configuration.id();
+        if self.is_published(id)? || !is_directory(&self.unpacked, &name_of(id))? {
+            return Ok(false);
+        }
+        self.mark(configuration)?;
+        self.mark_for_go(id)?;
+        Ok(true)
+    }
+
     /// What of the directory `name` is not as `tree` says.
     fn drift_of(&self, name: &CStr, tree: &Tree) -> Vec<(EntryPath, Drift)> {
         let mut drifts = Vec::new();

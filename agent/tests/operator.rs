@@ -269,6 +269,8 @@ fn an_agent_killed_in_a_rollback_ends_it_when_it_is_started_again() {
         .spawn()
         .unwrap();
     eventually("the script waits", || bench.path("go").exists());
+    // As far as the agent came to note that it had started it.
+    eventually("the script is noted", || bench.path("a1/script.json").exists());
     // Another one has to wait for it, and sees the same end.
     let waiting = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
         .args(["gc", "-dir", "a1"])

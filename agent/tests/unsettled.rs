@@ -145,6 +145,13 @@ fn the_way_back_is_tried_until_it_succeeds_by_whatever_agent() {
     settled(&bench);
 }
 
+/// Whether the agent has written down that it started the script that runs.
+fn is_noted(bench: &Bench) -> bool {
+    let json = fs::read(bench.path("a1/script.json")).unwrap_or_default();
+    let noted: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+    noted["pid"].as_u64().is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+}
+
 /// Kills the agent while the script of `what` waits, ends the script, and starts an agent again.
 fn killed_meanwhile<'a>(
     bench: &'a Bench,
@@ -155,7 +162,7 @@ fn killed_meanwhile<'a>(
     fs::write(bench.path("wait"), "").unwrap();
     run();
     let mut asking = ask_beside(bench, "sync");
-    eventually(what, || bench.path("waits").exists());
+    eventually(what, || bench.path("waits").exists() && is_noted(bench));
     drop(agent);
     asking.wait().unwrap();
     assert!(!bench.path("a1/unsettled.json").metadata().unwrap().len().eq(&0));
@@ -291,7 +298,7 @@ fn a_rollback_by_hand_that_fails_is_tried_again_or_what_is_deployed_comes_back()
     // Killed in the middle of a rollback it is ended by the next agent.
     fs::write(bench.path("wait"), "").unwrap();
     let mut asking = ask_beside(&bench, "rollback");
-    eventually("the rollback's script runs", || bench.path("waits").exists());
+    eventually("the rollback's script runs", || bench.path("waits").exists() && is_noted(&bench));
     drop(agent);
     asking.wait().unwrap();
     let agent = Agent::start(&bench, &[]);

@@ -78,7 +78,8 @@ impl World {
     /// Sends a request and does what scripts ask for meanwhile. `None` where the agent went away.
     pub fn ask(&mut self, request: &str) -> Outcome<Option<Value>> {
         let dir = self.agent_dir();
-        let number = self.events.request(&dir, request);
+        let mut number = self.events.request(&dir, request);
+        let deadline = Instant::now() + PATIENCE;
         if let Kill::Soon(after) = self.plan.kill {
             std::thread::sleep(after);
             self.say("  the agent is killed");
@@ -88,11 +89,22 @@ impl World {
         loop {
             match self.events.next(PATIENCE) {
                 Some(Event::Script(asking)) => self.script(&asking)?,
+                Some(Event::Answer(answered, None))
+                    if answered == number && self.runs() && Instant::now() < deadline =>
+                {
+                    // What an agent that was killed was about to start had its socket still.
+                    std::thread::sleep(PAUSE);
+                    number = self.events.request(&dir, request);
+                }
                 Some(Event::Answer(answered, answer)) if answered == number => return Ok(answer),
                 Some(Event::Answer(..)) => {}
                 None => return fault("no answer", format!("to {request} in a minute")),
             }
         }
+    }
+
+    fn runs(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(|agent| matches!(agent.try_wait(), Ok(None)))
     }
 
     pub fn kill(&mut self) {

@@ -132,6 +132,8 @@ fn a_missing_script_is_told_before_anything_is_downloaded() {
     assert_eq!(code, Some(1));
     let warned = log.find("warning: script \"./nope.sh\": no such file or directory").unwrap();
     assert!(warned < log.find("downloaded 2 of 2 layers").unwrap(), "{log}");
-    assert!(log.contains("error: \"./nope.sh\": no such file or directory"), "{log}");
+    let failed =
+        "error: script \"./nope.sh\": no such file or directory; create it or name another";
+    assert!(log.contains(failed), "{log}");
     assert_eq!(bench.state(), None);
 }

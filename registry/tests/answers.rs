@@ -12,11 +12,10 @@ use rig::Rig;
 use russh::client::{self, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{Channel, ChannelMsg};
-use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// A client that takes nothing for so long is gone.
-const STALL: Duration = Duration::from_secs(1);
+const STALL: Duration = Duration::from_secs(2);
 
 struct Trusting;
 
@@ -50,21 +49,22 @@ async fn run(client: &Handle<Trusting>, line: &str) -> Channel<client::Msg> {
     channel
 }
 
-/// Reads what a command answers, and waits after each message: how long the answer was, and the
-/// exit code.
-async fn read(mut channel: Channel<client::Msg>, pause: Duration) -> (usize, Option<u32>) {
-    let (mut length, mut code) = (0, None);
+/// Reads what a command answers, and waits after each message: how long the answer was, in how
+/// many messages it came, and the exit code.
+async fn read(mut channel: Channel<client::Msg>, pause: Duration) -> (usize, u32, Option<u32>) {
+    let (mut length, mut messages, mut code) = (0, 0, None);
     while let Some(message) = channel.wait().await {
         match message {
             ChannelMsg::Data { data } => {
                 length += data.len();
+                messages += 1;
                 sleep(pause).await;
             }
             ChannelMsg::ExitStatus { exit_status } => code = Some(exit_status),
             _ => {}
         }
     }
-    (length, code)
+    (length, messages, code)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,30 +78,29 @@ async fn a_slow_reader_gets_a_long_answer_whole_and_a_silent_one_is_let_go() {
     let port = listener.local_addr().unwrap().port();
     let day = Duration::from_secs(86_400);
     let server = Server::new(Arc::new(registry), Arc::new(keyring), &host_key, day).stalling(STALL);
-    let (stop, stopped) = oneshot::channel();
-    let serving =
-        tokio::spawn(server::serve(Arc::new(server), listener, async { stopped.await.unwrap() }));
+    let serving = tokio::spawn(server::serve(Arc::new(server), listener, std::future::pending()));
     let client = log_in(&rig, port).await;
     // Refused ones are in the audit, too.
     let name = "long".repeat(60);
-    for n in 0..300 {
+    for n in 0..150 {
         let line = format!("delcomp -name {name}{n}");
-        assert_ne!(read(run(&client, &line).await, Duration::ZERO).await.1, Some(0));
+        assert_ne!(read(run(&client, &line).await, Duration::ZERO).await.2, Some(0));
     }
-    let whole = read(run(&client, "audit -n 300 -json").await, Duration::ZERO).await;
-    assert!(whole.0 > 64 << 10 && whole.1 == Some(0), "{whole:?}");
+    let (length, messages, code) =
+        read(run(&client, "audit -limit 150 -json").await, Duration::ZERO).await;
+    assert!(length > 48 << 10 && code == Some(0), "{length} bytes, {code:?}");
 
     let since = Instant::now();
     let slow = log_in(&rig, port).await;
-    let pause = STALL * 5 / (u32::try_from(whole.0 / (8 << 10)).unwrap() + 1);
-    assert_eq!(read(run(&slow, "audit -n 300 -json").await, pause).await, whole);
-    assert!(since.elapsed() > STALL * 3, "it was not slow");
+    let (slowly, _, code) =
+        read(run(&slow, "audit -limit 150 -json").await, STALL * 5 / 2 / messages).await;
+    assert!(slowly == length && code == Some(0), "{slowly} of {length} bytes, {code:?}");
+    assert!(since.elapsed() > STALL * 2, "it was not slow");
 
     let silent = log_in(&rig, port).await;
-    let channel = run(&silent, "audit -n 300 -json").await;
-    sleep(STALL * 3).await;
-    let (length, code) = read(channel, Duration::ZERO).await;
-    assert!(length < whole.0 && code.is_none(), "{length} of {} bytes, {code:?}", whole.0);
-    stop.send(()).unwrap();
-    serving.await.unwrap();
+    let channel = run(&silent, "audit -limit 150 -json").await;
+    sleep(STALL * 2).await;
+    let (part, _, code) = read(channel, Duration::ZERO).await;
+    assert!(part < length && code.is_none(), "{part} of {length} bytes, {code:?}");
+    serving.abort();
 }

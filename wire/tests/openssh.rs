@@ -286,7 +286,7 @@ async fn keys() {
     for (name, why) in [
         ("locked", "it is encrypted: give one without"),
         ("text", ""),
-        ("absent", "No such file or directory"),
+        ("absent", "there is no such file: name another with -key, or make one"),
     ] {
         let err = sshd.refusal(|connect| connect.keys = key(name)).await;
         assert!(matches!(err, ClientError::KeyFile { .. }), "{err}");

@@ -100,7 +100,7 @@ async fn a_slow_reader_gets_a_long_answer_whole_and_a_silent_one_is_let_go() {
     let silent = log_in(&rig, port).await;
     let channel = run(&silent, "audit -limit 150 -json").await;
     sleep(STALL * 2).await;
-    let (part, _, code) = read(channel, Duration::ZERO).await;
-    assert!(part < length && code.is_none(), "{part} of {length} bytes, {code:?}");
+    let (taken, _, code) = read(channel, Duration::ZERO).await;
+    assert!(taken < length && code.is_none(), "{taken} of {length} bytes, {code:?}");
     serving.abort();
 }

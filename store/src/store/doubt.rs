@@ -172,38 +172,19 @@ impl Store {
         Ok(look)
     }
 
-    /// Takes note of the objects that somebody may have opened in the directory `name`, a root
-    /// with `tree`, of which `evidence` is all that was seen.
-    pub(super) fn note_opens_of(&self, name: &CStr, tree: &Tree, evidence: &Evidence) {
-        if evidence.is_empty() {
-            return;
+    /// Takes note of the objects that somebody may have opened in `root`, which holds `tree` or
+    /// is gone, and of which `evidence` is all that was seen.
+    pub(super) fn note_opens(&self, root: Option<&Dir>, tree: &Tree, evidence: &Evidence) {
+        let is_known = |path: &EntryPath| {
+            // A service's own file has one name.
+            tree.get(path).is_some()
+                || path.is_root()
+                || root.is_some_and(|root| has_one_name(root, path) == Some(true))
+        };
+        if evidence.lost || !evidence.names.iter().all(is_known) {
+            return self.note_all_maybe_open();
         }
-        let (mut doubtful, mut moved) = (Doubtful::default(), HashSet::new());
-        let all = self
-            .unpacked
-            .child(name)
-            .is_ok_and(|root| doubtful.add(self, &root, tree, evidence, &mut moved));
-        if !all {
-            self.note_all_maybe_open();
-        }
-        self.note_gone(doubtful.objects);
-        self.watched().gone.moved.extend(moved);
-    }
-
-    /// Takes note of the objects of the directories that were opened in a root with `tree`.
-    pub(super) fn note_opened_dirs(&self, tree: &Tree, evidence: &Evidence) {
-        if evidence.lost {
-            self.note_all_maybe_open();
-        }
-        for dir in &evidence.opened {
-            let files = files_in(tree, dir).filter(|(_, file)| file.size > 0);
-            self.note_gone(files.map(|(path, file)| (self.name_of(file), path)).collect());
-        }
-    }
-
-    fn note_gone(&self, objects: Vec<(ObjectName, EntryPath)>) {
-        self.note_maybe_open(objects.iter().map(|(name, _)| *name));
-        self.watched().gone.objects.extend(objects);
+        self.note_maybe_open(touched(tree, evidence).map(|(_, file)| self.name_of(file)));
     }
 
     /// Takes note that nobody knows who opened what.
@@ -241,10 +222,12 @@ impl Store {
             return Ok(Doubt::All);
         }
         let mut doubtful = Doubtful::default();
-        for (name, path) in &gone.objects {
-            doubtful.push(*name, path);
+        for (tree, evidence) in &gone.roots {
+            for (path, file) in touched(tree, evidence) {
+                doubtful.push(self.name_of(file), &path);
+            }
+            moved.extend(moved_files(tree, evidence).map(|(_, file)| self.name_of(file)));
         }
-        moved.extend(&gone.moved);
         let touched = watcher.seen(*objects);
         if touched.lost {
             return Ok(Doubt::All);
@@ -318,8 +301,15 @@ impl Doubtful {
             }
         }
         for dir in &evidence.opened {
+            // What is no directory any more has none of the files: they may be anywhere.
+            let there = find_dir(root, dir).ok();
+            let there = there.as_ref().map(|dir| dir.as_ref().unwrap_or(root));
             for (path, file) in files_in(tree, dir) {
-                self.file(store, root, &path, file);
+                let name = path.split().and_then(|(_, name)| c_name(name).ok());
+                let is_own = there.zip(name).is_some_and(|(dir, name)| is_alone(dir, &name));
+                if file.size > 0 && !is_own {
+                    self.push(store.name_of(file), &path);
+                }
             }
         }
         true
@@ -359,6 +349,38 @@ fn files_in<'a>(tree: &'a Tree, dir: &'a EntryPath) -> impl Iterator<Item = (Ent
     nodes.filter_map(|(name, node)| match node {
         Node::File(file) => Some((dir.join(name), &**file)),
         _ => None,
+    })
+}
+
+/// The files of `tree` that may have been touched, as far as `evidence` tells.
+fn touched<'a>(
+    tree: &'a Tree,
+    evidence: &'a Evidence,
+) -> impl Iterator<Item = (EntryPath, &'a File)> {
+    let named = evidence.names.iter().filter_map(|path| Some((path.clone(), file_at(tree, path)?)));
+    let opened = evidence.opened.iter().flat_map(|dir| files_in(tree, dir));
+    named.chain(opened).filter(|(_, file)| file.size > 0)
+}
+
+/// The files of `tree` that somebody may have by another name.
+pub(super) fn moved_files<'a>(
+    tree: &'a Tree,
+    evidence: &'a Evidence,
+) -> impl Iterator<Item = (&'a EntryPath, &'a File)> {
+    evidence.moved.iter().filter_map(|path| Some((path, file_at(tree, path)?)))
+}
+
+fn file_at<'a>(tree: &'a Tree, path: &EntryPath) -> Option<&'a File> {
+    match tree.get(path) {
+        Some(Node::File(file)) => Some(file),
+        _ => None,
+    }
+}
+
+/// Whether the file `name` in `dir` is there and has no other name.
+fn is_alone(dir: &Dir, name: &CStr) -> bool {
+    dir.stat(name).is_ok_and(|stat| {
+        FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink == 1
     })
 }
 

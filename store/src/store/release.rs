@@ -21,7 +21,7 @@ impl Store {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
             self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
-        self.end_retired(place, &tree);
+        self.end_retired(place, &tree, retired);
         if let Err(err) = released {
             tracing::debug!("objects are to be read again: {err}");
         }

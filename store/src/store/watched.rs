@@ -1,7 +1,7 @@
 //! What of an agent's directory is watched: the spare, and where files are hardlinked the
 //! published roots and the directories of the objects.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
@@ -9,13 +9,13 @@ use std::sync::{MutexGuard, PoisonError};
 use rustix::fs::FileType;
 
 use super::Store;
+use super::doubt::moved_files;
 use super::publish::{REPLACED, ids};
 use super::watch::{Evidence, Place, Watcher};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
-use crate::layer::object_name::ObjectName;
 use crate::learned::Why;
 use crate::root::place::{c_name, find_dir};
 use crate::root::tree::{Node, Tree};
@@ -43,10 +43,8 @@ pub(super) struct Watched {
 /// What was touched in roots that are gone: who has a file of them open keeps it.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    /// The objects, each with its path there.
-    pub objects: Vec<(ObjectName, EntryPath)>,
-    /// Those of them that somebody else may have by another name.
-    pub moved: HashSet<ObjectName>,
+    /// What each of them held, and what was seen there.
+    pub roots: Vec<(Tree, Evidence)>,
     /// Whether it may be any object.
     pub all: bool,
 }
@@ -168,7 +166,7 @@ impl Store {
             return None;
         };
         // Who has a file of it open keeps it.
-        self.note_opens_of(name, &tree, &self.take_evidence(place));
+        self.keep_evidence(place, &tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
             watcher.end_changes(place);
         }
@@ -177,10 +175,20 @@ impl Store {
 
     /// Ends watching a place that holds `tree`, from which we removed files, and takes note of
     /// what others opened meanwhile.
-    pub(super) fn end_retired(&self, place: Place, tree: &Tree) {
-        self.note_opened_dirs(tree, &self.take_evidence(place));
+    pub(super) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
+        self.keep_evidence(place, tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
             watcher.end(place);
+        }
+    }
+
+    /// Takes what was seen in a place, a root that is called `name` and is to be removed, and
+    /// keeps it until all objects are looked at.
+    fn keep_evidence(&self, place: Place, tree: &Tree, name: &CStr) {
+        let evidence = self.take_evidence(place);
+        if !evidence.is_empty() {
+            self.note_opens(self.unpacked.child(name).ok().as_ref(), tree, &evidence);
+            self.watched().gone.roots.push((tree.clone(), evidence));
         }
     }
 
@@ -193,7 +201,7 @@ impl Store {
         drop(all);
         match watch {
             Some((place, tree)) => {
-                self.note_opens_of(name, &tree, &self.take_evidence(place));
+                self.keep_evidence(place, &tree, name);
                 if let Some(watcher) = &mut self.watched().watcher {
                     watcher.end(place);
                 }
@@ -269,7 +277,7 @@ impl Store {
                 continue;
             };
             let evidence = self.take_evidence(place);
-            self.note_opens_of(&name_of(id), &tree, &evidence);
+            self.note_opens(self.unpacked.child(&name_of(id)).ok().as_ref(), &tree, &evidence);
             if !self.wait_again(place, &name_of(id), &evidence) {
                 // Not watched: all is looked at each time.
                 self.note_all_maybe_open();
@@ -286,7 +294,7 @@ impl Store {
                 continue;
             };
             let evidence = self.take_evidence(*place);
-            self.note_opens_of(name, tree, &evidence);
+            self.note_opens(self.unpacked.child(name).ok().as_ref(), tree, &evidence);
             if !self.wait_again(*place, name, &evidence) {
                 self.note_all_maybe_open();
                 self.watched().ended.push(*place);
@@ -295,9 +303,9 @@ impl Store {
         }
         let mut all = self.watched();
         all.aside = aside;
-        let Gone { objects, moved, .. } = std::mem::take(&mut all.gone);
-        let objects = objects.into_iter().filter(|(name, _)| moved.contains(name));
-        renamed.extend(objects.map(|(_, path)| path));
+        for (tree, evidence) in std::mem::take(&mut all.gone).roots {
+            renamed.extend(moved_files(&tree, &evidence).map(|(path, _)| path.clone()));
+        }
         for path in renamed {
             self.placement.learned.learn(&path, Why::Renamed);
         }

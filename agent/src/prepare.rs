@@ -128,8 +128,8 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
     })
 }
 
-/// Takes a root that is there without a record and that cannot be compared with its layers; `err`
-/// says why. Returns whether there is one.
+/// Takes a root that has no record and cannot be compared, because its layers are not all here;
+/// `err` says why they did not come. Returns whether there is one.
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
@@ -143,7 +143,7 @@ async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
             event = "root_kept_changed",
             %id,
             files = 0,
-            "root {id} has no record and is used as it is: it cannot be compared with its layers, because they cannot be fetched ({err})"
+            "root {id} has no record and is used as it is: it cannot be compared with its layers, because they are not all here ({err})"
         );
     }
     is_there

@@ -136,11 +136,13 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
 /// is unsettled: building the root syncs it on the way, and nobody waits for that again.
 /// After a power cut it counts as begun.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
-    if read(dir).is_some() {
+    let boot = running::boot();
+    // Without a name for this start of the system nobody could tell it from the next.
+    if boot.is_empty() || read(dir).is_some() {
         return Ok(());
     }
     let what = begun(None, id, old.filter(|old| *old != id), false);
-    let json = serde_json::to_vec(&Intended { boot: running::boot(), what }).unwrap_or_default();
+    let json = serde_json::to_vec(&Intended { boot, what }).unwrap_or_default();
     let dir = Dir::open(dir)?;
     dir.remove_file(INTENDED)?;
     let file = dir.create_file(INTENDED, MODE)?;

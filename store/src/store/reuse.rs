@@ -112,11 +112,12 @@ impl Store {
     }
 
     /// Takes the directory that stands where the root of `configuration` belongs, and of which
-    /// there is no record, as that root, though it cannot be compared; whether there is one. A
-    /// root gets its name when it is whole.
+    /// there is no record, as that root, if it cannot be compared with its layers, because they
+    /// are not all here. Returns whether it was taken. A root gets its name when it is whole.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
-        if self.is_published(id)? || !is_directory(&self.unpacked, &name_of(id))? {
+        let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;
+        if !is_there || self.tree(configuration).is_ok() {
             return Ok(false);
         }
         self.mark(configuration)?;

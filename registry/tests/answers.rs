@@ -1,6 +1,7 @@
 //! A long answer is limited by silence: who reads slowly gets all of it, and who reads nothing
 //! holds nobody up for ever.
 
+mod login;
 mod rig;
 
 use std::sync::Arc;
@@ -8,24 +9,14 @@ use std::time::{Duration, Instant};
 
 use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
+use login::Trusting;
 use rig::Rig;
 use russh::client::{self, Handle};
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{Channel, ChannelMsg};
 use tokio::time::sleep;
 
 /// A client that takes nothing for so long is gone.
 const STALL: Duration = Duration::from_secs(2);
-
-struct Trusting;
-
-impl client::Handler for Trusting {
-    type Error = russh::Error;
-
-    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
 
 /// Logs in at `port`, as a client that has room for a few kilobytes.
 async fn log_in(rig: &Rig, port: u16) -> Handle<Trusting> {
@@ -35,12 +26,7 @@ async fn log_in(rig: &Rig, port: u16) -> Handle<Trusting> {
         channel_buffer_size: 1,
         ..client::Config::default()
     };
-    let mut client =
-        client::connect(Arc::new(config), ("127.0.0.1", port), Trusting).await.unwrap();
-    let key = load_secret_key(rig.path("op"), None).unwrap();
-    let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-    assert!(client.authenticate_publickey("me", key).await.unwrap().success());
-    client
+    login::log_in(rig, port, config).await
 }
 
 async fn run(client: &Handle<Trusting>, line: &str) -> Channel<client::Msg> {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "the number of panics is told")]
 
+mod login;
 mod rig;
 
 use std::fs;
@@ -13,9 +14,9 @@ use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::server::{self, Keyring, Server};
 use deploy_store::Digest;
 use deploy_store::disk::fault::{self, Fault};
+use login::Trusting;
 use rig::Rig;
 use russh::client::{self, Handle};
-use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{Channel, ChannelMsg};
 use russh_sftp::client::RawSftpSession;
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
@@ -24,16 +25,6 @@ use tokio::time::timeout;
 
 /// Nobody waits longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-struct Trusting;
-
-impl client::Handler for Trusting {
-    type Error = russh::Error;
-
-    async fn check_server_key(&mut self, _: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(true)
-    }
-}
 
 /// A registry in this process, where faults can be had, and keys of its clients.
 struct Served {
@@ -61,12 +52,7 @@ impl Served {
     }
 
     async fn log_in(&self) -> Handle<Trusting> {
-        let config = Arc::new(client::Config::default());
-        let mut client = client::connect(config, ("127.0.0.1", self.port), Trusting).await.unwrap();
-        let key = load_secret_key(self.rig.path("op"), None).unwrap();
-        let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-        assert!(client.authenticate_publickey("me", key).await.unwrap().success());
-        client
+        login::log_in(&self.rig, self.port, client::Config::default()).await
     }
 
     fn left_behind(&self) -> usize {

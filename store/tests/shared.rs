@@ -232,7 +232,7 @@ fn what_is_held_open_is_written_to_when_its_root_is_gone() {
     });
 }
 
-/// Ways in which the third root comes to be.
+/// What happens before the third root is built, so that it is built in this way.
 type Before = fn(&Bench);
 const WAYS: [(&str, Before); 3] = [
     ("of the spare", |_| {}),
@@ -243,9 +243,9 @@ const WAYS: [(&str, Before); 3] = [
     }),
 ];
 
-/// Has `touch` do something to the second root, makes the third, and `held` of it, in every
-/// way, with the second there and gone.
-fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, held: impl Fn(&Bench, H)) {
+/// Runs `touch` on the second root, builds the third root, and then runs `write_later`. The third
+/// root must not change. Does this for every way to build it, with and without the second root.
+fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, H)) {
     for dir in directories() {
         for (way, before) in WAYS {
             for gone in [false, true] {
@@ -261,7 +261,7 @@ fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, held: impl Fn(&Bench, H)) {
                 }
                 before(&bench);
                 bench.store.root(&bench.wanted[2]).unwrap();
-                held(&bench, left);
+                write_later(&bench, left);
                 bench.is_right(2, &what);
             }
         }

@@ -54,6 +54,8 @@ fn set(file: &File, what: i32, value: i32) -> Result<(), i32> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, OpenOptions};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -78,23 +80,29 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_comes_in_between_ends_nobody() {
+    fn opening_a_leased_file_for_writing_does_not_kill_the_holder() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "text").unwrap();
         let file = File::open(&path).unwrap();
-        let until = std::time::Instant::now() + std::time::Duration::from_millis(500);
+        let begun = Instant::now();
+        let is_over = AtomicBool::new(false);
         let mut seen = [0_u32; 2];
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                while std::time::Instant::now() < until {
+                while !is_over.load(Ordering::Relaxed) {
                     drop(OpenOptions::new().write(true).open(&path).unwrap());
                 }
             });
-            while std::time::Instant::now() < until {
+            // On a busy machine the two may miss each other for a while.
+            let is_long = |time: Duration| time > Duration::from_secs(30);
+            while begun.elapsed() < Duration::from_millis(500)
+                || (seen.contains(&0) && !is_long(begun.elapsed()))
+            {
                 seen[usize::from(writers(&file) == Writers::Some)] += 1;
             }
+            is_over.store(true, Ordering::Relaxed);
         });
-        assert!(seen.iter().all(|count| *count > 0), "{seen:?}: they never met");
+        assert!(!seen.contains(&0), "{seen:?}: they never met");
     }
 }

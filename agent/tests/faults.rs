@@ -1,6 +1,7 @@
 //! Every step of an agent on its disk fails, or is the last one: at each of them, what is
 //! visible is whole, what was said is still so, and the next start reaches the right root.
 
+#[path = "it/trees/mod.rs"]
 mod trees;
 
 use std::collections::BTreeMap;
@@ -122,7 +123,7 @@ fn places() -> Vec<(PathBuf, LinkMode, u64)> {
 }
 
 #[test]
-fn whatever_step_fails_or_is_the_last_the_next_start_is_right() {
+fn agent_recovers_from_a_failure_at_every_disk_step() {
     let world = World::new();
     let mut out = std::io::stderr().lock();
     for (place, link, stride) in places() {

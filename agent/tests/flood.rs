@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "the figures are said")]
 
+#[path = "it/bench/mod.rs"]
 mod bench;
 
 use std::fs;
@@ -51,7 +52,7 @@ async fn shake_hands(registry: SocketAddr, stranger: Arc<PrivateKey>) -> Option<
 }
 
 #[test]
-fn a_flood_from_one_source_does_not_keep_an_agent_from_deploying() {
+fn agent_deploys_during_a_flood_from_one_source() {
     let bench = Bench::new();
     bench.first_configuration();
     let registry: SocketAddr = bench.registry.addr.parse().unwrap();
@@ -93,7 +94,7 @@ fn a_flood_from_one_source_does_not_keep_an_agent_from_deploying() {
             });
         })
     };
-    bench::eventually("the flood is on", || {
+    deploy_testing::eventually("the flood is on", || {
         knocked.load(Ordering::Relaxed) > HALF_OPEN as u64 && shaken.load(Ordering::Relaxed) > 100
     });
     let seconds = std::env::var("DEPLOY_TEST_SECONDS").map_or(PATIENCE, |n| n.parse().unwrap());

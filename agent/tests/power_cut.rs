@@ -7,7 +7,9 @@
 
 #![allow(clippy::print_stdout, reason = "what is left out is said, and how much was looked at")]
 
+#[path = "it/log_writes/mod.rs"]
 mod log_writes;
+#[path = "it/trees/mod.rs"]
 mod trees;
 
 use std::collections::BTreeMap;
@@ -138,7 +140,7 @@ impl Day {
         // So long that the journal is committed with the root visible, and nothing else.
         fs::write(out.join("script"), "#!/bin/sh\nsleep 2\n").unwrap();
         fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
-        let guest = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/power_cut/guest");
+        let guest = deploy_testing::package().join("tests/power_cut/guest");
         let bin = Path::new(env!("CARGO_BIN_EXE_deploy-agent")).parent().unwrap();
         let set = |name: &str, value: &Path| format!("{name}={}", value.display());
         let ended = Command::new("timeout")
@@ -305,7 +307,7 @@ impl Drop for Mounted<'_> {
 }
 
 #[test]
-fn the_power_may_be_cut_at_any_moment() {
+fn power_cut_at_any_moment_loses_nothing() {
     if std::env::var_os("DEPLOY_TEST_CRASH").is_none() {
         println!("NOT TESTED: power cuts; scripts/test-crash as root cuts it");
         return;

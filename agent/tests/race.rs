@@ -59,7 +59,7 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
 
 /// This program as somebody else: the other side of the race.
 #[test]
-fn swapper() {
+fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
     if let (Some(dir), Some(outside), Some(stop)) = (dir, outside, stop) {
         let swaps = swap(Path::new(&dir), Path::new(&outside), Path::new(&stop));
@@ -72,7 +72,10 @@ struct Swapper(Child);
 impl Swapper {
     fn start(program: &Path, dir: &Path, outside: &Path, stop: &Path) -> Self {
         let mut command = Command::new(program);
-        command.args(["--exact", "swapper", "--nocapture"]).uid(NOBODY).gid(NOBODY);
+        command
+            .args(["--exact", "swap_entries_for_symlinks", "--nocapture"])
+            .uid(NOBODY)
+            .gid(NOBODY);
         command.env("SWAP", dir).env("OUTSIDE", outside).env("STOP", stop);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         Self(command.spawn().unwrap())
@@ -151,7 +154,7 @@ fn configuration(digest: Digest) -> Configuration {
 }
 
 #[test]
-fn who_owns_the_directory_cannot_have_root_write_elsewhere() {
+fn directory_owner_cannot_make_root_write_elsewhere() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
         eprintln!("NOT TESTED: the race against root; that takes root");

@@ -16,8 +16,8 @@ pub use subcommand::focused;
 #[doc(hidden)]
 pub use git_version;
 
-/// The version with the commit it was built from, as `0.1.0 (ff8aa91b4)`; `-modified` says
-/// that there was more than the commit. Outside a checkout `0.1.0 (no commit)`. Written where
+/// The version with the commit it was built from, as `0.9.0 (ff8aa91b4)`; `-modified` says
+/// that there was more than the commit. Outside a checkout `0.9.0 (no commit)`. Written where
 /// it is used, so that a commit has programs built anew and no library.
 #[macro_export]
 macro_rules! version {

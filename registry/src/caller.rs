@@ -86,7 +86,7 @@ mod tests {
         let line = "rollback -name=\"p\" -to=2";
         for (identification, typed) in [
             ("SSH-2.0-Go\r\n", line.to_owned()),
-            ("SSH-2.0-deploy-tools_0.1.0", format!("deployctl {line}")),
+            ("SSH-2.0-deploy-tools_0.9.0", format!("deployctl {line}")),
             ("SSH-2.0-OpenSSH_9.2", format!("ssh registry {line}")),
             ("SSH-2.0-GoSomething", format!("ssh registry {line}")),
         ] {

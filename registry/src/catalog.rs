@@ -9,6 +9,7 @@ mod configurations;
 mod documents;
 mod import;
 mod layers;
+mod migrations;
 mod pins;
 mod references;
 mod replacing;
@@ -157,7 +158,7 @@ impl Catalog {
         if problem != "ok" {
             return Err(damaged(problem));
         }
-        let migrated = sqlx::migrate!("./migrations").run(&pool).await;
+        let migrated = migrations::migrator().run(&pool).await;
         migrated.map_err(|err| open(err.to_string()))?;
         Ok(Self { pool, documents: Arc::default(), keep_states })
     }

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the number of steps is told")]
 
+#[path = "it/bench/mod.rs"]
 mod bench;
 
 use std::fs;
@@ -205,7 +206,7 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_step_fails_or_is_the_last_nothing_is_lost() {
+async fn registry_loses_nothing_when_any_disk_step_fails() {
     for verb in VERBS {
         for fault in [Fault::Broken, Fault::Short, Fault::Dead] {
             let mut n = 1;

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the seed is told")]
 
+#[path = "it/bench/mod.rs"]
 mod bench;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -348,7 +349,7 @@ async fn live(seed: u64) {
 }
 
 #[test]
-fn nothing_that_is_needed_ever_goes() {
+fn needed_blobs_are_never_removed() {
     let number =
         |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect(name));
     let first: u64 = number("DEPLOY_TEST_SEED", std::process::id().into());

@@ -3,7 +3,9 @@
 
 #![allow(clippy::print_stdout, reason = "the number of panics is told")]
 
+#[path = "it/login/mod.rs"]
 mod login;
+#[path = "it/rig/mod.rs"]
 mod rig;
 
 use std::fs;
@@ -111,7 +113,7 @@ async fn run(client: &Handle<Trusting>, line: &str) -> Result<u32, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_panic_in_one_session_does_not_touch_another() {
+async fn panic_in_one_session_does_not_affect_another() {
     let mut served = Served::start().await;
     let archive = {
         let mut header = tar::Header::new_ustar();

@@ -85,7 +85,7 @@ fn settings() -> Settings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_many_gets_the_version_and_the_others_keep_their_uploads() {
+async fn one_of_many_binds_the_version_and_others_keep_their_uploads() {
     let bench = Bench::new().await;
     let digests: Vec<Digest> = (0..AT_ONCE).map(|n| bench.upload(&n.to_string())).collect();
     let mut adding = JoinSet::new();
@@ -105,7 +105,7 @@ async fn one_of_many_gets_the_version_and_the_others_keep_their_uploads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_blob_gets_many_names_at_once() {
+async fn one_blob_can_be_bound_concurrently() {
     let bench = Bench::new().await;
     let digest = bench.upload("one");
     let mut adding = JoinSet::new();
@@ -119,7 +119,7 @@ async fn one_blob_gets_many_names_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sweep_takes_no_blob_that_is_being_bound() {
+async fn gc_keeps_a_blob_that_is_being_bound() {
     let bench = Bench::new().await;
     let shared = bench.upload("shared");
     bench.add("code", "first", shared).await.unwrap();
@@ -163,7 +163,7 @@ async fn the_sweep_takes_no_blob_that_is_being_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
+async fn upload_during_gc_of_the_same_blob_is_kept() {
     let bench = Bench::new().await;
     bench.add("other", "v1", bench.upload("other")).await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
@@ -212,7 +212,7 @@ async fn a_blob_that_is_collected_can_be_uploaded_and_bound_at_the_same_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_mended_while_it_was_read_stays() {
+async fn blob_repaired_during_verify_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { max_upload: 64 << 20, ..settings() };
     let registry = Arc::new(Registry::open(&dir.path().join("reg"), settings).await.unwrap());
@@ -239,7 +239,7 @@ async fn what_was_mended_while_it_was_read_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_told_of_a_change_is_told_of_nothing_older() {
+async fn reader_never_sees_an_older_state_again() {
     const CHANGES: u64 = 150;
     let bench = Bench::new().await;
     let digests = [bench.upload("even"), bench.upload("odd")];
@@ -290,7 +290,7 @@ fn image_of(component: &str, digest: Digest) -> Image {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_importer_was_told_is_not_collected() {
+async fn layers_reported_to_an_importer_are_not_removed() {
     let bench = Bench::new().await;
     bench.add("other", "v1", bench.upload("other")).await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
@@ -345,7 +345,7 @@ async fn what_an_importer_was_told_is_not_collected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_collected_while_all_is_verified_is_not_missing() {
+async fn blob_removed_during_verify_is_not_reported_missing() {
     let bench = Bench::new().await;
     bench.add("other", "v1", bench.upload("other")).await.unwrap();
     let done = Arc::new(AtomicBool::new(false));
@@ -375,7 +375,7 @@ async fn what_is_collected_while_all_is_verified_is_not_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_changes_of_one_state_one_wins_and_history_has_no_gap() {
+async fn concurrent_changes_of_a_state_have_one_winner() {
     let bench = Bench::new().await;
     let (code, project) = ("code".parse().unwrap(), "project1".parse().unwrap());
     for n in 0..=AT_ONCE {

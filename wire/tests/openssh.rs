@@ -53,7 +53,7 @@ async fn get(client: &Client, path: &str, offset: u64) -> Result<Vec<u8>, Client
 }
 
 #[tokio::test]
-async fn a_command_gets_its_input_whole_and_none_that_ends_before_is_waited_for() {
+async fn command_gets_all_its_input() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
     // More than the windows of both sides.
@@ -68,7 +68,7 @@ async fn a_command_gets_its_input_whole_and_none_that_ends_before_is_waited_for(
 }
 
 #[tokio::test]
-async fn a_command_gives_its_output_and_exit_code() {
+async fn command_returns_output_and_exit_code() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
     let answer = client.exec("echo out; echo err >&2; exit 6").await.unwrap();
@@ -84,7 +84,7 @@ async fn a_command_gives_its_output_and_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn files_go_up_and_come_down() {
+async fn files_can_be_uploaded_and_downloaded() {
     for subsystem in [INTERNAL, OLD] {
         let Some(sshd) = Sshd::start(subsystem) else { return };
         let client = sshd.client().await;
@@ -105,7 +105,7 @@ async fn files_go_up_and_come_down() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_downloads_share_a_connection() {
+async fn downloads_share_a_connection() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
     let bytes = noise(9 << 20);
@@ -119,7 +119,7 @@ async fn several_downloads_share_a_connection() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_or_found_is_refused_and_the_session_goes_on() {
+async fn refused_files_do_not_end_the_session() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
     let refused = put(&client, &sshd.remote("no/such/dir"), b"x", 1).await.unwrap_err();
@@ -135,7 +135,7 @@ async fn what_cannot_be_stored_or_found_is_refused_and_the_session_goes_on() {
 }
 
 #[tokio::test]
-async fn small_files() {
+async fn many_small_files_transfer() {
     for (subsystem, answer) in [(INTERNAL, 255 << 10), (OLD, 32 << 10)] {
         let Some(sshd) = Sshd::start(subsystem) else { return };
         let client = sshd.client().await;
@@ -155,7 +155,7 @@ async fn small_files() {
 }
 
 #[tokio::test]
-async fn a_server_without_sftp_says_so() {
+async fn server_without_sftp_is_reported() {
     let Some(sshd) = Sshd::start("none") else { return };
     let client = sshd.client().await;
     // The subsystem's program is missing: its channel opens and ends at once.
@@ -165,7 +165,7 @@ async fn a_server_without_sftp_says_so() {
 }
 
 #[tokio::test]
-async fn fingerprints() {
+async fn host_key_fingerprints_are_checked() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let found = sshd.fingerprint();
     let mut connect = sshd.connect();
@@ -180,7 +180,7 @@ async fn fingerprints() {
 }
 
 #[tokio::test]
-async fn certificates() {
+async fn host_certificates_are_checked() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let file = sshd.path("known_hosts");
     let authority = |names: &str, key: &str| {
@@ -214,7 +214,7 @@ async fn certificates() {
 }
 
 #[tokio::test]
-async fn known_hosts() {
+async fn known_hosts_files_are_checked() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let file = sshd.path("known_hosts");
     let with = |lines: &[String]| {
@@ -270,7 +270,7 @@ async fn known_hosts() {
 }
 
 #[tokio::test]
-async fn keys() {
+async fn key_files_of_every_format_are_read() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     make_key(&sshd.path(""), "locked", &["-t", "ed25519", "-N", "secret"]);
     fs::write(sshd.path("text"), "no key\n").unwrap();
@@ -297,7 +297,7 @@ async fn keys() {
 }
 
 #[tokio::test]
-async fn nobody_there() {
+async fn unreachable_server_is_reported() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let mut connect = sshd.connect();
     drop(sshd);
@@ -312,7 +312,7 @@ async fn nobody_there() {
 }
 
 #[tokio::test]
-async fn a_server_that_goes_away_is_noticed() {
+async fn lost_server_is_reported() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
     fs::write(sshd.path("file"), noise(64 << 20)).unwrap();

@@ -14,7 +14,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "seeds, steps and faults")]
 
 mod agent;
-#[path = "../bench/mod.rs"]
+#[path = "../it/bench/mod.rs"]
 mod bench;
 mod canary;
 mod dice;
@@ -92,7 +92,7 @@ fn places() -> Vec<Place> {
 }
 
 #[test]
-fn roots_are_what_their_layers_say_whatever_services_and_scripts_do() {
+fn roots_match_their_layers_whatever_services_and_scripts_do() {
     let inside = std::env::var(INSIDE).unwrap_or_default();
     let is_root = rustix::process::geteuid().is_root();
     if inside.is_empty() && is_root {
@@ -122,7 +122,7 @@ fn again(before: &[&str], inside: &str) -> bool {
         eprintln!("NOT TESTED: {inside}, as {before:?} does not work here");
         return true;
     }
-    let name = "roots_are_what_their_layers_say_whatever_services_and_scripts_do";
+    let name = "roots_match_their_layers_whatever_services_and_scripts_do";
     command.arg(test).args([name, "--exact", "--nocapture"]).env(INSIDE, inside);
     command.status().unwrap().success()
 }

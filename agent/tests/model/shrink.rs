@@ -24,7 +24,7 @@ pub fn fewest(steps: &[usize], mut fails: impl FnMut(&[usize]) -> bool) -> Vec<u
 }
 
 #[test]
-fn what_is_needed_is_left() {
+fn shrinking_keeps_the_needed_steps() {
     let steps: Vec<usize> = (1..=60).collect();
     let found = fewest(&steps, |steps| [3, 17, 59].iter().all(|n| steps.contains(n)));
     assert_eq!(found, [3, 17, 59]);

@@ -1,0 +1,59 @@
+//! What is confined and what is not, told by the programs themselves.
+
+use std::fs;
+
+use crate::bench::{Agent, Bench, ask};
+use deploy_testing::eventually;
+
+/// The value of a line of `/proc/PID/status` that the script wrote down.
+fn field(text: &str, name: &str) -> String {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().to_owned()
+}
+
+#[test]
+fn only_archive_readers_are_confined_and_logged_as_such() {
+    let bench = Bench::new();
+    // Outside of the agent's directory, with all that the agent itself has.
+    bench.script("#!/bin/sh\ncat /proc/self/status >script.status\nexec true\n");
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &[]);
+    eventually("it is deployed", || bench.state().is_some());
+    let ours = fs::read_to_string("/proc/self/status").unwrap();
+    let scripts = fs::read_to_string(bench.path("script.status")).unwrap();
+    for name in ["NoNewPrivs:", "CapEff:", "CapPrm:", "CapBnd:"] {
+        assert_eq!(field(&scripts, name), field(&ours, name), "{name}");
+    }
+    let status = ask(&bench, &["status", "-json"]).json();
+    let walls = &status["confinement"];
+    assert_eq!(walls["no_new_privs"], true, "{status}");
+    assert_eq!(walls["capabilities_dropped"], true, "{status}");
+    let landlock = walls["landlock"].as_str().unwrap();
+    assert!(["full", "partial", "none"].contains(&landlock), "{status}");
+    let text = ask(&bench, &["status"]).out;
+    let want = format!("confinement    landlock {landlock}, no new privileges, ");
+    assert!(text.contains(&want), "{text}");
+    let log = bench.agent_log();
+    assert!(log.contains(&format!("archives are read under: landlock {landlock}, ")), "{log}");
+    agent.stop();
+}
+
+#[test]
+fn confinement_can_be_required_and_disabled() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let (code, log) = bench.once(&["-confine", "off"]);
+    assert_eq!(code, Some(0), "{log}");
+    let status = ask(&bench, &["status"]).out;
+    assert!(status.contains("\nconfinement    none\n"), "{status}");
+    let (code, log) = bench.once(&["-confine", "auto"]);
+    assert_eq!(code, Some(0), "{log}");
+    let whole = ask(&bench, &["status", "-json"]).json()["confinement"]["landlock"] == "full";
+    let (code, log) = bench.once(&["-confine=require"]);
+    if whole {
+        assert_eq!(code, Some(0), "{log}");
+    } else {
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("-confine require, but all there is"), "{log}");
+    }
+}

@@ -1,0 +1,459 @@
+//! The cycle against a real ssh server that serves `configs/` and `files/` over sftp.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::source::Source;
+use deploy_agent::confine::{Confine, Confinement};
+use deploy_agent::cycle::{self, Agent, Outcome};
+use deploy_agent::error::Error;
+use deploy_agent::report::{Reporter, link_word};
+use deploy_agent::script::Script;
+use deploy_agent::session::Session;
+use deploy_agent::stop::Stop;
+use deploy_agent::throttle::Throttle;
+use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Size, Store};
+use rustix::fs::inotify;
+
+/// An agent, its directory, and the registry's stand-in.
+struct Bench {
+    source: Source,
+    session: Session,
+    agent: Agent,
+}
+
+impl Bench {
+    /// `None` where no ssh server can be run.
+    fn new() -> Option<Self> {
+        let source = Source::start()?;
+        let home = source.path("agent");
+        Some(Self::with(source, home))
+    }
+
+    fn with(source: Source, home: PathBuf) -> Self {
+        let session = Session::new(source.connect());
+        fs::create_dir(&home).unwrap();
+        let agent = Agent {
+            name: "project1".parse().unwrap(),
+            store: open(&home),
+            confinement: Confinement::to(&home, Confine::Auto).unwrap(),
+            state: home.join("state.json"),
+            script: None,
+            report: Reporter::new(&home),
+            current: None,
+            keep_roots: 2,
+            count_taken_over: false,
+            keep_blobs: false,
+            min_free: 0,
+            spares: None,
+            throttle: Throttle::new(0),
+            quiet: false,
+            stop: Stop::new().1,
+            dir: home,
+        };
+        Self { source, session, agent }
+    }
+
+    async fn cycle(&mut self) -> Result<Outcome, Error> {
+        cycle::run(&self.agent, &mut self.session, None, &mut None).await
+    }
+
+    async fn switches(&mut self, configuration: &Configuration) {
+        assert_eq!(self.cycle().await.unwrap(), Outcome::Switched);
+        assert_eq!(fs::read(&self.agent.state).unwrap(), configuration.to_json());
+    }
+
+    fn root(&self, configuration: &Configuration) -> PathBuf {
+        self.agent.store.root_path(configuration.id())
+    }
+
+    /// A script that appends a line for each run and ends as the file `code` says.
+    fn with_script(&mut self) -> PathBuf {
+        let program = self.source.path("deploy.sh");
+        let body = "#!/bin/sh\necho \"$OLDID $NEWID $LAYER_0_VERSION\" >>$0.runs\n\
+                    test -d \"$NEWROOT\" || exit 9\nexit $(cat $0.code 2>/dev/null || echo 0)\n";
+        crate::source::write_executable(&program, body);
+        self.agent.script = Some(Script {
+            program: program.to_str().unwrap().to_owned(),
+            arguments: Vec::new(),
+            env_file: None,
+            timeout: None,
+            grace: Duration::from_secs(60),
+            kill_after: Duration::from_secs(10),
+        });
+        program
+    }
+}
+
+fn open(dir: &Path) -> Arc<Store> {
+    let (limits, link) = (Limits::STANDARD, LinkMode::Auto);
+    let options = Options { limits, link, max_blob: 1 << 30, keep_blobs: false };
+    Arc::new(Store::open(dir, options).unwrap())
+}
+
+fn runs(program: &Path) -> Vec<String> {
+    let runs = fs::read_to_string(format!("{}.runs", program.display())).unwrap_or_default();
+    runs.lines().map(str::to_owned).collect()
+}
+
+fn set_code(program: &Path, code: u8) {
+    fs::write(format!("{}.code", program.display()), code.to_string()).unwrap();
+}
+
+#[tokio::test]
+async fn deploys_then_does_nothing_then_fetches_only_what_is_new() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("bin/run", "run"), ("etc/conf", "from code")]);
+    let v1 = bench.source.blob(&[("etc/conf", "one")]);
+    let v2 = bench.source.blob(&[("etc/conf", "two")]);
+    let first = bench.source.configure(&[("code", "v1", code), ("config", "v1", v1)]);
+    bench.switches(&first).await;
+    let root = bench.root(&first);
+    assert_eq!(fs::read_to_string(root.join("etc/conf")).unwrap(), "one");
+    assert!(root.with_extension("ok").exists());
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+
+    bench.source.remove_blob(code);
+    bench.agent.store.blobs().remove(code).unwrap();
+    let second = bench.source.configure(&[("code", "v1", code), ("config", "v2", v2)]);
+    bench.switches(&second).await;
+    let root = bench.root(&second);
+    assert_eq!(fs::read_to_string(root.join("etc/conf")).unwrap(), "two");
+    assert_eq!(fs::read_to_string(root.join("bin/run")).unwrap(), "run");
+    assert!(bench.root(&first).exists());
+
+    let third = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&third).await;
+    assert!(!bench.root(&first).exists(), "more roots are kept than asked for");
+    assert!(bench.root(&second).exists());
+}
+
+/// Counts how often files of some directories are opened.
+struct Opens(OwnedFd);
+
+impl Opens {
+    fn of(dirs: &[PathBuf]) -> Self {
+        let watch = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+        for dir in dirs {
+            inotify::add_watch(&watch, dir, inotify::WatchFlags::OPEN).unwrap();
+        }
+        Self(watch)
+    }
+
+    /// Opens of files with `name` in their names since the last call.
+    fn count(&self, name: &str) -> usize {
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 1 << 14];
+        let mut events = inotify::Reader::new(&self.0, &mut buffer);
+        let mut count = 0;
+        while let Ok(event) = events.next() {
+            let file = event.file_name().and_then(|file| file.to_str().ok());
+            count += usize::from(file.is_some_and(|file| file.contains(name)));
+        }
+        count
+    }
+}
+
+#[tokio::test]
+async fn bump_opens_only_the_new_archive() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("bin/run", "run")]);
+    let v1 = bench.source.blob(&[("etc/conf", "one")]);
+    let v2 = bench.source.blob(&[("etc/conf", "two")]);
+    let dirs = ["agent/cache", "agent/partial", "files"].map(|dir| bench.source.path(dir));
+    let opens = Opens::of(&dirs);
+    let first = bench.source.configure(&[("code", "v1", code), ("config", "v1", v1)]);
+    bench.switches(&first).await;
+    assert!(opens.count(&code.to_string()) > 1, "the first deploy reads the archive");
+
+    let second = bench.source.configure(&[("code", "v1", code), ("config", "v2", v2)]);
+    let opens = Opens::of(&dirs);
+    bench.switches(&second).await;
+    assert_eq!(opens.count(&code.to_string()), 0);
+    let opens = Opens::of(&dirs);
+    let third = bench.source.configure(&[("code", "v1", code), ("config", "v3", v1)]);
+    bench.switches(&third).await;
+    assert_eq!(opens.count(&v1.to_string()), 0, "a root that is there is switched back to");
+}
+
+#[tokio::test]
+async fn same_tree_under_new_labels_updates_state_and_runs_script() {
+    let Some(mut bench) = Bench::new() else { return };
+    let program = bench.with_script();
+    let code = bench.source.blob(&[("a", "a")]);
+    let first = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&first).await;
+    let second = bench.source.configure(&[("code", "v2", code)]);
+    bench.source.remove_blob(code);
+    bench.switches(&second).await;
+    let id = first.id();
+    // The root stays in use: it is not offered as the old one, to be removed.
+    assert_eq!(runs(&program), [format!(" {id} v1"), format!(" {id} v2")]);
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+}
+
+#[tokio::test]
+async fn failed_script_keeps_old_state_and_link() {
+    let Some(mut bench) = Bench::new() else { return };
+    let program = bench.with_script();
+    let link = bench.source.path("current");
+    bench.agent.current = Some(link.clone());
+    set_code(&program, 3);
+    let one = bench.source.blob(&[("a", "one")]);
+    let two = bench.source.blob(&[("a", "two")]);
+    let first = bench.source.configure(&[("code", "v1", one)]);
+    assert!(matches!(bench.cycle().await, Err(Error::Script { .. })));
+    assert!(!bench.agent.state.exists() && fs::symlink_metadata(&link).is_err());
+    set_code(&program, 0);
+    bench.switches(&first).await;
+    assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
+
+    set_code(&program, 3);
+    let second = bench.source.configure(&[("code", "v2", two)]);
+    let Err(Error::Script { target, cause, .. }) = bench.cycle().await else {
+        panic!("no failure")
+    };
+    assert!(cause.to_string().contains("exit status 3"), "{cause}");
+    assert_eq!(*target, second);
+    assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
+    assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
+
+    // Held back, but not when something newer comes.
+    let held = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
+    assert_eq!(held.unwrap(), Outcome::Held);
+    set_code(&program, 0);
+    let third = bench.source.configure(&[("code", "v3", two)]);
+    let lifted = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
+    assert_eq!(lifted.unwrap(), Outcome::Switched);
+    assert_eq!(fs::read_link(&link).unwrap(), bench.root(&third));
+    assert_eq!(runs(&program).len(), 4);
+}
+
+#[tokio::test]
+async fn missing_configuration_or_blob_is_reported_and_changes_nothing() {
+    let Some(mut bench) = Bench::new() else { return };
+    let err = bench.cycle().await.unwrap_err();
+    assert!(err.to_string().starts_with("no configuration \"project1\" in the registry"), "{err}");
+    assert_eq!(err.exit_code(), 5);
+    let missing = Digest::of(b"nobody has this");
+    bench.source.configure(&[("code", "v1", missing)]);
+    let err = bench.cycle().await.unwrap_err();
+    assert!(err.to_string().contains(&missing.to_string()), "{err}");
+    fs::write(bench.source.path("configs/project1.json"), "{").unwrap();
+    assert!(matches!(bench.cycle().await, Err(Error::BadConfiguration { .. })));
+    let code = bench.source.blob(&[("a", "a")]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&good).await;
+}
+
+#[tokio::test]
+async fn agent_waits_out_a_full_disk_without_loss() {
+    let Some(source) = Source::start() else { return };
+    let Some(small) = crate::source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    let small_layer = bench.source.blob(&[("a", "a")]);
+    let first = bench.source.configure(&[("code", "v1", small_layer)]);
+    bench.switches(&first).await;
+    let noise: String = (0..2_000_000_u64).map(|n| (n * n * n).to_string()).collect();
+    let big = bench.source.blob(&[("big", &noise)]);
+    let second = bench.source.configure(&[("code", "v2", big)]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    assert!(refused.contains("No space left on device"), "{refused}");
+    assert_eq!(refused.lines().count(), 1);
+    assert!(!bench.root(&second).exists() && bench.root(&first).join("a").exists());
+    assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
+
+    let ballast = small.path().join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    while std::io::Write::write(&mut file, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    let third = bench.source.configure(&[("code", "v3", bench.source.blob(&[("b", "b")]))]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    assert!(refused.contains("No space left on device"), "{refused}");
+    drop(file);
+    fs::remove_file(ballast).unwrap();
+    bench.switches(&third).await;
+}
+
+#[tokio::test]
+async fn gc_works_on_a_completely_full_disk() {
+    let Some(source) = Source::start() else { return };
+    let Some(small) = crate::source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    bench.agent.keep_roots = 9;
+    for seed in 0..3 {
+        let blob = bench.source.blob(&[("noise", &noise(seed, 2 << 20))]);
+        let configuration = bench.source.configure(&[("code", &format!("v{seed}"), blob)]);
+        bench.switches(&configuration).await;
+    }
+    let link = bench.agent.store.link_mode();
+    bench.agent.report.update(|report| report.link = Some(link_word(link).to_owned()));
+    let Bench { source: _source, agent, .. } = bench;
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    drop(agent);
+    let mut ballast = fs::File::create(small.path().join("ballast")).unwrap();
+    while std::io::Write::write(&mut ballast, &[0; 4096]).is_ok_and(|written| written > 0) {}
+    let gc = |more: &str| {
+        let mut gc = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+        gc.args(["gc", "--json", "-keep-roots", "1", more, "-dir"]).arg(&dir);
+        let output = gc.arg("-state").arg(&state).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let (told, done) = (gc("--dry-run"), gc("--dry-run=false"));
+    assert_eq!((told["free_bytes"].as_u64(), &told["bytes"]), (Some(0), &done["bytes"]));
+    let (freed, free) = (done["bytes"].as_u64().unwrap(), done["free_bytes"].as_u64().unwrap());
+    assert!(freed >= 4 << 20 && free >= freed, "{freed} bytes freed, {free} are free");
+}
+
+/// A file that compresses badly: this many bytes of digests' hex.
+fn noise(seed: u32, bytes: usize) -> String {
+    let count = u32::try_from(bytes / 64).unwrap();
+    (0..count).map(|n| Digest::of(&(seed * count + n).to_le_bytes()).to_string()).collect()
+}
+
+#[tokio::test]
+async fn min_free_removes_oldest_roots_and_never_the_current_one() {
+    const MIB: usize = 1 << 20;
+    let Some(source) = Source::start() else { return };
+    let Some(small) = crate::source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    bench.agent.keep_roots = 9;
+    bench.agent.min_free = 6 * MIB as u64;
+    let free = |bench: &Bench| bench.agent.store.free_bytes().unwrap();
+    let mut all = Vec::new();
+    for seed in 0..6 {
+        let blob = bench.source.blob(&[("noise", &noise(seed, 3 * MIB)), ("same", "same")]);
+        let configuration = bench.source.configure(&[("code", &format!("v{seed}"), blob)]);
+        bench.switches(&configuration).await;
+        all.push(configuration);
+        assert!(free(&bench) >= 6 * MIB as u64, "after v{seed}: {}", free(&bench));
+    }
+    let there: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
+    let (gone, kept): (Vec<&bool>, Vec<&bool>) = there.iter().partition(|there| !**there);
+    assert!(gone.len() >= 3 && kept.len() >= 2, "{there:?}");
+    assert!(there.is_sorted(), "a younger root went before an older one: {there:?}");
+
+    // What cannot fit fails before anything is downloaded, and takes nothing with it.
+    bench.agent.min_free = 15 * MIB as u64;
+    let blob = bench.source.blob(&[("noise", &noise(9, 3 * MIB))]);
+    bench.source.configure(&[("code", "v9", blob)]);
+    let refused = bench.cycle().await.unwrap_err().to_string();
+    let want = format!(
+        "not enough room for the download of 1 layers: it needs {}, {} are free, and -min-free keeps {}",
+        Size(fs::metadata(bench.source.path(&format!("files/{blob}"))).unwrap().len()),
+        Size(free(&bench)),
+        Size(15 * MIB as u64)
+    );
+    assert!(refused.starts_with(&want), "{refused}");
+    let after: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
+    assert_eq!(after, there);
+    assert_eq!(fs::read_dir(small.path().join("agent/partial")).unwrap().count(), 0);
+
+    // With less to keep it fits, and what it replaces stays last.
+    bench.agent.min_free = 10 * MIB as u64;
+    let last = bench.source.configure(&[("code", "v9", blob)]);
+    bench.switches(&last).await;
+    assert!(bench.root(&last).join("noise").exists());
+    assert!(all.iter().all(|it| !bench.root(it).exists()));
+    let mut found = Vec::new();
+    deploy_store::verify(&bench.agent.dir, |finding| found.push(finding)).unwrap();
+    assert_eq!(found, []);
+}
+
+#[tokio::test]
+async fn full_disk_keeps_the_deployed_root_and_names_what_frees_room() {
+    const MIB: usize = 1 << 20;
+    let Some(source) = Source::start() else { return };
+    let Some(small) = crate::source::small_disk() else { return };
+    let mut bench = Bench::with(source, small.path().join("agent"));
+    let blob = bench.source.blob(&[("a", "one")]);
+    let first = bench.source.configure(&[("code", "v1", blob)]);
+    bench.switches(&first).await;
+    let seen = rustix::fs::statvfs(small.path()).unwrap();
+    let whole = usize::try_from(seen.f_blocks * seen.f_frsize).unwrap();
+    let blob = bench.source.blob(&[("noise", &noise(10, 3 * whole.max(MIB)))]);
+    bench.source.configure(&[("code", "v2", blob)]);
+    let full = bench.cycle().await.unwrap_err().to_string();
+    for part in [
+        "No space left on device",
+        "; what is deployed stays as it is; ",
+        " are free, and ",
+        " MiB are still to come; to free some: deploy-agent gc removes",
+        "-keep-roots 1",
+    ] {
+        assert!(full.contains(part), "no {part:?} in {full}");
+    }
+    assert_eq!(fs::read_to_string(bench.root(&first).join("a")).unwrap(), "one");
+}
+
+#[tokio::test]
+async fn blobs_with_wrong_bytes_are_never_deployed() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("a", "a")]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    let file = bench.source.path(&format!("files/{code}"));
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, "something else").unwrap();
+    let err = bench.cycle().await.unwrap_err();
+    assert!(matches!(err, Error::WrongBytes { .. }), "{err}");
+    assert_eq!(err.exit_code(), 8);
+    fs::write(&file, bytes).unwrap();
+    bench.switches(&good).await;
+}
+
+#[tokio::test]
+async fn interrupted_download_resumes() {
+    let Some(mut bench) = Bench::new() else { return };
+    let noise: String =
+        (0..200_000_u32).map(|n| Digest::of(&n.to_le_bytes()).to_string()).collect();
+    let code = bench.source.blob(&[("noise", &noise)]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    let whole = fs::read(bench.source.path(&format!("files/{code}"))).unwrap();
+    let half = whole.len() / 2;
+    let mut staging = bench.agent.store.blobs().resume(code).unwrap();
+    staging.write_at(0, &whole[..half]).unwrap();
+    drop(staging);
+    let client = bench.session.client().await.unwrap();
+    let layers = good.layers().to_vec();
+    let store = &bench.agent.store;
+    let fetched =
+        deploy_agent::fetch::download(&client, store, layers, &bench.agent.throttle).await.unwrap();
+    assert_eq!(fetched.bytes, (whole.len() - half) as u64);
+    bench.switches(&good).await;
+
+    // What an earlier attempt left may be wrong: then all is got again.
+    let other = bench.source.blob(&[("other", &noise[1..])]);
+    let other_good = bench.source.configure(&[("code", "v2", other)]);
+    bench.agent.store.blobs().resume(other).unwrap().write_at(0, b"junk").unwrap();
+    bench.switches(&other_good).await;
+}
+
+#[tokio::test]
+async fn damaged_state_file_and_cache_are_repaired() {
+    let Some(mut bench) = Bench::new() else { return };
+    let one = bench.source.blob(&[("a", "one")]);
+    let first = bench.source.configure(&[("code", "v1", one)]);
+    bench.switches(&first).await;
+    fs::write(&bench.agent.state, "{").unwrap();
+    bench.switches(&first).await;
+    assert_eq!(fs::read_to_string(bench.source.path("agent/state.json.damaged")).unwrap(), "{");
+
+    let two = bench.source.blob(&[("a", "two")]);
+    let second = bench.source.configure(&[("code", "v2", two)]);
+    fs::write(bench.source.path(&format!("agent/cache/{two}")), "junk").unwrap();
+    bench.switches(&second).await;
+    assert_eq!(fs::read_to_string(bench.root(&second).join("a")).unwrap(), "two");
+}
+
+#[tokio::test]
+async fn lost_connection_is_reopened_silently() {
+    let Some(mut bench) = Bench::new() else { return };
+    let code = bench.source.blob(&[("a", "a")]);
+    let good = bench.source.configure(&[("code", "v1", code)]);
+    bench.switches(&good).await;
+    bench.source.drop_connections();
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+}

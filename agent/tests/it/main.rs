@@ -1,0 +1,27 @@
+//! The tests of this crate in one program: each would link all libraries once more.
+
+mod backup;
+mod bench;
+mod cli;
+mod confined;
+mod cycle;
+mod go_readme;
+mod hostile;
+mod kept_roots;
+mod kill;
+mod kill_engine;
+mod messages;
+mod mounts;
+mod operator;
+mod progress;
+mod random;
+mod redeploy;
+mod repair;
+mod script;
+mod site;
+mod source;
+mod state_file;
+mod switch;
+mod touched_files;
+mod unsettled;
+mod whole_walk;

@@ -1,0 +1,51 @@
+//! What an operator reads when something is wrong: what failed, on which thing, why, what next.
+
+use std::fs;
+
+use crate::bench::{Agent, Bench};
+use deploy_testing::eventually;
+use deploy_wire::exit;
+
+#[test]
+fn failed_script_message_warns_of_possible_changes() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    bench.script("#!/bin/sh\necho why\nexit 3\n");
+    let (code, log) = bench.once(&[]);
+    assert_eq!(code, Some(i32::from(exit::FAILED)), "{log}");
+    let told = log.lines().last().unwrap();
+    let kept = bench.path("a1/script.log");
+    for part in [
+        "script \"./deploy.sh\" call failure: exit status 3; ",
+        " is not deployed, and the old state stays, but the script may have changed things; ",
+        &format!("what it printed is in {} and in the log", kept.display()),
+    ] {
+        assert!(told.contains(part), "no {part:?} in {told}");
+    }
+    assert_eq!(fs::read_to_string(kept).unwrap(), "why\n");
+    // When it is tried again the service says as well.
+    let agent = Agent::start(&bench, &[]);
+    let again = "in the log; it is run again in ";
+    eventually("the next try is told", || bench.agent_log().contains(again));
+    agent.stop();
+    // One that was not started has changed nothing.
+    bench.script("#!/no/such/interpreter\n");
+    let (_, log) = bench.once(&[]);
+    let told = log.lines().last().unwrap();
+    assert!(told.ends_with("is not deployed, and the old state stays"), "{told}");
+}
+
+#[test]
+fn carriage_return_in_the_interpreter_line_is_reported() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    for first in ["#!/bin/sh\r\n", "#!/usr/bin/env sh\r\n"] {
+        bench.script(&format!("{first}echo\r\n"));
+        let (code, log) = bench.once(&[]);
+        assert_eq!(code, Some(i32::from(exit::FAILED)), "{log}");
+        let told = "script \"./deploy.sh\": no such file or directory: its first line ends in a \
+                    carriage return, as Windows ends lines, and so names no interpreter; save it \
+                    with LF line ends, as dos2unix does";
+        assert!(log.lines().last().unwrap().contains(told), "{log}");
+    }
+}

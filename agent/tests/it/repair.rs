@@ -1,0 +1,185 @@
+//! `verify -repair`, beside a running agent and alone: everything damaged is set aside
+//! where an operator finds it, and what can be had again is there again.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::bench::{Agent, Bench, says};
+use deploy_testing::eventually;
+use serde_json::Value;
+
+/// Paths of the objects of files with these bytes.
+fn objects(bench: &Bench, contents: &str) -> Vec<PathBuf> {
+    let fans = fs::read_dir(bench.path("a1/objects")).unwrap().map(|fan| fan.unwrap().path());
+    let all = fans.flat_map(|fan| fs::read_dir(fan).unwrap().map(|it| it.unwrap().path()));
+    all.filter(|path| fs::read_to_string(path).is_ok_and(|text| text == contents)).collect()
+}
+
+/// Damages a file behind everybody's back: its times and its size stay.
+fn rot(path: &PathBuf) {
+    let meta = fs::metadata(path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[0] ^= 1;
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, meta.permissions()).unwrap();
+    let file = fs::File::open(path).unwrap();
+    file.set_times(fs::FileTimes::new().set_modified(meta.modified().unwrap())).unwrap();
+}
+
+fn findings(json: &Value) -> Vec<(String, String, bool)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let all = json["findings"].as_array().unwrap().iter();
+    all.map(|it| (text(&it["path"]), text(&it["done"]), it["mended"].as_bool().unwrap())).collect()
+}
+
+fn index(bench: &Bench, layer: usize) -> PathBuf {
+    bench.path(&format!("a1/layers/{}", bench.state().unwrap().layers()[layer].digest))
+}
+
+#[test]
+fn running_agent_downloads_damaged_layers_again() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 0, "");
+    let status = || says(&bench, &["status", "--json"], 0, "").json();
+    // It would find the damage, too, while it is made.
+    eventually("the spare is ready", || status()["spare"]["ready"] == true);
+    says(&bench, &["verify", "--repair"], 0, "all sound");
+    let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
+    rot(object);
+    fs::write(index(&bench, 0), "nonsense").unwrap();
+    says(&bench, &["verify"], 8, "now with -repair");
+    let json = says(&bench, &["verify", "--repair", "--json"], 0, "").json();
+    let found = findings(&json);
+    assert_eq!(found.len(), 2, "{json:#}");
+    let name = object.file_name().unwrap().to_str().unwrap();
+    let layer = bench.state().unwrap().layers()[0].digest;
+    for (aside, (path, done, mended)) in
+        [name.to_owned(), format!("layer-{layer}")].iter().zip(&found)
+    {
+        let want = format!("set aside as quarantine/{aside}; fetched and extracted again");
+        assert_eq!((done, mended), (&want, &true), "{path}");
+        assert!(bench.path("a1/quarantine").join(aside).exists());
+    }
+    assert_eq!(fs::read_to_string(bench.path("a1/quarantine").join(name)).unwrap(), "nne\n");
+    assert_eq!(json["repaired"], true);
+    says(&bench, &["verify"], 0, "all sound");
+    says(&bench, &["status"], 0, "quarantine     2 files were damaged");
+    eventually("another spare is ready", || status()["spare"]["ready"] == true);
+    // A layer that lacks a file.
+    fs::remove_file(object).unwrap();
+    let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them mended").out;
+    assert!(text.contains("1 of its files are not in the cache: fetched and extracted"), "{text}");
+    says(&bench, &["gc"], 0, "it was damaged");
+    says(&bench, &["verify"], 0, "all sound");
+    bench.bump("v02", "two\n");
+    says(&bench, &["sync"], 0, "switched");
+    agent.stop();
+}
+
+#[test]
+fn modified_root_is_reported_and_not_changed() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &["-link", "copy", "-no-spare"]);
+    says(&bench, &["sync"], 0, "");
+    let id = bench.state().unwrap().id();
+    let conf = bench.path(&format!("a1/unpacked/{id}/conf"));
+    fs::write(&conf, "of the service").unwrap();
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    assert!(text.contains("conf was altered: left as it is\n"), "{text}");
+    assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
+    // What does not mend it is not recommended, and what is does.
+    for words in [&["verify"][..], &["verify", "-repair"]] {
+        let text = says(&bench, words, 8, "\n1 in roots, ").out;
+        assert!(!text.contains("with -repair"), "{text}");
+        assert!(text.contains("remove such a root (rm -r), and deploy-agent sync"), "{text}");
+    }
+    fs::remove_dir_all(bench.path(&format!("a1/unpacked/{id}"))).unwrap();
+    says(&bench, &["sync"], 0, "");
+    assert_eq!(fs::read_to_string(&conf).unwrap(), "one\n");
+    says(&bench, &["verify"], 0, "all sound");
+    agent.stop();
+}
+
+#[test]
+fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    assert_eq!(bench.once(&["-keep-blobs", "-link", "copy"]).0, Some(0));
+    let damage = || {
+        let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
+        rot(object);
+        object.clone()
+    };
+    damage();
+    let json = says(&bench, &["verify", "--repair", "--json"], 0, "").json();
+    assert!(findings(&json)[0].1.contains("extracted again from its cached blob"), "{json:#}");
+
+    let layers = bench.state().unwrap().layers().to_vec();
+    let blob = bench.path(&format!("a1/cache/{}", layers[1].digest));
+    fs::write(&blob, "damaged").unwrap();
+    damage();
+    let json = says(&bench, &["verify", "--repair", "--json"], 8, "").json();
+    let found = findings(&json);
+    assert_eq!(found.len(), 2, "{json:#}");
+    assert!(
+        found.iter().all(|(_, done, mended)| done.contains("no registry was named") && !mended)
+    );
+    let aside = bench.path(&format!("a1/quarantine/blob-{}", layers[1].digest));
+    assert_eq!(fs::read_to_string(aside).unwrap(), "damaged");
+    // What is set aside is missed.
+    says(&bench, &["verify"], 8, "1 of its files are not in the cache");
+    let (addr, fp) = (bench.registry.addr.clone(), bench.registry.fingerprint.clone());
+    let registry = ["verify", "--repair", "-addr", &addr, "-fp", &fp, "-key", "srv"];
+    says(&bench, &registry, 0, "fetched and extracted again");
+    says(&bench, &["verify"], 0, "all sound");
+    assert!(blob.exists(), "the blob is kept as well");
+}
+
+#[test]
+fn unused_damaged_objects_are_quarantined_only() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
+    let first = index(&bench, 1);
+    bench.bump("v02", "two\n");
+    assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
+    bench.bump("v03", "three\n");
+    assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
+    let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
+    rot(object);
+    let text = says(&bench, &["verify", "--repair"], 0, "nothing needs it").out;
+    assert!(!first.exists(), "it promises a file that is not there: {text}");
+    says(&bench, &["verify"], 0, "all sound");
+}
+
+#[test]
+fn damaged_object_linked_into_a_root_is_reported_for_both() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::start(&bench, &["-link", "hardlink", "-no-spare"]);
+    says(&bench, &["sync"], 0, "");
+    let id = bench.state().unwrap().id();
+    let file = bench.path(&format!("a1/unpacked/{id}/conf"));
+    // As a disk does it: nothing but the contents changes.
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    fs::write(&file, "nne\n").unwrap();
+    let times = fs::FileTimes::new().set_modified(modified);
+    fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    let want =
+        "fetched and extracted again; 1 file in published roots is this very file, and stays";
+    assert!(text.contains(want), "{text}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "nne\n", "a root was changed");
+    // The next root has what it should, and the old one goes as it would have.
+    bench.add_version("code", "v02", "bin", "run again");
+    bench.operator("ssh", &["bumpconf -name project1 -component code"], "");
+    says(&bench, &["sync"], 0, "switched");
+    let id = bench.state().unwrap().id();
+    let next = bench.path(&format!("a1/unpacked/{id}/conf"));
+    assert_eq!(fs::read_to_string(next).unwrap(), "one\n");
+    agent.stop();
+}

@@ -1,0 +1,196 @@
+//! The directories of a Go registry and a Go agent, made by the Go tool, taken over and given
+//! back. See `registry/tests/go/README.md`.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::site::{Site, both, top};
+use deploy_store::disk::Lock;
+use deploy_store::{Configuration, Digest};
+
+/// What the Go agent had deployed, and what the Go registry had for it.
+const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
+const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
+
+/// Both directories, modes as the Go tool makes them, and a running registry.
+fn site() -> Site {
+    let mut site = Site::new();
+    let go = top().join("registry/tests/go");
+    for name in ["registry", "agent"] {
+        let copied = Command::new("cp").arg("-r").arg(go.join(name)).arg(site.dir.path()).status();
+        assert!(copied.unwrap().success());
+    }
+    let private = ["registry/host_key", "registry/state.db"].map(|name| site.path(name));
+    let cached = ["registry/files", "agent/cache"].map(|dir| fs::read_dir(site.path(dir)).unwrap());
+    let cached = cached.into_iter().flatten().map(|entry| entry.unwrap().path());
+    for path in private.into_iter().chain(cached) {
+        fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
+    }
+    site.put_script("env | grep -E '^(OLD|NEW)(ID|ROOT)=' | sort > deployed");
+    site.start_registry("registry");
+    site
+}
+
+fn read_all(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// The same without the symlinks, which were kept as files.
+fn files_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files = read_all(dir);
+    files.retain(|(name, _)| !name.starts_with("link-"));
+    files
+}
+
+/// What the Go agent relies on in its directory: the state file is the registry's JSON, its
+/// root has a mark beside it, and whatever is in the cache is whole.
+fn check_for_go(site: &Site) {
+    let json = fs::read(site.path("agent/state.json")).unwrap();
+    let state = Configuration::from_json(&json).unwrap();
+    assert_eq!(state.to_json(), json);
+    let root = site.path(&format!("agent/unpacked/{}", state.id()));
+    assert!(root.is_dir() && root.with_extension("ok").is_file(), "{}", root.display());
+    assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o755);
+    for (name, bytes) in read_all(&site.path("agent/cache")) {
+        assert_eq!(Digest::of(&bytes).to_string(), name);
+    }
+}
+
+#[test]
+fn go_agent_directory_works_in_both_directions() {
+    let site = site();
+    let unpacked = site.path("agent/unpacked");
+    let by_go = files_of(&unpacked.join(OFFERED).join("etc"));
+    let once = |site: &Site| {
+        let output = site.agent("project1").args(["-once", "-keep-blobs"]).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        both(&output)
+    };
+    let log = once(&site);
+    let (old, new) = (unpacked.join(BEFORE), unpacked.join(OFFERED));
+    let (old, new) = (old.display(), new.display());
+    let want = format!("NEWID={OFFERED}\nNEWROOT={new}\nOLDID={BEFORE}\nOLDROOT={old}\n");
+    assert_eq!(site.text("deployed"), want);
+    // Its cache was good enough: nothing was fetched but the configuration.
+    assert!(log.contains("downloaded 0 of 2 layers: 0 bytes"), "{log}");
+    let served = fs::read(top().join("registry/tests/go/configs/project1.json")).unwrap();
+    assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), served);
+    assert_eq!(files_of(&unpacked.join(OFFERED).join("etc")), by_go);
+    check_for_go(&site);
+    let status = site.agent("project1").arg("status").output().unwrap();
+    assert!(both(&status).contains(OFFERED), "{}", both(&status));
+    // The Go agent takes it back, and deploys what it had before: root and mark are there.
+    assert!(unpacked.join(format!("{BEFORE}.ok")).exists());
+    fs::copy(top().join("registry/tests/go/agent/state.json"), site.path("agent/state.json"))
+        .unwrap();
+    check_for_go(&site);
+    once(&site);
+    assert_eq!(site.text("deployed"), want);
+    check_for_go(&site);
+    let verified = site.agent("project1").arg("verify").output().unwrap();
+    assert!(verified.status.success(), "{}", both(&verified));
+}
+
+#[test]
+fn unfinished_work_of_a_go_agent_is_completed() {
+    let site = site();
+    // A root that was never finished has no mark; one with a mark may have been changed.
+    let etc = site.path(&format!("agent/unpacked/{OFFERED}/etc"));
+    let want = files_of(&etc);
+    fs::write(etc.join("code.txt"), "changed").unwrap();
+    fs::remove_file(etc.join("config.txt")).unwrap();
+    // A download that broke off, and a cached file with other bytes.
+    fs::write(site.path("agent/cache/temp-12345"), "part").unwrap();
+    let cached = read_all(&site.path("agent/cache"))[0].0.clone();
+    fs::write(site.path(&format!("agent/cache/{cached}")), "other bytes").unwrap();
+    fs::write(site.path("agent/state.json"), "{\"Name\": ").unwrap();
+    let output = site.agent("project1").args(["-once"]).output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    assert_eq!(files_of(&etc), want);
+    assert!(etc.join("link-code").is_symlink());
+    assert!(site.text("deployed").contains("OLDID=\n"), "{}", site.text("deployed"));
+    check_for_go(&site);
+}
+
+#[test]
+fn running_go_agent_is_reported_and_left_alone() {
+    let site = site();
+    let before = fs::read(site.path("agent/state.json")).unwrap();
+    // Its lock: flock on the directory itself.
+    let lock = Lock::take(&site.path("agent")).unwrap();
+    let output = site.agent("project1").arg("-once").output().unwrap();
+    let text = both(&output);
+    assert!(!output.status.success());
+    let pid = format!("(pid {})", std::process::id());
+    assert!(text.contains("in use by another process") && text.contains(&pid), "{text}");
+    assert!(text.contains("stop that agent first"), "{text}");
+    assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), before);
+    assert!(!site.path("agent/objects").exists(), "something was made");
+    drop(lock);
+    // And one that runs here keeps the Go agent out.
+    let mut site = site;
+    site.start_agent("project1");
+    site.wait_until("deployed", |site| site.text("agent/state.json").contains(OFFERED));
+    assert!(Lock::take(&site.path("agent")).is_err());
+}
+
+#[test]
+fn every_configuration_of_a_go_registry_deploys() {
+    let site = site();
+    for (n, name) in ["project1", "service-2", "odd: name"].into_iter().enumerate() {
+        let dir = format!("new{n}");
+        let mut agent = site.agent(name);
+        let output = agent.args(["-once", "-dir", &dir, "-state", &format!("{dir}.json")]).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{name}: {}", both(&output));
+        let served =
+            fs::read(top().join(format!("registry/tests/go/configs/{name}.json"))).unwrap();
+        assert_eq!(fs::read(site.path(&format!("{dir}.json"))).unwrap(), served, "{name}");
+        let id = Configuration::from_json(&served).unwrap().id();
+        assert!(site.path(&format!("{dir}/unpacked/{id}")).is_dir(), "{name}");
+    }
+}
+
+#[test]
+fn symlinked_script_log_cannot_leave_the_directory() {
+    let site = site();
+    fs::write(site.path("victim"), "mine").unwrap();
+    std::os::unix::fs::symlink(site.path("victim"), site.path("agent/script.log")).unwrap();
+    site.put_script("echo loud");
+    let output = site.agent("project1").args(["-once"]).output().unwrap();
+    assert!(output.status.success(), "{}", both(&output));
+    assert_eq!(site.text("victim"), "mine");
+    assert_eq!(site.text("agent/script.log"), "loud\n");
+    assert!(!site.path("agent/script.log").is_symlink());
+}
+
+#[test]
+fn current_link_left_ahead_by_a_kill_is_corrected() {
+    let site = site();
+    let once = || {
+        let output =
+            site.agent("project1").args(["-once", "-current", "current"]).output().unwrap();
+        assert!(output.status.success(), "{}", both(&output));
+        both(&output)
+    };
+    once();
+    let deployed = fs::read_link(site.path("current")).unwrap();
+    // What was to be deployed when the agent was killed, and is not wanted any more.
+    fs::remove_file(site.path("current")).unwrap();
+    std::os::unix::fs::symlink(site.path("elsewhere"), site.path("current")).unwrap();
+    let log = once();
+    assert!(log.contains("it does again"), "{log}");
+    assert_eq!(fs::read_link(site.path("current")).unwrap(), deployed);
+    let log = once();
+    assert!(!log.contains("it does again"), "{log}");
+}

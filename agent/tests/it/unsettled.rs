@@ -1,0 +1,410 @@
+//! After a script that did not succeed nothing is up to date until one does: whoever goes back,
+//! on the registry or by hand, gets what is deployed, whole.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::bench::{Agent, Bench, deployed, says};
+use deploy_store::{Configuration, Digest};
+use deploy_testing::eventually;
+use serde_json::Value;
+
+/// Notes the roots it is told of, takes the service down, and brings it up with the new root.
+/// It fails for a root that is bad, where `fails` is there, and waits where `wait` is.
+const SCRIPT: &str = "#!/bin/sh\n\
+    echo \"$(basename \"$OLDROOT\") $(basename \"$NEWROOT\")\" >>runs\n\
+    test -d \"$NEWROOT\" || exit 9\n\
+    test -z \"$OLDROOT\" || test -d \"$OLDROOT\" || exit 8\n\
+    rm -f service\n\
+    if test -e wait; then : >waits; while test -e wait; do sleep 0.02; done; rm -f waits; fi\n\
+    grep -q bad \"$NEWROOT/conf\" && exit 3\n\
+    test -e fails && exit 4\n\
+    cp \"$NEWROOT/conf\" service\n";
+
+/// Version v01 is deployed, and its id.
+fn begun(bench: &Bench) -> String {
+    bench.script(SCRIPT);
+    bench.first_configuration();
+    assert_eq!(bench.once(&[]).0, Some(0));
+    let id = bench.state().unwrap().id().to_string();
+    assert_eq!(runs(bench), [format!(" {id}")]);
+    id
+}
+
+fn runs(bench: &Bench) -> Vec<String> {
+    let runs = fs::read_to_string(bench.path("runs")).unwrap_or_default();
+    runs.lines().map(str::to_owned).collect()
+}
+
+fn last(bench: &Bench) -> String {
+    runs(bench).pop().unwrap_or_default()
+}
+
+fn service(bench: &Bench) -> Option<String> {
+    fs::read_to_string(bench.path("service")).ok()
+}
+
+fn change(bench: &Bench, version: &str) {
+    let line = format!("changeconf -name project1 -component config -version {version}");
+    bench.operator("ssh", &[&line], "");
+}
+
+/// The id of what the registry has.
+fn offered(bench: &Bench) -> String {
+    let json = bench.operator("ssh", &["showconf -name project1 -json"], "");
+    Configuration::from_json(json.as_bytes()).unwrap().id().to_string()
+}
+
+fn status(bench: &Bench) -> Value {
+    says(bench, &["status", "-json"], 0, "").json()["unsettled"].clone()
+}
+
+fn settled(bench: &Bench) {
+    assert_eq!(status(bench), Value::Null);
+    assert!(!bench.path("a1/unsettled.json").exists() && !bench.path("a1/script.json").exists());
+}
+
+fn ask_beside(bench: &Bench, verb: &str) -> Child {
+    let mut asking = Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+    asking.args([verb, "-dir", "a1"]).current_dir(bench.temp.path());
+    asking.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn registry_rollback_reruns_the_script_with_the_good_root() {
+    for failures in 1..=3 {
+        let bench = Bench::new();
+        let good = begun(&bench);
+        let agent = Agent::start(&bench, &[]);
+        says(&bench, &["sync"], 0, "up to date");
+        let mut failed = String::new();
+        for n in 1..=failures {
+            bench.bump(&format!("v1{n}"), &format!("bad {n}\n"));
+            failed = offered(&bench);
+            let said = says(&bench, &["sync"], 1, "exit status 3");
+            assert!(
+                said.out.contains(&format!("unsettled: the script did not succeed for {failed}"))
+            );
+            assert_eq!(last(&bench), format!("{good} {failed}"));
+            let left = status(&bench);
+            assert_eq!((&left["id"], &left["failures"]), (&failed.clone().into(), &n.into()));
+            assert_eq!((&left["registry"], &left["old_id"]), (&left["id"], &good.clone().into()));
+            assert!(left["error"].as_str().unwrap().contains("exit status 3"), "{left}");
+            assert!(left["failed"].is_string() && left["next"].is_string(), "{left}");
+        }
+        let text =
+            says(&bench, &["status"], 0, &format!("unsettled      {failed}   script failed")).out;
+        assert!(
+            text.contains("next try       2") && text.contains(&format!("registry has   {failed}"))
+        );
+        assert_eq!(service(&bench), None);
+        // One look: of an agent that looks by itself.
+        change(&bench, "v01");
+        says(&bench, &["sync"], 0, "switched to");
+        assert_eq!(last(&bench), format!("{failed} {good}"), "{:#?}", runs(&bench));
+        assert_eq!((service(&bench).as_deref(), &*deployed(&bench)), (Some("one\n"), "v01"));
+        assert_eq!(runs(&bench).len(), 2 + failures);
+        settled(&bench);
+        says(&bench, &["sync"], 0, "up to date");
+        bench.bump("v20", "two\n");
+        says(&bench, &["sync"], 0, "switched to");
+        assert_eq!(last(&bench), format!("{good} {}", offered(&bench)));
+        agent.stop();
+    }
+}
+
+#[test]
+fn failed_way_back_is_retried_even_by_a_new_agent() {
+    let bench = Bench::new();
+    let good = begun(&bench);
+    bench.bump("v02", "bad\n");
+    let bad = offered(&bench);
+    assert_eq!(bench.once(&[]).0, Some(1));
+    fs::write(bench.path("fails"), "").unwrap();
+    bench.operator("ssh", &["rollback -name project1"], "");
+    for _ in 0..2 {
+        let (code, log) = bench.once(&[]);
+        assert_eq!(code, Some(1), "{log}");
+        assert!(log.contains("it runs again for"), "{log}");
+        assert_eq!(last(&bench), format!("{bad} {good}"));
+    }
+    assert_eq!(status(&bench)["failures"], 3);
+    says(&bench, &["status"], 0, "next try       at the next look");
+    let agent = Agent::start(&bench, &["-poll", "100ms"]);
+    let before = runs(&bench).len();
+    eventually("it tries by itself", || runs(&bench).len() > before);
+    let said = says(&bench, &["sync"], 1, "exit status 4").out;
+    assert!(!said.contains("up to date"), "{said}");
+    fs::remove_file(bench.path("fails")).unwrap();
+    eventually("it succeeds", || service(&bench).is_some());
+    assert_eq!(last(&bench), format!("{bad} {good}"));
+    eventually("it is settled", || status(&bench).is_null());
+    agent.stop();
+    settled(&bench);
+}
+
+/// Whether the agent has written down that it started the script that runs.
+fn is_noted(bench: &Bench) -> bool {
+    let json = fs::read(bench.path("a1/script.json")).unwrap_or_default();
+    let noted: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+    noted["pid"].as_u64().is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
+}
+
+/// Kills the agent while the script of `what` waits, ends the script, and starts an agent again.
+fn killed_meanwhile<'a>(
+    bench: &'a Bench,
+    what: &str,
+    agent: Agent<'a>,
+    run: impl Fn(),
+) -> Agent<'a> {
+    fs::write(bench.path("wait"), "").unwrap();
+    run();
+    let mut asking = ask_beside(bench, "sync");
+    eventually(what, || bench.path("waits").exists() && is_noted(bench));
+    drop(agent);
+    asking.wait().unwrap();
+    assert!(!bench.path("a1/unsettled.json").metadata().unwrap().len().eq(&0));
+    let waits = bench.agent_log().matches("waiting for its end").count();
+    let agent = Agent::start(bench, &[]);
+    eventually("the next agent waits", || {
+        bench.agent_log().matches("waiting for its end").count() > waits
+    });
+    fs::remove_file(bench.path("wait")).unwrap();
+    agent
+}
+
+#[test]
+fn kills_do_not_change_how_an_unsettled_server_recovers() {
+    let bench = Bench::new();
+    let good = begun(&bench);
+    let agent = Agent::start(&bench, &[]);
+    // Killed while the bad one runs; the registry goes back before anybody looks.
+    let agent = killed_meanwhile(&bench, "the bad script runs", agent, || {
+        bench.bump("v02", "bad\n");
+    });
+    let bad = offered(&bench);
+    says(&bench, &["sync"], 1, "exit status 3");
+    // Killed while the way back runs.
+    let agent = killed_meanwhile(&bench, "the way back runs", agent, || change(&bench, "v01"));
+    eventually("it is up again", || service(&bench).is_some());
+    says(&bench, &["sync"], 0, "");
+    assert_eq!(last(&bench), format!("{bad} {good}"), "{:#?}", runs(&bench));
+    assert_eq!((service(&bench).as_deref(), &*deployed(&bench)), (Some("one\n"), "v01"));
+    settled(&bench);
+    // Killed after it failed, twice, and nobody ran while the registry went back.
+    for version in ["v03", "v04"] {
+        bench.bump(version, &format!("bad {version}\n"));
+        says(&bench, &["sync"], 1, "exit status 3");
+    }
+    let bad = offered(&bench);
+    drop(agent);
+    change(&bench, "v01");
+    let (code, log) = bench.once(&[]);
+    assert_eq!(code, Some(0), "{log}");
+    assert_eq!(last(&bench), format!("{bad} {good}"));
+    assert_eq!(service(&bench).as_deref(), Some("one\n"));
+    settled(&bench);
+}
+
+#[test]
+fn script_runs_again_if_only_its_note_was_written() {
+    let bench = Bench::new();
+    let good = begun(&bench);
+    bench.bump("v02", "bad\n");
+    let bad = offered(&bench);
+    assert_eq!(bench.once(&[]).0, Some(1));
+    change(&bench, "v01");
+    assert_eq!(bench.once(&[]).0, Some(0));
+    // As it is right before a script starts, and as a power cut may leave it.
+    let note = |id: &str| format!("{{\"id\":\"{id}\",\"since\":\"2026-11-29T00:00:00Z\"}}");
+    for (note, old) in [(note(&bad), &*bad), (note(&good), ""), (String::new(), "")] {
+        fs::write(bench.path("a1/unsettled.json"), note).unwrap();
+        assert_eq!(bench.once(&[]).0, Some(0));
+        assert_eq!(last(&bench), format!("{old} {good}"));
+        settled(&bench);
+    }
+    let before = runs(&bench).len();
+    assert_eq!(bench.once(&[]).0, Some(0));
+    assert_eq!(runs(&bench).len(), before);
+}
+
+#[test]
+fn script_that_cannot_start_leaves_the_server_settled() {
+    let bench = Bench::new();
+    begun(&bench);
+    bench.bump("v02", "two\n");
+    let (code, _) = bench.once(&["-script", "./none.sh"]);
+    assert_eq!(code, Some(1));
+    settled(&bench);
+    let (code, log) = bench.once(&["-script-env-file", "none"]);
+    assert_eq!(code, Some(1));
+    assert!(log.contains("-script-env-file none: read it: No such file"), "{log}");
+    settled(&bench);
+    change(&bench, "v01");
+    assert_eq!(bench.once(&[]).0, Some(0));
+    assert_eq!(runs(&bench).len(), 1);
+}
+
+#[test]
+fn local_rollback_returns_from_a_failed_root() {
+    let bench = Bench::new();
+    let good = begun(&bench);
+    let agent = Agent::start(&bench, &[]);
+    bench.bump("v02", "bad\n");
+    let bad = offered(&bench);
+    says(&bench, &["sync"], 1, "exit status 3");
+    // The way back fails once.
+    fs::write(bench.path("fails"), "").unwrap();
+    says(&bench, &["rollback"], 1, "exit status 4");
+    assert_eq!(last(&bench), format!("{bad} {good}"));
+    fs::remove_file(bench.path("fails")).unwrap();
+    drop(agent);
+    // The registry is not needed for it, nor an agent.
+    says(&bench, &["rollback"], 5, "nothing was deployed before");
+    assert_eq!(bench.once(&[]).0, Some(1), "the registry has the bad one still");
+    let told = says(&bench, &["rollback", "-json"], 0, "").json();
+    assert_eq!((&told["id"], &told["from"]), (&good.clone().into(), &bad.clone().into()));
+    assert_eq!(last(&bench), format!("{bad} {good}"));
+    assert_eq!(service(&bench).as_deref(), Some("one\n"));
+    settled(&bench);
+    let agent = Agent::start(&bench, &[]);
+    says(&bench, &["sync"], 1, "held since a rollback");
+    assert_eq!(service(&bench).as_deref(), Some("one\n"));
+    bench.bump("v03", "three\n");
+    says(&bench, &["sync"], 0, "switched to");
+    assert_eq!(service(&bench).as_deref(), Some("three\n"));
+    agent.stop();
+}
+
+#[test]
+fn failed_local_rollback_is_retried_or_reverted() {
+    let bench = Bench::new();
+    let one = begun(&bench);
+    let agent = Agent::start(&bench, &[]);
+    bench.bump("v02", "two\n");
+    let two = offered(&bench);
+    says(&bench, &["sync"], 0, "switched to");
+    fs::write(bench.path("fails"), "").unwrap();
+    // What the registry has is what is deployed: the script runs for it again, and fails.
+    says(&bench, &["rollback"], 1, "exit status 4");
+    eventually("it looks", || status(&bench)["failures"] == 2);
+    fs::remove_file(bench.path("fails")).unwrap();
+    says(&bench, &["sync"], 0, "switched to");
+    assert_eq!(last(&bench), format!("{one} {two}"));
+    assert_eq!(service(&bench).as_deref(), Some("two\n"));
+    settled(&bench);
+    // Killed in the middle of a rollback it is ended by the next agent.
+    fs::write(bench.path("wait"), "").unwrap();
+    let mut asking = ask_beside(&bench, "rollback");
+    eventually("the rollback's script runs", || bench.path("waits").exists() && is_noted(&bench));
+    drop(agent);
+    asking.wait().unwrap();
+    let agent = Agent::start(&bench, &[]);
+    fs::remove_file(bench.path("wait")).unwrap();
+    eventually("it is ended", || deployed(&bench) == "v01");
+    says(&bench, &["sync"], 1, "held since a rollback");
+    assert_eq!(last(&bench), format!("{two} {one}"));
+    assert_eq!(service(&bench).as_deref(), Some("one\n"));
+    settled(&bench);
+    agent.stop();
+    // Alone: what failed on the way back is tried again, not taken for a release that failed.
+    says(&bench, &["rollback", "-release"], 0, "released");
+    assert_eq!(bench.once(&[]).0, Some(0));
+    fs::write(bench.path("fails"), "").unwrap();
+    says(&bench, &["rollback"], 1, "exit status 4");
+    fs::remove_file(bench.path("fails")).unwrap();
+    says(&bench, &["rollback"], 0, &format!("rolled back to {one}"));
+    assert_eq!(service(&bench).as_deref(), Some("one\n"));
+    settled(&bench);
+}
+
+#[test]
+fn failed_root_and_its_layers_are_kept() {
+    let bench = Bench::new();
+    begun(&bench);
+    bench.bump("v02", "bad\n");
+    assert_eq!(bench.once(&[]).0, Some(1));
+    let bad = offered(&bench);
+    says(&bench, &["gc", "-cleanold"], 0, "to be deployed");
+    assert!(bench.path("a1/unpacked").join(&bad).is_dir());
+    change(&bench, "v01");
+    assert_eq!(bench.once(&[]).0, Some(0));
+    says(&bench, &["gc", "-cleanold"], 0, "over the roots to keep");
+    assert!(!bench.path("a1/unpacked").join(&bad).exists());
+}
+
+#[test]
+fn no_script_runs_if_its_note_cannot_be_written() {
+    // A directory in its place: it cannot be replaced, as on a disk that is full.
+    let bench = Bench::new();
+    begun(&bench);
+    fs::create_dir(bench.path("a1/unsettled.json")).unwrap();
+    bench.bump("v02", "two\n");
+    let (code, log) = bench.once(&[]);
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("unsettled.json"), "{log}");
+    assert_eq!(runs(&bench).len(), 1, "{log}");
+    fs::remove_dir(bench.path("a1/unsettled.json")).unwrap();
+    assert_eq!(bench.once(&[]).0, Some(0));
+    assert_eq!(
+        Path::new(&last(&bench)),
+        Path::new(&format!("{} {}", first(&bench), offered(&bench)))
+    );
+}
+
+/// The id of the first root that the script was told of.
+fn first(bench: &Bench) -> Digest {
+    runs(bench)[0].trim().parse().unwrap()
+}
+
+#[test]
+fn clock_jumps_delay_nothing_and_remove_no_root() {
+    let bench = Bench::new();
+    begun(&bench);
+    // What was done until now was done in a future that is no more.
+    let far = || {
+        for dir in ["a1/roots", "a1/unpacked", "a1/layers"] {
+            let mut touch = Command::new("find");
+            touch.arg(bench.path(dir)).args([
+                "-exec",
+                "touch",
+                "-h",
+                "-d",
+                "2200-01-01",
+                "{}",
+                "+",
+            ]);
+            assert!(touch.status().unwrap().success());
+        }
+    };
+    far();
+    bench.bump("v02", "bad\n");
+    let bad = offered(&bench);
+    assert_eq!(bench.once(&[]).0, Some(1));
+    let left = fs::read_to_string(bench.path("a1/unsettled.json")).unwrap();
+    let year = left.split_once("\"since\": \"").unwrap().1.get(..4).unwrap();
+    let later = left.replace(&format!("\"{year}-"), "\"9026-");
+    let later = later.replace("null", "\"9000-01-01T00:00:00Z\"");
+    fs::write(bench.path("a1/unsettled.json"), later).unwrap();
+    says(&bench, &["status"], 0, "script failed 90");
+    let agent = Agent::start(&bench, &[]);
+    eventually("it tries again", || runs(&bench).len() == 3);
+    eventually("it has seen the script fail", || status(&bench)["failures"] == 2);
+    says(&bench, &["sync"], 1, "exit status 3");
+    far();
+    for (version, text) in [("v03", "three\n"), ("v04", "four\n")] {
+        bench.bump(version, text);
+        says(&bench, &["sync"], 0, "switched to");
+    }
+    let current = offered(&bench);
+    let roots: Vec<String> = fs::read_dir(bench.path("a1/roots"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(roots.len() == 2 && roots.contains(&current) && !roots.contains(&bad), "{roots:?}");
+    says(&bench, &["gc"], 0, "previous");
+    says(&bench, &["rollback"], 0, "rolled back");
+    assert_eq!(service(&bench).as_deref(), Some("three\n"));
+    agent.stop();
+}

@@ -1,0 +1,467 @@
+//! `deploy-from-docker` against a real registry: what configurations, components and blobs
+//! come of images.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip, layer};
+use crate::rig::{Rig, binary};
+use deploy_store::Digest;
+
+/// Three layers: the second empty, the third removes of the first.
+fn layers() -> Vec<Vec<u8>> {
+    let first = Tar::new().dir("etc/").file("etc/old", "old").file("etc/kept", "kept");
+    let first = first.dir("var/").file("var/a", "a").hardlink("var/b", "var/a");
+    let third = Tar::new().file("etc/.wh.old", "").file("var/.wh.a", "").file("etc/new", "new");
+    vec![first.end(), Tar::new().end(), third.end()]
+}
+
+/// Every file below a directory with its contents, sorted.
+fn files(dir: &Path) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut todo = vec![dir.to_path_buf()];
+    while let Some(next) = todo.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+                found.push((name, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Names of what lies in a directory, sorted.
+fn list(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// What an agent makes of the blobs that `-into` wrote.
+fn unpacked(rig: &Rig, into: &str) -> Vec<(String, String)> {
+    let names = fs::read_to_string(rig.path(into).join("layers")).unwrap();
+    let blobs = names.lines().map(|name| rig.path(into).join(name));
+    let mut agent = Command::new(binary("deploy-agent"));
+    agent.arg("unpack").args(blobs).arg("-into").arg(rig.path("root"));
+    assert!(agent.status().unwrap().success());
+    let found = files(&rig.path("root"));
+    fs::remove_dir_all(rig.path("root")).unwrap();
+    found
+}
+
+#[test]
+fn image_becomes_a_configuration() {
+    let rig = Rig::start();
+    rig.import(&[], &docker(&[("app:1.4", &layers())])).good();
+    assert_eq!(rig.operator(&["configurations"]), "app.1.4\n");
+    assert_eq!(rig.operator(&["components"]), "app.1.4.l1\napp.1.4.l3\n");
+    let (_, found) = rig.configuration("app.1.4");
+    let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
+    assert_eq!(names, ["app.1.4.l1", "app.1.4.l3"], "what is empty is left out");
+    // Versions are the blobs' names, and nothing else was sent.
+    let mut versions: Vec<_> = found.into_iter().map(|(_, version)| version).collect();
+    versions.sort();
+    assert_eq!(list(&rig.path("reg/files")), versions);
+    assert!(list(&rig.path("reg/uploads")).is_empty());
+}
+
+#[test]
+fn whiteouts_are_applied_before_upload() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    rig.alone(&["-into", "into", "-name", "app"], &image).good();
+    let names = fs::read_to_string(rig.path("into/layers")).unwrap();
+    assert_eq!(names, "app.l1.tar.gz\napp.l3.tar.gz\n");
+    assert_eq!(list(&rig.path("into")), ["app.l1.tar.gz", "app.l3.tar.gz", "layers"]);
+    let pair = |name: &str, content: &str| (name.to_owned(), content.to_owned());
+    let wanted = [pair("etc/kept", "kept"), pair("etc/new", "new"), pair("var/b", "a")];
+    assert_eq!(unpacked(&rig, "into"), wanted);
+    let mut tar = Command::new("tar");
+    let listed = tar.arg("-tzf").arg(rig.path("into/app.l3.tar.gz")).output().unwrap().stdout;
+    assert_eq!(String::from_utf8(listed).unwrap(), "etc/new\n", "no whiteout is left");
+}
+
+#[test]
+fn imported_blobs_are_reproducible() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    for into in ["one", "two"] {
+        rig.alone(&["-into", into, "-name", "app"], &image).good();
+    }
+    rig.import(&["-name", "app"], &image).good();
+    let (_, found) = rig.configuration("app");
+    for (component, version) in found {
+        let name = format!("{component}.tar.gz");
+        let bytes = fs::read(rig.path("one").join(&name)).unwrap();
+        assert_eq!(bytes, fs::read(rig.path("two").join(&name)).unwrap());
+        assert_eq!(Digest::of(&bytes).to_string(), version);
+    }
+}
+
+#[test]
+fn every_image_format_gives_the_same_result() {
+    let rig = Rig::start();
+    let layers = layers();
+    let mut packed = Layout::default();
+    let gzipped = layers.iter().map(|layer| packed.blob(&format!("{LAYER}+gzip"), &gzip(layer)));
+    let gzipped: Vec<_> = gzipped.collect();
+    let said = packed.blob(CONFIG, config(&layers).to_string().as_bytes());
+    let manifest = packed.manifest(&said, &gzipped);
+    let index = packed.index(&[manifest]);
+    packed.list(index);
+    let plain = Layout::of(&layers).archive();
+    fs::create_dir(rig.path("layout")).unwrap();
+    fs::write(rig.path("oci.tar"), &plain).unwrap();
+    let mut tar = Command::new("tar");
+    assert!(
+        tar.arg("-xf")
+            .arg(rig.path("oci.tar"))
+            .arg("-C")
+            .arg(rig.path("layout"))
+            .status()
+            .unwrap()
+            .success()
+    );
+
+    rig.import(&["-name", "app"], &docker(&[("app:1.4", &layers)])).good();
+    let before = rig.everything();
+    for image in [gzip(&docker(&[("other:9", &layers)])), plain, packed.archive()] {
+        rig.import(&["-name", "app"], &image).good();
+        assert_eq!(rig.everything(), before);
+    }
+    for path in ["layout", "oci.tar"] {
+        let output = rig.importer(&["-name", "app", path]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(rig.everything(), before);
+    }
+}
+
+#[test]
+fn only_changed_layers_are_sent() {
+    let rig = Rig::start();
+    let mut layers = vec![layer("one", "one"), layer("two", "two"), layer("three", "three")];
+    rig.import(&["-name", "app"], &docker(&[("app:1", &layers)])).good();
+    let (_, first) = rig.configuration("app");
+    let before = list(&rig.path("reg/files"));
+    layers[2] = layer("three", "another");
+    rig.import(&["-name", "app"], &docker(&[("app:2", &layers)])).good();
+    let (_, second) = rig.configuration("app");
+    assert_eq!(first[..2], second[..2]);
+    assert_ne!(first[2], second[2]);
+    assert_eq!(first[2].0, second[2].0, "a version of the same component");
+    assert_eq!(list(&rig.path("reg/files")).len(), before.len() + 1);
+    let history = rig.operator(&["history", "-name", "app"]);
+    assert_eq!(history.lines().filter(|line| !line.trim().is_empty()).count(), 2, "{history}");
+    // A removal changes the layer that is removed from, and no other.
+    layers[2] = Tar::new().file(".wh.one", "").file("three", "three").end();
+    rig.import(&["-name", "app"], &docker(&[("app:3", &layers)])).good();
+    let (_, third) = rig.configuration("app");
+    let names: Vec<_> = third.iter().map(|(component, _)| component.as_str()).collect();
+    assert_eq!(names, ["app.l2", "app.l3"], "the first is empty now");
+    assert_eq!(third[0], first[1]);
+}
+
+#[test]
+fn known_layers_are_reread_only_if_others_change_them() {
+    let rig = Rig::start();
+    let large = |name: &str| {
+        let text = format!("{name} ").repeat(100_000);
+        Tar::new().file(name, &text).file(&format!("{name}.old"), &text)
+    };
+    let linked = large("two").hardlink("two.link", "two.old").end();
+    let mut layers = vec![large("one").end(), linked, large("three").end(), large("last").end()];
+    let import = |layers: &[Vec<u8>]| {
+        fs::write(rig.path("image.tar"), docker(&[("app:1", layers)])).unwrap();
+        let output = rig.importer(&["-q=false", "-name", "app", "image.tar"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    import(&layers);
+    assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
+    // Nothing of it is written: no file may grow beyond 50 KiB here.
+    let confined = |words: &[&str]| {
+        let inner = rig.importer(words);
+        let mut outer = Command::new("sh");
+        outer.args(["-c", "ulimit -f 100; trap '' XFSZ; exec \"$@\"", "sh"]).env_clear();
+        outer.arg(inner.get_program()).args(inner.get_args());
+        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        outer.current_dir(inner.get_current_dir().unwrap());
+        outer.stdin(fs::File::open(rig.path("image.tar")).unwrap()).output().unwrap()
+    };
+    let output = confined(&["-name", "app", "image.tar"]);
+    assert!(output.status.success(), "{output:?}");
+    let output = confined(&["-name", "app"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("temporary file"), "{said}");
+    // Three of five are known, and the second loses the name that another leads to.
+    layers.push(Tar::new().file(".wh.two.old", "").file("four", "four").end());
+    layers[2] = large("other").end();
+    let said = import(&layers);
+    assert!(said.contains("5 layers, 2 reused"), "{said}");
+    // As they are of an image that is read once.
+    rig.alone(&["-into", "into", "-name", "app"], &docker(&[("app:1", &layers)])).good();
+    let (_, found) = rig.configuration("app");
+    assert_eq!(found.len(), 5);
+    for (component, version) in found {
+        let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
+        assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
+    }
+    // What has a path need not be there twice.
+    let before = rig.everything();
+    let fifo = rig.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let image = docker(&[("app:1", &layers)]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| fs::write(&fifo, &image).unwrap());
+        let output = rig.importer(&["-name", "app", "fifo"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    });
+    assert_eq!(rig.everything(), before);
+}
+
+#[test]
+fn known_compressed_layer_is_only_hashed() {
+    let rig = Rig::start();
+    // Of what gzip makes shorter too little would be left.
+    let noise = |seed: u64| {
+        let next = |seed: &u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let noise = std::iter::successors(Some(seed), next).map(|number| number.to_be_bytes()[0]);
+        noise.take(400_000).collect::<Vec<u8>>()
+    };
+    let large = |name: &str| Tar::new().file(name, noise(name.len() as u64)).file("old", name);
+    let mut layers = vec![large("a").end(), large("bb").end(), large("ccc").end()];
+    let layout = |layers: &[Vec<u8>]| {
+        let mut layout = Layout::default();
+        let pack = |layer: &Vec<u8>| layout.blob(&format!("{LAYER}+gzip"), &gzip(layer));
+        let parts: Vec<_> = layers.iter().map(pack).collect();
+        let said = layout.blob(CONFIG, config(layers).to_string().as_bytes());
+        let manifest = layout.manifest(&said, &parts);
+        layout.list(manifest);
+        layout
+    };
+    let import = |layout: &Layout, words: &[&str]| {
+        fs::write(rig.path("image.tar"), layout.archive()).unwrap();
+        let words = [&["-q=false", "-name", "app", "image.tar"], words].concat();
+        let output = rig.importer(&words).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    let cache = rig.path(".cache/deploy-from-docker");
+    let file = |layer: &[u8]| {
+        let start = crate::image::digest(&gzip(layer))["sha256:".len()..].to_owned();
+        let names = list(&cache.join("image-layers"));
+        let name = names.iter().find(|name| name.starts_with(&start)).expect("it is remembered");
+        cache.join("image-layers").join(name)
+    };
+    let year = Duration::from_secs(31_536_000);
+    let age = |path: &Path| {
+        fs::File::open(path).unwrap().set_modified(SystemTime::now() - year).unwrap();
+    };
+    let is_old =
+        |path: &Path| fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap() > year / 2;
+
+    assert!(import(&layout(&layers), &["-no-cache"]).0);
+    assert!(!cache.exists());
+    let (_, said) = import(&layout(&layers), &[]);
+    assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
+    let known: Vec<_> = layers.iter().map(|layer| file(layer)).collect();
+    for path in &known {
+        age(path);
+    }
+    let (_, said) = import(&layout(&layers), &[]);
+    assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
+    let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
+    assert_eq!(old, [false; 3], "not looked at");
+    // A removal has a layer packed again that is known, and so is read again.
+    layers.push(Tar::new().file("last", noise(9)).file(".wh.old", "").end());
+    let (good, said) = import(&layout(&layers), &[]);
+    assert!(good && said.contains("4 layers, 0 reused"), "{said}");
+    file(&layers[3]);
+    // As if nothing were known.
+    rig.alone(&["-into", "into", "-name", "app"], &layout(&layers).archive()).good();
+    let (_, found) = rig.configuration("app");
+    assert_eq!(found.len(), 4);
+    for (component, version) in found {
+        let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
+        assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
+    }
+
+    // That a layer was seen says nothing of the one that has its name now.
+    let before = rig.everything();
+    let mut packed = gzip(&layers[1]);
+    let mut damaged = layout(&layers);
+    let middle = packed.len() / 2;
+    packed[middle] ^= 1;
+    damaged.replace(&gzip(&layers[1]), &packed);
+    let (good, said) = import(&damaged, &[]);
+    assert!(!good && said.contains("is damaged: its sha256 is"), "{said}");
+    assert_eq!(rig.everything(), before);
+
+    // Nor is an image lost whose layer is there under another's name as well.
+    let (seen, mut other) = (gzip(&layers[0]), gzip(&layers[0]));
+    other[4] ^= 1; // The time in its header.
+    let mut astray = Layout::default();
+    astray.blob(LAYER, &seen);
+    astray.replace(&seen, &other);
+    let part = astray.blob(&format!("{LAYER}+gzip"), &other);
+    let said = astray.blob(CONFIG, config(&layers[..1]).to_string().as_bytes());
+    let manifest = astray.manifest(&said, &[part]);
+    astray.list(manifest);
+    let (good, said) = import(&astray, &["-n"]);
+    assert!(good && said.contains("1 layers"), "{said}");
+
+    // A cache that cannot be used is one line where it was asked for, and nothing elsewhere.
+    let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
+    assert!(
+        !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),
+        "{said}"
+    );
+    fs::remove_dir_all(&cache).unwrap();
+    fs::write(&cache, "").unwrap();
+    assert!(import(&layout(&layers), &[]).0);
+    assert!(import(&layout(&layers), &["-cache-dir", "elsewhere"]).0);
+    assert!(rig.path("elsewhere/image-layers").join(known[0].file_name().unwrap()).exists());
+    // As root with another's home directory: theirs is left alone.
+    if rustix::process::geteuid().is_root() {
+        fs::remove_file(&cache).unwrap();
+        fs::remove_dir(rig.path(".cache")).unwrap();
+        std::os::unix::fs::chown(rig.path("."), Some(12_345), None).unwrap();
+        assert!(import(&layout(&layers), &[]).0);
+        assert!(!rig.path(".cache").exists());
+    }
+}
+
+#[test]
+fn dry_run_changes_nothing() {
+    let rig = Rig::start();
+    for flag in ["-dry-run", "-n"] {
+        let mut importer = rig.importer(&["-name", "app", flag, "image.tar"]);
+        fs::write(rig.path("image.tar"), docker(&[("app:1", &layers())])).unwrap();
+        let output = importer.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        let told =
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("app.l1"), "{told}");
+        assert_eq!(rig.operator(&["configurations"]) + &rig.operator(&["components"]), "");
+        assert!(
+            list(&rig.path("reg/files")).is_empty() && list(&rig.path("reg/uploads")).is_empty()
+        );
+    }
+}
+
+#[test]
+fn layers_can_be_added_on_top() {
+    let rig = Rig::start();
+    fs::write(rig.path("content"), "settings").unwrap();
+    let mut tar = Command::new("tar");
+    tar.args(["czf", "a.tar.gz", "content"]).current_dir(rig.path(""));
+    assert!(tar.status().unwrap().success());
+    for component in ["settings", "more"] {
+        rig.operator(&["addver", "-name", component, "-version", "v1", "-file", "a.tar.gz"]);
+    }
+    let flags = ["-name", "app", "-layer", "settings:v1", "-layer", "more:v1"];
+    rig.import(&flags, &docker(&[("app:1", &layers())])).good();
+    let (_, found) = rig.configuration("app");
+    let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
+    assert_eq!(names, ["app.l1", "app.l3", "settings", "more"]);
+    assert_eq!(found[2].1, "v1");
+}
+
+#[test]
+fn image_command_is_kept_on_request() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    rig.alone(&["-into", "with", "-name", "app", "-image-config"], &image).good();
+    let found = unpacked(&rig, "with");
+    let (_, text) = found.iter().find(|(name, _)| name == ".deploy/image.json").unwrap();
+    for word in ["/bin/app", "-x", "A=b", "7", "/srv"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let parsed: serde_json::Value = serde_json::from_str(text).unwrap();
+    assert!(parsed.is_object());
+    let names = fs::read_to_string(rig.path("with/layers")).unwrap();
+    assert_eq!(names.lines().count(), 3);
+}
+
+/// Killed at any time, `-into` leaves whole layers under their names, and the list of them only
+/// once all are there.
+#[test]
+fn killed_import_leaves_no_partial_layer() {
+    let rig = Rig::start();
+    let mut state = 1_u64;
+    let mut noise = || -> Vec<u8> {
+        let next = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        next.take(1 << 20).collect()
+    };
+    let layers: Vec<_> = (0..6).map(|n| Tar::new().file(&format!("{n}"), noise()).end()).collect();
+    fs::write(rig.path("image.tar"), docker(&[("app:1", &layers)])).unwrap();
+    let importer = |into: &str| rig.offline(&["-name", "app", "-into", into, "image.tar"]);
+    let whole = |name: &str| fs::read(rig.path("whole").join(name)).unwrap();
+    let begun = Instant::now();
+    assert!(importer("whole").status().unwrap().success());
+    let took = begun.elapsed();
+    let mut some = 0;
+    for round in 0..24_u32 {
+        let into = format!("round{round}");
+        let mut child = importer(&into).spawn().unwrap();
+        std::thread::sleep(took * round / 24);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let left = if rig.path(&into).exists() { list(&rig.path(&into)) } else { Vec::new() };
+        let named: Vec<_> = left.iter().filter(|name| !name.ends_with(".unfinished")).collect();
+        for name in &named {
+            let bytes = fs::read(rig.path(&into).join(name)).unwrap();
+            assert!(bytes == whole(name), "round {round}: {name} is cut");
+        }
+        assert!(named.len() == 7 || !named.iter().any(|name| *name == "layers"), "{named:?}");
+        some += u32::from(!named.is_empty());
+        // And what was left is not in the way of the next run.
+        if round % 8 == 7 {
+            assert!(importer(&into).status().unwrap().success());
+            assert_eq!(list(&rig.path(&into)), list(&rig.path("whole")));
+        }
+    }
+    assert!(some > 0, "always killed too early to tell");
+}
+
+#[test]
+fn zstd_is_used_on_request() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1.4", &layers())]);
+    rig.alone(&["-into", "into", "-name", "app", "-compress", "zstd"], &image).good();
+    let names = fs::read_to_string(rig.path("into/layers")).unwrap();
+    assert_eq!(names, "app.l1.tar.zst\napp.l3.tar.zst\n");
+    assert_eq!(unpacked(&rig, "into").len(), 3);
+    rig.import(&["-name", "app", "-compress", "zstd"], &image).good();
+    let (zstd, _) = rig.configuration("app");
+    // What is there in one form is no reason not to send the other.
+    rig.import(&["-name", "app"], &image).good();
+    assert_ne!(rig.configuration("app").0, zstd);
+}
+
+#[test]
+fn concurrent_imports_do_not_interfere() {
+    let rig = Rig::start();
+    let image = docker(&[("app:1", &layers())]);
+    std::thread::scope(|threads| {
+        let imports: Vec<_> =
+            (0..4).map(|_| threads.spawn(|| rig.import(&["-name", "app"], &image))).collect();
+        for import in imports {
+            import.join().unwrap().good();
+        }
+    });
+    let (id, _) = rig.configuration("app");
+    rig.import(&["-name", "other"], &image).good();
+    assert_eq!(rig.configuration("other").0, id);
+}

@@ -1,0 +1,576 @@
+//! What is no image, or no good one: one clear line, an exit code, and nothing changed.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use crate::image::{
+    CONFIG, INDEX, LAYER, Layout, MANIFEST, Tar, config, digest, docker, docker_manifest,
+    docker_with, gzip, layer,
+};
+use crate::rig::{Answer, Rig};
+use serde_json::{Value, json};
+
+/// A registry that has a configuration `app` already, which nothing bad may change.
+struct Before {
+    rig: Rig,
+    everything: String,
+}
+
+impl Before {
+    fn new() -> Self {
+        let rig = Rig::start();
+        let good = docker(&[("app:1", &[layer("good", "good")])]);
+        rig.import(&["-name", "app"], &good).good();
+        let everything = rig.everything();
+        Self { rig, everything }
+    }
+
+    /// Imports what must be refused with one line that has all `words` in it.
+    #[track_caller]
+    fn refuses(&self, what: &str, image: &[u8], words: &[&str]) {
+        self.refuses_with(what, &["-name", "app"], image, words);
+    }
+
+    #[track_caller]
+    fn refuses_with(&self, what: &str, flags: &[&str], image: &[u8], words: &[&str]) {
+        self.check(what, &self.rig.import(flags, image), words);
+    }
+
+    #[track_caller]
+    fn check(&self, what: &str, answer: &Answer, words: &[&str]) {
+        assert!(answer.code != 0 && answer.code != 101, "{what}: {answer:?}");
+        assert_eq!(answer.out, "", "{what}: {answer:?}");
+        assert_eq!(answer.err.lines().count(), 1, "{what}: {answer:?}");
+        assert!(answer.err.len() < 1000, "{what}: {answer:?}");
+        assert!(!answer.err.contains(|c: char| c.is_control() && c != '\n'), "{what}: {answer:?}");
+        for word in words {
+            assert!(answer.err.contains(word), "{what}: no {word:?} in {answer:?}");
+        }
+        assert_eq!(self.rig.everything(), self.everything, "{what}");
+    }
+}
+
+/// Two layers, the second of some size.
+fn two_layers() -> [Vec<u8>; 2] {
+    [layer("one", "one"), layer("two", &"two".repeat(3000))]
+}
+
+#[test]
+fn truncated_archives_are_refused() {
+    let before = Before::new();
+    let docker = docker(&[("app:1", &two_layers())]);
+    let oci = Layout::of(&two_layers()).archive();
+    for (what, whole) in [("docker", docker), ("oci", oci)] {
+        // Anywhere but in the zeros at the end.
+        let end = whole.iter().rposition(|&byte| byte != 0).unwrap();
+        for cut in [1, 300, 512, 1000, end / 4, end / 2, end * 3 / 4, end - 600] {
+            before.refuses(&format!("{what} at {cut} of {end}"), &whole[..cut], &[]);
+            let packed = gzip(&whole);
+            let cut = cut.min(packed.len() - 1).max(2);
+            before.refuses(&format!("{what} packed, at {cut}"), &packed[..cut], &[]);
+        }
+    }
+}
+
+#[test]
+fn files_that_are_no_image_are_refused() {
+    let before = Before::new();
+    before.refuses("empty", b"", &["empty"]);
+    before.refuses("text", b"this is no archive\n", &[]);
+    before.refuses("noise", &[0xa5; 5000], &[]);
+    before.refuses("zeros", &[0; 10240], &[]);
+    before.refuses("a tar of something else", &layer("etc/passwd", "root"), &["manifest.json"]);
+    before.refuses("gzip of text", &gzip(b"this is no archive"), &[]);
+    let rig = &before.rig;
+    fs::create_dir(rig.path("dir")).unwrap();
+    fs::write(rig.path("dir/file"), "").unwrap();
+    symlink("/no/where", rig.path("dangling")).unwrap();
+    for (name, word) in [("dir", "index.json"), ("none", "none"), ("dangling", "dangling")] {
+        let answer = rig.importer(&["-name", "app", name]).output().unwrap().into();
+        before.check(name, &answer, &[word]);
+    }
+}
+
+#[test]
+fn terminal_as_input_is_refused() {
+    let before = Before::new();
+    let importer = before.rig.importer(&["-name", "app"]);
+    let words: Vec<_> = std::iter::once(importer.get_program())
+        .chain(importer.get_args())
+        .map(|word| word.to_str().unwrap())
+        .collect();
+    // `script` gives it a terminal; standard error goes past that.
+    let line = words.join(" ") + " 2>err";
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(before.rig.path(""));
+    let answer = script.stdin(Stdio::null()).output().unwrap();
+    let err = fs::read_to_string(before.rig.path("err")).unwrap();
+    let code = answer.status.code().unwrap();
+    before.check("a terminal", &Answer { out: String::new(), err, code }, &["standard input"]);
+}
+
+#[test]
+fn blobs_with_wrong_digests_are_refused() {
+    let before = Before::new();
+    let layers = two_layers();
+    for (what, bytes) in
+        [("layer", layers[1].clone()), ("config", config(&layers).to_string().into_bytes())]
+    {
+        let mut layout = Layout::of(&layers);
+        let mut changed = bytes.clone();
+        let at = changed.len() / 2;
+        changed[at] ^= 1;
+        layout.replace(&bytes, &changed);
+        before.refuses(what, &layout.archive(), &[&digest(&bytes)["sha256:".len()..]]);
+    }
+    let mut layout = Layout::default();
+    let part = layout.blob(LAYER, &layers[0]);
+    let config = layout.blob(CONFIG, config(&layers[..1]).to_string().as_bytes());
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [part]});
+    let manifest = manifest.to_string();
+    let listed = layout.blob(MANIFEST, manifest.as_bytes());
+    layout.list(listed);
+    layout.replace(
+        manifest.as_bytes(),
+        manifest.replace("\"schemaVersion\":2", "\"schemaVersion\":3").as_bytes(),
+    );
+    before.refuses(
+        "manifest",
+        &layout.archive(),
+        &[&digest(manifest.as_bytes())["sha256:".len()..]],
+    );
+}
+
+#[test]
+fn layers_with_wrong_diff_ids_are_refused() {
+    let before = Before::new();
+    let layers = two_layers();
+    let manifest = docker_manifest(&["a/layer.tar", "b/layer.tar"]);
+    let files: [(&str, &[u8]); 2] = [("a/layer.tar", &layers[0]), ("b/layer.tar", &layers[1])];
+    let other = config(&[layers[0].clone(), layer("other", "")]);
+    before.refuses("another layer", &docker_with(&files, &other, &manifest), &["b/layer.tar"]);
+    let fewer = config(&layers[..1]);
+    before.refuses("fewer", &docker_with(&files, &fewer, &manifest), &["1", "2"]);
+    let mut layout = Layout::default();
+    let part = layout.blob(&format!("{LAYER}+gzip"), &gzip(&layers[0]));
+    let said = layout.blob(CONFIG, config(&layers[1..]).to_string().as_bytes());
+    let manifest = layout.manifest(&said, &[part]);
+    layout.list(manifest);
+    before.refuses("in a layout", &layout.archive(), &[]);
+}
+
+#[test]
+fn missing_blobs_are_reported() {
+    let before = Before::new();
+    let layers = two_layers();
+    let mut layout = Layout::of(&layers);
+    layout.remove(&layers[1]);
+    before.refuses("layer", &layout.archive(), &[&digest(&layers[1])["sha256:".len()..]]);
+    let mut layout = Layout::of(&layers);
+    let said = config(&layers).to_string();
+    layout.remove(said.as_bytes());
+    before.refuses("config", &layout.archive(), &[&digest(said.as_bytes())["sha256:".len()..]]);
+    let mut layout = Layout::default();
+    let missing = json!({"mediaType": MANIFEST, "digest": digest(b"missing"), "size": 7});
+    layout.list(missing.clone());
+    before.refuses("manifest", &layout.archive(), &[&digest(b"missing")["sha256:".len()..]]);
+    let mut layout = Layout::default();
+    let index = layout.index(&[missing]);
+    layout.list(index);
+    before.refuses("manifest of an index", &layout.archive(), &[]);
+    before.refuses("any manifest", &Layout::default().archive(), &["no image"]);
+
+    let manifest = docker_manifest(&["a/layer.tar", "b/layer.tar"]);
+    let files: [(&str, &[u8]); 1] = [("a/layer.tar", &layers[0])];
+    let image = docker_with(&files, &config(&layers), &manifest);
+    before.refuses("layer.tar", &image, &["b/layer.tar"]);
+    before.refuses("all", &docker_with(&[], &config(&layers), &manifest), &["a/layer.tar"]);
+    let image = Tar::new().file("a/layer.tar", &layers[0]).file("manifest.json", "[]").end();
+    before.refuses("images", &image, &["no image"]);
+    let none = format!("{}.json", "ab".repeat(32));
+    let manifest = json!([{"Config": none, "RepoTags": ["app:1"], "Layers": ["a/layer.tar"]}]);
+    let image = docker_with(&files, &config(&layers), &manifest);
+    before.refuses("docker's config", &image, &[&none]);
+}
+
+#[test]
+fn archive_of_several_images_needs_a_name() {
+    let before = Before::new();
+    let [one, two] = two_layers().map(|layer| vec![layer]);
+    let image = docker(&[("app:1", &one), ("example.org/b:2", &two)]);
+    before.refuses("docker", &image, &["-image", "app:1", "example.org/b:2"]);
+    let flags = ["-name", "app", "-image", "c:3"];
+    before.refuses_with("another", &flags, &image, &["c:3", "app:1", "example.org/b:2"]);
+    let mut layout = Layout::of(&one);
+    let part = layout.blob(LAYER, &two[0]);
+    let said = layout.blob(CONFIG, config(&two).to_string().as_bytes());
+    let manifest = layout.manifest(&said, &[part]);
+    layout.list_as("other", manifest);
+    before.refuses("layout", &layout.archive(), &["-image", "app:1", "other"]);
+    before.refuses_with("another", &flags, &layout.archive(), &["c:3", "app:1", "other"]);
+    let image = docker(&[("app:1", &one)]);
+    before.refuses_with("not the only one", &flags, &image, &["c:3", "app:1"]);
+}
+
+#[test]
+fn unknown_media_types_are_refused() {
+    let before = Before::new();
+    let bytes = layer("one", "one");
+    for (media, word) in [
+        ("application/vnd.example.layer.v1.squashfs", "application/vnd.example.layer.v1.squashfs"),
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "foreign"),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar", "foreign"),
+        ("application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
+        ("application/vnd.oci.image.layer.v1.tar+encrypted", "encrypted"),
+    ] {
+        let mut layout = Layout::default();
+        let part = layout.blob(media, &bytes);
+        let said = config(std::slice::from_ref(&bytes)).to_string();
+        let said = layout.blob(CONFIG, said.as_bytes());
+        let manifest = layout.manifest(&said, &[part]);
+        layout.list(manifest);
+        // What is foreign is elsewhere: where its bytes are here, it is a layer as any.
+        if word != "foreign" {
+            before.refuses(media, &layout.archive(), &[word]);
+        }
+        layout.remove(&bytes);
+        before.refuses(media, &layout.archive(), &[word]);
+    }
+    let mut layout = Layout::default();
+    let chart = layout.blob("application/vnd.cncf.helm.config.v1+json", b"{}");
+    let part = layout.blob("application/vnd.cncf.helm.chart.content.v1.tar+gzip", &gzip(&bytes));
+    let manifest = layout.manifest(&chart, &[part]);
+    layout.list(manifest);
+    before.refuses("a chart", &layout.archive(), &["helm"]);
+    let mut layout = Layout::default();
+    let text = layout.blob("text/plain", b"text");
+    layout.list(text);
+    before.refuses("text", &layout.archive(), &["text/plain"]);
+}
+
+#[test]
+fn absent_platforms_are_reported() {
+    let before = Before::new();
+    let layers = [layer("one", "one")];
+    let mut layout = Layout::default();
+    let part = layout.blob(LAYER, &layers[0]);
+    let said = layout.blob(CONFIG, config(&layers).to_string().as_bytes());
+    let mut manifest = layout.manifest(&said, &[part]);
+    manifest["platform"] = json!({"architecture": "s390x", "os": "linux"});
+    let index = layout.index(&[manifest]);
+    layout.list(index);
+    let image = layout.archive();
+    let flags = ["-name", "app", "-platform", "linux/arm/v7"];
+    before.refuses_with("another", &flags, &image, &["linux/arm/v7", "linux/s390x"]);
+    let flags = ["-name", "app", "-platform", "windows/s390x"];
+    before.refuses_with("another system", &flags, &image, &["windows/s390x", "linux/s390x"]);
+}
+
+#[test]
+fn entries_outside_the_root_are_refused() {
+    let before = Before::new();
+    for name in [
+        "../.wh.x",
+        "a/../../.wh.x",
+        "..",
+        "../x",
+        ".wh...",
+        ".wh..",
+        ".wh.",
+        "a/.wh..",
+        "a/.wh...",
+    ] {
+        for lower in [None, Some(layer("a/x", "x"))] {
+            let layers: Vec<_> =
+                lower.into_iter().chain([Tar::new().file(name, "").end()]).collect();
+            before.refuses(name, &docker(&[("app:1", &layers)]), &[]);
+        }
+    }
+}
+
+#[test]
+fn external_layers_are_refused() {
+    let before = Before::new();
+    let manifest = docker_manifest(&["a/layer.tar"]);
+    let said = config(&[layer("one", "one")]).to_string();
+    let rest =
+        |tar: Tar| tar.file("config.json", &said).file("manifest.json", manifest.to_string());
+    fs::write(before.rig.path("layer.tar"), layer("one", "one")).unwrap();
+    let outside = before.rig.path("layer.tar");
+    for to in [
+        outside.to_str().unwrap(),
+        "/etc/passwd",
+        "../../etc/passwd",
+        "../../../b/layer.tar",
+        "../b/layer.tar",
+        "layer.tar",
+        "../a/layer.tar",
+        "",
+        "..",
+    ] {
+        // A name has room for 100 bytes here.
+        let to = if to.len() > 100 { "/etc/hostname" } else { to };
+        let image = rest(Tar::new().symlink("a/layer.tar", to)).end();
+        before.refuses(&format!("symlink to {to:?}"), &image, &["a/layer.tar"]);
+    }
+    let image = rest(
+        Tar::new()
+            .symlink("a/layer.tar", "../b/layer.tar")
+            .symlink("b/layer.tar", "../a/layer.tar"),
+    );
+    before.refuses("a loop", &image.end(), &["a/layer.tar"]);
+    let image = rest(Tar::new().hardlink("a/layer.tar", "/etc/passwd")).end();
+    before.refuses("a hardlink", &image, &["a/layer.tar"]);
+    let image = rest(Tar::new().dir("a/layer.tar/")).end();
+    before.refuses("a directory", &image, &["a/layer.tar"]);
+    for name in [
+        "/etc/hostname",
+        "../../../../etc/hostname",
+        outside.to_str().unwrap(),
+        "",
+        "manifest.json",
+    ] {
+        let manifest = docker_manifest(&[name]);
+        let image = docker_with(&[], &config(&[layer("one", "one")]), &manifest);
+        before.refuses(name, &image, &[]);
+    }
+}
+
+#[test]
+fn layers_that_are_not_archives_are_refused() {
+    let before = Before::new();
+    let good = layer("one", "one");
+    let mut sum = good.clone();
+    sum[0] ^= 1;
+    let mut crc = gzip(&good);
+    let at = crc.len() - 6;
+    crc[at] ^= 1;
+    let big = layer("big", &"0123456789".repeat(20_000));
+    let cut = &gzip(&big)[..400];
+    for (what, bytes) in [
+        ("text", b"this is no archive\n".as_slice()),
+        ("noise", &[0xa5; 5000]),
+        ("a bad sum", &sum),
+        ("cut", &big[..100_000]),
+        ("packed and cut", cut),
+        ("packed, of another sum", &crc),
+        ("packed text", &gzip(b"this is no archive")),
+    ] {
+        let layers = [good.clone(), bytes.to_vec()];
+        before.refuses(what, &Layout::of(&layers).archive(), &[&digest(bytes)["sha256:".len()..]]);
+        before.refuses(what, &docker(&[("app:1", &layers)]), &["0-1/layer.tar"]);
+    }
+    let link = Tar::new().hardlink("link", "no/such/file").end();
+    before.refuses("a link to nothing", &docker(&[("app:1", &[good, link])]), &["no/such/file"]);
+}
+
+#[test]
+fn oversized_manifests_are_refused() {
+    let before = Before::new();
+    let one = layer("one", "one");
+    let names = vec!["a/layer.tar"; 100_000];
+    let ids = vec![digest(&one); 100_000];
+    let rootfs = json!({"type": "layers", "diff_ids": ids});
+    let said = json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs});
+    let manifest = docker_manifest(&names);
+    before.refuses("docker", &docker_with(&[("a/layer.tar", &one)], &said, &manifest), &[]);
+    let mut layout = Layout::default();
+    let part = layout.blob(LAYER, &one);
+    let said = layout.blob(CONFIG, said.to_string().as_bytes());
+    let manifest = layout.manifest(&said, &vec![part; 100_000]);
+    layout.list(manifest);
+    before.refuses("layout", &layout.archive(), &[]);
+    // Short enough to be read, and still more than a configuration may have.
+    let names = vec!["a/layer.tar"; 20_000];
+    let manifest = docker_manifest(&names);
+    let said = config(&vec![one.clone(); 20_000]);
+    before.refuses("many", &docker_with(&[("a/layer.tar", &one)], &said, &manifest), &["10000"]);
+    let large = " ".repeat(9 << 20);
+    let image = Tar::new().file("manifest.json", &large).end();
+    before.refuses("blanks", &image, &["manifest.json"]);
+    let image = Tar::new().file("oci-layout", "{}").file("index.json", &large).end();
+    before.refuses("blanks", &image, &["index.json"]);
+    for (what, text) in [("arrays", "["), ("objects", "{\"a\":")] {
+        let image = Tar::new().file("manifest.json", text.repeat(100_000)).end();
+        before.refuses(what, &image, &["manifest.json"]);
+    }
+}
+
+#[test]
+fn endlessly_nested_indexes_are_refused() {
+    let before = Before::new();
+    // A blob cannot name itself: its digest would be in it. It can be said to.
+    let mut layout = Layout::default();
+    let honest = layout.index(&[]);
+    let lie = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [honest]});
+    let empty = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
+    layout.replace(empty.to_string().as_bytes(), lie.to_string().as_bytes());
+    layout.list(honest);
+    before.refuses("itself", &layout.archive(), &[]);
+    let mut layout = Layout::of(&[layer("one", "one")]);
+    let mut below = layout.index(&[]);
+    for _ in 0..1000 {
+        below = layout.index(&[below]);
+    }
+    let mut deep = Layout::default();
+    std::mem::swap(&mut deep, &mut layout);
+    deep.list_as("deep", below);
+    before.refuses_with("deep", &["-name", "app", "-image", "deep"], &deep.archive(), &["index"]);
+    // Each names the one below it twice: two to the power of 40.
+    let mut wide = Layout::default();
+    let mut below = wide.index(&[]);
+    for _ in 0..40 {
+        below = wide.index(&[below.clone(), below]);
+    }
+    wide.list(below);
+    before.refuses("wide", &wide.archive(), &[]);
+    // No deeper than may be, and a thousand times a thousand times a thousand.
+    let mut broad = Layout::default();
+    let note = json!({"vnd.docker.reference.type": "attestation-manifest"});
+    let nowhere = digest(b"");
+    let said = json!({"mediaType": MANIFEST, "digest": nowhere, "size": 0, "annotations": note});
+    let mut below = broad.index(&vec![said; 1000]);
+    for _ in 0..2 {
+        below = broad.index(&vec![below; 1000]);
+    }
+    broad.list(below);
+    before.refuses("broad", &broad.archive(), &["lead to the same things"]);
+    // The same image, under as many names.
+    let mut named = Layout::of(&[layer("one", "one")]);
+    let one = named.listed()[0].clone();
+    let name = |n: usize| {
+        let mut one = one.clone();
+        one["annotations"] = json!({"org.opencontainers.image.ref.name": format!("{n:0>4000}")});
+        one
+    };
+    let mut below = named.index(&(0..500).map(name).collect::<Vec<_>>());
+    below = named.index(&vec![below; 1000]);
+    named.list(below);
+    before.refuses("named", &named.archive(), &["lead to the same things"]);
+}
+
+/// An archive with a file that has a length and no bytes.
+fn hollow(length: u64) -> Vec<u8> {
+    let record = |key: &str, value: &str| {
+        let rest = format!(" {key}={value}\n");
+        format!("{}{rest}", rest.len() + 2)
+    };
+    let length = record("GNU.sparse.realsize", &format!("{length:0>20}"));
+    let records = record("GNU.sparse.map", "0,0") + &length;
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, kind, body) in [
+        ("PaxHeaders/0", tar::EntryType::XHeader, records.as_bytes()),
+        ("layer.tar", tar::EntryType::Regular, b""),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_size(body.len() as u64);
+        tar.append_data(&mut header, name, body).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn empty_file_is_refused() {
+    let before = Before::new();
+    before.refuses("exabytes", &hollow(1 << 62), &["unpacks to more than"]);
+    before.refuses("megabytes", &hollow(99_999_999), &["layer.tar", "is a sparse file"]);
+}
+
+#[test]
+fn nonsensical_manifests_are_refused() {
+    let before = Before::new();
+    let one = layer("one", "one");
+    let said = config(std::slice::from_ref(&one));
+    for manifest in [
+        json!({}),
+        json!(null),
+        json!([7]),
+        json!([{}]),
+        json!([{"Layers": 7}]),
+        json!([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": []}]),
+        json!([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": [null]}]),
+    ] {
+        let image = docker_with(&[("a/layer.tar", &one)], &said, &manifest);
+        before.refuses(&manifest.to_string(), &image, &[]);
+    }
+    for bad in ["sha256:../../../../etc/passwd", "sha256:", "md5:00", "", "sha256:zz", "passwd"] {
+        let mut layout = Layout::default();
+        let part = json!({"mediaType": LAYER, "digest": bad, "size": 1});
+        let said = layout.blob(CONFIG, said.to_string().as_bytes());
+        let manifest = layout.manifest(&said, &[part]);
+        layout.list(manifest);
+        before.refuses(bad, &layout.archive(), &["digest"]);
+        let mut layout = Layout::default();
+        layout.list(json!({"mediaType": MANIFEST, "digest": bad, "size": 1}));
+        before.refuses(bad, &layout.archive(), &["digest"]);
+    }
+    // Whoever reads the first and whoever reads the last would see different images.
+    let manifest = docker_manifest(&["a/layer.tar"]);
+    let image = Tar::new().file("a/layer.tar", &one).file("config.json", said.to_string());
+    let image = image.file("manifest.json", manifest.to_string());
+    let manifest = docker_manifest(&["b/layer.tar"]);
+    let image = image.file("b/layer.tar", layer("two", "two"));
+    let image = image.file("manifest.json", manifest.to_string()).end();
+    before.refuses("two manifests", &image, &["manifest.json"]);
+}
+
+#[test]
+fn invalid_names_from_images_are_refused() {
+    let before = Before::new();
+    let one = [layer("one", "one")];
+    for tag in
+        ["x\" -layer=\"evil:1\n$(touch pwn)`id`", "-name=other", "../../up", "a\u{1b}[31mb:1"]
+    {
+        let answer = before.rig.import(&[], &docker(&[(tag, &one)]));
+        // A name that is allowed may be made of it; nothing else may come of it.
+        if answer.code == 0 {
+            let names = before.rig.operator(&["configurations"]);
+            for name in names.lines().filter(|name| *name != "app") {
+                assert!(
+                    name.chars().all(|c| c.is_ascii_alphanumeric() || "._+@~-".contains(c)),
+                    "{name:?}"
+                );
+                before.rig.operator(&["delconf", "-name", name]);
+            }
+        } else {
+            before.check(tag, &answer, &[]);
+        }
+        assert!(!before.rig.path("pwn").exists());
+    }
+    let no_tags =
+        json!([{"Config": "config.json", "RepoTags": Value::Null, "Layers": ["a/layer.tar"]}]);
+    let image = docker_with(&[("a/layer.tar", &one[0])], &config(&one), &no_tags);
+    before.refuses_with("no tag", &[], &image, &["-name"]);
+    for bad in ["../up", "a/b", "a b", ".hidden", "-x"] {
+        let flag = format!("-name={bad}");
+        before.refuses_with(bad, &[&flag], &docker(&[("app:1", &one)]), &[]);
+    }
+}
+
+#[test]
+fn wrong_flags_are_refused() {
+    let before = Before::new();
+    let image = docker(&[("app:1", &[layer("one", "one")])]);
+    let with = |flags: &[&str], word: &str| {
+        let flags = [&["-name", "app"], flags].concat();
+        before.refuses_with(&flags.join(" "), &flags, &image, &[word]);
+    };
+    with(&["-layer", "none:1"], "none");
+    with(&["-key", "none"], "none");
+    with(&["-fp", "SHA256:AAAA"], "");
+    with(&["-addr", "127.0.0.1:1"], "127.0.0.1:1");
+    with(&["-tmpdir", "none"], "none");
+    // The command line's parser has words of its own, and more than a line.
+    for (flag, value) in
+        [("-layer", "none"), ("-compress", "xz"), ("-platform", "linux"), ("-x", "")]
+    {
+        let answer = before.rig.import(&["-name", "app", flag, value], &image);
+        assert_eq!(answer.code, 2, "{answer:?}");
+        assert!(answer.err.starts_with("error: ") && answer.err.contains(flag), "{answer:?}");
+    }
+    assert_eq!(before.rig.everything(), before.everything);
+}

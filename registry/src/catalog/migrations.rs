@@ -1,0 +1,85 @@
+//! The steps that bring a database's tables to what this version expects.
+//!
+//! They are listed here and not by `sqlx::migrate!`: that macro has the whole of sqlx and `SQLite`
+//! built a second time, for the compiler, and took a tenth of a first build.
+
+use sqlx::SqlSafeStr as _;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// Number, name and statements of each step. A database records number, name and checksum of
+/// every step that it has seen, so a published step never changes.
+const STEPS: [(i64, &str, &str); 5] = [
+    (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
+    (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
+    (4, "lost", include_str!("../../migrations/0004_lost.sql")),
+    (5, "layers", include_str!("../../migrations/0005_layers.sql")),
+    (6, "rollbacks", include_str!("../../migrations/0006_rollbacks.sql")),
+];
+
+/// Brings a database from any earlier version to this one, and refuses one of a later version.
+pub fn migrator() -> Migrator {
+    let steps = STEPS.map(|(number, name, statements)| {
+        let statements = statements.into_sql_str();
+        Migration::new(number, name.into(), MigrationType::Simple, statements, false)
+    });
+    Migrator::with_migrations(steps.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The checksums that databases in use have recorded.
+    #[test]
+    fn published_steps_are_unchanged() {
+        let checksums = [
+            (
+                1,
+                "ba1d904505f1c120b6e44a973fe1fcc77ebbdce05c401d26\
+              35af1613dc1c792fe569c75c340ec986ba57c6936625cec9",
+            ),
+            (
+                2,
+                "f3da92070f02cee05b73daa02202cd8b856fb7b4dfd3dd81\
+              5da20a10d7743802ccd2d53633b03984312b4d9b1eb3d91b",
+            ),
+            (
+                4,
+                "103b04869ba1399a4b63d36330b3c1ae84821279406fb017\
+              63e514040b14d287ecb30b7f73395f66fed6d1c3294f47a0",
+            ),
+            (
+                5,
+                "9754523e54dc6521f4f2370fee05424473a7cfbd6a239844\
+              a70d5e56d2fa2e340b4aaadfed7eaa0a39c1de1abcfd191a",
+            ),
+            (
+                6,
+                "b384394735e8395f252453434b9efbd26b4c1ed57120fe8f\
+              ba7361e8b16d7b143a7b3a1b1e9e8039a15045eb44a18450",
+            ),
+        ];
+        let steps: Vec<_> =
+            migrator().iter().map(|step| (step.version, hex(&step.checksum))).collect();
+        let expected: Vec<_> =
+            checksums.map(|(number, hex): (i64, &str)| (number, hex.to_owned())).into();
+        assert_eq!(steps, expected);
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    }
+
+    /// A migration that is a file but not in the list would never run.
+    #[test]
+    fn every_file_is_listed() {
+        let dir = std::path::Path::new("migrations");
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|file| file.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        let listed = STEPS.map(|(number, name, _)| format!("{number:04}_{name}.sql"));
+        assert_eq!(files, listed);
+    }
+}

@@ -1,0 +1,355 @@
+//! Clients that are logged in and break the protocol of channels: whatever comes of their own
+//! connection, another one goes on, nothing panics, and memory stays small.
+
+use std::io::Write as _;
+use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
+
+use crate::raw::{
+    ADJUST, CLOSE, DATA, DISCONNECT, EOF, EXTENDED_DATA, KEXINIT, OPEN, REFUSAL, REQUEST, Raw,
+    data, kexinit, number, open, request, string,
+};
+use crate::rig::Rig;
+
+/// What one hostile client may cost, with what is always under way.
+const MUCH_KIB: u64 = 48 << 10;
+/// A client that reads nothing is not written to for longer.
+const FULL: Duration = Duration::from_secs(2);
+
+/// What the protocol's breach must come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// The connection goes on.
+    Lives,
+    /// The server ends it.
+    Ends,
+    /// Either: a client that reads nothing may have to break off within a packet.
+    Any,
+}
+
+/// Another client, in the middle of a session at the prompt.
+struct Bystander {
+    ssh: std::process::Child,
+    stdin: ChildStdin,
+    stdout: std::io::BufReader<ChildStdout>,
+    said: usize,
+}
+
+impl Bystander {
+    fn new(rig: &Rig) -> Self {
+        let mut command = rig.client("ssh", "op");
+        command.arg("calm@127.0.0.1").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut ssh = command.spawn().unwrap();
+        let stdin = ssh.stdin.take().unwrap();
+        let stdout = std::io::BufReader::new(ssh.stdout.take().unwrap());
+        Self { ssh, stdin, stdout, said: 0 }
+    }
+
+    /// Its session goes on: a question gets its answer.
+    fn goes_on(&mut self) {
+        use std::io::BufRead as _;
+        self.stdin.write_all(b"components -json\n").unwrap();
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, "[]\n", "after {} answers", self.said);
+        self.said += 1;
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        let _ = self.ssh.kill();
+        let _ = self.ssh.wait();
+    }
+}
+
+/// What is done, what must come of it, and how it is done.
+type Case<'a> = (&'a str, Then, &'a dyn Fn(&mut Raw));
+
+/// Has a client of its own do each of `cases`, and looks at the others after each.
+fn each(cases: &[Case<'_>]) {
+    let mut rig = Rig::start();
+    let mut calm = Bystander::new(&rig);
+    calm.goes_on();
+    let before = rig.memory("VmRSS:");
+    for (what, then, attack) in cases {
+        let mut raw = Raw::log_in(&rig, "op", "me");
+        attack(&mut raw);
+        calm.goes_on();
+        let lives = raw.answers();
+        let as_due = *then == Then::Any || lives == (*then == Then::Lives);
+        assert!(as_due, "{what}: lives: {lives}, {:#?}", rig.log());
+        drop(raw);
+        calm.goes_on();
+        let peak = rig.memory("VmHWM:");
+        assert!(peak < before + MUCH_KIB, "{what}: {before} KiB before, {peak} at most");
+    }
+    let log = rig.log();
+    let mistakes = ["internal error", "failed inside", "panicked"];
+    let mistake = log.iter().find(|line| mistakes.iter().any(|text| line.contains(text)));
+    assert!(mistake.is_none(), "{mistake:?}");
+    drop(calm);
+    assert!(rig.stop("-TERM").success());
+}
+
+/// A channel on which a command runs that reads what it is sent.
+fn reading(raw: &mut Raw) -> [u8; 4] {
+    let channel = raw.open(1 << 20).unwrap();
+    let line = string(b"put -name c -version v");
+    raw.send(&request(channel, "exec", false, &line)).unwrap();
+    channel
+}
+
+#[test]
+fn broken_windows_end_only_their_connection() {
+    let most = u32::MAX.to_be_bytes();
+    each(&[
+        ("a window that grows over its most", Then::Lives, &|raw| {
+            let channel = raw.open(u32::MAX).unwrap();
+            for _ in 0..1_000 {
+                raw.send(&[&[ADJUST][..], &channel, &most].concat()).unwrap();
+            }
+            raw.send(&request(channel, "exec", true, &string(b"components -json"))).unwrap();
+            assert_eq!(raw.wait_for(DATA).unwrap()[9..], *b"[]\n");
+        }),
+        ("a window of nothing", Then::Lives, &|raw| {
+            let channel = raw.open(0).unwrap();
+            raw.send(&request(channel, "exec", true, &string(b"help"))).unwrap();
+            raw.wait_for(99).unwrap();
+        }),
+        ("32 times the window's data for one who waits", Then::Lives, &|raw| {
+            // Nothing was asked for, so nobody has use for it.
+            let channel = raw.open(0).unwrap();
+            for _ in 0..(64 << 20) / 32_768 {
+                raw.send(&data(channel, &vec![b'x'; 32_768])).unwrap();
+            }
+        }),
+        ("the same for a command, which stores it", Then::Lives, &|raw| {
+            let channel = reading(raw);
+            for _ in 0..(64 << 20) / 32_768 {
+                raw.send(&data(channel, &vec![b'x'; 32_768])).unwrap();
+            }
+        }),
+        ("packets that are larger than was agreed", Then::Lives, &|raw| {
+            let channel = reading(raw);
+            for _ in 0..20 {
+                raw.send(&data(channel, &vec![b'x'; 200_000])).unwrap();
+            }
+        }),
+    ]);
+}
+
+#[test]
+fn unknown_channels_end_only_their_connection() {
+    let none = [0xff; 4];
+    each(&[
+        ("all that one can say about a channel", Then::Lives, &|raw| {
+            for channel in [none, number(3), number(0x8000_0000)] {
+                for kind in [EOF, CLOSE, 99, 100] {
+                    raw.send(&[&[kind][..], &channel].concat()).unwrap();
+                }
+                raw.send(&data(channel, b"data")).unwrap();
+                raw.send(&[&[ADJUST][..], &channel, &[0xff; 4]].concat()).unwrap();
+                let extended = [&[EXTENDED_DATA][..], &channel, &number(1), &string(b"x")];
+                raw.send(&extended.concat()).unwrap();
+            }
+        }),
+        ("one that is closed, again and again", Then::Lives, &|raw| {
+            let channel = raw.open(1 << 20).unwrap();
+            for _ in 0..100 {
+                raw.send(&[&[CLOSE][..], &channel].concat()).unwrap();
+                raw.send(&data(channel, b"data")).unwrap();
+                raw.send(&[&[EOF][..], &channel].concat()).unwrap();
+            }
+        }),
+        ("data after the end of data", Then::Lives, &|raw| {
+            let channel = reading(raw);
+            raw.send(&[&[EOF][..], &channel].concat()).unwrap();
+            for _ in 0..100 {
+                raw.send(&data(channel, &vec![b'x'; 30_000])).unwrap();
+            }
+        }),
+    ]);
+}
+
+#[test]
+fn broken_requests_end_only_their_connection() {
+    each(&[
+        ("a command line of a megabyte", Then::Ends, &|raw| {
+            let channel = raw.open(1 << 20).unwrap();
+            let line = string(&vec![b'x'; 1 << 20]);
+            let _ = raw.send(&request(channel, "exec", true, &line));
+        }),
+        ("one of 200,000 bytes", Then::Lives, &|raw| {
+            let channel = raw.open(1 << 20).unwrap();
+            let line = string(&vec![b'x'; 200_000]);
+            raw.send(&request(channel, "exec", true, &line)).unwrap();
+            raw.wait_for(100).expect("a refusal");
+        }),
+        ("10,000 variables", Then::Lives, &|raw| {
+            let channel = raw.open(1 << 20).unwrap();
+            for n in 0..10_000 {
+                let fields = [string(format!("NAME{n}").as_bytes()), string(&[b'v'; 1_000])];
+                raw.send(&request(channel, "env", false, &fields.concat())).unwrap();
+            }
+        }),
+        ("requests that nobody knows", Then::Lives, &|raw| {
+            let channel = raw.open(1 << 20).unwrap();
+            for name in ["x", "", "\u{1b}[2J", &"n".repeat(30_000)] {
+                raw.send(&request(channel, name, true, &[])).unwrap();
+                let global = [&[80][..], &string(name.as_bytes()), &[1]].concat();
+                raw.send(&global).unwrap();
+            }
+        }),
+        ("100,000 questions, and no answer read", Then::Any, &|raw| {
+            raw.write_timeout(FULL);
+            let ask = [&[80][..], &string(b"keepalive@openssh.com"), &[1]].concat();
+            for _ in 0..100_000 {
+                if raw.send(&ask).is_err() {
+                    break;
+                }
+            }
+        }),
+        ("20,000 channels, and no answer read", Then::Any, &|raw| {
+            raw.write_timeout(FULL);
+            for _ in 0..20_000 {
+                if raw.send(&open(1 << 20)).is_err() {
+                    break;
+                }
+            }
+        }),
+        ("channels of other kinds", Then::Lives, &|raw| {
+            let (address, port) = (string(b"127.0.0.1"), number(22).to_vec());
+            let one = [&address[..], &port].concat();
+            let two = one.repeat(2);
+            for (kind, fields) in [
+                ("direct-tcpip", &two[..]),
+                ("forwarded-tcpip", &two),
+                ("x11", &one),
+                ("auth-agent@openssh.com", &[]),
+                ("?", &[]),
+            ] {
+                let sizes = [number(7), number(1 << 20), number(32_768)].concat();
+                raw.send(&[&[OPEN][..], &string(kind.as_bytes()), &sizes, fields].concat())
+                    .unwrap();
+                assert_eq!(raw.read().unwrap()[0], REFUSAL, "{kind}");
+            }
+        }),
+    ]);
+}
+
+#[test]
+fn broken_packets_end_only_their_connection() {
+    each(&[
+        ("a packet of 4 GiB", Then::Ends, &|raw| {
+            let _ = raw.send_packet([0xff; 4], vec![0; 64]);
+        }),
+        ("a packet of a megabyte that does not come", Then::Ends, &|raw| {
+            let _ = raw.send_packet(number(1 << 20), vec![0; 64]);
+        }),
+        ("a packet of nothing", Then::Ends, &|raw| {
+            let _ = raw.send_packet([0; 4], Vec::new());
+        }),
+        ("padding over the packet's end", Then::Ends, &|raw| {
+            let _ = raw.send_packet(number(32), [&[0xff][..], &[DATA; 31]].concat());
+        }),
+        ("bytes that nobody has encrypted", Then::Ends, &|raw| {
+            let _ = raw.send_bytes(&[0x5a; 4_096]);
+        }),
+        ("a leave with a long reason", Then::Ends, &|raw| {
+            let reason = string(&vec![b'\x1b'; 30_000]);
+            raw.send(&[&[DISCONNECT][..], &number(2), &reason, &string(b"")].concat()).unwrap();
+        }),
+        ("kinds of messages that there are not", Then::Lives, &|raw| {
+            for kind in [0, 60, 77, 101, 150, 192, 255] {
+                raw.send(&[kind, 1, 2, 3]).unwrap();
+            }
+        }),
+        ("a login within the login", Then::Lives, &|raw| {
+            let service = [&[5][..], &string(b"ssh-userauth")].concat();
+            let mut request = vec![50];
+            for text in ["deploy-agent", "ssh-connection", "none"] {
+                request.extend(string(text.as_bytes()));
+            }
+            for _ in 0..100 {
+                raw.send(&service).unwrap();
+                raw.send(&request).unwrap();
+            }
+        }),
+    ]);
+}
+
+#[test]
+fn missing_key_exchange_ends_only_its_connection() {
+    each(&[
+        ("an exchange that is begun and left, and data meanwhile", Then::Ends, &|raw| {
+            let channel = reading(raw);
+            raw.send(&kexinit()).unwrap();
+            raw.wait_for(KEXINIT).expect("the server's part");
+            for _ in 0..1_000 {
+                if raw.send(&data(channel, &vec![b'x'; 30_000])).is_err() {
+                    break;
+                }
+            }
+        }),
+        ("1,000 beginnings of an exchange", Then::Ends, &|raw| {
+            for _ in 0..1_000 {
+                if raw.send(&kexinit()).is_err() {
+                    break;
+                }
+            }
+        }),
+        // They are passed over: the keys stay as they are.
+        ("new keys that were not agreed on", Then::Lives, &|raw| {
+            raw.send(&[21]).unwrap();
+        }),
+        ("half of an exchange, and new keys", Then::Ends, &|raw| {
+            raw.send(&kexinit()).unwrap();
+            let _ = raw.send(&[21]);
+        }),
+    ]);
+}
+
+/// A message of each kind, cut off anywhere, on a channel that is there.
+#[test]
+fn truncated_messages_end_only_their_connection() {
+    let mut rig = Rig::start();
+    let mut calm = Bystander::new(&rig);
+    let before = rig.memory("VmRSS:");
+    let mut raw = Raw::log_in(&rig, "op", "me");
+    let (mut sent, mut logins) = (0, 1);
+    for kind in
+        [OPEN, 91, 92, ADJUST, DATA, EXTENDED_DATA, EOF, CLOSE, REQUEST, 99, 100, 80, 81, 82]
+    {
+        let Some(channel) = raw.open(1 << 20) else { panic!("no channel for {kind}") };
+        let whole = match kind {
+            OPEN => open(1),
+            80 => {
+                [&[80][..], &string(b"tcpip-forward"), &[1], &string(b"::"), &number(22)].concat()
+            }
+            REQUEST => {
+                let sizes = [number(80), number(24), number(0), number(0)].concat();
+                let fields = [string(b"xterm"), sizes, string(&[0])].concat();
+                request(channel, "pty-req", true, &fields)
+            }
+            _ => [&[kind][..], &channel, &number(3), &string(b"abc"), &[0; 8]].concat(),
+        };
+        for length in 1..whole.len() {
+            sent += 1;
+            if raw.send(&whole[..length]).is_err() || !raw.answers() {
+                logins += 1;
+                raw = Raw::log_in(&rig, "op", "me");
+            }
+        }
+        // So that there is room for the next ones.
+        raw = Raw::log_in(&rig, "op", "me");
+        calm.goes_on();
+    }
+    assert!(sent > 200 && logins < sent, "{sent} messages, {logins} logins");
+    let peak = rig.memory("VmHWM:");
+    assert!(peak < before + MUCH_KIB, "{before} KiB before, {peak} at most");
+    let log = rig.log();
+    assert!(!log.iter().any(|line| line.contains("panicked")), "{log:#?}");
+    drop((raw, calm));
+    assert!(rig.stop("-TERM").success());
+}

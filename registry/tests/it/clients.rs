@@ -1,0 +1,450 @@
+//! Other people's clients against the real registry: upload, bind, list, download, with what
+//! each does around it. Those that are programs or libraries are run; the others are played from
+//! their packets.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use crate::raw::sftp::{
+    APPEND, Answer, LSTAT, MKDIR, NEW, REALPATH, REMOVE, SETSTAT, STAT, Sftp, attributes,
+};
+use crate::rig::{Rig, both};
+
+const DONE: Answer = Answer::Status(0);
+const NOT_FOUND: Answer = Answer::Status(2);
+const DENIED: Answer = Answer::Status(3);
+const FAILURE: Answer = Answer::Status(4);
+
+/// Whether a client is here. Where it is not, that is said loudly; in CI it is a failure.
+fn is_here(client: &str, found: bool) -> bool {
+    assert!(found || std::env::var_os("CI").is_none(), "{client} is not here: scripts/needs test");
+    if !found {
+        // Past the test harness, which keeps what passing tests print to itself.
+        let text = format!("NOT TESTED: {client}, which is not here; scripts/needs test\n");
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
+    }
+    found
+}
+
+fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    is_here(name, std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
+}
+
+/// A python that has `module`.
+fn python_with(module: &str) -> Option<String> {
+    let given = std::env::var("PY").ok();
+    let pythons = given.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned));
+    let found = pythons.into_iter().find(|python| {
+        let mut import = Command::new(python);
+        import.args(["-W", "ignore", "-c", &format!("import {module}")]);
+        import.output().is_ok_and(|output| output.status.success())
+    });
+    is_here(&format!("python's {module}"), found.is_some()).then_some(found).flatten()
+}
+
+/// A registry, and files to upload: `x.tgz`, and three in `dir`.
+fn site() -> Rig {
+    let rig = Rig::start();
+    for name in ["x.tgz", "one", "two", "three"] {
+        // More than the packets of any client that are under way at once would need.
+        let scrambled = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0];
+        let contents: Vec<u8> = (0..300_000).map(|n| scrambled(n) ^ name.as_bytes()[0]).collect();
+        rig.archive(name, &contents);
+    }
+    fs::create_dir(rig.path("dir")).unwrap();
+    for name in ["one", "two", "three"] {
+        fs::rename(rig.path(name), rig.path("dir").join(name)).unwrap();
+    }
+    let mut scan = Command::new("ssh-keyscan");
+    scan.args(["-p", &rig.port().to_string(), "127.0.0.1"]);
+    fs::write(rig.path("hosts"), scan.output().unwrap().stdout).unwrap();
+    fs::create_dir_all(rig.path(".ssh")).unwrap();
+    fs::copy(rig.path("hosts"), rig.path(".ssh/known_hosts")).unwrap();
+    let (dir, port) = (rig.dir.path().display(), rig.port());
+    let settings = format!(
+        "Host *\n Port {port}\n User op\n IdentityFile {dir}/op\n IdentitiesOnly yes\n \
+         UserKnownHostsFile {dir}/hosts\n LogLevel ERROR\n"
+    );
+    fs::write(rig.path("ssh_config"), settings).unwrap();
+    rig
+}
+
+fn run(rig: &Rig, command: &mut Command) -> Output {
+    command.current_dir(rig.dir.path()).env("HOME", rig.dir.path()).env_remove("SSH_AUTH_SOCK");
+    command.env("PORT", rig.port().to_string()).output().unwrap()
+}
+
+/// What a script printed, which must end well.
+fn ok(rig: &Rig, program: &str, arguments: &[&str]) -> String {
+    let output = run(rig, Command::new("timeout").arg("60").arg(program).args(arguments));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", both(&output));
+    both(&output)
+}
+
+fn versions(rig: &Rig, component: &str) -> Vec<String> {
+    let shown = rig.ok(&format!("showcomp -name {component}"));
+    let mut names: Vec<String> =
+        shown.lines().map(|line| line.split_whitespace().nth(1).unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+fn same(rig: &Rig, one: impl AsRef<Path>) {
+    let (one, x) = (rig.path("").join(one), rig.path("x.tgz"));
+    assert!(fs::read(&one).unwrap() == fs::read(x).unwrap(), "{}", one.display());
+}
+
+#[test]
+fn paramiko() {
+    let Some(python) = python_with("paramiko") else { return };
+    let rig = site();
+    let script = "
+import os, paramiko
+c = paramiko.SSHClient(); c.load_host_keys('hosts')
+c.connect('127.0.0.1', int(os.environ['PORT']), 'op', key_filename='op', allow_agent=False, look_for_keys=False)
+s = c.open_sftp(); size = os.path.getsize('x.tgz')
+assert s.put('x.tgz', '/x.tgz').st_size == size
+assert s.put('x.tgz', '/put/code/v1').st_size == size
+s.utime('/put/code/v1', (1, 1)); s.chmod('/put/code/v1', 0o644)
+s.chdir('/put/code'); s.put('x.tgz', 'v2'); s.put('x.tgz', 'v3.tmp'); s.rename('v3.tmp', 'v3')
+s.put('x.tgz', '/w.part'); s.posix_rename('/w.part', '/put/code/v4')
+assert sorted(s.listdir('.')) == ['v1', 'v2', 'v3', 'v4'], s.listdir('.')
+s.get('/components/code/v3', 'got')
+try: s.stat('/put/code/v9'); assert False
+except FileNotFoundError: pass
+_, out, _ = c.exec_command('showcomp -name code', get_pty=True); out = out.read()
+assert out.count(b'\\r\\n') == 4 and out.count(b'\\n') == 4, out
+c.close()
+";
+    ok(&rig, &python, &["-W", "ignore", "-c", script]);
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3", "v4"]);
+    same(&rig, "got");
+}
+
+#[test]
+fn asyncssh() {
+    let Some(python) = python_with("asyncssh") else { return };
+    let rig = site();
+    let script = "
+import asyncio, asyncssh, os
+async def main():
+    port = int(os.environ['PORT'])
+    async with asyncssh.connect('127.0.0.1', port, username='op', client_keys=['op'], known_hosts='hosts') as c:
+        async with c.start_sftp_client() as s:
+            await s.put('x.tgz', '/put/code/v1', preserve=True)
+            await s.put('x.tgz', '/put/code/v2.part')
+            assert (await s.stat('/put/code/v2.part')).size == os.path.getsize('x.tgz')
+            await s.posix_rename('/put/code/v2.part', '/put/code/v2')
+            await s.makedirs('/put/all', exist_ok=True); await s.put('dir', '/put/all', recurse=True)
+            await s.mput('dir/*', '/put/more')
+            assert await s.isdir('/put/code') and await s.isfile('/put/code/v2')
+            await s.get('/put/code/v2', 'got')
+        assert (await c.run('showcomp -name code', check=True)).stdout.count('v') == 2
+        put = await c.run('put -name code -version v3', stdin='x.tgz', encoding=None, check=True)
+asyncio.run(main())
+";
+    ok(&rig, &python, &["-W", "ignore", "-c", script]);
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
+    assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
+    assert_eq!(versions(&rig, "more"), ["one", "three", "two"]);
+    same(&rig, "got");
+}
+
+#[test]
+fn lftp() {
+    if !has_program("lftp") {
+        return;
+    }
+    let rig = site();
+    let run = |line: &str| {
+        let program = format!("ssh -a -x -F {}", rig.path("ssh_config").display());
+        let line = format!(
+            "set sftp:connect-program '{program}'; set cmd:fail-exit yes; set net:max-retries 1; \
+             set net:timeout 20; {line}; bye"
+        );
+        ok(&rig, "lftp", &["-e", &line, &format!("sftp://op:x@127.0.0.1:{}", rig.port())])
+    };
+    run("put -O /put/code x.tgz -o v1");
+    let listed = run("cd /put/code; put x.tgz -o v2; ls");
+    assert!(listed.contains(" v1") && listed.contains(" v2"), "{listed}");
+    run("set xfer:use-temp-file yes; put x.tgz -o /put/code/v3");
+    run("put x.tgz");
+    run("get /components/code/v3 -o got");
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
+    same(&rig, "got");
+    run("mirror -R dir /put/all");
+    // What is there already is not sent again.
+    run("mirror -R dir /put/all");
+    assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
+}
+
+#[test]
+fn rclone() {
+    if !has_program("rclone") {
+        return;
+    }
+    let rig = site();
+    let (dir, port) = (rig.dir.path().display(), rig.port());
+    let settings = format!(
+        "[reg]\ntype = sftp\nhost = 127.0.0.1\nport = {port}\nuser = op\nkey_file = {dir}/op\n\
+         known_hosts_file = {dir}/hosts\n"
+    );
+    fs::write(rig.path("rclone.conf"), settings).unwrap();
+    let run = |words: &[&str]| {
+        ok(&rig, "rclone", &[&["--config", "rclone.conf", "--retries", "1"], words].concat())
+    };
+    run(&["copyto", "x.tgz", "reg:/put/code/v1"]);
+    run(&["copyto", "x.tgz", "reg:x.tgz"]);
+    // Four at a time, over several connections.
+    run(&["copy", "dir", "reg:put/all"]);
+    run(&["copy", "--size-only", "dir", "reg:put/all"]);
+    assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
+    assert!(run(&["lsl", "reg:put/code"]).trim_end().ends_with(" v1"));
+    run(&["copyto", "reg:components/code/v1", "got"]);
+    same(&rig, "got");
+    // As newer ones do by themselves, with a temporary name.
+    run(&["copyto", "x.tgz", "reg:put/code/v2.5f3a9c1b.partial"]);
+    run(&["moveto", "reg:put/code/v2.5f3a9c1b.partial", "reg:put/code/v3"]);
+    assert_eq!(versions(&rig, "code"), ["v1", "v3"]);
+}
+
+#[test]
+fn curl() {
+    if !has_program("curl") {
+        return;
+    }
+    let rig = site();
+    let url = |path: &str| format!("sftp://127.0.0.1:{}/{path}", rig.port());
+    let run = |words: &[&str]| {
+        let login = ["-sS", "--insecure", "--key", "op", "--user", "op:"];
+        ok(&rig, "curl", &[&login, words].concat())
+    };
+    run(&["-T", "x.tgz", &url("put/code/v1")]);
+    run(&["--ftp-create-dirs", "-T", "x.tgz", &url("put/code/v2")]);
+    let rename = "-rename /put/code/v3.tmp /put/code/v3";
+    run(&["-T", "x.tgz", &url("put/code/v3.tmp"), "-Q", rename]);
+    run(&["-T", "x.tgz", &url("put/new/"), "-Q", "-chmod 644 /put/new/x.tgz"]);
+    assert!(run(&[&url("put/code/")]).contains(" v3"));
+    run(&["-o", "got", &url("components/code/v3")]);
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
+    same(&rig, "got");
+}
+
+#[test]
+fn sshfs() {
+    let found = has_program("sshfs") && is_here("/dev/fuse", Path::new("/dev/fuse").exists());
+    if !found {
+        return;
+    }
+    let rig = site();
+    fs::create_dir(rig.path("mount")).unwrap();
+    let config = rig.path("ssh_config");
+    let script = format!(
+        "set -e; sshfs -F {} op@127.0.0.1:/ mount; trap 'fusermount -u mount' EXIT
+         cp x.tgz mount/put/code/v1; cp -p x.tgz mount/put/code/v2
+         cp x.tgz mount/put/code/.v3.tmp; mv mount/put/code/.v3.tmp mount/put/code/v3
+         cat x.tgz >mount/put/code/v4; ls mount/put/code; cmp x.tgz mount/components/code/v4",
+        config.display()
+    );
+    let listed = ok(&rig, "bash", &["-c", &script]);
+    assert_eq!(listed, "v1\nv2\nv3\nv4\n");
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3", "v4"]);
+}
+
+#[test]
+fn putty() {
+    if !has_program("psftp") {
+        return;
+    }
+    let rig = site();
+    ok(&rig, "puttygen", &["op", "-O", "private", "-o", "op.ppk"]);
+    let print = ok(&rig, "ssh-keygen", &["-lf", "hosts"]);
+    let (print, port) = (print.split_whitespace().nth(1).unwrap(), rig.port().to_string());
+    let login = ["-batch", "-hostkey", print, "-P", &port, "-i", "op.ppk"];
+    let batch = "put x.tgz /put/code/v1\ncd /put/code\nput x.tgz v2\nput x.tgz v3.part\n\
+                 mv v3.part v3\nls\nget v3 got\nput -r dir /put/all\nquit\n";
+    fs::write(rig.path("batch"), batch).unwrap();
+    let said = ok(&rig, "psftp", &[&login[..], &["-b", "batch", "op@127.0.0.1"]].concat());
+    assert!(said.contains(" v3"), "{said}");
+    ok(&rig, "pscp", &[&login[..], &["x.tgz", "op@127.0.0.1:/put/code/v4"]].concat());
+    let plink = |more: &[&str]| {
+        let words = [more, &login, &["op@127.0.0.1", "showcomp -name code"]].concat();
+        ok(&rig, "plink", &words)
+    };
+    assert!(plink(&[]).lines().count() == 4 && !plink(&[]).contains('\r'));
+    assert_eq!(plink(&["-t"]).matches("\r\n").count(), 4);
+    assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
+    same(&rig, "got");
+}
+
+/// Where `scripts/needs test` puts what is no Debian package: beside the programs.
+fn npm_modules() -> PathBuf {
+    let programs = Path::new(env!("CARGO_BIN_EXE_deploy-registry")).parent().unwrap();
+    programs.parent().unwrap().join("clients/node_modules")
+}
+
+#[test]
+fn ssh2_sftp_client() {
+    let module = npm_modules().join("ssh2-sftp-client");
+    if !is_here("ssh2-sftp-client", module.is_dir()) {
+        return;
+    }
+    let rig = site();
+    let script = "
+const Client = require(process.argv[1]); const fs = require('fs'); const assert = require('assert');
+(async () => { const s = new Client();
+  await s.connect({host: '127.0.0.1', port: process.env.PORT, username: 'op', privateKey: fs.readFileSync('op')});
+  await s.put('x.tgz', '/put/code/v1'); await s.fastPut('x.tgz', '/put/code/v2');
+  await s.put(fs.createReadStream('x.tgz'), '/put/code/v3.tmp'); await s.rename('/put/code/v3.tmp', '/put/code/v3');
+  await s.put('x.tgz', '/put/code/v4.tmp'); await s.posixRename('/put/code/v4.tmp', '/put/code/v4');
+  await s.chmod('/put/code/v4', 0o644);
+  assert.equal(await s.exists('/put/code/v4'), '-'); assert.equal(await s.exists('/put/code'), 'd');
+  assert.equal((await s.list('/put/code')).length, 4);
+  await s.mkdir('/put/all', true); await s.uploadDir('dir', '/put/all');
+  await s.put('x.tgz', 'top.tgz'); assert.equal((await s.stat('top.tgz')).size, fs.statSync('x.tgz').size);
+  await s.get('/components/code/v4', 'got'); await s.end(); })().catch(e => { console.log(e); process.exit(1) });
+";
+    ok(&rig, "node", &["-e", script, module.to_str().unwrap()]);
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3", "v4"]);
+    assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
+    same(&rig, "got");
+}
+
+/// As Ansible and everybody's scripts do.
+#[test]
+fn openssh_sftp_and_scp() {
+    let rig = site();
+    let batch = "put x.tgz /put/code/v1\ncd /put/code\nput -p x.tgz v2\nchmod 644 v2\nput x.tgz v3.part\n\
+                 rename v3.part v3\nls -l\nmkdir /put/new\nput -R dir /put/all\nput x.tgz left.tmp\n\
+                 put x.tgz /x.tgz\nchmod 600 /x.tgz\nls -l /x.tgz\n-put x.tgz /components/code/v9\n\
+                 -put x.tgz /put/x.tgz\n-put x.tgz /configs/p.json\n-rename v1 v9.tmp";
+    let output = rig.sftp("op", "op", batch);
+    let said = both(&output);
+    assert!(output.status.success(), "{said}");
+    for text in [
+        " v3\n",
+        " /x.tgz\n",
+        "versions are not written to /components: upload to /put/code/v9",
+        "/put takes a component and a version: /put/NAME/VERSION",
+        "configurations are not written to /configs: use the commands addconf and changeconf",
+        "it is a version, which can only become another",
+        "/put/code/left.tmp was not renamed and is no version; it stays for a while as -hash=",
+    ] {
+        assert!(said.contains(text), "{text:?} in {said}");
+    }
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
+    assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
+    rig.wait_for_log("/put/code/left.tmp was not renamed and is no version");
+    for (from, to, component) in
+        [("dir", "/put", "dir"), ("dir/", "/put/copy", "copy"), ("dir", "/put/sub", "sub")]
+    {
+        let mut scp = rig.client("scp", "op");
+        let output = scp.args(["-rp", from, &format!("op@127.0.0.1:{to}")]).output().unwrap();
+        assert!(output.status.success(), "{to}: {}", both(&output));
+        assert_eq!(versions(&rig, component), ["one", "three", "two"]);
+    }
+    // A component's directory is one, so the file keeps its name in it.
+    let mut scp = rig.client("scp", "op");
+    assert!(scp.args(["x.tgz", "op@127.0.0.1:/put/named"]).status().unwrap().success());
+    assert_eq!(versions(&rig, "named"), ["x.tgz"]);
+    let tty = rig.ssh("op", "op", &["-tt", "components"]);
+    assert!(tty.stdout.starts_with(b"all\r\n"), "{}", both(&tty));
+    let bare = rig.ssh("op", "op", &["-T", "components"]);
+    assert!(!bare.stdout.contains(&b'\r'));
+}
+
+/// `WinSCP` 6: looks first, uploads as `.filepart`, sets times, renames; where the connection was
+/// lost it goes on with what it finds.
+#[test]
+fn winscp_as_played() {
+    let rig = site();
+    let bytes = fs::read(rig.path("x.tgz")).unwrap();
+    let size = bytes.len() as u64;
+    let mut sftp = Sftp::start(&rig);
+    assert_eq!(sftp.path(REALPATH, ".", &[]), Answer::Names(vec!["/".to_owned()]));
+    for (part, whole) in [("/put/code/v1.filepart", "/put/code/v1"), ("/x.tgz.filepart", "/x.tgz")]
+    {
+        assert_eq!(sftp.path(LSTAT, whole, &[]), NOT_FOUND);
+        assert_eq!(sftp.path(LSTAT, part, &[]), NOT_FOUND);
+        assert_eq!(sftp.upload(part, NEW, &bytes), DONE);
+        assert_eq!(sftp.path(SETSTAT, part, &attributes(0o100_644, 1)), DONE);
+        assert_eq!(sftp.path(LSTAT, part, &[]), Answer::File(false, size));
+        assert_eq!(rig.ok("components"), if part.contains("put") { "" } else { "code\n" });
+        assert_eq!(sftp.rename(part, whole), DONE);
+        assert_eq!(sftp.path(LSTAT, part, &[]), NOT_FOUND);
+        assert_eq!(sftp.path(LSTAT, whole, &[]), Answer::File(false, size));
+    }
+    assert_eq!(sftp.list("/put/code"), ["v1"]);
+    assert!(sftp.list("/").contains(&"x.tgz".to_owned()));
+    // One that is taken is refused before a byte is sent.
+    assert_eq!(sftp.upload("/put/code/v1.filepart", NEW, &bytes), FAILURE);
+    // The name is there already when it is renamed: nothing changes, and the bytes stay.
+    assert_eq!(sftp.upload("/put/code/v2.filepart", NEW, &bytes), DONE);
+    assert_eq!(sftp.rename("/put/code/v2.filepart", "/put/code/v1"), FAILURE);
+    assert_eq!(sftp.path(STAT, "/put/code/v2.filepart", &[]), Answer::File(false, size));
+    assert_eq!(sftp.upload("/put/code/v2.filepart", APPEND, &bytes[..9]), FAILURE);
+    assert_eq!(sftp.path(REMOVE, "/put/code/v2.filepart", &[]), DONE);
+    assert_eq!(sftp.path(REMOVE, "/put/code/v1", &[]), DENIED);
+    // What no agent could unpack becomes no version under either name.
+    assert_eq!(sftp.upload("/put/code/v3.filepart", NEW, b"text"), DONE);
+    assert_eq!(sftp.rename("/put/code/v3.filepart", "/put/code/v3"), FAILURE);
+    let told = sftp.end();
+    assert!(told.contains("version \"v1\" already exists"), "{told}");
+    assert!(told.contains("no agent could unpack"), "{told}");
+    assert_eq!(versions(&rig, "code"), ["v1"]);
+    let audit = rig.ok("audit");
+    assert_eq!(audit.matches("addver -name=code -version=v1").count(), 1, "{audit}");
+}
+
+/// `FileZilla`: makes and enters the directory, uploads, sets the time, lists it anew.
+#[test]
+fn filezilla_as_played() {
+    let rig = site();
+    let bytes = fs::read(rig.path("x.tgz")).unwrap();
+    let mut sftp = Sftp::start(&rig);
+    assert_eq!(sftp.path(MKDIR, "/put/code", &[0; 4]), DONE);
+    assert_eq!(sftp.path(STAT, "/put/code", &[]), Answer::File(true, 0));
+    assert!(sftp.list("/put/code").is_empty());
+    assert_eq!(sftp.upload("/put/code/v1", NEW, &bytes), DONE);
+    assert_eq!(sftp.path(SETSTAT, "/put/code/v1", &attributes(0o100_600, 7)), DONE);
+    assert_eq!(sftp.path(SETSTAT, "/put/code", &attributes(0o040_755, 7)), DONE);
+    assert_eq!(sftp.list("/put/code"), ["v1"]);
+    for (path, answer) in [
+        ("/put/code/v1/x", FAILURE),
+        ("/put/.code", FAILURE),
+        ("/put/x.tgz", FAILURE),
+        ("/components/code", FAILURE),
+        ("/", FAILURE),
+        ("/components/new", DENIED),
+        ("/d", DENIED),
+    ] {
+        assert_eq!(sftp.path(MKDIR, path, &[0; 4]), answer, "{path}");
+    }
+    // A size that it has not is no attribute that may be passed over.
+    let shorter = [&[0, 0, 0, 1][..], &7_u64.to_be_bytes()].concat();
+    assert_eq!(sftp.path(SETSTAT, "/put/code/v1", &shorter), DENIED);
+    assert_eq!(sftp.path(SETSTAT, "/put/code/v9", &attributes(0o100_600, 7)), NOT_FOUND);
+}
+
+/// Cyberduck with temporary names: NAME-RANDOM, which nobody can know for one, then renamed.
+#[test]
+fn cyberduck_as_played() {
+    let rig = site();
+    let bytes = fs::read(rig.path("x.tgz")).unwrap();
+    let mut sftp = Sftp::start(&rig);
+    assert_eq!(sftp.upload("/put/code/v1-Ab3dE5gH", NEW, &bytes), DONE);
+    assert_eq!(sftp.path(SETSTAT, "/put/code/v1-Ab3dE5gH", &attributes(0o100_644, 7)), DONE);
+    assert_eq!(sftp.rename("/put/code/v1-Ab3dE5gH", "/put/code/v1"), DONE);
+    assert_eq!(versions(&rig, "code"), ["v1"]);
+    // Whoever uses it already keeps it.
+    assert_eq!(sftp.upload("/put/code/v2-Ab3dE5gH", NEW, &bytes), DONE);
+    rig.ok("addconf -name p -layer code:v2-Ab3dE5gH");
+    assert_eq!(sftp.rename("/put/code/v2-Ab3dE5gH", "/put/code/v2"), DONE);
+    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v2-Ab3dE5gH"]);
+    // Another connection's are not its to rename.
+    let mut other = Sftp::start(&rig);
+    assert_eq!(other.rename("/put/code/v2", "/put/code/v3"), DENIED);
+}

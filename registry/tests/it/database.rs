@@ -1,0 +1,101 @@
+//! The database's own writes and syncs fail, or are the last thing that the registry does.
+
+#![allow(clippy::print_stdout, reason = "what is left out is said")]
+
+use std::process::Command;
+
+use crate::rig::{Rig, both};
+
+/// Which of the words that follow were acknowledged.
+fn change(rig: &Rig, digests: &[String]) -> Vec<String> {
+    let mut done = Vec::new();
+    for (n, digest) in digests.iter().enumerate() {
+        rig.sftp("op", "me", &format!("put a{n}"));
+        for line in [
+            format!("addver -name code -version v{n} -hash {digest}"),
+            format!("addconf -name p{n} -layer code:v{n}"),
+        ] {
+            if rig.ssh("op", "me", &[&line]).status.success() {
+                done.push(line);
+            }
+        }
+    }
+    done
+}
+
+/// Has the n-th `call` fail so, for every n.
+fn check(call: &str, fault: &str) {
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "there is no strace");
+        println!("NOT TESTED: there is no strace, which makes system calls fail");
+        return;
+    }
+    let (mut points, mut refused) = (0, 0);
+    let mut rig = Rig::idle();
+    let digests: Vec<String> =
+        (0..2).map(|n| rig.archive(&format!("a{n}"), format!("{n}").as_bytes())).collect();
+    let next = rig.archive("next", b"next");
+    // Made, and whole, before anything fails.
+    rig.run();
+    rig.stop("-TERM");
+    let dir = rig.dir.path().to_owned();
+    let copy = |from: &str, to: &str| {
+        let copied = Command::new("cp").arg("-a").args([dir.join(from), dir.join(to)]).status();
+        assert!(copied.unwrap().success());
+    };
+    copy("reg", "fresh");
+    for n in 1.. {
+        std::fs::remove_dir_all(rig.path("reg")).unwrap();
+        copy("fresh", "reg");
+        let inject = format!("inject={call}:{fault}:when={n}");
+        let strace = ["strace", "-f", "-qq", "-o", "trace", "-e", &format!("trace={call}")];
+        let strace = [&strace[..], &["-e", &inject]].concat();
+        let started = rig.try_run_under(&strace);
+        let done = if started { change(&rig, &digests) } else { Vec::new() };
+        let ran = rig.kill_all();
+        let trace = std::fs::read_to_string(rig.path("trace")).unwrap();
+        if ran && !trace.contains("INJECTED") {
+            break;
+        }
+        points += 1;
+        refused += 4 - done.len();
+        rig.run();
+        for line in &done {
+            let word = |n: usize| line.split(' ').nth(n).unwrap().to_owned();
+            let shown = if line.starts_with("addver") {
+                rig.ok("showcomp -name code").contains(&word(4))
+            } else {
+                rig.ok("configurations").contains(&word(2))
+            };
+            assert!(shown, "{call} {fault} at {n}: {line} is gone");
+        }
+        let verified = rig.ssh("op", "me", &["verify"]);
+        assert!(verified.status.success(), "{call} {fault} at {n}: {}", both(&verified));
+        // And all goes on.
+        rig.put("next");
+        rig.ok(&format!("addver -name code -version next -hash {next}"));
+        rig.stop("-KILL");
+    }
+    println!("{call}, {fault}: {points} faults, {refused} changes refused");
+    assert!(points > 5 && refused > 10, "{points} faults, {refused} changes refused");
+}
+
+#[test]
+fn failed_database_sync_loses_nothing() {
+    check("fsync", "error=EIO");
+}
+
+#[test]
+fn full_disk_during_a_database_write_loses_nothing() {
+    check("pwrite64", "error=ENOSPC");
+}
+
+#[test]
+fn crash_after_any_database_sync_loses_nothing() {
+    check("fsync", "signal=KILL");
+}
+
+#[test]
+fn crash_after_any_database_write_loses_nothing() {
+    check("pwrite64", "signal=KILL");
+}

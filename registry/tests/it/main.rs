@@ -1,0 +1,28 @@
+//! The tests of this crate in one program: each would link all libraries once more.
+
+mod bench;
+mod broken_channels;
+mod certificates;
+mod clients;
+mod damaged_catalogue;
+mod database;
+mod full_disk;
+mod go_import;
+mod hostile;
+mod images;
+mod init;
+mod keeping;
+mod login;
+mod openssh;
+mod openssh_process;
+mod openssh_prompt;
+mod progress;
+mod prompt_tmux;
+mod put;
+mod raw;
+mod rig;
+mod safeguards;
+mod sftp_packets;
+mod slow_readers;
+mod transcript;
+mod units;

@@ -1,0 +1,147 @@
+//! What operators type and what they see, word for word: the files in `transcripts/` are
+//! run through a real ssh client against a real registry.
+//!
+//! `$ ` begins a command, with `<FILE` at its end for its standard input, `! ` a line on standard error, `= ` the exit code if it is not
+//! 0; what stands between is standard output, a dot for a blank line. In them `{a1}` is the sha256 of an uploaded
+//! archive, `{TIME}` any time, `{ID}` any other sha256, `{KEY}` the operator's key.
+//! With `UPDATE_TRANSCRIPTS` set the files are written anew, to be read in the diff.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use crate::rig::Rig;
+
+/// Archives that every transcript finds uploaded.
+const ARCHIVES: [&str; 5] = ["a1", "a2", "b1", "b2", "c1"];
+
+fn check(name: &str) {
+    let rig = Rig::start();
+    let mut digests = BTreeMap::new();
+    for archive in ARCHIVES {
+        let digest = rig.archive(archive, archive.as_bytes());
+        rig.put(archive);
+        digests.insert(archive, digest);
+    }
+    for (name, bytes) in bad_archives(&rig) {
+        fs::write(rig.path(name), bytes).unwrap();
+        rig.put(name);
+        digests.insert(name, rig.sha256(name));
+    }
+    let path = deploy_testing::package().join("tests/transcripts").join(name);
+    let expected = fs::read_to_string(&path).unwrap();
+    let seen: String = expected
+        .lines()
+        .filter(|line| line.starts_with("$ ") || line.starts_with('#') || line.is_empty())
+        .map(|line| match line.strip_prefix("$ ") {
+            Some(command) => format!("{line}\n{}", run(&rig, &digests, command)),
+            None => format!("{line}\n"),
+        })
+        .collect();
+    if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() {
+        fs::write(path, seen).unwrap();
+        return;
+    }
+    for (number, (seen, expected)) in seen.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(seen, expected, "{name}:{}", number + 1);
+    }
+    assert_eq!(seen.lines().count(), expected.lines().count(), "{name}");
+}
+
+/// What no agent could unpack.
+fn bad_archives(rig: &Rig) -> [(&'static str, Vec<u8>); 5] {
+    let whole = fs::read(rig.path("a1")).unwrap();
+    let mut changed = whole.clone();
+    let last = changed.len() - 6;
+    changed[last] ^= 1;
+    let mut tar = Command::new("tar");
+    tar.args(["-cz", "-P", "--transform=s,^,../,", "file"]).current_dir(rig.dir.path());
+    [
+        ("empty", Vec::new()),
+        ("text", b"no archive\n".to_vec()),
+        ("cut", whole[..whole.len() / 2].to_vec()),
+        ("changed", changed),
+        ("outside", tar.output().unwrap().stdout),
+    ]
+}
+
+fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
+    let command = digests.iter().fold(command.to_owned(), |text, (name, digest)| {
+        text.replace(&format!("{{{name}}}"), digest)
+    });
+    let output = match command.rsplit_once(" <") {
+        Some((command, file)) => {
+            let mut client = rig.client("ssh", "op");
+            client.args(["me@127.0.0.1", command]);
+            client.stdin(fs::File::open(rig.path(file)).unwrap()).output().unwrap()
+        }
+        None => rig.ssh("op", "me", &[&command]),
+    };
+    let plain = |text: &[u8]| mask(std::str::from_utf8(text).unwrap(), rig, digests);
+    let line = |text: &str| if text.is_empty() { ".".to_owned() } else { text.to_owned() };
+    let mut seen = String::new();
+    for text in plain(&output.stdout).lines() {
+        writeln!(seen, "{}", line(text)).unwrap();
+    }
+    for text in plain(&output.stderr).lines() {
+        writeln!(seen, "! {text}").unwrap();
+    }
+    match output.status.code() {
+        Some(0) => {}
+        code => writeln!(seen, "= {}", code.unwrap()).unwrap(),
+    }
+    seen
+}
+
+/// The text with what differs from run to run replaced.
+fn mask(text: &str, rig: &Rig, digests: &BTreeMap<&str, String>) -> String {
+    let keygen = Command::new("ssh-keygen").arg("-lf").arg(rig.path("op.pub")).output();
+    let key = String::from_utf8(keygen.unwrap().stdout).unwrap();
+    let fingerprint = key.split(' ').nth(1).unwrap();
+    let mut text = text.replace(fingerprint, "{KEY}");
+    for (name, digest) in digests {
+        text = text.replace(digest, &format!("{{{name}}}"));
+    }
+    let mut masked = String::new();
+    let mut rest = text.as_str();
+    while let Some(first) = rest.chars().next() {
+        let hex = rest.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len());
+        let timelike = |c: char| c.is_ascii_digit() || "-:.TZ".contains(c);
+        let time = rest.find(|c| !timelike(c)).unwrap_or(rest.len());
+        let taken = if rest[..time].parse::<jiff::Timestamp>().is_ok() {
+            masked.push_str("{TIME}");
+            time
+        } else if hex == 64 || hex == 12 {
+            masked.push_str("{ID}");
+            hex
+        } else {
+            let word = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+            let taken = word.max(first.len_utf8());
+            masked.push_str(&rest[..taken]);
+            taken
+        };
+        rest = &rest[taken..];
+    }
+    masked
+}
+
+#[test]
+fn transcript_of_every_verb() {
+    check("verbs");
+}
+
+#[test]
+fn transcript_of_every_refusal() {
+    check("refusals");
+}
+
+#[test]
+fn transcript_of_retention() {
+    check("keeping");
+}
+
+#[test]
+fn transcript_of_json() {
+    check("json");
+}

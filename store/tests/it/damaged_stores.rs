@@ -1,0 +1,278 @@
+//! What services, disks and crashes do to a store, and that no wrong root comes of it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::rig::{configuration, layer, options, run};
+use deploy_store::{Error, Layer, LinkMode, Store, verify};
+use deploy_testing::directories;
+
+/// A store with a layer of code, and two of configuration to go with it.
+struct Bench {
+    work: tempfile::TempDir,
+    store: Store,
+    code: Layer,
+    configs: [Layer; 2],
+}
+
+/// A symlink of the code layer, and where it leads.
+const LINK: (&str, &str) = ("bin/link", "run");
+const FILES: [(&str, &str); 3] =
+    [("bin/run", "#!/bin/sh\n"), ("lib/big", "a rather big library"), ("lib/other", "other")];
+
+impl Bench {
+    fn new(dir: &Path, link: LinkMode) -> Self {
+        let work = tempfile::tempdir_in(dir).unwrap();
+        let store = Store::open(&work.path().join("agent"), options(link)).unwrap();
+        let archive = |name: &str, files: &[(&str, &str)]| {
+            let tree = work.path().join(name);
+            for (path, contents) in files {
+                let path = tree.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, contents).unwrap();
+            }
+            if name == "code" {
+                std::os::unix::fs::symlink(LINK.1, tree.join(LINK.0)).unwrap();
+            }
+            let archive = work.path().join(format!("{name}.tar.gz"));
+            run("tar", &["-czf", archive.to_str().unwrap(), "."], &tree);
+            archive
+        };
+        let code = layer(&store, "code", &archive("code", &FILES));
+        let configs = ["one", "two"]
+            .map(|text| layer(&store, "config", &archive(text, &[("etc/conf", text)])));
+        Self { work, store, code, configs }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.work.path().join("agent").join(name)
+    }
+
+    fn blob(&self) -> PathBuf {
+        self.path("cache").join(self.code.digest.to_string())
+    }
+
+    /// Builds the root of the code with the `n`th configuration.
+    fn root(&self, n: usize) -> Result<PathBuf, Error> {
+        let layers = [self.code.clone(), self.configs[n].clone()];
+        self.store.root(&configuration(&layers)).map(|root| root.path)
+    }
+
+    /// Builds it and looks at every byte.
+    fn is_right(&self, n: usize, what: &str) {
+        let root = self.root(n).unwrap();
+        for (path, contents) in FILES {
+            assert_eq!(fs::read_to_string(root.join(path)).unwrap(), contents, "{what}: {path}");
+            let mode = fs::metadata(root.join(path)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o644, "{what}: {path}");
+        }
+    }
+
+    /// Another agent on the directory.
+    fn reopen(self) -> Self {
+        let Self { work, store, code, configs } = self;
+        let link = store.link_mode();
+        drop(store);
+        let store = Store::open(&work.path().join("agent"), options(link)).unwrap();
+        Self { work, store, code, configs }
+    }
+}
+
+/// Every store there is to try.
+fn each(mut test: impl FnMut(Bench, String)) {
+    for dir in directories() {
+        for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
+            test(Bench::new(&dir, link), format!("{link:?} in {}", dir.display()));
+        }
+    }
+}
+
+fn names(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+/// All objects, in all subdirectories.
+fn objects(bench: &Bench) -> Vec<PathBuf> {
+    let dirs = names(&bench.path("objects"));
+    dirs.iter().filter(|path| path.is_dir()).flat_map(|dir| names(dir)).collect()
+}
+
+#[test]
+fn writes_to_one_root_reach_no_other() {
+    each(|bench, what| {
+        let root = bench.root(0).unwrap();
+        let append = OpenOptions::new().append(true).open(root.join("lib/big"));
+        append.unwrap().write_all(b" altered").unwrap();
+        let cut = OpenOptions::new().write(true).open(root.join("lib/other"));
+        cut.unwrap().set_len(1).unwrap();
+        fs::set_permissions(root.join("bin/run"), fs::Permissions::from_mode(0o777)).unwrap();
+        bench.is_right(1, &what);
+        let set_aside = names(&bench.path("quarantine")).len();
+        let linked = bench.store.link_mode() == LinkMode::Hardlink;
+        // What has another mode alone has its contents still, and is copied from then on.
+        assert_eq!(set_aside, if linked { 2 } else { 0 }, "{what}");
+    });
+}
+
+#[test]
+fn damaged_objects_are_recreated_from_the_cached_blob() {
+    each(|bench, what| {
+        for damage in [
+            (|path: &Path| fs::write(path, "damaged").unwrap()) as fn(&Path),
+            |path| fs::remove_file(path).unwrap(),
+            |path| drop(File::create(path).unwrap()),
+            |path| {
+                fs::remove_file(path).unwrap();
+                fs::create_dir(path).unwrap();
+            },
+        ] {
+            let objects = objects(&bench);
+            assert!(objects.len() >= FILES.len());
+            for path in &objects {
+                damage(path);
+            }
+            bench.is_right(1, &what);
+            bench.store.sweep_roots(&[]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn missing_blob_is_requested_again() {
+    each(|bench, what| {
+        let bytes = fs::read(bench.blob()).unwrap();
+        for object in objects(&bench) {
+            fs::write(object, "damaged").unwrap();
+        }
+        fs::remove_file(bench.blob()).unwrap();
+        let missing = bench.root(1).unwrap_err();
+        assert!(
+            matches!(missing, Error::NoSuchBlob(digest) if digest == bench.code.digest),
+            "{what}: {missing}"
+        );
+        assert!(!bench.path("unpacked").join("x").exists());
+        bench.store.blobs().ingest(bench.code.digest, &*bytes).unwrap();
+        bench.is_right(1, &what);
+    });
+}
+
+#[test]
+fn damaged_blob_is_removed_and_requested_again() {
+    each(|bench, what| {
+        let index = bench.path("layers").join(bench.code.digest.to_string());
+        let bytes = fs::read(bench.blob()).unwrap();
+        for at in [3, bytes.len() / 2, bytes.len() - 1] {
+            fs::remove_file(&index).unwrap();
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            fs::write(bench.blob(), damaged).unwrap();
+            let missing = bench.store.extract(bench.code.digest).unwrap_err();
+            assert!(matches!(missing, Error::NoSuchBlob(_)), "{what}: {at}: {missing}");
+            assert!(!bench.blob().exists() && !index.exists());
+            bench.store.blobs().ingest(bench.code.digest, &*bytes).unwrap();
+            bench.store.extract(bench.code.digest).unwrap();
+        }
+        bench.is_right(0, &what);
+    });
+}
+
+#[test]
+fn damaged_index_is_recreated() {
+    each(|mut bench, what| {
+        let index = bench.path("layers").join(bench.code.digest.to_string());
+        let sound = fs::read(&index).unwrap();
+        for damaged in [&b""[..], b"nonsense", &sound[..sound.len() / 2]] {
+            fs::write(&index, damaged).unwrap();
+            // Who has planned with an index does not read it again.
+            bench = bench.reopen();
+            bench.is_right(0, &what);
+            assert_eq!(fs::read(&index).unwrap(), sound, "{what}");
+            bench.store.sweep_roots(&[]).unwrap();
+        }
+    });
+}
+
+#[test]
+fn leftovers_of_a_crash_are_removed_at_the_next_start() {
+    each(|bench, what| {
+        let left = ["unpacked/.new-1-1", "unpacked/.old-1-1", "objects/.new-1-1"];
+        for name in left {
+            fs::create_dir_all(bench.path(name).join("a/b")).unwrap();
+            fs::write(bench.path(name).join("a/b/file"), "half").unwrap();
+        }
+        fs::write(bench.path("layers/index-1-1"), "half").unwrap();
+        // A root that was renamed, but whose record was not written any more.
+        let root = bench.root(0).unwrap();
+        let id = root.file_name().unwrap().to_str().unwrap().to_owned();
+        fs::remove_file(bench.path("roots").join(id)).unwrap();
+        fs::write(root.join("lib/big"), "torn").unwrap();
+        let bench = bench.reopen();
+        for name in left.iter().chain(&["layers/index-1-1"]) {
+            assert!(!bench.path(name).exists(), "{what}: {name}");
+        }
+        bench.is_right(0, &what);
+    });
+}
+
+#[test]
+fn root_removed_by_hand_is_rebuilt() {
+    each(|bench, what| {
+        let root = bench.root(0).unwrap();
+        fs::remove_dir_all(root).unwrap();
+        bench.is_right(0, &what);
+    });
+}
+
+#[test]
+fn verify_names_damage_and_changes_nothing() {
+    each(|bench, what| {
+        let root = bench.root(0).unwrap();
+        let look = || {
+            let mut found = Vec::new();
+            let verified = verify(&bench.path(""), |finding| {
+                let path = finding.path.strip_prefix(bench.path("")).unwrap().to_owned();
+                found.push(format!("{}: {}", path.display(), finding.what));
+            });
+            (verified.unwrap(), found)
+        };
+        let (verified, found) = look();
+        assert_eq!((verified.layers, verified.roots, found), (3, 1, Vec::new()), "{what}");
+        assert!(verified.objects >= 5 && verified.bytes > 0, "{what}");
+
+        fs::write(root.join("bin/run"), "altered").unwrap();
+        fs::write(root.join("extra"), "extra").unwrap();
+        fs::remove_file(root.join(LINK.0)).unwrap();
+        std::os::unix::fs::symlink("nur", root.join(LINK.0)).unwrap();
+        fs::remove_file(root.join("etc/conf")).unwrap();
+        let index = bench.path("layers").join(bench.configs[1].digest.to_string());
+        fs::write(index, "nonsense").unwrap();
+        for _ in 0..2 {
+            let (_, mut found) = look();
+            found.retain(|line| !line.starts_with("objects/"));
+            let id = root.file_name().unwrap().to_str().unwrap();
+            let layer = bench.configs[1].digest;
+            assert_eq!(
+                found,
+                [
+                    format!("layers/{layer}: is no layer index"),
+                    format!("unpacked/{id}: extra is not of the configuration"),
+                    format!("unpacked/{id}: bin/link was altered"),
+                    format!("unpacked/{id}: bin/run was altered"),
+                    format!("unpacked/{id}: etc/conf is missing"),
+                ],
+                "{what}"
+            );
+        }
+        let object = objects(&bench).pop().unwrap();
+        fs::write(&object, "changed").unwrap();
+        let (_, found) = look();
+        let name = object.strip_prefix(bench.path("")).unwrap().display().to_string();
+        let line = format!("{name}: its contents are not what its name says");
+        assert!(found.contains(&line), "{what}: {found:?}");
+    });
+}

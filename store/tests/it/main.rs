@@ -1,0 +1,18 @@
+//! The tests of this crate in one program: each would link all libraries once more.
+
+mod damaged_stores;
+mod disk;
+mod flips;
+mod gnutar;
+mod holes;
+mod inherit;
+mod leftovers;
+mod model_of_merging;
+mod packers;
+mod pipeline;
+mod reuse;
+mod rig;
+mod shared;
+mod spare;
+mod sweep;
+mod top;

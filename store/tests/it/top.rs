@@ -1,0 +1,226 @@
+//! What the root itself and directories that no entry names carry, on every way to a root.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+
+use crate::rig::{configuration, named, options};
+use deploy_store::{Digest, Layer, LinkMode, Store, unpack, verify};
+use deploy_testing::directories;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// An archive of directories and files, each with its mode, owner and time.
+fn archive(entries: &[(&str, u32, u64, u64)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, mode, owner, time) in entries {
+        let mut header = tar::Header::new_gnu();
+        let is_file = !name.ends_with('/');
+        header.set_entry_type(if is_file {
+            tar::EntryType::Regular
+        } else {
+            tar::EntryType::Directory
+        });
+        header.set_size(if is_file { 4 } else { 0 });
+        header.set_mode(*mode);
+        header.set_uid(*owner);
+        header.set_gid(*owner);
+        header.set_mtime(*time);
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        builder.append(&header, if is_file { &b"text"[..] } else { b"" }).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn publish(store: &Store, name: &str, bytes: &[u8]) -> Layer {
+    let digest = Digest::of(bytes);
+    store.blobs().ingest(digest, bytes).unwrap();
+    store.extract(digest).unwrap();
+    named(name, digest)
+}
+
+/// Mode, owner where it is restored, and time where an entry says it.
+fn carries(path: &Path) -> (u32, u32, i64) {
+    let meta = fs::metadata(path).unwrap();
+    (meta.mode() & 0o7777, if is_root() { meta.uid() } else { 0 }, meta.mtime())
+}
+
+/// The same as an agent that is not root would see.
+fn wanted(mode: u32, owner: u32, time: i64) -> (u32, u32, i64) {
+    if is_root() { (mode, owner, time) } else { (mode & 0o1777 | 0o700, 0, time) }
+}
+
+fn findings(dir: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    verify(dir, |finding| all.push(format!("{} {}", finding.path.display(), finding.what)))
+        .unwrap();
+    all
+}
+
+#[test]
+fn root_entry_sets_mode_owner_and_time() {
+    for dir in directories() {
+        for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
+            let work = tempfile::tempdir_in(&dir).unwrap();
+            let agent = work.path().join("agent");
+            let store = Store::open(&agent, options(link)).unwrap();
+            let one = publish(
+                &store,
+                "a",
+                &archive(&[("./", 0o2750, 1000, 77), ("./x", 0o644, 1000, 5)]),
+            );
+            let plain = publish(&store, "b", &archive(&[("y", 0o644, 1000, 5)]));
+            let other =
+                publish(&store, "c", &archive(&[("./", 0o711, 1001, 78), ("./z", 0o644, 0, 5)]));
+            let carried = |layers: &[Layer], from_spare: bool| {
+                let wanted = configuration(layers);
+                let root = store.root(&wanted).unwrap();
+                assert_eq!(root.from_spare, from_spare);
+                assert_eq!(findings(&agent), [""; 0]);
+                store.prepare_spare(&wanted).unwrap();
+                carries(&root.path)
+            };
+            let first = wanted(0o2750, 1000, 77);
+            assert_eq!(carried(std::slice::from_ref(&one), false), first);
+            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "a layer without one");
+            let both = carried(&[one.clone(), other.clone()], true);
+            assert_eq!(both, wanted(0o711, 1001, 78), "a later one overrides");
+            let (mode, owner, _) = carried(std::slice::from_ref(&plain), true);
+            assert_eq!((mode, owner), (0o755, 0), "without any");
+            assert_eq!(carried(&[other, one.clone()], true), first, "and back");
+            // What somebody does to it is found.
+            let root = store.root_path(configuration(&[one]).id());
+            fs::set_permissions(root, fs::Permissions::from_mode(0o777)).unwrap();
+            let found = findings(&agent);
+            assert!(
+                found.len() == 1 && found[0].ends_with("its own mode or owner was altered"),
+                "{found:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn implied_parents_belong_to_the_agent() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
+        let bytes = archive(&[
+            ("usr/lib/app/data", 0o600, 1000, 5),
+            ("opt/", 0o700, 1000, 6),
+            ("opt/a/b", 0o644, 7, 7),
+        ]);
+        let layer = publish(&store, "a", &bytes);
+        let root = store.root(&configuration(&[layer])).unwrap().path;
+        let mine = fs::metadata(work.path()).unwrap().uid();
+        for (name, mode, owner) in [
+            ("usr", 0o755, 0),
+            ("usr/lib", 0o755, 0),
+            ("usr/lib/app", 0o755, 0),
+            ("usr/lib/app/data", 0o600, 1000),
+            ("opt", 0o700, 1000),
+            ("opt/a", 0o755, 0),
+        ] {
+            let meta = fs::metadata(root.join(name)).unwrap();
+            let owner = if is_root() { owner } else { mine };
+            assert_eq!((meta.mode() & 0o7777, meta.uid()), (mode, owner), "{name}");
+        }
+    }
+}
+
+#[test]
+fn unpack_into_an_existing_directory_keeps_its_metadata() {
+    for dir in directories() {
+        let work = tempfile::tempdir_in(&dir).unwrap();
+        let unpacked = |name: &str, entries: &[(&str, u32, u64, u64)], exists: bool| {
+            let (file, into) = (work.path().join(format!("{name}.tar")), work.path().join(name));
+            fs::write(&file, archive(entries)).unwrap();
+            if exists {
+                fs::create_dir(&into).unwrap();
+                fs::set_permissions(&into, fs::Permissions::from_mode(0o750)).unwrap();
+                if is_root() {
+                    chown(&into, Some(7), Some(7)).unwrap();
+                }
+            }
+            let before = fs::metadata(&into).map(|meta| meta.ino()).ok();
+            unpack(&[file], &into, options(LinkMode::Auto)).unwrap();
+            assert!(before.is_none_or(|ino| ino == fs::metadata(&into).unwrap().ino()));
+            let names: Vec<PathBuf> =
+                fs::read_dir(&into).unwrap().map(|item| item.unwrap().path()).collect();
+            assert_eq!(names, [into.join("d")], "something else is left");
+            assert_eq!(fs::read(into.join("d/f")).unwrap(), b"text");
+            carries(&into)
+        };
+        let plain = [("d/", 0o555, 1000, 5), ("d/f", 0o644, 1000, 5)];
+        let described = [("./", 0o2750, 1000, 77), plain[0], plain[1]];
+        assert_eq!(unpacked("new", &described, false), wanted(0o2750, 1000, 77));
+        assert_eq!(unpacked("old", &described, true), wanted(0o2750, 1000, 77));
+        let (mode, owner, _) = unpacked("kept", &plain, true);
+        assert_eq!((mode, owner), (0o750, if is_root() { 7 } else { 0 }));
+        let left = fs::read_dir(work.path()).unwrap().filter(|item| {
+            item.as_ref().unwrap().file_name().to_string_lossy().starts_with(".unpack")
+        });
+        assert_eq!(left.count(), 0);
+    }
+}
+
+#[test]
+fn leftovers_of_a_killed_unpack_are_removed() {
+    let work = tempfile::tempdir().unwrap();
+    let (file, into) = (work.path().join("a.tar"), work.path().join("into"));
+    fs::write(&file, archive(&[("d/f", 0o644, 0, 5), ("g", 0o644, 0, 5)])).unwrap();
+    // As one dies that has moved half of its names.
+    fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
+    fs::write(into.join(".unpack-99-0/names"), b"d\0g\0../outside").unwrap();
+    fs::write(into.join("g"), "half").unwrap();
+    fs::write(work.path().join("outside"), "kept").unwrap();
+    unpack(std::slice::from_ref(&file), &into, options(LinkMode::Auto)).unwrap();
+    assert_eq!(fs::read(into.join("g")).unwrap(), b"text");
+    assert_eq!(fs::read_dir(&into).unwrap().count(), 2);
+    assert_eq!(fs::read(work.path().join("outside")).unwrap(), b"kept");
+    // Beside a new one: only what was for the same.
+    let other = work.path().join("other");
+    let hash = |name: &str| blake3::hash(name.as_bytes()).to_hex()[..8].to_owned();
+    let (ours, anothers) = (hash("other"), hash("another"));
+    for name in [&ours, &anothers] {
+        fs::create_dir(work.path().join(format!(".unpack-{name}-99-0"))).unwrap();
+    }
+    unpack(&[file], &other, options(LinkMode::Auto)).unwrap();
+    assert!(!work.path().join(format!(".unpack-{ours}-99-0")).exists());
+    assert!(work.path().join(format!(".unpack-{anothers}-99-0")).exists());
+    // Somebody's own is not touched.
+    fs::create_dir_all(work.path().join("third/.unpack-mine")).unwrap();
+    let refused =
+        unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
+    assert!(refused.unwrap_err().to_string().contains("not empty"));
+    assert!(work.path().join("third/.unpack-mine").exists());
+}
+
+#[test]
+fn layer_of_an_older_format_is_extracted_again() {
+    let work = tempfile::tempdir().unwrap();
+    let agent = work.path().join("agent");
+    let store = Store::open(&agent, options(LinkMode::Auto)).unwrap();
+    let layer = publish(&store, "a", &archive(&[("./", 0o711, 0, 77), ("./x", 0o644, 0, 5)]));
+    assert!(store.has_layer(layer.digest).unwrap());
+    drop(store);
+    // The same entries but for the root's, in the first format: its entry is a length of 0, a
+    // kind, mode, owner, group, nanoseconds, seconds and the number of attributes.
+    let path = agent.join("layers").join(layer.digest.to_string());
+    let bytes = fs::read(&path).unwrap();
+    let mut old = bytes[..16].to_vec();
+    old[7] = 1;
+    old[8] -= 1;
+    old.extend_from_slice(&bytes[16 + 4 + 1 + 16 + 8 + 4..bytes.len() - 32]);
+    old.extend_from_slice(blake3::hash(&old).as_bytes());
+    fs::write(&path, old).unwrap();
+    let store = Store::open(&agent, options(LinkMode::Auto)).unwrap();
+    assert!(!store.has_layer(layer.digest).unwrap(), "its blob has to come again");
+    assert_eq!(findings(&agent), [""; 0]);
+    let root = store.root(&configuration(&[layer])).unwrap();
+    assert_eq!(carries(&root.path), wanted(0o711, 0, 77));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}

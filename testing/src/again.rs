@@ -1,0 +1,40 @@
+//! Tests that run themselves once more, in surroundings of their own.
+
+use std::process::{Command, ExitStatus, Stdio};
+
+/// Runs `test` of this test program again, behind the words of `before` (such as `unshare -m`),
+/// with `variable` set. `test` is the name that the program lists: `module::function`.
+pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus {
+    let program = std::env::current_exe().expect("a test is a file");
+    let listed = Command::new(&program).args(["--list", "--exact", test]).output();
+    let listed = listed.expect("a test program starts").stdout;
+    // A name that no test has would pass, with nothing tried.
+    assert!(
+        String::from_utf8_lossy(&listed).lines().any(|line| line == format!("{test}: test")),
+        "no test is called {test}"
+    );
+    let mut words = before.iter().map(std::ffi::OsStr::new).chain([program.as_os_str()]);
+    let mut again = Command::new(words.next().expect("there is the program itself"));
+    again.args(words).args(["--exact", test, "--nocapture"]).env(variable, "1");
+    again.status().expect("the first word is a program")
+}
+
+/// Whether the caller is root in a mount namespace of its own, and goes on. Otherwise `test` has
+/// run there, in a process that is gone with everything that it mounted.
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+pub fn in_own_mounts(test: &str) -> bool {
+    const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";
+    const UNSHARE: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut tried = Command::new(UNSHARE[0]);
+    tried.args(&UNSHARE[1..]).arg("true").stderr(Stdio::null());
+    if !tried.status().is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        eprintln!("{test} IS SKIPPED: no mount namespace can be made");
+        return false;
+    }
+    assert!(run_test_again(&UNSHARE, test, INSIDE).success(), "{test} failed in its own mounts");
+    false
+}

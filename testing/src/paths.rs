@@ -1,0 +1,32 @@
+//! Where tests find directories and programs.
+
+use std::path::{Path, PathBuf};
+
+/// The directory of the package whose test runs.
+///
+/// It is looked up at run time: the checkout may have moved since the test was compiled.
+pub fn package() -> PathBuf {
+    match std::env::var_os("CARGO_MANIFEST_DIR") {
+        Some(dir) => dir.into(),
+        None => std::env::current_dir().expect("a test has a working directory"),
+    }
+}
+
+/// The program called `name`, built beside the test. Cargo builds only the programs of the test's
+/// own package, so one of another package may be missing.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    let programs = test.parent().and_then(Path::parent).expect("tests are in target/*/deps");
+    let path = programs.join(name);
+    assert!(path.exists(), "{} is missing: run cargo build --workspace --bins", path.display());
+    path
+}
+
+/// The directories of `DEPLOY_TEST_DIRS`, each on a filesystem to try; without the variable, the
+/// directory of temporary files.
+pub fn directories() -> Vec<PathBuf> {
+    match std::env::var_os("DEPLOY_TEST_DIRS") {
+        Some(dirs) => std::env::split_paths(&dirs).collect(),
+        None => vec![std::env::temp_dir()],
+    }
+}

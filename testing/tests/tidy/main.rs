@@ -1,0 +1,9 @@
+//! Keeps the house: sizes, imports that run one way, libraries in their rooms, names.
+//!
+//! Each test lists every place that breaks its rule, with what to do about it.
+
+mod imports;
+mod names;
+mod rooms;
+mod sizes;
+mod source;

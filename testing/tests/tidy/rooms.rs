@@ -1,0 +1,47 @@
+//! Libraries and codes that belong to one room of the house each.
+
+use crate::source::sources;
+
+/// A word, where it may stand, and why only there.
+const ROOMS: [(&str, &[&str], &str); 4] = [
+    ("sqlx::", &["registry/src/catalog"], "the catalogue is the only room with a database"),
+    (
+        "russh::",
+        &["registry/src/ssh", "wire/src/client"],
+        "ssh is spoken by the registry's server and by the client",
+    ),
+    (
+        "StatusCode::",
+        &["registry/src/ssh/sftp", "wire/src/client", "registry/src/ssh"],
+        "sftp codes are made where sftp is spoken",
+    ),
+    (
+        "std::process::exit",
+        &[
+            "agent/src/main.rs",
+            "ctl/src/main.rs",
+            "registry/src/main.rs",
+            "docker/src/main.rs",
+            "cli/src",
+        ],
+        "a program ends in its main file",
+    ),
+];
+
+#[test]
+fn libraries_stay_in_their_rooms() {
+    let mut strays = Vec::new();
+    for source in sources() {
+        for (word, rooms, why) in ROOMS {
+            if rooms.iter().any(|room| source.path.starts_with(room)) {
+                continue;
+            }
+            for (at, line) in source.code.lines().enumerate() {
+                if line.contains(word) && !line.trim_start().starts_with("//") {
+                    strays.push(format!("{}:{}: {word} here, but {why}", source.path, at + 1));
+                }
+            }
+        }
+    }
+    assert!(strays.is_empty(), "{}", strays.join("\n"));
+}

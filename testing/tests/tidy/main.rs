@@ -3,6 +3,7 @@
 //! Each test lists every place that breaks its rule, with what to do about it.
 
 mod imports;
+mod language;
 mod names;
 mod rooms;
 mod sizes;

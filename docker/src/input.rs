@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use deploy_store::layer::archive::entry_of;
 use deploy_store::layer::decode::Decoder;
 use deploy_store::layer::entry::{EntryPath, Kind};
-use deploy_store::layer::tarball::{Piece, Tarball};
+use deploy_store::layer::tar::tarball::{Piece, Tarball};
 use deploy_store::{Error as StoreError, Limits};
 
 use crate::error::{Error, Result};

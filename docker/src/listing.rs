@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use deploy_store::layer::archive::entry_of;
 use deploy_store::layer::entry::{EntryPath, Kind};
-use deploy_store::layer::tarball::Tarball;
+use deploy_store::layer::tar::tarball::Tarball;
 use deploy_store::{Digest, Error, Limits, Result};
 
 use crate::budget::{Budget, Share};

@@ -6,8 +6,8 @@ use std::ops::Range;
 
 use tar::Header;
 
-use deploy_store::layer::header::field;
-use deploy_store::layer::pax::split_record;
+use deploy_store::layer::tar::header::field;
+use deploy_store::layer::tar::pax::split_record;
 
 use crate::archive::Tar;
 use crate::error::{Error, Result};

@@ -13,7 +13,7 @@ use deploy_from_docker::plan::{Layer, plan};
 use deploy_from_docker::repack::{Piece, pieces};
 use deploy_from_docker::spool::Spool;
 use deploy_store::layer::archive;
-use deploy_store::layer::tarball::Piece as Body;
+use deploy_store::layer::tar::tarball::Piece as Body;
 use deploy_store::{Digest, Limits};
 use libfuzzer_sys::fuzz_target;
 

@@ -2,15 +2,17 @@
 //! alone. On disk it is one file that says its format and carries its own checksum;
 //! docs/FORMAT.md has the layout.
 
+pub mod entries;
+
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::entries::Entries;
 use super::entry::{Content, Device, Entry, EntryPath, Kind};
 use crate::disk::fault;
 use crate::error::Result;
 use crate::limits::Limits;
 use crate::meta::{Meta, Mtime, Xattr};
+use entries::Entries;
 
 /// First bytes of the file; the last one is the format's version.
 pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x02";

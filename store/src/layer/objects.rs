@@ -1,5 +1,10 @@
 //! Objects: contents of files in the agent's cache, in `objects/ab/…`, see
-//! [`super::object_name`] for what they are. They come in batches, see [`super::batch`].
+//! [`object_name`] for what they are. They come in batches, see [`batch`].
+
+pub mod batch;
+pub mod object_name;
+pub mod seals;
+pub mod writers;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -8,15 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::Stat;
 
-use super::batch::Staged;
 use super::content::content_of;
 use super::entry::Content;
-use super::object_name::{Naming, ObjectName};
-use super::seals::{Sealed, Seals};
 use crate::disk::{self, Dir, Writers};
 use crate::error::{Error, Result};
 use crate::learned::Why;
 use crate::meta::Meta;
+use batch::Staged;
+use object_name::{Naming, ObjectName};
+use seals::{Sealed, Seals};
 
 /// Directories that objects are in, by the first byte of their names.
 pub(super) const FANS: usize = 256;

@@ -11,7 +11,7 @@ use std::thread;
 
 use super::decode::Decoder;
 use super::pipe::{Filled, Inlet, Outlet, pipe};
-use super::tarball::bad_archive;
+use super::tar::tarball::bad_archive;
 use crate::error::Result;
 use crate::limits::Limits;
 

@@ -11,7 +11,7 @@ use crate::disk::{self, Cloned, Dir};
 use crate::error::{Error, Result};
 use crate::layer::content::copy_content;
 use crate::layer::entry::EntryPath;
-use crate::layer::object_name::ObjectName;
+use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
 use crate::store::LinkMode;
 

@@ -10,10 +10,10 @@ use std::os::unix::fs::FileExt as _;
 use super::Store;
 use crate::disk::{Part, parts};
 use crate::error::{Error, Result};
-use crate::layer::batch::Batch;
 use crate::layer::content::ContentHasher;
 use crate::layer::entry::Content;
-use crate::layer::object_name::ObjectName;
+use crate::layer::objects::batch::Batch;
+use crate::layer::objects::object_name::ObjectName;
 use crate::root::build::objects_of;
 use crate::root::tree::{self, Tree};
 

@@ -12,7 +12,7 @@ use crate::layer::archive::Body;
 use crate::layer::entry::{Entry, EntryPath};
 use crate::layer::index::Index;
 use crate::layer::pipeline;
-use crate::layer::tarball::Piece;
+use crate::layer::tar::tarball::Piece;
 use crate::limits::Limits;
 use crate::root::merge::merge;
 use crate::root::tree::{Node, Tree};

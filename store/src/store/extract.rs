@@ -10,13 +10,13 @@ use crate::digest::{Digest, Hasher};
 use crate::disk::{TempFile, name_of};
 use crate::error::{Error, Result};
 use crate::layer::archive::{self, Body};
-use crate::layer::batch::Batch;
-use crate::layer::entries::Entries;
 use crate::layer::entry::{Content, Entry, Kind};
+use crate::layer::index::entries::Entries;
 use crate::layer::index::{Index, IndexWriter};
+use crate::layer::objects::batch::Batch;
+use crate::layer::objects::writers::with_writers;
 use crate::layer::pipe::Filled;
 use crate::layer::pipeline;
-use crate::layer::writers::with_writers;
 use crate::limits::Limits;
 use crate::owners::Owners;
 

@@ -12,7 +12,7 @@ use super::{Extracted, Store};
 use crate::digest::Digest;
 use crate::disk::{TempFile, name_of};
 use crate::error::Result;
-use crate::layer::batch::Batch;
+use crate::layer::objects::batch::Batch;
 use crate::layer::pipeline::joined;
 
 /// Bytes of files up to which a layer waits for its root.

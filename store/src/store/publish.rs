@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::disk::{self, Cloned, Dir, FileType, Fresh, Mounts, digest_of, name_of, temp_name};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
-use crate::layer::object_name::ObjectName;
+use crate::layer::objects::object_name::ObjectName;
 use crate::learned::Learned;
 use crate::meta::Meta;
 use crate::meter::Unit;

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use super::Store;
 use crate::disk::{Writers, writers};
 use crate::error::{Error, Result};
-use crate::layer::batch::Batch;
 use crate::layer::content::copy_content;
-use crate::layer::object_name::{Naming, ObjectName};
+use crate::layer::objects::batch::Batch;
+use crate::layer::objects::object_name::{Naming, ObjectName};
 use crate::meta::Meta;
 use crate::root::tree::{Node, Tree};
 

@@ -15,7 +15,7 @@ use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
-use crate::layer::object_name::ObjectName;
+use crate::layer::objects::object_name::ObjectName;
 use crate::meter::Meter;
 
 /// What became of something that was said to be damaged.

@@ -20,8 +20,8 @@ use crate::digest::Digest;
 use crate::disk::{Dir, Lock, Mounts, name_of};
 use crate::error::{Error, Result};
 use crate::layer::entry::Kind;
-use crate::layer::object_name::Naming;
 use crate::layer::objects::Objects;
+use crate::layer::objects::object_name::Naming;
 use crate::root::tree::{Node, Tree};
 use listing::Ground;
 

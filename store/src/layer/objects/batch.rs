@@ -8,11 +8,11 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::entry::Content;
 use super::object_name::{Naming, ObjectName};
-use super::objects::{FANS, Objects, UNFINISHED, fan_name};
+use super::{FANS, Objects, UNFINISHED, fan_name};
 use crate::disk::{self, Dir, Fresh, fault, temp_name};
 use crate::error::{Error, Result};
+use crate::layer::entry::Content;
 use crate::meta::Meta;
 
 /// Permissions of an object that is contents alone.
@@ -34,7 +34,7 @@ pub struct Batch {
 
 /// Where a batch is.
 #[derive(Debug)]
-pub(super) struct Staged {
+pub(in crate::layer) struct Staged {
     name: CString,
     dir: Dir,
     /// For each directory of objects: `Some` stands for it in `dir` when it is not there

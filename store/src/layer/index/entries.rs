@@ -3,9 +3,9 @@
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::entry::Entry;
-use super::index::{CHECKSUM, Input, MAGIC};
+use super::{CHECKSUM, Input, MAGIC};
 use crate::error::{Error, Result};
+use crate::layer::entry::Entry;
 
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 << 10;

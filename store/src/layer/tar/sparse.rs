@@ -3,9 +3,9 @@
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
-use super::entry::bad_entry;
 use super::header::field;
 use super::pax::{self, Sparse};
+use crate::layer::entry::bad_entry;
 
 use crate::error::{Error, Result};
 

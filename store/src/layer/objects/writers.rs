@@ -8,13 +8,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use super::archive::Body;
 use super::batch::{Batch, Writing};
-use super::entry::Content;
 use super::object_name::ObjectName;
-use super::pipeline::joined;
-use super::tarball::{Piece, bad_archive};
 use crate::error::{Error, Result};
+use crate::layer::archive::Body;
+use crate::layer::entry::Content;
+use crate::layer::pipeline::joined;
+use crate::layer::tar::tarball::{Piece, bad_archive};
 use crate::meta::Meta;
 
 /// Files up to this size are handed over whole.

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use super::entry::lossy;
+use crate::layer::entry::lossy;
 
 /// The attribute that holds who may do what.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";

@@ -6,7 +6,7 @@ use tar::Header;
 
 use super::{BLOCK, Tarball, unreadable};
 use crate::error::Result;
-use crate::layer::header::{Flag, check_sum};
+use crate::layer::tar::header::{Flag, check_sum};
 
 impl<R: Read> Tarball<R> {
     /// Bytes that follow the header of a member that is no file, though it has a `size`. POSIX

@@ -13,12 +13,12 @@ use std::io::{self, Read};
 use tar::Header;
 
 use super::acl::Names;
-use super::entry::bad_entry;
 use super::foreign;
 use super::header::{Flag, check_sum, device_of, field, flag_of, meta_of, name_of};
 use super::pax::Pax;
 use super::sparse::{self, Extent};
 use crate::error::{Error, Result};
+use crate::layer::entry::bad_entry;
 use crate::limits::Limits;
 use crate::meta::Meta;
 
@@ -418,7 +418,7 @@ fn padding_of(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
 
-pub(super) fn bad_archive(reason: &str) -> Error {
+pub(in crate::layer) fn bad_archive(reason: &str) -> Error {
     Error::BadArchive { reason: reason.to_owned() }
 }
 

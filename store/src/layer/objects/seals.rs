@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use crate::disk::Dir;
     use crate::layer::entry::Content;
-    use crate::layer::object_name::Naming;
+    use crate::layer::objects::object_name::Naming;
     use crate::meta::Meta;
 
     fn name(text: &str) -> ObjectName {

@@ -3,10 +3,10 @@
 use tar::Header;
 
 use super::acl::{self, Names};
-use super::entry::lossy;
 use super::pax::Pax;
 use super::tarball::bad_archive;
 use crate::error::Result;
+use crate::layer::entry::lossy;
 use crate::meta::{Meta, Mtime, Xattr};
 
 /// What a member is.

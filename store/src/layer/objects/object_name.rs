@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::io::Write as _;
 
-use super::entry::Content;
+use crate::layer::entry::Content;
 use crate::meta::Meta;
 
 /// What an object's name promises.
@@ -100,7 +100,7 @@ impl ObjectName {
         words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 
-    pub(super) fn fan(&self) -> usize {
+    pub(in crate::layer) fn fan(&self) -> usize {
         let digit = |byte: u8| char::from(byte).to_digit(16).expect("names are hex") as usize;
         digit(self.0[0]) * 16 + digit(self.0[1])
     }

@@ -11,27 +11,13 @@
 //!   quarantine/         what was found damaged, to be looked at
 //! ```
 
-mod adopt;
-mod changed;
-mod doubt;
 mod extract;
-mod leftovers;
-mod outline;
-mod pending;
-mod plan;
 mod publish;
 mod records;
-mod release;
-mod renew;
-mod repair;
-mod reuse;
-mod sound;
 mod spare;
 mod sweep;
 mod unpack;
 mod verify;
-mod watch;
-mod watched;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -50,19 +36,20 @@ use crate::meter::Meter;
 use crate::owners::{self, OwnerRule, Owners};
 use crate::root::place::Placement;
 use crate::writable::{self, Writable};
-use pending::Pending;
-use plan::Plan;
+use extract::pending::{self, Pending};
+use publish::plan::Plan;
 use spare::Spare;
-use watched::Watched;
+use spare::watched::Watched;
+use sweep::leftovers;
 
-pub use changed::{Changed, How, changed_files};
 pub use extract::check_archive;
 pub use publish::listed;
-pub use repair::Aside;
-pub use reuse::Drifted;
+pub use publish::reuse::Drifted;
 pub use spare::SpareOutcome;
 pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone, taken_over};
+pub use unpack::changed::{Changed, How, changed_files};
 pub use unpack::{unpack, unpack_counted};
+pub use verify::repair::Aside;
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 
 /// How files get from the cache into a root.

@@ -1,10 +1,11 @@
 //! Extracting a layer: its archive is decoded once, into objects and an index.
 
+mod outline;
+pub(super) mod pending;
+
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::outline::Outline;
-use super::pending::Pending;
 use super::{Extracted, Store};
 use crate::digest::{Digest, Hasher};
 use crate::disk::{TempFile, name_of};
@@ -19,6 +20,8 @@ use crate::layer::pipe::Filled;
 use crate::layer::pipeline;
 use crate::limits::Limits;
 use crate::owners::Owners;
+use outline::Outline;
+use pending::Pending;
 
 impl Store {
     /// Extracts the layer from its cached blob, unless it is extracted already

@@ -1,5 +1,10 @@
 //! Building a root and making it visible, complete and synced, under its id.
 
+mod adopt;
+pub(super) mod plan;
+mod renew;
+pub(super) mod reuse;
+
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
@@ -7,8 +12,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::leftovers::{Left, remove_all};
 use super::spare::{DISCARDED, Made, SPARE, tell_changed};
+use super::sweep::leftovers::{Left, remove_all};
 use super::{LinkMode, Placed, Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;

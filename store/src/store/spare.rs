@@ -4,14 +4,18 @@
 //! A spare lives as long as the program: what one leaves is removed at the next start, so
 //! that none that was built half way, or by another program, is ever used.
 
+mod doubt;
+mod release;
+mod watch;
+pub(super) mod watched;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::sync::{Arc, PoisonError};
 
 use super::Store;
-use super::leftovers::remove_all;
 use super::publish::listed;
-use super::watch::Place;
+use super::sweep::leftovers::remove_all;
 use crate::config::Configuration;
 use crate::disk::Dir;
 use crate::error::{Error, Result};
@@ -24,6 +28,7 @@ use crate::root::check::{Scope, check};
 use crate::root::place::{Placement, Uses};
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
+use watch::Place;
 
 /// Prefix of spares.
 pub(super) const SPARE: &str = ".spare";

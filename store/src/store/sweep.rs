@@ -1,6 +1,7 @@
 //! Sweeps of an agent's directory: looks at what is there, plans what goes, and removes
 //! it. References go before what they refer to, so that a crash leaves garbage, not gaps.
 
+pub(super) mod leftovers;
 mod listing;
 mod plan;
 
@@ -10,7 +11,6 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
-use super::leftovers::Left;
 use super::publish::{RETIRED, ids, is_directory, ok_name, placement};
 use super::spare::DISCARDED;
 use super::{LinkMode, Store};
@@ -23,6 +23,7 @@ use crate::layer::entry::Kind;
 use crate::layer::objects::Objects;
 use crate::layer::objects::object_name::Naming;
 use crate::root::tree::{Node, Tree};
+use leftovers::Left;
 use listing::Ground;
 
 /// Things that cannot be removed, after which a sweep gives up.

@@ -1,5 +1,7 @@
 //! Unpacking without a store: local archives, merged into a directory.
 
+pub(super) mod changed;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read as _;

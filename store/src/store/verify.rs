@@ -2,13 +2,15 @@
 //! and every published root compared with what it must be. Only looks, takes no lock, and so may
 //! run beside an agent; what goes away meanwhile is passed over.
 
+pub(super) mod repair;
+mod sound;
+
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::publish::{ids, root_meta};
-use super::sound::{blob_is_sound, object_is_sound};
 use super::sweep::{read_index, taken_over, there};
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -25,6 +27,7 @@ use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
+use sound::{blob_is_sound, object_is_sound};
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

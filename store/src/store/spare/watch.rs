@@ -45,11 +45,11 @@ const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
 /// A watched directory with all below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Place(u32);
+pub(in crate::store) struct Place(u32);
 
 /// What happened in a place.
 #[derive(Debug, Default)]
-pub(super) struct Evidence {
+pub(in crate::store) struct Evidence {
     /// More happened than can be told.
     pub lost: bool,
     /// Names that something happened to; a directory's own path stands for itself.
@@ -80,7 +80,7 @@ impl Evidence {
 
 /// All that is watched.
 #[derive(Debug)]
-pub(super) struct Watcher {
+pub(in crate::store) struct Watcher {
     changes: OwnedFd,
     opens: OwnedFd,
     dirs: HashMap<i32, (Place, EntryPath)>,

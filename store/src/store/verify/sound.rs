@@ -4,20 +4,20 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 
-use super::sweep::there;
 use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
 use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
+use crate::store::sweep::there;
 
 /// Bytes of a file that are all hashed when its name is not that of its contents.
 const MOST_PLAIN: u64 = 1 << 30;
 
 /// Whether an object's contents are those of its name, and their length. `None` when it
 /// is not there.
-pub(super) fn object_is_sound(
+pub(in crate::store) fn object_is_sound(
     dir: &Dir,
     name: &CStr,
     meter: &Meter,
@@ -42,7 +42,11 @@ pub(super) fn object_is_sound(
 }
 
 /// Whether a blob's contents are those of its name. `None` when it is not there.
-pub(super) fn blob_is_sound(dir: &Dir, digest: Digest, meter: &Meter) -> Result<Option<bool>> {
+pub(in crate::store) fn blob_is_sound(
+    dir: &Dir,
+    digest: Digest,
+    meter: &Meter,
+) -> Result<Option<bool>> {
     let name = name_of(digest);
     let mut file = match there(dir.open_file(&name)) {
         Ok(None) => return Ok(None),

@@ -2,20 +2,20 @@
 //! the last one are remembered, after each layer: for a bump only the layers above the
 //! one that changed are merged again.
 
-use super::Store;
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
+use crate::store::Store;
 
 /// The layers planned last, lowest first, each with the tree up to it.
 #[derive(Debug, Default)]
-pub(super) struct Plan(Vec<(Digest, Tree)>);
+pub(in crate::store) struct Plan(Vec<(Digest, Tree)>);
 
 impl Store {
     /// The tree of `configuration`, whose layers are extracted.
-    pub(super) fn tree(&self, configuration: &Configuration) -> Result<Tree> {
+    pub(in crate::store) fn tree(&self, configuration: &Configuration) -> Result<Tree> {
         let layers: Vec<Digest> = configuration.layers().iter().map(|layer| layer.digest).collect();
         let mut plan = self.plan.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let shared = plan.0.iter().zip(&layers).take_while(|((one, _), other)| one == *other);

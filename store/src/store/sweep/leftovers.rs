@@ -4,13 +4,13 @@
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use super::Store;
 use crate::disk::{Dir, Mounts};
 use crate::error::{Error, Result};
+use crate::store::Store;
 
 /// Something that could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Left {
+pub(in crate::store) struct Left {
     pub path: PathBuf,
     pub why: String,
 }
@@ -23,7 +23,7 @@ impl Left {
 
 /// Removes everything in `dir` whose name begins with one of `prefixes`, and returns what
 /// stays.
-pub(super) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
+pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     let mut mounts = None;
     for item in dir.list()? {
@@ -40,7 +40,7 @@ pub(super) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
 
 impl Store {
     /// Tells of what is left, but for what was told of before.
-    pub(super) fn tell(&self, left: impl IntoIterator<Item = Left>) {
+    pub(in crate::store) fn tell(&self, left: impl IntoIterator<Item = Left>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for Left { path, why } in left {
             if told.insert(path.clone()) {
@@ -57,7 +57,7 @@ impl Store {
     }
 
     /// Removes a directory of roots that is no use any more, or tells what stays of it.
-    pub(super) fn remove_retired(&self, name: &std::ffi::CStr) {
+    pub(in crate::store) fn remove_retired(&self, name: &std::ffi::CStr) {
         self.end_watch_aside(name);
         if let Err(err) = self.unpacked.remove_unmounted(name, &Mounts::read()) {
             self.tell([Left::new(self.unpacked.path_of(name), &err)]);

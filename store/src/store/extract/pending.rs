@@ -8,12 +8,12 @@ use std::sync::{MutexGuard, PoisonError};
 use std::thread;
 
 use super::outline::Outline;
-use super::{Extracted, Store};
 use crate::digest::Digest;
 use crate::disk::{TempFile, name_of};
 use crate::error::Result;
 use crate::layer::objects::batch::Batch;
 use crate::layer::pipeline::joined;
+use crate::store::{Extracted, Store};
 
 /// Bytes of files up to which a layer waits for its root.
 const SMALL: u64 = 16 << 20;
@@ -24,7 +24,7 @@ const MOST_OPEN: usize = 256;
 
 /// A layer that waits for a barrier.
 #[derive(Debug)]
-pub(super) struct Pending {
+pub(in crate::store) struct Pending {
     pub digest: Digest,
     pub batch: Batch,
     /// Its index, complete.
@@ -61,12 +61,12 @@ impl Store {
     }
 
     /// Whether the layer waits.
-    pub(super) fn is_pending(&self, digest: Digest) -> bool {
+    pub(in crate::store) fn is_pending(&self, digest: Digest) -> bool {
         self.pending().iter().any(|pending| pending.digest == digest)
     }
 
     /// The index of a layer that waits.
-    pub(super) fn pending_index(&self, digest: Digest) -> Result<Option<File>> {
+    pub(in crate::store) fn pending_index(&self, digest: Digest) -> Result<Option<File>> {
         let all = self.pending();
         let pending = all.iter().find(|pending| pending.digest == digest);
         let file = pending.map(|Pending { index, .. }| {
@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// Makes the layers that wait visible; they are synced.
-    pub(super) fn publish_pending(&self) -> Result<()> {
+    pub(in crate::store) fn publish_pending(&self) -> Result<()> {
         let all = std::mem::take(&mut *self.pending());
         // A layer may need objects of any of the others.
         let mut layers = Vec::new();
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// The same for layers that no root came for.
-    pub(super) fn settle_pending(&self) -> Result<()> {
+    pub(in crate::store) fn settle_pending(&self) -> Result<()> {
         let Some(sync) = self.pending().first().map(|pending| pending.batch.sync()) else {
             return Ok(());
         };
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// The same, or gives them up: their blobs are still here.
-    pub(super) fn end_pending(&self) {
+    pub(in crate::store) fn end_pending(&self) {
         if let Err(err) = self.settle_pending() {
             tracing::warn!("layers are to be extracted again: {err}");
             self.pending().clear();
@@ -109,7 +109,11 @@ impl Store {
     }
 
     /// Makes one layer visible, with a barrier of its own.
-    pub(super) fn publish_layer(&self, layer: Pending, outline: Outline) -> Result<Extracted> {
+    pub(in crate::store) fn publish_layer(
+        &self,
+        layer: Pending,
+        outline: Outline,
+    ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
         // The one barrier: contents before their names.
         thread::scope(|scope| {
@@ -130,6 +134,9 @@ impl Store {
 }
 
 /// Whether one sync reaches both.
-pub(super) fn is_one_filesystem(one: &crate::disk::Dir, other: &crate::disk::Dir) -> Result<bool> {
+pub(in crate::store) fn is_one_filesystem(
+    one: &crate::disk::Dir,
+    other: &crate::disk::Dir,
+) -> Result<bool> {
     Ok(one.device()? == other.device()?)
 }

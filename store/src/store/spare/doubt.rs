@@ -6,8 +6,6 @@ use std::ffi::CStr;
 
 use rustix::fs::FileType;
 
-use super::Store;
-use super::publish::ids;
 use super::watch::Evidence;
 use super::watched::Watched;
 use crate::disk::{Dir, name_of};
@@ -19,6 +17,8 @@ use crate::learned::Why;
 use crate::meta::Meta;
 use crate::root::place::{Uses, c_name, find_dir};
 use crate::root::tree::{Directory, File, Node, Tree};
+use crate::store::Store;
+use crate::store::publish::ids;
 
 /// What is to be looked at.
 enum Doubt {
@@ -32,7 +32,7 @@ impl Store {
     /// Sees to it that every file that `root`, a spare with `tree`, shares is what it must be.
     /// `uses` tells of its files. Returns the paths of those that must not be shared any more,
     /// with the reasons.
-    pub(super) fn changed_since(
+    pub(in crate::store) fn changed_since(
         &self,
         root: &Dir,
         tree: &Tree,
@@ -107,7 +107,7 @@ impl Store {
     }
 
     /// The object of a file, the first of its twins.
-    pub(super) fn name_of(&self, file: &File) -> ObjectName {
+    pub(in crate::store) fn name_of(&self, file: &File) -> ObjectName {
         self.objects.name(file.content, &file.meta, 0)
     }
 
@@ -142,7 +142,7 @@ impl Store {
 
     /// The files of `tree` whose objects are among `renewed`: they share an inode that is no
     /// object any more.
-    pub(super) fn files_of(
+    pub(in crate::store) fn files_of(
         &self,
         tree: &Tree,
         renewed: &HashSet<ObjectName>,
@@ -174,7 +174,12 @@ impl Store {
 
     /// Takes note of the objects that somebody may have opened in `root`, which holds `tree` or
     /// is gone, and of which `evidence` is all that was seen.
-    pub(super) fn note_opens(&self, root: Option<&Dir>, tree: &Tree, evidence: &Evidence) {
+    pub(in crate::store) fn note_opens(
+        &self,
+        root: Option<&Dir>,
+        tree: &Tree,
+        evidence: &Evidence,
+    ) {
         let is_known = |path: &EntryPath| {
             // A service's own file has one name.
             tree.get(path).is_some()
@@ -188,7 +193,7 @@ impl Store {
     }
 
     /// Takes note that nobody knows who opened what.
-    pub(super) fn note_all_maybe_open(&self) {
+    pub(in crate::store) fn note_all_maybe_open(&self) {
         self.objects.seals().set_all_maybe_open();
         self.watched().gone.all = true;
     }
@@ -363,7 +368,7 @@ fn touched<'a>(
 }
 
 /// The files of `tree` that somebody may have by another name.
-pub(super) fn moved_files<'a>(
+pub(in crate::store) fn moved_files<'a>(
     tree: &'a Tree,
     evidence: &'a Evidence,
 ) -> impl Iterator<Item = (&'a EntryPath, &'a File)> {

@@ -5,7 +5,6 @@
 
 use std::collections::HashSet;
 
-use super::Store;
 use crate::disk::{Writers, writers};
 use crate::error::{Error, Result};
 use crate::layer::content::copy_content;
@@ -13,11 +12,12 @@ use crate::layer::objects::batch::Batch;
 use crate::layer::objects::object_name::{Naming, ObjectName};
 use crate::meta::Meta;
 use crate::root::tree::{Node, Tree};
+use crate::store::Store;
 
 impl Store {
     /// Renews the objects of the private files of `tree` that somebody else can reach, and
     /// returns them: whoever shares one shares what is no object any more.
-    pub(super) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
+    pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {
             return Ok(renewed);

@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 
-use super::Store;
 use crate::disk::{Part, parts};
 use crate::error::{Error, Result};
 use crate::layer::content::ContentHasher;
@@ -16,6 +15,7 @@ use crate::layer::objects::batch::Batch;
 use crate::layer::objects::object_name::ObjectName;
 use crate::root::build::objects_of;
 use crate::root::tree::{self, Tree};
+use crate::store::Store;
 
 /// Bytes that are copied at a time.
 const PIECE: usize = 256 << 10;
@@ -23,7 +23,11 @@ const PIECE: usize = 256 << 10;
 impl Store {
     /// Makes the objects of `tree` that are missing, where their contents are here under
     /// another name; takes those out of `missing`.
-    pub(super) fn adopt_renamed(&self, tree: &Tree, missing: &mut BTreeSet<Content>) -> Result<()> {
+    pub(in crate::store) fn adopt_renamed(
+        &self,
+        tree: &Tree,
+        missing: &mut BTreeSet<Content>,
+    ) -> Result<()> {
         let batch = Batch::begin(&self.objects)?;
         let mut lacking = BTreeSet::new();
         for (_, name, file) in objects_of(tree, &self.objects) {

@@ -8,9 +8,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::Store;
 use super::doubt::moved_files;
-use super::publish::{REPLACED, ids};
 use super::watch::{Evidence, Place, Watcher};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
@@ -20,29 +18,31 @@ use crate::learned::Why;
 use crate::root::place::{c_name, find_dir};
 use crate::root::tree::{Node, Tree};
 use crate::store::LinkMode;
+use crate::store::Store;
+use crate::store::publish::{REPLACED, ids};
 
 /// What is watched, and what is known of it.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
-    pub(super) watcher: Option<Watcher>,
+pub(in crate::store) struct Watched {
+    pub(in crate::store) watcher: Option<Watcher>,
     /// Whether it was tried to watch, and cannot be.
     failed: bool,
     /// The published roots that are watched, with what they hold.
-    pub(super) roots: HashMap<Digest, (Place, Tree)>,
+    pub(in crate::store) roots: HashMap<Digest, (Place, Tree)>,
     /// Roots that were replaced and may still be in use, with what they hold where they are
     /// all.
-    pub(super) aside: Vec<(CString, Option<(Place, Tree)>)>,
+    pub(in crate::store) aside: Vec<(CString, Option<(Place, Tree)>)>,
     /// Where the directories of the objects are.
-    pub(super) objects: Option<Place>,
+    pub(in crate::store) objects: Option<Place>,
     /// What was touched in roots that are gone by now.
-    pub(super) gone: Gone,
+    pub(in crate::store) gone: Gone,
     /// Places of spares that became roots which need no watch.
     ended: Vec<Place>,
 }
 
 /// What was touched in roots that are gone: who has a file of them open keeps it.
 #[derive(Debug, Default)]
-pub(super) struct Gone {
+pub(in crate::store) struct Gone {
     /// What each of them held, and what was seen there.
     pub roots: Vec<(Tree, Evidence)>,
     /// Whether it may be any object.
@@ -68,17 +68,17 @@ impl Watched {
 }
 
 impl Store {
-    pub(super) fn is_shared(&self) -> bool {
+    pub(in crate::store) fn is_shared(&self) -> bool {
         self.placement.mode == LinkMode::Hardlink
     }
 
-    pub(super) fn watched(&self) -> MutexGuard<'_, Watched> {
+    pub(in crate::store) fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins to watch the directory `name` of roots, a spare's or one that is to be
     /// published, which holds `tree`. `None` where that cannot be.
-    pub(super) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
+    pub(in crate::store) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         let mut all = self.watched();
         let watcher = all.watcher(&self.path)?;
         let watching = watcher.watch_tree(&self.unpacked.path_of(name), tree, self.is_shared());
@@ -98,12 +98,17 @@ impl Store {
     }
 
     /// As [`Store::watch`], where whoever writes to a file of the root writes to an object.
-    pub(super) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
+    pub(in crate::store) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         self.is_shared().then(|| self.watch(name, tree)).flatten()
     }
 
     /// Watches directories that were made in a place; whether that could be done.
-    pub(super) fn watch_more(&self, place: Place, root: &Path, dirs: &[EntryPath]) -> bool {
+    pub(in crate::store) fn watch_more(
+        &self,
+        place: Place,
+        root: &Path,
+        dirs: &[EntryPath],
+    ) -> bool {
         let shared = self.is_shared();
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return false };
@@ -111,7 +116,7 @@ impl Store {
     }
 
     /// Waits for the next open in directories of a place that told of one.
-    pub(super) fn wait_for_opens<'a>(
+    pub(in crate::store) fn wait_for_opens<'a>(
         &self,
         place: Place,
         root: &Path,
@@ -126,7 +131,7 @@ impl Store {
     }
 
     /// What happened in a place since the last call.
-    pub(super) fn take_evidence(&self, place: Place) -> Evidence {
+    pub(in crate::store) fn take_evidence(&self, place: Place) -> Evidence {
         let mut all = self.watched();
         all.watcher.as_mut().map_or_else(
             || Evidence { lost: true, ..Evidence::default() },
@@ -135,7 +140,7 @@ impl Store {
     }
 
     /// Takes note of a published root.
-    pub(super) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
+    pub(in crate::store) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
         let Some(place) = place else { return };
         let shared = self.is_shared();
         let mut all = self.watched();
@@ -150,7 +155,7 @@ impl Store {
     }
 
     /// Takes note that what was the root `id` is called `name` from now on.
-    pub(super) fn watch_aside(&self, id: Digest, name: CString) {
+    pub(in crate::store) fn watch_aside(&self, id: Digest, name: CString) {
         if self.is_shared() {
             let mut all = self.watched();
             let watch = all.roots.remove(&id);
@@ -160,7 +165,7 @@ impl Store {
 
     /// No longer counts the root `id`, which is to be removed and is called `name`; returns what
     /// it holds, if it was all, and its place, whose watch is still to be ended.
-    pub(super) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
+    pub(in crate::store) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
         let Some((place, tree)) = self.watched().roots.remove(&id) else {
             self.note_all_maybe_open();
             return None;
@@ -175,7 +180,7 @@ impl Store {
 
     /// Ends watching a place that holds `tree`, from which we removed files, and takes note of
     /// what others opened meanwhile.
-    pub(super) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
+    pub(in crate::store) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
         self.keep_evidence(place, tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
             watcher.end(place);
@@ -193,7 +198,7 @@ impl Store {
     }
 
     /// Ends watching a root that is aside and to be removed.
-    pub(super) fn end_watch_aside(&self, name: &CStr) {
+    pub(in crate::store) fn end_watch_aside(&self, name: &CStr) {
         let mut all = self.watched();
         let known = all.aside.iter_mut().find(|(other, _)| **other == *name);
         let Some((_, watch)) = known else { return };
@@ -211,7 +216,7 @@ impl Store {
     }
 
     /// Takes note of what an earlier agent left aside: nobody watches it.
-    pub(super) fn watch_asides(&self) -> Result<()> {
+    pub(in crate::store) fn watch_asides(&self) -> Result<()> {
         if self.is_shared() {
             let names = self.unpacked.list()?.into_iter().map(|item| item.name);
             let aside = names.filter(|name| name.to_bytes().starts_with(REPLACED.as_bytes()));
@@ -222,7 +227,7 @@ impl Store {
 
     /// Ends watches that are of no use any more: those of roots that are gone, and of
     /// `place`.
-    pub(super) fn end_watches(&self, place: Option<Place>) -> Result<()> {
+    pub(in crate::store) fn end_watches(&self, place: Option<Place>) -> Result<()> {
         let published = ids(&self.roots)?;
         let mut all = self.watched();
         let mut ended = std::mem::take(&mut all.ended);
@@ -255,7 +260,7 @@ impl Store {
     /// Watches all that is shared and is not watched yet, and forgets what happened so far, but
     /// for files that were renamed or linked: they are private from now on. After this every
     /// object is to be looked at before it is linked.
-    pub(super) fn watch_anew(&self) -> Result<()> {
+    pub(in crate::store) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
         if !self.is_shared() {
             return Ok(());

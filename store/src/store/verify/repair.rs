@@ -6,10 +6,7 @@ use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use super::Store;
-use super::publish::ids;
 use super::sound::{blob_is_sound, object_is_sound};
-use super::sweep::there;
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
@@ -17,6 +14,9 @@ use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::objects::object_name::ObjectName;
 use crate::meter::Meter;
+use crate::store::Store;
+use crate::store::publish::ids;
+use crate::store::sweep::there;
 
 /// What became of something that was said to be damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,6 @@
 
 use std::ffi::CStr;
 
-use super::Store;
 use crate::digest::Digest;
 use crate::disk::Dir;
 use crate::error::Result;
@@ -13,11 +12,12 @@ use crate::layer::objects::seals::Sealed;
 use crate::root::place::{c_name, find_dir};
 use crate::root::tree::{File, Node, Tree};
 use crate::store::LinkMode;
+use crate::store::Store;
 
 impl Store {
     /// Removes from the directory `retired`, which was the root `id`, the files that objects
     /// share, if it is known what they are. What fails is for who removes the rest.
-    pub(super) fn release_root(&self, retired: &CStr, id: Digest) {
+    pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
             self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
@@ -30,7 +30,7 @@ impl Store {
     /// Removes the files of `root`, which holds `tree` and goes, that objects share. What
     /// somebody touched stays, for whoever removes the rest: its object is not sealed then,
     /// and is read before it is used again.
-    pub(super) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
+    pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());
         }
@@ -60,7 +60,11 @@ impl Store {
     }
 
     /// The object that is sealed with this inode as it is now: of the file, or a twin.
-    pub(super) fn object_of(&self, file: &File, stat: &rustix::fs::Stat) -> Option<ObjectName> {
+    pub(in crate::store) fn object_of(
+        &self,
+        file: &File,
+        stat: &rustix::fs::Stat,
+    ) -> Option<ObjectName> {
         let names = (0..).map(|twin| self.objects.name(file.content, &file.meta, twin));
         let mut sealed = names.take_while(|name| self.objects.seals().has(name));
         sealed.find(|name| {

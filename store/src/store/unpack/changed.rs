@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 
-use super::extract::read_entries;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::layer::archive::Body;
@@ -16,6 +15,7 @@ use crate::layer::tar::tarball::Piece;
 use crate::limits::Limits;
 use crate::root::merge::merge;
 use crate::root::tree::{Node, Tree};
+use crate::store::extract::read_entries;
 
 /// Bytes of contents that are hashed at a time.
 const BUFFER: usize = 64 << 10;

@@ -12,17 +12,17 @@ use deploy_store::{
 };
 use deploy_wire::image::{Compression, Image, ImageLayer, KnownLayer, Origin};
 
-use crate::archive::{Archive, Tar};
-use crate::cache::Cache;
+use crate::choose::foretell::diff_ids;
 use crate::choose::{Chosen, Wanted, choose};
 use crate::error::{Error, Result};
-use crate::foretell::diff_ids;
-use crate::input::{Found, read_archive, read_directory};
 use crate::plan::{Layer, Planned, plan};
-use crate::repack::needs;
-use crate::run::run_layer;
+use crate::read::archive::{Archive, Tar};
+use crate::read::cache::Cache;
+use crate::read::input::{Found, read_archive, read_directory};
+use crate::read::spool::Spool;
+use crate::send::repack::needs;
+use crate::send::run::run_layer;
 use crate::send::{Hashes, Part, Stage, unknown};
-use crate::spool::Spool;
 
 /// How often layers may vanish between the question and the transaction.
 const TRIES: u32 = 3;

@@ -15,7 +15,7 @@ use deploy_store::Digest;
 use tree::Tree;
 
 use crate::error::Result;
-use crate::listing::Listing;
+use crate::read::listing::Listing;
 
 /// What becomes of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]

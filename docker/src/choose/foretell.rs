@@ -9,9 +9,9 @@ use std::path::Path;
 
 use deploy_store::{Digest, MAX_LAYERS};
 
-use crate::archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
-use crate::input::{Found, MAX_ITEMS, read_directory};
-use crate::manifest::{config, digest_of};
+use super::manifest::{config, digest_of};
+use crate::read::archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
+use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
 /// The uncompressed digests of layers that configurations in a file or directory have. None of
 /// what cannot be read twice, nor of an archive that is compressed.

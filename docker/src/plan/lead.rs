@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::tree::{At, IMPLIED, Node, ROOT, Tree, bad};
 use crate::error::{Error, Result};
-use crate::listing::Sort;
+use crate::read::listing::Sort;
 
 /// Symlinks on the way to one path.
 const MAX_SYMLINKS: usize = 40;

@@ -10,7 +10,7 @@ use deploy_store::layer::entry::lossy;
 use super::Layer;
 use super::lead::{Led, Missing};
 use crate::error::{Error, Result};
-use crate::listing::{Member, Sort};
+use crate::read::listing::{Member, Sort};
 
 /// What marks a removal (aufs, taken over by docker and OCI).
 const WHITEOUT: &[u8] = b".wh.";

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 use deploy_from_docker::Result as ImportResult;
-use deploy_from_docker::cache::Cache;
 use deploy_from_docker::choose::Wanted;
-use deploy_from_docker::compress::MAX_THREADS;
+use deploy_from_docker::choose::manifest::Platform;
 use deploy_from_docker::import::Options;
-use deploy_from_docker::manifest::Platform;
+use deploy_from_docker::read::cache::Cache;
+use deploy_from_docker::send::compress::MAX_THREADS;
 use deploy_store::{ComponentName, VersionName};
 use deploy_wire::client::{Connect, operator};
 use deploy_wire::command::Refusal;

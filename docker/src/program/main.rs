@@ -1,7 +1,6 @@
 //! `deploy-from-docker`: imports a container image into a registry. See ARCHITECTURE.md.
 
 mod flags;
-mod remote;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -10,12 +9,12 @@ use std::time::Instant;
 use deploy_cli::Names;
 use deploy_cli::progress::{Shown, Stderr};
 use deploy_from_docker::import::{Destination, Event, Options, Source, Summary, import};
-use deploy_from_docker::into::Into;
 use deploy_from_docker::report;
+use deploy_from_docker::to::directory::Into;
+use deploy_from_docker::to::registry::Remote;
 use deploy_from_docker::{Error, Result};
 use deploy_wire::exit;
 use flags::Flags;
-use remote::Remote;
 
 fn main() -> ExitCode {
     if let Some(code) = deploy_cli::early(std::env::args_os(), Flags::described, Names::None) {

@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use deploy_store::layer::decode::Decoder;
 use deploy_store::{Digest, Hasher, Limits};
 
-use crate::budget::Budget;
-use crate::cache::{Cache, announced};
+use super::budget::Budget;
+use super::cache::{Cache, announced};
+use super::input::{Found, target_of};
+use super::layer::{Listed, Room, hash_rest, list, read_large};
+use super::listing::Listing;
+use super::spool::{LANES, Region, Spool};
 use crate::error::{Error, Result};
-use crate::input::{Found, target_of};
-use crate::layer::{Listed, Room, hash_rest, list, read_large};
-use crate::listing::Listing;
-use crate::spool::{LANES, Region, Spool};
 
 /// Largest manifest, index or configuration, in bytes; what containerd takes, too.
 pub const MAX_DOCUMENT: u64 = 4 << 20;

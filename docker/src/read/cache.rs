@@ -12,11 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use deploy_store::disk::{Dir, TempFile};
 use deploy_store::{Digest, Error as StoreError, Result as StoreResult};
 
-use crate::archive::Tar;
-use crate::budget::Budget;
+use super::archive::Tar;
+use super::budget::Budget;
+use super::layer::Listed;
+use super::listing::Listing;
 use crate::error::{Error, Result};
-use crate::layer::Listed;
-use crate::listing::Listing;
 
 /// How a file begins; the version of the program follows, and a newline.
 const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";

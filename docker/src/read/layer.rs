@@ -8,10 +8,10 @@ use deploy_store::layer::decode::Decoder;
 use deploy_store::layer::pipe::{Filled, Outlet, long_pipe, pipe};
 use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
 
-use crate::budget::Budget;
+use super::budget::Budget;
+use super::listing::Listing;
+use super::spool::{Appender, Tee};
 use crate::error::{Error, Result};
-use crate::listing::Listing;
-use crate::spool::{Appender, Tee};
 
 /// Bytes of memory for a compressed layer that is not inflated yet: while one is, the next ones
 /// are read.

@@ -10,7 +10,7 @@ use deploy_store::layer::entry::{EntryPath, Kind};
 use deploy_store::layer::tar::tarball::Tarball;
 use deploy_store::{Digest, Error, Limits, Result};
 
-use crate::budget::{Budget, Share};
+use super::budget::{Budget, Share};
 
 /// The members of one layer, in the order of its tar.
 #[derive(Debug, Default)]

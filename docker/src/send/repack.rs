@@ -9,11 +9,11 @@ use tar::Header;
 use deploy_store::layer::tar::header::field;
 use deploy_store::layer::tar::pax::split_record;
 
-use crate::archive::Tar;
 use crate::error::{Error, Result};
-use crate::listing::Sort;
 use crate::plan::{Planned, Relink};
-use crate::spool::{Region, Spool};
+use crate::read::archive::Tar;
+use crate::read::listing::Sort;
+use crate::read::spool::{Region, Spool};
 
 const BLOCK: u64 = 512;
 

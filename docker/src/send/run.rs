@@ -2,7 +2,7 @@
 
 use tar::{EntryType, Header};
 
-use crate::manifest::Run;
+use crate::choose::manifest::Run;
 
 /// Where it is in the root.
 const DIRECTORY: &str = ".deploy/";
@@ -39,14 +39,14 @@ mod tests {
     use deploy_store::Limits;
 
     use super::*;
-    use crate::listing::Listing;
+    use crate::read::listing::Listing;
 
     #[test]
     fn it_is_a_tar_with_what_is_set() {
         let run = Run { user: Some("app".to_owned()), ..Run::default() };
         let tar = run_layer(&run);
         let listing =
-            Listing::read(&tar[..], Limits::STANDARD, &crate::budget::Budget::new(1 << 20))
+            Listing::read(&tar[..], Limits::STANDARD, &crate::read::budget::Budget::new(1 << 20))
                 .unwrap();
         let paths: Vec<_> = listing.members().map(|member| member.path).collect();
         assert_eq!(paths, [&b".deploy"[..], b".deploy/image.json"]);

@@ -5,8 +5,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use deploy_from_docker::import::{Committed, Destination};
-use deploy_from_docker::{Error, Result};
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::client::{Client, ClientError, Connect, Exec};
 use deploy_wire::command::{Command, quote};
@@ -15,6 +13,9 @@ use deploy_wire::image::{self, Image, KnownLayer, Origin};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+
+use crate::error::{Error, Result};
+use crate::import::{Committed, Destination};
 
 /// Chunks between compression and the network.
 const QUEUE: usize = 4;

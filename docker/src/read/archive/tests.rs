@@ -1,7 +1,7 @@
 use std::io::Write as _;
 
 use super::*;
-use crate::input::read_archive;
+use crate::read::input::read_archive;
 
 fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());

@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;
-use crate::listing::Sort;
+use crate::read::listing::Sort;
 
 const VERSION: &str = "1.2.3 (abc)";
 

@@ -1,9 +1,9 @@
 use deploy_store::Limits;
 
 use super::*;
-use crate::archive::Archive;
-use crate::input::Found;
 use crate::plan::{Layer, plan};
+use crate::read::archive::Archive;
+use crate::read::input::Found;
 
 /// Packs an image's layers again.
 fn repacked(layers: &[Vec<u8>]) -> Vec<Vec<u8>> {

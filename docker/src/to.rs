@@ -1,0 +1,5 @@
+//! Where an import goes: a directory, or a registry over ssh.
+
+pub mod directory;
+#[cfg(feature = "program")]
+pub mod registry;

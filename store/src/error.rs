@@ -108,6 +108,11 @@ impl Error {
         Self::Io { action, path: path.as_ref().to_owned(), cause: cause.into() }
     }
 
+    /// An [`Error::BadArchive`].
+    pub(crate) fn bad_archive(reason: &str) -> Self {
+        Self::BadArchive { reason: reason.to_owned() }
+    }
+
     /// Whether the cause is that it is not allowed.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied)
@@ -136,6 +141,14 @@ impl Error {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         let full = |kind| matches!(kind, StorageFull | QuotaExceeded);
         matches!(self, Self::Io { cause, .. } if full(cause.kind()))
+    }
+}
+
+/// `None` for what is not there.
+pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(err) if err.is_not_found() => Ok(None),
+        other => other.map(Some),
     }
 }
 

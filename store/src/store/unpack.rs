@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Options;
 use super::extract::read_objects;
 use super::publish::{build_in, root_meta};
-use super::{LinkMode, Options, Placed};
 use crate::disk::{self, Dir, FileType, Fresh, TempFile, fault, hold, is_held};
 use crate::error::{Error, Result};
 use crate::layer::entry::{Content, Entry};
@@ -23,7 +23,8 @@ use crate::layer::objects::object_name::Naming;
 use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
 use crate::root::merge::add_layer;
-use crate::root::place::{Placement, c_name};
+use crate::root::paths::c_name;
+use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::layer::archive::Body;
 use crate::layer::entry::Content;
 use crate::layer::pipeline::joined;
-use crate::layer::tar::tarball::{Piece, bad_archive};
+use crate::layer::tar::tarball::Piece;
 use crate::meta::Meta;
 
 /// Files up to this size are handed over whole.
@@ -301,7 +301,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
 
 /// Stands for a writer's error, which is the result in its place.
 fn stopped() -> Error {
-    bad_archive("was given up")
+    Error::bad_archive("was given up")
 }
 
 #[cfg(test)]

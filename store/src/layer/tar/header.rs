@@ -4,8 +4,7 @@ use tar::Header;
 
 use super::acl::{self, Names};
 use super::pax::Pax;
-use super::tarball::bad_archive;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layer::entry::lossy;
 use crate::meta::{Meta, Mtime, Xattr};
 
@@ -46,7 +45,7 @@ pub fn check_sum(header: &Header) -> Result<()> {
     let signed: i64 = counted().map(|&byte| i64::from(byte.cast_signed())).sum();
     match field(&header.as_old().cksum) {
         Ok(sum) if sum == unsigned || sum == signed => Ok(()),
-        _ => Err(bad_archive(&format!(
+        _ => Err(Error::bad_archive(&format!(
             "has something that is no header (wrong checksum) at {:?}",
             lossy(&name_of(header))
         ))),

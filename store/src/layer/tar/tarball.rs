@@ -6,9 +6,10 @@
 //! splits PAX records at newlines (binary attributes have them), and knows no PAX
 //! sparse files. Where two readers of tar could disagree, this one refuses.
 
+mod blocks;
 mod other;
 
-use std::io::{self, Read};
+use std::io::Read;
 
 use tar::Header;
 
@@ -21,8 +22,7 @@ use crate::error::{Error, Result};
 use crate::layer::entry::bad_entry;
 use crate::limits::Limits;
 use crate::meta::Meta;
-
-const BLOCK: usize = 512;
+use blocks::{BLOCK, padding_of};
 
 /// One member as the archive has it: names are raw bytes, checked by nobody yet.
 #[derive(Debug)]
@@ -148,7 +148,7 @@ impl<R: Read> Tarball<R> {
             }
             let Some(header) = self.next_header()? else {
                 if extended.bytes > 0 {
-                    return Err(bad_archive("ends after an extended header"));
+                    return Err(Error::bad_archive("ends after an extended header"));
                 }
                 return Ok(None);
             };
@@ -161,19 +161,23 @@ impl<R: Read> Tarball<R> {
                     let mut pax = self.global.clone();
                     pax.read(&records).map_err(|why| bad_entry(&name_of(&header), why))?;
                     if extended.pax.replace(pax).is_some() {
-                        return Err(bad_archive("has two PAX headers for one entry"));
+                        return Err(Error::bad_archive("has two PAX headers for one entry"));
                     }
                 }
                 // Whose it is readers do not agree on.
                 b'g' if !extended.is_empty() => {
-                    return Err(bad_archive("has a global header within an entry's headers"));
+                    return Err(Error::bad_archive(
+                        "has a global header within an entry's headers",
+                    ));
                 }
                 b'g' => self.global_header(&header, size)?,
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
                 // Of the label, or of what comes after it: readers do not agree.
                 b'V' if extended.bytes > 0 => {
-                    return Err(bad_archive("has an extended header before a volume's label"));
+                    return Err(Error::bad_archive(
+                        "has an extended header before a volume's label",
+                    ));
                 }
                 // A volume's label says nothing about the tree.
                 b'V' => self.skip_body(size)?,
@@ -186,7 +190,7 @@ impl<R: Read> Tarball<R> {
         let records = self.extended_body(size, &mut 0)?;
         self.global.read(&records).map_err(|why| bad_entry(&name_of(header), why))?;
         if self.global.size.is_some() || self.global.path.is_some() {
-            return Err(bad_archive("has a global header with a path or size"));
+            return Err(Error::bad_archive("has a global header with a path or size"));
         }
         // There may be any number of them.
         if self.global.bytes() as u64 > self.limits.header_bytes {
@@ -287,10 +291,10 @@ impl<R: Read> Tarball<R> {
             if self.framed {
                 return Ok(None);
             }
-            return Err(bad_archive("ends without the blocks that end one: it was cut off"));
+            return Err(Error::bad_archive("ends without the blocks that end one: it was cut off"));
         }
         if n < BLOCK {
-            return Err(bad_archive("is cut off in a header"));
+            return Err(Error::bad_archive("is cut off in a header"));
         }
         if header.as_bytes().iter().all(|&byte| byte == 0) {
             self.read_to_end()?;
@@ -299,28 +303,6 @@ impl<R: Read> Tarball<R> {
         check_sum(&header)?;
         self.begun = true;
         Ok(Some(header))
-    }
-
-    /// Reads what follows the first zero block: nothing but zeros may.
-    fn read_to_end(&mut self) -> Result<()> {
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            match self.read_full(&mut buffer)? {
-                0 => return Ok(()),
-                n if buffer[..n].iter().any(|&byte| byte != 0) => {
-                    return Err(bad_archive("has data after its end"));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn block(&mut self) -> Result<[u8; BLOCK]> {
-        let mut block = [0; BLOCK];
-        if self.read_full(&mut block)? < BLOCK {
-            return Err(bad_archive("is cut off"));
-        }
-        Ok(block)
     }
 
     fn long_name(
@@ -335,7 +317,7 @@ impl<R: Read> Tarball<R> {
         }
         match place(extended).replace(name) {
             None => Ok(()),
-            Some(_) => Err(bad_archive("has two long names for one entry")),
+            Some(_) => Err(Error::bad_archive("has two long names for one entry")),
         }
     }
 
@@ -351,83 +333,9 @@ impl<R: Read> Tarball<R> {
         }
         let mut body = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
         if self.read_full(&mut body)? < body.len() {
-            return Err(bad_archive("is cut off in a header"));
+            return Err(Error::bad_archive("is cut off in a header"));
         }
         self.skip(padding_of(size))?;
         Ok(body)
     }
-
-    fn skip_body(&mut self, size: u64) -> Result<()> {
-        self.skip(size)?;
-        self.skip_padding(padding_of(size))
-    }
-
-    /// What fills up a body's last block: umoci ends archives without it.
-    fn skip_padding(&mut self, bytes: u64) -> Result<()> {
-        let mut buffer = [0; BLOCK];
-        let wanted = usize::try_from(bytes).unwrap_or(BLOCK).min(BLOCK);
-        if self.read_full(&mut buffer[..wanted])? < wanted && !self.framed {
-            return Err(bad_archive("is cut off in an entry's body"));
-        }
-        Ok(())
-    }
-
-    fn skip(&mut self, mut bytes: u64) -> Result<()> {
-        let mut buffer = [0; 4 << 10];
-        while bytes > 0 {
-            let most = usize::try_from(bytes).unwrap_or(usize::MAX).min(buffer.len());
-            bytes -= self.read_some(&mut buffer[..most])? as u64;
-        }
-        Ok(())
-    }
-
-    /// At least one byte.
-    fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        loop {
-            match self.read_inner(buffer) {
-                Ok(0) => return Err(bad_archive("is cut off in an entry's body")),
-                Ok(n) => {
-                    self.position += n as u64;
-                    return Ok(n);
-                }
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(unreadable(&err)),
-            }
-        }
-    }
-
-    /// As many bytes as there are, up to the whole of `buffer`.
-    fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        let mut n = 0;
-        while n < buffer.len() {
-            match self.read_inner(&mut buffer[n..]) {
-                Ok(0) => break,
-                Ok(more) => {
-                    n += more;
-                    self.position += more as u64;
-                }
-                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                Err(err) => return Err(unreadable(&err)),
-            }
-        }
-        Ok(n)
-    }
-}
-
-fn padding_of(size: u64) -> u64 {
-    size.wrapping_neg() % BLOCK as u64
-}
-
-pub(in crate::layer) fn bad_archive(reason: &str) -> Error {
-    Error::BadArchive { reason: reason.to_owned() }
-}
-
-fn unreadable(err: &io::Error) -> Error {
-    let text = err.to_string();
-    // Each reader says in its own way that there should be more.
-    let cut = ["incomplete", "unexpected end"];
-    let is_cut = err.kind() == io::ErrorKind::UnexpectedEof
-        || cut.iter().any(|part| text.to_ascii_lowercase().contains(part));
-    let hint = if is_cut { "; it is cut off: pack or copy it again" } else { "" };
-    Error::BadArchive { reason: format!("cannot be read: {text}{hint}") }
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::{UNFINISHED, describe, is_directory, ok_name, root_meta};
+use super::{describe, root_meta};
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, Mounts, name_of};
@@ -16,9 +16,10 @@ use crate::layer;
 use crate::layer::entry::{Content, EntryPath};
 use crate::root::check::{Drift, Scope, check};
 use crate::root::patch::patch;
-use crate::root::place::{c_name, open_dir, open_parent};
+use crate::root::paths::{c_name, open_dir, open_parent};
 use crate::root::tree::{Node, Tree};
 use crate::store::Store;
+use crate::store::names::{UNFINISHED, is_directory, ok_name};
 
 /// A published root that is not as its configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,7 +231,7 @@ impl Store {
 
     /// Where the root that `id` had before is kept while it may be in use.
     pub(in crate::store) fn replaced(&self, id: Digest) -> Result<Option<PathBuf>> {
-        let name = crate::store::publish::replaced_name(id, 0);
+        let name = crate::store::names::replaced_name(id, 0);
         let there = self.unpacked.contains(&name)?;
         Ok(there.then(|| self.path.join("unpacked").join(&*name.to_string_lossy())))
     }

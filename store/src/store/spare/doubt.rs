@@ -13,12 +13,13 @@ use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Look;
 use crate::layer::objects::object_name::ObjectName;
-use crate::learned::Why;
+use crate::layer::objects::reason::PrivateReason;
 use crate::meta::Meta;
-use crate::root::place::{Uses, c_name, find_dir};
+use crate::root::paths::{c_name, find_dir};
+use crate::root::placing::Uses;
 use crate::root::tree::{Directory, File, Node, Tree};
 use crate::store::Store;
-use crate::store::publish::ids;
+use crate::store::names::ids;
 
 /// What is to be looked at.
 enum Doubt {
@@ -37,7 +38,7 @@ impl Store {
         root: &Dir,
         tree: &Tree,
         uses: &Uses,
-    ) -> Result<BTreeMap<EntryPath, Why>> {
+    ) -> Result<BTreeMap<EntryPath, PrivateReason>> {
         let mut changed = BTreeMap::new();
         if !self.is_shared() {
             return Ok(changed);
@@ -46,7 +47,7 @@ impl Store {
         let doubt = self.doubt(&mut moved)?;
         let mut note = |path: EntryPath, dir: &Dir, name: &ObjectName, file: &File| {
             let found = self.changed_file(dir, &path, file)?;
-            let renamed = moved.contains(name).then_some(Why::Renamed);
+            let renamed = moved.contains(name).then_some(PrivateReason::Renamed);
             changed.extend(found.or(renamed).map(|why| (path, why)));
             Ok(())
         };
@@ -112,7 +113,12 @@ impl Store {
     }
 
     /// Why the file at `path`, in `dir`, must not be shared any more, if that is so.
-    fn changed_file(&self, dir: &Dir, path: &EntryPath, file: &File) -> Result<Option<Why>> {
+    fn changed_file(
+        &self,
+        dir: &Dir,
+        path: &EntryPath,
+        file: &File,
+    ) -> Result<Option<PrivateReason>> {
         let Some((_, name)) = path.split() else { return Ok(None) };
         let name = c_name(name)?;
         let stat = dir.stat(&name)?;
@@ -132,7 +138,7 @@ impl Store {
         match (look, self.object_of(file, &stat)) {
             (_, Some(_)) => Ok(None),
             (Look::Changed(why), None) => Ok(Some(why)),
-            (Look::Sound, None) => Ok(Some(Why::Metadata)),
+            (Look::Sound, None) => Ok(Some(PrivateReason::Metadata)),
             (Look::Missing, None) => {
                 let path = self.objects.path_of(&self.name_of(file));
                 Err(Error::Corrupt { path, reason: "is missing".to_owned() })

@@ -9,9 +9,9 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::seals::Sealed;
-use crate::root::place::{c_name, find_dir};
+use crate::root::paths::{c_name, find_dir};
+use crate::root::placing::LinkMode;
 use crate::root::tree::{File, Node, Tree};
-use crate::store::LinkMode;
 use crate::store::Store;
 
 impl Store {

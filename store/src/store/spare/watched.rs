@@ -14,12 +14,12 @@ use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
-use crate::learned::Why;
-use crate::root::place::{c_name, find_dir};
+use crate::layer::objects::reason::PrivateReason;
+use crate::root::paths::{c_name, find_dir};
+use crate::root::placing::LinkMode;
 use crate::root::tree::{Node, Tree};
-use crate::store::LinkMode;
 use crate::store::Store;
-use crate::store::publish::{REPLACED, ids};
+use crate::store::names::{REPLACED, ids};
 
 /// What is watched, and what is known of it.
 #[derive(Debug, Default)]
@@ -312,7 +312,7 @@ impl Store {
             renamed.extend(moved_files(&tree, &evidence).map(|(path, _)| path.clone()));
         }
         for path in renamed {
-            self.placement.learned.learn(&path, Why::Renamed);
+            self.placement.learned.learn(&path, PrivateReason::Renamed);
         }
         Ok(())
     }

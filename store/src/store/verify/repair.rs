@@ -9,14 +9,13 @@ use std::path::{Path, PathBuf};
 use super::sound::{blob_is_sound, object_is_sound};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_exists};
 use crate::layer::entry::Kind;
 use crate::layer::index::Index;
 use crate::layer::objects::object_name::ObjectName;
 use crate::meter::Meter;
 use crate::store::Store;
-use crate::store::publish::ids;
-use crate::store::sweep::there;
+use crate::store::names::ids;
 
 /// What became of something that was said to be damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,7 +75,7 @@ impl Store {
     fn object_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
         let Some(object) = ObjectName::from_file_name(name) else { return Ok(None) };
         let Some(dir) = self.objects.fan_of(&object)? else { return Ok(None) };
-        let Some(stat) = there(dir.stat(name))? else { return Ok(Some(untouched(path))) };
+        let Some(stat) = if_exists(dir.stat(name))? else { return Ok(Some(untouched(path))) };
         // What cannot be read is damaged, too.
         if object_is_sound(dir, name, &Meter::default())
             .is_ok_and(|found| found.is_none_or(|(sound, _)| sound))
@@ -92,7 +91,7 @@ impl Store {
 
     fn layer_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
         let Some(layer) = crate::disk::digest_of(name) else { return Ok(None) };
-        let moved = match there(self.read_index(layer)) {
+        let moved = match if_exists(self.read_index(layer)) {
             Ok(Some(index)) if self.is_whole(&index)? => return Ok(Some(untouched(path))),
             Ok(_) => None,
             Err(Error::Corrupt { .. }) => {

@@ -6,11 +6,10 @@ use std::io::{Read as _, Seek as _};
 
 use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, name_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_exists};
 use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
-use crate::store::sweep::there;
 
 /// Bytes of a file that are all hashed when its name is not that of its contents.
 const MOST_PLAIN: u64 = 1 << 30;
@@ -22,7 +21,7 @@ pub(in crate::store) fn object_is_sound(
     name: &CStr,
     meter: &Meter,
 ) -> Result<Option<(bool, u64)>> {
-    let file = match there(dir.open_file(name)) {
+    let file = match if_exists(dir.open_file(name)) {
         Ok(None) => return Ok(None),
         Ok(Some(file)) => file,
         Err(Error::Corrupt { .. }) => return Ok(Some((false, 0))),
@@ -48,7 +47,7 @@ pub(in crate::store) fn blob_is_sound(
     meter: &Meter,
 ) -> Result<Option<bool>> {
     let name = name_of(digest);
-    let mut file = match there(dir.open_file(&name)) {
+    let mut file = match if_exists(dir.open_file(&name)) {
         Ok(None) => return Ok(None),
         Ok(Some(file)) => file,
         Err(Error::Corrupt { .. }) => return Ok(Some(false)),

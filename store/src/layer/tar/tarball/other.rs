@@ -4,7 +4,8 @@ use std::io::{self, Read};
 
 use tar::Header;
 
-use super::{BLOCK, Tarball, unreadable};
+use super::Tarball;
+use super::blocks::{BLOCK, unreadable};
 use crate::error::Result;
 use crate::layer::tar::header::{Flag, check_sum};
 
@@ -52,16 +53,5 @@ impl<R: Read> Tarball<R> {
         let mut header = Header::new_old();
         *header.as_mut_bytes() = block;
         Ok(filled == BLOCK && check_sum(&header).is_ok())
-    }
-
-    /// Reads from what was read ahead first.
-    pub(super) fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.ahead.is_empty() {
-            return self.inner.read(buffer);
-        }
-        let n = self.ahead.len().min(buffer.len());
-        buffer[..n].copy_from_slice(&self.ahead[..n]);
-        self.ahead.drain(..n);
-        Ok(n)
     }
 }

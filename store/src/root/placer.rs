@@ -3,25 +3,20 @@
 //! tree has no path through a symlink: each step opens one name, not following.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
-use super::build::Built;
+use super::paths::{c_name, open_dir};
+use super::placing::{Built, LinkMode, Placed, Placement, Uses};
 use super::tree::{Directory, File, Node, Special, SpecialKind, Tree};
-use crate::disk::{self, Dir, FileType, Fresh};
+use crate::disk::{self, Dir, FileType};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
-use crate::layer::objects::object_name::ObjectName;
-use crate::learned::Learned;
 use crate::meta::Meta;
-use crate::meter::Meter;
-use crate::owners::Owners;
-use crate::store::{LinkMode, Placed};
-use crate::writable::Writable;
 
 /// Directories that each thread has open at most, one in the other: of the 1,024 files that a
 /// process may usually have open it leaves most, whatever the tree.
@@ -29,87 +24,6 @@ const OPEN: usize = 100;
 
 /// Bits of a file's mode with which others than its owner may write to it.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
-
-/// How files are placed.
-#[derive(Debug, Clone)]
-pub struct Placement {
-    /// Reflink, hardlink or copy.
-    pub mode: LinkMode,
-    /// Whether to fail rather than take another way for a file that cannot go this one.
-    pub strict: bool,
-    /// Whether owners are restored and devices made.
-    pub owner: bool,
-    /// What the system makes of new files where roots are built.
-    pub fresh: Fresh,
-    /// Files that are never hardlinked, because a service writes to them.
-    pub writable: Writable,
-    /// Files that are not hardlinked any more, because one did.
-    pub learned: Arc<Learned>,
-    /// Who owns files, whatever their archives say.
-    pub owners: Owners,
-    /// Counts the entries that are placed in new directories.
-    pub meter: Arc<Meter>,
-}
-
-impl Placement {
-    /// Whether any path can be private.
-    pub fn may_have_private(&self) -> bool {
-        !(self.writable.is_empty() && self.learned.is_empty())
-    }
-
-    /// Whether each root has a file of its own at `path`.
-    pub fn is_private(&self, path: &EntryPath) -> bool {
-        self.writable.has(path) || self.learned.has(path)
-    }
-
-    /// The files with several names, by their addresses, of which one is private in `tree`:
-    /// what is written under one name shows under all.
-    fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
-        if self.mode != LinkMode::Hardlink || !self.may_have_private() {
-            return HashSet::new();
-        }
-        let linked = tree.walk().filter_map(|(path, node)| match node {
-            Node::File(file) if file.is_linked() => Some((path, Arc::as_ptr(file).addr())),
-            _ => None,
-        });
-        linked.filter(|(path, _)| self.is_private(path)).map(|(_, file)| file).collect()
-    }
-}
-
-/// How many files of a root have each object, by a hash of its name: two names with the
-/// same one cost a copy. Where objects are hardlinked, a second file that equals one of the
-/// root must not be linked to it.
-#[derive(Debug, Default)]
-pub struct Uses(HashMap<u32, u32>);
-
-impl Uses {
-    /// One file more; returns how many there were.
-    pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
-        let count = self.0.entry(key(object)).or_insert(0);
-        *count += 1;
-        *count - 1
-    }
-
-    /// How many files there are of it, or of objects that are taken for it.
-    pub fn of(&self, object: &ObjectName) -> u32 {
-        self.0.get(&key(object)).copied().unwrap_or(0)
-    }
-
-    /// One file less.
-    pub fn remove(&mut self, object: &ObjectName) {
-        if let Some(count) = self.0.get_mut(&key(object)) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&key(object));
-            }
-        }
-    }
-}
-
-fn key(object: &ObjectName) -> u32 {
-    // The upper half is the better mixed one.
-    u32::try_from(object.hash() >> 32).expect("the shift leaves half")
-}
 
 /// Places nodes in one root, from several threads where that pays.
 #[derive(Debug)]
@@ -373,37 +287,4 @@ impl<'a> Placer<'a> {
 fn not_permitted(err: &Error) -> bool {
     matches!(err, Error::Io { cause, .. }
         if cause.kind() == std::io::ErrorKind::PermissionDenied)
-}
-
-/// The directory that `path` is in (`None`: `root` itself) and its last part.
-pub fn open_parent(root: &Dir, path: &EntryPath) -> Result<(Option<Dir>, CString)> {
-    let (parent, name) = path.split().ok_or_else(no_such_name)?;
-    Ok((open_dir(root, &parent)?, c_name(name)?))
-}
-
-/// The directory at `path`; `None` for `root` itself.
-pub fn open_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
-    let mut dir: Option<Dir> = None;
-    for part in path.parts() {
-        dir = Some(dir.as_ref().unwrap_or(root).child(&c_name(part)?)?);
-    }
-    Ok(dir)
-}
-
-/// As [`open_dir`], only to find names in it, see [`Dir::child_unread`].
-pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
-    let mut dir: Option<Dir> = None;
-    for part in path.parts() {
-        dir = Some(dir.as_ref().unwrap_or(root).child_unread(&c_name(part)?)?);
-    }
-    Ok(dir)
-}
-
-/// A name for the system. None has a NUL: names of archives with one are refused.
-pub fn c_name(name: &[u8]) -> Result<CString> {
-    CString::new(name).map_err(|_| no_such_name())
-}
-
-fn no_such_name() -> Error {
-    Error::BadEntry { entry: String::new(), reason: "is no name of a file".to_owned() }
 }

@@ -1,169 +1,18 @@
 //! Planning a sweep: from what is there and what must stay to what goes, each with its
 //! reason. Pure: it looks at a [`Listing`] and at nothing else.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::keep::{Ages, Keep};
 use super::listing::{Aside, File, FoundRoot, Listing, Record};
+use super::removals::{Kept, Removal, Sweep, What};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
 /// Bytes of an object's name that the layers' indexes tell: all but the twin.
 const BASE: usize = 64 + 1 + 32;
-
-/// What a sweep leaves, and how far it goes.
-#[expect(clippy::struct_excessive_bools, reason = "each says of one thing whether it goes")]
-#[derive(Debug, Clone, Default)]
-pub struct Keep {
-    /// Configurations whose layers stay, each with the reason.
-    pub configurations: Vec<(Configuration, &'static str)>,
-    /// Roots that stay, each with the reason; `None`: all do.
-    pub roots: Option<Vec<(Digest, &'static str)>>,
-    /// Whether roots go that others were built in the place of: not before a script has
-    /// succeeded that could have left them.
-    pub replaced: bool,
-    /// Whether roots without a record, which another program made, go as others do. Else they
-    /// stay: nobody said that they may go.
-    pub taken_over: bool,
-    /// What goes from the cache; `None`: nothing does.
-    pub cache: Option<Ages>,
-    /// Whether blobs of extracted layers stay.
-    pub keep_blobs: bool,
-    /// Whether bytes of roots are counted, which takes a look at each of their files.
-    pub weigh: bool,
-}
-
-/// From when on things stay that nothing needs. `None` takes them whatever their age.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Ages {
-    /// Blobs, layers and objects.
-    pub cache: Option<SystemTime>,
-    /// Downloads that were cut off.
-    pub downloads: Option<SystemTime>,
-    /// What was set aside as damaged.
-    pub quarantine: Option<SystemTime>,
-    /// Whether what was left half done goes: only while nobody is at work.
-    pub leftovers: bool,
-}
-
-/// A kind of thing in an agent's directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum What {
-    /// A published root.
-    Root,
-    /// The record of a root that is not there.
-    Record,
-    /// The index of an extracted layer.
-    Layer,
-    /// A file's contents.
-    Object,
-    /// A cached archive.
-    Blob,
-    /// An archive that is not all here yet.
-    Download,
-    /// What was left half done.
-    Leftover,
-    /// What was set aside as damaged.
-    Quarantined,
-    /// The spare root.
-    Spare,
-}
-
-impl What {
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Root => "root",
-            Self::Record => "record",
-            Self::Layer => "layer",
-            Self::Object => "object",
-            Self::Blob => "blob",
-            Self::Download => "download",
-            Self::Leftover => "leftover",
-            Self::Quarantined => "quarantined",
-            Self::Spare => "spare",
-        }
-    }
-}
-
-/// Something that goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removal {
-    /// What it is.
-    pub what: What,
-    /// Where, in the agent's directory.
-    pub path: PathBuf,
-    /// Why it goes.
-    pub why: &'static str,
-    /// Names that go, directories not counted.
-    pub files: u64,
-    /// Bytes of files whose last name goes with it.
-    pub bytes: u64,
-}
-
-impl Removal {
-    /// What stays of it.
-    pub(super) fn stuck(&self, why: String) -> Kept {
-        Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
-    }
-}
-
-/// Something that stays; of objects all that stay for one reason.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// What it is.
-    pub what: What,
-    /// Where, in the agent's directory.
-    pub path: PathBuf,
-    /// Why it stays.
-    pub why: String,
-    /// How many things this stands for.
-    pub count: u64,
-    /// Its bytes, where they were counted.
-    pub bytes: u64,
-}
-
-/// What a sweep is to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// What goes, in the order in which it has to.
-    pub removals: Vec<Removal>,
-    /// What stays.
-    pub kept: Vec<Kept>,
-    /// What stays because it cannot be removed.
-    pub stuck: Vec<Kept>,
-    /// Whether roots share extents with objects, which then count for both.
-    pub extents_shared: bool,
-}
-
-impl Sweep {
-    /// Names that go.
-    pub fn files(&self) -> u64 {
-        self.removals.iter().map(|removal| removal.files).sum()
-    }
-
-    /// Bytes that are freed.
-    pub fn bytes(&self) -> u64 {
-        self.removals.iter().map(|removal| removal.bytes).sum()
-    }
-
-    /// The same without what turned out to be `stuck`.
-    #[must_use]
-    pub fn without(mut self, stuck: Vec<Kept>) -> Self {
-        if !stuck.is_empty() {
-            let paths: HashSet<&PathBuf> = stuck.iter().map(|it| &it.path).collect();
-            self.removals.retain(|removal| !paths.contains(&removal.path));
-        }
-        self.stuck.extend(stuck);
-        self
-    }
-
-    /// How many of a kind go.
-    pub fn count(&self, what: What) -> usize {
-        self.removals.iter().filter(|removal| removal.what == what).count()
-    }
-}
 
 /// The layers that stay, each with the reason.
 pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, String> {
@@ -408,7 +257,6 @@ mod tests {
     use std::ffi::CString;
     use std::time::Duration;
 
-    use super::super::listing::FoundRoot;
     use super::*;
 
     fn file(inode: u64, links: u64, bytes: u64) -> File {

@@ -1,10 +1,7 @@
 //! The verbs of this program: the console's, and what is done here. One description of them
 //! all, for help, completions and the man page.
 
-use clap::{Arg, ArgAction, CommandFactory as _, builder};
-use deploy_wire::command::{Flag, INPUT, Takes, VERBS, Verb, component, switch, text, version};
-
-use crate::flags::Flags;
+use deploy_wire::command::{Flag, VERBS, Verb, component, switch, text, version};
 
 const NAME: Flag = component("name", "component name");
 const VERSION: Flag = version("version", "unique version id");
@@ -57,22 +54,6 @@ pub fn listing() -> String {
     deploy_wire::command::listing_of(all())
 }
 
-/// The whole command line as clap would have it.
-pub fn described() -> clap::Command {
-    let command = all().fold(Flags::command(), |command, verb| command.subcommand(sub(verb)));
-    deploy_cli::full(command.disable_help_subcommand(true))
-        .subcommand(
-            clap::Command::new("help")
-                .about("Explain a verb, or the exit codes")
-                .arg(Arg::new("verb").value_name("VERB").value_parser(topics())),
-        )
-        .mut_args(|arg| arg.hide_env_values(true))
-}
-
-fn topics() -> builder::PossibleValuesParser {
-    builder::PossibleValuesParser::new(all().map(|verb| verb.name).chain(["exit-codes"]))
-}
-
 /// What `help` prints of a verb.
 pub fn help(verb: &Verb) -> String {
     verb.help_with(examples(verb.name)) + CONNECTION
@@ -82,7 +63,8 @@ pub fn help(verb: &Verb) -> String {
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";
 
-fn examples(name: &str) -> &'static [&'static str] {
+/// Examples of a verb, each a command line without the program.
+pub fn examples(name: &str) -> &'static [&'static str] {
     match name {
         "addver" => &[
             "addver -name config -version v3 -file config.tgz",
@@ -93,30 +75,5 @@ fn examples(name: &str) -> &'static [&'static str] {
             &["get -name config -version v3 -o config.tgz", "get -name config -version v3 | tar tz"]
         }
         _ => deploy_wire::command::examples(name),
-    }
-}
-
-fn sub(verb: &'static Verb) -> clap::Command {
-    let examples = format!("Examples:\n  {}", examples(verb.name).join("\n  "));
-    clap::Command::new(verb.name)
-        .about(verb.about)
-        .args(verb.flags.iter().map(arg))
-        .after_help(examples)
-}
-
-fn arg(flag: &'static Flag) -> Arg {
-    if flag.name == INPUT {
-        return Arg::new("-").help(flag.about).value_name("-");
-    }
-    let arg = Arg::new(flag.name).help(flag.about);
-    let arg = match flag.name.chars().next() {
-        Some(letter) if flag.name.len() == 1 => arg.short(letter),
-        _ => arg.long(flag.name),
-    };
-    match (flag.takes, flag.name) {
-        (Takes::Nothing, _) => arg.action(ArgAction::SetTrue),
-        (_, "file" | "o") => arg.value_hint(clap::ValueHint::FilePath),
-        (_, "dir") => arg.value_hint(clap::ValueHint::DirPath),
-        _ => arg.value_hint(clap::ValueHint::Other),
     }
 }

@@ -10,10 +10,12 @@ pub mod read;
 pub mod choose;
 pub mod plan;
 
+pub mod job;
+pub mod to;
+
 pub mod send;
 
 pub mod import;
 pub mod report;
-pub mod to;
 
 pub use error::{Error, Result};

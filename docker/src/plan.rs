@@ -9,6 +9,7 @@
 
 mod lead;
 mod left;
+mod stack;
 mod tree;
 
 use deploy_store::Digest;

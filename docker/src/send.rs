@@ -10,10 +10,11 @@ use deploy_store::{ComponentName, Digest, Hasher, Unit};
 use deploy_wire::image::Origin;
 
 use crate::error::Result;
-use crate::import::{Destination, Event, Options};
+use crate::job::{Event, Options};
 use crate::plan::Planned;
-use crate::read::archive::Tar;
+use crate::read::layer::Tar;
 use crate::read::spool::Spool;
+use crate::to::Destination;
 use compress::{Chunk, chunk_bytes, compress};
 use repack::{Piece, pieces};
 

@@ -12,9 +12,8 @@ use deploy_store::{Digest, Hasher, Limits};
 use super::budget::Budget;
 use super::cache::{Cache, announced};
 use super::input::{Found, target_of};
-use super::layer::{Listed, Room, hash_rest, list, read_large};
-use super::listing::Listing;
-use super::spool::{LANES, Region, Spool};
+use super::layer::{Listed, Room, Tar, hash_rest, list, read_large};
+use super::spool::{LANES, Spool};
 use crate::error::{Error, Result};
 
 /// Largest manifest, index or configuration, in bytes; what containerd takes, too.
@@ -50,23 +49,6 @@ pub struct Document {
     pub digest: Digest,
     /// Its bytes.
     pub bytes: Vec<u8>,
-}
-
-/// A tar that was read.
-#[derive(Debug)]
-pub struct Tar {
-    /// sha256 of the file as it came.
-    pub digest: Digest,
-    /// Its length as it came, in bytes.
-    pub size: u64,
-    /// sha256 of the tar without compression.
-    pub diff_id: Digest,
-    /// Its length without compression, in bytes.
-    pub length: u64,
-    /// Where it is, if its bytes were kept.
-    pub region: Option<Region>,
-    /// What is in it.
-    pub listing: Listing,
 }
 
 /// All that an image archive holds.

@@ -12,9 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use deploy_store::disk::{Dir, TempFile};
 use deploy_store::{Digest, Error as StoreError, Result as StoreResult};
 
-use super::archive::Tar;
 use super::budget::Budget;
-use super::layer::Listed;
+use super::layer::{Listed, Tar};
 use super::listing::Listing;
 use crate::error::{Error, Result};
 

@@ -10,7 +10,7 @@ use deploy_store::{Digest, Error as StoreError, Hasher, Limits};
 
 use super::budget::Budget;
 use super::listing::Listing;
-use super::spool::{Appender, Tee};
+use super::spool::{Appender, Region, Tee};
 use crate::error::{Error, Result};
 
 /// Bytes of memory for a compressed layer that is not inflated yet: while one is, the next ones
@@ -26,6 +26,23 @@ pub struct Listed {
     pub length: u64,
     /// Whether its bytes are in the temporary file.
     pub kept: bool,
+    /// What is in it.
+    pub listing: Listing,
+}
+
+/// A tar that was read.
+#[derive(Debug)]
+pub struct Tar {
+    /// sha256 of the file as it came.
+    pub digest: Digest,
+    /// Its length as it came, in bytes.
+    pub size: u64,
+    /// sha256 of the tar without compression.
+    pub diff_id: Digest,
+    /// Its length without compression, in bytes.
+    pub length: u64,
+    /// Where it is, if its bytes were kept.
+    pub region: Option<Region>,
     /// What is in it.
     pub listing: Listing,
 }

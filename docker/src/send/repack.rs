@@ -11,7 +11,7 @@ use deploy_store::layer::tar::pax::split_record;
 
 use crate::error::{Error, Result};
 use crate::plan::{Planned, Relink};
-use crate::read::archive::Tar;
+use crate::read::layer::Tar;
 use crate::read::listing::Sort;
 use crate::read::spool::{Region, Spool};
 
@@ -135,10 +135,52 @@ fn rewritten(
     span: Range<u64>,
     change: &Change<'_>,
 ) -> Result<(Vec<u8>, Range<u64>)> {
+    let Headers { last: mut header, mut records, end: at } = read_headers(spool, region, &span)?;
+    // A sparse file's own name is in a record of its own; only where there is one.
+    let is_sparse = records.iter().any(|(key, _)| key == b"GNU.sparse.name");
+    let Change { name, link } = *change;
+    let sparse = name.filter(|_| is_sparse);
+    for (key, value) in [("path", name), ("GNU.sparse.name", sparse), ("linkpath", link)] {
+        if let Some(value) = value {
+            records.retain(|(known, _)| known != key.as_bytes());
+            records.push((key.into(), value.to_vec()));
+        }
+    }
+    if at == span.end {
+        // A size without a body is not for a PAX entry to have: it could be meant.
+        records.retain(|(key, _)| key != b"size");
+        header.set_size(0);
+    }
+    let mut out = extended(&records);
+    let bytes = header.as_mut_bytes();
+    for (from, value) in [(0, name), (157, link)] {
+        if let Some(value) = value {
+            let short = &value[..value.len().min(100)];
+            bytes[from..from + 100].fill(0);
+            bytes[from..from + short.len()].copy_from_slice(short);
+        }
+    }
+    if name.is_some() && &bytes[257..263] == b"ustar\0" {
+        bytes[345..500].fill(0);
+    }
+    header.set_cksum();
+    out.extend_from_slice(header.as_bytes());
+    Ok((out, at..span.end))
+}
+
+/// The headers of a member, as the layer has them.
+struct Headers {
+    last: Header,
+    records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where they end and the body begins.
+    end: u64,
+}
+
+fn read_headers(spool: &Spool, region: Region, span: &Range<u64>) -> Result<Headers> {
     let mut records: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
     let mut at = span.start;
     let (mut long_name, mut long_link) = (None, None);
-    let header = loop {
+    let last = loop {
         let mut header = Header::new_old();
         spool.read(region, at, header.as_mut_bytes())?;
         at += BLOCK;
@@ -170,37 +212,7 @@ fn rewritten(
             records.push((key.into(), value));
         }
     }
-    // A sparse file's own name is in a record of its own; only where there is one.
-    let is_sparse = records.iter().any(|(key, _)| key == b"GNU.sparse.name");
-    let Change { name, link } = *change;
-    let sparse = name.filter(|_| is_sparse);
-    for (key, value) in [("path", name), ("GNU.sparse.name", sparse), ("linkpath", link)] {
-        if let Some(value) = value {
-            records.retain(|(known, _)| known != key.as_bytes());
-            records.push((key.into(), value.to_vec()));
-        }
-    }
-    let mut header = header;
-    if at == span.end {
-        // A size without a body is not for a PAX entry to have: it could be meant.
-        records.retain(|(key, _)| key != b"size");
-        header.set_size(0);
-    }
-    let mut out = extended(&records);
-    let bytes = header.as_mut_bytes();
-    for (from, value) in [(0, name), (157, link)] {
-        if let Some(value) = value {
-            let short = &value[..value.len().min(100)];
-            bytes[from..from + 100].fill(0);
-            bytes[from..from + short.len()].copy_from_slice(short);
-        }
-    }
-    if name.is_some() && &bytes[257..263] == b"ustar\0" {
-        bytes[345..500].fill(0);
-    }
-    header.set_cksum();
-    out.extend_from_slice(header.as_bytes());
-    Ok((out, at..span.end))
+    Ok(Headers { last, records, end: at })
 }
 
 /// A PAX extended header with these records.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::image::{Compression, Image, KnownLayer, Origin};
 
+use super::{Committed, Destination};
 use crate::error::{Error, Result};
-use crate::import::{Committed, Destination};
 
 /// The file that has the names of the others, lowest layer first.
 const ORDER: &str = "layers";

@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::{Committed, Destination};
 use crate::error::{Error, Result};
-use crate::import::{Committed, Destination};
 
 /// Chunks between compression and the network.
 const QUEUE: usize = 4;

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use rustix::fs::FileType;
 
-use super::watch::Evidence;
+use super::watch::{Evidence, file_at, moved_files};
 use super::watched::Watched;
 use crate::disk::{Dir, name_of};
 use crate::error::{Error, Result};
@@ -371,21 +371,6 @@ fn touched<'a>(
     let named = evidence.names.iter().filter_map(|path| Some((path.clone(), file_at(tree, path)?)));
     let opened = evidence.opened.iter().flat_map(|dir| files_in(tree, dir));
     named.chain(opened).filter(|(_, file)| file.size > 0)
-}
-
-/// The files of `tree` that somebody may have by another name.
-pub(in crate::store) fn moved_files<'a>(
-    tree: &'a Tree,
-    evidence: &'a Evidence,
-) -> impl Iterator<Item = (&'a EntryPath, &'a File)> {
-    evidence.moved.iter().filter_map(|path| Some((path, file_at(tree, path)?)))
-}
-
-fn file_at<'a>(tree: &'a Tree, path: &EntryPath) -> Option<&'a File> {
-    match tree.get(path) {
-        Some(Node::File(file)) => Some(file),
-        _ => None,
-    }
 }
 
 /// Whether the file `name` in `dir` is there and has no other name.

@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
-use crate::root::tree::{Node, Tree};
+use crate::root::tree::{File, Node, Tree};
 
 /// Room for events that are read at once.
 const BUFFER: usize = 64 << 10;
@@ -252,5 +252,21 @@ fn each(events: &OwnedFd, mut each: impl FnMut(i32, Option<&CStr>, ReadFlags)) -
             Err(Errno::INTR) => {}
             Err(_) => return false,
         }
+    }
+}
+
+/// The files of `tree` that somebody may have by another name.
+pub(super) fn moved_files<'a>(
+    tree: &'a Tree,
+    evidence: &'a Evidence,
+) -> impl Iterator<Item = (&'a EntryPath, &'a File)> {
+    evidence.moved.iter().filter_map(|path| Some((path, file_at(tree, path)?)))
+}
+
+/// The file of `tree` at `path`.
+pub(super) fn file_at<'a>(tree: &'a Tree, path: &EntryPath) -> Option<&'a File> {
+    match tree.get(path) {
+        Some(Node::File(file)) => Some(file),
+        _ => None,
     }
 }

@@ -8,8 +8,7 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::doubt::moved_files;
-use super::watch::{Evidence, Place, Watcher};
+use super::watch::{Evidence, Place, Watcher, moved_files};
 use crate::digest::Digest;
 use crate::disk::{Dir, name_of};
 use crate::error::Result;

@@ -4,7 +4,7 @@ use clap::{Arg, ArgAction, CommandFactory as _, builder};
 use deploy_wire::command::{Flag, INPUT, Takes, Verb};
 
 use crate::flags::Flags;
-use crate::verbs::{all, examples};
+use crate::verbs::all;
 
 /// The whole command line as clap would have it.
 pub fn described() -> clap::Command {
@@ -23,7 +23,7 @@ fn topics() -> builder::PossibleValuesParser {
 }
 
 fn sub(verb: &'static Verb) -> clap::Command {
-    let examples = format!("Examples:\n  {}", examples(verb.name).join("\n  "));
+    let examples = format!("Examples:\n  {}", verb.examples.join("\n  "));
     clap::Command::new(verb.name)
         .about(verb.about)
         .args(verb.flags.iter().map(arg))

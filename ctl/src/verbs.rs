@@ -18,6 +18,13 @@ pub const ADDVER: Verb = Verb {
         switch("times", "with -dir: keep the times of files"),
         VERSION,
     ],
+    examples: &[
+        "addver -name config -version v3 -file config.tgz",
+        "addver -name config -version v3 -dir ./config",
+        "tar cz -C config . | deployctl addver -name config -version v3 -file -",
+    ],
+    changes: true,
+    reads_input: false,
 };
 
 /// `get`, which the console has not.
@@ -25,6 +32,12 @@ pub const GET: Verb = Verb {
     name: "get",
     about: "download archive of component version",
     flags: &[NAME, text("o", "file to write to (default: standard output)"), VERSION],
+    examples: &[
+        "get -name config -version v3 -o config.tgz",
+        "get -name config -version v3 | tar tz",
+    ],
+    changes: false,
+    reads_input: false,
 };
 
 /// All verbs, in the order of `help`. Images are imported by another program.
@@ -56,24 +69,9 @@ pub fn listing() -> String {
 
 /// What `help` prints of a verb.
 pub fn help(verb: &Verb) -> String {
-    verb.help_with(examples(verb.name)) + CONNECTION
+    verb.help() + CONNECTION
 }
 
 /// What every verb has and none of them lists.
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";
-
-/// Examples of a verb, each a command line without the program.
-pub fn examples(name: &str) -> &'static [&'static str] {
-    match name {
-        "addver" => &[
-            "addver -name config -version v3 -file config.tgz",
-            "addver -name config -version v3 -dir ./config",
-            "tar cz -C config . | deployctl addver -name config -version v3 -file -",
-        ],
-        "get" => {
-            &["get -name config -version v3 -o config.tgz", "get -name config -version v3 | tar tz"]
-        }
-        _ => deploy_wire::command::examples(name),
-    }
-}

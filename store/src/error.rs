@@ -100,6 +100,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of the store was written by a newer program. It must stay as it is.
+    #[error("{} is damaged: is a {what} of a newer format: use a newer program", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it is: `layer index`.
+        what: &'static str,
+    },
 }
 
 impl Error {

@@ -237,7 +237,7 @@ fn an_index_of_a_newer_format_is_not_read_and_not_touched() {
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
         let err = store.root(&configuration(&[code])).unwrap_err();
         let text = err.to_string();
-        assert!(matches!(err, Error::Corrupt { .. }) && text.contains("newer program"), "{text}");
+        assert!(matches!(err, Error::NewerFormat { .. }) && text.contains("newer program"), "{text}");
         assert_eq!(fs::read(&index).unwrap(), newer);
     }
 }

@@ -110,6 +110,7 @@ impl Remote {
             all.push((component.clone(), version.clone()));
             let add = Command::AddVersion { component, version, digest: layer.hash.into() };
             let answer = self.exec(&add.to_string(), b"")?;
+            // A Go registry has one exit code for every refusal: only its text says which.
             if answer.code != exit::OK && !text(&answer).contains("already exists") {
                 return Err(refused(&answer));
             }

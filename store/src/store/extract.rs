@@ -43,7 +43,7 @@ impl Store {
                     "layer {digest} was extracted by an earlier version: extracting again"
                 );
             }
-            Err(Error::Corrupt { path, reason }) if !reason.contains("newer") => {
+            Err(Error::Corrupt { path, reason }) => {
                 tracing::warn!("{} is damaged ({reason}): extracting again", path.display());
             }
             Err(err) if err.is_not_found() => {}

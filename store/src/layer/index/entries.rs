@@ -58,7 +58,7 @@ impl<R: Read + Seek> Entries<R> {
             return Err(damaged("is no layer index"));
         }
         if magic[7] > MAGIC[7] {
-            return Err(damaged("is a layer index of a newer format: use a newer program"));
+            return Err(Error::NewerFormat { path: path.to_owned(), what: "layer index" });
         }
         let count = u64::from_le_bytes(count.try_into().expect("it is as long"));
         let mut hasher = blake3::Hasher::new();

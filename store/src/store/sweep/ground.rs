@@ -101,7 +101,7 @@ impl Ground {
             let index = match if_exists(read_index(&dir, digest)) {
                 Ok(None) => continue,
                 Ok(Some(index)) => index,
-                Err(Error::Corrupt { .. }) => {
+                Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => {
                     let why = "the index of layer {} is damaged, so what is needed cannot be told";
                     return Ok(Err(why.replace("{}", &digest.to_string())));
                 }

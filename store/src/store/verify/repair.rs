@@ -94,7 +94,7 @@ impl Store {
         let moved = match if_exists(self.read_index(layer)) {
             Ok(Some(index)) if self.is_whole(&index)? => return Ok(Some(untouched(path))),
             Ok(_) => None,
-            Err(Error::Corrupt { .. }) => {
+            Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => {
                 Some(self.move_aside(&self.layers, name, &format!("layer-{layer}"))?)
             }
             Err(err) => return Err(err),

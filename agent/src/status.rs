@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use deploy_store::disk::Dir;
 use deploy_store::layer::entry::EntryPath;
-use deploy_store::{Configuration, Digest, Error, Size, Why, escape, escape_json};
+use deploy_store::{Configuration, Digest, Error, PrivateReason, Size, escape, escape_json};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -323,7 +323,7 @@ impl Cache {
 /// The paths that are private; what cannot be read is found out again by the agent.
 fn private(dir: &Path) -> Vec<Private> {
     let paths = deploy_store::private_paths(dir).unwrap_or_default();
-    let private = |(path, why): (EntryPath, Why)| Private {
+    let private = |(path, why): (EntryPath, PrivateReason)| Private {
         path: path.to_string(),
         reason: why.word(),
         text: why.text(),

@@ -2,6 +2,7 @@
 //! here first and run there; `addver` uploads as well.
 
 mod addver;
+mod described;
 mod flags;
 mod get;
 mod names;
@@ -27,7 +28,7 @@ const ELSEWHERE: &str = "deployctl imports no images; run: \
     docker save IMAGE | deploy-from-docker, or: docker save IMAGE | ssh registry import";
 
 fn main() -> ExitCode {
-    if let Some(code) = deploy_cli::early(std::env::args_os(), verbs::described, Names::Asked) {
+    if let Some(code) = deploy_cli::early(std::env::args_os(), described::described, Names::Asked) {
         return code;
     }
     let flags = match Flags::read(std::env::args_os().skip(1)) {

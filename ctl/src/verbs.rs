@@ -1,10 +1,7 @@
 //! The verbs of this program: the console's, and what is done here. One description of them
 //! all, for help, completions and the man page.
 
-use clap::{Arg, ArgAction, CommandFactory as _, builder};
-use deploy_wire::command::{Flag, INPUT, Takes, VERBS, Verb, component, switch, text, version};
-
-use crate::flags::Flags;
+use deploy_wire::command::{Flag, VERBS, Verb, component, switch, text, version};
 
 const NAME: Flag = component("name", "component name");
 const VERSION: Flag = version("version", "unique version id");
@@ -21,6 +18,13 @@ pub const ADDVER: Verb = Verb {
         switch("times", "with -dir: keep the times of files"),
         VERSION,
     ],
+    examples: &[
+        "addver -name config -version v3 -file config.tgz",
+        "addver -name config -version v3 -dir ./config",
+        "tar cz -C config . | deployctl addver -name config -version v3 -file -",
+    ],
+    changes: true,
+    reads_input: false,
 };
 
 /// `get`, which the console has not.
@@ -28,6 +32,12 @@ pub const GET: Verb = Verb {
     name: "get",
     about: "download archive of component version",
     flags: &[NAME, text("o", "file to write to (default: standard output)"), VERSION],
+    examples: &[
+        "get -name config -version v3 -o config.tgz",
+        "get -name config -version v3 | tar tz",
+    ],
+    changes: false,
+    reads_input: false,
 };
 
 /// All verbs, in the order of `help`. Images are imported by another program.
@@ -57,66 +67,11 @@ pub fn listing() -> String {
     deploy_wire::command::listing_of(all())
 }
 
-/// The whole command line as clap would have it.
-pub fn described() -> clap::Command {
-    let command = all().fold(Flags::command(), |command, verb| command.subcommand(sub(verb)));
-    deploy_cli::full(command.disable_help_subcommand(true))
-        .subcommand(
-            clap::Command::new("help")
-                .about("Explain a verb, or the exit codes")
-                .arg(Arg::new("verb").value_name("VERB").value_parser(topics())),
-        )
-        .mut_args(|arg| arg.hide_env_values(true))
-}
-
-fn topics() -> builder::PossibleValuesParser {
-    builder::PossibleValuesParser::new(all().map(|verb| verb.name).chain(["exit-codes"]))
-}
-
 /// What `help` prints of a verb.
 pub fn help(verb: &Verb) -> String {
-    verb.help_with(examples(verb.name)) + CONNECTION
+    verb.help() + CONNECTION
 }
 
 /// What every verb has and none of them lists.
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";
-
-fn examples(name: &str) -> &'static [&'static str] {
-    match name {
-        "addver" => &[
-            "addver -name config -version v3 -file config.tgz",
-            "addver -name config -version v3 -dir ./config",
-            "tar cz -C config . | deployctl addver -name config -version v3 -file -",
-        ],
-        "get" => {
-            &["get -name config -version v3 -o config.tgz", "get -name config -version v3 | tar tz"]
-        }
-        _ => deploy_wire::command::examples(name),
-    }
-}
-
-fn sub(verb: &'static Verb) -> clap::Command {
-    let examples = format!("Examples:\n  {}", examples(verb.name).join("\n  "));
-    clap::Command::new(verb.name)
-        .about(verb.about)
-        .args(verb.flags.iter().map(arg))
-        .after_help(examples)
-}
-
-fn arg(flag: &'static Flag) -> Arg {
-    if flag.name == INPUT {
-        return Arg::new("-").help(flag.about).value_name("-");
-    }
-    let arg = Arg::new(flag.name).help(flag.about);
-    let arg = match flag.name.chars().next() {
-        Some(letter) if flag.name.len() == 1 => arg.short(letter),
-        _ => arg.long(flag.name),
-    };
-    match (flag.takes, flag.name) {
-        (Takes::Nothing, _) => arg.action(ArgAction::SetTrue),
-        (_, "file" | "o") => arg.value_hint(clap::ValueHint::FilePath),
-        (_, "dir") => arg.value_hint(clap::ValueHint::DirPath),
-        _ => arg.value_hint(clap::ValueHint::Other),
-    }
-}

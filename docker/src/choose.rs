@@ -1,17 +1,18 @@
 //! Which image of an archive is meant, and which layers it has.
 
+pub mod foretell;
+pub mod manifest;
 mod walk;
 
 use deploy_store::Digest;
 
-use self::walk::Walk;
-use crate::archive::{Archive, Document, Item};
 use crate::error::{Error, Result};
-use crate::input::name_of;
-use crate::manifest::{
-    self, Config, Described, Descriptor, Manifest, Platform, Run, Saved, check_layer_type,
-    digest_of,
+use crate::read::archive::{Archive, Document, Item};
+use crate::read::input::name_of;
+use manifest::{
+    Config, Described, Descriptor, Manifest, Platform, Run, Saved, check_layer_type, digest_of,
 };
+use walk::Walk;
 
 /// Images that a message lists.
 const MAX_LISTED: usize = 20;

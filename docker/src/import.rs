@@ -4,160 +4,28 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
-use deploy_store::{
-    ComponentName, ConfigurationName, Digest, Limits, Meter, Unit, VersionName, escape,
-};
-use deploy_wire::image::{Compression, Image, ImageLayer, KnownLayer, Origin};
+use deploy_store::{ComponentName, ConfigurationName, Digest, Meter, Unit, escape};
+use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 
-use crate::archive::{Archive, Tar};
-use crate::cache::Cache;
-use crate::choose::{Chosen, Wanted, choose};
+use crate::choose::foretell::diff_ids;
+use crate::choose::{Chosen, choose};
 use crate::error::{Error, Result};
-use crate::foretell::diff_ids;
-use crate::input::{Found, read_archive, read_directory};
+pub use crate::job::{Event, Imported, Options, Source, Summary};
 use crate::plan::{Layer, Planned, plan};
-use crate::repack::needs;
-use crate::run::run_layer;
+use crate::read::archive::Archive;
+use crate::read::cache::Cache;
+use crate::read::input::{Found, read_archive, read_directory};
+use crate::read::layer::Tar;
+use crate::read::spool::Spool;
+use crate::send::repack::needs;
+use crate::send::run::run_layer;
 use crate::send::{Hashes, Part, Stage, unknown};
-use crate::spool::Spool;
+pub use crate::to::{Committed, Destination};
 
 /// How often layers may vanish between the question and the transaction.
 const TRIES: u32 = 3;
-
-/// What is to be done.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Which image of the archive.
-    pub wanted: Wanted,
-    /// Name of the configuration, and start of the components' names; the image's own without.
-    pub name: Option<String>,
-    /// Layers on top of the image's.
-    pub layers: Vec<(ComponentName, VersionName)>,
-    /// How blobs are compressed.
-    pub compression: Compression,
-    /// Whether the image's way to be run becomes a layer.
-    pub image_config: bool,
-    /// Whether only to say what would be done.
-    pub dry_run: bool,
-    /// Where the temporary file is; where such files go, without.
-    pub tmpdir: Option<PathBuf>,
-    /// Bytes that the temporary file may take.
-    pub max_temporary: u64,
-    /// Bytes of the filesystem that they leave free.
-    pub min_free: u64,
-    /// What a layer may not exceed.
-    pub limits: Limits,
-    /// Threads that compress.
-    pub threads: usize,
-    /// What earlier imports found.
-    pub cache: Option<Cache>,
-    /// Counts how far the import is.
-    pub meter: Arc<Meter>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            wanted: Wanted::default(),
-            name: None,
-            layers: Vec::new(),
-            compression: Compression::default(),
-            image_config: false,
-            dry_run: false,
-            tmpdir: None,
-            max_temporary: u64::MAX,
-            min_free: 0,
-            limits: Limits::STANDARD,
-            threads: 1,
-            cache: None,
-            meter: Arc::default(),
-        }
-    }
-}
-
-/// Where the image comes from.
-pub enum Source<'a> {
-    /// A stream.
-    Stream(&'a mut dyn Read),
-    /// A directory, or a file.
-    Path(&'a Path),
-}
-
-/// Where layers go, and who knows those of earlier imports.
-pub trait Destination {
-    /// Whether there are these layers, which go on top of the image's.
-    fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
-    /// Those of `origins` that need not be made again.
-    fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
-    /// A blob begins.
-    fn begin(&mut self, component: &ComponentName) -> Result<()>;
-    /// More of it.
-    fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
-    /// It is whole.
-    fn finish(&mut self, digest: Digest) -> Result<()>;
-    /// Makes the configuration of it, all or nothing.
-    fn commit(
-        &mut self,
-        name: &ConfigurationName,
-        image: &Image,
-        layers: &[(ComponentName, VersionName)],
-    ) -> Result<Committed>;
-}
-
-/// How the transaction ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Committed {
-    /// Well; what was said to it.
-    Done(String),
-    /// Blobs that were known, or sent, are not there any more; what was said to it.
-    Missing(String),
-}
-
-/// What happens, for people.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A layer that must be sent begins: its number among those, and how many there are.
-    Sending(usize, usize, &'a ComponentName),
-    /// What is in layers cannot be remembered.
-    Forgotten(&'a Error),
-    /// The transaction begins.
-    Updating(&'a ConfigurationName),
-}
-
-/// What was done, or would be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
-    /// The configuration.
-    pub name: ConfigurationName,
-    /// Its layers from the image, lowest first.
-    pub layers: Vec<Imported>,
-    /// Layers of the image that nothing is left of.
-    pub empty: usize,
-    /// Bytes that were sent.
-    pub sent: u64,
-    /// What the transaction said.
-    pub said: String,
-}
-
-/// What became of one layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Imported {
-    /// Its component.
-    pub component: ComponentName,
-    /// Its blob; none where it would have to be made.
-    pub hash: Option<Digest>,
-    /// Length of its tar, in bytes.
-    pub tar_bytes: u64,
-    /// Length of its blob, in bytes, where that is known.
-    pub blob_bytes: Option<u64>,
-    /// Whether it was there before.
-    pub reused: bool,
-    /// Members that were left out because other layers remove them.
-    pub removed: usize,
-}
 
 /// Imports an image.
 pub fn import(
@@ -171,17 +39,7 @@ pub fn import(
         configuration_name(name)?;
     }
     let path = if let Source::Path(path) = source { Some(path) } else { None };
-    let few = match path {
-        Some(path) => most_are_known(path, options, destination)?,
-        None => false,
-    };
-    let mut archive = read(source, few, options.cache.clone(), options)?;
-    if archive.misled
-        && let Some(path) = path
-    {
-        // A file has a name that is another's. It may be needed all the same.
-        archive = read(Source::Path(path), few, None, options)?;
-    }
+    let mut archive = read_image(source, path, options, destination)?;
     let mut chosen = choose(&archive, &options.wanted)?;
     if let Some(cache) = &options.cache
         && let Err(err) = archive.remember(cache)
@@ -201,57 +59,118 @@ pub fn import(
     let planned = plan(&layers)?;
     let parts = parts(&name, images, &tars, &planned, options.compression)?;
     destination.check(&options.layers)?;
-    let origins: Vec<Origin> = parts.iter().map(|part| part.origin).collect();
-    let (mut sent, mut hashes, mut missing) = (0, Hashes::new(), String::new());
-    let mut made = BTreeSet::new();
-    for tried in 0..TRIES {
-        if tried != 1 {
-            // What was sent a moment ago is there the second time, if not the third.
-            hashes.clear();
-        }
-        for known in destination.known(&origins)? {
-            hashes.insert(known.origin, (known.hash, known.bytes));
-        }
-        let before = hashes.clone();
-        if !options.dry_run {
-            let unknown = unknown(&parts, &hashes);
-            let needed = unknown.iter().flat_map(|part| needs(part.number, &planned[part.number]));
-            let needed = needed.map(|number| chosen.layers[number]).collect();
-            archive = archive.fetch(&needed, |take| match path {
-                Some(path) => each(Source::Path(path), options, take),
-                None => Ok(()),
-            })?;
-            let (spool, tars) = (&archive.spool, &*self::tars(&archive, &chosen));
-            let stage = Stage { spool, tars, planned: &planned, options };
-            sent += stage.send(&unknown, &mut hashes, destination, tell)?;
-            made.extend(unknown.iter().map(|part| part.origin));
-            tell(Event::Updating(&name));
-        }
-        let committed = if options.dry_run {
-            Committed::Done(String::new())
-        } else {
-            destination.commit(&name, &image(&parts, &hashes), &options.layers)?
-        };
-        match committed {
-            Committed::Done(said) => {
-                let of = |part: &Part| Imported {
-                    component: part.component.clone(),
-                    hash: hashes.get(&part.origin).map(|(hash, _)| *hash),
-                    tar_bytes: archive.layers[chosen.layers[part.number]].length,
-                    blob_bytes: hashes.get(&part.origin).map(|(_, bytes)| *bytes),
-                    reused: before.contains_key(&part.origin) && !made.contains(&part.origin),
-                    removed: planned[part.number].removed,
-                };
-                let (layers, empty) = (parts.iter().map(of).collect(), planned.len() - parts.len());
-                return Ok(Summary { name, layers, empty, sent, said });
+    Prepared { path, options, name, chosen, planned, parts }.commit(archive, destination, tell)
+}
+
+/// An image that is planned, and is still to be sent.
+struct Prepared<'a> {
+    /// Where it can be read again.
+    path: Option<&'a Path>,
+    options: &'a Options,
+    name: ConfigurationName,
+    chosen: Chosen,
+    planned: Vec<Planned>,
+    parts: Vec<Part>,
+}
+
+impl Prepared<'_> {
+    /// Sends what the destination does not have, and makes the configuration. What vanishes in
+    /// between is asked for and sent again.
+    fn commit(
+        self,
+        mut archive: Archive,
+        destination: &mut dyn Destination,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Summary> {
+        let origins: Vec<Origin> = self.parts.iter().map(|part| part.origin).collect();
+        let (mut sent, mut hashes, mut missing) = (0, Hashes::new(), String::new());
+        let mut made = BTreeSet::new();
+        for tried in 0..TRIES {
+            if tried != 1 {
+                // What was sent a moment ago is there the second time, if not the third.
+                hashes.clear();
             }
-            Committed::Missing(text) => {
-                hashes.retain(|origin, _| !before.contains_key(origin));
-                missing = text;
+            for known in destination.known(&origins)? {
+                hashes.insert(known.origin, (known.hash, known.bytes));
+            }
+            let before = hashes.clone();
+            let committed = if self.options.dry_run {
+                Committed::Done(String::new())
+            } else {
+                let unknown = unknown(&self.parts, &hashes);
+                archive = self.fetch(archive, &unknown)?;
+                let (spool, tars) = (&archive.spool, &*tars(&archive, &self.chosen));
+                let stage = Stage { spool, tars, planned: &self.planned, options: self.options };
+                sent += stage.send(&unknown, &mut hashes, destination, tell)?;
+                made.extend(unknown.iter().map(|part| part.origin));
+                tell(Event::Updating(&self.name));
+                let image = image(&self.parts, &hashes);
+                destination.commit(&self.name, &image, &self.options.layers)?
+            };
+            match committed {
+                Committed::Done(said) => {
+                    let reused: BTreeSet<Origin> =
+                        before.into_keys().filter(|origin| !made.contains(origin)).collect();
+                    return Ok(self.summary(&archive, &hashes, &reused, sent, said));
+                }
+                Committed::Missing(text) => {
+                    hashes.retain(|origin, _| !before.contains_key(origin));
+                    missing = text;
+                }
             }
         }
+        Err(Error::Vanishing(missing))
     }
-    Err(Error::Vanishing(missing))
+
+    /// Reads the layers again that blobs of `unknown` are made of, where their bytes were not kept.
+    fn fetch(&self, archive: Archive, unknown: &[&Part]) -> Result<Archive> {
+        let needed = unknown.iter().flat_map(|part| needs(part.number, &self.planned[part.number]));
+        let needed = needed.map(|number| self.chosen.layers[number]).collect();
+        archive.fetch(&needed, |take| match self.path {
+            Some(path) => each(Source::Path(path), self.options, take),
+            None => Ok(()),
+        })
+    }
+
+    fn summary(
+        self,
+        archive: &Archive,
+        hashes: &Hashes,
+        reused: &BTreeSet<Origin>,
+        sent: u64,
+        said: String,
+    ) -> Summary {
+        let of = |part: &Part| Imported {
+            component: part.component.clone(),
+            hash: hashes.get(&part.origin).map(|(hash, _)| *hash),
+            tar_bytes: archive.layers[self.chosen.layers[part.number]].length,
+            blob_bytes: hashes.get(&part.origin).map(|(_, bytes)| *bytes),
+            reused: reused.contains(&part.origin),
+            removed: self.planned[part.number].removed,
+        };
+        let layers = self.parts.iter().map(of).collect();
+        let empty = self.planned.len() - self.parts.len();
+        Summary { name: self.name, layers, empty, sent, said }
+    }
+}
+
+/// Reads the input, and once more where a file of it was passed over for its name alone.
+fn read_image(
+    source: Source<'_>,
+    path: Option<&Path>,
+    options: &Options,
+    destination: &mut dyn Destination,
+) -> Result<Archive> {
+    let few = match path {
+        Some(path) => most_are_known(path, options, destination)?,
+        None => false,
+    };
+    let archive = read(source, few, options.cache.clone(), options)?;
+    match path {
+        // A file has a name that is another's. It may be needed all the same.
+        Some(path) if archive.misled => read(Source::Path(path), few, None, options),
+        _ => Ok(archive),
+    }
 }
 
 /// Whether most layers of what can be read twice are known, by what it says it has.

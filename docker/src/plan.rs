@@ -9,13 +9,14 @@
 
 mod lead;
 mod left;
+mod stack;
 mod tree;
 
 use deploy_store::Digest;
 use tree::Tree;
 
 use crate::error::Result;
-use crate::listing::Listing;
+use crate::read::listing::Listing;
 
 /// What becomes of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]

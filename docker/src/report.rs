@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::import::{Imported, Summary};
+use crate::job::{Imported, Summary};
 
 /// The plan, a line for each layer.
 pub fn plan(summary: &Summary) -> String {

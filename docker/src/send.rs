@@ -1,17 +1,22 @@
 //! The blobs of the layers that a registry does not have: made from the temporary file and sent.
 
+pub mod compress;
+pub mod repack;
+pub mod run;
+
 use std::collections::BTreeMap;
 
 use deploy_store::{ComponentName, Digest, Hasher, Unit};
 use deploy_wire::image::Origin;
 
-use crate::archive::Tar;
-use crate::compress::{Chunk, chunk_bytes, compress};
 use crate::error::Result;
-use crate::import::{Destination, Event, Options};
+use crate::job::{Event, Options};
 use crate::plan::Planned;
-use crate::repack::{Piece, pieces};
-use crate::spool::Spool;
+use crate::read::layer::Tar;
+use crate::read::spool::Spool;
+use crate::to::Destination;
+use compress::{Chunk, chunk_bytes, compress};
+use repack::{Piece, pieces};
 
 /// Blobs and their lengths, by what they are made from.
 pub type Hashes = BTreeMap<Origin, (Digest, u64)>;

@@ -8,7 +8,7 @@ use std::io::Read as _;
 
 use deploy_store::layer::archive::{self, Body};
 use deploy_store::layer::entry::{Content, Entry, EntryPath, Kind};
-use deploy_store::layer::tarball::Piece;
+use deploy_store::layer::tar::tarball::Piece;
 use deploy_store::{Limits, Result, check_archive};
 use libfuzzer_sys::fuzz_target;
 use tar::EntryType;

@@ -100,12 +100,25 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of the store was written by a newer program. It must stay as it is.
+    #[error("{} is damaged: is a {what} of a newer format: use a newer program", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it is: `layer index`.
+        what: &'static str,
+    },
 }
 
 impl Error {
     /// An [`Error::Io`] for `action` on `path`.
     pub fn io(action: &'static str, path: impl AsRef<Path>, cause: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.as_ref().to_owned(), cause: cause.into() }
+    }
+
+    /// An [`Error::BadArchive`].
+    pub(crate) fn bad_archive(reason: &str) -> Self {
+        Self::BadArchive { reason: reason.to_owned() }
     }
 
     /// Whether the cause is that it is not allowed.
@@ -136,6 +149,14 @@ impl Error {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         let full = |kind| matches!(kind, StorageFull | QuotaExceeded);
         matches!(self, Self::Io { cause, .. } if full(cause.kind()))
+    }
+}
+
+/// `None` for what is not there.
+pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
+    match found {
+        Err(err) if err.is_not_found() => Ok(None),
+        other => other.map(Some),
     }
 }
 

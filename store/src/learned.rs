@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
+use crate::layer::objects::reason::PrivateReason;
 use crate::limits::Limits;
 
 /// File in the agent's directory: a line `REASON<TAB>PATH` for each path, which is escaped.
@@ -22,54 +23,13 @@ const MOST: usize = 100_000;
 /// Bytes of the file that are read at most.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Why the file at a path is each root's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Why {
-    /// Its contents were changed in place.
-    Written,
-    /// Its owner, mode, time or attributes were changed.
-    Metadata,
-    /// A process had it open for writing.
-    Open,
-    /// It was renamed, or given another name.
-    Renamed,
-}
-
-impl Why {
-    const ALL: [Self; 4] = [Self::Written, Self::Metadata, Self::Open, Self::Renamed];
-
-    /// The word that stands in the file of paths, and in what `status -json` says.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Written => "written",
-            Self::Metadata => "metadata",
-            Self::Open => "open",
-            Self::Renamed => "renamed",
-        }
-    }
-
-    /// The reason, for people.
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Written => "its contents were changed in a root",
-            Self::Metadata => "its owner, mode, time or attributes were changed in a root",
-            Self::Open => "a process had it open for writing",
-            Self::Renamed => "it was renamed or linked in a root",
-        }
-    }
-
-    fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|why| why.word() == word)
-    }
-}
-
 /// The paths that are private in an agent's directory.
 #[derive(Debug, Default)]
 pub struct Learned(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    paths: BTreeMap<Box<[u8]>, Why>,
+    paths: BTreeMap<Box<[u8]>, PrivateReason>,
     /// Paths since the last write of the file.
     unwritten: bool,
 }
@@ -105,7 +65,7 @@ impl Learned {
     }
 
     /// Takes note that `path` is private from now on; whether that is new.
-    pub fn learn(&self, path: &EntryPath, why: Why) -> bool {
+    pub fn learn(&self, path: &EntryPath, why: PrivateReason) -> bool {
         let mut state = self.lock();
         if state.paths.len() > MOST || state.paths.contains_key(path.as_bytes()) {
             return false;
@@ -116,7 +76,7 @@ impl Learned {
     }
 
     /// All paths, in order, with the reasons.
-    pub fn all(&self) -> Vec<(EntryPath, Why)> {
+    pub fn all(&self) -> Vec<(EntryPath, PrivateReason)> {
         let state = self.lock();
         let path = |bytes: &[u8]| EntryPath::from_archive(bytes, Limits::STANDARD).ok();
         let all = state.paths.iter().filter_map(|(bytes, why)| Some((path(bytes)?, *why)));
@@ -144,20 +104,20 @@ impl Learned {
 }
 
 /// The paths that are private in the agent's directory `dir`, in order, with the reasons.
-pub fn private_paths(dir: &Path) -> Result<Vec<(EntryPath, Why)>> {
+pub fn private_paths(dir: &Path) -> Result<Vec<(EntryPath, PrivateReason)>> {
     Ok(Learned::read(&Dir::open(dir)?)?.all())
 }
 
-fn line(path: &[u8], why: Why) -> String {
+fn line(path: &[u8], why: PrivateReason) -> String {
     format!("{}\t{}\n", why.word(), path.escape_ascii())
 }
 
-fn parse_line(line: &[u8]) -> Option<(Box<[u8]>, Why)> {
+fn parse_line(line: &[u8]) -> Option<(Box<[u8]>, PrivateReason)> {
     let (word, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
     let path = unescape(path)?;
     // What is no path of a root is not looked for.
     EntryPath::from_archive(&path, Limits::STANDARD).ok()?;
-    Some((path.into(), Why::from_word(word)?))
+    Some((path.into(), PrivateReason::from_word(word)?))
 }
 
 /// What `escape_ascii` wrote.
@@ -200,15 +160,18 @@ mod tests {
         let learned = Learned::read(&dir).unwrap();
         assert!(learned.is_empty());
         let odd = path(b"a/\xff\tb\n'\"\\c");
-        assert!(learned.learn(&odd, Why::Written));
-        assert!(!learned.learn(&odd, Why::Metadata), "it was known");
-        assert!(learned.learn(&path(b"etc/x"), Why::Open));
+        assert!(learned.learn(&odd, PrivateReason::Written));
+        assert!(!learned.learn(&odd, PrivateReason::Metadata), "it was known");
+        assert!(learned.learn(&path(b"etc/x"), PrivateReason::Open));
         learned.write(temp.path()).unwrap();
         let again = Learned::read(&dir).unwrap();
-        assert_eq!(again.all(), [(odd, Why::Written), (path(b"etc/x"), Why::Open)]);
+        assert_eq!(
+            again.all(),
+            [(odd, PrivateReason::Written), (path(b"etc/x"), PrivateReason::Open)]
+        );
         assert!(again.has(&path(b"etc/x")) && !again.has(&path(b"etc")));
         std::fs::write(temp.path().join(FILE), "nonsense\nopen\t../x\nopen\tb\\q\nopen\tc\n")
             .unwrap();
-        assert_eq!(Learned::read(&dir).unwrap().all(), [(path(b"c"), Why::Open)]);
+        assert_eq!(Learned::read(&dir).unwrap().all(), [(path(b"c"), PrivateReason::Open)]);
     }
 }

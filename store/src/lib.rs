@@ -21,29 +21,32 @@ mod meta;
 mod blobs;
 
 pub mod layer;
-pub mod root;
 
 mod learned;
 mod owners;
-mod store;
 mod writable;
+
+pub mod root;
+
+mod store;
 
 pub use blobs::{BlobInfo, Blobs, Staging, Swept};
 pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
 pub use digest::{Digest, Hasher, HashingReader};
 pub use disk::replace_file;
 pub use error::{Error, Result};
-pub use learned::{Why, private_paths};
+pub use layer::objects::reason::PrivateReason;
+pub use learned::private_paths;
 pub use limits::Limits;
 pub use meta::{Meta, Mtime, Xattr};
 pub use meter::{Meter, Reading, Unit};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use owners::OwnerRule;
+pub use root::placing::{LinkMode, Placed};
 pub use size::Size;
 pub use store::{
-    Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, LinkMode, Options, Placed,
-    Removal, Root, SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive,
-    layer_bytes, listed, sweep_alone, taken_over, unpack, unpack_counted, verify, verify_cache,
-    verify_roots,
+    Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, Options, Removal, Root,
+    SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive, layer_bytes, listed,
+    sweep_alone, taken_over, unpack, unpack_counted, verify, verify_cache, verify_roots,
 };
 pub use writable::Writable;

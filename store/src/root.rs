@@ -7,5 +7,7 @@ mod contents;
 pub mod diff;
 pub mod merge;
 pub mod patch;
-pub mod place;
+pub mod paths;
+pub mod placer;
+pub mod placing;
 pub mod tree;

@@ -11,27 +11,15 @@
 //!   quarantine/         what was found damaged, to be looked at
 //! ```
 
-mod adopt;
-mod changed;
-mod doubt;
 mod extract;
-mod leftovers;
-mod outline;
-mod pending;
-mod plan;
+mod messages;
+mod names;
 mod publish;
 mod records;
-mod release;
-mod renew;
-mod repair;
-mod reuse;
-mod sound;
 mod spare;
 mod sweep;
 mod unpack;
 mod verify;
-mod watch;
-mod watched;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -42,41 +30,29 @@ use crate::digest::Digest;
 use crate::disk::{Dir, Lock, name_of};
 use crate::error::Result;
 use crate::layer;
-use crate::layer::entries::is_earlier;
-use crate::layer::object_name::Naming;
+use crate::layer::index::entries::is_earlier;
 use crate::layer::objects::Objects;
+use crate::layer::objects::object_name::Naming;
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::owners::{self, OwnerRule, Owners};
-use crate::root::place::Placement;
+use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::writable::{self, Writable};
-use pending::Pending;
-use plan::Plan;
+use extract::pending::{self, Pending};
+use publish::plan::Plan;
 use spare::Spare;
-use watched::Watched;
+use spare::watched::Watched;
+use sweep::leftovers;
 
-pub use changed::{Changed, How, changed_files};
 pub use extract::check_archive;
-pub use publish::listed;
-pub use repair::Aside;
-pub use reuse::Drifted;
+pub use messages::listed;
+pub use publish::reuse::Drifted;
 pub use spare::SpareOutcome;
 pub use sweep::{Ages, Keep, Kept, Removal, Sweep, What, layer_bytes, sweep_alone, taken_over};
+pub use unpack::changed::{Changed, How, changed_files};
 pub use unpack::{unpack, unpack_counted};
+pub use verify::repair::Aside;
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
-
-/// How files get from the cache into a root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkMode {
-    /// Reflink where the filesystem can, else hardlink, else copy.
-    Auto,
-    /// Share extents (copy on write); fail where that cannot be done.
-    Reflink,
-    /// Another name of the cached file; fail where that cannot be done.
-    Hardlink,
-    /// A copy of the bytes.
-    Copy,
-}
 
 /// How a store works.
 #[derive(Debug, Clone, Copy)]
@@ -129,17 +105,6 @@ pub struct Extracted {
     pub new_objects: u64,
 }
 
-/// How many files were placed, by the way they were placed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Placed {
-    /// By sharing extents.
-    pub reflinked: u64,
-    /// As another name of the cached file.
-    pub hardlinked: u64,
-    /// By copying bytes.
-    pub copied: u64,
-}
-
 /// A published root.
 #[derive(Debug, Clone)]
 pub struct Root {
@@ -168,7 +133,7 @@ impl Store {
         let blobs = Blobs::open_in(&top, c"cache", c"partial", options.max_blob)?;
         let unpacked = top.child_or_create(c"unpacked", 0o755)?;
         let mut left = publish::clean_up(&unpacked)?;
-        let placement = publish::placement(&top, &unpacked, options.link)?;
+        let placement = publish::probe::placement(&top, &unpacked, options.link)?;
         let naming = match placement.mode {
             LinkMode::Hardlink => Naming::Inode { owner: placement.owner },
             LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,

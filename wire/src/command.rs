@@ -2,30 +2,29 @@
 //! prompt and `deployctl`.
 
 pub mod complete;
-mod examples;
+mod given;
 mod hash;
 mod line;
 mod parse;
 mod refusal;
 mod verb;
+mod verbs;
 mod words;
 
-use std::fmt;
 use std::time::Duration;
 
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
-use jiff::Timestamp;
 
-use crate::image::Compression;
-
-pub use examples::examples;
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
 pub use refusal::Refusal;
 pub use verb::{
-    Flag, INPUT, Takes, VERBS, Verb, closest, component, find, listing, listing_of, switch, text,
-    version,
+    Flag, INPUT, Takes, Verb, closest, component, find, listing, listing_of, switch, text, version,
 };
+pub use verbs::VERBS;
+pub use verbs::audit::Since;
+pub use verbs::import::Import;
+pub use verbs::verify::Sample;
 pub use words::{MAX_LINE, quote, quote_always, split};
 
 /// One parsed command.
@@ -240,146 +239,6 @@ pub enum Command {
     },
 }
 
-/// How to import an image.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Import {
-    /// Configuration to make or replace; named after the image without.
-    pub name: Option<ConfigurationName>,
-    /// Which of several images.
-    pub image: Option<String>,
-    /// Which of an image's platforms, as `os/arch` or `os/arch/variant`.
-    pub platform: Option<String>,
-    /// Layers on top of the image's, lowest first.
-    pub layers: Vec<(ComponentName, VersionName)>,
-    /// How layers are compressed.
-    pub compress: Compression,
-    /// Add a layer that says what the image is to run.
-    pub image_config: bool,
-    /// Only say what would be done.
-    pub dry_run: bool,
-    /// Without progress.
-    pub quiet: bool,
-}
-
-/// A share, in hundredths of a per cent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sample(pub u32);
-
-impl Sample {
-    /// All of it.
-    pub const ALL: Self = Self(10_000);
-}
-
-impl fmt::Display for Sample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0 / 100, self.0 % 100) {
-            (whole, 0) => write!(f, "{whole}%"),
-            (whole, rest) => write!(f, "{whole}.{rest:02}%"),
-        }
-    }
-}
-
-/// A point in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    /// It.
-    At(Timestamp),
-    /// So long ago.
-    Ago(Duration),
-}
-
-impl fmt::Display for Since {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::At(time) => time.fmt(f),
-            Self::Ago(age) => f.write_str(&duration(*age)),
-        }
-    }
-}
-
-/// As [`crate::flags::duration`] reads it.
-fn duration(time: Duration) -> String {
-    match time.subsec_nanos() {
-        0 => format!("{}s", time.as_secs()),
-        _ => format!("{}ns", time.as_nanos()),
-    }
-}
-
-impl Command {
-    /// The verb.
-    pub fn verb(&self) -> &'static str {
-        match self {
-            Self::Help { .. } => "help",
-            Self::AddVersion { .. } => "addver",
-            Self::Put { .. } => "put",
-            Self::AddConfiguration { .. } => "addconf",
-            Self::AddImage { .. } => "addimage",
-            Self::Import(_) => "import",
-            Self::ChangeConfiguration { .. } => "changeconf",
-            Self::BumpConfiguration { .. } => "bumpconf",
-            Self::ShowConfiguration { .. } => "showconf",
-            Self::ShowComponent { .. } => "showcomp",
-            Self::Components { .. } => "components",
-            Self::Configurations { .. } => "configurations",
-            Self::ShowLayers { .. } => "showlayers",
-            Self::DeleteVersion { .. } => "delver",
-            Self::DeleteComponent { .. } => "delcomp",
-            Self::DeleteConfiguration { .. } => "delconf",
-            Self::History { .. } => "history",
-            Self::Rollback { .. } => "rollback",
-            Self::Diff { .. } => "diff",
-            Self::Pin { .. } => "pin",
-            Self::Unpin { .. } => "unpin",
-            Self::References { .. } => "refs",
-            Self::Collect { .. } => "gc",
-            Self::Verify { .. } => "verify",
-            Self::Stat { .. } => "stat",
-            Self::Audit { .. } => "audit",
-        }
-    }
-
-    /// Whether it changes what the registry keeps.
-    pub fn is_change(&self) -> bool {
-        match self {
-            Self::AddVersion { .. }
-            | Self::Put { .. }
-            | Self::AddConfiguration { .. }
-            | Self::AddImage { .. }
-            | Self::ChangeConfiguration { .. }
-            | Self::BumpConfiguration { .. }
-            | Self::DeleteVersion { .. }
-            | Self::DeleteComponent { .. }
-            | Self::DeleteConfiguration { .. }
-            | Self::Rollback { .. }
-            | Self::Pin { .. }
-            | Self::Unpin { .. } => true,
-            Self::Collect { dry_run, .. } | Self::Import(Import { dry_run, .. }) => !dry_run,
-            _ => false,
-        }
-    }
-
-    /// Whether it shows no progress.
-    pub fn is_quiet(&self) -> bool {
-        match self {
-            Self::Collect { quiet, .. }
-            | Self::Verify { quiet, .. }
-            | Self::Import(Import { quiet, .. }) => *quiet,
-            _ => false,
-        }
-    }
-
-    /// Whether it works on what comes on standard input.
-    pub fn has_input(&self) -> bool {
-        matches!(
-            self,
-            Self::Put { .. }
-                | Self::AddImage { .. }
-                | Self::ShowLayers { asked: true, .. }
-                | Self::Import(_)
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,6 +363,18 @@ mod tests {
             let refusal = check(line).unwrap_err();
             assert!(refusal.text.contains(text), "{line}: {}", refusal.text);
             assert_eq!(refusal.code, exit::USAGE, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_verb_has_examples_and_each_is_a_command_of_it() {
+        for verb in VERBS {
+            assert!(!verb.examples.is_empty(), "{}", verb.name);
+            for line in verb.examples {
+                let line = line.split(" < ").next().unwrap();
+                let command = split(line).and_then(|words| parse(&words)).unwrap();
+                assert_eq!(command.verb(), verb.name, "{line}");
+            }
         }
     }
 

@@ -3,8 +3,8 @@ use std::fmt::Write as _;
 use deploy_store::Limits;
 
 use super::*;
-use crate::input::Found;
-use crate::spool::Spool;
+use crate::read::input::Found;
+use crate::read::spool::Spool;
 
 /// A tar of one empty file.
 fn layer(name: &str) -> Vec<u8> {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::manifest::{self, Described, Descriptor, digest_of};
 use super::{Candidate, Source, check_size, document, plain_name, read_config};
-use crate::archive::{Archive, Document};
 use crate::error::{Error, Result};
-use crate::manifest::{self, Described, Descriptor, digest_of};
+use crate::read::archive::{Archive, Document};
 
 /// Indexes within indexes.
 const MAX_DEPTH: usize = 4;

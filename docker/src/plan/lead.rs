@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::tree::{At, IMPLIED, Node, ROOT, Tree, bad};
 use crate::error::{Error, Result};
-use crate::listing::Sort;
+use crate::read::listing::Sort;
 
 /// Symlinks on the way to one path.
 const MAX_SYMLINKS: usize = 40;
@@ -36,11 +36,7 @@ impl Tree<'_> {
         missing: Missing<'_>,
     ) -> Result<Option<Led>> {
         let (layer, _) = at;
-        let parts = |path: &[u8], linked: bool| -> Vec<(Box<[u8]>, bool)> {
-            let parts = path.split(|byte| *byte == b'/').rev();
-            parts.filter(|part| !part.is_empty()).map(|part| (part.into(), linked)).collect()
-        };
-        let mut ahead = parts(dir, false);
+        let mut ahead = parts_backwards(dir, false);
         let (mut here, mut emptied) = (ROOT, self.emptied(ROOT));
         let mut symlinks = 0;
         while let Some((part, linked)) = ahead.pop() {
@@ -80,7 +76,7 @@ impl Tree<'_> {
                     if target.starts_with(b"/") {
                         (here, emptied) = (ROOT, self.emptied(ROOT));
                     }
-                    ahead.extend(parts(target, true));
+                    ahead.extend(parts_backwards(target, true));
                 }
                 _ if !matches!(missing, Missing::Made) => return Ok(None),
                 _ if linked => {
@@ -90,18 +86,29 @@ impl Tree<'_> {
                     return Err(bad(layer, path, "is below something that is no directory"));
                 }
                 other => {
-                    let next = self.child(here, &part)?;
-                    let node = self.node_mut(next);
-                    if other.is_some() {
-                        node.removed = layer + 1;
-                    }
-                    (node.layer, node.sort) = (layer + 1, Sort::Directory);
-                    (node.inode, node.name) = (IMPLIED, IMPLIED);
-                    emptied = emptied.max(node.removed).max(node.hidden);
-                    here = next;
+                    here = self.imply(layer, here, &part, other.is_some())?;
+                    let Node { removed, hidden, .. } = *self.node(here);
+                    emptied = emptied.max(removed).max(hidden);
                 }
             }
         }
         Ok(Some(Led { dir: here, through: symlinks > 0 }))
     }
+    /// Makes a directory that no layer has an entry for. `replaces`: something else is at its path.
+    fn imply(&mut self, layer: u16, dir: u32, part: &[u8], replaces: bool) -> Result<u32> {
+        let made = self.child(dir, part)?;
+        let node = self.node_mut(made);
+        if replaces {
+            node.removed = layer + 1;
+        }
+        (node.layer, node.sort) = (layer + 1, Sort::Directory);
+        (node.inode, node.name) = (IMPLIED, IMPLIED);
+        Ok(made)
+    }
+}
+
+/// The parts of a path, last one first, each with whether a symlink leads to it.
+fn parts_backwards(path: &[u8], linked: bool) -> Vec<(Box<[u8]>, bool)> {
+    let parts = path.split(|byte| *byte == b'/').rev();
+    parts.filter(|part| !part.is_empty()).map(|part| (part.into(), linked)).collect()
 }

@@ -7,7 +7,7 @@ use deploy_store::Hasher;
 use super::tree::{At, ENTRY, Link, MARK, ROOT, Tree};
 use super::{Layer, Planned, Relink};
 use crate::error::Result;
-use crate::listing::Listing;
+use crate::read::listing::Listing;
 
 /// What of a layer's members changes.
 struct Changed {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::tree::At;
 use super::*;
-use crate::listing::Sort;
+use crate::read::listing::Sort;
 
 /// A layer of members that are `(path, sort, link)`.
 fn listing(members: &[(&str, Sort, &str)]) -> Listing {

@@ -1,23 +1,16 @@
 //! The tree of all paths that any layer has, and which layer has or removes what.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::mem::size_of;
 use std::rc::Rc;
 
 use deploy_store::layer::entry::lossy;
 
 use super::Layer;
-use super::lead::{Led, Missing};
 use crate::error::{Error, Result};
-use crate::listing::{Member, Sort};
+use crate::read::listing::Sort;
 
-/// What marks a removal (aufs, taken over by docker and OCI).
-const WHITEOUT: &[u8] = b".wh.";
-/// What hides all that lower layers have in a directory.
-const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Where aufs kept files that have several names.
-const PLINKS: &[u8] = b".wh..wh.plnk/";
 /// The root of the tree.
 pub(super) const ROOT: u32 = 0;
 /// Bytes of memory for all paths of all layers; one takes some 250.
@@ -143,7 +136,7 @@ impl<'a> Tree<'a> {
     }
 
     /// What is at the path by now.
-    fn sort(&self, at: u32) -> Option<Sort> {
+    pub(super) fn sort(&self, at: u32) -> Option<Sort> {
         self.sort_in(self.emptied(self.node(at).parent), at)
     }
 
@@ -176,177 +169,6 @@ impl<'a> Tree<'a> {
         self.nodes.push(Node::new(dir, Rc::clone(&part)));
         self.node_mut(dir).children.insert(part, child);
         Ok(child)
-    }
-
-    /// Puts the layer with a number from 0 on top.
-    pub(super) fn stack(&mut self, layer: u16) -> Result<()> {
-        let listing = self.layers[usize::from(layer)].listing;
-        self.charge(listing.len() * size_of::<u32>())?;
-        self.places.push(vec![MARK; listing.len()]);
-        let marks = || listing.members().filter(|member| is_mark(last(member.path)));
-        // What marks stand in may be new: a directory in the place of a symlink, that is, and not
-        // what that one led to.
-        let mut own = HashSet::new();
-        if marks().next().is_some() {
-            let directories = listing.members().filter(|member| member.sort == Sort::Directory);
-            own.extend(directories.map(|member| member.path.to_vec()));
-        }
-        // Marks are for the layers below, wherever in the tar they stand.
-        for (number, member) in (0_u32..).zip(listing.members()) {
-            if is_mark(last(member.path)) {
-                self.mark(layer, number, &member, &own)?;
-            }
-        }
-        let mut plinks = HashMap::new();
-        for (number, member) in (0_u32..).zip(listing.members()) {
-            if member.sort == Sort::File && member.path.starts_with(PLINKS) {
-                self.charge(ENTRY)?;
-                plinks.insert(member.path, number);
-            }
-        }
-        for (number, member) in (0_u32..).zip(listing.members()) {
-            if !is_mark(last(member.path)) && !is_below_aufs(member.path) {
-                let place = self.put((layer, number), &member, &plinks)?;
-                self.places[usize::from(layer)][number as usize] = place;
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes what a mark removes. `own`: the directories that its layer has.
-    fn mark(
-        &mut self,
-        layer: u16,
-        number: u32,
-        member: &Member<'_>,
-        own: &HashSet<Vec<u8>>,
-    ) -> Result<()> {
-        let (dir, name) = split(member.path);
-        let victim = match name {
-            OPAQUE => None,
-            _ if name.starts_with(b".wh..wh.") => return Ok(()),
-            _ => match &name[WHITEOUT.len()..] {
-                b"" | b"." | b".." => {
-                    return Err(bad(layer, member.path, "is a whiteout of no name"));
-                }
-                name => Some(name),
-            },
-        };
-        let led = self.lead((layer, number), member.path, dir, Missing::Ends(own))?;
-        let Some(Led { dir, .. }) = led else { return Ok(()) };
-        match victim {
-            None => self.node_mut(dir).hidden = layer + 1,
-            Some(name) => {
-                if let Some(child) = self.node(dir).children.get(name).copied() {
-                    self.node_mut(child).removed = layer + 1;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Puts a member into the tree and returns its node. `plinks`: files of this layer that aufs
-    /// kept for itself, and to which names of the layer are links.
-    fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
-        if member.path.is_empty() {
-            return Ok(ROOT);
-        }
-        let (dir, name) = split(member.path);
-        let (layer, _) = at;
-        if dir.split(|byte| *byte == b'/').any(is_mark) {
-            return Err(bad(layer, member.path, "is below a whiteout"));
-        }
-        let (mut sort, mut inode) = (member.sort, at);
-        if let Some(number) = plinks.get(member.link)
-            && sort == Sort::Hardlink
-        {
-            // The first of its names becomes the file.
-            self.charge(size_of::<Link>())?;
-            (sort, inode) = (Sort::File, (layer, *number));
-            self.links.push(Link { at, name: inode, inode, through: None });
-        } else if sort == Sort::Hardlink {
-            let (target, through) = self.target(at, member)?;
-            self.charge(size_of::<Link>())?;
-            let Node { sort: own, inode: of, name, .. } = *self.node(target);
-            (sort, inode) = (own, of);
-            self.links.push(Link { at, name, inode, through: through.then_some(target) });
-        }
-        let Led { dir, through } =
-            self.lead(at, member.path, dir, Missing::Made)?.expect("it was made");
-        if through {
-            self.moved.push(at);
-        }
-        let here = self.child(dir, name)?;
-        let before = self.sort(here);
-        let node = self.node_mut(here);
-        if node.layer <= layer && before.is_some_and(|before| before != sort) {
-            // Not everybody who unpacks puts one kind of thing in the place of another.
-            node.removed = layer + 1;
-        }
-        (node.layer, node.sort, node.inode, node.name) = (layer + 1, sort, inode, at);
-        Ok(here)
-    }
-
-    /// The file at a path as the layers below have it, whatever this one removes: it may have been
-    /// given another name before.
-    fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
-        let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
-        let (mut here, mut emptied) = (ROOT, 0);
-        for part in path.split(|byte| *byte == b'/') {
-            let node = self.node(here);
-            emptied = emptied.max(earlier(node.removed)).max(earlier(node.hidden));
-            here = *node.children.get(part)?;
-        }
-        let node = self.node(here);
-        let below = node.layer > 0 && node.layer <= layer;
-        let is_there = node.layer >= emptied.max(earlier(node.removed));
-        let is_file = matches!(node.sort, Sort::File | Sort::Symlink);
-        (below && is_there && is_file).then_some(here)
-    }
-
-    /// The node that a hardlink leads to, and whether through symlinks.
-    fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
-        let (dir, name) = split(member.link);
-        let led = self.lead(at, member.path, dir, Missing::Ends(&HashSet::new()))?;
-        let through = led.as_ref().is_some_and(|led| led.through);
-        let found = led.and_then(|led| self.node(led.dir).children.get(name).copied());
-        match found.map(|found| (found, self.sort(found))) {
-            Some((found, Some(Sort::File | Sort::Symlink))) => Ok((found, through)),
-            found => {
-                if let Some(before) = self.before(at.0, member.link) {
-                    return Ok((before, false));
-                }
-                let target = lossy(member.link);
-                let why = if found.is_some_and(|(_, sort)| sort.is_some()) {
-                    "which is no file"
-                } else {
-                    "which no layer has"
-                };
-                let reason = format!("is a hardlink to {target:?}, {why}");
-                Err(bad(at.0, member.path, reason))
-            }
-        }
-    }
-}
-
-fn is_mark(name: &[u8]) -> bool {
-    name.starts_with(WHITEOUT)
-}
-
-/// Whether a path leads through a directory that aufs kept for itself.
-fn is_below_aufs(path: &[u8]) -> bool {
-    path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh."))
-}
-
-fn last(path: &[u8]) -> &[u8] {
-    split(path).1
-}
-
-/// The directory of a path, and its last part.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
     }
 }
 

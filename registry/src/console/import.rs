@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deploy_from_docker::choose::Wanted;
-use deploy_from_docker::compress::MAX_THREADS;
 use deploy_from_docker::import::{Committed, Destination, Options, Source, Summary, import};
+use deploy_from_docker::send::compress::MAX_THREADS;
 use deploy_from_docker::{Error, Result as ImportResult, report};
 use deploy_store::{ComponentName, ConfigurationName, Digest, Meter, VersionName};
 use deploy_wire::command::{Import, Refusal};

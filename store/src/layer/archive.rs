@@ -5,8 +5,8 @@ use std::io::Read;
 
 use super::content::ContentHasher;
 use super::entry::{Content, Device, Entry, EntryPath, Kind, bad_entry};
-use super::header::Flag;
-use super::tarball::{Member, Piece, Tarball};
+use super::tar::header::Flag;
+use super::tar::tarball::{Member, Piece, Tarball};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 

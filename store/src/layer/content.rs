@@ -7,11 +7,40 @@
 //! a block have their BLAKE3.
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt as _;
+use std::{fmt, io};
 
-use super::entry::Content;
 use crate::disk::{Part, fault, parts};
+
+/// What the contents of a file are called: see [`ContentHasher`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Content(pub [u8; 32]);
+
+impl Content {
+    /// Of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut hasher = ContentHasher::default();
+        hasher.update(bytes);
+        hasher.content()
+    }
+
+    /// Of an empty file.
+    pub fn empty() -> Self {
+        Self::of(b"")
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// Bytes of a block.
 const BLOCK: u64 = 64 << 10;

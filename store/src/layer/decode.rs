@@ -1,14 +1,18 @@
 //! Decompression, told by the first bytes: gzip (RFC 1952, any number of members),
 //! zstd (RFC 8878, any number of frames) or none. Nothing but some zeros may follow.
 
+pub mod gzip;
+pub mod trailing;
+pub mod zstd;
+
 use std::cell::Cell;
 use std::io::{self, BufReader, Cursor, Read};
 use std::rc::Rc;
 
-use super::gzip::Members;
-use super::zstd::{Frames, is_frame};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use gzip::Members;
+use zstd::{Frames, is_frame};
 
 /// Bytes that may come out before the ratio counts.
 const RATIO_FREE: u64 = 64 << 20;

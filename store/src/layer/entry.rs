@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use super::content::ContentHasher;
+pub use super::content::Content;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::meta::Meta;
@@ -60,10 +60,6 @@ pub struct Device {
     /// Minor number.
     pub minor: u32,
 }
-
-/// What the contents of a file are called: see [`ContentHasher`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Content(pub [u8; 32]);
 
 impl EntryPath {
     /// The root itself.
@@ -172,32 +168,6 @@ impl fmt::Display for EntryPath {
 impl fmt::Debug for EntryPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", lossy(&self.0))
-    }
-}
-
-impl Content {
-    /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        let mut hasher = ContentHasher::default();
-        hasher.update(bytes);
-        hasher.content()
-    }
-
-    /// Of an empty file.
-    pub fn empty() -> Self {
-        Self::of(b"")
-    }
-}
-
-impl fmt::Display for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for Content {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

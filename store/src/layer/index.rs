@@ -2,15 +2,18 @@
 //! alone. On disk it is one file that says its format and carries its own checksum;
 //! docs/FORMAT.md has the layout.
 
+pub mod entries;
+
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::entries::Entries;
 use super::entry::{Content, Device, Entry, EntryPath, Kind};
-use crate::disk::fault;
-use crate::error::Result;
+use crate::digest::Digest;
+use crate::disk::{Dir, fault, name_of};
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::meta::{Meta, Mtime, Xattr};
+use entries::Entries;
 
 /// First bytes of the file; the last one is the format's version.
 pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x02";
@@ -251,6 +254,16 @@ impl<'a> Input<'a> {
         self.0 = rest;
         Some(taken)
     }
+}
+
+/// The index of a layer, from the directory of indexes.
+pub(crate) fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
+    let name = name_of(digest);
+    let path = layers.path_of(&name);
+    let mut bytes = Vec::new();
+    let mut file = layers.open_file(&name)?;
+    file.read_to_end(&mut bytes).map_err(|err| Error::io("read", &path, err))?;
+    Index::from_bytes(&bytes, &path)
 }
 
 #[cfg(test)]

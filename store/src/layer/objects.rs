@@ -1,5 +1,11 @@
 //! Objects: contents of files in the agent's cache, in `objects/ab/…`, see
-//! [`super::object_name`] for what they are. They come in batches, see [`super::batch`].
+//! [`object_name`] for what they are. They come in batches, see [`batch`].
+
+pub mod batch;
+pub mod object_name;
+pub mod reason;
+pub mod seals;
+pub mod writers;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -8,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::fs::Stat;
 
-use super::batch::Staged;
 use super::content::content_of;
 use super::entry::Content;
-use super::object_name::{Naming, ObjectName};
-use super::seals::{Sealed, Seals};
 use crate::disk::{self, Dir, Writers};
 use crate::error::{Error, Result};
-use crate::learned::Why;
 use crate::meta::Meta;
+use batch::Staged;
+use object_name::{Naming, ObjectName};
+use reason::PrivateReason;
+use seals::{Sealed, Seals};
 
 /// Directories that objects are in, by the first byte of their names.
 pub(super) const FANS: usize = 256;
@@ -43,7 +49,7 @@ pub enum Look {
     Missing,
     /// Its inode must not be shared: it is, or may soon be, another than it must be. Its
     /// contents may be right.
-    Changed(Why),
+    Changed(PrivateReason),
 }
 
 impl Objects {
@@ -110,7 +116,9 @@ impl Objects {
     /// written through a descriptor or a mapping later would reach all its names.
     fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
         match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
-            Some(file) if disk::writers(&file) == Writers::Some => Ok(Look::Changed(Why::Open)),
+            Some(file) if disk::writers(&file) == Writers::Some => {
+                Ok(Look::Changed(PrivateReason::Open))
+            }
             Some(_) => {
                 self.seals.set_closed(name);
                 Ok(Look::Sound)
@@ -127,23 +135,23 @@ impl Objects {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(Look::Missing),
             // Something else stands there.
-            Err(Error::Corrupt { .. }) => return Ok(Look::Changed(Why::Written)),
+            Err(Error::Corrupt { .. }) => return Ok(Look::Changed(PrivateReason::Written)),
             Err(err) => return Err(err),
         };
         let path = || self.path_of(name);
         if disk::writers(&file) == Writers::Some {
-            return Ok(Look::Changed(Why::Open));
+            return Ok(Look::Changed(PrivateReason::Open));
         }
         let (content, length) = content_of(&file).map_err(|err| Error::io("read", path(), err))?;
         if length != size || !name.as_bytes().starts_with(content.to_string().as_bytes()) {
-            return Ok(Look::Changed(Why::Written));
+            return Ok(Look::Changed(PrivateReason::Written));
         }
         let owner = matches!(self.naming, Naming::Inode { owner: true });
         let lists = !disk::gives_lists(&self.dir);
         let attributes =
             self.find(name, |dir| disk::has_attributes(dir, name.as_c_str(), meta, owner, lists))?;
         if !self.fits(&stat, size, meta) || attributes != Some(true) {
-            return Ok(Look::Changed(Why::Metadata));
+            return Ok(Look::Changed(PrivateReason::Metadata));
         }
         let after = rustix::fs::fstat(&file).map_err(|err| Error::io("stat", path(), err))?;
         self.seals.set(name, &stat);
@@ -154,7 +162,7 @@ impl Objects {
             }
             Sealed::Unknown => {
                 self.seals.forget(name);
-                Ok(Look::Changed(Why::Written))
+                Ok(Look::Changed(PrivateReason::Written))
             }
         }
     }

@@ -11,8 +11,7 @@ use std::thread;
 
 use super::decode::Decoder;
 use super::pipe::{Filled, Inlet, Outlet, pipe};
-use super::tarball::bad_archive;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
 
 /// Decompresses `source`, of which `seen` gets every byte that was read, and lets `read`
@@ -39,7 +38,7 @@ pub fn run<R: Read, T: Send>(
         let read = match joined(reading.join()) {
             Some(Err(err)) => Err(err),
             Some(Ok(read)) => decoded.map(|()| read),
-            None => decoded.and_then(|()| Err(bad_archive("was not read"))),
+            None => decoded.and_then(|()| Err(Error::bad_archive("was not read"))),
         };
         (filled, read)
     })

@@ -4,15 +4,15 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::build::Built;
 use super::diff::{Step, diff};
-use super::place::{Placement, Placer, Uses, c_name, open_dir, open_parent};
+use super::paths::{c_name, open_dir, open_parent};
+use super::placer::Placer;
+use super::placing::{Built, LinkMode, Placement, Uses};
 use super::tree::{File, Node, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
-use crate::store::LinkMode;
 
 /// Makes `root`, which holds `old` and of whose files `uses` tells, hold `new`. Stopped
 /// half way it holds neither.

@@ -4,38 +4,20 @@ use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::place::{Placement, Placer, Uses, open_parent};
+use super::paths::open_parent;
+use super::placer::Placer;
+use super::placing::{Built, Placement, Uses};
 use super::tree::{File, Node, Tree};
 use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
-use crate::layer::object_name::ObjectName;
 use crate::layer::objects::Objects;
-use crate::learned::Why;
-use crate::meta::Meta;
-use crate::store::Placed;
+use crate::layer::objects::object_name::ObjectName;
 
 /// Most threads: more than a few wait for the filesystem's locks.
 const MOST: usize = 4;
 /// Bytes for the stack of each, who may be in a tree as deep as they come.
 const STACK: usize = 64 << 20;
-
-/// What building a tree, or changing one, did.
-#[derive(Debug, Default)]
-pub struct Built {
-    /// Files by the way they were placed.
-    pub placed: Placed,
-    /// Devices that could not be made for want of privilege.
-    pub skipped: Vec<EntryPath>,
-    /// Files that could become objects, so that the next root links them.
-    pub twins: Vec<(ObjectName, EntryPath)>,
-    /// Files whose objects were found changed, and are copies, with the reasons.
-    pub changed: Vec<(EntryPath, Why)>,
-    /// Those objects, with the sizes and what their inodes should carry.
-    pub renew: Vec<(ObjectName, u64, Meta)>,
-    /// Directories that were made in a root that was there.
-    pub directories: Vec<EntryPath>,
-}
 
 /// The objects that a tree needs, with a file that needs each and where that is.
 pub fn objects_of<'a>(

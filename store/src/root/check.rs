@@ -6,7 +6,7 @@ use std::ffi::CStr;
 
 use rustix::fs::{FileType, Stat};
 
-use super::place::{c_name, open_dir};
+use super::paths::{c_name, open_dir};
 use super::tree::{Directory, Node, SpecialKind, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;

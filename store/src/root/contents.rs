@@ -5,15 +5,16 @@ use std::fs::File as OpenFile;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::place::{Placer, WRITABLE_BY_OTHERS, open_parent};
+use super::paths::open_parent;
+use super::placer::{Placer, WRITABLE_BY_OTHERS};
+use super::placing::LinkMode;
 use super::tree::File;
 use crate::disk::{self, Cloned, Dir};
 use crate::error::{Error, Result};
 use crate::layer::content::copy_content;
 use crate::layer::entry::EntryPath;
-use crate::layer::object_name::ObjectName;
+use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
-use crate::store::LinkMode;
 
 impl Placer<'_> {
     /// Places `file` as `name` in `into`. `fresh`: `into` was made here.

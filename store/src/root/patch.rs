@@ -1,7 +1,9 @@
 //! Mends a directory that holds most of a tree, entry by entry: what is not as the tree
 //! says is made anew beside it and takes its place. What cannot be made stays as it is.
 
-use super::place::{Placement, Placer, Uses, c_name, open_dir};
+use super::paths::{c_name, open_dir};
+use super::placer::Placer;
+use super::placing::{Placement, Uses};
 use super::tree::{Node, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;

@@ -1,24 +1,27 @@
 //! Extracting a layer: its archive is decoded once, into objects and an index.
 
+mod outline;
+pub(super) mod pending;
+
 use std::fs::File;
 use std::io::{self, Read};
 
-use super::outline::Outline;
-use super::pending::Pending;
 use super::{Extracted, Store};
 use crate::digest::{Digest, Hasher};
 use crate::disk::{TempFile, name_of};
 use crate::error::{Error, Result};
 use crate::layer::archive::{self, Body};
-use crate::layer::batch::Batch;
-use crate::layer::entries::Entries;
 use crate::layer::entry::{Content, Entry, Kind};
+use crate::layer::index::entries::Entries;
 use crate::layer::index::{Index, IndexWriter};
+use crate::layer::objects::batch::Batch;
+use crate::layer::objects::writers::with_writers;
 use crate::layer::pipe::Filled;
 use crate::layer::pipeline;
-use crate::layer::writers::with_writers;
 use crate::limits::Limits;
 use crate::owners::Owners;
+use outline::Outline;
+use pending::Pending;
 
 impl Store {
     /// Extracts the layer from its cached blob, unless it is extracted already
@@ -40,7 +43,7 @@ impl Store {
                     "layer {digest} was extracted by an earlier version: extracting again"
                 );
             }
-            Err(Error::Corrupt { path, reason }) if !reason.contains("newer") => {
+            Err(Error::Corrupt { path, reason }) => {
                 tracing::warn!("{} is damaged ({reason}): extracting again", path.display());
             }
             Err(err) if err.is_not_found() => {}

@@ -1,39 +1,31 @@
 //! Building a root and making it visible, complete and synced, under its id.
 
-use std::collections::BTreeSet;
+mod adopt;
+mod mend;
+pub(super) mod plan;
+pub(super) mod probe;
+mod renew;
+pub(super) mod reuse;
+
 use std::ffi::{CStr, CString};
-use std::fmt::Write as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::leftovers::{Left, remove_all};
-use super::spare::{DISCARDED, Made, SPARE, tell_changed};
-use super::{LinkMode, Placed, Root, Store};
+use super::messages::tell_changed;
+use super::names::{
+    REPLACED, RETIRED, TEMPORARY, UNFINISHED, is_directory, ok_name, replaced_name,
+};
+use super::spare::Made;
+use super::sweep::leftovers::{Left, remove_all};
+use super::{Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
-use crate::disk::{self, Cloned, Dir, FileType, Fresh, Mounts, digest_of, name_of, temp_name};
+use crate::disk::{self, Dir, Mounts, name_of};
 use crate::error::{Error, Result};
-use crate::layer::entry::Kind;
-use crate::layer::object_name::ObjectName;
-use crate::learned::Learned;
 use crate::meta::Meta;
 use crate::meter::Unit;
-use crate::owners::Owners;
-use crate::root::build::{self, Built, objects_of};
-use crate::root::place::Placement;
+use crate::root::build;
+use crate::root::placing::{Built, Placed, Placement};
 use crate::root::tree::Tree;
-use crate::writable::Writable;
-
-/// Prefix of roots that are being built.
-pub(super) const UNFINISHED: &str = ".new";
-/// Prefix of roots that are being removed.
-pub(super) const RETIRED: &str = ".old";
-/// Prefix of what stood where a root was published, with the root's id behind it. A service
-/// may run in it, so that it stays until a script has succeeded.
-pub(super) const REPLACED: &str = ".replaced";
-/// Times that damage is mended before a build gives up.
-const MEND_ATTEMPTS: u32 = 3;
 
 impl Store {
     /// Builds and publishes the root of `configuration`, whose layers are extracted;
@@ -97,26 +89,6 @@ impl Store {
         }
         let (placed, replaced, changed) = (built.placed, self.replaced(id)?, Vec::new());
         Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
-    }
-
-    /// Has `build` build `tree`. Objects that turn out to be damaged are made again.
-    pub(super) fn mending<T>(
-        &self,
-        tree: &Tree,
-        configuration: &Configuration,
-        build: impl Fn() -> Result<T>,
-    ) -> Result<T> {
-        let mut attempt = 1;
-        loop {
-            match build() {
-                Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
-                    tracing::debug!("object {} {reason}: mending the cache", path.display());
-                    self.mend(tree, configuration, &path)?;
-                    attempt += 1;
-                }
-                other => return other,
-            }
-        }
     }
 
     /// Whether the root is there and we built it: a directory with the right name and
@@ -224,53 +196,6 @@ impl Store {
             _ => Ok(()),
         }
     }
-
-    /// Sets aside every object of `tree` whose contents are not what they must be, and
-    /// extracts the layers again that hold one. `found` is the one that was found to be
-    /// damaged: if its inode does not tell, no other's may, and all are read.
-    fn mend(&self, tree: &Tree, configuration: &Configuration, found: &Path) -> Result<()> {
-        let (mut missing, mut damaged) = (BTreeSet::new(), Vec::new());
-        let found = found.file_name().map(|name| CString::new(name.as_bytes()));
-        let found = found.and_then(|name| ObjectName::from_file_name(&name.ok()?));
-        let mut read_all = false;
-        for (_, name, file) in objects_of(tree, &self.objects) {
-            read_all |=
-                Some(name) == found && self.objects.is_sound(&name, file.size, &file.meta)?;
-        }
-        for (path, name, file) in objects_of(tree, &self.objects) {
-            let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
-            if doubtful && !self.objects.has_contents(&name, file.size)? {
-                missing.insert(file.content);
-                // One that was set aside before, and could not be made again, was told then.
-                if self.objects.quarantine(&name, &self.quarantine)?
-                    || !self.quarantine.contains(name.as_c_str())?
-                {
-                    damaged.push(path.to_string());
-                }
-            }
-        }
-        if !damaged.is_empty() {
-            let files = damaged.len();
-            tracing::warn!(
-                event = "cache_damaged",
-                id = %configuration.id(),
-                files,
-                "files were changed or removed from outside, and are made again: {}", listed(&damaged)
-            );
-        }
-        self.adopt_renamed(tree, &mut missing)?;
-        for layer in configuration.layers() {
-            let mut holds = false;
-            for entry in self.index(layer.digest)? {
-                holds |=
-                    matches!(entry?.kind, Kind::File { content, .. } if missing.contains(&content));
-            }
-            if holds {
-                self.extract_anew(layer.digest)?;
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Builds `tree` in the directory `name` of `parent` and syncs it.
@@ -318,102 +243,7 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     meta
 }
 
-/// The first names of many, for a message.
-pub fn listed(names: &[String]) -> String {
-    const SHOWN: usize = 20;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        // Writing to a string cannot fail.
-        let _ = write!(text, " and {} more", names.len() - SHOWN);
-    }
-    text
-}
-
-/// The mark of the Go agent beside a root.
-pub(super) fn ok_name(id: Digest) -> CString {
-    CString::new(format!("{id}.ok")).expect("hex has no NUL")
-}
-
-/// The name of what was replaced by the root `id`.
-pub(super) fn replaced_name(id: Digest, n: u32) -> CString {
-    let name = if n == 0 { format!("{REPLACED}-{id}") } else { format!("{REPLACED}-{id}-{n}") };
-    CString::new(name).expect("hex has no NUL")
-}
-
-/// Whether a directory, and not a symlink to one, stands under `name`.
-pub(super) fn is_directory(dir: &Dir, name: &CStr) -> Result<bool> {
-    match dir.stat(name) {
-        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
-        Err(err) if err.is_not_found() => Ok(false),
-        Err(err) => Err(err),
-    }
-}
-
 /// Removes roots that a crash left half built or half removed, and returns what stays.
 pub(super) fn clean_up(unpacked: &Dir) -> Result<Vec<Left>> {
     remove_all(unpacked, &TEMPORARY)
-}
-
-const PROBE: &str = ".probe";
-/// Bytes of the name of an object that is contents alone.
-const CONTENTS_NAME: usize = 64;
-/// Prefixes of what is no root under its final name.
-pub(super) const TEMPORARY: [&str; 5] = [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED];
-
-/// How files are placed: as asked, or the best that these directories allow, found by
-/// trying once.
-pub(super) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Placement> {
-    let owner = rustix::process::geteuid().is_root();
-    let strict = link != LinkMode::Auto;
-    let mode = if strict { link } else { probe(top, unpacked)? };
-    let fresh = Fresh::probe(unpacked)?;
-    let (writable, learned) = (Writable::read(top)?, Arc::new(Learned::read(top)?));
-    let owners = if owner { Owners::read(top)? } else { Owners::default() };
-    Ok(Placement { mode, strict, owner, fresh, writable, learned, owners, meter: Arc::default() })
-}
-
-fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
-    let objects = top.child_or_create(c"objects", 0o700)?;
-    // The prefix is one that the objects' own cleaning takes, should we die here.
-    let (from, to) = (temp_name(".new-probe"), temp_name(PROBE));
-    let source = objects.create_file(&from, 0o600)?;
-    let mode: Result<LinkMode> = (|| {
-        disk::fault::write_all(&source, &[1; 4096])
-            .map_err(|err| Error::io("write", objects.path_of(&from), err))?;
-        let target = unpacked.create_file(&to, 0o600)?;
-        let cloned = disk::clone_contents(&source, &target, 4096)
-            .map_err(|err| Error::io("clone to", unpacked.path_of(&to), err))?;
-        unpacked.remove_file(&to)?;
-        Ok(match cloned {
-            Cloned::Whole => LinkMode::Reflink,
-            _ if objects.link(&from, unpacked, &to).is_ok() => LinkMode::Hardlink,
-            _ => LinkMode::Copy,
-        })
-    })();
-    unpacked.remove_file(&to)?;
-    objects.remove_file(&from)?;
-    match mode {
-        // Whoever frees a full disk has to start first.
-        Err(err) if err.is_no_space() => mode_of(&objects)?.ok_or(err),
-        other => other,
-    }
-}
-
-/// How the files of a store were placed so far, by the names of its objects.
-fn mode_of(objects: &Dir) -> Result<Option<LinkMode>> {
-    for item in objects.list()?.iter().filter(|item| item.name.count_bytes() == 2) {
-        for object in objects.child(&item.name)?.list()? {
-            if ObjectName::from_file_name(&object.name).is_some() {
-                // Where files were copied, they are again, when they cannot be cloned.
-                let contents = object.name.count_bytes() == CONTENTS_NAME;
-                return Ok(Some(if contents { LinkMode::Reflink } else { LinkMode::Hardlink }));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// The ids that names in a directory are.
-pub(super) fn ids(dir: &Dir) -> Result<Vec<Digest>> {
-    Ok(dir.list()?.iter().filter_map(|item| digest_of(&item.name)).collect())
 }

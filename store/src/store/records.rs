@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Store;
 use crate::disk::{Dir, TempFile};
 use crate::error::{Error, Result};
-use crate::layer::object_name::Naming;
+use crate::layer::objects::object_name::Naming;
 
 /// File in the agent's directory with the seals of the objects.
 const SEALS: &CStr = c"seals";

@@ -4,29 +4,31 @@
 //! A spare lives as long as the program: what one leaves is removed at the next start, so
 //! that none that was built half way, or by another program, is ever used.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod doubt;
+mod release;
+mod watch;
+pub(super) mod watched;
+
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::sync::{Arc, PoisonError};
 
 use super::Store;
-use super::leftovers::remove_all;
-use super::publish::listed;
-use super::watch::Place;
+use super::messages::{listed, tell_changed};
+use super::names::{DISCARDED, SPARE};
+use super::sweep::leftovers::remove_all;
 use crate::config::Configuration;
 use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
-use crate::learned::Why;
 use crate::meter::Meter;
 use crate::root::apply::{apply, replace};
-use crate::root::build::{self, Built};
+use crate::root::build;
 use crate::root::check::{Scope, check};
-use crate::root::place::{Placement, Uses};
+use crate::root::placing::{Built, LinkMode, Placement, Uses};
 use crate::root::tree::{Node, Tree};
-use crate::store::LinkMode;
+use watch::Place;
 
-/// Prefix of spares.
-pub(super) const SPARE: &str = ".spare";
 /// Bytes that stay free beside a spare.
 const RESERVE: u64 = 64 << 20;
 /// Bytes of a directory or a small file, for the estimate.
@@ -296,24 +298,6 @@ impl Store {
         }
     }
 }
-
-/// Tells which files are private from now on.
-pub(super) fn tell_changed(changed: &BTreeMap<EntryPath, Why>) {
-    if changed.is_empty() {
-        return;
-    }
-    let names: Vec<String> =
-        changed.iter().map(|(path, why)| format!("{path} ({})", why.text())).collect();
-    tracing::warn!(
-        event = "files_private",
-        files = names.len(),
-        "files that roots shared were changed through one of them; from now on each root has its own: {}",
-        listed(&names)
-    );
-}
-
-/// Prefix of directories that are no use any more.
-pub(super) const DISCARDED: &str = ".gone";
 
 #[cfg(test)]
 mod tests {

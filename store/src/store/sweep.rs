@@ -1,8 +1,12 @@
 //! Sweeps of an agent's directory: looks at what is there, plans what goes, and removes
 //! it. References go before what they refer to, so that a crash leaves garbage, not gaps.
 
+mod ground;
+mod keep;
+pub(super) mod leftovers;
 mod listing;
-mod plan;
+mod planner;
+mod removals;
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -10,29 +14,31 @@ use std::path::Path;
 use std::sync::PoisonError;
 use std::time::SystemTime;
 
-use super::leftovers::Left;
-use super::publish::{RETIRED, ids, is_directory, ok_name, placement};
-use super::spare::DISCARDED;
-use super::{LinkMode, Store};
+use super::Store;
+use super::names::{DISCARDED, RETIRED, ids, is_directory, ok_name};
+use super::publish::probe::placement;
 use crate::blobs::Swept;
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{Dir, Lock, Mounts, name_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_exists};
 use crate::layer::entry::Kind;
-use crate::layer::object_name::Naming;
+use crate::layer::index::read_index;
 use crate::layer::objects::Objects;
+use crate::layer::objects::object_name::Naming;
+use crate::root::placing::LinkMode;
 use crate::root::tree::{Node, Tree};
-use listing::Ground;
+use ground::Ground;
+use leftovers::Left;
 
 /// Things that cannot be removed, after which a sweep gives up.
 const MOST_STUCK: usize = 1000;
 /// Of those so many are told of, each with a line.
 const MOST_TOLD: usize = 10;
 
-pub use listing::taken_over;
-pub(super) use listing::{read_index, there};
-pub use plan::{Ages, Keep, Kept, Removal, Sweep, What};
+pub use ground::taken_over;
+pub use keep::{Ages, Keep};
+pub use removals::{Kept, Removal, Sweep, What};
 
 /// Told of a root that is moved away and has no record, before it is removed.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
@@ -50,7 +56,7 @@ pub fn sweep_alone(
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
     // Where nothing is unpacked there is no way of placing to be found out.
-    let link = match (there(top.child(c"unpacked"))?, there(top.child(c"objects"))?) {
+    let link = match (if_exists(top.child(c"unpacked"))?, if_exists(top.child(c"objects"))?) {
         (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
         _ => link,
     };
@@ -206,7 +212,7 @@ fn published(roots: &Dir, unpacked: &Dir) -> Result<Vec<Digest>> {
 
 impl Ground {
     fn published(&self) -> Result<Vec<Digest>> {
-        match (there(self.top.child(c"roots"))?, there(self.top.child(c"unpacked"))?) {
+        match (if_exists(self.top.child(c"roots"))?, if_exists(self.top.child(c"unpacked"))?) {
             (Some(roots), Some(unpacked)) => published(&roots, &unpacked),
             _ => Ok(Vec::new()),
         }
@@ -214,13 +220,13 @@ impl Ground {
 
     fn plan(&self, keep: &Keep) -> Result<Sweep> {
         let listing = self.list(keep)?;
-        let layers = plan::kept_layers(&listing, keep);
+        let layers = planner::kept_layers(&listing, keep);
         let needed = match keep.cache {
             Some(_) => self.objects_of(layers.keys(), &listing)?,
             None => Ok(std::collections::BTreeSet::new()),
         };
         let extents_shared = self.link == LinkMode::Reflink;
-        Ok(Sweep { extents_shared, ..plan::plan(&listing, keep, &layers, &needed) })
+        Ok(Sweep { extents_shared, ..planner::plan(&listing, keep, &layers, &needed) })
     }
 
     /// Removes what was planned, in that order. What is gone already is passed over; what
@@ -234,7 +240,7 @@ impl Ground {
         for removal in &plan.removals {
             if before == Some(What::Layer) && removal.what != What::Layer {
                 // No object may go before the names of the indexes are gone for good.
-                if let Some(layers) = there(self.top.child(c"layers"))? {
+                if let Some(layers) = if_exists(self.top.child(c"layers"))? {
                     layers.sync()?;
                 }
             }
@@ -277,7 +283,7 @@ impl Ground {
         for part in path.components() {
             let name: &OsStr = part.as_os_str();
             let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
-            match there(dir.child(&name))? {
+            match if_exists(dir.child(&name))? {
                 Some(child) => dir = child,
                 None => return Ok(None),
             }
@@ -295,8 +301,8 @@ impl Ground {
         release: &Release<'_>,
     ) -> Result<()> {
         mounts.check(unpacked, name, "remove")?;
-        let retired = there(unpacked.move_to_temp(name, unpacked, RETIRED))?;
-        if let Some(roots) = there(self.top.child(c"roots"))? {
+        let retired = if_exists(unpacked.move_to_temp(name, unpacked, RETIRED))?;
+        if let Some(roots) = if_exists(self.top.child(c"roots"))? {
             roots.remove_file(name)?;
             roots.sync()?;
         }

@@ -1,5 +1,7 @@
 //! Unpacking without a store: local archives, merged into a directory.
 
+pub(super) mod changed;
+
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::Read as _;
@@ -7,21 +9,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Options;
 use super::extract::read_objects;
 use super::publish::{build_in, root_meta};
-use super::{LinkMode, Options, Placed};
 use crate::disk::{self, Dir, FileType, Fresh, TempFile, fault, hold, is_held};
 use crate::error::{Error, Result};
-use crate::layer::batch::Batch;
-use crate::layer::entries::Entries;
 use crate::layer::entry::{Content, Entry};
 use crate::layer::index::IndexWriter;
-use crate::layer::object_name::Naming;
+use crate::layer::index::entries::Entries;
 use crate::layer::objects::Objects;
+use crate::layer::objects::batch::Batch;
+use crate::layer::objects::object_name::Naming;
 use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
 use crate::root::merge::add_layer;
-use crate::root::place::{Placement, c_name};
+use crate::root::paths::c_name;
+use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 

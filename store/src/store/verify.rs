@@ -2,29 +2,33 @@
 //! and every published root compared with what it must be. Only looks, takes no lock, and so may
 //! run beside an agent; what goes away meanwhile is passed over.
 
+pub(super) mod repair;
+mod sound;
+
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::publish::{ids, root_meta};
-use super::sound::{blob_is_sound, object_is_sound};
-use super::sweep::{read_index, taken_over, there};
+use super::names::ids;
+use super::publish::root_meta;
+use super::sweep::taken_over;
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, FileType, Item, name_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, if_exists};
 use crate::layer::content::content_of_seen;
-use crate::layer::entries::is_earlier;
 use crate::layer::entry::Kind;
-use crate::layer::index::Index;
-use crate::layer::object_name::ObjectName;
+use crate::layer::index::entries::is_earlier;
+use crate::layer::index::{Index, read_index};
+use crate::layer::objects::object_name::ObjectName;
 use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
 use crate::root::check::{Drift, Scope, check};
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
+use sound::{blob_is_sound, object_is_sound};
 
 /// What was looked at.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -67,11 +71,11 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     meter.begin("read", Unit::Bytes, cached_bytes(&top)?);
     let mut verified = Verified::default();
     let mut known = BTreeSet::new();
-    let objects = there(top.child(c"objects"))?;
+    let objects = if_exists(top.child(c"objects"))?;
     if let Some(objects) = &objects {
         known = verify_objects(objects, &mut verified, meter, &mut each)?;
     }
-    if let Some(cache) = there(top.child(c"cache"))? {
+    if let Some(cache) = if_exists(top.child(c"cache"))? {
         for digest in ids(&cache)? {
             let what = match blob_is_sound(&cache, digest, meter) {
                 Ok(None) => continue,
@@ -85,12 +89,12 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
             verified.blobs += 1;
         }
     }
-    let Some(layers) = there(top.child(c"layers"))? else { return Ok(verified) };
+    let Some(layers) = if_exists(top.child(c"layers"))? else { return Ok(verified) };
     let indexes = ids(&layers)?;
     meter.begin("compared", Unit::Items("layers"), indexes.len() as u64);
     for digest in indexes {
         meter.add(1);
-        match there(read_index(&layers, digest)) {
+        match if_exists(read_index(&layers, digest)) {
             Ok(None) => continue,
             Ok(Some(index)) => {
                 let lacking = lacking(&index, &known, objects.as_ref())?;
@@ -114,14 +118,15 @@ pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     let (writable, owners) = (Writable::read(&top)?, Owners::read(&top)?);
     let comparison = Comparison { writable, owners, meter };
     let mut verified = Verified::default();
-    let Some(unpacked) = there(top.child(c"unpacked"))? else { return Ok(verified) };
+    let Some(unpacked) = if_exists(top.child(c"unpacked"))? else { return Ok(verified) };
     meter.begin("read", Unit::Bytes, 0);
     for id in taken_over(dir)? {
         let device = unpacked.device()?;
         read_all(&unpacked, &name_of(id), device, meter, &mut each)?;
         verified.taken_over += 1;
     }
-    let (Some(roots), Some(layers)) = (there(top.child(c"roots"))?, there(top.child(c"layers"))?)
+    let (Some(roots), Some(layers)) =
+        (if_exists(top.child(c"roots"))?, if_exists(top.child(c"layers"))?)
     else {
         return Ok(verified);
     };
@@ -140,14 +145,14 @@ fn cached_bytes(top: &Dir) -> Result<u64> {
         bytes += lengths.map(|stat| u64::try_from(stat.st_size).unwrap_or(0)).sum::<u64>();
         Ok(())
     };
-    if let Some(objects) = there(top.child(c"objects"))? {
+    if let Some(objects) = if_exists(top.child(c"objects"))? {
         for fan in objects.list()?.iter().filter(|fan| fan.name.to_bytes().len() == 2) {
-            if let Some(dir) = there(objects.child(&fan.name))? {
+            if let Some(dir) = if_exists(objects.child(&fan.name))? {
                 add(&dir)?;
             }
         }
     }
-    if let Some(cache) = there(top.child(c"cache"))? {
+    if let Some(cache) = if_exists(top.child(c"cache"))? {
         add(&cache)?;
     }
     Ok(bytes)
@@ -165,7 +170,7 @@ fn verify_objects(
         if fan.name.to_bytes().len() != 2 {
             continue;
         }
-        let Some(dir) = there(objects.child(&fan.name))? else { continue };
+        let Some(dir) = if_exists(objects.child(&fan.name))? else { continue };
         for item in dir.list()? {
             let Some(content) = hex_of(&item.name) else { continue };
             let found =
@@ -205,7 +210,7 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
             continue;
         }
         let fan = CString::new(&content[..2]).expect("hex has no NUL");
-        let fan = objects.map_or(Ok(None), |objects| there(objects.child(&fan)))?;
+        let fan = objects.map_or(Ok(None), |objects| if_exists(objects.child(&fan)))?;
         let names = fan.map_or(Ok(Vec::new()), |fan| fan.list())?;
         let begins = |item: &Item| item.name.to_bytes().starts_with(content.as_bytes());
         lacking += u64::from(!names.iter().any(begins));
@@ -237,7 +242,7 @@ fn read_all(
     each: &mut dyn FnMut(Finding),
 ) -> Result<()> {
     let path = dir.path_of(name);
-    let dir = match there(dir.child_within(name)) {
+    let dir = match if_exists(dir.child_within(name)) {
         Ok(None) => return Ok(()),
         Ok(Some(dir)) => dir,
         Err(err) => {
@@ -253,7 +258,7 @@ fn read_all(
         if item.kind == FileType::Directory {
             read_all(&dir, &item.name, device, meter, each)?;
         } else if item.kind == FileType::RegularFile {
-            let read = there(dir.open_file(&item.name)).and_then(|file| {
+            let read = if_exists(dir.open_file(&item.name)).and_then(|file| {
                 let failed = |err| Error::io("read", dir.path_of(&item.name), err);
                 let seen = |n| meter.add(n);
                 file.map_or(Ok(()), |file| content_of_seen(&file, seen).map(drop).map_err(failed))
@@ -279,16 +284,16 @@ fn verify_root(
     let root_path = unpacked.path_of(&name);
     let mut finding = |what: String| each(Finding { path: root_path.clone(), what });
     let mut json = Vec::new();
-    let Some(mut record) = there(roots.open_file(&name))? else { return Ok(false) };
+    let Some(mut record) = if_exists(roots.open_file(&name))? else { return Ok(false) };
     record.read_to_end(&mut json).map_err(|err| Error::io("read", roots.path_of(&name), err))?;
-    let Some(root) = there(unpacked.child(&name))? else {
+    let Some(root) = if_exists(unpacked.child(&name))? else {
         finding("is missing".to_owned());
         return Ok(true);
     };
     let configuration = Configuration::from_json(&json);
     let digests = configuration.iter().flat_map(Configuration::layers);
     for layer in digests {
-        if there(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
+        if if_exists(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
             tracing::info!(
                 "{} was built by an earlier version and is not compared",
                 root_path.display()

@@ -1,7 +1,8 @@
 //! What may stand at the end of a line that is being typed: verbs, flags, names. Pure: who asks
 //! looks up the names.
 
-use super::verb::{self, Flag, Takes, VERBS, Verb};
+use super::verb::{self, Flag, Takes, Verb};
+use super::verbs::VERBS;
 use super::words::quote;
 use deploy_store::escape;
 

@@ -30,7 +30,7 @@ impl From<deploy_store::Error> for Refusal {
         let code = match &err {
             Error::BadName { .. } => exit::USAGE,
             Error::NoSuchBlob(_) => exit::NOT_FOUND,
-            Error::Corrupt { .. } => exit::CORRUPT,
+            Error::Corrupt { .. } | Error::NewerFormat { .. } => exit::CORRUPT,
             _ => exit::FAILED,
         };
         Self::new(code, err.to_string())

@@ -1,9 +1,9 @@
-//! The verbs of the console, their flags and help: one table for parsing, usage texts,
-//! completion and `deployctl`.
+//! What is known of a verb, its flags and its help: for parsing, usage texts, completion and
+//! `deployctl`.
 
 use std::fmt::Write;
 
-use super::examples::examples;
+use super::verbs::VERBS;
 
 /// A verb of the console.
 #[derive(Debug)]
@@ -14,6 +14,13 @@ pub struct Verb {
     pub about: &'static str,
     /// Its flags, by name.
     pub flags: &'static [Flag],
+    /// Examples, as they are typed at the prompt. Those that read standard input are for a shell:
+    /// the prompt has none.
+    pub examples: &'static [&'static str],
+    /// Whether it changes what the registry keeps, unless it only shows what it would do.
+    pub changes: bool,
+    /// Whether it reads standard input without being told to by `-`.
+    pub reads_input: bool,
 }
 
 /// A flag of a verb.
@@ -61,192 +68,39 @@ pub const fn version(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Version }
 }
 
-const fn number(name: &'static str, about: &'static str) -> Flag {
+pub(super) const fn number(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Number }
 }
 
 /// Name of the flag `-`: that something is read from standard input.
 pub const INPUT: &str = "";
+/// Name of the switch that only shows what would be done.
+pub(super) const DRY_RUN: &str = "n";
+/// Name of the switch that shows no progress.
+pub(super) const QUIET: &str = "q";
 
-const JSON: Flag = switch("json", "print one JSON document");
-const QUIET: Flag = switch("q", "show no progress");
-const LAYER: Flag = Flag {
+pub(super) const JSON: Flag = switch("json", "print one JSON document");
+pub(super) const QUIET_FLAG: Flag = switch(QUIET, "show no progress");
+pub(super) const LAYER: Flag = Flag {
     name: "layer",
     about: "layer in component:version format; can be set multiple times",
     takes: Takes::Layer,
 };
-const UPPER_LAYER: Flag = Flag {
+pub(super) const UPPER_LAYER: Flag = Flag {
     name: "layer",
     about: "layer on top of the image's, in component:version format; can be set multiple times",
     takes: Takes::Layer,
 };
-const CONFIGURATION: Flag =
+pub(super) const CONFIGURATION: Flag =
     Flag { name: "name", about: "configuration name", takes: Takes::Configuration };
-const COMPONENT: Flag = component("name", "component name");
-const VERSION: Flag = version("version", "unique version id");
-const HASH: Flag =
+pub(super) const COMPONENT: Flag = component("name", "component name");
+pub(super) const VERSION: Flag = version("version", "unique version id");
+pub(super) const HASH: Flag =
     text("hash", "sha256 content hash in hex representation (64 chars, or the first 8 or more)");
-const IF_HASH: Flag = text("if-hash", "change only if this is the configuration's hash now");
-const FORCE_STATE: Flag =
+pub(super) const IF_HASH: Flag =
+    text("if-hash", "change only if this is the configuration's hash now");
+pub(super) const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
-
-/// All verbs, in the order of `help`.
-pub const VERBS: &[Verb] = &[
-    Verb {
-        name: "addver",
-        about: "add new component version from previously uploaded file",
-        flags: &[HASH, COMPONENT, VERSION],
-    },
-    Verb {
-        name: "put",
-        about: "add new component version from archive on standard input",
-        flags: &[JSON, COMPONENT, VERSION],
-    },
-    Verb {
-        name: "addconf",
-        about: "add new configuration from existing component versions",
-        flags: &[
-            LAYER,
-            CONFIGURATION,
-            switch("replace", "replace the configuration of that name, if there is one"),
-        ],
-    },
-    Verb {
-        name: "addimage",
-        about: "add new configuration from uploaded layers of container image",
-        flags: &[
-            switch(INPUT, "read the layers from standard input, as JSON"),
-            JSON,
-            UPPER_LAYER,
-            CONFIGURATION,
-        ],
-    },
-    Verb {
-        name: "import",
-        about: "add new configuration from container image on standard input",
-        flags: &[
-            text("compress", "how layers are compressed: gzip, or zstd, which Go agents lack"),
-            switch("dry-run", "only show what would be done"),
-            text("image", "which image, where there are several"),
-            switch("image-config", "add a layer with .deploy/image.json: what the image runs"),
-            UPPER_LAYER,
-            switch("n", "as -dry-run"),
-            Flag { about: "configuration name, that of the image without", ..CONFIGURATION },
-            text("platform", "which platform, as in linux/arm64/v8"),
-            QUIET,
-        ],
-    },
-    Verb {
-        name: "bumpconf",
-        about: "update single layer of configuration to most recent uploaded version",
-        flags: &[component("component", "component name to update"), IF_HASH, CONFIGURATION],
-    },
-    Verb {
-        name: "changeconf",
-        about: "update single layer of configuration to specific version",
-        flags: &[
-            component("component", "component name to update"),
-            IF_HASH,
-            CONFIGURATION,
-            version("version", "new version of selected component"),
-        ],
-    },
-    Verb {
-        name: "showconf",
-        about: "show configuration",
-        flags: &[JSON, CONFIGURATION, switch("v", "show extra details")],
-    },
-    Verb { name: "showcomp", about: "show component versions", flags: &[JSON, COMPONENT] },
-    Verb {
-        name: "showlayers",
-        about: "show stored layers of container images",
-        flags: &[switch(INPUT, "only those that standard input asks for, as JSON"), JSON],
-    },
-    Verb { name: "components", about: "list all known components", flags: &[JSON] },
-    Verb { name: "configurations", about: "list all known configurations", flags: &[JSON] },
-    Verb {
-        name: "delver",
-        about: "delete component version",
-        flags: &[FORCE_STATE, COMPONENT, VERSION],
-    },
-    Verb {
-        name: "delcomp",
-        about: "delete all component versions",
-        flags: &[FORCE_STATE, COMPONENT],
-    },
-    Verb {
-        name: "delconf",
-        about: "delete configuration",
-        flags: &[switch("force", "remove configuration for real"), CONFIGURATION],
-    },
-    Verb {
-        name: "history",
-        about: "show states of configuration, newest first",
-        flags: &[JSON, number("limit", "most states to show"), CONFIGURATION],
-    },
-    Verb {
-        name: "rollback",
-        about: "make earlier state of configuration current again",
-        flags: &[
-            CONFIGURATION,
-            number("to", "number of the state, the one before the current without"),
-        ],
-    },
-    Verb {
-        name: "diff",
-        about: "show what differs between two states of configuration",
-        flags: &[
-            switch("files", "compare files rather than layers"),
-            number("from", "number of the earlier state, the one before the other without"),
-            JSON,
-            CONFIGURATION,
-            number("to", "number of the later state, the current one without"),
-        ],
-    },
-    Verb {
-        name: "pin",
-        about: "keep component version until it is unpinned",
-        flags: &[text("m", "why"), COMPONENT, VERSION],
-    },
-    Verb { name: "unpin", about: "undo pin", flags: &[COMPONENT, VERSION] },
-    Verb { name: "refs", about: "show why a file is kept: refs HASH", flags: &[HASH, JSON] },
-    Verb {
-        name: "gc",
-        about: "remove old versions and files that nothing needs",
-        flags: &[
-            switch("dry-run", "only show what would go, and what is kept why"),
-            switch("force", "even if no version of any component is known"),
-            JSON,
-            switch("n", "as -dry-run"),
-            QUIET,
-        ],
-    },
-    Verb {
-        name: "verify",
-        about: "read all files and look for damage, exit code 8 if there is any",
-        flags: &[
-            text("budget", "begin no other file after so long, as in 10m"),
-            JSON,
-            QUIET,
-            switch("resume", "go on where the last verify ended"),
-            text("sample", "read so many of the files, picked at random, as in 5%"),
-        ],
-    },
-    Verb {
-        name: "stat",
-        about: "show counts, bytes, free space, last gc and verify",
-        flags: &[JSON],
-    },
-    Verb {
-        name: "audit",
-        about: "show who changed what, newest first",
-        flags: &[
-            JSON,
-            number("limit", "most changes to show"),
-            text("since", "only since then, a time as in 2026-01-02T15:04:05Z or as in 36h ago"),
-        ],
-    },
-];
 
 /// The verb called `name`.
 pub fn find(name: &str) -> Option<&'static Verb> {
@@ -296,7 +150,7 @@ impl Verb {
 impl Verb {
     /// What `help` prints of it: usage, and examples.
     pub fn help(&self) -> String {
-        self.help_with(examples(self.name))
+        self.help_with(self.examples)
     }
 
     /// The same, with other examples.

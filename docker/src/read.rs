@@ -1,0 +1,11 @@
+//! Reading an image: its input, its documents, and its layers with what is in them.
+
+pub mod budget;
+pub mod input;
+pub mod listing;
+pub mod spool;
+
+pub mod layer;
+
+pub mod archive;
+pub mod cache;

@@ -1,0 +1,385 @@
+//! The files of an image archive: documents stay in memory, layers go to the temporary file,
+//! uncompressed, while they are hashed and listed. What is a layer is told by what it holds;
+//! which of them belong to the image is known only at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Cursor, Read};
+use std::thread::JoinHandle;
+
+use deploy_store::layer::decode::Decoder;
+use deploy_store::{Digest, Hasher, Limits};
+
+use super::budget::Budget;
+use super::cache::{Cache, announced};
+use super::input::{Found, target_of};
+use super::layer::{Listed, Room, Tar, hash_rest, list, read_large};
+use super::spool::{LANES, Spool};
+use crate::error::{Error, Result};
+
+/// Largest manifest, index or configuration, in bytes; what containerd takes, too.
+pub const MAX_DOCUMENT: u64 = 4 << 20;
+/// Bytes of documents that are kept in memory.
+pub const MAX_DOCUMENTS: usize = 32 << 20;
+/// Bytes of memory for the names in all layers.
+const LISTINGS: usize = 128 << 20;
+/// A file as short as this is not worth a thread.
+const SHORT: u64 = 256 << 10;
+/// The file of the spool that short layers go to; large ones take turns with the others.
+const SHORT_LANE: usize = LANES - 1;
+/// Links that lead to links.
+const MAX_HOPS: usize = 8;
+
+/// What a file turned out to be.
+#[derive(Debug)]
+pub enum Item {
+    /// JSON, by its looks.
+    Document(Document),
+    /// A tar, by its number among the layers.
+    Layer(usize),
+    /// A link to another file.
+    Link(String),
+    /// Nothing that an image is made of, and why it is no layer.
+    Other(Digest, String),
+}
+
+/// A document, and its digest.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// sha256 of its bytes.
+    pub digest: Digest,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// All that an image archive holds.
+#[derive(Debug)]
+pub struct Archive {
+    items: BTreeMap<String, Item>,
+    by_digest: BTreeMap<Digest, String>,
+    /// The layers, of all images in it.
+    pub layers: Vec<Tar>,
+    /// Where their bytes are.
+    pub spool: Spool,
+    /// Bytes of layers, without compression.
+    pub length: u64,
+    /// Whether the bytes of large layers are kept.
+    keep: bool,
+    /// What is known of large layers whose bytes are not.
+    cache: Option<Cache>,
+    /// Whether a file was not what `cache` knows under its name, and so was not looked into.
+    pub misled: bool,
+    limits: Limits,
+    documents: usize,
+    budget: Budget,
+    /// Large layers that were read and are still being listed, by their file of the spool.
+    pending: [Option<Pending>; SHORT_LANE],
+    next: usize,
+}
+
+/// A layer that another thread lists.
+#[derive(Debug)]
+struct Pending {
+    name: String,
+    digest: Digest,
+    size: u64,
+    compressed: bool,
+    listing: JoinHandle<Result<Listed>>,
+}
+
+impl Archive {
+    /// Nothing yet; layers go to `spool`.
+    pub fn new(spool: Spool, limits: Limits) -> Self {
+        Self {
+            items: BTreeMap::new(),
+            by_digest: BTreeMap::new(),
+            layers: Vec::new(),
+            spool,
+            length: 0,
+            keep: true,
+            cache: None,
+            misled: false,
+            limits,
+            documents: 0,
+            budget: Budget::new(LISTINGS),
+            pending: [const { None }; SHORT_LANE],
+            next: 0,
+        }
+    }
+
+    /// The same, but large layers are only listed, or hashed where `cache` has the list: few will
+    /// be asked for, and [`Archive::fetch`] can read those again.
+    #[must_use]
+    pub fn listing_only(self, cache: Option<Cache>) -> Self {
+        Self { keep: false, cache, ..self }
+    }
+
+    /// Notes what is known now of large layers that have their digests as names.
+    pub fn remember(&self, cache: &Cache) -> Result<()> {
+        let named = self.items.iter().filter_map(|(name, item)| {
+            let Item::Layer(number) = item else { return None };
+            let tar = &self.layers[*number];
+            (announced(name) == Some(tar.digest) && tar.size > SHORT).then_some(tar)
+        });
+        cache.keep(named)
+    }
+
+    /// Takes in what was found under `name`. [`Archive::finish`] must come before anything is
+    /// asked for.
+    pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
+        match found {
+            Found::Link(target) => self.insert(name, Item::Link(target)),
+            Found::File(size, body) => self.take_file(name, size, body),
+        }
+    }
+
+    /// Waits for what is still being listed.
+    pub fn finish(&mut self) -> Result<()> {
+        (0..SHORT_LANE).try_for_each(|lane| self.settle(lane))
+    }
+
+    /// Reads the layers with these numbers again, if their bytes were not kept, from where they
+    /// came from.
+    pub fn fetch(
+        mut self,
+        numbers: &BTreeSet<usize>,
+        read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
+    ) -> Result<Self> {
+        // By name, as two with the same digest may be wanted.
+        let mut wanted = BTreeMap::new();
+        for (name, item) in &self.items {
+            if let Item::Layer(number) = item
+                && numbers.contains(number)
+                && self.layers[*number].region.is_none()
+            {
+                // It is listed again, and memory holds one.
+                let listing = std::mem::take(&mut self.layers[*number].listing);
+                wanted.insert(name.clone(), (*number, listing.digest()));
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(self);
+        }
+        let mut again = Self::new(self.spool, self.limits);
+        again.budget = self.budget.clone();
+        read(&mut |name, found| match (&found, wanted.get(name)) {
+            (Found::File(..), Some(_)) => again.take(name, found),
+            _ => Ok(()),
+        })?;
+        again.finish()?;
+        let Self { items, layers, spool, .. } = again;
+        self.spool = spool;
+        let mut layers: Vec<Option<Tar>> = layers.into_iter().map(Some).collect();
+        for (name, (number, listing)) in wanted {
+            let before = &mut self.layers[number];
+            let found = match items.get(&name) {
+                Some(Item::Layer(number)) => layers[*number].take(),
+                _ => None,
+            };
+            match found {
+                Some(tar)
+                    if (tar.digest, tar.diff_id) == (before.digest, before.diff_id)
+                        && tar.listing.digest() == listing =>
+                {
+                    *before = tar;
+                }
+                _ => {
+                    if let Some(cache) = &self.cache {
+                        cache.forget(before.digest);
+                    }
+                    return Err(Error::item(name, "was changed while it was read"));
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    fn insert(&mut self, name: &str, item: Item) -> Result<()> {
+        let digest = self.digest_of(&item);
+        if let Some(before) = self.items.insert(name.to_owned(), item)
+            && (digest.is_none() || digest != self.digest_of(&before))
+        {
+            return Err(Error::item(name, "is there twice"));
+        }
+        if let Some(digest) = digest {
+            self.by_digest.entry(digest).or_insert_with(|| name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Adds a tar that was made here, and returns its number.
+    pub fn add_tar(&mut self, tar: &[u8]) -> Result<usize> {
+        let listed = list(Ok(tar), Some(Hasher::default()), self.room(SHORT_LANE, true));
+        match self.add(SHORT_LANE, Digest::of(tar), tar.len() as u64, listed)? {
+            Item::Layer(number) => Ok(number),
+            _ => Err(Error::archive("has no room for another layer")),
+        }
+    }
+
+    /// The item called `name`, links followed.
+    pub fn item(&self, name: &str) -> Result<&Item> {
+        let mut at = name.to_owned();
+        for _ in 0..MAX_HOPS {
+            match self.items.get(&at) {
+                Some(Item::Link(target)) => {
+                    at = target_of(&at, target).ok_or_else(|| {
+                        Error::item(name, format!("is a link that leads out of it, to {target:?}"))
+                    })?;
+                }
+                Some(item) => return Ok(item),
+                None if at == name => return Err(Error::item(name, "is missing")),
+                None => {
+                    return Err(Error::item(
+                        name,
+                        format!("is a link to {at:?}, which is missing"),
+                    ));
+                }
+            }
+        }
+        Err(Error::item(name, "is a link that leads in circles"))
+    }
+
+    /// Whether there is something called `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.items.contains_key(name)
+    }
+
+    /// Whether there is a file with a digest, or one that says so by its name.
+    pub fn has_blob(&self, digest: Digest) -> bool {
+        self.by_digest.contains_key(&digest) || self.contains(&format!("blobs/sha256/{digest}"))
+    }
+
+    /// The item with a digest.
+    pub fn blob(&self, digest: Digest) -> Result<&Item> {
+        if let Some(name) = self.by_digest.get(&digest) {
+            return self.item(name);
+        }
+        let name = format!("blobs/sha256/{digest}");
+        let item = self.item(&name)?;
+        let found = self.digest_of(item).map_or_else(String::new, |found| found.to_string());
+        Err(Error::item(name, format!("is damaged: its sha256 is {found}")))
+    }
+
+    fn digest_of(&self, item: &Item) -> Option<Digest> {
+        match item {
+            Item::Document(document) => Some(document.digest),
+            Item::Layer(number) => Some(self.layers[*number].digest),
+            Item::Other(digest, _) => Some(*digest),
+            Item::Link(_) => None,
+        }
+    }
+
+    fn take_file(&mut self, name: &str, size: u64, body: &mut dyn Read) -> Result<()> {
+        let fail = |cause| Error::Input { what: name.to_owned(), cause };
+        if size <= SHORT {
+            let bytes = read_short(size, body).map_err(fail)?;
+            let item = if is_document(&bytes) {
+                self.keep(bytes)
+            } else {
+                let digest = Digest::of(&bytes);
+                let plain = Decoder::new(&bytes[..], self.limits);
+                let listed = list(plain, Some(Hasher::default()), self.room(SHORT_LANE, true));
+                self.add(SHORT_LANE, digest, size, listed)?
+            };
+            return self.insert(name, item);
+        }
+        let mut start = Vec::new();
+        (&mut *body).take(1024).read_to_end(&mut start).map_err(fail)?;
+        if size <= MAX_DOCUMENT && is_document(&start) {
+            body.read_to_end(&mut start).map_err(fail)?;
+            let item = self.keep(start);
+            return self.insert(name, item);
+        }
+        let known = self.cache.as_ref().and_then(|it| it.find_named(name, size, &self.budget));
+        if let Some((announced, listed)) = known {
+            let mut hasher = Hasher::default();
+            hasher.update(&start);
+            let digest = hash_rest(hasher, body).map_err(fail)?;
+            if digest != announced {
+                self.misled = true;
+                return self.insert(name, Item::Other(digest, "was not looked into".to_owned()));
+            }
+            let item = self.add(SHORT_LANE, digest, size, Ok(listed))?;
+            return self.insert(name, item);
+        }
+        let compressed = start.starts_with(&[0x1f, 0x8b])
+            || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+            || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
+        let lane = self.next;
+        self.next = (lane + 1) % SHORT_LANE;
+        self.settle(lane)?;
+        let whole = Cursor::new(start).chain(body);
+        let (digest, listing) =
+            read_large(whole, compressed, self.room(lane, self.keep)).map_err(fail)?;
+        let name = name.to_owned();
+        self.pending[lane] = Some(Pending { name, digest, size, compressed, listing });
+        Ok(())
+    }
+
+    /// Waits for the layer that is being listed into a file of the spool, if there is one.
+    fn settle(&mut self, lane: usize) -> Result<()> {
+        let Some(pending) = self.pending[lane].take() else { return Ok(()) };
+        let Pending { name, digest, size, compressed, listing } = pending;
+        let mut listed = listing.join().expect("the thread that lists does not panic");
+        if let Ok(listed) = &mut listed
+            && !compressed
+        {
+            listed.diff_id = digest;
+        }
+        let item = self.add(lane, digest, size, listed)?;
+        self.insert(&name, item)
+    }
+
+    /// What a layer may take that goes to a file of the spool.
+    fn room(&self, lane: usize, keep: bool) -> Room {
+        let appender = if keep { self.spool.append(lane) } else { self.spool.measure(lane) };
+        Room { appender, limits: self.limits, budget: self.budget.clone() }
+    }
+
+    fn keep(&mut self, bytes: Vec<u8>) -> Item {
+        let digest = Digest::of(&bytes);
+        if self.documents + bytes.len() > MAX_DOCUMENTS {
+            // Most likely it says how some image was made, and is not asked for.
+            let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
+            return Item::Other(digest, reason);
+        }
+        self.documents += bytes.len();
+        Item::Document(Document { digest, bytes })
+    }
+
+    fn add(
+        &mut self,
+        lane: usize,
+        digest: Digest,
+        size: u64,
+        listed: Result<Listed>,
+    ) -> Result<Item> {
+        match listed {
+            Ok(Listed { diff_id, length, kept, listing }) => {
+                self.length = self.length.saturating_add(length);
+                let region = kept.then(|| self.spool.keep(lane, length));
+                self.layers.push(Tar { digest, size, diff_id, length, region, listing });
+                Ok(Item::Layer(self.layers.len() - 1))
+            }
+            Err(Error::Archive { reason }) => {
+                self.spool.discard(lane)?;
+                Ok(Item::Other(digest, reason))
+            }
+            Err(err) => Err(err),
+        }
+    }
+}
+
+fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    body.take(size).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether it looks like JSON, and not like a tar whose first file has an odd name.
+pub fn is_document(start: &[u8]) -> bool {
+    let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
+    matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,258 @@
+//! What earlier imports found in layers, so that a layer that comes again is hashed, and neither
+//! inflated nor listed. Nothing depends on it: what is not there, or damaged, is found out again.
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use deploy_store::disk::{Dir, TempFile};
+use deploy_store::{Digest, Error as StoreError, Result as StoreResult};
+
+use super::budget::Budget;
+use super::layer::{Listed, Tar};
+use super::listing::Listing;
+use crate::error::{Error, Result};
+
+/// How a file begins; the version of the program follows, and a newline.
+const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
+/// The directory of the files: of what else is beside it, nothing is touched.
+const NAME: &CStr = c"image-layers";
+/// Bytes that all files may have after an import; beyond that those go that were not used for
+/// longest.
+const MOST: u64 = 256 << 20;
+/// Bytes of one: some 300,000 files. It is in memory twice for a moment.
+const MOST_OF_ONE: usize = 32 << 20;
+/// Age of an unfinished file whose writer must be gone.
+const ABANDONED: Duration = Duration::from_secs(86_400);
+/// Start of the names of unfinished files.
+const UNFINISHED: &str = "new";
+/// Has backups pass the directory over (Cache Directory Tagging Specification 0.6).
+const TAG: (&CStr, &[u8]) = (
+    c"CACHEDIR.TAG",
+    b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
+);
+
+/// Files for layers, named by the sha256 of the layer as it came and by the version of the
+/// program: another may refuse what this one lists. Whoever can write them decides what an import
+/// makes of a layer.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    place: PathBuf,
+    version: String,
+    /// None where there is nothing yet.
+    dir: Option<Arc<Dir>>,
+}
+
+impl Cache {
+    /// In `place`, which is made if it is not there.
+    pub fn named(place: &Path, version: &str) -> Result<Self> {
+        let dir = make(place).map_err(|err| cannot(place, &err))?;
+        let (place, version) = (place.to_owned(), version.to_owned());
+        Ok(Self { place, version, dir: Some(Arc::new(dir)) })
+    }
+
+    /// Where it is if nothing is said (XDG Base Directory Specification 0.8), and that is the
+    /// user's own: root with somebody else's home directory leaves it alone. It is made when there
+    /// is something to keep.
+    pub fn usual(version: &str) -> Option<Self> {
+        let absolute = |name| {
+            let path = std::env::var_os(name).map(PathBuf::from);
+            path.filter(|path| path.is_absolute())
+        };
+        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));
+        let place = base?.join("deploy-from-docker");
+        let nearest = place.ancestors().find_map(|path| fs::metadata(path).ok())?;
+        if !nearest.is_dir() || nearest.uid() != user() {
+            return None;
+        }
+        let dir = Dir::open(&place).and_then(|dir| own(&dir)).ok().map(Arc::new);
+        Some(Self { place, version: version.to_owned(), dir })
+    }
+
+    /// What is known of the layer of this length whose name says its digest. Its names are of
+    /// `budget`.
+    pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
+        let digest = announced(name)?;
+        Some((digest, self.find(digest, size, budget)?))
+    }
+
+    fn find(&self, digest: Digest, size: u64, budget: &Budget) -> Option<Listed> {
+        let dir = self.dir.as_ref()?;
+        let name = self.name_of(digest);
+        let (file, stat) = dir.open_file_and_stat(&name).ok()?;
+        if why_not(stat.st_uid, stat.st_mode).is_some() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        (&file).take(MOST_OF_ONE as u64 + 1024).read_to_end(&mut bytes).ok()?;
+        let Some(body) = unseal(&bytes, &self.version) else {
+            // It is written again when the layer was listed.
+            self.forget(digest);
+            return None;
+        };
+        let found = decode(body, digest, size, budget)?;
+        // It is removed too early at worst.
+        let _ = file.set_modified(SystemTime::now());
+        Some(found)
+    }
+
+    /// Removes what is known of a layer.
+    pub fn forget(&self, digest: Digest) {
+        if let Some(dir) = &self.dir {
+            // Another import may have been faster.
+            let _ = dir.remove_file(&self.name_of(digest));
+        }
+    }
+
+    /// Notes what is known of these layers, and makes room for it.
+    pub fn keep<'a>(&self, tars: impl Iterator<Item = &'a Tar>) -> Result<()> {
+        let mut tars = tars.filter(|tar| tar.listing.bytes() <= MOST_OF_ONE).peekable();
+        if tars.peek().is_none() {
+            return Ok(());
+        }
+        let dir = match &self.dir {
+            Some(dir) => Arc::clone(dir),
+            None => Arc::new(make(&self.place).map_err(|err| cannot(&self.place, &err))?),
+        };
+        let kept = tars.try_for_each(|tar| self.keep_one(&dir, tar));
+        // What does not fit any more may do so then.
+        kept.and(sweep(&dir, MOST)).map_err(|err| cannot(&self.place, &err))
+    }
+
+    fn keep_one(&self, dir: &Arc<Dir>, tar: &Tar) -> StoreResult<()> {
+        let name = self.name_of(tar.digest);
+        if dir.contains(&name)? {
+            return Ok(());
+        }
+        let file = TempFile::create(dir, UNFINISHED)?;
+        let written = file.file().write_all(&seal(tar, &self.version));
+        written.map_err(|err| file.error("write", err))?;
+        // Not synced: what a crash leaves of it does not fit its checksum.
+        file.publish(dir, &name)
+    }
+
+    fn name_of(&self, digest: Digest) -> CString {
+        let version = &Digest::of(self.version.as_bytes()).to_string()[..8];
+        CString::new(format!("{digest}-{version}")).expect("hex has no NUL")
+    }
+}
+
+/// The digest that a file has in the OCI image layout, by its name.
+pub fn announced(name: &str) -> Option<Digest> {
+    name.strip_prefix("blobs/sha256/")?.parse().ok()
+}
+
+fn cannot(place: &Path, err: &StoreError) -> Error {
+    Error::Cache { dir: place.to_owned(), reason: err.to_string() }
+}
+
+fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Why what has this owner and mode is not to be believed.
+fn why_not(uid: u32, mode: u32) -> Option<String> {
+    if uid != user() {
+        return Some(format!("it belongs to the user with the number {uid}"));
+    }
+    let others = mode & 0o022 != 0;
+    others.then(|| format!("it can be written by others: its mode is {:04o}", mode & 0o7777))
+}
+
+/// The directory of the files in `place`, both made where they are missing.
+fn make(place: &Path) -> StoreResult<Dir> {
+    // The mode is what the XDG specification asks for.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
+    made.map_err(|err| StoreError::io("make", place, err))?;
+    let outer = Dir::open(place)?;
+    outer.child_or_make(NAME, 0o700)?;
+    let dir = own(&outer)?;
+    if let Ok(tag) = dir.create_file(TAG.0, 0o644) {
+        // Without it backups take more than they need.
+        let _ = (&tag).write_all(TAG.1);
+    }
+    Ok(dir)
+}
+
+/// The directory of the files in `outer`, if it is the user's.
+fn own(outer: &Dir) -> StoreResult<Dir> {
+    let dir = outer.child(NAME)?;
+    let stat = rustix::fs::fstat(&dir);
+    let stat = stat.map_err(|err| StoreError::io("stat", dir.path(), err))?;
+    match why_not(stat.st_uid, stat.st_mode) {
+        None => Ok(dir),
+        Some(reason) => Err(StoreError::io("trust", dir.path(), io::Error::other(reason))),
+    }
+}
+
+/// Removes what is beyond `most` bytes.
+fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (mut files, mut bytes) = (Vec::new(), 0_u64);
+    for item in dir.list()? {
+        // Another import may have been faster, here and below.
+        let Ok(stat) = dir.stat(&item.name) else { continue };
+        let used = (stat.st_mtime, stat.st_mtime_nsec);
+        let length = u64::try_from(stat.st_size).unwrap_or(0);
+        let name = item.name.to_bytes();
+        if name.starts_with(UNFINISHED.as_bytes()) {
+            let age = now.as_secs().saturating_sub(u64::try_from(used.0).unwrap_or(0));
+            if age > ABANDONED.as_secs() {
+                let _ = dir.remove_file(&item.name);
+            }
+        } else if item.name.as_c_str() != TAG.0 {
+            bytes += length;
+            files.push((used, length, item.name));
+        }
+    }
+    files.sort();
+    for (_, length, name) in files {
+        if bytes <= most {
+            break;
+        }
+        let _ = dir.remove_file(&name);
+        bytes -= length;
+    }
+    Ok(())
+}
+
+fn seal(tar: &Tar, version: &str) -> Vec<u8> {
+    let mut bytes = [MAGIC, version.as_bytes(), b"\n"].concat();
+    bytes.extend_from_slice(tar.digest.as_bytes());
+    bytes.extend_from_slice(&tar.size.to_le_bytes());
+    bytes.extend_from_slice(tar.diff_id.as_bytes());
+    bytes.extend_from_slice(&tar.length.to_le_bytes());
+    tar.listing.encode(&mut bytes);
+    let checksum = Digest::of(&bytes);
+    bytes.extend_from_slice(checksum.as_bytes());
+    bytes
+}
+
+/// What is between the first line and the checksum, if both are right.
+fn unseal<'a>(bytes: &'a [u8], version: &str) -> Option<&'a [u8]> {
+    let (body, checksum) = bytes.split_last_chunk::<32>()?;
+    if Digest::of(body).as_bytes() != checksum {
+        return None;
+    }
+    body.strip_prefix(MAGIC)?.strip_prefix(version.as_bytes())?.strip_prefix(b"\n")
+}
+
+fn decode(body: &[u8], digest: Digest, size: u64, budget: &Budget) -> Option<Listed> {
+    let (of, rest) = body.split_first_chunk::<32>()?;
+    let (its_size, rest) = rest.split_first_chunk()?;
+    let (diff_id, rest) = rest.split_first_chunk::<32>()?;
+    let (length, rest) = rest.split_first_chunk()?;
+    if of != digest.as_bytes() || u64::from_le_bytes(*its_size) != size {
+        return None;
+    }
+    let (diff_id, length) = (Digest::from_bytes(*diff_id), u64::from_le_bytes(*length));
+    let listing = Listing::decode(rest, length, budget)?;
+    Some(Listed { diff_id, length, kept: false, listing })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+use super::*;
+use crate::read::listing::Sort;
+
+const VERSION: &str = "1.2.3 (abc)";
+
+fn tar(name: &str) -> Tar {
+    let mut listing = Listing::default();
+    listing.push(0..512, b"", b"", Sort::Directory);
+    listing.push(512..2048, name.as_bytes(), b"", Sort::File);
+    listing.push(2048..2560, b"link", name.as_bytes(), Sort::Symlink);
+    let digest = Digest::of(name.as_bytes());
+    Tar { digest, size: 100, diff_id: Digest::of(b"tar"), length: 2560, region: None, listing }
+}
+
+fn budget() -> Budget {
+    Budget::new(1 << 20)
+}
+
+fn cache(dir: &tempfile::TempDir) -> Cache {
+    Cache::named(dir.path(), VERSION).unwrap()
+}
+
+fn path(cache: &Cache, tar: &Tar) -> PathBuf {
+    cache.dir.as_ref().unwrap().path_of(&cache.name_of(tar.digest))
+}
+
+#[test]
+fn what_was_kept_is_found_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = Cache::named(&dir.path().join("a/b"), VERSION).unwrap();
+    let one = tar("one");
+    assert!(cache.find(one.digest, 100, &budget()).is_none());
+    cache.keep([&one, &one].into_iter()).unwrap();
+    let found = cache.find(one.digest, 100, &budget()).unwrap();
+    assert_eq!((found.diff_id, found.length, found.kept), (one.diff_id, 2560, false));
+    assert!(found.listing.members().eq(one.listing.members()));
+    // What says nothing of the file does not remove it.
+    assert!(cache.find(one.digest, 100, &Budget::new(50)).is_none());
+    assert!(cache.find(one.digest, 101, &budget()).is_none(), "of another length");
+    let later = Cache { version: "1.2.3 (def)".to_owned(), ..cache.clone() };
+    assert!(later.find(one.digest, 100, &budget()).is_none(), "of another version");
+    assert!(cache.find(one.digest, 100, &budget()).is_some());
+    assert!(dir.path().join("a/b/image-layers/CACHEDIR.TAG").exists());
+}
+
+#[test]
+fn memory_is_counted_as_if_it_had_been_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(&dir);
+    let tars: Vec<Tar> = (0..100).map(|number| tar(&format!("{number:03}"))).collect();
+    cache.keep(tars.iter()).unwrap();
+    let budget = Budget::new(100_000);
+    let found = |tar: &Tar| cache.find(tar.digest, 100, &budget);
+    let held: Vec<Option<Listed>> = tars.iter().map(found).collect();
+    assert!(held.iter().all(Option::is_some));
+}
+
+#[test]
+fn what_is_damaged_is_not_believed_and_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(&dir);
+    let (one, other) = (tar("one"), tar("two"));
+    let path = path(&cache, &one);
+    cache.keep([&one].into_iter()).unwrap();
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        assert!(unseal(&bytes, VERSION).is_none(), "{at}");
+        assert!(unseal(&whole[..at], VERSION).is_none(), "{at}");
+    }
+    fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    assert!(cache.find(one.digest, 100, &budget()).is_none());
+    assert!(!path.exists());
+    // A whole one, under the name of another.
+    fs::write(&path, seal(&other, VERSION)).unwrap();
+    assert!(cache.find(one.digest, 100, &budget()).is_none());
+    cache.forget(one.digest);
+    cache.keep([&one].into_iter()).unwrap();
+    assert!(cache.find(one.digest, 100, &budget()).is_some());
+}
+
+#[test]
+fn whatever_is_within_the_seal_does_no_harm() {
+    let one = tar("one");
+    let sealed = seal(&one, VERSION);
+    let body = unseal(&sealed, VERSION).unwrap();
+    let look = |body: &[u8]| {
+        if let Some(found) = decode(body, one.digest, 100, &budget()) {
+            // No name reaches out of the text, no member out of the tar.
+            let length = found.length;
+            assert!(found.listing.members().all(|member| member.span.end <= length));
+        }
+    };
+    for at in 0..body.len() {
+        for value in [0, 1, 0x7f, 0xff] {
+            let mut bytes = body.to_vec();
+            bytes[at] = value;
+            look(&bytes);
+        }
+        look(&body[..at]);
+    }
+}
+
+#[test]
+fn what_was_not_used_for_longest_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(&dir);
+    let tars: Vec<Tar> = ["one", "two", "six"].map(tar).into();
+    cache.keep(tars.iter()).unwrap();
+    let date = |path: &Path, seconds| {
+        let when = SystemTime::now() - Duration::from_secs(seconds);
+        fs::File::open(path).unwrap().set_modified(when).unwrap();
+    };
+    for (age, tar) in (1..).zip(&tars) {
+        date(&path(&cache, tar), age * 1000);
+    }
+    let inner = dir.path().join("image-layers");
+    for (name, age) in [("image-layers/new-old", 90_000), ("image-layers/new-young", 80_000)] {
+        fs::write(dir.path().join(name), "").unwrap();
+        date(&dir.path().join(name), age);
+    }
+    // What others have beside it is theirs.
+    let theirs = [one_name(&tars[0]), "new-site.tar".to_owned()].map(|name| dir.path().join(name));
+    for path in &theirs {
+        fs::write(path, "theirs").unwrap();
+        date(path, 90_000);
+    }
+    // The oldest was used a moment ago.
+    assert!(cache.find(tars[2].digest, 100, &budget()).is_some());
+    sweep(&Dir::open(&inner).unwrap(), seal(&tars[0], VERSION).len() as u64 * 2).unwrap();
+    let left: Vec<bool> = tars.iter().map(|tar| path(&cache, tar).exists()).collect();
+    assert_eq!(left, [true, false, true]);
+    assert_eq!(["new-old", "new-young"].map(|name| inner.join(name).exists()), [false, true]);
+    assert!(theirs.iter().all(|path| path.exists()));
+}
+
+fn one_name(tar: &Tar) -> String {
+    tar.digest.to_string()
+}
+
+#[test]
+fn only_what_nobody_else_can_write_is_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(&dir);
+    let one = tar("one");
+    cache.keep([&one].into_iter()).unwrap();
+    let (inner, file) = (dir.path().join("image-layers"), path(&cache, &one));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    mode(&file, 0o620).unwrap();
+    assert!(cache.find(one.digest, 100, &budget()).is_none());
+    mode(&file, 0o600).unwrap();
+    assert!(cache.find(one.digest, 100, &budget()).is_some());
+    mode(&inner, 0o770).unwrap();
+    let refused = Cache::named(dir.path(), VERSION).unwrap_err().to_string();
+    for word in ["it can be written by others", "0770", "image-layers", "-cache-dir", "-no-cache"] {
+        assert!(refused.contains(word), "{word}: {refused}");
+    }
+    // A link leads nowhere, nor does a fifo hold an import up.
+    mode(&inner, 0o700).unwrap();
+    let real = dir.path().join("real");
+    fs::rename(&inner, &real).unwrap();
+    symlink(&real, &inner).unwrap();
+    Cache::named(dir.path(), VERSION).unwrap_err();
+    fs::remove_file(real.join(file.file_name().unwrap())).unwrap();
+    let fifo = real.join(file.file_name().unwrap());
+    assert!(std::process::Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    assert!(cache.find(one.digest, 100, &budget()).is_none());
+}
+
+#[test]
+fn two_at_once_keep_and_find() {
+    let dir = tempfile::tempdir().unwrap();
+    let tars: Vec<Tar> = (0..50).map(|number| tar(&number.to_string())).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let cache = cache(&dir);
+                cache.keep(tars.iter()).unwrap();
+                let found = |tar: &Tar| cache.find(tar.digest, 100, &budget()).is_some();
+                assert!(tars.iter().all(found));
+            });
+        }
+    });
+}

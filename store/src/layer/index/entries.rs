@@ -1,0 +1,133 @@
+//! Reads a stored index entry by entry, so that it need not be in memory.
+
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::{CHECKSUM, Input, MAGIC};
+use crate::error::{Error, Result};
+use crate::layer::entry::Entry;
+
+/// Bytes that are read at a time.
+const BUFFER: usize = 64 << 10;
+
+/// Whether the file begins as an index of an earlier version does. Whatever else is wrong with it
+/// is told when it is read.
+pub fn is_earlier(mut file: impl Read) -> bool {
+    let mut begin = [0; MAGIC.len()];
+    let read = file.read_exact(&mut begin).is_ok();
+    read && begin[..7] == MAGIC[..7] && (FIRST..MAGIC[7]).contains(&begin[7])
+}
+
+/// The entries of an index whose checksum is right.
+#[derive(Debug)]
+pub struct Entries<R> {
+    file: R,
+    /// For messages.
+    path: PathBuf,
+    buffer: Vec<u8>,
+    /// Where in `buffer` the next entry begins.
+    at: usize,
+    /// Bytes of the file, before its checksum, that are not in `buffer` yet.
+    rest: u64,
+    /// Entries still to come.
+    count: u64,
+    current: bool,
+}
+
+/// The first format, which has no entries of the root itself. It is read, so that nothing is lost
+/// that it refers to, but it does not say all.
+const FIRST: u8 = 1;
+
+impl<R: Read + Seek> Entries<R> {
+    /// Begins to read the file form, after a first reading for its checksum. `path` is for
+    /// messages.
+    pub fn open(mut file: R, path: &Path) -> Result<Self> {
+        let damaged = |reason: &str| damaged(path, reason);
+        let io = |err| Error::io("read", path, err);
+        let length = file.seek(SeekFrom::End(0)).map_err(io)?;
+        let head = MAGIC.len() + size_of::<u64>();
+        let Some(body) = length.checked_sub(CHECKSUM as u64).filter(|body| *body >= head as u64)
+        else {
+            return Err(damaged("is no layer index"));
+        };
+        file.rewind().map_err(io)?;
+        let mut begin = [0; MAGIC.len() + size_of::<u64>()];
+        file.read_exact(&mut begin).map_err(io)?;
+        let (magic, count) = begin.split_at(MAGIC.len());
+        if magic[..7] != MAGIC[..7] {
+            return Err(damaged("is no layer index"));
+        }
+        if magic[7] > MAGIC[7] {
+            return Err(Error::NewerFormat { path: path.to_owned(), what: "layer index" });
+        }
+        let count = u64::from_le_bytes(count.try_into().expect("it is as long"));
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&begin);
+        io::copy(&mut file.by_ref().take(body - head as u64), &mut hasher).map_err(io)?;
+        let mut checksum = [0; CHECKSUM];
+        file.read_exact(&mut checksum).map_err(io)?;
+        let known = (FIRST..=MAGIC[7]).contains(&magic[7]);
+        if *hasher.finalize().as_bytes() != checksum || !known {
+            return Err(damaged("its checksum is wrong"));
+        }
+        file.seek(SeekFrom::Start(head as u64)).map_err(io)?;
+        let (path, rest) = (path.to_owned(), body - head as u64);
+        let current = magic == MAGIC;
+        Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count, current })
+    }
+
+    /// Whether it is of this version, and not of an earlier one that says less.
+    pub fn is_current(&self) -> bool {
+        self.current
+    }
+
+    /// The next entry, which must be there.
+    fn entry(&mut self) -> Result<Entry> {
+        loop {
+            let mut input = Input(&self.buffer[self.at..]);
+            if let Some(entry) = input.entry() {
+                self.at = self.buffer.len() - input.0.len();
+                return Ok(entry);
+            }
+            // It is cut off here, or it is none.
+            if self.rest == 0 {
+                return Err(self.unreadable());
+            }
+            self.buffer.drain(..self.at);
+            self.at = 0;
+            let more = self.rest.min(self.buffer.len().max(BUFFER) as u64);
+            let read = self.file.by_ref().take(more).read_to_end(&mut self.buffer);
+            let read = read.map_err(|err| Error::io("read", &self.path, err))? as u64;
+            if read < more {
+                return Err(self.unreadable());
+            }
+            self.rest -= read;
+        }
+    }
+
+    fn unreadable(&self) -> Error {
+        damaged(&self.path, "its entries cannot be read")
+    }
+}
+
+impl<R: Read + Seek> Iterator for Entries<R> {
+    type Item = Result<Entry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.count == 0 {
+            let left = self.rest > 0 || self.at < self.buffer.len();
+            (self.at, self.rest) = (self.buffer.len(), 0);
+            return left.then(|| Err(self.unreadable()));
+        }
+        self.count -= 1;
+        let entry = self.entry();
+        if entry.is_err() {
+            (self.at, self.rest, self.count) = (self.buffer.len(), 0, 0);
+        }
+        Some(entry)
+    }
+}
+
+fn damaged(path: &Path, reason: &str) -> Error {
+    Error::Corrupt { path: path.to_owned(), reason: reason.to_owned() }
+}

@@ -1,0 +1,268 @@
+//! Batches of objects: written beside the others under temporary names, synced by one
+//! barrier, then renamed. Those of a directory `ab` that is not there yet are renamed all
+//! at once, with their directory. A batch that is shared can be placed in a root before
+//! it is published, so that one barrier does for both.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::object_name::{Naming, ObjectName};
+use super::{FANS, Objects, UNFINISHED, fan_name};
+use crate::disk::{self, Dir, Fresh, fault, temp_name};
+use crate::error::{Error, Result};
+use crate::layer::entry::Content;
+use crate::meta::Meta;
+
+/// Permissions of an object that is contents alone.
+const PLAIN_MODE: u32 = 0o400;
+
+/// Objects that are being written, by several threads. Dropped before it is published,
+/// they are gone.
+#[derive(Debug)]
+pub struct Batch {
+    objects: Arc<Objects>,
+    staged: Arc<Staged>,
+    fresh: Fresh,
+    /// Whether syncing while writing pays.
+    ahead: bool,
+    written: AtomicU64,
+    /// Held to see whether a name is taken, and to take it.
+    publishing: Mutex<()>,
+}
+
+/// Where a batch is.
+#[derive(Debug)]
+pub(in crate::layer) struct Staged {
+    name: CString,
+    dir: Dir,
+    /// For each directory of objects: `Some` stands for it in `dir` when it is not there
+    /// yet. Objects of the others are in `dir` itself.
+    fans: Box<[OnceLock<Option<Dir>>]>,
+}
+
+impl Staged {
+    /// The directory for objects that belong in the `at`th.
+    pub fn dir_of(&self, at: usize) -> &Dir {
+        self.fans[at].get().and_then(Option::as_ref).unwrap_or(&self.dir)
+    }
+}
+
+impl Batch {
+    /// Begins a batch.
+    pub fn begin(objects: &Arc<Objects>) -> Result<Self> {
+        let objects = Arc::clone(objects);
+        let name = objects.dir.make_temp(UNFINISHED, 0o700)?;
+        let dir = objects.dir.child(&name)?;
+        let fresh = Fresh::probe(&dir)?;
+        let ahead = dir.syncs_in_parts()?;
+        let fans = (0..FANS).map(|_| OnceLock::new()).collect();
+        let staged = Arc::new(Staged { name, dir, fans });
+        let (written, publishing) = (AtomicU64::new(0), Mutex::new(()));
+        Ok(Self { objects, staged, fresh, ahead, written, publishing })
+    }
+
+    /// Lets its objects be placed. They are not synced: no root with them may be
+    /// published before they are.
+    pub fn share(&self) {
+        self.objects.shared().push(Arc::clone(&self.staged));
+    }
+
+    /// Directories that it keeps open.
+    pub fn open_directories(&self) -> usize {
+        self.staged.fans.iter().filter(|fan| matches!(fan.get(), Some(Some(_)))).count()
+    }
+
+    /// The name of the object for a file.
+    pub fn name(&self, content: Content, meta: &Meta) -> ObjectName {
+        self.objects.name(content, meta, 0)
+    }
+
+    /// Writes a whole file, unless it is an object already.
+    pub fn write_small(&self, name: &ObjectName, bytes: &[u8], meta: &Meta) -> Result<()> {
+        let dir = match self.fan(name.fan())? {
+            Some(dir) => dir,
+            None if self.objects.is_sound(name, bytes.len() as u64, meta)? => return Ok(()),
+            None => &self.staged.dir,
+        };
+        let mode = match self.objects.naming {
+            Naming::Inode { .. } => meta.mode,
+            Naming::Contents => PLAIN_MODE,
+        };
+        let file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
+            // Another file of this layer has the same contents.
+            Err(err) if err.exists() => return Ok(()),
+            other => other?,
+        };
+        fault::write_all(&file, bytes)
+            .map_err(|err| Error::io("write", dir.path_of(name.as_c_str()), err))?;
+        let path = || dir.path_of(name.as_c_str());
+        match self.objects.naming {
+            Naming::Inode { owner } => {
+                self.fresh.finish(&file, &path, mode & 0o777, meta, owner)?;
+            }
+            Naming::Contents => self.fresh.finish_mode(&file, &path, mode & 0o777, mode)?,
+        }
+        self.wrote(name);
+        Ok(())
+    }
+
+    /// Begins a file that comes in pieces; its name is known when it is complete.
+    pub fn begin_file(&self) -> Result<Writing<'_>> {
+        let name = temp_name("object");
+        let file = self.staged.dir.create_to_write(&name, 0o600)?;
+        Ok(Writing { batch: self, name, file, at: 0, end: 0 })
+    }
+
+    /// Syncs all that was written to the filesystem so far, the whole batch with it.
+    pub fn sync(&self) -> Result<()> {
+        self.staged.dir.sync_filesystem()
+    }
+
+    /// As [`Batch::sync`], with more to come; nothing where that costs more than it saves.
+    pub fn sync_ahead(&self) -> Result<()> {
+        if self.ahead { self.sync() } else { Ok(()) }
+    }
+
+    /// One object more, which nobody else can reach.
+    fn wrote(&self, name: &ObjectName) {
+        self.written.fetch_add(1, Ordering::Relaxed);
+        if self.objects.naming != Naming::Contents {
+            self.objects.seals.set_new(name);
+        }
+    }
+
+    /// Objects that were written so far.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Makes the objects, which are synced, visible. Returns their number. Their names
+    /// are for a later barrier to sync.
+    pub fn publish(self) -> Result<u64> {
+        for (at, fan) in self.staged.fans.iter().enumerate() {
+            let Some(Some(dir)) = fan.get() else { continue };
+            let name = fan_name(at);
+            if !self.staged.dir.rename_new(&name, &self.objects.dir, &name)? {
+                // Another batch has made it meanwhile.
+                self.publish_from(dir)?;
+            }
+        }
+        self.publish_from(&self.staged.dir)?;
+        Ok(self.written())
+    }
+
+    fn publish_from(&self, dir: &Dir) -> Result<()> {
+        dir.for_each(|name| match ObjectName::from_file_name(name) {
+            Some(name) => {
+                dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
+                // A rename moves the ctime. What it was placed in, nobody can see yet.
+                let sealed =
+                    self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
+                if sealed { self.objects.seal(&name) } else { Ok(()) }
+            }
+            None => Ok(()),
+        })
+    }
+
+    /// The directory in the staging one that stands for a directory of objects which is
+    /// not there yet.
+    fn fan(&self, at: usize) -> Result<Option<&Dir>> {
+        if let Some(fan) = self.staged.fans[at].get() {
+            return Ok(fan.as_ref());
+        }
+        let made = match self.objects.fan_if_there(at)? {
+            Some(_) => None,
+            None => Some(self.staged.dir.child_or_make(&fan_name(at), 0o700)?),
+        };
+        Ok(self.staged.fans[at].get_or_init(|| made).as_ref())
+    }
+}
+
+/// A file of a batch that comes in pieces.
+#[derive(Debug)]
+pub struct Writing<'a> {
+    batch: &'a Batch,
+    name: CString,
+    file: File,
+    /// Where the next piece goes.
+    at: u64,
+    /// Where the last one with bytes in it ended.
+    end: u64,
+}
+
+impl Writing<'_> {
+    /// Writes the next piece.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = fault::write_all_at(&self.file, bytes, self.at);
+        written.map_err(|err| self.error("write", err))?;
+        self.at += bytes.len() as u64;
+        self.end = self.at;
+        Ok(())
+    }
+
+    /// The file, to be written from its beginning.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Passes over a hole.
+    pub fn skip(&mut self, length: u64) {
+        self.at += length;
+    }
+
+    /// Completes the file, unless it is an object already.
+    pub fn finish(self, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
+        let batch = self.batch;
+        let dir = batch.fan(name.fan())?;
+        if dir.is_none() && batch.objects.is_sound(name, size, meta)? {
+            return batch.staged.dir.remove_file(&self.name);
+        }
+        if self.end < self.at {
+            // A hole at the end is in no write.
+            self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
+        }
+        let path = || batch.staged.dir.path_of(&self.name);
+        match batch.objects.naming {
+            Naming::Inode { owner } => disk::set_meta(&self.file, &path, meta, owner)?,
+            Naming::Contents => disk::set_mode(&self.file, &path, PLAIN_MODE)?,
+        }
+        let dir = dir.unwrap_or(&batch.staged.dir);
+        let _taking = batch.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        if dir.contains(name.as_c_str())? {
+            return batch.staged.dir.remove_file(&self.name);
+        }
+        batch.staged.dir.rename(&self.name, dir, name.as_c_str())?;
+        batch.wrote(name);
+        Ok(())
+    }
+
+    /// Completes a file that takes the place of the object that is there.
+    pub fn finish_anew(self, name: &ObjectName, meta: &Meta) -> Result<()> {
+        let batch = self.batch;
+        if self.end < self.at {
+            self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
+        }
+        let path = || batch.staged.dir.path_of(&self.name);
+        match batch.objects.naming {
+            Naming::Inode { owner } => disk::set_meta(&self.file, &path, meta, owner)?,
+            Naming::Contents => disk::set_mode(&self.file, &path, PLAIN_MODE)?,
+        }
+        batch.staged.dir.rename(&self.name, &batch.staged.dir, name.as_c_str())?;
+        batch.wrote(name);
+        Ok(())
+    }
+
+    fn error(&self, action: &'static str, err: std::io::Error) -> Error {
+        Error::io(action, self.batch.staged.dir.path_of(&self.name), err)
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.objects.shared().retain(|staged| !Arc::ptr_eq(staged, &self.staged));
+        // What stays is removed at the next start; there is nobody to tell here.
+        let _ = self.objects.dir.remove_tree(&self.staged.name);
+    }
+}

@@ -1,0 +1,120 @@
+//! The names of objects. Where roots are built by hardlink, an object is a whole inode: its
+//! name is the BLAKE3 of its contents and a digest of its metadata, because linked names share
+//! both. Elsewhere it is the contents alone.
+
+use std::ffi::CStr;
+use std::io::Write as _;
+
+use crate::layer::entry::Content;
+use crate::meta::Meta;
+
+/// What an object's name promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// Its contents.
+    Contents,
+    /// Its contents and what its inode carries, the owner too if `owner`.
+    Inode {
+        /// Whether owners are restored.
+        owner: bool,
+    },
+}
+
+impl Naming {
+    /// The name of the object for a file. Files of one root that are equal but not
+    /// linked to each other are told apart by `twin`, from 0, where an object is an
+    /// inode.
+    pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
+        let mut name = [0; NAME];
+        put_hex(&mut name[..64], &content.0);
+        let Self::Inode { owner } = self else { return ObjectName(name) };
+        name[64] = b'-';
+        put_hex(&mut name[65..97], &meta.fingerprint(owner));
+        let name = ObjectName(name);
+        if twin > 0 { name.twin(twin) } else { name }
+    }
+
+    /// The other way of naming, that of another way of placing files.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Contents => Self::Inode { owner: rustix::process::geteuid().is_root() },
+            Self::Inode { .. } => Self::Contents,
+        }
+    }
+}
+
+/// Longest name with its NUL: contents, metadata, twin.
+const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
+
+/// Name of an object. Building a root makes one for every file: it needs no memory of
+/// its own.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectName([u8; NAME]);
+
+impl ObjectName {
+    /// The name under which `text` is an object, if it is one.
+    pub fn from_file_name(name: &CStr) -> Option<Self> {
+        let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
+        let bytes = name.to_bytes();
+        let ok = (64..NAME).contains(&bytes.len()) && bytes[..64].iter().all(hex);
+        let mut text = [0; NAME];
+        text.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        ok.then_some(Self(text))
+    }
+
+    /// The name of the object for the `twin`th equal file of a root, from 1; this is that of
+    /// the first.
+    #[must_use]
+    pub fn twin(&self, twin: u32) -> Self {
+        let (mut name, end) = (self.0, self.as_bytes().len());
+        write!(&mut name[end..], "-{twin}").expect("there is room for any number");
+        Self(name)
+    }
+
+    /// The name's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.as_c_str().to_bytes()
+    }
+
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
+    }
+
+    /// The contents that it promises.
+    pub fn content(&self) -> Content {
+        let mut content = [0; 32];
+        let digit =
+            |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap_or(0)).unwrap_or(0);
+        for (byte, two) in content.iter_mut().zip(self.0[..64].chunks_exact(2)) {
+            *byte = digit(two[0]) << 4 | digit(two[1]);
+        }
+        Content(content)
+    }
+
+    /// A number for tables of many names.
+    pub fn hash(&self) -> u64 {
+        let (words, _) = self.0.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_ne_bytes(*word));
+        // As FxHash does: the text is digests already.
+        words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
+    }
+
+    pub(in crate::layer) fn fan(&self) -> usize {
+        let digit = |byte: u8| char::from(byte).to_digit(16).expect("names are hex") as usize;
+        digit(self.0[0]) * 16 + digit(self.0[1])
+    }
+}
+
+impl std::fmt::Debug for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.as_c_str().fmt(f)
+    }
+}
+
+fn put_hex(text: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (two, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}

@@ -1,0 +1,42 @@
+//! Why the file at a path is not shared between roots.
+
+/// Why the file at a path is each root's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrivateReason {
+    /// Its contents were changed in place.
+    Written,
+    /// Its owner, mode, time or attributes were changed.
+    Metadata,
+    /// A process had it open for writing.
+    Open,
+    /// It was renamed, or given another name.
+    Renamed,
+}
+
+impl PrivateReason {
+    const ALL: [Self; 4] = [Self::Written, Self::Metadata, Self::Open, Self::Renamed];
+
+    /// The word that stands in the file of paths, and in what `status -json` says.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Written => "written",
+            Self::Metadata => "metadata",
+            Self::Open => "open",
+            Self::Renamed => "renamed",
+        }
+    }
+
+    /// The reason, for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Written => "its contents were changed in a root",
+            Self::Metadata => "its owner, mode, time or attributes were changed in a root",
+            Self::Open => "a process had it open for writing",
+            Self::Renamed => "it was renamed or linked in a root",
+        }
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|why| why.word() == word)
+    }
+}

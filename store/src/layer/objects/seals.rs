@@ -1,0 +1,266 @@
+//! Seals: what the inode of each object said when the object was last known to be sound.
+//!
+//! Where roots are hardlinked, objects are inodes that services can reach. Whatever is done
+//! to one (a write, through whatever name, descriptor or mapping; another owner, mode or
+//! attribute; a time put back) moves its ctime, which nobody can set. So an object whose
+//! inode and ctime are those of its seal is as it was. The agent's own links and removals
+//! move the ctime, too: it seals the object again after each, having looked before.
+//!
+//! An object without its seal is not damaged: it is read, and sealed if it is sound.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::Stat;
+
+use super::object_name::ObjectName;
+
+/// First bytes of the file of seals: the last is its version.
+const MAGIC: &[u8; 8] = b"dtseals\x01";
+/// Bytes of the identity of a start of the system.
+const BOOT: usize = 36;
+/// Bytes of a seal with the number of its object's name.
+const RECORD: usize = 16;
+/// Bytes of the checksum at the end.
+const CHECKSUM: usize = 16;
+/// Stands for an object that was written by this program and has had no other name yet.
+const NEW: u64 = 0;
+/// Bit of a seal: nobody had the object open for writing when that was looked at last, and
+/// nobody has opened it since, as far as watches tell.
+const CLOSED: u64 = 1;
+
+/// The seals of all objects, by [`ObjectName::hash`].
+#[derive(Debug, Default)]
+pub struct Seals(Mutex<HashMap<u64, u64>>);
+
+/// What a seal says of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealed {
+    /// Nobody can have touched it.
+    Intact,
+    /// Somebody has, or that is not known.
+    Unknown,
+}
+
+impl Seals {
+    /// What the seal of the object says, whose inode says `stat` now.
+    pub fn of(&self, name: &ObjectName, stat: &Stat) -> Sealed {
+        match self.lock().get(&name.hash()) {
+            Some(&NEW) => Sealed::Intact,
+            Some(&seal) if seal & !CLOSED == seal_of(stat) => Sealed::Intact,
+            _ => Sealed::Unknown,
+        }
+    }
+
+    /// Seals an object that is sound and whose inode says `stat`. Whether somebody may have it
+    /// open stays as it was known; of a new one nobody can.
+    pub fn set(&self, name: &ObjectName, stat: &Stat) {
+        let mut seals = self.lock();
+        let closed = match seals.get(&name.hash()) {
+            Some(&NEW) => CLOSED,
+            Some(&seal) => seal & CLOSED,
+            None => 0,
+        };
+        seals.insert(name.hash(), seal_of(stat) | closed);
+    }
+
+    /// Takes note that nobody has the sealed object open for writing.
+    pub fn set_closed(&self, name: &ObjectName) {
+        if let Some(seal) = self.lock().get_mut(&name.hash())
+            && *seal != NEW
+        {
+            *seal |= CLOSED;
+        }
+    }
+
+    /// Whether nobody has the object open for writing.
+    pub fn is_closed(&self, name: &ObjectName) -> bool {
+        self.lock().get(&name.hash()).is_some_and(|seal| seal & CLOSED != 0)
+    }
+
+    /// Takes note that somebody may have opened the object.
+    pub fn set_maybe_open(&self, name: &ObjectName) {
+        if let Some(seal) = self.lock().get_mut(&name.hash()) {
+            *seal &= !CLOSED;
+        }
+    }
+
+    /// Takes note that somebody may have opened any object that was ever linked.
+    pub fn set_all_maybe_open(&self) {
+        self.lock().values_mut().for_each(|seal| *seal &= !CLOSED);
+    }
+
+    /// Seals an object that nobody but this program could reach yet.
+    pub fn set_new(&self, name: &ObjectName) {
+        self.lock().insert(name.hash(), NEW);
+    }
+
+    /// Whether nobody but this program could reach the object yet.
+    pub fn is_new(&self, name: &ObjectName) -> bool {
+        self.lock().get(&name.hash()) == Some(&NEW)
+    }
+
+    /// Whether the object has a seal.
+    pub fn has(&self, name: &ObjectName) -> bool {
+        self.lock().contains_key(&name.hash())
+    }
+
+    /// Forgets the seal of an object that is gone or not sound.
+    pub fn forget(&self, name: &ObjectName) {
+        self.lock().remove(&name.hash());
+    }
+
+    /// The seals for the program that comes after this one, see [`Seals::read`]. `boot` is
+    /// the identity of this start of the system.
+    pub fn to_bytes(&self, boot: &str) -> Vec<u8> {
+        let seals = self.lock();
+        let mut bytes = Vec::with_capacity(MAGIC.len() + BOOT + seals.len() * RECORD + CHECKSUM);
+        bytes.extend(MAGIC);
+        bytes.extend(padded(boot));
+        for (name, seal) in seals.iter().filter(|(_, seal)| **seal != NEW) {
+            bytes.extend(name.to_le_bytes());
+            bytes.extend((seal & !CLOSED).to_le_bytes());
+        }
+        let checksum = blake3::hash(&bytes);
+        bytes.extend(&checksum.as_bytes()[..CHECKSUM]);
+        bytes
+    }
+
+    /// Takes over the seals of an earlier program. None where the file is damaged, or of
+    /// another start of the system: a power cut may have lost the time of a write whose
+    /// bytes reached the disk.
+    pub fn read(&self, bytes: &[u8], boot: &str) {
+        let head = MAGIC.len() + BOOT;
+        let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {
+            return;
+        };
+        let (text, checksum) = bytes.split_at(end);
+        let whole = blake3::hash(text).as_bytes()[..CHECKSUM] == *checksum;
+        if !whole || !text.starts_with(MAGIC) || text[MAGIC.len()..head] != padded(boot) {
+            return;
+        }
+        let (records, _) = text[head..].as_chunks::<RECORD>();
+        let number = |bytes: &[u8]| {
+            let mut number = [0; 8];
+            number.copy_from_slice(bytes);
+            u64::from_le_bytes(number)
+        };
+        let seals = records.iter().map(|record| (number(&record[..8]), number(&record[8..])));
+        let seals = seals.map(|(name, seal)| (name, seal & !CLOSED));
+        *self.lock() = seals.filter(|(_, seal)| *seal != NEW).collect();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A number for the inode and its ctime, without [`CLOSED`]; never [`NEW`].
+fn seal_of(stat: &Stat) -> u64 {
+    let mut hash = 0_u64;
+    let times = [i128::from(stat.st_ctime), i128::from(stat.st_ctime_nsec)];
+    let low = |number: i128| u64::try_from(number & i128::from(u64::MAX)).unwrap_or(0);
+    for part in [stat.st_ino, low(times[0]), low(times[1])] {
+        hash = (hash.rotate_left(5) ^ part).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+    (hash & !CLOSED).max(CLOSED << 1)
+}
+
+fn padded(boot: &str) -> [u8; BOOT] {
+    let mut bytes = [0; BOOT];
+    let length = boot.len().min(BOOT);
+    bytes[..length].copy_from_slice(&boot.as_bytes()[..length]);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Dir;
+    use crate::layer::entry::Content;
+    use crate::layer::objects::object_name::Naming;
+    use crate::meta::Meta;
+
+    fn name(text: &str) -> ObjectName {
+        Naming::Contents.name(Content::of(text.as_bytes()), &Meta::default(), 0)
+    }
+
+    #[test]
+    fn whatever_is_done_to_an_inode_breaks_its_seal() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        std::fs::write(&path, "text").unwrap();
+        let dir = Dir::open(temp.path()).unwrap();
+        let stat = || dir.stat(c"file").unwrap();
+        let (seals, object) = (Seals::default(), name("a"));
+        assert_eq!(seals.of(&object, &stat()), Sealed::Unknown);
+        seals.set_new(&object);
+        assert!(seals.is_new(&object));
+        assert_eq!(seals.of(&object, &stat()), Sealed::Intact);
+        seals.set(&object, &stat());
+        assert_eq!(seals.of(&object, &stat()), Sealed::Intact);
+        let time = std::fs::metadata(&path).unwrap().modified().unwrap();
+        // Older systems have clocks that tick every few milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::write(&path, "TEXT").unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert_eq!(seals.of(&object, &stat()), Sealed::Unknown);
+        seals.set(&object, &stat());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::hard_link(&path, temp.path().join("other")).unwrap();
+        assert_eq!(seals.of(&object, &stat()), Sealed::Unknown);
+    }
+
+    #[test]
+    fn whether_an_object_is_open_outlives_links_and_not_the_program() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("file"), "text").unwrap();
+        let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();
+        let (seals, object, other) = (Seals::default(), name("a"), name("b"));
+        seals.set_closed(&object);
+        assert!(!seals.has(&object) && !seals.is_closed(&object));
+        seals.set(&object, &stat);
+        assert!(!seals.is_closed(&object), "nobody looked");
+        seals.set_closed(&object);
+        seals.set(&object, &stat);
+        seals.set_new(&other);
+        assert!(!seals.is_closed(&other));
+        seals.set(&other, &stat);
+        assert!(seals.is_closed(&object) && seals.is_closed(&other));
+        assert_eq!(seals.of(&object, &stat), Sealed::Intact);
+        let read = Seals::default();
+        read.read(&seals.to_bytes("boot"), "boot");
+        assert!(read.has(&object) && !read.is_closed(&object));
+        seals.set_maybe_open(&object);
+        assert!(!seals.is_closed(&object) && seals.is_closed(&other));
+        seals.set_all_maybe_open();
+        assert!(!seals.is_closed(&other));
+        assert_eq!(seals.of(&other, &stat), Sealed::Intact);
+    }
+
+    #[test]
+    fn seals_outlive_the_program_and_not_the_start_of_the_system() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("file"), "text").unwrap();
+        let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();
+        let (seals, object, other) = (Seals::default(), name("a"), name("b"));
+        seals.set(&object, &stat);
+        seals.set_new(&other);
+        let bytes = seals.to_bytes("boot");
+        let again = |bytes: &[u8], boot: &str| {
+            let seals = Seals::default();
+            seals.read(bytes, boot);
+            seals
+        };
+        let read = again(&bytes, "boot");
+        assert_eq!(read.of(&object, &stat), Sealed::Intact);
+        assert!(!read.is_new(&other), "who comes after cannot know");
+        assert_eq!(again(&bytes, "another").of(&object, &stat), Sealed::Unknown);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(again(&damaged, "boot").of(&object, &stat), Sealed::Unknown, "byte {at}");
+            assert_eq!(again(&bytes[..at], "boot").of(&object, &stat), Sealed::Unknown);
+        }
+    }
+}

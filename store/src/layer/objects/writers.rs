@@ -1,0 +1,317 @@
+//! The threads that write a layer's objects. Small files are handed over whole, many at
+//! a time; a large one is streamed in pieces to one of the threads. What waits to be
+//! written is bounded in bytes.
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use super::batch::{Batch, Writing};
+use super::object_name::ObjectName;
+use crate::error::{Error, Result};
+use crate::layer::archive::Body;
+use crate::layer::entry::Content;
+use crate::layer::pipeline::joined;
+use crate::layer::tar::tarball::Piece;
+use crate::meta::Meta;
+
+/// Files up to this size are handed over whole.
+const SMALL: u64 = 128 << 10;
+/// Bytes, and files, of small ones that are handed over together.
+const TOGETHER: usize = 128 << 10;
+const TOGETHER_FILES: usize = 64;
+/// Bytes of a piece of a large file.
+const PIECE: usize = 256 << 10;
+/// Jobs that wait for a writer, and pieces that wait for the one that has the file.
+const WAITING: usize = 4;
+/// Bytes after which what was written is sent to the disk, so that the barrier at the
+/// end has little left to wait for.
+const AHEAD: u64 = 64 << 20;
+/// Most writers: more than a few wait for the filesystem's locks.
+const MOST: usize = 4;
+
+/// Hands files over to the writers of a batch.
+pub struct Writers<'a> {
+    batch: &'a Batch,
+    jobs: SyncSender<Job>,
+    together: Together,
+    pool: &'a Pool,
+    failed: &'a AtomicBool,
+    /// Asks for what was written to be synced.
+    sync: SyncSender<()>,
+    /// Bytes since the last time.
+    ahead: u64,
+}
+
+/// Buffers that are not in use, all empty: what is put into one begins at its start.
+#[derive(Default)]
+struct Pool(Mutex<Vec<Vec<u8>>>);
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// The first error of all threads.
+#[derive(Clone, Copy)]
+struct Trouble<'a> {
+    failed: &'a AtomicBool,
+    error: &'a Mutex<Option<Error>>,
+}
+
+impl Trouble<'_> {
+    fn tell(self, err: Error) {
+        self.failed.store(true, Ordering::Relaxed);
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(err);
+    }
+}
+
+enum Job {
+    Together(Together),
+    Large(Receiver<LargePart>),
+}
+
+/// Small files: their bytes one after another.
+#[derive(Default)]
+struct Together {
+    bytes: Vec<u8>,
+    files: Vec<SmallFile>,
+    attributes: usize,
+}
+
+struct SmallFile {
+    name: ObjectName,
+    meta: Meta,
+    length: usize,
+}
+
+enum LargePart {
+    Data(Vec<u8>),
+    Hole(u64),
+    End { name: ObjectName, size: u64, meta: Meta },
+}
+
+/// Runs `work` with writers for `batch`, and ends them. The first error of a writer is
+/// the result, whatever `work` made of being stopped.
+pub fn with_writers<T>(
+    batch: &Batch,
+    work: impl FnOnce(&mut Writers<'_>) -> Result<T>,
+) -> Result<T> {
+    let failed = AtomicBool::new(false);
+    let error: Mutex<Option<Error>> = Mutex::new(None);
+    let pool = Pool::default();
+    let trouble = Trouble { failed: &failed, error: &error };
+    let done = thread::scope(|scope| {
+        let (jobs, waiting) = sync_channel(WAITING);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let count = thread::available_parallelism().map_or(1, usize::from).min(MOST);
+        let writers: Vec<_> = (0..count)
+            .map(|_| {
+                let waiting = Arc::clone(&waiting);
+                let pool = &pool;
+                scope.spawn(move || write_all(batch, &waiting, pool, trouble))
+            })
+            .collect();
+        // The writers' own: when they are gone, handing over fails rather than waits.
+        drop(waiting);
+        let (sync, asked) = sync_channel(1);
+        let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));
+        let together = Together::default();
+        let mut handing =
+            Writers { batch, jobs, together, pool: &pool, failed: &failed, sync, ahead: 0 };
+        let done = work(&mut handing).and_then(|done| handing.flush().map(|()| done));
+        drop(handing);
+        for writer in writers {
+            joined(writer.join());
+        }
+        joined(syncing.join());
+        done
+    });
+    match error.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(err) => Err(err),
+        None => done,
+    }
+}
+
+impl Writers<'_> {
+    /// Takes in one file's contents. Empty ones are no objects.
+    pub fn write<R: Read>(&mut self, size: u64, meta: &Meta, body: Body<'_, R>) -> Result<Content> {
+        self.ahead += size;
+        if self.ahead >= AHEAD {
+            self.ahead = 0;
+            // Full: one waits already, which will take this in.
+            let _ = self.sync.try_send(());
+        }
+        if size <= SMALL {
+            self.write_small(size, meta, body)
+        } else {
+            self.write_large(size, meta, body)
+        }
+    }
+
+    fn write_small<R: Read>(
+        &mut self,
+        size: u64,
+        meta: &Meta,
+        mut body: Body<'_, R>,
+    ) -> Result<Content> {
+        let bytes = &mut self.together.bytes;
+        let start = bytes.len();
+        bytes.resize(start + usize::try_from(size).expect("small files are small"), 0);
+        let mut at = start;
+        loop {
+            match body.next_piece(&mut bytes[at..])? {
+                Piece::End => break,
+                Piece::Data(n) => at += n,
+                Piece::Hole(n) => at += usize::try_from(n).expect("small files have small holes"),
+            }
+        }
+        let content = body.content();
+        let length = at - start;
+        if length > 0 {
+            let name = self.batch.name(content, meta);
+            let sizes = meta.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len());
+            self.together.attributes += sizes.sum::<usize>();
+            self.together.files.push(SmallFile { name, meta: meta.clone(), length });
+            let Together { bytes, files, attributes } = &self.together;
+            if bytes.len() + attributes >= TOGETHER || files.len() >= TOGETHER_FILES {
+                self.flush()?;
+            }
+        }
+        Ok(content)
+    }
+
+    fn write_large<R: Read>(
+        &mut self,
+        size: u64,
+        meta: &Meta,
+        mut body: Body<'_, R>,
+    ) -> Result<Content> {
+        let (parts, waiting) = sync_channel(WAITING);
+        self.hand_over(Job::Large(waiting))?;
+        let send = |part| parts.send(part).map_err(|_| stopped());
+        let mut piece = Piece::Hole(0);
+        while piece != Piece::End {
+            let mut bytes = self.pool.take();
+            bytes.resize(PIECE, 0);
+            let mut filled = 0;
+            while filled < PIECE {
+                piece = body.next_piece(&mut bytes[filled..])?;
+                match piece {
+                    Piece::Data(n) => filled += n,
+                    Piece::Hole(_) | Piece::End => break,
+                }
+            }
+            bytes.truncate(filled);
+            if filled > 0 {
+                send(LargePart::Data(bytes))?;
+            }
+            if let Piece::Hole(length) = piece {
+                send(LargePart::Hole(length))?;
+            }
+        }
+        let content = body.content();
+        let name = self.batch.name(content, meta);
+        send(LargePart::End { name, size, meta: meta.clone() })?;
+        Ok(content)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.together.files.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.pool.take();
+        let next = Together { bytes, ..Together::default() };
+        let together = std::mem::replace(&mut self.together, next);
+        self.hand_over(Job::Together(together))
+    }
+
+    fn hand_over(&self, job: Job) -> Result<()> {
+        if self.failed.load(Ordering::Relaxed) || self.jobs.send(job).is_err() {
+            return Err(stopped());
+        }
+        Ok(())
+    }
+}
+
+/// A writer: takes jobs until there are no more. After an error, its own or another's,
+/// what still waits is dropped.
+fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
+    loop {
+        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = next else { return };
+        if trouble.failed.load(Ordering::Relaxed) {
+            continue;
+        }
+        let written = match job {
+            Job::Together(together) => write_together(batch, together, pool),
+            Job::Large(parts) => write_parts(batch, &parts, pool),
+        };
+        if let Err(err) = written {
+            trouble.tell(err);
+        }
+    }
+}
+
+/// Sends what was written to the disk while more is coming. Its errors count: a sync
+/// tells each of them once, and the barrier at the end would know nothing of it.
+fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
+    while asked.recv().is_ok() {
+        if let Err(err) = batch.sync_ahead() {
+            trouble.tell(err);
+        }
+    }
+}
+
+fn write_together(batch: &Batch, together: Together, pool: &Pool) -> Result<()> {
+    let mut rest = &together.bytes[..];
+    for SmallFile { name, meta, length } in &together.files {
+        let (bytes, after) = rest.split_at(*length);
+        rest = after;
+        batch.write_small(name, bytes, meta)?;
+    }
+    pool.give(together.bytes);
+    Ok(())
+}
+
+fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Result<()> {
+    let mut file: Writing<'_> = batch.begin_file()?;
+    // A channel that ends before the file does was given up, with an error elsewhere;
+    // what was written goes with the batch.
+    while let Ok(part) = parts.recv() {
+        match part {
+            LargePart::Data(bytes) => {
+                file.write(&bytes)?;
+                pool.give(bytes);
+            }
+            LargePart::Hole(length) => file.skip(length),
+            LargePart::End { name, size, meta } => return file.finish(&name, size, &meta),
+        }
+    }
+    Ok(())
+}
+
+/// Stands for a writer's error, which is the result in its place.
+fn stopped() -> Error {
+    Error::bad_archive("was given up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_that_was_used_is_empty() {
+        let pool = Pool::default();
+        pool.give(vec![1; 300]);
+        assert!(pool.take().is_empty());
+    }
+}

@@ -1,0 +1,8 @@
+//! The tar format: the container, the headers of members and what extends them.
+
+pub mod acl;
+pub mod foreign;
+pub mod header;
+pub mod pax;
+pub mod sparse;
+pub mod tarball;

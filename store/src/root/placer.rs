@@ -1,0 +1,290 @@
+//! Places what a tree has in a directory: files from objects by reflink, hardlink or
+//! copy, all else made. The directory is one that nobody else can enter yet, and the
+//! tree has no path through a symlink: each step opens one name, not following.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
+
+use super::paths::{c_name, open_dir};
+use super::placing::{Built, LinkMode, Placed, Placement, Uses};
+use super::tree::{Directory, File, Node, Special, SpecialKind, Tree};
+use crate::disk::{self, Dir, FileType};
+use crate::error::{Error, Result};
+use crate::layer::entry::EntryPath;
+use crate::layer::objects::Objects;
+use crate::meta::Meta;
+
+/// Directories that each thread has open at most, one in the other: of the 1,024 files that a
+/// process may usually have open it leaves most, whatever the tree.
+const OPEN: usize = 100;
+
+/// Bits of a file's mode with which others than its owner may write to it.
+pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Places nodes in one root, from several threads where that pays.
+#[derive(Debug)]
+pub struct Placer<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) placement: Placement,
+    pub(super) root: &'a Dir,
+    /// Whether the root was empty, so that all its twins are known.
+    pub(super) fresh: bool,
+    pub(super) counts: Counts,
+    /// Where the first name of a file with several is, by the file's address.
+    pub(super) first: Mutex<HashMap<usize, EntryPath>>,
+    /// Directories that were made and are still to be filled.
+    deep: Mutex<Vec<(EntryPath, &'a Directory)>>,
+    /// Files with several names that are private, by their addresses.
+    pub(super) private: HashSet<usize>,
+    found: Mutex<Found<'a>>,
+}
+
+/// Files by the way they were placed.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub reflinked: AtomicU64,
+    pub hardlinked: AtomicU64,
+    pub copied: AtomicU64,
+}
+
+/// What is found on the way.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    pub uses: &'a mut Uses,
+    pub built: Built,
+}
+
+impl<'a> Placer<'a> {
+    /// Places `tree` in `root`, which is empty.
+    pub fn new(
+        objects: &'a Objects,
+        placement: Placement,
+        root: &'a Dir,
+        tree: &Tree,
+        uses: &'a mut Uses,
+    ) -> Self {
+        let private = placement.private_groups(tree);
+        let found = Mutex::new(Found { uses, built: Built::default() });
+        let (counts, first, deep) = (Counts::default(), Mutex::default(), Mutex::default());
+        Self { objects, placement, root, fresh: true, counts, first, deep, private, found }
+    }
+
+    /// Changes `root`, of whose files `uses` tells, to `tree`.
+    pub fn changing(
+        objects: &'a Objects,
+        placement: Placement,
+        root: &'a Dir,
+        tree: &Tree,
+        uses: &'a mut Uses,
+    ) -> Self {
+        Self { fresh: false, ..Self::new(objects, placement, root, tree, uses) }
+    }
+
+    /// What was done.
+    pub fn finish(self) -> Built {
+        let Counts { reflinked, hardlinked, copied } = self.counts;
+        let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let placed = Placed {
+            reflinked: reflinked.into_inner(),
+            hardlinked: hardlinked.into_inner(),
+            copied: copied.into_inner(),
+        };
+        Built { placed, ..found.built }
+    }
+
+    pub(super) fn found(&self) -> MutexGuard<'_, Found<'a>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says where a name of a file is already, to which others are to be linked.
+    pub fn knows(&self, file: &Arc<File>, path: EntryPath) {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.insert(Arc::as_ptr(file).addr(), path);
+    }
+
+    /// Places all that is in `directory` in the root, which is empty. Within a rayon pool its
+    /// directories are filled by the pool's threads.
+    pub fn fill_root(&self, directory: &'a Directory) -> Result<()> {
+        self.fill(self.root, &EntryPath::root(), directory)?;
+        self.fill_deep()
+    }
+
+    /// Fills the directories that were passed over because they are deep.
+    fn fill_deep(&self) -> Result<()> {
+        let deep = || self.deep.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let Some((path, directory)) = deep().pop() else { return Ok(()) };
+            let dir = open_dir(self.root, &path)?;
+            let dir = dir.as_ref().unwrap_or(self.root);
+            self.fill(dir, &path, directory)?;
+            self.finish_directory(dir, &directory.meta)?;
+        }
+    }
+
+    /// Places all that is in `directory`, whose path is `path`, in the empty `into`.
+    fn fill(&self, into: &Dir, path: &EntryPath, directory: &'a Directory) -> Result<()> {
+        let mut below = Vec::new();
+        for (name, node) in directory.iter() {
+            match node {
+                Node::Directory(directory) => below.push((name, directory)),
+                // What is below a directory that was made in an older one inherits of that.
+                leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
+            }
+        }
+        // Once for each directory: threads that count each file would wait for one another.
+        self.placement.meter.add(directory.count() as u64);
+        let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
+            self.place_directory(into, path, name, directory)
+        };
+        if below.len() > 1 && rayon::current_thread_index().is_some() {
+            below.par_iter().try_for_each(place)
+        } else {
+            below.iter().try_for_each(place)
+        }
+    }
+
+    /// Places `node` as `name` in `into`, whose path is `parent`.
+    pub fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &'a Node) -> Result<()> {
+        match node {
+            Node::Directory(directory) => {
+                self.place_directory(into, parent, name, directory)?;
+                self.fill_deep()
+            }
+            // What is there already may pass its group on to what is made in it.
+            leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
+        }
+    }
+
+    fn place_directory(
+        &self,
+        into: &Dir,
+        parent: &EntryPath,
+        name: &[u8],
+        directory: &'a Directory,
+    ) -> Result<()> {
+        let (c_name, path) = (c_name(name)?, parent.join(name));
+        if path.parts().count().is_multiple_of(OPEN) {
+            // Of all above it none need be open while it is filled.
+            into.make_dir(&c_name, 0o700)?;
+            if !self.fresh {
+                self.found().built.directories.push(path.clone());
+            }
+            self.deep.lock().unwrap_or_else(PoisonError::into_inner).push((path, directory));
+            return Ok(());
+        }
+        let meta = &directory.meta;
+        let mode = match meta.mode & 0o777 {
+            mode if self.fresh && mode & 0o700 == 0o700 => mode,
+            // Closed to others until it has its owner, open to us until all is in it.
+            _ => 0o700,
+        };
+        into.make_dir(&c_name, mode)?;
+        let dir = into.child(&c_name)?;
+        self.fill(&dir, &path, directory)?;
+        self.finish_new(&dir, &|| dir.path().to_owned(), mode, meta, self.fresh)?;
+        if !self.fresh {
+            self.found().built.directories.push(path);
+        }
+        Ok(())
+    }
+
+    /// Gives what was made with `mode` what it lacks of `meta`. `fresh`: it is in a
+    /// directory that was made here, too.
+    pub(super) fn finish_new(
+        &self,
+        file: impl std::os::fd::AsFd,
+        path: &dyn Fn() -> std::path::PathBuf,
+        mode: u32,
+        meta: &Meta,
+        fresh: bool,
+    ) -> Result<()> {
+        if fresh {
+            self.placement.fresh.finish(file, path, mode, meta, self.placement.owner)
+        } else {
+            disk::set_meta(&file, path, meta, self.placement.owner)?;
+            disk::remove_inherited(&file, path, meta)
+        }
+    }
+
+    /// Gives a directory what its inode carries, when all in it is placed.
+    pub fn finish_directory(&self, dir: &Dir, meta: &Meta) -> Result<()> {
+        disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
+    }
+
+    /// Takes note that `node` is no longer in the root. Of a file with several names this
+    /// is not known: its object counts as used, which costs a copy some time.
+    pub fn forget(&self, node: &Node) {
+        match node {
+            Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),
+            Node::File(file)
+                if self.placement.mode == LinkMode::Hardlink
+                    && file.size > 0
+                    && !file.is_linked() =>
+            {
+                let object = self.objects.name(file.content, &file.meta, 0);
+                self.found().uses.remove(&object);
+            }
+            _ => {}
+        }
+    }
+
+    fn place_leaf(
+        &self,
+        into: &Dir,
+        parent: &EntryPath,
+        name: &[u8],
+        leaf: &Node,
+        fresh: bool,
+    ) -> Result<()> {
+        let c_name = &c_name(name)?;
+        let path = || parent.join(name);
+        match leaf {
+            Node::File(file) => self.place_file(into, c_name, &path, file, fresh),
+            Node::Symlink(link) => {
+                into.symlink(&self::c_name(&link.target)?, c_name)?;
+                let owner = self.placement.owner;
+                let owner = owner && !(fresh && self.placement.fresh.owns(&link.meta));
+                disk::set_meta_at(into, c_name, &link.meta, owner, false)
+            }
+            Node::Special(special) => self.place_special(into, c_name, &path, special),
+            Node::Directory(_) => unreachable!("directories are no leaves"),
+        }
+    }
+
+    fn place_special(
+        &self,
+        into: &Dir,
+        name: &CStr,
+        path: &dyn Fn() -> EntryPath,
+        Special { kind, meta }: &Special,
+    ) -> Result<()> {
+        let (kind, device) = match *kind {
+            SpecialKind::Fifo => (FileType::Fifo, None),
+            SpecialKind::CharDevice(device) => (FileType::CharacterDevice, Some(device)),
+            SpecialKind::BlockDevice(device) => (FileType::BlockDevice, Some(device)),
+        };
+        if device.is_some() && !self.placement.owner {
+            self.found().built.skipped.push(path());
+            return Ok(());
+        }
+        let number = device.map_or(0, |device| rustix::fs::makedev(device.major, device.minor));
+        match into.make_node(name, kind, 0o600, number) {
+            // Root without the capability, as in a container.
+            Err(err) if device.is_some() && not_permitted(&err) => {
+                self.found().built.skipped.push(path());
+                return Ok(());
+            }
+            other => other?,
+        }
+        disk::set_meta_at(into, name, meta, self.placement.owner, true)
+    }
+}
+
+fn not_permitted(err: &Error) -> bool {
+    matches!(err, Error::Io { cause, .. }
+        if cause.kind() == std::io::ErrorKind::PermissionDenied)
+}

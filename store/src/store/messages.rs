@@ -1,0 +1,33 @@
+//! Messages that several parts of the store write.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::layer::entry::EntryPath;
+use crate::layer::objects::reason::PrivateReason;
+
+/// The first names of many, for a message.
+pub fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 20;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        // Writing to a string cannot fail.
+        let _ = write!(text, " and {} more", names.len() - SHOWN);
+    }
+    text
+}
+
+/// Tells which files are private from now on.
+pub(super) fn tell_changed(changed: &BTreeMap<EntryPath, PrivateReason>) {
+    if changed.is_empty() {
+        return;
+    }
+    let names: Vec<String> =
+        changed.iter().map(|(path, why)| format!("{path} ({})", why.text())).collect();
+    tracing::warn!(
+        event = "files_private",
+        files = names.len(),
+        "files that roots shared were changed through one of them; from now on each root has its own: {}",
+        listed(&names)
+    );
+}

@@ -1,0 +1,100 @@
+//! Objects under other names. Where an agent ran with `-link copy` and then links, or had
+//! another `-owner`, what is in its cache is as good as before and only called otherwise: it
+//! is copied under the name that is looked for now, so that nothing is fetched again.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+
+use crate::disk::{Part, parts};
+use crate::error::{Error, Result};
+use crate::layer::content::ContentHasher;
+use crate::layer::entry::Content;
+use crate::layer::objects::batch::Batch;
+use crate::layer::objects::object_name::ObjectName;
+use crate::root::build::objects_of;
+use crate::root::tree::{self, Tree};
+use crate::store::Store;
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 256 << 10;
+
+impl Store {
+    /// Makes the objects of `tree` that are missing, where their contents are here under
+    /// another name; takes those out of `missing`.
+    pub(in crate::store) fn adopt_renamed(
+        &self,
+        tree: &Tree,
+        missing: &mut BTreeSet<Content>,
+    ) -> Result<()> {
+        let batch = Batch::begin(&self.objects)?;
+        let mut lacking = BTreeSet::new();
+        for (_, name, file) in objects_of(tree, &self.objects) {
+            if !missing.contains(&file.content)
+                || self.objects.is_sound(&name, file.size, &file.meta)?
+            {
+                continue;
+            }
+            let adopted = match self.objects.open_contents(file.content)? {
+                Some(from) => copy(&from, &batch, &name, file)
+                    .map_err(|err| Error::io("copy", self.objects.path_of(&name), err))?,
+                None => false,
+            };
+            if !adopted {
+                lacking.insert(file.content);
+            }
+        }
+        if batch.written() > 0 {
+            batch.sync()?;
+            let objects = batch.publish()?;
+            tracing::info!(
+                event = "cache_renamed",
+                objects,
+                "{objects} files of the cache have the names of another -link or -owner, and are copied"
+            );
+        }
+        *missing = lacking;
+        Ok(())
+    }
+}
+
+/// Copies an object; whether it has the contents that it is named for.
+fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
+    if from.metadata()?.len() != file.size {
+        return Ok(false);
+    }
+    let mut writing = to.begin_file().map_err(io::Error::other)?;
+    let mut hasher = ContentHasher::default();
+    let mut piece = vec![0; PIECE];
+    parts(from, |part| match part {
+        Part::Hole(length) => {
+            hasher.skip(length);
+            writing.skip(length);
+            Ok(())
+        }
+        Part::Data(range) => {
+            let mut at = range.start;
+            while at < range.end {
+                let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(PIECE);
+                match from.read_at(&mut piece[..most], at) {
+                    // It was cut off meanwhile.
+                    Ok(0) => break,
+                    Ok(n) => {
+                        hasher.update(&piece[..n]);
+                        writing.write(&piece[..n]).map_err(io::Error::other)?;
+                        at += n as u64;
+                    }
+                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                    Err(err) => return Err(err),
+                }
+            }
+            Ok(())
+        }
+    })?;
+    if hasher.length() != file.size || hasher.content() != file.content {
+        return Ok(false);
+    }
+    writing.finish(name, file.size, &file.meta).map_err(io::Error::other)?;
+    Ok(true)
+}

@@ -1,0 +1,257 @@
+//! Looking at a root that is there before it is deployed once more: the service that ran in
+//! it, or in another one with which it shares files, may have changed it.
+
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use super::{describe, root_meta};
+use crate::config::Configuration;
+use crate::digest::Digest;
+use crate::disk::{self, Dir, Mounts, name_of};
+use crate::error::{Error, Result};
+use crate::layer;
+use crate::layer::entry::{Content, EntryPath};
+use crate::root::check::{Drift, Scope, check};
+use crate::root::patch::patch;
+use crate::root::paths::{c_name, open_dir, open_parent};
+use crate::root::tree::{Node, Tree};
+use crate::store::Store;
+use crate::store::names::{UNFINISHED, is_directory, ok_name};
+
+/// A published root that is not as its configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Drifted {
+    /// The names that are not, or why that cannot be told.
+    pub names: Vec<String>,
+    /// Whether something lacks, or is of another kind: more than a service writes to.
+    pub lacking: bool,
+    /// Where something is mounted in it: it is not to be replaced then.
+    pub mounted: Option<PathBuf>,
+}
+
+impl Store {
+    /// Compares the published root of `configuration` with what it should be, as far as
+    /// inodes tell. What somebody else put into it does not count, nor what a service may
+    /// write to. Whatever keeps it from being compared counts as damage. `None`: it is
+    /// sound, or there is none.
+    pub fn drifted_root(&self, configuration: &Configuration) -> Option<Drifted> {
+        let id = configuration.id();
+        let name = name_of(id);
+        let compared = (|| {
+            if !self.roots.contains(&name)? || !self.unpacked.contains(&name)? {
+                return Ok(Vec::new());
+            }
+            Ok(self.drift_of(&name, &self.tree(configuration)?))
+        })();
+        let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
+        let (names, lacking) = match compared {
+            Ok(drifts) if drifts.is_empty() => return None,
+            Ok(drifts) => {
+                let lacking = drifts.iter().any(lacks);
+                (drifts.into_iter().map(|(path, _)| named(&path)).collect(), lacking)
+            }
+            Err(err) => (vec![format!("it cannot be compared: {}", Error::to_string(&err))], true),
+        };
+        let mounts = Mounts::read();
+        let mounted = mounts.within(&self.unpacked, &name).map(std::path::Path::to_owned);
+        Some(Drifted { names, lacking, mounted })
+    }
+
+    /// Mends the published root of `configuration` where it stands, entry by entry, as far
+    /// as the cache has what it takes, and returns the names that are still not as they
+    /// should be. Not for a root that is in use.
+    pub fn mend_root(&self, configuration: &Configuration) -> Result<Vec<String>> {
+        let name = name_of(configuration.id());
+        let tree = self.tree(configuration)?;
+        let root = self.unpacked.child_within(&name)?;
+        let drifts = self.drift_of(&name, &tree);
+        if drifts.iter().any(|(path, _)| path.split().is_none()) {
+            describe(&root, &tree, self.placement.owner)?;
+        }
+        let scratch = self.unpacked.make_temp(UNFINISHED, 0o700)?;
+        let paths = drifts.iter().map(|(path, _)| path);
+        let dir = self.unpacked.child(&scratch)?;
+        patch(&root, &dir, &tree, paths, &self.objects, &self.placement);
+        self.remove_retired(&scratch);
+        Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
+    }
+
+    /// Takes the directory that stands where the root of `configuration` belongs, and of
+    /// which there is no record, as that root, if it is: every file is read. One that is
+    /// `in_use` may have been written to by its service; that is no reason to take it from
+    /// under it, as long as nothing lacks. Nor can one be replaced in which something is
+    /// mounted. Returns the names that are not as they should
+    /// be; `None`: it is not taken, or there is nothing to take.
+    pub fn adopt_root(
+        &self,
+        configuration: &Configuration,
+        in_use: bool,
+    ) -> Result<Option<Vec<String>>> {
+        let id = configuration.id();
+        let name = name_of(id);
+        if self.is_published(id)? || !is_directory(&self.unpacked, &name)? {
+            return Ok(None);
+        }
+        let tree = self.tree(configuration)?;
+        let mut drifts = self.drift_of(&name, &tree);
+        // What is mounted in it keeps it from being replaced.
+        let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
+        let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
+        if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
+            return Ok(None);
+        }
+        self.compare_contents(&name, &tree, &mut drifts)?;
+        if !(mounted || in_use || drifts.is_empty()) {
+            return Ok(None);
+        }
+        self.mark(configuration)?;
+        self.mark_for_go(id)?;
+        Ok(Some(drifts.into_iter().map(|(path, _)| named(&path)).collect()))
+    }
+
+    /// Takes the directory that stands where the root of `configuration` belongs, and of which
+    /// there is no record, as that root, if it cannot be compared with its layers, because they
+    /// are not all here. Returns whether it was taken. A root gets its name when it is whole.
+    pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
+        let id = configuration.id();
+        let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;
+        if !is_there || self.tree(configuration).is_ok() {
+            return Ok(false);
+        }
+        self.mark(configuration)?;
+        self.mark_for_go(id)?;
+        Ok(true)
+    }
+
+    /// What of the directory `name` is not as `tree` says.
+    fn drift_of(&self, name: &CStr, tree: &Tree) -> Vec<(EntryPath, Drift)> {
+        let mut drifts = Vec::new();
+        let writable = &self.placement.writable;
+        let checked = self.unpacked.child_within(name).and_then(|root| {
+            if !self.has_own_top(name, tree)? {
+                drifts.push((EntryPath::root(), Drift::Altered));
+            }
+            let scope = Scope::Kept { lists: !disk::gives_lists(&self.unpacked) };
+            check(&root, tree, self.placement.owner, scope, self.meter(), |path, drift| {
+                if drift != Drift::Altered || !writable.has(&path) {
+                    drifts.push((path, drift));
+                }
+            })
+        });
+        let compared = checked.and_then(|()| self.compare_touched(name, tree, &mut drifts));
+        if compared.is_err() {
+            drifts.push((EntryPath::root(), Drift::Other));
+        }
+        drifts
+    }
+
+    /// Adds the files that somebody may have written to without a trace in what was compared
+    /// so far, as where a time was put back, and whose bytes are not those of `tree`. The
+    /// ctime tells which they are, as nobody can set it: later than the root's own mark, and
+    /// not moved by us.
+    fn compare_touched(
+        &self,
+        name: &CStr,
+        tree: &Tree,
+        drifts: &mut Vec<(EntryPath, Drift)>,
+    ) -> Result<()> {
+        let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
+        let root = self.unpacked.child_within(name)?;
+        let built = self.built(name);
+        let mut open: Option<(EntryPath, Option<Dir>)> = None;
+        for (path, node) in tree.walk() {
+            let (Node::File(file), Some((parent, name))) = (node, path.split()) else { continue };
+            if told.contains(&path) || self.placement.writable.has(&path) {
+                continue;
+            }
+            if open.as_ref().is_none_or(|(path, _)| *path != parent) {
+                // One that is no directory was told of.
+                let Ok(dir) = open_dir(&root, &parent) else { continue };
+                open = Some((parent.clone(), dir));
+            }
+            let Some((_, dir)) = &open else { continue };
+            let dir = dir.as_ref().unwrap_or(&root);
+            let Ok(stat) = dir.stat(&c_name(name)?) else { continue };
+            let untouched = built
+                .is_some_and(|built| time_of(stat.st_ctime, stat.st_ctime_nsec) < built)
+                || self.object_of(file, &stat).is_some();
+            if !untouched && content_of(&root, &path).ok() != Some(file.content) {
+                drifts.push((path, Drift::Altered));
+            }
+        }
+        Ok(())
+    }
+
+    /// When the root `name` was built: all in it is older. `None` where that is not known, or
+    /// the clock was put back since.
+    fn built(&self, name: &CStr) -> Option<i128> {
+        let id = crate::disk::digest_of(name);
+        let mark = self.unpacked.stat(&ok_name(id?)).ok()?;
+        let record = self.roots.stat(name).ok()?;
+        let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
+        let built = mark.min(record);
+        // A clock that went back would have later writes seem earlier.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_nanos());
+        i128::try_from(now).is_ok_and(|now| now >= built).then_some(built)
+    }
+
+    /// Whether the root itself carries what its archives say, or what we give it.
+    fn has_own_top(&self, name: &CStr, tree: &Tree) -> Result<bool> {
+        let stat = self.unpacked.stat(name)?;
+        let own = stat.st_uid == rustix::process::geteuid().as_raw();
+        let owner = self.placement.owner;
+        let (meta, described) = (root_meta(tree, owner), owner && tree.has_owner());
+        Ok((own || described) && disk::may_be_used_like(&stat, &meta, described))
+    }
+
+    /// Adds the files whose bytes are not those of `tree`, and that were not told of.
+    fn compare_contents(
+        &self,
+        name: &CStr,
+        tree: &Tree,
+        drifts: &mut Vec<(EntryPath, Drift)>,
+    ) -> Result<()> {
+        let root = self.unpacked.child_within(name)?;
+        let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
+        for (path, node) in tree.walk() {
+            let Node::File(file) = node else { continue };
+            if told.contains(&path) || self.placement.writable.has(&path) {
+                continue;
+            }
+            if content_of(&root, &path).ok() != Some(file.content) {
+                drifts.push((path, Drift::Altered));
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the root that `id` had before is kept while it may be in use.
+    pub(in crate::store) fn replaced(&self, id: Digest) -> Result<Option<PathBuf>> {
+        let name = crate::store::names::replaced_name(id, 0);
+        let there = self.unpacked.contains(&name)?;
+        Ok(there.then(|| self.path.join("unpacked").join(&*name.to_string_lossy())))
+    }
+}
+
+/// A time in nanoseconds since the epoch.
+fn time_of(seconds: i64, nanoseconds: impl Into<i128>) -> i128 {
+    i128::from(seconds) * 1_000_000_000 + nanoseconds.into()
+}
+
+/// Only in a root that was compared: no directory of the path is a symlink.
+fn content_of(root: &Dir, path: &EntryPath) -> Result<Content> {
+    let (parent, name) = open_parent(root, path)?;
+    let dir = parent.as_ref().unwrap_or(root);
+    let file: File = dir.open_file(&name)?;
+    let (content, _) = layer::content::content_of(&file)
+        .map_err(|err| Error::io("read", dir.path_of(&name), err))?;
+    Ok(content)
+}
+
+fn named(path: &EntryPath) -> String {
+    if path.parts().next().is_none() { ".".to_owned() } else { path.to_string() }
+}

@@ -1,0 +1,75 @@
+//! Removing the files of a root that is retired from where objects have a name, too: each
+//! removal moves the ctime of an inode that others share, so the object is sealed again.
+
+use std::ffi::CStr;
+
+use crate::digest::Digest;
+use crate::disk::Dir;
+use crate::error::Result;
+use crate::layer::entry::EntryPath;
+use crate::layer::objects::object_name::ObjectName;
+use crate::layer::objects::seals::Sealed;
+use crate::root::paths::{c_name, find_dir};
+use crate::root::placing::LinkMode;
+use crate::root::tree::{File, Node, Tree};
+use crate::store::Store;
+
+impl Store {
+    /// Removes from the directory `retired`, which was the root `id`, the files that objects
+    /// share, if it is known what they are. What fails is for who removes the rest.
+    pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
+        let Some((place, tree)) = self.retire_watch(id, retired) else { return };
+        let released =
+            self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
+        self.end_retired(place, &tree, retired);
+        if let Err(err) = released {
+            tracing::debug!("objects are to be read again: {err}");
+        }
+    }
+
+    /// Removes the files of `root`, which holds `tree` and goes, that objects share. What
+    /// somebody touched stays, for whoever removes the rest: its object is not sealed then,
+    /// and is read before it is used again.
+    pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
+        if self.placement.mode != LinkMode::Hardlink {
+            return Ok(());
+        }
+        let mut open: Option<(EntryPath, Option<Dir>)> = None;
+        for (path, node) in tree.walk() {
+            let (Node::File(file), Some((parent, name))) = (node, path.split()) else { continue };
+            if file.size == 0 {
+                continue;
+            }
+            if open.as_ref().is_none_or(|(path, _)| *path != parent) {
+                // What is no directory any more is not ours.
+                let Ok(dir) = find_dir(root, &parent) else { continue };
+                open = Some((parent, dir));
+            }
+            let Some((_, dir)) = &open else { continue };
+            self.release_file(dir.as_ref().unwrap_or(root), name, file)?;
+        }
+        Ok(())
+    }
+
+    fn release_file(&self, dir: &Dir, name: &[u8], file: &File) -> Result<()> {
+        let name = c_name(name)?;
+        let Ok(stat) = dir.stat(&name) else { return Ok(()) };
+        let Some(object) = self.object_of(file, &stat) else { return Ok(()) };
+        dir.remove_file(&name)?;
+        self.objects.seal(&object)
+    }
+
+    /// The object that is sealed with this inode as it is now: of the file, or a twin.
+    pub(in crate::store) fn object_of(
+        &self,
+        file: &File,
+        stat: &rustix::fs::Stat,
+    ) -> Option<ObjectName> {
+        let names = (0..).map(|twin| self.objects.name(file.content, &file.meta, twin));
+        let mut sealed = names.take_while(|name| self.objects.seals().has(name));
+        sealed.find(|name| {
+            !self.objects.seals().is_new(name)
+                && self.objects.seals().of(name, stat) == Sealed::Intact
+        })
+    }
+}

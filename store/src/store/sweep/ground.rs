@@ -1,0 +1,359 @@
+//! Looks at an agent's directory for a sweep. Only looks, and makes nothing that is not
+//! there.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::{CStr, CString};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Stat;
+
+use super::keep::Keep;
+use super::listing::{Aside, File, FoundRoot, Listing, Record};
+use crate::config::Configuration;
+use crate::digest::Digest;
+use crate::disk::{self, Dir, FileType, Mounts, digest_of, is_held};
+use crate::error::{Error, Result, if_exists};
+use crate::layer::entry::Kind;
+use crate::layer::index::{Index, read_index};
+use crate::layer::objects;
+use crate::layer::objects::object_name::{Naming, ObjectName};
+use crate::root::merge::merge;
+use crate::root::placing::LinkMode;
+use crate::root::tree::{Directory, Node, Tree};
+use crate::store::names::{self, ok_name};
+
+/// An agent's directory, whose lock is held, as a sweep needs to know it.
+#[derive(Debug)]
+pub(in crate::store) struct Ground {
+    pub top: Dir,
+    pub naming: Naming,
+    pub link: LinkMode,
+    pub owner: bool,
+    /// The spare, if one is in use.
+    pub spare: Option<CString>,
+}
+
+/// Roots in the agent's directory `dir` that another program made, as the Go agent, or of whose
+/// making nothing is known: those without a record. Oldest first.
+pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
+    let top = Dir::open(dir)?;
+    let records = if_exists(top.child(c"roots"))?;
+    let Some(unpacked) = if_exists(top.child(c"unpacked"))? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for item in unpacked.list()? {
+        let Some(id) = digest_of(&item.name) else { continue };
+        let recorded = records.as_ref().map_or(Ok(false), |dir| dir.contains(&item.name))?;
+        if recorded || item.kind != FileType::Directory {
+            continue;
+        }
+        // The mark is as old as the root; a service may have touched the root since.
+        let marked = if_exists(unpacked.stat(&ok_name(id)))?;
+        let Some(stat) =
+            marked.map_or_else(|| if_exists(unpacked.stat(&item.name)), |it| Ok(Some(it)))?
+        else {
+            continue;
+        };
+        found.push((stat.st_mtime, stat.st_mtime_nsec, id));
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, _, id)| id).collect())
+}
+
+impl Ground {
+    /// Looks at all that `keep` may let go.
+    pub fn list(&self, keep: &Keep) -> Result<Listing> {
+        let mounts = Mounts::read();
+        let mut listing = Listing { roots: self.roots(keep, &mounts)?, ..Listing::default() };
+        listing.spare.clone_from(&self.spare);
+        self.asides(keep, &mounts, &mut listing)?;
+        let Some(ages) = keep.cache else { return Ok(listing) };
+        listing.layers = self.named(c"layers", |stat| stat.st_mtime)?;
+        listing.blobs = self.named(c"cache", |stat| stat.st_mtime)?;
+        self.objects(&mut listing)?;
+        self.downloads(&mut listing)?;
+        if ages.leftovers {
+            self.leftovers(&mut listing)?;
+        }
+        if let Some(dir) = if_exists(self.top.child(c"quarantine"))? {
+            for item in dir.list()? {
+                let Some(stat) = if_exists(dir.stat(&item.name))? else { continue };
+                let files = self.files(&dir, &item.name, None)?;
+                listing.quarantine.push((item.name, stat.st_ctime, files));
+            }
+        }
+        Ok(listing)
+    }
+
+    /// The names of the objects that these layers are made of, without twins; or which
+    /// layer does not tell. One that is here only under the name of another way of placing
+    /// is needed under that: it can be copied from there.
+    pub fn objects_of<'a>(
+        &self,
+        layers: impl Iterator<Item = &'a Digest>,
+        listing: &Listing,
+    ) -> Result<Result<BTreeSet<Vec<u8>>, String>> {
+        let here: HashSet<&[u8]> =
+            listing.objects.iter().map(|(name, _)| name.to_bytes()).collect();
+        let mut names = BTreeSet::new();
+        let Some(dir) = if_exists(self.top.child(c"layers"))? else { return Ok(Ok(names)) };
+        for &digest in layers {
+            let index = match if_exists(read_index(&dir, digest)) {
+                Ok(None) => continue,
+                Ok(Some(index)) => index,
+                Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => {
+                    let why = "the index of layer {} is damaged, so what is needed cannot be told";
+                    return Ok(Err(why.replace("{}", &digest.to_string())));
+                }
+                Err(err) => return Err(err),
+            };
+            for entry in index.entries {
+                if let Kind::File { content, .. } = entry.kind {
+                    let name = self.naming.name(content, &entry.meta, 0);
+                    if !here.contains(name.as_bytes()) {
+                        let other = self.naming.other().name(content, &entry.meta, 0);
+                        names.insert(other.as_bytes().to_vec());
+                    }
+                    names.insert(name.as_bytes().to_vec());
+                }
+            }
+        }
+        Ok(Ok(names))
+    }
+
+    fn roots(&self, keep: &Keep, mounts: &Mounts) -> Result<Vec<FoundRoot>> {
+        let records = if_exists(self.top.child(c"roots"))?;
+        let unpacked = if_exists(self.top.child(c"unpacked"))?;
+        let mut found: BTreeMap<Digest, FoundRoot> = BTreeMap::new();
+        for item in records.as_ref().map_or(Ok(Vec::new()), Dir::list)? {
+            let (Some(id), Some(dir)) = (digest_of(&item.name), &records) else { continue };
+            let record_file = self.files(dir, &item.name, None)?;
+            let record = read_record(dir, &item.name)?;
+            let (is_there, files, mounted) = (false, Vec::new(), None);
+            found.insert(id, FoundRoot { id, record, record_file, is_there, files, mounted });
+        }
+        let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
+        for item in unpacked.list()? {
+            let Some(id) = digest_of(&item.name) else { continue };
+            // Ours has a record, what the Go agent made has none.
+            let taken_over = !found.contains_key(&id) && item.kind == FileType::Directory;
+            if taken_over {
+                let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
+                let (is_there, mounted) = (true, None);
+                found.insert(id, FoundRoot { id, record, record_file, is_there, files, mounted });
+            }
+            let Some(root) = found.get_mut(&id) else { continue };
+            root.is_there = true;
+            let goes = keep.roots.as_ref().is_some_and(|kept| kept.iter().all(|(it, _)| *it != id));
+            if goes {
+                root.mounted = mounted(mounts, &unpacked, &item.name);
+            }
+            if keep.weigh && goes && (!taken_over || keep.taken_over) {
+                let tree = self.tree(&root.record);
+                let tree = tree.as_ref().map(|tree| &**tree.root());
+                root.files = self.files(&unpacked, &item.name, tree)?;
+                root.files.extend(self.files(&unpacked, &ok_name(id), None)?);
+                root.files.extend(&root.record_file);
+            }
+        }
+        Ok(found.into_values().collect())
+    }
+
+    /// What a sweep of roots takes besides: what was replaced, and what could not be
+    /// removed when it was a root.
+    fn asides(&self, keep: &Keep, mounts: &Mounts, listing: &mut Listing) -> Result<()> {
+        let leftovers = keep.cache.is_some_and(|ages| ages.leftovers);
+        let Some(dir) = if_exists(self.top.child(c"unpacked"))? else { return Ok(()) };
+        if keep.roots.is_none() && !leftovers {
+            return Ok(());
+        }
+        for item in dir.list()? {
+            let begins = |prefix: &str| item.name.to_bytes().starts_with(prefix.as_bytes());
+            let (replaced, retired) = (begins(names::REPLACED), begins(names::RETIRED));
+            let left = leftovers && names::TEMPORARY.iter().any(|prefix| begins(prefix));
+            if !(replaced || retired || left) || self.lives(&dir, &item.name) {
+                continue;
+            }
+            let goes = !replaced || keep.replaced;
+            let files =
+                if keep.weigh && goes { self.files(&dir, &item.name, None)? } else { Vec::new() };
+            let mounted = mounted(mounts, &dir, &item.name);
+            let path = Path::new("unpacked").join(path_of(&item.name));
+            listing.asides.push(Aside { path, replaced, mounted, files });
+        }
+        Ok(())
+    }
+
+    /// Whether it is the spare, or a temporary file that somebody has open.
+    fn lives(&self, dir: &Dir, name: &CStr) -> bool {
+        self.spare.as_deref() == Some(name) || dir.open_file(name).is_ok_and(|open| is_held(&open))
+    }
+
+    /// What a root should hold, where that tells which of its files share extents with
+    /// objects.
+    fn tree(&self, record: &Record) -> Option<Tree> {
+        let Record::Of(configuration) = record else { return None };
+        if self.link != LinkMode::Reflink {
+            return None;
+        }
+        let layers = self.top.child(c"layers").ok()?;
+        let read = |layer: &crate::config::Layer| read_index(&layers, layer.digest).ok();
+        let indexes: Option<Vec<Index>> = configuration.layers().iter().map(read).collect();
+        merge(&indexes?).ok()
+    }
+
+    /// The files of `dir` that are named by a digest.
+    fn named(&self, dir: &CStr, changed: impl Fn(&Stat) -> i64) -> Result<Vec<(Digest, File)>> {
+        let mut found = Vec::new();
+        let Some(dir) = if_exists(self.top.child(dir))? else { return Ok(found) };
+        for item in dir.list()? {
+            let Some(digest) = digest_of(&item.name) else { continue };
+            let Some(stat) = if_exists(dir.stat(&item.name))? else { continue };
+            found.push((digest, File { changed: changed(&stat), ..file(&stat) }));
+        }
+        Ok(found)
+    }
+
+    fn objects(&self, listing: &mut Listing) -> Result<()> {
+        let Some(objects) = if_exists(self.top.child(c"objects"))? else { return Ok(()) };
+        for fan in objects.list()?.into_iter().filter(|fan| fan.name.to_bytes().len() == 2) {
+            let Some(dir) = if_exists(objects.child(&fan.name))? else { continue };
+            for item in dir.list()? {
+                if ObjectName::from_file_name(&item.name).is_none() {
+                    continue;
+                }
+                if let Some(stat) = if_exists(dir.stat(&item.name))? {
+                    // When it came or was last linked.
+                    let changed = stat.st_ctime;
+                    listing.objects.push((item.name, File { changed, ..file(&stat) }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn downloads(&self, listing: &mut Listing) -> Result<()> {
+        let Some(dir) = if_exists(self.top.child(c"partial"))? else { return Ok(()) };
+        for item in dir.list()? {
+            let Ok(open) = dir.open_file(&item.name) else { continue };
+            let bytes = item.name.to_bytes();
+            let abandoned = bytes.starts_with(b"upload-");
+            let ours =
+                abandoned || bytes.starts_with(b"partial-") || digest_of(&item.name).is_some();
+            if !ours || is_held(&open) {
+                continue;
+            }
+            let Some(stat) = if_exists(dir.stat(&item.name))? else { continue };
+            let file = File { changed: stat.st_mtime, ..file(&stat) };
+            listing.downloads.push((item.name, file, abandoned));
+        }
+        Ok(())
+    }
+
+    fn leftovers(&self, listing: &mut Listing) -> Result<()> {
+        let places: [(Option<&CStr>, &[&str]); 3] = [
+            (None, &["temp-state-"]),
+            (Some(c"objects"), &[objects::UNFINISHED]),
+            (Some(c"layers"), &["index-"]),
+        ];
+        for (name, prefixes) in places {
+            let opened = match name {
+                None => Some(Dir::open(self.top.path())?),
+                Some(name) => if_exists(self.top.child(name))?,
+            };
+            let Some(dir) = opened else { continue };
+            for item in dir.list()? {
+                let bytes = item.name.to_bytes();
+                let temporary = prefixes.iter().any(|prefix| bytes.starts_with(prefix.as_bytes()));
+                if temporary && !self.lives(&dir, &item.name) {
+                    let files = self.files(&dir, &item.name, None)?;
+                    let at = name.map_or_else(PathBuf::new, path_of);
+                    listing.leftovers.push((at.join(path_of(&item.name)), files));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is not a directory, of `name` in `dir` and all below it. Files that are as
+    /// `tree` says share extents with their objects, which count for both.
+    fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
+        let mut found = Vec::new();
+        let Some(stat) = if_exists(dir.stat(name))? else { return Ok(found) };
+        if is_directory(&stat) {
+            self.below(dir, name, tree, &mut found)?;
+        } else {
+            found.push(file(&stat));
+        }
+        Ok(found)
+    }
+
+    fn below(
+        &self,
+        dir: &Dir,
+        name: &CStr,
+        tree: Option<&Directory>,
+        found: &mut Vec<File>,
+    ) -> Result<()> {
+        let dir = match dir.child_within(name) {
+            // Closed to us: opened up only when it goes. What is mounted does not go.
+            Err(Error::Io { cause, .. })
+                if matches!(
+                    cause.kind(),
+                    std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::CrossesDevices
+                ) =>
+            {
+                return Ok(());
+            }
+            other => other?,
+        };
+        for item in dir.list()? {
+            let Some(stat) = if_exists(dir.stat(&item.name))? else { continue };
+            let node = tree.and_then(|tree| tree.get(item.name.to_bytes()));
+            if is_directory(&stat) {
+                let below = match node {
+                    Some(Node::Directory(below)) => Some(&**below),
+                    _ => None,
+                };
+                self.below(&dir, &item.name, below, found)?;
+                continue;
+            }
+            let shared = matches!(node, Some(Node::File(it)) if disk::carries(&stat, it.size, &it.meta, self.owner));
+            let file = file(&stat);
+            found.push(if shared { File { bytes: 0, ..file } } else { file });
+        }
+        Ok(())
+    }
+}
+
+/// Why `name` in `dir` cannot go, where something is mounted there.
+fn mounted(mounts: &Mounts, dir: &Dir, name: &CStr) -> Option<String> {
+    let point = mounts.within(dir, name)?;
+    Some(format!("something is mounted on {}", point.display()))
+}
+
+/// What `stat` says of a file.
+fn file(stat: &Stat) -> File {
+    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+    #[allow(clippy::useless_conversion, reason = "the type of the count differs by machine")]
+    let links = u64::from(stat.st_nlink);
+    let bytes = if is_file { bytes } else { 0 };
+    File { inode: (stat.st_dev, stat.st_ino), links, bytes, changed: stat.st_mtime }
+}
+
+fn is_directory(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn path_of(name: &CStr) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())).to_owned()
+}
+
+fn read_record(dir: &Dir, name: &CStr) -> Result<Record> {
+    let mut json = Vec::new();
+    let Some(mut open) = if_exists(dir.open_file(name))? else { return Ok(Record::None) };
+    open.read_to_end(&mut json).map_err(|err| Error::io("read", dir.path_of(name), err))?;
+    Ok(Configuration::from_json(&json).map_or(Record::Unreadable, Record::Of))
+}

@@ -1,0 +1,378 @@
+//! Planning a sweep: from what is there and what must stay to what goes, each with its
+//! reason. Pure: it looks at a [`Listing`] and at nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::keep::{Ages, Keep};
+use super::listing::{Aside, File, FoundRoot, Listing, Record};
+use super::removals::{Kept, Removal, Sweep, What};
+use crate::config::Configuration;
+use crate::digest::Digest;
+
+/// Bytes of an object's name that the layers' indexes tell: all but the twin.
+const BASE: usize = 64 + 1 + 32;
+
+/// The layers that stay, each with the reason.
+pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, String> {
+    let mut kept = BTreeMap::new();
+    let mut add = |configuration: &Configuration, why: &str| {
+        for layer in configuration.layers() {
+            kept.entry(layer.digest).or_insert_with(|| format!("layer of {why}"));
+        }
+    };
+    for (configuration, why) in &keep.configurations {
+        add(configuration, why);
+    }
+    // One without its directory, removed by hand, holds nothing.
+    for root in listing.roots.iter().filter(|root| root.is_there) {
+        if let (Record::Of(configuration), true) = (&root.record, stays(root, keep).is_some()) {
+            add(configuration, &format!("root {}", root.id));
+        }
+    }
+    let young = keep.cache.and_then(|ages| ages.cache).map(seconds);
+    for (digest, file) in &listing.layers {
+        if keep.cache.is_none() || young.is_some_and(|before| file.changed >= before) {
+            kept.entry(*digest).or_insert_with(|| "it is new".to_owned());
+        }
+    }
+    kept
+}
+
+/// Why a root that another program made stays.
+const TAKEN_OVER: &str = "it was here before this agent; gc -taken-over removes it";
+
+/// Why the root stays, if it does.
+fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
+    let Some(roots) = &keep.roots else { return Some("roots are not swept".to_owned()) };
+    let named = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| *why);
+    let taken_over = root.record == Record::None && !keep.taken_over;
+    let why = named.or_else(|| taken_over.then_some(TAKEN_OVER)).map(str::to_owned);
+    why.or_else(|| root.mounted.clone())
+}
+
+/// What goes and what stays. `layers` are the layers that stay; `needed` the objects they
+/// are made of, or why that cannot be told.
+pub(super) fn plan(
+    listing: &Listing,
+    keep: &Keep,
+    layers: &BTreeMap<Digest, String>,
+    needed: &Result<BTreeSet<Vec<u8>>, String>,
+) -> Sweep {
+    let mut planner = Planner { plan: Sweep::default(), names: HashMap::new() };
+    planner.roots(listing, keep);
+    if let Some(ages) = keep.cache {
+        planner.records(listing, keep);
+        planner.layers(listing, layers);
+        planner.objects(listing, ages, needed);
+        planner.blobs(listing, ages, layers, keep.keep_blobs);
+        planner.downloads(listing, ages, layers);
+        planner.rest(listing, ages);
+    }
+    planner.plan
+}
+
+/// Whether something that changed then is old enough to go.
+fn old(changed: i64, before: Option<SystemTime>) -> bool {
+    before.is_none_or(|before| changed < seconds(before))
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    i64::try_from(since).unwrap_or(i64::MAX)
+}
+
+struct Planner {
+    plan: Sweep,
+    /// Names of each inode that go, so far.
+    names: HashMap<(u64, u64), u64>,
+}
+
+impl Planner {
+    fn remove(&mut self, what: What, path: PathBuf, why: &'static str, files: &[File]) {
+        let mut bytes = 0;
+        for file in files {
+            let names = self.names.entry(file.inode).or_insert(0);
+            *names += 1;
+            if *names == file.links {
+                bytes += file.bytes;
+            }
+        }
+        self.plan.removals.push(Removal { what, path, why, files: files.len() as u64, bytes });
+    }
+
+    fn keep(&mut self, what: What, path: PathBuf, why: &str, bytes: u64) {
+        self.plan.kept.push(Kept { what, path, why: why.to_owned(), count: 1, bytes });
+    }
+
+    fn stuck(&mut self, what: What, path: PathBuf, why: String) {
+        self.plan.stuck.push(Kept { what, path, why, count: 1, bytes: 0 });
+    }
+
+    fn roots(&mut self, listing: &Listing, keep: &Keep) {
+        for root in listing.roots.iter().filter(|root| root.is_there) {
+            let path = Path::new("unpacked").join(root.id.to_string());
+            match stays(root, keep) {
+                Some(why) if root.mounted.is_some() => self.stuck(What::Root, path, why),
+                Some(why) => self.keep(What::Root, path, &why, 0),
+                None => self.remove(What::Root, path, "over the roots to keep", &root.files),
+            }
+        }
+        for Aside { path, replaced, mounted, files } in &listing.asides {
+            let path = path.clone();
+            match mounted {
+                _ if *replaced && !keep.replaced => {
+                    let why = "it was replaced, and a service may run in it";
+                    self.keep(What::Leftover, path, why, 0);
+                }
+                Some(why) => self.stuck(What::Leftover, path, why.clone()),
+                None if *replaced => self.remove(What::Leftover, path, "it was replaced", files),
+                None => self.remove(What::Leftover, path, "it was left half done", files),
+            }
+        }
+        if let Some(name) = &listing.spare {
+            let path = Path::new("unpacked").join(&*name.to_string_lossy());
+            self.keep(What::Spare, path, "the next root is made of it", 0);
+        }
+    }
+
+    /// Records whose root is gone, and those that a crash cut short: without it the root is
+    /// not ours.
+    fn records(&mut self, listing: &Listing, keep: &Keep) {
+        for root in &listing.roots {
+            let path = Path::new("roots").join(root.id.to_string());
+            // Else it goes with its root.
+            let alone = !root.is_there || stays(root, keep).is_some();
+            let why = match (&root.record, root.is_there) {
+                (Record::Unreadable, _) if alone => "it cannot be read",
+                (Record::Of(_), false) => "its root is gone",
+                _ => continue,
+            };
+            self.remove(What::Record, path, why, &root.record_file);
+        }
+    }
+
+    fn layers(&mut self, listing: &Listing, kept: &BTreeMap<Digest, String>) {
+        for (digest, file) in &listing.layers {
+            let path = Path::new("layers").join(digest.to_string());
+            match kept.get(digest) {
+                Some(why) => self.keep(What::Layer, path, why, file.bytes),
+                None => self.remove(What::Layer, path, "nothing kept needs it", &[*file]),
+            }
+        }
+    }
+
+    fn objects(
+        &mut self,
+        listing: &Listing,
+        ages: Ages,
+        needed: &Result<BTreeSet<Vec<u8>>, String>,
+    ) {
+        let mut kept: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for (name, file) in &listing.objects {
+            let bytes = name.to_bytes();
+            let base = &bytes[..bytes.len().min(BASE)];
+            let why = match needed {
+                Err(why) => why,
+                Ok(needed) if needed.contains(base) => "file of a layer that is kept",
+                Ok(_) if !old(file.changed, ages.cache) => "it is new",
+                Ok(_) => {
+                    let fan = String::from_utf8_lossy(&bytes[..2]);
+                    let path = Path::new("objects").join(&*fan).join(&*name.to_string_lossy());
+                    self.remove(What::Object, path, "no layer that is kept has it", &[*file]);
+                    continue;
+                }
+            };
+            let (count, bytes) = kept.entry(why).or_default();
+            (*count, *bytes) = (*count + 1, *bytes + file.bytes);
+        }
+        // There may be a million of them.
+        self.plan.kept.extend(kept.into_iter().map(|(why, (count, bytes))| Kept {
+            what: What::Object,
+            path: PathBuf::from("objects"),
+            why: why.to_owned(),
+            count,
+            bytes,
+        }));
+    }
+
+    fn blobs(
+        &mut self,
+        listing: &Listing,
+        ages: Ages,
+        layers: &BTreeMap<Digest, String>,
+        keep_blobs: bool,
+    ) {
+        let extracted: BTreeSet<Digest> =
+            listing.layers.iter().map(|(digest, _)| *digest).collect();
+        for (digest, file) in &listing.blobs {
+            let path = Path::new("cache").join(digest.to_string());
+            let (wanted, is_extracted) = (layers.get(digest), extracted.contains(digest));
+            match wanted {
+                Some(why) if keep_blobs || !is_extracted => {
+                    self.keep(What::Blob, path, why, file.bytes);
+                }
+                _ if !old(file.changed, ages.cache) => {
+                    self.keep(What::Blob, path, "it is new", file.bytes);
+                }
+                Some(_) => self.remove(What::Blob, path, "it is extracted", &[*file]),
+                None => self.remove(What::Blob, path, "nothing kept needs it", &[*file]),
+            }
+        }
+    }
+
+    fn downloads(&mut self, listing: &Listing, ages: Ages, layers: &BTreeMap<Digest, String>) {
+        for (name, file, abandoned) in &listing.downloads {
+            let path = Path::new("partial").join(&*name.to_string_lossy());
+            let digest = name.to_str().ok().and_then(|name| name.rsplit('-').next()?.parse().ok());
+            if let Some(why) = digest.and_then(|digest: Digest| layers.get(&digest)) {
+                self.keep(What::Download, path, why, file.bytes);
+            } else if *abandoned || old(file.changed, ages.downloads) {
+                self.remove(What::Download, path, "nobody goes on with it", &[*file]);
+            } else {
+                self.keep(What::Download, path, "a download that may go on", file.bytes);
+            }
+        }
+    }
+
+    fn rest(&mut self, listing: &Listing, ages: Ages) {
+        for (path, files) in &listing.leftovers {
+            self.remove(What::Leftover, path.clone(), "it was left half done", files);
+        }
+        for (name, changed, files) in &listing.quarantine {
+            let path = Path::new("quarantine").join(&*name.to_string_lossy());
+            if old(*changed, ages.quarantine) {
+                self.remove(What::Quarantined, path, "it was damaged", files);
+            } else {
+                let bytes = files.iter().map(|file| file.bytes).sum();
+                self.keep(What::Quarantined, path, "to be looked at", bytes);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn file(inode: u64, links: u64, bytes: u64) -> File {
+        File { inode: (1, inode), links, bytes, changed: 1000 }
+    }
+
+    fn object(digit: &str, file: File) -> (CString, File) {
+        (CString::new(digit.repeat(64)).unwrap(), file)
+    }
+
+    fn at_once() -> Keep {
+        let (roots, cache) = (Some(Vec::new()), Some(Ages::default()));
+        Keep { roots, cache, taken_over: true, ..Keep::default() }
+    }
+
+    fn planned(listing: &Listing, keep: &Keep, needed: &[&str]) -> Sweep {
+        let needed = needed.iter().map(|digit| digit.repeat(64).into_bytes()).collect();
+        plan(listing, keep, &kept_layers(listing, keep), &Ok(needed))
+    }
+
+    #[test]
+    fn bytes_are_freed_with_the_last_name_only() {
+        let root = FoundRoot {
+            id: Digest::of(b"root"),
+            record: Record::None,
+            record_file: Vec::new(),
+            is_there: true,
+            files: vec![file(1, 2, 10), file(2, 2, 20), file(3, 1, 40)],
+            mounted: None,
+        };
+        let listing = Listing {
+            roots: vec![root],
+            objects: vec![object("a", file(1, 2, 10)), object("b", file(2, 2, 20))],
+            ..Listing::default()
+        };
+        // b is a file of a layer that stays: the root's name of it frees nothing.
+        let plan = planned(&listing, &at_once(), &["b"]);
+        let freed: Vec<(What, u64, u64)> =
+            plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();
+        assert_eq!(freed, [(What::Root, 3, 40), (What::Object, 1, 10)]);
+        assert_eq!((plan.files(), plan.bytes()), (4, 50));
+        // A root that stays holds what its object frees, also one that another program made.
+        for keep in [Keep { roots: None, ..at_once() }, Keep { taken_over: false, ..at_once() }] {
+            let plan = planned(&listing, &keep, &[]);
+            assert_eq!((plan.files(), plan.bytes()), (2, 0));
+        }
+    }
+
+    #[test]
+    fn a_root_with_a_mount_below_stays_and_keeps_its_layers() {
+        let now = "2026-11-23T03:49:00Z".parse().unwrap();
+        let digest = Digest::of(b"layer");
+        let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
+        let layer = crate::config::Layer { component, version, digest, created: now };
+        let configuration = Configuration::new("p".parse().unwrap(), vec![layer], now).unwrap();
+        let mut listing = Listing {
+            roots: vec![FoundRoot {
+                id: configuration.id(),
+                record: Record::Of(configuration),
+                record_file: Vec::new(),
+                is_there: true,
+                files: Vec::new(),
+                mounted: Some("something is mounted on /data".to_owned()),
+            }],
+            layers: vec![(digest, file(1, 1, 1))],
+            ..Listing::default()
+        };
+        let plan = planned(&listing, &at_once(), &[]);
+        assert_eq!((&plan.removals[..], plan.stuck.len()), (&[][..], 1));
+        assert!(plan.stuck[0].why.contains("/data"));
+        listing.roots[0].mounted = None;
+        assert_eq!(planned(&listing, &at_once(), &[]).removals.len(), 2);
+    }
+
+    #[test]
+    fn what_was_replaced_goes_when_it_is_said_to_be_left() {
+        let aside = |replaced| Aside {
+            path: "unpacked/.x".into(),
+            replaced,
+            mounted: None,
+            files: Vec::new(),
+        };
+        let listing = Listing { asides: vec![aside(true), aside(false)], ..Listing::default() };
+        let removed = |replaced| {
+            planned(&listing, &Keep { replaced, ..at_once() }, &[]).count(What::Leftover)
+        };
+        assert_eq!((removed(false), removed(true)), (1, 2));
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_read_keeps_every_object() {
+        let objects = vec![object("a", file(1, 1, 10))];
+        let listing = Listing { objects, ..Listing::default() };
+        let unknown = Err("the index cannot be read".to_owned());
+        let plan = plan(&listing, &at_once(), &BTreeMap::new(), &unknown);
+        assert_eq!(plan.removals, []);
+        assert_eq!(plan.kept[0].why, "the index cannot be read");
+    }
+
+    #[test]
+    fn what_is_younger_stays() {
+        let digest = Digest::of(b"layer");
+        let listing = Listing {
+            layers: vec![(digest, file(1, 1, 1))],
+            blobs: vec![(digest, file(2, 1, 1))],
+            objects: vec![object("a", file(3, 1, 1))],
+            downloads: vec![(CString::from(c"partial-x"), file(4, 1, 1), false)],
+            quarantine: vec![(CString::from(c"x"), 1000, vec![file(5, 1, 1)])],
+            ..Listing::default()
+        };
+        let at = |second| {
+            let time = Some(UNIX_EPOCH + Duration::from_secs(second));
+            let ages = Ages { cache: time, downloads: time, quarantine: time, leftovers: true };
+            planned(&listing, &Keep { cache: Some(ages), ..at_once() }, &[])
+        };
+        assert_eq!(at(1000).files(), 0);
+        assert_eq!(at(1001).files(), 5);
+    }
+}

@@ -1,0 +1,123 @@
+//! Which files two stacks of layers give otherwise, from the archives alone.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::layer::archive::Body;
+use crate::layer::entry::{Entry, EntryPath};
+use crate::layer::index::Index;
+use crate::layer::pipeline;
+use crate::layer::tar::tarball::Piece;
+use crate::limits::Limits;
+use crate::root::merge::merge;
+use crate::root::tree::{Node, Tree};
+use crate::store::extract::read_entries;
+
+/// Bytes of contents that are hashed at a time.
+const BUFFER: usize = 64 << 10;
+
+/// A path at which two trees differ.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Changed {
+    /// The path, from the root.
+    pub path: EntryPath,
+    /// How.
+    pub how: How,
+}
+
+/// How two trees differ at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// Only the later one has it.
+    Added,
+    /// Only the earlier one has it.
+    Removed,
+    /// Both have it, and it is another thing, or has other contents.
+    Changed,
+    /// Only what the inode carries differs.
+    Metadata,
+}
+
+/// The paths at which the roots of two stacks of layers differ, in order. `open` opens a
+/// layer's archive; each is read once.
+pub fn changed_files(
+    from: &[Digest],
+    to: &[Digest],
+    open: impl Fn(Digest) -> Result<File>,
+    limits: Limits,
+) -> Result<Vec<Changed>> {
+    let mut indexes: BTreeMap<Digest, Index> = BTreeMap::new();
+    for digest in from.iter().chain(to) {
+        if !indexes.contains_key(digest) {
+            indexes.insert(*digest, index_of(&mut open(*digest)?, limits)?);
+        }
+    }
+    let tree = |digests: &[Digest]| merge(digests.iter().map(|digest| &indexes[digest]));
+    Ok(between(&tree(from)?, &tree(to)?))
+}
+
+/// The index of an archive that nobody keeps.
+fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
+    let mut index = Index::default();
+    let (_, read) = pipeline::run(
+        archive,
+        limits,
+        |_| {},
+        |plain, framed| {
+            let mut buffer = vec![0; BUFFER];
+            let hash = |_, _: &Entry, mut body: Body<'_, _>| {
+                while !matches!(body.next_piece(&mut buffer)?, Piece::End) {}
+                Ok(body.content())
+            };
+            read_entries(plain, framed, limits, hash, |entry| {
+                index.entries.push(entry);
+                Ok(())
+            })
+        },
+    );
+    read?;
+    Ok(index)
+}
+
+fn between(from: &Tree, to: &Tree) -> Vec<Changed> {
+    let before: BTreeMap<EntryPath, &Node> = from.walk().collect();
+    let after: BTreeMap<EntryPath, &Node> = to.walk().collect();
+    let mut changes = Vec::new();
+    for (path, node) in &after {
+        let how = match before.get(path) {
+            None => Some(How::Added),
+            Some(old) => differs(old, node),
+        };
+        changes.extend(how.map(|how| Changed { path: path.clone(), how }));
+    }
+    let gone = before.into_keys().filter(|path| !after.contains_key(path));
+    changes.extend(gone.map(|path| Changed { path, how: How::Removed }));
+    changes.sort();
+    changes
+}
+
+fn differs(one: &Node, other: &Node) -> Option<How> {
+    let (same, meta) = match (one, other) {
+        (Node::Directory(one), Node::Directory(other)) => (true, one.meta == other.meta),
+        (Node::File(one), Node::File(other)) if Arc::ptr_eq(one, other) => return None,
+        (Node::File(one), Node::File(other)) => {
+            ((one.size, one.content) == (other.size, other.content), one.meta == other.meta)
+        }
+        (Node::Symlink(one), Node::Symlink(other)) => {
+            (one.target == other.target, one.meta == other.meta)
+        }
+        (Node::Special(one), Node::Special(other)) => {
+            (one.kind == other.kind, one.meta == other.meta)
+        }
+        _ => (false, false),
+    };
+    match (same, meta) {
+        (true, true) => None,
+        (true, false) => Some(How::Metadata),
+        (false, _) => Some(How::Changed),
+    }
+}

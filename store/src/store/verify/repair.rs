@@ -1,0 +1,167 @@
+//! Setting aside what is damaged in the cache, so that it is made again. Nothing is
+//! deleted, and each thing is looked at once more: who names it may be wrong by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use super::sound::{blob_is_sound, object_is_sound};
+use crate::digest::Digest;
+use crate::disk::{Dir, name_of};
+use crate::error::{Error, Result, if_exists};
+use crate::layer::entry::Kind;
+use crate::layer::index::Index;
+use crate::layer::objects::object_name::ObjectName;
+use crate::meter::Meter;
+use crate::store::Store;
+use crate::store::names::ids;
+
+/// What became of something that was said to be damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// Where it was, in the agent's directory.
+    pub path: PathBuf,
+    /// Where it is now; `None` when it was sound, or is not there.
+    pub moved: Option<PathBuf>,
+    /// Other names of the file: of files in roots that it is hardlinked to.
+    pub links: u64,
+    /// Layers that want it, and are to be extracted again.
+    pub layers: Vec<Digest>,
+}
+
+impl Store {
+    /// Sets aside what of `damaged`, paths in the agent's directory, is damaged indeed.
+    /// Whoever uses the spare must not any more: see [`Store::remove_spare`].
+    pub fn set_aside(&self, damaged: &[PathBuf]) -> Result<Vec<Aside>> {
+        let mut all = Vec::new();
+        let mut contents: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for path in damaged {
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            let Ok(name) = CString::new(name) else { continue };
+            let aside = match path.components().next().map(|part| part.as_os_str().as_bytes()) {
+                Some(b"objects") => self.object_aside(path, &name)?,
+                Some(b"layers") => self.layer_aside(path, &name)?,
+                Some(b"cache") => self.blob_aside(path, &name)?,
+                _ => None,
+            };
+            let Some(aside) = aside else { continue };
+            if path.starts_with("objects") {
+                let content = String::from_utf8_lossy(&name.to_bytes()[..64]).into_owned();
+                contents.entry(content).or_default().push(all.len());
+            }
+            all.push(aside);
+        }
+        self.find_layers(&contents, &mut all)?;
+        Ok(all)
+    }
+
+    /// Extracts a layer again, whether or not it seems to be extracted.
+    /// [`Error::NoSuchBlob`]: fetch its blob and call again.
+    pub fn extract_again(&self, layer: Digest) -> Result<()> {
+        self.extract_anew(layer).map(drop)
+    }
+
+    /// Sets aside the index of a layer that nothing needs, so that it promises no objects
+    /// that are not there.
+    pub fn forget_layer(&self, layer: Digest) -> Result<()> {
+        let name = name_of(layer);
+        if self.layers.contains(&name)? {
+            self.move_aside(&self.layers, &name, &format!("layer-{layer}"))?;
+        }
+        Ok(())
+    }
+
+    fn object_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
+        let Some(object) = ObjectName::from_file_name(name) else { return Ok(None) };
+        let Some(dir) = self.objects.fan_of(&object)? else { return Ok(None) };
+        let Some(stat) = if_exists(dir.stat(name))? else { return Ok(Some(untouched(path))) };
+        // What cannot be read is damaged, too.
+        if object_is_sound(dir, name, &Meter::default())
+            .is_ok_and(|found| found.is_none_or(|(sound, _)| sound))
+        {
+            return Ok(Some(untouched(path)));
+        }
+        self.objects.quarantine(&object, &self.quarantine)?;
+        let moved = Some(Path::new("quarantine").join(&*name.to_string_lossy()));
+        #[allow(clippy::useless_conversion, reason = "the type of the count differs by machine")]
+        let links = u64::from(stat.st_nlink).saturating_sub(1);
+        Ok(Some(Aside { moved, links, ..untouched(path) }))
+    }
+
+    fn layer_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
+        let Some(layer) = crate::disk::digest_of(name) else { return Ok(None) };
+        let moved = match if_exists(self.read_index(layer)) {
+            Ok(Some(index)) if self.is_whole(&index)? => return Ok(Some(untouched(path))),
+            Ok(_) => None,
+            Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => {
+                Some(self.move_aside(&self.layers, name, &format!("layer-{layer}"))?)
+            }
+            Err(err) => return Err(err),
+        };
+        Ok(Some(Aside { moved, layers: vec![layer], ..untouched(path) }))
+    }
+
+    fn blob_aside(&self, path: &Path, name: &CStr) -> Result<Option<Aside>> {
+        let Some(blob) = crate::disk::digest_of(name) else { return Ok(None) };
+        let dir = Dir::open(&self.path)?.child(c"cache")?;
+        if blob_is_sound(&dir, blob, &Meter::default()).is_ok_and(|found| found.unwrap_or(true)) {
+            return Ok(Some(untouched(path)));
+        }
+        let moved = Some(self.move_aside(&dir, name, &format!("blob-{blob}"))?);
+        Ok(Some(Aside { moved, ..untouched(path) }))
+    }
+
+    /// Whether all the objects of a layer are there.
+    fn is_whole(&self, index: &Index) -> Result<bool> {
+        for entry in &index.entries {
+            if let Kind::File { size: size @ 1.., content } = entry.kind {
+                let name = self.objects.name(content, &entry.meta, 0);
+                if !self.objects.is_sound(&name, size, &entry.meta)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Tells those that were moved which layers want them.
+    fn find_layers(
+        &self,
+        contents: &BTreeMap<String, Vec<usize>>,
+        all: &mut [Aside],
+    ) -> Result<()> {
+        if contents.is_empty() {
+            return Ok(());
+        }
+        for layer in ids(&self.layers)? {
+            // What cannot be read is a matter of its own.
+            let Ok(index) = self.read_index(layer) else { continue };
+            let mut wanted = BTreeSet::new();
+            for entry in index.entries {
+                if let Kind::File { content, .. } = entry.kind {
+                    wanted.extend(contents.get(&content.to_string()).into_iter().flatten());
+                }
+            }
+            for &at in wanted {
+                if all[at].moved.is_some() {
+                    all[at].layers.push(layer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn move_aside(&self, from: &Dir, name: &CStr, to: &str) -> Result<PathBuf> {
+        let to = CString::new(to).expect("hex has no NUL");
+        // Of several damaged ones of a name the last is kept.
+        self.quarantine.remove_tree(&to)?;
+        from.rename(name, &self.quarantine, &to)?;
+        from.sync()?;
+        Ok(Path::new("quarantine").join(&*to.to_string_lossy()))
+    }
+}
+
+fn untouched(path: &Path) -> Aside {
+    Aside { path: path.to_owned(), moved: None, links: 0, layers: Vec::new() }
+}

@@ -1,0 +1,81 @@
+//! Whether the contents of one file in the cache are what its name says.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+
+use crate::digest::{Digest, Hasher};
+use crate::disk::{Dir, name_of};
+use crate::error::{Error, Result, if_exists};
+use crate::layer::content::content_of_seen;
+use crate::layer::entry::Content;
+use crate::meter::Meter;
+
+/// Bytes of a file that are all hashed when its name is not that of its contents.
+const MOST_PLAIN: u64 = 1 << 30;
+
+/// Whether an object's contents are those of its name, and their length. `None` when it
+/// is not there.
+pub(in crate::store) fn object_is_sound(
+    dir: &Dir,
+    name: &CStr,
+    meter: &Meter,
+) -> Result<Option<(bool, u64)>> {
+    let file = match if_exists(dir.open_file(name)) {
+        Ok(None) => return Ok(None),
+        Ok(Some(file)) => file,
+        Err(Error::Corrupt { .. }) => return Ok(Some((false, 0))),
+        Err(err) => return Err(err),
+    };
+    let fail = |err| Error::io("read", dir.path_of(name), err);
+    let (content, bytes) = content_of_seen(&file, |n| meter.add(n)).map_err(fail)?;
+    let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
+    // An earlier version named what has blocks of zeros by all its bytes. What is so long that they
+    // take a while to hash is left to be made again.
+    let earlier = || match bytes {
+        ..=MOST_PLAIN => plain_content_of(&file).map(named),
+        _ => Ok(false),
+    };
+    let sound = named(content) || earlier().map_err(fail)?;
+    Ok(Some((sound, bytes)))
+}
+
+/// Whether a blob's contents are those of its name. `None` when it is not there.
+pub(in crate::store) fn blob_is_sound(
+    dir: &Dir,
+    digest: Digest,
+    meter: &Meter,
+) -> Result<Option<bool>> {
+    let name = name_of(digest);
+    let mut file = match if_exists(dir.open_file(&name)) {
+        Ok(None) => return Ok(None),
+        Ok(Some(file)) => file,
+        Err(Error::Corrupt { .. }) => return Ok(Some(false)),
+        Err(err) => return Err(err),
+    };
+    let mut hasher = Hasher::default();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Some(hasher.finish() == digest)),
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                meter.add(n as u64);
+            }
+            Err(err) => return Err(Error::io("read", dir.path_of(&name), err)),
+        }
+    }
+}
+
+/// BLAKE3 of all bytes.
+fn plain_content_of(mut file: &File) -> std::io::Result<Content> {
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; 256 << 10];
+    file.rewind()?;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(Content(*hasher.finalize().as_bytes())),
+            n => hasher.update(&buffer[..n]),
+        };
+    }
+}

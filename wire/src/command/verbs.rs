@@ -1,0 +1,73 @@
+//! One file for each verb: its help, flags and examples, how it is read and how it is written.
+
+use super::given::Given;
+use super::line::Line;
+use super::verb::Verb;
+use super::{Command, Refusal};
+
+/// Declares the verbs in the order of `help`: the variant of [`Command`] and the file of each.
+macro_rules! verbs {
+    ($($variant:ident => $file:ident),* $(,)?) => {
+        $(pub(super) mod $file;)*
+
+        /// All verbs, in the order of `help`.
+        pub const VERBS: &[Verb] = &[$($file::VERB),*];
+
+        /// How the verb called `name` is read.
+        pub(super) fn parser(name: &str) -> Option<fn(&Given) -> Result<Command, Refusal>> {
+            match name {
+                $(name if name == $file::VERB.name => Some($file::parse),)*
+                _ => None,
+            }
+        }
+
+        impl Command {
+            /// Its verb; none for `help`, which is explained nowhere.
+            pub(super) fn described(&self) -> Option<&'static Verb> {
+                match self {
+                    Self::Help { .. } => None,
+                    $(Self::$variant { .. } => {
+                        const VERB: &Verb = &$file::VERB;
+                        Some(VERB)
+                    })*
+                }
+            }
+
+            /// Writes its flags.
+            pub(super) fn write(&self, line: &mut Line) {
+                match self {
+                    Self::Help { .. } => {}
+                    $(Self::$variant { .. } => $file::write(self, line),)*
+                }
+            }
+        }
+    };
+}
+
+verbs! {
+    AddVersion => addver,
+    Put => put,
+    AddConfiguration => addconf,
+    AddImage => addimage,
+    Import => import,
+    BumpConfiguration => bumpconf,
+    ChangeConfiguration => changeconf,
+    ShowConfiguration => showconf,
+    ShowComponent => showcomp,
+    ShowLayers => showlayers,
+    Components => components,
+    Configurations => configurations,
+    DeleteVersion => delver,
+    DeleteComponent => delcomp,
+    DeleteConfiguration => delconf,
+    History => history,
+    Rollback => rollback,
+    Diff => diff,
+    Pin => pin,
+    Unpin => unpin,
+    References => refs,
+    Collect => gc,
+    Verify => verify,
+    Stat => stat,
+    Audit => audit,
+}

@@ -1,0 +1,67 @@
+//! `audit`: shows who changed what.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::command::given::Given;
+use crate::command::line::{Line, duration_text};
+use crate::command::verb::{JSON, Verb, number, text};
+use crate::command::{Command, Refusal};
+
+pub(in crate::command) const VERB: Verb = Verb {
+    name: "audit",
+    about: "show who changed what, newest first",
+    flags: &[
+            JSON,
+            number("limit", "most changes to show"),
+            text("since", "only since then, a time as in 2026-01-02T15:04:05Z or as in 36h ago"),
+        ],
+    examples: &["audit -since 24h", "audit -limit 20 -json"],
+    changes: false,
+    reads_input: false,
+};
+
+/// A point in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// It.
+    At(Timestamp),
+    /// So long ago.
+    Ago(Duration),
+}
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(time) => time.fmt(f),
+            Self::Ago(age) => f.write_str(&duration_text(*age)),
+        }
+    }
+}
+
+pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
+    Ok(Command::Audit {
+        since: given.value("since", since)?,
+        limit: given.number("limit")?,
+        json: given.is_set("json"),
+    })
+}
+
+pub(in crate::command) fn write(command: &Command, line: &mut Line) {
+    let Command::Audit { since, limit, json } = command else { return };
+    line.maybe("since", since.as_ref());
+    line.maybe("limit", limit.as_ref());
+    line.switch("json", *json);
+}
+
+/// A time, or how long ago.
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(Since::At(time));
+    }
+    crate::flags::duration(text)
+        .map(Since::Ago)
+        .map_err(|_| "neither a time as 2026-01-02T15:04:05Z nor a duration as 36h".to_owned())
+}

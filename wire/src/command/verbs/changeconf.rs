@@ -1,0 +1,63 @@
+//! `changeconf`: sets versions of layers of a configuration.
+
+use std::collections::BTreeMap;
+
+use crate::command::given::{Given, pair};
+use crate::command::line::Line;
+use crate::command::verb::{CONFIGURATION, IF_HASH, Verb, component, version};
+use crate::command::{Command, Refusal};
+
+pub(in crate::command) const VERB: Verb = Verb {
+    name: "changeconf",
+    about: "update single layer of configuration to specific version",
+    flags: &[
+            component("component", "component name to update"),
+            IF_HASH,
+            CONFIGURATION,
+            version("version", "new version of selected component"),
+        ],
+    examples: &[
+            "changeconf -name web -component config -version v2",
+            "changeconf -name web -component code -version v6 -component config -version v2",
+        ],
+    changes: true,
+    reads_input: false,
+};
+
+pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
+    let all = ["name", "component", "version"];
+    given.need(&all, "name, component and version should all be set")?;
+    let (components, versions) = (given.all("component"), given.all("version"));
+    if components.count() != versions.count() {
+        let text = "each -component should have its -version".to_owned();
+        return Err(Refusal::usage(text));
+    }
+    let mut changes = BTreeMap::new();
+    let mut order = Vec::new();
+    for (component, version) in given.all("component").zip(given.all("version")) {
+        let (component, version) = pair(component, version)?;
+        order.push(component.clone());
+        if changes.insert(component.clone(), version).is_some() {
+            return Err(Refusal::usage(format!("duplicate component \"{component}\"")));
+        }
+    }
+    let changes = order.into_iter().map(|component| {
+        let version = changes.remove(&component).expect("each was put in");
+        (component, version)
+    });
+    Ok(Command::ChangeConfiguration {
+        name: given.configuration_name()?,
+        changes: changes.collect(),
+        if_hash: given.if_hash()?,
+    })
+}
+
+pub(in crate::command) fn write(command: &Command, line: &mut Line) {
+    let Command::ChangeConfiguration { name, changes, if_hash } = command else { return };
+    line.flag("name", name.as_str());
+    for (component, version) in changes {
+        line.flag("component", component.as_str());
+        line.flag("version", version.as_str());
+    }
+    line.maybe("if-hash", if_hash.as_ref());
+}

@@ -1,0 +1,24 @@
+//! `components`: lists the components.
+
+use crate::command::given::Given;
+use crate::command::line::Line;
+use crate::command::verb::{JSON, Verb};
+use crate::command::{Command, Refusal};
+
+pub(in crate::command) const VERB: Verb = Verb {
+    name: "components",
+    about: "list all known components",
+    flags: &[JSON],
+    examples: &["components"],
+    changes: false,
+    reads_input: false,
+};
+
+pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
+    Ok(Command::Components { json: given.is_set("json") })
+}
+
+pub(in crate::command) fn write(command: &Command, line: &mut Line) {
+    let Command::Components { json } = command else { return };
+    line.switch("json", *json);
+}

@@ -1,0 +1,91 @@
+//! `import`: imports a container image.
+
+use deploy_store::{ComponentName, ConfigurationName, VersionName};
+
+use crate::command::given::Given;
+use crate::command::line::Line;
+use crate::command::verb::{CONFIGURATION, DRY_RUN, Flag, QUIET, QUIET_FLAG, UPPER_LAYER, Verb, switch, text};
+use crate::command::{Command, Refusal};
+use crate::image::Compression;
+
+pub(in crate::command) const VERB: Verb = Verb {
+    name: "import",
+    about: "add new configuration from container image on standard input",
+    flags: &[
+            text("compress", "how layers are compressed: gzip, or zstd, which Go agents lack"),
+            switch("dry-run", "only show what would be done"),
+            text("image", "which image, where there are several"),
+            switch("image-config", "add a layer with .deploy/image.json: what the image runs"),
+            UPPER_LAYER,
+            switch(DRY_RUN, "as -dry-run"),
+            Flag { about: "configuration name, that of the image without", ..CONFIGURATION },
+            text("platform", "which platform, as in linux/arm64/v8"),
+            QUIET_FLAG,
+        ],
+    examples: &["import -name app < image.tar", "import -name app -platform linux/arm64 < image.tar"],
+    changes: true,
+    reads_input: true,
+};
+
+/// How to import an image.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Configuration to make or replace; named after the image without.
+    pub name: Option<ConfigurationName>,
+    /// Which of several images.
+    pub image: Option<String>,
+    /// Which of an image's platforms, as `os/arch` or `os/arch/variant`.
+    pub platform: Option<String>,
+    /// Layers on top of the image's, lowest first.
+    pub layers: Vec<(ComponentName, VersionName)>,
+    /// How layers are compressed.
+    pub compress: Compression,
+    /// Add a layer that says what the image is to run.
+    pub image_config: bool,
+    /// Only say what would be done.
+    pub dry_run: bool,
+    /// Without progress.
+    pub quiet: bool,
+}
+
+pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
+    let name = given.all("name").last().map(|_| given.configuration_name()).transpose()?;
+    let image = given.value("image", |text| match text {
+        "" => Err("should not be empty".to_owned()),
+        _ => Ok(text.to_owned()),
+    });
+    let compress = given.value("compress", |text| {
+        text.parse().map_err(|err: crate::image::BadImage| err.to_string())
+    })?;
+    Ok(Command::Import(Import {
+        name,
+        image: image?,
+        platform: given.value("platform", platform)?,
+        layers: given.layers()?,
+        compress: compress.unwrap_or_default(),
+        image_config: given.is_set("image-config"),
+        dry_run: given.is_set(DRY_RUN) || given.is_set("dry-run"),
+        quiet: given.is_set(QUIET),
+    }))
+}
+
+pub(in crate::command) fn write(command: &Command, line: &mut Line) {
+    let Command::Import(Import { name, image, platform, layers, compress, image_config, dry_run, quiet }) = command else { return };
+    line.maybe("name", name.as_ref().map(ConfigurationName::as_str));
+    line.maybe("image", image.as_ref());
+    line.maybe("platform", platform.as_ref());
+    line.maybe("compress", Some(compress).filter(|compress| **compress != Compression::default()));
+    line.layers(layers);
+    line.switch("image-config", *image_config);
+    line.switch(DRY_RUN, *dry_run);
+    line.switch(QUIET, *quiet);
+}
+
+/// A platform, as in `linux/arm64/v8`.
+fn platform(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split('/').collect();
+    if !(2..=3).contains(&parts.len()) || parts.contains(&"") {
+        return Err("should be os/arch or os/arch/variant".to_owned());
+    }
+    Ok(text.to_owned())
+}

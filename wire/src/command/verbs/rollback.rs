@@ -1,0 +1,28 @@
+//! `rollback`: makes an earlier state of a configuration current again.
+
+use crate::command::given::Given;
+use crate::command::line::Line;
+use crate::command::verb::{CONFIGURATION, Verb, number};
+use crate::command::{Command, Refusal};
+
+pub(in crate::command) const VERB: Verb = Verb {
+    name: "rollback",
+    about: "make earlier state of configuration current again",
+    flags: &[
+            CONFIGURATION,
+            number("to", "number of the state, the one before the current without"),
+        ],
+    examples: &["rollback -name web", "rollback -name web -to 4"],
+    changes: true,
+    reads_input: false,
+};
+
+pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
+    Ok(Command::Rollback { name: given.configuration()?, to: given.number("to")? })
+}
+
+pub(in crate::command) fn write(command: &Command, line: &mut Line) {
+    let Command::Rollback { name, to } = command else { return };
+    line.flag("name", name.as_str());
+    line.maybe("to", to.as_ref());
+}

@@ -1,0 +1,24 @@
+//! `stat`: shows counts, bytes and free space.
+
+use crate::command::given::Given;
+use crate::command::line::Line;
+use crate::command::verb::{JSON, Verb};
+use crate::command::{Command, Refusal};
+
+pub(in crate::command) const VERB: Verb = Verb {
+    name: "stat",
+    about: "show counts, bytes, free space, last gc and verify",
+    flags: &[JSON],
+    examples: &["stat"],
+    changes: false,
+    reads_input: false,
+};
+
+pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
+    Ok(Command::Stat { json: given.is_set("json") })
+}
+
+pub(in crate::command) fn write(command: &Command, line: &mut Line) {
+    let Command::Stat { json } = command else { return };
+    line.switch("json", *json);
+}

@@ -2,6 +2,10 @@
 //! nothing has changed, download what is missing, extract, build the root, run the
 //! script, replace the state, sweep. Nothing else decides the order.
 
+pub mod deploy_previous;
+mod prepare;
+pub mod switch;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,19 +13,21 @@ use std::time::Instant;
 
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer, Store};
 
-use crate::confine::Confinement;
-use crate::deploy::Before;
+use crate::cycle::prepare::{Changed, prepare};
+use crate::cycle::switch::Before;
 use crate::error::{Error, Result};
-use crate::hold::Hold;
-use crate::prepare::{Changed, prepare};
-use crate::report::Reporter;
+use crate::fetch::registry_session::Session;
+use crate::fetch::throttle::Throttle;
+use crate::records::agent_report::Reporter;
+use crate::records::rollback_hold::Hold;
+use crate::records::unsettled::{self, Unsettled};
+use crate::records::{current_link, running_script, state_file};
+use crate::sandbox::Confinement;
+use crate::script::env_file;
 use crate::script::{self, Script};
-use crate::session::Session;
-use crate::spare::{self, Spares};
+use crate::space::spare_builder::{self, Spares};
+use crate::space::{background_sweep, make_room};
 use crate::stop::Stop;
-use crate::throttle::Throttle;
-use crate::unsettled::{self, Unsettled};
-use crate::{current, deploy, rollback, room, running, state, sweep, variables};
 
 /// What an agent works with.
 #[derive(Debug)]
@@ -108,12 +114,12 @@ pub async fn run(
     waiting: Option<&Configuration>,
     offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
-    let old = state::read(&agent.state)?;
+    let old = state_file::read(&agent.state)?;
     let old_id = old.as_ref().map(Configuration::id);
     let hold = Hold::read(&agent.dir)?;
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(old_id)) {
         // The registry has no say in it, and may be out of reach.
-        rollback::resume(agent, session, hold).await?;
+        deploy_previous::resume(agent, session, hold).await?;
         return Ok(Outcome::RolledBack);
     }
     let new = session.configuration(&agent.name).await?;
@@ -129,8 +135,8 @@ pub async fn run(
                 }
                 restore(agent, session, old).await?;
             }
-            deploy::mend_link(agent, old)?;
-            spare::prepare(agent, old);
+            switch::mend_link(agent, old)?;
+            spare_builder::prepare(agent, old);
         }
         return Ok(Outcome::RolledBack);
     }
@@ -142,8 +148,8 @@ pub async fn run(
     let change = Change::between(old.as_ref(), &new);
     let undone = change == Change::None && is_undone(agent, &new);
     if change == Change::None && !undone {
-        deploy::mend_link(agent, &new)?;
-        spare::prepare(agent, &new);
+        switch::mend_link(agent, &new)?;
+        spare_builder::prepare(agent, &new);
         return Ok(Outcome::UpToDate);
     }
     if waits(&new) {
@@ -151,16 +157,16 @@ pub async fn run(
     }
     if undone {
         restore(agent, session, &new).await?;
-        spare::prepare(agent, &new);
+        spare_builder::prepare(agent, &new);
         return Ok(Outcome::Switched);
     }
     announce(change, &new);
     foresee(agent, &new)?;
     let root = prepare(agent, session, &new, Changed::Refused).await?;
-    deploy::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
-    sweep::roots(agent, old.as_ref(), &new).await;
-    room::tidy(agent).await;
-    spare::prepare(agent, &new);
+    switch::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
+    background_sweep::roots(agent, old.as_ref(), &new).await;
+    make_room::tidy(agent).await;
+    spare_builder::prepare(agent, &new);
     Ok(Outcome::Switched)
 }
 
@@ -180,7 +186,7 @@ fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
 /// Builds the root of what is deployed again, where it is gone, and has the script know.
 async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration) -> Result<()> {
     let id = deployed.id();
-    running::ended(agent).await;
+    running_script::ended(agent).await;
     let left = unsettled::read(&agent.dir);
     if is_gone(agent, deployed) {
         tracing::warn!(
@@ -208,7 +214,7 @@ async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration)
     }
     foresee(agent, deployed)?;
     let root = prepare(agent, session, deployed, Changed::Refused).await?;
-    deploy::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
+    switch::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
 }
 
 fn announce(change: Change, new: &Configuration) {
@@ -239,9 +245,9 @@ fn announce(change: Change, new: &Configuration) {
 
 /// Tells what would go wrong later, before any work is done.
 pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
-    state::check(&agent.state)?;
+    state_file::check(&agent.state)?;
     if let Some(link) = &agent.current {
-        current::target(link)?;
+        current_link::target(link)?;
     }
     let Some(script) = &agent.script else { return Ok(()) };
     script::check_environment(new).map_err(Error::Untellable)?;
@@ -249,7 +255,7 @@ pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
         // It may be put right while the layers come.
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
-    if let Err(err) = variables::read(script.env_file.as_deref()) {
+    if let Err(err) = env_file::read(script.env_file.as_deref()) {
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     Ok(())

@@ -1,5 +1,8 @@
 //! Fetching: which blobs are needed that are not here, and getting them.
 
+pub mod registry_session;
+pub mod throttle;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::blocking;
 use crate::error::{Error, Result};
-use crate::throttle::Throttle;
+use crate::fetch::throttle::Throttle;
 
 /// Downloads at a time, over the one connection.
 const IN_FLIGHT: usize = 4;

@@ -7,28 +7,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use deploy_agent::confine::{Confinement, Walls};
-use deploy_agent::control::Control;
+use deploy_agent::cache_repair::{self, AT_ONCE, Mended};
+use deploy_agent::commands::{init, status, unpack, verify};
+use deploy_agent::control::control_socket::Control;
+use deploy_agent::control::protocol::{Answer, Request};
+use deploy_agent::control::sync_answer::Synced;
+use deploy_agent::control::{ask, handler};
 use deploy_agent::cycle::Agent;
+use deploy_agent::cycle::deploy_previous::{self, Released, RolledBack};
+use deploy_agent::fetch::registry_session::Session;
+use deploy_agent::fetch::throttle::Throttle;
 use deploy_agent::flags::{Cli, Flags, MAX_BLOB, Refused, Sub};
-use deploy_agent::gc::{self, Gc};
-use deploy_agent::hold::Hold;
+use deploy_agent::flags::{owner_flag, sub_help};
 use deploy_agent::poll::{self, Stopped};
-use deploy_agent::previous;
-use deploy_agent::repair::{self, AT_ONCE, Mended};
-use deploy_agent::report::{Reporter, link_word};
-use deploy_agent::request::{Answer, Request};
-use deploy_agent::rollback::{self, Released, RolledBack};
+use deploy_agent::records::agent_report::{Reporter, link_word};
+use deploy_agent::records::previous;
+use deploy_agent::records::rollback_hold::Hold;
+use deploy_agent::records::state_owner;
+use deploy_agent::sandbox::{Confinement, Walls};
 use deploy_agent::script::{KILL_AFTER, STOP_GRACE, Script};
-use deploy_agent::session::Session;
 use deploy_agent::settings::Settings;
-use deploy_agent::spare::Spares;
+use deploy_agent::space::collection::{self, Gc};
+use deploy_agent::space::spare_builder::Spares;
 use deploy_agent::stop::Stop;
-use deploy_agent::sync::Synced;
-use deploy_agent::throttle::Throttle;
-use deploy_agent::{
-    ask, claim, error, help, init, log, owner, progress, serve, status, unpack, verify,
-};
+use deploy_agent::{error, log, progress_log};
 use deploy_cli::progress::{Form, Shown, Stderr};
 use deploy_cli::{Names, service};
 use deploy_store::disk::Lock;
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
         return code;
     }
     let words: Vec<_> = std::env::args_os().collect();
-    let command = deploy_cli::focused(described(), &words, help::heading);
+    let command = deploy_cli::focused(described(), &words, sub_help::heading);
     let cli = match Cli::read(command, words) {
         Ok(cli) => cli,
         Err(err) => return deploy_cli::exit(&err),
@@ -112,7 +114,7 @@ fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> Result<Stri
     let confinement = Confinement::to(&unpack::ground(into), flags.confine)?;
     confinement.enter();
     let meter = Arc::default();
-    let _shown = Shown::with(&meter, Form::here(flags.q), progress::tell);
+    let _shown = Shown::with(&meter, Form::here(flags.q), progress_log::tell);
     Ok(unpack::run(blobs, into, flags.link.into(), flags.limits.limits(), &meter)?)
 }
 
@@ -144,7 +146,7 @@ fn print(text: &str) -> Result<()> {
 
 fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
     let meter = Arc::default();
-    let shown = Shown::with(&meter, Form::here(flags.q), progress::tell);
+    let shown = Shown::with(&meter, Form::here(flags.q), progress_log::tell);
     let report = if repair {
         verify::repair(&flags.dir, &meter, |damaged| mend(flags, &damaged))?
     } else {
@@ -163,10 +165,10 @@ fn show_verify(flags: &Flags, repair: bool, json: bool) -> Result<u8> {
 fn run_gc(flags: &Flags, dry_run: bool, taken_over: bool, json: bool) -> Result<u8> {
     let settings = Settings::of(flags);
     let answer = ask::either(&flags.dir, &Request::Gc { dry_run, taken_over }, || {
-        if let Err(err) = claim::check(&flags.dir, &settings.state) {
+        if let Err(err) = state_owner::check(&flags.dir, &settings.state) {
             return Ok(Answer::failed(exit::FAILED, err.to_string()));
         }
-        let done = gc::alone(&flags.dir, &settings, dry_run, taken_over)?;
+        let done = collection::alone(&flags.dir, &settings, dry_run, taken_over)?;
         Ok(Answer::of(exit::OK, &done))
     })?;
     show(&answer, json, Gc::to_text)
@@ -219,7 +221,7 @@ fn mend(flags: &Flags, damaged: &[String]) -> Result<Vec<Mended>> {
         let request = Request::Repair { damaged: damaged.to_vec() };
         let answer = ask::either(&flags.dir, &request, || {
             alone(flags, async |agent, session| {
-                serve::answer(repair::run(agent, session, None, damaged).await)
+                handler::answer(cache_repair::run(agent, session, None, damaged).await)
             })
         })?;
         if let Some(err) = answer.error {
@@ -232,14 +234,14 @@ fn mend(flags: &Flags, damaged: &[String]) -> Result<Vec<Mended>> {
 
 fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
     alone(flags, async |agent, session| {
-        if let Err(err) = claim::check(&agent.dir, &agent.state) {
+        if let Err(err) = state_owner::check(&agent.dir, &agent.state) {
             return Answer::failed(exit::FAILED, err.to_string());
         }
         if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
             // A rollback by hand that cannot end well is not begun.
             return Answer::failed(exit::FAILED, format!("script {err}"));
         }
-        serve::answer(rollback::run(agent, session, None).await)
+        handler::answer(deploy_previous::run(agent, session, None).await)
     })
 }
 
@@ -306,7 +308,7 @@ async fn run(flags: &Flags) -> Result<u8> {
         tracing::info!(event = "stopped", "{signal}");
         return Ok(exit::OK);
     }
-    let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress::tell);
+    let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress_log::tell);
     let done = poll::once(&agent, &mut session).await;
     drop(shown);
     match done {
@@ -343,9 +345,9 @@ fn options(settings: &Settings, limits: Limits) -> Options {
 }
 
 fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
-    let state = flags.state.clone().unwrap_or_else(|| claim::find(&flags.dir));
-    claim::check(&flags.dir, &state)?;
-    if let (Some(other), None) = (claim::passed_over(&flags.dir), &flags.state) {
+    let state = flags.state.clone().unwrap_or_else(|| state_owner::find(&flags.dir));
+    state_owner::check(&flags.dir, &state)?;
+    if let (Some(other), None) = (state_owner::passed_over(&flags.dir), &flags.state) {
         let (other, state) = (other.display(), state.display());
         tracing::info!(
             event = "state_passed_over",
@@ -364,13 +366,14 @@ fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
     let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
     store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
-    let owners = flags.owner.iter().map(|text| owner::rule(text)).collect::<Result<Vec<_>, _>>();
+    let owners =
+        flags.owner.iter().map(|text| owner_flag::rule(text)).collect::<Result<Vec<_>, _>>();
     let owners = owners.map_err(|err| anyhow!("-owner: {err}"))?;
     if !owners.is_empty() && !store.restores_owners() {
         return Err(anyhow!("-owner: only root can give files away, and this agent is not root"));
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
-    if let Err(err) = claim::take(&flags.dir, &settings.state) {
+    if let Err(err) = state_owner::take(&flags.dir, &settings.state) {
         // Each look tells that the state file cannot be written either.
         tracing::debug!("cannot write down whose the state file is: {err}");
     }

@@ -1,6 +1,8 @@
 //! The loop around the cycle: when to look again, and after what failed, later; requests
 //! are served in between.
 
+pub mod backoff;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,14 +11,17 @@ use deploy_wire::client::ClientError;
 use deploy_wire::exit;
 use jiff::Timestamp;
 
-use crate::backoff::{Backoff, jittered, random_fraction};
-use crate::control::{Asked, Control};
+use crate::control::control_socket::{Asked, Control};
+use crate::control::handler::{self, Next};
+use crate::control::sync_answer;
 use crate::cycle::{self, Agent, Change, Outcome};
 use crate::error::{Error, Result};
-use crate::hold::Hold;
-use crate::serve::{self, Next};
-use crate::session::Session;
-use crate::{progress, sweep, sync, unsettled};
+use crate::fetch::registry_session::Session;
+use crate::poll::backoff::{Backoff, jittered, random_fraction};
+use crate::progress_log;
+use crate::records::rollback_hold::Hold;
+use crate::records::unsettled;
+use crate::space::background_sweep;
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -67,14 +72,14 @@ pub async fn run(
     loop {
         let ended = tokio::select! {
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
-            () = progress::log(agent) => unreachable!("it ends with the cycle"),
+            () = progress_log::log(agent) => unreachable!("it ends with the cycle"),
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
         report(agent, &ended, memory.offered);
         let answer = |memory: &Memory| {
             let hold = Hold::read(&agent.dir).ok().flatten();
             let left = unsettled::read(&agent.dir);
-            sync::answer(&ended, memory.offered, waits(memory), hold, left.as_ref())
+            sync_answer::answer(&ended, memory.offered, waits(memory), hold, left.as_ref())
         };
         if matches!(&ended, Err(Error::Registry(ClientError::KeyFile { .. })) if first) {
             return ended.map(|_| "");
@@ -119,7 +124,7 @@ impl Memory {
 
     async fn serve(&mut self, agent: &Agent, session: &mut Session, asked: Asked) -> Next {
         let pending = self.held.as_ref().map(|held| held.target.clone());
-        let next = serve::serve(agent, session, asked, pending.as_ref(), self.offered).await;
+        let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
         if matches!(next, Next::Look) {
             // What waited for its script may be held now, and the other way round.
             (self.held, self.rolled_back) = (None, false);
@@ -201,7 +206,7 @@ async fn cycle_and_sweep(
         Outcome::Held => return Ok(outcome),
     };
     if memory.swept.is_none_or(|at| at.elapsed() > pause) {
-        sweep::cache(agent).await;
+        background_sweep::cache(agent).await;
         memory.swept = Some(Instant::now());
     }
     Ok(outcome)
@@ -216,7 +221,7 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
     };
     report(agent, &ended, offered);
     if matches!(ended, Ok(Outcome::Switched)) {
-        sweep::cache(agent).await;
+        background_sweep::cache(agent).await;
     }
     match ended {
         Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),

@@ -4,6 +4,10 @@
 //! script and before the state file is replaced, it is started again. Processes that it
 //! leaves in the background live on.
 
+pub mod env_file;
+pub mod executable;
+pub mod output;
+
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -19,10 +23,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
-use crate::find::{self, Missing};
-use crate::output::Output;
+use crate::script::executable::Missing;
+use crate::script::output::Output;
 use crate::stop::Stop;
-use crate::variables;
 
 /// Variables of the agent's own environment that the script sees, where they are set.
 pub const PASSED: [&str; 8] =
@@ -98,7 +101,7 @@ pub enum Error {
     Store(#[from] deploy_store::Error),
     /// The file with its own variables cannot be used.
     #[error(transparent)]
-    Variables(#[from] variables::Error),
+    Variables(#[from] env_file::Error),
     /// It said that it failed.
     #[error("{program:?} call failure: {}", describe(*status))]
     Failed {
@@ -122,7 +125,7 @@ pub enum Error {
 impl Script {
     /// The file to run.
     pub fn find(&self) -> Result<PathBuf, Missing> {
-        find::program(&self.program, std::env::var_os("PATH").as_deref())
+        executable::program(&self.program, std::env::var_os("PATH").as_deref())
     }
 }
 
@@ -228,7 +231,7 @@ fn begin(
     note: &mut impl FnMut(u32) -> Result<(), deploy_store::Error>,
 ) -> Result<(Child, Output, TempFile), Error> {
     let program = script.find()?;
-    let own = variables::read(script.env_file.as_deref())?;
+    let own = env_file::read(script.env_file.as_deref())?;
     let state_file = state_file(change.new)?;
     let path = temp_dir().join(OsStr::new(&*state_file.name().to_string_lossy()));
     let (reader, writer) = io::pipe().map_err(|err| system(script, "make a pipe", err))?;
@@ -342,7 +345,7 @@ fn signal(group: Pid, signal: Signal) {
 }
 
 fn not_started(script: &Script, program: &Path, err: io::Error) -> Error {
-    let program = match find::reason(program, &err) {
+    let program = match executable::reason(program, &err) {
         Some(reason) => {
             return Missing { program: script.program.clone(), reason }.into();
         }

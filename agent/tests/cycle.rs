@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deploy_agent::confine::{Confine, Confinement};
 use deploy_agent::cycle::{self, Agent, Outcome};
 use deploy_agent::error::Error;
-use deploy_agent::report::{Reporter, link_word};
+use deploy_agent::fetch::registry_session::Session;
+use deploy_agent::fetch::throttle::Throttle;
+use deploy_agent::records::agent_report::{Reporter, link_word};
+use deploy_agent::sandbox::{Confine, Confinement};
 use deploy_agent::script::Script;
-use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
-use deploy_agent::throttle::Throttle;
 use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Size, Store};
 use rustix::fs::inotify;
 use source::Source;

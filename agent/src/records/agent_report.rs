@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
 
-use crate::confine::Walls;
-use crate::unpack;
+use crate::commands::unpack;
+use crate::sandbox::Walls;
 
 const NAME: &str = "agent.json";
 

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use deploy_store::{Configuration, replace_file};
 use serde::{Deserialize, Serialize};
 
-use crate::report::Report;
-use crate::state;
+use crate::records::agent_report::Report;
+use crate::records::state_file;
 
 /// Its name, in the agent's directory or, from agents of before, in the working directory.
 const NAME: &str = "state.json";
@@ -75,7 +75,7 @@ fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(used) = used_by(dir) {
         return is_same_file(&used, state);
     }
-    let deployed = state::peek(state).ok().flatten().as_ref().map(Configuration::id);
+    let deployed = state_file::peek(state).ok().flatten().as_ref().map(Configuration::id);
     deployed.is_some_and(|id| dir.join("unpacked").join(id.to_string()).is_dir())
 }
 
@@ -168,7 +168,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Reporter;
+    use crate::records::agent_report::Reporter;
 
     #[test]
     fn a_state_file_elsewhere_is_one_directorys() {

@@ -14,8 +14,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{interval, sleep, timeout};
 
-use crate::request::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
-use crate::running;
+use crate::control::protocol::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
+use crate::records::running_script;
 
 /// Processes between us and a client, at most.
 const MAX_DEPTH: u32 = 64;
@@ -160,7 +160,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
 fn is_of_script(pid: i32, dir: &Path) -> bool {
     let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
     is_below(pid, std::process::id())
-        || running::read(dir).is_some_and(|script| waited_for(script.pid))
+        || running_script::read(dir).is_some_and(|script| waited_for(script.pid))
 }
 
 /// Whether the process was started by another one, or by one that was, and so on.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use deploy_store::{Error, Meter, Verified, escape, escape_json};
 use serde::Serialize;
 
-use crate::repair::Mended;
+use crate::cache_repair::Mended;
 
 /// What `verify` tells.
 #[derive(Debug, Serialize)]

@@ -6,13 +6,13 @@ use std::path::Path;
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Digest, Result};
 
-use crate::state;
+use crate::records::state_file;
 
 const NAME: &std::ffi::CStr = c"previous.json";
 
 /// The configuration deployed before `current`. One that is damaged is none.
 pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
-    let previous = state::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
+    let previous = state_file::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
         tracing::warn!("what was deployed before is not known: {err}");
         None
     });
@@ -22,7 +22,7 @@ pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
 /// Remembers `previous`, or that there is nothing to go back to.
 pub fn write(dir: &Path, previous: Option<&Configuration>) -> Result<()> {
     if let Some(previous) = previous {
-        return state::write(&dir.join(&*NAME.to_string_lossy()), previous);
+        return state_file::write(&dir.join(&*NAME.to_string_lossy()), previous);
     }
     let dir = Dir::open(dir)?;
     dir.remove_file(NAME)?;

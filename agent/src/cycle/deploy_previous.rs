@@ -6,14 +6,15 @@ use deploy_store::{Configuration, Digest, escape, listed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::cycle::prepare::{Changed, prepare};
+use crate::cycle::switch::{self, Before};
 use crate::cycle::{self, Agent};
-use crate::deploy::{self, Before};
 use crate::error::{Error, Result};
-use crate::hold::Hold;
-use crate::prepare::{Changed, prepare};
-use crate::session::Session;
-use crate::unsettled::{self, Unsettled};
-use crate::{previous, room, spare, state, sweep};
+use crate::fetch::registry_session::Session;
+use crate::records::rollback_hold::Hold;
+use crate::records::unsettled::{self, Unsettled};
+use crate::records::{previous, state_file};
+use crate::space::{background_sweep, make_room, spare_builder};
 
 /// What a rollback did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +76,7 @@ pub async fn run(
     session: &mut Session,
     offered: Option<Digest>,
 ) -> Result<RolledBack> {
-    let Some(current) = state::read(&agent.state)? else { return Err(Error::NothingDeployed) };
+    let Some(current) = state_file::read(&agent.state)? else { return Err(Error::NothingDeployed) };
     let before = previous::read(&agent.dir, Some(current.id()));
     let left = unsettled::read(&agent.dir);
     let (from, to) = match (failed(left.as_ref(), current.id(), before.as_ref()), before) {
@@ -106,7 +107,7 @@ fn failed(
 
 /// Ends a rollback that was cut off when its script may have run already.
 pub async fn resume(agent: &Agent, session: &mut Session, hold: &Hold) -> Result<()> {
-    let current = state::read(&agent.state)?;
+    let current = state_file::read(&agent.state)?;
     let to = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let (Some(current), Some(to)) = (current, to.filter(|to| to.id().to_string() == hold.to))
     else {
@@ -135,7 +136,7 @@ async fn deploy_back(
     // Back to what is deployed, nothing is left behind that was.
     let same = to.id() == current.id();
     let before = if same { Before::Remembered } else { Before::Forgotten };
-    if let Err(err) = deploy::run(agent, Some(current), to, &root, before).await {
+    if let Err(err) = switch::run(agent, Some(current), to, &root, before).await {
         // After anything else the script has done its work, and the rest is tried again.
         if matches!(err, Error::Script { .. }) {
             Hold::lift(&agent.dir)?;
@@ -148,8 +149,8 @@ async fn deploy_back(
         old_id = hold.from,
         "rolled back to {} from {}", to.id(), hold.from
     );
-    sweep::roots(agent, Some(current), to).await;
-    room::tidy(agent).await;
-    spare::prepare(agent, to);
+    background_sweep::roots(agent, Some(current), to).await;
+    make_room::tidy(agent).await;
+    spare_builder::prepare(agent, to);
     Ok(root.changed)
 }

@@ -11,11 +11,13 @@ use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Error, Result, Size, Sweep, What};
 use serde::{Deserialize, Serialize};
 
+use crate::blocking;
 use crate::cycle::Agent;
-use crate::keep::{Needs, TakenOver};
-use crate::running::{self, Running};
+use crate::records::running_script::{self, Running};
+use crate::records::{previous, state_file, unsettled};
 use crate::settings::Settings;
-use crate::{blocking, previous, spare, state, unsettled};
+use crate::space::retained::{Needs, TakenOver};
+use crate::space::spare_builder;
 
 /// What `gc` did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +65,7 @@ pub async fn beside(
     dry_run: bool,
     taken_over: bool,
 ) -> Result<Gc> {
-    spare::idle(agent).await;
+    spare_builder::idle(agent).await;
     let mut needs = needs(agent, pending)?;
     if taken_over {
         needs.taken_over = TakenOver::Go;
@@ -101,7 +103,7 @@ fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
 
 /// What is deployed, which must be known before anything is removed.
 fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
-    state::peek(state_file).map_err(|err| match err {
+    state_file::peek(state_file).map_err(|err| match err {
         Error::BadConfiguration { .. } | Error::BadName { .. } => {
             let cause = io::Error::new(io::ErrorKind::InvalidData, err.to_string());
             Error::io("use state file", state_file, cause)
@@ -113,7 +115,7 @@ fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
 /// Removes where no agent runs, which is an error. With `taken_over` roots go, too, that another
 /// program made.
 pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
-    if let Some(Running { id, pid, .. }) = running::read(dir) {
+    if let Some(Running { id, pid, .. }) = running_script::read(dir) {
         let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
         return Err(Error::io("remove anything in", dir, io::Error::other(why)));
     }

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cycle::Agent;
 use crate::error::Result;
-use crate::session::Session;
-use crate::{blocking, fetch, gc, spare};
+use crate::fetch::registry_session::Session;
+use crate::space::{collection, spare_builder};
+use crate::{blocking, fetch};
 
 /// Most findings in one request.
 pub const AT_ONCE: usize = 4000;
@@ -44,7 +45,7 @@ pub async fn run(
     pending: Option<&Configuration>,
     damaged: &[String],
 ) -> Result<Vec<Mended>> {
-    spare::idle(agent).await;
+    spare_builder::idle(agent).await;
     let needed = needed(agent, pending)?;
     let mut all = Vec::new();
     // Blobs first: what is made again is made of them. Then indexes, which tell whose the
@@ -57,7 +58,7 @@ pub async fn run(
         }
         if part == "objects" {
             // It is made of them, too.
-            spare::remove(agent).await?;
+            spare_builder::remove(agent).await?;
         }
         let store = Arc::clone(&agent.store);
         let asides = blocking::run(move || store.set_aside(&paths)).await?;
@@ -81,7 +82,7 @@ pub async fn run(
 
 /// The layers that are in use.
 fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Digest, Layer>> {
-    let needs = gc::needs(agent, pending)?;
+    let needs = collection::needs(agent, pending)?;
     let mut configurations: Vec<Configuration> =
         [needs.current, needs.previous, needs.pending].into_iter().flatten().collect();
     for id in agent.store.roots()? {

@@ -6,18 +6,19 @@ use std::time::SystemTime;
 
 use deploy_store::{Configuration, Size, What};
 
+use crate::blocking;
 use crate::cycle::Agent;
-use crate::{blocking, gc};
+use crate::space::collection;
 
 /// Removes old roots, but the current one, and the one before, as far as `-keep-roots`
 /// goes.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
-    let needs = gc::needs(agent, None).map(|needs| {
+    let needs = collection::needs(agent, None).map(|needs| {
         // After a rollback the one before is not to be gone back to, but looked at.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
         // Without an old root the script was told of none that it could have left.
         let (current, replaced) = (Some(new.clone()), old.is_some());
-        crate::keep::Needs { current, previous, replaced, ..needs }
+        crate::space::retained::Needs { current, previous, replaced, ..needs }
     });
     let (store, current) = (Arc::clone(&agent.store), new.id());
     let sweep = move || {
@@ -42,7 +43,7 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
 /// Removes from the cache what has been there for an hour and neither the state nor a
 /// root uses.
 pub async fn cache(agent: &Agent) {
-    let needs = gc::needs(agent, None);
+    let needs = collection::needs(agent, None);
     let store = Arc::clone(&agent.store);
     let sweep = move || {
         let planned = store.plan_sweep(&needs?.aged(&store.roots()?, SystemTime::now()))?;

@@ -11,12 +11,12 @@ use deploy_store::{Configuration, Digest, Error, Size, Why, escape, escape_json}
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::confine::Walls;
-use crate::hold::Hold;
-use crate::report::{Placed, Report, Spare};
-use crate::running::{self, Running};
-use crate::unsettled::{self, Unsettled};
-use crate::{previous, state};
+use crate::records::agent_report::{Placed, Report, Spare};
+use crate::records::rollback_hold::Hold;
+use crate::records::running_script::{self, Running};
+use crate::records::unsettled::{self, Unsettled};
+use crate::records::{previous, state_file};
+use crate::sandbox::Walls;
 
 /// Private paths that are named for people.
 const PRIVATE_SHOWN: usize = 10;
@@ -121,7 +121,7 @@ struct Cache {
 /// Looks at the agent's directory `dir` and at its state file, taking no lock.
 pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     let meta = fs::metadata(dir).map_err(|err| Error::io("read agent directory", dir, err))?;
-    let (configuration, state_error) = match state::peek(state_file) {
+    let (configuration, state_error) = match state_file::peek(state_file) {
         Ok(state) => (state, None),
         Err(err) => (None, Some(err.to_string())),
     };
@@ -141,7 +141,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
     };
-    let script = running::read(dir);
+    let script = running_script::read(dir);
     // One that runs, and is the first, may well succeed.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
     let unsettled = unsettled.map(|left| Left {

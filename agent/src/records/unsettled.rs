@@ -11,7 +11,7 @@ use deploy_store::{Configuration, Digest, Error, Result, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::running;
+use crate::records::running_script;
 
 const NAME: &CStr = c"unsettled.json";
 /// The same of a script that is about to be started, see [`intend`].
@@ -108,11 +108,11 @@ pub fn read(dir: &Path) -> Option<Unsettled> {
         // Damaged, it is there all the same.
         Ok(json) => return Some(serde_json::from_slice(&json).unwrap_or_default()),
     }
-    if let Some(intended) = intended(dir).filter(|it| it.boot != running::boot()) {
+    if let Some(intended) = intended(dir).filter(|it| it.boot != running_script::boot()) {
         return Some(intended.what);
     }
     // An agent of before left only the script's note.
-    let id = running::noted_id(dir)?;
+    let id = running_script::noted_id(dir)?;
     Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() })
 }
 
@@ -136,7 +136,7 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
 /// is unsettled: building the root syncs it on the way, and nobody waits for that again.
 /// After a power cut it counts as begun.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
-    let boot = running::boot();
+    let boot = running_script::boot();
     // Without a name for this start of the system nobody could tell it from the next.
     if boot.is_empty() || read(dir).is_some() {
         return Ok(());
@@ -169,7 +169,9 @@ pub fn begin(
         return put(dir, Some(&now));
     }
     let is_this = |what: &Unsettled| Unsettled { since: now.since, ..what.clone() } == now;
-    if synced && intended(dir).is_some_and(|it| it.boot == running::boot() && is_this(&it.what)) {
+    if synced
+        && intended(dir).is_some_and(|it| it.boot == running_script::boot() && is_this(&it.what))
+    {
         let dir = Dir::open(dir)?;
         return dir.rename(INTENDED, &dir, NAME);
     }
@@ -223,14 +225,14 @@ pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
 /// Takes note that a script succeeded.
 pub fn settle(dir: &Path) -> Result<()> {
     put(dir, None)?;
-    running::forget(dir)
+    running_script::forget(dir)
 }
 
 /// What the script was to deploy, from the record of its root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;
     let record = dir.join("roots").join(id.to_string());
-    crate::state::peek(&record).ok().flatten().filter(|found| found.id() == id)
+    crate::records::state_file::peek(&record).ok().flatten().filter(|found| found.id() == id)
 }
 
 #[cfg(test)]
@@ -300,7 +302,7 @@ mod tests {
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
         settle(dir).unwrap();
         // An agent of before knew of the end that nobody saw.
-        running::note(dir, two, 0).unwrap();
+        running_script::note(dir, two, 0).unwrap();
         assert_eq!(read(dir).unwrap().target(), Some(two));
         settle(dir).unwrap();
         assert_eq!(read(dir), None);
@@ -339,7 +341,7 @@ mod tests {
         // The power was cut, and nobody knows whether the script was started.
         intend(dir, two, Some(one)).unwrap();
         let text = fs::read_to_string(&file).unwrap();
-        let left = [&text.replace(&running::boot(), "another start"), "", "{"];
+        let left = [&text.replace(&running_script::boot(), "another start"), "", "{"];
         for (text, target) in left.iter().zip([Some(two), None, None]) {
             fs::write(&file, text).unwrap();
             assert_eq!(read(dir).unwrap().target(), target);

@@ -10,10 +10,11 @@ use std::time::Instant;
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Root};
 
+use crate::blocking;
 use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
+use crate::records::{current_link, previous, running_script, state_file, unsettled};
 use crate::script::{self, Change};
-use crate::{blocking, current, previous, running, state, unsettled};
 
 /// The end of the last script's output is kept under this name in the agent's directory.
 const SCRIPT_LOG: &CStr = c"script.log";
@@ -66,7 +67,7 @@ pub async fn run(
     if let (Some(old), true, Before::Remembered) = (deployed, old_id != Some(new.id()), before) {
         previous::write(&agent.dir, Some(old))?;
     }
-    state::write(&agent.state, new)?;
+    state_file::write(&agent.state, new)?;
     settle(agent);
     if before == Before::Forgotten {
         previous::write(&agent.dir, None)?;
@@ -92,11 +93,11 @@ pub async fn run(
 pub fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = &agent.current else { return Ok(()) };
     let root = absolute(&agent.store.root_path(deployed.id()));
-    let before = current::target(path)?;
+    let before = current_link::target(path)?;
     if before == std::path::absolute(&root).ok() || !root.is_dir() {
         return Ok(());
     }
-    current::switch(path, Some(&root))?;
+    current_link::switch(path, Some(&root))?;
     let before = before.map(|path| path.display().to_string()).unwrap_or_default();
     tracing::warn!(
         event = "link_mended",
@@ -116,17 +117,17 @@ struct Link<'a> {
 
 impl<'a> Link<'a> {
     fn switch(path: &'a Path, new_root: &Path, old_root: Option<&Path>) -> Result<Self> {
-        let before = current::target(path)?;
+        let before = current_link::target(path)?;
         // The link is ahead of the state when the agent died between the two.
         let ahead = std::path::absolute(new_root).ok() == before;
         let elsewhere = before.filter(|_| !ahead);
         let back = old_root.map(Path::to_owned).or(elsewhere);
-        current::switch(path, Some(new_root))?;
+        current_link::switch(path, Some(new_root))?;
         Ok(Self { path, back })
     }
 
     fn switch_back(self) {
-        if let Err(err) = current::switch(self.path, self.back.as_deref()) {
+        if let Err(err) = current_link::switch(self.path, self.back.as_deref()) {
             tracing::error!(event = "switch_back_failed", "cannot switch the symlink back: {err}");
         }
     }
@@ -145,7 +146,7 @@ async fn run_script(
     let rollback = before == Before::Forgotten;
     let note = |pid| match pid {
         0 => unsettled::begin(&agent.dir, left.as_ref(), id, old, rollback, synced),
-        pid => running::note(&agent.dir, id, pid),
+        pid => running_script::note(&agent.dir, id, pid),
     };
     let (output, ended) = script::run(script, change, &agent.stop, note).await;
     // For people; nothing depends on it.

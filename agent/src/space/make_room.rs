@@ -7,9 +7,10 @@ use std::time::SystemTime;
 
 use deploy_store::{Configuration, Keep, Result as StoreResult, Size, Sweep, What};
 
+use crate::blocking;
 use crate::cycle::Agent;
 use crate::error::{Error, Lack, Result};
-use crate::{blocking, gc, spare};
+use crate::space::{collection, spare_builder};
 
 /// What a file may take beside its bytes.
 const BLOCK: u64 = 4096;
@@ -67,8 +68,8 @@ pub async fn tidy(agent: &Agent) {
 
 /// The most that could be free if all went that may.
 async fn most(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
-    spare::idle(agent).await;
-    let needs = gc::needs(agent, Some(coming))?;
+    spare_builder::idle(agent).await;
+    let needs = collection::needs(agent, Some(coming))?;
     let store = Arc::clone(&agent.store);
     blocking::run(move || {
         let keep = needs.for_room(&store.roots()?, 1, SystemTime::now());
@@ -90,8 +91,8 @@ async fn make_as_can_be(
     if agent.min_free == 0 || free >= wanted {
         return Ok(free);
     }
-    spare::idle(agent).await;
-    let needs = gc::needs(agent, coming)?;
+    spare_builder::idle(agent).await;
+    let needs = collection::needs(agent, coming)?;
     let published = agent.store.roots()?;
     for roots in (1..=published.len().max(1)).rev() {
         free = sweep(agent, needs.for_room(&published, roots, SystemTime::now()), free).await?;
@@ -99,7 +100,7 @@ async fn make_as_can_be(
             return Ok(free);
         }
     }
-    if spare::remove(agent).await? {
+    if spare_builder::remove(agent).await? {
         let before = free;
         free = settled(agent).await?;
         let freed = free.saturating_sub(before);

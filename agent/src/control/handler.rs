@@ -3,14 +3,15 @@
 use deploy_store::{Configuration, Digest};
 use deploy_wire::exit;
 
-use crate::control::Asked;
+use crate::cache_repair;
+use crate::control::control_socket::Asked;
+use crate::control::protocol::{Answer, Request};
 use crate::cycle::Agent;
+use crate::cycle::deploy_previous::{self, Released};
 use crate::error::Error;
-use crate::hold::Hold;
-use crate::request::{Answer, Request};
-use crate::rollback::{self, Released};
-use crate::session::Session;
-use crate::{gc, repair};
+use crate::fetch::registry_session::Session;
+use crate::records::rollback_hold::Hold;
+use crate::space::collection;
 
 /// What the loop is to do after a request.
 #[derive(Debug)]
@@ -35,17 +36,19 @@ pub async fn serve(
     let (answer, next) = match &asked.request {
         Request::Sync => return Next::Sync(asked),
         Request::Gc { dry_run, taken_over } => {
-            let done = gc::beside(agent, pending, *dry_run, *taken_over).await;
+            let done = collection::beside(agent, pending, *dry_run, *taken_over).await;
             let done = done.map_err(Error::from);
             (answer(done), Next::Wait)
         }
-        Request::Rollback => (answer(rollback::run(agent, session, offered).await), Next::Look),
+        Request::Rollback => {
+            (answer(deploy_previous::run(agent, session, offered).await), Next::Look)
+        }
         Request::Release => {
             let done = Hold::lift(&agent.dir).map(|was_held| Released { was_held });
             (answer(done.map_err(Error::from)), Next::Look)
         }
         Request::Repair { damaged } => {
-            (answer(repair::run(agent, session, pending, damaged).await), Next::Look)
+            (answer(cache_repair::run(agent, session, pending, damaged).await), Next::Look)
         }
     };
     asked.answer(answer);

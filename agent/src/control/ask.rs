@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use deploy_store::disk::Dir;
 
-use crate::request::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
+use crate::control::protocol::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
 
 /// How long to wait for a directory that somebody else has just now, who cannot be asked:
 /// another subcommand, or an agent that starts or ends.

@@ -4,11 +4,11 @@ use deploy_store::Digest;
 use deploy_wire::exit;
 use serde::{Deserialize, Serialize};
 
+use crate::control::protocol::Answer;
 use crate::cycle::Outcome;
 use crate::error::{Error, Result};
-use crate::hold::Hold;
-use crate::request::Answer;
-use crate::unsettled::Unsettled;
+use crate::records::rollback_hold::Hold;
+use crate::records::unsettled::Unsettled;
 
 /// How a look at the registry ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,12 +8,15 @@ use deploy_store::{
     Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed,
 };
 
+use crate::blocking;
+use crate::commands::unpack;
 use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
+use crate::fetch::registry_session::Session;
 use crate::fetch::{self, Fetched, name_of};
-use crate::report::Report;
-use crate::session::Session;
-use crate::{blocking, current, room, running, state, unpack, unsettled};
+use crate::records::agent_report::Report;
+use crate::records::{current_link, running_script, state_file, unsettled};
+use crate::space::make_room;
 
 /// Times that a damaged cache is mended before a cycle gives up, and once for each layer: one is
 /// fetched at a time.
@@ -38,7 +41,7 @@ pub(crate) async fn prepare(
     changed: Changed,
 ) -> Result<Root> {
     let prepared = come_to(agent, session, new, changed).await;
-    prepared.map_err(|err| room::told(agent, err, None))
+    prepared.map_err(|err| make_room::told(agent, err, None))
 }
 
 async fn come_to(
@@ -48,7 +51,7 @@ async fn come_to(
     changed: Changed,
 ) -> Result<Root> {
     // It may use the very root, and two at once would undo each other's work.
-    running::ended(agent).await;
+    running_script::ended(agent).await;
     // What is in use is its service's to write to.
     let used = in_use(agent, new.id())?;
     let in_use = used != Used::No;
@@ -98,14 +101,14 @@ enum Used {
 /// Whether the root `id` is in use. Where the state file is lost, that is the one that this agent
 /// deployed last, else the one that the symlink leads to.
 fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
-    if let Some(deployed) = state::read(&agent.state)? {
+    if let Some(deployed) = state_file::read(&agent.state)? {
         return Ok(if deployed.id() == id { Used::Yes } else { Used::No });
     }
     let probably = match (Report::read(&agent.dir).deployed, &agent.current) {
         (Some(deployed), _) => deployed == id.to_string(),
         (None, Some(link)) => {
             let root = std::path::absolute(agent.store.root_path(id)).ok();
-            root.is_some() && current::target(link)? == root
+            root.is_some() && current_link::target(link)? == root
         }
         (None, None) => false,
     };
@@ -225,13 +228,13 @@ async fn download(
         if agent.min_free > 0 {
             let need = fetch::size(&client, &agent.store, &missing).await?;
             let what = format!("the download of {} layers", missing.len());
-            room::make(agent, new, &what, need).await?;
+            make_room::make(agent, new, &what, need).await?;
         }
         let done = fetch::download(&client, &agent.store, missing.clone(), &agent.throttle).await;
         fetched = match done {
             Err(err) if err.is_no_space() => {
                 let need = fetch::size(&client, &agent.store, &missing).await.ok();
-                return Err(room::told(agent, err, need));
+                return Err(make_room::told(agent, err, need));
             }
             other => other?,
         };
@@ -261,7 +264,7 @@ async fn build(agent: &Agent, new: &Configuration, way: Way, fetched: u64) -> Re
     };
     let need = blocking::confined(agent, work).await?;
     if need > 0 {
-        room::make(agent, new, "a copy of all its files", need).await?;
+        make_room::make(agent, new, "a copy of all its files", need).await?;
     }
     if agent.script.is_some() {
         intend(agent, new);
@@ -278,7 +281,7 @@ async fn build(agent: &Agent, new: &Configuration, way: Way, fetched: u64) -> Re
 
 /// Writes down that the script is to run. If that fails, it is written and synced later.
 fn intend(agent: &Agent, new: &Configuration) {
-    let deployed = state::read(&agent.state).ok().flatten();
+    let deployed = state_file::read(&agent.state).ok().flatten();
     let old = deployed.map(|deployed| deployed.id());
     if let Err(err) = unsettled::intend(&agent.dir, new.id(), old) {
         tracing::debug!("what is intended is not noted yet: {err}");

@@ -9,7 +9,7 @@ use deploy_store::{Configuration, Digest, Result, Size, SpareOutcome, Store};
 
 use crate::blocking;
 use crate::cycle::{Agent, millis};
-use crate::report::Spare;
+use crate::records::agent_report::Spare;
 
 /// The lowest priority: a spare can wait for everything else.
 const NICE: i32 = 19;

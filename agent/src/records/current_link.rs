@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use deploy_store::disk::FileType;
 use deploy_store::{Error, Result};
 
-use crate::state::split;
+use crate::records::state_file::split;
 
 /// Where the symlink `path` leads; `None` when there is none. Anything else in its place
 /// is an error.

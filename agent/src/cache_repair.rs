@@ -8,10 +8,10 @@ use std::sync::Arc;
 use deploy_store::{Aside, Configuration, Digest, Error as StoreError, Layer};
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::Agent;
+use crate::agent::Agent;
 use crate::error::Result;
 use crate::fetch::registry_session::Session;
-use crate::space::{collection, spare_builder};
+use crate::space::{in_use, spare_builder};
 use crate::{blocking, fetch};
 
 /// Most findings in one request.
@@ -82,7 +82,7 @@ pub async fn run(
 
 /// The layers that are in use.
 fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Digest, Layer>> {
-    let needs = collection::needs(agent, pending)?;
+    let needs = in_use::needs(agent, pending)?;
     let mut configurations: Vec<Configuration> =
         [needs.current, needs.previous, needs.pending].into_iter().flatten().collect();
     for id in agent.store.roots()? {
@@ -115,7 +115,7 @@ async fn make(agent: &Agent, session: &mut Session, digest: Digest, layer: Optio
 
 async fn extract(agent: &Agent, layer: Digest) -> deploy_store::Result<()> {
     let store = Arc::clone(&agent.store);
-    blocking::confined(agent, move || store.extract_again(layer)).await
+    blocking::confined(&agent.confinement, move || store.extract_again(layer)).await
 }
 
 async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result<()> {

@@ -3,68 +3,23 @@
 //! script, replace the state, sweep. Nothing else decides the order.
 
 pub mod deploy_previous;
+mod preflight;
 mod prepare;
 pub mod switch;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
 
-use deploy_store::{Configuration, ConfigurationName, Digest, Layer, Store};
+use deploy_store::{Configuration, Digest, Layer};
 
+use crate::agent::Agent;
 use crate::cycle::prepare::{Changed, prepare};
 use crate::cycle::switch::Before;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fetch::registry_session::Session;
-use crate::fetch::throttle::Throttle;
-use crate::records::agent_report::Reporter;
 use crate::records::rollback_hold::Hold;
 use crate::records::unsettled::{self, Unsettled};
-use crate::records::{current_link, running_script, state_file};
-use crate::sandbox::Confinement;
-use crate::script::env_file;
-use crate::script::{self, Script};
-use crate::space::spare_builder::{self, Spares};
-use crate::space::{background_sweep, make_room};
-use crate::stop::Stop;
-
-/// What an agent works with.
-#[derive(Debug)]
-pub struct Agent {
-    /// Configuration to track.
-    pub name: ConfigurationName,
-    /// The agent's directory, as it was given.
-    pub dir: PathBuf,
-    /// The store in it.
-    pub store: Arc<Store>,
-    /// What confines the threads that read archives and build roots.
-    pub confinement: Confinement,
-    /// The state file.
-    pub state: PathBuf,
-    /// What to run, if anything.
-    pub script: Option<Script>,
-    /// What it leaves for `status`.
-    pub report: Reporter,
-    /// Symlink to the current root.
-    pub current: Option<PathBuf>,
-    /// Roots to keep, at least 1.
-    pub keep_roots: usize,
-    /// Whether roots of another program count among them.
-    pub count_taken_over: bool,
-    /// Whether blobs of extracted layers stay in the cache.
-    pub keep_blobs: bool,
-    /// Bytes to keep free; 0 for none.
-    pub min_free: u64,
-    /// Makes spare roots, if any are to be made.
-    pub spares: Option<Spares>,
-    /// Holds downloads back.
-    pub throttle: Throttle,
-    /// Whether to log no progress.
-    pub quiet: bool,
-    /// Tells when to end.
-    pub stop: Stop,
-}
+use crate::records::{running_script, state_file};
+use crate::space::{background_sweep, make_room, spare_builder};
 
 /// How a cycle ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +116,7 @@ pub async fn run(
         return Ok(Outcome::Switched);
     }
     announce(change, &new);
-    foresee(agent, &new)?;
+    preflight::check(agent, &new)?;
     let root = prepare(agent, session, &new, Changed::Refused).await?;
     switch::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
     background_sweep::roots(agent, old.as_ref(), &new).await;
@@ -186,7 +141,7 @@ fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
 /// Builds the root of what is deployed again, where it is gone, and has the script know.
 async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration) -> Result<()> {
     let id = deployed.id();
-    running_script::ended(agent).await;
+    running_script::ended(&agent.dir).await;
     let left = unsettled::read(&agent.dir);
     if is_gone(agent, deployed) {
         tracing::warn!(
@@ -212,7 +167,7 @@ async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration)
         // The root will be there again before the script has run.
         unsettled::begin(&agent.dir, None, id, None, false, false)?;
     }
-    foresee(agent, deployed)?;
+    preflight::check(agent, deployed)?;
     let root = prepare(agent, session, deployed, Changed::Refused).await?;
     switch::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
 }
@@ -241,29 +196,6 @@ fn announce(change: Change, new: &Configuration) {
             "the tree is the one deployed, under other names or versions: the state file is updated and the script runs"
         );
     }
-}
-
-/// Tells what would go wrong later, before any work is done.
-pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
-    state_file::check(&agent.state)?;
-    if let Some(link) = &agent.current {
-        current_link::target(link)?;
-    }
-    let Some(script) = &agent.script else { return Ok(()) };
-    script::check_environment(new).map_err(Error::Untellable)?;
-    if let Err(err) = script.find() {
-        // It may be put right while the layers come.
-        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
-    }
-    if let Err(err) = env_file::read(script.env_file.as_deref()) {
-        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
-    }
-    Ok(())
-}
-
-/// Milliseconds since `started`.
-pub(crate) fn millis(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -30,10 +30,13 @@ pub mod error;
 
 pub mod fetch;
 
+pub mod agent;
+
 /// What takes space in the agent's directory, and what frees it.
 pub mod space {
     pub mod background_sweep;
     pub mod collection;
+    pub mod in_use;
     pub mod make_room;
     pub mod retained;
     pub mod spare_builder;

@@ -11,10 +11,11 @@ use deploy_wire::client::ClientError;
 use deploy_wire::exit;
 use jiff::Timestamp;
 
+use crate::agent::Agent;
 use crate::control::control_socket::{Asked, Control};
 use crate::control::handler::{self, Next};
 use crate::control::sync_answer;
-use crate::cycle::{self, Agent, Change, Outcome};
+use crate::cycle::{self, Change, Outcome};
 use crate::error::{Error, Result};
 use crate::fetch::registry_session::Session;
 use crate::poll::backoff::{Backoff, jittered, random_fraction};

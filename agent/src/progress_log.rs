@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use deploy_cli::progress::{Display, Form, Told, show};
 
-use crate::cycle::Agent;
+use crate::agent::Agent;
 
 /// Time between two looks: most cycles are over before the first.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deploy_agent::cycle::{self, Agent, Outcome};
+use deploy_agent::agent::Agent;
+use deploy_agent::cycle::{self, Outcome};
 use deploy_agent::error::Error;
 use deploy_agent::fetch::registry_session::Session;
 use deploy_agent::fetch::throttle::Throttle;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use deploy_store::{Limits, LinkMode, Meter, Options, Placed, Result};
+use deploy_store::{Limits, LinkMode, Meter, Options, Result};
 
 use crate::flags::MAX_BLOB;
+use crate::records::agent_report;
 
 /// Merges `archives`, lowest first, into the directory `into`; `meter` counts how far that is.
 /// Returns a line that says what was done.
@@ -24,7 +25,7 @@ pub fn run(
         1 => "1 archive".to_owned(),
         n => format!("{n} archives"),
     };
-    let (placed, ms) = (describe(placed), started.elapsed().as_millis());
+    let (placed, ms) = (agent_report::describe(placed), started.elapsed().as_millis());
     let into = into.to_string_lossy();
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
@@ -35,31 +36,4 @@ pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
     let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
-}
-
-/// `3 files linked, 1 copied`.
-pub fn describe(placed: Placed) -> String {
-    let ways =
-        [(placed.reflinked, "cloned"), (placed.hardlinked, "linked"), (placed.copied, "copied")];
-    let some: Vec<String> = ways
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, way)| format!("{count} {way}"))
-        .collect();
-    if some.is_empty() {
-        return "no files with contents".to_owned();
-    }
-    format!("files: {}", some.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_are_told_by_way() {
-        let placed = Placed { reflinked: 0, hardlinked: 3, copied: 1 };
-        assert_eq!(describe(placed), "files: 3 linked, 1 copied");
-        assert_eq!(describe(Placed::default()), "no files with contents");
-    }
 }

@@ -3,10 +3,10 @@
 use deploy_store::{Configuration, Digest};
 use deploy_wire::exit;
 
+use crate::agent::Agent;
 use crate::cache_repair;
 use crate::control::control_socket::Asked;
 use crate::control::protocol::{Answer, Request};
-use crate::cycle::Agent;
 use crate::cycle::deploy_previous::{self, Released};
 use crate::error::Error;
 use crate::fetch::registry_session::Session;

@@ -6,9 +6,10 @@ use deploy_store::{Configuration, Digest, escape, listed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Agent;
+use crate::cycle::preflight;
 use crate::cycle::prepare::{Changed, prepare};
 use crate::cycle::switch::{self, Before};
-use crate::cycle::{self, Agent};
 use crate::error::{Error, Result};
 use crate::fetch::registry_session::Session;
 use crate::records::rollback_hold::Hold;
@@ -128,7 +129,7 @@ async fn deploy_back(
     to: &Configuration,
     hold: &Hold,
 ) -> Result<Vec<String>> {
-    cycle::foresee(agent, to)?;
+    preflight::check(agent, to)?;
     // The way back must not depend on the registry, nor on what a service did to the root.
     let root = prepare(agent, session, to, Changed::Accepted).await?;
     // Before the script: should the agent die, what comes after it goes on from here.

@@ -8,13 +8,13 @@ use deploy_store::{
     Configuration, Digest, Drifted, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed,
 };
 
+use crate::agent::Agent;
 use crate::blocking;
-use crate::commands::unpack;
-use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
 use crate::fetch::registry_session::Session;
 use crate::fetch::{self, Fetched, name_of};
-use crate::records::agent_report::Report;
+use crate::log::millis;
+use crate::records::agent_report::{self, Report};
 use crate::records::{current_link, running_script, state_file, unsettled};
 use crate::space::make_room;
 
@@ -51,7 +51,7 @@ async fn come_to(
     changed: Changed,
 ) -> Result<Root> {
     // It may use the very root, and two at once would undo each other's work.
-    running_script::ended(agent).await;
+    running_script::ended(&agent.dir).await;
     // What is in use is its service's to write to.
     let used = in_use(agent, new.id())?;
     let in_use = used != Used::No;
@@ -124,7 +124,7 @@ fn is_held(err: &Error) -> bool {
 /// as they should be.
 async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<String> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
-    let mended = blocking::confined(agent, move || store.mend_root(&wanted)).await;
+    let mended = blocking::confined(&agent.confinement, move || store.mend_root(&wanted)).await;
     mended.unwrap_or_else(|err| {
         tracing::debug!("the root is not mended: {err}");
         drifted
@@ -136,7 +136,8 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
-    let adopted = blocking::confined(agent, move || store.adopt_unseen_root(&wanted)).await;
+    let adopted =
+        blocking::confined(&agent.confinement, move || store.adopt_unseen_root(&wanted)).await;
     let is_there = adopted.unwrap_or_else(|err| {
         tracing::debug!("the root is not taken as it is: {err}");
         false
@@ -192,7 +193,7 @@ async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
     let look = move || Ok::<_, Error>(store.drifted_root(&wanted));
-    let drifted = blocking::confined(agent, look).await?;
+    let drifted = blocking::confined(&agent.confinement, look).await?;
     let Some(Drifted { names, lacking, mounted: None }) = &drifted else { return Ok(drifted) };
     let (files, names) = (names.len(), listed(names));
     if used == Used::Probably && !lacking {
@@ -262,7 +263,7 @@ async fn build(agent: &Agent, new: &Configuration, way: Way, fetched: u64) -> Re
         store.meter().end();
         Ok::<_, Error>(if copied && !there { store.root_bytes(&wanted)? } else { 0 })
     };
-    let need = blocking::confined(agent, work).await?;
+    let need = blocking::confined(&agent.confinement, work).await?;
     if need > 0 {
         make_room::make(agent, new, "a copy of all its files", need).await?;
     }
@@ -270,7 +271,8 @@ async fn build(agent: &Agent, new: &Configuration, way: Way, fetched: u64) -> Re
         intend(agent, new);
     }
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
-    let built = blocking::confined(agent, move || build_root(&store, &wanted, way)).await;
+    let built =
+        blocking::confined(&agent.confinement, move || build_root(&store, &wanted, way)).await;
     if !built.as_ref().is_ok_and(|root| !root.reused)
         && let Err(err) = unsettled::forget_intended(&agent.dir)
     {
@@ -333,9 +335,9 @@ fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
     let how = if root.reused {
         "it was there already".to_owned()
     } else if root.from_spare {
-        format!("the spare, {}, in {ms} ms", unpack::describe(root.placed))
+        format!("the spare, {}, in {ms} ms", agent_report::describe(root.placed))
     } else {
-        format!("{}, in {ms} ms", unpack::describe(root.placed))
+        format!("{}, in {ms} ms", agent_report::describe(root.placed))
     };
     tracing::info!(
         event = "root_ready",

@@ -10,9 +10,10 @@ use std::time::Instant;
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Root};
 
+use crate::agent::Agent;
 use crate::blocking;
-use crate::cycle::{Agent, millis};
 use crate::error::{Error, Result};
+use crate::log::millis;
 use crate::records::{current_link, previous, running_script, state_file, unsettled};
 use crate::script::{self, Change};
 

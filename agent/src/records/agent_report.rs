@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
 
-use crate::commands::unpack;
 use crate::sandbox::Walls;
 
 const NAME: &str = "agent.json";
@@ -65,7 +64,7 @@ impl Placed {
     /// For people.
     pub fn to_text(self) -> String {
         let Self { reflinked, hardlinked, copied, from_spare } = self;
-        let placed = unpack::describe(deploy_store::Placed { reflinked, hardlinked, copied });
+        let placed = describe(deploy_store::Placed { reflinked, hardlinked, copied });
         if from_spare { format!("the spare, {placed}") } else { placed }
     }
 }
@@ -140,6 +139,21 @@ pub fn link_word(link: LinkMode) -> &'static str {
     }
 }
 
+/// `3 files linked, 1 copied`.
+pub fn describe(placed: deploy_store::Placed) -> String {
+    let ways =
+        [(placed.reflinked, "cloned"), (placed.hardlinked, "linked"), (placed.copied, "copied")];
+    let some: Vec<String> = ways
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, way)| format!("{count} {way}"))
+        .collect();
+    if some.is_empty() {
+        return "no files with contents".to_owned();
+    }
+    format!("files: {}", some.join(", "))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +168,12 @@ mod tests {
         assert_eq!((report.link.as_deref(), report.error.as_deref()), (Some("copy"), Some("no")));
         fs::write(temp.path().join(NAME), "{").unwrap();
         assert_eq!(Report::read(temp.path()), Report::default());
+    }
+
+    #[test]
+    fn counts_are_told_by_way() {
+        let placed = deploy_store::Placed { reflinked: 0, hardlinked: 3, copied: 1 };
+        assert_eq!(describe(placed), "files: 3 linked, 1 copied");
+        assert_eq!(describe(deploy_store::Placed::default()), "no files with contents");
     }
 }

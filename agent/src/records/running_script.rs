@@ -12,8 +12,6 @@ use deploy_store::{Digest, Error, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cycle::Agent;
-
 const NAME: &CStr = c"script.json";
 /// Its name until it is whole.
 const UNFINISHED: &CStr = c"script.json.new";
@@ -78,9 +76,9 @@ fn noted(dir: &Path) -> Option<Running> {
 
 /// Waits for the end of a script whose agent was killed. It is not ended here, whatever
 /// `-script-timeout` says.
-pub async fn ended(agent: &Agent) {
+pub async fn ended(dir: &Path) {
     let mut told = false;
-    while let Some(Running { id, pid, since, .. }) = read(&agent.dir) {
+    while let Some(Running { id, pid, since, .. }) = read(dir) {
         if !told {
             tracing::warn!(
                 event = "script_runs",

@@ -6,14 +6,14 @@ use std::time::SystemTime;
 
 use deploy_store::{Configuration, Size, What};
 
+use crate::agent::Agent;
 use crate::blocking;
-use crate::cycle::Agent;
-use crate::space::collection;
+use crate::space::in_use;
 
 /// Removes old roots, but the current one, and the one before, as far as `-keep-roots`
 /// goes.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
-    let needs = collection::needs(agent, None).map(|needs| {
+    let needs = in_use::needs(agent, None).map(|needs| {
         // After a rollback the one before is not to be gone back to, but looked at.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
         // Without an old root the script was told of none that it could have left.
@@ -43,7 +43,7 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
 /// Removes from the cache what has been there for an hour and neither the state nor a
 /// root uses.
 pub async fn cache(agent: &Agent) {
-    let needs = collection::needs(agent, None);
+    let needs = in_use::needs(agent, None);
     let store = Arc::clone(&agent.store);
     let sweep = move || {
         let planned = store.plan_sweep(&needs?.aged(&store.roots()?, SystemTime::now()))?;

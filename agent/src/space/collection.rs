@@ -11,13 +11,13 @@ use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Error, Result, Size, Sweep, What};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::Agent;
 use crate::blocking;
-use crate::cycle::Agent;
 use crate::records::running_script::{self, Running};
-use crate::records::{previous, state_file, unsettled};
+use crate::records::{previous, unsettled};
 use crate::settings::Settings;
 use crate::space::retained::{Needs, TakenOver};
-use crate::space::spare_builder;
+use crate::space::{in_use, spare_builder};
 
 /// What `gc` did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub async fn beside(
     taken_over: bool,
 ) -> Result<Gc> {
     spare_builder::idle(agent).await;
-    let mut needs = needs(agent, pending)?;
+    let mut needs = in_use::needs(agent, pending)?;
     if taken_over {
         needs.taken_over = TakenOver::Go;
     }
@@ -85,33 +85,6 @@ pub async fn beside(
     Ok(gc)
 }
 
-/// What the agent needs.
-pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Needs> {
-    let current = deployed(&agent.state)?;
-    let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
-    let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
-    let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
-    let replaced = pending.is_none() && unsettled::read(&agent.dir).is_none();
-    let taken_over = counted(&agent.dir, agent.count_taken_over)?;
-    Ok(Needs { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
-}
-
-/// What becomes of the roots of another program in `dir`, where nobody said that they go.
-fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
-    if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Stay) }
-}
-
-/// What is deployed, which must be known before anything is removed.
-fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
-    state_file::peek(state_file).map_err(|err| match err {
-        Error::BadConfiguration { .. } | Error::BadName { .. } => {
-            let cause = io::Error::new(io::ErrorKind::InvalidData, err.to_string());
-            Error::io("use state file", state_file, cause)
-        }
-        other => other,
-    })
-}
-
 /// Removes where no agent runs, which is an error. With `taken_over` roots go, too, that another
 /// program made.
 pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
@@ -121,10 +94,11 @@ pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -
     }
     let &Settings { keep_roots, keep_blobs, count_taken_over, .. } = settings;
     let planned = deploy_store::sweep_alone(dir, settings.placing, dry_run, |published| {
-        let current = deployed(&settings.state)?;
+        let current = in_use::deployed(&settings.state)?;
         let previous = previous::read(dir, current.as_ref().map(Configuration::id));
         let pending = unsettled::pending(dir);
-        let taken_over = if taken_over { TakenOver::Go } else { counted(dir, count_taken_over)? };
+        let taken_over =
+            if taken_over { TakenOver::Go } else { in_use::counted(dir, count_taken_over)? };
         // Nobody knows what a script that was cut off or failed left running.
         let replaced = pending.is_none() && unsettled::read(dir).is_none();
         let needs =

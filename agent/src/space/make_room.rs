@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use deploy_store::{Configuration, Keep, Result as StoreResult, Size, Sweep, What};
 
+use crate::agent::Agent;
 use crate::blocking;
-use crate::cycle::Agent;
 use crate::error::{Error, Lack, Result};
-use crate::space::{collection, spare_builder};
+use crate::space::{in_use, spare_builder};
 
 /// What a file may take beside its bytes.
 const BLOCK: u64 = 4096;
@@ -69,7 +69,7 @@ pub async fn tidy(agent: &Agent) {
 /// The most that could be free if all went that may.
 async fn most(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
     spare_builder::idle(agent).await;
-    let needs = collection::needs(agent, Some(coming))?;
+    let needs = in_use::needs(agent, Some(coming))?;
     let store = Arc::clone(&agent.store);
     blocking::run(move || {
         let keep = needs.for_room(&store.roots()?, 1, SystemTime::now());
@@ -92,7 +92,7 @@ async fn make_as_can_be(
         return Ok(free);
     }
     spare_builder::idle(agent).await;
-    let needs = collection::needs(agent, coming)?;
+    let needs = in_use::needs(agent, coming)?;
     let published = agent.store.roots()?;
     for roots in (1..=published.len().max(1)).rev() {
         free = sweep(agent, needs.for_room(&published, roots, SystemTime::now()), free).await?;

@@ -1,14 +1,15 @@
 //! The spare root, made in the background after a switch, so that the next change takes
 //! time for what it changes alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use deploy_store::{Configuration, Digest, Result, Size, SpareOutcome, Store};
 
+use crate::agent::{Agent, Busy};
 use crate::blocking;
-use crate::cycle::{Agent, millis};
+use crate::log::millis;
 use crate::records::agent_report::Spare;
 
 /// The lowest priority: a spare can wait for everything else.
@@ -16,23 +17,6 @@ const NICE: i32 = 19;
 
 /// Pause between two looks at whether one is being made.
 const PAUSE: Duration = Duration::from_millis(20);
-
-/// Makes spares, one at a time.
-#[derive(Debug, Default)]
-pub struct Spares {
-    busy: Arc<AtomicBool>,
-    /// What the last one was made for, or was to be made for when that failed.
-    wanted: Mutex<Option<Digest>>,
-}
-
-/// That one is being made, until this is dropped: also by a panic, or `gc` would wait for ever.
-struct Busy(Arc<AtomicBool>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
-}
 
 /// Removes the spare, when none is being made. The next look at the registry makes one.
 /// Returns whether there was one.

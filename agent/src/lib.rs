@@ -50,6 +50,7 @@ pub mod cache_repair;
 pub mod control {
     pub mod ask;
     pub mod control_socket;
+    pub mod exit_codes;
     pub mod handler;
     pub mod protocol;
     pub mod sync_answer;
@@ -59,10 +60,4 @@ pub mod progress_log;
 
 pub mod poll;
 
-/// The subcommands.
-pub mod commands {
-    pub mod init;
-    pub mod status;
-    pub mod unpack;
-    pub mod verify;
-}
+pub mod commands;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use deploy_store::{Configuration, Digest};
 use deploy_wire::client::ClientError;
-use deploy_wire::exit;
 use jiff::Timestamp;
 
 use crate::agent::Agent;
@@ -23,6 +22,7 @@ use crate::progress_log;
 use crate::records::rollback_hold::Hold;
 use crate::records::unsettled;
 use crate::space::background_sweep;
+use crate::stop::Signal;
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -66,7 +66,7 @@ pub async fn run(
     session: &mut Session,
     poll: Duration,
     control: &mut Control,
-) -> Result<&'static str> {
+) -> Result<Signal> {
     let mut memory = Memory::default();
     let mut first = true;
     let mut asked: Option<Asked> = None;
@@ -83,7 +83,8 @@ pub async fn run(
             sync_answer::answer(&ended, memory.offered, waits(memory), hold, left.as_ref())
         };
         if matches!(&ended, Err(Error::Registry(ClientError::KeyFile { .. })) if first) {
-            return ended.map(|_| "");
+            let Err(err) = ended else { unreachable!("it failed") };
+            return Err(err);
         }
         let answered = answer(&memory);
         let wait = memory.after(&agent.dir, session, poll, ended);
@@ -213,8 +214,8 @@ async fn cycle_and_sweep(
     Ok(outcome)
 }
 
-/// Runs one cycle. Returns the exit code: 0 where what the registry has is deployed.
-pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
+/// Runs one cycle.
+pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopped> {
     let mut offered = None;
     let ended = tokio::select! {
         ended = cycle::run(agent, session, None, &mut offered) => ended,
@@ -224,14 +225,10 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
     if matches!(ended, Ok(Outcome::Switched)) {
         background_sweep::cache(agent).await;
     }
-    match ended {
-        Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
-        Ok(Outcome::Held | Outcome::RolledBack) => {
-            tell_held(offered);
-            Ok(exit::FAILED)
-        }
-        Err(err) => Err(Stopped::Error(Box::new(err))),
+    if matches!(ended, Ok(Outcome::Held | Outcome::RolledBack)) {
+        tell_held(offered);
     }
+    ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
 fn tell_held(offered: Option<Digest>) {
@@ -247,7 +244,7 @@ fn tell_held(offered: Option<Digest>) {
 pub enum Stopped {
     /// A signal came first.
     #[error("{0}")]
-    Signal(&'static str),
+    Signal(Signal),
     /// It failed.
     #[error(transparent)]
     Error(Box<Error>),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_agent::agent::Agent;
+use deploy_agent::control::exit_codes;
 use deploy_agent::cycle::{self, Outcome};
 use deploy_agent::error::Error;
 use deploy_agent::fetch::registry_session::Session;
@@ -239,7 +240,7 @@ async fn what_is_not_there_is_told_and_breaks_nothing() {
     let Some(mut bench) = Bench::new() else { return };
     let err = bench.cycle().await.unwrap_err();
     assert!(err.to_string().starts_with("no configuration \"project1\" in the registry"), "{err}");
-    assert_eq!(err.exit_code(), 5);
+    assert_eq!(exit_codes::of(&err), 5);
     let missing = Digest::of(b"nobody has this");
     bench.source.configure(&[("code", "v1", missing)]);
     let err = bench.cycle().await.unwrap_err();
@@ -402,7 +403,7 @@ async fn wrong_bytes_are_never_deployed() {
     fs::write(&file, "something else").unwrap();
     let err = bench.cycle().await.unwrap_err();
     assert!(matches!(err, Error::WrongBytes { .. }), "{err}");
-    assert_eq!(err.exit_code(), 8);
+    assert_eq!(exit_codes::of(&err), 8);
     fs::write(&file, bytes).unwrap();
     bench.switches(&good).await;
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use deploy_agent::log::{Format, Lines};
 use deploy_agent::script::output::MAX_KEPT;
 use deploy_agent::script::{self, Change, Error, Script};
-use deploy_agent::stop::Stop;
+use deploy_agent::stop::{Signal, Stop};
 use deploy_store::{Configuration, Digest, Layer};
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -50,7 +50,7 @@ struct Bench {
     temp: tempfile::TempDir,
     script: Script,
     stop: Stop,
-    sender: tokio::sync::watch::Sender<Option<&'static str>>,
+    sender: tokio::sync::watch::Sender<Option<Signal>>,
 }
 
 impl Bench {
@@ -256,7 +256,7 @@ fn the_whole_group_is_ended() {
         eventually("the child is ready", || {
             ready.exists() && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
         });
-        sender.send_replace(Some("terminated"));
+        sender.send_replace(Some(Signal::Terminated));
     });
     let ran = bench.run();
     stopper.join().unwrap();
@@ -284,7 +284,7 @@ fn is_gone(pid: &str) -> bool {
 #[test]
 fn the_agents_end_waits_for_the_script() {
     let bench = Bench::new("#!/bin/sh\nmkfifo $0.go\nread go <$0.go\necho finished\n");
-    bench.sender.send_replace(Some("terminated"));
+    bench.sender.send_replace(Some(Signal::Terminated));
     let fifo = bench.path("deploy.sh.go");
     let opener = std::thread::spawn(move || {
         eventually("the script waits", || fifo_is(&fifo));
@@ -304,7 +304,7 @@ fn fifo_is(path: &Path) -> bool {
 #[test]
 fn but_not_for_ever() {
     let mut bench = Bench::new("#!/bin/sh\nexec sleep 600\n");
-    bench.sender.send_replace(Some("terminated"));
+    bench.sender.send_replace(Some(Signal::Terminated));
     bench.script.grace = Duration::from_millis(10);
     let err = bench.run().ended.unwrap_err().to_string();
     assert!(err.contains("the agent was told to end"), "{err}");

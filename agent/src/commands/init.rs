@@ -1,6 +1,5 @@
 //! `init`: the directory, key and settings of a new agent, as the systemd unit
 //! `deploy-agent@NAME` reads them.
-
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
@@ -9,7 +8,9 @@ use std::path::{Path, PathBuf};
 use deploy_store::disk::Dir;
 use deploy_store::{ConfigurationName, escape, replace_file};
 use deploy_wire::client::make_key;
+use deploy_wire::exit;
 
+use crate::commands::print;
 use crate::flags::Flags;
 
 /// Where agents keep what they have, each under its name.
@@ -154,6 +155,18 @@ fn setting(flag: &'static str, value: &str) -> Result<String, Error> {
 fn host() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     escape(name.trim())
+}
+
+pub(super) fn init(flags: &Flags, settings: Option<&Path>) -> anyhow::Result<u8> {
+    flags.check()?;
+    match run(flags, settings) {
+        Ok(told) => print(&told).map(|()| exit::OK),
+        Err(err @ Error::InUse { .. }) => {
+            tracing::error!(event = "failed", "{err}");
+            Ok(exit::CONFLICT)
+        }
+        Err(err) => Err(err.into()),
+    }
 }
 
 #[cfg(test)]

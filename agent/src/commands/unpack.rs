@@ -1,13 +1,18 @@
 //! `unpack`: the engine without a registry, on local archives.
-
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use deploy_cli::progress::{Form, Shown, Stderr};
 use deploy_store::{Limits, LinkMode, Meter, Options, Result};
+use deploy_wire::exit;
 
+use crate::flags::Flags;
 use crate::flags::MAX_BLOB;
+use crate::progress_log;
 use crate::records::agent_report;
+use crate::sandbox::Confinement;
 
 /// Merges `archives`, lowest first, into the directory `into`; `meter` counts how far that is.
 /// Returns a line that says what was done.
@@ -36,4 +41,16 @@ pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
     let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
+}
+
+/// The whole program is confined: it does nothing else.
+pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
+    let confinement = Confinement::to(&ground(into), flags.confine)?;
+    confinement.enter();
+    let meter = Arc::default();
+    let shown = Shown::with(&meter, Form::here(flags.q), progress_log::tell);
+    let line = run(blobs, into, flags.link.into(), flags.limits.limits(), &meter)?;
+    drop(shown);
+    writeln!(Stderr, "{line}")?;
+    Ok(exit::OK)
 }

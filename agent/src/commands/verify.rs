@@ -1,14 +1,24 @@
 //! `verify`: reads everything in an agent's directory and tells what is damaged, and what
 //! was done about it.
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::anyhow;
+use deploy_cli::progress::{Form, Shown};
 use deploy_store::{Error, Meter, Verified, escape, escape_json};
+use deploy_wire::exit;
 use serde::Serialize;
 
 use crate::cache_repair::Mended;
+use crate::cache_repair::{self, AT_ONCE};
+use crate::commands::print;
+use crate::commands::without_agent::alone;
+use crate::control::protocol::Request;
+use crate::control::{ask, handler};
+use crate::flags::Flags;
+use crate::progress_log;
 
 /// What `verify` tells.
 #[derive(Debug, Serialize)]
@@ -173,4 +183,39 @@ impl Verification {
         }
         text
     }
+}
+
+pub(super) fn show_verify(flags: &Flags, mending: bool, json: bool) -> anyhow::Result<u8> {
+    let meter = Arc::default();
+    let shown = Shown::with(&meter, Form::here(flags.q), progress_log::tell);
+    let report = if mending {
+        repair(&flags.dir, &meter, |damaged| mend(flags, &damaged))?
+    } else {
+        read(&flags.dir, &meter)?
+    };
+    drop(shown);
+    if report.is_empty() {
+        let dir = flags.dir.display();
+        return Err(anyhow!("nothing to verify in {dir}: no agent has deployed there; check -dir"));
+    }
+    let text = if json { report.to_json()? + "\n" } else { report.to_text() };
+    print(&text)?;
+    Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
+}
+
+fn mend(flags: &Flags, damaged: &[String]) -> anyhow::Result<Vec<Mended>> {
+    let mut all = Vec::new();
+    for damaged in damaged.chunks(AT_ONCE) {
+        let request = Request::Repair { damaged: damaged.to_vec() };
+        let answer = ask::either(&flags.dir, &request, || {
+            alone(flags, async |agent, session| {
+                handler::answer(cache_repair::run(agent, session, None, damaged).await)
+            })
+        })?;
+        if let Some(err) = answer.error {
+            return Err(anyhow!("{err}"));
+        }
+        all.extend(answer.read::<Vec<Mended>>().map_err(|err| anyhow!("read the answer: {err}"))?);
+    }
+    Ok(all)
 }

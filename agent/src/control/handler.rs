@@ -6,6 +6,7 @@ use deploy_wire::exit;
 use crate::agent::Agent;
 use crate::cache_repair;
 use crate::control::control_socket::Asked;
+use crate::control::exit_codes;
 use crate::control::protocol::{Answer, Request};
 use crate::cycle::deploy_previous::{self, Released};
 use crate::error::Error;
@@ -59,6 +60,6 @@ pub async fn serve(
 pub fn answer<T: serde::Serialize>(done: Result<T, Error>) -> Answer {
     match done {
         Ok(done) => Answer::of(exit::OK, &done),
-        Err(err) => Answer::failed(err.exit_code(), err.to_string()),
+        Err(err) => Answer::failed(exit_codes::of(&err), err.to_string()),
     }
 }

@@ -4,6 +4,7 @@ use deploy_store::Digest;
 use deploy_wire::exit;
 use serde::{Deserialize, Serialize};
 
+use crate::control::exit_codes;
 use crate::control::protocol::Answer;
 use crate::cycle::Outcome;
 use crate::error::{Error, Result};
@@ -83,7 +84,7 @@ pub fn answer(
             // What it had at an earlier look may be what is deployed.
             let id = offered.filter(|_| !is_unknown(err)).map(|id| id.to_string());
             let failed = synced("failed", Some(err.to_string()));
-            Answer::of(err.exit_code(), &Synced { id, ..failed })
+            Answer::of(exit_codes::of(err), &Synced { id, ..failed })
         }
     }
 }

@@ -96,10 +96,13 @@ fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Dig
 async fn make(agent: &Agent, session: &mut Session, digest: Digest, layer: Option<&Layer>) -> Made {
     match (extract(agent, digest).await, layer) {
         (Ok(()), _) => Made::FromBlob,
-        (Err(StoreError::NoSuchBlob(_)), None) => match agent.store.forget_layer(digest) {
-            Ok(()) => Made::Unneeded,
-            Err(err) => Made::Failed(err.to_string()),
-        },
+        (Err(StoreError::NoSuchBlob(_)), None) => {
+            let store = Arc::clone(&agent.store);
+            match blocking::run(move || store.forget_layer(digest)).await {
+                Ok(()) => Made::Unneeded,
+                Err(err) => Made::Failed(err.to_string()),
+            }
+        }
         (Err(StoreError::NoSuchBlob(_)), Some(layer)) => {
             if let Err(err) = download(agent, session, layer).await {
                 return Made::Failed(err.to_string());
@@ -135,14 +138,17 @@ async fn blob(
     let digest = aside.path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
     let layer = digest.and_then(|digest| needed.get(&digest)).filter(|_| agent.keep_blobs);
     let Some(layer) = layer else { return (set_aside(moved, "nothing needs it"), true) };
-    let fetched = download(agent, session, layer).await.and_then(|()| {
-        agent.store.blobs().publish_partial(layer.digest)?;
-        Ok(())
-    });
-    match fetched {
+    match fetch_blob(agent, session, layer).await {
         Ok(()) => (set_aside(moved, "fetched again"), true),
         Err(err) => (set_aside(moved, &format!("not fetched: {err}")), false),
     }
+}
+
+async fn fetch_blob(agent: &Agent, session: &mut Session, layer: &Layer) -> Result<()> {
+    download(agent, session, layer).await?;
+    let (store, digest) = (Arc::clone(&agent.store), layer.digest);
+    blocking::run(move || store.blobs().publish_partial(digest)).await?;
+    Ok(())
 }
 
 fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {

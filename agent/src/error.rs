@@ -64,7 +64,7 @@ pub enum Error {
     Store(#[from] deploy_store::Error),
     /// The configuration cannot be deployed with a script.
     #[error(transparent)]
-    Untellable(script::Error),
+    BadScriptEnvironment(script::Error),
     /// There is no registry to ask.
     #[error(
         "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or start the agent"

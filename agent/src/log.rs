@@ -43,7 +43,7 @@ pub fn start(format: Format, verbose: bool) {
 
 /// Has panics told in the log, one line each like any other: the text may have in it what a
 /// registry or an archive said.
-pub fn tell_panics() {
+pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload().downcast_ref::<String>().map(String::as_str);

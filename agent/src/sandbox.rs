@@ -51,7 +51,7 @@ pub enum Confine {
 /// The walls that are up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Walls {
+pub struct Sandbox {
     /// Landlock: `full`, `partial` (the kernel knows fewer rules), or `none`.
     pub landlock: String,
     /// Whether no program that is run gains rights by being run.
@@ -62,14 +62,14 @@ pub struct Walls {
     pub capabilities_dropped: bool,
 }
 
-impl Walls {
+impl Sandbox {
     /// Whether all are up and whole.
-    pub fn are_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.landlock == "full" && self.no_new_privs && self.capabilities_dropped
     }
 }
 
-impl fmt::Display for Walls {
+impl fmt::Display for Sandbox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let privileges = if self.no_new_privs { "no new privileges" } else { "new privileges" };
         let capabilities = match (&self.capabilities[..], self.capabilities_dropped) {
@@ -97,7 +97,7 @@ pub enum Error {
     #[error(
         "-confine require, but all there is on this system is {0}; a kernel since 6.12 with landlock in its list of security modules has all of it"
     )]
-    NotWhole(Walls),
+    NotWhole(Sandbox),
 }
 
 /// How work is confined. Clones are the same.
@@ -108,7 +108,7 @@ pub struct Confinement(Option<Arc<Confined>>);
 struct Confined {
     /// Landlock's; `None` where it would do harm.
     rules: Option<RulesetCreated>,
-    walls: Walls,
+    sandbox: Sandbox,
 }
 
 impl Confinement {
@@ -130,18 +130,18 @@ impl Confinement {
         };
         let tried = || {
             confine(rules.as_ref());
-            walls()
+            current_sandbox()
         };
-        let walls = in_thread(tried).map_err(failed)?;
-        if how == Confine::Require && !walls.are_whole() {
-            return Err(Error::NotWhole(walls));
+        let sandbox = in_thread(tried).map_err(failed)?;
+        if how == Confine::Require && !sandbox.is_whole() {
+            return Err(Error::NotWhole(sandbox));
         }
-        Ok(Self(Some(Arc::new(Confined { rules, walls }))))
+        Ok(Self(Some(Arc::new(Confined { rules, sandbox }))))
     }
 
     /// What a confined thread has around it; `None`: nothing.
-    pub fn walls(&self) -> Option<Walls> {
-        self.0.as_ref().map(|confined| confined.walls.clone())
+    pub fn sandbox(&self) -> Option<Sandbox> {
+        self.0.as_ref().map(|confined| confined.sandbox.clone())
     }
 
     /// Runs `work` in a thread of its own that is confined, and all that it starts with it.
@@ -188,7 +188,7 @@ fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     Ok(rules)
 }
 
-/// A wall that could not be put up shows in [`walls`], which is asked at the start.
+/// A wall that could not be put up shows in [`current_sandbox`], which is asked at the start.
 fn confine(rules: Option<&RulesetCreated>) {
     let restricted = rules.map(|rules| -> Result<_, Box<dyn std::error::Error>> {
         Ok(rules.try_clone()?.restrict_self().map_err(|err: RulesetError| err)?.ruleset)
@@ -217,14 +217,14 @@ thread_local! {
 }
 
 /// The walls around the calling thread.
-fn walls() -> Result<Walls, String> {
+fn current_sandbox() -> Result<Sandbox, String> {
     let failed = |err: rustix::io::Errno| format!("look at what is confined: {err}");
     let has = capabilities(None).map_err(failed)?;
     let has = has.effective | has.permitted;
     let named =
         |(one, name): &(CapabilitySet, &str)| has.contains(*one).then(|| (*name).to_owned());
     let needed = NEEDED.iter().fold(CapabilitySet::empty(), |all, (one, _)| all | *one);
-    Ok(Walls {
+    Ok(Sandbox {
         landlock: LANDLOCK.with(std::cell::Cell::get).to_owned(),
         no_new_privs: rustix::thread::no_new_privs().map_err(failed)?,
         capabilities: NEEDED.iter().filter_map(named).collect(),
@@ -246,7 +246,7 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("canary"), "c").unwrap();
         let confinement = Confinement::to(&inside, Confine::Auto).unwrap();
-        let walls = confinement.walls().unwrap();
+        let walls = confinement.sandbox().unwrap();
         assert!(walls.no_new_privs && walls.capabilities_dropped, "{walls}");
         if walls.landlock == "none" {
             // Said, not passed over: what follows cannot hold without.
@@ -302,15 +302,15 @@ mod tests {
 
     #[test]
     fn what_is_up_is_told() {
-        let walls = Walls {
+        let walls = Sandbox {
             landlock: "full".to_owned(),
             no_new_privs: true,
             capabilities: vec!["chown".to_owned()],
             capabilities_dropped: true,
         };
         assert_eq!(walls.to_string(), "landlock full, no new privileges, capabilities chown");
-        assert!(walls.are_whole() && !Walls::default().are_whole());
+        assert!(walls.is_whole() && !Sandbox::default().is_whole());
         let none = "landlock , new privileges, all capabilities";
-        assert_eq!(Walls::default().to_string(), none);
+        assert_eq!(Sandbox::default().to_string(), none);
     }
 }

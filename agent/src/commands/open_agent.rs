@@ -59,10 +59,10 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
     let agent = agent(flags, &settings, &flags.name, store, stop)?;
-    let walls = agent.confinement.walls();
+    let sandbox = agent.confinement.sandbox();
     agent.report.update(|report| {
         report.version = String::from(env!("CARGO_PKG_VERSION"));
-        report.confinement = walls;
+        report.confinement = sandbox;
         report.link = Some(link.to_owned());
         report.link_flag = Some(link_word(flags.link.into()).to_owned());
         report.state = std::path::absolute(&settings.state).ok();

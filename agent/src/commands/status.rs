@@ -16,11 +16,11 @@ use serde::Serialize;
 use crate::commands::print;
 use crate::flags::Flags;
 use crate::records::agent_report::{Placed, Report, Spare};
-use crate::records::rollback_hold::Hold;
+use crate::records::rollback_hold::RollbackHold;
 use crate::records::running_script::{self, Running};
 use crate::records::unsettled::{self, Unsettled};
 use crate::records::{previous, state_file};
-use crate::sandbox::Walls;
+use crate::sandbox::Sandbox;
 use crate::settings::Settings;
 
 /// What `status` tells.
@@ -35,7 +35,7 @@ pub struct Status {
     agent_pid: Option<u32>,
     link: Option<String>,
     /// What the threads that read archives are confined by.
-    confinement: Option<Walls>,
+    confinement: Option<Sandbox>,
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Status {
     placed: Option<Placed>,
     /// The spare root, of a running agent.
     spare: Option<Spare>,
-    hold: Option<Hold>,
+    hold: Option<RollbackHold>,
     /// Why the hold cannot be read.
     hold_error: Option<String>,
     /// What is known of a script that did not succeed, and was not followed by one that did.
@@ -139,7 +139,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     }
     // Whoever may not look in there is told of none.
     let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
-    let (hold, hold_error) = match Hold::read(dir) {
+    let (hold, hold_error) = match RollbackHold::read(dir) {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
     };

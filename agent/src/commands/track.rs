@@ -12,7 +12,7 @@ use crate::cycle::Outcome;
 use crate::flags::Flags;
 use crate::poll::{self, Stopped};
 use crate::progress_log;
-use crate::sandbox::Walls;
+use crate::sandbox::Sandbox;
 use crate::stop::Stop;
 
 pub(super) fn track(flags: &Flags) -> Result<u8> {
@@ -33,7 +33,7 @@ async fn run(flags: &Flags, agent: &Agent) -> Result<u8> {
     let mut session = session(flags);
     if !flags.once {
         let mut control = Control::open(&flags.dir);
-        tell_walls(agent.confinement.walls().as_ref());
+        log_sandbox(agent.confinement.sandbox().as_ref());
         let (name, addr) = (&agent.name, &flags.addr);
         tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
         service::ready(&format!("tracking {name} of {addr}"));
@@ -68,8 +68,8 @@ async fn keep_watch() {
 }
 
 /// Where there is no Landlock, whoever runs agents as root should know.
-fn tell_walls(walls: Option<&Walls>) {
-    let told = walls.map_or_else(|| "-confine off".to_owned(), Walls::to_string);
+fn log_sandbox(walls: Option<&Sandbox>) {
+    let told = walls.map_or_else(|| "-confine off".to_owned(), Sandbox::to_string);
     let has_landlock = walls.is_some_and(|walls| walls.landlock != "none");
     if walls.is_none() || has_landlock {
         tracing::info!(event = "confined", walls = told, "archives are read under: {told}");

@@ -4,6 +4,7 @@ use deploy_store::{Configuration, Digest};
 use deploy_wire::exit;
 
 use crate::agent::Agent;
+use crate::blocking;
 use crate::cache_repair;
 use crate::control::control_socket::Asked;
 use crate::control::exit_codes;
@@ -11,7 +12,7 @@ use crate::control::protocol::{Answer, Request};
 use crate::cycle::deploy_previous::{self, Released};
 use crate::error::Error;
 use crate::fetch::registry_session::Session;
-use crate::records::rollback_hold::Hold;
+use crate::records::rollback_hold::RollbackHold;
 use crate::space::collection;
 
 /// What the loop is to do after a request.
@@ -45,8 +46,10 @@ pub async fn serve(
             (answer(deploy_previous::run(agent, session, offered).await), Next::Look)
         }
         Request::Release => {
-            let done = Hold::lift(&agent.dir).map(|was_held| Released { was_held });
-            (answer(done.map_err(Error::from)), Next::Look)
+            let dir = agent.dir.clone();
+            let done = blocking::run(move || RollbackHold::lift(&dir)).await;
+            let done = done.map(|was_held| Released { was_held }).map_err(Error::from);
+            (answer(done), Next::Look)
         }
         Request::Repair { damaged } => {
             (answer(cache_repair::run(agent, session, pending, damaged).await), Next::Look)

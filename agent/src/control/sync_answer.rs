@@ -8,7 +8,7 @@ use crate::control::exit_codes;
 use crate::control::protocol::Answer;
 use crate::cycle::Outcome;
 use crate::error::{Error, Result};
-use crate::records::rollback_hold::Hold;
+use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled::Unsettled;
 
 /// How a look at the registry ended.
@@ -60,7 +60,7 @@ pub fn answer(
     ended: &Result<Outcome>,
     offered: Option<Digest>,
     waits: Option<String>,
-    hold: Option<Hold>,
+    hold: Option<RollbackHold>,
     left: Option<&Unsettled>,
 ) -> Answer {
     let synced = |outcome: &str, reason| Synced {

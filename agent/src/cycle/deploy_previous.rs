@@ -1,21 +1,23 @@
 //! `rollback`: deploys what was deployed before, and holds.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use deploy_store::{Configuration, Digest, escape, listed};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
+use crate::blocking;
+use crate::cycle::finish::{Left, finish};
 use crate::cycle::preflight;
-use crate::cycle::prepare::{Changed, prepare};
-use crate::cycle::switch::{self, Before};
+use crate::cycle::prepare::{ChangedRoot, prepare};
+use crate::cycle::switch::{self, Previous, Switch};
 use crate::error::{Error, Result};
 use crate::fetch::registry_session::Session;
-use crate::records::rollback_hold::Hold;
+use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled::{self, Unsettled};
 use crate::records::{previous, state_file};
-use crate::space::{background_sweep, make_room, spare_builder};
 
 /// What a rollback did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +27,7 @@ pub struct RolledBack {
     /// Id of what was.
     pub from: String,
     /// What is not deployed again until the registry has something else.
-    pub hold: Hold,
+    pub hold: RollbackHold,
     /// Names in the root that are not as the configuration says: somebody changed them, and
     /// they cannot be built again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -71,26 +73,42 @@ impl Released {
     }
 }
 
-/// Rolls back. `offered` is what the registry had at the last look.
+/// Rolls back. `offered` is the registry's configuration at the last look.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
     offered: Option<Digest>,
 ) -> Result<RolledBack> {
-    let Some(current) = state_file::read(&agent.state)? else { return Err(Error::NothingDeployed) };
-    let before = previous::read(&agent.dir, Some(current.id()));
-    let left = unsettled::read(&agent.dir);
-    let (from, to) = match (failed(left.as_ref(), current.id(), before.as_ref()), before) {
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    let WayBack { current, from, to } = blocking::run(move || way_back(&dir, &state)).await?;
+    let hold = RollbackHold::new(from, to.id(), offered, Timestamp::now());
+    let changed = deploy_back(agent, session, &current, &to, &hold).await?;
+    Ok(RolledBack { id: to.id().to_string(), from: from.to_string(), hold, changed })
+}
+
+/// What a rollback leads from and to.
+struct WayBack {
+    /// The deployed configuration.
+    current: Configuration,
+    /// What must not be deployed again: the deployed configuration, or the one that its script
+    /// failed for.
+    from: Digest,
+    to: Configuration,
+}
+
+fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
+    let Some(current) = state_file::read(state)? else { return Err(Error::NothingDeployed) };
+    let previous = previous::read(dir, Some(current.id()));
+    let left = unsettled::read(dir);
+    let (from, to) = match (failed(left.as_ref(), current.id(), previous.as_ref()), previous) {
         (Some(failed), _) => (failed, current.clone()),
-        (None, Some(before)) => (current.id(), before),
+        (None, Some(previous)) => (current.id(), previous),
         (None, None) => {
-            let held = Hold::read(&agent.dir)?;
+            let held = RollbackHold::read(dir)?;
             return Err(Error::NothingBefore { held: held.map(|hold| hold.from) });
         }
     };
-    let hold = Hold::new(from, to.id(), offered, Timestamp::now());
-    let changed = deploy_back(agent, session, &current, &to, &hold).await?;
-    Ok(RolledBack { id: to.id().to_string(), from: from.to_string(), hold, changed })
+    Ok(WayBack { current, from, to })
 }
 
 /// What a script failed for that was to take the place of `deployed`: then that is what a rollback
@@ -106,52 +124,48 @@ fn failed(
     (!tried).then_some(failed)
 }
 
-/// Ends a rollback that was cut off when its script may have run already.
-pub async fn resume(agent: &Agent, session: &mut Session, hold: &Hold) -> Result<()> {
-    let current = state_file::read(&agent.state)?;
-    let to = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
-    let (Some(current), Some(to)) = (current, to.filter(|to| to.id().to_string() == hold.to))
-    else {
-        Hold::lift(&agent.dir)?;
-        return Ok(());
+/// Completes a rollback that was interrupted when its script may have run already.
+pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -> Result<()> {
+    let (dir, state, hold_to) = (agent.dir.clone(), agent.state.clone(), hold.to.clone());
+    let look = move || {
+        let current = state_file::read(&state)?;
+        let to = previous::read(&dir, current.as_ref().map(Configuration::id));
+        let way = current.zip(to.filter(|to| to.id().to_string() == hold_to));
+        if way.is_none() {
+            RollbackHold::lift(&dir)?;
+        }
+        Ok::<_, Error>(way)
     };
+    let Some((current, to)) = blocking::run(look).await? else { return Ok(()) };
     tracing::info!(event = "rollback_resumed", id = %to.id(), "ending a rollback that was cut off");
     deploy_back(agent, session, &current, &to, hold).await?;
     Ok(())
 }
 
-/// Returns the names in the root that are not as they should be, where it was used all the
-/// same.
+/// Returns the names in the root that differ from the configuration, where the root was used all
+/// the same.
 async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
     current: &Configuration,
     to: &Configuration,
-    hold: &Hold,
+    hold: &RollbackHold,
 ) -> Result<Vec<String>> {
     preflight::check(agent, to)?;
-    // The way back must not depend on the registry, nor on what a service did to the root.
-    let root = prepare(agent, session, to, Changed::Accepted).await?;
-    // Before the script: should the agent die, what comes after it goes on from here.
-    hold.write(&agent.dir)?;
-    // Back to what is deployed, nothing is left behind that was.
+    // A rollback depends neither on the registry nor on what a service did to the root.
+    let root = prepare(agent, session, to, ChangedRoot::Accept).await?;
+    // A rollback to the deployed configuration leaves nothing behind that was deployed.
     let same = to.id() == current.id();
-    let before = if same { Before::Remembered } else { Before::Forgotten };
-    if let Err(err) = switch::run(agent, Some(current), to, &root, before).await {
-        // After anything else the script has done its work, and the rest is tried again.
-        if matches!(err, Error::Script { .. }) {
-            Hold::lift(&agent.dir)?;
-        }
-        return Err(err);
-    }
+    let previous = if same { Previous::Keep } else { Previous::Clear };
+    let switch =
+        Switch { deployed: Some(current), new: to, root: &root, previous, hold: Some(hold) };
+    switch::run(agent, switch).await?;
     tracing::info!(
         event = "rolled_back",
         id = %to.id(),
         old_id = hold.from,
         "rolled back to {} from {}", to.id(), hold.from
     );
-    background_sweep::roots(agent, Some(current), to).await;
-    make_room::tidy(agent).await;
-    spare_builder::prepare(agent, to);
+    finish(agent, Left::Behind(Some(current)), to).await;
     Ok(root.changed)
 }

@@ -14,7 +14,7 @@ pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
         current_link::target(link)?;
     }
     let Some(script) = &agent.script else { return Ok(()) };
-    script::check_environment(new).map_err(Error::Untellable)?;
+    script::check_environment(new).map_err(Error::BadScriptEnvironment)?;
     if let Err(err) = script.find() {
         // It may be put right while the layers come.
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");

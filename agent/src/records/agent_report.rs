@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::Walls;
+use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
 
@@ -33,7 +33,7 @@ pub struct Report {
     /// Bytes that are to stay free.
     pub min_free: u64,
     /// What the threads that read archives are confined by; `None` for nothing.
-    pub confinement: Option<Walls>,
+    pub confinement: Option<Sandbox>,
     /// How the files of the last root got there.
     pub placed: Option<Placed>,
     /// The spare root, as long as the agent runs.

@@ -17,7 +17,7 @@ const MODE: u32 = 0o644;
 
 /// What is held, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct RollbackHold {
     /// Id of what was rolled back from.
     pub from: String,
     /// Id of what the registry had then, where that was something else again.
@@ -28,7 +28,7 @@ pub struct Hold {
     pub since: Timestamp,
 }
 
-impl Hold {
+impl RollbackHold {
     /// A hold on `from`, and on `registry` if that is something else than `to`.
     pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
         let registry = registry.filter(|id| *id != from && *id != to);
@@ -96,28 +96,29 @@ mod tests {
         let [from, to, pending, new] =
             ["from", "to", "pending", "new"].map(|text| Digest::of(text.as_bytes()));
         let since = Timestamp::UNIX_EPOCH;
-        let hold = Hold::new(from, to, Some(pending), since);
+        let hold = RollbackHold::new(from, to, Some(pending), since);
         assert!(hold.holds(Some(to), from) && hold.holds(Some(to), pending));
         assert!(!hold.holds(Some(to), new) && !hold.holds(Some(to), to));
         assert!(!hold.holds(Some(new), from) && !hold.holds(None, from));
         assert!(hold.is_unfinished(Some(from)));
         assert!(!hold.is_unfinished(Some(to)) && !hold.is_unfinished(None));
-        assert_eq!(Hold::new(from, to, Some(to), since).registry, None);
+        assert_eq!(RollbackHold::new(from, to, Some(to), since).registry, None);
     }
 
     #[test]
     fn is_kept_and_lifted_and_damage_is_no_release() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
-        assert_eq!(Hold::read(dir).unwrap(), None);
-        assert!(!Hold::lift(dir).unwrap());
-        let hold = Hold::new(Digest::of(b"a"), Digest::of(b"b"), None, Timestamp::UNIX_EPOCH);
+        assert_eq!(RollbackHold::read(dir).unwrap(), None);
+        assert!(!RollbackHold::lift(dir).unwrap());
+        let hold =
+            RollbackHold::new(Digest::of(b"a"), Digest::of(b"b"), None, Timestamp::UNIX_EPOCH);
         hold.write(dir).unwrap();
-        assert_eq!(Hold::read(dir).unwrap(), Some(hold));
+        assert_eq!(RollbackHold::read(dir).unwrap(), Some(hold));
         fs::write(dir.join("hold.json"), "{").unwrap();
-        let err = Hold::read(dir).unwrap_err().to_string();
+        let err = RollbackHold::read(dir).unwrap_err().to_string();
         assert!(err.contains("rollback -release"), "{err}");
-        assert!(Hold::lift(dir).unwrap());
-        assert_eq!(Hold::read(dir).unwrap(), None);
+        assert!(RollbackHold::lift(dir).unwrap());
+        assert_eq!(RollbackHold::read(dir).unwrap(), None);
     }
 }

@@ -77,7 +77,11 @@ impl Unsettled {
 
 /// What the script is told to be there before `new` is deployed, where `deployed` is: what may
 /// run now.
-pub fn told(left: Option<&Unsettled>, deployed: Option<Digest>, new: Digest) -> Option<Digest> {
+pub fn old_for_script(
+    left: Option<&Unsettled>,
+    deployed: Option<Digest>,
+    new: Digest,
+) -> Option<Digest> {
     let last = left.and_then(Unsettled::target);
     let old = match last {
         // The same once more.
@@ -203,7 +207,7 @@ pub fn failed(dir: &Path, error: &str) -> Result<()> {
 }
 
 /// Takes note of when it is run again.
-pub fn next(dir: &Path, at: Timestamp) -> Result<()> {
+pub fn set_next_run(dir: &Path, at: Timestamp) -> Result<()> {
     match read(dir) {
         Some(left) => put(dir, Some(&Unsettled { next: Some(at), ..left })),
         None => Ok(()),
@@ -223,7 +227,7 @@ pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
 }
 
 /// Takes note that a script succeeded.
-pub fn settle(dir: &Path) -> Result<()> {
+pub fn clear(dir: &Path) -> Result<()> {
     put(dir, None)?;
     running_script::forget(dir)
 }
@@ -250,7 +254,7 @@ mod tests {
             ..Unsettled::default()
         };
         let check = |left: Option<&Unsettled>, deployed, new, want| {
-            assert_eq!(told(left, deployed, new), want);
+            assert_eq!(old_for_script(left, deployed, new), want);
         };
         check(None, None, one, None);
         check(None, Some(one), one, None);
@@ -281,7 +285,7 @@ mod tests {
         let begun = read(dir).unwrap();
         assert_eq!((begun.target(), begun.failures, begun.failed), (Some(two), 0, None));
         failed(dir, &"\0".repeat(5000)).unwrap();
-        next(dir, Timestamp::UNIX_EPOCH).unwrap();
+        set_next_run(dir, Timestamp::UNIX_EPOCH).unwrap();
         let left = read(dir).unwrap();
         assert_eq!((left.failures, left.next), (1, Some(Timestamp::UNIX_EPOCH)));
         begin(dir, Some(&left), one, Some(two), false, true).unwrap();
@@ -292,7 +296,7 @@ mod tests {
         // What a power cut may leave is no success.
         fs::write(dir.join("unsettled.json"), "").unwrap();
         assert_eq!(read(dir), Some(Unsettled::default()));
-        settle(dir).unwrap();
+        clear(dir).unwrap();
         assert_eq!(read(dir), None);
         std::os::unix::fs::symlink("elsewhere", dir.join("unsettled.json")).unwrap();
         let left = read(dir);
@@ -300,11 +304,11 @@ mod tests {
         begin(dir, None, two, None, false, false).unwrap_err();
         begin(dir, left.as_ref(), two, None, false, false).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
-        settle(dir).unwrap();
+        clear(dir).unwrap();
         // An agent of before knew of the end that nobody saw.
         running_script::note(dir, two, 0).unwrap();
         assert_eq!(read(dir).unwrap().target(), Some(two));
-        settle(dir).unwrap();
+        clear(dir).unwrap();
         assert_eq!(read(dir), None);
     }
 
@@ -322,7 +326,7 @@ mod tests {
         // While something is unsettled, that is what counts.
         intend(dir, one, Some(two)).unwrap();
         assert!(!file.exists());
-        settle(dir).unwrap();
+        clear(dir).unwrap();
         // It comes to something else, or nothing was synced since.
         for (old, rollback, synced) in
             [(one, false, false), (three, false, true), (one, true, true)]
@@ -332,7 +336,7 @@ mod tests {
             let begun = read(dir).unwrap();
             assert_eq!((begun.old(), begun.rollback), (Some(old), rollback));
             assert!(file.exists());
-            settle(dir).unwrap();
+            clear(dir).unwrap();
             assert!(read(dir).is_none() && !file.exists());
         }
         intend(dir, two, Some(one)).unwrap();
@@ -346,7 +350,7 @@ mod tests {
             fs::write(&file, text).unwrap();
             assert_eq!(read(dir).unwrap().target(), target);
         }
-        settle(dir).unwrap();
+        clear(dir).unwrap();
         assert_eq!(read(dir), None);
     }
 }

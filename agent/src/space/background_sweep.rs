@@ -18,7 +18,7 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
         // Without an old root the script was told of none that it could have left.
         let (current, replaced) = (Some(new.clone()), old.is_some());
-        crate::space::retained::Needs { current, previous, replaced, ..needs }
+        crate::space::retained::Retention { current, previous, replaced, ..needs }
     });
     let (store, current) = (Arc::clone(&agent.store), new.id());
     let sweep = move || {

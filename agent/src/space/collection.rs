@@ -16,7 +16,7 @@ use crate::blocking;
 use crate::records::running_script::{self, Running};
 use crate::records::{previous, unsettled};
 use crate::settings::Settings;
-use crate::space::retained::{Needs, TakenOver};
+use crate::space::retained::{Retention, TakenOver};
 use crate::space::{in_use, spare_builder};
 
 /// What `gc` did, or would do.
@@ -102,7 +102,7 @@ pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -
         // Nobody knows what a script that was cut off or failed left running.
         let replaced = pending.is_none() && unsettled::read(dir).is_none();
         let needs =
-            Needs { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over };
+            Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over };
         Ok(needs.at_once(published, SystemTime::now()))
     })?;
     Gc::new(dir, dry_run, &planned)

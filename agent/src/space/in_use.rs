@@ -7,17 +7,17 @@ use deploy_store::{Configuration, Error, Result};
 
 use crate::agent::Agent;
 use crate::records::{previous, state_file, unsettled};
-use crate::space::retained::{Needs, TakenOver};
+use crate::space::retained::{Retention, TakenOver};
 
 /// What the agent needs.
-pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Needs> {
+pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Retention> {
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
     let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
     let replaced = pending.is_none() && unsettled::read(&agent.dir).is_none();
     let taken_over = counted(&agent.dir, agent.count_taken_over)?;
-    Ok(Needs { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
+    Ok(Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
 }
 
 /// What becomes of the roots of another program in `dir`, where nobody said that they go.

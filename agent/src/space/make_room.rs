@@ -23,7 +23,7 @@ pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) 
     let wanted = need.saturating_add(floor);
     // Nothing goes in vain: a rollback may need it.
     if floor > 0 && free < wanted && most(agent, coming, free).await? >= wanted {
-        free = make_as_can_be(agent, Some(coming), need).await?;
+        free = free_best_effort(agent, Some(coming), need).await?;
     }
     if floor > 0 && free < wanted {
         return Err(Error::NoRoom { what: what.to_owned(), need, free, floor });
@@ -33,7 +33,7 @@ pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) 
 
 /// The error with what a full filesystem lacks, if it is about one. `need` are bytes that are
 /// still to come.
-pub fn told(agent: &Agent, err: Error, need: Option<u64>) -> Error {
+pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
     if !err.is_no_space() {
         return err;
     }
@@ -49,7 +49,7 @@ pub fn told(agent: &Agent, err: Error, need: Option<u64>) -> Error {
 
 /// Makes room again after a deploy. It fails no deploy.
 pub async fn tidy(agent: &Agent) {
-    match make_as_can_be(agent, None, 0).await {
+    match free_best_effort(agent, None, 0).await {
         Ok(free) if free < agent.min_free => {
             let floor = agent.min_free;
             tracing::warn!(
@@ -81,7 +81,7 @@ async fn most(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u
 }
 
 /// Returns the bytes that are free then.
-async fn make_as_can_be(
+async fn free_best_effort(
     agent: &Agent,
     coming: Option<&Configuration>,
     need: u64,

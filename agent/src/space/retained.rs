@@ -12,7 +12,7 @@ const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// What is in use.
 #[derive(Debug, Clone, Default)]
-pub struct Needs {
+pub struct Retention {
     /// What is deployed.
     pub current: Option<Configuration>,
     /// What was deployed before.
@@ -41,7 +41,7 @@ pub enum TakenOver {
     Go,
 }
 
-impl Needs {
+impl Retention {
     /// What gc leaves: it takes all else, whatever its age, but for downloads that may
     /// go on. `published` are the roots, oldest first.
     pub fn at_once(&self, published: &[Digest], now: SystemTime) -> Keep {
@@ -146,7 +146,7 @@ mod tests {
         let ids = [&a, &b, &c, &d].map(Configuration::id);
         let kept = |current: &Configuration, previous: Option<&Configuration>, keep_roots| {
             let (current, previous) = (Some(current.clone()), previous.cloned());
-            let needs = Needs { current, previous, keep_roots, ..Needs::default() };
+            let needs = Retention { current, previous, keep_roots, ..Retention::default() };
             let roots = needs.roots(&ids).unwrap().into_iter();
             roots.map(|(id, _)| ids.iter().position(|it| *it == id).unwrap()).collect::<Vec<_>>()
         };
@@ -161,12 +161,12 @@ mod tests {
     #[test]
     fn what_another_program_made_stays_until_somebody_says_otherwise() {
         let [a, b, c, d] = ["a", "b", "c", "d"].map(configuration);
-        let needs = |taken_over| Needs {
+        let needs = |taken_over| Retention {
             current: Some(a.clone()),
             previous: Some(b.clone()),
             keep_roots: 3,
             taken_over,
-            ..Needs::default()
+            ..Retention::default()
         };
         let published = [b.id(), a.id()];
         let stay = needs(TakenOver::Stay).roots_only(&published);
@@ -181,20 +181,20 @@ mod tests {
     #[test]
     fn what_is_to_come_stays_beside_the_others_and_without_a_state_all_stays() {
         let [a, b, c] = ["a", "b", "c"].map(configuration);
-        let needs = Needs {
+        let needs = Retention {
             current: Some(a.clone()),
             previous: Some(b.clone()),
             pending: Some(c.clone()),
             keep_roots: 1,
-            ..Needs::default()
+            ..Retention::default()
         };
         let keep = needs.roots_only(&[a.id()]);
         assert_eq!(keep.roots, Some(vec![(a.id(), "current"), (c.id(), "to be deployed")]));
         let kept: Vec<Digest> = keep.configurations.iter().map(|(it, _)| it.id()).collect();
         assert_eq!(kept, [a.id(), c.id()], "with one root the one before leaves its layers");
-        let needs = Needs { keep_roots: 2, ..needs };
+        let needs = Retention { keep_roots: 2, ..needs };
         assert_eq!(needs.roots_only(&[a.id()]).configurations.len(), 3);
         assert_eq!(needs.roots_only(&[b.id()]).roots, None, "the current one is not here");
-        assert_eq!(Needs { current: None, ..needs }.roots_only(&[a.id()]).roots, None);
+        assert_eq!(Retention { current: None, ..needs }.roots_only(&[a.id()]).roots, None);
     }
 }

@@ -22,11 +22,17 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Returns whether there was one.
 pub async fn remove(agent: &Agent) -> Result<bool> {
     let Some(spares) = &agent.spares else { return Ok(false) };
-    let store = Arc::clone(&agent.store);
-    let removed = blocking::run(move || store.remove_spare()).await?;
+    let (store, report) = (Arc::clone(&agent.store), agent.report.clone());
+    let remove = move || {
+        let removed = store.remove_spare()?;
+        if removed {
+            report.update(|report| report.spare = None);
+        }
+        Ok(removed)
+    };
+    let removed = blocking::run(remove).await?;
     if removed {
         *spares.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        agent.report.update(|report| report.spare = None);
     }
     Ok(removed)
 }

@@ -1,6 +1,6 @@
 //! Work of the store, which is synchronous, beside the network's.
 
-use crate::cycle::Agent;
+use crate::sandbox::Confinement;
 
 /// Runs `work` on a thread where it may wait for the disk.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
@@ -14,11 +14,11 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     }
 }
 
-/// As [`run`], confined to the agent's directory.
+/// As [`run`], confined.
 pub async fn confined<T: Send + 'static>(
-    agent: &Agent,
+    confinement: &Confinement,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
-    let confinement = agent.confinement.clone();
+    let confinement = confinement.clone();
     run(move || confinement.run(work)).await
 }

@@ -1,214 +1,102 @@
-//! One cycle, top to bottom: read the state, fetch the configuration, stop here if
-//! nothing has changed, download what is missing, extract, build the root, run the
-//! script, replace the state, sweep. Nothing else decides the order.
+//! One cycle: it reads the agent's records, asks the registry, decides, and acts on the decision.
+//!
+//! A deploy has four steps: `preflight`, `prepare`, `switch`, `finish`. Only this file, `redeploy`
+//! and `deploy_previous` (a rollback) have them in a row.
+
+pub mod decision;
+pub mod deploy_previous;
+mod finish;
+mod preflight;
+mod prepare;
+mod redeploy;
+pub mod switch;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
 
-use deploy_store::{Configuration, ConfigurationName, Digest, Layer, Store};
+use deploy_store::{Configuration, Digest};
 
-use crate::confine::Confinement;
-use crate::deploy::Before;
-use crate::error::{Error, Result};
-use crate::hold::Hold;
-use crate::prepare::{Changed, prepare};
-use crate::report::Reporter;
-use crate::script::{self, Script};
-use crate::session::Session;
-use crate::spare::{self, Spares};
-use crate::stop::Stop;
-use crate::throttle::Throttle;
-use crate::unsettled::{self, Unsettled};
-use crate::{current, deploy, rollback, room, running, state, sweep, variables};
+use crate::agent::Agent;
+use crate::blocking;
+use crate::cycle::decision::{Action, Known, decide};
+pub use crate::cycle::decision::{Change, Outcome};
+use crate::cycle::finish::{Left, finish};
+use crate::cycle::prepare::{ChangedRoot, prepare};
+use crate::cycle::switch::{Previous, Switch};
+use crate::error::Result;
+use crate::fetch::registry_session::Session;
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::state_file;
+use crate::space::spare_builder;
 
-/// What an agent works with.
-#[derive(Debug)]
-pub struct Agent {
-    /// Configuration to track.
-    pub name: ConfigurationName,
-    /// The agent's directory, as it was given.
-    pub dir: PathBuf,
-    /// The store in it.
-    pub store: Arc<Store>,
-    /// What confines the threads that read archives and build roots.
-    pub confinement: Confinement,
-    /// The state file.
-    pub state: PathBuf,
-    /// What to run, if anything.
-    pub script: Option<Script>,
-    /// What it leaves for `status`.
-    pub report: Reporter,
-    /// Symlink to the current root.
-    pub current: Option<PathBuf>,
-    /// Roots to keep, at least 1.
-    pub keep_roots: usize,
-    /// Whether roots of another program count among them.
-    pub count_taken_over: bool,
-    /// Whether blobs of extracted layers stay in the cache.
-    pub keep_blobs: bool,
-    /// Bytes to keep free; 0 for none.
-    pub min_free: u64,
-    /// Makes spare roots, if any are to be made.
-    pub spares: Option<Spares>,
-    /// Holds downloads back.
-    pub throttle: Throttle,
-    /// Whether to log no progress.
-    pub quiet: bool,
-    /// Tells when to end.
-    pub stop: Stop,
-}
-
-/// How a cycle ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// What the registry has is deployed.
-    UpToDate,
-    /// There is something new, whose script failed and is not to be run again yet.
-    Held,
-    /// What the registry has was rolled back from.
-    RolledBack,
-    /// Something new was deployed.
-    Switched,
-}
-
-/// What is new in a configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// Nothing that a script could tell.
-    None,
-    /// The same tree under other names or versions.
-    Labels,
-    /// Another tree, or the first.
-    Tree,
-}
-
-impl Change {
-    /// What `new` changes in what is deployed.
-    pub fn between(old: Option<&Configuration>, new: &Configuration) -> Self {
-        fn labels(layer: &Layer) -> (&str, &str) {
-            (layer.component.as_str(), layer.version.as_str())
-        }
-        match old {
-            Some(old) if old.id() == new.id() => {
-                let same = old.layers().iter().map(labels).eq(new.layers().iter().map(labels));
-                if same && old.name() == new.name() { Self::None } else { Self::Labels }
-            }
-            _ => Self::Tree,
-        }
-    }
-}
-
-/// Runs one cycle. `waiting` is a configuration whose script is not to be run again yet;
-/// `offered` is told the id of what the registry has.
+/// Runs one cycle. `waiting` is a configuration whose script failed, while it is too early to run
+/// the script again. `offered` receives the id of the registry's configuration.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
     waiting: Option<&Configuration>,
     offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
-    let old = state::read(&agent.state)?;
-    let old_id = old.as_ref().map(Configuration::id);
-    let hold = Hold::read(&agent.dir)?;
-    if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(old_id)) {
-        // The registry has no say in it, and may be out of reach.
-        rollback::resume(agent, session, hold).await?;
+    let (deployed, hold) = read_records(agent).await?;
+    let deployed_id = deployed.as_ref().map(Configuration::id);
+    if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
+        // This does not depend on the registry, which may be out of reach.
+        deploy_previous::resume(agent, session, hold).await?;
         return Ok(Outcome::RolledBack);
     }
     let new = session.configuration(&agent.name).await?;
     *offered = Some(new.id());
-    let waits = |target: &Configuration| {
-        waiting.is_some_and(|held| Change::between(Some(held), target) == Change::None)
+    let known = Known {
+        deployed: deployed.as_ref(),
+        needs_redeploy: redeploy::is_needed(agent, deployed_id).await,
+        offered: &new,
+        hold: hold.as_ref(),
+        waiting,
     };
-    if hold.as_ref().is_some_and(|hold| hold.holds(old_id, new.id())) {
-        if let Some(old) = &old {
-            if is_undone(agent, old) {
-                if waits(old) {
-                    return Ok(Outcome::Held);
-                }
-                restore(agent, session, old).await?;
-            }
-            deploy::mend_link(agent, old)?;
-            spare::prepare(agent, old);
+    let decision = decide(&known);
+    if decision.lifts_hold {
+        lift_hold(agent, new.id()).await?;
+    }
+    let target = decision.target;
+    match decision.action {
+        Action::Wait => {}
+        Action::Maintain => {
+            switch::mend_link(agent, target).await?;
+            spare_builder::prepare(agent, target);
         }
-        return Ok(Outcome::RolledBack);
+        Action::Redeploy => redeploy::run(agent, session, target).await?,
+        Action::Deploy(change) => {
+            announce(change, target);
+            deploy(agent, session, known.deployed, target).await?;
+        }
     }
-    if hold.is_some() {
-        let id = new.id();
-        tracing::info!(event = "released", %id, "the registry has moved on to {id}: nothing is held any more");
-        Hold::lift(&agent.dir)?;
-    }
-    let change = Change::between(old.as_ref(), &new);
-    let undone = change == Change::None && is_undone(agent, &new);
-    if change == Change::None && !undone {
-        deploy::mend_link(agent, &new)?;
-        spare::prepare(agent, &new);
-        return Ok(Outcome::UpToDate);
-    }
-    if waits(&new) {
-        return Ok(Outcome::Held);
-    }
-    if undone {
-        restore(agent, session, &new).await?;
-        spare::prepare(agent, &new);
-        return Ok(Outcome::Switched);
-    }
-    announce(change, &new);
-    foresee(agent, &new)?;
-    let root = prepare(agent, session, &new, Changed::Refused).await?;
-    deploy::run(agent, old.as_ref(), &new, &root, Before::Remembered).await?;
-    sweep::roots(agent, old.as_ref(), &new).await;
-    room::tidy(agent).await;
-    spare::prepare(agent, &new);
-    Ok(Outcome::Switched)
+    Ok(decision.outcome)
 }
 
-/// Whether what is deployed is to be deployed again: its root was removed by hand, or the agent's
-/// directory was, or a script was started since that did not succeed.
-fn is_undone(agent: &Agent, deployed: &Configuration) -> bool {
-    unsettled::read(&agent.dir).is_some() || is_gone(agent, deployed)
+/// The deployed configuration, and the hold that a rollback left.
+async fn read_records(agent: &Agent) -> Result<(Option<Configuration>, Option<RollbackHold>)> {
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    blocking::run(move || Ok((state_file::read(&state)?, RollbackHold::read(&dir)?))).await
 }
 
-fn is_gone(agent: &Agent, deployed: &Configuration) -> bool {
-    matches!(
-        agent.store.root_path(deployed.id()).symlink_metadata(),
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound
-    )
+async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
+    tracing::info!(event = "released", %id, "the registry has moved on to {id}: nothing is held any more");
+    let dir = agent.dir.clone();
+    blocking::run(move || RollbackHold::lift(&dir)).await?;
+    Ok(())
 }
 
-/// Builds the root of what is deployed again, where it is gone, and has the script know.
-async fn restore(agent: &Agent, session: &mut Session, deployed: &Configuration) -> Result<()> {
-    let id = deployed.id();
-    running::ended(agent).await;
-    let left = unsettled::read(&agent.dir);
-    if is_gone(agent, deployed) {
-        tracing::warn!(
-            event = "root_gone",
-            %id,
-            "root {id}, which is deployed, is gone: it is built again, and the script runs"
-        );
-    } else if let Some(Unsettled { id: failed, failed: Some(at), .. }) = &left {
-        tracing::warn!(
-            event = "script_again",
-            %id,
-            failed,
-            "the script failed {at:.0} for {failed}: it runs again for {id}, which is deployed"
-        );
-    } else {
-        tracing::warn!(
-            event = "script_again",
-            %id,
-            "a script was started, and its end was not seen: it runs again for {id}, which is deployed"
-        );
-    }
-    if left.is_none() && agent.script.is_some() {
-        // The root will be there again before the script has run.
-        unsettled::begin(&agent.dir, None, id, None, false, false)?;
-    }
-    foresee(agent, deployed)?;
-    let root = prepare(agent, session, deployed, Changed::Refused).await?;
-    deploy::run(agent, Some(deployed), deployed, &root, Before::Remembered).await
+async fn deploy(
+    agent: &Agent,
+    session: &mut Session,
+    old: Option<&Configuration>,
+    new: &Configuration,
+) -> Result<()> {
+    preflight::check(agent, new)?;
+    let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
+    let (deployed, previous) = (old, Previous::Keep);
+    switch::run(agent, Switch { deployed, new, root: &root, previous, hold: None }).await?;
+    finish(agent, Left::Behind(old), new).await;
+    Ok(())
 }
 
 fn announce(change: Change, new: &Configuration) {
@@ -234,57 +122,5 @@ fn announce(change: Change, new: &Configuration) {
             id = %new.id(),
             "the tree is the one deployed, under other names or versions: the state file is updated and the script runs"
         );
-    }
-}
-
-/// Tells what would go wrong later, before any work is done.
-pub(crate) fn foresee(agent: &Agent, new: &Configuration) -> Result<()> {
-    state::check(&agent.state)?;
-    if let Some(link) = &agent.current {
-        current::target(link)?;
-    }
-    let Some(script) = &agent.script else { return Ok(()) };
-    script::check_environment(new).map_err(Error::Untellable)?;
-    if let Err(err) = script.find() {
-        // It may be put right while the layers come.
-        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
-    }
-    if let Err(err) = variables::read(script.env_file.as_deref()) {
-        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
-    }
-    Ok(())
-}
-
-/// Milliseconds since `started`.
-pub(crate) fn millis(started: Instant) -> u64 {
-    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn configuration(name: &str, layers: &[(&str, &str)]) -> Configuration {
-        let now = "2026-11-23T03:49:00Z".parse().unwrap();
-        let layer = |&(version, bytes): &(&str, &str)| Layer {
-            component: format!("c-{bytes}").parse().unwrap(),
-            version: version.parse().unwrap(),
-            digest: Digest::of(bytes.as_bytes()),
-            created: now,
-        };
-        let layers = layers.iter().map(layer).collect();
-        Configuration::new(name.parse().unwrap(), layers, now).unwrap()
-    }
-
-    #[test]
-    fn what_counts_as_a_change() {
-        let old = configuration("p", &[("v1", "a"), ("v1", "b")]);
-        let check = |new: &Configuration| Change::between(Some(&old), new);
-        assert_eq!(Change::between(None, &old), Change::Tree);
-        assert_eq!(check(&old), Change::None);
-        assert_eq!(check(&configuration("p", &[("v1", "a"), ("v2", "b")])), Change::Labels);
-        assert_eq!(check(&configuration("q", &[("v1", "a"), ("v1", "b")])), Change::Labels);
-        assert_eq!(check(&configuration("p", &[("v1", "b"), ("v1", "a")])), Change::Tree);
-        assert_eq!(check(&configuration("p", &[("v1", "a")])), Change::Tree);
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in a cycle, and the exit code that `-once` gives for it.
+//! What can go wrong in a cycle.
 
 use std::path::{Path, PathBuf};
 
@@ -64,7 +64,7 @@ pub enum Error {
     Store(#[from] deploy_store::Error),
     /// The configuration cannot be deployed with a script.
     #[error(transparent)]
-    Untellable(script::Error),
+    BadScriptEnvironment(script::Error),
     /// There is no registry to ask.
     #[error(
         "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or start the agent"
@@ -132,18 +132,6 @@ impl Error {
         match self {
             Self::Store(cause) | Self::Layer { cause, .. } => cause.is_over_quota(),
             _ => false,
-        }
-    }
-
-    /// The exit code of a single cycle that ended so.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Registry(err) | Self::Download { cause: err, .. } => err.code(),
-            Self::UnknownConfiguration { .. }
-            | Self::NothingDeployed
-            | Self::NothingBefore { .. } => exit::NOT_FOUND,
-            Self::WrongBytes { .. } => exit::CORRUPT,
-            _ => exit::FAILED,
         }
     }
 }

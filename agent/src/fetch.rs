@@ -1,5 +1,8 @@
 //! Fetching: which blobs are needed that are not here, and getting them.
 
+pub mod registry_session;
+pub mod throttle;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::blocking;
 use crate::error::{Error, Result};
-use crate::throttle::Throttle;
+use crate::fetch::throttle::Throttle;
 
 /// Downloads at a time, over the one connection.
 const IN_FLIGHT: usize = 4;
@@ -33,18 +36,13 @@ pub fn has_root(store: &Store, configuration: &Configuration) -> Result<bool> {
     Ok(store.roots()?.contains(&configuration.id()))
 }
 
-/// The layers of `configuration` whose blobs have to come: none when the root is there,
-/// unless it is to be `rebuilt`, else those that are neither extracted nor cached. `lost` is
-/// a layer that has to be extracted again.
+/// The layers of `configuration` that are neither extracted nor cached: their blobs must be
+/// downloaded. `lost` is a layer that must be extracted again.
 pub fn missing(
     store: &Store,
     configuration: &Configuration,
     lost: Option<Digest>,
-    rebuilt: bool,
 ) -> Result<Vec<Layer>> {
-    if !rebuilt && has_root(store, configuration)? {
-        return Ok(Vec::new());
-    }
     let mut seen = BTreeSet::new();
     let mut missing = Vec::new();
     for layer in configuration.layers() {

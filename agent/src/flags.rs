@@ -1,5 +1,10 @@
 //! The command line.
 
+mod fingerprint;
+pub mod limit_flags;
+pub mod owner_flag;
+pub mod sub_help;
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
@@ -14,10 +19,9 @@ use clap::{
 use deploy_store::LinkMode;
 use deploy_wire::flags::normalize;
 
-use crate::confine::Confine;
-use crate::fingerprint;
-use crate::limits::LimitFlags;
+use crate::flags::limit_flags::LimitFlags;
 use crate::log::Format;
+use crate::sandbox::Confine;
 
 /// Largest blob that is downloaded or unpacked, in bytes.
 pub const MAX_BLOB: u64 = 1 << 40;

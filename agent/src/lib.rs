@@ -1,56 +1,63 @@
-//! The agent: tracks one configuration of a registry and deploys it. [`cycle`] is the
+//! The agent tracks one configuration of a registry and deploys it. [`cycle`] is the
 //! walk of data, top to bottom; see ARCHITECTURE.md for where it comes from.
-
-mod fingerprint;
-pub mod flags;
-pub mod help;
-pub mod log;
+//!
+//! A module uses only those above it in this list.
 
 mod blocking;
+pub mod log;
+pub mod sandbox;
+pub mod stop;
+
+pub mod flags;
+
+/// The files that the agent keeps in its directory, and the symlink to the deployed root.
+pub mod records {
+    pub mod agent_report;
+    pub mod current_link;
+    pub mod previous;
+    pub mod rollback_hold;
+    pub mod running_script;
+    pub mod state_file;
+    pub mod state_owner;
+    pub mod unsettled;
+}
+
+pub mod settings;
+
+pub mod script;
+
 pub mod error;
 
-pub mod backoff;
-pub mod claim;
-pub mod confine;
-pub mod current;
-pub mod find;
-pub mod hold;
-pub mod init;
-pub mod keep;
-pub mod limits;
-pub mod output;
-pub mod owner;
-pub mod previous;
-pub mod report;
-pub mod request;
-pub mod state;
-pub mod stop;
-pub mod throttle;
-
-pub mod ask;
-pub mod control;
-pub mod running;
-pub mod script;
-pub mod session;
-pub mod settings;
-pub mod spare;
-pub mod status;
-pub mod unpack;
-pub mod unsettled;
-pub mod variables;
-pub mod verify;
-
-pub mod deploy;
 pub mod fetch;
-pub mod gc;
-pub mod repair;
-pub mod rollback;
-pub mod room;
-pub mod sweep;
-pub mod sync;
+
+pub mod agent;
+
+/// What takes space in the agent's directory, and what frees it.
+pub mod space {
+    pub mod background_sweep;
+    pub mod collection;
+    pub mod in_use;
+    pub mod make_room;
+    pub mod retained;
+    pub mod spare_builder;
+}
 
 pub mod cycle;
+
+pub mod cache_repair;
+
+/// The requests of subcommands to a running agent.
+pub mod control {
+    pub mod ask;
+    pub mod control_socket;
+    pub mod exit_codes;
+    pub mod handler;
+    pub mod protocol;
+    pub mod sync_answer;
+}
+
+pub mod progress_log;
+
 pub mod poll;
-mod prepare;
-pub mod progress;
-pub mod serve;
+
+pub mod commands;

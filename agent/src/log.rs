@@ -6,6 +6,7 @@
 use std::fmt::{self, Write as _};
 use std::io::Write;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use deploy_cli::progress::Stderr;
 use deploy_store::escape;
@@ -42,7 +43,7 @@ pub fn start(format: Format, verbose: bool) {
 
 /// Has panics told in the log, one line each like any other: the text may have in it what a
 /// registry or an archive said.
-pub fn tell_panics() {
+pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload().downcast_ref::<String>().map(String::as_str);
@@ -50,6 +51,11 @@ pub fn tell_panics() {
         let text = text.unwrap_or("without a text");
         tracing::error!(place, "internal error, please report it: {text}");
     }));
+}
+
+/// Milliseconds since `started`.
+pub(crate) fn millis(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A `tracing` layer that writes each event as one line.

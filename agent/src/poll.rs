@@ -1,50 +1,49 @@
 //! The loop around the cycle: when to look again, and after what failed, later; requests
 //! are served in between.
 
+pub mod backoff;
+mod script_backoff;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use deploy_store::{Configuration, Digest};
+use deploy_store::Digest;
 use deploy_wire::client::ClientError;
-use deploy_wire::exit;
 use jiff::Timestamp;
 
-use crate::backoff::{Backoff, jittered, random_fraction};
-use crate::control::{Asked, Control};
-use crate::cycle::{self, Agent, Change, Outcome};
+use crate::agent::Agent;
+use crate::blocking;
+use crate::control::control_socket::{Asked, Control};
+use crate::control::handler::{self, Next};
+use crate::control::protocol::Answer;
+use crate::control::sync_answer;
+use crate::cycle::{self, Outcome};
 use crate::error::{Error, Result};
-use crate::hold::Hold;
-use crate::serve::{self, Next};
-use crate::session::Session;
-use crate::{progress, sweep, sync, unsettled};
+use crate::fetch::registry_session::Session;
+use crate::poll::backoff::{Backoff, jittered, random_fraction};
+use crate::poll::script_backoff::ScriptBackoff;
+use crate::progress_log;
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::unsettled;
+use crate::space::background_sweep;
+use crate::stop::Signal;
 
 /// First wait after a failure, if polls are not more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait after failures, if polls are not rarer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Longest wait before a failing script is run again, if polls are not rarer.
-const LONGEST_SCRIPT_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Time between two sweeps of the cache when nothing new is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// The same when something is: it takes a look at every object, and what it removes has
 /// been there for an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 
-/// A configuration whose script failed.
-struct Held {
-    target: Configuration,
-    failures: u32,
-    until: Instant,
-    /// What the script failed of.
-    cause: String,
-}
-
 /// What the loop remembers from one cycle to the next.
 #[derive(Default)]
 struct Memory {
     /// Cycles that failed in a row.
     failures: u32,
-    held: Option<Held>,
+    script: Option<ScriptBackoff>,
     /// Whether what the registry has is held after a rollback, and that was told.
     rolled_back: bool,
     swept: Option<Instant>,
@@ -60,27 +59,23 @@ pub async fn run(
     session: &mut Session,
     poll: Duration,
     control: &mut Control,
-) -> Result<&'static str> {
+) -> Result<Signal> {
     let mut memory = Memory::default();
     let mut first = true;
     let mut asked: Option<Asked> = None;
     loop {
         let ended = tokio::select! {
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
-            () = progress::log(agent) => unreachable!("it ends with the cycle"),
+            () = progress_log::log(agent) => unreachable!("it ends with the cycle"),
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
-        report(agent, &ended, memory.offered);
-        let answer = |memory: &Memory| {
-            let hold = Hold::read(&agent.dir).ok().flatten();
-            let left = unsettled::read(&agent.dir);
-            sync::answer(&ended, memory.offered, waits(memory), hold, left.as_ref())
-        };
+        report(agent, &ended, memory.offered).await;
         if matches!(&ended, Err(Error::Registry(ClientError::KeyFile { .. })) if first) {
-            return ended.map(|_| "");
+            let Err(err) = ended else { unreachable!("it failed") };
+            return Err(err);
         }
-        let answered = answer(&memory);
-        let wait = memory.after(&agent.dir, session, poll, ended);
+        let answered = memory.answer(agent, &ended);
+        let wait = memory.after(&agent.dir, session, poll, ended).await;
         if let Some(asked) = asked.take() {
             asked.answer(answered);
         }
@@ -99,7 +94,9 @@ pub async fn run(
                         Next::Wait => {}
                         Next::Look => break None,
                         Next::Sync(asked) => {
-                            memory.due();
+                            if let Some(script) = &mut memory.script {
+                                script.mark_rerun();
+                            }
                             break Some(asked);
                         }
                     }
@@ -110,25 +107,26 @@ pub async fn run(
 }
 
 impl Memory {
-    /// Has what waits for its script not wait any more: somebody asked, who may have mended it.
-    fn due(&mut self) {
-        if let Some(held) = &mut self.held {
-            held.until = Instant::now();
-        }
+    /// The answer to a `sync` whose cycle ended so.
+    fn answer(&self, agent: &Agent, ended: &Result<Outcome>) -> Answer {
+        let hold = RollbackHold::read(&agent.dir).ok().flatten();
+        let left = unsettled::read(&agent.dir);
+        let waits = self.script.as_ref().map(ScriptBackoff::reason);
+        sync_answer::answer(ended, self.offered, waits, hold, left.as_ref())
     }
 
     async fn serve(&mut self, agent: &Agent, session: &mut Session, asked: Asked) -> Next {
-        let pending = self.held.as_ref().map(|held| held.target.clone());
-        let next = serve::serve(agent, session, asked, pending.as_ref(), self.offered).await;
+        let pending = self.script.as_ref().map(|script| script.target().clone());
+        let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
         if matches!(next, Next::Look) {
             // What waited for its script may be held now, and the other way round.
-            (self.held, self.rolled_back) = (None, false);
+            (self.script, self.rolled_back) = (None, false);
         }
         next
     }
 
     /// Takes note of how a cycle ended. Returns the time until the next.
-    fn after(
+    async fn after(
         &mut self,
         dir: &Path,
         session: &mut Session,
@@ -144,29 +142,26 @@ impl Memory {
         match ended {
             Ok(Outcome::Held) => {
                 self.failures = 0;
-                until(self.held.as_ref()).min(usual)
+                self.script.as_ref().map_or(Duration::ZERO, ScriptBackoff::remaining).min(usual)
             }
             Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
                 if self.failures > 0 {
                     let failures = self.failures;
                     tracing::info!(event = "recovered", failures, "all is well again");
                 }
-                (self.failures, self.held) = (0, None);
+                (self.failures, self.script) = (0, None);
                 usual
             }
             Err(err @ Error::Script { .. }) => {
                 self.failures = 0;
                 let cause = err.to_string();
                 let Error::Script { target, .. } = err else { return usual };
-                let held = hold(self.held.take(), *target, poll, cause);
-                let wait = until(Some(&held));
-                note_next(dir, wait);
-                tracing::error!(
-                    event = "script_failed",
-                    id = %held.target.id(),
-                    "{}; it is run again in {wait:.0?} or for a new configuration", held.cause
-                );
-                self.held = Some(held);
+                let script = ScriptBackoff::after(self.script.take(), *target, poll, cause);
+                let wait = script.remaining();
+                record_next_run(dir, wait).await;
+                let id = script.target().id();
+                tracing::error!(event = "script_failed", %id, "{}", script.failure(wait));
+                self.script = Some(script);
                 wait.min(usual)
             }
             Err(err) => {
@@ -179,21 +174,14 @@ impl Memory {
     }
 }
 
-/// Why what is held waits for its script.
-fn waits(memory: &Memory) -> Option<String> {
-    let held = memory.held.as_ref()?;
-    let wait = until(Some(held));
-    Some(format!("{}; it is run again in {wait:.0?}", held.cause))
-}
-
 /// A cycle and from time to time, more often after a deploy, a sweep.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
     memory: &mut Memory,
 ) -> Result<Outcome> {
-    let waiting = memory.held.as_ref().filter(|held| held.until > Instant::now());
-    let waiting = waiting.map(|held| &held.target);
+    let waiting = memory.script.as_ref().filter(|script| script.is_waiting());
+    let waiting = waiting.map(ScriptBackoff::target);
     let outcome = cycle::run(agent, session, waiting, &mut memory.offered).await?;
     let pause = match outcome {
         Outcome::UpToDate | Outcome::RolledBack => SWEEP_EVERY,
@@ -201,31 +189,27 @@ async fn cycle_and_sweep(
         Outcome::Held => return Ok(outcome),
     };
     if memory.swept.is_none_or(|at| at.elapsed() > pause) {
-        sweep::cache(agent).await;
+        background_sweep::cache(agent).await;
         memory.swept = Some(Instant::now());
     }
     Ok(outcome)
 }
 
-/// Runs one cycle. Returns the exit code: 0 where what the registry has is deployed.
-pub async fn once(agent: &Agent, session: &mut Session) -> Result<u8, Stopped> {
+/// Runs one cycle.
+pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopped> {
     let mut offered = None;
     let ended = tokio::select! {
         ended = cycle::run(agent, session, None, &mut offered) => ended,
         signal = agent.stop.requested_when_idle() => return Err(Stopped::Signal(signal)),
     };
-    report(agent, &ended, offered);
+    report(agent, &ended, offered).await;
     if matches!(ended, Ok(Outcome::Switched)) {
-        sweep::cache(agent).await;
+        background_sweep::cache(agent).await;
     }
-    match ended {
-        Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
-        Ok(Outcome::Held | Outcome::RolledBack) => {
-            tell_held(offered);
-            Ok(exit::FAILED)
-        }
-        Err(err) => Err(Stopped::Error(Box::new(err))),
+    if matches!(ended, Ok(Outcome::Held | Outcome::RolledBack)) {
+        tell_held(offered);
     }
+    ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
 fn tell_held(offered: Option<Digest>) {
@@ -241,7 +225,7 @@ fn tell_held(offered: Option<Digest>) {
 pub enum Stopped {
     /// A signal came first.
     #[error("{0}")]
-    Signal(&'static str),
+    Signal(Signal),
     /// It failed.
     #[error(transparent)]
     Error(Box<Error>),
@@ -255,37 +239,32 @@ fn after_failure(session: &mut Session, failures: u32, poll: Duration, err: &Err
     backoff.delay(failures, random_fraction())
 }
 
-/// Holds `target` after its script failed: longer each time, from anew for another target.
-fn hold(held: Option<Held>, target: Configuration, poll: Duration, cause: String) -> Held {
-    let same = held.filter(|held| Change::between(Some(&held.target), &target) == Change::None);
-    let failures = same.map_or(0, |held| held.failures) + 1;
-    let backoff = Backoff { first: 2 * poll, cap: LONGEST_SCRIPT_WAIT.max(poll) };
-    let until = Instant::now() + backoff.delay(failures, random_fraction());
-    Held { target, failures, until, cause }
-}
-
-/// For `status`: nothing else goes by the clock.
-fn note_next(dir: &Path, wait: Duration) {
-    let noted = Timestamp::now().checked_add(wait).map(|at| unsettled::next(dir, at));
-    if let Ok(Err(err)) = noted {
+/// Records for `status` when the script is run again. Nothing else depends on that time.
+async fn record_next_run(dir: &Path, wait: Duration) {
+    let Ok(at) = Timestamp::now().checked_add(wait) else { return };
+    let dir = dir.to_owned();
+    if let Err(err) = blocking::run(move || unsettled::set_next_run(&dir, at)).await {
         tracing::debug!("no note of when the script is run again: {err}");
     }
 }
 
-fn until(held: Option<&Held>) -> Duration {
-    held.map_or(Duration::ZERO, |held| held.until.saturating_duration_since(Instant::now()))
-}
-
-fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
+async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
     let offered = offered.map(|id| id.to_string());
-    agent.report.update(|report| {
-        match ended {
-            Ok(Outcome::Held) => {}
-            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => report.error = None,
-            Err(err) => report.error = Some(err.to_string()),
-        }
-        // Else it is what is deployed, or held, and nothing has to be written.
-        let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
-        report.offered = offered.or(report.offered.take()).filter(|_| waits);
-    });
+    let error = match ended {
+        Ok(Outcome::Held) => None,
+        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => Some(None),
+        Err(err) => Some(Some(err.to_string())),
+    };
+    // Otherwise that configuration is deployed or rolled back from, and nothing has to be written.
+    let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
+    let report = agent.report.clone();
+    let update = move || {
+        report.update(|report| {
+            if let Some(error) = error {
+                report.error = error;
+            }
+            report.offered = offered.or(report.offered.take()).filter(|_| waits);
+        });
+    };
+    blocking::run(update).await;
 }

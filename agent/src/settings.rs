@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use deploy_store::LinkMode;
 
-use crate::claim;
 use crate::flags::{Flags, Link};
-use crate::report::Report;
+use crate::records::agent_report::Report;
+use crate::records::state_owner;
 
 /// What sweeps and rollbacks have to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Settings {
         let link = link.unwrap_or_else(|| flags.link.into());
         let count = keep_roots.filter(|_| !given("keep_roots") && !given("cleanold"));
         Self {
-            state: state.unwrap_or_else(|| claim::find(&flags.dir)),
+            state: state.unwrap_or_else(|| state_owner::find(&flags.dir)),
             link,
             placing: placing.unwrap_or(link),
             keep_roots: count.unwrap_or_else(|| flags.roots_to_keep()).max(1),
@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::flags::Cli;
-    use crate::report::Reporter;
+    use crate::records::agent_report::Reporter;
 
     #[test]
     fn what_is_not_given_is_as_the_agent_had_it() {

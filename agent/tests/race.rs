@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use deploy_agent::confine::{Confine, Confinement};
+use deploy_agent::sandbox::{Confine, Confinement};
 use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store, unpack};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 

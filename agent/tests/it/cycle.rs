@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::source::Source;
-use deploy_agent::confine::{Confine, Confinement};
-use deploy_agent::cycle::{self, Agent, Outcome};
+use deploy_agent::agent::Agent;
+use deploy_agent::control::exit_codes;
+use deploy_agent::cycle::{self, Outcome};
 use deploy_agent::error::Error;
-use deploy_agent::report::{Reporter, link_word};
+use deploy_agent::fetch::registry_session::Session;
+use deploy_agent::fetch::throttle::Throttle;
+use deploy_agent::records::agent_report::{Reporter, link_word};
+use deploy_agent::sandbox::{Confine, Confinement};
 use deploy_agent::script::Script;
-use deploy_agent::session::Session;
 use deploy_agent::stop::Stop;
-use deploy_agent::throttle::Throttle;
 use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Size, Store};
 use rustix::fs::inotify;
 
@@ -236,7 +238,7 @@ async fn missing_configuration_or_blob_is_reported_and_changes_nothing() {
     let Some(mut bench) = Bench::new() else { return };
     let err = bench.cycle().await.unwrap_err();
     assert!(err.to_string().starts_with("no configuration \"project1\" in the registry"), "{err}");
-    assert_eq!(err.exit_code(), 5);
+    assert_eq!(exit_codes::of(&err), 5);
     let missing = Digest::of(b"nobody has this");
     bench.source.configure(&[("code", "v1", missing)]);
     let err = bench.cycle().await.unwrap_err();
@@ -399,7 +401,7 @@ async fn blobs_with_wrong_bytes_are_never_deployed() {
     fs::write(&file, "something else").unwrap();
     let err = bench.cycle().await.unwrap_err();
     assert!(matches!(err, Error::WrongBytes { .. }), "{err}");
-    assert_eq!(err.exit_code(), 8);
+    assert_eq!(exit_codes::of(&err), 8);
     fs::write(&file, bytes).unwrap();
     bench.switches(&good).await;
 }

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deploy_agent::log::{Format, Lines};
-use deploy_agent::output::MAX_KEPT;
+use deploy_agent::script::output::MAX_KEPT;
 use deploy_agent::script::{self, Change, Error, Script};
-use deploy_agent::stop::Stop;
+use deploy_agent::stop::{Signal, Stop};
 use deploy_store::{Configuration, Digest, Layer};
 use deploy_testing::eventually;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -51,7 +51,7 @@ struct Bench {
     temp: tempfile::TempDir,
     script: Script,
     stop: Stop,
-    sender: tokio::sync::watch::Sender<Option<&'static str>>,
+    sender: tokio::sync::watch::Sender<Option<Signal>>,
 }
 
 impl Bench {
@@ -248,7 +248,7 @@ fn timeout_ends_the_whole_process_group() {
         eventually("the child is ready", || {
             ready.exists() && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
         });
-        sender.send_replace(Some("terminated"));
+        sender.send_replace(Some(Signal::Terminated));
     });
     let ran = bench.run();
     stopper.join().unwrap();
@@ -276,7 +276,7 @@ fn is_gone(pid: &str) -> bool {
 #[test]
 fn agent_waits_for_the_script_before_it_ends() {
     let bench = Bench::new("#!/bin/sh\nmkfifo $0.go\nread go <$0.go\necho finished\n");
-    bench.sender.send_replace(Some("terminated"));
+    bench.sender.send_replace(Some(Signal::Terminated));
     let fifo = bench.path("deploy.sh.go");
     let opener = std::thread::spawn(move || {
         eventually("the script waits", || fifo_is(&fifo));
@@ -296,7 +296,7 @@ fn fifo_is(path: &Path) -> bool {
 #[test]
 fn agent_waits_for_the_script_only_until_its_timeout() {
     let mut bench = Bench::new("#!/bin/sh\nexec sleep 600\n");
-    bench.sender.send_replace(Some("terminated"));
+    bench.sender.send_replace(Some(Signal::Terminated));
     bench.script.grace = Duration::from_millis(10);
     let err = bench.run().ended.unwrap_err().to_string();
     assert!(err.contains("the agent was told to end"), "{err}");

@@ -1,0 +1,217 @@
+//! `verify -repair`: what is damaged in the cache is set aside, and made again from
+//! cached blobs or fetched. Published roots are their services': they are only told of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use deploy_store::{Aside, Configuration, Digest, Error as StoreError, Layer};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::error::Result;
+use crate::fetch::registry_session::Session;
+use crate::space::{in_use, spare_builder};
+use crate::{blocking, fetch};
+
+/// Most findings in one request.
+pub const AT_ONCE: usize = 4000;
+
+/// What was done about something damaged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mended {
+    /// Where it was, in the agent's directory.
+    pub path: PathBuf,
+    /// What was done.
+    pub done: String,
+    /// Whether nothing is damaged any more.
+    pub mended: bool,
+}
+
+/// How a layer was made again.
+#[derive(Debug, Clone)]
+enum Made {
+    FromBlob,
+    Fetched,
+    /// Nothing needs it, so it was not.
+    Unneeded,
+    Failed(String),
+}
+
+/// Mends what of `damaged`, paths in the agent's directory, is damaged indeed.
+pub async fn run(
+    agent: &Agent,
+    session: &mut Session,
+    pending: Option<&Configuration>,
+    damaged: &[String],
+) -> Result<Vec<Mended>> {
+    spare_builder::idle(agent).await;
+    let needed = needed(agent, pending)?;
+    let mut all = Vec::new();
+    // Blobs first: what is made again is made of them. Then indexes, which tell whose the
+    // objects are.
+    for part in ["cache", "layers", "objects"] {
+        let paths: Vec<PathBuf> =
+            damaged.iter().map(PathBuf::from).filter(|path| path.starts_with(part)).collect();
+        if paths.is_empty() {
+            continue;
+        }
+        if part == "objects" {
+            // It is made of them, too.
+            spare_builder::remove(agent).await?;
+        }
+        let store = Arc::clone(&agent.store);
+        let asides = blocking::run(move || store.set_aside(&paths)).await?;
+        let layers: BTreeSet<Digest> =
+            asides.iter().flat_map(|aside| aside.layers.iter().copied()).collect();
+        let mut made = BTreeMap::new();
+        for layer in layers {
+            made.insert(layer, make(agent, session, layer, needed.get(&layer)).await);
+        }
+        for aside in asides {
+            let (done, mended) = match part {
+                "cache" => blob(agent, session, &aside, &needed).await,
+                _ => describe(&aside, &made),
+            };
+            tracing::warn!(event = "repaired", path = %aside.path.display(), mended, "{} was damaged: {done}", aside.path.display());
+            all.push(Mended { path: aside.path, done, mended });
+        }
+    }
+    Ok(all)
+}
+
+/// The layers that are in use.
+fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Digest, Layer>> {
+    let needs = in_use::needs(agent, pending)?;
+    let mut configurations: Vec<Configuration> =
+        [needs.current, needs.previous, needs.pending].into_iter().flatten().collect();
+    for id in agent.store.roots()? {
+        // A record that cannot be read is a finding of its own.
+        configurations.extend(agent.store.marked(id));
+    }
+    let layers = configurations.iter().flat_map(Configuration::layers);
+    Ok(layers.map(|layer| (layer.digest, layer.clone())).collect())
+}
+
+async fn make(agent: &Agent, session: &mut Session, digest: Digest, layer: Option<&Layer>) -> Made {
+    match (extract(agent, digest).await, layer) {
+        (Ok(()), _) => Made::FromBlob,
+        (Err(StoreError::NoSuchBlob(_)), None) => {
+            let store = Arc::clone(&agent.store);
+            match blocking::run(move || store.forget_layer(digest)).await {
+                Ok(()) => Made::Unneeded,
+                Err(err) => Made::Failed(err.to_string()),
+            }
+        }
+        (Err(StoreError::NoSuchBlob(_)), Some(layer)) => {
+            if let Err(err) = download(agent, session, layer).await {
+                return Made::Failed(err.to_string());
+            }
+            match extract(agent, digest).await {
+                Ok(()) => Made::Fetched,
+                Err(err) => Made::Failed(err.to_string()),
+            }
+        }
+        (Err(err), _) => Made::Failed(err.to_string()),
+    }
+}
+
+async fn extract(agent: &Agent, layer: Digest) -> deploy_store::Result<()> {
+    let store = Arc::clone(&agent.store);
+    blocking::confined(&agent.confinement, move || store.extract_again(layer)).await
+}
+
+async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result<()> {
+    let client = session.client().await?;
+    fetch::download(&client, &agent.store, vec![layer.clone()], &agent.throttle).await?;
+    Ok(())
+}
+
+/// What becomes of a cached blob, which only `-keep-blobs` keeps beside its layer.
+async fn blob(
+    agent: &Agent,
+    session: &mut Session,
+    aside: &Aside,
+    needed: &BTreeMap<Digest, Layer>,
+) -> (String, bool) {
+    let Some(moved) = &aside.moved else { return sound() };
+    let digest = aside.path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
+    let layer = digest.and_then(|digest| needed.get(&digest)).filter(|_| agent.keep_blobs);
+    let Some(layer) = layer else { return (set_aside(moved, "nothing needs it"), true) };
+    match fetch_blob(agent, session, layer).await {
+        Ok(()) => (set_aside(moved, "fetched again"), true),
+        Err(err) => (set_aside(moved, &format!("not fetched: {err}")), false),
+    }
+}
+
+async fn fetch_blob(agent: &Agent, session: &mut Session, layer: &Layer) -> Result<()> {
+    download(agent, session, layer).await?;
+    let (store, digest) = (Arc::clone(&agent.store), layer.digest);
+    blocking::run(move || store.blobs().publish_partial(digest)).await?;
+    Ok(())
+}
+
+fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
+    if aside.moved.is_none() && aside.layers.is_empty() {
+        return sound();
+    }
+    let made: Vec<&Made> = aside.layers.iter().filter_map(|layer| made.get(layer)).collect();
+    let failed = made.iter().find_map(|made| match made {
+        Made::Failed(why) => Some(why),
+        _ => None,
+    });
+    let what = match failed {
+        Some(why) => format!("not made again: {why}"),
+        None if made.iter().any(|made| matches!(made, Made::Fetched)) => {
+            "fetched and extracted again".to_owned()
+        }
+        None if made.iter().any(|made| matches!(made, Made::FromBlob)) => {
+            "extracted again from its cached blob".to_owned()
+        }
+        None => "nothing needs it".to_owned(),
+    };
+    let done = match &aside.moved {
+        Some(moved) => set_aside(moved, &what),
+        None => what,
+    };
+    match aside.links {
+        0 => (done, failed.is_none()),
+        n => {
+            let file = if n == 1 { "1 file" } else { &format!("{n} files") };
+            (format!("{done}; {file} in published roots is this very file, and stays"), false)
+        }
+    }
+}
+
+fn sound() -> (String, bool) {
+    ("it is sound now".to_owned(), true)
+}
+
+fn set_aside(moved: &Path, what: &str) -> String {
+    format!("set aside as {}; {what}", moved.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_told_by_what_became_of_its_layers() {
+        let [a, b] = ["a", "b"].map(|text| Digest::of(text.as_bytes()));
+        let aside = |layers: &[Digest], links| Aside {
+            path: "objects/aa/x".into(),
+            moved: Some("quarantine/x".into()),
+            links,
+            layers: layers.to_vec(),
+        };
+        let made = BTreeMap::from([(a, Made::Fetched), (b, Made::Failed("no".to_owned()))]);
+        let told = |aside: &Aside| describe(aside, &made);
+        let fetched = "set aside as quarantine/x; fetched and extracted again";
+        assert_eq!(told(&aside(&[a], 0)), (fetched.to_owned(), true));
+        let failed = "set aside as quarantine/x; not made again: no";
+        assert_eq!(told(&aside(&[a, b], 0)), (failed.to_owned(), false));
+        assert_eq!(told(&aside(&[], 0)).0, "set aside as quarantine/x; nothing needs it");
+        let linked = told(&aside(&[a], 2));
+        assert!(linked.0.contains("2 files in published roots") && !linked.1);
+    }
+}

@@ -1,0 +1,140 @@
+//! The agent, its store and its connection, as the flags say.
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use deploy_store::{Error, Limits, Options, Store};
+use deploy_wire::client::{Connect, HostKey, Keys};
+
+use crate::agent::{Agent, Spares};
+use crate::fetch::registry_session::Session;
+use crate::fetch::throttle::Throttle;
+use crate::flags::{Flags, MAX_BLOB, owner_flag};
+use crate::records::agent_report::{Reporter, link_word};
+use crate::records::state_owner;
+use crate::sandbox::Confinement;
+use crate::script::{KILL_AFTER, STOP_GRACE, Script};
+use crate::settings::Settings;
+use crate::stop::Stop;
+
+/// The user name that the registry serves agents under.
+const USER: &str = "deploy-agent";
+/// Longest time to connect and log in.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(super) fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
+    let state = flags.state.clone().unwrap_or_else(|| state_owner::find(&flags.dir));
+    state_owner::check(&flags.dir, &state)?;
+    if let (Some(other), None) = (state_owner::passed_over(&flags.dir), &flags.state) {
+        let (other, state) = (other.display(), state.display());
+        tracing::info!(
+            event = "state_passed_over",
+            "{other} is not of the agent of {}: {state} is used; to go on with the other name it with -state",
+            flags.dir.display()
+        );
+    }
+    let settings = Settings {
+        state,
+        link: flags.link.into(),
+        placing: flags.link.into(),
+        keep_roots: flags.roots_to_keep(),
+        keep_blobs: flags.keep_blobs,
+        count_taken_over: flags.says_how_many_roots(),
+    };
+    let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()));
+    let mut store = store.map_err(|err| not_opened(&flags.dir, err))?;
+    store.set_writable(&flags.writable).map_err(|err| anyhow!("-writable: {err}"))?;
+    let owners =
+        flags.owner.iter().map(|text| owner_flag::rule(text)).collect::<Result<Vec<_>, _>>();
+    let owners = owners.map_err(|err| anyhow!("-owner: {err}"))?;
+    if !owners.is_empty() && !store.restores_owners() {
+        return Err(anyhow!("-owner: only root can give files away, and this agent is not root"));
+    }
+    store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
+    if let Err(err) = state_owner::take(&flags.dir, &settings.state) {
+        // Each look tells that the state file cannot be written either.
+        tracing::debug!("cannot write down whose the state file is: {err}");
+    }
+    let link = link_word(store.link_mode());
+    tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
+    let agent = agent(flags, &settings, &flags.name, store, stop)?;
+    let sandbox = agent.confinement.sandbox();
+    agent.report.update(|report| {
+        report.version = String::from(env!("CARGO_PKG_VERSION"));
+        report.confinement = sandbox;
+        report.link = Some(link.to_owned());
+        report.link_flag = Some(link_word(flags.link.into()).to_owned());
+        report.state = std::path::absolute(&settings.state).ok();
+        report.keep_roots = Some(settings.keep_roots);
+        report.count_taken_over = settings.count_taken_over;
+        report.keep_blobs = settings.keep_blobs;
+        report.min_free = flags.min_free;
+        report.spare = None;
+    });
+    Ok(agent)
+}
+
+pub(super) fn agent(
+    flags: &Flags,
+    settings: &Settings,
+    name: &str,
+    store: Store,
+    stop: Stop,
+) -> Result<Agent> {
+    let script = Script {
+        program: flags.script.clone(),
+        arguments: flags.script_arg.clone(),
+        env_file: flags.script_env_file.clone(),
+        timeout: Some(flags.script_timeout).filter(|timeout| !timeout.is_zero()),
+        grace: STOP_GRACE,
+        kill_after: KILL_AFTER,
+    };
+    let confinement = Confinement::to(&flags.dir, flags.confine)?;
+    Ok(Agent {
+        confinement,
+        name: name.parse().map_err(|err| anyhow!("-name: {err}"))?,
+        dir: flags.dir.clone(),
+        store: Arc::new(store),
+        state: settings.state.clone(),
+        script: Some(script).filter(|script| !script.program.is_empty()),
+        report: Reporter::new(&flags.dir),
+        current: flags.current.clone(),
+        keep_roots: settings.keep_roots,
+        count_taken_over: settings.count_taken_over,
+        keep_blobs: settings.keep_blobs,
+        min_free: flags.min_free,
+        // A spare lives as long as the agent does.
+        spares: (!flags.no_spare && !flags.once).then(Spares::default),
+        throttle: Throttle::new(flags.limit_download),
+        quiet: flags.q,
+        stop,
+    })
+}
+
+pub(super) fn session(flags: &Flags) -> Session {
+    Session::new(Connect {
+        addr: flags.addr.clone(),
+        user: USER.to_owned(),
+        keys: Keys::File(flags.key.clone()),
+        host: HostKey::Fingerprint(flags.fp.clone()),
+        timeout: CONNECT_TIMEOUT,
+    })
+}
+
+pub(super) fn options(settings: &Settings, limits: Limits) -> Options {
+    Options { limits, link: settings.link, max_blob: MAX_BLOB, keep_blobs: settings.keep_blobs }
+}
+
+fn not_opened(dir: &Path, err: Error) -> anyhow::Error {
+    match err {
+        Error::Busy { pid, .. } => {
+            let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+            let dir = dir.to_string_lossy();
+            anyhow!(
+                "cannot acquire exclusive lock on {dir:?}: in use by another process{pid}; stop that agent first"
+            )
+        }
+        other => other.into(),
+    }
+}

@@ -1,0 +1,352 @@
+//! `status`: what an agent's directory holds, read beside a running agent.
+
+mod status_text;
+
+use std::fs;
+use std::os::linux::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use deploy_store::disk::Dir;
+use deploy_store::layer::entry::EntryPath;
+use deploy_store::{Configuration, Digest, Error, PrivateReason, escape_json};
+use deploy_wire::exit;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::commands::print;
+use crate::flags::Flags;
+use crate::records::agent_report::{Placed, Report, Spare};
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::running_script::{self, Running};
+use crate::records::unsettled::{self, Unsettled};
+use crate::records::{previous, state_file};
+use crate::sandbox::Sandbox;
+use crate::settings::Settings;
+
+/// What `status` tells.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    dir: PathBuf,
+    state_file: PathBuf,
+    configuration: Option<Deployed>,
+    /// Why the state file cannot be read.
+    state_error: Option<String>,
+    agent_running: bool,
+    agent_pid: Option<u32>,
+    link: Option<String>,
+    /// What the threads that read archives are confined by.
+    confinement: Option<Sandbox>,
+    roots: Vec<Root>,
+    /// Ids of roots that another program made, oldest first.
+    taken_over: Vec<String>,
+    /// Paths of which each root has a file of its own, because one was changed in a root.
+    private: Vec<Private>,
+    cache: Cache,
+    /// The script that runs.
+    script: Option<Running>,
+    last_error: Option<String>,
+    /// How the files of the last root got there.
+    placed: Option<Placed>,
+    /// The spare root, of a running agent.
+    spare: Option<Spare>,
+    hold: Option<RollbackHold>,
+    /// Why the hold cannot be read.
+    hold_error: Option<String>,
+    /// What is known of a script that did not succeed, and was not followed by one that did.
+    unsettled: Option<Left>,
+    /// Files that were set aside as damaged.
+    quarantine: u64,
+    /// Of the filesystem.
+    free_bytes: u64,
+    /// Bytes that are to stay free.
+    min_free: u64,
+}
+
+/// What a script that did not succeed leaves.
+#[derive(Debug, Serialize)]
+struct Left {
+    #[serde(flatten)]
+    unsettled: Unsettled,
+    /// Id of what the registry had at the last look.
+    registry: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Deployed {
+    name: String,
+    id: String,
+    modified: Timestamp,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Serialize)]
+struct Layer {
+    name: String,
+    version: String,
+    hash: String,
+    created: Timestamp,
+}
+
+#[derive(Debug, Serialize)]
+struct Root {
+    id: String,
+    path: PathBuf,
+    built: Option<Timestamp>,
+    current: bool,
+    previous: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Private {
+    path: String,
+    /// In a word.
+    reason: &'static str,
+    #[serde(skip)]
+    text: &'static str,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Cache {
+    blobs: u64,
+    blob_bytes: u64,
+    partial_bytes: u64,
+    layers: u64,
+    objects: u64,
+    object_bytes: u64,
+    bytes: u64,
+    /// Bytes of files as the extracted layers hold them.
+    layer_bytes: u64,
+    /// How many of them a byte of the objects stands for; none where there are none.
+    dedupe_ratio: Option<f64>,
+}
+
+/// Looks at the agent's directory `dir` and at its state file, taking no lock.
+pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
+    let meta = fs::metadata(dir).map_err(|err| Error::io("read agent directory", dir, err))?;
+    let (configuration, state_error) = match state_file::peek(state_file) {
+        Ok(state) => (state, None),
+        Err(err) => (None, Some(err.to_string())),
+    };
+    let report = Report::read(dir);
+    let current = configuration.as_ref().map(Configuration::id);
+    let previous = previous::read(dir, current).map(|previous| previous.id().to_string());
+    let agent_pid = holder(&meta);
+    let id = configuration.as_ref().map(|state| state.id().to_string());
+    let mut roots = roots(dir);
+    for root in &mut roots {
+        root.current = id.as_ref() == Some(&root.id);
+        root.previous = previous.as_ref() == Some(&root.id) && !root.current;
+    }
+    // Whoever may not look in there is told of none.
+    let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
+    let (hold, hold_error) = match RollbackHold::read(dir) {
+        Ok(hold) => (hold, None),
+        Err(err) => (None, Some(err.to_string())),
+    };
+    let script = running_script::read(dir);
+    // One that runs, and is the first, may well succeed.
+    let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
+    let unsettled = unsettled.map(|left| Left {
+        // Where no agent runs nothing is run.
+        unsettled: Unsettled { next: left.next.filter(|_| agent_pid.is_some()), ..left },
+        registry: report.offered,
+    });
+    let (quarantine, _) = count(&dir.join("quarantine"), 9);
+    let (free_bytes, _) = Dir::open(dir)?.free()?;
+    Ok(Status {
+        dir: dir.to_owned(),
+        state_file: state_file.to_owned(),
+        configuration: configuration.as_ref().map(Deployed::from),
+        state_error,
+        agent_running: agent_pid.is_some(),
+        agent_pid,
+        link: report.link,
+        confinement: report.confinement,
+        roots,
+        taken_over: taken_over.iter().map(Digest::to_string).collect(),
+        private: private(dir),
+        cache: cache(dir),
+        script,
+        last_error: report.error,
+        placed: report.placed,
+        // It does not outlive the agent.
+        spare: report.spare.filter(|_| agent_pid.is_some()),
+        hold,
+        hold_error,
+        unsettled,
+        quarantine,
+        free_bytes,
+        min_free: report.min_free,
+    })
+}
+
+impl From<&Configuration> for Deployed {
+    fn from(state: &Configuration) -> Self {
+        let layer = |layer: &deploy_store::Layer| Layer {
+            name: layer.component.as_str().to_owned(),
+            version: layer.version.as_str().to_owned(),
+            hash: layer.digest.to_string(),
+            created: layer.created,
+        };
+        Self {
+            name: state.name().as_str().to_owned(),
+            id: state.id().to_string(),
+            modified: state.modified(),
+            layers: state.layers().iter().map(layer).collect(),
+        }
+    }
+}
+
+impl Status {
+    /// As one JSON document.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string_pretty(self).map(|json| escape_json(&json))
+    }
+}
+
+/// The paths that are private; what cannot be read is found out again by the agent.
+fn private(dir: &Path) -> Vec<Private> {
+    let paths = deploy_store::private_paths(dir).unwrap_or_default();
+    let private = |(path, why): (EntryPath, PrivateReason)| Private {
+        path: path.to_string(),
+        reason: why.word(),
+        text: why.text(),
+    };
+    paths.into_iter().map(private).collect()
+}
+
+/// Published roots that the store built, newest first.
+fn roots(dir: &Path) -> Vec<Root> {
+    let mut roots: Vec<Root> = names(&dir.join("roots"))
+        .filter_map(|name| name.parse::<Digest>().ok())
+        .filter_map(|id| {
+            let path = dir.join("unpacked").join(id.to_string());
+            let marked = fs::metadata(dir.join("roots").join(id.to_string())).ok()?;
+            let built = marked.modified().ok().and_then(|time| Timestamp::try_from(time).ok());
+            let id = id.to_string();
+            path.is_dir().then_some(Root { id, path, built, current: false, previous: false })
+        })
+        .collect();
+    roots.sort_by_key(|root| std::cmp::Reverse(root.built));
+    roots
+}
+
+/// A cache that changes while it is counted gives figures of no single moment.
+fn cache(dir: &Path) -> Cache {
+    let (blobs, blob_bytes) = count(&dir.join("cache"), 0);
+    let (_, partial_bytes) = count(&dir.join("partial"), 0);
+    let (layers, index_bytes) = count(&dir.join("layers"), 0);
+    let (objects, object_bytes) = count(&dir.join("objects"), 1);
+    let bytes = blob_bytes + partial_bytes + index_bytes + object_bytes;
+    // An index that is damaged or just going counts for nothing.
+    let layer_bytes = names(&dir.join("layers"))
+        .filter_map(|name| name.parse::<Digest>().ok())
+        .filter_map(|digest| deploy_store::layer_bytes(dir, digest).ok())
+        .sum();
+    #[allow(clippy::cast_precision_loss, reason = "two digits of it are shown")]
+    let dedupe_ratio = (object_bytes > 0).then(|| layer_bytes as f64 / object_bytes as f64);
+    Cache {
+        blobs,
+        blob_bytes,
+        partial_bytes,
+        layers,
+        objects,
+        object_bytes,
+        bytes,
+        layer_bytes,
+        dedupe_ratio,
+    }
+}
+
+/// Regular files and their bytes in `dir` and `depth` levels below.
+fn count(dir: &Path, depth: u32) -> (u64, u64) {
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        match entry.metadata() {
+            Ok(meta) if meta.is_file() => {
+                files += 1;
+                bytes += meta.len();
+            }
+            Ok(meta) if meta.is_dir() && depth > 0 => {
+                let below = count(&entry.path(), depth - 1);
+                files += below.0;
+                bytes += below.1;
+            }
+            _ => {}
+        }
+    }
+    (files, bytes)
+}
+
+fn names(dir: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// The process that holds the agent's lock on the directory. The lock itself is not
+/// touched: trying it would turn away an agent that starts at that moment.
+fn holder(dir: &fs::Metadata) -> Option<u32> {
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let (pid, inode) = holder_of(line)?;
+        (inode == dir.st_ino() && has_open(pid, dir)).then_some(pid)
+    })
+}
+
+/// Process and inode of an exclusive flock in a line of `/proc/locks`, see proc(5):
+/// `1: FLOCK  ADVISORY  WRITE 708 08:01:1234 0 EOF`.
+fn holder_of(line: &str) -> Option<(u32, u64)> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields[..] else { return None };
+    Some((pid.parse().ok()?, file.rsplit(':').next()?.parse().ok()?))
+}
+
+/// Whether the process has the directory open. The device numbers in `/proc/locks` are
+/// not those of stat on every filesystem, so they cannot tell two inodes apart.
+fn has_open(pid: u32, dir: &fs::Metadata) -> bool {
+    // Another user's process shows no files: then the inode has to do.
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
+    open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
+        .any(|meta| (meta.st_dev(), meta.st_ino()) == (dir.st_dev(), dir.st_ino()))
+}
+
+pub(super) fn show_status(flags: &Flags, json: bool) -> anyhow::Result<u8> {
+    let status = read(&flags.dir, &Settings::of(flags).state)?;
+    let text = if json { status.to_json()? + "\n" } else { status.to_text() };
+    print(&text)?;
+    Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_store::disk::Lock;
+
+    use super::*;
+
+    #[test]
+    fn lines_of_proc_locks() {
+        let line = "12: FLOCK  ADVISORY  WRITE 708 00:2a:1234 0 EOF";
+        assert_eq!(holder_of(line), Some((708, 1234)));
+        assert_eq!(holder_of("12: -> FLOCK  ADVISORY  WRITE 708 00:2a:1234 0 EOF"), None);
+        assert_eq!(holder_of("1: POSIX  ADVISORY  WRITE 708 00:2a:1234 0 EOF"), None);
+    }
+
+    #[test]
+    fn tells_who_holds_the_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        let read = || read(temp.path(), &temp.path().join("state.json")).unwrap();
+        assert!(!read().agent_running);
+        let _lock = Lock::take(temp.path()).unwrap();
+        assert_eq!(read().agent_pid, Some(std::process::id()));
+    }
+
+    #[test]
+    fn a_damaged_state_file_is_told_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("state.json");
+        fs::write(&file, "{").unwrap();
+        let status = read(temp.path(), &file).unwrap();
+        assert!(status.to_text().starts_with("configuration  unknown: configuration"));
+        assert!(status.state_error.is_some() && file.exists());
+    }
+}

@@ -1,0 +1,20 @@
+//! `sync`: only a running agent does it.
+use anyhow::Result;
+use deploy_store::disk::Lock;
+use deploy_wire::exit;
+
+use crate::commands::show;
+use crate::control::ask;
+use crate::control::protocol::{Answer, Request};
+use crate::control::sync_answer::Synced;
+use crate::flags::Flags;
+
+pub(super) fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
+    let answer = ask::either(&flags.dir, &Request::Sync, || {
+        // Somebody who cannot be asked may have it: that is for the lock to tell.
+        let _lock = Lock::take(&flags.dir)?;
+        let why = "no agent runs here; start one, or run deploy-agent with its flags and -once";
+        Ok(Answer::failed(exit::FAILED, why))
+    })?;
+    show(&answer, json, Synced::to_text)
+}

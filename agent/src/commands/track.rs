@@ -1,0 +1,83 @@
+//! Tracking a configuration: what the program does without a subcommand.
+use anyhow::{Result, anyhow};
+use deploy_cli::progress::{Form, Shown};
+use deploy_cli::service;
+use deploy_wire::exit;
+
+use crate::agent::Agent;
+use crate::commands::open_agent::{open, session};
+use crate::control::control_socket::Control;
+use crate::control::exit_codes;
+use crate::cycle::Outcome;
+use crate::flags::Flags;
+use crate::poll::{self, Stopped};
+use crate::progress_log;
+use crate::sandbox::Sandbox;
+use crate::stop::Stop;
+
+pub(super) fn track(flags: &Flags) -> Result<u8> {
+    flags.check()?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|err| anyhow!("start threads: {err}"))?;
+    let agent = {
+        let _entered = runtime.enter();
+        let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
+        open(flags, stop)
+    };
+    let done = agent.and_then(|agent| runtime.block_on(run(flags, &agent)));
+    // Work on the disk may be under way: every step of it can be cut off.
+    runtime.shutdown_background();
+    done
+}
+
+async fn run(flags: &Flags, agent: &Agent) -> Result<u8> {
+    let mut session = session(flags);
+    if !flags.once {
+        let mut control = Control::open(&flags.dir);
+        log_sandbox(agent.confinement.sandbox().as_ref());
+        let (name, addr) = (&agent.name, &flags.addr);
+        tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
+        service::ready(&format!("tracking {name} of {addr}"));
+        let watched = tokio::spawn(keep_watch());
+        let signal = poll::run(agent, &mut session, flags.poll, &mut control).await?;
+        service::stopping();
+        watched.abort();
+        tracing::info!(event = "stopped", "{signal}");
+        return Ok(exit::OK);
+    }
+    let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress_log::tell);
+    let done = poll::once(agent, &mut session).await;
+    drop(shown);
+    match done {
+        Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
+        Ok(Outcome::Held | Outcome::RolledBack) => Ok(exit::FAILED),
+        Err(Stopped::Error(err)) => Err(anyhow::Error::new(*err)),
+        Err(Stopped::Signal(signal)) => {
+            tracing::info!(event = "stopped", "{signal}");
+            Ok(exit_codes::of_signal(signal))
+        }
+    }
+}
+
+/// Tells a service manager that asks for it, again and again, that work goes on.
+async fn keep_watch() {
+    let Some(every) = service::watchdog() else { return };
+    loop {
+        service::alive();
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Where there is no Landlock, whoever runs agents as root should know.
+fn log_sandbox(walls: Option<&Sandbox>) {
+    let told = walls.map_or_else(|| "-confine off".to_owned(), Sandbox::to_string);
+    let has_landlock = walls.is_some_and(|walls| walls.landlock != "none");
+    if walls.is_none() || has_landlock {
+        tracing::info!(event = "confined", walls = told, "archives are read under: {told}");
+    } else {
+        tracing::warn!(
+            event = "confined",
+            walls = told,
+            "archives are read under: {told}; this kernel has no landlock"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! The socket of a running agent. Requests are read here, each by a task of its own, and
+//! served by the loop between two cycles, so that nothing races a deploy. A client that
+//! goes away or sends junk is nobody's concern but its own.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use deploy_store::disk::Dir;
+use deploy_store::{Error, Result};
+use deploy_wire::exit;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{interval, sleep, timeout};
+
+use crate::control::protocol::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
+use crate::records::running_script;
+
+/// Processes between us and a client, at most.
+const MAX_DEPTH: u32 = 64;
+/// Clients at a time.
+const MAX_CLIENTS: usize = 16;
+
+/// A request, and the way of its answer.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked for.
+    pub request: Request,
+    reply: oneshot::Sender<Answer>,
+}
+
+impl Asked {
+    /// Whether somebody still waits for the answer.
+    pub fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    /// Answers. Nobody may be there any more.
+    pub fn answer(self, answer: Answer) {
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// The socket. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Control {
+    dir: Option<Dir>,
+    requests: mpsc::Receiver<Asked>,
+    /// Keeps the channel open where there is no socket.
+    _sender: mpsc::Sender<Asked>,
+}
+
+impl Control {
+    /// Listens in the agent's directory, whose lock is held. Without a socket the agent
+    /// runs on, and cannot be asked for anything.
+    pub fn open(dir: &Path) -> Self {
+        let (sender, requests) = mpsc::channel(1);
+        let dir = match listen(dir) {
+            Ok((dir, listener)) => {
+                tokio::spawn(accept(listener, dir.path().into(), sender.clone()));
+                Some(dir)
+            }
+            Err(err) => {
+                tracing::warn!(event = "no_control", "subcommands cannot reach this agent: {err}");
+                None
+            }
+        };
+        Self { dir, requests, _sender: sender }
+    }
+
+    /// The next request whose client is still there.
+    pub async fn next(&mut self) -> Asked {
+        loop {
+            match self.requests.recv().await {
+                Some(asked) if asked.is_wanted() => return asked,
+                Some(_) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(dir) = &self.dir {
+            // One that stays is replaced at the next start.
+            let _ = dir.remove_file(SOCKET);
+        }
+    }
+}
+
+fn listen(dir: &Path) -> Result<(Dir, UnixListener)> {
+    let dir = Dir::open(dir)?;
+    let listener = dir.listen(SOCKET)?;
+    let listener = UnixListener::from_std(listener)
+        .map_err(|err| Error::io("watch", dir.path_of(SOCKET), err))?;
+    Ok((dir, listener))
+}
+
+async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<Asked>) {
+    let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        // With all places taken the others wait where the system lets them.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (dir, requests) = (Arc::clone(&dir), requests.clone());
+                tokio::spawn(async move {
+                    serve(stream, &dir, &requests).await;
+                    drop(place);
+                });
+            }
+            // Out of descriptors, most likely: it passes.
+            Err(err) => {
+                tracing::debug!("cannot accept a request: {err}");
+                sleep(SIGN_OF_LIFE).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
+    let client = stream.peer_cred().ok().and_then(|client| client.pid());
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let answer = match timeout(PATIENCE, request(&mut read)).await {
+        Ok(Ok(_)) if client.is_some_and(|client| is_of_script(client, dir)) => Answer::failed(
+            exit::FAILED,
+            "asked from within the deploy script, which would wait for itself",
+        ),
+        Ok(Ok(request)) => {
+            let (reply, answer) = oneshot::channel();
+            tokio::select! {
+                // The answer is for whoever waits for it, the request for whoever asks.
+                () = gone(read) => return,
+                answered = answered(requests, Asked { request, reply }, answer, &mut write) => {
+                    match answered {
+                        Some(answer) => answer,
+                        None => return,
+                    }
+                }
+            }
+        }
+        Ok(Err(why)) => Answer::failed(exit::USAGE, format!("the request {why}")),
+        Err(_) => Answer::failed(exit::USAGE, "no request came in time"),
+    };
+    let mut json = serde_json::to_vec(&answer).unwrap_or_default();
+    json.push(b'\n');
+    // Whoever takes longer than this for a piece of it does without.
+    for piece in json.chunks(64 << 10) {
+        if !matches!(timeout(PATIENCE, write.write_all(piece)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// Whether a process is one of the script's: below this one, or of a script that is waited for,
+/// as its agent was killed.
+fn is_of_script(pid: i32, dir: &Path) -> bool {
+    let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
+    is_below(pid, std::process::id())
+        || running_script::read(dir).is_some_and(|script| waited_for(script.pid))
+}
+
+/// Whether the process was started by another one, or by one that was, and so on.
+fn is_below(mut pid: i32, other: u32) -> bool {
+    for _ in 0..MAX_DEPTH {
+        match parent(pid) {
+            Some(parent) if i64::from(parent) == i64::from(other) => return true,
+            Some(parent) if parent > 1 => pid = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// From proc(5): `4711 (any name) S PARENT …`.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Has the request served, and shows meanwhile that the agent lives. `None` when the
+/// client is no longer there.
+async fn answered(
+    requests: &mpsc::Sender<Asked>,
+    asked: Asked,
+    mut answer: oneshot::Receiver<Answer>,
+    write: &mut OwnedWriteHalf,
+) -> Option<Answer> {
+    let mut signs = interval(SIGN_OF_LIFE);
+    let served = async {
+        // Closed only when the agent ends.
+        requests.send(asked).await.ok()?;
+        (&mut answer).await.ok()
+    };
+    tokio::pin!(served);
+    loop {
+        tokio::select! {
+            answer = &mut served => {
+                return Some(answer.unwrap_or_else(|| {
+                    Answer::failed(exit::FAILED, "the agent ends")
+                }));
+            }
+            _ = signs.tick() => {
+                if !matches!(timeout(PATIENCE, write.write_all(b" ")).await, Ok(Ok(()))) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// The one line that a client sends, or what is wrong with it.
+async fn request(read: &mut BufReader<OwnedReadHalf>) -> Result<Request, String> {
+    let mut line = Vec::new();
+    let mut limited = read.take(MAX_REQUEST);
+    limited.read_until(b'\n', &mut line).await.map_err(|err| format!("cannot be read: {err}"))?;
+    if line.last() != Some(&b'\n') {
+        return Err("is too long or cut off".to_owned());
+    }
+    serde_json::from_slice(&line).map_err(|err| format!("is none: {err}"))
+}
+
+/// Returns when the client has closed its end, or sends what nobody asked for.
+async fn gone(mut read: BufReader<OwnedReadHalf>) {
+    let mut byte = [0];
+    let _ = read.read(&mut byte).await;
+}

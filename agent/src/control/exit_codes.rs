@@ -1,0 +1,26 @@
+//! The exit codes of a subcommand. An agent that does its work sends them along.
+
+use deploy_wire::exit;
+
+use crate::error::Error;
+use crate::stop::Signal;
+
+/// The exit code for an error of a cycle, a rollback or a repair.
+pub fn of(err: &Error) -> u8 {
+    match err {
+        Error::Registry(err) | Error::Download { cause: err, .. } => err.code(),
+        Error::UnknownConfiguration { .. }
+        | Error::NothingDeployed
+        | Error::NothingBefore { .. } => exit::NOT_FOUND,
+        Error::WrongBytes { .. } => exit::CORRUPT,
+        _ => exit::FAILED,
+    }
+}
+
+/// The exit code of a program that a signal ended, as shells have it.
+pub fn of_signal(signal: Signal) -> u8 {
+    match signal {
+        Signal::Interrupt => 130,
+        Signal::Terminated => 143,
+    }
+}

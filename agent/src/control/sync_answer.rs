@@ -1,0 +1,90 @@
+//! `sync`: a look at the registry at once, and how it went.
+
+use deploy_store::Digest;
+use deploy_wire::exit;
+use serde::{Deserialize, Serialize};
+
+use crate::control::exit_codes;
+use crate::control::protocol::Answer;
+use crate::cycle::Outcome;
+use crate::error::{Error, Result};
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::unsettled::Unsettled;
+
+/// How a look at the registry ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// `up_to_date`, `switched`, `held`, `rolled_back` or `failed`.
+    pub outcome: String,
+    /// Id of what the registry has, where it told.
+    pub id: Option<String>,
+    /// What stands against deploying it.
+    pub reason: Option<String>,
+    /// Id of what the last script ran for, if it did not succeed: nobody knows what it did.
+    #[serde(default)]
+    pub unsettled: Option<String>,
+}
+
+impl Synced {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let id = self.id.as_deref().unwrap_or("unknown");
+        let text = match (&*self.outcome, &self.reason) {
+            ("up_to_date", _) => format!("up to date: {id}"),
+            ("switched", _) => format!("switched to {id}"),
+            (_, Some(reason)) if self.id.is_none() => {
+                format!("cannot tell what the registry has: {reason}; what is deployed stays")
+            }
+            (_, Some(reason)) => format!("not deployed: {id}: {reason}"),
+            (outcome, None) => format!("{outcome}: {id}"),
+        };
+        let unsettled = self.unsettled.as_ref().map_or_else(String::new, |id| {
+            format!(
+                "unsettled: the script did not succeed for {id}, and what it did is not known\n"
+            )
+        });
+        text + "\n" + &unsettled
+    }
+}
+
+/// Whether the registry did not say what it has.
+fn is_unknown(err: &Error) -> bool {
+    matches!(
+        err,
+        Error::Registry(_) | Error::UnknownConfiguration { .. } | Error::BadConfiguration { .. }
+    )
+}
+
+/// The answer for a cycle that ended so: 0 only where what the registry has is deployed.
+pub fn answer(
+    ended: &Result<Outcome>,
+    offered: Option<Digest>,
+    waits: Option<String>,
+    hold: Option<RollbackHold>,
+    left: Option<&Unsettled>,
+) -> Answer {
+    let synced = |outcome: &str, reason| Synced {
+        outcome: outcome.to_owned(),
+        id: offered.map(|id| id.to_string()),
+        reason,
+        unsettled: left.map(|left| left.id.clone()),
+    };
+    match ended {
+        Ok(Outcome::UpToDate) => Answer::of(exit::OK, &synced("up_to_date", None)),
+        Ok(Outcome::Switched) => Answer::of(exit::OK, &synced("switched", None)),
+        Ok(Outcome::Held) => Answer::of(exit::FAILED, &synced("held", waits)),
+        Ok(Outcome::RolledBack) => {
+            let to = hold.map_or_else(String::new, |hold| format!(" to {}", hold.to));
+            let reason = format!(
+                "held since a rollback{to}; deploy-agent rollback -release deploys it nevertheless"
+            );
+            Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
+        }
+        Err(err) => {
+            // What it had at an earlier look may be what is deployed.
+            let id = offered.filter(|_| !is_unknown(err)).map(|id| id.to_string());
+            let failed = synced("failed", Some(err.to_string()));
+            Answer::of(exit_codes::of(err), &Synced { id, ..failed })
+        }
+    }
+}

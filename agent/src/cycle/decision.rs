@@ -1,0 +1,223 @@
+//! What a cycle does, decided from what is known: no disk, network or clock.
+
+use deploy_store::{Configuration, Layer};
+
+use crate::records::rollback_hold::RollbackHold;
+
+/// How a cycle ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The registry's configuration is deployed.
+    UpToDate,
+    /// A script failed, and it is too early to run it again.
+    Held,
+    /// Somebody rolled back from the registry's configuration.
+    RolledBack,
+    /// A configuration was deployed.
+    Switched,
+}
+
+/// What is new in a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing that a script could notice.
+    None,
+    /// The same tree under other names or versions.
+    Labels,
+    /// Another tree, or the first.
+    Tree,
+}
+
+impl Change {
+    /// What `new` changes in `old`, the deployed configuration.
+    pub fn between(old: Option<&Configuration>, new: &Configuration) -> Self {
+        fn labels(layer: &Layer) -> (&str, &str) {
+            (layer.component.as_str(), layer.version.as_str())
+        }
+        match old {
+            Some(old) if old.id() == new.id() => {
+                let same = old.layers().iter().map(labels).eq(new.layers().iter().map(labels));
+                if same && old.name() == new.name() { Self::None } else { Self::Labels }
+            }
+            _ => Self::Tree,
+        }
+    }
+}
+
+/// What an agent knows after it has asked the registry.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The deployed configuration, if any.
+    pub deployed: Option<&'a Configuration>,
+    /// Whether it must be deployed again: its root is missing, or the last script did not succeed.
+    pub needs_redeploy: bool,
+    /// The registry's configuration.
+    pub offered: &'a Configuration,
+    /// The hold that a rollback left, if any.
+    pub hold: Option<&'a RollbackHold>,
+    /// A configuration whose script failed, while it is too early to run it again.
+    pub waiting: Option<&'a Configuration>,
+}
+
+/// What to do with a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing: its script is run again later.
+    Wait,
+    /// It is deployed: look after the symlink and the spare root.
+    Maintain,
+    /// It is deployed: deploy it again.
+    Redeploy,
+    /// Deploy it.
+    Deploy(Change),
+}
+
+/// What a cycle does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision<'a> {
+    /// Whether to lift the hold of a rollback first: the registry has another configuration.
+    pub lifts_hold: bool,
+    /// What to do with `target`.
+    pub action: Action,
+    /// The configuration that is or will be deployed.
+    pub target: &'a Configuration,
+    /// How the cycle ends if the action succeeds.
+    pub outcome: Outcome,
+}
+
+/// Decides what a cycle does.
+pub fn decide<'a>(known: &Known<'a>) -> Decision<'a> {
+    let deployed_id = known.deployed.map(Configuration::id);
+    let is_held = known.hold.is_some_and(|hold| hold.holds(deployed_id, known.offered.id()));
+    let target = known.deployed.filter(|_| is_held).unwrap_or(known.offered);
+    let waits =
+        known.waiting.is_some_and(|waiting| Change::between(Some(waiting), target) == Change::None);
+    let (action, outcome) = match Change::between(known.deployed, target) {
+        Change::None if !known.needs_redeploy => (Action::Maintain, Outcome::UpToDate),
+        _ if waits => (Action::Wait, Outcome::Held),
+        Change::None => (Action::Redeploy, Outcome::Switched),
+        change => (Action::Deploy(change), Outcome::Switched),
+    };
+    let outcome = match outcome {
+        Outcome::UpToDate | Outcome::Switched if is_held => Outcome::RolledBack,
+        other => other,
+    };
+    Decision { lifts_hold: known.hold.is_some() && !is_held, action, target, outcome }
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_store::Digest;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn configuration(name: &str, layers: &[(&str, &str)]) -> Configuration {
+        let now = "2026-11-23T03:49:00Z".parse().unwrap();
+        let layer = |&(version, bytes): &(&str, &str)| Layer {
+            component: format!("c-{bytes}").parse().unwrap(),
+            version: version.parse().unwrap(),
+            digest: Digest::of(bytes.as_bytes()),
+            created: now,
+        };
+        let layers = layers.iter().map(layer).collect();
+        Configuration::new(name.parse().unwrap(), layers, now).unwrap()
+    }
+
+    fn hold(from: &Configuration, to: &Configuration) -> RollbackHold {
+        RollbackHold::new(from.id(), to.id(), None, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Action and outcome, and whether the target is the registry's configuration.
+    fn decided(known: &Known<'_>) -> (Action, Outcome, bool) {
+        let Decision { action, outcome, target, .. } = decide(known);
+        (action, outcome, target == known.offered)
+    }
+
+    #[test]
+    fn change_is_a_tree_labels_or_nothing() {
+        let old = configuration("p", &[("v1", "a"), ("v1", "b")]);
+        let check = |new: &Configuration| Change::between(Some(&old), new);
+        assert_eq!(Change::between(None, &old), Change::Tree);
+        assert_eq!(check(&old), Change::None);
+        assert_eq!(check(&configuration("p", &[("v1", "a"), ("v2", "b")])), Change::Labels);
+        assert_eq!(check(&configuration("q", &[("v1", "a"), ("v1", "b")])), Change::Labels);
+        assert_eq!(check(&configuration("p", &[("v1", "b"), ("v1", "a")])), Change::Tree);
+        assert_eq!(check(&configuration("p", &[("v1", "a")])), Change::Tree);
+    }
+
+    #[test]
+    fn new_configuration_is_deployed_and_the_deployed_one_is_maintained() {
+        let [one, two] = ["1", "2"].map(|bytes| configuration("p", &[("v1", bytes)]));
+        let label = configuration("p", &[("v2", "1")]);
+        let known = |deployed, offered| Known {
+            deployed,
+            needs_redeploy: false,
+            offered,
+            hold: None,
+            waiting: None,
+        };
+        let deploy = |change| (Action::Deploy(change), Outcome::Switched, true);
+        assert_eq!(decided(&known(None, &one)), deploy(Change::Tree));
+        assert_eq!(decided(&known(Some(&one), &two)), deploy(Change::Tree));
+        assert_eq!(decided(&known(Some(&one), &label)), deploy(Change::Labels));
+        let same = known(Some(&one), &one);
+        assert_eq!(decided(&same), (Action::Maintain, Outcome::UpToDate, true));
+        let redeploy = Known { needs_redeploy: true, ..same };
+        assert_eq!(decided(&redeploy), (Action::Redeploy, Outcome::Switched, true));
+        let other = Known { needs_redeploy: true, ..known(Some(&one), &two) };
+        assert_eq!(decided(&other), deploy(Change::Tree));
+    }
+
+    #[test]
+    fn failed_script_delays_only_its_own_configuration() {
+        let [one, two] = ["1", "2"].map(|bytes| configuration("p", &[("v1", bytes)]));
+        let label = configuration("p", &[("v2", "2")]);
+        let known = |offered, needs_redeploy| Known {
+            deployed: Some(&one),
+            needs_redeploy,
+            offered,
+            hold: None,
+            waiting: Some(&two),
+        };
+        let wait = (Action::Wait, Outcome::Held, true);
+        assert_eq!(decided(&known(&two, true)), wait);
+        assert_eq!(decided(&known(&label, true)).0, Action::Deploy(Change::Tree));
+        assert_eq!(decided(&known(&one, true)).0, Action::Redeploy);
+        let again = Known { waiting: Some(&one), ..known(&one, true) };
+        assert_eq!(decided(&again), wait);
+        let settled = Known { needs_redeploy: false, ..again };
+        assert_eq!(decided(&settled).0, Action::Maintain);
+    }
+
+    #[test]
+    fn hold_keeps_the_deployed_configuration_until_the_registry_changes() {
+        let [old, bad, new] = ["1", "2", "3"].map(|bytes| configuration("p", &[("v1", bytes)]));
+        let hold = hold(&bad, &old);
+        let known = |offered| Known {
+            deployed: Some(&old),
+            needs_redeploy: false,
+            offered,
+            hold: Some(&hold),
+            waiting: None,
+        };
+        let held = known(&bad);
+        assert_eq!(decided(&held), (Action::Maintain, Outcome::RolledBack, false));
+        assert!(!decide(&held).lifts_hold);
+        let redeploy = Known { needs_redeploy: true, ..held };
+        assert_eq!(decided(&redeploy), (Action::Redeploy, Outcome::RolledBack, false));
+        let waiting = Known { waiting: Some(&old), ..redeploy };
+        assert_eq!(decided(&waiting), (Action::Wait, Outcome::Held, false));
+        for (offered, action) in [(&new, Action::Deploy(Change::Tree)), (&old, Action::Maintain)] {
+            let decision = decide(&known(offered));
+            assert!(decision.lifts_hold && decision.target == offered);
+            assert_eq!(decision.action, action);
+        }
+        // Another agent has deployed something else since.
+        let elsewhere = Known { deployed: Some(&new), ..held };
+        assert!(decide(&elsewhere).lifts_hold);
+        assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));
+        let first = Known { deployed: None, ..held };
+        assert_eq!(decided(&first), (Action::Deploy(Change::Tree), Outcome::Switched, true));
+    }
+}

@@ -1,0 +1,171 @@
+//! `rollback`: deploys what was deployed before, and holds.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use deploy_store::{Configuration, Digest, escape, listed};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::cycle::finish::{Left, finish};
+use crate::cycle::preflight;
+use crate::cycle::prepare::{ChangedRoot, prepare};
+use crate::cycle::switch::{self, Previous, Switch};
+use crate::error::{Error, Result};
+use crate::fetch::registry_session::Session;
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::unsettled::{self, Unsettled};
+use crate::records::{previous, state_file};
+
+/// What a rollback did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// Id of what is deployed now.
+    pub id: String,
+    /// Id of what was.
+    pub from: String,
+    /// What is not deployed again until the registry has something else.
+    pub hold: RollbackHold,
+    /// Names in the root that are not as the configuration says: somebody changed them, and
+    /// they cannot be built again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<String>,
+}
+
+/// What lifting a hold did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Released {
+    /// Whether there was a hold.
+    pub was_held: bool,
+}
+
+impl RolledBack {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let Self { id, from, hold, changed } = self;
+        let mut text = format!("rolled back to {id}\nheld        {from}\n");
+        if let Some(registry) = &hold.registry {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "held        {registry}");
+        }
+        if !changed.is_empty() {
+            let names = escape(&listed(changed));
+            let _ = writeln!(text, "changed     {names}");
+        }
+        text.push_str(
+            "held until the registry has something else, or until deploy-agent rollback -release\n",
+        );
+        text
+    }
+}
+
+impl Released {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let text = if self.was_held {
+            "released: what the registry has is deployed at the next look\n"
+        } else {
+            "nothing was held\n"
+        };
+        text.to_owned()
+    }
+}
+
+/// Rolls back. `offered` is the registry's configuration at the last look.
+pub async fn run(
+    agent: &Agent,
+    session: &mut Session,
+    offered: Option<Digest>,
+) -> Result<RolledBack> {
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    let WayBack { current, from, to } = blocking::run(move || way_back(&dir, &state)).await?;
+    let hold = RollbackHold::new(from, to.id(), offered, Timestamp::now());
+    let changed = deploy_back(agent, session, &current, &to, &hold).await?;
+    Ok(RolledBack { id: to.id().to_string(), from: from.to_string(), hold, changed })
+}
+
+/// What a rollback leads from and to.
+struct WayBack {
+    /// The deployed configuration.
+    current: Configuration,
+    /// What must not be deployed again: the deployed configuration, or the one that its script
+    /// failed for.
+    from: Digest,
+    to: Configuration,
+}
+
+fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
+    let Some(current) = state_file::read(state)? else { return Err(Error::NothingDeployed) };
+    let previous = previous::read(dir, Some(current.id()));
+    let left = unsettled::read(dir);
+    let (from, to) = match (failed(left.as_ref(), current.id(), previous.as_ref()), previous) {
+        (Some(failed), _) => (failed, current.clone()),
+        (None, Some(previous)) => (current.id(), previous),
+        (None, None) => {
+            let held = RollbackHold::read(dir)?;
+            return Err(Error::NothingBefore { held: held.map(|hold| hold.from) });
+        }
+    };
+    Ok(WayBack { current, from, to })
+}
+
+/// What a script failed for that was to take the place of `deployed`: then that is what a rollback
+/// leads to. Not so after another rollback, which is tried once more.
+fn failed(
+    left: Option<&Unsettled>,
+    deployed: Digest,
+    before: Option<&Configuration>,
+) -> Option<Digest> {
+    let left = left?;
+    let failed = left.target().filter(|failed| *failed != deployed)?;
+    let tried = left.rollback && before.is_some_and(|before| before.id() == failed);
+    (!tried).then_some(failed)
+}
+
+/// Completes a rollback that was interrupted when its script may have run already.
+pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -> Result<()> {
+    let (dir, state, hold_to) = (agent.dir.clone(), agent.state.clone(), hold.to.clone());
+    let look = move || {
+        let current = state_file::read(&state)?;
+        let to = previous::read(&dir, current.as_ref().map(Configuration::id));
+        let way = current.zip(to.filter(|to| to.id().to_string() == hold_to));
+        if way.is_none() {
+            RollbackHold::lift(&dir)?;
+        }
+        Ok::<_, Error>(way)
+    };
+    let Some((current, to)) = blocking::run(look).await? else { return Ok(()) };
+    tracing::info!(event = "rollback_resumed", id = %to.id(), "ending a rollback that was cut off");
+    deploy_back(agent, session, &current, &to, hold).await?;
+    Ok(())
+}
+
+/// Returns the names in the root that differ from the configuration, where the root was used all
+/// the same.
+async fn deploy_back(
+    agent: &Agent,
+    session: &mut Session,
+    current: &Configuration,
+    to: &Configuration,
+    hold: &RollbackHold,
+) -> Result<Vec<String>> {
+    preflight::check(agent, to)?;
+    // A rollback depends neither on the registry nor on what a service did to the root.
+    let root = prepare(agent, session, to, ChangedRoot::Accept).await?;
+    // A rollback to the deployed configuration leaves nothing behind that was deployed.
+    let same = to.id() == current.id();
+    let previous = if same { Previous::Keep } else { Previous::Clear };
+    let switch =
+        Switch { deployed: Some(current), new: to, root: &root, previous, hold: Some(hold) };
+    switch::run(agent, switch).await?;
+    tracing::info!(
+        event = "rolled_back",
+        id = %to.id(),
+        old_id = hold.from,
+        "rolled back to {} from {}", to.id(), hold.from
+    );
+    finish(agent, Left::Behind(Some(current)), to).await;
+    Ok(root.changed)
+}

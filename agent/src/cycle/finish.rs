@@ -1,0 +1,24 @@
+//! What follows a switch: old roots are swept, room is made, and the next spare root begins.
+
+use deploy_store::Configuration;
+
+use crate::agent::Agent;
+use crate::space::{background_sweep, make_room, spare_builder};
+
+/// What a switch left behind.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Left<'a> {
+    /// What was deployed before, if anything was.
+    Behind(Option<&'a Configuration>),
+    /// Nothing: the deployed configuration was deployed again, and no root became old.
+    Nothing,
+}
+
+/// Finishes the switch to `new`. Nothing in here fails a deploy.
+pub(super) async fn finish(agent: &Agent, left: Left<'_>, new: &Configuration) {
+    if let Left::Behind(old) = left {
+        background_sweep::roots(agent, old, new).await;
+        make_room::tidy(agent).await;
+    }
+    spare_builder::prepare(agent, new);
+}

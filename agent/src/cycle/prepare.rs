@@ -1,0 +1,180 @@
+//! Coming to the root of a configuration: what is missing is downloaded and extracted, and the root
+//! is built; one that is there is used, if it is what it must be.
+
+mod make_root;
+
+use std::sync::Arc;
+
+use deploy_store::{Configuration, Digest, Drifted, Root, listed};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::cycle::prepare::make_root::{Way, make};
+use crate::error::{Error, Result};
+use crate::fetch::registry_session::Session;
+use crate::records::agent_report::Report;
+use crate::records::{current_link, running_script, state_file};
+use crate::space::make_room;
+
+/// What to do with a kept root that somebody changed and that cannot be built again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ChangedRoot {
+    /// Fail, and try again later.
+    Refuse,
+    /// Use it as it is: it is better than none.
+    Accept,
+}
+
+/// Downloads, extracts and builds until the root is there. A cached blob or object that
+/// turns out to be damaged is fetched again. One that is there from an earlier deploy is
+/// built again if somebody changed it, and stays until that is done.
+pub(super) async fn prepare(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    changed: ChangedRoot,
+) -> Result<Root> {
+    let prepared = come_to(agent, session, new, changed).await;
+    prepared.map_err(|err| make_room::explain_full(agent, err, None))
+}
+
+async fn come_to(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    changed: ChangedRoot,
+) -> Result<Root> {
+    // It may use the very root, and two at once would undo each other's work.
+    running_script::ended(&agent.dir).await;
+    // What is in use is its service's to write to.
+    let used = in_use(agent, new.id()).await?;
+    let in_use = used != Used::No;
+    let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
+    let Some(drifted) = drifted else {
+        return match make(agent, session, new, Way::Reuse { in_use }).await {
+            Err(err) if changed == ChangedRoot::Accept && adopt_unseen(agent, new, &err).await => {
+                make(agent, session, new, Way::Reuse { in_use }).await
+            }
+            other => other,
+        };
+    };
+    let is_mounted = drifted.mounted.is_some();
+    let why = match &drifted.mounted {
+        Some(point) => format!("something is mounted on {}", point.display()),
+        None => match make(agent, session, new, Way::Rebuild).await {
+            Err(err) if changed == ChangedRoot::Accept || is_held(&err) => err.to_string(),
+            other => return other,
+        },
+    };
+    let root = make(agent, session, new, Way::Reuse { in_use }).await?;
+    let changed = if is_mounted { drifted.names } else { mend(agent, new, drifted.names).await };
+    let (id, files, names) = (new.id(), changed.len(), listed(&changed));
+    if changed.is_empty() {
+        tracing::warn!(event = "root_mended", %id, "root {id} was changed since it was deployed and is mended where it is, because it cannot be built again ({why})");
+    } else {
+        tracing::warn!(
+            event = "root_kept_changed",
+            %id,
+            files,
+            "root {id} was changed since it was deployed and is used as it is, because it cannot be built again ({why}): {names}"
+        );
+    }
+    Ok(Root { changed, ..root })
+}
+
+/// Whether a root is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Used {
+    No,
+    /// The state file says so.
+    Yes,
+    /// The state file is lost, and what the agent noted beside it says so.
+    Probably,
+}
+
+/// Whether the root `id` is in use. Where the state file is lost, that is the one that this agent
+/// deployed last, else the one that the symlink leads to.
+async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
+    let (dir, state, link) = (agent.dir.clone(), agent.state.clone(), agent.current.clone());
+    let root = agent.store.root_path(id);
+    let look = move || {
+        if let Some(deployed) = state_file::read(&state)? {
+            return Ok(if deployed.id() == id { Used::Yes } else { Used::No });
+        }
+        let probably = match (Report::read(&dir).deployed, link) {
+            (Some(deployed), _) => deployed == id.to_string(),
+            (None, Some(link)) => {
+                let root = std::path::absolute(root).ok();
+                root.is_some() && current_link::target(&link)? == root
+            }
+            (None, None) => false,
+        };
+        Ok(if probably { Used::Probably } else { Used::No })
+    };
+    blocking::run(look).await
+}
+
+/// Whether a root was built, and the one in its place cannot be moved away.
+fn is_held(err: &Error) -> bool {
+    matches!(err, Error::Store(err) if err.is_root_held())
+}
+
+/// Mends what of a root the cache has, where it stands. Returns the names that are still not
+/// as they should be.
+async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<String> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let mended = blocking::confined(&agent.confinement, move || store.mend_root(&wanted)).await;
+    mended.unwrap_or_else(|err| {
+        tracing::debug!("the root is not mended: {err}");
+        drifted
+    })
+}
+
+/// Takes a root that has no record and cannot be compared, because its layers are not all here;
+/// `err` says why they did not come. Returns whether there is one.
+async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let id = new.id();
+    let adopted =
+        blocking::confined(&agent.confinement, move || store.adopt_unseen_root(&wanted)).await;
+    let is_there = adopted.unwrap_or_else(|err| {
+        tracing::debug!("the root is not taken as it is: {err}");
+        false
+    });
+    if is_there {
+        tracing::warn!(
+            event = "root_kept_changed",
+            %id,
+            files = 0,
+            "root {id} has no record and is used as it is: it cannot be compared with its layers, because they are not all here ({err})"
+        );
+    }
+    is_there
+}
+
+/// What of a root that is there from an earlier deploy is not as it was built. What is probably in
+/// use may have been written to by its service, as long as nothing lacks.
+async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let id = new.id();
+    let look = move || Ok::<_, Error>(store.drifted_root(&wanted));
+    let drifted = blocking::confined(&agent.confinement, look).await?;
+    let Some(Drifted { names, lacking, mounted: None }) = &drifted else { return Ok(drifted) };
+    let (files, names) = (names.len(), listed(names));
+    if used == Used::Probably && !lacking {
+        tracing::warn!(
+            event = "root_kept_changed",
+            %id,
+            files,
+            "root {id} was changed since it was deployed and is used as it is, because it is in use as far as is known without a state file: {names}"
+        );
+        return Ok(None);
+    }
+    tracing::warn!(
+        event = "root_damaged",
+        %id,
+        files,
+        "root {id} was changed since it was deployed, and is built again: {names}"
+    );
+    Ok(drifted)
+}

@@ -1,0 +1,231 @@
+//! Downloads, extracts and builds until a root is there.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use deploy_store::{
+    Configuration, Digest, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed,
+};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::error::{Error, Result};
+use crate::fetch::registry_session::Session;
+use crate::fetch::{self, Fetched, name_of};
+use crate::log::millis;
+use crate::records::agent_report;
+use crate::records::{state_file, unsettled};
+use crate::space::make_room;
+
+/// Times that a damaged cache is mended before a cycle gives up, and once for each layer: one is
+/// fetched at a time.
+const MEND_ATTEMPTS: usize = 3;
+
+/// How to come to a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Use the one that is there. `in_use`: it is what is deployed.
+    Reuse { in_use: bool },
+    /// Build it, whatever is there.
+    Rebuild,
+}
+
+/// Downloads, extracts and builds. A cached blob or object that turns out to be damaged is fetched
+/// again.
+pub(super) async fn make(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    way: Way,
+) -> Result<Root> {
+    let mut lost = None;
+    let mut attempt = 1;
+    loop {
+        let is_there = way != Way::Rebuild && fetch::has_root(&agent.store, new)?;
+        let fetched = download(agent, session, new, lost, is_there).await?;
+        let built = build(agent, new, way, is_there, fetched.whole).await;
+        agent.store.meter().end();
+        match built {
+            Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
+                if attempt < MEND_ATTEMPTS + new.layers().len() =>
+            {
+                tracing::warn!(
+                    event = "blob_lost",
+                    id = %new.id(),
+                    %digest,
+                    "the cache was damaged: blob {digest} is fetched again"
+                );
+                lost = Some(digest);
+                attempt += 1;
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn download(
+    agent: &Agent,
+    session: &mut Session,
+    new: &Configuration,
+    lost: Option<Digest>,
+    is_there: bool,
+) -> Result<Fetched> {
+    let started = Instant::now();
+    let missing = if is_there { Vec::new() } else { fetch::missing(&agent.store, new, lost)? };
+    let mut fetched = Fetched::default();
+    if !missing.is_empty() {
+        let client = session.client().await?;
+        if agent.min_free > 0 {
+            let need = fetch::size(&client, &agent.store, &missing).await?;
+            let what = format!("the download of {} layers", missing.len());
+            make_room::make(agent, new, &what, need).await?;
+        }
+        let done = fetch::download(&client, &agent.store, missing.clone(), &agent.throttle).await;
+        fetched = match done {
+            Err(err) if err.is_no_space() => {
+                let need = fetch::size(&client, &agent.store, &missing).await.ok();
+                return Err(make_room::explain_full(agent, err, need));
+            }
+            other => other?,
+        };
+    }
+    let (Fetched { blobs, bytes, .. }, ms) = (fetched, millis(started));
+    tracing::info!(
+        event = "downloaded",
+        id = %new.id(),
+        layers = blobs,
+        bytes,
+        ms,
+        "downloaded {blobs} of {} layers: {} in {ms} ms", new.layers().len(), Size(bytes)
+    );
+    Ok(fetched)
+}
+
+/// Extracts the layers that are not extracted yet, at least `fetched` bytes of blobs, and builds
+/// the root.
+async fn build(
+    agent: &Agent,
+    new: &Configuration,
+    way: Way,
+    is_there: bool,
+    fetched: u64,
+) -> Result<Root> {
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let copied = agent.min_free > 0 && store.link_mode() == LinkMode::Copy;
+    let work = move || {
+        store.meter().begin("extracted", Unit::Bytes, fetched);
+        extract(&store, &wanted, is_there)?;
+        store.meter().end();
+        Ok::<_, Error>(if copied && !is_there { store.root_bytes(&wanted)? } else { 0 })
+    };
+    let need = blocking::confined(&agent.confinement, work).await?;
+    if need > 0 {
+        make_room::make(agent, new, "a copy of all its files", need).await?;
+    }
+    if agent.script.is_some() {
+        intend(agent, new.id()).await;
+    }
+    let (store, wanted) = (Arc::clone(&agent.store), new.clone());
+    let built =
+        blocking::confined(&agent.confinement, move || build_root(&store, &wanted, way)).await;
+    if !built.as_ref().is_ok_and(|root| !root.reused) {
+        forget_intended(agent).await;
+    }
+    built
+}
+
+/// Records that the script is about to run. If that fails, it is recorded and synced later.
+async fn intend(agent: &Agent, id: Digest) {
+    let (dir, state) = (agent.dir.clone(), agent.state.clone());
+    let work = move || {
+        let deployed = state_file::read(&state).ok().flatten();
+        unsettled::intend(&dir, id, deployed.map(|deployed| deployed.id()))
+    };
+    if let Err(err) = blocking::run(work).await {
+        tracing::debug!("the intention to run the script is not recorded yet: {err}");
+    }
+}
+
+async fn forget_intended(agent: &Agent) {
+    let dir = agent.dir.clone();
+    if let Err(err) = blocking::run(move || unsettled::forget_intended(&dir)).await {
+        tracing::debug!("the record of the intention to run the script stays: {err}");
+    }
+}
+
+fn extract(store: &Store, new: &Configuration, is_there: bool) -> Result<()> {
+    let started = Instant::now();
+    let (mut layers, mut all) = (0_u64, Extracted::default());
+    let needed = if is_there { &[] } else { new.layers() };
+    for layer in needed {
+        let extracted = match store.extract_for_root(layer.digest) {
+            Err(err @ deploy_store::Error::NoSuchBlob(_)) => return Err(err.into()),
+            Err(cause) => return Err(Error::Layer { layer: name_of(layer), cause }),
+            Ok(None) => continue,
+            Ok(Some(extracted)) => extracted,
+        };
+        layers += 1;
+        all.files += extracted.files;
+        all.bytes += extracted.bytes;
+        all.new_objects += extracted.new_objects;
+    }
+    let (Extracted { files, bytes, new_objects, .. }, ms) = (all, millis(started));
+    tracing::info!(
+        event = "extracted",
+        id = %new.id(),
+        layers,
+        files,
+        bytes,
+        new_objects,
+        ms,
+        "extracted {layers} layers: {files} files of {}, {new_objects} not known before, in {ms} ms", Size(bytes)
+    );
+    Ok(())
+}
+
+fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
+    let started = Instant::now();
+    let root = match way {
+        Way::Reuse { in_use } => {
+            if let Some(changed) = store.adopt_root(new, in_use)? {
+                announce_adopted(new.id(), &changed);
+            }
+            store.root(new)?
+        }
+        Way::Rebuild => store.rebuild_root(new)?,
+    };
+    let (Placed { reflinked, hardlinked, copied }, ms) = (root.placed, millis(started));
+    let how = if root.reused {
+        "it was there already".to_owned()
+    } else {
+        format!("{}, in {ms} ms", agent_report::Placed::from(&root).to_text())
+    };
+    tracing::info!(
+        event = "root_ready",
+        id = %root.id,
+        path = %root.path.display(),
+        reused = root.reused,
+        from_spare = root.from_spare,
+        reflinked,
+        hardlinked,
+        copied,
+        ms,
+        "root {} ready: {how}", root.path.display()
+    );
+    Ok(root)
+}
+
+fn announce_adopted(id: Digest, changed: &[String]) {
+    let files = changed.len();
+    if changed.is_empty() {
+        tracing::info!(event = "root_adopted", %id, "root {id} was there without a record: it was compared with its layers and is taken over");
+    } else {
+        tracing::warn!(
+            event = "root_adopted",
+            %id,
+            files,
+            "root {id} was there without a record, is in use or has something mounted in it, and is taken over as it is, though it was changed: {}",
+            listed(changed)
+        );
+    }
+}

@@ -1,0 +1,88 @@
+//! Deploys the deployed configuration again: its root is missing, or a script did not succeed.
+use std::io;
+use std::sync::Arc;
+
+use deploy_store::{Configuration, Digest, Store};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::cycle::finish::{Left, finish};
+use crate::cycle::preflight;
+use crate::cycle::prepare::{ChangedRoot, prepare};
+use crate::cycle::switch::{self, Previous, Switch};
+use crate::error::Result;
+use crate::fetch::registry_session::Session;
+use crate::records::running_script;
+use crate::records::unsettled::{self, Unsettled};
+
+/// Whether the configuration `deployed` must be deployed again: somebody removed its root or the
+/// agent's directory, or a script was started since and did not succeed.
+pub(super) async fn is_needed(agent: &Agent, deployed: Option<Digest>) -> bool {
+    let Some(deployed) = deployed else { return false };
+    let (dir, store) = (agent.dir.clone(), Arc::clone(&agent.store));
+    blocking::run(move || unsettled::read(&dir).is_some() || is_gone(&store, deployed)).await
+}
+
+fn is_gone(store: &Store, id: Digest) -> bool {
+    matches!(
+        store.root_path(id).symlink_metadata(),
+        Err(err) if err.kind() == io::ErrorKind::NotFound
+    )
+}
+
+/// Builds the root of the deployed configuration again where it is missing, and runs the script.
+pub(super) async fn run(
+    agent: &Agent,
+    session: &mut Session,
+    deployed: &Configuration,
+) -> Result<()> {
+    running_script::ended(&agent.dir).await;
+    let id = deployed.id();
+    let (dir, store) = (agent.dir.clone(), Arc::clone(&agent.store));
+    let has_script = agent.script.is_some();
+    blocking::run(move || {
+        let left = unsettled::read(&dir);
+        announce(id, is_gone(&store, id), left.as_ref());
+        if left.is_none() && has_script {
+            // The root exists again before the script has run.
+            unsettled::begin(&dir, None, id, None, false, false)?;
+        }
+        Ok::<_, deploy_store::Error>(())
+    })
+    .await?;
+    preflight::check(agent, deployed)?;
+    let root = prepare(agent, session, deployed, ChangedRoot::Refuse).await?;
+    let switch = Switch {
+        deployed: Some(deployed),
+        new: deployed,
+        root: &root,
+        previous: Previous::Keep,
+        hold: None,
+    };
+    switch::run(agent, switch).await?;
+    finish(agent, Left::Nothing, deployed).await;
+    Ok(())
+}
+
+fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {
+    if is_gone {
+        tracing::warn!(
+            event = "root_gone",
+            %id,
+            "root {id}, which is deployed, is gone: it is built again, and the script runs"
+        );
+    } else if let Some(Unsettled { id: failed, failed: Some(at), .. }) = left {
+        tracing::warn!(
+            event = "script_again",
+            %id,
+            failed,
+            "the script failed {at:.0} for {failed}: it runs again for {id}, which is deployed"
+        );
+    } else {
+        tracing::warn!(
+            event = "script_again",
+            %id,
+            "a script was started, and its end was not seen: it runs again for {id}, which is deployed"
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! The step from one root to the next: symlink, script, state file. A signal to the agent
+//! waits until the step is done.
+
+use std::ffi::CStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use deploy_store::disk::Dir;
+use deploy_store::{Configuration, Root};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::error::{Error, Result};
+use crate::log::millis;
+use crate::records::agent_report::Placed;
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::unsettled::{self, Unsettled};
+use crate::records::{current_link, previous, running_script, state_file};
+use crate::script::{self, Change};
+
+/// The end of the last script's output is kept under this name in the agent's directory.
+const SCRIPT_LOG: &CStr = c"script.log";
+
+/// What becomes of the record of the previous configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Previous {
+    /// It names what was deployed before this switch: a rollback deploys that.
+    Keep,
+    /// It is removed: this switch is a rollback, and no rollback leads back.
+    Clear,
+}
+
+/// A switch.
+#[derive(Debug, Clone, Copy)]
+pub struct Switch<'a> {
+    /// The deployed configuration, if any.
+    pub deployed: Option<&'a Configuration>,
+    /// The configuration to deploy.
+    pub new: &'a Configuration,
+    /// Its finished root.
+    pub root: &'a Root,
+    /// What becomes of the record of the previous configuration.
+    pub previous: Previous,
+    /// What a rollback holds: recorded before the switch, and lifted if the script fails.
+    pub hold: Option<&'a RollbackHold>,
+}
+
+/// Deploys a finished root.
+pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<()> {
+    let _critical = agent.stop.critical().await;
+    if let Some(hold) = switch.hold.cloned() {
+        // Before the script: should the agent die, the next one completes the rollback.
+        let dir = agent.dir.clone();
+        blocking::run(move || hold.write(&dir)).await?;
+    }
+    let switched = to_root(agent, switch).await;
+    // After any other error the script has done its work, and the rest is tried again.
+    if switch.hold.is_some() && matches!(switched, Err(Error::Script { .. })) {
+        let dir = agent.dir.clone();
+        blocking::run(move || RollbackHold::lift(&dir)).await?;
+    }
+    switched
+}
+
+async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
+    let Switch { deployed, new, root, previous, .. } = switch;
+    let new_root = absolute(&root.path);
+    let root_of = |id| absolute(&agent.store.root_path(id));
+    let old_id = deployed.map(Configuration::id);
+    let link = switch_link(agent, &new_root, old_id.map(root_of)).await?;
+    let dir = agent.dir.clone();
+    let left = blocking::run(move || unsettled::read(&dir)).await;
+    let told = unsettled::old_for_script(left.as_ref(), old_id, new.id());
+    let told = told.map(|id| (id, root_of(id)));
+    // The same tree under other versions has no old root: a script that removes the old
+    // one must not remove the one in use. But where that tree had to be built anew, the service
+    // runs in the root that was replaced.
+    let replaced = root.replaced.as_deref().map(absolute);
+    let old = told.as_ref().map(|(id, root)| (*id, &**root));
+    let old = old.or(old_id.zip(replaced.as_deref()));
+    let change = Change { old, new, new_root: &new_root };
+    if let Err(cause) = run_script(agent, change, left, previous, !root.reused).await {
+        if let Some(link) = link {
+            blocking::run(move || link.switch_back()).await;
+        }
+        let log = absolute(&agent.dir.join(&*SCRIPT_LOG.to_string_lossy()));
+        return Err(Error::Script { target: Box::new(new.clone()), cause, log });
+    }
+    record_success(agent, switch).await?;
+    tracing::info!(
+        event = "switched",
+        id = %new.id(),
+        old_id = old_id.map(|id| id.to_string()),
+        "switched to the new configuration: {}", new.id()
+    );
+    Ok(())
+}
+
+/// Records the success: after this, a restart does not run the script again.
+async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
+    let Switch { deployed, new, root, previous, .. } = switch;
+    let (store, dir, state) = (Arc::clone(&agent.store), agent.dir.clone(), agent.state.clone());
+    let (deployed, new) = (deployed.cloned(), new.clone());
+    let report = agent.report.clone();
+    let (placed, reused, from_spare) = (Placed::from(root), root.reused, root.from_spare);
+    let work = move || {
+        store.settle()?;
+        // A previous configuration that is the deployed one leads nowhere, should the agent die
+        // between the two writes.
+        let left = deployed.filter(|deployed| deployed.id() != new.id());
+        if let (Some(left), Previous::Keep) = (left, previous) {
+            previous::write(&dir, Some(&left))?;
+        }
+        state_file::write(&state, &new)?;
+        if let Err(err) = unsettled::clear(&dir) {
+            tracing::warn!("the script will run once more, as its note stays: {err}");
+        }
+        if previous == Previous::Clear {
+            previous::write(&dir, None)?;
+        }
+        report.update(|report| {
+            report.deployed = Some(new.id().to_string());
+            if !reused {
+                report.placed = Some(placed);
+                report.spare = report.spare.take().filter(|_| !from_spare);
+            }
+        });
+        Ok::<_, Error>(())
+    };
+    blocking::run(work).await
+}
+
+/// Makes the symlink lead to the root of the deployed configuration. It leads elsewhere where the
+/// agent was killed after it had switched the symlink, and the registry has gone back since.
+pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
+    let Some(path) = agent.current.clone() else { return Ok(()) };
+    let root = absolute(&agent.store.root_path(deployed.id()));
+    let id = deployed.id();
+    let work = move || {
+        let before = current_link::target(&path)?;
+        if before == std::path::absolute(&root).ok() || !root.is_dir() {
+            return Ok(());
+        }
+        current_link::switch(&path, Some(&root))?;
+        let before = before.map(|path| path.display().to_string()).unwrap_or_default();
+        tracing::warn!(
+            event = "link_mended",
+            %id,
+            before,
+            "the symlink {} led to {before:?} and not to what is deployed; it does again",
+            path.display()
+        );
+        Ok(())
+    };
+    blocking::run(work).await
+}
+
+/// The symlink, switched, and where it must lead again if the script fails.
+struct Link {
+    path: PathBuf,
+    back: Option<PathBuf>,
+}
+
+async fn switch_link(
+    agent: &Agent,
+    new_root: &Path,
+    old_root: Option<PathBuf>,
+) -> Result<Option<Link>> {
+    let Some(path) = agent.current.clone() else { return Ok(None) };
+    let new_root = new_root.to_owned();
+    let link = blocking::run(move || Link::switch(path, &new_root, old_root)).await?;
+    Ok(Some(link))
+}
+
+impl Link {
+    fn switch(path: PathBuf, new_root: &Path, old_root: Option<PathBuf>) -> Result<Self> {
+        let before = current_link::target(&path)?;
+        // The link is ahead of the state when the agent died between the two.
+        let ahead = std::path::absolute(new_root).ok() == before;
+        let elsewhere = before.filter(|_| !ahead);
+        let back = old_root.or(elsewhere);
+        current_link::switch(&path, Some(new_root))?;
+        Ok(Self { path, back })
+    }
+
+    fn switch_back(self) {
+        if let Err(err) = current_link::switch(&self.path, self.back.as_deref()) {
+            tracing::error!(event = "switch_back_failed", "cannot switch the symlink back: {err}");
+        }
+    }
+}
+
+/// Runs the script. `left` is what the scripts before it left; `synced`: everything was, since
+/// the agent recorded its intention.
+async fn run_script(
+    agent: &Agent,
+    change: Change<'_>,
+    left: Option<Unsettled>,
+    previous: Previous,
+    synced: bool,
+) -> Result<(), script::Error> {
+    let Some(script) = &agent.script else { return Ok(()) };
+    let started = Instant::now();
+    let (id, old) = (change.new.id(), change.old.map(|(id, _)| id));
+    let rollback = previous == Previous::Clear;
+    let (dir, before) = (agent.dir.clone(), left.clone());
+    let note = move |pid| match pid {
+        0 => unsettled::begin(&dir, before.as_ref(), id, old, rollback, synced),
+        pid => running_script::note(&dir, id, pid),
+    };
+    let (output, ended) = script::run(script, change, &agent.stop, note).await;
+    let dir = agent.dir.clone();
+    let after = move || {
+        // For people; nothing depends on it.
+        if let Err(err) = keep_output(&dir, &output) {
+            tracing::debug!("cannot keep the script's output: {err}");
+        }
+        if let Err(cause) = &ended
+            && let Err(err) = note_failure(&dir, left.as_ref(), cause)
+        {
+            tracing::warn!("no note of the script that failed: {err}");
+        }
+        ended
+    };
+    blocking::run(after).await?;
+    let ms = millis(started);
+    tracing::info!(
+        event = "script_finished",
+        %id,
+        ms,
+        "script {:?} finished in {ms} ms", script.program
+    );
+    Ok(())
+}
+
+/// Records why the script failed. One that was not started leaves what was there before.
+fn note_failure(
+    dir: &Path,
+    left: Option<&Unsettled>,
+    cause: &script::Error,
+) -> deploy_store::Result<()> {
+    if cause.has_run() {
+        let why = format!("{cause}; what it printed is in script.log");
+        return unsettled::failed(dir, &why);
+    }
+    if unsettled::read(dir).as_ref() == left { Ok(()) } else { unsettled::put(dir, left) }
+}
+
+/// Creates the file each time: an existing one may be a link that leads elsewhere, if the
+/// directory is another user's.
+fn keep_output(dir: &Path, output: &[u8]) -> deploy_store::Result<()> {
+    let dir = Dir::open(dir)?;
+    dir.remove_file(SCRIPT_LOG)?;
+    let file = dir.create_file(SCRIPT_LOG, 0o644)?;
+    (&file).write_all(output).map_err(|cause| deploy_store::Error::Io {
+        action: "write",
+        path: dir.path_of(SCRIPT_LOG),
+        cause,
+    })
+}
+
+/// A path that means the same in any working directory of the script, without a `./` in it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_absolute() {
+        let here = std::env::current_dir().unwrap();
+        for (path, want) in [("./unpacked/x", "unpacked/x"), ("a1/u", "a1/u")] {
+            assert_eq!(absolute(Path::new(path)), here.join(want));
+        }
+        assert_eq!(absolute(Path::new("/a//b")), Path::new("/a/b"));
+    }
+}

@@ -1,0 +1,69 @@
+//! When a script that failed is run again: later each time, for as long as the registry's
+//! configuration stays the same.
+
+use std::time::{Duration, Instant};
+
+use deploy_store::Configuration;
+
+use crate::cycle::Change;
+use crate::poll::backoff::{Backoff, random_fraction};
+
+/// Longest wait before a failing script is run again, if polls are not rarer.
+const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// A configuration whose script failed, and the time until the script is run again.
+#[derive(Debug, Clone)]
+pub(super) struct ScriptBackoff {
+    target: Configuration,
+    failures: u32,
+    until: Instant,
+    /// Why the script failed.
+    cause: String,
+}
+
+impl ScriptBackoff {
+    /// The wait after the script failed for `target`: longer each time, and from the beginning
+    /// where `before` is another configuration's.
+    pub(super) fn after(
+        before: Option<Self>,
+        target: Configuration,
+        poll: Duration,
+        cause: String,
+    ) -> Self {
+        let is_same = |it: &Self| Change::between(Some(&it.target), &target) == Change::None;
+        let failures = before.filter(is_same).map_or(0, |before| before.failures) + 1;
+        let backoff = Backoff { first: 2 * poll, cap: LONGEST_WAIT.max(poll) };
+        let until = Instant::now() + backoff.delay(failures, random_fraction());
+        Self { target, failures, until, cause }
+    }
+
+    /// The configuration whose script failed.
+    pub(super) fn target(&self) -> &Configuration {
+        &self.target
+    }
+
+    /// Whether it is too early to run the script again.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.until > Instant::now()
+    }
+
+    /// The time until the script is run again.
+    pub(super) fn remaining(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Ends the wait: somebody asked for a look at the registry, and may have mended the script.
+    pub(super) fn mark_rerun(&mut self) {
+        self.until = Instant::now();
+    }
+
+    /// Why the script is not run now.
+    pub(super) fn reason(&self) -> String {
+        format!("{}; it is run again in {:.0?}", self.cause, self.remaining())
+    }
+
+    /// The message after the script has failed, if it is next run in `wait`.
+    pub(super) fn failure(&self, wait: Duration) -> String {
+        format!("{}; it is run again in {wait:.0?} or for a new configuration", self.cause)
+    }
+}

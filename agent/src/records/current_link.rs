@@ -1,0 +1,75 @@
+//! The symlink that `-current` names: it leads to the deployed root and is switched in
+//! one step.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use deploy_store::disk::FileType;
+use deploy_store::{Error, Result};
+
+use crate::records::state_file::split;
+
+/// Where the symlink `path` leads; `None` when there is none. Anything else in its place
+/// is an error.
+pub fn target(path: &Path) -> Result<Option<PathBuf>> {
+    let (dir, name) = split(path)?;
+    let stat = match dir.stat(&name) {
+        Err(err) if err.is_not_found() => return Ok(None),
+        other => other?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+        let reason = "is no symlink; move it away or name another with -current";
+        return Err(Error::io("switch", path, io::Error::other(reason)));
+    }
+    std::fs::read_link(path).map(Some).map_err(|err| Error::io("read link", path, err))
+}
+
+/// Makes the symlink `path` lead to `root`, in one step; without a root it goes.
+pub fn switch(path: &Path, root: Option<&Path>) -> Result<()> {
+    let (dir, name) = split(path)?;
+    let Some(root) = root else {
+        dir.remove_file(&name)?;
+        return dir.sync();
+    };
+    // The link may be read from anywhere.
+    let root = std::path::absolute(root).map_err(|err| Error::io("find", root, err))?;
+    let invalid = || Error::io("link to", &root, io::Error::from(io::ErrorKind::InvalidInput));
+    let root_name = CString::new(root.as_os_str().as_bytes()).map_err(|_| invalid())?;
+    let temp = format!(".{}.switching", OsStr::from_bytes(name.to_bytes()).display());
+    let temp = CString::new(temp).map_err(|_| invalid())?;
+    dir.remove_file(&temp)?;
+    dir.symlink(&root_name, &temp)?;
+    dir.rename(&temp, &dir, &name)?;
+    dir.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn switches_back_and_forth_and_leaves_nothing_else() {
+        let temp = tempfile::tempdir().unwrap();
+        let link = temp.path().join("current");
+        assert_eq!(target(&link).unwrap(), None);
+        for root in ["/a/1", "/a/2", "/a/1"] {
+            switch(&link, Some(Path::new(root))).unwrap();
+            assert_eq!(target(&link).unwrap(), Some(root.into()));
+        }
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+        switch(&link, None).unwrap();
+        assert_eq!(target(&link).unwrap(), None);
+    }
+
+    #[test]
+    fn never_replaces_what_is_no_symlink() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("current");
+        fs::write(&file, "mine").unwrap();
+        assert!(target(&file).unwrap_err().to_string().contains("is no symlink"));
+    }
+}

@@ -1,0 +1,124 @@
+//! The hold that a rollback leaves: what the registry had then is not deployed again
+//! until the registry has something else. It is a file, so that it outlives the agent.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use deploy_store::disk::Dir;
+use deploy_store::{Digest, Error, Result, replace_file};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Its name in the agent's directory.
+const NAME: &std::ffi::CStr = c"hold.json";
+/// Everybody may see it, as the state file.
+const MODE: u32 = 0o644;
+
+/// What is held, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackHold {
+    /// Id of what was rolled back from.
+    pub from: String,
+    /// Id of what the registry had then, where that was something else again.
+    pub registry: Option<String>,
+    /// Id of what was rolled back to.
+    pub to: String,
+    /// When.
+    pub since: Timestamp,
+}
+
+impl RollbackHold {
+    /// A hold on `from`, and on `registry` if that is something else than `to`.
+    pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
+        let registry = registry.filter(|id| *id != from && *id != to);
+        let registry = registry.map(|id| id.to_string());
+        Self { from: from.to_string(), registry, to: to.to_string(), since }
+    }
+
+    /// Whether the rollback was begun and not ended, as `deployed` is deployed.
+    pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
+        deployed.is_some_and(|id| id.to_string() == self.from)
+    }
+
+    /// Whether `offered`, which the registry has, is not to be deployed, as `deployed` is.
+    pub fn holds(&self, deployed: Option<Digest>, offered: Digest) -> bool {
+        let offered = offered.to_string();
+        // What somebody else has deployed meanwhile was not rolled back to.
+        deployed.is_some_and(|id| id.to_string() == self.to)
+            && (offered == self.from || self.registry == Some(offered))
+    }
+
+    /// The hold in `dir`, if there is one. One that cannot be read is an error: what it
+    /// holds must not be deployed.
+    pub fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = path(dir);
+        let json = match fs::read(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|err| Error::io("read", &path, err))?,
+        };
+        serde_json::from_slice(&json).map(Some).map_err(|_| Error::Corrupt {
+            path,
+            reason: "it is no hold; nothing new is deployed until rollback -release".to_owned(),
+        })
+    }
+
+    /// Writes it to `dir`, durably.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(self)
+            .map_err(|err| Error::io("write", path(dir), io::Error::from(err)))?;
+        json.push(b'\n');
+        replace_file(&path(dir), &json, MODE)
+    }
+
+    /// Lifts the hold in `dir`. Returns whether there was one.
+    pub fn lift(dir: &Path) -> Result<bool> {
+        let dir = Dir::open(dir)?;
+        let there = dir.contains(NAME)?;
+        if there {
+            dir.remove_file(NAME)?;
+            dir.sync()?;
+        }
+        Ok(there)
+    }
+}
+
+fn path(dir: &Path) -> PathBuf {
+    dir.join(&*NAME.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_until_the_registry_has_something_else() {
+        let [from, to, pending, new] =
+            ["from", "to", "pending", "new"].map(|text| Digest::of(text.as_bytes()));
+        let since = Timestamp::UNIX_EPOCH;
+        let hold = RollbackHold::new(from, to, Some(pending), since);
+        assert!(hold.holds(Some(to), from) && hold.holds(Some(to), pending));
+        assert!(!hold.holds(Some(to), new) && !hold.holds(Some(to), to));
+        assert!(!hold.holds(Some(new), from) && !hold.holds(None, from));
+        assert!(hold.is_unfinished(Some(from)));
+        assert!(!hold.is_unfinished(Some(to)) && !hold.is_unfinished(None));
+        assert_eq!(RollbackHold::new(from, to, Some(to), since).registry, None);
+    }
+
+    #[test]
+    fn is_kept_and_lifted_and_damage_is_no_release() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        assert_eq!(RollbackHold::read(dir).unwrap(), None);
+        assert!(!RollbackHold::lift(dir).unwrap());
+        let hold =
+            RollbackHold::new(Digest::of(b"a"), Digest::of(b"b"), None, Timestamp::UNIX_EPOCH);
+        hold.write(dir).unwrap();
+        assert_eq!(RollbackHold::read(dir).unwrap(), Some(hold));
+        fs::write(dir.join("hold.json"), "{").unwrap();
+        let err = RollbackHold::read(dir).unwrap_err().to_string();
+        assert!(err.contains("rollback -release"), "{err}");
+        assert!(RollbackHold::lift(dir).unwrap());
+        assert_eq!(RollbackHold::read(dir).unwrap(), None);
+    }
+}

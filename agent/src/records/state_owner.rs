@@ -1,0 +1,215 @@
+//! Which state file is that of an agent's directory: the one in it, if no other is named. A state
+//! file elsewhere says nothing of a directory, so beside it is written down whose it is.
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use deploy_store::{Configuration, replace_file};
+use serde::{Deserialize, Serialize};
+
+use crate::records::agent_report::Report;
+use crate::records::state_file;
+
+/// Its name, in the agent's directory or, from agents of before, in the working directory.
+const NAME: &str = "state.json";
+/// What whose it is written down under, after the state file's own name.
+const SUFFIX: &str = ".dir";
+/// Bytes of that that are read at most.
+const MOST: u64 = 16 << 10;
+/// Entries beside a state file that are looked at most, for an agent that uses it.
+const MOST_NEAR: usize = 1000;
+/// Everybody may see it, as the state file.
+const MODE: u32 = 0o644;
+
+/// A state file that is another agent's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "state file {} is that of the agent of {}, not of {}; give this one another with -state, or none: it is state.json in -dir then{}",
+    state.display(), other.display(), dir.display(), note(record.as_deref())
+)]
+pub struct Foreign {
+    /// The state file.
+    pub state: PathBuf,
+    /// The directory of its agent.
+    pub other: PathBuf,
+    /// The directory that was named.
+    pub dir: PathBuf,
+    /// Where that is written down.
+    pub record: Option<PathBuf>,
+}
+
+fn note(record: Option<&Path>) -> String {
+    record.map_or_else(String::new, |record| {
+        format!("; if that agent is no more, remove {}", record.display())
+    })
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    dir: PathBuf,
+}
+
+/// The state file of the agent of `dir`, where none is named.
+pub fn find(dir: &Path) -> PathBuf {
+    let own = dir.join(NAME);
+    let here = Path::new(NAME);
+    let used = own.symlink_metadata().is_err() && here.is_file() && is_of(dir, here);
+    if used { here.to_owned() } else { own }
+}
+
+/// A state file in the working directory that is not used, as it is no agent's of `dir`.
+pub fn passed_over(dir: &Path) -> Option<PathBuf> {
+    let here = PathBuf::from(NAME);
+    let alone = dir.join(NAME).symlink_metadata().is_err() && here.is_file();
+    (alone && !is_of(dir, &here)).then_some(here)
+}
+
+/// Whether the state file was written by an agent of `dir`, also by one that did not write that
+/// down, as the Go agent.
+fn is_of(dir: &Path, state: &Path) -> bool {
+    if let Some(owner) = owner(state) {
+        return is_same(&owner, dir);
+    }
+    if let Some(used) = used_by(dir) {
+        return is_same_file(&used, state);
+    }
+    let deployed = state_file::peek(state).ok().flatten().as_ref().map(Configuration::id);
+    deployed.is_some_and(|id| dir.join("unpacked").join(id.to_string()).is_dir())
+}
+
+/// Refuses a state file that the agent of another directory uses.
+pub fn check(dir: &Path, state: &Path) -> Result<(), Foreign> {
+    let foreign = |other, record| {
+        Err(Foreign { state: state.to_owned(), other, dir: dir.to_owned(), record })
+    };
+    if is_same(&parent(state), dir) {
+        return Ok(());
+    }
+    if let Some(owner) = owner(state) {
+        let uses = used_by(&owner).is_some_and(|used| is_same_file(&used, state));
+        let other = uses && !is_same(&owner, dir);
+        return if other { foreign(owner, Some(record_of(state))) } else { Ok(()) };
+    }
+    // Agents of before wrote down only, in their own directories, what they used.
+    if is_of(dir, state) {
+        return Ok(());
+    }
+    near(state).find(|other| is_of(other, state)).map_or(Ok(()), |other| foreign(other, None))
+}
+
+/// The directory of the state file, and those in it.
+fn near(state: &Path) -> impl Iterator<Item = PathBuf> {
+    let parent = parent(state);
+    let entries = fs::read_dir(&parent).into_iter().flatten().flatten().take(MOST_NEAR);
+    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let below: Vec<PathBuf> = entries.filter(is_dir).map(|entry| entry.path()).collect();
+    std::iter::once(parent).chain(below)
+}
+
+/// Writes down that the state file is that of the agent of `dir`.
+pub fn take(dir: &Path, state: &Path) -> deploy_store::Result<()> {
+    if is_same(&parent(state), dir) || owner(state).is_some_and(|owner| is_same(&owner, dir)) {
+        return Ok(());
+    }
+    let record = Record { dir: std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()) };
+    let mut json = serde_json::to_vec(&record).unwrap_or_default();
+    json.push(b'\n');
+    replace_file(&record_of(state), &json, MODE)
+}
+
+fn record_of(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(SUFFIX);
+    name.into()
+}
+
+/// Whose the state file is, where that was written down.
+fn owner(state: &Path) -> Option<PathBuf> {
+    let mut json = Vec::new();
+    let file = File::open(record_of(state)).ok()?;
+    is_trusted(&file.metadata().ok()?).then_some(())?;
+    file.take(MOST).read_to_end(&mut json).ok()?;
+    serde_json::from_slice(&json).ok().map(|Record { dir }| dir)
+}
+
+/// The state file that the agent of `dir` used last.
+fn used_by(dir: &Path) -> Option<PathBuf> {
+    is_trusted(&Report::metadata(dir)?).then(|| Report::read(dir).state)?
+}
+
+/// Whoever else may own a directory does not say what is written elsewhere.
+fn is_trusted(meta: &fs::Metadata) -> bool {
+    meta.is_file() && (meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw())
+}
+
+fn parent(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).to_owned()
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one.file_name() == other.file_name() && is_same(&parent(one), &parent(other))
+}
+
+/// Whether both are one directory, by whatever name, also one that is not there yet.
+fn is_same(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        (Err(_), Err(_)) => {
+            let whole = |path| std::path::absolute(path).ok();
+            whole(one).is_some() && whole(one) == whole(other)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::agent_report::Reporter;
+
+    #[test]
+    fn a_state_file_elsewhere_is_one_directorys() {
+        let temp = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| temp.path().join(name));
+        let state = temp.path().join("state.json");
+        let runs = |dir: &Path, state: &Path| {
+            fs::create_dir_all(dir).unwrap();
+            check(dir, state)?;
+            take(dir, state).unwrap();
+            Reporter::new(dir).update(|report| report.state = Some(state.to_owned()));
+            Ok::<(), Foreign>(())
+        };
+        // One that nobody has is whoever's comes first.
+        runs(&one, &state).unwrap();
+        runs(&one, &state).unwrap();
+        let err = runs(&two, &state).unwrap_err().to_string();
+        for name in [&state, &one, &two] {
+            assert!(err.contains(&name.display().to_string()), "{err}");
+        }
+        assert!(err.contains("state.json.dir"), "{err}");
+        // That agent has another now, or is gone.
+        runs(&one, &one.join("state.json")).unwrap();
+        runs(&two, &state).unwrap();
+        runs(&one, &state).unwrap_err();
+        fs::remove_dir_all(&two).unwrap();
+        runs(&one, &state).unwrap();
+        // In the directory of another there is no need of a record.
+        runs(&one, &one.join("state.json")).unwrap();
+        assert!(!one.join("state.json.dir").exists());
+        let err = runs(&two, &one.join("state.json")).unwrap_err().to_string();
+        assert!(err.contains("is that of the agent of") && !err.contains(".dir"), "{err}");
+        // By other names it is the same.
+        std::os::unix::fs::symlink("one", temp.path().join("other")).unwrap();
+        runs(&temp.path().join("other"), &one.join("../one/state.json")).unwrap();
+    }
+
+    #[test]
+    fn without_a_name_it_is_in_the_directory() {
+        let temp = tempfile::tempdir().unwrap();
+        assert_eq!(find(temp.path()), temp.path().join("state.json"));
+        assert_eq!(passed_over(temp.path()), None);
+    }
+}

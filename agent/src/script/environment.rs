@@ -1,0 +1,67 @@
+//! The environment of the script, but for its own variables.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use deploy_store::Configuration;
+
+use crate::script::{Change, Error};
+
+/// Variables of the agent's own environment that the script sees, where they are set.
+pub const PASSED: [&str; 8] =
+    ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LC_ALL", "SHELL"];
+/// Most bytes of environment: the system takes a quarter of the stack's 8 MiB.
+pub const MAX_ENVIRONMENT: usize = 1_900_000;
+/// Bytes of environment that a layer takes beside its names: those of two variables, and
+/// what the system needs to point at them.
+const PER_LAYER: usize = 2 * ("LAYER_nnnnn_VERSION=".len() + 1 + 8);
+/// Bytes of environment left to paths and to the agent's own variables.
+const BESIDE_LAYERS: usize = 128 << 10;
+/// Checks before any work is done that `configuration` can be told to a script.
+pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
+    let refuse =
+        |reason: String| Err(Error::Environment { name: configuration.name().to_string(), reason });
+    let layers = configuration.layers();
+    let with_nul = layers.iter().find(|layer| {
+        layer.component.as_str().contains('\0') || layer.version.as_str().contains('\0')
+    });
+    if let Some(layer) = with_nul {
+        return refuse(format!("layer \"{}\" has a NUL in its name", layer.component));
+    }
+    // With room for the paths and the rest.
+    let bytes = layers
+        .iter()
+        .map(|layer| layer.component.as_str().len() + layer.version.as_str().len() + PER_LAYER);
+    match bytes.sum::<usize>() + BESIDE_LAYERS {
+        bytes if bytes > MAX_ENVIRONMENT => refuse(format!(
+            "the names of its {} layers take {bytes} bytes of environment, {MAX_ENVIRONMENT} is most",
+            layers.len()
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The environment of the script, but for its own variables; `outer` is the agent's own.
+pub fn environment(
+    change: Change<'_>,
+    state_file: &Path,
+    outer: impl Fn(&str) -> Option<OsString>,
+) -> Vec<(String, OsString)> {
+    let (old_id, old_root) = match change.old {
+        Some((id, root)) => (id.to_string(), root.as_os_str().to_owned()),
+        None => (String::new(), OsString::new()),
+    };
+    let mut all: Vec<(String, OsString)> = vec![
+        ("OLDID".to_owned(), old_id.into()),
+        ("OLDROOT".to_owned(), old_root),
+        ("NEWID".to_owned(), change.new.id().to_string().into()),
+        ("NEWROOT".to_owned(), change.new_root.into()),
+        ("STATEFILE".to_owned(), state_file.into()),
+    ];
+    all.extend(PASSED.iter().filter_map(|&name| Some((name.to_owned(), outer(name)?))));
+    for (n, layer) in change.new.layers().iter().enumerate() {
+        all.push((format!("LAYER_{n}_NAME"), layer.component.as_str().into()));
+        all.push((format!("LAYER_{n}_VERSION"), layer.version.as_str().into()));
+    }
+    all
+}

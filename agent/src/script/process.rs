@@ -1,0 +1,227 @@
+//! The script's process: how it starts, what it may take, and how it ends.
+
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use deploy_store::disk::{Dir, TempFile};
+use deploy_store::{Configuration, Digest};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::blocking;
+use crate::script::executable::{self, Missing};
+use crate::script::output::Output;
+use crate::script::{Change, Error, Script, env_file, environment};
+use crate::stop::Stop;
+
+/// Runs the script for `change` and waits for its end, logging what it prints. `note` is called
+/// with 0 before the script starts, and with its process id after that. An error of the first call
+/// prevents the start. Returns the end of the output, and the reason if the script did not succeed.
+pub async fn run(
+    script: &Script,
+    change: Change<'_>,
+    stop: &Stop,
+    note: impl FnMut(u32) -> deploy_store::Result<()> + Send + 'static,
+) -> (Vec<u8>, Result<(), Error>) {
+    let started = Instant::now();
+    let id = change.new.id();
+    let order = Order::new(script, change);
+    let Started { mut child, mut output, state_file } =
+        match blocking::run(move || start(&order, note)).await {
+            Ok(started) => started,
+            Err(err) => return (Vec::new(), Err(err)),
+        };
+    tracing::info!(
+        event = "script_started",
+        %id,
+        pid = child.id().unwrap_or(0),
+        "script {:?} started for {id}", script.program
+    );
+    let ended = match wait(script, &mut child, &mut output, stop).await {
+        Ok(Some(why)) => {
+            end_group(script, &mut child, &mut output).await;
+            let (program, after) = (script.program.clone(), started.elapsed());
+            Err(Error::Ended { program, after, why })
+        }
+        Ok(None) => status(script, &mut child).await,
+        Err(cause) => Err(unwatched(script, cause)),
+    };
+    output.read_rest();
+    drop(state_file);
+    (output.leave(), ended)
+}
+
+/// What to start, for the thread that starts it.
+struct Order {
+    script: Script,
+    old: Option<(Digest, PathBuf)>,
+    new: Configuration,
+    new_root: PathBuf,
+}
+
+impl Order {
+    fn new(script: &Script, Change { old, new, new_root }: Change<'_>) -> Self {
+        Self {
+            script: script.clone(),
+            old: old.map(|(id, root)| (id, root.to_owned())),
+            new: new.clone(),
+            new_root: new_root.to_owned(),
+        }
+    }
+
+    fn change(&self) -> Change<'_> {
+        let old = self.old.as_ref().map(|(id, root)| (*id, &**root));
+        Change { old, new: &self.new, new_root: &self.new_root }
+    }
+}
+
+/// A script that runs.
+struct Started {
+    child: Child,
+    output: Output,
+    /// The file that `STATEFILE` names, removed when this is dropped.
+    state_file: TempFile,
+}
+
+fn start(
+    order: &Order,
+    mut note: impl FnMut(u32) -> deploy_store::Result<()>,
+) -> Result<Started, Error> {
+    let script = &order.script;
+    let unready = |cause| Error::Unready { program: script.program.clone(), cause };
+    let program = script.find()?;
+    let own = env_file::read(script.env_file.as_deref())?;
+    let state_file = state_file(&order.new).map_err(unready)?;
+    let path = temp_dir().join(OsStr::new(&*state_file.name().to_string_lossy()));
+    let (reader, writer) = io::pipe().map_err(|err| system(script, "make a pipe", err))?;
+    let mut output = Output::new(reader).map_err(|err| system(script, "watch a pipe", err))?;
+    let other = writer.try_clone().map_err(|err| system(script, "make a pipe", err))?;
+    note(0).map_err(unready)?;
+    let child = Command::new(&program)
+        .arg0(&script.program)
+        .args(&script.arguments)
+        .env_clear()
+        .envs(environment::environment(order.change(), &path, |name| std::env::var_os(name)))
+        .envs(own)
+        .stdin(Stdio::null())
+        .stdout(writer)
+        .stderr(other)
+        .process_group(0)
+        .spawn()
+        .map_err(|err| not_started(script, &program, err))?;
+    if let Some(Err(err)) = child.id().map(note) {
+        tracing::warn!("no note of the script that runs: {err}");
+    }
+    if let Err(err) = output.outlive() {
+        tracing::warn!("what the script leaves running may not outlive the agent: {err}");
+    }
+    Ok(Started { child, output, state_file })
+}
+
+/// The new configuration in a temporary file that anybody may read.
+fn state_file(state: &Configuration) -> Result<TempFile, deploy_store::Error> {
+    let dir = Arc::new(Dir::open(&temp_dir())?);
+    let temp = TempFile::create(&dir, "json-state")?;
+    temp.file().write_all(&state.to_json()).map_err(|err| temp.error("write", err))?;
+    let readable = std::fs::Permissions::from_mode(0o644);
+    temp.file().set_permissions(readable).map_err(|err| temp.error("chmod", err))?;
+    Ok(temp)
+}
+
+fn temp_dir() -> PathBuf {
+    let dir = std::env::temp_dir();
+    std::path::absolute(&dir).unwrap_or(dir)
+}
+
+/// Waits for the script's end (`None`) or for a reason to end it.
+async fn wait(
+    script: &Script,
+    child: &mut Child,
+    output: &mut Output,
+    stop: &Stop,
+) -> io::Result<Option<&'static str>> {
+    let too_long = async {
+        match script.timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+        "the most that -script-timeout allows"
+    };
+    let stopped = async {
+        stop.requested().await;
+        tokio::time::sleep(script.grace).await;
+        "because the agent was told to end and cannot wait longer"
+    };
+    tokio::pin!(too_long, stopped);
+    loop {
+        tokio::select! {
+            status = child.wait() => return status.map(|_| None),
+            () = output.read_some(), if !output.ended() => {}
+            why = &mut too_long => return Ok(Some(why)),
+            why = &mut stopped => return Ok(Some(why)),
+        }
+    }
+}
+
+async fn status(script: &Script, child: &mut Child) -> Result<(), Error> {
+    let status = child.wait().await.map_err(|cause| unwatched(script, cause))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::Failed { program: script.program.clone(), status })
+}
+
+/// Ends the script and all it started in its process group: TERM, some time to clean up,
+/// KILL for whoever is left, even when the script itself has gone by then.
+async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
+    let Some(group) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
+        return;
+    };
+    signal(group, Signal::TERM);
+    let mut exited = false;
+    let all_gone = async {
+        while !exited || !output.ended() {
+            tokio::select! {
+                _ = child.wait(), if !exited => exited = true,
+                () = output.read_some(), if !output.ended() => {}
+            }
+        }
+    };
+    // Late or not, what is left is killed.
+    let _ = tokio::time::timeout(script.kill_after, all_gone).await;
+    signal(group, Signal::KILL);
+    if let Err(err) = child.wait().await {
+        tracing::warn!("cannot wait for script {:?}: {err}", script.program);
+    }
+}
+
+fn signal(group: Pid, signal: Signal) {
+    if let Err(err) = kill_process_group(group, signal)
+        && err != rustix::io::Errno::SRCH
+    {
+        tracing::warn!("cannot send {signal:?} to the script's processes: {err}");
+    }
+}
+
+fn not_started(script: &Script, program: &Path, err: io::Error) -> Error {
+    let program = match executable::reason(program, &err) {
+        Some(reason) => {
+            return Missing { program: script.program.clone(), reason }.into();
+        }
+        None => script.program.clone(),
+    };
+    Error::System { program, action: "start it", cause: err }
+}
+
+fn system(script: &Script, action: &'static str, cause: io::Error) -> Error {
+    Error::System { program: script.program.clone(), action, cause }
+}
+
+fn unwatched(script: &Script, cause: io::Error) -> Error {
+    Error::Unwatched { program: script.program.clone(), cause }
+}

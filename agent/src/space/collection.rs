@@ -1,0 +1,203 @@
+//! `gc`: removes at once what nothing needs, or tells what that would be.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use deploy_store::disk::Dir;
+use deploy_store::{Configuration, Error, Result, Size, Sweep, What};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::records::running_script::{self, Running};
+use crate::records::{previous, unsettled};
+use crate::settings::Settings;
+use crate::space::retained::{Retention, TakenOver};
+use crate::space::{in_use, spare_builder};
+
+/// What `gc` did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gc {
+    /// The agent's directory.
+    pub dir: PathBuf,
+    /// Whether it is only told.
+    pub dry_run: bool,
+    /// Files, links and so on that go.
+    pub files: u64,
+    /// Bytes of the files whose last name goes.
+    pub bytes: u64,
+    /// Whether roots share extents with the cache: what they share is counted with it.
+    pub extents_shared: bool,
+    /// Bytes that are free now.
+    pub free_bytes: u64,
+    /// What goes.
+    pub removed: Vec<Item>,
+    /// What stays.
+    pub kept: Vec<Item>,
+}
+
+/// A thing, or all objects that share their fate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// What it is.
+    pub what: String,
+    /// Where, in the agent's directory.
+    pub path: PathBuf,
+    /// Why it goes or stays.
+    pub why: String,
+    /// How many things this stands for.
+    pub count: u64,
+    /// Files; of what stays only where they were counted.
+    pub files: u64,
+    /// Bytes; of what stays only where they were counted.
+    pub bytes: u64,
+}
+
+/// Removes beside the agent's other work, of which there is none at the moment.
+/// With `taken_over` roots go, too, that another program made.
+pub async fn beside(
+    agent: &Agent,
+    pending: Option<&Configuration>,
+    dry_run: bool,
+    taken_over: bool,
+) -> Result<Gc> {
+    spare_builder::idle(agent).await;
+    let mut needs = in_use::needs(agent, pending)?;
+    if taken_over {
+        needs.taken_over = TakenOver::Go;
+    }
+    let (store, dir) = (Arc::clone(&agent.store), agent.dir.clone());
+    let work = move || {
+        let keep = needs.at_once(&store.roots()?, SystemTime::now());
+        let planned = store.plan_sweep(&keep)?;
+        let stuck = if dry_run { Vec::new() } else { store.sweep(&planned)? };
+        Gc::new(&dir, dry_run, &planned.without(stuck))
+    };
+    let gc = blocking::run(work).await?;
+    if !dry_run {
+        let Gc { files, bytes, .. } = gc;
+        tracing::info!(event = "gc", files, bytes, "gc: {files} files of {} removed", Size(bytes));
+    }
+    Ok(gc)
+}
+
+/// Removes where no agent runs, which is an error. With `taken_over` roots go, too, that another
+/// program made.
+pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
+    if let Some(Running { id, pid, .. }) = running_script::read(dir) {
+        let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
+        return Err(Error::io("remove anything in", dir, io::Error::other(why)));
+    }
+    let &Settings { keep_roots, keep_blobs, count_taken_over, .. } = settings;
+    let planned = deploy_store::sweep_alone(dir, settings.placing, dry_run, |published| {
+        let current = in_use::deployed(&settings.state)?;
+        let previous = previous::read(dir, current.as_ref().map(Configuration::id));
+        let pending = unsettled::pending(dir);
+        let taken_over =
+            if taken_over { TakenOver::Go } else { in_use::counted(dir, count_taken_over)? };
+        // Nobody knows what a script that was cut off or failed left running.
+        let replaced = pending.is_none() && unsettled::read(dir).is_none();
+        let needs =
+            Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over };
+        Ok(needs.at_once(published, SystemTime::now()))
+    })?;
+    Gc::new(dir, dry_run, &planned)
+}
+
+impl Gc {
+    fn new(dir: &Path, dry_run: bool, planned: &Sweep) -> Result<Self> {
+        let mut removed = Items::default();
+        for it in &planned.removals {
+            removed.add(it.what, &it.path, it.why, it.files, it.bytes);
+        }
+        let kept = planned.kept.iter().chain(&planned.stuck).map(|it| Item {
+            what: it.what.word().to_owned(),
+            path: it.path.clone(),
+            why: it.why.clone(),
+            count: it.count,
+            files: 0,
+            bytes: it.bytes,
+        });
+        Ok(Self {
+            dir: dir.to_owned(),
+            dry_run,
+            files: planned.files(),
+            bytes: planned.bytes(),
+            extents_shared: planned.extents_shared,
+            free_bytes: Dir::open(dir)?.free()?.0,
+            removed: removed.items,
+            kept: kept.collect(),
+        })
+    }
+
+    /// For people: a line for each thing, and one in the end.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        for (verb, items) in [("remove", &self.removed), ("keep", &self.kept)] {
+            for Item { what, path, why, count, files, bytes } in items {
+                let name = match *count {
+                    1 => path.display().to_string(),
+                    n => format!("{} ({n})", path.display()),
+                };
+                let size = match (verb, *bytes) {
+                    ("keep", 0) => String::new(),
+                    ("keep", bytes) => format!("{bytes} bytes: "),
+                    (_, bytes) if *files == 1 => format!("1 file, {bytes} bytes: "),
+                    (_, bytes) => format!("{files} files, {bytes} bytes: "),
+                };
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{verb:<7} {what:<11} {name}   {size}{why}");
+            }
+        }
+        let freed = if self.dry_run { "would be freed" } else { "freed" };
+        let _ = writeln!(
+            text,
+            "{} files, {} bytes {freed}; {} are free",
+            self.files,
+            self.bytes,
+            Size(self.free_bytes)
+        );
+        if self.extents_shared {
+            text.push_str(
+                "roots share extents with the cache: what they share is counted with its objects\n",
+            );
+        }
+        text
+    }
+}
+
+#[derive(Default)]
+struct Items {
+    items: Vec<Item>,
+    /// Where objects of one fate are among them.
+    objects: BTreeMap<String, usize>,
+}
+
+impl Items {
+    fn add(&mut self, what: What, path: &Path, why: &str, files: u64, bytes: u64) {
+        if what == What::Object {
+            if let Some(&at) = self.objects.get(why) {
+                let item = &mut self.items[at];
+                item.count += 1;
+                item.files += files;
+                item.bytes += bytes;
+                return;
+            }
+            self.objects.insert(why.to_owned(), self.items.len());
+        }
+        // There may be as many as there are files.
+        let path = if what == What::Object { Path::new("objects") } else { path };
+        self.items.push(Item {
+            what: what.word().to_owned(),
+            path: path.to_owned(),
+            why: why.to_owned(),
+            count: 1,
+            files,
+            bytes,
+        });
+    }
+}

@@ -1,0 +1,37 @@
+//! What is in use, read from the agent's records: no sweep may remove it.
+
+use std::io;
+use std::path::Path;
+
+use deploy_store::{Configuration, Error, Result};
+
+use crate::agent::Agent;
+use crate::records::{previous, state_file, unsettled};
+use crate::space::retained::{Retention, TakenOver};
+
+/// What the agent needs.
+pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Retention> {
+    let current = deployed(&agent.state)?;
+    let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
+    let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
+    let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
+    let replaced = pending.is_none() && unsettled::read(&agent.dir).is_none();
+    let taken_over = counted(&agent.dir, agent.count_taken_over)?;
+    Ok(Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
+}
+
+/// What becomes of the roots of another program in `dir`, where nobody said that they go.
+pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
+    if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Stay) }
+}
+
+/// What is deployed, which must be known before anything is removed.
+pub(crate) fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
+    state_file::peek(state_file).map_err(|err| match err {
+        Error::BadConfiguration { .. } | Error::BadName { .. } => {
+            let cause = io::Error::new(io::ErrorKind::InvalidData, err.to_string());
+            Error::io("use state file", state_file, cause)
+        }
+        other => other,
+    })
+}

@@ -1,0 +1,167 @@
+//! `-min-free`: room is made by removing what is dispensable, what is dearest last: what is
+//! cached in vain, then roots, oldest first, with what only they needed, then the spare.
+//! Never the current root, nor what is on its way to be deployed.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use deploy_store::{Configuration, Keep, Result as StoreResult, Size, Sweep, What};
+
+use crate::agent::Agent;
+use crate::blocking;
+use crate::error::{Error, Lack, Result};
+use crate::space::{in_use, spare_builder};
+
+/// What a file may take beside its bytes.
+const BLOCK: u64 = 4096;
+
+/// Makes room for `need` bytes of `what`, which `coming` wants, above what is to stay
+/// free. An error where there is none to be made.
+pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) -> Result<()> {
+    let floor = agent.min_free;
+    let mut free = agent.store.free_bytes()?;
+    let wanted = need.saturating_add(floor);
+    // Nothing goes in vain: a rollback may need it.
+    if floor > 0 && free < wanted && most(agent, coming, free).await? >= wanted {
+        free = free_best_effort(agent, Some(coming), need).await?;
+    }
+    if floor > 0 && free < wanted {
+        return Err(Error::NoRoom { what: what.to_owned(), need, free, floor });
+    }
+    Ok(())
+}
+
+/// The error with what a full filesystem lacks, if it is about one. `need` are bytes that are
+/// still to come.
+pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
+    if !err.is_no_space() {
+        return err;
+    }
+    let (cause, quota) = (err.to_string(), err.is_over_quota());
+    let lack = match rustix::fs::statvfs(&agent.dir) {
+        _ if quota => Lack::Quota,
+        Ok(stat) if stat.f_files > 0 && stat.f_favail == 0 => Lack::Files,
+        Ok(stat) => Lack::Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)),
+        Err(_) => Lack::Bytes(0),
+    };
+    Error::Full { cause, lack, need }
+}
+
+/// Makes room again after a deploy. It fails no deploy.
+pub async fn tidy(agent: &Agent) {
+    match free_best_effort(agent, None, 0).await {
+        Ok(free) if free < agent.min_free => {
+            let floor = agent.min_free;
+            tracing::warn!(
+                event = "room_lacking",
+                free,
+                floor,
+                "{} are free, -min-free is {}, and there is nothing left to remove",
+                Size(free),
+                Size(floor)
+            );
+        }
+        Ok(_) => {}
+        Err(err) => tracing::warn!(event = "sweep_failed", "cannot make room: {err}"),
+    }
+}
+
+/// The most that could be free if all went that may.
+async fn most(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
+    spare_builder::idle(agent).await;
+    let needs = in_use::needs(agent, Some(coming))?;
+    let store = Arc::clone(&agent.store);
+    blocking::run(move || {
+        let keep = needs.for_room(&store.roots()?, 1, SystemTime::now());
+        let planned = store.plan_sweep(&keep)?;
+        let blocks = planned.files().saturating_mul(BLOCK);
+        Ok(free.saturating_add(planned.bytes() + store.spare_bytes()).saturating_add(blocks))
+    })
+    .await
+}
+
+/// Returns the bytes that are free then.
+async fn free_best_effort(
+    agent: &Agent,
+    coming: Option<&Configuration>,
+    need: u64,
+) -> StoreResult<u64> {
+    let wanted = agent.min_free.saturating_add(need);
+    let mut free = agent.store.free_bytes()?;
+    if agent.min_free == 0 || free >= wanted {
+        return Ok(free);
+    }
+    spare_builder::idle(agent).await;
+    let needs = in_use::needs(agent, coming)?;
+    let published = agent.store.roots()?;
+    for roots in (1..=published.len().max(1)).rev() {
+        free = sweep(agent, needs.for_room(&published, roots, SystemTime::now()), free).await?;
+        if free >= wanted {
+            return Ok(free);
+        }
+    }
+    if spare_builder::remove(agent).await? {
+        let before = free;
+        free = settled(agent).await?;
+        let freed = free.saturating_sub(before);
+        tracing::info!(
+            event = "room_made",
+            freed,
+            free,
+            "made room: the spare root; {} are free",
+            Size(free)
+        );
+    }
+    Ok(free)
+}
+
+async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
+    let store = Arc::clone(&agent.store);
+    let sweep = move || {
+        let planned = store.plan_sweep(&keep)?;
+        let stuck = store.sweep(&planned)?;
+        Ok::<_, deploy_store::Error>(planned.without(stuck))
+    };
+    let planned = blocking::run(sweep).await?;
+    if planned.files() == 0 {
+        return Ok(free);
+    }
+    let free = settled(agent).await?;
+    let (files, freed, what) = (planned.files(), planned.bytes(), describe(&planned));
+    tracing::info!(
+        event = "room_made",
+        files,
+        freed,
+        free,
+        "made room: {what}; {files} files of {}; {} are free",
+        Size(freed),
+        Size(free)
+    );
+    Ok(free)
+}
+
+/// What is free when all that was removed is gone from the disk, too.
+async fn settled(agent: &Agent) -> StoreResult<u64> {
+    let store = Arc::clone(&agent.store);
+    blocking::run(move || {
+        store.settle()?;
+        store.free_bytes()
+    })
+    .await
+}
+
+/// `root 1a2b…, 2 layers, 14 objects`.
+fn describe(planned: &Sweep) -> String {
+    let mut parts = Vec::new();
+    for removal in planned.removals.iter().filter(|removal| removal.what == What::Root) {
+        let id = removal.path.file_name().unwrap_or_default().to_string_lossy();
+        parts.push(format!("root {id}"));
+    }
+    for what in [What::Layer, What::Object, What::Blob, What::Download, What::Quarantined] {
+        match planned.count(what) {
+            0 => {}
+            n => parts.push(format!("{n} {}s", what.word())),
+        }
+    }
+    parts.join(", ")
+}

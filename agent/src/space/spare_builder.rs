@@ -1,0 +1,122 @@
+//! The spare root, made in the background after a switch, so that the next change takes
+//! time for what it changes alone.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use deploy_store::{Configuration, Digest, Result, Size, SpareOutcome, Store};
+
+use crate::agent::{Agent, Busy};
+use crate::blocking;
+use crate::log::millis;
+use crate::records::agent_report::Spare;
+
+/// The lowest priority: a spare can wait for everything else.
+const NICE: i32 = 19;
+
+/// Pause between two looks at whether one is being made.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Removes the spare, when none is being made. The next look at the registry makes one.
+/// Returns whether there was one.
+pub async fn remove(agent: &Agent) -> Result<bool> {
+    let Some(spares) = &agent.spares else { return Ok(false) };
+    let (store, report) = (Arc::clone(&agent.store), agent.report.clone());
+    let remove = move || {
+        let removed = store.remove_spare()?;
+        if removed {
+            report.update(|report| report.spare = None);
+        }
+        Ok(removed)
+    };
+    let removed = blocking::run(remove).await?;
+    if removed {
+        *spares.wanted.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+    Ok(removed)
+}
+
+/// Waits until no spare is being made.
+pub async fn idle(agent: &Agent) {
+    let Some(spares) = &agent.spares else { return };
+    while spares.busy.load(Ordering::Acquire) {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Has the spare of `configuration`, which is deployed, made if it is not there. One that
+/// is being made is let be: it will differ a little more.
+pub fn prepare(agent: &Agent, configuration: &Configuration) {
+    let Some(spares) = &agent.spares else { return };
+    let (id, floor) = (configuration.id(), agent.min_free);
+    if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
+        // What would be removed again for the room that it takes.
+        return;
+    }
+    let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+    if *wanted == Some(id) || spares.busy.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    *wanted = Some(id);
+    let (busy, store) = (Busy(Arc::clone(&spares.busy)), Arc::clone(&agent.store));
+    let (configuration, report) = (configuration.clone(), agent.report.clone());
+    let confinement = agent.confinement.clone();
+    let work = move || {
+        let _busy = busy;
+        confinement.enter();
+        let ready = make(&store, &configuration) && fits(&store, floor, id);
+        let id = configuration.id().to_string();
+        report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
+    };
+    // A thread of its own, because its priority stays what it becomes, and its walls.
+    if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
+        tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
+    }
+}
+
+/// Removes the spare if it leaves less free than `floor`.
+fn fits(store: &Store, floor: u64, id: Digest) -> bool {
+    if floor == 0 || store.free_bytes().is_ok_and(|free| free >= floor) {
+        return true;
+    }
+    match store.remove_spare() {
+        Ok(_) => {
+            tracing::warn!(event = "spare_refused", %id, "no spare root: it would take the room that -min-free keeps");
+        }
+        Err(err) => {
+            tracing::warn!(event = "spare_failed", %id, "cannot remove the spare root: {err}");
+        }
+    }
+    false
+}
+
+/// Whether there is a spare then.
+fn make(store: &Store, configuration: &Configuration) -> bool {
+    let id = configuration.id();
+    // Of the calling thread alone. A spare at full speed is a spare, too.
+    let _ = rustix::process::setpriority_process(None, NICE);
+    let started = Instant::now();
+    match store.prepare_spare(configuration) {
+        Ok(SpareOutcome::Ready) => {
+            let ms = millis(started);
+            tracing::info!(event = "spare_ready", %id, ms, "spare root made in {ms} ms");
+            true
+        }
+        Ok(SpareOutcome::Unchanged) => true,
+        Ok(SpareOutcome::NoRoom { bytes, inodes }) => {
+            tracing::warn!(
+                event = "spare_refused",
+                %id,
+                bytes,
+                inodes,
+                "no spare root: it wants {} and {inodes} inodes free; roots are built from nothing", Size(bytes)
+            );
+            false
+        }
+        Err(err) => {
+            tracing::warn!(event = "spare_failed", %id, "no spare root: {err}");
+            false
+        }
+    }
+}

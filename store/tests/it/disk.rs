@@ -236,7 +236,10 @@ fn newer_index_format_is_refused_and_kept() {
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
         let err = store.root(&configuration(&[code])).unwrap_err();
         let text = err.to_string();
-        assert!(matches!(err, Error::NewerFormat { .. }) && text.contains("newer program"), "{text}");
+        assert!(
+            matches!(err, Error::NewerFormat { .. }) && text.contains("newer program"),
+            "{text}"
+        );
         assert_eq!(fs::read(&index).unwrap(), newer);
     }
 }

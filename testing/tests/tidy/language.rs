@@ -42,7 +42,9 @@ fn documents() -> Vec<(String, String)> {
     for folder in [top(), top().join("docs")] {
         for entry in fs::read_dir(folder).expect("a folder of the checkout") {
             let path = entry.expect("a readable folder").path();
-            if path.extension().is_some_and(|ending| ending == "md") && !path.ends_with("docs/STYLE.md") {
+            if path.extension().is_some_and(|ending| ending == "md")
+                && !path.ends_with("docs/STYLE.md")
+            {
                 let text = fs::read_to_string(&path).expect("a document is text");
                 found.push((path.display().to_string(), text));
             }

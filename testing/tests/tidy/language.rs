@@ -5,7 +5,7 @@ use std::fs;
 use crate::source::{sources, top};
 
 /// A phrase in lower case, and what to write instead.
-const FORBIDDEN: [(&str, &str); 28] = [
+const FORBIDDEN: [(&str, &str); 25] = [
     ("is told", "is logged, is reported"),
     ("are told", "are logged, are reported"),
     ("told of", "reported"),
@@ -25,13 +25,10 @@ const FORBIDDEN: [(&str, &str); 28] = [
     ("let go", "released, disconnected"),
     ("turned away", "rate-limited, refused"),
     ("as ever", "as usual"),
-    ("mended", "repaired"),
-    ("mends", "repairs"),
     ("is waited for", "somebody waits for it: name the subject"),
     ("are waited for", "name the subject that waits"),
     ("had his hands", "changed, modified"),
     ("of its own accord", "on its own"),
-    ("artifact", "blob"),
     ("snapshot of the state", "copy of the state"),
     ("who waits", "name the subject"),
 ];

@@ -61,7 +61,7 @@ pub async fn run(
         return Err(Error::Script { target: Box::new(new.clone()), cause, log });
     }
     let store = Arc::clone(&agent.store);
-    blocking::run(move || store.settle()).await?;
+    blocking::run(move || store.sync_roots()).await?;
     // What is the same as the state leads nowhere, should the agent die between the two.
     if let (Some(old), true, Before::Remembered) = (deployed, old_id != Some(new.id()), before) {
         previous::write(&agent.dir, Some(old))?;

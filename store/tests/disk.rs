@@ -86,7 +86,7 @@ fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> 
             store.extract_for_root(layer.digest)?;
         }
         let root = store.root(&wanted)?;
-        store.settle()?;
+        store.sync_roots()?;
         assert_eq!(fs::read_dir(&root.path).unwrap().count(), 9);
         texts.push(contents(&root.path));
         store.prepare_spare(&wanted)?;
@@ -237,7 +237,10 @@ fn an_index_of_a_newer_format_is_not_read_and_not_touched() {
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
         let err = store.root(&configuration(&[code])).unwrap_err();
         let text = err.to_string();
-        assert!(matches!(err, Error::NewerFormat { .. }) && text.contains("newer program"), "{text}");
+        assert!(
+            matches!(err, Error::NewerFormat { .. }) && text.contains("newer program"),
+            "{text}"
+        );
         assert_eq!(fs::read(&index).unwrap(), newer);
     }
 }

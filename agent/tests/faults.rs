@@ -80,7 +80,7 @@ impl World {
                     other => other?,
                 };
             }
-            store.settle()?;
+            store.sync_roots()?;
             replace_file(&dir.join("state.json"), &wanted.to_json(), 0o644)?;
             said.deployed = Some(wanted.id());
             store.sweep_roots(&[wanted.id()])?;

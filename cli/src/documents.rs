@@ -16,10 +16,10 @@ use deploy_wire::exit as codes;
 use crate::names::{self, Names};
 use crate::spelling::{help, one_dash};
 
-/// The shells that completions are made for.
+/// The shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// The program's command line with what this module adds to it.
+/// The program's command line, with the subcommands of this module.
 pub fn full(command: Command) -> Command {
     command.subcommand(completion()).subcommand(man())
 }
@@ -41,9 +41,8 @@ fn man() -> Command {
         .arg(dir.help("Write it to a file in this directory, with those of the subcommands"))
 }
 
-/// Does what `arguments`, the program's name first, ask for, if it is one of the things that
-/// need nothing but `program`, its command line. `names` says whether its completions have names
-/// of a registry.
+/// Executes `arguments` (the program's name first) if they need only `program`, its command line.
+/// `names` says whether its completions know names of a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,
@@ -92,10 +91,10 @@ fn answer(matches: &clap::ArgMatches, program: Command, names: Names) -> Result<
     }
 }
 
-/// Prints why the command line cannot be used, or the help or version that was asked for.
+/// Prints a usage error, or the requested help or version.
 pub fn exit(err: &clap::Error) -> ExitCode {
     let text = help(&without_escapes(err));
-    // Colours are left out where there is no terminal, and where NO_COLOR is set.
+    // Colours are left out without a terminal, and if NO_COLOR is set.
     let printed = if err.use_stderr() {
         anstream::stderr().write_all(text.as_bytes())
     } else {
@@ -109,8 +108,8 @@ pub fn exit(err: &clap::Error) -> ExitCode {
     }
 }
 
-/// The error as clap renders it; without colours where the user typed something that could be
-/// taken for them, which is shown so that it drives no terminal.
+/// The error as clap renders it. If the user typed something that looks like colours, the text has
+/// none, so that it cannot drive the terminal.
 fn without_escapes(err: &clap::Error) -> String {
     let typed = err.context().flat_map(|(_, value)| match value {
         ContextValue::String(text) => vec![text.clone()],
@@ -131,7 +130,7 @@ fn without_escapes(err: &clap::Error) -> String {
 fn print(text: &str) -> Result<(), String> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // A reader that has gone has had enough.
+        // If the reader has closed the pipe, it needs no more.
         Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(format!("print: {err}")),
         _ => Ok(()),
     }
@@ -146,7 +145,7 @@ fn completions(mut program: Command, shell: Shell) -> String {
         // With -s, a word such as -addr would be four flags of one letter each.
         Shell::Zsh => script.replace("(-s -S -C)", "(-S -C)").replace("(-s -C)", "(-C)"),
         Shell::Fish => fish(&script),
-        // It calls the same subcommand by two names where the program's has a hyphen.
+        // clap uses two names for a subcommand whose name has a hyphen.
         Shell::Bash => {
             let words = name.replace('-', "__");
             let wrong = name.replace('-', "__subcmd__");
@@ -156,8 +155,8 @@ fn completions(mut program: Command, shell: Shell) -> String {
     }
 }
 
-/// To fish, long flags have two dashes and old ones one; its own parser of words, by which the
-/// script looks for the subcommand, knows none of the old.
+/// For fish, long flags have two dashes and old ones have one. Its own parser, with which the
+/// script finds the subcommand, does not know old flags.
 fn fish(script: &str) -> String {
     let line = |line: &str| match line.trim() {
         _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),
@@ -169,7 +168,7 @@ fn fish(script: &str) -> String {
     script.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// `program` with all that clap adds when it is used.
+/// `program` with everything that clap adds at run time.
 fn built(mut program: Command) -> Command {
     program.build();
     program
@@ -186,7 +185,7 @@ fn pages(command: &Command, dir: &Path) -> Result<(), String> {
 
 fn page(command: &Command) -> String {
     let mut roff = Vec::new();
-    // The section NAME, of which whatis and apropos live, has one line for it.
+    // whatis and apropos need one line in the section NAME.
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();
     let about = about.split_whitespace().collect::<Vec<_>>().join(" ");
     let man = clap_mangen::Man::new(command.clone().about(about.trim_end_matches('.').to_owned()));
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn scripts_have_flags_with_one_dash_and_all_subcommands() {
+    fn completions_have_one_dash_flags_and_all_subcommands() {
         for shell in SHELLS {
             let script = completions(program(), shell);
             assert!(!script.contains("--addr") && !script.contains("-l addr"), "{script}");
@@ -225,7 +224,7 @@ mod tests {
         }
     }
 
-    /// What the script notes as the subcommand is what it looks for later.
+    /// The script later looks for the subcommand under this name.
     #[test]
     fn bash_finds_the_subcommands_of_a_program_with_a_hyphen() {
         let sub = Command::new("status").arg(Arg::new("json").long("json"));
@@ -240,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_a_name_section_of_one_line() {
+    fn man_page_has_a_one_line_name_section() {
         let program = program().about("Does this,\nand that.");
         let page = page(&built(program));
         assert!(page.contains("\n.SH NAME\nx \\- Does this, and that\n.SH SYNOPSIS\n"), "{page}");
     }
 
     #[test]
-    fn pages_tell_flags_environment_and_exit_codes() {
+    fn man_pages_have_flags_environment_and_exit_codes() {
         let page = page(&built(program()));
         for text in ["\\-addr", "X_ADDR", "a:1", "x\\-status", "EXIT STATUS", "damage found"] {
             assert!(page.contains(text), "{text}: {page}");

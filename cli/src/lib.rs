@@ -1,5 +1,5 @@
-//! What the programs' command lines have in common: how help is printed, completions, man
-//! pages, the version, progress of long work, and what they tell a service manager.
+//! What the programs' command lines have in common: help, completions, man pages, the version,
+//! progress of long work, and messages to a service manager.
 
 mod documents;
 mod names;
@@ -16,9 +16,9 @@ pub use subcommand::focused;
 #[doc(hidden)]
 pub use git_version;
 
-/// The version with the commit it was built from, as `0.9.0 (ff8aa91b4)`; `-modified` says
-/// that there was more than the commit. Outside a checkout `0.9.0 (no commit)`. Written where
-/// it is used, so that a commit has programs built anew and no library.
+/// The version with its commit, as `0.9.0 (ff8aa91b4)`; `-modified` marks uncommitted changes.
+/// Outside a checkout it is `0.9.0 (no commit)`. This is a macro, so that a new commit rebuilds
+/// only the programs and no library.
 #[macro_export]
 macro_rules! version {
     () => {

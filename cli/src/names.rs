@@ -1,10 +1,10 @@
-//! Names of a registry in the completions of a shell: what clap makes of a program is asked for
-//! only where the program itself, by a subcommand that no help tells of, knows no names.
+//! Names of a registry in shell completions. The script asks the program for names, by a hidden
+//! subcommand. Where no name belongs, clap's completions apply.
 
 use clap_complete::Shell;
 
-/// The subcommand that is asked: the words typed so far follow, the last of them unfinished. It
-/// prints whole words, one a line, and fails where no name belongs.
+/// The hidden subcommand. The words so far follow it, the last one unfinished. It prints complete
+/// words, one on a line, and fails where no name belongs.
 pub const COMPLETE_NAMES: &str = "complete-names";
 
 /// Whether a program knows names.
@@ -16,7 +16,7 @@ pub enum Names {
     Asked,
 }
 
-/// Bash splits words at colons and equals signs, and replaces only what follows the last.
+/// Bash splits words at colons and equals signs, and replaces only the part after the last one.
 const BASH: &str = r#"
 _NAME_names() {
     local words word typed= cut i
@@ -65,12 +65,12 @@ end
 
 "#;
 
-/// `script`, clap's completions of the program `name`, with names.
+/// Adds names to `script`, clap's completions of the program `name`.
 pub fn add(script: &str, shell: Shell, name: &str) -> String {
     let ours = |text: &str| text.replace("NAME", name);
     match shell {
         Shell::Bash => {
-            // The first lines are clap's function, the last have it called.
+            // The first lines are clap's function; the last lines register it.
             let by_us = format!("complete -F _{name}_names ");
             let script = script.replace(&format!("complete -F _{name} "), &by_us);
             script + &ours(BASH)

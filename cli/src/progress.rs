@@ -1,8 +1,8 @@
-//! Progress of long work: a bar on a terminal, a line every ten seconds elsewhere. Work that
-//! ends within a second shows nothing.
+//! Progress of long work: a bar on a terminal, or a line every ten seconds. Work that ends within a
+//! second shows nothing.
 //!
-//! The work counts with a [`Meter`]. [`Display`] decides what to show and when; it is pure, so
-//! that the registry shows the same over ssh. [`Shown`] does it for this process's own stderr.
+//! The work counts with a [`Meter`]. [`Display`] decides what to show and when; it is pure, so that
+//! the registry can use it over ssh. [`Shown`] applies it to this process's own stderr.
 
 mod bar;
 mod figures;
@@ -22,15 +22,15 @@ const SHOW_AFTER: Duration = Duration::from_secs(1);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the meter.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Columns where the terminal does not say how many it has.
+/// Columns if the terminal does not say how many it has.
 pub const COLUMNS: usize = 80;
-/// Time that a rate is taken over, at least, once so much has passed.
+/// Minimum time for computing a rate, once so much has passed.
 const RATE_OVER: Duration = Duration::from_secs(5);
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Not at all.
+    /// No progress.
     Nothing,
     /// As lines.
     Lines,
@@ -54,7 +54,7 @@ impl Form {
 pub enum Told {
     /// A line, without its end.
     Line(String),
-    /// What the bar is from now on; empty where there is none any more.
+    /// The new bar; empty if it is removed.
     Bar(String),
 }
 
@@ -64,31 +64,31 @@ pub struct Display {
     form: Form,
     begun: Instant,
     stage: u64,
-    /// When the last line was due, and how far the work was in the last one.
+    /// When the last line was due, and the state in it.
     line: Instant,
     told: Option<u64>,
     has_bar: bool,
-    /// Where the rate is taken from, and the mark that takes its place.
+    /// The start of the interval for the rate, and its replacement.
     from: (Instant, u64),
     next: (Instant, u64),
 }
 
 impl Display {
-    /// Of work that begins at `now`.
+    /// For work that begins at `now`.
     pub fn new(form: Form, now: Instant) -> Self {
         let mark = (now, 0);
         let (stage, told, has_bar) = (0, None, false);
         Self { form, begun: now, stage, line: now, told, has_bar, from: mark, next: mark }
     }
 
-    /// The terminal has another width.
+    /// Sets the width of the terminal.
     pub fn resize(&mut self, columns: usize) {
         if let Form::Bar(before) = &mut self.form {
             *before = columns;
         }
     }
 
-    /// What to show at `now`, when the meter says `reading`.
+    /// What to show at `now` for this `reading` of the meter.
     pub fn look(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let Some(reading) = reading else { return self.without_bar() };
         let rate = self.rate(&reading, now);
@@ -109,8 +109,8 @@ impl Display {
         }
     }
 
-    /// What to show when the work has ended. A reader of lines that were about a part gets one
-    /// about the rest.
+    /// What to show at the end of the work. If earlier lines reported a part, a last line reports
+    /// the rest.
     pub fn end(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let told = self.told.take();
         if let (Some(reading), Some(told)) = (reading, told)
@@ -126,7 +126,7 @@ impl Display {
         std::mem::take(&mut self.has_bar).then(|| Told::Bar(String::new()))
     }
 
-    /// How much is done in a second, over the last seconds; `None` at the first look at a stage.
+    /// Units per second, over the last seconds; `None` at the first look at a stage.
     fn rate(&mut self, reading: &Reading, now: Instant) -> Option<u64> {
         let mark = (now, reading.done);
         if self.stage != reading.stage {
@@ -144,7 +144,7 @@ impl Display {
     }
 }
 
-/// Shows a meter while it is there, from a thread of its own. Dropping it removes the bar.
+/// Shows a meter from a thread of its own, until it is dropped. Dropping it removes the bar.
 #[derive(Debug)]
 pub struct Shown {
     stop: Option<Sender<()>>,
@@ -157,7 +157,7 @@ impl Shown {
         Self::with(meter, Form::here(quiet), show)
     }
 
-    /// Has `tell` show `meter` in this form.
+    /// Shows `meter` in this form through `tell`.
     pub fn with(
         meter: &Arc<Meter>,
         form: Form,
@@ -180,7 +180,7 @@ impl Shown {
                 tell(told);
             }
         };
-        // Work is done without progress where there can be no thread.
+        // Without a thread the work continues without progress.
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(work).ok();
         Self { stop: Some(stop), thread }
     }
@@ -190,7 +190,7 @@ impl Drop for Shown {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // If it has panicked, the panic was reported.
+            // A panic was reported when it happened.
             let _ = thread.join();
         }
     }
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bar_goes_between_stages_and_at_the_end() {
+    fn bar_is_removed_between_stages_and_at_the_end() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut display = Display::new(Form::Bar(60), begun);
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_seconds() {
+    fn rate_covers_the_last_seconds() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut display = Display::new(Form::Bar(80), begun);

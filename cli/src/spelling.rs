@@ -4,7 +4,7 @@
 pub fn one_dash(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    // Whether the place before is inside of a word.
+    // Whether the previous character is part of a word.
     let mut in_word = false;
     while let Some(c) = rest.chars().next() {
         if let Some(escape) = rest.strip_prefix("\x1b[") {
@@ -29,8 +29,8 @@ pub fn one_dash(text: &str) -> String {
     out
 }
 
-/// Help as clap renders it, with one dash before each flag's name and its columns kept: where
-/// a line loses something before them, they are moved back.
+/// Help as clap renders it, with one dash before each flag's name. The columns stay: text after a
+/// removed dash is moved back.
 pub fn help(text: &str) -> String {
     text.split_inclusive('\n').map(help_line).collect()
 }
@@ -40,7 +40,7 @@ fn help_line(line: &str) -> String {
     let indent = line.len() - line.trim_start_matches(' ').len();
     let gap = line[indent..].find("  ").filter(|_| bare.trim_start().starts_with('-'));
     let (flag, about) = line.split_at(gap.map_or(line.len(), |gap| indent + gap));
-    // Room that clap leaves for flags of one letter, which have as many dashes here.
+    // clap leaves room for flags of one letter, which have as many dashes here.
     let short = if bare.starts_with("      --") { &flag[4..] } else { flag };
     let spelt = one_dash(short);
     let lost = plain(flag).chars().count() - plain(&spelt).chars().count();

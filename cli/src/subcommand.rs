@@ -1,12 +1,13 @@
-//! The help of a subcommand: what is its own first, then those flags of the program that it has
-//! use for, in groups; the rest only where all is asked for.
+//! The help of a subcommand: first its own flags, then the program's flags that apply to it, in
+//! groups. All other flags are shown only on request.
 
 use std::ffi::OsString;
 
 use clap::Command;
 
-/// `program` as it reads `words`, its name first. Where they name a subcommand, its `-h` has the
-/// program's flags for which `heading`, told the names of both, has one; `-help` has all.
+/// `program` for reading `words`, its name first. If they name a subcommand, its `-h` shows the
+/// program's flags for which `heading` returns a heading (it gets the names of both); `-help` shows
+/// all flags.
 pub fn focused(
     program: Command,
     words: &[OsString],

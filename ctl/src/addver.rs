@@ -1,8 +1,8 @@
 //! `addver -file`: one connection, and no upload of what the registry has.
 //!
-//! A file is hashed first, which is cheap, and the registry asked to bind that hash. If
-//! it has no such blob, the file is read once more: validated, hashed again and uploaded
-//! in one pass. Standard input and pipes can be read only once, so they are uploaded.
+//! A file is hashed first, which is cheap, and the registry is asked to bind that hash. If the
+//! registry does not have the blob, the file is read again: validated, hashed and uploaded in one
+//! pass. Standard input and pipes can be read only once, so they are uploaded.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
@@ -24,14 +24,14 @@ use crate::flags::Flags;
 use crate::pack::pack;
 use crate::verbs::ADDVER;
 
-/// Bytes that are read at a time: what one request of an upload carries.
+/// Bytes that are read at a time: the size of one upload request.
 const CHUNK: usize = 255 << 10;
 /// Chunks between the reader and the network, and between the reader and the validator.
 const QUEUE: usize = 8;
-/// What the registry says when it has no such blob.
+/// The registry's answer if it does not have the blob.
 const NO_BLOB: &str = "no uploaded file with given hash found";
 
-/// What to upload, and what it becomes.
+/// What to upload, and its name in the registry.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upload {
     component: ComponentName,
@@ -39,7 +39,7 @@ pub struct Upload {
     source: Source,
 }
 
-/// Where an archive comes from.
+/// The source of an archive.
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
     /// A file, or `-` for standard input.
@@ -48,18 +48,18 @@ enum Source {
     Directory { path: String, times: bool },
 }
 
-/// What is to be done.
+/// What the flags ask for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Print the usage.
     Help,
     /// Upload.
     Upload(Upload),
-    /// Bind a hash, as the console does it.
+    /// Bind a hash, as on the console.
     Hash(Command),
 }
 
-/// Reads the flags; what the console has too means what it does there.
+/// Reads the flags. The console's flags have the same meaning here.
 pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
     let Some(given) = command::read_flags(&ADDVER, words)? else { return Ok(Parsed::Help) };
     let last = |flag: &str| given.iter().rev().find(|(name, _)| *name == flag);
@@ -74,7 +74,7 @@ pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
         ("", _) => Some(Source::Directory { path, times: value("times") == "true" }),
         _ => Some(Source::File(file)),
     };
-    // With the hash of nothing, the console's own checks apply.
+    // With the hash of no bytes, the console's own checks apply.
     let hash = if hash.is_empty() { Digest::of(b"").to_string() } else { hash };
     let mut line = vec!["addver".to_owned(), format!("-hash={hash}")];
     line.extend(["name", "version"].map(|flag| format!("-{flag}={}", value(flag))));
@@ -91,18 +91,18 @@ pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
     }
 }
 
-/// The console's refusal, about the flags that there are here.
+/// The console's refusal, with the flags of this program.
 fn as_here(refusal: &Refusal) -> Refusal {
     let text = refusal.text.replace("name, version and hash", "name, version and file");
     Refusal { text, code: refusal.code }
 }
 
-/// `put`: what is on standard input, uploaded and bound.
+/// `put`: uploads standard input and binds it.
 pub fn put(component: ComponentName, version: VersionName) -> Upload {
     Upload { component, version, source: Source::File("-".to_owned()) }
 }
 
-/// Uploads and binds; the registry's answer, with the archive's digest and size.
+/// Uploads and binds. Returns the registry's answer, with the archive's digest and size.
 pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> {
     let connect = flags.connect()?;
     let archive = Archive::of(&upload.source)?;
@@ -136,11 +136,11 @@ impl Upload {
     }
 }
 
-/// An archive that is to be read.
+/// An archive to read.
 enum Archive {
     StandardInput,
     Named(String),
-    /// A directory's, in a file without a name.
+    /// The archive of a directory, in a file without a name.
     Packed(String, File),
 }
 
@@ -210,7 +210,7 @@ impl Archive {
     }
 }
 
-/// What is done with a file, and whether it has a directory to be in.
+/// The operation on a file, and whether the file needs a directory.
 fn opening(path: &str) -> String {
     let dir = Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty());
     match dir.filter(|dir| !dir.exists()) {
@@ -219,15 +219,14 @@ fn opening(path: &str) -> String {
     }
 }
 
-/// Whether the registry would do it if it had the blob. The Go registry's errors are on
-/// standard output.
+/// Whether the registry only lacks the blob. The Go registry prints errors to standard output.
 fn is_missing(answer: &Exec) -> bool {
     let says = |text: &[u8]| String::from_utf8_lossy(text).contains(NO_BLOB);
     answer.code != exit::OK && (says(&answer.stderr) || says(&answer.stdout))
 }
 
-/// Reads the file once: to the validator, the hash and the registry. What fails first
-/// ends the others; the upload is closed only when the file has ended and is an archive.
+/// Reads the file once: for the validator, the hash and the registry. The first failure ends the
+/// others. The upload is closed only after the file has ended and is a valid archive.
 async fn send(
     client: &Client,
     archive: &Archive,
@@ -244,10 +243,10 @@ async fn send(
         (read, to_registry, to_validator)
     });
     let reading = async {
-        // Both ends are kept until here: to their takers, letting go is the end of the file.
+        // Both ends are kept until here: dropping them means the end of the file.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
         let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
-            // The taker that has stopped tells why.
+            // The receiver that stopped has the error.
             return std::future::pending().await;
         };
         drop(to_validator);
@@ -259,7 +258,7 @@ async fn send(
     };
     let validating = async {
         validator.await.context("validator")?.context("file validation failed")?;
-        // Nobody waits for it when reading has failed.
+        // Nobody waits for it after reading has failed.
         let _ = valid.send(());
         anyhow::Ok(())
     };
@@ -275,12 +274,12 @@ async fn send(
 fn validate(pieces: Receiver<Vec<u8>>) -> Result<(), deploy_store::Error> {
     let mut pieces = Pieces { pieces, current: io::Cursor::default() };
     check_archive(&mut pieces, Limits::STANDARD)?;
-    // Bytes after the archive's end are the file's too, and the reader waits for a taker.
+    // Bytes after the archive's end belong to the file, and the reader waits for a receiver.
     while pieces.pieces.recv().is_ok() {}
     Ok(())
 }
 
-/// Digest and size of the whole, or `None` when one of the takers has stopped.
+/// Digest and size of the whole, or `None` if one of the receivers stopped.
 fn read(
     source: &mut dyn Read,
     to_registry: &mpsc::Sender<Vec<u8>>,
@@ -302,7 +301,7 @@ fn read(
     }
 }
 
-/// The chunks of a channel as a reader; its end is the end of the channel.
+/// The chunks of a channel as a reader, which ends with the channel.
 struct Pieces {
     pieces: Receiver<Vec<u8>>,
     current: io::Cursor<Vec<u8>>,
@@ -332,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_or_a_hash() {
+    fn file_and_hash_exclude_each_other() {
         let file = |line: &str| match parsed(line).unwrap() {
             Parsed::Upload(Upload { component, source: Source::File(file), .. }) => {
                 (component.to_string(), file)
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_speak_of_a_file() {
+    fn refusals_mention_the_file_flag() {
         let all = "name, version and file should all be set";
         for (line, text) in [
             ("", all),

@@ -6,14 +6,11 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
-use deploy_wire::client::{Connect, operator};
+use deploy_wire::client::{Connect, OPERATOR_TIMEOUT, operator};
 use deploy_wire::command::Refusal;
 use deploy_wire::flags;
 
 use crate::verbs;
-
-/// Time for connecting and logging in.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The program's own flags.
 #[derive(Debug, Parser)]
@@ -64,7 +61,7 @@ impl Flags {
 
     /// How to connect.
     pub fn connect(&self) -> Result<Connect, Refusal> {
-        self.connect_within(TIMEOUT)
+        self.connect_within(OPERATOR_TIMEOUT)
     }
 
     /// How to connect, if that takes no longer.
@@ -76,7 +73,7 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, timeout)
     }
 
-    /// All that decides what the registry answers to `line`.
+    /// Everything that determines the registry's answer to `line`.
     pub fn told(&self, line: &str) -> String {
         let key = self.key.to_string_lossy();
         [&self.addr, &self.fp, &*key, &self.user, line].join("\0")
@@ -135,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn agents_are_no_operators() {
+    fn agent_user_is_refused() {
         let refused = |line| read(line).unwrap().connect().unwrap_err().text;
         assert!(refused("-user deploy-agent -addr a:1 x").contains("give one with -user"));
         assert!(refused("-addr= x").starts_with("addr should be set"));

@@ -25,7 +25,7 @@ use crate::verbs::GET;
 /// Mode of a new file, before the umask.
 const MODE: u32 = 0o666;
 
-/// Exit codes of a program that a signal ended, as shells have them.
+/// Exit codes of a program that a signal ended, as in shells.
 const INTERRUPTED: u8 = 128 + 2;
 const TERMINATED: u8 = 128 + 15;
 const HUNG_UP: u8 = 128 + 1;
@@ -67,14 +67,14 @@ pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
     done.map(|()| exit::OK)
 }
 
-/// The hash that the version has.
+/// The hash of the version.
 async fn digest(client: &Client, get: &Get) -> Result<Digest> {
     let name = get.component.parse().map_err(|err: deploy_store::Error| Refusal::from(err))?;
     let line = Command::ShowComponent { name, json: true }.to_string();
     let answer = client.exec(&line).await?;
     let text = String::from_utf8_lossy(&answer.stdout);
     if answer.code != exit::OK {
-        // The Go registry's errors are on standard output, and one is that it knows no -json.
+        // The Go registry prints errors to standard output, and does not know -json.
         let said = if answer.stderr.is_empty() { &answer.stdout } else { &answer.stderr };
         let why = String::from_utf8_lossy(said).trim_end().to_owned();
         return Err(Refusal::new(answer.code, why).into());
@@ -99,7 +99,8 @@ async fn to_file(
     file: &Path,
     quiet: bool,
 ) -> Result<()> {
-    // What is there and no file, such as /dev/null or a pipe, is written to; no file replaces it.
+    // An existing path that is not a file, such as /dev/null or a pipe, is written to and not
+    // replaced.
     if std::fs::metadata(file).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
         let opened = std::fs::OpenOptions::new().write(true).open(file);
         let mut opened = opened.with_context(|| format!("open {}", file.display()))?;
@@ -114,7 +115,7 @@ async fn to_file(
         bail!("there is no directory {}: make it, or name another with -o", dir.display());
     }
     let mut temp = New::make(dir).with_context(|| failed("write"))?;
-    // A file with a name of its own would stay if a signal ended the program.
+    // A named file would stay if a signal ended the program.
     let signal = signals().context("watch for signals")?;
     tokio::select! {
         done = fetch(client, get, digest, temp.file(), quiet) => done?,
@@ -124,7 +125,7 @@ async fn to_file(
     temp.name(dir, file).with_context(|| failed("rename to"))
 }
 
-/// Done when somebody wants the program to end, with its exit code.
+/// Ends with the exit code of a signal that asks the program to end.
 fn signals() -> io::Result<impl Future<Output = u8>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -138,17 +139,17 @@ fn signals() -> io::Result<impl Future<Output = u8>> {
     })
 }
 
-/// A file that is to be called something when it is whole.
+/// A file that gets its name when it is complete.
 enum New {
-    /// It has no name, and is gone with the program, whatever ends that.
+    /// It has no name, and disappears with the program.
     Unnamed(File),
-    /// Where the filesystem knows no files without names.
+    /// For filesystems without unnamed files.
     Named(NamedTempFile),
 }
 
 impl New {
     fn make(dir: &Path) -> io::Result<Self> {
-        // As any other new file: the umask says who may read it.
+        // The umask applies, as for any new file.
         let mode = Mode::from_raw_mode(MODE);
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         if let Ok(file) = openat(CWD, dir, flags, mode) {
@@ -165,7 +166,7 @@ impl New {
         }
     }
 
-    /// Gives it its name, in place of what has it.
+    /// Gives it its name and replaces an existing file.
     fn name(self, dir: &Path, name: &Path) -> io::Result<()> {
         let file = match self {
             Self::Unnamed(file) => file,
@@ -181,7 +182,7 @@ impl New {
         let beside = dir.join(format!(".deployctl-{}", std::process::id()));
         link(&beside)?;
         std::fs::rename(&beside, name).inspect_err(|_| {
-            // Why the rename failed says more.
+            // The error of the rename says more.
             let _ = std::fs::remove_file(&beside);
         })
     }

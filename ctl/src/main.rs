@@ -7,7 +7,7 @@ mod flags;
 mod get;
 mod names;
 mod pack;
-mod told;
+mod remote_stderr;
 mod verbs;
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -21,9 +21,9 @@ use deploy_wire::client::{Client, ClientError, Exec};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 use flags::Flags;
-use told::Told;
+use remote_stderr::Told;
 
-/// What is said to who would import an image with this program.
+/// The hint for users who want to import an image with this program.
 const ELSEWHERE: &str = "deployctl imports no images; run: \
     docker save IMAGE | deploy-from-docker, or: docker save IMAGE | ssh registry import";
 
@@ -48,7 +48,7 @@ fn start(flags: &Flags) -> Result<u8> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     let threads = threads.worker_threads(2).enable_all().build().context("start threads")?;
     let done = threads.block_on(run(flags));
-    // A thread that waits for standard input would keep the program waiting too.
+    // A thread that waits for standard input would keep the program alive.
     threads.shutdown_background();
     done
 }
@@ -81,7 +81,7 @@ async fn run(flags: &Flags) -> Result<u8> {
     }
 }
 
-/// Help is given here, without a registry.
+/// Prints help, without a registry.
 fn help(about: Option<&str>) -> Result<u8> {
     let text = match about {
         Some("exit-codes") => exit::HELP.to_owned(),
@@ -91,7 +91,7 @@ fn help(about: Option<&str>) -> Result<u8> {
     show(&Exec { stdout: text.into_bytes(), ..Exec::default() })
 }
 
-/// `put`, checked here while it is uploaded; what it prints is the registry's.
+/// `put`, checked while it is uploaded; the output is that of the registry.
 async fn put(
     flags: &Flags,
     component: ComponentName,
@@ -116,7 +116,7 @@ async fn put(
     show(&answer)
 }
 
-/// What there is instead of a verb that there is not.
+/// The refusal of an unknown verb, with a suggestion.
 fn unknown(verb: &str) -> Refusal {
     let names: Vec<&str> = verbs::names().collect();
     let close = command::closest(verb, names.iter().copied());
@@ -141,7 +141,7 @@ async fn pass_on(flags: &Flags, command: &Command) -> Result<u8> {
     show(&answer?)
 }
 
-/// Runs a command on the registry, with the standard input here as that there.
+/// Runs a command on the registry, and passes standard input on to it.
 async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     let connect = flags.connect()?;
     let read = tokio::task::spawn_blocking(|| {
@@ -158,19 +158,18 @@ async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     show(&answer)
 }
 
-/// Prints an answer as it is; its exit code becomes ours.
+/// Prints an answer unchanged; its exit code becomes ours.
 fn show(answer: &Exec) -> Result<u8> {
     complain(&String::from_utf8_lossy(&answer.stderr));
     let mut out = io::stdout().lock();
     match out.write_all(&answer.stdout).and_then(|()| out.flush()) {
-        // A reader that has gone has had enough.
+        // If the reader has closed the pipe, it needs no more.
         Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(err).context("print the answer"),
         _ => Ok(answer.code),
     }
 }
 
-/// Says something on standard error. What a user or the registry has put into it drives no
-/// terminal.
+/// Prints to standard error. Text from a user or the registry cannot drive the terminal.
 fn complain(text: &str) {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
@@ -180,7 +179,7 @@ fn complain(text: &str) {
             c => plain.push(c),
         }
     }
-    // There is no better place to say that this failed.
+    // There is no better place to report a failure of this.
     let _ = Stderr.write_all(plain.as_bytes());
 }
 

@@ -17,25 +17,25 @@ use serde_json::Value;
 use crate::flags::Flags;
 use crate::verbs;
 
-/// Whoever types does not wait for longer.
+/// A user who types does not wait longer.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Age up to which an answer counts. That there was none counts as long.
+/// Age up to which an answer is reused, even an empty one.
 const FRESH: Duration = Duration::from_secs(10);
-/// Age at which an answer goes.
+/// Age at which an answer is removed.
 const OLD: Duration = Duration::from_secs(3600);
 
-/// Prints the names that the last of `words`, which somebody types, may become. Returns an exit
-/// code that says whether it may be a name at all.
+/// Prints the names that may complete the last of `words`. The exit code says whether it may be a
+/// name at all.
 pub async fn complete(words: &[String]) -> u8 {
     let Some((flags, typed)) = read(&joined(words)) else { return exit::FAILED };
     let names = names(&flags, &typed.wanted).await.unwrap_or_default();
     let lines: String = typed.whole(&names).map(|word| word + "\n").collect();
-    // A shell that has gone asks no more.
+    // If the shell is gone, it needs no answer.
     let _ = std::io::stdout().write_all(lines.as_bytes());
     exit::OK
 }
 
-/// The program's flags among `words`, and what is typed; `None` where no name belongs.
+/// The program's flags among `words`, and the unfinished word; `None` where no name belongs.
 fn read(words: &[String]) -> Option<(Flags, Typed)> {
     let flags = Flags::read(words.iter().map(Into::into)).ok()?;
     let (verb, rest) = flags.words.split_first()?;
@@ -44,7 +44,7 @@ fn read(words: &[String]) -> Option<(Flags, Typed)> {
     is_name.then_some((flags, typed))
 }
 
-/// Words as they were typed: bash takes colons and equals signs in them for words of their own.
+/// The words as they were typed: bash treats colons and equals signs as separate words.
 fn joined(words: &[String]) -> Vec<String> {
     let divides = |word: &str| matches!(word, ":" | "=");
     let mut all: Vec<String> = Vec::new();
@@ -59,7 +59,7 @@ fn joined(words: &[String]) -> Vec<String> {
     all
 }
 
-/// The names of one kind that the registry has, or had some seconds ago.
+/// The names of one kind in the registry, at most some seconds old.
 async fn names(flags: &Flags, wanted: &Wanted) -> Option<Vec<String>> {
     let command = match wanted {
         Wanted::Component | Wanted::Layer => Command::Components { json: true },
@@ -91,7 +91,7 @@ async fn ask(flags: &Flags, line: &str) -> Option<Vec<String>> {
     Some(names.iter().filter_map(name).collect())
 }
 
-/// Where answers are kept (XDG Base Directory Specification 0.8), in the user's own directory.
+/// The directory of answers (XDG Base Directory Specification 0.8), if the user owns it.
 fn directory() -> Option<PathBuf> {
     let absolute = |name| {
         let path = std::env::var_os(name).map(PathBuf::from);
@@ -112,7 +112,7 @@ fn remembered(file: &Path) -> Option<Vec<String>> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Keeps an answer. Where that cannot be done, the next question goes to the registry, too.
+/// Keeps an answer. If that fails, the next request goes to the registry, too.
 fn remember(file: &Path, names: &[String]) {
     let Some(dir) = file.parent() else { return };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
@@ -122,7 +122,7 @@ fn remember(file: &Path, names: &[String]) {
     }
     let all = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     for old in all.filter(|path| age(path).is_some_and(|age| age > OLD)) {
-        // Another shell may have been first.
+        // Another shell may have removed it.
         let _ = fs::remove_file(old);
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_that_bash_took_apart_are_joined() {
+    fn words_split_by_bash_are_joined() {
         for (words, want) in [
             (&["-layer", "code", ":", "v"][..], "-layer|code:v"),
             (&["-layer", "code", ":"], "-layer|code:"),

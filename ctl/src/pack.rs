@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
-/// What the gzip header says of the system: unknown.
+/// The system in the gzip header: unknown.
 const NO_SYSTEM: u8 = 255;
 
-/// Packs what is in `dir` into `into`.
+/// Packs the contents of `dir` into `into`.
 pub fn pack(dir: &Path, times: bool, into: impl Write) -> Result<()> {
     let gzip = GzBuilder::new().mtime(0).operating_system(NO_SYSTEM);
     let mut packer = Packer {
@@ -31,7 +31,7 @@ pub fn pack(dir: &Path, times: bool, into: impl Write) -> Result<()> {
 struct Packer<W: Write> {
     tar: Builder<W>,
     times: bool,
-    /// The first name of each file that has several.
+    /// The first name of each file with several names.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
@@ -96,7 +96,7 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// A file that must have the length it had when it was looked at.
+/// A file that must still have the length that it had before.
 struct Whole {
     file: File,
     left: u64,
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_files_are_the_same_bytes() {
+    fn packing_is_reproducible() {
         let (one, other) = (tree(&["a", "b", "c"]), tree(&["c", "b", "a"]));
         let mut touch = Command::new("touch");
         assert!(touch.args(["-d", "@7"]).arg(other.path().join("c")).status().unwrap().success());
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn tar_unpacks_what_was_there() {
+    fn packed_directory_unpacks_with_tar() {
         let dir = tree(&["a", "b"]);
         let out = tempfile::tempdir().unwrap();
         fs::write(out.path().join("x.tgz"), packed(dir.path(), false)).unwrap();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_archive_should_hold_is_named() {
+    fn unsupported_files_are_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
         let err = pack(dir.path(), false, io::sink()).unwrap_err();

@@ -1,12 +1,12 @@
-//! The verbs of this program: the console's, and what is done here. One description of them
-//! all, for help, completions and the man page.
+//! The verbs of this program: those of the console, and those that run here. They are described
+//! once, for help, completions and the man page.
 
 use deploy_wire::command::{Flag, VERBS, Verb, component, switch, text, version};
 
 const NAME: Flag = component("name", "component name");
 const VERSION: Flag = version("version", "unique version id");
 
-/// `addver`, which can do more here than on the console.
+/// `addver`, which has more flags here than on the console.
 pub const ADDVER: Verb = Verb {
     name: "addver",
     about: "upload file or directory and add it as new component version",
@@ -27,7 +27,7 @@ pub const ADDVER: Verb = Verb {
     reads_input: false,
 };
 
-/// `get`, which the console has not.
+/// `get`, which the console does not have.
 pub const GET: Verb = Verb {
     name: "get",
     about: "download archive of component version",
@@ -40,7 +40,7 @@ pub const GET: Verb = Verb {
     reads_input: false,
 };
 
-/// All verbs, in the order of `help`. Images are imported by another program.
+/// All verbs, in the order of `help`. Another program imports images.
 pub fn all() -> impl Iterator<Item = &'static Verb> {
     let mine = |verb: &'static Verb| if verb.name == ADDVER.name { &ADDVER } else { verb };
     VERBS.iter().filter(|verb| verb.name != "import").map(mine).chain(std::iter::once(&GET))
@@ -51,7 +51,7 @@ pub fn find(name: &str) -> Option<&'static Verb> {
     all().find(|verb| verb.name == name)
 }
 
-/// The names of all that can be asked for.
+/// The names of all verbs and subcommands.
 pub fn names() -> impl Iterator<Item = &'static str> {
     let own = ["completion", "man"];
     std::iter::once("help").chain(all().map(|verb| verb.name)).chain(own)
@@ -62,16 +62,16 @@ pub fn is_verb(name: &str) -> bool {
     names().any(|verb| verb == name)
 }
 
-/// What `help` prints.
+/// The output of `help`.
 pub fn listing() -> String {
     deploy_wire::command::listing_of(all())
 }
 
-/// What `help` prints of a verb.
+/// The output of `help` for a verb.
 pub fn help(verb: &Verb) -> String {
     verb.help() + CONNECTION
 }
 
-/// What every verb has and none of them lists.
+/// The flags that every verb accepts and none lists.
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";

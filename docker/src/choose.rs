@@ -1,7 +1,7 @@
-//! Which image of an archive is meant, and which layers it has.
+//! Chooses the image of an archive, and finds its layers.
 
-pub mod foretell;
 pub mod manifest;
+pub mod peek;
 mod walk;
 
 use deploy_store::Digest;
@@ -14,15 +14,15 @@ use manifest::{
 };
 use walk::Walk;
 
-/// Images that a message lists.
+/// Most images that a message lists.
 const MAX_LISTED: usize = 20;
 
-/// What is asked for.
+/// What the user asks for.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// A name of the image, or the first digits of its id.
     pub image: Option<String>,
-    /// What it is to run on.
+    /// The platform.
     pub platform: Option<Platform>,
 }
 
@@ -33,11 +33,11 @@ pub struct Chosen {
     pub names: Vec<String>,
     /// Its layers by their numbers in the archive, lowest first.
     pub layers: Vec<usize>,
-    /// How it is run.
+    /// How it is to be run.
     pub run: Run,
 }
 
-/// An image that may be the one.
+/// A candidate.
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
@@ -53,7 +53,7 @@ enum Source {
     Saved(Saved),
 }
 
-/// Finds the one image that fits.
+/// Finds the one image that matches.
 pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
     let mut candidates = candidates(archive)?;
     if candidates.is_empty() {
@@ -113,7 +113,8 @@ impl Candidate {
     }
 }
 
-/// A name without what docker leaves out when it prints one, and with the tag it means.
+/// The full form of a name: docker omits parts when it prints one, and a missing tag means
+/// `latest`.
 fn plain_name(name: &str) -> String {
     let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
     let short = short.unwrap_or(name);
@@ -135,7 +136,7 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     if has_index {
         match index_of(archive) {
             Ok(list) => Walk::new(archive, &mut found, &mut skipped).index(&list, &[], 0)?,
-            // The other of the two may do, and what it leads to is checked as well.
+            // If the other document may exist, what it leads to is checked as well.
             Err(err)
                 if has_saved
                     && !matches!(&err, Error::Item { reason, .. } if reason == manifest::BOTH) =>
@@ -170,14 +171,14 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     }
 }
 
-/// Adds an image of `manifest.json`, or its names to the one that index.json has.
+/// Adds an image of `manifest.json`, or adds its names to the one from index.json.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
     // A configuration's file is named by its digest.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
     let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
     let (mut ids, mut platform) = (Vec::new(), None);
     let is_there = name_of(&saved.config).is_none_or(|path| archive.contains(&path));
-    // What is made by hand may do without, as it did for the Go importer.
+    // Archives made by hand may lack it, as for the Go importer.
     if is_there || announced.is_some() {
         let document = document(named(archive, &saved.config)?, &saved.config)?;
         if announced.is_some_and(|announced| announced != document.digest) {
@@ -215,7 +216,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             let layer = |(at, name): (usize, &String)| {
                 let found = match named(archive, name) {
                     Ok(item) => number(item, name),
-                    // docker once wrote links to layers of images that it did not save; the
+                    // docker once wrote links to layers of images that it did not save. The
                     // configuration says which layer is meant.
                     Err(err) => {
                         diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
@@ -226,7 +227,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             saved.layers.iter().enumerate().map(layer).collect::<Result<_>>()?
         }
     };
-    // After its layers, lest a chart be told that it lacks a root.
+    // Checked after the layers, so that a chart is not reported for a missing root.
     let run = match config_digest {
         Some(digest) => check_config(archive, digest, &layers)?,
         None => Run::default(),
@@ -236,7 +237,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
     Ok(Chosen { names, layers, run })
 }
 
-/// Whether a configuration has these layers; how it says that the image is run.
+/// Checks that a configuration has these layers; returns how the image is run.
 fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -> Result<Run> {
     let config = read_config(archive, digest)?;
     let announced = &config.rootfs.diff_ids;

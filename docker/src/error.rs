@@ -8,7 +8,7 @@ use deploy_wire::exit;
 /// Result of a step of an import.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an image is not imported. Nothing has changed then but blobs that nothing refers to.
+/// Why an image is not imported. At most, blobs were added that nothing refers to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,13 +20,13 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
-    /// The input as a whole is no image.
+    /// The input is not an image archive.
     #[error("the image archive {reason}")]
     Archive {
         /// What is wrong with it.
         reason: String,
     },
-    /// A file of the image archive is not what it has to be.
+    /// A file of the image archive is invalid.
     #[error("{item:?} in the image archive {reason}")]
     Item {
         /// Its name or digest.
@@ -34,7 +34,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// There is no image, or more than one, that fits what was asked for.
+    /// No image, or more than one, matches the request.
     #[error("{0}")]
     Choice(String),
     /// Layers cannot be stacked.
@@ -57,7 +57,7 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
-    /// What is known of earlier layers cannot be kept.
+    /// The cache of earlier layers cannot be used.
     #[error("use the cache directory {}: {reason} (-cache-dir chooses another, -no-cache none)", dir.display())]
     Cache {
         /// Where it is.
@@ -65,13 +65,13 @@ pub enum Error {
         /// Why it cannot be used.
         reason: String,
     },
-    /// A name that the registry would not take.
+    /// The registry would refuse a name.
     #[error("{source}; give another with -name")]
     Name {
         /// What is wrong with it.
         source: deploy_store::Error,
     },
-    /// Where the image goes refused it.
+    /// The destination refused the import.
     #[error("{text}")]
     Refused {
         /// Why, for people.
@@ -87,7 +87,7 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
-    /// The blobs that the image is made of went away time and again.
+    /// The blobs of the image disappeared several times.
     #[error("{0}; it was tried several times")]
     Vanishing(String),
 }

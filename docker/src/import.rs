@@ -1,5 +1,5 @@
-//! An import from its input to its end: read, choose, plan, ask what is known, send the rest,
-//! and one transaction.
+//! An import from start to end: read, choose, plan, ask which layers are known, send the rest, and
+//! commit in one transaction.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::path::Path;
 use deploy_store::{ComponentName, ConfigurationName, Digest, Meter, Unit, escape};
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 
-use crate::choose::foretell::diff_ids;
+use crate::choose::peek::peek_diff_ids;
 use crate::choose::{Chosen, choose};
 use crate::error::{Error, Result};
 pub use crate::job::{Event, Imported, Options, Source, Summary};
@@ -19,12 +19,12 @@ use crate::read::cache::Cache;
 use crate::read::input::{Found, read_archive, read_directory};
 use crate::read::layer::Tar;
 use crate::read::spool::Spool;
+use crate::send::image_json::image_json_layer;
 use crate::send::repack::needs;
-use crate::send::run::run_layer;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// How often layers may vanish between the question and the transaction.
+/// How often layers may disappear between the question and the transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.
@@ -35,7 +35,7 @@ pub fn import(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     if let Some(name) = &options.name {
-        // Before anything is read.
+        // Checked before anything is read.
         configuration_name(name)?;
     }
     let path = if let Source::Path(path) = source { Some(path) } else { None };
@@ -44,13 +44,13 @@ pub fn import(
     if let Some(cache) = &options.cache
         && let Err(err) = archive.remember(cache)
     {
-        // An import does not depend on it.
+        // The cache is optional.
         tell(Event::Forgotten(&err));
     }
     let name = name_of(&chosen, options)?;
     let images = chosen.layers.len();
     if options.image_config {
-        let number = archive.add_tar(&run_layer(&chosen.run))?;
+        let number = archive.add_tar(&image_json_layer(&chosen.run))?;
         chosen.layers.push(number);
     }
     let tars = tars(&archive, &chosen);
@@ -62,7 +62,7 @@ pub fn import(
     Prepared { path, options, name, chosen, planned, parts }.commit(archive, destination, tell)
 }
 
-/// An image that is planned, and is still to be sent.
+/// An image that is planned and must still be sent.
 struct Prepared<'a> {
     /// Where it can be read again.
     path: Option<&'a Path>,
@@ -74,8 +74,8 @@ struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// Sends what the destination does not have, and makes the configuration. What vanishes in
-    /// between is asked for and sent again.
+    /// Sends what the destination does not have, and makes the configuration. If blobs disappear in
+    /// between, asks and sends again.
     fn commit(
         self,
         mut archive: Archive,
@@ -87,7 +87,8 @@ impl Prepared<'_> {
         let mut made = BTreeSet::new();
         for tried in 0..TRIES {
             if tried != 1 {
-                // What was sent a moment ago is there the second time, if not the third.
+                // Blobs that were just sent are trusted in the second attempt, but not in the
+                // third.
                 hashes.clear();
             }
             for known in destination.known(&origins)? {
@@ -122,7 +123,7 @@ impl Prepared<'_> {
         Err(Error::Vanishing(missing))
     }
 
-    /// Reads the layers again that blobs of `unknown` are made of, where their bytes were not kept.
+    /// Reads the layers again that are needed for blobs of `unknown` and whose bytes were not kept.
     fn fetch(&self, archive: Archive, unknown: &[&Part]) -> Result<Archive> {
         let needed = unknown.iter().flat_map(|part| needs(part.number, &self.planned[part.number]));
         let needed = needed.map(|number| self.chosen.layers[number]).collect();
@@ -154,7 +155,7 @@ impl Prepared<'_> {
     }
 }
 
-/// Reads the input, and once more where a file of it was passed over for its name alone.
+/// Reads the input. Reads it again if a file was skipped because of its name alone.
 fn read_image(
     source: Source<'_>,
     path: Option<&Path>,
@@ -167,19 +168,20 @@ fn read_image(
     };
     let archive = read(source, few, options.cache.clone(), options)?;
     match path {
-        // A file has a name that is another's. It may be needed all the same.
+        // The file has the name of another. It may be needed all the same.
         Some(path) if archive.misled => read(Source::Path(path), few, None, options),
         _ => Ok(archive),
     }
 }
 
-/// Whether most layers of what can be read twice are known, by what it says it has.
+/// Whether most layers are known, by the layers that the image says it has. Only for an input that
+/// can be read twice.
 fn most_are_known(
     path: &Path,
     options: &Options,
     destination: &mut dyn Destination,
 ) -> Result<bool> {
-    let diff_ids = diff_ids(path);
+    let diff_ids = peek_diff_ids(path);
     let whole =
         |diff_id| Origin { diff_id, removals: Digest::of(b""), compression: options.compression };
     let origins: Vec<Origin> = diff_ids.into_iter().map(whole).collect();
@@ -193,8 +195,8 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads all of the input; where `few` of its layers will be asked for, they are only listed, or
-/// what `cache` has is taken.
+/// Reads the whole input. If only a `few` of its layers will be needed, they are only listed, or
+/// their listing is taken from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
@@ -240,7 +242,7 @@ fn each(
     done
 }
 
-/// A reader whose bytes are counted.
+/// A reader that counts its bytes.
 struct Counted<'a, R> {
     input: R,
     meter: &'a Meter,
@@ -270,7 +272,7 @@ fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     }
 }
 
-/// The layers that something is left of.
+/// The layers that keep any member.
 fn parts(
     name: &ConfigurationName,
     images: usize,

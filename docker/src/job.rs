@@ -1,4 +1,4 @@
-//! What an import is asked for, and what it tells of itself.
+//! The request of an import, and its events and result.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,34 +11,34 @@ use crate::choose::Wanted;
 use crate::error::Error;
 use crate::read::cache::Cache;
 
-/// What is to be done.
+/// The request.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which image of the archive.
     pub wanted: Wanted,
-    /// Name of the configuration, and start of the components' names; the image's own without.
+    /// Name of the configuration, and start of the components' names; `None`: the image's own.
     pub name: Option<String>,
     /// Layers on top of the image's.
     pub layers: Vec<(ComponentName, VersionName)>,
     /// How blobs are compressed.
     pub compression: Compression,
-    /// Whether the image's way to be run becomes a layer.
+    /// Whether to add a layer that says how the image is run.
     pub image_config: bool,
     /// Whether only to say what would be done.
     pub dry_run: bool,
-    /// Where the temporary file is; where such files go, without.
+    /// Directory of the temporary file; `None`: the system's.
     pub tmpdir: Option<PathBuf>,
-    /// Bytes that the temporary file may take.
+    /// Most bytes of the temporary file.
     pub max_temporary: u64,
-    /// Bytes of the filesystem that they leave free.
+    /// Bytes of the filesystem that it must leave free.
     pub min_free: u64,
-    /// What a layer may not exceed.
+    /// Limits on a layer.
     pub limits: Limits,
-    /// Threads that compress.
+    /// Number of threads that compress.
     pub threads: usize,
-    /// What earlier imports found.
+    /// The cache of earlier imports.
     pub cache: Option<Cache>,
-    /// Counts how far the import is.
+    /// Counts the progress of the import.
     pub meter: Arc<Meter>,
 }
 
@@ -62,7 +62,7 @@ impl Default for Options {
     }
 }
 
-/// Where the image comes from.
+/// The input.
 pub enum Source<'a> {
     /// A stream.
     Stream(&'a mut dyn Read),
@@ -70,45 +70,45 @@ pub enum Source<'a> {
     Path(&'a Path),
 }
 
-/// What happens, for people.
+/// An event, for people.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A layer that must be sent begins: its number among those, and how many there are.
+    /// A layer is being sent: its number among those to send, and their count.
     Sending(usize, usize, &'a ComponentName),
-    /// What is in layers cannot be remembered.
+    /// The listings of layers cannot be cached.
     Forgotten(&'a Error),
     /// The transaction begins.
     Updating(&'a ConfigurationName),
 }
 
-/// What was done, or would be.
+/// The result, or with `dry_run` what it would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The configuration.
     pub name: ConfigurationName,
     /// Its layers from the image, lowest first.
     pub layers: Vec<Imported>,
-    /// Layers of the image that nothing is left of.
+    /// Layers of the image that keep no member.
     pub empty: usize,
     /// Bytes that were sent.
     pub sent: u64,
-    /// What the transaction said.
+    /// The answer to the transaction.
     pub said: String,
 }
 
-/// What became of one layer.
+/// The result for one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
     /// Its component.
     pub component: ComponentName,
-    /// Its blob; none where it would have to be made.
+    /// Its blob; `None` if it would have to be made.
     pub hash: Option<Digest>,
     /// Length of its tar, in bytes.
     pub tar_bytes: u64,
-    /// Length of its blob, in bytes, where that is known.
+    /// Length of its blob, in bytes, if it is known.
     pub blob_bytes: Option<u64>,
-    /// Whether it was there before.
+    /// Whether the blob existed before.
     pub reused: bool,
-    /// Members that were left out because other layers remove them.
+    /// Members that were left out because later layers remove them.
     pub removed: usize,
 }

@@ -1,7 +1,7 @@
-//! Importer of container images: what `docker save`, podman, skopeo and buildah write becomes a
-//! configuration. An image is read once ([`read`]), one of those in it is chosen
-//! ([`choose`]), whiteouts are resolved ([`plan`]), and what the registry does not have already
-//! is packed again, compressed and sent ([`send`]); [`import`] is all of it.
+//! Importer of container images: makes a configuration from the output of `docker save`, podman,
+//! skopeo or buildah. It reads the archive once ([`read`]), chooses an image ([`choose`]), resolves
+//! whiteouts ([`plan`]), and packs, compresses and sends the layers that the registry does not have
+//! ([`send`]). [`import`] runs all of these steps.
 
 mod error;
 

@@ -1,14 +1,14 @@
-//! What each layer contributes: whiteouts and opaque directories (OCI Image Format
-//! Specification 1.1, "Layer Filesystem Changeset") are resolved here, once and for all, so that
-//! whoever unpacks the layers in order, an agent from before this importer too, gets the image.
+//! Plans what each layer contributes. Whiteouts and opaque directories (OCI Image Format
+//! Specification 1.1, "Layer Filesystem Changeset") are resolved here. So every agent that unpacks
+//! the layers in order gets the image, even an agent older than this importer.
 //!
-//! Pure. All layers are put into one tree of paths. What a layer removes is noted at the path,
-//! as the number of the layer; what an earlier layer has at or below it is then left out of that
-//! layer. Nothing is left out that is merely replaced, so that a layer depends on those above it
-//! only where they remove something of it.
+//! Pure. All layers are put into one tree of paths. A removal is noted at its path, with the number
+//! of the layer. Everything that an earlier layer has at or below that path is left out of that
+//! layer. A member that is only replaced stays, so a layer depends on later layers only where they
+//! remove something from it.
 
-mod lead;
 mod left;
+mod resolve_links;
 mod stack;
 mod tree;
 
@@ -18,26 +18,26 @@ use tree::Tree;
 use crate::error::Result;
 use crate::read::listing::Listing;
 
-/// What becomes of one layer.
+/// The plan of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// Members that are left out, by their numbers, in order: marks of removals, and what later
+    /// Members that are left out, by their numbers, in order: whiteouts, and members that later
     /// layers remove.
     pub dropped: Vec<u32>,
-    /// Hardlinks whose target is left out, or in a place that symlinks lead to, in order.
+    /// Hardlinks whose target is left out, or is reached through symlinks, in order.
     pub relinked: Vec<(u32, Relink)>,
-    /// Members whose path leads through symlinks of this layer or of those below, and where to,
-    /// in order: not everybody who unpacks keeps such a path within the root.
+    /// Members whose path leads through symlinks of this layer or of lower ones, with the resolved
+    /// path, in order: not every unpacker keeps such a path within the root.
     pub moved: Vec<(u32, Vec<u8>)>,
-    /// Digest over what depends on the layers above; that of no bytes where nothing does.
+    /// Digest over everything that depends on later layers; that of no bytes if nothing does.
     pub removals: Digest,
     /// Members that later layers remove.
     pub removed: usize,
-    /// Members that stay, the root itself not counted.
+    /// Members that stay, an entry of the root itself included.
     pub kept: usize,
 }
 
-/// What a hardlink becomes.
+/// The replacement of a hardlink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relink {
     /// A link to this name of the file.
@@ -60,7 +60,7 @@ pub struct Layer<'a> {
     pub listing: &'a Listing,
 }
 
-/// Says what becomes of each of `layers`, lowest first. Its memory has a limit.
+/// Plans each of `layers`, lowest first. Its memory is limited.
 pub fn plan(layers: &[Layer<'_>]) -> Result<Vec<Planned>> {
     let mut tree = Tree::new(layers);
     for number in 0..layers.len() {

@@ -1,4 +1,4 @@
-//! Reading an image: its input, its documents, and its layers with what is in them.
+//! Reads an image: its input, its documents, and its layers with their contents.
 
 pub mod budget;
 pub mod input;

@@ -1,4 +1,4 @@
-//! What an import did, or would do, as text.
+//! The result of an import, as text.
 
 use std::fmt::Write as _;
 use std::time::Duration;

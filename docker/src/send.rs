@@ -1,8 +1,8 @@
-//! The blobs of the layers that a registry does not have: made from the temporary file and sent.
+//! Makes the blobs of missing layers from the temporary file, and sends them.
 
 pub mod compress;
+pub mod image_json;
 pub mod repack;
-pub mod run;
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use repack::{Piece, pieces};
 /// Blobs and their lengths, by what they are made from.
 pub type Hashes = BTreeMap<Origin, (Digest, u64)>;
 
-/// A layer on its way.
+/// A layer that may be sent.
 #[derive(Debug)]
 pub struct Part {
     /// What it is called.
@@ -32,7 +32,7 @@ pub struct Part {
     pub number: usize,
 }
 
-/// Those of `parts` that `hashes` has no blob of, each blob once.
+/// Those of `parts` that have no blob in `hashes`, each blob once.
 pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
     let mut unknown: Vec<&Part> = Vec::new();
     for part in parts {
@@ -44,16 +44,16 @@ pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
     unknown
 }
 
-/// What sending needs to know.
+/// The input of sending.
 #[derive(Debug)]
 pub struct Stage<'a> {
     /// Where bytes are.
     pub spool: &'a Spool,
     /// The layers of the image, lowest first.
     pub tars: &'a [&'a Tar],
-    /// What becomes of them.
+    /// Their plans.
     pub planned: &'a [Planned],
-    /// What is to be done.
+    /// The request.
     pub options: &'a Options,
 }
 
@@ -96,7 +96,7 @@ impl Stage<'_> {
         Ok(sent)
     }
 
-    /// Reads what is to be sent, a chunk at a time, until nobody wants more.
+    /// Reads the data to send, a chunk at a time, until the consumer stops.
     fn produce(&self, unknown: &[&Part], next: &mut dyn FnMut(Chunk) -> bool) -> Result<()> {
         let most = chunk_bytes(self.options.compression);
         for (blob, part) in unknown.iter().enumerate() {
@@ -105,7 +105,7 @@ impl Stage<'_> {
             let mut each = |piece: Piece| {
                 let mut taken = 0;
                 while taken < piece.len() {
-                    // A full one waits for what follows, as the last one is sent as such.
+                    // A full chunk waits for more data, because the last one is marked.
                     if chunk.len() == most {
                         let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
                         if !next(Chunk { blob, bytes, last: false }) {

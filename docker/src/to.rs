@@ -1,4 +1,4 @@
-//! Where an import goes: a directory, or a registry over ssh.
+//! Destinations of an import: a directory, or a registry over ssh.
 
 pub mod directory;
 #[cfg(feature = "program")]
@@ -9,19 +9,19 @@ use deploy_wire::image::{Image, KnownLayer, Origin};
 
 use crate::error::Result;
 
-/// Where layers go, and who knows those of earlier imports.
+/// A destination of layers, which also knows those of earlier imports.
 pub trait Destination {
-    /// Whether there are these layers, which go on top of the image's.
+    /// Checks that these layers exist, which are put on top of the image's.
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
-    /// Those of `origins` that need not be made again.
+    /// Those of `origins` whose blobs exist.
     fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
-    /// A blob begins.
+    /// Begins a blob.
     fn begin(&mut self, component: &ComponentName) -> Result<()>;
-    /// More of it.
+    /// Adds bytes to it.
     fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
-    /// It is whole.
+    /// Ends it.
     fn finish(&mut self, digest: Digest) -> Result<()>;
-    /// Makes the configuration of it, all or nothing.
+    /// Makes the configuration, all or nothing.
     fn commit(
         &mut self,
         name: &ConfigurationName,
@@ -30,11 +30,11 @@ pub trait Destination {
     ) -> Result<Committed>;
 }
 
-/// How the transaction ended.
+/// The result of the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// Well; what was said to it.
+    /// It succeeded; the text is its answer.
     Done(String),
-    /// Blobs that were known, or sent, are not there any more; what was said to it.
+    /// Blobs that were known or sent have disappeared; the text is its answer.
     Missing(String),
 }

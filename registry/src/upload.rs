@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::{Digest, Error, Size, Staging};
+use deploy_store::{BlobWriter, Digest, Error, Size};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::places::Place;
@@ -44,8 +44,8 @@ pub struct Upload {
 /// Where the file is: here, or with the thread that is writing to it.
 #[derive(Debug)]
 enum Disk {
-    Idle(Box<Staging>),
-    Writing(JoinHandle<Result<Box<Staging>, Error>>),
+    Idle(Box<BlobWriter>),
+    Writing(JoinHandle<Result<Box<BlobWriter>, Error>>),
     Failed(String),
 }
 

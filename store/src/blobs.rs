@@ -1,13 +1,13 @@
-//! Blobs: whole archives named by their sha256. The registry's `files/` and
-//! `uploads/` and the agent's `cache/` are this one type.
+//! Blobs: whole archives named by their sha256. This one type is the registry's `files/` and
+//! `uploads/` and the agent's `cache/`.
 //!
-//! A blob's life: staged under a temporary name (`upload-…`), complete and synced
-//! under its digest in the staging directory, published under its digest in the
-//! files directory, removed. Each step is one rename, and only a file whose bytes
-//! have been hashed gets a digest for a name.
+//! A blob is first staged under a temporary name (`upload-…`). When it is complete and synced, it
+//! gets its digest as its name in the staging directory. Publishing moves it to the files directory
+//! under the same name. Each step is one rename, and only a file whose bytes were hashed is named
+//! by a digest.
 
-mod batch;
-mod staging;
+mod publish_all;
+mod writer;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -20,12 +20,12 @@ use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, FileType, TempFile, digest_of, fault, name_of};
 use crate::error::{Error, Result};
 
-pub use staging::Staging;
-use staging::read_all;
+pub use writer::BlobWriter;
+use writer::read_all;
 
 const UPLOAD: &str = "upload";
 const PARTIAL: &str = "partial-";
-/// What the Go agent calls its downloads.
+/// Prefix of the Go agent's downloads.
 const GO_TEMPORARY: &[u8] = b"temp-";
 
 /// A directory of published blobs with a staging directory on the same filesystem.
@@ -57,15 +57,15 @@ pub struct Swept {
 }
 
 impl Blobs {
-    /// Opens, or makes, the two directories. No blob may be over `max_bytes`.
+    /// Opens the two directories, or creates them. No blob may be over `max_bytes`.
     pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
         let files = Dir::open_or_create(files, 0o700)?;
         let staging = Dir::open_or_create(staging, 0o700)?;
         Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
     }
 
-    /// As [`Blobs::open`], of two directories in `dir`. A symlink in the place of one is
-    /// refused: whoever may write to `dir` is not to choose where blobs are written.
+    /// As [`Blobs::open`], of two directories in `dir`. A symlink in the place of one is refused:
+    /// whoever may write to `dir` must not choose where blobs are written.
     pub(crate) fn open_in(dir: &Dir, files: &CStr, staging: &CStr, max_bytes: u64) -> Result<Self> {
         let files = dir.child_or_create(files, 0o700)?;
         let staging = dir.child_or_create(staging, 0o700)?;
@@ -73,15 +73,14 @@ impl Blobs {
     }
 
     /// Begins a new blob whose digest is not known yet.
-    pub fn stage(&self) -> Result<Staging> {
+    pub fn stage(&self) -> Result<BlobWriter> {
         let temp = TempFile::create(&self.staging, UPLOAD)?;
         Ok(self.staging(temp, Hasher::default(), 0))
     }
 
-    /// Begins the blob `expected`, or goes on with what an earlier attempt wrote of
-    /// it; [`Staging::len`] says from where. What is written stays when this attempt
-    /// is dropped.
-    pub fn resume(&self, expected: Digest) -> Result<Staging> {
+    /// Begins the blob `expected`, or resumes an earlier attempt; [`BlobWriter::len`] says where.
+    /// The bytes stay if this attempt is dropped.
+    pub fn resume(&self, expected: Digest) -> Result<BlobWriter> {
         let temp = TempFile::resume(&self.staging, &name_of_partial(expected))?;
         let mut hasher = Hasher::default();
         let end = read_all(temp.file(), |bytes| hasher.update(bytes))
@@ -89,8 +88,7 @@ impl Blobs {
         Ok(self.staging(temp, hasher, end))
     }
 
-    /// Opens what there is of the blob that [`Blobs::resume`] goes on with. It may be
-    /// less than all.
+    /// Opens the part of a blob that [`Blobs::resume`] has written so far.
     pub fn partial_reader(&self, digest: Digest) -> Result<File> {
         match self.staging.open_file(&name_of_partial(digest)) {
             Err(err) if err.is_not_found() => Err(Error::NoSuchBlob(digest)),
@@ -98,7 +96,7 @@ impl Blobs {
         }
     }
 
-    /// Publishes the whole blob that [`Blobs::resume`] began, if there is one.
+    /// Publishes the complete blob that [`Blobs::resume`] began, if there is one.
     pub fn publish_partial(&self, digest: Digest) -> Result<()> {
         let name = name_of_partial(digest);
         match self.staging.open_file(&name) {
@@ -117,8 +115,8 @@ impl Blobs {
         self.staging.remove_file(&name_of_partial(digest))
     }
 
-    fn staging(&self, temp: TempFile, hasher: Hasher, end: u64) -> Staging {
-        Staging::new(Arc::clone(&self.staging), self.max_bytes, temp, hasher, end)
+    fn staging(&self, temp: TempFile, hasher: Hasher, end: u64) -> BlobWriter {
+        BlobWriter::new(Arc::clone(&self.staging), self.max_bytes, temp, hasher, end)
     }
 
     /// Stages `from`, checks that it is `expected`, and publishes it.
@@ -140,7 +138,7 @@ impl Blobs {
         self.publish(expected)
     }
 
-    /// Makes the staged blob visible. That it is published already is success.
+    /// Makes the staged blob visible. It is a success if the blob is published already.
     pub fn publish(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         if self.files.contains(&name)? {
@@ -154,8 +152,8 @@ impl Blobs {
         self.staging.sync()
     }
 
-    /// Takes a blob back from where it was published to where it was staged, when what
-    /// was to refer to it failed.
+    /// Moves a published blob back to the staging directory, after the row that refers to it could
+    /// not be written.
     pub fn withdraw(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         self.files.rename(&name, &self.staging, &name)?;
@@ -163,7 +161,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Opens a published blob. An open blob stays readable when it is removed.
+    /// Opens a published blob. An open blob stays readable after it is removed.
     pub fn reader(&self, digest: Digest) -> Result<File> {
         open_blob(&self.files, digest)
     }
@@ -183,7 +181,7 @@ impl Blobs {
         self.staging.contains(&name_of(digest))
     }
 
-    /// All published blobs, by digest. Names that are no digest are passed over.
+    /// All published blobs, by digest. Names that are no digests are skipped.
     pub fn list(&self) -> Result<Vec<BlobInfo>> {
         let mut blobs = Vec::new();
         for item in self.files.list()? {
@@ -210,7 +208,7 @@ impl Blobs {
         }
     }
 
-    /// Names among the published blobs that are no blob's.
+    /// Names among the published blobs that are no digests.
     pub fn foreign(&self) -> Result<Vec<String>> {
         let items = self.files.list()?.into_iter();
         let foreign = items
@@ -218,12 +216,12 @@ impl Blobs {
         Ok(foreign.map(|item| item.name.to_string_lossy().into_owned()).collect())
     }
 
-    /// Removes a published blob; that it is not there is success.
+    /// Removes a published blob. It is a success if there is none.
     pub fn remove(&self, digest: Digest) -> Result<()> {
         self.remove_all([digest])
     }
 
-    /// Removes published blobs; those that are not there are passed over.
+    /// Removes published blobs. Missing ones are skipped.
     pub fn remove_all(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         for digest in digests {
             self.files.remove_file(&name_of(digest))?;
@@ -231,7 +229,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Moves a published blob to the directory `aside`, under a name that none there has.
+    /// Moves a published blob to the directory `aside`, under a name that is free there.
     pub fn set_aside(&self, digest: Digest, aside: &Dir) -> Result<()> {
         let name = |n: u32| match n {
             0 => name_of(digest),
@@ -246,12 +244,12 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Removes a complete staged blob; that it is not there is success.
+    /// Removes a complete staged blob. It is a success if there is none.
     pub fn unstage(&self, digest: Digest) -> Result<()> {
         self.staging.remove_file(&name_of(digest))
     }
 
-    /// Removes staged files last written before `before` that nobody is writing.
+    /// Removes staged files that were last written before `before` and that nobody is writing.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(before, false)?))
     }
@@ -267,8 +265,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// Removes uploads that a crash cut off, whatever their age: to be called before any
-    /// other is begun.
+    /// Removes uploads that a crash cut off, whatever their age. Call it before any upload begins.
     pub fn clean_up(&self) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?))
     }
@@ -339,8 +336,7 @@ fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
 }
 
-/// Removes a file that is no use any more. One that cannot be removed is no reason for
-/// anything else to fail.
+/// Removes a leftover file. A file that cannot be removed must not make anything else fail.
 fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
     dir.remove_tree(name)
         .inspect_err(|err| {
@@ -370,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn staged_survives_a_reopen_and_publish_is_idempotent() {
+    fn staged_blob_survives_reopen_and_publish_is_idempotent() {
         let temp = tempfile::tempdir().unwrap();
         let blobs = open(temp.path());
         let mut staging = blobs.stage().unwrap();
@@ -404,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_bytes_are_never_published_and_a_partial_resumes() {
+    fn wrong_bytes_are_not_published_and_partial_blobs_resume() {
         let temp = tempfile::tempdir().unwrap();
         let blobs = open(temp.path());
         let expected = Digest::of(b"hello world");
@@ -426,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn expire_spares_what_is_being_written() {
+    fn expire_keeps_files_that_are_being_written() {
         let temp = tempfile::tempdir().unwrap();
         let blobs = open(temp.path());
         let mut staging = blobs.stage().unwrap();

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_does_not_agree_with_itself_is_refused() {
+    fn contradictory_json_is_refused() {
         let good = recorded();
         let layer = good.find("\t\t{").unwrap()..good.find("\n\t]").unwrap();
         let doubled = good.replace(&good[layer.clone()], &format!("{0},\n{0}", &good[layer]));

@@ -1,8 +1,8 @@
-//! The filesystem, and the only place that changes it: nothing outside this
-//! module creates, renames, links, unlinks or syncs.
+//! The filesystem, and the only module that changes it: nothing outside creates, renames, links,
+//! unlinks or syncs.
 //!
-//! Every operation is relative to an open directory ([`Dir`]) and takes a single
-//! name, never a path, so nothing here can be led outside by a symlink.
+//! Every operation is relative to an open directory ([`Dir`]) and takes a single name, never a
+//! path, so no symlink can lead it elsewhere.
 
 mod attributes;
 mod dir;
@@ -38,12 +38,12 @@ use std::ffi::{CStr, CString};
 
 use crate::digest::Digest;
 
-/// The file name of what is named by `digest`.
+/// The file name for `digest`.
 pub(crate) fn name_of(digest: Digest) -> CString {
     CString::new(digest.to_string()).expect("hex has no NUL")
 }
 
-/// The digest that a file name is, if it is one.
+/// The digest in a file name, if it is one.
 pub(crate) fn digest_of(name: &CStr) -> Option<Digest> {
     name.to_str().ok()?.parse().ok()
 }

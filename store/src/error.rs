@@ -1,6 +1,6 @@
-//! The one error type of the store: each variant says the action, the thing it
-//! was done to, and the cause. As every error of these crates it shows the whole line
-//! by itself, and so has no `source`, which would be printed twice.
+//! The one error type of the store. Each variant says the action, what it was done to, and the
+//! cause. The text of an error is the whole line, so there is no `source`, which would be printed
+//! twice.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,20 +25,20 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
-    /// The bytes do not have the digest they were announced under.
+    /// The bytes do not have the announced digest.
     #[error("content of {what} has digest {found}, expected {expected}")]
     DigestMismatch {
         /// Where the bytes came from.
         what: String,
         /// The announced digest.
         expected: Digest,
-        /// The digest of the bytes that came.
+        /// The digest of the received bytes.
         found: Digest,
     },
-    /// No blob of that digest is here.
+    /// There is no blob of that digest.
     #[error("no blob {0} in the store")]
     NoSuchBlob(Digest),
-    /// A name, digest or similar text is not of its form.
+    /// A name, digest or similar text has the wrong form.
     #[error("{what} {}: {reason}", quoted(text))]
     BadName {
         /// What kind of text: `component name`.
@@ -48,7 +48,7 @@ pub enum Error {
         /// Why it is refused.
         reason: String,
     },
-    /// A configuration breaks a rule or does not agree with itself.
+    /// A configuration breaks a rule or contradicts itself.
     #[error("configuration {}: {reason}", quoted(name))]
     BadConfiguration {
         /// The configuration's name, as far as it is known.
@@ -62,7 +62,7 @@ pub enum Error {
         /// Why it cannot be read.
         reason: String,
     },
-    /// A pattern of paths that is none.
+    /// A pattern of paths is invalid.
     #[error("no pattern of paths: {cause}")]
     BadGlob {
         /// What is wrong with it.
@@ -76,7 +76,7 @@ pub enum Error {
         /// Why it is refused.
         reason: String,
     },
-    /// Something crosses a limit.
+    /// Something exceeds a limit.
     #[error("{what} is over the limit of {}", counted(what, *limit))]
     OverLimit {
         /// What was counted.
@@ -89,10 +89,10 @@ pub enum Error {
     Busy {
         /// The directory.
         path: PathBuf,
-        /// The process that holds it, where the system tells.
+        /// The process that holds it, if the system says.
         pid: Option<u32>,
     },
-    /// A file of the store is not what it must be.
+    /// A file of the store is damaged.
     #[error("{} is damaged: {reason}", path.display())]
     Corrupt {
         /// The file.
@@ -121,30 +121,30 @@ impl Error {
         Self::BadArchive { reason: reason.to_owned() }
     }
 
-    /// Whether the cause is that it is not allowed.
+    /// Whether the cause is a missing permission.
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    /// Whether the cause is that a file or directory is not there.
+    /// Whether the cause is a missing file or directory.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether what stands where a root belongs cannot be moved away: something is mounted
-    /// there, or somebody forbids it.
+    /// Whether the directory at a root's place cannot be moved away, because of a mount or a
+    /// missing permission.
     pub fn is_root_held(&self) -> bool {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
         let held = |kind| matches!(kind, CrossesDevices | PermissionDenied | ResourceBusy);
         matches!(self, Self::Io { action: "exchange" | "replace", cause, .. } if held(cause.kind()))
     }
 
-    /// Whether a quota is used up.
+    /// Whether the cause is an exhausted quota.
     pub fn is_over_quota(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::QuotaExceeded)
     }
 
-    /// Whether the disk is full, or a quota used up.
+    /// Whether the cause is a full disk or an exhausted quota.
     pub fn is_no_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         let full = |kind| matches!(kind, StorageFull | QuotaExceeded);
@@ -152,7 +152,7 @@ impl Error {
     }
 }
 
-/// `None` for what is not there.
+/// `None` if the file or directory does not exist.
 pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Err(err) if err.is_not_found() => Ok(None),
@@ -165,7 +165,7 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// A limit in the unit of what was counted.
+/// A limit in the unit of the counted thing.
 fn counted(what: &str, limit: u64) -> String {
     let is_size = ["size of", "bytes of"].iter().any(|start| what.starts_with(start));
     if is_size { Size(limit).to_string() } else { limit.to_string() }

@@ -1,10 +1,9 @@
-//! Paths whose files were found changed in a root, and are each root's own from then on.
+//! Private paths: their files were found changed in a root, so each root gets its own copy.
 //!
-//! Where roots are hardlinked, a file is shared with the cache and with the roots that come.
-//! A script that gives files away (`chown -R`) or a service that writes to one would damage
-//! it for all of them, each time anew. So a path that was seen changed once is remembered,
-//! and whoever builds a root copies its file from then on, in this agent's directory for
-//! good.
+//! With hardlinks, a file is shared with the cache and with later roots. A script that changes
+//! owners (`chown -R`) or a service that writes to a file would damage it for all of them, again
+//! and again. So the store remembers each path that was seen changed. From then on it copies the
+//! file of that path into every root of this agent's directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,11 +15,11 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::reason::PrivateReason;
 use crate::limits::Limits;
 
-/// File in the agent's directory: a line `REASON<TAB>PATH` for each path, which is escaped.
+/// File in the agent's directory: a line `REASON<TAB>PATH` for each path. The path is escaped.
 const FILE: &str = "private";
-/// Paths that are remembered one by one. With more, all files are private.
+/// Most paths that are remembered one by one. Beyond that, all files are private.
 const MOST: usize = 100_000;
-/// Bytes of the file that are read at most.
+/// Most bytes of the file that are read.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The paths that are private in an agent's directory.
@@ -30,13 +29,13 @@ pub struct Learned(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     paths: BTreeMap<Box<[u8]>, PrivateReason>,
-    /// Paths since the last write of the file.
+    /// Whether paths were added since the file was last written.
     unwritten: bool,
 }
 
 impl Learned {
-    /// Those that the agents before have found, in the directory `top`. What cannot be read
-    /// is learned anew.
+    /// The paths that earlier agents found, from the directory `top`. Unreadable lines are dropped:
+    /// their paths are found again.
     pub fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
@@ -59,12 +58,12 @@ impl Learned {
         state.paths.len() > MOST || state.paths.contains_key(path.as_bytes())
     }
 
-    /// Whether there are none.
+    /// Whether there are no private paths.
     pub fn is_empty(&self) -> bool {
         self.lock().paths.is_empty()
     }
 
-    /// Takes note that `path` is private from now on; whether that is new.
+    /// Makes `path` private from now on. Returns whether it was not before.
     pub fn learn(&self, path: &EntryPath, why: PrivateReason) -> bool {
         let mut state = self.lock();
         if state.paths.len() > MOST || state.paths.contains_key(path.as_bytes()) {
@@ -75,7 +74,7 @@ impl Learned {
         true
     }
 
-    /// All paths, in order, with the reasons.
+    /// All paths with their reasons, in order.
     pub fn all(&self) -> Vec<(EntryPath, PrivateReason)> {
         let state = self.lock();
         let path = |bytes: &[u8]| EntryPath::from_archive(bytes, Limits::STANDARD).ok();
@@ -83,7 +82,7 @@ impl Learned {
         all.collect()
     }
 
-    /// Writes down what is new, in the agent's directory `dir`.
+    /// Writes new paths to the agent's directory `dir`.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let text = {
             let state = self.lock();
@@ -103,7 +102,7 @@ impl Learned {
     }
 }
 
-/// The paths that are private in the agent's directory `dir`, in order, with the reasons.
+/// The private paths of the agent's directory `dir` with their reasons, in order.
 pub fn private_paths(dir: &Path) -> Result<Vec<(EntryPath, PrivateReason)>> {
     Ok(Learned::read(&Dir::open(dir)?)?.all())
 }
@@ -115,12 +114,12 @@ fn line(path: &[u8], why: PrivateReason) -> String {
 fn parse_line(line: &[u8]) -> Option<(Box<[u8]>, PrivateReason)> {
     let (word, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
     let path = unescape(path)?;
-    // What is no path of a root is not looked for.
+    // A line that is no path of a root is ignored.
     EntryPath::from_archive(&path, Limits::STANDARD).ok()?;
     Some((path.into(), PrivateReason::from_word(word)?))
 }
 
-/// What `escape_ascii` wrote.
+/// The reverse of `escape_ascii`.
 fn unescape(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_is_known_to_the_next_agent() {
+    fn private_paths_survive_a_restart() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         let learned = Learned::read(&dir).unwrap();

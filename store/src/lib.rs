@@ -1,8 +1,8 @@
 //! Content-addressed store of deploy-tools: blobs, layers, merge and roots.
 //!
-//! Synchronous; knows nothing of the network, of command lines or of the
-//! environment, and of the clock only what dates a staged blob or tells that it was put back. See
-//! ARCHITECTURE.md for the walk of data.
+//! The store is synchronous. It knows nothing of the network, of command lines or of the
+//! environment. It asks the clock for two things only: to date a staged blob, and to notice that
+//! the clock was put back. ARCHITECTURE.md follows the data from upload to root.
 
 mod size;
 
@@ -30,7 +30,7 @@ pub mod root;
 
 mod store;
 
-pub use blobs::{BlobInfo, Blobs, Staging, Swept};
+pub use blobs::{BlobInfo, BlobWriter, Blobs, Swept};
 pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
 pub use digest::{Digest, Hasher, HashingReader};
 pub use disk::replace_file;

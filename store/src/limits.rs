@@ -1,15 +1,16 @@
-//! Limits on what an archive may claim.
+//! Limits on the contents of an archive.
 
-/// What an archive may not exceed; crossing one is an error that names it.
+/// What an archive may not exceed. An archive beyond a limit is refused with an error that names
+/// the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of one archive.
     pub entries: u64,
     /// Bytes that one archive unpacks to, holes of sparse files included.
     pub bytes: u64,
-    /// Unpacked bytes for each compressed byte, once 64 MiB have come out.
+    /// Unpacked bytes for each compressed byte, after the first 64 MiB.
     pub ratio: u64,
-    /// Bytes of the window that zstd data may ask for, which are held in memory.
+    /// Bytes of the window that zstd data may ask for. The window is held in memory.
     pub window: u64,
     /// Bytes of one path.
     pub path_len: usize,
@@ -20,13 +21,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits that no honest archive meets.
+    /// Limits that no legitimate archive reaches.
     pub const STANDARD: Self = Self {
         entries: 10_000_000,
         bytes: 1 << 40,
-        // What zstd can reach: a block of 128 KiB in 4 bytes. gzip reaches 1,032.
+        // The maximum of zstd: a block of 128 KiB in 4 bytes. gzip reaches 1,032.
         ratio: 33_000,
-        // What zstd itself takes without being told: --long=27, --ultra -22.
+        // The window that zstd accepts by default: --long=27, --ultra -22.
         window: 128 << 20,
         path_len: 4_096,
         depth: 1_000,

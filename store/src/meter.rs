@@ -1,4 +1,4 @@
-//! How far long work is. The work counts; another thread reads the counts and shows them.
+//! Progress of long work. The work counts; another thread reads the counts and shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -8,26 +8,26 @@ use std::sync::{Mutex, PoisonError};
 pub enum Unit {
     /// Bytes.
     Bytes,
-    /// Things of this name, in the plural.
+    /// Things with this name, in the plural.
     Items(&'static str),
 }
 
-/// How far a stage is.
+/// The state of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// Number of the stage, so that a reader sees when the next one begins.
     pub stage: u64,
-    /// What is done with what is counted, as "uploaded".
+    /// What is done with the counted things, as "uploaded".
     pub verb: &'static str,
     /// What is counted.
     pub unit: Unit,
     /// How much is done.
     pub done: u64,
-    /// How much there is to do, where that is known.
+    /// How much there is to do, if that is known.
     pub whole: Option<u64>,
 }
 
-/// Counts of one stage of work after the other. Counting takes no lock.
+/// Counts one stage of work after the other. Counting takes no lock.
 #[derive(Debug, Default)]
 pub struct Meter {
     stage: Mutex<Stage>,
@@ -43,7 +43,7 @@ struct Stage {
 }
 
 impl Meter {
-    /// Begins a stage that has done nothing yet. `whole` is 0 where it is not known.
+    /// Begins a stage. `whole` is 0 if it is not known.
     pub fn begin(&self, verb: &'static str, unit: Unit, whole: u64) {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         stage.number += 1;
@@ -57,22 +57,22 @@ impl Meter {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner).counts = None;
     }
 
-    /// So much more is done.
+    /// Adds to the count.
     pub fn add(&self, more: u64) {
         self.done.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// So much is done in all.
+    /// Sets the count.
     pub fn set(&self, done: u64) {
         self.done.store(done, Ordering::Relaxed);
     }
 
-    /// The whole of the stage has become known.
+    /// Sets the whole of the stage, once it is known.
     pub fn expect(&self, whole: u64) {
         self.whole.store(whole, Ordering::Relaxed);
     }
 
-    /// How far the work is; `None` between two stages.
+    /// The state of the current stage; `None` between two stages.
     pub fn reading(&self) -> Option<Reading> {
         let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         let (verb, unit) = stage.counts?;
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_stage_counts_anew() {
+    fn each_stage_starts_at_zero() {
         let meter = Meter::default();
         meter.add(7);
         assert_eq!(meter.reading(), None);

@@ -1,16 +1,16 @@
 //! Names of components, versions and configurations.
 //!
-//! Parsing takes whatever the Go tool could have stored, so that imported data
-//! stays usable; [`ComponentName::check_new`] and its siblings are the stricter
-//! rule for names that are created now. `Display` escapes, so that a name can be
-//! printed to a terminal; `as_str` is the name itself.
+//! Parsing accepts every name that the Go tool could have stored, so that imported data stays
+//! usable. [`ComponentName::check_new`] and its siblings are the stricter rule for names that are
+//! created now. `Display` escapes, so that a name can be printed to a terminal; `as_str` is the
+//! name itself.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Longest name that is accepted at all, in bytes.
+/// Longest name that is accepted, in bytes.
 pub const MAX_NAME: usize = 1024;
 /// Longest name that can be created, in bytes.
 pub const MAX_NEW_NAME: usize = 128;
@@ -99,8 +99,8 @@ fn check_new(what: &'static str, text: &str) -> Result<()> {
     Err(Error::BadName { what, text: text.chars().take(80).collect(), reason })
 }
 
-/// `text` with everything escaped that could drive a terminal or break a line:
-/// control characters, invisible and direction-changing ones, and the backslash.
+/// Escapes everything in `text` that could drive a terminal or break a line: control characters,
+/// invisible and direction-changing ones, and the backslash.
 pub fn escape(text: &str) -> String {
     let plain = |c: char| c == '\'' || c == '"' || (c != '\\' && c.escape_debug().len() == 1);
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
@@ -113,8 +113,8 @@ pub fn escape(text: &str) -> String {
     })
 }
 
-/// The JSON document `json`, which has the same value, with everything in its texts escaped
-/// that could drive a terminal: JSON itself wants that only of the first control characters.
+/// The JSON document `json` with the same value, in which every character is escaped that could
+/// drive a terminal. JSON itself requires that only of the first control characters.
 pub fn escape_json(json: &str) -> String {
     let plain = |c: char| c == '\n' || c.is_ascii_graphic() || c.escape_debug().len() == 1;
     json.chars().fold(String::with_capacity(json.len()), |mut out, c| {
@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_is_the_same_and_drives_no_terminal() {
+    fn escaped_json_is_equal_and_safe_for_terminals() {
         let odd = "a\u{1b}[2J\u{9b}m\u{202e}b\u{7f}\u{e0001}ü\"\\\n\t";
         let json = serde_json::to_string_pretty(&[odd, "x"]).unwrap();
         let printed = escape_json(&json);

@@ -1,5 +1,5 @@
-//! Who owns the files of roots, whatever their archives say: what a script's `chown` would
-//! do, as part of the tree.
+//! Owners of the files in roots that override the archives: a replacement for `chown` in the
+//! script.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,20 +13,20 @@ use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::meta::Meta;
 
-/// File in the agent's directory with the rules of the last agent, one in each line, as
-/// `UID:GID` and, after a tab, the pattern: whoever compares roots goes by them.
+/// File in the agent's directory with the rules of the last agent, one in each line: `UID:GID`, a
+/// tab, the pattern. Programs that compare roots use it.
 const FILE: &CStr = c"owners";
-/// Bytes of it that are read at most.
+/// Most bytes of it that are read.
 const MOST: u64 = 1 << 20;
 
-/// Gives the files that match to an owner, by numbers; of rules that match the last counts.
+/// A rule: matching files get this owner. If several rules match, the last one counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnerRule {
-    /// Paths in roots, as [`crate::Writable`] has them; `None` for all, the root too.
+    /// Paths in roots, as in [`crate::Writable`]; `None` for all paths, the root included.
     pub pattern: Option<String>,
-    /// The user; `None` leaves what the archive says.
+    /// The user; `None` keeps the archive's.
     pub uid: Option<u32>,
-    /// The group; `None` leaves what the archive says.
+    /// The group; `None` keeps the archive's.
     pub gid: Option<u32>,
 }
 
@@ -42,7 +42,7 @@ struct Rule {
 }
 
 impl Owners {
-    /// Those rules.
+    /// Compiles rules.
     pub fn new(rules: &[OwnerRule]) -> Result<Self> {
         let rule = |rule: &OwnerRule| {
             let glob = rule.pattern.as_deref().map(|pattern| {
@@ -56,14 +56,13 @@ impl Owners {
         Ok(Self(rules.iter().map(rule).collect::<Result<_>>()?))
     }
 
-    /// Whether there are none.
+    /// Whether there are no rules.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Gives what stands at `path` and carries `meta` to its owner. As with chown(2) a file
-    /// that changes hands loses setuid, setgid and its capabilities; `file` says that it is
-    /// one.
+    /// Gives the entry at `path` its owner in `meta`. As with chown(2), a file whose owner changes
+    /// loses setuid, setgid and its capabilities; `file` says whether it is a file.
     pub fn give(&self, path: &EntryPath, meta: &mut Meta, file: bool) {
         if self.is_empty() {
             return;
@@ -85,7 +84,7 @@ impl Owners {
         }
     }
 
-    /// Those that the last agent on the directory had.
+    /// The rules of the last agent on the directory.
     pub(crate) fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         if !top.contains(FILE)? {
@@ -102,7 +101,7 @@ impl Owners {
 
 const CAPABILITY: &[u8] = b"security.capability";
 
-/// Leaves the rules for others to read.
+/// Saves the rules for other programs.
 pub(crate) fn write(dir: &Path, rules: &[OwnerRule]) -> Result<()> {
     let path = dir.join(OsStr::from_bytes(FILE.to_bytes()));
     let text: String = rules.iter().map(line).collect();
@@ -145,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_rule_that_matches_counts_and_takes_what_chown_takes() {
+    fn last_matching_rule_wins_and_drops_setuid_and_capabilities() {
         let owners = Owners::new(&rules()).unwrap();
         let given = |path: &str, file| {
             let path = EntryPath::from_archive(path.as_bytes(), Limits::STANDARD).unwrap();
@@ -161,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_compares_roots_goes_by_the_last_agents_rules() {
+    fn saved_rules_are_read_back() {
         let temp = tempfile::tempdir().unwrap();
         let top = Dir::open(temp.path()).unwrap();
         assert!(Owners::read(&top).unwrap().is_empty());

@@ -3,11 +3,11 @@
 pub mod apply;
 pub mod build;
 pub mod check;
-mod contents;
 pub mod diff;
 pub mod merge;
 pub mod patch;
 pub mod paths;
+mod place_file;
 pub mod placer;
 pub mod placing;
 pub mod tree;

@@ -13,7 +13,7 @@ impl fmt::Display for Size {
         let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else {
             return write!(f, "{bytes} {}", if bytes == 1 { "byte" } else { "bytes" });
         };
-        // Cut, not rounded: what is just below a limit does not look as if it had reached it.
+        // Cut, not rounded: a number just below a limit must not look as if it had reached it.
         let tenths = (u128::from(bytes) * 10) >> shift;
         match (tenths / 10, tenths % 10) {
             (whole, 0) => write!(f, "{whole} {unit}"),

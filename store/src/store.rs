@@ -39,7 +39,7 @@ use crate::owners::{self, OwnerRule, Owners};
 use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::writable::{self, Writable};
 use extract::pending::{self, Pending};
-use publish::plan::Plan;
+use publish::trees::Trees;
 use spare::Spare;
 use spare::watched::Watched;
 use sweep::leftovers;
@@ -63,8 +63,8 @@ pub struct Options {
     pub link: LinkMode,
     /// Largest blob, in bytes.
     pub max_blob: u64,
-    /// Whether blobs stay in the cache when they are extracted. Without them damage is
-    /// mended from the registry.
+    /// Whether blobs stay in the cache after they are extracted. Without them, damage is repaired
+    /// from the registry.
     pub keep_blobs: bool,
 }
 
@@ -84,10 +84,10 @@ pub struct Store {
     /// Whether cache and roots are on one filesystem.
     one_filesystem: bool,
     pending: Mutex<Vec<Pending>>,
-    plan: Mutex<Plan>,
+    trees: Mutex<Trees>,
     spare: Mutex<Option<Spare>>,
     watched: Mutex<Watched>,
-    /// What could not be removed and was told of.
+    /// Paths that could not be removed and were logged.
     told: Mutex<BTreeSet<PathBuf>>,
     _lock: Lock,
 }
@@ -112,21 +112,21 @@ pub struct Root {
     pub id: Digest,
     /// Where it is.
     pub path: PathBuf,
-    /// Whether it was there already.
+    /// Whether it existed already.
     pub reused: bool,
-    /// Whether it was made of the spare.
+    /// Whether it was made from the spare.
     pub from_spare: bool,
-    /// What was placed to build it.
+    /// How the files of a new root were placed.
     pub placed: Placed,
-    /// Where what stood in its place before is kept: a service may run in it.
+    /// Where the replaced root is kept: a service may still run in it.
     pub replaced: Option<PathBuf>,
-    /// Names in it that are not as the configuration says, where it is used all the same.
+    /// Names in it that differ from the configuration. The root is used all the same.
     pub changed: Vec<String>,
 }
 
 impl Store {
-    /// Locks and opens the store in `dir`, making what is missing and removing what a
-    /// crash left half done. What of that cannot be removed is told of, and stays.
+    /// Locks and opens the store in `dir`. Creates missing directories, and removes what a crash
+    /// left half done. Leftovers that cannot be removed are logged and stay.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let top = Dir::open_or_create(dir, 0o755)?;
         let lock = Lock::take(dir)?;
@@ -154,7 +154,7 @@ impl Store {
             unpacked,
             roots: private(c"roots")?.into(),
             quarantine: private(c"quarantine")?,
-            plan: Mutex::default(),
+            trees: Mutex::default(),
             spare: Mutex::default(),
             watched: Mutex::default(),
             told: Mutex::default(),
@@ -162,7 +162,7 @@ impl Store {
         };
         store.read_seals()?;
         left.extend(leftovers::remove_all(&store.layers, &["index-"])?);
-        store.tell(left);
+        store.log_leftovers(left);
         store.watch_asides()?;
         store.blobs.clean_up()?;
         store.blobs.clean_up_after_go()?;
@@ -180,34 +180,34 @@ impl Store {
             return Ok(true);
         }
         match self.layers.open_file(&name_of(digest)) {
-            // What an earlier version made of it is made anew.
+            // The agent extracts a layer of an earlier format again.
             Ok(index) => Ok(!is_earlier(index)),
             Err(err) if err.is_not_found() => Ok(false),
-            // What is wrong with it is told when it is read.
+            // Whoever reads the index reports what is wrong with it.
             Err(_) => self.layers.contains(&name_of(digest)),
         }
     }
 
-    /// Where the root of id `id` is or would be.
+    /// The path of the root `id`, whether it exists or not.
     pub fn root_path(&self, id: Digest) -> PathBuf {
         self.path.join("unpacked").join(id.to_string())
     }
 
-    /// Has roots that are built from now on have files of their own where a path is among
-    /// `patterns` (see [`Writable`]), and leaves them to whoever opens the directory next.
+    /// From now on, new roots get their own copy of each file that matches `patterns` (see
+    /// [`Writable`]). The patterns are also saved for the next program that opens the directory.
     pub fn set_writable(&mut self, patterns: &[String]) -> Result<()> {
         self.placement.writable = Writable::new(patterns)?;
         writable::write(&self.path, patterns)
     }
 
-    /// Has roots that are built from now on belong to whom `rules` say, as far as owners are
-    /// restored, and leaves the rules to whoever opens the directory next.
+    /// From now on, new roots have the owners that `rules` say, if owners are restored. The rules
+    /// are also saved for the next program that opens the directory.
     pub fn set_owners(&mut self, rules: &[OwnerRule]) -> Result<()> {
         self.placement.owners = Owners::new(rules)?;
         owners::write(&self.path, rules)
     }
 
-    /// Counts how far extracting a layer and building a root are.
+    /// Counts the progress of extracting a layer and building a root.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.placement.meter
     }
@@ -217,7 +217,7 @@ impl Store {
         self.placement.owner
     }
 
-    /// The way files are placed here, as probed or forced; never `Auto`.
+    /// How files are placed here, as probed or forced; never `Auto`.
     pub fn link_mode(&self) -> LinkMode {
         self.placement.mode
     }

@@ -1,4 +1,4 @@
-//! Files that a service writes to: each root has its own, whatever becomes of it.
+//! Files that a service writes to. Each root gets its own copy of them.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,17 +11,17 @@ use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// File in the agent's directory with the patterns of the last agent, one in each line:
-/// whoever compares roots goes by them.
+/// File in the agent's directory with the patterns of the last agent, one in each line. Programs
+/// that compare roots use it.
 const FILE: &str = "writable";
 
-/// Patterns of paths in a root, without a slash at the beginning: `*` and `?` stand for
-/// what is no slash, `**` for whole directories (see globset).
+/// Patterns of paths in a root, without a leading slash: `*` and `?` match anything but a slash,
+/// `**` matches whole directories (see globset).
 #[derive(Debug, Clone, Default)]
 pub struct Writable(Option<Arc<GlobSet>>);
 
 impl Writable {
-    /// The files that any of `patterns` matches.
+    /// Compiles `patterns`.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Result<Self> {
         if patterns.is_empty() {
             return Ok(Self(None));
@@ -36,18 +36,18 @@ impl Writable {
         Ok(Self(Some(Arc::new(set))))
     }
 
-    /// Whether there are any.
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether the file at `path` is one.
+    /// Whether the file at `path` matches.
     pub fn has(&self, path: &EntryPath) -> bool {
         let path = Path::new(OsStr::from_bytes(path.as_bytes()));
         self.0.as_ref().is_some_and(|set| set.is_match(path))
     }
 
-    /// Those that the last agent on the directory had.
+    /// The patterns of the last agent on the directory.
     pub(crate) fn read(top: &Dir) -> Result<Self> {
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
         if !top.contains(&name)? {
@@ -60,7 +60,7 @@ impl Writable {
     }
 }
 
-/// Leaves the patterns for others to read.
+/// Saves the patterns for other programs.
 pub(crate) fn write(dir: &Path, patterns: &[String]) -> Result<()> {
     let path = dir.join(FILE);
     let mut text = patterns.join("\n");
@@ -80,7 +80,7 @@ mod tests {
     use crate::limits::Limits;
 
     #[test]
-    fn patterns_are_of_whole_paths() {
+    fn patterns_match_whole_paths() {
         let writable = Writable::new(&["/var/**", "etc/*.db"]).unwrap();
         let has = |path: &str| {
             writable.has(&EntryPath::from_archive(path.as_bytes(), Limits::STANDARD).unwrap())

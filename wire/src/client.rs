@@ -1,4 +1,4 @@
-//! The ssh and sftp client: one connection, kept as long as its user likes.
+//! The ssh and sftp client: one connection, open as long as its user needs it.
 
 mod certificate;
 mod error;
@@ -27,12 +27,12 @@ pub use error::ClientError;
 use host::HostCheck;
 pub use host::HostKey;
 pub use keys::{Keys, make_key};
-pub use operator::operator;
+pub use operator::{OPERATOR_TIMEOUT, operator};
 use sftp::{STALLED, Sftp};
 
-/// Largest answer to a command that is taken, in bytes.
+/// Largest accepted answer to a command, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Flow control window of a channel: what may be under way towards us.
+/// Flow control window of a channel: bytes that may be on their way to us.
 const WINDOW: u32 = 16 << 20;
 
 /// Where to connect to, and how.
@@ -42,9 +42,9 @@ pub struct Connect {
     pub addr: String,
     /// User name.
     pub user: String,
-    /// What to log in with.
+    /// The keys for logging in.
     pub keys: Keys,
-    /// How to know the server.
+    /// How to identify the server.
     pub host: HostKey,
     /// Time for connecting and logging in.
     pub timeout: Duration,
@@ -53,9 +53,9 @@ pub struct Connect {
 /// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exec {
-    /// What it printed.
+    /// Standard output.
     pub stdout: Vec<u8>,
-    /// What it complained of.
+    /// Standard error.
     pub stderr: Vec<u8>,
     /// Its exit code.
     pub code: u8,
@@ -93,7 +93,7 @@ impl Client {
         })
     }
 
-    /// Whether the connection still stands and can be used, as far as is known.
+    /// Whether the connection seems usable.
     pub fn is_alive(&self) -> bool {
         !self.handle.is_closed() && self.sftp.get().is_none_or(Sftp::is_alive)
     }
@@ -104,8 +104,8 @@ impl Client {
         answer(&mut reader).await
     }
 
-    /// As [`Client::exec`], but `told` gets what the command complains of, as it comes. `columns`
-    /// is what to say of [`PROGRESS`](crate::PROGRESS), if anything.
+    /// As [`Client::exec`], but `told` gets the command's standard error as it arrives. `columns`
+    /// is the value of [`PROGRESS`](crate::PROGRESS), if any.
     pub async fn exec_told(
         &self,
         line: &str,
@@ -114,7 +114,7 @@ impl Client {
     ) -> Result<Exec, ClientError> {
         let channel = self.handle.channel_open_session().await?;
         if let Some(columns) = columns {
-            // A registry that does not know it does without.
+            // A registry that does not know the variable ignores it.
             channel.set_env(false, crate::PROGRESS, columns.to_string()).await?;
         }
         channel.exec(true, line).await?;
@@ -122,11 +122,11 @@ impl Client {
         answer_told(&mut reader, told).await
     }
 
-    /// Runs a command whose standard input is `input`, and waits for its end.
+    /// Runs a command with `input` as its standard input, and waits for its end.
     pub async fn exec_with_input(&self, line: &str, input: &[u8]) -> Result<Exec, ClientError> {
         let (mut reader, writer) = self.start(line).await?;
         let send = async {
-            // A connection that breaks shows where the answer is waited for, too.
+            // If the connection breaks, waiting for the answer fails, too.
             if writer.data(input).await.is_ok() {
                 let _ = writer.eof().await;
             }
@@ -135,7 +135,7 @@ impl Client {
         tokio::pin!(send, answer);
         tokio::select! {
             biased;
-            // A command that is refused ends before it has read anything.
+            // A refused command ends before it has read anything.
             answer = &mut answer => answer,
             () = &mut send => answer.await,
         }
@@ -150,7 +150,7 @@ impl Client {
         Ok(channel.split())
     }
 
-    /// Says good-bye. Dropping the client closes the connection without.
+    /// Says goodbye. A dropped client closes the connection without it.
     pub async fn disconnect(&self) {
         // The server may have closed it already.
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
@@ -189,7 +189,7 @@ async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
     Ok(Exec { stderr, ..exec })
 }
 
-/// Waits for the end of a command; what it complains of goes to `told`.
+/// Waits for the end of a command; `told` gets its standard error.
 async fn answer_told(
     reader: &mut ChannelReadHalf,
     told: &mut (dyn FnMut(&[u8]) + Send),

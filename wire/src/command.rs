@@ -37,34 +37,34 @@ pub enum Command {
     },
     /// `addver`
     AddVersion {
-        /// Component, made if it is new.
+        /// Component, created if it is new.
         component: ComponentName,
-        /// Version to make.
+        /// Version to create.
         version: VersionName,
         /// Blob to bind.
         digest: Hash,
     },
     /// `put`, with the archive on standard input
     Put {
-        /// Component, made if it is new.
+        /// Component, created if it is new.
         component: ComponentName,
-        /// Version to make.
+        /// Version to create.
         version: VersionName,
         /// As JSON.
         json: bool,
     },
     /// `addconf`
     AddConfiguration {
-        /// Configuration to make, or with `replace` to replace.
+        /// Configuration to create, or with `replace` to replace.
         name: ConfigurationName,
         /// Its layers, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
-        /// Even if there is one of that name, whose layers go.
+        /// Whether an existing configuration of that name is replaced.
         replace: bool,
     },
     /// `addimage`, with the layers on standard input
     AddImage {
-        /// Configuration to make or replace.
+        /// Configuration to create or replace.
         name: ConfigurationName,
         /// Layers on top of the image's, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
@@ -79,16 +79,16 @@ pub enum Command {
         name: ConfigurationName,
         /// Layers to change, in one transaction.
         changes: Vec<(ComponentName, VersionName)>,
-        /// Change only if this is its id now.
+        /// Change only if this is its present id.
         if_hash: Option<Hash>,
     },
     /// `bumpconf`
     BumpConfiguration {
         /// Configuration to change.
         name: ConfigurationName,
-        /// Components to take to their newest version, in one transaction.
+        /// Components to set to their newest version, in one transaction.
         components: Vec<ComponentName>,
-        /// Change only if this is its id now.
+        /// Change only if this is its present id.
         if_hash: Option<Hash>,
     },
     /// `showconf`
@@ -119,7 +119,7 @@ pub enum Command {
     },
     /// `showlayers`
     ShowLayers {
-        /// Only those that standard input asks for.
+        /// Only the layers that standard input lists.
         asked: bool,
         /// As JSON.
         json: bool,
@@ -144,14 +144,14 @@ pub enum Command {
     DeleteConfiguration {
         /// Configuration to delete.
         name: ConfigurationName,
-        /// Confirmed.
+        /// Whether the user confirmed.
         force: bool,
     },
     /// `history`
     History {
         /// Configuration.
         name: ConfigurationName,
-        /// Most states to show, newest first; all without.
+        /// Most states to show, newest first; `None`: all.
         limit: Option<u64>,
         /// As JSON.
         json: bool,
@@ -160,16 +160,16 @@ pub enum Command {
     Rollback {
         /// Configuration.
         name: ConfigurationName,
-        /// State to make current again; without, the one before the current.
+        /// State to make current again; `None`: the one before the current.
         to: Option<u64>,
     },
     /// `diff`
     Diff {
         /// Configuration.
         name: ConfigurationName,
-        /// State to compare with; without, the one before.
+        /// State to compare with; `None`: the one before the other.
         from: Option<u64>,
-        /// State to compare; without, the current one.
+        /// State to compare; `None`: the current one.
         to: Option<u64>,
         /// Files rather than layers.
         files: bool,
@@ -194,14 +194,14 @@ pub enum Command {
     },
     /// `refs`
     References {
-        /// Blob to tell of.
+        /// Blob to explain.
         digest: Hash,
         /// As JSON.
         json: bool,
     },
     /// `gc`
     Collect {
-        /// Only say what would go.
+        /// Only show what would be removed.
         dry_run: bool,
         /// Even if no version is known at all.
         force: bool,
@@ -212,11 +212,11 @@ pub enum Command {
     },
     /// `verify`
     Verify {
-        /// How many of the blobs to read, picked at random.
+        /// Share of the blobs to read, picked at random.
         sample: Option<Sample>,
         /// Time after which no other blob is begun.
         budget: Option<Duration>,
-        /// Go on where the last run ended.
+        /// Continue where the last run ended.
         resume: bool,
         /// As JSON.
         json: bool,
@@ -230,9 +230,9 @@ pub enum Command {
     },
     /// `audit`
     Audit {
-        /// Only what was done since.
+        /// Only changes since then.
         since: Option<Since>,
-        /// Most entries to show, newest first; all without.
+        /// Most entries to show, newest first; `None`: all.
         limit: Option<u64>,
         /// As JSON.
         json: bool,
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn every_verb_has_examples_and_each_is_a_command_of_it() {
+    fn every_verb_has_valid_examples() {
         for verb in VERBS {
             assert!(!verb.examples.is_empty(), "{}", verb.name);
             for line in verb.examples {

@@ -1,12 +1,12 @@
-//! Flags as people of the Go tool and of GNU tools spell them, brought to the one
-//! spelling that clap reads; and the two kinds of values that Go spells its own way.
+//! Flags as users of the Go tool and of GNU tools spell them, converted to the one spelling that
+//! clap reads; and values that Go spells in its own way.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
-/// Brings `-name v` and `-name=v` to `--name v` and `--name=v`, for the flags in `known`.
-/// What follows `--`, or any word that is no known flag, stays as it is.
+/// Converts `-name v` and `-name=v` to `--name v` and `--name=v`, for the flags in `known`. Words
+/// after `--`, and words that are no known flag, stay as they are.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;
     let mut one = |argument: OsString| {
@@ -24,7 +24,7 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
     if known.iter().any(|flag| flag.as_bytes() == &rest[..end]) { dashed(rest) } else { argument }
 }
 
-/// An unknown `-flag` is named as a whole in the complaint, not by its first letter.
+/// Makes clap name an unknown `-flag` in full, not by its first letter.
 pub fn name_in_full(word: OsString) -> OsString {
     match word.as_bytes() {
         [b'-', b'a'..=b'z', b'a'..=b'z', ..] => ["-".into(), word].into_iter().collect(),
@@ -32,10 +32,9 @@ pub fn name_in_full(word: OsString) -> OsString {
     }
 }
 
-/// The arguments up to the first word that is no flag, spelt for clap, and the rest as it
-/// is: for a program whose subcommands have a grammar of their own. `valued` are the flags
-/// that take a value, which may be the next word and may start with a dash; `--` ends
-/// the flags and is dropped.
+/// The arguments up to the first word that is no flag, spelt for clap, and the rest unchanged: for
+/// a program whose subcommands have their own grammar. `valued` are the flags with a value, which
+/// may be the next word and may start with a dash; `--` ends the flags and is dropped.
 pub fn leading(
     arguments: impl IntoIterator<Item = OsString>,
     valued: &[String],
@@ -63,7 +62,7 @@ pub fn leading(
     (own, arguments.collect())
 }
 
-/// `name`, or `name=value`, with the dashes that clap wants before it.
+/// `name`, or `name=value`, with the dashes for clap.
 fn dashed(flag: &[u8]) -> OsString {
     let end = flag.iter().position(|&byte| byte == b'=').unwrap_or(flag.len());
     let dashes: &[u8] = if end == 1 { b"-" } else { b"--" };

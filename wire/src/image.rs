@@ -1,5 +1,5 @@
-//! Imports of container images: what an importer and the registry tell each other, as JSON on
-//! the input and output of `showlayers -` and `addimage -`.
+//! Imports of container images: the documents that an importer and the registry exchange, as JSON
+//! on the input and output of `showlayers -` and `addimage -`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,15 +13,15 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// RFC 1952: what every agent unpacks.
+    /// RFC 1952, which every agent unpacks.
     #[default]
     Gzip,
-    /// RFC 8878: not for Go agents.
+    /// RFC 8878, which Go agents do not unpack.
     Zstd,
 }
 
-/// What a layer's blob was made from. The same origin gives the same archive, so that a blob
-/// with it need be neither made nor sent again.
+/// What a layer's blob was made from. The same origin gives the same archive, so such a blob need
+/// not be made or sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -29,18 +29,18 @@ pub struct Origin {
     /// `diff_id`).
     #[serde(with = "text")]
     pub diff_id: Digest,
-    /// sha256 over what was left out or put in because other layers remove it; that of no
-    /// bytes where nothing was.
+    /// sha256 over what was left out or put in because other layers remove it; that of no bytes if
+    /// nothing was.
     #[serde(with = "text")]
     pub removals: Digest,
     /// How the blob is compressed.
     pub compression: Compression,
 }
 
-/// A blob that the registry has, and what it was made from.
+/// A blob that the registry has, with its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownLayer {
-    /// What it was made from.
+    /// Its origin.
     pub origin: Origin,
     /// The blob.
     #[serde(with = "text")]
@@ -49,21 +49,21 @@ pub struct KnownLayer {
     pub bytes: u64,
 }
 
-/// A layer of a configuration to be, whose version is named as its blob.
+/// A layer of a new configuration. Its version is named like its blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageLayer {
-    /// Its component, made if it is new.
+    /// Its component, created if it is new.
     #[serde(with = "text")]
     pub component: ComponentName,
-    /// Its blob, uploaded before or known.
+    /// Its blob, uploaded or known.
     #[serde(with = "text")]
     pub hash: Digest,
-    /// What the blob was made from, to be remembered.
+    /// The origin of the blob, which the registry remembers.
     pub origin: Option<Origin>,
 }
 
-/// An image that is to become a configuration, in one transaction.
+/// An image that becomes a configuration, in one transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
@@ -71,18 +71,18 @@ pub struct Image {
     pub layers: Vec<ImageLayer>,
 }
 
-/// Why what came is none of these.
+/// Why a document is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadImage(String);
 
 impl Image {
-    /// The form that goes over the wire.
+    /// The wire form.
     pub fn to_json(&self) -> Vec<u8> {
         to_json(self)
     }
 
-    /// Reads it, within limits.
+    /// Reads the wire form, within limits.
     pub fn from_json(bytes: &[u8]) -> Result<Self, BadImage> {
         let image: Self = from_json(bytes)?;
         check_count(image.layers.len())?;
@@ -90,19 +90,19 @@ impl Image {
     }
 }
 
-/// The form in which `showlayers -` is asked.
+/// The request form of `showlayers -`.
 pub fn origins_to_json(origins: &[Origin]) -> Vec<u8> {
     to_json(&origins)
 }
 
-/// Reads what `showlayers -` is asked, within limits.
+/// Reads the request of `showlayers -`, within limits.
 pub fn origins_from_json(bytes: &[u8]) -> Result<Vec<Origin>, BadImage> {
     let origins: Vec<Origin> = from_json(bytes)?;
     check_count(origins.len())?;
     Ok(origins)
 }
 
-/// Reads what `showlayers -json -` answers, within limits.
+/// Reads the answer of `showlayers -json -`, within limits.
 pub fn known_from_json(bytes: &[u8]) -> Result<Vec<KnownLayer>, BadImage> {
     from_json(bytes)
 }
@@ -146,7 +146,7 @@ impl FromStr for Compression {
     }
 }
 
-/// Values whose form is their text.
+/// Values that are serialised as their text.
 mod text {
     use std::fmt::Display;
     use std::str::FromStr;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_understood() {
+    fn documents_round_trip() {
         let component = "app.l1".parse().unwrap();
         let layer = ImageLayer { component, hash: Digest::of(b"x"), origin: Some(origin()) };
         let image = Image { layers: vec![layer] };
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_is_refused() {
+    fn invalid_documents_are_refused() {
         let many = Image { layers: Vec::new() }.to_json();
         assert!(Image::from_json(&many).is_ok());
         for bad in ["", "{}", "[]", "{\"layers\":[{}]}", "{\"layers\":[],\"more\":1}"] {

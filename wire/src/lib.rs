@@ -1,5 +1,5 @@
-//! What the programs share on the wire: the command grammar of the registry's
-//! console, the spelling of flags, and the ssh/sftp client.
+//! What the programs share on the wire: the command grammar of the registry's console, the spelling
+//! of flags, and the ssh/sftp client.
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -10,6 +10,6 @@ pub mod image;
 pub mod path;
 pub mod wildcard;
 
-/// Variable of a channel's environment that says how a client wants progress on standard error:
-/// the columns of its terminal, or 0 for none.
+/// Variable of a channel's environment with which a client asks for progress on standard error: the
+/// columns of its terminal, or 0 if it has none.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";

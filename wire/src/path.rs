@@ -1,6 +1,6 @@
-//! Names as parts of the paths that operators see over sftp, `/components/NAME/VERSION` and
-//! so on. Names that can be made today stand as they are; what older ones may hold and a path
-//! may not is percent-encoded (RFC 3986, section 2.1).
+//! Names as parts of the paths that operators see over sftp, `/components/NAME/VERSION` and so on.
+//! Names that can be created today are unchanged. Bytes of older names that a path cannot have are
+//! percent-encoded (RFC 3986, section 2.1).
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ pub fn encode(name: &str) -> String {
     part
 }
 
-/// The name that `part` of a path stands for, if it stands for any.
+/// The name for `part` of a path, if there is one.
 pub fn decode(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.bytes();

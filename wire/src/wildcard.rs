@@ -1,6 +1,6 @@
-//! Patterns with `*` and `?`, as ssh's files have them.
+//! Patterns with `*` and `?`, as in ssh's files.
 
-/// Whether `pattern` stands for `text`: `*` for any text, `?` for one character. Takes time in
+/// Whether `pattern` matches `text`: `*` matches any text, `?` one character. Takes time in
 /// proportion to the product of the lengths, whatever the pattern.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());

@@ -106,7 +106,7 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let report = agent.report.clone();
     let (placed, reused, from_spare) = (Placed::from(root), root.reused, root.from_spare);
     let work = move || {
-        store.settle()?;
+        store.sync_roots()?;
         // A previous configuration that is the deployed one leads nowhere, should the agent die
         // between the two writes.
         let left = deployed.filter(|deployed| deployed.id() != new.id());

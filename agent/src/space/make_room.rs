@@ -144,7 +144,7 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
 async fn settled(agent: &Agent) -> StoreResult<u64> {
     let store = Arc::clone(&agent.store);
     blocking::run(move || {
-        store.settle()?;
+        store.sync_roots()?;
         store.free_bytes()
     })
     .await

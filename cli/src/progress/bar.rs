@@ -1,23 +1,23 @@
-//! The bar on the last line of this process's terminal. All that the process writes to stderr
-//! goes through here, so that a message takes the place of the bar and not of half of it.
+//! The bar on the last line of this process's terminal. Everything that the process writes to
+//! stderr goes through here, so that a message replaces the whole bar.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::Told;
 
-/// Columns that the bar takes now. There is one terminal for the process, whoever writes to it.
+/// Columns of the present bar. The process has one terminal.
 static DRAWN: Mutex<usize> = Mutex::new(0);
 
-/// Shows what is told on stderr.
+/// Shows a message or bar on stderr.
 pub fn show(told: Told) {
-    // There is no better place to say that this failed.
+    // There is no better place to report a failure of this.
     let _ = match told {
         Told::Line(line) => Stderr.write_all((line + "\n").as_bytes()),
         Told::Bar(text) => {
             let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
             if text.is_empty() && *drawn == 0 {
-                // A message has taken its place.
+                // A message has replaced it.
                 return;
             }
             io::stderr().write_all(over(&text, &mut drawn).as_bytes())
@@ -25,8 +25,8 @@ pub fn show(told: Told) {
     };
 }
 
-/// The text of a bar that takes the place of one of `drawn` columns; it leaves the cursor at
-/// the start of the line. Blanks do what an escape sequence would, on every terminal.
+/// The text of a bar that replaces one of `drawn` columns; the cursor is then at the start of the
+/// line. Blanks work on every terminal, unlike escape sequences.
 pub fn over(text: &str, drawn: &mut usize) -> String {
     let columns = text.chars().count();
     let blanks = drawn.saturating_sub(columns);
@@ -37,7 +37,7 @@ pub fn over(text: &str, drawn: &mut usize) -> String {
     format!("{text}{:blanks$}\r", "")
 }
 
-/// Columns of the terminal that stderr is; `None` where it is none.
+/// Columns of the terminal on stderr; `None` if it is not a terminal.
 pub(super) fn columns() -> Option<usize> {
     let stderr = io::stderr();
     if !stderr.is_terminal() {
@@ -48,7 +48,7 @@ pub(super) fn columns() -> Option<usize> {
     Some(if columns == 0 { super::COLUMNS } else { columns })
 }
 
-/// Stderr: what is written to it takes the place of the bar.
+/// Stderr; what is written to it replaces the bar.
 #[derive(Debug, Clone, Copy)]
 pub struct Stderr;
 
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shorter_bar_leaves_nothing_of_a_longer_one() {
+    fn shorter_bar_erases_a_longer_one() {
         let mut drawn = 0;
         assert_eq!(over("abcdef", &mut drawn), "abcdef\r");
         assert_eq!(over("xyz", &mut drawn), "xyz   \r");

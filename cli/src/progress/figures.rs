@@ -1,4 +1,4 @@
-//! How far work is, in words.
+//! The state of work as text.
 
 use deploy_store::{Reading, Unit};
 
@@ -20,10 +20,10 @@ pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
     text + &left(reading, rate).map_or_else(String::new, |left| format!(", {left} left"))
 }
 
-/// As a bar that fits in one line of so many columns.
+/// As a bar that fits in a line of so many columns.
 pub(super) fn bar(reading: &Reading, rate: Option<u64>, columns: usize) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
-    // A terminal goes to its next line when the last column is written to.
+    // Writing the last column moves a terminal to its next line.
     let room = columns.saturating_sub(1);
     let speed = rate.map_or_else(String::new, |rate| format!("  {}/s", full(unit, rate)));
     let text = match whole {
@@ -55,7 +55,7 @@ fn percent(done: u64, whole: u64) -> u128 {
     (u128::from(done) * 100 / u128::from(whole.max(1))).min(100)
 }
 
-/// The time left at this rate, in the form that flags have.
+/// The remaining time at this rate, in the form of flags.
 fn left(reading: &Reading, rate: Option<u64>) -> Option<String> {
     let rest = reading.whole?.checked_sub(reading.done).filter(|rest| *rest > 0)?;
     let seconds = rest.checked_div(rate?)?;

@@ -11,7 +11,7 @@ use deploy_store::{Digest, MAX_LAYERS};
 use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What an index or a manifest points to.
+/// A reference in an index or a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -22,12 +22,12 @@ pub struct Descriptor {
     pub digest: String,
     /// Its length in bytes.
     pub size: u64,
-    /// Where else it may be had.
+    /// Other places to get it from.
     #[serde(default, deserialize_with = "few")]
     pub urls: Vec<String>,
     /// What it runs on.
     pub platform: Option<Platform>,
-    /// What else is said of it.
+    /// Annotations.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
@@ -46,7 +46,7 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
-/// What a document with a manifest's or an index's media type is.
+/// The content of a document with the media type of a manifest or an index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Described {
     /// Leads to manifests, or to further indexes.
@@ -62,15 +62,15 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Whether it says something of another manifest: a signature, for example.
+    /// Whether it refers to another manifest, as a signature does.
     pub subject: bool,
-    /// What it is, where it is no image.
+    /// Its type, if it is not an image.
     pub artifact_type: Option<String>,
 }
 
 impl Manifest {
-    /// Why it is no image, and of what that is said: signatures, attestations, lists of parts,
-    /// charts and anything else that registries keep beside images.
+    /// Why it is not an image, and the descriptor that shows it: signatures, attestations, lists of
+    /// parts, charts and other things that registries keep beside images.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
@@ -105,7 +105,7 @@ pub struct Saved {
     pub layers: Vec<String>,
 }
 
-/// The configuration of an image, as far as it matters here.
+/// The configuration of an image; other fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Config {
     /// What it runs on.
@@ -125,7 +125,7 @@ pub struct RootFs {
     pub diff_ids: Vec<String>,
 }
 
-/// How an image is run: what `.deploy/image.json` holds.
+/// How an image is run: the contents of `.deploy/image.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Run {
@@ -147,10 +147,10 @@ pub struct Run {
     /// Directories of its data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, serde_json::Value>>,
-    /// Where it runs.
+    /// Working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// What else is said of it.
+    /// Labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
     /// The signal that stops it.
@@ -158,7 +158,7 @@ pub struct Run {
     pub stop_signal: Option<String>,
 }
 
-/// Either form; a document that is both is neither (CVE-2021-41190).
+/// Either form; a document that is both is refused (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Either {
@@ -166,7 +166,7 @@ struct Either {
     media_type: Option<String>,
     artifact_type: Option<String>,
     subject: Option<IgnoredAny>,
-    /// Where it is null, that is known: docker 25 writes such an index.
+    /// Null is told apart: docker 25 writes such an index.
     #[serde(default, deserialize_with = "few_or_null")]
     manifests: Manifests,
     #[serde(default, deserialize_with = "few_or_none")]
@@ -174,7 +174,7 @@ struct Either {
     config: Option<Descriptor>,
 }
 
-/// Why a document is none of the two, and that it is both.
+/// Why a document is refused that is neither of the two.
 pub const NEITHER: &str = "is neither an index nor a manifest of an image";
 /// See [`NEITHER`].
 pub const BOTH: &str = "is an index and a manifest at once";
@@ -193,7 +193,7 @@ enum Manifests {
     List(Vec<Descriptor>),
 }
 
-/// Reads an index or a manifest that is said to have a media type.
+/// Reads an index or a manifest that was announced with a media type.
 pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
     let either: Either = json(bytes)?;
     if let Some(own) = either.media_type.as_deref().filter(|own| !own.is_empty())
@@ -238,7 +238,7 @@ pub fn digest_of(text: &str) -> Result<Digest, String> {
     }
 }
 
-/// What a media type says of a layer.
+/// Checks that a media type is that of a supported layer.
 pub fn check_layer_type(media_type: &str) -> Result<(), String> {
     let kind = media_type.strip_prefix(OCI_LAYER).or_else(|| media_type.strip_prefix(DOCKER_LAYER));
     if media_type.ends_with("+encrypted") {
@@ -262,7 +262,7 @@ pub fn check_layer_type(media_type: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a media type is that of files of some form, be it one that cannot be taken.
+/// Whether a media type is that of a layer, supported or not.
 fn is_layer(media_type: &str) -> bool {
     [OCI_LAYER, DOCKER_LAYER].iter().any(|prefix| media_type.starts_with(prefix))
 }
@@ -286,9 +286,9 @@ pub fn is_manifest(media_type: &str) -> bool {
 }
 
 impl Platform {
-    /// Whether it is the one asked for, as far as that says.
+    /// Whether it matches the requested platform.
     pub fn fits(&self, asked: &Self) -> bool {
-        // All arm64 is v8, and most say so only sometimes.
+        // Every arm64 is v8, and most documents do not say so.
         let variant = |platform: &Self| match &platform.variant {
             Some(variant) if platform.architecture == "arm64" && variant == "v8" => None,
             Some(variant) if variant.is_empty() => None,
@@ -331,12 +331,12 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|err| format!("is not what is expected: {err}"))
 }
 
-/// A list that cannot take much memory, however long its text is; null is an empty one.
+/// A list with bounded memory, however long its text is; null is an empty list.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(few_or_none(from)?.unwrap_or_default())
 }
 
-/// Tells null from what is not there.
+/// Tells null apart from a missing field.
 fn few_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Manifests, D::Error> {
     few_or_none(from).map(|list| list.map_or(Manifests::Null, Manifests::List))
 }
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beside_images_is_told_apart_from_them() {
+    fn artifacts_are_told_apart_from_images() {
         let null = described(br#"{"schemaVersion":2,"manifests":null}"#, "").unwrap();
         assert_eq!(null, Described::Index(Vec::new()));
         let of = |config: &str, layer: &str, more: &str| {
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_have_a_limit() {
+    fn lists_are_limited() {
         let layers = "\"x\",".repeat(100_000) + "\"x\"";
         let many = format!(r#"[{{"Config":"c","RepoTags":null,"Layers":[{layers}]}}]"#);
         assert!(saved(many.as_bytes()).unwrap_err().contains("more than 10000"));
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_known_by_their_types() {
+    fn layers_are_recognised_by_media_type() {
         for good in [
             "application/vnd.oci.image.layer.v1.tar+zstd",
             "application/vnd.docker.image.rootfs.diff.tar.gzip",

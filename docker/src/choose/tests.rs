@@ -82,7 +82,7 @@ fn oci(layers: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-fn the_same_image_is_found_in_every_layout() {
+fn same_image_is_found_in_every_layout() {
     let (one, two) = (layer("a"), layer("b"));
     let layers: [&[u8]; 3] = [&one, &two, &one];
     let (config, manifest, index) = oci(&layers);
@@ -124,7 +124,7 @@ fn the_same_image_is_found_in_every_layout() {
 }
 
 #[test]
-fn indexes_lead_to_the_platform_that_is_asked_for() {
+fn indexes_lead_to_the_requested_platform() {
     let (one, two) = (layer("a"), layer("b"));
     let (amd, arm) = (config("linux/amd64", &[&one]), config("linux/arm64", &[&two]));
     let of = |config: &[u8], layer: &[u8]| manifest_of(config, &[descriptor(LAYER, layer, "")]);
@@ -151,7 +151,7 @@ fn indexes_lead_to_the_platform_that_is_asked_for() {
 }
 
 #[test]
-fn images_have_names_and_ids() {
+fn images_are_found_by_name_and_id() {
     let one = layer("a");
     let mut saved = Vec::new();
     let mut files = vec![("1/layer.tar", one.clone())];
@@ -194,7 +194,7 @@ fn images_have_names_and_ids() {
 }
 
 #[test]
-fn what_does_not_fit_together_is_named() {
+fn inconsistent_archives_are_refused_by_name() {
     let one = layer("a");
     let (config, manifest, index) = oci(&[&one]);
     let refused = |files: &[(&str, Vec<u8>)], blobs: &[&[u8]]| {
@@ -243,7 +243,7 @@ fn what_does_not_fit_together_is_named() {
 }
 
 #[test]
-fn what_is_no_image_is_passed_over() {
+fn non_images_are_skipped() {
     let one = layer("a");
     let (image_config, manifest, _) = oci(&[&one]);
     let signed = b"{\"critical\":{}}".to_vec();
@@ -286,7 +286,7 @@ fn what_is_no_image_is_passed_over() {
 }
 
 #[test]
-fn manifest_json_serves_where_index_json_does_not() {
+fn manifest_json_is_used_without_a_usable_index_json() {
     let one = layer("a");
     let (config, manifest, index) = oci(&[&one]);
     let saved = format!(
@@ -316,7 +316,7 @@ fn manifest_json_serves_where_index_json_does_not() {
 }
 
 #[test]
-fn a_link_to_nowhere_is_the_layer_that_the_configuration_says() {
+fn dangling_link_resolves_to_the_configured_layer() {
     let (one, two) = (layer("a"), layer("b"));
     let config = config("linux/amd64", &[&one, &two]);
     let saved =

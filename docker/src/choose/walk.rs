@@ -1,4 +1,4 @@
-//! The indexes and manifests that `index.json` leads to.
+//! Walks the indexes and manifests that `index.json` leads to.
 
 use std::collections::BTreeSet;
 
@@ -7,33 +7,33 @@ use super::{Candidate, Source, check_size, document, plain_name, read_config};
 use crate::error::{Error, Result};
 use crate::read::archive::{Archive, Document};
 
-/// Indexes within indexes.
+/// Most nested indexes.
 const MAX_DEPTH: usize = 4;
-/// Images that are looked at.
+/// Most images that are looked at.
 const MAX_IMAGES: usize = 10_000;
-/// Descriptors that are looked at, and bytes of what they lead to: one index may lead to another
-/// many times.
+/// Most descriptors that are looked at, and most bytes of what they lead to: one index may lead to
+/// another many times.
 const MAX_STEPS: usize = 100_000;
 const MAX_READ: usize = 128 << 20;
-/// Names of one image that are kept, and bytes of one.
+/// Most names of one image that are kept, and most bytes of one.
 const MAX_NAMES: usize = 1_000;
 const MAX_NAME: usize = 4 << 10;
 
-/// Goes through indexes.
+/// A walk through indexes.
 pub(super) struct Walk<'a> {
     archive: &'a Archive,
     found: &'a mut Vec<Candidate>,
-    /// Why something that was pointed to is no image here.
+    /// Why something is not an image for us.
     skipped: &'a mut Option<Error>,
-    /// The indexes that lead to the one that is being read.
+    /// The indexes that lead to the current one.
     above: BTreeSet<String>,
-    /// Descriptors that were looked at, and bytes that they led to.
+    /// Descriptors so far, and the bytes that they led to.
     steps: usize,
     read: usize,
 }
 
 impl<'a> Walk<'a> {
-    /// Adds what is found, and why something is not.
+    /// Adds an image, or the reason why it is not one.
     pub(super) fn new(
         archive: &'a Archive,
         found: &'a mut Vec<Candidate>,
@@ -42,7 +42,7 @@ impl<'a> Walk<'a> {
         Self { archive, found, skipped, above: BTreeSet::new(), steps: 0, read: 0 }
     }
 
-    /// Looks at all that an index lists. `names` are those of the index.
+    /// Looks at everything in an index. `names` are those of the index.
     pub(super) fn index(
         &mut self,
         list: &[Descriptor],
@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
                 }
                 self.above.remove(&descriptor.digest);
             } else if is_attestation(descriptor) {
-                // Says something of another image, and is none.
+                // It describes another image, and is not one itself.
             } else if manifest::is_manifest(&descriptor.media_type)
                 || descriptor.media_type.is_empty()
             {
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
             Ok(Described::Manifest(manifest)) => *manifest,
             Ok(Described::Index(_)) => return Err(fail("is no manifest".to_owned())),
-            // Of something else that goes with images.
+            // It belongs to something else that accompanies images.
             Err(reason) if reason == manifest::NEITHER => {
                 self.skipped.get_or_insert(fail(reason));
                 return Ok(());
@@ -110,7 +110,7 @@ impl<'a> Walk<'a> {
         }
         let config = digest_of(&manifest.config.digest).map_err(fail)?;
         let ids = vec![document.digest, config];
-        // The same image may go by several names.
+        // The same image may have several names.
         if let Some(same) = self.found.iter_mut().find(|other| other.ids == ids) {
             for name in names {
                 if same.names.len() < MAX_NAMES && !same.names.contains(&name) {
@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// What a descriptor leads to; an image of another platform may have been left out.
+    /// What a descriptor leads to. An image of another platform may be missing.
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let digest = digest_of(&descriptor.digest).map_err(fail)?;
@@ -145,7 +145,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A manifest that says how another image was made: what docker adds to an index.
+/// A manifest about the build of another image, which docker adds to an index.
 fn is_attestation(descriptor: &Descriptor) -> bool {
     descriptor.annotations.contains_key("vnd.docker.reference.type")
         || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown")

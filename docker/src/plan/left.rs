@@ -1,15 +1,15 @@
-//! What is left out of each layer, and what changes in it, once all are in the tree.
+//! Decides what is left out of each layer and what changes in it, after all layers are in the tree.
 
 use std::collections::HashMap;
 
 use deploy_store::Hasher;
 
-use super::tree::{At, ENTRY, Link, MARK, ROOT, Tree};
+use super::tree::{At, ENTRY, Link, MARK, Tree};
 use super::{Layer, Planned, Relink};
 use crate::error::Result;
 use crate::read::listing::Listing;
 
-/// What of a layer's members changes.
+/// The changed members of a layer.
 struct Changed {
     relinked: Vec<(u32, Relink)>,
     moved: Vec<(u32, Vec<u8>)>,
@@ -17,7 +17,7 @@ struct Changed {
 
 impl Tree<'_> {
     pub(super) fn planned(&self) -> Result<Vec<Planned>> {
-        // A node comes after the one it is in.
+        // A node comes after its directory.
         let mut removed: Vec<u16> = Vec::with_capacity(self.nodes.len());
         for (number, node) in self.nodes.iter().enumerate() {
             let above = if number == 0 { 0 } else { removed[node.parent as usize] };
@@ -50,7 +50,7 @@ impl Tree<'_> {
             .collect()
     }
 
-    /// The path of a node, to be kept.
+    /// The path of a node, charged to the memory limit.
     fn charged_path(&self, at: u32) -> Result<Vec<u8>> {
         let path = self.path(at);
         self.charge(path.len() + ENTRY)?;
@@ -61,14 +61,14 @@ impl Tree<'_> {
         self.places[usize::from(layer)][member as usize]
     }
 
-    /// What becomes of the hardlinks of a layer whose target is left out.
+    /// The replacements of the hardlinks of a layer whose targets are left out.
     fn relinked(
         &self,
         layer: u16,
         links: &[&Link],
         is_dropped: &impl Fn(At) -> bool,
     ) -> Result<Vec<(u32, Relink)>> {
-        // A name in this layer of each file that has links.
+        // For each file with links: a name of it in this layer.
         let mut names: HashMap<At, u32> = HashMap::new();
         let mut relinked = Vec::new();
         for Link { at, name, inode, through } in links.iter().filter(|link| !is_dropped(link.at)) {
@@ -113,7 +113,10 @@ impl Tree<'_> {
                     removed += 1;
                     note(b"-", member.path, b"");
                 }
-            } else if place != ROOT {
+            } else {
+                // The root counts, too. A layer that only has `./` sets the mode, owner, time and
+                // attributes of the root. Docker skips such an entry when it unpacks; containerd
+                // applies it, and `deploy-agent unpack` does, too.
                 kept += 1;
             }
             if let Some((_, path)) = places.next_if(|(changed, _)| *changed == number) {

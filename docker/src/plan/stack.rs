@@ -1,37 +1,37 @@
-//! Puts one layer after another into the tree.
+//! Adds one layer after another to the tree.
 
 use std::collections::{HashMap, HashSet};
 use std::mem::size_of;
 
 use deploy_store::layer::entry::lossy;
 
-use super::lead::{Led, Missing};
+use super::resolve_links::{Missing, Resolved};
 use super::tree::{At, ENTRY, Link, MARK, Node, ROOT, Tree, bad};
 use crate::error::Result;
 use crate::read::listing::{Member, Sort};
 
-/// What marks a removal (aufs, taken over by docker and OCI).
+/// Prefix of whiteouts (of aufs, adopted by docker and OCI).
 const WHITEOUT: &[u8] = b".wh.";
-/// What hides all that lower layers have in a directory.
+/// Marks a directory as opaque: it hides everything that lower layers have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Where aufs kept files that have several names.
+/// Where aufs kept files with several names.
 const PLINKS: &[u8] = b".wh..wh.plnk/";
 
 impl Tree<'_> {
-    /// Puts the layer with a number from 0 on top.
+    /// Adds a layer, by its number from 0.
     pub(super) fn stack(&mut self, layer: u16) -> Result<()> {
         let listing = self.layers[usize::from(layer)].listing;
         self.charge(listing.len() * size_of::<u32>())?;
         self.places.push(vec![MARK; listing.len()]);
         let marks = || listing.members().filter(|member| is_mark(last(member.path)));
-        // What marks stand in may be new: a directory in the place of a symlink, that is, and not
-        // what that one led to.
+        // The directory of a whiteout may be new: it replaces a symlink, and is not the directory
+        // that the symlink led to.
         let mut own = HashSet::new();
         if marks().next().is_some() {
             let directories = listing.members().filter(|member| member.sort == Sort::Directory);
             own.extend(directories.map(|member| member.path.to_vec()));
         }
-        // Marks are for the layers below, wherever in the tar they stand.
+        // Whiteouts apply to the lower layers, wherever they are in the tar.
         for (number, member) in (0_u32..).zip(listing.members()) {
             if is_mark(last(member.path)) {
                 self.mark(layer, number, &member, &own)?;
@@ -53,7 +53,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Notes what a mark removes. `own`: the directories that its layer has.
+    /// Notes what a whiteout removes. `own`: the directories of its layer.
     fn mark(
         &mut self,
         layer: u16,
@@ -72,8 +72,8 @@ impl Tree<'_> {
                 name => Some(name),
             },
         };
-        let led = self.lead((layer, number), member.path, dir, Missing::Ends(own))?;
-        let Some(Led { dir, .. }) = led else { return Ok(()) };
+        let resolved = self.resolve_links((layer, number), member.path, dir, Missing::Ends(own))?;
+        let Some(Resolved { dir, .. }) = resolved else { return Ok(()) };
         match victim {
             None => self.node_mut(dir).hidden = layer + 1,
             Some(name) => {
@@ -85,8 +85,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Puts a member into the tree and returns its node. `plinks`: files of this layer that aufs
-    /// kept for itself, and to which names of the layer are links.
+    /// Puts a member into the tree and returns its node. `plinks`: files that aufs kept in this
+    /// layer for itself, and that names of the layer link to.
     fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
         if member.path.is_empty() {
             return Ok(ROOT);
@@ -111,8 +111,8 @@ impl Tree<'_> {
             (sort, inode) = (own, of);
             self.links.push(Link { at, name, inode, through: through.then_some(target) });
         }
-        let Led { dir, through } =
-            self.lead(at, member.path, dir, Missing::Made)?.expect("it was made");
+        let Resolved { dir, through } =
+            self.resolve_links(at, member.path, dir, Missing::Made)?.expect("it was made");
         if through {
             self.moved.push(at);
         }
@@ -120,15 +120,15 @@ impl Tree<'_> {
         let before = self.sort(here);
         let node = self.node_mut(here);
         if node.layer <= layer && before.is_some_and(|before| before != sort) {
-            // Not everybody who unpacks puts one kind of thing in the place of another.
+            // Not every unpacker replaces one kind of entry by another.
             node.removed = layer + 1;
         }
         (node.layer, node.sort, node.inode, node.name) = (layer + 1, sort, inode, at);
         Ok(here)
     }
 
-    /// The file at a path as the layers below have it, whatever this one removes: it may have been
-    /// given another name before.
+    /// The file at a path before this layer's removals: the layer may have given it another name
+    /// first.
     fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
         let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
         let (mut here, mut emptied) = (ROOT, 0);
@@ -144,12 +144,13 @@ impl Tree<'_> {
         (below && is_there && is_file).then_some(here)
     }
 
-    /// The node that a hardlink leads to, and whether through symlinks.
+    /// The node that a hardlink leads to, and whether the way leads through symlinks.
     fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
         let (dir, name) = split(member.link);
-        let led = self.lead(at, member.path, dir, Missing::Ends(&HashSet::new()))?;
-        let through = led.as_ref().is_some_and(|led| led.through);
-        let found = led.and_then(|led| self.node(led.dir).children.get(name).copied());
+        let resolved = self.resolve_links(at, member.path, dir, Missing::Ends(&HashSet::new()))?;
+        let through = resolved.as_ref().is_some_and(|resolved| resolved.through);
+        let found =
+            resolved.and_then(|resolved| self.node(resolved.dir).children.get(name).copied());
         match found.map(|found| (found, self.sort(found))) {
             Some((found, Some(Sort::File | Sort::Symlink))) => Ok((found, through)),
             found => {
@@ -173,7 +174,7 @@ fn is_mark(name: &[u8]) -> bool {
     name.starts_with(WHITEOUT)
 }
 
-/// Whether a path leads through a directory that aufs kept for itself.
+/// Whether a path leads through a directory of aufs itself.
 fn is_below_aufs(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh."))
 }

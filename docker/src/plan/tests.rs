@@ -66,7 +66,7 @@ fn whiteouts_remove_from_the_layers_below_only() {
 }
 
 #[test]
-fn an_opaque_directory_hides_what_was_in_it_wherever_the_mark_stands() {
+fn opaque_marker_hides_lower_contents_in_any_position() {
     let base: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/a", F, ""), ("d/s", D, ""), ("d/s/x", F, "")];
     for top in [
@@ -83,7 +83,7 @@ fn an_opaque_directory_hides_what_was_in_it_wherever_the_mark_stands() {
 }
 
 #[test]
-fn a_mark_in_a_directory_that_replaces_a_symlink_is_for_no_other() {
+fn whiteout_in_a_directory_replacing_a_symlink_stays_there() {
     let base: &[(&str, Sort, &str)] = &[
         ("run", D, ""),
         ("run/lock", D, ""),
@@ -110,7 +110,7 @@ fn a_mark_in_a_directory_that_replaces_a_symlink_is_for_no_other() {
 }
 
 #[test]
-fn paths_have_a_limit_of_memory() {
+fn memory_for_paths_is_limited() {
     let listings: Vec<Listing> = (0..3)
         .map(|layer| {
             let mut listing = Listing::default();
@@ -132,7 +132,7 @@ fn paths_have_a_limit_of_memory() {
 }
 
 #[test]
-fn one_kind_in_the_place_of_another_takes_the_other_away() {
+fn replacing_an_entry_by_another_kind_removes_it() {
     let base: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/a", F, ""), ("l", S, "d"), ("f", F, ""), ("g", F, "")];
     let top: &[(&str, Sort, &str)] = &[("d", F, ""), ("l", D, ""), ("f", F, ""), ("g", S, "f")];
@@ -163,7 +163,7 @@ fn symlinks_are_followed_inside_the_root() {
 }
 
 #[test]
-fn hardlinks_outlive_their_targets() {
+fn hardlinks_survive_their_targets() {
     let base: &[(&str, Sort, &str)] = &[("t", F, ""), ("k", H, "t"), ("m", H, "t"), ("n", H, "k")];
     assert_eq!(kept(&[base, &[(".wh.t", F, "")]])[0], ["k+0.0", "m=k", "n"]);
     assert_eq!(kept(&[base, &[(".wh.k", F, "")]])[0], ["t", "m", "n=t"]);
@@ -177,7 +177,7 @@ fn hardlinks_outlive_their_targets() {
 }
 
 #[test]
-fn what_is_removed_is_what_a_layer_depends_on() {
+fn origin_depends_only_on_removals() {
     let base: &[(&str, Sort, &str)] = &[("a", F, ""), ("b", F, ""), ("k", H, "a")];
     let removals = |top: &[(&str, Sort, &str)]| planned(&[base, top]).unwrap()[0].removals;
     let nothing = Digest::of(b"");
@@ -189,7 +189,7 @@ fn what_is_removed_is_what_a_layer_depends_on() {
 }
 
 #[test]
-fn marks_of_nothing_are_refused() {
+fn whiteouts_of_no_name_are_refused() {
     for name in [".wh.", ".wh..", ".wh...", "d/.wh."] {
         let refused = planned(&[&[(name, F, "")]]).unwrap_err().to_string();
         assert!(refused.contains("whiteout of no name"), "{name}: {refused}");
@@ -365,7 +365,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn unpacking_what_was_planned_gives_the_image(
+    fn unpacking_planned_layers_gives_the_image(
         layers in prop::collection::vec(prop::collection::vec(op(), 0..14), 1..5)
     ) {
         let (members, image) = stacked(&layers);
@@ -384,7 +384,7 @@ proptest! {
 
 /// docker reads what aufs kept for itself so (moby/moby#4178).
 #[test]
-fn names_of_what_aufs_kept_become_one_file() {
+fn aufs_plinks_become_one_file() {
     let layer: &[(&str, Sort, &str)] = &[
         (".wh..wh.plnk", D, ""),
         (".wh..wh.plnk/1.2", F, ""),
@@ -402,7 +402,7 @@ fn names_of_what_aufs_kept_become_one_file() {
 }
 
 #[test]
-fn a_name_that_a_layer_removes_can_have_got_another_there() {
+fn hardlink_to_a_name_removed_in_the_same_layer_is_resolved() {
     let base: &[(&str, Sort, &str)] =
         &[("a", F, ""), ("d", D, ""), ("d/x", F, ""), ("d/y", H, "d/x")];
     let renamed: &[(&str, Sort, &str)] = &[(".wh.a", F, ""), ("b", H, "a"), ("c", H, "a")];
@@ -414,4 +414,12 @@ fn a_name_that_a_layer_removes_can_have_got_another_there() {
     // What an earlier layer removed is gone for all after it.
     let later: &[(&str, Sort, &str)] = &[("e", H, "d/x")];
     assert!(planned(&[base, gone, later]).unwrap_err().to_string().contains("no layer has"));
+}
+
+#[test]
+fn layer_with_only_the_root_entry_is_kept() {
+    let layers: [&[(&str, Sort, &str)]; 4] =
+        [&[("a", F, "")], &[("", D, "")], &[], &[("", D, ""), (".wh.a", F, "")]];
+    let kept: Vec<usize> = planned(&layers).unwrap().iter().map(|planned| planned.kept).collect();
+    assert_eq!(kept, [0, 1, 0, 1]);
 }

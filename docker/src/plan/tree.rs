@@ -1,4 +1,4 @@
-//! The tree of all paths that any layer has, and which layer has or removes what.
+//! The tree of all paths in any layer, with the layers that have or remove them.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,47 +13,47 @@ use crate::read::listing::Sort;
 
 /// The root of the tree.
 pub(super) const ROOT: u32 = 0;
-/// Bytes of memory for all paths of all layers; one takes some 250.
+/// Bytes of memory for all paths of all layers; a path takes some 250.
 const MEMORY: usize = 256 << 20;
-/// Steps from one directory to the next, for all members of all layers.
+/// Steps from one directory to the next, over all members of all layers.
 const STEPS: u64 = 1 << 29;
-/// Bytes that a map takes for one more entry, and an allocation of its own.
+/// Bytes for one more entry of a map, and for an allocation.
 pub(super) const ENTRY: usize = 64;
 
 /// A member of a layer; both numbers are from 0.
 pub(super) type At = (u16, u32);
 
-/// No member made it: a directory that paths lead through.
+/// The inode of an implied directory, which no layer has an entry for.
 pub(super) const IMPLIED: At = (u16::MAX, u32::MAX);
-/// The place of a member that is a mark, and no entry.
+/// The place of a whiteout, which is no entry.
 pub(super) const MARK: u32 = u32::MAX;
 
 pub(super) struct Tree<'a> {
     pub layers: &'a [Layer<'a>],
     pub nodes: Vec<Node>,
-    /// For each member of each layer, the node that it is at.
+    /// The node of each member of each layer.
     pub places: Vec<Vec<u32>>,
     pub links: Vec<Link>,
     /// Members whose paths lead through symlinks, in order.
     pub moved: Vec<At>,
-    /// Of [`MEMORY`] and [`STEPS`], what is left.
+    /// The rest of [`MEMORY`] and [`STEPS`].
     memory: Cell<usize>,
     pub steps: u64,
 }
 
-/// A path that any of the layers has. Layers are counted from 1 here, 0 is none.
+/// A path in any of the layers. Layers are counted from 1 here; 0 is none.
 #[derive(Debug)]
 pub(super) struct Node {
     pub parent: u32,
     pub part: Rc<[u8]>,
     pub children: HashMap<Rc<[u8]>, u32>,
-    /// The last layer that removes it, and the last that removes what is below it.
+    /// The last layer that removes it, and the last that removes everything below it.
     pub removed: u16,
     pub hidden: u16,
-    /// The last layer that has it, and as what.
+    /// The last layer that has it, and its kind there.
     pub layer: u16,
     pub sort: Sort,
-    /// The member that is its inode, and the one that is its name.
+    /// The member that is its inode, and the member that is its name.
     pub inode: At,
     pub name: At,
 }
@@ -63,7 +63,7 @@ pub(super) struct Link {
     pub at: At,
     pub name: At,
     pub inode: At,
-    /// The place of the name, if the way there leads through symlinks.
+    /// The place of the name, if the way leads through symlinks.
     pub through: Option<u32>,
 }
 
@@ -86,7 +86,7 @@ impl Node {
 impl<'a> Tree<'a> {
     pub(super) fn new(layers: &'a [Layer<'a>]) -> Self {
         let mut root = Node::new(ROOT, Rc::default());
-        // It is there whatever the layers have.
+        // The root always exists.
         root.layer = u16::MAX;
         Self {
             layers,
@@ -99,7 +99,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Takes so many bytes of what there is.
+    /// Takes bytes from the memory limit.
     pub(super) fn charge(&self, bytes: usize) -> Result<()> {
         let Some(left) = self.memory.get().checked_sub(bytes) else {
             let reason = format!("has more paths than {MEMORY} bytes of memory have room for");
@@ -135,12 +135,12 @@ impl<'a> Tree<'a> {
         self.removed(at).max(self.node(at).hidden)
     }
 
-    /// What is at the path by now.
+    /// The kind of the entry at the path so far.
     pub(super) fn sort(&self, at: u32) -> Option<Sort> {
         self.sort_in(self.emptied(self.node(at).parent), at)
     }
 
-    /// The same, of what is in a directory that was last emptied by a layer.
+    /// The same in a directory that this layer emptied last.
     pub(super) fn sort_in(&self, emptied: u16, at: u32) -> Option<Sort> {
         let node = self.node(at);
         (node.layer > 0 && node.layer >= node.removed.max(emptied)).then_some(node.sort)

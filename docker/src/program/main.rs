@@ -76,7 +76,7 @@ fn connect(flags: &Flags) -> Result<Remote> {
     Remote::connect(runtime, &connect)
 }
 
-/// What happens, in the Go importer's words.
+/// The text of an event, in the words of the Go importer.
 fn text(event: &Event<'_>) -> String {
     match event {
         Event::Sending(number, all, component) => {
@@ -87,11 +87,11 @@ fn text(event: &Event<'_>) -> String {
     }
 }
 
-/// What the registry said, or the plan, is data.
+/// Prints the registry's answer, or the plan, to standard output.
 fn print(summary: &Summary, dry_run: bool) -> Result<()> {
     let text = if dry_run { report::plan(summary) } else { summary.said.clone() };
     match io::stdout().lock().write_all(text.as_bytes()) {
-        // A reader that has gone has had enough.
+        // If the reader has closed the pipe, it needs no more.
         Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
             Err(Error::Refused { text: format!("print the answer: {err}"), code: exit::FAILED })
         }
@@ -99,10 +99,9 @@ fn print(summary: &Summary, dry_run: bool) -> Result<()> {
     }
 }
 
-/// Says something on standard error. What an archive or the registry has put into it drives no
-/// terminal.
+/// Prints to standard error. Text from an archive or the registry cannot drive the terminal.
 fn complain(text: &str) {
     let lines: Vec<String> = text.lines().map(deploy_store::escape).collect();
-    // There is no better place to say that this failed.
+    // There is no better place to report a failure of this.
     let _ = Stderr.write_all((lines.join("\n") + "\n").as_bytes());
 }

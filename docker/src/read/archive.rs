@@ -1,6 +1,6 @@
-//! The files of an image archive: documents stay in memory, layers go to the temporary file,
-//! uncompressed, while they are hashed and listed. What is a layer is told by what it holds;
-//! which of them belong to the image is known only at the end.
+//! The files of an image archive. Documents stay in memory. Layers go uncompressed to the temporary
+//! file, while they are hashed and listed. The contents decide what is a layer; which layers belong
+//! to the image is known only at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
@@ -16,20 +16,20 @@ use super::layer::{Listed, Room, Tar, hash_rest, list, read_large};
 use super::spool::{LANES, Spool};
 use crate::error::{Error, Result};
 
-/// Largest manifest, index or configuration, in bytes; what containerd takes, too.
+/// Largest manifest, index or configuration, in bytes; the same limit as in containerd.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
-/// Bytes of documents that are kept in memory.
+/// Most bytes of documents that are kept in memory.
 pub const MAX_DOCUMENTS: usize = 32 << 20;
 /// Bytes of memory for the names in all layers.
 const LISTINGS: usize = 128 << 20;
-/// A file as short as this is not worth a thread.
+/// Up to this size a file is listed without a thread.
 const SHORT: u64 = 256 << 10;
-/// The file of the spool that short layers go to; large ones take turns with the others.
+/// The file of the spool for short layers; large ones take turns with the others.
 const SHORT_LANE: usize = LANES - 1;
-/// Links that lead to links.
+/// Most links in a chain.
 const MAX_HOPS: usize = 8;
 
-/// What a file turned out to be.
+/// The kind of a file.
 #[derive(Debug)]
 pub enum Item {
     /// JSON, by its looks.
@@ -38,7 +38,7 @@ pub enum Item {
     Layer(usize),
     /// A link to another file.
     Link(String),
-    /// Nothing that an image is made of, and why it is no layer.
+    /// Not part of an image, and why it is not a layer.
     Other(Digest, String),
 }
 
@@ -51,12 +51,12 @@ pub struct Document {
     pub bytes: Vec<u8>,
 }
 
-/// All that an image archive holds.
+/// Everything in an image archive.
 #[derive(Debug)]
 pub struct Archive {
     items: BTreeMap<String, Item>,
     by_digest: BTreeMap<Digest, String>,
-    /// The layers, of all images in it.
+    /// The layers of all its images.
     pub layers: Vec<Tar>,
     /// Where their bytes are.
     pub spool: Spool,
@@ -64,14 +64,14 @@ pub struct Archive {
     pub length: u64,
     /// Whether the bytes of large layers are kept.
     keep: bool,
-    /// What is known of large layers whose bytes are not.
+    /// The cache for large layers whose bytes are not kept.
     cache: Option<Cache>,
-    /// Whether a file was not what `cache` knows under its name, and so was not looked into.
+    /// Whether a file differed from what `cache` has under its name, and so was not listed.
     pub misled: bool,
     limits: Limits,
     documents: usize,
     budget: Budget,
-    /// Large layers that were read and are still being listed, by their file of the spool.
+    /// Large layers that are still being listed, by their file of the spool.
     pending: [Option<Pending>; SHORT_LANE],
     next: usize,
 }
@@ -87,7 +87,7 @@ struct Pending {
 }
 
 impl Archive {
-    /// Nothing yet; layers go to `spool`.
+    /// An empty archive; layers go to `spool`.
     pub fn new(spool: Spool, limits: Limits) -> Self {
         Self {
             items: BTreeMap::new(),
@@ -106,14 +106,14 @@ impl Archive {
         }
     }
 
-    /// The same, but large layers are only listed, or hashed where `cache` has the list: few will
-    /// be asked for, and [`Archive::fetch`] can read those again.
+    /// The same, but large layers are only listed, or only hashed if `cache` has the listing. Few
+    /// will be needed, and [`Archive::fetch`] can read those again.
     #[must_use]
     pub fn listing_only(self, cache: Option<Cache>) -> Self {
         Self { keep: false, cache, ..self }
     }
 
-    /// Notes what is known now of large layers that have their digests as names.
+    /// Writes the listings of large layers that are named by their digests to the cache.
     pub fn remember(&self, cache: &Cache) -> Result<()> {
         let named = self.items.iter().filter_map(|(name, item)| {
             let Item::Layer(number) = item else { return None };
@@ -123,8 +123,7 @@ impl Archive {
         cache.keep(named)
     }
 
-    /// Takes in what was found under `name`. [`Archive::finish`] must come before anything is
-    /// asked for.
+    /// Adds what was found under `name`. Call [`Archive::finish`] before you ask for anything.
     pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
         match found {
             Found::Link(target) => self.insert(name, Item::Link(target)),
@@ -132,26 +131,25 @@ impl Archive {
         }
     }
 
-    /// Waits for what is still being listed.
+    /// Waits for the layers that are still being listed.
     pub fn finish(&mut self) -> Result<()> {
-        (0..SHORT_LANE).try_for_each(|lane| self.settle(lane))
+        (0..SHORT_LANE).try_for_each(|lane| self.wait_for_lane(lane))
     }
 
-    /// Reads the layers with these numbers again, if their bytes were not kept, from where they
-    /// came from.
+    /// Reads the layers with these numbers again from the input, unless their bytes were kept.
     pub fn fetch(
         mut self,
         numbers: &BTreeSet<usize>,
         read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
-        // By name, as two with the same digest may be wanted.
+        // By name, because two with the same digest may be needed.
         let mut wanted = BTreeMap::new();
         for (name, item) in &self.items {
             if let Item::Layer(number) = item
                 && numbers.contains(number)
                 && self.layers[*number].region.is_none()
             {
-                // It is listed again, and memory holds one.
+                // It is listed again, and memory holds only one listing.
                 let listing = std::mem::take(&mut self.layers[*number].listing);
                 wanted.insert(name.clone(), (*number, listing.digest()));
             }
@@ -238,12 +236,12 @@ impl Archive {
         Err(Error::item(name, "is a link that leads in circles"))
     }
 
-    /// Whether there is something called `name`.
+    /// Whether there is an item called `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.items.contains_key(name)
     }
 
-    /// Whether there is a file with a digest, or one that says so by its name.
+    /// Whether there is a file with a digest, or one that is named by it.
     pub fn has_blob(&self, digest: Digest) -> bool {
         self.by_digest.contains_key(&digest) || self.contains(&format!("blobs/sha256/{digest}"))
     }
@@ -306,7 +304,7 @@ impl Archive {
             || start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]);
         let lane = self.next;
         self.next = (lane + 1) % SHORT_LANE;
-        self.settle(lane)?;
+        self.wait_for_lane(lane)?;
         let whole = Cursor::new(start).chain(body);
         let (digest, listing) =
             read_large(whole, compressed, self.room(lane, self.keep)).map_err(fail)?;
@@ -315,8 +313,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Waits for the layer that is being listed into a file of the spool, if there is one.
-    fn settle(&mut self, lane: usize) -> Result<()> {
+    /// Waits for the layer that is being listed into a file of the spool, if any.
+    fn wait_for_lane(&mut self, lane: usize) -> Result<()> {
         let Some(pending) = self.pending[lane].take() else { return Ok(()) };
         let Pending { name, digest, size, compressed, listing } = pending;
         let mut listed = listing.join().expect("the thread that lists does not panic");
@@ -329,7 +327,7 @@ impl Archive {
         self.insert(&name, item)
     }
 
-    /// What a layer may take that goes to a file of the spool.
+    /// The limits of a layer that goes to a file of the spool.
     fn room(&self, lane: usize, keep: bool) -> Room {
         let appender = if keep { self.spool.append(lane) } else { self.spool.measure(lane) };
         Room { appender, limits: self.limits, budget: self.budget.clone() }
@@ -338,7 +336,7 @@ impl Archive {
     fn keep(&mut self, bytes: Vec<u8>) -> Item {
         let digest = Digest::of(&bytes);
         if self.documents + bytes.len() > MAX_DOCUMENTS {
-            // Most likely it says how some image was made, and is not asked for.
+            // It probably describes how some image was made, and is not needed.
             let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
             return Item::Other(digest, reason);
         }
@@ -375,7 +373,7 @@ fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether it looks like JSON, and not like a tar whose first file has an odd name.
+/// Whether it begins like JSON, and is not a tar whose first file has such a name.
 pub fn is_document(start: &[u8]) -> bool {
     let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
     matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")

@@ -1,20 +1,20 @@
-//! Memory that threads share: what one takes, the others have not.
+//! Memory that threads share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes taken at a time, so that threads seldom meet.
+/// Bytes that are taken at a time, so that threads seldom contend.
 const STEP: usize = 64 << 10;
 
-/// So many bytes for all.
+/// The bytes for all threads.
 #[derive(Debug, Clone)]
 pub struct Budget {
     left: Arc<AtomicUsize>,
-    /// How many there are in all.
+    /// The number of bytes in all.
     pub whole: usize,
 }
 
-/// What one has taken of it. Dropped, it is given back.
+/// The part of one user. It is given back on drop.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -22,19 +22,19 @@ pub struct Share {
 }
 
 impl Budget {
-    /// Of so many bytes.
+    /// A budget of so many bytes.
     pub fn new(whole: usize) -> Self {
         Self { left: Arc::new(AtomicUsize::new(whole)), whole }
     }
 
-    /// A share, of nothing yet.
+    /// An empty share.
     pub fn share(&self) -> Share {
         Share { budget: self.clone(), taken: 0 }
     }
 }
 
 impl Share {
-    /// Takes what is missing to so many bytes, and says whether they were there.
+    /// Grows the share to so many bytes. Returns whether the budget had them.
     pub fn reach(&mut self, bytes: usize) -> bool {
         let Some(missing) = bytes.checked_sub(self.taken).filter(|missing| *missing > 0) else {
             return true;
@@ -49,7 +49,7 @@ impl Share {
         true
     }
 
-    /// Gives back what is beyond so many bytes.
+    /// Gives back the bytes beyond this number.
     pub fn shrink(&mut self, bytes: usize) {
         let more = self.taken.saturating_sub(bytes);
         self.taken -= more;
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_is_there_for_one_and_comes_back() {
+    fn dropped_share_returns_to_the_budget() {
         let budget = Budget::new(100_000);
         let (mut one, mut two) = (budget.share(), budget.share());
         assert!(one.reach(1) && one.reach(60_000));

@@ -1,5 +1,5 @@
-//! What earlier imports found in layers, so that a layer that comes again is hashed, and neither
-//! inflated nor listed. Nothing depends on it: what is not there, or damaged, is found out again.
+//! The cache of earlier imports: the listings of layers. A layer that comes again is only hashed,
+//! not decompressed and listed. The cache is optional: missing or damaged entries are made again.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
@@ -17,47 +17,45 @@ use super::layer::{Listed, Tar};
 use super::listing::Listing;
 use crate::error::{Error, Result};
 
-/// How a file begins; the version of the program follows, and a newline.
+/// First bytes of a file; the version of the program and a newline follow.
 const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
-/// The directory of the files: of what else is beside it, nothing is touched.
+/// The directory of the files. Anything beside it is left alone.
 const NAME: &CStr = c"image-layers";
-/// Bytes that all files may have after an import; beyond that those go that were not used for
-/// longest.
+/// Most bytes of all files after an import. The least recently used files are removed beyond that.
 const MOST: u64 = 256 << 20;
-/// Bytes of one: some 300,000 files. It is in memory twice for a moment.
+/// Most bytes of one file: some 300,000 members. It is in memory twice for a moment.
 const MOST_OF_ONE: usize = 32 << 20;
-/// Age of an unfinished file whose writer must be gone.
+/// Age of an unfinished file whose writer must have ended.
 const ABANDONED: Duration = Duration::from_secs(86_400);
 /// Start of the names of unfinished files.
 const UNFINISHED: &str = "new";
-/// Has backups pass the directory over (Cache Directory Tagging Specification 0.6).
+/// Makes backups skip the directory (Cache Directory Tagging Specification 0.6).
 const TAG: (&CStr, &[u8]) = (
     c"CACHEDIR.TAG",
     b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
 );
 
-/// Files for layers, named by the sha256 of the layer as it came and by the version of the
-/// program: another may refuse what this one lists. Whoever can write them decides what an import
-/// makes of a layer.
+/// One file for each layer, named by the sha256 of the layer as it came and by the version of the
+/// program: another version may refuse what this one lists. Anybody who can write the files decides
+/// the contents of a layer.
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: PathBuf,
     version: String,
-    /// None where there is nothing yet.
+    /// `None` while the directory does not exist.
     dir: Option<Arc<Dir>>,
 }
 
 impl Cache {
-    /// In `place`, which is made if it is not there.
+    /// The cache in `place`, which is created if it is missing.
     pub fn named(place: &Path, version: &str) -> Result<Self> {
         let dir = make(place).map_err(|err| cannot(place, &err))?;
         let (place, version) = (place.to_owned(), version.to_owned());
         Ok(Self { place, version, dir: Some(Arc::new(dir)) })
     }
 
-    /// Where it is if nothing is said (XDG Base Directory Specification 0.8), and that is the
-    /// user's own: root with somebody else's home directory leaves it alone. It is made when there
-    /// is something to keep.
+    /// The default cache (XDG Base Directory Specification 0.8), if the user owns it: root does not
+    /// use somebody else's home directory. It is created when there is something to keep.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -73,7 +71,7 @@ impl Cache {
         Some(Self { place, version: version.to_owned(), dir })
     }
 
-    /// What is known of the layer of this length whose name says its digest. Its names are of
+    /// The listing of a layer of this length whose name states its digest. Its names count towards
     /// `budget`.
     pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
         let digest = announced(name)?;
@@ -90,25 +88,25 @@ impl Cache {
         let mut bytes = Vec::new();
         (&file).take(MOST_OF_ONE as u64 + 1024).read_to_end(&mut bytes).ok()?;
         let Some(body) = unseal(&bytes, &self.version) else {
-            // It is written again when the layer was listed.
+            // It is written again after the layer was listed.
             self.forget(digest);
             return None;
         };
         let found = decode(body, digest, size, budget)?;
-        // It is removed too early at worst.
+        // If this fails, the entry may be removed too early.
         let _ = file.set_modified(SystemTime::now());
         Some(found)
     }
 
-    /// Removes what is known of a layer.
+    /// Removes the entry of a layer.
     pub fn forget(&self, digest: Digest) {
         if let Some(dir) = &self.dir {
-            // Another import may have been faster.
+            // Another import may have removed it.
             let _ = dir.remove_file(&self.name_of(digest));
         }
     }
 
-    /// Notes what is known of these layers, and makes room for it.
+    /// Writes entries for these layers, and makes room for them.
     pub fn keep<'a>(&self, tars: impl Iterator<Item = &'a Tar>) -> Result<()> {
         let mut tars = tars.filter(|tar| tar.listing.bytes() <= MOST_OF_ONE).peekable();
         if tars.peek().is_none() {
@@ -119,7 +117,7 @@ impl Cache {
             None => Arc::new(make(&self.place).map_err(|err| cannot(&self.place, &err))?),
         };
         let kept = tars.try_for_each(|tar| self.keep_one(&dir, tar));
-        // What does not fit any more may do so then.
+        // After the sweep there may be room for more.
         kept.and(sweep(&dir, MOST)).map_err(|err| cannot(&self.place, &err))
     }
 
@@ -131,7 +129,7 @@ impl Cache {
         let file = TempFile::create(dir, UNFINISHED)?;
         let written = file.file().write_all(&seal(tar, &self.version));
         written.map_err(|err| file.error("write", err))?;
-        // Not synced: what a crash leaves of it does not fit its checksum.
+        // Not synced: an entry that a crash damages does not match its checksum.
         file.publish(dir, &name)
     }
 
@@ -141,7 +139,7 @@ impl Cache {
     }
 }
 
-/// The digest that a file has in the OCI image layout, by its name.
+/// The digest in the name of a file in the OCI image layout.
 pub fn announced(name: &str) -> Option<Digest> {
     name.strip_prefix("blobs/sha256/")?.parse().ok()
 }
@@ -154,7 +152,7 @@ fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Why what has this owner and mode is not to be believed.
+/// Why a file or directory with this owner and mode is not trusted.
 fn why_not(uid: u32, mode: u32) -> Option<String> {
     if uid != user() {
         return Some(format!("it belongs to the user with the number {uid}"));
@@ -163,7 +161,7 @@ fn why_not(uid: u32, mode: u32) -> Option<String> {
     others.then(|| format!("it can be written by others: its mode is {:04o}", mode & 0o7777))
 }
 
-/// The directory of the files in `place`, both made where they are missing.
+/// The directory of the files in `place`; both are created if they are missing.
 fn make(place: &Path) -> StoreResult<Dir> {
     // The mode is what the XDG specification asks for.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
@@ -172,13 +170,13 @@ fn make(place: &Path) -> StoreResult<Dir> {
     outer.child_or_make(NAME, 0o700)?;
     let dir = own(&outer)?;
     if let Ok(tag) = dir.create_file(TAG.0, 0o644) {
-        // Without it backups take more than they need.
+        // Without the tag, backups only take more space.
         let _ = (&tag).write_all(TAG.1);
     }
     Ok(dir)
 }
 
-/// The directory of the files in `outer`, if it is the user's.
+/// The directory of the files in `outer`, if the user owns it.
 fn own(outer: &Dir) -> StoreResult<Dir> {
     let dir = outer.child(NAME)?;
     let stat = rustix::fs::fstat(&dir);
@@ -189,12 +187,12 @@ fn own(outer: &Dir) -> StoreResult<Dir> {
     }
 }
 
-/// Removes what is beyond `most` bytes.
+/// Removes the least recently used files beyond `most` bytes.
 fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (mut files, mut bytes) = (Vec::new(), 0_u64);
     for item in dir.list()? {
-        // Another import may have been faster, here and below.
+        // Another import may have removed it; also below.
         let Ok(stat) = dir.stat(&item.name) else { continue };
         let used = (stat.st_mtime, stat.st_mtime_nsec);
         let length = u64::try_from(stat.st_size).unwrap_or(0);
@@ -232,7 +230,7 @@ fn seal(tar: &Tar, version: &str) -> Vec<u8> {
     bytes
 }
 
-/// What is between the first line and the checksum, if both are right.
+/// The part between the first line and the checksum, if both are valid.
 fn unseal<'a>(bytes: &'a [u8], version: &str) -> Option<&'a [u8]> {
     let (body, checksum) = bytes.split_last_chunk::<32>()?;
     if Digest::of(body).as_bytes() != checksum {

@@ -1,5 +1,5 @@
-//! Where an image comes from: one archive, read once from its start to its end, or a
-//! directory. Both are a run of files and links with names.
+//! The input of an image: one archive, read once from start to end, or a directory. Both are a
+//! sequence of named files and links.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,20 +13,20 @@ use deploy_store::{Error as StoreError, Limits};
 
 use crate::error::{Error, Result};
 
-/// Files and links that an image archive may have.
+/// Most files and links of an image archive.
 pub const MAX_ITEMS: usize = 100_000;
-/// Directories that are gone down into.
+/// Most nested directories.
 const MAX_DEPTH: usize = 8;
 
 /// One thing in the input.
 pub enum Found<'a> {
     /// A file of so many bytes.
     File(u64, &'a mut dyn Read),
-    /// A link to another name: a symlink's target as it stands, from the directory it is in.
+    /// A link to another name: the unchanged target of a symlink, relative to its directory.
     Link(String),
 }
 
-/// Reads a whole archive: tar, as it is or compressed.
+/// Reads a whole archive: tar, plain or compressed.
 pub fn read_archive(
     input: impl Read,
     limits: Limits,
@@ -56,7 +56,7 @@ pub fn read_archive(
         check_count(&mut count)?;
         let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         match entry.kind {
-            // Reading what is nowhere takes time for nothing, and no tool makes such an archive.
+            // Reading holes takes time for nothing, and no tool makes such an archive.
             Kind::File { .. } if size > span.end - span.start => {
                 let reason = "is a sparse file, which cannot be taken: pack the archive without -S";
                 return Err(Error::item(name, reason));
@@ -77,8 +77,8 @@ pub fn read_archive(
     }
 }
 
-/// Reads a directory, as `skopeo copy … oci:DIR` makes one. Symlinks in it are links of the
-/// image: none is followed outside.
+/// Reads a directory, as `skopeo copy … oci:DIR` makes one. Symlinks in it are links of the image;
+/// none is followed outside.
 pub fn read_directory(
     top: &Path,
     mut each: impl FnMut(&str, Found<'_>) -> Result<()>,
@@ -112,7 +112,7 @@ pub fn read_directory(
     Ok(())
 }
 
-/// Where a link from `name` leads to, if to a name in the image.
+/// The name in the image that a link from `name` leads to, if any.
 pub fn target_of(name: &str, target: &str) -> Option<String> {
     let dir =
         if target.starts_with('/') { "" } else { name.rsplit_once('/').map_or("", |(d, _)| d) };
@@ -171,7 +171,7 @@ impl<R: Read> Read for Body<'_, R> {
     }
 }
 
-/// A name as it stands in a manifest, as names of the input are.
+/// A name in a manifest, in the form of the input's names.
 pub fn name_of(text: &str) -> Option<String> {
     let path = EntryPath::from_archive(text.as_bytes(), Limits::STANDARD).ok()?;
     Some(String::from_utf8_lossy(path.as_bytes()).into_owned())
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn files_and_links_come_out_and_what_is_no_tar_does_not() {
+    fn files_and_links_are_read_and_non_tar_is_refused() {
         let mut builder = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(3);

@@ -1,5 +1,5 @@
-//! Reading one layer: hashed, inflated, listed and written to the temporary file, at once where it
-//! is large.
+//! Reads one layer: hashes, decompresses and lists it, and writes it to the temporary file. For a
+//! large layer, threads do all of this at once.
 
 use std::io::{self, Read};
 use std::thread::{self, JoinHandle};
@@ -13,20 +13,20 @@ use super::listing::Listing;
 use super::spool::{Appender, Region, Tee};
 use crate::error::{Error, Result};
 
-/// Bytes of memory for a compressed layer that is not inflated yet: while one is, the next ones
+/// Bytes of memory for a compressed layer that waits for decompression: meanwhile the next layers
 /// are read.
 const AHEAD: usize = 8 << 20;
 
-/// What is known of a tar when it was read.
+/// The result of listing a tar.
 #[derive(Debug)]
 pub struct Listed {
-    /// sha256 of it without compression; whoever knows that already says so.
+    /// sha256 of it without compression, unless the caller knows it.
     pub diff_id: Digest,
     /// Its length without compression, in bytes.
     pub length: u64,
     /// Whether its bytes are in the temporary file.
     pub kept: bool,
-    /// What is in it.
+    /// Its members.
     pub listing: Listing,
 }
 
@@ -43,11 +43,11 @@ pub struct Tar {
     pub length: u64,
     /// Where it is, if its bytes were kept.
     pub region: Option<Region>,
-    /// What is in it.
+    /// Its members.
     pub listing: Listing,
 }
 
-/// Where a layer goes, and what it may take.
+/// Where a layer goes, and its limits.
 #[derive(Debug)]
 pub struct Room {
     /// Takes its bytes.
@@ -58,8 +58,8 @@ pub struct Room {
     pub budget: Budget,
 }
 
-/// Reads and hashes here what is listed, and inflated, by other threads. They may go on when
-/// this has ended.
+/// Reads and hashes a layer here, while other threads decompress and list it. They may continue
+/// after this returns.
 pub fn read_large(
     mut whole: impl Read,
     compressed: bool,
@@ -73,13 +73,13 @@ pub fn read_large(
     let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
     drop(inlet);
     if filled? == Filled::Unread {
-        // Its digest is wanted all the same.
+        // Its digest is needed all the same.
         return Ok((hash_rest(hasher, &mut whole)?, listing));
     }
     Ok((hasher.finish(), listing))
 }
 
-/// The digest when all that is left was read.
+/// The digest after the rest was read.
 pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -92,7 +92,7 @@ pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> 
 
 fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     if !room.appender.keeps() && few_processors() {
-        // Several layers are at once: more threads would but pass on what the cache has.
+        // Several layers are read at once: more threads would only pass on cached data.
         return list(Decoder::new(compressed, room.limits), Some(Hasher::default()), room);
     }
     let (mut inlet, outlet) = pipe();
@@ -100,7 +100,7 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     thread::scope(|scope| {
         let inflating = scope.spawn(move || {
             let mut decoder = Decoder::new(compressed, limits)?;
-            // Whoever reads gets the error.
+            // The reader gets the error.
             let _ = inlet.fill(&mut decoder, |_| {});
             Ok(())
         });
@@ -119,8 +119,8 @@ fn few_processors() -> bool {
     thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2)
 }
 
-/// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows
-/// the digest.
+/// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows the
+/// digest.
 pub fn list<R: Read>(
     plain: Result<R, StoreError>,
     mut hasher: Option<Hasher>,
@@ -135,7 +135,7 @@ pub fn list<R: Read>(
     });
     let listing = Listing::read(&mut tee, limits, &budget);
     let drained = tee.drain();
-    // The last body may lack what fills up its block.
+    // The last body may lack its padding.
     let filled = appender.length.next_multiple_of(512) - appender.length;
     let filled = io::copy(&mut io::repeat(0).take(filled), &mut appender);
     appender.finish();
@@ -148,7 +148,7 @@ pub fn list<R: Read>(
     Ok(Listed { diff_id, length: appender.length, kept: appender.keeps(), listing })
 }
 
-/// That a file is no layer matters only when a manifest says that it is one.
+/// It matters only if a manifest says that this file is a layer.
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,

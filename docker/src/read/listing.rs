@@ -1,5 +1,5 @@
-//! What is in a layer: the members of its tar and where they are, in as little memory as a
-//! hundred layers of thousands of files can have.
+//! The listing of a layer: the members of its tar and their places. It is compact, because an image
+//! may have a hundred layers with thousands of files each.
 
 use std::io::Read;
 use std::mem::size_of;
@@ -18,7 +18,7 @@ pub struct Listing {
     /// Paths and link targets, one after another.
     text: Vec<u8>,
     records: Vec<Record>,
-    /// The memory that it has taken.
+    /// The memory that it takes.
     share: Option<Share>,
 }
 
@@ -53,7 +53,7 @@ impl Record {
     }
 }
 
-/// What a member is.
+/// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sort {
     /// A directory.
@@ -73,7 +73,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// All of them, by their numbers in a file.
+    /// All kinds, by their numbers in a file.
     const ALL: [Self; 7] = [
         Self::Directory,
         Self::File,
@@ -88,21 +88,21 @@ impl Sort {
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Where it is in the tar, with all its headers and its padding.
+    /// Its place in the tar, with all its headers and its padding.
     pub span: Range<u64>,
     /// Its path: parts joined by single slashes, none of them empty, `.` or `..`; empty of the
     /// root itself.
     pub path: &'a [u8],
     /// The path that a hardlink leads to, or the target of a symlink as it stands.
     pub link: &'a [u8],
-    /// What it is.
+    /// Its kind.
     pub sort: Sort,
 }
 
 impl Listing {
-    /// Reads a whole tar. Its memory is of `budget`, as long as it lives.
+    /// Reads a whole tar. The listing takes memory of `budget` while it lives.
     pub fn read(tar: impl Read, limits: Limits, budget: &Budget) -> Result<Self> {
-        // Whoever announces a layer says how long it is, so that a cut does not go unseen.
+        // The announced length shows whether the layer is cut.
         let mut tarball = Tarball::new(tar, true, limits);
         let mut listing = Self::default();
         let mut share = budget.share();
@@ -149,7 +149,7 @@ impl Listing {
 
     /// Adds a member.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
-        // What does not fit is over a limit, by far.
+        // It is far over a limit.
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let record = Record {
             start: span.start,
@@ -164,7 +164,7 @@ impl Listing {
         self.records.push(record);
     }
 
-    /// Adds it to `bytes` in the form that [`Listing::decode`] reads.
+    /// Appends it to `bytes` in the form that [`Listing::decode`] reads.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.reserve(self.text.len() + self.records.len() * ENCODED + 8);
         bytes.extend_from_slice(&(self.records.len() as u64).to_le_bytes());
@@ -180,7 +180,7 @@ impl Listing {
         bytes.extend_from_slice(&self.text);
     }
 
-    /// The listing of a tar of so many bytes that `bytes` are, if they are one and there is memory
+    /// Decodes the listing of a tar of so many bytes. `None` if it is invalid or there is no memory
     /// for it.
     pub fn decode(bytes: &[u8], length: u64, budget: &Budget) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
@@ -210,7 +210,7 @@ impl Listing {
         Some(listing)
     }
 
-    /// How many members there are.
+    /// Number of members.
     pub fn len(&self) -> usize {
         self.records.len()
     }
@@ -233,7 +233,7 @@ impl Listing {
         (0..self.len()).map(|number| self.member(number))
     }
 
-    /// A digest of all that is in it.
+    /// A digest of everything in it.
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_follow_each_other_and_hold_long_names_too() {
+    fn spans_are_consecutive_and_include_long_names() {
         let long = "d/".to_owned() + &"x".repeat(180);
         let bytes = tar(&[("a", "12345"), (&long, ""), ("b", &"z".repeat(513))]);
         let listing = Listing::read(&bytes[..], Limits::STANDARD, &Budget::new(1 << 20)).unwrap();
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_block_need_not_be_whole() {
+    fn last_block_may_be_incomplete() {
         let bytes = tar(&[("a", "12345"), ("b", "123")]);
         let read =
             |end: usize| Listing::read(&bytes[..end], Limits::STANDARD, &Budget::new(1 << 20));
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_a_budget_and_wants_a_tar() {
+    fn listing_respects_the_budget_and_needs_tar() {
         let bytes = tar(&[("a", ""), ("b", "")]);
         let read =
             |bytes: &[u8], budget| Listing::read(bytes, Limits::STANDARD, &Budget::new(budget));

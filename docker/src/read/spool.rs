@@ -1,6 +1,6 @@
-//! Temporary files without names that hold the uncompressed layers one after another, so that
-//! the input need be read, and inflated, only once. There are a few, so that one layer can be
-//! written while another still is.
+//! Temporary files without names, which hold the uncompressed layers one after another. So the
+//! input is read and decompressed only once. There are several files, so that two layers can be
+//! written at the same time.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,13 +13,13 @@ use deploy_store::Size;
 
 use crate::error::{Error, Result};
 
-/// How many files there are.
+/// Number of files.
 pub const LANES: usize = 5;
 
-/// After so many bytes the space that is left is looked at again.
+/// Bytes after which the free space is checked again.
 const LOOK: u64 = 16 << 20;
 
-/// The temporary files. They are gone with their last handles, whatever becomes of the program.
+/// The temporary files. The system removes them with their last handles, however the program ends.
 #[derive(Debug)]
 pub struct Spool {
     files: [Arc<File>; LANES],
@@ -44,7 +44,8 @@ pub struct Region {
 }
 
 impl Spool {
-    /// In `dir`, or where temporary files go. It takes no more than `most` bytes.
+    /// Files in `dir`, or in the system's directory of temporary files. Together they take at most
+    /// `most` bytes.
     pub fn new(dir: Option<&Path>, most: u64) -> Result<Self> {
         let dir = dir.map_or_else(std::env::temp_dir, Path::to_owned);
         let make = || match tempfile::tempfile_in(&dir) {
@@ -79,7 +80,7 @@ impl Spool {
         self.len() == 0
     }
 
-    /// Begins another region at the end of a file that has no other begun.
+    /// Begins a new region at the end of a file. The file must have no other open region.
     pub fn append(&self, lane: usize) -> Appender {
         self.last[lane].store(0, Ordering::Relaxed);
         Appender {
@@ -95,19 +96,19 @@ impl Spool {
         }
     }
 
-    /// Measures what would be appended, and keeps none of it.
+    /// Measures a region without keeping its bytes.
     pub fn measure(&self, lane: usize) -> Appender {
         Appender { file: None, ..self.append(lane) }
     }
 
-    /// Keeps what was appended to a file.
+    /// Keeps the region that was appended to a file.
     pub fn keep(&mut self, lane: usize, length: u64) -> Region {
         let region = Region { lane, start: self.ends[lane], length };
         self.ends[lane] += length;
         region
     }
 
-    /// Gives back the space of what was appended to a file and is not kept.
+    /// Frees the space of a region that is not kept.
     pub fn discard(&self, lane: usize) -> Result<()> {
         let (file, end) = (&self.files[lane], self.ends[lane]);
         file.set_len(end).map_err(|cause| error(&self.dir, "shorten", cause))?;
@@ -131,7 +132,7 @@ fn error(dir: &Path, action: &'static str, cause: io::Error) -> Error {
     Error::Temporary { action, dir: dir.to_owned(), cause }
 }
 
-/// Whether less is free where the file is.
+/// Whether less space is free on the filesystem.
 fn lacks(file: &File, min_free: u64) -> io::Result<bool> {
     if min_free == 0 {
         return Ok(false);
@@ -143,7 +144,7 @@ fn lacks(file: &File, min_free: u64) -> io::Result<bool> {
 /// A region that is being written.
 #[derive(Debug)]
 pub struct Appender {
-    /// None where the bytes are only counted.
+    /// `None` if the bytes are only counted.
     file: Option<Arc<File>>,
     start: u64,
     dir: Arc<PathBuf>,
@@ -157,7 +158,7 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// Whether the bytes are there afterwards.
+    /// Whether the bytes are kept.
     pub fn keeps(&self) -> bool {
         self.file.is_some()
     }
@@ -174,7 +175,7 @@ impl Appender {
         }
     }
 
-    /// Why a write failed, if one did: to be told from an error of the source.
+    /// Why a write failed, to tell it apart from an error of the source.
     pub fn failure(&mut self) -> Option<Error> {
         self.failed.take().map(|cause| error(&self.dir, "write", cause))
     }
@@ -188,7 +189,7 @@ impl Write for Appender {
             return Ok(bytes.len());
         };
         if bytes.iter().all(|byte| *byte == 0) {
-            // A hole: nothing was ever written there.
+            // A hole was never written.
             self.length += more;
             return Ok(bytes.len());
         }
@@ -224,8 +225,8 @@ impl Write for Appender {
     }
 }
 
-/// Writes all that is read from `inner` to a region, and shows it to `seen`, a large piece at a
-/// time.
+/// Writes everything that is read from `inner` to a region, and shows it to `seen`, a large piece
+/// at a time.
 pub struct Tee<'a, R, S> {
     inner: R,
     to: &'a mut Appender,
@@ -241,7 +242,7 @@ impl<'a, R: Read, S: FnMut(&[u8])> Tee<'a, R, S> {
         Self { inner, to, seen, buffer: vec![0; 256 << 10].into(), at: 0, end: 0 }
     }
 
-    /// Reads what is left, whatever it is.
+    /// Reads the rest.
     pub fn drain(&mut self) -> io::Result<()> {
         self.at = self.end;
         while self.fill()? {
@@ -278,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn regions_follow_each_other_and_what_is_not_kept_is_gone() {
+    fn regions_are_consecutive_and_discarded_ones_are_freed() {
         let mut spool = Spool::new(None, 17).unwrap();
         let (mut seen, mut read) = (0, Vec::new());
         let mut appender = spool.append(0);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_take_no_room_and_are_read_back() {
+    fn zeros_take_no_space_and_read_back() {
         use std::os::unix::fs::MetadataExt as _;
         const LONG: usize = 1 << 20;
         let mut spool = Spool::new(None, 4).unwrap();
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_none_is_named() {
+    fn missing_directory_is_reported() {
         let refused = Spool::new(Some(Path::new("/nowhere")), 1).unwrap_err().to_string();
         assert!(refused.contains("/nowhere") && refused.contains("-tmpdir"), "{refused}");
     }

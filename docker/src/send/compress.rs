@@ -1,6 +1,6 @@
-//! Compression on several threads. A blob is cut into chunks of one length, whatever the number
-//! of threads, and each chunk becomes a gzip member (RFC 1952) or a zstd frame (RFC 8878) of its
-//! own: the result is the same on every machine, and who unpacks sees one stream.
+//! Compression on several threads. A blob is cut into chunks of one length, whatever the number of
+//! threads. Each chunk becomes a gzip member (RFC 1952) or a zstd frame (RFC 8878) of its own. So
+//! the result is the same on every machine, and an unpacker sees one stream.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,7 +19,7 @@ pub const MAX_THREADS: usize = 8;
 pub fn chunk_bytes(compression: Compression) -> usize {
     match compression {
         Compression::Gzip => 1 << 20,
-        // A window of this length makes frames of it nearly as small as one of the whole.
+        // With windows of this length, the frames are nearly as small as one frame.
         Compression::Zstd => 2 << 20,
     }
 }
@@ -37,8 +37,8 @@ pub struct Chunk {
 
 type Job = (Chunk, SyncSender<io::Result<Chunk>>);
 
-/// Compresses the chunks that `produce` hands to its argument, which says whether more are
-/// wanted, and gives them to `consume` in the same order. The first error ends it.
+/// Compresses chunks. `produce` passes them to its argument, which returns whether more are wanted;
+/// `consume` gets the results in the same order. The first error ends everything.
 pub fn compress(
     compression: Compression,
     threads: usize,
@@ -67,7 +67,7 @@ pub fn compress(
                 Ok(Err(cause)) => {
                     Err(crate::Error::Input { what: "what was compressed".to_owned(), cause })
                 }
-                // Whoever produces has failed between two steps, and says why.
+                // The producer failed between two chunks, and has the error.
                 Err(_) => Ok(()),
             };
             if consumed.is_err() {
@@ -85,7 +85,7 @@ fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((chunk, done)) = job else { return };
         let compressed = one(compression, &chunk.bytes);
-        // A consumer that has stopped wants no more.
+        // The consumer has stopped.
         let _ = done.send(compressed.map(|bytes| Chunk { bytes, ..chunk }));
     }
 }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_however_many_threads_and_comes_out_again() {
+    fn output_is_independent_of_threads_and_decompresses() {
         for compression in [Compression::Gzip, Compression::Zstd] {
             let one = all(compression, 1);
             assert!(one == all(compression, 7), "{compression}");
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_ends_it() {
+    fn first_error_ends_compression() {
         let chunk = || Chunk { blob: 0, bytes: vec![1; 10], last: false };
         let mut taken = 0;
         let refuse = |_| {

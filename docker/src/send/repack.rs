@@ -1,6 +1,6 @@
-//! A layer's archive again, without what is left out. Members that stay are copied byte for
-//! byte, headers and all, so that whatever they carry survives and the result depends on
-//! nothing but the input and the plan.
+//! Packs a layer again without the members that are left out. The other members are copied byte for
+//! byte, headers included. So everything that they carry survives, and the result depends only on
+//! the input and the plan.
 
 use std::ops::Range;
 
@@ -17,14 +17,14 @@ use crate::read::spool::{Region, Spool};
 
 const BLOCK: u64 = 512;
 
-/// A piece of the archive to be.
+/// A piece of the new archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
     /// A part of the temporary file.
     Copy {
-        /// The layer that it is of.
+        /// The region of its layer.
         region: Region,
-        /// Where in it.
+        /// The range in it.
         range: Range<u64>,
     },
     /// New bytes.
@@ -46,8 +46,8 @@ impl Piece {
     }
 }
 
-/// Gives `each` the pieces of the layer with a number in `layers`, which are those of an image,
-/// until it wants no more. Says whether it wanted all.
+/// Passes the pieces of a layer to `each` until it wants no more. `layers` are those of the image,
+/// `number` is that of the layer. Returns whether `each` wanted all.
 pub fn pieces(
     spool: &Spool,
     layers: &[&Tar],
@@ -61,14 +61,14 @@ pub fn pieces(
     let mut relinked = planned.relinked.iter().peekable();
     let mut moved = planned.moved.iter().peekable();
     let mut dropped = planned.dropped.iter().peekable();
-    // Where what is to be copied begins.
+    // The start of the next range to copy.
     let (mut from, mut end) = (0, 0);
     for (at, member) in (0_u32..).zip(listing.members()) {
         end = member.span.end;
         let is_dropped = dropped.next_if_eq(&&at).is_some();
         let relink = relinked.next_if(|(changed, _)| *changed == at).map(|(_, relink)| relink);
         let name = moved.next_if(|(changed, _)| *changed == at).map(|(_, path)| {
-            // Old headers know a directory by its slash.
+            // Old headers mark a directory by a slash.
             let slash = if member.sort == Sort::Directory { &b"/"[..] } else { b"" };
             [path, slash].concat()
         });
@@ -109,7 +109,7 @@ pub fn pieces(
     each(Piece::Bytes(vec![0; 1024]))
 }
 
-/// The numbers of the layers whose bytes the layer with a number is made of.
+/// The numbers of the layers whose bytes are needed for the layer `number`.
 pub fn needs(number: usize, planned: &Planned) -> impl Iterator<Item = usize> {
     let others = planned.relinked.iter().filter_map(|(_, relink)| match relink {
         Relink::File { layer, .. } => Some(usize::from(*layer)),
@@ -122,13 +122,13 @@ fn region_of(layers: &[&Tar], number: usize) -> Result<Region> {
     layers[number].region.ok_or_else(|| Error::archive("has a layer whose bytes were not kept"))
 }
 
-/// What of a member's headers is to be another.
+/// The changes of a member's headers.
 struct Change<'a> {
     name: Option<&'a [u8]>,
     link: Option<&'a [u8]>,
 }
 
-/// The headers of a member with the change, and where its body is.
+/// The changed headers of a member, and the place of its body.
 fn rewritten(
     spool: &Spool,
     region: Region,
@@ -136,7 +136,7 @@ fn rewritten(
     change: &Change<'_>,
 ) -> Result<(Vec<u8>, Range<u64>)> {
     let Headers { last: mut header, mut records, end: at } = read_headers(spool, region, &span)?;
-    // A sparse file's own name is in a record of its own; only where there is one.
+    // A sparse file has its name in a record of its own.
     let is_sparse = records.iter().any(|(key, _)| key == b"GNU.sparse.name");
     let Change { name, link } = *change;
     let sparse = name.filter(|_| is_sparse);
@@ -147,7 +147,7 @@ fn rewritten(
         }
     }
     if at == span.end {
-        // A size without a body is not for a PAX entry to have: it could be meant.
+        // A PAX entry must not have a size without a body: a reader could believe it.
         records.retain(|(key, _)| key != b"size");
         header.set_size(0);
     }
@@ -200,9 +200,9 @@ fn read_headers(spool: &Spool, region: Region, span: &Range<u64>) -> Result<Head
             _ => read_records(&body, &mut records)?,
         }
     };
-    // What a long name of GNU's says is a PAX record from now on.
+    // A long name of GNU's becomes a PAX record.
     for (key, long) in [("path", long_name), ("linkpath", long_link)] {
-        // An empty record says nothing.
+        // An empty record counts as missing.
         let said =
             |(known, value): &(Vec<u8>, Vec<u8>)| known == key.as_bytes() && !value.is_empty();
         if let Some(value) = long
@@ -219,7 +219,7 @@ fn read_headers(spool: &Spool, region: Region, span: &Range<u64>) -> Result<Head
 fn extended(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut body = Vec::new();
     for (key, value) in records {
-        // The length counts its own digits.
+        // The length includes its own digits.
         let rest = key.len() + value.len() + 3;
         let mut length = rest + 1;
         while rest + length.to_string().len() != length {
@@ -257,7 +257,7 @@ fn text(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// It was read once, and found to be good.
+/// It was valid when it was first read.
 fn changed() -> Error {
     Error::archive("was changed in the temporary file while it was read")
 }

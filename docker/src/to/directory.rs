@@ -1,4 +1,5 @@
-//! A directory as where layers go: their archives, as they would be sent, and their order.
+//! A directory as the destination: it gets the archives of the layers, as they would be sent, and
+//! their order.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -10,10 +11,10 @@ use deploy_wire::image::{Compression, Image, KnownLayer, Origin};
 use super::{Committed, Destination};
 use crate::error::{Error, Result};
 
-/// The file that has the names of the others, lowest layer first.
+/// The file with the names of the others, lowest layer first.
 const ORDER: &str = "layers";
 
-/// A directory that an image's layers are written to.
+/// A directory that gets the layers of an image.
 #[derive(Debug)]
 pub struct Into {
     dir: PathBuf,
@@ -21,7 +22,7 @@ pub struct Into {
     writing: Option<Unfinished>,
 }
 
-/// A file that gets its name when it is whole.
+/// A file that gets its name when it is complete.
 #[derive(Debug)]
 struct Unfinished {
     path: PathBuf,
@@ -50,7 +51,7 @@ impl Unfinished {
 }
 
 impl Into {
-    /// The directory, which is made if it is not there.
+    /// Opens the directory, which is created if it is missing.
     pub fn new(dir: &Path, compression: Compression) -> Result<Self> {
         let suffix = match compression {
             Compression::Gzip => "tar.gz",
@@ -76,7 +77,7 @@ impl Destination for Into {
     }
 
     fn begin(&mut self, component: &ComponentName) -> Result<()> {
-        // What is there of an earlier image is whole only until now.
+        // From now on, an earlier image in the directory is incomplete.
         let order = self.dir.join(ORDER);
         match fs::remove_file(&order) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -103,14 +104,14 @@ impl Destination for Into {
         image: &Image,
         _: &[(ComponentName, VersionName)],
     ) -> Result<Committed> {
-        // A layer that an image has twice was written once.
+        // A layer that an image has twice is written once.
         let mut order = String::new();
         for (n, layer) in image.layers.iter().enumerate() {
             let first = image.layers.iter().position(|other| other.hash == layer.hash);
             let first = &image.layers[first.unwrap_or(n)];
             order = order + first.component.as_str() + "." + self.suffix + "\n";
         }
-        // The names of the layers before the name that says that they are all there.
+        // The names of the layers are synced before the name that says they are complete.
         sync(&self.dir)?;
         let mut file = Unfinished::new(self.dir.join(ORDER))?;
         file.write(order.as_bytes())?;

@@ -1,6 +1,5 @@
-//! A registry that is reached over ssh as where layers go. A Go registry, which knows nothing of
-//! images, gets uploads, versions and a configuration one after another, as the Go importer
-//! made them.
+//! A registry over ssh as the destination. A Go registry knows no images: it gets uploads, versions
+//! and a configuration one after another, as from the Go importer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,9 +18,9 @@ use crate::error::{Error, Result};
 
 /// Chunks between compression and the network.
 const QUEUE: usize = 4;
-/// Uploads that are whole and wait for the registry's disk, while the next ones are under way.
+/// Complete uploads that wait for the registry's disk, while the next ones are running.
 const ENDING: usize = 8;
-/// What any registry says to a verb that it does not have.
+/// The answer of every registry to an unknown verb.
 const UNKNOWN: &str = "Unknown command";
 
 /// A connection to a registry.
@@ -29,9 +28,9 @@ pub struct Remote {
     runtime: Runtime,
     client: Arc<Client>,
     sending: Option<Sending>,
-    /// Uploads that were ended, and not answered yet.
+    /// Uploads that ended and are not answered yet.
     ending: VecDeque<JoinHandle<Result<(), ClientError>>>,
-    /// Whether it is one that knows no images.
+    /// Whether the registry knows no images.
     plain: bool,
 }
 
@@ -58,14 +57,14 @@ impl Remote {
         answer.map_err(|err| of_client(&err))
     }
 
-    /// What is said to a command that must not fail.
+    /// The answer to a command that must not fail.
     fn done(&self, command: &Command) -> Result<String> {
         let answer = self.exec(&command.to_string(), b"")?;
         if answer.code == exit::OK { Ok(text(&answer)) } else { Err(refused(&answer)) }
     }
 
     /// Waits until no more than `most` uploads wait for their answers.
-    fn settle(&mut self, most: usize) -> Result<()> {
+    fn finish_upload(&mut self, most: usize) -> Result<()> {
         while self.ending.len() > most {
             let Some(task) = self.ending.pop_front() else { break };
             match self.runtime.block_on(task) {
@@ -78,7 +77,7 @@ impl Remote {
         Ok(())
     }
 
-    /// Why the upload has ended, which it has not said yet.
+    /// The error of an upload that ended early.
     fn ended(&mut self) -> Error {
         let why = match self.sending.take() {
             Some(Sending { chunks, task }) => {
@@ -110,13 +109,13 @@ impl Remote {
             all.push((component.clone(), version.clone()));
             let add = Command::AddVersion { component, version, digest: layer.hash.into() };
             let answer = self.exec(&add.to_string(), b"")?;
-            // A Go registry has one exit code for every refusal: only its text says which.
+            // A Go registry has one exit code for every refusal, so only its text tells them apart.
             if answer.code != exit::OK && !text(&answer).contains("already exists") {
                 return Err(refused(&answer));
             }
         }
         all.extend_from_slice(layers);
-        // Only a Go registry is asked so, which replaces and has no flag for it.
+        // Only a Go registry gets this command. It replaces without a flag.
         let add = Command::AddConfiguration { name: name.clone(), layers: all, replace: false };
         self.done(&add).map(Committed::Done)
     }
@@ -127,7 +126,7 @@ impl Destination for Remote {
         for (component, version) in layers {
             let show = Command::ShowComponent { name: component.clone(), json: false };
             let versions = self.done(&show)?;
-            // The last column; no name that can be made has blanks.
+            // The last column. Names that can be created have no blanks.
             let name = version.to_string();
             let is_there = |line: &str| line.split_whitespace().next_back() == Some(&name);
             if !versions.lines().any(is_there) {
@@ -178,7 +177,7 @@ impl Destination for Remote {
         };
         drop(chunks);
         self.ending.push_back(task);
-        self.settle(ENDING)
+        self.finish_upload(ENDING)
     }
 
     fn commit(
@@ -187,7 +186,7 @@ impl Destination for Remote {
         image: &Image,
         layers: &[(ComponentName, VersionName)],
     ) -> Result<Committed> {
-        self.settle(0)?;
+        self.finish_upload(0)?;
         if self.plain {
             return self.commit_plainly(name, image, layers);
         }
@@ -205,7 +204,7 @@ impl Destination for Remote {
     }
 }
 
-/// The Go registry's errors are on standard output.
+/// The Go registry prints errors to standard output.
 fn text(answer: &Exec) -> String {
     let said = if answer.stderr.is_empty() { &answer.stdout } else { &answer.stderr };
     String::from_utf8_lossy(said).into_owned()

@@ -1,4 +1,4 @@
-//! Extended attributes of what is there, compared with what it should have.
+//! Compares the extended attributes of a file with those that it should have.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -15,14 +15,14 @@ use crate::meta::{Meta, Xattr};
 const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
-/// Length of an access list that says no more than a mode does: a version and three entries
-/// (see acl(5)). The system keeps it as the mode.
+/// Length of an access list that says no more than a mode: a version and three entries (see
+/// acl(5)). The system keeps it as the mode.
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
-/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem has such,
-/// and no others that an archive could have set. Without `owner` only `user.*` counts, and
-/// without `lists` no access list does.
+/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them,
+/// and no others that an archive could have set. Without `owner` only `user.*` counts, and without
+/// `lists` no access list does.
 pub fn has_attributes(
     dir: &Dir,
     name: &CStr,
@@ -53,7 +53,7 @@ pub fn has_attributes(
     Ok(true)
 }
 
-/// Whether everything that is made in `dir` inherits an access list.
+/// Whether new files in `dir` inherit an access list.
 pub fn gives_lists(dir: &Dir) -> bool {
     let mut value = [0; 1];
     let found = fs::fgetxattr(dir, DEFAULT_LIST, &mut value[..]);
@@ -71,13 +71,13 @@ fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
         Ok(length) => Ok(value[..length] == *xattr.value),
         Err(Errno::NODATA) => Ok(is_acl && xattr.value.len() <= MINIMAL),
         Err(Errno::RANGE) => Ok(false),
-        // It was never set: not the filesystem's to have.
+        // It was never set, because the filesystem does not support it.
         Err(Errno::OPNOTSUPP) => Ok(true),
         Err(err) => Err(err),
     }
 }
 
-/// Whether two access lists say the same: entries without a number may have any.
+/// Whether two access lists are equivalent: the numbers of entries without one do not matter.
 fn same_acl(one: &[u8], other: &[u8]) -> bool {
     let entries = |list: &[u8]| -> Vec<[u8; ACL_ENTRY]> {
         let (entries, _) = list.get(4..).unwrap_or_default().as_chunks::<ACL_ENTRY>();
@@ -88,7 +88,7 @@ fn same_acl(one: &[u8], other: &[u8]) -> bool {
     entries(one) == entries(other)
 }
 
-/// The names, each with a NUL behind it.
+/// The names, each followed by a NUL.
 fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     let mut names = vec![0; 256];
     loop {
@@ -103,8 +103,8 @@ fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// The system reads attributes of a name by path alone; this one goes through the open
-/// directory and does not follow the name.
+/// The system reads attributes of a name only by path. This path goes through the open directory
+/// and does not follow the name.
 fn through_descriptor(dir: &Dir, name: &CStr) -> PathBuf {
     let dir = format!("/proc/thread-self/fd/{}", dir.as_fd().as_raw_fd());
     PathBuf::from(dir).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_neither_more_nor_less_nor_others() {
+    fn attributes_must_match_exactly() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         dir.create_file(c"file", 0o600).unwrap();
@@ -140,12 +140,12 @@ mod tests {
             assert!(!has(&[xattr(b"user.a", value)]));
         }
         assert!(!has(&[xattr(b"user.a", b"one"), xattr(b"user.b", b"")]));
-        // The link has none, whatever it leads to.
+        // The link itself has none, whatever it leads to.
         assert!(has_attributes(&dir, c"link", &meta(&[]), true, true).unwrap());
     }
 
     #[test]
-    fn access_lists_are_compared_by_what_they_say() {
+    fn access_lists_are_compared_by_meaning() {
         let list = |number: u8, permissions: u8| {
             let owner = [0x01, 0, 7, 0, number, number, number, number];
             let user = [0x02, 0, permissions, 0, 5, 0, 0, 0];

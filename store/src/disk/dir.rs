@@ -1,4 +1,4 @@
-//! An open directory, and what can be done to the names in it.
+//! An open directory, and the operations on its names.
 
 mod change;
 
@@ -30,7 +30,7 @@ pub struct Dir {
 pub struct Item {
     /// The name.
     pub name: CString,
-    /// What stands under it.
+    /// Its kind.
     pub kind: FileType,
 }
 
@@ -46,7 +46,7 @@ impl Dir {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Opens the directory at `path`, made with its parents where they are missing.
+    /// Opens the directory at `path`, and creates it and its parents if they are missing.
     pub fn open_or_create(path: &Path, mode: u32) -> Result<Self> {
         match Self::open(path) {
             Err(err) if err.is_not_found() => {}
@@ -64,7 +64,7 @@ impl Dir {
         Ok(dir)
     }
 
-    /// The directory `name`, made (and its making synced) where it is missing.
+    /// The directory `name`, created (and synced) if it is missing.
     pub fn child_or_create(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Ok(()) => self.sync()?,
@@ -74,7 +74,7 @@ impl Dir {
         self.child(name)
     }
 
-    /// As [`Dir::child_or_create`], but its making is for a later barrier to sync.
+    /// As [`Dir::child_or_create`], but a later barrier syncs its creation.
     pub fn child_or_make(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Err(err) if !err.exists() => Err(err),
@@ -90,8 +90,8 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// The directory `name`, only to find names in it: whoever watches this directory does not
-    /// see it opened (as of Linux 6.10).
+    /// The directory `name`, only for finding names in it: watches on it do not see this as an open
+    /// (since Linux 6.10).
     pub fn child_unread(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fd = fs::openat(&self.fd, name, DIRECTORY | OFlags::PATH, Mode::empty())
@@ -99,8 +99,8 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// The directory `name`, unless something is mounted on it: what is mounted is not
-    /// part of what this directory holds.
+    /// The directory `name`, unless something is mounted on it: a mount is not part of this
+    /// directory.
     pub fn child_within(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fail = |err: Errno| match err {
@@ -126,7 +126,7 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// The path this directory was opened by, for messages.
+    /// The path by which this directory was opened, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -178,13 +178,13 @@ impl Dir {
         Ok((file, stat))
     }
 
-    /// Opens `name` for reading, whatever it is but a symlink.
+    /// Opens `name` for reading, unless it is a symlink.
     pub fn open_any(&self, name: &CStr) -> Result<File> {
         self.open_not_following(name, OFlags::RDONLY)
     }
 
     fn open_not_following(&self, name: &CStr, access: OFlags) -> Result<File> {
-        // NONBLOCK: a fifo in the place of a file must not hang us.
+        // NONBLOCK: a fifo at the name of a file must not block.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         fault::step()
             .and_then(|()| fs::openat(&self.fd, name, flags, Mode::empty()))
@@ -216,7 +216,7 @@ impl Dir {
             .map_err(|err| self.error("stat", name, err))
     }
 
-    /// Whether anything stands under `name`.
+    /// Whether `name` exists.
     pub fn contains(&self, name: &CStr) -> Result<bool> {
         match self.stat(name) {
             Ok(_) => Ok(true),
@@ -225,7 +225,7 @@ impl Dir {
         }
     }
 
-    /// Where the symlink `name` leads.
+    /// The target of the symlink `name`.
     pub fn read_link(&self, name: &CStr) -> Result<CString> {
         fs::readlinkat(&self.fd, name, Vec::new())
             .map_err(|err| self.error("read symlink", name, err))
@@ -251,8 +251,7 @@ impl Dir {
         Ok(items)
     }
 
-    /// Calls `each` with the names in the directory, in no order and however many there
-    /// are. It may take the name away.
+    /// Calls `each` with the names in the directory, in any order. It may remove the name.
     pub fn for_each(&self, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<()> {
         let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
         for entry in fs::Dir::read_from(&self.fd).map_err(fail)? {
@@ -264,9 +263,9 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether syncing the filesystem twice costs little more than once. So it is on ext4
-    /// and XFS; btrfs writes its trees anew each time (50,000 files with a sync every
-    /// 64 MiB: 5.2 s, without 4.5 s).
+    /// Whether syncing the filesystem twice costs little more than once. It does on ext4 and XFS;
+    /// btrfs writes its trees again each time (50,000 files with a sync every 64 MiB: 5.2 s,
+    /// without 4.5 s).
     pub fn syncs_in_parts(&self) -> Result<bool> {
         const KNOWN: [u64; 2] = [0xef53, 0x5846_5342];
         let stat = fs::fstatfs(&self.fd)
@@ -274,13 +273,13 @@ impl Dir {
         Ok(u64::try_from(stat.f_type).is_ok_and(|kind| KNOWN.contains(&kind)))
     }
 
-    /// The number of the device that the directory is on.
+    /// The number of the directory's device.
     pub fn device(&self) -> Result<u64> {
         let stat = fs::fstat(&self.fd).map_err(|err| Error::io("stat", &self.path, err))?;
         Ok(stat.st_dev)
     }
 
-    /// Bytes and inodes that are free for us on this filesystem.
+    /// Bytes and inodes that this user may still take on the filesystem.
     pub fn free(&self) -> Result<(u64, u64)> {
         let stat = fault::step()
             .and_then(|()| fs::fstatvfs(&self.fd))
@@ -306,13 +305,13 @@ impl AsFd for Dir {
 }
 
 impl Error {
-    /// Whether the cause is that the name is taken.
+    /// Whether the cause is that the name exists.
     pub fn exists(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::AlreadyExists)
     }
 }
 
-/// `name` as the system wants it. Names with NUL do not exist.
+/// `name` for the system. A name cannot contain a NUL.
 pub(crate) fn cstring(name: &OsStr, path: &Path) -> Result<CString> {
     CString::new(name.as_bytes())
         .map_err(|_| Error::io("open", path, io::Error::from(io::ErrorKind::InvalidInput)))
@@ -323,7 +322,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fifo_or_symlink_in_the_place_of_a_file_is_refused() {
+    fn fifo_or_symlink_is_not_opened_as_a_file() {
         let temp = tempfile::tempdir().unwrap();
         let dir = Dir::open(temp.path()).unwrap();
         dir.make_node(c"fifo", FileType::Fifo, 0o600, 0).unwrap();

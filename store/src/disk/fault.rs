@@ -1,6 +1,6 @@
-//! Faults, for tests: the n-th operation that this process does on a disk fails, or it and
-//! all after it do, as if the process had died there. Without the feature `faults` there
-//! are none, and [`step`] is nothing.
+//! Faults, for tests: the n-th operation of this process on a disk fails, or it and all later ones
+//! do, as if the process had died there. Without the feature `faults` there are none, and [`step`]
+//! does nothing.
 
 #[cfg(not(feature = "faults"))]
 mod off {
@@ -17,7 +17,7 @@ mod off {
         Ok(())
     }
 
-    /// Writes all of `bytes` where `file` stands.
+    /// Writes all of `bytes` at the position of `file`.
     pub fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
     }
@@ -44,24 +44,24 @@ mod on {
         Broken,
         /// It fails: the disk is full.
         Full,
-        /// A write gets half of its bytes done, then the disk is full; all else fails.
+        /// Half of the bytes are written, then the disk is full; everything else fails.
         Short,
         /// It and all after it fail: the process is dead.
         Dead,
-        /// The program has a mistake just there, and panics.
+        /// The program panics there, as by a mistake.
         Panic,
     }
 
     struct Armed {
         fault: Fault,
-        /// Operations until it happens.
+        /// Operations until the fault.
         left: u64,
         happened: bool,
     }
 
     static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
 
-    /// Has `fault` happen at the n-th operation from now, counted from 1, of the process.
+    /// Makes `fault` happen at the n-th operation of the process from now, counted from 1.
     pub fn arm(n: u64, fault: Fault) {
         let armed = Armed { fault, left: n, happened: false };
         *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(armed);
@@ -93,7 +93,7 @@ mod on {
         }
     }
 
-    /// Writes all of `bytes` where `file` stands.
+    /// Writes all of `bytes` at the position of `file`.
     pub fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
         let part = part(bytes);
         file.write_all(part?)?;

@@ -1,5 +1,5 @@
-//! The durable write: temp file in the same directory, write, fsync, rename,
-//! fsync the directory. Until the rename nothing is visible under the final name.
+//! The durable write: create a temporary file in the same directory, write, fsync, rename, fsync
+//! the directory. Nothing is visible under the final name before the rename.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -14,9 +14,9 @@ use super::dir::{Dir, cstring};
 use super::fault;
 use crate::error::{Error, Result};
 
-/// A file that is being written under a temporary name. Dropped without being
-/// committed it is removed. It holds a lock on itself while it is open, so that a
-/// sweep can tell a living one from one that a crash left.
+/// A file that is being written under a temporary name. If it is dropped before it is committed, it
+/// is removed. It locks itself while it is open, so that a sweep can tell it from a leftover of a
+/// crash.
 #[derive(Debug)]
 pub struct TempFile {
     dir: Arc<Dir>,
@@ -38,8 +38,7 @@ impl TempFile {
         }
     }
 
-    /// Opens `name` in `dir`, or creates it, to go on writing at its end. It is kept
-    /// when dropped.
+    /// Opens `name` in `dir`, or creates it, to continue at its end. It is kept when dropped.
     pub fn resume(dir: &Arc<Dir>, name: &CStr) -> Result<Self> {
         let file = match dir.create_file(name, 0o600) {
             Err(err) if err.exists() => dir.open_file_rw(name)?,
@@ -66,7 +65,7 @@ impl TempFile {
         &self.name
     }
 
-    /// Says that the file stays under its temporary name when dropped, or not.
+    /// Sets whether the file is kept under its temporary name when it is dropped.
     pub fn keep(&mut self, keep: bool) {
         self.keep = keep;
     }
@@ -87,8 +86,8 @@ impl TempFile {
             .map_err(|err| self.error("sync", err.into()))
     }
 
-    /// Gives the file, which a barrier has synced, its final name `to` in `into`. The
-    /// name itself is for a later barrier.
+    /// Gives the file, which a barrier has synced, its final name `to` in `into`. A later barrier
+    /// must sync the name.
     pub fn publish(mut self, into: &Dir, to: &CStr) -> Result<()> {
         self.dir.rename(&self.name, into, to)?;
         self.keep = true;
@@ -104,7 +103,7 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.keep {
-            // A leftover is taken by the next sweep; there is nobody to tell here.
+            // The next sweep removes a leftover; an error cannot be reported here.
             let _ = self.dir.remove_file(&self.name);
         }
     }
@@ -117,18 +116,18 @@ pub(crate) fn temp_name(prefix: &str) -> CString {
     CString::new(format!("{prefix}-{}-{n}", std::process::id())).expect("prefix has no NUL")
 }
 
-/// Holds a directory, as a [`TempFile`] holds itself, until it is closed.
+/// Locks a directory until it is closed, as a [`TempFile`] locks itself.
 pub(crate) fn hold(dir: impl AsFd) -> std::io::Result<()> {
     Ok(fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Whether the temporary file is held open by a living [`TempFile`].
+/// Whether a living [`TempFile`] holds the temporary file open.
 pub(crate) fn is_held(file: impl AsFd) -> bool {
     fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Replaces the file at `path` by one with `contents`, durably: afterwards, and
-/// after a crash at any point, it holds either the old bytes or the new.
+/// Replaces the file at `path` by one with `contents`, durably. Afterwards, and after a crash at
+/// any point, it has either the old bytes or the new.
 pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = Arc::new(Dir::open(parent.unwrap_or(Path::new(".")))?);

@@ -1,5 +1,5 @@
-//! Creating files that have their final metadata after as few calls as can be: what the
-//! system gives a new file by itself is not given again.
+//! Creates files that have their final metadata after as few calls as possible: metadata that the
+//! system gives by itself is not set again.
 
 use std::os::fd::AsFd;
 
@@ -11,21 +11,21 @@ use super::meta::{mode_of, set_mode, set_owner, set_times, set_xattrs};
 use crate::error::{Error, Result};
 use crate::meta::Meta;
 
-/// A directory's bit that gives what is made in it its group, and its directories the bit.
+/// Setgid on a directory: new entries inherit its group, and new directories the bit.
 const SETGID: u32 = 0o2000;
 
-/// What the system makes of files that are created in a directory and below it.
+/// The metadata that the system gives to new files in a directory and below it.
 #[derive(Debug, Clone, Copy)]
 pub struct Fresh {
     uid: u32,
     gid: u32,
-    /// Permissions that a new file cannot be created with: the umask, or the
-    /// directory's default access list. `None` where new directories get more than that.
+    /// Permissions that a new file cannot be created with, because of the umask or the directory's
+    /// default access list. `None` if new directories get more than that.
     denied: Option<u32>,
 }
 
 impl Fresh {
-    /// Finds out by creating a file.
+    /// Finds this out by creating a file.
     pub fn probe(dir: &Dir) -> Result<Self> {
         let (name, file) = loop {
             let name = temp_name("probe");
@@ -42,8 +42,8 @@ impl Fresh {
         Ok(Self { uid: stat.st_uid, gid: stat.st_gid, denied })
     }
 
-    /// Gives a file or directory that was created with `mode`, and filled, what it lacks
-    /// of `meta`; its owner only when `owner` says so (see [`super::set_meta`]).
+    /// Completes the metadata of a file or directory that was created with `mode` and filled; its
+    /// owner only if `owner` says so (see [`super::set_meta`]).
     pub fn finish(
         &self,
         file: impl AsFd,
@@ -60,13 +60,13 @@ impl Fresh {
         set_times(&file, path, meta)
     }
 
-    /// Whether what is created has the owner of `meta` by itself.
+    /// Whether new files have the owner of `meta` by themselves.
     pub fn owns(&self, meta: &Meta) -> bool {
         (meta.uid, meta.gid) == (self.uid, self.gid)
     }
 
-    /// Gives what was created with `created` the permissions `mode`. Setuid, setgid and
-    /// sticky are not for the creation: a change of owner takes them away.
+    /// Sets the permissions `mode` of a file that was created with `created`. Setuid, setgid and
+    /// sticky are never set at creation, because a change of owner removes them.
     pub fn finish_mode(
         &self,
         file: impl AsFd,

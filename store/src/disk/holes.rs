@@ -1,4 +1,4 @@
-//! Where a file has data and where holes (lseek(2), `SEEK_DATA`).
+//! The data and the holes of a file (lseek(2), `SEEK_DATA`).
 
 use std::fs::File;
 use std::io;
@@ -11,17 +11,17 @@ use rustix::io::Errno;
 /// A part of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Bytes that are there, from where to where.
+    /// Data, from one offset to another.
     Data(Range<u64>),
-    /// So many zeros that take no room.
+    /// Zeros that take no space.
     Hole(u64),
 }
 
-/// Tells `each` of the parts of `file` from its start to its end.
+/// Calls `each` for the parts of `file`, from start to end.
 pub fn parts(file: &File, mut each: impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
     let metadata = file.metadata()?;
     let length = metadata.len();
-    // What takes as much room as it is long has no holes worth asking for.
+    // A file that takes as much space as it is long has no holes.
     if metadata.blocks().saturating_mul(512) >= length {
         return if length > 0 { each(Part::Data(0..length)) } else { Ok(()) };
     }
@@ -30,7 +30,7 @@ pub fn parts(file: &File, mut each: impl FnMut(Part) -> io::Result<()>) -> io::R
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data.min(length),
             Err(Errno::NXIO) => length,
-            // The filesystem does not say.
+            // The filesystem does not support this.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return each(Part::Data(at..length)),
             Err(err) => return Err(err.into()),
         };

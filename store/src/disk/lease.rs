@@ -1,36 +1,35 @@
-//! Whether anybody has a file open for writing.
+//! Finds out whether a process has a file open for writing.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
-/// Asks for another signal than SIGIO (`asm-generic/fcntl.h`, which `libc` leaves out).
+/// Selects another signal than SIGIO (`asm-generic/fcntl.h`, which `libc` leaves out).
 const F_SETSIG: i32 = 10;
 
-/// Who has a file open.
+/// Whether a file has writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// Nobody has it open for writing, or mapped so that writes reach it.
+    /// No process has it open for writing, or mapped so that writes reach it.
     None,
-    /// Somebody has.
+    /// Some process has.
     Some,
-    /// The system does not say: the filesystem has no leases, they are switched off
-    /// (`fs.leases-enable`), or the file belongs to another user and we have no `CAP_LEASE`.
+    /// Unknown: the filesystem has no leases, they are switched off (`fs.leases-enable`), or the
+    /// file belongs to another user and we have no `CAP_LEASE`.
     Unknown,
 }
 
-/// Looks whether anybody has the file open for writing, by taking a read lease, which the
-/// system refuses then (fcntl(2), `F_SETLEASE`), and giving it back at once. `file` must be
-/// open for reading only. Whoever opens the file for writing in between waits for
-/// microseconds.
+/// Finds out whether a process has the file open for writing: takes a read lease, which the system
+/// refuses in that case (fcntl(2), `F_SETLEASE`), and returns it at once. `file` must be open for
+/// reading only. A process that opens the file for writing in between waits for microseconds.
 pub fn writers(file: &File) -> Writers {
-    // The system tells the holder of a lease that somebody wants to write: by SIGIO, which
-    // would end the program, unless another signal is asked for. SIGURG is ignored.
+    // The system tells the holder of a lease by a signal that another process wants to write. The
+    // default SIGIO would end the program; SIGURG is ignored.
     if set(file, F_SETSIG, libc::SIGURG).is_err() {
         return Writers::Unknown;
     }
     match set(file, libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(()) => {
-            // It goes with the descriptor at the latest.
+            // The lease ends with the descriptor at the latest.
             let _ = set(file, libc::F_SETLEASE, libc::F_UNLCK);
             Writers::None
         }
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_writes_is_seen_and_who_reads_is_not() {
+    fn lease_detects_writers_but_not_readers() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "text").unwrap();
@@ -70,17 +69,17 @@ mod tests {
         assert_eq!(writers(&file), Writers::None);
         let writer = OpenOptions::new().append(true).open(&path).unwrap();
         assert_eq!(writers(&file), Writers::Some);
-        // Whatever becomes of its name.
+        // Whatever happens to its name.
         fs::remove_file(&path).unwrap();
         assert_eq!(writers(&file), Writers::Some);
         drop((writer, reader));
         assert_eq!(writers(&file), Writers::None);
-        // The lease was given back: nobody has to wait for us.
+        // The lease was returned: nobody has to wait for us.
         fs::write(&path, "new").unwrap();
     }
 
     #[test]
-    fn opening_a_leased_file_for_writing_does_not_kill_the_holder() {
+    fn opening_a_leased_file_does_not_kill_the_holder() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "text").unwrap();

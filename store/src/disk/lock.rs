@@ -11,24 +11,24 @@ use rustix::fs::{FlockOperation, flock};
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// Pauses before a directory is said to be in use.
+/// Pauses before a directory counts as in use.
 const PATIENCE: [Duration; 5] = [Duration::from_millis(20); 5];
 
-/// A lock on a directory or file; dropping it, or dying, releases it. An agent's is the Go
-/// tool's (`flock` on the directory itself), so the two exclude each other.
+/// A lock on a directory or file. It is released when it is dropped or the process dies. An agent's
+/// lock is that of the Go tool (`flock` on the directory itself), so the two exclude each other.
 #[derive(Debug)]
 pub struct Lock {
     _file: OwnedFd,
 }
 
 impl Lock {
-    /// Takes the lock on the directory at `path`, or says who holds it.
+    /// Takes the lock on the directory at `path`; the error names the holder.
     pub fn take(path: &Path) -> Result<Self> {
         Self::acquire(Dir::open(path)?.into(), path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// Takes a lock on the open file at `path` that others may have, too, but no one who
-    /// writes to it under an exclusive one: bolt's (`flock` on its file).
+    /// Takes a shared lock on the open file at `path`. It excludes writers with an exclusive lock:
+    /// bolt's (`flock` on its file).
     pub fn share(file: &File, path: &Path) -> Result<Self> {
         let file = file.try_clone().map_err(|err| Error::io("lock", path, err))?;
         Self::acquire(file.into(), path, FlockOperation::NonBlockingLockShared)
@@ -39,8 +39,8 @@ impl Lock {
         loop {
             match flock(&file, how) {
                 Ok(()) => return Ok(Self { _file: file }),
-                // A program that the last holder was just starting has the descriptor
-                // too, until it is started.
+                // A program that the last holder was starting also has the descriptor, until it is
+                // started.
                 Err(rustix::io::Errno::WOULDBLOCK) => match patience.next() {
                     Some(pause) => std::thread::sleep(pause),
                     None => return Err(Error::Busy { path: path.to_owned(), pid: holder(path) }),
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_is_told_who_holds_it() {
+    fn second_lock_names_the_holder() {
         let temp = tempfile::tempdir().unwrap();
         let lock = Lock::take(temp.path()).unwrap();
         let Err(Error::Busy { pid, .. }) = Lock::take(temp.path()) else { panic!("taken twice") };

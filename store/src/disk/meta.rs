@@ -1,5 +1,5 @@
-//! Owner, permissions, attributes and times of what was just created, set through
-//! descriptors so that nothing can be swapped in between.
+//! Sets owner, permissions, attributes and times of new files, through descriptors, so that nothing
+//! can be swapped in between.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -16,8 +16,8 @@ use crate::meta::Meta;
 
 type PathOf<'a> = &'a dyn Fn() -> std::path::PathBuf;
 
-/// Gives the open file or directory `meta`; its owner only when `owner` says so, and
-/// of its attributes then only `user.*`.
+/// Gives the open file or directory the metadata `meta`. Without `owner`, its owner is not set, and
+/// of its attributes only `user.*`.
 pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<()> {
     if owner {
         set_owner(&fd, path, meta)?;
@@ -28,8 +28,8 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
     set_times(&fd, path, meta)
 }
 
-/// The permissions of `meta`. Who does not become the owner's runs as nobody else, either: without
-/// `owner` there is no setuid and no setgid.
+/// The permissions of `meta`. Without `owner` there is no setuid and no setgid, because the file
+/// keeps our owner.
 pub fn mode_of(meta: &Meta, owner: bool) -> u32 {
     if owner { meta.mode } else { meta.mode & !0o6000 }
 }
@@ -56,7 +56,7 @@ pub(super) fn set_xattrs(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bo
         }
         let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), &path())?;
         match fs::fsetxattr(&fd, &*name, &xattr.value, XattrFlags::empty()) {
-            // The filesystem has no such attributes: the file is right without them.
+            // The filesystem does not support such attributes: the file is right without them.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(err) => return Err(Error::io("set attribute of", path(), err)),
         }
@@ -71,18 +71,18 @@ pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
         .map_err(|err| Error::io("set time of", path(), err))
 }
 
-/// Whether the inode has the mode of `meta`, as the system keeps it, and, if `owner` says so,
-/// its owner.
+/// Whether the inode has the mode of `meta`, as the system stores it, and if `owner` is set, its
+/// owner.
 pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let mode = stat.st_mode & 0o7777;
     let is_mode = mode == mode_of(meta, owner)
-        // It has the mode follow the access list.
+        // The system derives the mode from the access list.
         || (owner && listed_mode(meta) == Some(mode));
     is_mode && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
 }
 
-/// The mode that a file has whose access list is that of `meta`, if that has one (acl(5)): its
-/// permissions are those of the owner, of the mask, else the group, and of others.
+/// The mode of a file with the access list of `meta`, if there is one (acl(5)): its permissions are
+/// those of the owner, of the mask (or else the group), and of others.
 fn listed_mode(meta: &Meta) -> Option<u32> {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     let list = meta.xattrs.iter().find(|xattr| &*xattr.name == b"system.posix_acl_access")?;
@@ -97,8 +97,7 @@ fn listed_mode(meta: &Meta) -> Option<u32> {
     rest.is_empty().then_some(meta.mode & !0o777 | mode)
 }
 
-/// Removes from a directory that carries what `before` says the attributes that `now`
-/// does not have.
+/// Removes the attributes of a directory that are in `before` and not in `now`.
 pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<()> {
     for xattr in &before.xattrs {
         if now.xattrs.iter().any(|other| other.name == xattr.name) {
@@ -106,7 +105,7 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
         }
         let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), dir.path())?;
         match fs::fremovexattr(dir, &*name) {
-            // It was never set: not ours to set, or not the filesystem's to have.
+            // It was never set, because we may not or the filesystem does not support it.
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(err) => return Err(Error::io("remove attribute of", dir.path(), err)),
         }
@@ -114,7 +113,7 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
     Ok(())
 }
 
-/// Removes the access lists that a directory's default gave what was created in it (acl(5)), where
+/// Removes the access lists that a new file inherited from a directory's default (acl(5)), if
 /// `meta` has none.
 pub fn remove_inherited(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
@@ -148,27 +147,27 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
         .map_err(fail("set time of"))
 }
 
-/// Whether the inode is a regular file of `size` bytes that still carries `meta`.
-/// Whoever writes to a file moves its mtime, so this finds writes through a link.
+/// Whether the inode is a regular file of `size` bytes that still has `meta`. A write to a file
+/// moves its mtime, so this finds writes through a link.
 pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && u64::try_from(stat.st_size) == Ok(size)
         && has(stat, meta, owner)
 }
 
-/// Whether the inode, of whatever kind, has the mode, time and, if `owner` says so, the
-/// owner of `meta`.
+/// Whether the inode, of any kind, has the mode and time of `meta`, and if `owner` is set, its
+/// owner.
 pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
     may_be_used_like(stat, meta, owner)
         && is_kept(meta.mtime.seconds, stat.st_mtime)
-        // Some filesystems keep whole seconds only.
+        // Some filesystems store only whole seconds.
         && (nanoseconds == meta.mtime.nanoseconds || nanoseconds == 0)
 }
 
-/// Whether a filesystem that was given the time `want` may say `got`: out of its range it
-/// keeps the nearest that it can, which is never between these two (ext4 with small inodes
-/// and XFS without large times have the smallest range).
+/// Whether a filesystem that was given the time `want` may return `got`. Out of its range it stores
+/// the nearest time, which is never between these two (ext4 with small inodes and XFS without large
+/// times have the smallest range).
 fn is_kept(want: i64, got: i64) -> bool {
     const FIRST: i64 = i32::MIN as i64;
     const LAST: i64 = i32::MAX as i64;
@@ -191,7 +190,7 @@ mod tests {
     use crate::meta::Xattr;
 
     #[test]
-    fn times_out_of_range_are_the_nearest_that_is_kept() {
+    fn times_out_of_range_are_clamped() {
         assert!(is_kept(5, 5) && !is_kept(5, 6) && !is_kept(6, 5));
         // 1754 and the year 146 billion, on ext4: from 1901 to 2446.
         assert!(is_kept(-6_800_000_000, -2_147_483_648) && is_kept(1 << 62, 15_032_385_535));
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mode_follows_the_access_list() {
+    fn mode_follows_the_access_list() {
         let entry = |tag: u16, permissions: u16, id: u32| {
             [&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &id.to_le_bytes()].concat()
         };

@@ -1,5 +1,5 @@
-//! Where filesystems are mounted, as far as this process sees: what is mounted below a
-//! directory is not the agent's, whatever becomes of the directory.
+//! The mount points that this process sees. A mount below a directory does not belong to the agent,
+//! and must survive the directory.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, StatxFlags};
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// The system's table. That of the thread needs no right to look at another's.
+/// The system's table. The table of the thread needs no permission.
 const TABLE: &str = "/proc/thread-self/mountinfo";
 /// Field of a line that names the mount point (see `proc_pid_mountinfo(5)`).
 const MOUNT_POINT: usize = 4;
@@ -24,8 +24,8 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads the system's table. Where that cannot be done none are known: then only the
-    /// descent itself shows a mount.
+    /// Reads the system's table. If that fails, no mount points are known, and only the descent
+    /// itself detects a mount.
     pub fn read() -> Self {
         match std::fs::read(TABLE) {
             Ok(text) => Self::parse(&text),
@@ -44,20 +44,20 @@ impl Mounts {
 
     /// The first mount point at `name` in `dir` or below it.
     pub fn within(&self, dir: &Dir, name: &CStr) -> Option<&Path> {
-        // As the table has it, whatever symlinks the directory was opened through.
+        // The path in the form of the table, whatever symlinks the directory was opened through.
         let link = format!("/proc/thread-self/fd/{}", dir.as_fd().as_raw_fd());
         let path = std::fs::read_link(link).ok()?.join(OsStr::from_bytes(name.to_bytes()));
         self.points.iter().find(|point| point.starts_with(&path)).map(PathBuf::as_path)
     }
 
-    /// An error where something is mounted at `name` in `dir` or below it.
+    /// An error if something is mounted at `name` in `dir` or below it.
     pub fn check(&self, dir: &Dir, name: &CStr, action: &'static str) -> Result<()> {
         let Some(point) = self.within(dir, name) else { return Ok(()) };
         Err(Error::io(action, dir.path_of(name), mounted(point)))
     }
 }
 
-/// The cause of an error where something is mounted at `point`.
+/// The cause of the error for a mount at `point`.
 fn mounted(point: &Path) -> io::Error {
     let reason = format!("something is mounted on {}", point.display());
     io::Error::new(io::ErrorKind::CrossesDevices, reason)
@@ -84,8 +84,8 @@ fn unescaped(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Whether two open files are of one mount, where the system has no `openat2` to tell. A
-/// bind mount has the device of what it shows, so that the device says too little.
+/// Whether two open files are on one mount, for systems without `openat2`. A bind mount has the
+/// device of its source, so comparing devices is not enough.
 pub(super) fn same_mount(one: impl AsFd, other: impl AsFd) -> bool {
     match (mount_of(&one), mount_of(&other)) {
         (Some(one), Some(other)) => one == other,
@@ -96,8 +96,7 @@ pub(super) fn same_mount(one: impl AsFd, other: impl AsFd) -> bool {
     }
 }
 
-/// The number of the mount that an open file is of: `statx` tells since Linux 5.8, and
-/// `/proc` since 3.15.
+/// The number of an open file's mount: from `statx` since Linux 5.8, from `/proc` since 3.15.
 fn mount_of(file: impl AsFd) -> Option<u64> {
     let known = fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok();
     let known = known.filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0);
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_are_read_as_they_are_written() {
+    fn mount_points_are_unescaped() {
         let text = b"36 35 98:0 /mnt1 /srv/a\\040b/data rw,noatime master:1 - ext3 /dev/root rw\n\
             37 35 0:5 / /srv/a\\134b rw - tmpfs none rw\n\nshort\n";
         let mounts = Mounts::parse(text);
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_mounted_below_a_name_is_found_and_its_neighbours_are_not_taken_for_it() {
+    fn mounts_below_a_name_are_found_but_not_beside_it() {
         let temp = tempfile::tempdir().unwrap();
         let top = temp.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(&top, top.join("link")).unwrap();
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_is_told_from_another() {
+    fn different_mounts_are_told_apart() {
         let (root, proc) = (Dir::open(Path::new("/")).unwrap(), Dir::open(Path::new("/proc")));
         assert!(same_mount(&root, &root));
         assert!(!same_mount(&root, proc.unwrap()));

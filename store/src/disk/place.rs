@@ -1,4 +1,4 @@
-//! Getting the contents of one open file into another.
+//! Copies or clones the contents of one open file into another.
 
 use std::fs::File;
 use std::io;
@@ -13,18 +13,18 @@ use rustix::io::Errno;
 use super::fault;
 use super::holes::{Part, parts};
 
-/// Bytes that the kernel is asked to copy at a time, and that are copied by hand.
+/// Bytes that the kernel copies at a time, and bytes that are copied by hand.
 const MOST: usize = 1 << 30;
 const BUFFER: usize = 256 << 10;
 
-/// What became of a wish to share extents.
+/// The result of an attempt to share extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloned {
     /// They are shared.
     Whole,
-    /// What is to be cloned is no file of that length.
+    /// The source is not a file of that length.
     Another,
-    /// This pair of files cannot.
+    /// This pair of files cannot share.
     Cannot,
 }
 
@@ -52,7 +52,7 @@ fn is_file(file: &File, size: u64) -> io::Result<bool> {
 }
 
 /// Copies the bytes of `from`, which must be a file of `size` bytes, to the empty `to`, in the
-/// kernel where it can; `false` where it is another. Holes become holes.
+/// kernel if possible; `false` if it has another length. Holes become holes.
 pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
     fault::step()?;
     if !is_file(from, size)? {
@@ -73,12 +73,12 @@ pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
             Ok(())
         }
     })?;
-    // A hole at the end is in no write.
+    // No write covers a hole at the end.
     to.set_len(size)?;
     Ok(whole && end == size)
 }
 
-/// Copies a part of `from` to the same place in `to`; `false` where it ends before.
+/// Copies a part of `from` to the same place in `to`; `false` if it ends before.
 fn copy_range(from: &File, to: &File, range: Range<u64>) -> io::Result<bool> {
     let (mut read, mut written) = (range.start, range.start);
     while read < range.end {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_has_the_same_bytes_and_the_same_holes() {
+    fn copy_keeps_bytes_and_holes() {
         const SIZE: u64 = 8 << 20;
         let (from, to) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         from.set_len(SIZE).unwrap();
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(to.metadata().unwrap().len(), SIZE);
         assert!(to.metadata().unwrap().blocks() * 512 < SIZE / 2, "the holes were filled");
         assert!(!copy_contents(&from, &to, SIZE - 1).unwrap());
-        // Where the kernel does not.
+        // If the kernel cannot copy.
         let by_hand = tempfile::tempfile().unwrap();
         assert!(copy_by_hand(&from, &by_hand, 0..SIZE).unwrap());
         by_hand.read_exact_at(&mut bytes, 0).unwrap();

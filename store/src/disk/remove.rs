@@ -1,5 +1,5 @@
-//! Removing a directory with all that is in it, however deep. What is mounted below is
-//! never entered, and what cannot be removed stays while all else goes.
+//! Removes a directory with everything in it, however deep. A mount below is never entered. What
+//! cannot be removed stays, and everything else is removed.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -13,15 +13,15 @@ use super::fault;
 use super::mounts::Mounts;
 use crate::error::{Error, Result};
 
-/// Directories that are open at a time, one in the other.
+/// Most directories that are open at a time, one in the other.
 const OPEN: usize = 100;
-/// Prefix of directories that are moved to be removed; the next start removes those that a
-/// crash leaves among the roots.
+/// Prefix of directories that are moved to be removed. The next start removes those that a crash
+/// left among the roots.
 const GONE: &str = ".gone";
 
 impl Dir {
-    /// Removes `name` and all below it; that it is not there is success. What cannot be
-    /// removed stays, and the directories that lead to it: the error tells of the first.
+    /// Removes `name` and everything below it. It is a success if it does not exist. What cannot be
+    /// removed stays, with the directories that lead to it; the error is the first one.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -36,7 +36,7 @@ impl Dir {
         removal.first.map_or(Ok(()), Err)
     }
 
-    /// As [`Dir::remove_tree`], but touches nothing where something is mounted below.
+    /// As [`Dir::remove_tree`], but changes nothing if something is mounted below.
     pub fn remove_unmounted(&self, name: &CStr, mounts: &Mounts) -> Result<()> {
         mounts.check(self, name, "remove")?;
         self.remove_tree(name)
@@ -60,7 +60,7 @@ impl Dir {
         attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
     }
 
-    /// What the system means by `err` when it does not let `name` go.
+    /// A better explanation of `err`, if the system refuses to remove `name`.
     pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
@@ -84,13 +84,13 @@ impl Dir {
         io::Error::new(io::Error::from(err).kind(), reason)
     }
 
-    /// Opens the directory `name`, and before that opens it up to its owner where it is closed.
+    /// Opens the directory `name`. If it is closed to its owner, it is opened up before.
     pub(crate) fn child_opened_up(&self, name: &CStr) -> Result<Self> {
         match self.child_within(name) {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             other => return other,
         }
-        // By descriptor: in the place of the name a symlink may stand by now.
+        // By descriptor, because a symlink may have replaced the name by now.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let closed: OwnedFd = fs::openat(self, name, flags, Mode::empty())
             .map_err(|err| self.error("open directory", name, err))?;
@@ -103,9 +103,9 @@ impl Dir {
 /// A removal under way.
 struct Removal<'a> {
     top: &'a Dir,
-    /// What is deeper than [`OPEN`] directories is moved to `top`, to be removed from there.
+    /// Directories deeper than [`OPEN`] are moved to `top` and removed from there.
     moved: Vec<CString>,
-    /// The first thing that could not be removed.
+    /// The first error.
     first: Option<Error>,
 }
 
@@ -121,7 +121,7 @@ impl Removal<'_> {
         }
         match fault::step().and_then(|()| fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // What is in it was told.
+            // The failure inside it was reported.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.first.is_some() => {}
             Err(err) => {
                 let why = parent.why(name, err);
@@ -133,7 +133,7 @@ impl Removal<'_> {
     fn contents(&mut self, dir: &Dir, items: &[super::Item], depth: usize) {
         let unwritable = fs::fstat(dir).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
         if unwritable {
-            // If this fails, so does what comes next, and tells why.
+            // If this fails, the next step fails, too, and has the reason.
             let _ = fs::fchmod(dir, Mode::RWXU);
         }
         for item in items {
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_takes_closed_directories_and_never_follows() {
+    fn removal_opens_closed_directories_and_follows_no_links() {
         let temp = tempfile::tempdir().unwrap();
         let outside = temp.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_takes_no_open_files() {
+    fn removal_of_deep_trees_needs_few_open_files() {
         let temp = tempfile::tempdir().unwrap();
         let top = Dir::open(temp.path()).unwrap();
         let mut deepest = top.child_or_make(c"tree", 0o700).unwrap();

@@ -1,5 +1,5 @@
-//! Unix sockets under a name in a directory. The system takes paths of at most 107 bytes
-//! for them: they are reached through the descriptor of their directory.
+//! Unix sockets under a name in a directory. The system limits their paths to 107 bytes, so they
+//! are reached through the descriptor of their directory.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,8 +18,8 @@ use crate::error::{Error, Result};
 const BACKLOG: i32 = 16;
 
 impl Dir {
-    /// Listens on the socket `name`, which nobody but its owner may connect to. A socket
-    /// that another process left there goes; anything else is an error.
+    /// Listens on the socket `name`, to which only its owner may connect. A stale socket is
+    /// replaced; anything else at the name is an error.
     pub fn listen(&self, name: &CStr) -> Result<UnixListener> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {
@@ -38,14 +38,14 @@ impl Dir {
     fn listen_new(&self, name: &CStr) -> rustix::io::Result<UnixListener> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // The mode that it is made with: there is no moment at which others may connect.
+        // The mode is set at creation, so others can never connect.
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         bind(&socket, &SocketAddrUnix::new(self.way_to(name))?)?;
         listen(&socket, BACKLOG)?;
         Ok(UnixListener::from(socket))
     }
 
-    /// Connects to the socket `name`. `None` where nobody listens.
+    /// Connects to the socket `name`. `None` if nobody listens.
     pub fn connect(&self, name: &CStr) -> Result<Option<UnixStream>> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         match UnixStream::connect(self.way_to(name)) {
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_paths_stale_sockets_and_what_is_none() {
+    fn listening_replaces_stale_sockets_and_nothing_else() {
         let temp = tempfile::tempdir().unwrap();
         let deep = temp.path().join("d".repeat(200));
         let dir = Dir::open_or_create(&deep, 0o755).unwrap();

@@ -1,5 +1,5 @@
-//! From the decompressed bytes of an archive to its entries: read the members, scope
-//! their names, hold them to the limits, and hash what they contain.
+//! Turns the decompressed bytes of an archive into entries: reads the members, scopes their names,
+//! enforces the limits, and hashes the contents.
 
 use std::io::Read;
 
@@ -10,15 +10,15 @@ use super::tar::tarball::{Member, Piece, Tarball};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// Longest target of a symlink: what Linux takes, without the NUL.
+/// Longest target of a symlink: Linux's limit, without the NUL.
 const MAX_TARGET: usize = 4095;
 
-/// Bytes of names, targets and attributes that go with each entry which an archive may have, and
-/// that it may have of them in any case.
+/// Bytes of names, targets and attributes for each entry that an archive may have, and bytes that
+/// it may have in any case.
 const PER_ENTRY: u64 = 256;
 const ALWAYS: u64 = 64 << 20;
 
-/// Contents of one file on their way out of an archive.
+/// The contents of one file in an archive.
 pub struct Body<'a, R: Read> {
     tarball: &'a mut Tarball<R>,
     hasher: ContentHasher,
@@ -38,16 +38,16 @@ impl<R: Read> Body<'_, R> {
         Ok(piece)
     }
 
-    /// What all pieces given so far are called.
+    /// The digest of all pieces so far.
     pub fn content(&self) -> Content {
         self.hasher.content()
     }
 }
 
-/// Reads the whole archive from `plain`, its decompressed bytes. `each` gets every entry
-/// in order; with a file comes its body, and the entry has the hash of no contents yet:
-/// it is for `each` to read the body and fill it in, or to leave both. An archive whose
-/// compressed form is `framed` cannot be cut short without notice.
+/// Reads the whole archive from `plain`, its decompressed bytes, and passes every entry to `each`,
+/// in order. A file comes with its body, and its entry does not have the hash of the contents yet:
+/// `each` reads the body and fills the hash in, or does neither. If the compressed form is
+/// `framed`, the archive cannot be cut short without notice.
 pub fn read<R: Read>(
     plain: R,
     framed: bool,
@@ -84,7 +84,7 @@ pub fn read<R: Read>(
     Ok(())
 }
 
-/// Bytes of what an entry says beside its contents, all of which is kept in the index.
+/// Bytes of an entry beside its contents; the index keeps all of them.
 fn described_by(entry: &Entry) -> u64 {
     let link = match &entry.kind {
         Kind::Symlink(target) => target.len(),
@@ -95,7 +95,7 @@ fn described_by(entry: &Entry) -> u64 {
     (entry.path.as_bytes().len() + link + xattrs.sum::<usize>()) as u64
 }
 
-/// The entry that a member stands for. That of the root itself, `./`, is a directory's.
+/// The entry of a member. The root itself, `./`, is a directory.
 pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
     let Member { name, flag, link, size, meta, device: (major, minor) } = member;
     let path = EntryPath::from_archive(&name, limits)?;

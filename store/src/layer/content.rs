@@ -1,10 +1,9 @@
-//! What the contents of a file are called: a digest that takes as long as the bytes in the file,
-//! however long its holes are.
+//! The digest of a file's contents. It costs as much time as the file has data, however long its
+//! holes are.
 //!
-//! Contents are looked at in blocks of 64 KiB. A block of zeros alone is not hashed but noted,
-//! wherever it comes from: a hole of an archive, a hole of a filesystem, or zeros that were
-//! written out. So the digest depends on the contents and on nothing else. Contents without such
-//! a block have their BLAKE3.
+//! Contents are read in blocks of 64 KiB. A block of zeros is not hashed but counted, whatever its
+//! origin: a hole of an archive, a hole of a filesystem, or written zeros. So the digest depends on
+//! the contents alone. Contents without such a block have their BLAKE3 as their digest.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -12,19 +11,19 @@ use std::{fmt, io};
 
 use crate::disk::{Part, fault, parts};
 
-/// What the contents of a file are called: see [`ContentHasher`].
+/// The digest of a file's contents: see [`ContentHasher`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Content(pub [u8; 32]);
 
 impl Content {
-    /// Of these bytes.
+    /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = ContentHasher::default();
         hasher.update(bytes);
         hasher.content()
     }
 
-    /// Of an empty file.
+    /// The digest of an empty file.
     pub fn empty() -> Self {
         Self::of(b"")
     }
@@ -46,20 +45,20 @@ impl fmt::Debug for Content {
 const BLOCK: u64 = 64 << 10;
 /// Bytes of a file that are read at a time.
 const BUFFER: usize = 256 << 10;
-/// Keeps digests of contents with blocks of zeros apart from those of any others (BLAKE3's context).
+/// BLAKE3's context: it separates digests of contents with blocks of zeros from all others.
 const CONTEXT: &str = "deploy-tools 2026 contents of a file with blocks of zeros";
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Finds out what contents are called, piece by piece.
+/// Computes the digest of contents, piece by piece.
 #[derive(Debug, Clone)]
 pub struct ContentHasher {
-    /// Of all bytes but those of blocks of zeros.
+    /// Over all bytes except blocks of zeros.
     data: blake3::Hasher,
-    /// Of where the blocks of zeros are; most files have none.
+    /// Over the places of the blocks of zeros; most files have none.
     runs: Option<Box<blake3::Hasher>>,
     /// Bytes so far.
     at: u64,
-    /// Zeros that are all of the current block so far.
+    /// Leading zeros of the current block, while it has nothing else.
     zeros: u64,
     /// Bytes of the blocks of zeros right before the current block.
     run: u64,
@@ -72,7 +71,7 @@ impl Default for ContentHasher {
 }
 
 impl ContentHasher {
-    /// Takes in the next bytes.
+    /// Adds bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let into = self.at % BLOCK;
@@ -89,7 +88,7 @@ impl ContentHasher {
         }
     }
 
-    /// Takes in so many zeros.
+    /// Adds zeros.
     pub fn skip(&mut self, mut length: u64) {
         while length > 0 {
             let into = self.at % BLOCK;
@@ -112,18 +111,18 @@ impl ContentHasher {
         }
     }
 
-    /// Bytes that were taken in.
+    /// Number of bytes so far.
     pub fn length(&self) -> u64 {
         self.at
     }
 
-    /// What all that was taken in is called.
+    /// The digest of all contents so far.
     pub fn content(&self) -> Content {
         if self.runs.is_none() && self.run == 0 && self.zeros == 0 {
             return Content(*self.data.finalize().as_bytes());
         }
         let mut whole = self.clone();
-        // The last block is not whole.
+        // The last block is not complete.
         whole.end_zeros_of(self.zeros);
         let data = whole.data.finalize();
         let Some(mut runs) = whole.runs else { return Content(*data.as_bytes()) };
@@ -142,14 +141,14 @@ impl ContentHasher {
         }
     }
 
-    /// Something else follows.
+    /// Other bytes follow.
     fn end_zeros(&mut self) {
         if self.run > 0 || self.zeros > 0 {
             self.end_zeros_of(self.at % BLOCK);
         }
     }
 
-    /// The same, so many bytes into the current block.
+    /// The same, at this offset in the current block.
     fn end_zeros_of(&mut self, into: u64) {
         if self.run > 0 {
             let start = self.at - into - self.run;
@@ -164,12 +163,12 @@ impl ContentHasher {
     }
 }
 
-/// What the contents of an open file are called, and their length. Its holes are not read.
+/// The digest of an open file's contents, and their length. Holes are not read.
 pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
     content_of_seen(file, |_| {})
 }
 
-/// As [`content_of`]; `seen` gets the length of each part once it is done, holes included.
+/// As [`content_of`]; `seen` gets the length of each part after it is read, holes included.
 pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Content, u64)> {
     let mut hasher = ContentHasher::default();
     let mut buffer = vec![0; BUFFER];
@@ -184,7 +183,7 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
             while at < range.end {
                 let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
                 match file.read_at(&mut buffer[..most], at) {
-                    // It was cut off meanwhile.
+                    // The file was truncated meanwhile.
                     Ok(0) => break,
                     Ok(n) => {
                         hasher.update(&buffer[..n]);
@@ -201,8 +200,8 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
     Ok((hasher.content(), hasher.length()))
 }
 
-/// Copies the contents of `from` to the empty `to`; whether they are `content`, of `size`
-/// bytes. If not, what was written is of no use. Holes become holes.
+/// Copies the contents of `from` to the empty `to`. Returns whether they are `content`, of `size`
+/// bytes; otherwise the copy is useless. Holes become holes.
 pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::Result<bool> {
     if from.metadata()?.len() != size {
         return Ok(false);
@@ -220,7 +219,7 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
             while at < range.end {
                 let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
                 match from.read_at(&mut buffer[..most], at) {
-                    // It was cut off meanwhile.
+                    // The file was truncated meanwhile.
                     Ok(0) => break,
                     Ok(n) => {
                         hasher.update(&buffer[..n]);
@@ -236,19 +235,19 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
         }
     })?;
     if end < size {
-        // A hole at the end is in no write.
+        // No write covers a hole at the end.
         to.set_len(size)?;
     }
     Ok(hasher.length() == size && hasher.content() == content)
 }
 
-/// As many zeros as a block has at most.
+/// As many zeros as a block has.
 fn zeros(n: u64) -> &'static [u8] {
     &ZEROS[..usize::try_from(n).expect("a block is short")]
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // Most bytes are not, and that shows at once; what is gets looked at many at a time.
+    // Most blocks are not all zeros, which shows at once; the others are compared in large steps.
     bytes.first() == Some(&0)
         && bytes.chunks(1024).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
 }
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_blake3_where_no_block_is_zeros() {
+    fn digest_is_blake3_without_zero_blocks() {
         for length in [0, 1, SIZE - 1, SIZE, 3 * SIZE + 7] {
             let bytes = vec![7; length];
             assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()), "{length}");
@@ -288,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn it_depends_on_the_contents_alone() {
+    fn digest_depends_only_on_the_contents() {
         let mut all = Vec::new();
         for (length, data) in [
             (SIZE, vec![]),
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_take_no_time() {
+    fn holes_are_hashed_in_constant_time() {
         let mut hasher = ContentHasher::default();
         hasher.skip(1 << 60);
         hasher.update(b"end");

@@ -1,5 +1,5 @@
-//! Decompression, told by the first bytes: gzip (RFC 1952, any number of members),
-//! zstd (RFC 8878, any number of frames) or none. Nothing but some zeros may follow.
+//! Decompression. The first bytes decide: gzip (RFC 1952, any number of members), zstd (RFC 8878,
+//! any number of frames) or none. Only a few zeros may follow.
 
 pub mod gzip;
 pub mod trailing;
@@ -14,12 +14,12 @@ use crate::limits::Limits;
 use gzip::Members;
 use zstd::{Frames, is_frame};
 
-/// Bytes that may come out before the ratio counts.
+/// Bytes of output before the ratio counts.
 const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
-/// The bytes of an archive after decompression. Reading to its end has checked every
-/// checksum of the compressed form, and that nothing but padding follows it.
+/// The decompressed bytes of an archive. Reading them to the end checks every checksum of the
+/// compressed form, and that only padding follows it.
 pub struct Decoder<R: Read> {
     inner: Inner<R>,
     taken: Rc<Cell<u64>>,
@@ -36,7 +36,7 @@ enum Inner<R: Read> {
 type Source<R> = BufReader<Counting<io::Chain<Cursor<Vec<u8>>, R>>>;
 
 impl<R: Read> Decoder<R> {
-    /// Looks at the first bytes of `reader` and chooses.
+    /// Chooses the format by the first bytes of `reader`.
     pub fn new(mut reader: R, limits: Limits) -> Result<Self> {
         let fail = |err: io::Error| Error::BadArchive { reason: err.to_string() };
         let mut magic = Vec::new();
@@ -60,7 +60,7 @@ impl<R: Read> Decoder<R> {
         Ok(Self { inner, taken, given: 0, ratio: limits.ratio })
     }
 
-    /// Whether the form ends with a mark of its own, so that a cut cannot go unseen.
+    /// Whether the format has an end mark of its own, so that a cut does not go unnoticed.
     pub fn is_framed(&self) -> bool {
         !matches!(self.inner, Inner::Plain(_))
     }

@@ -1,4 +1,4 @@
-//! Entries of a layer, with paths that cannot lead anywhere but down.
+//! Entries of a layer. Their paths never lead out of the root.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,27 +8,27 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::meta::Meta;
 
-/// Longest part of a path, in bytes: what Linux filesystems take.
+/// Longest part of a path, in bytes: the limit of Linux filesystems.
 const MAX_PART: usize = 255;
 
-/// A path below a root: parts joined by single slashes, none of them empty, `.` or
-/// `..`, no NUL. The empty path is the root itself. Paths are ordered part by part, so
-/// that all below a directory follows it at once.
+/// A path below a root: parts joined by single slashes, none of them empty, `.` or `..`, no NUL.
+/// The empty path is the root itself. Paths are ordered part by part, so everything below a
+/// directory follows it at once.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryPath(Box<[u8]>);
 
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it goes.
+    /// Its path.
     pub path: EntryPath,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What its inode carries. Of a hardlink it says nothing.
+    /// The metadata of its inode. Those of a hardlink are ignored.
     pub meta: Meta,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.
@@ -37,7 +37,7 @@ pub enum Kind {
     File {
         /// Its length in bytes.
         size: u64,
-        /// What its contents are called.
+        /// The digest of its contents.
         content: Content,
     },
     /// Another name of the file at a path.
@@ -67,8 +67,8 @@ impl EntryPath {
         Self(Box::default())
     }
 
-    /// Takes a name from an archive: a leading `/` and `.` parts are dropped, `..`,
-    /// NUL and what is over a limit refuse it.
+    /// Reads a name from an archive. A leading `/` and `.` parts are dropped; `..`, NUL and names
+    /// over a limit are refused.
     pub fn from_archive(name: &[u8], limits: Limits) -> Result<Self> {
         let refuse = |reason: &str| Err(bad_entry(name, reason));
         let mut path = Vec::with_capacity(name.len());
@@ -116,7 +116,7 @@ impl EntryPath {
         self.0.split(|&byte| byte == b'/').filter(|part| !part.is_empty())
     }
 
-    /// The directory it is in, and its last part; `None` of the root.
+    /// Its directory and its last part; `None` for the root.
     pub fn split(&self) -> Option<(Self, &[u8])> {
         if self.is_root() {
             return None;
@@ -127,7 +127,7 @@ impl EntryPath {
         })
     }
 
-    /// The path of `part` in this directory. The part must be of a path already.
+    /// The path of `part` in this directory. The part must come from a path.
     #[must_use]
     pub fn join(&self, part: &[u8]) -> Self {
         if self.is_root() {
@@ -147,7 +147,7 @@ impl EntryPath {
 
 impl Ord for EntryPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // A slash sorts before every other byte: what is below a directory comes first.
+        // A slash sorts before every other byte: the contents of a directory come first.
         let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
         self.0.iter().map(key).cmp(other.0.iter().map(key))
     }
@@ -171,7 +171,7 @@ impl fmt::Debug for EntryPath {
     }
 }
 
-/// Bytes from an archive as text for a message, cut where it grows too long for one.
+/// Bytes from an archive as text for a message, truncated if it is too long.
 pub fn lossy(bytes: &[u8]) -> String {
     let cut = bytes.len().min(300);
     String::from_utf8_lossy(&bytes[..cut]).into_owned()
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_directory_follows_it_at_once() {
+    fn contents_of_a_directory_sort_right_after_it() {
         let mut paths: Vec<_> = ["a-b", "a/c", "a", "a/c/d", "a.x", "", "b"]
             .into_iter()
             .map(|text| path(text).unwrap())

@@ -1,6 +1,5 @@
-//! A layer's index: its entries in archive order, a function of the archive's entries
-//! alone. On disk it is one file that says its format and carries its own checksum;
-//! docs/FORMAT.md has the layout.
+//! A layer's index: its entries in archive order. It depends on the entries alone. On disk it is
+//! one file with its format and a checksum; docs/FORMAT.md has the layout.
 
 pub mod entries;
 
@@ -59,7 +58,7 @@ impl Index {
     }
 }
 
-/// Writes the file form entry by entry, so that it need not be in memory.
+/// Writes the file form entry by entry, without holding it in memory.
 #[derive(Debug)]
 pub struct IndexWriter<F> {
     file: F,
@@ -184,7 +183,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// What is still to be read. `None` wherever there is not enough of it.
+/// Input that is still to be read. `None` if there is too little of it.
 pub(super) struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -220,7 +219,7 @@ impl<'a> Input<'a> {
         Some(Entry { path, kind, meta })
     }
 
-    /// A path, which must be one: the file may have been made by anybody.
+    /// Reads a path and checks it, because anybody may have made the file.
     fn path(&mut self) -> Option<EntryPath> {
         let unlimited = Limits { path_len: usize::MAX, depth: usize::MAX, ..Limits::STANDARD };
         let bytes = self.bytes()?;
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn written_entry_by_entry_it_is_the_same() {
+    fn index_written_by_entry_equals_the_whole() {
         for entries in [0, 8, 8000] {
             let index =
                 Index { entries: sample().entries.into_iter().cycle().take(entries).collect() };
@@ -315,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn any_changed_byte_is_noticed() {
+    fn any_changed_byte_is_detected() {
         let good = sample().to_bytes();
         for at in 0..good.len() {
             let mut bad = good.clone();

@@ -1,5 +1,5 @@
-//! Objects: contents of files in the agent's cache, in `objects/ab/…`, see
-//! [`object_name`] for what they are. They come in batches, see [`batch`].
+//! Objects: contents of files in the agent's cache, in `objects/ab/…`. [`object_name`] says what
+//! they are. They are created in batches, see [`batch`].
 
 pub mod batch;
 pub mod object_name;
@@ -24,7 +24,7 @@ use object_name::{Naming, ObjectName};
 use reason::PrivateReason;
 use seals::{Sealed, Seals};
 
-/// Directories that objects are in, by the first byte of their names.
+/// Number of directories of objects, one for each first byte of their names.
 pub(super) const FANS: usize = 256;
 /// Prefix of the directories of unfinished batches.
 pub const UNFINISHED: &str = ".new";
@@ -36,36 +36,36 @@ pub struct Objects {
     fans: Box<[OnceLock<Dir>]>,
     pub(super) naming: Naming,
     pub(super) seals: Seals,
-    /// Batches that may be placed from before they are published.
+    /// Batches whose objects may be placed before they are published.
     shared: Mutex<Vec<Arc<Staged>>>,
 }
 
-/// What a look at an object that is to be linked found.
+/// The result of a check of an object before it is linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// It is what it must be, and nobody can write to it unseen.
+    /// It is sound, and nobody can write to it unseen.
     Sound,
-    /// It is not here.
+    /// It does not exist.
     Missing,
-    /// Its inode must not be shared: it is, or may soon be, another than it must be. Its
-    /// contents may be right.
+    /// Its inode must not be shared: it is changed, or may soon be. Its contents may still be
+    /// right.
     Changed(PrivateReason),
 }
 
 impl Objects {
-    /// Opens `objects` in `parent`. What unfinished batches left there is for the caller.
+    /// Opens `objects` in `parent`. The caller removes unfinished batches.
     pub fn open(parent: &Dir, naming: Naming) -> Result<Self> {
         let dir = parent.child_or_create(c"objects", 0o700)?;
         let fans = (0..FANS).map(|_| OnceLock::new()).collect();
         Ok(Self { dir, fans, naming, seals: Seals::default(), shared: Mutex::default() })
     }
 
-    /// The directory that they are in.
+    /// The directory of all objects.
     pub fn dir(&self) -> &Dir {
         &self.dir
     }
 
-    /// Where they are, for messages.
+    /// Its path, for messages.
     pub fn path(&self) -> &std::path::Path {
         self.dir.path()
     }
@@ -76,7 +76,7 @@ impl Objects {
         Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
-    /// What names promise here.
+    /// What the names of objects guarantee here.
     pub fn naming(&self) -> Naming {
         self.naming
     }
@@ -91,8 +91,8 @@ impl Objects {
         &self.seals
     }
 
-    /// Looks at an object that is to be linked: at its seal, and where that does not tell,
-    /// at all of it. What watches told of who may have opened objects must be noted before.
+    /// Checks an object before it is linked: by its seal, or if that does not suffice, by reading
+    /// it. Evidence of the watches must be recorded before.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -112,8 +112,8 @@ impl Objects {
         self.examine(name, size, meta)
     }
 
-    /// Whether nobody writes to an object that is sound as far as its seal tells: what is
-    /// written through a descriptor or a mapping later would reach all its names.
+    /// Checks that no process writes to an object whose seal is intact: a later write through a
+    /// descriptor or a mapping would reach all its names.
     fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
         match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
             Some(file) if disk::writers(&file) == Writers::Some => {
@@ -134,7 +134,7 @@ impl Objects {
         let (file, stat) = match found {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(Look::Missing),
-            // Something else stands there.
+            // It is not a regular file.
             Err(Error::Corrupt { .. }) => return Ok(Look::Changed(PrivateReason::Written)),
             Err(err) => return Err(err),
         };
@@ -167,8 +167,8 @@ impl Objects {
         }
     }
 
-    /// Whether what stands in the cache under `name` is as its seal says. What has no seal is
-    /// not shared.
+    /// Whether the object `name` matches its seal. An object without a seal is not shared, and so
+    /// counts as intact.
     pub fn is_intact(&self, name: &ObjectName) -> Result<bool> {
         if !self.seals.has(name) {
             return Ok(true);
@@ -177,7 +177,7 @@ impl Objects {
         Ok(stat.is_none_or(|stat| self.seals.of(name, &stat) == Sealed::Intact))
     }
 
-    /// Opens an object that has these contents, whatever its inode carries.
+    /// Opens an object with these contents, whatever its metadata.
     pub fn open_contents(&self, content: Content) -> Result<Option<File>> {
         let plain = Naming::Contents.name(content, &Meta::default(), 0);
         let Some(fan) = self.fan_if_there(plain.fan())? else { return Ok(None) };
@@ -194,8 +194,8 @@ impl Objects {
         found.map(|name| fan.open_file(&name)).transpose()
     }
 
-    /// Seals an object again after an operation of our own that moved its ctime, between
-    /// which and the look before nobody else had the time to do anything.
+    /// Seals an object again after an operation of our own that moved its ctime. It was checked
+    /// right before, so nobody else can have changed it in between.
     pub fn seal(&self, name: &ObjectName) -> Result<()> {
         match self.find(name, |dir| dir.stat(name.as_c_str()))? {
             Some(stat) => self.seals.set(name, &stat),
@@ -204,7 +204,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether the object is here and, as far as its inode tells, what it must be.
+    /// Whether the object exists and its inode is as it must be.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let stat = self.find(name, |dir| dir.stat(name.as_c_str()))?;
         Ok(stat.is_some_and(|stat| self.fits(&stat, size, meta)))
@@ -217,22 +217,22 @@ impl Objects {
         }
     }
 
-    /// Opens an object that is here, whatever stands for it: a clone finds out.
+    /// Opens an object of any kind: the clone finds out whether it is a file.
     pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_any(name.as_c_str()))
     }
 
-    /// Opens an object that is here and sound.
+    /// Opens an object whose inode is as it must be.
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
         let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
     }
 
-    /// Whether the contents of an object that is here are those of its name.
+    /// Whether an object exists with the contents of its name.
     pub fn has_contents(&self, name: &ObjectName, size: u64) -> Result<bool> {
         let file = match self.open_named(name) {
             Ok(Some(file)) => file,
-            // Something else stands there.
+            // It is not a regular file.
             Ok(None) | Err(Error::Corrupt { .. }) => return Ok(false),
             Err(err) => return Err(err),
         };
@@ -241,15 +241,15 @@ impl Objects {
         Ok(length == size && name.as_bytes().starts_with(content.to_string().as_bytes()))
     }
 
-    /// Opens what is here under this name, sound or not.
+    /// Opens the file of this name, sound or not.
     pub fn open_named(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// Bytes of disk that a copy of the file takes, as far as its object tells: fewer than its length
-    /// where it has holes.
+    /// Bytes of disk that a copy of the file takes, by its object: fewer than its length if it has
+    /// holes.
     pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
-        /// What is shorter is not looked at.
+        /// Shorter files are not checked for holes.
         const LARGE: u64 = 16 << 20;
         if size < LARGE {
             return size;
@@ -259,8 +259,8 @@ impl Objects {
         blocks.map_or(size, |blocks| blocks.saturating_mul(512).min(size))
     }
 
-    /// Makes `to` in `into` another name of the object, which was looked at, and seals it
-    /// anew; whether it is here.
+    /// Makes `to` in `into` another name of the object, which was checked, and seals it again.
+    /// Returns whether the object exists.
     pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<bool> {
         let linked = self.find(name, |dir| {
             dir.link(name.as_c_str(), into, to)?;
@@ -276,8 +276,7 @@ impl Objects {
         Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
     }
 
-    /// What `look` finds in the directory that has the object: the one that all know, or
-    /// that of a shared batch.
+    /// Applies `look` to the directory of the object: the published one, or that of a shared batch.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
         let found = |looked: Result<T>| match looked {
             Err(err) if err.is_not_found() => Ok(None),
@@ -300,8 +299,8 @@ impl Objects {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the synced file `from` in `dir` as an object, by linking it. That there is
-    /// one already is success.
+    /// Makes an object of the synced file `from` in `dir`, by linking it. It is a success if the
+    /// object exists.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
             Ok(()) => self.seal(name),
@@ -310,14 +309,13 @@ impl Objects {
         }
     }
 
-    /// Sets a damaged object aside in `quarantine`, to be looked at. Returns whether there
-    /// was one.
+    /// Moves a damaged object to `quarantine`. Returns whether it existed.
     pub fn quarantine(&self, name: &ObjectName, quarantine: &Dir) -> Result<bool> {
         let fan = self.fan(name)?;
         if !fan.contains(name.as_c_str())? {
             return Ok(false);
         }
-        // Of several damaged ones of a name the last is kept, whatever it is.
+        // If several damaged objects have one name, the last is kept.
         quarantine.remove_tree(name.as_c_str())?;
         fan.rename(name.as_c_str(), quarantine, name.as_c_str())?;
         self.seals.forget(name);
@@ -330,8 +328,8 @@ impl Objects {
         self.fan(name)?.remove_file(name.as_c_str())
     }
 
-    /// Calls `each` with every object's name, size and time of its last change of
-    /// status: the time at which it came or was last linked.
+    /// Calls `each` with every object's name, size and ctime: the time at which it was created or
+    /// last linked.
     pub fn for_each(&self, mut each: impl FnMut(ObjectName, u64, i64) -> Result<()>) -> Result<()> {
         for fan in self.fans()? {
             let fan = self.dir.child(&fan)?;
@@ -344,7 +342,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Where an object is, for messages.
+    /// The path of an object, for messages.
     pub fn path_of(&self, name: &ObjectName) -> std::path::PathBuf {
         let text = name.as_c_str().to_string_lossy();
         self.dir.path().join(&text[..2]).join(&*text)
@@ -359,7 +357,7 @@ impl Objects {
         Ok(self.fans[at].get_or_init(|| dir))
     }
 
-    /// The directory that an object is in or would be, if it is there.
+    /// The directory of an object, if it exists.
     pub fn fan_of(&self, name: &ObjectName) -> Result<Option<&Dir>> {
         self.fan_if_there(name.fan())
     }

@@ -1,22 +1,22 @@
-//! A bounded stream of bytes between two threads: what one fills in, the other reads.
-//! Chunks go back to where they came from and are used again.
+//! A bounded stream of bytes between two threads: one fills it, the other reads it. Chunks are
+//! returned and reused.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// Bytes of a chunk.
 const CHUNK: usize = 256 << 10;
-/// Chunks that wait to be read at most, as a rule; one more is being filled, and one read.
+/// Number of chunks that usually wait to be read at most; one more is being filled, and one read.
 const WAITING: usize = 4;
 
-/// Where bytes go in. Dropped, the stream ends.
+/// The end that is filled. If it is dropped, the stream ends.
 #[derive(Debug)]
 pub struct Inlet {
     to: SyncSender<io::Result<Chunk>>,
     back: Receiver<Box<[u8]>>,
 }
 
-/// Where they come out. Dropped, nothing more is taken in.
+/// The end that is read. If it is dropped, filling stops.
 #[derive(Debug)]
 pub struct Outlet {
     from: Receiver<io::Result<Chunk>>,
@@ -27,9 +27,9 @@ pub struct Outlet {
 /// How filling ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
-    /// With the end of what was to go in.
+    /// The input is at its end.
     Whole,
-    /// Before it: nobody reads any more.
+    /// The other end was dropped before.
     Unread,
 }
 
@@ -45,8 +45,8 @@ pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// A stream that takes in about so many bytes before any is read, so that whoever fills it may
-/// go on to another.
+/// A stream that accepts about so many bytes before any is read, so that the writer can go on to
+/// another.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();
@@ -54,8 +54,8 @@ pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
 }
 
 impl Inlet {
-    /// Puts all of `reader` in; `seen` gets its bytes first. The reader's error is what
-    /// the other end reads after the bytes before it.
+    /// Fills the stream from `reader`; `seen` gets the bytes first. An error of the reader is what
+    /// the other end reads after those bytes.
     pub fn fill(
         &mut self,
         reader: &mut impl Read,
@@ -72,7 +72,7 @@ impl Inlet {
                 return Ok(Filled::Unread);
             }
             if let Err(err) = read {
-                // Nobody who has stopped reading wants to know.
+                // Nobody reads any more, so nobody needs the error.
                 let _ = self.to.send(Err(io::Error::new(err.kind(), err.to_string())));
                 return Err(err);
             }
@@ -89,7 +89,7 @@ impl Read for Outlet {
             // The end of the channel is the end of the stream.
             let Ok(next) = self.from.recv() else { return Ok(0) };
             let read = std::mem::replace(&mut self.current, next?);
-            // Whoever fills may have finished.
+            // The writer may have finished.
             let _ = self.back.send(read.bytes);
         }
         let Chunk { bytes, at, end } = &mut self.current;
@@ -100,7 +100,7 @@ impl Read for Outlet {
     }
 }
 
-/// Fills `bytes` from `reader` as far as it goes; `end` says how far that was.
+/// Fills `bytes` from `reader` as far as possible; `end` gets the reason for stopping short.
 fn read_full(reader: &mut impl Read, bytes: &mut [u8], end: &mut usize) -> io::Result<()> {
     while *end < bytes.len() {
         match reader.read(&mut bytes[*end..]) {
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_comes_out_in_order_and_an_error_after_what_was_before_it() {
+    fn bytes_arrive_in_order_and_before_the_error() {
         let bytes: Vec<u8> = (0..=250).cycle().take(3_000_000).collect();
         let (mut inlet, mut outlet) = pipe();
         std::thread::scope(|scope| {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_stops_ends_the_filling() {
+    fn stopped_reader_ends_the_writer() {
         let (mut inlet, mut outlet) = pipe();
         std::thread::scope(|scope| {
             let filling = scope.spawn(move || inlet.fill(&mut io::repeat(1), |_| {}).unwrap());

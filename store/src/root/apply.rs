@@ -1,5 +1,4 @@
-//! Changes a directory that holds one tree so that it holds another. The directory is
-//! one that nobody else can enter.
+//! Changes a directory from one tree to another. Nobody else can enter the directory.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,8 +13,8 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
-/// Makes `root`, which holds `old` and of whose files `uses` tells, hold `new`. Stopped
-/// half way it holds neither.
+/// Changes `root` from `old` to `new`; `uses` counts its files. If this is interrupted, the
+/// directory holds neither.
 pub fn apply(
     old: &Tree,
     new: &Tree,
@@ -57,8 +56,8 @@ pub fn apply(
     Ok(placer.finish())
 }
 
-/// Places the files of `tree` at `paths` anew in `root`, which holds them; of one with
-/// several names all of them.
+/// Places the files of `tree` at `paths` again in `root`, which holds them. Of a file with several
+/// names, all are placed.
 pub fn replace(
     tree: &Tree,
     paths: &BTreeSet<EntryPath>,
@@ -99,8 +98,7 @@ pub fn replace(
     Ok(placer.finish())
 }
 
-/// Of files with several names of which one is to be placed, a name that is there
-/// already.
+/// For files with several names of which one must be placed: a name that exists already.
 fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>, EntryPath)> {
     let mut wanted: HashSet<*const File> = HashSet::new();
     let mut placed: BTreeSet<&EntryPath> = BTreeSet::new();

@@ -16,10 +16,10 @@ use crate::layer::objects::object_name::ObjectName;
 
 /// Most threads: more than a few wait for the filesystem's locks.
 const MOST: usize = 4;
-/// Bytes for the stack of each, who may be in a tree as deep as they come.
+/// Bytes of stack for each thread: a tree may be as deep as the limits allow.
 const STACK: usize = 64 << 20;
 
-/// The objects that a tree needs, with a file that needs each and where that is.
+/// The objects that a tree needs, each with a file that needs it and the path of that file.
 pub fn objects_of<'a>(
     tree: &'a Tree,
     objects: &'a Objects,
@@ -44,21 +44,21 @@ pub fn build(
     Ok((placer.finish(), uses))
 }
 
-/// Threads of their own for each root: they inherit the priority of the one that asks.
+/// Each root has its own threads, which inherit the priority of the caller.
 fn threads() -> Result<ThreadPool> {
     let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
     let pool = ThreadPoolBuilder::new().num_threads(count).stack_size(STACK).build();
     pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
-/// Makes objects of files that had to be copied because their object was taken by an
-/// equal file. `root` is the built directory, synced.
+/// Makes objects from files that had to be copied because an equal file took their object. `root`
+/// is the built directory, synced.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)
             .and_then(|(dir, file)| objects.adopt(name, dir.as_ref().unwrap_or(root), &file));
         match adopted {
-            // A directory that is closed to its owner: the next root has a copy, too.
+            // The directory is closed to its owner: the next root gets a copy again.
             Err(err) if err.is_denied() => {}
             other => other?,
         }

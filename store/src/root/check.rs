@@ -1,6 +1,6 @@
-//! Compares a directory with the tree that it should hold, entry by entry, by what the
-//! inodes tell. Contents are not read: whoever writes to a file moves its time. What cannot
-//! be looked at is not as it should be.
+//! Compares a directory with the tree that it should hold, entry by entry, by the inodes. Contents
+//! are not read: a write to a file moves its time. An entry that cannot be examined counts as
+//! different.
 
 use std::ffi::CStr;
 
@@ -14,40 +14,40 @@ use crate::layer::entry::EntryPath;
 use crate::meta::Meta;
 use crate::meter::Meter;
 
-/// Directories that are open at a time, one in the other.
+/// Most directories that are open at a time, one in the other.
 const OPEN: usize = 100;
 
-/// What of an entry is not as it should be.
+/// How an entry differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
-    /// There is nothing.
+    /// It is missing.
     Missing,
-    /// Nothing should be there.
+    /// It should not exist.
     Extra,
     /// Its size, mode, owner, time, attributes or target differ.
     Altered,
-    /// It is of another kind, something is mounted on it, or it cannot be looked at.
+    /// It is of another kind, something is mounted on it, or it cannot be examined.
     Other,
 }
 
-/// What to look at.
+/// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Everything but attributes.
     All,
-    /// Everything that the tree has, attributes too. What somebody added does not count.
+    /// Everything in the tree, attributes included. Additional entries do not count.
     Kept {
-        /// Whether access lists count: not where everything that is made inherits some.
+        /// Whether access lists count: not where new files inherit some.
         lists: bool,
     },
-    /// Regular files only: in a directory that nobody else can enter, but whose files
-    /// have names elsewhere, nothing else can change.
+    /// Regular files only. In a directory that nobody else can enter, only files that have names
+    /// elsewhere can change.
     Files,
 }
 
-/// Tells `each` of every entry of `root` that is not what `tree` says; `owner` says
-/// whether owners are restored. `meter` counts the entries of `tree` that were looked at. An
-/// error where the root itself cannot be listed.
+/// Calls `each` for every entry of `root` that differs from `tree`; `owner` says whether owners are
+/// restored. `meter` counts the compared entries of `tree`. An error if the root itself cannot be
+/// listed.
 pub fn check(
     root: &Dir,
     tree: &Tree,
@@ -59,7 +59,7 @@ pub fn check(
     let mut checker = Checker { owner, scope, meter, each: &mut each, deep: Vec::new() };
     checker.directory(root, &EntryPath::root(), tree.root())?;
     while let Some((path, directory)) = checker.deep.pop() {
-        // What is above it was looked at.
+        // The directories above it were checked.
         let looked = open_dir(root, &path).and_then(|dir| {
             let dir = dir.as_ref().unwrap_or(root);
             checker.directory(dir, &path, directory)
@@ -76,7 +76,7 @@ struct Checker<'a, 't> {
     scope: Scope,
     meter: &'a Meter,
     each: &'a mut dyn FnMut(EntryPath, Drift),
-    /// Directories that are passed over because they are deep.
+    /// Deep directories that are still to be checked.
     deep: Vec<(EntryPath, &'t Directory)>,
 }
 
@@ -125,7 +125,7 @@ impl<'t> Checker<'_, 't> {
         let stat = match dir.stat(name) {
             Ok(stat) => stat,
             Err(err) if err.is_not_found() => {
-                // A device that only root may make, where nothing forbids it, was left out.
+                // The device was left out, because only root can make it.
                 let left_out = is_device(node) && (!self.owner || self.is_kept());
                 return (!left_out).then_some(Drift::Missing);
             }
@@ -151,7 +151,7 @@ impl<'t> Checker<'_, 't> {
     fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
-            // Its time moves with whatever a service puts there for itself.
+            // Its time changes with every file that a service creates in it.
             Node::Directory(directory) => disk::may_be_used_like(stat, &directory.meta, self.owner),
             Node::Symlink(link) => {
                 let (uid, gid) = (link.meta.uid, link.meta.gid);

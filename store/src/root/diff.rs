@@ -1,5 +1,5 @@
-//! The difference of two trees: what has to be done to a directory that holds the one
-//! so that it holds the other. Pure; what the trees share is not looked at.
+//! The difference of two trees: the steps that change a directory from one tree to the other. Pure;
+//! shared directories are not looked at.
 
 use std::sync::Arc;
 
@@ -9,19 +9,19 @@ use crate::layer::entry::EntryPath;
 /// One step from a tree to another.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Take away what stands at the path, with all below it.
+    /// Remove the entry at the path, with everything below it.
     Remove(EntryPath, &'a Node),
-    /// Place what stands at the path now, with all below it; nothing is there.
+    /// Place the new entry at the path, with everything below it. Nothing is there.
     Place(EntryPath, &'a Node),
-    /// Give the file the contents and the time of this one; all else of it stays.
+    /// Give the file the contents and the time of this one; everything else stays.
     Rewrite(EntryPath, &'a File),
-    /// Give the directory, which carries what the first does, the metadata of the second:
-    /// something in it has changed, or they have.
+    /// Give the directory, which has the metadata of the first, those of the second: something in
+    /// it has changed, or its metadata have.
     Finish(EntryPath, &'a Directory, &'a Directory),
 }
 
 impl Step<'_> {
-    /// Where it is taken.
+    /// Where the step is taken.
     pub fn path(&self) -> &EntryPath {
         let (Self::Remove(path, _)
         | Self::Place(path, _)
@@ -31,15 +31,15 @@ impl Step<'_> {
     }
 }
 
-/// The steps from `old` to `new`, in an order in which they can be taken: a directory is
-/// finished after all in it. `rewrite`: files may be written to, they are nobody else's.
+/// The steps from `old` to `new`, in a valid order: a directory is finished after everything in it.
+/// `rewrite`: files may be rewritten in place, because nothing shares them.
 pub fn diff<'a>(old: &'a Tree, new: &'a Tree, rewrite: bool) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     between(&EntryPath::root(), old.root(), new.root(), rewrite, &mut steps);
     steps
 }
 
-/// Adds the steps between two directories; whether names in it have come or gone.
+/// Adds the steps between two directories. Returns whether names in it were added or removed.
 fn between<'a>(
     path: &EntryPath,
     old: &'a Arc<Directory>,
@@ -53,7 +53,7 @@ fn between<'a>(
     let mut touched = false;
     let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
     loop {
-        // The name that comes first, and what it stood and stands for.
+        // The first name in order, with its old and new node.
         let name = match (before.peek(), after.peek()) {
             (None, None) => break,
             (Some((name, _)), None) | (None, Some((name, _))) => *name,
@@ -82,8 +82,8 @@ fn between<'a>(
     touched
 }
 
-/// Whether one file becomes the other by its contents and time alone. What a write takes
-/// away (setuid, setgid, capabilities) or a user may not do is left to a new file.
+/// Whether only contents and time differ between two files. A write would remove setuid, setgid and
+/// capabilities, and may be forbidden to a user; such files are created again.
 fn fits(one: &File, other: &File) -> bool {
     let (is, should) = (&one.meta, &other.meta);
     !one.is_linked()
@@ -94,8 +94,8 @@ fn fits(one: &File, other: &File) -> bool {
         && should.xattrs.is_empty()
 }
 
-/// Whether what stands for one may stay for the other. Files with several names are the
-/// same only if they are one: equal ones may have other names.
+/// Whether the old node may stay. Files with several names are the same only if they are one `Arc`:
+/// equal ones may have other names.
 fn same(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::File(one), Node::File(other)) => {

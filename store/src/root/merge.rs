@@ -1,9 +1,9 @@
-//! Merges layers into a tree: every entry of every layer in order, later ones win.
-//! Pure, and the same for entries of one layer as for those of several.
+//! Merges layers into a tree: takes every entry of every layer in order, and later ones win. Pure;
+//! entries of one layer are treated like those of several.
 //!
-//! Paths are resolved as if chrooted into the tree that stands so far: `..` stops at
-//! the root and absolute symlinks start there. The tree that comes out has no path
-//! that passes through a symlink, so whoever builds it never follows one.
+//! Paths are resolved as if chrooted into the tree so far: `..` stops at the root, and absolute
+//! symlinks start there. The resulting tree has no path that passes through a symlink, so building
+//! it never follows one.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -19,7 +19,8 @@ use crate::owners::Owners;
 
 /// Most symlinks on the way of one path, as in the kernel.
 const MAX_HOPS: usize = 40;
-/// Bytes of the paths that are looked up for one layer: each may lead through many symlinks.
+/// Bytes of the paths that are looked up for one layer, because each may lead through many
+/// symlinks.
 const MAX_LOOKED_UP: u64 = 1 << 33;
 /// Most parents whose resolved paths are kept.
 const PARENTS: usize = 1024;
@@ -33,8 +34,7 @@ pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Puts the entries of one more layer on top of `tree`. After an error the tree is of no
-/// use.
+/// Puts the entries of one more layer on top of `tree`. After an error the tree is useless.
 pub fn add_layer(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
@@ -42,7 +42,7 @@ pub fn add_layer(
     add_layer_owned(tree, layer, &Owners::default())
 }
 
-/// As [`add_layer`]; what is put there belongs to whom `owners` says.
+/// As [`add_layer`], with the owners of `owners`.
 pub fn add_layer_owned(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
@@ -56,8 +56,8 @@ pub fn add_layer_owned(
     apply(tree, layer, MissingTarget::Refuse, owners)
 }
 
-/// Whether `layer` can be merged at all. Targets of hardlinks and symlinks may be in
-/// layers below, which nobody knows yet.
+/// Whether `layer` can be merged at all. Targets of hardlinks and symlinks may be in lower layers,
+/// which are not known yet.
 pub fn check(layer: &Index) -> Result<()> {
     let entries = layer.entries.iter().map(Ok);
     apply(&mut Tree::default(), entries, MissingTarget::PassOver, &Owners::default())
@@ -77,7 +77,7 @@ impl LookedUp {
     }
 }
 
-/// What to do about a hardlink to nothing.
+/// What to do about a hardlink without a target.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MissingTarget {
     Refuse,
@@ -90,8 +90,8 @@ fn apply(
     missing: MissingTarget,
     owners: &Owners,
 ) -> Result<()> {
-    // Entries of one directory come together: its resolved path is kept until
-    // something other than a file changes, which might change where it leads.
+    // Entries of one directory come together. So its resolved path is kept until something other
+    // than a file changes, which may change where it leads.
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
     let mut looked_up = LookedUp(0);
     for entry in layer {
@@ -106,7 +106,8 @@ fn apply(
             None => {
                 let resolved = match directory(tree, entry, &parent, owners, &mut looked_up)? {
                     Way::Directory(resolved) => resolved,
-                    // The layers below decide where it leads, and so what follows means.
+                    // The lower layers decide where it leads, and so what the following entries
+                    // mean.
                     Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
                     Way::Nowhere(err) => return Err(err),
                 };
@@ -127,19 +128,19 @@ fn apply(
     Ok(())
 }
 
-/// What the entry's inode carries at `path`.
+/// The metadata of the entry's inode at `path`.
 fn owned(owners: &Owners, path: &EntryPath, entry: &Entry) -> Meta {
     let mut meta = entry.meta.clone();
     owners.give(path, &mut meta, matches!(entry.kind, Kind::File { .. }));
     meta
 }
 
-/// What an entry did to the tree.
+/// How an entry changed the tree.
 #[derive(PartialEq, Eq)]
 enum Replaced {
-    /// Nothing that a path could pass through.
+    /// No path could pass through the changed node.
     Leaf,
-    /// A directory or a symlink came or went.
+    /// A directory or a symlink was added or removed.
     Path,
 }
 
@@ -181,25 +182,25 @@ fn special(kind: SpecialKind, meta: Meta) -> Node {
     Node::Special(Arc::new(Special { kind, meta }))
 }
 
-/// Puts `node` at `path`, whose directory is there; returns what stood there.
+/// Puts `node` at `path`, whose directory exists; returns the replaced node.
 fn insert(tree: &mut Tree, path: &EntryPath, node: Node) -> Option<Node> {
     let (parent, name) = path.split()?;
     tree.directory_mut(&parent).children.insert(name.into(), node)
 }
 
-/// A directory with nothing in it.
+/// An empty directory.
 fn new_directory(meta: Meta) -> Node {
     Node::Directory(Arc::new(Directory { meta, ..Directory::default() }))
 }
 
-/// A directory over a directory gives it its metadata; over a symlink that leads to
-/// one, the symlink stays and the directory it leads to gets them; over anything else
-/// it replaces it. No path that was resolved before leads elsewhere afterwards.
+/// A directory over a directory gives it its metadata. Over a symlink to a directory, the symlink
+/// stays and its target gets the metadata. Over anything else it replaces it. No path that was
+/// resolved before leads elsewhere afterwards.
 fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mut LookedUp) {
     match tree.get(path) {
         Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
         Some(Node::Symlink(_)) if let Ok(Some(at)) = resolve(tree, path, looked_up) => {
-            // The root itself keeps what it has.
+            // The root itself keeps its metadata.
             if !at.is_root() {
                 tree.directory_mut(&at).meta = meta;
             }
@@ -210,8 +211,8 @@ fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mu
     }
 }
 
-/// Where the target of a hardlink is and what stands there; a symlink there is linked
-/// itself, not followed.
+/// The path and node of the target of a hardlink. If it is a symlink, the symlink is linked itself,
+/// not followed.
 fn linked(
     tree: &Tree,
     entry: &Entry,
@@ -240,11 +241,11 @@ fn linked(
 enum Way {
     /// To a directory.
     Directory(EntryPath),
-    /// Through a symlink to what is no directory, in this tree.
+    /// Through a symlink to something that is not a directory, in this tree.
     Nowhere(Error),
 }
 
-/// The directory that `path` leads to, made with its parents where there is nothing.
+/// The directory that `path` leads to. It and its parents are created if they are missing.
 fn directory(
     tree: &mut Tree,
     entry: &Entry,
@@ -289,8 +290,7 @@ fn no_directory(entry: &Entry, at: &EntryPath, what: &str) -> Error {
     bad_entry(entry.path.as_bytes(), format!("passes through {at:?}, which is {what}"))
 }
 
-/// The directory that `path` leads to, following symlinks inside the tree. `None` when
-/// it leads to nothing or to something else.
+/// The directory that `path` leads to, following symlinks inside the tree. `None` if there is none.
 fn resolve(tree: &Tree, path: &EntryPath, looked_up: &mut LookedUp) -> Result<Option<EntryPath>> {
     let mut rest: Vec<Box<[u8]>> = path.parts().map(Into::into).collect();
     rest.reverse();

@@ -1,5 +1,5 @@
-//! Mends a directory that holds most of a tree, entry by entry: what is not as the tree
-//! says is made anew beside it and takes its place. What cannot be made stays as it is.
+//! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
+//! beside the old one and replaces it. An entry that cannot be made stays as it is.
 
 use super::paths::{c_name, open_dir};
 use super::placer::Placer;
@@ -11,8 +11,8 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 use crate::meta::Meta;
 
-/// Mends `paths` of `root` as far as `objects` go. `scratch` is an empty directory on the
-/// same filesystem that nobody else can enter; what was replaced is left there.
+/// Repairs `paths` of `root` as far as the objects exist. `scratch` is an empty directory on the
+/// same filesystem that nobody else can enter; replaced entries are left there.
 pub fn patch<'p>(
     root: &Dir,
     scratch: &Dir,
@@ -61,7 +61,7 @@ impl Patcher<'_> {
         moved
     }
 
-    /// Makes `node` as `name` in `into`; of a directory as much as can be.
+    /// Makes `node` as `name` in `into`; of a directory, as much as possible.
     fn make(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let Node::Directory(directory) = node else {
             let made = self.place(into, parent, name, node);
@@ -81,7 +81,7 @@ impl Patcher<'_> {
         self.finish(&dir, &directory.meta)
     }
 
-    /// One for each entry: files with several names are made once for each.
+    /// One placer for each entry: a file with several names is made once for each.
     fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let mut uses = Uses::default();
         let placement = self.placement.clone();

@@ -1,4 +1,4 @@
-//! Finds the directories that paths of a tree name, one name at a time, not following.
+//! Opens the directories that paths of a tree name, one name at a time, without following links.
 
 use std::ffi::CString;
 
@@ -30,7 +30,7 @@ pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
-/// A name for the system. None has a NUL: names of archives with one are refused.
+/// A name for the system. No name has a NUL: archives with one are refused.
 pub fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| no_such_name())
 }

@@ -1,6 +1,6 @@
-//! Places what a tree has in a directory: files from objects by reflink, hardlink or
-//! copy, all else made. The directory is one that nobody else can enter yet, and the
-//! tree has no path through a symlink: each step opens one name, not following.
+//! Places the nodes of a tree in a directory: files from objects by reflink, hardlink or copy; all
+//! others are created. Nobody else can enter the directory yet, and the tree has no path through a
+//! symlink. Each step opens one name and follows no link.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -18,14 +18,14 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 use crate::meta::Meta;
 
-/// Directories that each thread has open at most, one in the other: of the 1,024 files that a
-/// process may usually have open it leaves most, whatever the tree.
+/// Most directories that each thread has open, one in the other. A process may usually have 1,024
+/// files open, and most of these are left, whatever the tree.
 const OPEN: usize = 100;
 
-/// Bits of a file's mode with which others than its owner may write to it.
+/// Mode bits that allow others than the owner to write to a file.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Places nodes in one root, from several threads where that pays.
+/// Places nodes in one root, on several threads where that is faster.
 #[derive(Debug)]
 pub struct Placer<'a> {
     pub(super) objects: &'a Objects,
@@ -34,16 +34,16 @@ pub struct Placer<'a> {
     /// Whether the root was empty, so that all its twins are known.
     pub(super) fresh: bool,
     pub(super) counts: Counts,
-    /// Where the first name of a file with several is, by the file's address.
+    /// The path of the first name of each file with several names, by the file's address.
     pub(super) first: Mutex<HashMap<usize, EntryPath>>,
-    /// Directories that were made and are still to be filled.
+    /// Directories that were made and must still be filled.
     deep: Mutex<Vec<(EntryPath, &'a Directory)>>,
-    /// Files with several names that are private, by their addresses.
+    /// Private files with several names, by their addresses.
     pub(super) private: HashSet<usize>,
     found: Mutex<Found<'a>>,
 }
 
-/// Files by the way they were placed.
+/// Number of files by the way they were placed.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub reflinked: AtomicU64,
@@ -51,7 +51,7 @@ pub(super) struct Counts {
     pub copied: AtomicU64,
 }
 
-/// What is found on the way.
+/// Results that are collected on the way.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
     pub uses: &'a mut Uses,
@@ -59,7 +59,7 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// Places `tree` in `root`, which is empty.
+    /// For placing `tree` in `root`, which is empty.
     pub fn new(
         objects: &'a Objects,
         placement: Placement,
@@ -73,7 +73,7 @@ impl<'a> Placer<'a> {
         Self { objects, placement, root, fresh: true, counts, first, deep, private, found }
     }
 
-    /// Changes `root`, of whose files `uses` tells, to `tree`.
+    /// For changing `root` to `tree`; `uses` counts its files.
     pub fn changing(
         objects: &'a Objects,
         placement: Placement,
@@ -84,7 +84,7 @@ impl<'a> Placer<'a> {
         Self { fresh: false, ..Self::new(objects, placement, root, tree, uses) }
     }
 
-    /// What was done.
+    /// The results.
     pub fn finish(self) -> Built {
         let Counts { reflinked, hardlinked, copied } = self.counts;
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -100,20 +100,20 @@ impl<'a> Placer<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says where a name of a file is already, to which others are to be linked.
+    /// Adds the path of an existing name of a file, to which others are linked.
     pub fn knows(&self, file: &Arc<File>, path: EntryPath) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.insert(Arc::as_ptr(file).addr(), path);
     }
 
-    /// Places all that is in `directory` in the root, which is empty. Within a rayon pool its
-    /// directories are filled by the pool's threads.
+    /// Places everything in `directory` in the root, which is empty. Within a rayon pool, the
+    /// pool's threads fill its directories.
     pub fn fill_root(&self, directory: &'a Directory) -> Result<()> {
         self.fill(self.root, &EntryPath::root(), directory)?;
         self.fill_deep()
     }
 
-    /// Fills the directories that were passed over because they are deep.
+    /// Fills the directories that were left for later because they are deep.
     fn fill_deep(&self) -> Result<()> {
         let deep = || self.deep.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -125,17 +125,17 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Places all that is in `directory`, whose path is `path`, in the empty `into`.
+    /// Places everything in `directory`, whose path is `path`, in the empty `into`.
     fn fill(&self, into: &Dir, path: &EntryPath, directory: &'a Directory) -> Result<()> {
         let mut below = Vec::new();
         for (name, node) in directory.iter() {
             match node {
                 Node::Directory(directory) => below.push((name, directory)),
-                // What is below a directory that was made in an older one inherits of that.
+                // Entries in a directory that was made in an older one inherit from it.
                 leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
-        // Once for each directory: threads that count each file would wait for one another.
+        // Counted once for each directory: threads that count each file would wait for one another.
         self.placement.meter.add(directory.count() as u64);
         let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
             self.place_directory(into, path, name, directory)
@@ -154,7 +154,7 @@ impl<'a> Placer<'a> {
                 self.place_directory(into, parent, name, directory)?;
                 self.fill_deep()
             }
-            // What is there already may pass its group on to what is made in it.
+            // An existing directory may pass its group on to new entries.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
     }
@@ -168,7 +168,7 @@ impl<'a> Placer<'a> {
     ) -> Result<()> {
         let (c_name, path) = (c_name(name)?, parent.join(name));
         if path.parts().count().is_multiple_of(OPEN) {
-            // Of all above it none need be open while it is filled.
+            // The directories above it need not stay open while it is filled.
             into.make_dir(&c_name, 0o700)?;
             if !self.fresh {
                 self.found().built.directories.push(path.clone());
@@ -179,7 +179,7 @@ impl<'a> Placer<'a> {
         let meta = &directory.meta;
         let mode = match meta.mode & 0o777 {
             mode if self.fresh && mode & 0o700 == 0o700 => mode,
-            // Closed to others until it has its owner, open to us until all is in it.
+            // Closed to others until it has its owner, open to us until it is filled.
             _ => 0o700,
         };
         into.make_dir(&c_name, mode)?;
@@ -192,8 +192,8 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    /// Gives what was made with `mode` what it lacks of `meta`. `fresh`: it is in a
-    /// directory that was made here, too.
+    /// Completes the metadata of a file that was created with `mode`. `fresh`: its directory was
+    /// made by this placer, too.
     pub(super) fn finish_new(
         &self,
         file: impl std::os::fd::AsFd,
@@ -210,13 +210,13 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Gives a directory what its inode carries, when all in it is placed.
+    /// Gives a directory its metadata, after everything in it is placed.
     pub fn finish_directory(&self, dir: &Dir, meta: &Meta) -> Result<()> {
         disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
     }
 
-    /// Takes note that `node` is no longer in the root. Of a file with several names this
-    /// is not known: its object counts as used, which costs a copy some time.
+    /// Records that `node` was removed from the root. Of a file with several names this is not
+    /// known: its object counts as used, so a later file may be copied.
     pub fn forget(&self, node: &Node) {
         match node {
             Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),

@@ -1,4 +1,4 @@
-//! How files are placed in a root, and what came of it.
+//! How files are placed in a root, and the result.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use crate::writable::Writable;
 /// How files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkMode {
-    /// Reflink where the filesystem can, else hardlink, else copy.
+    /// Reflink if the filesystem can, else hardlink, else copy.
     Auto,
-    /// Share extents (copy on write); fail where that cannot be done.
+    /// Share extents (copy on write); fail if that is impossible.
     Reflink,
-    /// Another name of the cached file; fail where that cannot be done.
+    /// Another name of the cached file; fail if that is impossible.
     Hardlink,
     /// A copy of the bytes.
     Copy,
 }
 
-/// How files are placed.
+/// The settings for placing files.
 #[derive(Debug, Clone)]
 pub struct Placement {
     /// Reflink, hardlink or copy.
     pub mode: LinkMode,
-    /// Whether to fail rather than take another way for a file that cannot go this one.
+    /// Whether to fail if a file cannot be placed this way, rather than try another.
     pub strict: bool,
     /// Whether owners are restored and devices made.
     pub owner: bool,
-    /// What the system makes of new files where roots are built.
+    /// The metadata that the system gives to new files where roots are built.
     pub fresh: Fresh,
     /// Files that are never hardlinked, because a service writes to them.
     pub writable: Writable,
-    /// Files that are not hardlinked any more, because one did.
+    /// Files that are not hardlinked any more, because they were found changed.
     pub learned: Arc<Learned>,
-    /// Who owns files, whatever their archives say.
+    /// Owners that override the archives.
     pub owners: Owners,
     /// Counts the entries that are placed in new directories.
     pub meter: Arc<Meter>,
@@ -54,13 +54,13 @@ impl Placement {
         !(self.writable.is_empty() && self.learned.is_empty())
     }
 
-    /// Whether each root has a file of its own at `path`.
+    /// Whether each root has its own copy of the file at `path`.
     pub fn is_private(&self, path: &EntryPath) -> bool {
         self.writable.has(path) || self.learned.has(path)
     }
 
-    /// The files with several names, by their addresses, of which one is private in `tree`:
-    /// what is written under one name shows under all.
+    /// The files with several names, by their addresses, of which one name is private in `tree`: a
+    /// write to one name shows under all.
     pub(super) fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
         if self.mode != LinkMode::Hardlink || !self.may_have_private() {
             return HashSet::new();
@@ -73,7 +73,7 @@ impl Placement {
     }
 }
 
-/// How many files were placed, by the way they were placed.
+/// Number of files by the way they were placed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Placed {
     /// By sharing extents.
@@ -84,43 +84,42 @@ pub struct Placed {
     pub copied: u64,
 }
 
-/// What building a tree, or changing one, did.
+/// The result of building or changing a tree.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// Files by the way they were placed.
+    /// Number of files by the way they were placed.
     pub placed: Placed,
-    /// Devices that could not be made for want of privilege.
+    /// Devices that could not be created without privileges.
     pub skipped: Vec<EntryPath>,
-    /// Files that could become objects, so that the next root links them.
+    /// Files that could become objects, so that the next root can link them.
     pub twins: Vec<(ObjectName, EntryPath)>,
-    /// Files whose objects were found changed, and are copies, with the reasons.
+    /// Files that were copied because their objects were found changed, with the reasons.
     pub changed: Vec<(EntryPath, PrivateReason)>,
-    /// Those objects, with the sizes and what their inodes should carry.
+    /// Those objects, with their sizes and the metadata that they should have.
     pub renew: Vec<(ObjectName, u64, Meta)>,
-    /// Directories that were made in a root that was there.
+    /// Directories that were created in an existing root.
     pub directories: Vec<EntryPath>,
 }
 
-/// How many files of a root have each object, by a hash of its name: two names with the
-/// same one cost a copy. Where objects are hardlinked, a second file that equals one of the
-/// root must not be linked to it.
+/// Number of files in a root for each object, by a hash of its name: a collision costs a copy. If
+/// objects are hardlinked, a second equal file of one root must not be linked to the same object.
 #[derive(Debug, Default)]
 pub struct Uses(HashMap<u32, u32>);
 
 impl Uses {
-    /// One file more; returns how many there were.
+    /// Adds a file; returns how many there were.
     pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
         let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;
         *count - 1
     }
 
-    /// How many files there are of it, or of objects that are taken for it.
+    /// How many files the object has, collisions included.
     pub fn of(&self, object: &ObjectName) -> u32 {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }
 
-    /// One file less.
+    /// Removes a file.
     pub fn remove(&mut self, object: &ObjectName) {
         if let Some(count) = self.0.get_mut(&key(object)) {
             *count -= 1;
@@ -132,6 +131,6 @@ impl Uses {
 }
 
 fn key(object: &ObjectName) -> u32 {
-    // The upper half is the better mixed one.
+    // The upper half is mixed better.
     u32::try_from(object.hash() >> 32).expect("the shift leaves half")
 }

@@ -1,8 +1,7 @@
-//! A tree: what stands at each path of a root, without the contents. Pure.
+//! A tree: the node at each path of a root, without the contents of files. Pure.
 //!
-//! Clones share all directories until one of them is changed, so that the tree after
-//! each layer can be kept, and the difference of two is found without looking at what
-//! they share.
+//! Clones share each directory until it is changed. So the tree after each layer can be kept, and
+//! the difference of two trees is found without looking at shared parts.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt::Write;
@@ -12,33 +11,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::layer::entry::{Content, Device, EntryPath, lossy};
 use crate::meta::{Meta, Mtime};
 
-/// Mode of directories that no entry describes.
+/// Mode of directories without an entry.
 const IMPLIED_MODE: u32 = 0o755;
 
-/// What stands at each path.
+/// The nodes at all paths.
 #[derive(Debug, Clone)]
 pub struct Tree {
     pub(super) root: Arc<Directory>,
-    /// Whether an entry says what the root itself carries.
+    /// Whether an entry describes the root itself.
     described: bool,
-    /// Whether somebody else says who owns it.
+    /// Whether a rule sets its owner.
     owned: bool,
 }
 
 /// A directory and what is in it.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
-    /// What its inode carries.
+    /// The metadata of its inode.
     pub meta: Meta,
     pub(super) children: BTreeMap<Arc<[u8]>, Node>,
 }
 
-/// What stands at a path.
+/// The node at a path.
 #[derive(Debug, Clone)]
 pub enum Node {
     /// A directory.
     Directory(Arc<Directory>),
-    /// A name of a file; names of the same `Arc` are links to one inode.
+    /// A name of a file. Names with the same `Arc` are links to one inode.
     File(Arc<File>),
     /// A symlink.
     Symlink(Arc<Symlink>),
@@ -51,9 +50,9 @@ pub enum Node {
 pub struct File {
     /// Its length in bytes.
     pub size: u64,
-    /// What its contents are called.
+    /// The digest of its contents.
     pub content: Content,
-    /// What it carries.
+    /// The metadata of its inode.
     pub meta: Meta,
     linked: AtomicBool,
 }
@@ -70,9 +69,9 @@ pub struct Symlink {
 /// A fifo or device.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Special {
-    /// Which.
+    /// Its kind.
     pub kind: SpecialKind,
-    /// What its inode carries.
+    /// The metadata of its inode.
     pub meta: Meta,
 }
 
@@ -102,7 +101,7 @@ impl File {
         self.linked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the other is a file like this one, if not this one itself.
+    /// Whether the other is an equal file, or this one itself.
     pub fn equals(&self, other: &Self) -> bool {
         (self.size, self.content, &self.meta) == (other.size, other.content, &other.meta)
     }
@@ -116,25 +115,25 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Says what the root itself carries.
+    /// Sets the metadata of the root itself.
     pub(super) fn describe(&mut self, meta: Meta) {
         Arc::make_mut(&mut self.root).meta = meta;
         self.described = true;
     }
 
-    /// Says who owns the root itself, about which no entry says anything.
+    /// Sets the owner of a root that no entry describes.
     pub(super) fn describe_owner(&mut self, meta: Meta) {
         Arc::make_mut(&mut self.root).meta = meta;
         self.owned = true;
     }
 
-    /// Whether it is said who owns the root itself.
+    /// Whether the owner of the root itself is set.
     pub fn has_owner(&self) -> bool {
         self.owned || self.described
     }
 
-    /// Whether an entry says what the root itself carries. Else it is as its maker makes
-    /// directories, [`Directory::implied`], and has the time at which it was made.
+    /// Whether an entry describes the root itself. Otherwise it is [`Directory::implied`], with the
+    /// time at which it is made.
     pub fn is_described(&self) -> bool {
         self.described
     }
@@ -144,17 +143,17 @@ impl Tree {
         &self.root
     }
 
-    /// Whether this is the other tree, not just one like it.
+    /// Whether both are the same tree, not just equal.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.root, &other.root)
     }
 
-    /// All paths with what stands there; a directory comes right before what is in it.
+    /// All paths with their nodes; a directory comes right before its contents.
     pub fn walk(&self) -> Walk<'_> {
         Walk { open: vec![(EntryPath::root(), self.root.children.iter())] }
     }
 
-    /// What stands at `path`; nothing at the root itself.
+    /// The node at `path`; `None` for the root itself.
     pub fn get(&self, path: &EntryPath) -> Option<&Node> {
         let mut parts = path.parts().peekable();
         let mut directory = &self.root;
@@ -168,7 +167,7 @@ impl Tree {
         None
     }
 
-    /// The directory at `path`, which is there, to be changed.
+    /// The directory at `path`, which must exist, for changes.
     pub(super) fn directory_mut(&mut self, path: &EntryPath) -> &mut Directory {
         let mut directory = Arc::make_mut(&mut self.root);
         for part in path.parts() {
@@ -193,7 +192,7 @@ impl Tree {
         count
     }
 
-    /// Whether there is nothing.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.root.children.is_empty()
     }
@@ -229,22 +228,22 @@ impl Tree {
 }
 
 impl Directory {
-    /// What a directory carries that no entry describes: it is root's, and everybody may enter.
+    /// The metadata of a directory without an entry: root owns it, and everybody may enter.
     pub(super) fn implied(mtime: Mtime) -> Meta {
         Meta { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime, xattrs: Box::default() }
     }
 
-    /// Names in it with what they stand for, in byte order.
+    /// Its names with their nodes, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.children.iter().map(|(name, node)| (&**name, node))
     }
 
-    /// How many names are in it.
+    /// Number of its names.
     pub(super) fn count(&self) -> usize {
         self.children.len()
     }
 
-    /// What `name` stands for.
+    /// The node of `name`.
     pub fn get(&self, name: &[u8]) -> Option<&Node> {
         self.children.get(name)
     }

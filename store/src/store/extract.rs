@@ -1,6 +1,6 @@
 //! Extracting a layer: its archive is decoded once, into objects and an index.
 
-mod outline;
+mod merge_check;
 pub(super) mod pending;
 
 use std::fs::File;
@@ -20,13 +20,13 @@ use crate::layer::pipe::Filled;
 use crate::layer::pipeline;
 use crate::limits::Limits;
 use crate::owners::Owners;
-use outline::Outline;
+use merge_check::MergeCheck;
 use pending::Pending;
 
 impl Store {
-    /// Extracts the layer from its cached blob, unless it is extracted already
-    /// (`None`). [`Error::NoSuchBlob`] when the blob is missing or its cached copy was
-    /// damaged (the copy is then removed): fetch it and call again.
+    /// Extracts the layer from its cached blob, unless it is extracted already (`None`).
+    /// [`Error::NoSuchBlob`] if the blob is missing or its cached copy was damaged; a damaged copy
+    /// is removed. Fetch the blob and call again.
     pub fn extract(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);
@@ -34,10 +34,10 @@ impl Store {
         self.extract_anew(digest).map(Some)
     }
 
-    /// The layer's index, which is made again when it is missing or damaged.
+    /// The layer's index. A missing or damaged one is made again.
     pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
         match self.open_index(digest) {
-            // It does not say all that is wanted by now.
+            // An index of an earlier format lacks information.
             Ok(entries) if !entries.is_current() => {
                 tracing::info!(
                     "layer {digest} was extracted by an earlier version: extracting again"
@@ -67,22 +67,21 @@ impl Store {
         Ok(Index { entries })
     }
 
-    /// Extracts the layer, whether it is extracted or not; objects that are there and
-    /// sound stay as they are.
+    /// Extracts the layer, even if it is extracted already. Sound objects stay as they are.
     pub(super) fn extract_anew(&self, digest: Digest) -> Result<Extracted> {
-        let (layer, outline) = self.decode(digest)?;
-        self.publish_layer(layer, outline)
+        let (layer, merge_check) = self.decode(digest)?;
+        self.publish_layer(layer, merge_check)
     }
 
-    /// Decodes the layer's blob. What comes out is to be checked by the outline, too.
-    pub(super) fn decode(&self, digest: Digest) -> Result<(Pending, Outline)> {
+    /// Decodes the layer's blob. The caller must also run the returned check.
+    pub(super) fn decode(&self, digest: Digest) -> Result<(Pending, MergeCheck)> {
         let mut blob = self.blob(digest)?;
         let fail = |err| Error::io("read", self.path.join(format!("cache/{digest}")), err);
         let mut hasher = Hasher::default();
         let batch = Batch::begin(&self.objects)?;
         let temp = TempFile::create(&self.layers, "index")?;
         let mut index = IndexWriter::new(temp.file());
-        let mut outline = Outline::default();
+        let mut merge_check = MergeCheck::default();
         let (filled, read) = read_objects(
             &mut blob,
             self.limits,
@@ -93,7 +92,7 @@ impl Store {
                 self.placement.meter.add(bytes.len() as u64);
             },
             |entry| {
-                outline.add(&entry);
+                merge_check.add(&entry);
                 index.add(&entry).map_err(|err| temp.error("write", err))
             },
         );
@@ -108,10 +107,10 @@ impl Store {
         let mut extracted = read?;
         index.finish().map_err(|err| temp.error("write", err))?;
         extracted.new_objects = batch.written();
-        Ok((Pending { digest, batch, index: temp, extracted }, outline))
+        Ok((Pending { digest, batch, index: temp, extracted }, merge_check))
     }
 
-    /// The layer's blob, cached or as it was downloaded.
+    /// The layer's blob, from the cache or as it was downloaded.
     fn blob(&self, digest: Digest) -> Result<File> {
         match self.blobs.reader(digest) {
             Err(Error::NoSuchBlob(_)) => self.blobs.partial_reader(digest),
@@ -125,7 +124,7 @@ impl Store {
     }
 }
 
-/// Hashes what nobody has read.
+/// Hashes the rest of the blob, which nobody has read.
 fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -136,12 +135,12 @@ fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
     }
 }
 
-/// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it, and
-/// refuses it with the entry and the reason if an agent could not.
+/// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it. If an agent could
+/// not unpack it, the error names the entry and the reason.
 pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted> {
-    let mut outline = Outline::default();
+    let mut merge_check = MergeCheck::default();
     let each = |entry| {
-        outline.add(&entry);
+        merge_check.add(&entry);
         Ok(())
     };
     let (_, read) = pipeline::run(
@@ -149,17 +148,17 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
         limits,
         |_| {},
         |plain, framed| {
-            // What is in the files is passed over: only the compressed form checks that.
+            // The contents of files are skipped: only the compressed form checks them.
             read_entries(plain, framed, limits, |_, _, _| Ok(Content::empty()), each)
         },
     );
     let extracted = read?;
-    outline.check()?;
+    merge_check.check()?;
     Ok(extracted)
 }
 
-/// Reads an archive: the contents of its files into `batch`, its entries to `each`. The
-/// first result is that of reading `source`, as [`pipeline::run`] has it.
+/// Reads an archive: puts the contents of its files into `batch` and passes its entries to `each`.
+/// The first result is that of reading `source`, see [`pipeline::run`].
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,
@@ -171,7 +170,7 @@ pub(super) fn read_objects<R: Read>(
     pipeline::run(source, limits, seen, |plain, framed| {
         with_writers(batch, |writers| {
             let take = |size, entry: &Entry, body: Body<'_, _>| {
-                // The name of an object may tell what its inode carries.
+                // The name of an object may depend on the metadata of its inode.
                 let mut meta = entry.meta.clone();
                 owners.give(&entry.path, &mut meta, true);
                 writers.write(size, &meta, body)
@@ -181,7 +180,7 @@ pub(super) fn read_objects<R: Read>(
     })
 }
 
-/// Reads an archive's entries; `take` gets every file's size, entry and body.
+/// Reads the entries of an archive; `take` gets the size, the entry and the body of every file.
 pub(super) fn read_entries<R: Read>(
     plain: R,
     framed: bool,
@@ -191,7 +190,7 @@ pub(super) fn read_entries<R: Read>(
 ) -> Result<Extracted> {
     let mut extracted = Extracted::default();
     archive::read(plain, framed, limits, |mut entry: Entry, body| {
-        // The root itself is there in any case.
+        // The root itself always exists.
         extracted.entries += u64::from(!entry.path.is_root());
         if let (&Kind::File { size, .. }, Some(body)) = (&entry.kind, body) {
             extracted.files += 1;

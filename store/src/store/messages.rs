@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::reason::PrivateReason;
 
-/// The first names of many, for a message.
+/// The first of many names, for a message.
 pub fn listed(names: &[String]) -> String {
     const SHOWN: usize = 20;
     let mut text = names[..names.len().min(SHOWN)].join(", ");
@@ -17,8 +17,8 @@ pub fn listed(names: &[String]) -> String {
     text
 }
 
-/// Tells which files are private from now on.
-pub(super) fn tell_changed(changed: &BTreeMap<EntryPath, PrivateReason>) {
+/// Logs which files are private from now on.
+pub(super) fn log_private_files(changed: &BTreeMap<EntryPath, PrivateReason>) {
     if changed.is_empty() {
         return;
     }

@@ -1,16 +1,16 @@
-//! Building a root and making it visible, complete and synced, under its id.
+//! Builds a root and publishes it under its id, complete and synced.
 
 mod adopt;
 mod mend;
-pub(super) mod plan;
 pub(super) mod probe;
 mod renew;
 pub(super) mod reuse;
+pub(super) mod trees;
 
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
-use super::messages::tell_changed;
+use super::messages::log_private_files;
 use super::names::{
     REPLACED, RETIRED, TEMPORARY, UNFINISHED, is_directory, ok_name, replaced_name,
 };
@@ -28,16 +28,16 @@ use crate::root::placing::{Built, Placed, Placement};
 use crate::root::tree::Tree;
 
 impl Store {
-    /// Builds and publishes the root of `configuration`, whose layers are extracted;
-    /// success at once if it is there. [`Error::NoSuchBlob`] when a layer has to be
-    /// extracted again for a damaged object and its blob is gone: fetch it, call
-    /// [`Store::extract`] and then this again.
+    /// Builds and publishes the root of `configuration`, whose layers are extracted; returns at
+    /// once if the root exists. [`Error::NoSuchBlob`] if a layer must be extracted again because of
+    /// a damaged object and its blob is missing: fetch the blob, call [`Store::extract`], and call
+    /// this again.
     pub fn root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         if !self.is_published(id)? {
             return self.rebuild_root(configuration);
         }
-        self.settle_pending()?;
+        self.flush_pending()?;
         if self.marked(id).is_err() {
             self.mark(configuration)?;
         }
@@ -47,8 +47,9 @@ impl Store {
         Ok(Root { id, path, reused: true, from_spare: false, placed, replaced, changed })
     }
 
-    /// As [`Store::root`], but builds the root, whatever stands in its place. That is
-    /// exchanged for it in one step when it is complete, and kept (see [`Root::replaced`]).
+    /// As [`Store::root`], but builds the root even if it exists. The complete root replaces the
+    /// existing one by one exchange of names, and the existing one is kept (see
+    /// [`Root::replaced`]).
     pub fn rebuild_root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         let path = self.root_path(id);
@@ -61,7 +62,7 @@ impl Store {
                 (name, built, watch)
             }
             None => {
-                // There is no spare that would want what was seen so far.
+                // No spare needs the events that were seen so far.
                 self.watch_anew()?;
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
                 let watch = self.watch_shared(&name, &tree);
@@ -81,7 +82,7 @@ impl Store {
             self.mark(configuration)?;
         }
         self.mark_for_go(id)?;
-        tell_changed(&built.changed.into_iter().collect());
+        log_private_files(&built.changed.into_iter().collect());
         self.placement.learned.write(&self.path)?;
         if !built.skipped.is_empty() {
             let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
@@ -91,8 +92,8 @@ impl Store {
         Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
     }
 
-    /// Whether the root is there and we built it: a directory with the right name and
-    /// even with an `.ok` beside it may be half of what another agent left.
+    /// Whether the root exists and we built it. A directory with the right name, even with an `.ok`
+    /// beside it, may be an incomplete root of another agent.
     pub(super) fn is_published(&self, id: Digest) -> Result<bool> {
         let name = name_of(id);
         Ok(self.roots.contains(&name)? && is_directory(&self.unpacked, &name)?)
@@ -105,24 +106,25 @@ impl Store {
         match done {
             Ok(built) => Ok((name, built)),
             Err(err) => {
-                // The reason counts; what is left goes at the next start.
+                // The first error counts. The next start removes the rest.
                 let _ = self.unpacked.remove_tree(&name);
                 Err(err)
             }
         }
     }
 
-    /// Renames the finished root to its id. What stood there changes places with it, and its
-    /// name is returned. Where anything of that fails, the finished root is under `staging`.
+    /// Renames the finished root to its id. If a directory is in its place, the two exchange names,
+    /// and the new name of the old one is returned. If any step fails, the finished root is under
+    /// `staging`.
     fn publish(&self, id: Digest, staging: &CStr) -> Result<Option<CString>> {
         let name = name_of(id);
         if !self.unpacked.contains(&name)? {
             return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
-        // A mount would go with it, away from where its users know it.
+        // A mount would move along, away from the place that its users know.
         Mounts::read().check(&self.unpacked, &name, "replace")?;
         let aside = self.free_for_replaced(id)?;
-        // Never is what stands there under a name that a start cleans up.
+        // The existing root is never under a name that a start cleans up.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
         let exchanged = match self.unpacked.exchange(&aside, &name) {
             Ok(false) => self.change_places(&aside, &name),
@@ -137,7 +139,7 @@ impl Store {
         }
     }
 
-    /// Where the filesystem cannot exchange two names in one step.
+    /// For filesystems that cannot exchange two names in one step.
     fn change_places(&self, new: &CStr, name: &CStr) -> Result<()> {
         let before = self.unpacked.move_to_temp(name, &self.unpacked, REPLACED)?;
         if let Err(err) = self.unpacked.rename(new, &self.unpacked, name) {
@@ -147,9 +149,9 @@ impl Store {
         self.unpacked.rename(&before, &self.unpacked, new)
     }
 
-    /// A name for what is replaced by the root `id`. The first is that of the root that was
-    /// in use; after it come those of attempts whose script failed, of which the last is
-    /// kept: each script had its chance to leave the ones before.
+    /// A name for the root that the root `id` replaces. The first name is for the root that was in
+    /// use. The later ones are for attempts whose script failed; only the last of these is kept,
+    /// because each script had the chance to leave the earlier ones.
     fn free_for_replaced(&self, id: Digest) -> Result<CString> {
         let first = replaced_name(id, 0);
         if !self.unpacked.contains(&first)? {
@@ -171,9 +173,9 @@ impl Store {
         Ok(first)
     }
 
-    /// Records that the root of `configuration` is ours and whole, which it is already.
-    /// A crash or a full disk may leave a record that cannot be read; the root is whole
-    /// then, too, and the next deployment of it writes the record again.
+    /// Records that the root of `configuration` is ours and complete. A crash or a full disk may
+    /// leave an unreadable record. The root is complete even then, and its next deployment writes
+    /// the record again.
     pub(super) fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;
@@ -182,14 +184,13 @@ impl Store {
             .map_err(|err| Error::io("write", self.roots.path_of(&name), err))
     }
 
-    /// Makes the roots that were published durable: to be called before anybody is told,
-    /// for good, that one is deployed. Until then a power cut may take a root away again,
-    /// whole.
-    pub fn settle(&self) -> Result<()> {
+    /// Makes the published roots durable. Call it before you report for good that one is deployed:
+    /// until then a power cut may remove a root again, as a whole.
+    pub fn sync_roots(&self) -> Result<()> {
         self.unpacked.sync_filesystem()
     }
 
-    /// The mark that the Go agent looks for beside a root. It says nothing to us.
+    /// Writes the mark that the Go agent looks for beside a root. This program does not rely on it.
     pub(super) fn mark_for_go(&self, id: Digest) -> Result<()> {
         match self.unpacked.create_file(&ok_name(id), 0o640) {
             Err(err) if !err.exists() => Err(err),
@@ -216,13 +217,13 @@ pub(super) fn build_in(
     Ok(built)
 }
 
-/// Opens up a root, when all in it is placed, and syncs it.
+/// Opens the finished root for others, and syncs it.
 fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     describe(root, tree, owner)?;
     root.sync_filesystem()
 }
 
-/// Gives a root what its archives say of it, or what we give it.
+/// Gives the root directory the metadata of its archives, or the default.
 pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     let meta = root_meta(tree, owner);
     if tree.is_described() {
@@ -234,7 +235,8 @@ pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     root.set_mode(meta.mode)
 }
 
-/// What the directory of a root carries. An agent that is not root can always go on with its own.
+/// The metadata of the root directory. An agent that is not root always keeps access to its own
+/// roots.
 pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     let mut meta = tree.root().meta.clone();
     if !owner {
@@ -243,7 +245,7 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     meta
 }
 
-/// Removes roots that a crash left half built or half removed, and returns what stays.
+/// Removes roots that a crash left incomplete, and returns those that cannot be removed.
 pub(super) fn clean_up(unpacked: &Dir) -> Result<Vec<Left>> {
     remove_all(unpacked, &TEMPORARY)
 }

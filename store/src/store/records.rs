@@ -1,5 +1,4 @@
-//! What the agent that comes after this one is left to know of the objects: their seals, and
-//! which paths are private.
+//! What the next agent needs to know of the objects: their seals, and the private paths.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -12,34 +11,34 @@ use crate::layer::objects::object_name::Naming;
 
 /// File in the agent's directory with the seals of the objects.
 const SEALS: &CStr = c"seals";
-/// Bytes of it that are read at most: those of 16 million objects.
+/// Most bytes of it that are read: those of 16 million objects.
 const MOST: u64 = 256 << 20;
-/// The identity of this start of the system.
+/// The identity of this boot of the system.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Store {
-    /// Takes over the seals of the agent before. What cannot be read is as if there were
-    /// none: objects are read once more then.
+    /// Reads the seals of the previous agent. Unreadable seals are ignored: the objects are then
+    /// read again.
     pub(super) fn read_seals(&self) -> Result<()> {
         if self.objects.naming() == Naming::Contents {
             return Ok(());
         }
         let top = Dir::open(&self.path)?;
-        // Not synced when it was written: a crash may leave anything.
+        // The file is not synced when it is written: a crash may leave anything in it.
         let mut bytes = Vec::new();
         let read = top.open_file_and_stat(SEALS).is_ok_and(|(file, stat)| {
-            // Who else owns the directory could say that what he changed is as it was.
+            // Another owner of the directory could claim that a changed object is unchanged.
             stat.st_uid == rustix::process::geteuid().as_raw()
                 && file.take(MOST).read_to_end(&mut bytes).is_ok()
         });
         if read {
             self.objects.seals().read(&bytes, &boot());
         }
-        // Until it is written again nobody knows what was done since.
+        // Until the file is written again, nobody knows what happened since.
         top.remove_file(SEALS)
     }
 
-    /// Writes down what was learned.
+    /// Writes the private paths.
     pub(super) fn write_records(&self) -> Result<()> {
         self.placement.learned.write(&self.path)?;
         if self.objects.naming() == Naming::Contents {

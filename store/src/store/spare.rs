@@ -1,8 +1,8 @@
-//! The spare root: a complete, synced copy of the current root in a directory that only
-//! the agent can enter. The next root is made of it by the difference alone.
+//! The spare root: a complete, synced copy of the current root in a directory that only the agent
+//! can enter. The next root is made from it by applying the difference.
 //!
-//! A spare lives as long as the program: what one leaves is removed at the next start, so
-//! that none that was built half way, or by another program, is ever used.
+//! A spare lives as long as the program. The next start removes it, so an incomplete spare, or one
+//! of another program, is never used.
 
 mod doubt;
 mod release;
@@ -14,7 +14,7 @@ use std::ffi::CString;
 use std::sync::{Arc, PoisonError};
 
 use super::Store;
-use super::messages::{listed, tell_changed};
+use super::messages::{listed, log_private_files};
 use super::names::{DISCARDED, SPARE};
 use super::sweep::leftovers::remove_all;
 use crate::config::Configuration;
@@ -40,11 +40,11 @@ pub(super) struct Spare {
     pub(super) name: CString,
     pub(super) tree: Tree,
     uses: Uses,
-    /// Sees what is done to it, and to the root that it becomes.
+    /// Sees every change in it, and later in the root that it becomes.
     pub(super) watch: Option<Place>,
 }
 
-/// A root that was made of the spare, not synced.
+/// A root that was made from the spare and is not synced.
 #[derive(Debug)]
 pub(super) struct Made {
     pub name: CString,
@@ -52,14 +52,14 @@ pub(super) struct Made {
     pub watch: Option<Place>,
 }
 
-/// What became of a wish for a spare.
+/// The result of [`Store::prepare_spare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpareOutcome {
-    /// It was made, or changed to what the configuration wants.
+    /// The spare was made, or changed to the configuration.
     Ready,
-    /// It was there.
+    /// The spare was ready before.
     Unchanged,
-    /// There is too little room for one: so many bytes and inodes are wanted.
+    /// The filesystem has too little room: a spare needs so many bytes and inodes.
     NoRoom {
         /// Bytes.
         bytes: u64,
@@ -69,9 +69,9 @@ pub enum SpareOutcome {
 }
 
 impl Store {
-    /// Makes the spare of `configuration`, whose layers are extracted, so that the root of
-    /// the one that comes after it is made by the difference. It takes as long as building
-    /// a root does; meanwhile and without a spare, roots are built from nothing.
+    /// Makes the spare of `configuration`, whose layers are extracted, so that the next root can be
+    /// made by the difference. This takes as long as building a root. Meanwhile, and without a
+    /// spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded();
         let tree = self.tree(configuration)?;
@@ -82,7 +82,8 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     self.watch_anew()?;
-                    // Before they are shared: who else can reach them keeps what they were.
+                    // Renew the objects before the spare shares them: whoever holds the old inodes
+                    // keeps those.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
@@ -104,14 +105,14 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Makes `tree` of the spare, if there is one and nobody has changed what it holds.
+    /// Makes `tree` from the spare, if there is one and nobody changed its contents.
     pub(super) fn use_spare(&self, tree: &Tree) -> Option<Made> {
         let spare = self.take_untouched_spare()?;
         let name = spare.name.clone();
         match self.freshen_and_change(spare, tree) {
             Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
-                // What was changed through a root is told when its file is placed.
+                // A file that was changed through a root is reported when it is placed.
                 match &err {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
                     _ => tracing::warn!("the spare root cannot be used, a new one is built: {err}"),
@@ -123,7 +124,7 @@ impl Store {
         }
     }
 
-    /// The spare, if there is one that nobody has had his hands in.
+    /// The spare, if there is one that nobody has modified.
     fn take_untouched_spare(&self) -> Option<Spare> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let touched = match &spare.watch {
@@ -160,8 +161,8 @@ impl Store {
         None
     }
 
-    /// Changes the spare to `tree`, when all that it shares is what it must be. After an
-    /// error it is discarded.
+    /// Changes the spare to `tree` if all its shared files are sound. After an error the spare is
+    /// discarded.
     fn freshen_and_change(&self, mut spare: Spare, tree: &Tree) -> Result<(Spare, Built)> {
         match self.freshen(&mut spare) {
             Ok(()) => self.change(spare, tree),
@@ -173,8 +174,7 @@ impl Store {
         }
     }
 
-    /// Gives a spare files of its own where those that it shares were touched since they
-    /// were looked at.
+    /// Gives the spare its own copy of each shared file that was touched since the last check.
     fn freshen(&self, spare: &mut Spare) -> Result<()> {
         let root = self.unpacked.child(&spare.name)?;
         let changed = self.changed_since(&root, &spare.tree, &spare.uses)?;
@@ -184,11 +184,11 @@ impl Store {
         for (path, why) in &changed {
             self.placement.learned.learn(path, *why);
         }
-        tell_changed(&changed);
+        log_private_files(&changed);
         self.place_anew(spare, &changed.into_keys().collect())
     }
 
-    /// Places files of a spare anew.
+    /// Places files of a spare again.
     fn place_anew(&self, spare: &mut Spare, paths: &BTreeSet<EntryPath>) -> Result<()> {
         if paths.is_empty() {
             return Ok(());
@@ -202,7 +202,7 @@ impl Store {
         Ok(())
     }
 
-    /// What of a spare is not as it must be.
+    /// The paths of a spare that differ from its tree.
     fn drift(&self, spare: &Spare, scope: Scope) -> Result<BTreeSet<EntryPath>> {
         let mut paths = BTreeSet::new();
         let dir = self.unpacked.child(&spare.name)?;
@@ -229,7 +229,7 @@ impl Store {
                 Ok((spare, built))
             }
             Err(err) => {
-                // The reason counts; if this fails, the next start removes it.
+                // The first error counts. If this fails, the next start removes the spare.
                 let _ = self.discard(&spare.name);
                 self.end_watches(spare.watch)?;
                 Err(err)
@@ -237,24 +237,25 @@ impl Store {
         }
     }
 
-    /// Forgets what we did in a spare ourselves, before anybody else can enter it.
+    /// Forgets the events of our own changes in a spare, before anybody else can enter it.
     fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) {
         let evidence = self.take_evidence(place);
         let again = evidence.opened.iter().filter(|path| !made.contains(path));
         self.wait_for_opens(place, root.path(), again);
     }
 
-    /// Builds the spare from nothing. Damage that shows may be in the published root, too:
+    /// Builds the spare from nothing. Damage found here may be in the published root, too, because
     /// it holds the same files.
     fn build_spare(&self, tree: &Tree, configuration: &Configuration) -> Result<Spare> {
         self.mending(tree, configuration, || {
             let name = self.unpacked.make_temp(SPARE, 0o700)?;
             let root = self.unpacked.child(&name)?;
-            // Made in the background: it is no progress of what the agent does meanwhile.
+            // The spare is made in the background, and so does not count as progress of the agent's
+            // work.
             let placement = Placement { meter: Arc::default(), ..self.placement.clone() };
             match build::build(tree, &self.objects, placement, &root) {
                 Ok((built, uses)) => {
-                    tell_changed(&built.changed.into_iter().collect());
+                    log_private_files(&built.changed.into_iter().collect());
                     let watch = self.watch(&name, tree);
                     Ok(Spare { name, tree: tree.clone(), uses, watch })
                 }
@@ -266,7 +267,7 @@ impl Store {
         })
     }
 
-    /// `None` where there is room for a spare.
+    /// `None` if there is room for a spare.
     fn room_for(&self, tree: &Tree) -> Result<Option<SpareOutcome>> {
         let (mut bytes, mut inodes) = (RESERVE, 0);
         for (_, node) in tree.walk() {
@@ -281,19 +282,19 @@ impl Store {
             };
         }
         let (free_bytes, free_inodes) = self.unpacked.free()?;
-        // Filesystems that make inodes as they need them say that they have none.
+        // Filesystems that create inodes on demand report none.
         let enough = free_bytes >= bytes && (free_inodes == 0 || free_inodes >= 2 * inodes);
         Ok((!enough).then_some(SpareOutcome::NoRoom { bytes, inodes: 2 * inodes }))
     }
 
-    /// Puts a directory aside that is no use any more; removing it takes time.
+    /// Renames a useless directory for removal, because removing takes time.
     pub(super) fn discard(&self, name: &std::ffi::CStr) -> Result<()> {
         self.unpacked.move_to_temp(name, &self.unpacked, DISCARDED).map(drop)
     }
 
     fn remove_discarded(&self) {
         match remove_all(&self.unpacked, &[DISCARDED]) {
-            Ok(left) => self.tell(left),
+            Ok(left) => self.log_leftovers(left),
             Err(err) => tracing::debug!("what is no use any more stays: {err}"),
         }
     }
@@ -312,8 +313,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::store::Options;
 
-    /// A store with a configuration of one file, `dir/file`, and its spare, which nobody
-    /// watches.
+    /// A store with a configuration of one file, `dir/file`, and its spare, which nobody watches.
     fn unwatched(dir: &std::path::Path, link: LinkMode) -> (Store, Configuration, PathBuf) {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: true };
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_that_cannot_be_watched_is_looked_at() {
+    fn modified_unwatched_spare_is_not_used() {
         let damages = [
             (|spare| fs::write(spare.join("dir/file"), "changed").unwrap()) as fn(PathBuf),
             |spare| fs::write(spare.join("dir/extra"), "x").unwrap(),

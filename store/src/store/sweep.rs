@@ -1,10 +1,10 @@
-//! Sweeps of an agent's directory: looks at what is there, plans what goes, and removes
-//! it. References go before what they refer to, so that a crash leaves garbage, not gaps.
+//! Sweeps of an agent's directory: lists what exists, plans what to remove, and removes it.
+//! References are removed before what they refer to, so a crash leaves garbage, not gaps.
 
-mod ground;
+mod agent_dir;
+mod inventory;
 mod keep;
 pub(super) mod leftovers;
-mod listing;
 mod planner;
 mod removals;
 
@@ -28,24 +28,24 @@ use crate::layer::objects::Objects;
 use crate::layer::objects::object_name::Naming;
 use crate::root::placing::LinkMode;
 use crate::root::tree::{Node, Tree};
-use ground::Ground;
+use agent_dir::AgentDir;
 use leftovers::Left;
 
-/// Things that cannot be removed, after which a sweep gives up.
+/// Number of failed removals after which a sweep gives up.
 const MOST_STUCK: usize = 1000;
-/// Of those so many are told of, each with a line.
+/// Number of failed removals that are logged, each with a line.
 const MOST_TOLD: usize = 10;
 
-pub use ground::taken_over;
+pub use agent_dir::taken_over;
 pub use keep::{Ages, Keep};
 pub use removals::{Kept, Removal, Sweep, What};
 
-/// Told of a root that is moved away and has no record, before it is removed.
+/// Called for a root that is moved away and has no record any more, before it is removed.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
-/// Plans a sweep of the directory `dir`, which no agent runs on, and unless this is but a
-/// rehearsal does it. `link` is how the agent places files there; `keep` is told the
-/// published roots, oldest first.
+/// Plans a sweep of the directory `dir`, on which no agent runs, and executes it unless this is a
+/// `rehearsal`. `link` is how the agent places files there; `keep` gets the published roots, oldest
+/// first.
 pub fn sweep_alone(
     dir: &Path,
     link: LinkMode,
@@ -55,7 +55,7 @@ pub fn sweep_alone(
     let _lock = Lock::take(dir)?;
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
-    // Where nothing is unpacked there is no way of placing to be found out.
+    // Without roots or objects there is no way of placing to find out.
     let link = match (if_exists(top.child(c"unpacked"))?, if_exists(top.child(c"objects"))?) {
         (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
         _ => link,
@@ -64,16 +64,16 @@ pub fn sweep_alone(
         LinkMode::Hardlink => Naming::Inode { owner },
         LinkMode::Auto | LinkMode::Reflink | LinkMode::Copy => Naming::Contents,
     };
-    let ground = Ground { top, naming, link, owner, spare: None };
-    let plan = ground.plan(&keep(&ground.published()?)?)?;
+    let agent_dir = AgentDir { top, naming, link, owner, spare: None };
+    let plan = agent_dir.plan(&keep(&agent_dir.published()?)?)?;
     if rehearsal {
         return Ok(plan);
     }
-    let stuck = ground.sweep(&plan, &|_, _| {})?;
+    let stuck = agent_dir.sweep(&plan, &|_, _| {})?;
     Ok(plan.without(stuck))
 }
 
-/// Bytes of the files of an extracted layer of the agent's directory `dir`.
+/// Bytes of the files of an extracted layer in the agent's directory `dir`.
 pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
     let index = read_index(&Dir::open(dir)?.child(c"layers")?, layer)?;
     let sizes = index.entries.iter().map(|entry| match entry.kind {
@@ -86,25 +86,27 @@ pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
 impl Store {
     /// Plans a sweep.
     pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
-        // Or they would be leftovers.
-        self.end_pending();
-        self.ground()?.plan(keep)
+        // Otherwise these would count as leftovers.
+        self.flush_or_drop_pending();
+        self.agent_dir()?.plan(keep)
     }
 
-    /// Does what was planned; nothing may have been made or deployed since. Returns what
+    /// Executes a plan. Nothing may have been made or deployed since it was planned. Returns what
     /// could not be removed, for [`Sweep::without`].
     pub fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
         let release = |retired: &CStr, id| self.release_root(retired, id);
-        let stuck = self.ground()?.sweep(plan, &release)?;
+        let stuck = self.agent_dir()?.sweep(plan, &release)?;
         let told = plan.stuck.iter().chain(&stuck).take(MOST_TOLD);
-        self.tell(told.map(|it| Left { path: self.path.join(&it.path), why: it.why.clone() }));
+        self.log_leftovers(
+            told.map(|it| Left { path: self.path.join(&it.path), why: it.why.clone() }),
+        );
         self.end_watches(None)?;
         Ok(stuck)
     }
 
-    fn ground(&self) -> Result<Ground> {
+    fn agent_dir(&self) -> Result<AgentDir> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Ground {
+        Ok(AgentDir {
             top: Dir::open(&self.path)?,
             naming: self.objects.naming(),
             link: self.placement.mode,
@@ -113,8 +115,8 @@ impl Store {
         })
     }
 
-    /// Removes blobs, layers and objects that neither a configuration in `keep` nor a
-    /// published root uses and that were last written before `before`.
+    /// Removes blobs, layers and objects that no configuration in `keep` and no published root uses
+    /// and that were last written before `before`.
     pub fn sweep_cache(&self, keep: &[&Configuration], before: SystemTime) -> Result<Swept> {
         let configurations = keep.iter().map(|&it| (it.clone(), "a configuration")).collect();
         let (before, keep_blobs) = (Some(before), self.keep_blobs);
@@ -134,12 +136,12 @@ impl Store {
         Ok(Swept { files: plan.count(What::Root) as u64, bytes: 0 })
     }
 
-    /// Removes the spare root, if there is one. Returns whether there was.
+    /// Removes the spare root. Returns whether there was one.
     pub fn remove_spare(&self) -> Result<bool> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(spare) = spare else { return Ok(false) };
         self.end_watches(spare.watch)?;
-        // Where this fails it is a leftover, which the next start removes.
+        // If this fails, the next start removes it.
         let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
         let released = self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
         if let Err(err) = released {
@@ -154,8 +156,8 @@ impl Store {
         self.unpacked.free().map(|(bytes, _)| bytes)
     }
 
-    /// Bytes of the files that the root of `configuration`, whose layers are extracted,
-    /// has; none if it is published.
+    /// Bytes of the files in the root of `configuration`, whose layers are extracted; 0 if the root
+    /// is published.
     pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
         if self.is_published(configuration.id())? {
             return Ok(0);
@@ -175,7 +177,7 @@ impl Store {
         published(&self.roots, &self.unpacked)
     }
 
-    /// What a root was built from, by its record.
+    /// The configuration that a root was built from, by its record.
     pub fn marked(&self, id: Digest) -> Result<Configuration> {
         use std::io::Read as _;
         let name = name_of(id);
@@ -210,7 +212,7 @@ fn published(roots: &Dir, unpacked: &Dir) -> Result<Vec<Digest>> {
     Ok(found.into_iter().map(|(_, _, id)| id).collect())
 }
 
-impl Ground {
+impl AgentDir {
     fn published(&self) -> Result<Vec<Digest>> {
         match (if_exists(self.top.child(c"roots"))?, if_exists(self.top.child(c"unpacked"))?) {
             (Some(roots), Some(unpacked)) => published(&roots, &unpacked),
@@ -219,19 +221,18 @@ impl Ground {
     }
 
     fn plan(&self, keep: &Keep) -> Result<Sweep> {
-        let listing = self.list(keep)?;
-        let layers = planner::kept_layers(&listing, keep);
+        let inventory = self.list(keep)?;
+        let layers = planner::kept_layers(&inventory, keep);
         let needed = match keep.cache {
-            Some(_) => self.objects_of(layers.keys(), &listing)?,
+            Some(_) => self.objects_of(layers.keys(), &inventory)?,
             None => Ok(std::collections::BTreeSet::new()),
         };
         let extents_shared = self.link == LinkMode::Reflink;
-        Ok(Sweep { extents_shared, ..planner::plan(&listing, keep, &layers, &needed) })
+        Ok(Sweep { extents_shared, ..planner::plan(&inventory, keep, &layers, &needed) })
     }
 
-    /// Removes what was planned, in that order. What is gone already is passed over; what
-    /// cannot be removed is returned, and is no reason for the rest to stay, but where one
-    /// refers to the other.
+    /// Removes what was planned, in that order. Missing things are skipped. A failed removal is
+    /// returned and does not stop the rest, except where one thing refers to the other.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
@@ -239,7 +240,7 @@ impl Ground {
         let mut before = None;
         for removal in &plan.removals {
             if before == Some(What::Layer) && removal.what != What::Layer {
-                // No object may go before the names of the indexes are gone for good.
+                // The names of the indexes must be gone for good before any object is removed.
                 if let Some(layers) = if_exists(self.top.child(c"layers"))? {
                     layers.sync()?;
                 }
@@ -264,7 +265,7 @@ impl Ground {
             };
             let Err(err) = removed else { continue };
             if stuck.len() == MOST_STUCK {
-                // Not one thing or other, but the disk.
+                // So many failures come from the disk, not from single files.
                 return Err(err);
             }
             if removal.what == What::Layer {
@@ -291,8 +292,8 @@ impl Ground {
         Ok(Some(dir))
     }
 
-    /// One that cannot be moved away stays a root. Nothing in it goes before it is moved
-    /// and has no record, for good: half a root must not count as one.
+    /// A root that cannot be moved away stays a root. Nothing in it is removed before it is moved
+    /// and its record is removed for good: an incomplete root must not count as a root.
     fn remove_root(
         &self,
         unpacked: &Dir,

@@ -1,4 +1,4 @@
-//! Unpacking without a store: local archives, merged into a directory.
+//! Unpacking without a store: merges local archives into a directory.
 
 pub(super) mod changed;
 
@@ -28,24 +28,23 @@ use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// Prefix of directories that are worked in, and what they are known by to belong to us.
+/// Prefix of work directories, by which they are recognised as ours.
 const WORK: &str = ".unpack";
-/// What is built, in the directory that is worked in.
+/// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
 /// The names that are moved from there to an existing directory, so that they can be removed after
 /// a kill.
 const NAMES: &CStr = c"names";
 
 /// Merges local archives, lowest first, into the directory `into`, which must not exist or be
-/// empty. Objects live in a temporary directory beside it, or in it where it exists, and are moved
-/// by linking. A new one appears when it is complete and synced; what is moved into one that
-/// exists is complete and synced, too. What a killed one left there is removed.
+/// empty. Objects live in a temporary directory beside `into`, or inside it if it exists, and are
+/// moved by linking. A new directory appears when it is complete and synced. Names that are moved
+/// into an existing one are complete and synced, too. Leftovers of a killed call are removed.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
 
-/// As [`unpack`]; `meter` counts the bytes of archives that were read, and then the entries that
-/// were placed.
+/// As [`unpack`]; `meter` counts the bytes that were read, and then the entries that were placed.
 pub fn unpack_counted(
     archives: &[PathBuf],
     into: &Path,
@@ -58,7 +57,7 @@ pub fn unpack_counted(
     let name = path.file_name().ok_or_else(no_name)?;
     let name = CString::new(name.as_bytes()).map_err(|_| no_name())?;
     let parent = match Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755) {
-        // Whoever may not look into the directory above may still write to this one.
+        // A user without access to the directory above may still write to this one.
         Err(err) if err.is_denied() && path.is_dir() => {
             return unpack_in(archives, &Arc::new(Dir::open(&path)?), into, options, meter);
         }
@@ -78,7 +77,7 @@ pub fn unpack_counted(
     work.end(&parent, placed)
 }
 
-/// The same into an existing directory, which is all that is written to.
+/// The same for an existing directory; nothing outside it is written.
 fn unpack_in(
     archives: &[PathBuf],
     dir: &Arc<Dir>,
@@ -104,14 +103,14 @@ fn unpack_in(
     });
     let (tree, placed) = work.end(dir, placed)?;
     if tree.is_described() && is_ours(dir)? {
-        // It moved with the last name that went.
+        // The name moved with the last one.
         disk::set_times(&**dir, &|| dir.path().to_owned(), &tree.root().meta)?;
     }
     dir.sync()?;
     Ok(placed)
 }
 
-/// A directory that is worked in, held while it is.
+/// A work directory, locked while it is in use.
 struct Work {
     name: CString,
     dir: Arc<Dir>,
@@ -123,7 +122,7 @@ impl Work {
         let dir = Arc::new(parent.child(&name)?);
         let stat = rustix::fs::fstat(&*dir).map_err(|err| Error::io("stat", dir.path(), err))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-            // Whoever may write to the directory above has put another in its place.
+            // Another user with access to the directory above replaced it.
             let reason = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
             return Err(Error::io("work in", dir.path(), reason));
         }
@@ -131,7 +130,7 @@ impl Work {
         Ok(Self { name, dir })
     }
 
-    /// Removes it. If it stays, what was unpacked is there all the same.
+    /// Removes it. If that fails, the unpacked directory is there all the same.
     fn end<T>(self, parent: &Dir, placed: Result<T>) -> Result<T> {
         if let Err(err) = parent.remove_tree(&self.name) {
             let path = parent.path_of(&self.name);
@@ -141,8 +140,8 @@ impl Work {
     }
 }
 
-/// Removes what killed ones left in `dir`: directories of ours that nobody holds, and what was moved
-/// out of them.
+/// Removes the leftovers of killed calls in `dir`: unlocked work directories of ours, and what was
+/// moved out of them.
 fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
     for item in dir.list()? {
         let digits =
@@ -179,11 +178,11 @@ fn is_part(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
 }
 
-/// Moves all that is in `root` to `into`.
+/// Moves everything in `root` to `into`.
 fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     let owner = rustix::process::geteuid().is_root();
     for item in root.list()? {
-        // A directory that its owner may not write to can be moved by root alone.
+        // Only root can move a directory that its owner may not write to.
         let closed = if owner || item.kind != FileType::Directory {
             None
         } else {
@@ -200,7 +199,7 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
                 let reason = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", into.path_of(&item.name), reason));
             }
-            // The filesystem cannot promise more.
+            // The filesystem cannot guarantee more.
             root.rename(&item.name, into, &item.name)?;
         }
         moved.push(item.name);
@@ -211,7 +210,7 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     Ok(())
 }
 
-/// Gives an existing directory what its archives say of it, if they do.
+/// Gives an existing directory the metadata of its archives, if they have an entry for it.
 fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     if !tree.is_described() {
         return Ok(());
@@ -224,7 +223,7 @@ fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     disk::set_meta(dir, &|| dir.path().to_owned(), &root_meta(tree, owner), owner)
 }
 
-/// Whether mode and time of a directory are ours to change.
+/// Whether we may change mode and time of a directory.
 fn is_ours(dir: &Dir) -> Result<bool> {
     let stat = rustix::fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
     let user = rustix::process::geteuid();
@@ -239,7 +238,7 @@ fn merge_in(
     meter: &Arc<Meter>,
 ) -> Result<(Tree, Placed)> {
     let owner = rustix::process::geteuid().is_root();
-    // The objects go away again, so that linking them moves them.
+    // The objects are removed later, so linking them moves them.
     let (mode, strict) = match options.link {
         LinkMode::Auto => (LinkMode::Hardlink, false),
         forced => (forced, true),
@@ -263,7 +262,7 @@ fn merge_in(
             read_objects(&mut archive, options.limits, &batch, &Owners::default(), seen, each);
         read.map_err(|err| of_archive(path, err))?;
         index.finish().map_err(fail)?;
-        // Not synced: they go away, and what is made of them is.
+        // Objects are not synced: they are temporary, and the built tree is synced.
         batch.publish()?;
         let name = file.name().to_owned();
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
@@ -291,7 +290,7 @@ fn merge_in(
     Ok((tree, built.placed))
 }
 
-/// Bytes of all archives; 0 where one is no file, and so has no length.
+/// Bytes of all archives; 0 if one is not a regular file, and so has no length.
 fn length_of(archives: &[PathBuf]) -> u64 {
     let length = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;
@@ -300,7 +299,7 @@ fn length_of(archives: &[PathBuf]) -> u64 {
     archives.iter().map(length).sum::<Option<u64>>().unwrap_or(0)
 }
 
-/// With the archive's name, where the error does not tell which it is.
+/// Adds the archive's name if the error does not say which archive it is.
 fn of_archive(path: &Path, err: Error) -> Error {
     match err {
         Error::BadArchive { reason } => {

@@ -1,6 +1,6 @@
-//! Verifying an agent's directory: every object and blob is read and hashed, every index
-//! and every published root compared with what it must be. Only looks, takes no lock, and so may
-//! run beside an agent; what goes away meanwhile is passed over.
+//! Verifies an agent's directory: reads and hashes every object and blob, and compares every index
+//! and published root with what it must be. It only reads and takes no lock, so it may run beside
+//! an agent. Files that disappear meanwhile are skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -43,11 +43,11 @@ pub struct Verified {
     pub layers: u64,
     /// Published roots.
     pub roots: u64,
-    /// Roots that another program made, which were read.
+    /// Roots of another program that were read.
     pub taken_over: u64,
 }
 
-/// Something that is not what it must be.
+/// Something that is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Where.
@@ -56,7 +56,7 @@ pub struct Finding {
     pub what: String,
 }
 
-/// Verifies the agent's directory `dir` and tells `each` of what is damaged.
+/// Verifies the agent's directory `dir` and calls `each` for everything damaged.
 pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let meter = Meter::default();
     let cache = verify_cache(dir, &meter, &mut each)?;
@@ -64,8 +64,7 @@ pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     Ok(Verified { roots, taken_over, ..cache })
 }
 
-/// The part of [`verify`] that looks at objects, blobs and indexes. `meter` counts the bytes that
-/// were read.
+/// The part of [`verify`] for objects, blobs and indexes. `meter` counts the bytes that were read.
 pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     meter.begin("read", Unit::Bytes, cached_bytes(&top)?);
@@ -98,7 +97,7 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
             Ok(None) => continue,
             Ok(Some(index)) => {
                 let lacking = lacking(&index, &known, objects.as_ref())?;
-                // Else it was just swept, and its objects after it.
+                // Otherwise a sweep has just removed the index, and its objects after it.
                 if lacking > 0 && layers.contains(&name_of(digest))? {
                     let what = format!("{lacking} of its files are not in the cache");
                     each(Finding { path: layers.path_of(&name_of(digest)), what });
@@ -112,7 +111,7 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// The part of [`verify`] that looks at published roots. `meter` counts the entries of each root.
+/// The part of [`verify`] for published roots. `meter` counts the entries of each root.
 pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     let (writable, owners) = (Writable::read(&top)?, Owners::read(&top)?);
@@ -137,7 +136,7 @@ pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// Bytes of all objects and blobs. What cannot be looked at is reported when it is read.
+/// Bytes of all objects and blobs. Unreadable ones are reported when they are read.
 fn cached_bytes(top: &Dir) -> Result<u64> {
     let mut bytes = 0;
     let mut add = |dir: &Dir| -> Result<()> {
@@ -158,7 +157,7 @@ fn cached_bytes(top: &Dir) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns the contents that are there, by the names of objects.
+/// Returns the existing contents, by the names of objects.
 fn verify_objects(
     objects: &Dir,
     verified: &mut Verified,
@@ -192,17 +191,16 @@ fn verify_objects(
     Ok(known)
 }
 
-/// The contents that an object of this name has, in hex.
+/// The contents of an object with this name, in hex.
 fn hex_of(name: &CStr) -> Option<[u8; 64]> {
     ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
 }
 
-/// How many files of a layer have no object: none that was `known`, and none that came
-/// since.
+/// How many files of a layer have no object, neither in `known` nor created since.
 fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> Result<u64> {
     let mut lacking = 0;
     for entry in &index.entries {
-        // An empty file is made of nothing.
+        // An empty file needs no object.
         let Kind::File { size: 1.., content } = entry.kind else { continue };
         let content = content.to_string();
         let name: Result<[u8; 64], _> = content.as_bytes().try_into();
@@ -218,7 +216,7 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
     Ok(lacking)
 }
 
-/// What the agent on the directory was told about its roots; and who counts their entries.
+/// The settings of the agent on the directory, and the meter of entries.
 struct Comparison<'a> {
     writable: Writable,
     owners: Owners,
@@ -233,7 +231,7 @@ fn merged(indexes: &[Index], comparison: &Comparison<'_>) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Reads all files of a root of which nobody knows what it must hold, and tells what cannot be read.
+/// Reads all files of a root whose contents nobody knows, and reports unreadable ones.
 fn read_all(
     dir: &Dir,
     name: &CStr,
@@ -250,7 +248,7 @@ fn read_all(
             return Ok(());
         }
     };
-    // What is mounted there is not of the root.
+    // A mount is not part of the root.
     if dir.device()? != device {
         return Ok(());
     }
@@ -271,7 +269,7 @@ fn read_all(
     Ok(())
 }
 
-/// Compares a root with the tree of its configuration. `false` when it went away.
+/// Compares a root with the tree of its configuration. `false` if the root was removed meanwhile.
 fn verify_root(
     roots: &Dir,
     layers: &Dir,
@@ -323,7 +321,7 @@ fn verify_root(
     }
     checked?;
     let stat = rustix::fs::fstat(&root).map_err(|err| Error::io("stat", &root_path, err))?;
-    // What no entry describes has the group that the directory above gave it.
+    // A root without an entry of its own inherits the group of the directory above.
     let described = owner && tree.has_owner();
     if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
         finding("its own mode or owner was altered".to_owned());

@@ -85,7 +85,7 @@ fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> 
             store.extract_for_root(layer.digest)?;
         }
         let root = store.root(&wanted)?;
-        store.settle()?;
+        store.sync_roots()?;
         assert_eq!(fs::read_dir(&root.path).unwrap().count(), 9);
         texts.push(contents(&root.path));
         store.prepare_spare(&wanted)?;

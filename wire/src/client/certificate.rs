@@ -1,4 +1,4 @@
-//! Certificates of hosts (PROTOCOL.certkeys): whether one vouches for the host that shows it.
+//! Certificates of hosts (PROTOCOL.certkeys): whether one is valid for the host that shows it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use russh::keys::{Algorithm, Certificate, PublicKey};
 
 use crate::wildcard;
 
-/// Why `certificate` does not vouch for `host`, if it does not.
+/// Why `certificate` is not valid for `host`; `None` if it is.
 pub(super) fn check(
     certificate: &Certificate,
     authorities: &[PublicKey],
@@ -23,7 +23,7 @@ pub(super) fn check(
     if revoked.iter().any(is_revoked) {
         return Err("it, or its authority, is revoked".to_owned());
     }
-    // Nothing says so but the library's own way to a whole validation, which this is a part of.
+    // The library has this only as part of a complete validation.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("its signature is not accepted".to_owned());
@@ -40,7 +40,7 @@ pub(super) fn check(
     }
     let host = host.to_ascii_lowercase();
     let principals = certificate.valid_principals();
-    // One that names nobody is for all, says ssh-keygen(1).
+    // According to ssh-keygen(1), a certificate without names is for all hosts.
     if principals.is_empty()
         || principals.iter().any(|name| wildcard::matches(&name.to_ascii_lowercase(), &host))
     {

@@ -1,4 +1,4 @@
-//! Why talking to a server failed, and the exit code that stands for it.
+//! Why the communication with a server failed, with the exit code for it.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,30 +10,30 @@ use russh_sftp::protocol::StatusCode;
 use super::sftp::STALLED;
 use crate::exit;
 
-/// Why talking to a server failed.
+/// Why the communication with a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// It cannot be reached.
+    /// The server cannot be reached.
     #[error("dial tcp {addr}: {cause}")]
     Unreachable {
         /// The address.
         addr: String,
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
-    /// Its key is not the one expected.
+    /// The server's key is not the expected one.
     #[error(
         "ssh: handshake failed: host key fingerprint mismatch: {found}; expected {expected}: is \
          this the right server?"
     )]
     HostKeyMismatch {
-        /// Fingerprint of the key it has.
+        /// Fingerprint of its key.
         found: String,
-        /// What was expected.
+        /// The expected key.
         expected: String,
     },
-    /// Nothing is known about its key.
+    /// The server's key is not known.
     #[error(
         "ssh: handshake failed: host key of {addr} is not in {}: it is {found}; if that is right, \
          give it with -fp or connect with ssh once", file.display()
@@ -41,12 +41,12 @@ pub enum ClientError {
     HostUnknown {
         /// The address.
         addr: String,
-        /// Fingerprint of the key it has.
+        /// Fingerprint of its key.
         found: String,
         /// The `known_hosts` file.
         file: PathBuf,
     },
-    /// It does not let us in.
+    /// The server refused the login.
     #[error(
         "ssh: unable to authenticate as user {user:?} with the keys tried ({tried}): is the key \
          in the registry's key file of {}, not expired, and allowed from here? the registry's log \
@@ -73,42 +73,42 @@ pub enum ClientError {
     /// The connection was lost, or the server broke the protocol.
     #[error("connection to the registry lost: {0}")]
     Lost(String),
-    /// The connection stands, but nothing comes.
+    /// The connection is open, but nothing arrives.
     #[error("{what}: no answer for {} seconds", STALLED.as_secs())]
     Stalled {
-        /// What was being done.
+        /// What the client was doing.
         what: String,
     },
     /// The server refused.
     #[error("{what}: {why}")]
     Refused {
-        /// What was being done.
+        /// What the client was doing.
         what: String,
-        /// What the server says.
+        /// The server's message.
         why: String,
     },
     /// The server does not have it.
     #[error("{what}: {why}")]
     NotFound {
-        /// What was being done.
+        /// What the client was doing.
         what: String,
-        /// What the server says.
+        /// The server's message.
         why: String,
     },
-    /// What came is over a limit.
+    /// A received value is over a limit.
     #[error("{what} is larger than {}", Size(*limit as u64))]
     TooLarge {
-        /// What came.
+        /// What was received.
         what: String,
         /// The limit.
         limit: usize,
     },
-    /// What was to take the bytes failed.
+    /// The receiver of the bytes failed.
     #[error(transparent)]
     Sink(#[from] deploy_store::Error),
 }
 
-/// Whose key file decides.
+/// The server decides by its key file.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
         "agents (-srvauth; an operator's is none)"
@@ -118,7 +118,7 @@ fn role(user: &str) -> &'static str {
 }
 
 impl ClientError {
-    /// The exit code that stands for it.
+    /// The exit code of the error.
     pub fn code(&self) -> u8 {
         match self {
             Self::Unreachable { .. } | Self::Lost(_) | Self::Stalled { .. } => exit::UNREACHABLE,
@@ -128,7 +128,7 @@ impl ClientError {
         }
     }
 
-    /// What became of `what`, in the words of the server if it said something.
+    /// The error of `what`, in the server's words if it sent any.
     pub(super) fn sftp(what: &str, err: SftpError) -> Self {
         let what = what.to_owned();
         match err {

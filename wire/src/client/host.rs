@@ -1,4 +1,4 @@
-//! Knowing the server: by a fingerprint given beforehand, or by `known_hosts`.
+//! Identifies the server: by a given fingerprint, or by `known_hosts`.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use russh::{Preferred, keys};
 use super::known::Known;
 use super::{ClientError, certificate};
 
-/// The known hosts of all users of a machine, which ssh looks at, too.
+/// The known hosts of all users of a machine. ssh reads them, too.
 const OF_ALL: &str = "/etc/ssh/ssh_known_hosts";
 
 /// Characters of a fingerprint with SHA-256.
 const DIGITS: usize = 43;
 
-/// How to know the server.
+/// How to identify the server.
 #[derive(Debug, Clone)]
 pub enum HostKey {
     /// `SHA256:…`, as ssh prints it.
@@ -25,7 +25,7 @@ pub enum HostKey {
     KnownHosts(PathBuf),
 }
 
-/// Checks the key that a server shows.
+/// Checks the server's key.
 pub struct HostCheck {
     how: HostKey,
     addr: String,
@@ -53,7 +53,7 @@ impl HostCheck {
         Ok(Self { how: how.clone(), addr: addr.to_owned(), host: host.to_owned(), known })
     }
 
-    /// The algorithms to ask for, those of the known keys first: of several keys a server
+    /// The algorithms to ask for, with those of the known keys first: a server with several keys
     /// shows only one. No SHA-1.
     pub(super) fn algorithms(&self) -> Cow<'static, [Algorithm]> {
         let Known { keys, without_port, .. } = &self.known;
@@ -70,7 +70,7 @@ impl HostCheck {
         algorithms.into()
     }
 
-    /// The algorithms of certificates to ask for: none where no authority is known.
+    /// The algorithms of certificates to ask for: none if no authority is known.
     pub(super) fn certificates(&self) -> Cow<'static, [Algorithm]> {
         if self.known.authorities.is_empty() { Cow::Borrowed(&[]) } else { self.algorithms() }
     }
@@ -97,7 +97,7 @@ impl HostCheck {
         Err(ClientError::HostKeyMismatch { found, expected })
     }
 
-    /// A certificate that does not vouch for the host is no more than the key in it.
+    /// A certificate that is not valid for the host counts only as the key in it.
     fn check_certificate(&self, shown: &Certificate) -> Result<(), ClientError> {
         let Known { authorities, revoked, .. } = &self.known;
         let Err(why) = certificate::check(shown, authorities, revoked, &self.host) else {
@@ -116,7 +116,7 @@ impl HostCheck {
 }
 
 fn split(addr: &str) -> Result<(&str, u16), ClientError> {
-    // Of an IPv6 address every part looks like a port.
+    // In an IPv6 address every part looks like a port.
     let bare = addr.matches(':').count() > 1 && !addr.starts_with('[');
     let Some((host, port)) = addr.rsplit_once(':').filter(|_| !bare && !addr.ends_with(']')) else {
         let host = if bare { format!("[{addr}]") } else { addr.to_owned() };
@@ -129,7 +129,7 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
     Ok((host.trim_matches(['[', ']']), port))
 }
 
-/// What is wrong with a fingerprint that cannot be any.
+/// Why a text cannot be a fingerprint.
 fn flaw(print: &str) -> String {
     let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
     match digits {

@@ -1,4 +1,4 @@
-//! Logging in: with a key file, or with what the ssh agent and `~/.ssh` have.
+//! Logs in: with a key file, or with the keys of the ssh agent and `~/.ssh`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::ClientError;
 use super::host::HostCheck;
 use super::rsa::RsaSigner;
 
-/// What to log in with.
+/// The keys for logging in.
 #[derive(Debug, Clone)]
 pub enum Keys {
     /// A private key file, not encrypted.
@@ -26,12 +26,12 @@ pub enum Keys {
     Auto,
 }
 
-/// Bytes of a file that tell what it is.
+/// Bytes of a file that are read to recognise it.
 const MAX_LOOKED_AT: usize = 64;
-/// The usual files, as ssh tries them.
+/// The usual files, in the order of ssh.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
-/// Reads the key file, if one was given: no connection is made for one that is unusable.
+/// Reads the key file, if one was given: an unusable one must fail before the connection.
 pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
     match keys {
         Keys::File(path) => read(path).map(Some),
@@ -39,7 +39,7 @@ pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
     }
 }
 
-/// Logs in as `user`, or tells which keys were tried.
+/// Logs in as `user`, or reports which keys were tried.
 pub(super) async fn log_in(
     handle: &mut Handle<HostCheck>,
     user: &str,
@@ -58,9 +58,9 @@ pub(super) async fn log_in(
 struct Login<'a> {
     handle: &'a mut Handle<HostCheck>,
     user: &'a str,
-    /// The keys that the server has seen.
+    /// The keys that were offered.
     tried: Vec<String>,
-    /// Why others were not shown to it.
+    /// Why others were not offered.
     skipped: Vec<String>,
 }
 
@@ -81,8 +81,7 @@ impl Login<'_> {
         }
     }
 
-    /// Tries the certificate that lies beside a key, as ssh does. One that is of no use leaves
-    /// the key itself.
+    /// Tries the certificate beside a key, as ssh does. If it is useless, the key itself is tried.
     async fn with_certificate(&mut self, path: &Path, key: &PrivateKey) -> bool {
         let mut beside = path.as_os_str().to_owned();
         beside.push("-cert.pub");
@@ -126,7 +125,7 @@ impl Login<'_> {
         }
     }
 
-    /// Tries the agent's keys; that there is no agent is no error yet.
+    /// Tries the agent's keys. A missing agent is not an error yet.
     async fn with_agent(&mut self) -> Result<bool, ClientError> {
         let failed = |err: &dyn std::fmt::Display| {
             format!("cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set: {err}")
@@ -169,7 +168,7 @@ impl Login<'_> {
             match result {
                 Ok(result) if result.success() => return Ok(true),
                 Ok(_) => {}
-                // An agent may ask its user, who may say no.
+                // An agent may ask its user, who may refuse.
                 Err(err) => self.skipped.push(format!("ssh-agent does not sign: {err}")),
             }
         }
@@ -189,14 +188,14 @@ impl Login<'_> {
                         return Ok(true);
                     }
                 }
-                // One of several: the others may do.
+                // The other keys may still work.
                 Err(err) => self.skipped.push(err.to_string()),
             }
         }
         Ok(false)
     }
 
-    /// The hash that RSA keys sign with; SHA-1 is not among them.
+    /// The hash for signatures of RSA keys; never SHA-1.
     async fn rsa_hash(&self, algorithm: Algorithm) -> Option<HashAlg> {
         if !algorithm.is_rsa() {
             return None;
@@ -222,8 +221,8 @@ impl Login<'_> {
     }
 }
 
-/// Makes an Ed25519 key at `path`, 0600, with its public half beside it; or reads the one that
-/// is there. Returns the public key as a line of a key file.
+/// Makes an Ed25519 key at `path`, 0600, with its public half beside it; or reads the existing one.
+/// Returns the public key as a line of a key file.
 pub fn make_key(path: &Path, comment: &str) -> Result<String, ClientError> {
     let line = |key: &PrivateKey| key.public_key().to_openssh().map_err(|err| failed(path, &err));
     if path.exists() {
@@ -259,7 +258,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
     })
 }
 
-/// What a file is that was taken for a private key and is none.
+/// What a file is that is not a private key.
 fn what_it_is(path: &Path) -> Option<String> {
     let is_missing = |path: &Path| matches!(path.symlink_metadata(), Err(err) if err.kind() == std::io::ErrorKind::NotFound);
     if is_missing(path) {

@@ -1,5 +1,5 @@
-//! What files of known hosts say of a host, read as ssh reads them (sshd(8)): fields between
-//! blanks and tabs, names with `*`, `?` and `!`, hashed names, markers.
+//! Reads files of known hosts as ssh does (sshd(8)): fields between blanks and tabs, names with
+//! `*`, `?` and `!`, hashed names, markers.
 
 use aws_lc_rs::hmac;
 use russh::keys::PublicKey;
@@ -7,25 +7,24 @@ use russh::keys::ssh_key::known_hosts::HostPatterns;
 
 use crate::wildcard;
 
-/// The usual port, for which names stand without it.
+/// The usual port. Names are written without it.
 const SSH: u16 = 22;
 
 /// The keys of one host.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Those that it may show.
+    /// Keys that it may show.
     pub(super) keys: Vec<PublicKey>,
-    /// Those that stand there without the port. They count where there are no others: ssh looks
-    /// for them then, too.
+    /// Keys that are listed without the port. They count if there are no others, as in ssh.
     pub(super) without_port: Vec<PublicKey>,
-    /// Those that may have signed its certificate.
+    /// Keys that may have signed its certificate.
     pub(super) authorities: Vec<PublicKey>,
-    /// Those that are revoked, for whatever host.
+    /// Keys that are revoked, for any host.
     pub(super) revoked: Vec<PublicKey>,
 }
 
 impl Known {
-    /// Takes in the lines of one file about `host` and `port`. What cannot be read is passed over.
+    /// Reads the lines of one file about `host` and `port`. Unreadable lines are skipped.
     pub(super) fn read(&mut self, text: &str, host: &str, port: u16) {
         let host = host.to_ascii_lowercase();
         let name = if port == SSH { host.clone() } else { format!("[{host}]:{port}") };
@@ -56,7 +55,7 @@ impl Known {
     }
 }
 
-/// Whether a list of names has `name`: one of them stands for it, and none that refuses does.
+/// Whether a list of names matches `name`: one of them matches, and no negated one does.
 fn names_it(names: &str, name: &str) -> bool {
     let mut found = false;
     for pattern in names.split(',') {
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn hashed_names_markers_and_what_is_no_line() {
+    fn hashed_names_and_markers_are_read_and_invalid_lines_skipped() {
         let salt = "MTIzNDU2Nzg5MDEyMzQ1Njc4OTA=";
         let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, b"12345678901234567890");
         let hash = hmac::sign(&key, b"[reg]:2022");

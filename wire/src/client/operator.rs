@@ -1,4 +1,4 @@
-//! How an operator connects: what the flags of the operators' programs mean.
+//! How an operator connects: the meaning of the connection flags.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,11 +8,14 @@ use std::time::Duration;
 use super::{Connect, HostKey, Keys};
 use crate::command::Refusal;
 
+/// Time for connecting and logging in.
+pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The user name of agents, which can only read.
 pub(super) const AGENT: &str = "deploy-agent";
 
-/// How to connect to `addr`. Without a fingerprint ssh's known hosts decide, without a key file
-/// ssh's agent and usual files are tried, without a user it is who is logged in.
+/// How to connect to `addr`. Without a fingerprint, ssh's known hosts decide. Without a key file,
+/// the ssh agent and the usual files are tried. Without a user, it is the logged-in one.
 pub fn operator(
     addr: &str,
     fingerprint: &str,
@@ -35,7 +38,7 @@ pub fn operator(
     Ok(Connect { addr: addr.to_owned(), user, keys, host, timeout })
 }
 
-/// `$USER` or `$LOGNAME`, which a cron job may lack, else what the system says.
+/// `$USER` or `$LOGNAME`, which a cron job may lack, or else the name of the account.
 fn login_name() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     set("USER").or_else(|| set("LOGNAME")).or_else(account_name).unwrap_or_default()
@@ -56,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_account_has_a_name() {
+    fn account_name_is_found() {
         let id = std::process::Command::new("id").arg("-un").output().unwrap().stdout;
         assert_eq!(account_name().unwrap(), String::from_utf8(id).unwrap().trim());
     }

@@ -1,5 +1,5 @@
-//! Signing for a certificate of an RSA key (RFC 8332): with a key file, the library would call
-//! the algorithm by its old name, of SHA-1, which servers refuse.
+//! Signs for a certificate of an RSA key (RFC 8332). With a key file, the library would use the
+//! algorithm's old name, that of SHA-1, which servers refuse.
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;
@@ -14,7 +14,7 @@ pub(super) struct RsaSigner<'a>(pub &'a RsaKeypair);
 impl Signer for RsaSigner<'_> {
     type Error = AgentAuthError;
 
-    /// What is to be signed, with the signature behind it.
+    /// The data to sign, followed by the signature.
     async fn auth_sign(
         &mut self,
         _key: &AgentIdentity,

@@ -1,4 +1,4 @@
-//! The connection's sftp session: requests, and how long to wait for their answers.
+//! The connection's sftp session: requests, and how long to wait for answers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
-/// Time without any answer after which the session is given up.
+/// Time without any answer after which the session fails.
 pub(super) const STALLED: Duration = Duration::from_secs(60);
-/// What every server takes in one request, in bytes.
+/// Bytes that every server accepts in one request.
 const SMALL: u64 = 32 << 10;
-/// Most that is asked for, or sent, in one request, in bytes: what fits a packet that
-/// every server with larger limits takes.
+/// Most bytes that are requested, or sent, in one request. They fit a packet that every server with
+/// larger limits accepts.
 const LARGE: u64 = 255 << 10;
 
 /// An sftp session.
@@ -38,8 +38,8 @@ impl Sftp {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let raw = RawSftpSession::new(stream);
-        // Its own limit is for each request since it was sent, and a slow line with many
-        // requests under way is no stalled one: see `answer`.
+        // The library's limit starts when a request is sent. On a slow line with many requests that
+        // would be too short: see `answer`.
         raw.set_timeout(u64::from(u32::MAX));
         let mut session = Self {
             raw,
@@ -58,7 +58,7 @@ impl Sftp {
         Ok(session)
     }
 
-    /// Whether the session can still be used, as far as is known.
+    /// Whether the session seems usable.
     pub(super) fn is_alive(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
     }
@@ -67,7 +67,7 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// The same of a file that will have `size` bytes, if that is known.
+    /// The same for a file of `size` bytes, if that is known.
     pub(super) async fn open_sized(
         &self,
         path: &str,
@@ -96,7 +96,7 @@ impl Sftp {
         self.answer(self.raw.write(handle, offset, bytes)).await.map(drop)
     }
 
-    /// The size of an open file, if the server tells.
+    /// The size of an open file, if the server reports it.
     pub(super) async fn size(&self, handle: &str) -> SftpResult<Option<u64>> {
         Ok(self.answer(self.raw.fstat(handle)).await?.attrs.size)
     }
@@ -105,8 +105,8 @@ impl Sftp {
         self.answer(self.raw.close(handle)).await.map(drop)
     }
 
-    /// Waits for an answer for as long as any answers come: those to requests that were
-    /// sent before come first, however slow the line is.
+    /// Waits for an answer as long as any answers arrive: those to earlier requests come first,
+    /// however slow the line is.
     async fn answer<T>(&self, request: impl Future<Output = SftpResult<T>>) -> SftpResult<T> {
         tokio::pin!(request);
         let mut since = Instant::now();
@@ -130,7 +130,7 @@ impl Sftp {
     }
 }
 
-/// The usable part of what a server allows; zero means that it does not say.
+/// The usable part of a server's limit; zero means that it does not say.
 fn size(allowed: u64) -> u32 {
     let usable = if allowed == 0 { SMALL } else { allowed.min(LARGE) };
     u32::try_from(usable).expect("LARGE fits")

@@ -1,5 +1,5 @@
-//! Uploads and downloads, with many requests under way: over a long line each costs a
-//! round trip otherwise.
+//! Uploads and downloads with many requests at the same time: otherwise, each would cost a round
+//! trip.
 
 use std::collections::VecDeque;
 
@@ -13,14 +13,13 @@ use tokio::sync::mpsc;
 use super::sftp::{Sftp, is_status};
 use super::{Client, ClientError};
 
-/// Bytes asked for, or sent, and not answered, of one transfer.
+/// Bytes of one transfer that are requested, or sent, and not answered.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
-    /// Uploads what comes out of `chunks` under the name `path`, and closes the file when
-    /// they end. A server that is told the `size`, where it is known, can refuse at the start
-    /// what it has no room for. `progress` is told the bytes that the server has taken. An upload that is
-    /// dropped is not closed, so that the server knows it for a part.
+    /// Uploads `chunks` as `path`, and closes the file at their end. If the server gets the `size`,
+    /// it can refuse at the start what it has no room for. `progress` gets the number of bytes that
+    /// the server has. A dropped upload is not closed, so the server knows that it is incomplete.
     pub async fn put(
         &self,
         path: &str,
@@ -62,8 +61,8 @@ impl Client {
         sftp.close(&handle).await.map_err(refused)
     }
 
-    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order. When it
-    /// blocks, the server waits.
+    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order. While it blocks,
+    /// the server waits.
     pub async fn get(
         &self,
         path: &str,
@@ -96,13 +95,13 @@ impl Client {
         };
         drop(under_way);
         if sftp.is_alive() {
-            // What was read counts, whether or not the server closes well.
+            // The bytes count, whether or not the server closes the file without an error.
             let _ = sftp.close(&handle).await;
         }
         result
     }
 
-    /// The length of the file `path`, where the server tells.
+    /// The length of the file `path`, if the server reports it.
     pub async fn size(&self, path: &str) -> Result<Option<u64>, ClientError> {
         let sftp = self.sftp().await?;
         let refused = |err| ClientError::sftp(path, err);
@@ -112,8 +111,8 @@ impl Client {
         size.map_err(refused)
     }
 
-    /// The contents of a small file, or `None` if it is not there. Two round trips, unless
-    /// it is larger than one answer.
+    /// The contents of a small file, or `None` if it does not exist. Two round trips, unless it is
+    /// larger than one answer.
     pub async fn read_small(
         &self,
         path: &str,
@@ -128,14 +127,14 @@ impl Client {
         let (read, closed) = join(sftp.read(&handle, 0, sftp.read_size), sftp.close(&handle)).await;
         let mut contents = match read {
             Ok(contents) => contents,
-            // The Go registry opens whatever is asked for.
+            // The Go registry opens any path.
             Err(err) if is_status(&err, StatusCode::NoSuchFile) => return Ok(None),
             Err(err) => return Err(ClientError::sftp(path, err)),
         };
         closed.map_err(|err| ClientError::sftp(path, err))?;
         let too_large = || ClientError::TooLarge { what: path.to_owned(), limit };
         if contents.len() == sftp.read_size as usize {
-            // There may be more, of what may be another file by now.
+            // There may be more, but by now of another file.
             contents.clear();
             let fits = |have: usize, more: usize| have + more <= limit;
             self.get(path, 0, |bytes| {
@@ -151,13 +150,12 @@ impl Client {
     }
 }
 
-/// `chunk` in pieces that one request can carry.
+/// `chunk` in pieces that fit one request.
 fn pieces(chunk: Vec<u8>, most: usize) -> Vec<Vec<u8>> {
     if chunk.len() <= most { vec![chunk] } else { chunk.chunks(most).map(<[u8]>::to_vec).collect() }
 }
 
-/// Reads `length` bytes, in as many steps as the server makes of it; fewer at the end
-/// of the file.
+/// Reads `length` bytes, in as many steps as the server needs; fewer at the end of the file.
 async fn read_whole(sftp: &Sftp, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
     let mut whole = sftp.read(handle, offset, length).await?;
     while !whole.is_empty() && whole.len() < length as usize {

@@ -1,19 +1,18 @@
-//! What may stand at the end of a line that is being typed: verbs, flags, names. Pure: who asks
-//! looks up the names.
+//! Completes an unfinished line: verbs, flags, names. Pure: the caller looks up the names.
 
 use super::verb::{self, Flag, Takes, Verb};
 use super::verbs::VERBS;
 use super::words::quote;
 use deploy_store::escape;
 
-/// The word at the end of a line, as far as it is typed.
+/// The last word of a line, so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typed {
     /// Where it begins, in bytes of the line.
     pub start: usize,
-    /// What of it stays as it is: `-name=`, or the component of a layer.
+    /// The part that stays as it is: `-name=`, or the component of a layer.
     head: String,
-    /// The rest, which is to be completed.
+    /// The part to complete.
     tail: String,
     /// What it may become.
     pub wanted: Wanted,
@@ -26,7 +25,7 @@ pub enum Wanted {
     Words(Vec<String>),
     /// A component.
     Component,
-    /// A component and what divides it from its version.
+    /// A component, followed by the colon before its version.
     Layer,
     /// A configuration.
     Configuration,
@@ -34,14 +33,14 @@ pub enum Wanted {
     Version(String),
 }
 
-/// How a line goes on.
+/// The result of a completion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Completion {
-    /// Nothing fits.
+    /// Nothing matches.
     Nothing,
-    /// The word is to be replaced by this text.
+    /// The word is replaced by this text.
     Text(String),
-    /// Several fit, to be shown.
+    /// Several names match and are shown.
     Several(Vec<String>),
 }
 
@@ -51,7 +50,7 @@ struct Word {
     text: String,
 }
 
-/// What is wanted at the end of `line`; `None` where nothing is known to fit.
+/// What is expected at the end of `line`; `None` if nothing known fits.
 pub fn typed(line: &str) -> Option<Typed> {
     let mut words = words(line);
     let last = words.pop()?;
@@ -67,7 +66,7 @@ pub fn typed(line: &str) -> Option<Typed> {
     after(verb::find(&first.text)?, &given, last)
 }
 
-/// The same for `words` that a shell has split, those after the name of `verb`.
+/// The same for `words` from a shell, those after the name of `verb`.
 pub fn typed_in_shell(verb: &'static Verb, words: &[String]) -> Option<Typed> {
     let (last, given) = words.split_last()?;
     after(verb, given, Word { start: 0, text: last.clone() })
@@ -102,7 +101,7 @@ fn one_of(word: Word, words: Vec<String>) -> Typed {
     Typed { start, head: String::new(), tail, wanted: Wanted::Words(words) }
 }
 
-/// What the value of `flag` may be.
+/// What the value of `flag` may become.
 fn value(
     flag: &Flag,
     head: String,
@@ -147,7 +146,7 @@ fn given(verb: &'static Verb, words: &[String]) -> Vec<(&'static Flag, Option<St
     given
 }
 
-/// The words of `line` by the rules of [`super::split`], the last of them unfinished or empty.
+/// The words of `line` by the rules of [`super::split`]; the last one is unfinished or empty.
 fn words(line: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let mut word = Word { start: 0, text: String::new() };
@@ -182,8 +181,8 @@ fn words(line: &str) -> Vec<Word> {
 }
 
 impl Typed {
-    /// The whole words that it may become where there are these names, for a shell, which does
-    /// what is left to do. Those that no terminal can be sent are left out.
+    /// The complete words that match, for a shell, which does the rest. Names that cannot be sent
+    /// to a terminal are left out.
     pub fn whole<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = String> {
         let end = if self.wanted == Wanted::Layer { ":" } else { "" };
         self.fitting(names).map(move |name| format!("{}{name}{end}", self.head))
@@ -194,8 +193,7 @@ impl Typed {
         names.iter().filter(fits).filter(|name| !name.contains(char::is_control))
     }
 
-    /// How the line goes on where there are these names. Those that no terminal can be sent
-    /// are left out.
+    /// How the line continues. Names that cannot be sent to a terminal are left out.
     pub fn complete(&self, names: &[String]) -> Completion {
         let mut fitting: Vec<&String> = self.fitting(names).collect();
         fitting.sort();
@@ -208,10 +206,10 @@ impl Typed {
                 Completion::Text(whole + end)
             }
             [first, .., last] => {
-                // Of sorted names all begin as the first and the last do.
+                // The prefix of the first and the last sorted name is that of all.
                 let same = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
                 let common: String = same.map(|(c, _)| c).collect();
-                // That flags begin with dashes is nothing to be told.
+                // The dashes of flags alone are no progress.
                 let is_more = common.len() > self.tail.len();
                 if is_more && !(self.tail.is_empty() && common.chars().all(|c| c == '-')) {
                     return Completion::Text(unfinished(&format!("{}{common}", self.head)));
@@ -255,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_go_on() {
+    fn lines_are_completed() {
         for (line, want) in [
             ("addv", "addver |"),
             ("add", "addconf addimage addver"),
@@ -309,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shell_gets_whole_words() {
+    fn shell_completion_gives_whole_words() {
         let names = ["code", "config", "we\x1bird", "x"].map(str::to_owned);
         for (line, want) in [
             ("showcomp -name=co", "-name=code -name=config"),
@@ -325,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_are_those_of_the_console(line in "[a-z \\\\'\"=:-]{0,30}") {
+        fn completion_splits_like_the_console(line in "[a-z \\\\'\"=:-]{0,30}") {
             if let Ok(split) = split(&line) {
                 let mut ours: Vec<String> = words(&line).into_iter().map(|word| word.text).collect();
                 if ours.last().is_some_and(String::is_empty) && ours.len() > split.len() {

@@ -1,5 +1,4 @@
-//! The flags of a command as they were given: by the rules of Go's flag package, with the texts
-//! of the Go tool.
+//! The flags of a command, read by the rules of Go's flag package, with the texts of the Go tool.
 
 use deploy_store::{ComponentName, VersionName};
 
@@ -78,7 +77,7 @@ impl Given {
         self.given.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a flag, empty when it was not given. The last one counts.
+    /// The value of a flag, empty if it was not given. The last one counts.
     pub(super) fn get(&self, name: &str) -> &str {
         self.all(name).last().unwrap_or_default()
     }
@@ -114,13 +113,13 @@ impl Given {
         self.value(name, |value| value.parse().map_err(|_| "no number".to_owned()))
     }
 
-    /// What a flag's value means, if it was given.
+    /// The converted value of a flag, if it was given.
     pub(super) fn value<T>(
         &self,
         name: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Refusal> {
-        // One that is empty was meant to be something, as by a script whose variable is not set.
+        // An empty value is an error: a script's variable may be unset.
         let Some(value) = self.all(name).last() else { return Ok(None) };
         read(value).map(Some).map_err(|why| {
             let usage = self.verb.usage();

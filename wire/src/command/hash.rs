@@ -1,13 +1,13 @@
-//! Hashes as people give them: all digits, or the first of them.
+//! Hashes as users give them: all digits, or the first of them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use deploy_store::Digest;
 
-/// Fewest digits that stand for a hash.
+/// Fewest digits of an abbreviated hash.
 pub const MIN_DIGITS: usize = 8;
-/// Digits of a whole hash.
+/// Digits of a complete hash.
 const DIGITS: usize = 64;
 
 /// The first digits of a hash, [`MIN_DIGITS`] or more.
@@ -15,12 +15,12 @@ const DIGITS: usize = 64;
 pub struct Hash(String);
 
 impl Hash {
-    /// The whole hash, if it is one.
+    /// The complete hash, if it is one.
     pub fn whole(&self) -> Option<Digest> {
         self.0.parse().ok()
     }
 
-    /// Whether it stands for `digest`.
+    /// Whether it matches `digest`.
     pub fn is_of(&self, digest: Digest) -> bool {
         digest.to_string().starts_with(&self.0)
     }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_digits_stand_for_a_hash() {
+    fn first_digits_abbreviate_a_hash() {
         let digest = Digest::of(b"x");
         let all = digest.to_string();
         for digits in [8, 12, 64] {

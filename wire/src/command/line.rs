@@ -1,5 +1,5 @@
-//! From a command to words: a line that [`super::split`] and [`super::parse`] bring back to the
-//! same command.
+//! Writes a command as a line, which [`super::split`] and [`super::parse`] read back as the same
+//! command.
 
 use std::fmt;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Command {
         self.line().is_on(QUIET)
     }
 
-    /// Whether it works on what comes on standard input.
+    /// Whether it reads standard input.
     pub fn has_input(&self) -> bool {
         self.described().is_some_and(|verb| verb.reads_input) || self.line().is_on(INPUT)
     }
@@ -94,7 +94,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// As [`crate::flags::duration`] reads it.
+/// Written so that [`crate::flags::duration`] can read it.
 pub(super) fn duration_text(time: Duration) -> String {
     match time.subsec_nanos() {
         0 => format!("{}s", time.as_secs()),

@@ -1,4 +1,4 @@
-//! From words to a command.
+//! Reads a command from words.
 
 use super::given::Given;
 use super::verb::{self, Verb};
@@ -6,7 +6,7 @@ use super::verbs::{VERBS, parser};
 use super::{Command, Refusal};
 use crate::exit;
 
-/// The command that `words` are.
+/// Reads the command in `words`.
 pub fn parse(words: &[String]) -> Result<Command, Refusal> {
     let Some((name, rest)) = words.split_first() else {
         return Err(Refusal { text: "nothing to do".to_owned(), code: exit::USAGE });
@@ -15,7 +15,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         return Ok(Command::Help { verb: rest.first().cloned() });
     }
     let verb = verb::find(name).ok_or_else(|| unknown(name))?;
-    // The one verb that says what it is about without a flag.
+    // The one verb whose argument needs no flag.
     let bare = |word: &String| verb.name == "refs" && !word.starts_with('-');
     let hash = rest.first().filter(|word| bare(word)).map(|word| format!("-hash={word}"));
     let rest: Vec<String> = match hash {

@@ -1,8 +1,8 @@
-//! A refusal: what a command that is not done answers.
+//! A refusal: the answer to a command that is not executed.
 
 use crate::exit;
 
-/// Why a command cannot be done, or a line is no command.
+/// Why a command is not executed, or a line is not a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {

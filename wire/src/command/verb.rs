@@ -1,5 +1,4 @@
-//! What is known of a verb, its flags and its help: for parsing, usage texts, completion and
-//! `deployctl`.
+//! The description of a verb and its flags: for parsing, usage texts, completion and `deployctl`.
 
 use std::fmt::Write;
 
@@ -14,12 +13,12 @@ pub struct Verb {
     pub about: &'static str,
     /// Its flags, by name.
     pub flags: &'static [Flag],
-    /// Examples, as they are typed at the prompt. Those that read standard input are for a shell:
-    /// the prompt has none.
+    /// Examples, as they are typed at the prompt. Examples that read standard input are for a
+    /// shell, because the prompt has no input.
     pub examples: &'static [&'static str],
-    /// Whether it changes what the registry keeps, unless it only shows what it would do.
+    /// Whether it changes the registry, unless it only shows what it would do.
     pub changes: bool,
-    /// Whether it reads standard input without being told to by `-`.
+    /// Whether it reads standard input without the flag `-`.
     pub reads_input: bool,
 }
 
@@ -28,13 +27,13 @@ pub struct Verb {
 pub struct Flag {
     /// Its name.
     pub name: &'static str,
-    /// What it is.
+    /// What it means.
     pub about: &'static str,
-    /// What it takes.
+    /// What kind of value it takes.
     pub takes: Takes,
 }
 
-/// What a flag takes.
+/// The kind of value of a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Takes {
@@ -44,7 +43,7 @@ pub enum Takes {
     Layer,
     Component,
     Configuration,
-    /// Of the component that the flag before it, or `-name`, says.
+    /// Of the component in the flag before it, or in `-name`.
     Version,
 }
 
@@ -53,7 +52,7 @@ pub const fn text(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Text }
 }
 
-/// A flag that takes nothing.
+/// A flag without a value.
 pub const fn switch(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Nothing }
 }
@@ -72,11 +71,11 @@ pub(super) const fn number(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Number }
 }
 
-/// Name of the flag `-`: that something is read from standard input.
+/// Name of the flag `-`, which reads standard input.
 pub const INPUT: &str = "";
 /// Name of the switch that only shows what would be done.
 pub(super) const DRY_RUN: &str = "n";
-/// Name of the switch that shows no progress.
+/// Name of the switch that turns progress off.
 pub(super) const QUIET: &str = "q";
 
 pub(super) const JSON: Flag = switch("json", "print one JSON document");
@@ -107,12 +106,12 @@ pub fn find(name: &str) -> Option<&'static Verb> {
     VERBS.iter().find(|verb| verb.name == name)
 }
 
-/// What `help` prints.
+/// The output of `help`.
 pub fn listing() -> String {
     listing_of(VERBS)
 }
 
-/// What `help` prints where there are these verbs.
+/// The output of `help` for these verbs.
 pub fn listing_of<'a>(verbs: impl IntoIterator<Item = &'a Verb>) -> String {
     let mut text = String::new();
     for verb in verbs {
@@ -127,7 +126,7 @@ impl Verb {
         self.flags.iter().find(|flag| flag.name == name)
     }
 
-    /// Usage as Go's flag package prints it.
+    /// Usage in the form of Go's flag package.
     pub fn usage(&self) -> String {
         let mut text = format!("Usage of {}:\n", self.name);
         for Flag { name, about, takes } in self.flags {
@@ -148,7 +147,7 @@ impl Verb {
 }
 
 impl Verb {
-    /// What `help` prints of it: usage, and examples.
+    /// The output of `help` for the verb: usage, and examples.
     pub fn help(&self) -> String {
         self.help_with(self.examples)
     }
@@ -164,7 +163,7 @@ impl Verb {
     }
 }
 
-/// The name in `names` that `word` was probably meant to be.
+/// The name in `names` that `word` probably means.
 pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = names.map(|name| (distance(word, name), name)).min()?;
     (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
@@ -173,7 +172,7 @@ pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
 /// Insertions, deletions, replacements and swaps of neighbours between two words (Damerau and
 /// Levenshtein, each place changed once).
 fn distance(one: &str, other: &str) -> usize {
-    // A word far longer than any verb is none of them.
+    // A word far longer than any verb is not a misspelt one.
     let one: Vec<char> = one.chars().take(64).collect();
     let other: Vec<char> = other.chars().collect();
     let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];

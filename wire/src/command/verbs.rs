@@ -1,4 +1,4 @@
-//! One file for each verb: its help, flags and examples, how it is read and how it is written.
+//! One file for each verb: its help, flags and examples, and how it is read and written.
 
 use super::given::Given;
 use super::line::Line;
@@ -13,7 +13,7 @@ macro_rules! verbs {
         /// All verbs, in the order of `help`.
         pub const VERBS: &[Verb] = &[$($file::VERB),*];
 
-        /// How the verb called `name` is read.
+        /// The function that reads the verb called `name`.
         pub(super) fn parser(name: &str) -> Option<fn(&Given) -> Result<Command, Refusal>> {
             match name {
                 $(name if name == $file::VERB.name => Some($file::parse),)*
@@ -22,7 +22,7 @@ macro_rules! verbs {
         }
 
         impl Command {
-            /// Its verb; none for `help`, which is explained nowhere.
+            /// Its verb; none for `help`.
             pub(super) fn described(&self) -> Option<&'static Verb> {
                 match self {
                     Self::Help { .. } => None,

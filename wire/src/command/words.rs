@@ -1,13 +1,12 @@
-//! Splitting a line into words as a shell would, without its powers: quotes and
-//! backslash, and no expansion of anything.
+//! Splits a line into words as a shell would, with quotes and backslash, but without any expansion.
 
 use super::Refusal;
 
 /// Longest command line that is read, in bytes.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// The words of `line`. Shell syntax that was left unquoted is refused by name, since
-/// whoever wrote it meant something that will not happen.
+/// The words of `line`. Unquoted shell syntax is refused by name, because its author expects an
+/// expansion.
 pub fn split(line: &str) -> Result<Vec<String>, Refusal> {
     if line.len() > MAX_LINE {
         return Err(Refusal::usage(format!("command line is longer than {MAX_LINE} bytes")));
@@ -54,7 +53,7 @@ fn syntax(what: &str) -> Refusal {
     ))
 }
 
-/// `word` so that [`split`] gives it back.
+/// `word` in a form that [`split`] reads back.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+@~-/:=,%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -98,7 +97,7 @@ mod tests {
         }
 
         #[test]
-        fn no_line_makes_it_panic(line in any::<String>()) {
+        fn no_line_panics(line in any::<String>()) {
             let _ = split(&line);
         }
     }

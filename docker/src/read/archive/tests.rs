@@ -29,7 +29,7 @@ fn read(files: &[(&str, &[u8])]) -> Result<Archive> {
 }
 
 #[test]
-fn layers_are_told_by_what_they_hold_and_kept_without_compression() {
+fn layers_are_recognised_by_content_and_kept_uncompressed() {
     // One that is read at once, and one that threads read.
     for length in [10, 900_000] {
         let contents: Vec<u8> = (0..=255).cycle().take(length).collect();
@@ -57,7 +57,7 @@ fn layers_are_told_by_what_they_hold_and_kept_without_compression() {
 }
 
 #[test]
-fn what_was_only_listed_is_read_again() {
+fn listed_layers_are_fetched_again() {
     let large = |first: &str| {
         // Of what gzip makes shorter little would be left.
         let mut seed = 1_u64;
@@ -116,7 +116,7 @@ fn what_was_only_listed_is_read_again() {
 }
 
 #[test]
-fn what_is_no_layer_takes_no_room_and_says_why() {
+fn non_layers_take_no_space_and_give_the_reason() {
     let layer = tar_of(&[("a", b"x")]);
     let noise = vec![b'x'; 900_000];
     let mut cut = gzip(&tar_of(&[("a", &noise)]));
@@ -131,7 +131,7 @@ fn what_is_no_layer_takes_no_room_and_says_why() {
 }
 
 #[test]
-fn links_are_followed_inside_and_no_name_is_there_twice() {
+fn links_stay_inside_and_duplicate_names_are_refused() {
     let mut archive = read(&[("a/layer.tar", &tar_of(&[("x", b"")]))]).unwrap();
     for (name, target) in [
         ("b/layer.tar", "../a/layer.tar"),
@@ -153,7 +153,7 @@ fn links_are_followed_inside_and_no_name_is_there_twice() {
 }
 
 #[test]
-fn a_blob_that_is_not_what_its_name_says_is_damaged() {
+fn blob_with_a_wrong_digest_is_reported() {
     let digest = Digest::of(b"{}");
     let name = format!("blobs/sha256/{digest}");
     let archive = read(&[(&name, b"{ }")]).unwrap();

@@ -27,7 +27,7 @@ fn path(cache: &Cache, tar: &Tar) -> PathBuf {
 }
 
 #[test]
-fn what_was_kept_is_found_and_nothing_else() {
+fn only_kept_layers_are_found() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::named(&dir.path().join("a/b"), VERSION).unwrap();
     let one = tar("one");
@@ -46,7 +46,7 @@ fn what_was_kept_is_found_and_nothing_else() {
 }
 
 #[test]
-fn memory_is_counted_as_if_it_had_been_listed() {
+fn cached_listing_charges_the_budget() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(&dir);
     let tars: Vec<Tar> = (0..100).map(|number| tar(&format!("{number:03}"))).collect();
@@ -58,7 +58,7 @@ fn memory_is_counted_as_if_it_had_been_listed() {
 }
 
 #[test]
-fn what_is_damaged_is_not_believed_and_is_written_again() {
+fn damaged_entries_are_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(&dir);
     let (one, other) = (tar("one"), tar("two"));
@@ -83,7 +83,7 @@ fn what_is_damaged_is_not_believed_and_is_written_again() {
 }
 
 #[test]
-fn whatever_is_within_the_seal_does_no_harm() {
+fn any_sealed_bytes_are_harmless() {
     let one = tar("one");
     let sealed = seal(&one, VERSION);
     let body = unseal(&sealed, VERSION).unwrap();
@@ -105,7 +105,7 @@ fn whatever_is_within_the_seal_does_no_harm() {
 }
 
 #[test]
-fn what_was_not_used_for_longest_goes_first() {
+fn least_recently_used_entries_are_removed_first() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(&dir);
     let tars: Vec<Tar> = ["one", "two", "six"].map(tar).into();
@@ -142,7 +142,7 @@ fn one_name(tar: &Tar) -> String {
 }
 
 #[test]
-fn only_what_nobody_else_can_write_is_believed() {
+fn files_writable_by_others_are_not_trusted() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(&dir);
     let one = tar("one");
@@ -171,7 +171,7 @@ fn only_what_nobody_else_can_write_is_believed() {
 }
 
 #[test]
-fn two_at_once_keep_and_find() {
+fn concurrent_imports_share_the_cache() {
     let dir = tempfile::tempdir().unwrap();
     let tars: Vec<Tar> = (0..50).map(|number| tar(&number.to_string())).collect();
     std::thread::scope(|scope| {

@@ -72,7 +72,7 @@ fn build(gnu: bool, entries: &[(&str, &str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn a_layer_that_nothing_is_removed_from_stays_as_it_is() {
+fn unchanged_layer_stays_as_it_is() {
     let layer = build(true, &[("a", "x", ""), ("b", &"y".repeat(700), ""), ("c", "", "a")]);
     assert!(repacked(std::slice::from_ref(&layer)) == [layer.clone()]);
     // Whatever it ends with, it ends with two blocks of zeros.
@@ -84,7 +84,7 @@ fn a_layer_that_nothing_is_removed_from_stays_as_it_is() {
 }
 
 #[test]
-fn a_link_becomes_the_file_that_is_left_out_and_others_lead_to_it() {
+fn hardlink_replaces_a_removed_file_and_others_link_to_it() {
     let long = "d/".to_owned() + &"l".repeat(150);
     for gnu in [true, false] {
         let base =
@@ -101,7 +101,7 @@ fn a_link_becomes_the_file_that_is_left_out_and_others_lead_to_it() {
 }
 
 #[test]
-fn a_long_name_stands_where_a_record_of_it_is_empty() {
+fn long_name_applies_if_its_record_is_empty() {
     let long = "d/".to_owned() + &"l".repeat(150);
     let mut base = build(true, &[("t", "contents", ""), ("a", "", "t")]);
     base.truncate(base.len() - 1024);
@@ -116,7 +116,7 @@ fn a_long_name_stands_where_a_record_of_it_is_empty() {
 }
 
 #[test]
-fn a_path_through_a_symlink_becomes_the_one_it_leads_to() {
+fn path_through_a_symlink_is_resolved() {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
@@ -136,7 +136,7 @@ fn a_path_through_a_symlink_becomes_the_one_it_leads_to() {
 }
 
 #[test]
-fn what_a_members_records_say_survives_a_new_name() {
+fn records_survive_a_new_name() {
     let mut base = Vec::new();
     let record = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
     base.extend(extended(&[record("SCHILY.xattr.user.k", "v"), record("path", "t")]));
@@ -153,7 +153,7 @@ fn what_a_members_records_say_survives_a_new_name() {
 }
 
 #[test]
-fn records_count_their_own_length() {
+fn records_include_their_own_length() {
     for length in [1, 88, 89, 90, 91, 92, 93, 988, 989, 990, 991] {
         let value = "v".repeat(length);
         let bytes = extended(&[(b"key".to_vec(), value.clone().into_bytes())]);

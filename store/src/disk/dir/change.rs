@@ -1,4 +1,4 @@
-//! What changes the names in a directory, and makes the changes durable.
+//! Operations that change the names in a directory, and that make the changes durable.
 
 use std::ffi::{CStr, CString};
 
@@ -11,8 +11,8 @@ use crate::disk::file::temp_name;
 use crate::error::{Error, Result};
 
 impl Dir {
-    /// Makes a directory under a temporary name that nothing has, and returns it. What
-    /// another process of the same number left stays.
+    /// Makes a directory under an unused temporary name, and returns it. A leftover of another
+    /// process with the same number stays.
     pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -23,7 +23,7 @@ impl Dir {
         }
     }
 
-    /// Renames `from` to a temporary name in `into` that nothing has, and returns it.
+    /// Renames `from` to an unused temporary name in `into`, and returns it.
     pub fn move_to_temp(&self, from: &CStr, into: &Self, prefix: &str) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -43,15 +43,15 @@ impl Dir {
             .map_err(|err| self.error("create directory", name, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, replacing what a rename may.
+    /// Renames `from` to `to` in directory `into`, and replaces what a rename may replace.
     pub fn rename(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
         fault::step()
             .and_then(|()| fs::renameat(&self.fd, from, &into.fd, to))
             .map_err(|err| self.error("rename", from, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, where nothing stands under that name.
-    /// `false`: something does, or the filesystem cannot promise it.
+    /// Renames `from` to `to` in directory `into`, if `to` does not exist. `false`: it exists, or
+    /// the filesystem cannot guarantee it.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
@@ -68,7 +68,7 @@ impl Dir {
         {
             Ok(()) => Ok(true),
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
-            // The first is ours; if one of them is held, it is the other.
+            // The first name is ours, so the second one is held.
             Err(err) => Err(Error::io("exchange", self.path_of(other), self.why(other, err))),
         }
     }
@@ -95,7 +95,7 @@ impl Dir {
             .map_err(|err| self.error("create node", name, err))
     }
 
-    /// Removes the file `name`; that it is not there is success.
+    /// Removes the file `name`. It is a success if it does not exist.
     pub fn remove_file(&self, name: &CStr) -> Result<()> {
         match fault::step().and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::empty())) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),

@@ -1,4 +1,4 @@
-//! Reading gzip (RFC 1952) member by member, to see what follows each.
+//! Reads gzip (RFC 1952) member by member, to see what follows each.
 
 use std::io::{self, BufRead, Read};
 
@@ -12,7 +12,7 @@ const MAGIC: u8 = 0x1f;
 /// The bytes of all members, one after another.
 #[derive(Debug)]
 pub struct Members<R> {
-    /// Always there but while it changes.
+    /// Empty only while it changes.
     at: Option<At<R>>,
 }
 
@@ -59,7 +59,7 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-/// Whether another member follows; all else has to be padding.
+/// Whether another member follows; anything else must be padding.
 fn another(source: &mut impl BufRead) -> io::Result<bool> {
     match source.fill_buf()?.first() {
         None => Ok(false),

@@ -1,15 +1,15 @@
-//! What follows the end of compressed data. Some packers fill their last block up with zeros
-//! (bsdtar on a pipe, tapes); anything else is no part of the archive that its digest covers.
+//! Bytes after the end of compressed data. Some packers fill their last block with zeros (bsdtar on
+//! a pipe, tapes). Anything else is not part of the archive.
 
 use std::io::{self, BufRead};
 
 /// Zeros that may follow.
 const PADDING: u64 = 1 << 20;
-/// Bytes that are counted to say how many follow.
+/// Most bytes that are counted for the message.
 const COUNTED: u64 = 1 << 30;
 
-/// Reads all that is left of `source`, after the end of data of the kind `what`: nothing but
-/// zeros may be there, and not many.
+/// Reads the rest of `source`, after the end of data of the kind `what`. Only a few zeros are
+/// allowed.
 pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
     let (mut count, mut others) = (0, false);
     while count <= COUNTED {

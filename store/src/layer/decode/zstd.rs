@@ -1,4 +1,4 @@
-//! Reading zstd (RFC 8878) frame by frame, to see what each asks for and what follows it.
+//! Reads zstd (RFC 8878) frame by frame, to see what each needs and what follows it.
 
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Read};
@@ -11,18 +11,18 @@ use super::trailing::only_padding;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Longest header of a frame.
 const HEADER: usize = 18;
-/// Largest window that the format has and this machine can address, as a power of two. What may be is
-/// looked up in the header before.
+/// Largest window of the format that this machine can address, as a power of two. The header is
+/// checked against the real limit before.
 const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 
 /// The bytes of all frames, one after another.
 pub struct Frames<R> {
     source: R,
     decoder: Decoder<'static>,
-    /// What of a frame was read to look at its header.
+    /// Bytes of a frame that were read to examine its header.
     head: Vec<u8>,
     between: bool,
-    /// Largest window that is taken, in bytes.
+    /// Largest window that is allowed, in bytes.
     window: u64,
 }
 
@@ -33,15 +33,15 @@ impl<R> fmt::Debug for Frames<R> {
 }
 
 impl<R: BufRead> Frames<R> {
-    /// Reads from `source`, which begins with a frame. Memory is taken for windows of up to
-    /// `window` bytes.
+    /// Reads from `source`, which begins with a frame. Windows may take up to `window` bytes of
+    /// memory.
     pub fn new(source: R, window: u64) -> io::Result<Self> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(MOST))?;
         Ok(Self { source, decoder, head: Vec::new(), between: true, window })
     }
 
-    /// Looks at what follows a frame: whether it is another.
+    /// Checks whether another frame follows.
     fn begin(&mut self) -> io::Result<bool> {
         while self.head.len() < HEADER {
             let bytes = match self.source.fill_buf() {
@@ -111,14 +111,14 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// Whether a file that begins so is zstd: a frame, or one of the sixteen kinds of skippable ones.
+/// Whether these first bytes are zstd: a frame, or one of the sixteen kinds of skippable ones.
 pub fn is_frame(start: &[u8]) -> bool {
     start.starts_with(&MAGIC)
         || (start.first().is_some_and(|byte| byte >> 4 == 5)
             && start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]))
 }
 
-/// The window that the frame which begins so asks for, in bytes; none of a frame that is skipped.
+/// The window that a frame with these first bytes needs, in bytes; none for a skippable frame.
 fn window_of(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head.strip_prefix(&MAGIC)?.split_first()?;
     if descriptor & 0x20 == 0 {
@@ -126,7 +126,7 @@ fn window_of(head: &[u8]) -> Option<u64> {
         let base = 1 << (10 + (byte >> 3));
         return Some(base + base / 8 * (byte & 7));
     }
-    // The whole contents are the window.
+    // The window is as large as the contents.
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
     let bytes = rest.get(dictionary..dictionary + length)?;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_follow_each_other_and_may_be_padded() {
+    fn frames_are_concatenated_and_padding_is_allowed() {
         let mut all = packed(b"one", 17);
         all.extend(b"\x52\x2a\x4d\x18\x03\0\0\0abc");
         all.extend(packed(b"two", 20));
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_too_large_is_named() {
+    fn too_large_window_is_reported() {
         let large = packed(b"text", 27);
         assert_eq!(read(&large, 128 << 20).unwrap(), b"text");
         let refused = read(&large, 64 << 20).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! Reads a stored index entry by entry, so that it need not be in memory.
+//! Reads a stored index entry by entry, without holding it in memory.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,15 +10,15 @@ use crate::layer::entry::Entry;
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Whether the file begins as an index of an earlier version does. Whatever else is wrong with it
-/// is told when it is read.
+/// Whether the file begins like an index of an earlier version. Other defects are reported when it
+/// is read.
 pub fn is_earlier(mut file: impl Read) -> bool {
     let mut begin = [0; MAGIC.len()];
     let read = file.read_exact(&mut begin).is_ok();
     read && begin[..7] == MAGIC[..7] && (FIRST..MAGIC[7]).contains(&begin[7])
 }
 
-/// The entries of an index whose checksum is right.
+/// The entries of an index with a valid checksum.
 #[derive(Debug)]
 pub struct Entries<R> {
     file: R,
@@ -34,13 +34,12 @@ pub struct Entries<R> {
     current: bool,
 }
 
-/// The first format, which has no entries of the root itself. It is read, so that nothing is lost
-/// that it refers to, but it does not say all.
+/// The first format, which has no entry of the root itself. It is still read, so that its objects
+/// are kept, but it lacks information.
 const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
-    /// Begins to read the file form, after a first reading for its checksum. `path` is for
-    /// messages.
+    /// Begins to read the file form, after a first pass for its checksum. `path` is for messages.
     pub fn open(mut file: R, path: &Path) -> Result<Self> {
         let damaged = |reason: &str| damaged(path, reason);
         let io = |err| Error::io("read", path, err);
@@ -76,12 +75,12 @@ impl<R: Read + Seek> Entries<R> {
         Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count, current })
     }
 
-    /// Whether it is of this version, and not of an earlier one that says less.
+    /// Whether it has the current format, and not an earlier one that lacks information.
     pub fn is_current(&self) -> bool {
         self.current
     }
 
-    /// The next entry, which must be there.
+    /// The next entry, which must exist.
     fn entry(&mut self) -> Result<Entry> {
         loop {
             let mut input = Input(&self.buffer[self.at..]);
@@ -89,7 +88,7 @@ impl<R: Read + Seek> Entries<R> {
                 self.at = self.buffer.len() - input.0.len();
                 return Ok(entry);
             }
-            // It is cut off here, or it is none.
+            // The entry is cut off, or invalid.
             if self.rest == 0 {
                 return Err(self.unreadable());
             }

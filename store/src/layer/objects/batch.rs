@@ -1,7 +1,6 @@
-//! Batches of objects: written beside the others under temporary names, synced by one
-//! barrier, then renamed. Those of a directory `ab` that is not there yet are renamed all
-//! at once, with their directory. A batch that is shared can be placed in a root before
-//! it is published, so that one barrier does for both.
+//! Batches of objects. They are written beside the others under temporary names, synced by one
+//! barrier, then renamed. If a directory `ab` does not exist yet, it is renamed as a whole. A
+//! shared batch can be placed in a root before it is published, so that both share one barrier.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -18,32 +17,32 @@ use crate::meta::Meta;
 /// Permissions of an object that is contents alone.
 const PLAIN_MODE: u32 = 0o400;
 
-/// Objects that are being written, by several threads. Dropped before it is published,
-/// they are gone.
+/// Objects that several threads are writing. If the batch is dropped before it is published, they
+/// are removed.
 #[derive(Debug)]
 pub struct Batch {
     objects: Arc<Objects>,
     staged: Arc<Staged>,
     fresh: Fresh,
-    /// Whether syncing while writing pays.
+    /// Whether syncing while writing is faster.
     ahead: bool,
     written: AtomicU64,
-    /// Held to see whether a name is taken, and to take it.
+    /// Held while a name is checked and taken.
     publishing: Mutex<()>,
 }
 
-/// Where a batch is.
+/// The directory of a batch.
 #[derive(Debug)]
 pub(in crate::layer) struct Staged {
     name: CString,
     dir: Dir,
-    /// For each directory of objects: `Some` stands for it in `dir` when it is not there
-    /// yet. Objects of the others are in `dir` itself.
+    /// For each directory of objects: `Some` is its substitute in `dir` if it does not exist yet.
+    /// Objects of the others are in `dir` itself.
     fans: Box<[OnceLock<Option<Dir>>]>,
 }
 
 impl Staged {
-    /// The directory for objects that belong in the `at`th.
+    /// The directory for objects of the directory number `at`.
     pub fn dir_of(&self, at: usize) -> &Dir {
         self.fans[at].get().and_then(Option::as_ref).unwrap_or(&self.dir)
     }
@@ -63,13 +62,13 @@ impl Batch {
         Ok(Self { objects, staged, fresh, ahead, written, publishing })
     }
 
-    /// Lets its objects be placed. They are not synced: no root with them may be
-    /// published before they are.
+    /// Allows to place its objects. They are not synced: no root with them may be published before
+    /// they are.
     pub fn share(&self) {
         self.objects.shared().push(Arc::clone(&self.staged));
     }
 
-    /// Directories that it keeps open.
+    /// Number of directories that it keeps open.
     pub fn open_directories(&self) -> usize {
         self.staged.fans.iter().filter(|fan| matches!(fan.get(), Some(Some(_)))).count()
     }
@@ -79,7 +78,7 @@ impl Batch {
         self.objects.name(content, meta, 0)
     }
 
-    /// Writes a whole file, unless it is an object already.
+    /// Writes a whole file, unless the object exists.
     pub fn write_small(&self, name: &ObjectName, bytes: &[u8], meta: &Meta) -> Result<()> {
         let dir = match self.fan(name.fan())? {
             Some(dir) => dir,
@@ -108,24 +107,25 @@ impl Batch {
         Ok(())
     }
 
-    /// Begins a file that comes in pieces; its name is known when it is complete.
+    /// Begins a file that is written in pieces; its name is known when it is complete.
     pub fn begin_file(&self) -> Result<Writing<'_>> {
         let name = temp_name("object");
         let file = self.staged.dir.create_to_write(&name, 0o600)?;
         Ok(Writing { batch: self, name, file, at: 0, end: 0 })
     }
 
-    /// Syncs all that was written to the filesystem so far, the whole batch with it.
+    /// Syncs everything written to the filesystem so far, including the whole batch.
     pub fn sync(&self) -> Result<()> {
         self.staged.dir.sync_filesystem()
     }
 
-    /// As [`Batch::sync`], with more to come; nothing where that costs more than it saves.
+    /// As [`Batch::sync`], in the middle of the work; does nothing where that costs more than it
+    /// saves.
     pub fn sync_ahead(&self) -> Result<()> {
         if self.ahead { self.sync() } else { Ok(()) }
     }
 
-    /// One object more, which nobody else can reach.
+    /// Counts and seals a new object, which nobody else can reach.
     fn wrote(&self, name: &ObjectName) {
         self.written.fetch_add(1, Ordering::Relaxed);
         if self.objects.naming != Naming::Contents {
@@ -133,19 +133,19 @@ impl Batch {
         }
     }
 
-    /// Objects that were written so far.
+    /// Number of objects written so far.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Makes the objects, which are synced, visible. Returns their number. Their names
-    /// are for a later barrier to sync.
+    /// Makes the synced objects visible. Returns their number. A later barrier must sync their
+    /// names.
     pub fn publish(self) -> Result<u64> {
         for (at, fan) in self.staged.fans.iter().enumerate() {
             let Some(Some(dir)) = fan.get() else { continue };
             let name = fan_name(at);
             if !self.staged.dir.rename_new(&name, &self.objects.dir, &name)? {
-                // Another batch has made it meanwhile.
+                // Another batch made it meanwhile.
                 self.publish_from(dir)?;
             }
         }
@@ -157,7 +157,7 @@ impl Batch {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
             Some(name) => {
                 dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
-                // A rename moves the ctime. What it was placed in, nobody can see yet.
+                // A rename moves the ctime. Nobody can see yet where it was placed.
                 let sealed =
                     self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
                 if sealed { self.objects.seal(&name) } else { Ok(()) }
@@ -166,8 +166,7 @@ impl Batch {
         })
     }
 
-    /// The directory in the staging one that stands for a directory of objects which is
-    /// not there yet.
+    /// The substitute for a directory of objects that does not exist yet.
     fn fan(&self, at: usize) -> Result<Option<&Dir>> {
         if let Some(fan) = self.staged.fans[at].get() {
             return Ok(fan.as_ref());
@@ -180,15 +179,15 @@ impl Batch {
     }
 }
 
-/// A file of a batch that comes in pieces.
+/// A file of a batch that is written in pieces.
 #[derive(Debug)]
 pub struct Writing<'a> {
     batch: &'a Batch,
     name: CString,
     file: File,
-    /// Where the next piece goes.
+    /// The offset of the next piece.
     at: u64,
-    /// Where the last one with bytes in it ended.
+    /// The end of the last piece with data.
     end: u64,
 }
 
@@ -207,12 +206,12 @@ impl Writing<'_> {
         &self.file
     }
 
-    /// Passes over a hole.
+    /// Skips a hole.
     pub fn skip(&mut self, length: u64) {
         self.at += length;
     }
 
-    /// Completes the file, unless it is an object already.
+    /// Completes the file, unless the object exists.
     pub fn finish(self, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
         let batch = self.batch;
         let dir = batch.fan(name.fan())?;
@@ -220,7 +219,7 @@ impl Writing<'_> {
             return batch.staged.dir.remove_file(&self.name);
         }
         if self.end < self.at {
-            // A hole at the end is in no write.
+            // No write covers a hole at the end.
             self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
         }
         let path = || batch.staged.dir.path_of(&self.name);
@@ -238,7 +237,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Completes a file that takes the place of the object that is there.
+    /// Completes a file that replaces an existing object.
     pub fn finish_anew(self, name: &ObjectName, meta: &Meta) -> Result<()> {
         let batch = self.batch;
         if self.end < self.at {
@@ -262,7 +261,7 @@ impl Writing<'_> {
 impl Drop for Batch {
     fn drop(&mut self) {
         self.objects.shared().retain(|staged| !Arc::ptr_eq(staged, &self.staged));
-        // What stays is removed at the next start; there is nobody to tell here.
+        // The next start removes leftovers; an error cannot be reported here.
         let _ = self.objects.dir.remove_tree(&self.staged.name);
     }
 }

@@ -1,6 +1,6 @@
-//! The names of objects. Where roots are built by hardlink, an object is a whole inode: its
-//! name is the BLAKE3 of its contents and a digest of its metadata, because linked names share
-//! both. Elsewhere it is the contents alone.
+//! The names of objects. With hardlinks, an object is a whole inode: its name is the BLAKE3 of its
+//! contents and a digest of its metadata, because links share both. Otherwise its name is that of
+//! the contents alone.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -8,12 +8,12 @@ use std::io::Write as _;
 use crate::layer::entry::Content;
 use crate::meta::Meta;
 
-/// What an object's name promises.
+/// What an object's name guarantees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
     /// Its contents.
     Contents,
-    /// Its contents and what its inode carries, the owner too if `owner`.
+    /// Its contents and metadata, including the owner if `owner`.
     Inode {
         /// Whether owners are restored.
         owner: bool,
@@ -21,9 +21,8 @@ pub enum Naming {
 }
 
 impl Naming {
-    /// The name of the object for a file. Files of one root that are equal but not
-    /// linked to each other are told apart by `twin`, from 0, where an object is an
-    /// inode.
+    /// The name of the object for a file. If an object is an inode, `twin` (from 0) tells equal
+    /// files of one root apart that are not links of each other.
     pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
         let mut name = [0; NAME];
         put_hex(&mut name[..64], &content.0);
@@ -34,7 +33,7 @@ impl Naming {
         if twin > 0 { name.twin(twin) } else { name }
     }
 
-    /// The other way of naming, that of another way of placing files.
+    /// The other kind of names, for the other way of placing files.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -47,13 +46,12 @@ impl Naming {
 /// Longest name with its NUL: contents, metadata, twin.
 const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 
-/// Name of an object. Building a root makes one for every file: it needs no memory of
-/// its own.
+/// The name of an object. Building a root makes one for every file, so it needs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName([u8; NAME]);
 
 impl ObjectName {
-    /// The name under which `text` is an object, if it is one.
+    /// The object's name in `text`, if it is one.
     pub fn from_file_name(name: &CStr) -> Option<Self> {
         let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         let bytes = name.to_bytes();
@@ -63,7 +61,7 @@ impl ObjectName {
         ok.then_some(Self(text))
     }
 
-    /// The name of the object for the `twin`th equal file of a root, from 1; this is that of
+    /// The name of the object for the `twin`th equal file of a root, from 1; `self` is the name of
     /// the first.
     #[must_use]
     pub fn twin(&self, twin: u32) -> Self {
@@ -81,7 +79,7 @@ impl ObjectName {
         CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
     }
 
-    /// The contents that it promises.
+    /// The contents that it guarantees.
     pub fn content(&self) -> Content {
         let mut content = [0; 32];
         let digit =
@@ -92,11 +90,11 @@ impl ObjectName {
         Content(content)
     }
 
-    /// A number for tables of many names.
+    /// A hash for tables of many names.
     pub fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_ne_bytes(*word));
-        // As FxHash does: the text is digests already.
+        // As FxHash does: the text consists of digests already.
         words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 

@@ -1,6 +1,6 @@
 //! Why the file at a path is not shared between roots.
 
-/// Why the file at a path is each root's own.
+/// Why each root gets its own copy of the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PrivateReason {
     /// Its contents were changed in place.
@@ -16,7 +16,7 @@ pub enum PrivateReason {
 impl PrivateReason {
     const ALL: [Self; 4] = [Self::Written, Self::Metadata, Self::Open, Self::Renamed];
 
-    /// The word that stands in the file of paths, and in what `status -json` says.
+    /// The word in the file of private paths and in the output of `status -json`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Written => "written",

@@ -1,12 +1,12 @@
-//! Seals: what the inode of each object said when the object was last known to be sound.
+//! Seals: the state of each object's inode when the object was last known to be sound.
 //!
-//! Where roots are hardlinked, objects are inodes that services can reach. Whatever is done
-//! to one (a write, through whatever name, descriptor or mapping; another owner, mode or
-//! attribute; a time put back) moves its ctime, which nobody can set. So an object whose
-//! inode and ctime are those of its seal is as it was. The agent's own links and removals
-//! move the ctime, too: it seals the object again after each, having looked before.
+//! With hardlinks, objects are inodes that services can reach. Every change of one moves its ctime,
+//! which nobody can set: a write through any name, descriptor or mapping; another owner, mode or
+//! attribute; a time that is put back. So an object with the inode and ctime of its seal is
+//! unchanged. The agent's own links and removals move the ctime, too. It checks the object before
+//! each, and seals it again afterwards.
 //!
-//! An object without its seal is not damaged: it is read, and sealed if it is sound.
+//! An object without a seal is not damaged: it is read, and sealed if it is sound.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,35 +15,35 @@ use rustix::fs::Stat;
 
 use super::object_name::ObjectName;
 
-/// First bytes of the file of seals: the last is its version.
+/// First bytes of the file of seals; the last one is its version.
 const MAGIC: &[u8; 8] = b"dtseals\x01";
-/// Bytes of the identity of a start of the system.
+/// Bytes of the identity of a boot.
 const BOOT: usize = 36;
 /// Bytes of a seal with the number of its object's name.
 const RECORD: usize = 16;
 /// Bytes of the checksum at the end.
 const CHECKSUM: usize = 16;
-/// Stands for an object that was written by this program and has had no other name yet.
+/// The seal of an object that this program wrote and that has had no other name yet.
 const NEW: u64 = 0;
-/// Bit of a seal: nobody had the object open for writing when that was looked at last, and
-/// nobody has opened it since, as far as watches tell.
+/// Bit of a seal: no process had the object open for writing at the last check, and none has opened
+/// it since, as far as watches can tell.
 const CLOSED: u64 = 1;
 
 /// The seals of all objects, by [`ObjectName::hash`].
 #[derive(Debug, Default)]
 pub struct Seals(Mutex<HashMap<u64, u64>>);
 
-/// What a seal says of an object.
+/// The result of comparing an object with its seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealed {
     /// Nobody can have touched it.
     Intact,
-    /// Somebody has, or that is not known.
+    /// Somebody touched it, or that is not known.
     Unknown,
 }
 
 impl Seals {
-    /// What the seal of the object says, whose inode says `stat` now.
+    /// Compares the seal of the object with `stat`, the present state of its inode.
     pub fn of(&self, name: &ObjectName, stat: &Stat) -> Sealed {
         match self.lock().get(&name.hash()) {
             Some(&NEW) => Sealed::Intact,
@@ -52,8 +52,8 @@ impl Seals {
         }
     }
 
-    /// Seals an object that is sound and whose inode says `stat`. Whether somebody may have it
-    /// open stays as it was known; of a new one nobody can.
+    /// Seals a sound object whose inode has the state `stat`. Whether a process may have it open
+    /// stays as it was known; for a new object none can.
     pub fn set(&self, name: &ObjectName, stat: &Stat) {
         let mut seals = self.lock();
         let closed = match seals.get(&name.hash()) {
@@ -64,7 +64,7 @@ impl Seals {
         seals.insert(name.hash(), seal_of(stat) | closed);
     }
 
-    /// Takes note that nobody has the sealed object open for writing.
+    /// Records that no process has the sealed object open for writing.
     pub fn set_closed(&self, name: &ObjectName) {
         if let Some(seal) = self.lock().get_mut(&name.hash())
             && *seal != NEW
@@ -73,29 +73,29 @@ impl Seals {
         }
     }
 
-    /// Whether nobody has the object open for writing.
+    /// Whether no process has the object open for writing.
     pub fn is_closed(&self, name: &ObjectName) -> bool {
         self.lock().get(&name.hash()).is_some_and(|seal| seal & CLOSED != 0)
     }
 
-    /// Takes note that somebody may have opened the object.
+    /// Records that a process may have opened the object.
     pub fn set_maybe_open(&self, name: &ObjectName) {
         if let Some(seal) = self.lock().get_mut(&name.hash()) {
             *seal &= !CLOSED;
         }
     }
 
-    /// Takes note that somebody may have opened any object that was ever linked.
+    /// Records that a process may have opened any object that was ever linked.
     pub fn set_all_maybe_open(&self) {
         self.lock().values_mut().for_each(|seal| *seal &= !CLOSED);
     }
 
-    /// Seals an object that nobody but this program could reach yet.
+    /// Seals an object that only this program could reach so far.
     pub fn set_new(&self, name: &ObjectName) {
         self.lock().insert(name.hash(), NEW);
     }
 
-    /// Whether nobody but this program could reach the object yet.
+    /// Whether only this program could reach the object so far.
     pub fn is_new(&self, name: &ObjectName) -> bool {
         self.lock().get(&name.hash()) == Some(&NEW)
     }
@@ -105,13 +105,12 @@ impl Seals {
         self.lock().contains_key(&name.hash())
     }
 
-    /// Forgets the seal of an object that is gone or not sound.
+    /// Forgets the seal of a removed or damaged object.
     pub fn forget(&self, name: &ObjectName) {
         self.lock().remove(&name.hash());
     }
 
-    /// The seals for the program that comes after this one, see [`Seals::read`]. `boot` is
-    /// the identity of this start of the system.
+    /// The seals for the next program, see [`Seals::read`]. `boot` is the identity of this boot.
     pub fn to_bytes(&self, boot: &str) -> Vec<u8> {
         let seals = self.lock();
         let mut bytes = Vec::with_capacity(MAGIC.len() + BOOT + seals.len() * RECORD + CHECKSUM);
@@ -126,9 +125,8 @@ impl Seals {
         bytes
     }
 
-    /// Takes over the seals of an earlier program. None where the file is damaged, or of
-    /// another start of the system: a power cut may have lost the time of a write whose
-    /// bytes reached the disk.
+    /// Reads the seals of an earlier program. None if the file is damaged or from another boot: a
+    /// power cut may have lost the time of a write whose bytes reached the disk.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {
@@ -186,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_done_to_an_inode_breaks_its_seal() {
+    fn any_change_of_an_inode_breaks_its_seal() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         std::fs::write(&path, "text").unwrap();
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_an_object_is_open_outlives_links_and_not_the_program() {
+    fn closed_flag_survives_links_but_not_the_program() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("file"), "text").unwrap();
         let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();
@@ -239,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn seals_outlive_the_program_and_not_the_start_of_the_system() {
+    fn seals_survive_the_program_but_not_a_reboot() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("file"), "text").unwrap();
         let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();

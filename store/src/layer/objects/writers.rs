@@ -1,6 +1,5 @@
-//! The threads that write a layer's objects. Small files are handed over whole, many at
-//! a time; a large one is streamed in pieces to one of the threads. What waits to be
-//! written is bounded in bytes.
+//! The threads that write a layer's objects. Small files are handed over whole, many at a time; a
+//! large file is streamed in pieces to one thread. The bytes that wait to be written are bounded.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,15 +18,15 @@ use crate::meta::Meta;
 
 /// Files up to this size are handed over whole.
 const SMALL: u64 = 128 << 10;
-/// Bytes, and files, of small ones that are handed over together.
+/// Bytes, and number, of small files that are handed over together.
 const TOGETHER: usize = 128 << 10;
 const TOGETHER_FILES: usize = 64;
 /// Bytes of a piece of a large file.
 const PIECE: usize = 256 << 10;
-/// Jobs that wait for a writer, and pieces that wait for the one that has the file.
+/// Jobs that wait for a writer, and pieces that wait for the writer of their file.
 const WAITING: usize = 4;
-/// Bytes after which what was written is sent to the disk, so that the barrier at the
-/// end has little left to wait for.
+/// After so many bytes, written data is sent to the disk, so that the barrier at the end has little
+/// left to wait for.
 const AHEAD: u64 = 64 << 20;
 /// Most writers: more than a few wait for the filesystem's locks.
 const MOST: usize = 4;
@@ -39,13 +38,13 @@ pub struct Writers<'a> {
     together: Together,
     pool: &'a Pool,
     failed: &'a AtomicBool,
-    /// Asks for what was written to be synced.
+    /// Requests a sync of the written data.
     sync: SyncSender<()>,
-    /// Bytes since the last time.
+    /// Bytes since the last sync.
     ahead: u64,
 }
 
-/// Buffers that are not in use, all empty: what is put into one begins at its start.
+/// Unused buffers, all empty.
 #[derive(Default)]
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
@@ -99,8 +98,8 @@ enum LargePart {
     End { name: ObjectName, size: u64, meta: Meta },
 }
 
-/// Runs `work` with writers for `batch`, and ends them. The first error of a writer is
-/// the result, whatever `work` made of being stopped.
+/// Runs `work` with writers for `batch`, and ends them. The first error of a writer is the result,
+/// whatever `work` returns after it was stopped.
 pub fn with_writers<T>(
     batch: &Batch,
     work: impl FnOnce(&mut Writers<'_>) -> Result<T>,
@@ -120,7 +119,7 @@ pub fn with_writers<T>(
                 scope.spawn(move || write_all(batch, &waiting, pool, trouble))
             })
             .collect();
-        // The writers' own: when they are gone, handing over fails rather than waits.
+        // The writers hold the other end: when they are gone, handing over fails rather than waits.
         drop(waiting);
         let (sync, asked) = sync_channel(1);
         let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));
@@ -142,12 +141,12 @@ pub fn with_writers<T>(
 }
 
 impl Writers<'_> {
-    /// Takes in one file's contents. Empty ones are no objects.
+    /// Writes one file's contents. Empty files need no object.
     pub fn write<R: Read>(&mut self, size: u64, meta: &Meta, body: Body<'_, R>) -> Result<Content> {
         self.ahead += size;
         if self.ahead >= AHEAD {
             self.ahead = 0;
-            // Full: one waits already, which will take this in.
+            // A request is waiting already, and covers these bytes.
             let _ = self.sync.try_send(());
         }
         if size <= SMALL {
@@ -242,8 +241,8 @@ impl Writers<'_> {
     }
 }
 
-/// A writer: takes jobs until there are no more. After an error, its own or another's,
-/// what still waits is dropped.
+/// A writer: takes jobs until there are no more. After an error in any thread, the remaining jobs
+/// are dropped.
 fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -261,8 +260,8 @@ fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble
     }
 }
 
-/// Sends what was written to the disk while more is coming. Its errors count: a sync
-/// tells each of them once, and the barrier at the end would know nothing of it.
+/// Sends written data to the disk while more arrives. Its errors count: the system reports each
+/// only once, so the barrier at the end would miss them.
 fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
     while asked.recv().is_ok() {
         if let Err(err) = batch.sync_ahead() {
@@ -284,8 +283,8 @@ fn write_together(batch: &Batch, together: Together, pool: &Pool) -> Result<()> 
 
 fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Result<()> {
     let mut file: Writing<'_> = batch.begin_file()?;
-    // A channel that ends before the file does was given up, with an error elsewhere;
-    // what was written goes with the batch.
+    // If the channel ends before the file does, another thread failed; the written data is removed
+    // with the batch.
     while let Ok(part) = parts.recv() {
         match part {
             LargePart::Data(bytes) => {
@@ -299,7 +298,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
     Ok(())
 }
 
-/// Stands for a writer's error, which is the result in its place.
+/// Stands for a writer's error, which is the actual result.
 fn stopped() -> Error {
     Error::bad_archive("was given up")
 }
@@ -309,7 +308,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_buffer_that_was_used_is_empty() {
+    fn reused_buffers_are_empty() {
         let pool = Pool::default();
         pool.give(vec![1; 300]);
         assert!(pool.take().is_empty());

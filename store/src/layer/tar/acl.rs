@@ -1,17 +1,17 @@
-//! POSIX access lists (acl(5)): their text form, which GNU tar, bsdtar and star write
-//! (`SCHILY.acl.access`, `SCHILY.acl.default`), becomes the one that Linux takes as an attribute.
+//! POSIX access lists (acl(5)). Their text form, which GNU tar, bsdtar and star write
+//! (`SCHILY.acl.access`, `SCHILY.acl.default`), is converted to the attribute's form of Linux.
 //!
-//! Owners are numbers here. A user or group that a list has by name alone is looked up in
-//! `/etc/passwd` and `/etc/group`, as GNU tar does; where they do not have it the list is left out.
+//! Owners are numbers here. A user or group that a list gives only by name is looked up in
+//! `/etc/passwd` and `/etc/group`, as in GNU tar. If it is not found, the list is left out.
 
 use std::collections::HashMap;
 use std::fs;
 
 use crate::layer::entry::lossy;
 
-/// The attribute that holds who may do what.
+/// The attribute of the access list.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
-/// The attribute of a directory that holds what is made in it begins with.
+/// The attribute of a directory with the list that new entries inherit.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 /// Version of the attribute's form, and the number of an entry that needs none.
 const VERSION: u32 = 2;
@@ -27,7 +27,7 @@ const OTHER: u16 = 32;
 /// One entry: tag, permissions, number.
 type Entry = (u16, u16, u32);
 
-/// Numbers of users and groups by name, as this machine has them.
+/// Numbers of users and groups by name, from this machine.
 #[derive(Debug, Default)]
 pub struct Names(Option<[HashMap<Vec<u8>, u32>; 2]>);
 
@@ -49,8 +49,8 @@ fn numbers(text: &[u8]) -> HashMap<Vec<u8>, u32> {
     text.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// The attribute's value for a list as text. `None`: it says no more than the mode does, or has a name
-/// that nobody here has.
+/// The attribute's value for a list in text form. `None`: the list says no more than the mode, or
+/// has an unknown name.
 pub fn from_text(
     text: &[u8],
     is_default: bool,
@@ -58,7 +58,7 @@ pub fn from_text(
 ) -> Result<Option<Box<[u8]>>, String> {
     let mut entries: Vec<Entry> = Vec::new();
     for line in text.split(|byte| *byte == b'\n') {
-        // What getfacl adds for people.
+        // A comment that getfacl adds.
         let end = line.iter().position(|byte| *byte == b'#').unwrap_or(line.len());
         for part in line[..end].split(|byte| *byte == b',') {
             let part = part.trim_ascii();
@@ -80,7 +80,7 @@ pub fn from_text(
     entries.sort_by_key(|(tag, _, number)| (*tag, *number));
     let has = |wanted: u16| entries.iter().any(|(tag, ..)| *tag == wanted);
     if !has(MASK) && (has(USER) || has(GROUP)) {
-        // What all together may: as setfacl does where none is said.
+        // The mask as setfacl computes it if none is given.
         let all = entries.iter().filter(|(tag, ..)| matches!(*tag, USER | GROUP_OBJ | GROUP));
         let all = all.fold(0, |all, (_, permissions, _)| all | permissions);
         entries.push((MASK, all, NOBODY));
@@ -99,7 +99,7 @@ pub fn from_text(
     Ok(Some(value.into()))
 }
 
-/// Refuses an attribute's value that the kernel would, when it is too late.
+/// Refuses an attribute's value that the kernel would refuse later.
 pub fn check_value(value: &[u8]) -> Result<(), String> {
     let bad = || "its access list is none".to_owned();
     let (version, rest) = value.split_first_chunk().ok_or_else(bad)?;
@@ -108,7 +108,7 @@ pub fn check_value(value: &[u8]) -> Result<(), String> {
         return Err(bad());
     }
     if entries.is_empty() {
-        // It takes a list away, where there is one.
+        // An empty value removes the list.
         return Ok(());
     }
     let entries: Vec<Entry> = entries
@@ -141,7 +141,7 @@ fn check(entries: &[Entry]) -> Result<(), String> {
         .to_owned())
 }
 
-/// One entry: `TAG:[NAME]:PERMISSIONS[:NUMBER]`. `None` for a name that nobody here has.
+/// One entry: `TAG:[NAME]:PERMISSIONS[:NUMBER]`. `None` for an unknown name.
 fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<Entry>, String> {
     let bad = || format!("its access list has {:?}, which is no entry of one", lossy(text));
     let mut fields: Vec<&[u8]> = text.split(|byte| *byte == b':').map(<[u8]>::trim_ascii).collect();
@@ -149,7 +149,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         fields.remove(0);
     }
     let (name, permissions, number) = match *fields {
-        // Solaris's way of a mask and of others.
+        // Solaris writes mask and other this way.
         [b"mask" | b"m" | b"other" | b"o", permissions] => (&b""[..], permissions, None),
         [_, name, permissions] => (name, permissions, None),
         [_, name, permissions, number] => (name, permissions, Some(number)),
@@ -167,7 +167,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         return Ok(Some((own, permissions, NOBODY)));
     }
     let tag = of_name.ok_or_else(bad)?;
-    // What stands behind the name is what the packer's machine had for it.
+    // The last field is the number on the packer's machine.
     let number = match number.filter(|number| !number.is_empty()) {
         Some(number) => Some(number_of(number).ok_or_else(bad)?),
         None => number_of(name).or_else(|| names.find(tag, name)),
@@ -192,7 +192,7 @@ fn permissions_of(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// A number of a user or group; the last one is the kernel's word for none.
+/// The number of a user or group; the largest one means none to the kernel.
 fn number_of(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = digits.then(|| std::str::from_utf8(text).ok())??;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn each_packers_text_is_read() {
+    fn lists_of_all_packers_are_read() {
         let want = vec![
             (USER_OBJ, 6, NOBODY),
             (USER, 7, 1000),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_no_more_than_the_mode_or_names_nobody_is_left_out() {
+    fn redundant_lists_and_unknown_names_are_left_out() {
         let minimal = "user::rw-,group::r--,other::r--";
         assert_eq!(read(minimal, false), Ok(None));
         assert_eq!(read(minimal, true).unwrap().unwrap().len(), 3);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_refused() {
+    fn invalid_lists_are_refused() {
         for bad in [
             "",
             "user::rwx",

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::layer::entry::lossy;
 use crate::meta::{Meta, Mtime, Xattr};
 
-/// What a member is.
+/// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Flag {
@@ -21,8 +21,8 @@ pub enum Flag {
     Fifo,
 }
 
-/// The name in a header: ustar's prefix counts whatever version the header states,
-/// which the crate wants to be `00`.
+/// The name in a header. The prefix of ustar counts whatever version the header states; the crate
+/// requires `00`.
 pub fn name_of(header: &Header) -> Vec<u8> {
     let bytes = header.as_bytes();
     let text = |range: std::ops::Range<usize>| {
@@ -36,8 +36,8 @@ pub fn name_of(header: &Header) -> Vec<u8> {
     [prefix, b"/", name].concat()
 }
 
-/// The header's sum of bytes, its own field counting as spaces; some old writers
-/// summed signed bytes.
+/// Checks the header's sum of bytes, its own field counting as spaces. Some old writers summed
+/// signed bytes.
 pub fn check_sum(header: &Header) -> Result<()> {
     let bytes = header.as_bytes();
     let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);
@@ -75,10 +75,10 @@ pub fn field(bytes: &[u8]) -> Result<i64, String> {
     })
 }
 
-/// What the member is.
+/// The kind of the member.
 pub fn flag_of(header: &Header, name: &[u8]) -> Result<Flag, String> {
     Ok(match header.entry_type().as_byte() {
-        // A v7 header has no type for directories but the slash.
+        // A v7 header marks directories only by a slash.
         b'0' | 0 if name.ends_with(b"/") => Flag::Directory,
         b'0' | 0 | b'7' | b'S' => Flag::File,
         b'1' => Flag::Hardlink,
@@ -92,7 +92,7 @@ pub fn flag_of(header: &Header, name: &[u8]) -> Result<Flag, String> {
     })
 }
 
-/// What the member's inode carries.
+/// The metadata of the member's inode.
 pub fn meta_of(header: &Header, pax: &Pax, flag: Flag, names: &mut Names) -> Result<Meta, String> {
     let old = header.as_old();
     let number = |what: &str, bytes: &[u8]| field(bytes).map_err(|why| format!("its {what} {why}"));
@@ -112,8 +112,8 @@ pub fn meta_of(header: &Header, pax: &Pax, flag: Flag, names: &mut Names) -> Res
     })
 }
 
-/// Adds the access lists that came as text, and refuses what is none. Only a directory has one for
-/// what is made in it.
+/// Adds the access lists in text form, and refuses invalid ones. Only a directory has a default
+/// list.
 fn add_acls(
     xattrs: &mut Vec<Xattr>,
     pax: &Pax,
@@ -122,14 +122,14 @@ fn add_acls(
 ) -> Result<(), String> {
     let is_acl = |name: &[u8]| name == acl::ACCESS || name == acl::DEFAULT;
     if matches!(flag, Flag::Hardlink | Flag::Symlink) {
-        // They have none, whatever is said.
+        // These kinds have no list, whatever the header says.
         xattrs.retain(|xattr| !is_acl(&xattr.name));
         return Ok(());
     }
     for (at, text) in pax.acls.iter().enumerate() {
         let (name, is_default) = [(acl::ACCESS, false), (acl::DEFAULT, true)][at];
         let Some(text) = text else { continue };
-        // The same as an attribute has numbers in any case.
+        // A list in the attribute's form has numbers in any case.
         if xattrs.iter().any(|xattr| *xattr.name == *name) {
             continue;
         }
@@ -146,8 +146,8 @@ fn add_acls(
         .try_for_each(|xattr| acl::check_value(&xattr.value))
 }
 
-/// Owners are 32 bits; some writers give -2 (nobody) as a negative number. -1 is the
-/// kernel's word for "leave it" and nobody's number.
+/// Owners have 32 bits. Some writers give -2 (nobody) as a negative number. -1 means "unchanged" to
+/// the kernel and is nobody's number.
 fn owner(number: i64) -> Result<u32, String> {
     let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
     match u32::try_from(number).ok().or(wrapped) {
@@ -161,7 +161,7 @@ pub fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
     if !matches!(flag, Flag::CharDevice | Flag::BlockDevice) {
         return Ok((0, 0));
     }
-    // Major and minor stand at one place in ustar and GNU headers; before there was no place.
+    // ustar and GNU headers have both numbers at one place; older headers have none.
     if header.as_ustar().is_none() && header.as_gnu().is_none() {
         return Err("is a device, for whose numbers a v7 header has no place".to_owned());
     }
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing against the `tar` crate: what is no field was read as one.
+    /// Found by fuzzing against the `tar` crate: an invalid field was read as one.
     #[test]
     fn a_v7_header_has_no_device_numbers() {
         let mut header = Header::new_old();

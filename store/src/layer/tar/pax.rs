@@ -3,7 +3,7 @@
 
 use crate::meta::{Mtime, Xattr};
 
-/// The records that mean something to us; a later record of a key wins.
+/// The records that matter here; a later record of a key wins.
 #[derive(Debug, Clone, Default)]
 pub struct Pax {
     /// `path`
@@ -42,7 +42,7 @@ pub struct Sparse {
 }
 
 impl Pax {
-    /// Takes in the records of one extended header.
+    /// Reads the records of one extended header.
     pub fn read(&mut self, mut records: &[u8]) -> Result<(), String> {
         while !records.is_empty() {
             let (record, rest) = split_record(records)?;
@@ -66,7 +66,7 @@ impl Pax {
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let key = std::str::from_utf8(key).map_err(|_| "a PAX keyword is not UTF-8")?;
         match key {
-            // An empty value takes back what a global header said.
+            // An empty value cancels that of a global header.
             "path" => self.path = nonempty(value),
             "linkpath" => self.linkpath = nonempty(value),
             "size" => self.size = optional(value, |value| number(key, value))?,
@@ -109,7 +109,7 @@ impl Pax {
     }
 }
 
-/// What the kernel takes of an attribute (xattr(7)), and we of an access list as text.
+/// The kernel's limit for an attribute (xattr(7)), and ours for an access list in text form.
 const MAX_VALUE: usize = 64 << 10;
 
 fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
@@ -119,8 +119,8 @@ fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
     Ok(nonempty(value))
 }
 
-/// Attributes that are restored: those of users, capabilities and ACLs. `trusted.*`
-/// never, nor what an overlay filesystem would act upon.
+/// Attributes that are restored: those of users, capabilities and ACLs. Never `trusted.*`, nor
+/// those that an overlay filesystem acts upon.
 fn may_restore(name: &str) -> bool {
     (name.starts_with("user.") && name.len() > 5 && !name.starts_with("user.overlay."))
         || name == "security.capability"
@@ -150,7 +150,7 @@ fn optional<T>(
     if value.is_empty() { Ok(None) } else { parse(value).map(Some) }
 }
 
-/// A number of at most 63 bits, as the fields that it stands for.
+/// A number of at most 63 bits, like the fields that it replaces.
 pub fn number(key: &str, value: &[u8]) -> Result<u64, String> {
     let digits = std::str::from_utf8(value).ok();
     let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -208,7 +208,7 @@ mod tests {
 
     /// Found by fuzzing against the `tar` crate, which has the first; POSIX has the last.
     #[test]
-    fn of_two_records_of_a_name_the_last_counts() {
+    fn last_record_of_a_key_wins() {
         let mut pax = Pax::default();
         pax.read(b"9 path=5\n9 path=b\n").unwrap();
         assert_eq!(pax.path.as_deref(), Some(&b"b"[..]));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn invalid_records_are_refused() {
         for bad in [
             "99 path=a\n",
             "8 path=a\n",

@@ -16,13 +16,13 @@ const BLOCK: usize = 512;
 /// A run of data in a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Where it begins.
+    /// Its offset.
     pub offset: u64,
-    /// How long it is.
+    /// Its length.
     pub length: u64,
 }
 
-/// Why a map cannot be used.
+/// Why a map is refused.
 #[derive(Debug)]
 pub enum Why {
     /// The map is wrong.
@@ -53,7 +53,7 @@ pub fn error(name: &[u8], why: Why) -> Error {
 
 type Map = Result<(u64, Vec<Extent>), Why>;
 
-/// A file's length and extents from GNU's old headers, of which `block` reads more.
+/// A file's length and extents from GNU's old headers; `block` reads more of them.
 pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Map {
     let bad = || "its sparse map is no map".to_owned();
     let gnu = header.as_gnu().ok_or_else(bad)?;
@@ -79,8 +79,8 @@ pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) 
     checked(length.ok_or_else(bad)?, extents)
 }
 
-/// The same from a PAX 1.0 file, whose map is the first blocks of the body; what they
-/// take is taken from `left`.
+/// The same from a PAX 1.0 file, whose map is in the first blocks of the body; their length is
+/// subtracted from `left`.
 pub fn pax_1(
     sparse: &Sparse,
     left: &mut u64,

@@ -24,18 +24,18 @@ use crate::limits::Limits;
 use crate::meta::Meta;
 use blocks::{BLOCK, padding_of};
 
-/// One member as the archive has it: names are raw bytes, checked by nobody yet.
+/// One member as in the archive: names are raw bytes, not checked yet.
 #[derive(Debug)]
 pub struct Member {
     /// Its name.
     pub name: Vec<u8>,
-    /// What it is.
+    /// Its kind.
     pub flag: Flag,
     /// Target of a link.
     pub link: Vec<u8>,
     /// Length of a file's contents, holes included.
     pub size: u64,
-    /// What its inode carries.
+    /// The metadata of its inode.
     pub meta: Meta,
     /// Numbers of a device.
     pub device: (u32, u32),
@@ -46,9 +46,9 @@ pub struct Member {
 pub enum Piece {
     /// So many bytes were put into the buffer.
     Data(usize),
-    /// So many zeros that the archive does not hold.
+    /// So many zeros that the archive does not store.
     Hole(u64),
-    /// No more.
+    /// The end of the contents.
     End,
 }
 
@@ -56,26 +56,26 @@ pub enum Piece {
 #[derive(Debug)]
 pub struct Tarball<R> {
     inner: R,
-    /// What was read to see what follows, and is still to be taken.
+    /// Bytes that were read ahead and not consumed yet.
     ahead: Vec<u8>,
     framed: bool,
     limits: Limits,
     global: Pax,
-    /// What is left of the current body: extents of data with their places.
+    /// The rest of the current body: extents of data with their offsets.
     extents: std::vec::IntoIter<Extent>,
     current: Extent,
-    /// Offset in the file up to which pieces were given, and its length.
+    /// Offset in the file of the next piece, and the file's length.
     given: u64,
     length: u64,
     /// Zeros between the end of the body and the next block.
     padding: u64,
     /// Whether there was a header, so that this is tar.
     begun: bool,
-    /// What it is where it begins as something else does.
+    /// The other format that it begins as.
     foreign: Option<&'static str>,
-    /// Numbers of users and groups that access lists name.
+    /// Numbers of users and groups in access lists.
     names: Names,
-    /// Bytes read so far; where the last member's first header and its end are among them.
+    /// Bytes read so far, and among them the start of the last member's first header and its end.
     position: u64,
     start: u64,
     end: u64,
@@ -97,9 +97,8 @@ impl Extended {
 }
 
 impl<R: Read> Tarball<R> {
-    /// Reads from `inner`. An archive that is `framed`, so that it cannot be cut short
-    /// without notice, may do without the blocks that end it, and without what fills up the
-    /// last one of its bodies.
+    /// Reads from `inner`. An archive that is `framed` cannot be cut short without notice. So it
+    /// may lack the blocks that end it, and the padding of its last body.
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
@@ -121,24 +120,24 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// Whether a header was read: what has none is something else than tar.
+    /// Whether a header was read: otherwise this is not tar.
     pub fn is_tar(&self) -> bool {
         self.begun
     }
 
-    /// What is wrong with it when it is no tar but begins as another format does.
+    /// What to say if it is not tar but another known format.
     pub fn foreign(&self) -> Option<&'static str> {
         self.foreign
     }
 
-    /// Where the last member is in the archive: from the first of its own headers, extended
-    /// ones included, to the end of its body's last block.
+    /// Where the last member is in the archive: from its first header, extended ones included, to
+    /// the end of its body's last block.
     pub fn span(&self) -> std::ops::Range<u64> {
         self.start..self.end
     }
 
-    /// The next member, or `None` after the last, when all that follows it has been
-    /// read and found to be zeros.
+    /// The next member, or `None` after the last one, when everything after it was read and found
+    /// to be zeros.
     pub fn next_member(&mut self) -> Result<Option<Member>> {
         self.finish_body()?;
         let mut extended = Extended::default();
@@ -164,7 +163,7 @@ impl<R: Read> Tarball<R> {
                         return Err(Error::bad_archive("has two PAX headers for one entry"));
                     }
                 }
-                // Whose it is readers do not agree on.
+                // Readers do not agree on whose header it is.
                 b'g' if !extended.is_empty() => {
                     return Err(Error::bad_archive(
                         "has a global header within an entry's headers",
@@ -173,13 +172,13 @@ impl<R: Read> Tarball<R> {
                 b'g' => self.global_header(&header, size)?,
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
-                // Of the label, or of what comes after it: readers do not agree.
+                // Readers do not agree on whether it belongs to the label or to what follows.
                 b'V' if extended.bytes > 0 => {
                     return Err(Error::bad_archive(
                         "has an extended header before a volume's label",
                     ));
                 }
-                // A volume's label says nothing about the tree.
+                // A volume's label has no effect on the tree.
                 b'V' => self.skip_body(size)?,
                 _ => return self.member(&header, size, extended).map(Some),
             }

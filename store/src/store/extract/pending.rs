@@ -1,13 +1,13 @@
-//! Layers that are extracted and not visible yet. A small layer need not wait for a
-//! barrier of its own: it is placed as it is, the barrier before the root becomes visible
-//! is for it, too, and then it becomes visible before the root does. Whatever ends the
-//! program in between leaves nothing of it; its blob is still here.
+//! Layers that are extracted and not visible yet. A small layer needs no barrier of its own. It is
+//! placed before it is visible, shares the barrier of its root, and becomes visible before the
+//! root. If the program ends in between, nothing of the layer stays; its blob is still in the
+//! cache.
 
 use std::fs::File;
 use std::sync::{MutexGuard, PoisonError};
 use std::thread;
 
-use super::outline::Outline;
+use super::merge_check::MergeCheck;
 use crate::digest::Digest;
 use crate::disk::{TempFile, name_of};
 use crate::error::Result;
@@ -15,11 +15,11 @@ use crate::layer::objects::batch::Batch;
 use crate::layer::pipeline::joined;
 use crate::store::{Extracted, Store};
 
-/// Bytes of files up to which a layer waits for its root.
+/// Most bytes of files with which a layer waits for its root.
 const SMALL: u64 = 16 << 20;
 
-/// Directories that layers which wait have open at most: of the 1,024 files that a process may
-/// usually have open, most are left.
+/// Most directories that pending layers keep open: a process may usually have 1,024 files open, and
+/// most of these are left.
 const MOST_OPEN: usize = 256;
 
 /// A layer that waits for a barrier.
@@ -33,25 +33,25 @@ pub(in crate::store) struct Pending {
 }
 
 impl Store {
-    /// As [`Store::extract`], but a small layer becomes visible with the root that is built
-    /// next by [`Store::root`], after one barrier for both.
+    /// As [`Store::extract`], but a small layer becomes visible together with the root that
+    /// [`Store::root`] builds next, after one barrier for both.
     pub fn extract_for_root(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);
         }
-        let (pending, outline) = self.decode(digest)?;
+        let (pending, merge_check) = self.decode(digest)?;
         let extracted = pending.extracted;
         if extracted.bytes > SMALL || !self.one_filesystem {
-            // It may need objects of those that wait, and is visible before they would be.
-            self.settle_pending()?;
-            return self.publish_layer(pending, outline).map(Some);
+            // It may need objects of the pending layers, so these become visible first.
+            self.flush_pending()?;
+            return self.publish_layer(pending, merge_check).map(Some);
         }
-        outline.check()?;
+        merge_check.check()?;
         pending.batch.share();
         self.pending().push(pending);
         let open: usize = self.pending().iter().map(|layer| layer.batch.open_directories()).sum();
         if open > MOST_OPEN {
-            self.settle_pending()?;
+            self.flush_pending()?;
         }
         Ok(Some(extracted))
     }
@@ -60,12 +60,12 @@ impl Store {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the layer waits.
+    /// Whether the layer is pending.
     pub(in crate::store) fn is_pending(&self, digest: Digest) -> bool {
         self.pending().iter().any(|pending| pending.digest == digest)
     }
 
-    /// The index of a layer that waits.
+    /// The index of a pending layer.
     pub(in crate::store) fn pending_index(&self, digest: Digest) -> Result<Option<File>> {
         let all = self.pending();
         let pending = all.iter().find(|pending| pending.digest == digest);
@@ -75,7 +75,7 @@ impl Store {
         file.transpose()
     }
 
-    /// Makes the layers that wait visible; they are synced.
+    /// Makes the pending layers visible, after they were synced.
     pub(in crate::store) fn publish_pending(&self) -> Result<()> {
         let all = std::mem::take(&mut *self.pending());
         // A layer may need objects of any of the others.
@@ -91,8 +91,8 @@ impl Store {
         Ok(())
     }
 
-    /// The same for layers that no root came for.
-    pub(in crate::store) fn settle_pending(&self) -> Result<()> {
+    /// The same without a root: syncs first.
+    pub(in crate::store) fn flush_pending(&self) -> Result<()> {
         let Some(sync) = self.pending().first().map(|pending| pending.batch.sync()) else {
             return Ok(());
         };
@@ -100,9 +100,9 @@ impl Store {
         self.publish_pending()
     }
 
-    /// The same, or gives them up: their blobs are still here.
-    pub(in crate::store) fn end_pending(&self) {
-        if let Err(err) = self.settle_pending() {
+    /// The same, or drops the pending layers: their blobs are still in the cache.
+    pub(in crate::store) fn flush_or_drop_pending(&self) {
+        if let Err(err) = self.flush_pending() {
             tracing::warn!("layers are to be extracted again: {err}");
             self.pending().clear();
         }
@@ -112,13 +112,13 @@ impl Store {
     pub(in crate::store) fn publish_layer(
         &self,
         layer: Pending,
-        outline: Outline,
+        merge_check: MergeCheck,
     ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
-        // The one barrier: contents before their names.
+        // The only barrier: contents are synced before their names appear.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
-            outline.check()?;
+            merge_check.check()?;
             joined(syncing.join())
         })?;
         extracted.new_objects = batch.publish()?;
@@ -127,13 +127,13 @@ impl Store {
         Ok(extracted)
     }
 
-    /// The blob of a layer that is visible is not needed any more.
+    /// Removes the blob of a visible layer, unless blobs are kept.
     fn done_with_blob(&self, digest: Digest) -> Result<()> {
         if self.keep_blobs { self.blobs.publish_partial(digest) } else { self.forget_blob(digest) }
     }
 }
 
-/// Whether one sync reaches both.
+/// Whether one sync covers both.
 pub(in crate::store) fn is_one_filesystem(
     one: &crate::disk::Dir,
     other: &crate::disk::Dir,

@@ -1,4 +1,4 @@
-//! Making damaged objects again while a root is built of them.
+//! Makes damaged objects again while a root is built from them.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -14,11 +14,11 @@ use crate::root::tree::Tree;
 use crate::store::Store;
 use crate::store::messages::listed;
 
-/// Times that damage is mended before a build gives up.
+/// How often damage is repaired before a build gives up.
 const MEND_ATTEMPTS: u32 = 3;
 
 impl Store {
-    /// Has `build` build `tree`. Objects that turn out to be damaged are made again.
+    /// Builds `tree` with `build`. Damaged objects are made again.
     pub(in crate::store) fn mending<T>(
         &self,
         tree: &Tree,
@@ -38,9 +38,9 @@ impl Store {
         }
     }
 
-    /// Sets aside every object of `tree` whose contents are not what they must be, and
-    /// extracts the layers again that hold one. `found` is the one that was found to be
-    /// damaged: if its inode does not tell, no other's may, and all are read.
+    /// Sets aside every damaged object of `tree`, and extracts the layers again that hold one.
+    /// `found` is an object that was found damaged. If its inode does not show it, the inodes of
+    /// others may not either, and all objects are read.
     fn mend(&self, tree: &Tree, configuration: &Configuration, found: &Path) -> Result<()> {
         let (mut missing, mut damaged) = (BTreeSet::new(), Vec::new());
         let found = found.file_name().map(|name| CString::new(name.as_bytes()));
@@ -54,7 +54,8 @@ impl Store {
             let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
             if doubtful && !self.objects.has_contents(&name, file.size)? {
                 missing.insert(file.content);
-                // One that was set aside before, and could not be made again, was told then.
+                // An object that was set aside before and could not be made again was reported
+                // then.
                 if self.objects.quarantine(&name, &self.quarantine)?
                     || !self.quarantine.contains(name.as_c_str())?
                 {

@@ -1,4 +1,4 @@
-//! Finds out how files can be placed here.
+//! Finds out how files can be placed in this directory.
 
 use std::sync::Arc;
 
@@ -11,11 +11,10 @@ use crate::root::placing::{LinkMode, Placement};
 use crate::store::names::PROBE;
 use crate::writable::Writable;
 
-/// Bytes of the name of an object that is contents alone.
+/// Length of the name of an object that is contents alone.
 const CONTENTS_NAME: usize = 64;
 
-/// How files are placed: as asked, or the best that these directories allow, found by
-/// trying once.
+/// How files are placed: as asked, or the best way that these directories allow, found by a trial.
 pub(in crate::store) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Placement> {
     let owner = rustix::process::geteuid().is_root();
     let strict = link != LinkMode::Auto;
@@ -28,7 +27,7 @@ pub(in crate::store) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> 
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     let objects = top.child_or_create(c"objects", 0o700)?;
-    // The prefix is one that the objects' own cleaning takes, should we die here.
+    // If the program dies here, the cleaning of the objects removes this prefix.
     let (from, to) = (temp_name(".new-probe"), temp_name(PROBE));
     let source = objects.create_file(&from, 0o600)?;
     let mode: Result<LinkMode> = (|| {
@@ -47,7 +46,7 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     unpacked.remove_file(&to)?;
     objects.remove_file(&from)?;
     match mode {
-        // Whoever frees a full disk has to start first.
+        // A full disk must not prevent the start: somebody has to free it.
         Err(err) if err.is_no_space() => mode_of(&objects)?.ok_or(err),
         other => other,
     }
@@ -58,7 +57,7 @@ fn mode_of(objects: &Dir) -> Result<Option<LinkMode>> {
     for item in objects.list()?.iter().filter(|item| item.name.count_bytes() == 2) {
         for object in objects.child(&item.name)?.list()? {
             if ObjectName::from_file_name(&object.name).is_some() {
-                // Where files were copied, they are again, when they cannot be cloned.
+                // Copied files are copied again if they cannot be cloned.
                 let contents = object.name.count_bytes() == CONTENTS_NAME;
                 return Ok(Some(if contents { LinkMode::Reflink } else { LinkMode::Hardlink }));
             }

@@ -1,7 +1,6 @@
-//! Giving objects inodes of their own again. The file of a private path is copied from its
-//! object; as long as an earlier root shares the object's inode, or somebody has it open for
-//! writing, whatever is done there would damage the object, and its layer would have to be
-//! fetched again.
+//! Gives objects new inodes. The file of a private path is copied from its object. While an earlier
+//! root shares the object's inode, or a process has it open for writing, a write there would damage
+//! the object, and the layer would have to be fetched again.
 
 use std::collections::HashSet;
 
@@ -15,8 +14,8 @@ use crate::root::tree::{Node, Tree};
 use crate::store::Store;
 
 impl Store {
-    /// Renews the objects of the private files of `tree` that somebody else can reach, and
-    /// returns them: whoever shares one shares what is no object any more.
+    /// Renews the objects of private files of `tree` that others can reach, and returns them.
+    /// Whoever shared the old inode now shares something that is no object.
     pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {
@@ -46,15 +45,15 @@ impl Store {
         if self.objects.seals().is_new(name) {
             return Ok(false);
         }
-        // What is no file is found and mended when it is used.
+        // Something that is not a file is found and repaired when it is used.
         let Ok(Some(file)) = self.objects.open_named(name) else { return Ok(false) };
         let stat = rustix::fs::fstat(&file)
             .map_err(|err| Error::io("stat", self.objects.path_of(name), err))?;
         Ok(stat.st_nlink > 1 || writers(&file) == Writers::Some)
     }
 
-    /// Copies an object whose contents are what they must be, and says so; others are found and mended
-    /// when they are used.
+    /// Copies an object whose contents are right. Returns whether they are; others are found and
+    /// repaired when they are used.
     fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let Some(from) = self.objects.open_named(name)? else { return Ok(false) };
         let writing = to.begin_file()?;

@@ -1,5 +1,5 @@
-//! Looking at a root that is there before it is deployed once more: the service that ran in
-//! it, or in another one with which it shares files, may have changed it.
+//! Checks an existing root before it is deployed again. The service in it, or one in a root that
+//! shares files with it, may have changed it.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -21,22 +21,21 @@ use crate::root::tree::{Node, Tree};
 use crate::store::Store;
 use crate::store::names::{UNFINISHED, is_directory, ok_name};
 
-/// A published root that is not as its configuration says.
+/// A published root that differs from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drifted {
-    /// The names that are not, or why that cannot be told.
+    /// The names that differ, or why that cannot be determined.
     pub names: Vec<String>,
-    /// Whether something lacks, or is of another kind: more than a service writes to.
+    /// Whether something is missing or of another kind, which is more than a service's writes.
     pub lacking: bool,
-    /// Where something is mounted in it: it is not to be replaced then.
+    /// The mount in it, if there is one: then the root must not be replaced.
     pub mounted: Option<PathBuf>,
 }
 
 impl Store {
-    /// Compares the published root of `configuration` with what it should be, as far as
-    /// inodes tell. What somebody else put into it does not count, nor what a service may
-    /// write to. Whatever keeps it from being compared counts as damage. `None`: it is
-    /// sound, or there is none.
+    /// Compares the published root of `configuration` with what it should be, by the inodes.
+    /// Additional files do not count, nor do files that a service may write to. An error of the
+    /// comparison counts as damage. `None`: the root is sound, or there is none.
     pub fn drifted_root(&self, configuration: &Configuration) -> Option<Drifted> {
         let id = configuration.id();
         let name = name_of(id);
@@ -60,9 +59,8 @@ impl Store {
         Some(Drifted { names, lacking, mounted })
     }
 
-    /// Mends the published root of `configuration` where it stands, entry by entry, as far
-    /// as the cache has what it takes, and returns the names that are still not as they
-    /// should be. Not for a root that is in use.
+    /// Repairs the published root of `configuration` in place, entry by entry, as far as the cache
+    /// has the contents. Returns the names that still differ. Not for a root that is in use.
     pub fn mend_root(&self, configuration: &Configuration) -> Result<Vec<String>> {
         let name = name_of(configuration.id());
         let tree = self.tree(configuration)?;
@@ -79,12 +77,10 @@ impl Store {
         Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
     }
 
-    /// Takes the directory that stands where the root of `configuration` belongs, and of
-    /// which there is no record, as that root, if it is: every file is read. One that is
-    /// `in_use` may have been written to by its service; that is no reason to take it from
-    /// under it, as long as nothing lacks. Nor can one be replaced in which something is
-    /// mounted. Returns the names that are not as they should
-    /// be; `None`: it is not taken, or there is nothing to take.
+    /// Adopts a directory at the place of the root of `configuration` that has no record, if it is
+    /// that root: every file is read. A root `in_use` may have been written to by its service; it
+    /// is adopted all the same unless something is missing. A root with a mount in it cannot be
+    /// replaced either. Returns the names that differ; `None`: it is not adopted, or there is none.
     pub fn adopt_root(
         &self,
         configuration: &Configuration,
@@ -97,7 +93,7 @@ impl Store {
         }
         let tree = self.tree(configuration)?;
         let mut drifts = self.drift_of(&name, &tree);
-        // What is mounted in it keeps it from being replaced.
+        // A mount in it prevents replacing it.
         let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
         let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
         if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
@@ -112,9 +108,9 @@ impl Store {
         Ok(Some(drifts.into_iter().map(|(path, _)| named(&path)).collect()))
     }
 
-    /// Takes the directory that stands where the root of `configuration` belongs, and of which
-    /// there is no record, as that root, if it cannot be compared with its layers, because they
-    /// are not all here. Returns whether it was taken. A root gets its name when it is whole.
+    /// Adopts a directory at the place of the root of `configuration` that has no record and cannot
+    /// be compared, because its layers are not all here. Returns whether it was adopted. A root
+    /// gets its name only when it is complete.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
         let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;
@@ -126,7 +122,7 @@ impl Store {
         Ok(true)
     }
 
-    /// What of the directory `name` is not as `tree` says.
+    /// The paths of the directory `name` that differ from `tree`.
     fn drift_of(&self, name: &CStr, tree: &Tree) -> Vec<(EntryPath, Drift)> {
         let mut drifts = Vec::new();
         let writable = &self.placement.writable;
@@ -148,10 +144,9 @@ impl Store {
         drifts
     }
 
-    /// Adds the files that somebody may have written to without a trace in what was compared
-    /// so far, as where a time was put back, and whose bytes are not those of `tree`. The
-    /// ctime tells which they are, as nobody can set it: later than the root's own mark, and
-    /// not moved by us.
+    /// Adds files that may have been written without a trace in the metadata, for example if a time
+    /// was put back, and whose bytes differ from `tree`. The ctime shows which files these may be,
+    /// because nobody can set it: it is later than the root's own mark, and we did not move it.
     fn compare_touched(
         &self,
         name: &CStr,
@@ -168,7 +163,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                // One that is no directory was told of.
+                // A path that is not a directory was reported already.
                 let Ok(dir) = open_dir(&root, &parent) else { continue };
                 open = Some((parent.clone(), dir));
             }
@@ -185,7 +180,7 @@ impl Store {
         Ok(())
     }
 
-    /// When the root `name` was built: all in it is older. `None` where that is not known, or
+    /// When the root `name` was built: everything in it is older. `None` if that is not known, or
     /// the clock was put back since.
     fn built(&self, name: &CStr) -> Option<i128> {
         let id = crate::disk::digest_of(name);
@@ -193,13 +188,13 @@ impl Store {
         let record = self.roots.stat(name).ok()?;
         let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
         let built = mark.min(record);
-        // A clock that went back would have later writes seem earlier.
+        // If the clock went back, later writes seem earlier.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_nanos());
         i128::try_from(now).is_ok_and(|now| now >= built).then_some(built)
     }
 
-    /// Whether the root itself carries what its archives say, or what we give it.
+    /// Whether the root directory has the metadata of its archives, or the default.
     fn has_own_top(&self, name: &CStr, tree: &Tree) -> Result<bool> {
         let stat = self.unpacked.stat(name)?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw();
@@ -208,7 +203,7 @@ impl Store {
         Ok((own || described) && disk::may_be_used_like(&stat, &meta, described))
     }
 
-    /// Adds the files whose bytes are not those of `tree`, and that were not told of.
+    /// Adds the files whose bytes differ from `tree` and that were not reported yet.
     fn compare_contents(
         &self,
         name: &CStr,
@@ -229,7 +224,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where the root that `id` had before is kept while it may be in use.
+    /// Where the previous root of `id` is kept while it may be in use.
     pub(in crate::store) fn replaced(&self, id: Digest) -> Result<Option<PathBuf>> {
         let name = crate::store::names::replaced_name(id, 0);
         let there = self.unpacked.contains(&name)?;
@@ -242,7 +237,7 @@ fn time_of(seconds: i64, nanoseconds: impl Into<i128>) -> i128 {
     i128::from(seconds) * 1_000_000_000 + nanoseconds.into()
 }
 
-/// Only in a root that was compared: no directory of the path is a symlink.
+/// The root was compared, so no directory of the path is a symlink.
 fn content_of(root: &Dir, path: &EntryPath) -> Result<Content> {
     let (parent, name) = open_parent(root, path)?;
     let dir = parent.as_ref().unwrap_or(root);

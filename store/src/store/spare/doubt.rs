@@ -1,5 +1,5 @@
-//! Which objects are to be looked at before a spare that shares them becomes a root: those
-//! that somebody may have touched since they were looked at last, as the watches tell.
+//! Decides which objects must be checked before a spare that shares them becomes a root: those that
+//! somebody may have touched since the last check, by the evidence of the watches.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CStr;
@@ -21,18 +21,17 @@ use crate::root::tree::{Directory, File, Node, Tree};
 use crate::store::Store;
 use crate::store::names::ids;
 
-/// What is to be looked at.
+/// What must be checked.
 enum Doubt {
-    /// The files of these objects; after each where a root has it.
+    /// These objects, each with a path that a root has it at.
     Some(Vec<(ObjectName, EntryPath)>),
-    /// All, since nobody knows.
+    /// All objects, because nothing is known.
     All,
 }
 
 impl Store {
-    /// Sees to it that every file that `root`, a spare with `tree`, shares is what it must be.
-    /// `uses` tells of its files. Returns the paths of those that must not be shared any more,
-    /// with the reasons.
+    /// Checks every file that `root`, a spare with `tree`, shares with others. `uses` counts its
+    /// files. Returns the paths that must not be shared any more, with the reasons.
     pub(in crate::store) fn changed_since(
         &self,
         root: &Dir,
@@ -55,7 +54,7 @@ impl Store {
             Doubt::Some(objects) => {
                 let mut elsewhere = HashSet::new();
                 for (name, path) in objects {
-                    // Most are where they were, and are there alone.
+                    // Most objects are in their own directory and have no twins.
                     let here = match tree.get(&path) {
                         Some(Node::File(file)) if self.name_of(file) == name => Some(file),
                         _ => None,
@@ -83,8 +82,8 @@ impl Store {
         Ok(changed)
     }
 
-    /// Calls `each` with the path of every file of `tree` that is not empty, the directory of
-    /// `root` that it is in, and its object.
+    /// Calls `each` for every file of `tree` that is not empty: with its path, its directory in
+    /// `root`, and its object.
     fn each_file(
         &self,
         root: &Dir,
@@ -112,7 +111,7 @@ impl Store {
         self.objects.name(file.content, &file.meta, 0)
     }
 
-    /// Why the file at `path`, in `dir`, must not be shared any more, if that is so.
+    /// Why the file at `path`, in `dir`, must not be shared any more; `None` if it may be.
     fn changed_file(
         &self,
         dir: &Dir,
@@ -123,7 +122,7 @@ impl Store {
         let name = c_name(name)?;
         let stat = dir.stat(&name)?;
         if stat.st_nlink == 1 {
-            // It is the spare's own.
+            // The file is the spare's own copy.
             return Ok(None);
         }
         if let Some(object) = self.object_of(file, &stat) {
@@ -132,7 +131,7 @@ impl Store {
                 Look::Sound | Look::Missing => Ok(None),
             };
         }
-        // It has no seal, or is no object any more: what it holds is looked at.
+        // The object has no seal, or is no object any more: its contents are checked.
         let look = self.look_at_all(&self.name_of(file), file.size, &file.meta)?;
         let stat = dir.stat(&name)?;
         match (look, self.object_of(file, &stat)) {
@@ -146,8 +145,8 @@ impl Store {
         }
     }
 
-    /// The files of `tree` whose objects are among `renewed`: they share an inode that is no
-    /// object any more.
+    /// The files of `tree` whose objects are among `renewed`: they share an inode that is no object
+    /// any more.
     pub(in crate::store) fn files_of(
         &self,
         tree: &Tree,
@@ -162,7 +161,7 @@ impl Store {
         if renewed.is_empty() { BTreeSet::new() } else { files.collect() }
     }
 
-    /// Looks at an object and at its twins.
+    /// Checks an object and its twins.
     fn look_at_all(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let mut look = self.objects.look(name, size, meta)?;
         let content = name.content();
@@ -178,8 +177,8 @@ impl Store {
         Ok(look)
     }
 
-    /// Takes note of the objects that somebody may have opened in `root`, which holds `tree` or
-    /// is gone, and of which `evidence` is all that was seen.
+    /// Records the objects that somebody may have opened in `root`, which holds `tree` or is
+    /// removed. `evidence` is everything that was seen there.
     pub(in crate::store) fn note_opens(
         &self,
         root: Option<&Dir>,
@@ -187,7 +186,7 @@ impl Store {
         evidence: &Evidence,
     ) {
         let is_known = |path: &EntryPath| {
-            // A service's own file has one name.
+            // A file that a service made has one name.
             tree.get(path).is_some()
                 || path.is_root()
                 || root.is_some_and(|root| has_one_name(root, path) == Some(true))
@@ -198,7 +197,7 @@ impl Store {
         self.note_maybe_open(touched(tree, evidence).map(|(_, file)| self.name_of(file)));
     }
 
-    /// Takes note that nobody knows who opened what.
+    /// Records that any object may have been opened.
     pub(in crate::store) fn note_all_maybe_open(&self) {
         self.objects.seals().set_all_maybe_open();
         self.watched().gone.all = true;
@@ -213,8 +212,8 @@ impl Store {
         }
     }
 
-    /// What is in doubt, of which note is taken. Objects that somebody else has by another name
-    /// go to `moved`: they must not be shared any more whatever a look at them finds.
+    /// Collects the objects in doubt. Objects that somebody may have under another name go to
+    /// `moved`: they must not be shared any more, whatever a check finds.
     fn doubt(&self, moved: &mut HashSet<ObjectName>) -> Result<Doubt> {
         let doubt = self.seen_since(moved)?;
         match &doubt {
@@ -281,7 +280,7 @@ struct Doubtful {
 }
 
 impl Doubtful {
-    /// Adds the objects of what happened in a root; whether that is all of them.
+    /// Adds the objects of the events in a root. Returns whether that is all of them.
     fn add(
         &mut self,
         store: &Store,
@@ -304,7 +303,7 @@ impl Doubtful {
                 Some(_) => {}
                 // The root itself.
                 None if path.is_root() => {}
-                // A service's own file has one name.
+                // A file that a service made has one name.
                 None => match has_one_name(root, path) {
                     Some(true) => {}
                     Some(false) | None => return false,
@@ -312,7 +311,7 @@ impl Doubtful {
             }
         }
         for dir in &evidence.opened {
-            // What is no directory any more has none of the files: they may be anywhere.
+            // If the directory was replaced, its files may be anywhere.
             let there = find_dir(root, dir).ok();
             let there = there.as_ref().map(|dir| dir.as_ref().unwrap_or(root));
             for (path, file) in files_in(tree, dir) {
@@ -333,7 +332,7 @@ impl Doubtful {
         path: &EntryPath,
         file: &File,
     ) -> Option<ObjectName> {
-        // A copy is the root's own. What is gone or renamed may be somewhere.
+        // A copy belongs to the root alone. A missing or renamed file may be somewhere.
         if file.size == 0 || has_one_name(root, path) == Some(true) {
             return None;
         }
@@ -363,7 +362,7 @@ fn files_in<'a>(tree: &'a Tree, dir: &'a EntryPath) -> impl Iterator<Item = (Ent
     })
 }
 
-/// The files of `tree` that may have been touched, as far as `evidence` tells.
+/// The files of `tree` that may have been touched, by `evidence`.
 fn touched<'a>(
     tree: &'a Tree,
     evidence: &'a Evidence,
@@ -373,14 +372,14 @@ fn touched<'a>(
     named.chain(opened).filter(|(_, file)| file.size > 0)
 }
 
-/// Whether the file `name` in `dir` is there and has no other name.
+/// Whether the file `name` exists in `dir` and has no other name.
 fn is_alone(dir: &Dir, name: &CStr) -> bool {
     dir.stat(name).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink == 1
     })
 }
 
-/// Whether what stands at `path` has no other name; `None` when that cannot be told.
+/// Whether the file at `path` has no other name; `None` if that cannot be determined.
 fn has_one_name(root: &Dir, path: &EntryPath) -> Option<bool> {
     let (parent, name) = path.split()?;
     let dir = find_dir(root, &parent).ok()?;

@@ -1,5 +1,5 @@
-//! Removing the files of a root that is retired from where objects have a name, too: each
-//! removal moves the ctime of an inode that others share, so the object is sealed again.
+//! Removes the files of a retired root that are links to objects. Each removal moves the ctime of a
+//! shared inode, so the object is sealed again.
 
 use std::ffi::CStr;
 
@@ -15,8 +15,8 @@ use crate::root::tree::{File, Node, Tree};
 use crate::store::Store;
 
 impl Store {
-    /// Removes from the directory `retired`, which was the root `id`, the files that objects
-    /// share, if it is known what they are. What fails is for who removes the rest.
+    /// Removes the shared files from the directory `retired`, which was the root `id`, if its tree
+    /// is known. If this fails, the files are removed with the rest of the root.
     pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
@@ -27,9 +27,9 @@ impl Store {
         }
     }
 
-    /// Removes the files of `root`, which holds `tree` and goes, that objects share. What
-    /// somebody touched stays, for whoever removes the rest: its object is not sealed then,
-    /// and is read before it is used again.
+    /// Removes the shared files of `root`, which holds `tree` and is to be removed. Files that
+    /// somebody touched stay and are removed with the rest: their objects are not sealed, and are
+    /// read before they are used again.
     pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());
@@ -41,7 +41,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                // What is no directory any more is not ours.
+                // Something that replaced a directory is not ours.
                 let Ok(dir) = find_dir(root, &parent) else { continue };
                 open = Some((parent, dir));
             }
@@ -59,7 +59,7 @@ impl Store {
         self.objects.seal(&object)
     }
 
-    /// The object that is sealed with this inode as it is now: of the file, or a twin.
+    /// The object that is sealed with this inode in its present state: that of the file, or a twin.
     pub(in crate::store) fn object_of(
         &self,
         file: &File,

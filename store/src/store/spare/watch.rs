@@ -1,11 +1,10 @@
-//! Watching directories with inotify(7): one instance for all of them, and one more that
-//! tells of a directory's first opened file.
+//! Watches directories with inotify(7): one instance for all of them, and another one for the first
+//! opened file of each directory.
 //!
-//! In every mode the spare is watched, in which nobody has any business. Where files are
-//! hardlinked, published roots are watched, too, as whoever writes to a file there writes to
-//! the object and to the spare; and the directories of the objects, against somebody who
-//! thinks he may. What happened there since the objects were looked at last is evidence:
-//! which of them are to be looked at again is decided in [`super::doubt`].
+//! The spare is watched in every mode, because nobody else has any business in it. With hardlinks
+//! the published roots are watched, too: a write to a file there reaches the object and the spare.
+//! The directories of objects are watched against accidental changes. Events since the last check
+//! of the objects are evidence; [`super::doubt`] decides which objects must be checked again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
@@ -21,26 +20,26 @@ use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::root::tree::{File, Node, Tree};
 
-/// Room for events that are read at once.
+/// Size of the buffer for events.
 const BUFFER: usize = 64 << 10;
-/// Names of which is kept what happened to them, for each root.
+/// Most names that are remembered for each root.
 const MOST_NAMES: usize = 10_000;
 
-/// What is done to a file that was written to, or may have been.
+/// Events of a file that was written to, or may have been.
 const WRITTEN: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MOVED_FROM);
 
-/// What is done to a directory whose names nobody may change.
+/// Events of a directory whose names nobody may change.
 const RENAMED: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF);
 
-/// The first file that is opened: it may be mapped and written to without a word. Who opens
-/// files all the time costs one event.
+/// The first open of a file: it may be mapped and written to without further events. A process that
+/// opens files all the time causes one event.
 const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
 /// A watched directory with all below it.
@@ -50,9 +49,9 @@ pub(in crate::store) struct Place(u32);
 /// What happened in a place.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Evidence {
-    /// More happened than can be told.
+    /// There were more events than the system kept.
     pub lost: bool,
-    /// Names that something happened to; a directory's own path stands for itself.
+    /// Names with events; a directory's own path stands for itself.
     pub names: BTreeSet<EntryPath>,
     /// Names that files no longer have.
     pub moved: BTreeSet<EntryPath>,
@@ -61,7 +60,7 @@ pub(in crate::store) struct Evidence {
 }
 
 impl Evidence {
-    /// Whether nothing happened.
+    /// Whether there were no events.
     pub fn is_empty(&self) -> bool {
         !self.lost && self.names.is_empty() && self.opened.is_empty()
     }
@@ -84,14 +83,14 @@ pub(in crate::store) struct Watcher {
     changes: OwnedFd,
     opens: OwnedFd,
     dirs: HashMap<i32, (Place, EntryPath)>,
-    /// Directories whose first open is waited for.
+    /// Directories in which the first open is awaited.
     waiting: HashMap<i32, (Place, EntryPath)>,
     seen: HashMap<Place, Evidence>,
     next: u32,
 }
 
 impl Watcher {
-    /// Watches nothing yet. `dir` is for messages.
+    /// A watcher without watches. `dir` is for messages.
     pub fn new(dir: &Path) -> Result<Self> {
         let init = || {
             inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
@@ -107,7 +106,7 @@ impl Watcher {
         })
     }
 
-    /// A new place, in which nothing is watched yet.
+    /// A new place without watches.
     pub fn place(&mut self) -> Place {
         self.next += 1;
         let place = Place(self.next);
@@ -115,8 +114,8 @@ impl Watcher {
         place
     }
 
-    /// Watches all directories of `tree`, which the directory at `root` holds; with `opens`
-    /// also who opens files there.
+    /// Watches all directories of `tree`, which the directory at `root` holds; with `opens` also
+    /// opened files.
     pub fn watch_tree(&mut self, root: &Path, tree: &Tree, opens: bool) -> Result<Place> {
         let place = self.place();
         let all = self.add(place, root, &EntryPath::root(), opens).and_then(|()| {
@@ -140,7 +139,7 @@ impl Watcher {
         if opens { self.wait_for_open(place, root, path) } else { Ok(()) }
     }
 
-    /// Watches a directory in which files come and go by our own hand.
+    /// Watches a directory in which we create and remove files ourselves.
     pub fn add_busy(&mut self, place: Place, root: &Path, path: &EntryPath) -> Result<()> {
         let number =
             add(&self.changes, root, path, WRITTEN | WatchFlags::DELETE | WatchFlags::CREATE)?;
@@ -148,14 +147,14 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits for the next open in a directory, whose last one was told.
+    /// Waits for the next open in a directory, after one was reported.
     pub fn wait_for_open(&mut self, place: Place, root: &Path, path: &EntryPath) -> Result<()> {
         let number = add(&self.opens, root, path, OPENED)?;
         self.waiting.insert(number, (place, path.clone()));
         Ok(())
     }
 
-    /// What happened in a place so far.
+    /// The evidence of a place so far.
     pub fn seen(&mut self, place: Place) -> &Evidence {
         self.read();
         self.seen.entry(place).or_default()
@@ -167,7 +166,7 @@ impl Watcher {
         self.seen.insert(place, Evidence::default()).unwrap_or_default()
     }
 
-    /// Ends watching a place. The system takes its time for that.
+    /// Ends the watches of a place. This takes the system some time.
     pub fn end(&mut self, place: Place) {
         self.end_changes(place);
         for number in of_place(&self.waiting, place) {
@@ -177,17 +176,17 @@ impl Watcher {
         self.seen.remove(&place);
     }
 
-    /// Watches only who opens files in a place from now on: we are about to change it
-    /// ourselves, which would be more than the system keeps.
+    /// From now on watches only opens in a place. We are about to change it ourselves, and our
+    /// changes would overflow the queue.
     pub fn end_changes(&mut self, place: Place) {
         for number in of_place(&self.dirs, place) {
-            // It is gone with its directory, if that is gone.
+            // The watch is gone if its directory is.
             let _ = inotify::remove_watch(&self.changes, number);
             self.dirs.remove(&number);
         }
     }
 
-    /// Takes in what happened since the last call.
+    /// Reads the events since the last call.
     fn read(&mut self) {
         let (dirs, seen) = (&mut self.dirs, &mut self.seen);
         let mut ended = Vec::new();
@@ -206,7 +205,7 @@ impl Watcher {
         }
         let waiting = &mut self.waiting;
         let complete = each(&self.opens, |number, _, what| {
-            // It waits no more.
+            // The open was reported, so the watch ended.
             let Some((place, dir)) = waiting.remove(&number) else { return };
             if what.contains(ReadFlags::IGNORED) {
                 // The directory is gone.
@@ -224,20 +223,21 @@ impl Watcher {
     }
 }
 
-/// The numbers of the directories of a place.
+/// The watch numbers of a place.
 fn of_place(dirs: &HashMap<i32, (Place, EntryPath)>, place: Place) -> Vec<i32> {
     dirs.iter().filter_map(|(number, (of, _))| (*of == place).then_some(*number)).collect()
 }
 
-/// Watches `path` below `root` for `what`; returns the number that events of it have.
+/// Watches `path` below `root` for `what`. Returns the number of the watch.
 fn add(events: &OwnedFd, root: &Path, path: &EntryPath, what: WatchFlags) -> Result<i32> {
     let at = root.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
     let flags = what | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
     inotify::add_watch(events, &at, flags).map_err(|err| Error::io("watch", &at, err))
 }
 
-/// Tells `each` of what happened since the last call: the number of the directory, the name
-/// in it (`None`: the directory itself), and what. Returns whether that is all.
+/// Calls `each` for every event since the last call: the number of the watch, the name in its
+/// directory (`None`: the directory itself), and the kind of event. Returns whether no event was
+/// lost.
 fn each(events: &OwnedFd, mut each: impl FnMut(i32, Option<&CStr>, ReadFlags)) -> bool {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
     let mut events = Reader::new(events, &mut buffer);
@@ -255,7 +255,7 @@ fn each(events: &OwnedFd, mut each: impl FnMut(i32, Option<&CStr>, ReadFlags)) -
     }
 }
 
-/// The files of `tree` that somebody may have by another name.
+/// The files of `tree` that may have another name by now.
 pub(super) fn moved_files<'a>(
     tree: &'a Tree,
     evidence: &'a Evidence,

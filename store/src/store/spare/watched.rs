@@ -1,5 +1,5 @@
-//! What of an agent's directory is watched: the spare, and where files are hardlinked the
-//! published roots and the directories of the objects.
+//! Which directories are watched: the spare, and with hardlinks the published roots and the
+//! directories of objects.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
@@ -20,31 +20,30 @@ use crate::root::tree::{Node, Tree};
 use crate::store::Store;
 use crate::store::names::{REPLACED, ids};
 
-/// What is watched, and what is known of it.
+/// The watches, and the evidence so far.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Watched {
     pub(in crate::store) watcher: Option<Watcher>,
-    /// Whether it was tried to watch, and cannot be.
+    /// Whether watching was tried and does not work.
     failed: bool,
-    /// The published roots that are watched, with what they hold.
+    /// The watched published roots, with their trees.
     pub(in crate::store) roots: HashMap<Digest, (Place, Tree)>,
-    /// Roots that were replaced and may still be in use, with what they hold where they are
-    /// all.
+    /// Replaced roots that may still be in use, with their trees if they are complete.
     pub(in crate::store) aside: Vec<(CString, Option<(Place, Tree)>)>,
-    /// Where the directories of the objects are.
+    /// The place of the directories of objects.
     pub(in crate::store) objects: Option<Place>,
-    /// What was touched in roots that are gone by now.
+    /// The evidence from removed roots.
     pub(in crate::store) gone: Gone,
-    /// Places of spares that became roots which need no watch.
+    /// Places of spares that became roots and need no watch.
     ended: Vec<Place>,
 }
 
-/// What was touched in roots that are gone: who has a file of them open keeps it.
+/// Evidence from removed roots: a process may still have one of their files open.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Gone {
-    /// What each of them held, and what was seen there.
+    /// Their trees, and the evidence in each.
     pub roots: Vec<(Tree, Evidence)>,
-    /// Whether it may be any object.
+    /// Whether any object may be affected.
     pub all: bool,
 }
 
@@ -75,8 +74,8 @@ impl Store {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to watch the directory `name` of roots, a spare's or one that is to be
-    /// published, which holds `tree`. `None` where that cannot be.
+    /// Watches the directory `name` among the roots, which holds `tree`: a spare, or a root before
+    /// it is published. `None` if that fails.
     pub(in crate::store) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         let mut all = self.watched();
         let watcher = all.watcher(&self.path)?;
@@ -84,7 +83,7 @@ impl Store {
         match watching {
             Ok(place) => Some(place),
             Err(err) => {
-                // Told once: each root would say the same.
+                // Logged once: the message would be the same for each root.
                 if !std::mem::replace(&mut all.failed, true) {
                     tracing::warn!(
                         event = "not_watched",
@@ -96,12 +95,12 @@ impl Store {
         }
     }
 
-    /// As [`Store::watch`], where whoever writes to a file of the root writes to an object.
+    /// As [`Store::watch`], if a write to a file of the root reaches an object.
     pub(in crate::store) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         self.is_shared().then(|| self.watch(name, tree)).flatten()
     }
 
-    /// Watches directories that were made in a place; whether that could be done.
+    /// Watches new directories in a place. Returns whether that worked.
     pub(in crate::store) fn watch_more(
         &self,
         place: Place,
@@ -114,7 +113,7 @@ impl Store {
         dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
     }
 
-    /// Waits for the next open in directories of a place that told of one.
+    /// Waits for the next open in the directories of a place that reported one.
     pub(in crate::store) fn wait_for_opens<'a>(
         &self,
         place: Place,
@@ -124,12 +123,12 @@ impl Store {
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return };
         for path in dirs {
-            // A directory that is gone has no files; what else fails is found out later.
+            // A removed directory has no files. Other failures are found later.
             let _ = watcher.wait_for_open(place, root, path);
         }
     }
 
-    /// What happened in a place since the last call.
+    /// The evidence of a place since the last call.
     pub(in crate::store) fn take_evidence(&self, place: Place) -> Evidence {
         let mut all = self.watched();
         all.watcher.as_mut().map_or_else(
@@ -138,7 +137,7 @@ impl Store {
         )
     }
 
-    /// Takes note of a published root.
+    /// Adds a published root.
     pub(in crate::store) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
         let Some(place) = place else { return };
         let shared = self.is_shared();
@@ -153,7 +152,7 @@ impl Store {
         }
     }
 
-    /// Takes note that what was the root `id` is called `name` from now on.
+    /// Records that the root `id` is called `name` from now on.
     pub(in crate::store) fn watch_aside(&self, id: Digest, name: CString) {
         if self.is_shared() {
             let mut all = self.watched();
@@ -162,14 +161,14 @@ impl Store {
         }
     }
 
-    /// No longer counts the root `id`, which is to be removed and is called `name`; returns what
-    /// it holds, if it was all, and its place, whose watch is still to be ended.
+    /// Takes out the root `id`, which is to be removed and is called `name`. Returns its tree, if
+    /// it is complete, and its place, whose watch the caller must end.
     pub(in crate::store) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
         let Some((place, tree)) = self.watched().roots.remove(&id) else {
             self.note_all_maybe_open();
             return None;
         };
-        // Who has a file of it open keeps it.
+        // A process may keep a file of it open.
         self.keep_evidence(place, &tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
             watcher.end_changes(place);
@@ -177,8 +176,8 @@ impl Store {
         Some((place, tree))
     }
 
-    /// Ends watching a place that holds `tree`, from which we removed files, and takes note of
-    /// what others opened meanwhile.
+    /// Ends the watches of a place that holds `tree` and from which we removed files. Keeps the
+    /// evidence of opens by others.
     pub(in crate::store) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
         self.keep_evidence(place, tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
@@ -186,8 +185,8 @@ impl Store {
         }
     }
 
-    /// Takes what was seen in a place, a root that is called `name` and is to be removed, and
-    /// keeps it until all objects are looked at.
+    /// Takes the evidence of a root that is called `name` and is to be removed, and keeps it until
+    /// all objects are checked.
     fn keep_evidence(&self, place: Place, tree: &Tree, name: &CStr) {
         let evidence = self.take_evidence(place);
         if !evidence.is_empty() {
@@ -196,7 +195,7 @@ impl Store {
         }
     }
 
-    /// Ends watching a root that is aside and to be removed.
+    /// Ends the watches of a replaced root that is to be removed.
     pub(in crate::store) fn end_watch_aside(&self, name: &CStr) {
         let mut all = self.watched();
         let known = all.aside.iter_mut().find(|(other, _)| **other == *name);
@@ -214,7 +213,7 @@ impl Store {
         }
     }
 
-    /// Takes note of what an earlier agent left aside: nobody watches it.
+    /// Adds the replaced roots that an earlier agent left. They are not watched.
     pub(in crate::store) fn watch_asides(&self) -> Result<()> {
         if self.is_shared() {
             let names = self.unpacked.list()?.into_iter().map(|item| item.name);
@@ -224,8 +223,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends watches that are of no use any more: those of roots that are gone, and of
-    /// `place`.
+    /// Ends the watches of removed roots, and of `place`.
     pub(in crate::store) fn end_watches(&self, place: Option<Place>) -> Result<()> {
         let published = ids(&self.roots)?;
         let mut all = self.watched();
@@ -246,7 +244,7 @@ impl Store {
             }
             stays
         });
-        // Nobody can tell any more what was opened there.
+        // Nobody can know any more which files were opened there.
         all.gone.all |= !vanished.is_empty();
         if let Some(watcher) = &mut all.watcher {
             for place in ended.into_iter().chain(vanished) {
@@ -256,9 +254,9 @@ impl Store {
         Ok(())
     }
 
-    /// Watches all that is shared and is not watched yet, and forgets what happened so far, but
-    /// for files that were renamed or linked: they are private from now on. After this every
-    /// object is to be looked at before it is linked.
+    /// Watches everything that is shared and not watched yet, and forgets the evidence so far.
+    /// Renamed or linked files become private. After this, every object must be checked before it
+    /// is linked.
     pub(in crate::store) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
         if !self.is_shared() {
@@ -273,7 +271,7 @@ impl Store {
             let known = self.watched().roots.get(&id).cloned();
             let Some((place, tree)) = known else {
                 self.note_all_maybe_open();
-                // Of one that lost its record, or a layer, nobody knows what to watch.
+                // The tree of a root without a record, or with a missing layer, is not known.
                 let known = self.marked(id).and_then(|configuration| self.tree(&configuration));
                 let Ok(tree) = known else { continue };
                 let place = self.watch(&name_of(id), &tree);
@@ -283,7 +281,7 @@ impl Store {
             let evidence = self.take_evidence(place);
             self.note_opens(self.unpacked.child(&name_of(id)).ok().as_ref(), &tree, &evidence);
             if !self.wait_again(place, &name_of(id), &evidence) {
-                // Not watched: all is looked at each time.
+                // Without watches all objects are checked each time.
                 self.note_all_maybe_open();
                 let mut all = self.watched();
                 all.roots.remove(&id);
@@ -316,20 +314,20 @@ impl Store {
         Ok(())
     }
 
-    /// Waits for the next open in the directories of a root that told of one; whether that
-    /// can be done.
+    /// Waits for the next open in the directories of a root that reported one. Returns whether that
+    /// worked.
     fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
         let root = self.unpacked.path_of(name);
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return false };
         evidence.opened.iter().all(|path| match watcher.wait_for_open(place, &root, path) {
-            // A directory that somebody removed has no files.
+            // A removed directory has no files.
             Err(err) => err.is_not_found(),
             Ok(()) => true,
         })
     }
 
-    /// Watches the directories that objects are in, as many as there are by now.
+    /// Watches the existing directories of objects.
     fn watch_objects(&self) -> Result<()> {
         let fans: Vec<_> = self.objects.fans()?.collect();
         let root = self.objects.path();
@@ -347,8 +345,7 @@ impl Store {
         Ok(())
     }
 
-    /// The files of `tree` that have another name by now, as far as what happened in their
-    /// root tells.
+    /// The files of `tree` that have another name by now, by the evidence of their root.
     fn renamed_files(&self, id: Digest, evidence: &Evidence, tree: &Tree) -> Vec<EntryPath> {
         let is_file = |path: &&EntryPath| matches!(tree.get(path), Some(Node::File(_)));
         let mut found: Vec<EntryPath> = evidence.moved.iter().filter(is_file).cloned().collect();
@@ -362,7 +359,7 @@ impl Store {
     }
 }
 
-/// The inode of a file with several names at `path`.
+/// The inode of the file at `path` if it has several names.
 fn linked_inode(root: &Dir, path: &EntryPath) -> Option<u64> {
     let (parent, name) = path.split()?;
     let dir = find_dir(root, &parent).ok()?;

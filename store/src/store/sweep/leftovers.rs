@@ -1,5 +1,5 @@
-//! What cannot be removed: it stays, is told of once, and is tried again at the next sweep
-//! or start. Nothing that is left over is a reason for anything else to fail.
+//! Leftovers: what could not be removed stays, is logged once, and is tried again by the next sweep
+//! or start. A leftover must not make anything else fail.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -21,8 +21,8 @@ impl Left {
     }
 }
 
-/// Removes everything in `dir` whose name begins with one of `prefixes`, and returns what
-/// stays.
+/// Removes everything in `dir` whose name begins with one of `prefixes`, and returns what could not
+/// be removed.
 pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     let mut mounts = None;
@@ -39,8 +39,8 @@ pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<L
 }
 
 impl Store {
-    /// Tells of what is left, but for what was told of before.
-    pub(in crate::store) fn tell(&self, left: impl IntoIterator<Item = Left>) {
+    /// Logs leftovers, except those that were logged before.
+    pub(in crate::store) fn log_leftovers(&self, left: impl IntoIterator<Item = Left>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for Left { path, why } in left {
             if told.insert(path.clone()) {
@@ -56,11 +56,11 @@ impl Store {
         }
     }
 
-    /// Removes a directory of roots that is no use any more, or tells what stays of it.
+    /// Removes a retired directory among the roots, or logs what stays of it.
     pub(in crate::store) fn remove_retired(&self, name: &std::ffi::CStr) {
         self.end_watch_aside(name);
         if let Err(err) = self.unpacked.remove_unmounted(name, &Mounts::read()) {
-            self.tell([Left::new(self.unpacked.path_of(name), &err)]);
+            self.log_leftovers([Left::new(self.unpacked.path_of(name), &err)]);
         }
     }
 }

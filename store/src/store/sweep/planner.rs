@@ -1,21 +1,21 @@
-//! Planning a sweep: from what is there and what must stay to what goes, each with its
-//! reason. Pure: it looks at a [`Listing`] and at nothing else.
+//! Plans a sweep: decides from what exists and what must be kept what is removed, each with its
+//! reason. Pure: it looks at an [`Inventory`] and at nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::inventory::{Aside, File, FoundRoot, Inventory, Record};
 use super::keep::{Ages, Keep};
-use super::listing::{Aside, File, FoundRoot, Listing, Record};
 use super::removals::{Kept, Removal, Sweep, What};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// Bytes of an object's name that the layers' indexes tell: all but the twin.
+/// Bytes of an object's name that the index of a layer determines: all but the twin.
 const BASE: usize = 64 + 1 + 32;
 
-/// The layers that stay, each with the reason.
-pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, String> {
+/// The layers that are kept, each with the reason.
+pub(super) fn kept_layers(inventory: &Inventory, keep: &Keep) -> BTreeMap<Digest, String> {
     let mut kept = BTreeMap::new();
     let mut add = |configuration: &Configuration, why: &str| {
         for layer in configuration.layers() {
@@ -25,14 +25,14 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     for (configuration, why) in &keep.configurations {
         add(configuration, why);
     }
-    // One without its directory, removed by hand, holds nothing.
-    for root in listing.roots.iter().filter(|root| root.is_there) {
+    // A root whose directory was removed by hand keeps nothing.
+    for root in inventory.roots.iter().filter(|root| root.is_there) {
         if let (Record::Of(configuration), true) = (&root.record, stays(root, keep).is_some()) {
             add(configuration, &format!("root {}", root.id));
         }
     }
     let young = keep.cache.and_then(|ages| ages.cache).map(seconds);
-    for (digest, file) in &listing.layers {
+    for (digest, file) in &inventory.layers {
         if keep.cache.is_none() || young.is_some_and(|before| file.changed >= before) {
             kept.entry(*digest).or_insert_with(|| "it is new".to_owned());
         }
@@ -40,10 +40,10 @@ pub(super) fn kept_layers(listing: &Listing, keep: &Keep) -> BTreeMap<Digest, St
     kept
 }
 
-/// Why a root that another program made stays.
+/// Why a root of another program is kept.
 const TAKEN_OVER: &str = "it was here before this agent; gc -taken-over removes it";
 
-/// Why the root stays, if it does.
+/// Why the root is kept, if it is.
 fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     let Some(roots) = &keep.roots else { return Some("roots are not swept".to_owned()) };
     let named = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| *why);
@@ -52,28 +52,28 @@ fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     why.or_else(|| root.mounted.clone())
 }
 
-/// What goes and what stays. `layers` are the layers that stay; `needed` the objects they
-/// are made of, or why that cannot be told.
+/// What is removed and what is kept. `layers` are the kept layers; `needed` are their objects, or
+/// why these are not known.
 pub(super) fn plan(
-    listing: &Listing,
+    inventory: &Inventory,
     keep: &Keep,
     layers: &BTreeMap<Digest, String>,
     needed: &Result<BTreeSet<Vec<u8>>, String>,
 ) -> Sweep {
     let mut planner = Planner { plan: Sweep::default(), names: HashMap::new() };
-    planner.roots(listing, keep);
+    planner.roots(inventory, keep);
     if let Some(ages) = keep.cache {
-        planner.records(listing, keep);
-        planner.layers(listing, layers);
-        planner.objects(listing, ages, needed);
-        planner.blobs(listing, ages, layers, keep.keep_blobs);
-        planner.downloads(listing, ages, layers);
-        planner.rest(listing, ages);
+        planner.records(inventory, keep);
+        planner.layers(inventory, layers);
+        planner.objects(inventory, ages, needed);
+        planner.blobs(inventory, ages, layers, keep.keep_blobs);
+        planner.downloads(inventory, ages, layers);
+        planner.rest(inventory, ages);
     }
     planner.plan
 }
 
-/// Whether something that changed then is old enough to go.
+/// Whether something with this time of change is old enough to be removed.
 fn old(changed: i64, before: Option<SystemTime>) -> bool {
     before.is_none_or(|before| changed < seconds(before))
 }
@@ -85,7 +85,7 @@ fn seconds(time: SystemTime) -> i64 {
 
 struct Planner {
     plan: Sweep,
-    /// Names of each inode that go, so far.
+    /// How many names of each inode are removed so far.
     names: HashMap<(u64, u64), u64>,
 }
 
@@ -110,8 +110,8 @@ impl Planner {
         self.plan.stuck.push(Kept { what, path, why, count: 1, bytes: 0 });
     }
 
-    fn roots(&mut self, listing: &Listing, keep: &Keep) {
-        for root in listing.roots.iter().filter(|root| root.is_there) {
+    fn roots(&mut self, inventory: &Inventory, keep: &Keep) {
+        for root in inventory.roots.iter().filter(|root| root.is_there) {
             let path = Path::new("unpacked").join(root.id.to_string());
             match stays(root, keep) {
                 Some(why) if root.mounted.is_some() => self.stuck(What::Root, path, why),
@@ -119,7 +119,7 @@ impl Planner {
                 None => self.remove(What::Root, path, "over the roots to keep", &root.files),
             }
         }
-        for Aside { path, replaced, mounted, files } in &listing.asides {
+        for Aside { path, replaced, mounted, files } in &inventory.asides {
             let path = path.clone();
             match mounted {
                 _ if *replaced && !keep.replaced => {
@@ -131,18 +131,17 @@ impl Planner {
                 None => self.remove(What::Leftover, path, "it was left half done", files),
             }
         }
-        if let Some(name) = &listing.spare {
+        if let Some(name) = &inventory.spare {
             let path = Path::new("unpacked").join(&*name.to_string_lossy());
             self.keep(What::Spare, path, "the next root is made of it", 0);
         }
     }
 
-    /// Records whose root is gone, and those that a crash cut short: without it the root is
-    /// not ours.
-    fn records(&mut self, listing: &Listing, keep: &Keep) {
-        for root in &listing.roots {
+    /// Records whose root is gone, and those that a crash cut short: such a root is not ours.
+    fn records(&mut self, inventory: &Inventory, keep: &Keep) {
+        for root in &inventory.roots {
             let path = Path::new("roots").join(root.id.to_string());
-            // Else it goes with its root.
+            // Otherwise it is removed with its root.
             let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",
@@ -153,8 +152,8 @@ impl Planner {
         }
     }
 
-    fn layers(&mut self, listing: &Listing, kept: &BTreeMap<Digest, String>) {
-        for (digest, file) in &listing.layers {
+    fn layers(&mut self, inventory: &Inventory, kept: &BTreeMap<Digest, String>) {
+        for (digest, file) in &inventory.layers {
             let path = Path::new("layers").join(digest.to_string());
             match kept.get(digest) {
                 Some(why) => self.keep(What::Layer, path, why, file.bytes),
@@ -165,12 +164,12 @@ impl Planner {
 
     fn objects(
         &mut self,
-        listing: &Listing,
+        inventory: &Inventory,
         ages: Ages,
         needed: &Result<BTreeSet<Vec<u8>>, String>,
     ) {
         let mut kept: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for (name, file) in &listing.objects {
+        for (name, file) in &inventory.objects {
             let bytes = name.to_bytes();
             let base = &bytes[..bytes.len().min(BASE)];
             let why = match needed {
@@ -199,14 +198,14 @@ impl Planner {
 
     fn blobs(
         &mut self,
-        listing: &Listing,
+        inventory: &Inventory,
         ages: Ages,
         layers: &BTreeMap<Digest, String>,
         keep_blobs: bool,
     ) {
         let extracted: BTreeSet<Digest> =
-            listing.layers.iter().map(|(digest, _)| *digest).collect();
-        for (digest, file) in &listing.blobs {
+            inventory.layers.iter().map(|(digest, _)| *digest).collect();
+        for (digest, file) in &inventory.blobs {
             let path = Path::new("cache").join(digest.to_string());
             let (wanted, is_extracted) = (layers.get(digest), extracted.contains(digest));
             match wanted {
@@ -222,8 +221,8 @@ impl Planner {
         }
     }
 
-    fn downloads(&mut self, listing: &Listing, ages: Ages, layers: &BTreeMap<Digest, String>) {
-        for (name, file, abandoned) in &listing.downloads {
+    fn downloads(&mut self, inventory: &Inventory, ages: Ages, layers: &BTreeMap<Digest, String>) {
+        for (name, file, abandoned) in &inventory.downloads {
             let path = Path::new("partial").join(&*name.to_string_lossy());
             let digest = name.to_str().ok().and_then(|name| name.rsplit('-').next()?.parse().ok());
             if let Some(why) = digest.and_then(|digest: Digest| layers.get(&digest)) {
@@ -236,11 +235,11 @@ impl Planner {
         }
     }
 
-    fn rest(&mut self, listing: &Listing, ages: Ages) {
-        for (path, files) in &listing.leftovers {
+    fn rest(&mut self, inventory: &Inventory, ages: Ages) {
+        for (path, files) in &inventory.leftovers {
             self.remove(What::Leftover, path.clone(), "it was left half done", files);
         }
-        for (name, changed, files) in &listing.quarantine {
+        for (name, changed, files) in &inventory.quarantine {
             let path = Path::new("quarantine").join(&*name.to_string_lossy());
             if old(*changed, ages.quarantine) {
                 self.remove(What::Quarantined, path, "it was damaged", files);
@@ -272,13 +271,13 @@ mod tests {
         Keep { roots, cache, taken_over: true, ..Keep::default() }
     }
 
-    fn planned(listing: &Listing, keep: &Keep, needed: &[&str]) -> Sweep {
+    fn planned(inventory: &Inventory, keep: &Keep, needed: &[&str]) -> Sweep {
         let needed = needed.iter().map(|digit| digit.repeat(64).into_bytes()).collect();
-        plan(listing, keep, &kept_layers(listing, keep), &Ok(needed))
+        plan(inventory, keep, &kept_layers(inventory, keep), &Ok(needed))
     }
 
     #[test]
-    fn bytes_are_freed_with_the_last_name_only() {
+    fn bytes_are_freed_only_with_the_last_name() {
         let root = FoundRoot {
             id: Digest::of(b"root"),
             record: Record::None,
@@ -287,32 +286,32 @@ mod tests {
             files: vec![file(1, 2, 10), file(2, 2, 20), file(3, 1, 40)],
             mounted: None,
         };
-        let listing = Listing {
+        let inventory = Inventory {
             roots: vec![root],
             objects: vec![object("a", file(1, 2, 10)), object("b", file(2, 2, 20))],
-            ..Listing::default()
+            ..Inventory::default()
         };
-        // b is a file of a layer that stays: the root's name of it frees nothing.
-        let plan = planned(&listing, &at_once(), &["b"]);
+        // b is a file of a kept layer: removing the root's name of it frees nothing.
+        let plan = planned(&inventory, &at_once(), &["b"]);
         let freed: Vec<(What, u64, u64)> =
             plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();
         assert_eq!(freed, [(What::Root, 3, 40), (What::Object, 1, 10)]);
         assert_eq!((plan.files(), plan.bytes()), (4, 50));
-        // A root that stays holds what its object frees, also one that another program made.
+        // A kept root keeps the bytes of its objects, even if another program made it.
         for keep in [Keep { roots: None, ..at_once() }, Keep { taken_over: false, ..at_once() }] {
-            let plan = planned(&listing, &keep, &[]);
+            let plan = planned(&inventory, &keep, &[]);
             assert_eq!((plan.files(), plan.bytes()), (2, 0));
         }
     }
 
     #[test]
-    fn a_root_with_a_mount_below_stays_and_keeps_its_layers() {
+    fn root_with_a_mount_is_kept_with_its_layers() {
         let now = "2026-11-23T03:49:00Z".parse().unwrap();
         let digest = Digest::of(b"layer");
         let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
         let layer = crate::config::Layer { component, version, digest, created: now };
         let configuration = Configuration::new("p".parse().unwrap(), vec![layer], now).unwrap();
-        let mut listing = Listing {
+        let mut inventory = Inventory {
             roots: vec![FoundRoot {
                 id: configuration.id(),
                 record: Record::Of(configuration),
@@ -322,55 +321,56 @@ mod tests {
                 mounted: Some("something is mounted on /data".to_owned()),
             }],
             layers: vec![(digest, file(1, 1, 1))],
-            ..Listing::default()
+            ..Inventory::default()
         };
-        let plan = planned(&listing, &at_once(), &[]);
+        let plan = planned(&inventory, &at_once(), &[]);
         assert_eq!((&plan.removals[..], plan.stuck.len()), (&[][..], 1));
         assert!(plan.stuck[0].why.contains("/data"));
-        listing.roots[0].mounted = None;
-        assert_eq!(planned(&listing, &at_once(), &[]).removals.len(), 2);
+        inventory.roots[0].mounted = None;
+        assert_eq!(planned(&inventory, &at_once(), &[]).removals.len(), 2);
     }
 
     #[test]
-    fn what_was_replaced_goes_when_it_is_said_to_be_left() {
+    fn replaced_root_is_removed_only_when_allowed() {
         let aside = |replaced| Aside {
             path: "unpacked/.x".into(),
             replaced,
             mounted: None,
             files: Vec::new(),
         };
-        let listing = Listing { asides: vec![aside(true), aside(false)], ..Listing::default() };
+        let inventory =
+            Inventory { asides: vec![aside(true), aside(false)], ..Inventory::default() };
         let removed = |replaced| {
-            planned(&listing, &Keep { replaced, ..at_once() }, &[]).count(What::Leftover)
+            planned(&inventory, &Keep { replaced, ..at_once() }, &[]).count(What::Leftover)
         };
         assert_eq!((removed(false), removed(true)), (1, 2));
     }
 
     #[test]
-    fn an_index_that_cannot_be_read_keeps_every_object() {
+    fn unreadable_index_keeps_all_objects() {
         let objects = vec![object("a", file(1, 1, 10))];
-        let listing = Listing { objects, ..Listing::default() };
+        let inventory = Inventory { objects, ..Inventory::default() };
         let unknown = Err("the index cannot be read".to_owned());
-        let plan = plan(&listing, &at_once(), &BTreeMap::new(), &unknown);
+        let plan = plan(&inventory, &at_once(), &BTreeMap::new(), &unknown);
         assert_eq!(plan.removals, []);
         assert_eq!(plan.kept[0].why, "the index cannot be read");
     }
 
     #[test]
-    fn what_is_younger_stays() {
+    fn young_things_are_kept() {
         let digest = Digest::of(b"layer");
-        let listing = Listing {
+        let inventory = Inventory {
             layers: vec![(digest, file(1, 1, 1))],
             blobs: vec![(digest, file(2, 1, 1))],
             objects: vec![object("a", file(3, 1, 1))],
             downloads: vec![(CString::from(c"partial-x"), file(4, 1, 1), false)],
             quarantine: vec![(CString::from(c"x"), 1000, vec![file(5, 1, 1)])],
-            ..Listing::default()
+            ..Inventory::default()
         };
         let at = |second| {
             let time = Some(UNIX_EPOCH + Duration::from_secs(second));
             let ages = Ages { cache: time, downloads: time, quarantine: time, leftovers: true };
-            planned(&listing, &Keep { cache: Some(ages), ..at_once() }, &[])
+            planned(&inventory, &Keep { cache: Some(ages), ..at_once() }, &[])
         };
         assert_eq!(at(1000).files(), 0);
         assert_eq!(at(1001).files(), 5);

@@ -1,4 +1,4 @@
-//! What a sweep does: what goes and what stays, each with its reason.
+//! The result of planning a sweep: what is removed and what is kept, each with its reason.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 pub enum What {
     /// A published root.
     Root,
-    /// The record of a root that is not there.
+    /// The record of a root without its directory.
     Record,
     /// The index of an extracted layer.
     Layer,
@@ -16,11 +16,11 @@ pub enum What {
     Object,
     /// A cached archive.
     Blob,
-    /// An archive that is not all here yet.
+    /// A partly downloaded archive.
     Download,
-    /// What was left half done.
+    /// Unfinished work.
     Leftover,
-    /// What was set aside as damaged.
+    /// A damaged file that was set aside.
     Quarantined,
     /// The spare root.
     Spare,
@@ -43,49 +43,49 @@ impl What {
     }
 }
 
-/// Something that goes.
+/// A thing that is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// What it is.
+    /// Its kind.
     pub what: What,
-    /// Where, in the agent's directory.
+    /// Its path in the agent's directory.
     pub path: PathBuf,
-    /// Why it goes.
+    /// Why it is removed.
     pub why: &'static str,
-    /// Names that go, directories not counted.
+    /// Number of removed names, directories not counted.
     pub files: u64,
-    /// Bytes of files whose last name goes with it.
+    /// Bytes of files whose last name is removed.
     pub bytes: u64,
 }
 
 impl Removal {
-    /// What stays of it.
+    /// The same as kept, if removing it failed.
     pub(super) fn stuck(&self, why: String) -> Kept {
         Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
     }
 }
 
-/// Something that stays; of objects all that stay for one reason.
+/// A thing that is kept. All objects that are kept for one reason are one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// What it is.
+    /// Its kind.
     pub what: What,
-    /// Where, in the agent's directory.
+    /// Its path in the agent's directory.
     pub path: PathBuf,
-    /// Why it stays.
+    /// Why it is kept.
     pub why: String,
     /// How many things this stands for.
     pub count: u64,
-    /// Its bytes, where they were counted.
+    /// Its bytes, if they were counted.
     pub bytes: u64,
 }
 
-/// What a sweep is to do.
+/// The plan of a sweep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// What goes, in the order in which it has to.
+    /// What is removed, in the necessary order.
     pub removals: Vec<Removal>,
-    /// What stays.
+    /// What is kept.
     pub kept: Vec<Kept>,
     /// What stays because it cannot be removed.
     pub stuck: Vec<Kept>,
@@ -94,7 +94,7 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Names that go.
+    /// Number of removed names.
     pub fn files(&self) -> u64 {
         self.removals.iter().map(|removal| removal.files).sum()
     }
@@ -115,7 +115,7 @@ impl Sweep {
         self
     }
 
-    /// How many of a kind go.
+    /// How many things of a kind are removed.
     pub fn count(&self, what: What) -> usize {
         self.removals.iter().filter(|removal| removal.what == what).count()
     }

@@ -1,4 +1,4 @@
-//! Which files two stacks of layers give otherwise, from the archives alone.
+//! Compares two stacks of layers, from the archives alone: which files differ.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,25 +25,25 @@ const BUFFER: usize = 64 << 10;
 pub struct Changed {
     /// The path, from the root.
     pub path: EntryPath,
-    /// How.
+    /// How they differ.
     pub how: How,
 }
 
 /// How two trees differ at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
-    /// Only the later one has it.
+    /// Only the later tree has it.
     Added,
-    /// Only the earlier one has it.
+    /// Only the earlier tree has it.
     Removed,
-    /// Both have it, and it is another thing, or has other contents.
+    /// Both have it, but of another kind or with other contents.
     Changed,
-    /// Only what the inode carries differs.
+    /// Only its metadata differs.
     Metadata,
 }
 
-/// The paths at which the roots of two stacks of layers differ, in order. `open` opens a
-/// layer's archive; each is read once.
+/// The paths at which the roots of two stacks of layers differ, in order. `open` opens a layer's
+/// archive; each is read once.
 pub fn changed_files(
     from: &[Digest],
     to: &[Digest],
@@ -60,7 +60,7 @@ pub fn changed_files(
     Ok(between(&tree(from)?, &tree(to)?))
 }
 
-/// The index of an archive that nobody keeps.
+/// The index of an archive, which is not stored.
 fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
     let mut index = Index::default();
     let (_, read) = pipeline::run(

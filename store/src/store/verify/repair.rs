@@ -1,5 +1,5 @@
-//! Setting aside what is damaged in the cache, so that it is made again. Nothing is
-//! deleted, and each thing is looked at once more: who names it may be wrong by now.
+//! Sets damaged files of the cache aside, so that they are made again. Nothing is deleted. Each
+//! file is checked once more, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -17,22 +17,22 @@ use crate::meter::Meter;
 use crate::store::Store;
 use crate::store::names::ids;
 
-/// What became of something that was said to be damaged.
+/// The result for a file that was reported as damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aside {
-    /// Where it was, in the agent's directory.
+    /// Its path in the agent's directory.
     pub path: PathBuf,
-    /// Where it is now; `None` when it was sound, or is not there.
+    /// Where it is now; `None` if it was sound or missing.
     pub moved: Option<PathBuf>,
-    /// Other names of the file: of files in roots that it is hardlinked to.
+    /// Other names of the file, in roots that it is hardlinked to.
     pub links: u64,
-    /// Layers that want it, and are to be extracted again.
+    /// Layers that need it and must be extracted again.
     pub layers: Vec<Digest>,
 }
 
 impl Store {
-    /// Sets aside what of `damaged`, paths in the agent's directory, is damaged indeed.
-    /// Whoever uses the spare must not any more: see [`Store::remove_spare`].
+    /// Checks `damaged`, paths in the agent's directory, and sets aside those that are damaged. The
+    /// spare must not be used any more after this: see [`Store::remove_spare`].
     pub fn set_aside(&self, damaged: &[PathBuf]) -> Result<Vec<Aside>> {
         let mut all = Vec::new();
         let mut contents: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -56,14 +56,14 @@ impl Store {
         Ok(all)
     }
 
-    /// Extracts a layer again, whether or not it seems to be extracted.
-    /// [`Error::NoSuchBlob`]: fetch its blob and call again.
+    /// Extracts a layer again, whether or not it seems to be extracted. [`Error::NoSuchBlob`]:
+    /// fetch its blob and call again.
     pub fn extract_again(&self, layer: Digest) -> Result<()> {
         self.extract_anew(layer).map(drop)
     }
 
-    /// Sets aside the index of a layer that nothing needs, so that it promises no objects
-    /// that are not there.
+    /// Sets aside the index of a layer that nothing needs, so that it does not refer to missing
+    /// objects.
     pub fn forget_layer(&self, layer: Digest) -> Result<()> {
         let name = name_of(layer);
         if self.layers.contains(&name)? {
@@ -76,7 +76,7 @@ impl Store {
         let Some(object) = ObjectName::from_file_name(name) else { return Ok(None) };
         let Some(dir) = self.objects.fan_of(&object)? else { return Ok(None) };
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(Some(untouched(path))) };
-        // What cannot be read is damaged, too.
+        // An unreadable file is damaged, too.
         if object_is_sound(dir, name, &Meter::default())
             .is_ok_and(|found| found.is_none_or(|(sound, _)| sound))
         {
@@ -112,7 +112,7 @@ impl Store {
         Ok(Some(Aside { moved, ..untouched(path) }))
     }
 
-    /// Whether all the objects of a layer are there.
+    /// Whether all objects of a layer exist.
     fn is_whole(&self, index: &Index) -> Result<bool> {
         for entry in &index.entries {
             if let Kind::File { size: size @ 1.., content } = entry.kind {
@@ -125,7 +125,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Tells those that were moved which layers want them.
+    /// Adds to each moved object the layers that need it.
     fn find_layers(
         &self,
         contents: &BTreeMap<String, Vec<usize>>,
@@ -135,7 +135,7 @@ impl Store {
             return Ok(());
         }
         for layer in ids(&self.layers)? {
-            // What cannot be read is a matter of its own.
+            // An unreadable index is a finding of its own.
             let Ok(index) = self.read_index(layer) else { continue };
             let mut wanted = BTreeSet::new();
             for entry in index.entries {
@@ -154,7 +154,7 @@ impl Store {
 
     fn move_aside(&self, from: &Dir, name: &CStr, to: &str) -> Result<PathBuf> {
         let to = CString::new(to).expect("hex has no NUL");
-        // Of several damaged ones of a name the last is kept.
+        // If several damaged files have one name, the last is kept.
         self.quarantine.remove_tree(&to)?;
         from.rename(name, &self.quarantine, &to)?;
         from.sync()?;

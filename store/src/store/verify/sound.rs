@@ -1,4 +1,4 @@
-//! Whether the contents of one file in the cache are what its name says.
+//! Whether the contents of a file in the cache match its name.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -11,11 +11,10 @@ use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
 
-/// Bytes of a file that are all hashed when its name is not that of its contents.
+/// Longest file whose bytes are all hashed if its name is not that of its contents.
 const MOST_PLAIN: u64 = 1 << 30;
 
-/// Whether an object's contents are those of its name, and their length. `None` when it
-/// is not there.
+/// Whether an object's contents match its name, and their length. `None` if it is missing.
 pub(in crate::store) fn object_is_sound(
     dir: &Dir,
     name: &CStr,
@@ -30,8 +29,8 @@ pub(in crate::store) fn object_is_sound(
     let fail = |err| Error::io("read", dir.path_of(name), err);
     let (content, bytes) = content_of_seen(&file, |n| meter.add(n)).map_err(fail)?;
     let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
-    // An earlier version named what has blocks of zeros by all its bytes. What is so long that they
-    // take a while to hash is left to be made again.
+    // An earlier version named files with blocks of zeros by all their bytes. A file that takes
+    // long to hash is left to be made again.
     let earlier = || match bytes {
         ..=MOST_PLAIN => plain_content_of(&file).map(named),
         _ => Ok(false),
@@ -40,7 +39,7 @@ pub(in crate::store) fn object_is_sound(
     Ok(Some((sound, bytes)))
 }
 
-/// Whether a blob's contents are those of its name. `None` when it is not there.
+/// Whether a blob's contents match its name. `None` if it is missing.
 pub(in crate::store) fn blob_is_sound(
     dir: &Dir,
     digest: Digest,

@@ -36,7 +36,7 @@ async fn answer_read(stream: &mut DuplexStream, read: &[u8], length: u32) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_server_is_waited_for_however_long_its_queue() {
+async fn slow_server_with_a_long_queue_does_not_time_out() {
     let (sftp, mut server) = session().await;
     let slow = async {
         for _ in 0..10 {
@@ -59,7 +59,7 @@ async fn a_slow_server_is_waited_for_however_long_its_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_server_is_given_up() {
+async fn silent_server_times_out() {
     let (sftp, _server) = session().await;
     let start = Instant::now();
     let err = sftp.read("handle", 0, 4).await.unwrap_err();

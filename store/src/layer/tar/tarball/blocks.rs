@@ -1,4 +1,4 @@
-//! The bytes of an archive: blocks, bodies that are passed over, and what is read ahead.
+//! The bytes of an archive: blocks, skipped bodies, and bytes read ahead.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub(super) const BLOCK: usize = 512;
 
 impl<R: Read> Tarball<R> {
-    /// Reads what follows the first zero block: nothing but zeros may.
+    /// Reads everything after the first zero block: only zeros are allowed.
     pub(super) fn read_to_end(&mut self) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -35,7 +35,7 @@ impl<R: Read> Tarball<R> {
         self.skip_padding(padding_of(size))
     }
 
-    /// What fills up a body's last block: umoci ends archives without it.
+    /// Skips the padding of a body's last block; umoci ends archives without it.
     pub(super) fn skip_padding(&mut self, bytes: u64) -> Result<()> {
         let mut buffer = [0; BLOCK];
         let wanted = usize::try_from(bytes).unwrap_or(BLOCK).min(BLOCK);
@@ -54,7 +54,7 @@ impl<R: Read> Tarball<R> {
         Ok(())
     }
 
-    /// At least one byte.
+    /// Reads at least one byte.
     pub(super) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize> {
         loop {
             match self.read_inner(buffer) {
@@ -69,7 +69,7 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// As many bytes as there are, up to the whole of `buffer`.
+    /// Reads until `buffer` is full or the input ends.
     pub(super) fn read_full(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut n = 0;
         while n < buffer.len() {
@@ -85,7 +85,7 @@ impl<R: Read> Tarball<R> {
         }
         Ok(n)
     }
-    /// Reads from what was read ahead first.
+    /// Reads from the bytes read ahead first.
     pub(super) fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
             return self.inner.read(buffer);
@@ -104,7 +104,7 @@ pub(super) fn padding_of(size: u64) -> u64 {
 
 pub(super) fn unreadable(err: &io::Error) -> Error {
     let text = err.to_string();
-    // Each reader says in its own way that there should be more.
+    // Each decoder has its own text for truncated input.
     let cut = ["incomplete", "unexpected end"];
     let is_cut = err.kind() == io::ErrorKind::UnexpectedEof
         || cut.iter().any(|part| text.to_ascii_lowercase().contains(part));

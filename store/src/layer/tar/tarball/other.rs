@@ -1,4 +1,4 @@
-//! Members that are no files: whether a body follows their header is told by what comes next.
+//! Members that are not files: the following bytes decide whether they have a body.
 
 use std::io::{self, Read};
 
@@ -10,9 +10,9 @@ use crate::error::Result;
 use crate::layer::tar::header::{Flag, check_sum};
 
 impl<R: Read> Tarball<R> {
-    /// Bytes that follow the header of a member that is no file, though it has a `size`. POSIX
-    /// gives it none, whatever the header says, and both GNU tar and bsdtar read it so; but a PAX
-    /// hardlink may have the contents once more (pax, `linkdata`). What cannot be told is refused.
+    /// Bytes that follow the header of a member that is not a file, although it has a `size`. POSIX
+    /// gives it no body, whatever the header says, and both GNU tar and bsdtar follow that. But a
+    /// PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous member is refused.
     pub(super) fn body_of_other(
         &mut self,
         flag: Flag,

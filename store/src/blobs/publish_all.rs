@@ -1,4 +1,4 @@
-//! Steps of many blobs at once, with one sync for all.
+//! Steps on many blobs at once, with one sync for all.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -9,13 +9,13 @@ use crate::disk::{fault, name_of};
 use crate::error::{Error, Result};
 
 impl Blobs {
-    /// As [`Blobs::publish`] of each. Returns those that were not published before. If one
-    /// cannot be, none of them is.
+    /// As [`Blobs::publish`] of each. Returns those that were not published before. If one fails,
+    /// none of them is published.
     pub fn publish_all(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut published = Vec::with_capacity(digests.len());
         let done = self.publish_each(digests, &mut published);
         if let Err(err) = done {
-            // What cannot be taken back is a blob that nothing refers to.
+            // A blob that cannot be withdrawn stays, but nothing refers to it.
             let _ = self.withdraw_all(&published);
             return Err(err);
         }
@@ -49,8 +49,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Has staged blobs wait as long as if they had come now. Those that are not there are
-    /// passed over.
+    /// Renews the lease of staged blobs, as if they had arrived now. Missing ones are skipped.
     pub fn renew_staged(&self, digests: &[Digest]) -> Result<()> {
         let now = SystemTime::now();
         for &digest in digests {
@@ -84,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn all_are_published_or_none() {
+    fn publish_all_is_all_or_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let blobs = open(temp.path());
         let [one, two, three] = ["one", "two", "three"].map(|text| stage(&blobs, text));
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_renewed_waits_anew() {
+    fn renewed_blobs_do_not_expire() {
         let temp = tempfile::tempdir().unwrap();
         let blobs = open(temp.path());
         let [one, two] = ["one", "two"].map(|text| stage(&blobs, text));

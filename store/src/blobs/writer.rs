@@ -1,4 +1,4 @@
-//! A blob that is being written: hashed as it comes, whatever the order.
+//! A blob that is being written. It is hashed as it arrives, in any order.
 
 use std::fs::File;
 use std::io;
@@ -10,21 +10,21 @@ use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, TempFile, fault, name_of};
 use crate::error::{Error, Result};
 
-/// A blob that is being written. Dropped before it is finished, it is gone, unless it
-/// was made by [`super::Blobs::resume`].
+/// A blob that is being written. If it is dropped before it is finished, its file is removed,
+/// unless [`super::Blobs::resume`] made it.
 #[derive(Debug)]
-pub struct Staging {
+pub struct BlobWriter {
     dir: Arc<Dir>,
     max_bytes: u64,
     temp: TempFile,
-    /// `None` once a write was not the next in order: then the file is read again.
+    /// `None` after a write out of order: the file is then read again.
     hasher: Option<Hasher>,
     hashed: u64,
     end: u64,
 }
 
-impl Staging {
-    /// Of the file `temp` in `dir`, whose first `end` bytes are there and in `hasher`.
+impl BlobWriter {
+    /// Continues the file `temp` in `dir`, whose first `end` bytes are written and in `hasher`.
     pub(super) fn new(
         dir: Arc<Dir>,
         max_bytes: u64,
@@ -45,7 +45,7 @@ impl Staging {
         self.end == 0
     }
 
-    /// Writes `bytes` at `offset`. Any order and overlaps are legal.
+    /// Writes `bytes` at `offset`. Writes may come in any order and may overlap.
     pub fn write_at(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
         let end = offset.checked_add(bytes.len() as u64);
         let Some(end) = end.filter(|&end| end <= self.max_bytes) else {
@@ -68,23 +68,22 @@ impl Staging {
         Ok(())
     }
 
-    /// A second handle of the file, with which what is written so far can be synced
-    /// while more is written. An error of that sync must fail the blob: the system
-    /// reports it once only.
+    /// A second handle of the file, to sync the bytes so far while more are written. If that sync
+    /// fails, the blob must fail, because the system reports the error only once.
     pub fn sync_handle(&self) -> Result<File> {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }
 
-    /// Syncs the file and gives it its digest for a name in the staging directory,
-    /// where it waits to be published.
+    /// Syncs the file and names it by its digest in the staging directory, where it waits to be
+    /// published.
     pub fn finish(mut self) -> Result<Digest> {
         let digest = self.digest()?;
         self.commit(digest)?;
         Ok(digest)
     }
 
-    /// As [`Staging::finish`], but only if the digest is `expected`; otherwise what was
-    /// written is removed.
+    /// As [`BlobWriter::finish`], but only if the digest is `expected`; otherwise the file is
+    /// removed.
     pub fn finish_as(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
         if found == expected {
@@ -95,7 +94,7 @@ impl Staging {
         Err(Error::DigestMismatch { what, expected, found })
     }
 
-    /// Whether what was written is all of `expected`; otherwise it is removed. It stays
+    /// Checks that the bytes are the whole of `expected`; otherwise removes them. The file stays
     /// where it is, neither synced nor staged, for [`super::Blobs::partial_reader`].
     pub fn check(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
@@ -118,14 +117,14 @@ impl Staging {
     }
 
     fn commit(self, digest: Digest) -> Result<()> {
-        // Its age counts from now, whenever the client began.
+        // The age of the blob counts from now, whenever the client began.
         let now = SystemTime::now();
         self.temp.file().set_modified(now).map_err(|err| self.temp.error("touch", err))?;
         self.temp.commit(&self.dir, &name_of(digest))
     }
 }
 
-/// Feeds the whole of `file` to `each`; returns its length.
+/// Passes the whole of `file` to `each`; returns its length.
 pub(super) fn read_all(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
     let mut buffer = vec![0; 1 << 18];
     let mut offset = 0;

@@ -1,5 +1,5 @@
-//! Whether the entries of an archive can be merged, in little memory: some 40 bytes for
-//! each where the whole index takes hundreds.
+//! Checks in little memory whether the entries of an archive can be merged: it takes some 40 bytes
+//! for each entry, where the whole index takes hundreds.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -11,33 +11,33 @@ use crate::limits::Limits;
 use crate::meta::Meta;
 use crate::root::merge;
 
-/// What [`merge::check`] looks at, entry by entry.
+/// Collects what [`merge::check`] looks at, entry by entry.
 ///
-/// Nearly every archive is plain: no path is a directory here and something else there,
-/// and hardlinks are to files. Then nothing is resolved or replaced and the merge cannot
-/// fail. That much is told from sets of hashes; should two paths have one hash, an archive
-/// is only held for one that is not plain. For those the entries are kept, too.
+/// Nearly every archive is plain: no path is a directory here and something else there, and
+/// hardlinks lead to files. Then nothing is resolved or replaced, and the merge cannot fail. Sets
+/// of hashes show that an archive is plain. If two paths have the same hash, a plain archive only
+/// seems not to be. The entries are kept for archives that are not plain.
 #[derive(Default)]
-pub struct Outline {
+pub struct MergeCheck {
     hasher: RandomState,
     directories: HashSet<u64>,
     others: HashSet<u64>,
-    /// Of the others those that cannot be linked.
+    /// Those of the others that cannot be hardlinked.
     specials: HashSet<u64>,
-    /// The directory of the last entry, which is in its set with all above it.
+    /// The directory of the last entry. It and all directories above it are in the set.
     parent: Vec<u8>,
     irregular: bool,
     kept: Kept,
 }
 
-/// Entries one after another, paths without what they share with the one before.
+/// Entries one after another. A path lacks the part that it shares with the one before.
 #[derive(Default)]
 struct Kept {
     bytes: Vec<u8>,
     last: Vec<u8>,
 }
 
-impl Outline {
+impl MergeCheck {
     /// Takes the next entry in.
     pub fn add(&mut self, entry: &Entry) {
         if entry.path.is_root() {
@@ -226,20 +226,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_refuses_what_the_merge_does(
+        fn check_agrees_with_the_merge(
             entries in prop::collection::vec((path(), kind()), 1..12)
         ) {
             let entry = |(path, kind)| Entry { path, kind, meta: Meta::default() };
             let index = Index { entries: entries.into_iter().map(entry).collect() };
-            let mut outline = Outline::default();
-            index.entries.iter().for_each(|entry| outline.add(entry));
+            let mut merge_check = MergeCheck::default();
+            index.entries.iter().for_each(|entry| merge_check.add(entry));
             let told = |result: Result<()>| result.map_err(|err| err.to_string());
-            prop_assert_eq!(told(outline.check()), told(merge::check(&index)));
+            prop_assert_eq!(told(merge_check.check()), told(merge::check(&index)));
         }
     }
 
     #[test]
-    fn kept_entries_come_back() {
+    fn kept_entries_round_trip() {
         let long = format!("{}x", "long/".repeat(20_000));
         let mut kept = Kept::default();
         let mut index = Index::default();

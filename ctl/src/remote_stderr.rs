@@ -1,5 +1,5 @@
-//! What the registry says on standard error while it works: progress, which this program draws
-//! itself, and lines, which it prints as they come.
+//! The registry's standard error while a command runs: progress, which this program draws itself,
+//! and lines, which it prints as they arrive.
 
 use deploy_cli::progress::{self, Form};
 
@@ -8,11 +8,11 @@ use crate::complain;
 /// Longest line that is kept before it is printed.
 const MAX_LINE: usize = 8 << 10;
 
-/// Prints what comes.
+/// Prints the registry's standard error.
 pub struct Told {
     /// Columns for a bar; without them progress is dropped.
     columns: Option<usize>,
-    /// What has no end yet.
+    /// The unfinished line.
     rest: Vec<u8>,
     has_bar: bool,
 }
@@ -24,8 +24,8 @@ impl Told {
         Self { columns, rest: Vec::new(), has_bar: false }
     }
 
-    /// More has come. A carriage return ends progress, which the next replaces; a newline ends
-    /// a line.
+    /// Takes more bytes. A carriage return ends progress, which the next one replaces; a newline
+    /// ends a line.
     pub fn take(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match byte {
@@ -41,7 +41,7 @@ impl Told {
         }
     }
 
-    /// Nothing more comes.
+    /// Takes the end.
     pub fn end(&mut self) {
         self.line(false);
         if self.has_bar {
@@ -52,7 +52,7 @@ impl Told {
     fn bar(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned();
         let Some(columns) = self.columns else { return };
-        // The registry's text drives no terminal, and stays in its line.
+        // The registry's text cannot drive the terminal, and stays in its line.
         let plain = text.trim_end().chars().map(|c| if c.is_control() { '?' } else { c });
         self.has_bar = true;
         progress::show(progress::Told::Bar(plain.take(columns.saturating_sub(1)).collect()));

@@ -1,15 +1,15 @@
-//! The layer that says how an image is run: `.deploy/image.json`.
+//! The layer with `.deploy/image.json`, which says how an image is run.
 
 use tar::{EntryType, Header};
 
 use crate::choose::manifest::Run;
 
-/// Where it is in the root.
+/// Its path in the root.
 const DIRECTORY: &str = ".deploy/";
 const FILE: &str = ".deploy/image.json";
 
 /// Its tar, the same for the same `run`.
-pub fn run_layer(run: &Run) -> Vec<u8> {
+pub fn image_json_layer(run: &Run) -> Vec<u8> {
     let mut json = serde_json::to_vec_pretty(run).expect("texts and lists are JSON");
     json.push(b'\n');
     let mut tar = header(DIRECTORY, EntryType::Directory, 0o755, 0).as_bytes().to_vec();
@@ -42,9 +42,9 @@ mod tests {
     use crate::read::listing::Listing;
 
     #[test]
-    fn it_is_a_tar_with_what_is_set() {
+    fn layer_is_a_tar_of_the_set_fields() {
         let run = Run { user: Some("app".to_owned()), ..Run::default() };
-        let tar = run_layer(&run);
+        let tar = image_json_layer(&run);
         let listing =
             Listing::read(&tar[..], Limits::STANDARD, &crate::read::budget::Budget::new(1 << 20))
                 .unwrap();

@@ -11,22 +11,22 @@ use crate::digest::Digest;
 pub(in crate::store) struct File {
     /// Device and number.
     pub inode: (u64, u64),
-    /// Its names.
+    /// The number of its names.
     pub links: u64,
-    /// Its bytes; none where it shares extents with an object.
+    /// Its bytes; 0 if it shares extents with an object.
     pub bytes: u64,
-    /// The time that its age counts from, in seconds.
+    /// The time from which its age counts, in seconds.
     pub changed: i64,
 }
 
-/// What is known of a root by its record.
+/// The record of a root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) enum Record {
-    /// There is none.
+    /// There is no record.
     None,
     /// It cannot be read.
     Unreadable,
-    /// It was built from this.
+    /// The root was built from this configuration.
     Of(Configuration),
 }
 
@@ -36,33 +36,33 @@ pub(in crate::store) struct FoundRoot {
     pub id: Digest,
     pub record: Record,
     pub record_file: Vec<File>,
-    /// Whether there is a directory.
+    /// Whether the directory exists.
     pub is_there: bool,
-    /// What is in it, and its record and mark; of roots that may go, and are weighed.
+    /// Its files, record and mark; only of roots that may be removed, if bytes are counted.
     pub files: Vec<File>,
-    /// Why one that may go cannot: something is mounted there.
+    /// Why a root cannot be removed although it may: something is mounted there.
     pub mounted: Option<String>,
 }
 
-/// A directory among the roots that is none, or none any more.
+/// A directory among the roots that is not a published root.
 #[derive(Debug)]
 pub(in crate::store) struct Aside {
     pub path: PathBuf,
-    /// Whether another was built in its place, so that a service may run in it.
+    /// Whether it was replaced by another root, so that a service may run in it.
     pub replaced: bool,
-    /// Why it cannot go: something is mounted there.
+    /// Why it cannot be removed: something is mounted there.
     pub mounted: Option<String>,
     pub files: Vec<File>,
 }
 
-/// What there is.
+/// What exists in the directory.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Listing {
+pub(in crate::store) struct Inventory {
     pub roots: Vec<FoundRoot>,
     pub layers: Vec<(Digest, File)>,
     pub objects: Vec<(CString, File)>,
     pub blobs: Vec<(Digest, File)>,
-    /// Also whether it cannot be gone on with.
+    /// Also whether it cannot be resumed.
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
     pub asides: Vec<Aside>,

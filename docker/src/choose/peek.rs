@@ -1,6 +1,6 @@
-//! Which layers an image says it has, told before the layers are read, so that what the registry
-//! has need not go to the temporary file. It is only a guess: an image is chosen, and checked,
-//! when all of it was read.
+//! Peeks at the layers that an image says it has, before they are read. Layers that the registry
+//! has then need not go to the temporary file. The result is only a guess: the image is chosen and
+//! checked after everything was read.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,39 +13,39 @@ use super::manifest::{config, digest_of};
 use crate::read::archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
 use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
-/// The uncompressed digests of layers that configurations in a file or directory have. None of
-/// what cannot be read twice, nor of an archive that is compressed.
-pub fn diff_ids(path: &Path) -> BTreeSet<Digest> {
-    let mut told = Told::default();
-    // Who reads all of it says what is wrong with it.
+/// The uncompressed digests of layers in the configurations of a file or directory. None for an
+/// input that cannot be read twice or is compressed.
+pub fn peek_diff_ids(path: &Path) -> BTreeSet<Digest> {
+    let mut peeked = Peeked::default();
+    // The full read reports what is wrong with it.
     let _ = if path.is_dir() {
         read_directory(path, |_, found| {
             if let Found::File(size, body) = found {
-                // Nor is it the end of the others.
-                let _ = told.look(size, body);
+                // An unreadable file does not stop the others.
+                let _ = peeked.look(size, body);
             }
             Ok(())
         })
         .map_err(io::Error::other)
     } else if path.is_file() {
-        File::open(path).and_then(|file| told.look_through(file))
+        File::open(path).and_then(|file| peeked.look_through(file))
     } else {
         Ok(())
     };
-    told.diff_ids
+    peeked.diff_ids
 }
 
 #[derive(Default)]
-struct Told {
+struct Peeked {
     diff_ids: BTreeSet<Digest>,
-    /// Bytes of documents.
+    /// Bytes of documents so far.
     read: u64,
 }
 
-impl Told {
+impl Peeked {
     fn look_through(&mut self, file: File) -> io::Result<()> {
         let mut archive = tar::Archive::new(file);
-        // Raw: no name matters, and so no long one takes memory.
+        // Raw: names are not needed, so a long one takes no memory.
         for entry in archive.entries_with_seek()?.raw(true).take(MAX_ITEMS) {
             let mut entry = entry?;
             if entry.header().entry_type().is_file() {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_archive_and_a_directory_tell_the_same_and_others_nothing() {
+    fn archive_and_directory_peek_the_same_digests() {
         let digest = Digest::of(b"layer");
         let other = Digest::of(b"another");
         let config = |digest| format!(r#"{{"rootfs":{{"diff_ids":["sha256:{digest}","md5:0"]}}}}"#);
@@ -104,15 +104,15 @@ mod tests {
         }
         builder.into_inner().unwrap();
         let want = BTreeSet::from([digest, other]);
-        assert_eq!(diff_ids(&archive), want);
-        assert_eq!(diff_ids(&top), want);
+        assert_eq!(peek_diff_ids(&archive), want);
+        assert_eq!(peek_diff_ids(&top), want);
         let bytes = fs::read(&archive).unwrap();
-        // The last is cut off; a tool that compresses leaves nothing to see.
+        // The last file is cut off; a compressed archive shows nothing.
         fs::write(&archive, &bytes[..bytes.len() - 2048]).unwrap();
-        assert_eq!(diff_ids(&archive), BTreeSet::from([digest]));
+        assert_eq!(peek_diff_ids(&archive), BTreeSet::from([digest]));
         fs::write(&archive, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
         for path in [archive, dir.path().join("nothing"), "/dev/null".into()] {
-            assert_eq!(diff_ids(&path), BTreeSet::new());
+            assert_eq!(peek_diff_ids(&path), BTreeSet::new());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Placing one regular file: another name of its object, a clone, or its bytes.
+//! Places one regular file: as another name of its object, as a clone, or as a copy.
 
 use std::ffi::CStr;
 use std::fs::File as OpenFile;
@@ -17,7 +17,7 @@ use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
 
 impl Placer<'_> {
-    /// Places `file` as `name` in `into`. `fresh`: `into` was made here.
+    /// Places `file` as `name` in `into`. `fresh`: `into` was made by this placer.
     pub(super) fn place_file(
         &self,
         into: &Dir,
@@ -35,7 +35,7 @@ impl Placer<'_> {
             let (dir, first) = open_parent(self.root, first)?;
             return dir.as_ref().unwrap_or(self.root).link(&first, into, name);
         }
-        // Held until it is there: other threads may be about to link to it.
+        // Held until the file exists: other threads may be about to link to it.
         self.place_inode(into, name, path, file, fresh)?;
         first.insert(address, path());
         Ok(())
@@ -64,8 +64,8 @@ impl Placer<'_> {
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// Whether the root gets a file of its own: others than its owner may write to it, or
-    /// one of its names is said or was seen to be written to.
+    /// Whether the root gets its own copy: others than the owner may write to the file, or one of
+    /// its names is declared or was found to be written to.
     fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
         if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
             return true;
@@ -76,8 +76,8 @@ impl Placer<'_> {
         self.placement.may_have_private() && self.placement.is_private(&path())
     }
 
-    /// By hardlink; by copy when the object is taken by an equal file of this root, or must
-    /// not be shared any more.
+    /// By hardlink; by copy if an equal file of this root has the object, or if the object must not
+    /// be shared any more.
     fn place_link(
         &self,
         into: &Dir,
@@ -96,7 +96,7 @@ impl Placer<'_> {
                     Ok(())
                 }
                 Ok(false) => Err(damaged(self.objects, &own)),
-                // Who made a file of a root immutable made its object so, too.
+                // A file of a root was made immutable, and so its object is, too.
                 Err(err)
                     if !cannot_link(&err)
                         || (self.placement.strict && !self.objects.is_fixed(&own)?) =>
@@ -134,8 +134,8 @@ impl Placer<'_> {
         self.finish_file(into, &made, name, file, fresh)
     }
 
-    /// Gives the file `name`, which is there and holds another's contents, those of `file`
-    /// and its time. It must have no other name.
+    /// Gives the existing file `name` the contents of `file` and its time. It must have no other
+    /// name.
     pub fn rewrite(&self, into: &Dir, name: &CStr, file: &File) -> Result<()> {
         let open = || into.open_to_rewrite(name);
         let to = if file.size == 0 {
@@ -147,8 +147,8 @@ impl Placer<'_> {
         disk::set_times(&to, &|| into.path_of(name), &file.meta)
     }
 
-    /// Fills the empty file that `open` gives, once the object is known to be there. What is
-    /// copied is compared with the object's name on the way.
+    /// Fills the empty file that `open` returns, after the object was found. Copied bytes are
+    /// compared with the object's name.
     fn contents(
         &self,
         into: &Dir,
@@ -206,8 +206,8 @@ fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile>
     into.create_to_write(name, first_mode(file, fresh))
 }
 
-/// The permissions that a file is created with. In a directory that was made here nobody
-/// else can open it before it is finished.
+/// The permissions with which a file is created. In a new directory nobody else can open it before
+/// it is finished.
 fn first_mode(file: &File, fresh: bool) -> u32 {
     if fresh { file.meta.mode & 0o777 } else { 0o600 }
 }
@@ -216,7 +216,7 @@ fn count(of: &AtomicU64) {
     of.fetch_add(1, Ordering::Relaxed);
 }
 
-/// An object that is missing or not what it must be.
+/// An object is missing or damaged.
 fn damaged(objects: &Objects, name: &ObjectName) -> Error {
     let reason = "is missing or was changed from outside".to_owned();
     Error::Corrupt { path: objects.path_of(name), reason }

@@ -1,5 +1,4 @@
-//! Looks at an agent's directory for a sweep. Only looks, and makes nothing that is not
-//! there.
+//! Looks at an agent's directory for a sweep. It only reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
@@ -8,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Stat;
 
+use super::inventory::{Aside, File, FoundRoot, Inventory, Record};
 use super::keep::Keep;
-use super::listing::{Aside, File, FoundRoot, Listing, Record};
 use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, FileType, Mounts, digest_of, is_held};
@@ -23,9 +22,9 @@ use crate::root::placing::LinkMode;
 use crate::root::tree::{Directory, Node, Tree};
 use crate::store::names::{self, ok_name};
 
-/// An agent's directory, whose lock is held, as a sweep needs to know it.
+/// An agent's directory, for a sweep. The caller holds its lock.
 #[derive(Debug)]
-pub(in crate::store) struct Ground {
+pub(in crate::store) struct AgentDir {
     pub top: Dir,
     pub naming: Naming,
     pub link: LinkMode,
@@ -34,8 +33,8 @@ pub(in crate::store) struct Ground {
     pub spare: Option<CString>,
 }
 
-/// Roots in the agent's directory `dir` that another program made, as the Go agent, or of whose
-/// making nothing is known: those without a record. Oldest first.
+/// Roots without a record in the agent's directory `dir`: those of another program such as the Go
+/// agent, or of unknown origin. Oldest first.
 pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
     let top = Dir::open(dir)?;
     let records = if_exists(top.child(c"roots"))?;
@@ -47,7 +46,7 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
         if recorded || item.kind != FileType::Directory {
             continue;
         }
-        // The mark is as old as the root; a service may have touched the root since.
+        // The mark is as old as the root. A service may have changed the root's own time.
         let marked = if_exists(unpacked.stat(&ok_name(id)))?;
         let Some(stat) =
             marked.map_or_else(|| if_exists(unpacked.stat(&item.name)), |it| Ok(Some(it)))?
@@ -60,41 +59,41 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
     Ok(found.into_iter().map(|(_, _, id)| id).collect())
 }
 
-impl Ground {
-    /// Looks at all that `keep` may let go.
-    pub fn list(&self, keep: &Keep) -> Result<Listing> {
+impl AgentDir {
+    /// Lists everything that `keep` may allow to remove.
+    pub fn list(&self, keep: &Keep) -> Result<Inventory> {
         let mounts = Mounts::read();
-        let mut listing = Listing { roots: self.roots(keep, &mounts)?, ..Listing::default() };
-        listing.spare.clone_from(&self.spare);
-        self.asides(keep, &mounts, &mut listing)?;
-        let Some(ages) = keep.cache else { return Ok(listing) };
-        listing.layers = self.named(c"layers", |stat| stat.st_mtime)?;
-        listing.blobs = self.named(c"cache", |stat| stat.st_mtime)?;
-        self.objects(&mut listing)?;
-        self.downloads(&mut listing)?;
+        let mut inventory = Inventory { roots: self.roots(keep, &mounts)?, ..Inventory::default() };
+        inventory.spare.clone_from(&self.spare);
+        self.asides(keep, &mounts, &mut inventory)?;
+        let Some(ages) = keep.cache else { return Ok(inventory) };
+        inventory.layers = self.named(c"layers", |stat| stat.st_mtime)?;
+        inventory.blobs = self.named(c"cache", |stat| stat.st_mtime)?;
+        self.objects(&mut inventory)?;
+        self.downloads(&mut inventory)?;
         if ages.leftovers {
-            self.leftovers(&mut listing)?;
+            self.leftovers(&mut inventory)?;
         }
         if let Some(dir) = if_exists(self.top.child(c"quarantine"))? {
             for item in dir.list()? {
                 let Some(stat) = if_exists(dir.stat(&item.name))? else { continue };
                 let files = self.files(&dir, &item.name, None)?;
-                listing.quarantine.push((item.name, stat.st_ctime, files));
+                inventory.quarantine.push((item.name, stat.st_ctime, files));
             }
         }
-        Ok(listing)
+        Ok(inventory)
     }
 
-    /// The names of the objects that these layers are made of, without twins; or which
-    /// layer does not tell. One that is here only under the name of another way of placing
-    /// is needed under that: it can be copied from there.
+    /// The names of the objects of these layers, without twins; or the layer whose index is
+    /// damaged. If an object exists only under its name of another way of placing, that name is
+    /// needed, because the object can be copied from there.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
-        listing: &Listing,
+        inventory: &Inventory,
     ) -> Result<Result<BTreeSet<Vec<u8>>, String>> {
         let here: HashSet<&[u8]> =
-            listing.objects.iter().map(|(name, _)| name.to_bytes()).collect();
+            inventory.objects.iter().map(|(name, _)| name.to_bytes()).collect();
         let mut names = BTreeSet::new();
         let Some(dir) = if_exists(self.top.child(c"layers"))? else { return Ok(Ok(names)) };
         for &digest in layers {
@@ -135,7 +134,7 @@ impl Ground {
         let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
         for item in unpacked.list()? {
             let Some(id) = digest_of(&item.name) else { continue };
-            // Ours has a record, what the Go agent made has none.
+            // Our roots have a record, those of the Go agent have none.
             let taken_over = !found.contains_key(&id) && item.kind == FileType::Directory;
             if taken_over {
                 let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
@@ -159,9 +158,9 @@ impl Ground {
         Ok(found.into_values().collect())
     }
 
-    /// What a sweep of roots takes besides: what was replaced, and what could not be
-    /// removed when it was a root.
-    fn asides(&self, keep: &Keep, mounts: &Mounts, listing: &mut Listing) -> Result<()> {
+    /// What a sweep of roots also removes: replaced roots, and directories that an earlier sweep
+    /// could not remove.
+    fn asides(&self, keep: &Keep, mounts: &Mounts, inventory: &mut Inventory) -> Result<()> {
         let leftovers = keep.cache.is_some_and(|ages| ages.leftovers);
         let Some(dir) = if_exists(self.top.child(c"unpacked"))? else { return Ok(()) };
         if keep.roots.is_none() && !leftovers {
@@ -179,18 +178,17 @@ impl Ground {
                 if keep.weigh && goes { self.files(&dir, &item.name, None)? } else { Vec::new() };
             let mounted = mounted(mounts, &dir, &item.name);
             let path = Path::new("unpacked").join(path_of(&item.name));
-            listing.asides.push(Aside { path, replaced, mounted, files });
+            inventory.asides.push(Aside { path, replaced, mounted, files });
         }
         Ok(())
     }
 
-    /// Whether it is the spare, or a temporary file that somebody has open.
+    /// Whether it is the spare, or a temporary file that a process has open.
     fn lives(&self, dir: &Dir, name: &CStr) -> bool {
         self.spare.as_deref() == Some(name) || dir.open_file(name).is_ok_and(|open| is_held(&open))
     }
 
-    /// What a root should hold, where that tells which of its files share extents with
-    /// objects.
+    /// The tree of a root, if it is needed to tell which files share extents with objects.
     fn tree(&self, record: &Record) -> Option<Tree> {
         let Record::Of(configuration) = record else { return None };
         if self.link != LinkMode::Reflink {
@@ -214,7 +212,7 @@ impl Ground {
         Ok(found)
     }
 
-    fn objects(&self, listing: &mut Listing) -> Result<()> {
+    fn objects(&self, inventory: &mut Inventory) -> Result<()> {
         let Some(objects) = if_exists(self.top.child(c"objects"))? else { return Ok(()) };
         for fan in objects.list()?.into_iter().filter(|fan| fan.name.to_bytes().len() == 2) {
             let Some(dir) = if_exists(objects.child(&fan.name))? else { continue };
@@ -223,16 +221,16 @@ impl Ground {
                     continue;
                 }
                 if let Some(stat) = if_exists(dir.stat(&item.name))? {
-                    // When it came or was last linked.
+                    // When the object was created or last linked.
                     let changed = stat.st_ctime;
-                    listing.objects.push((item.name, File { changed, ..file(&stat) }));
+                    inventory.objects.push((item.name, File { changed, ..file(&stat) }));
                 }
             }
         }
         Ok(())
     }
 
-    fn downloads(&self, listing: &mut Listing) -> Result<()> {
+    fn downloads(&self, inventory: &mut Inventory) -> Result<()> {
         let Some(dir) = if_exists(self.top.child(c"partial"))? else { return Ok(()) };
         for item in dir.list()? {
             let Ok(open) = dir.open_file(&item.name) else { continue };
@@ -245,12 +243,12 @@ impl Ground {
             }
             let Some(stat) = if_exists(dir.stat(&item.name))? else { continue };
             let file = File { changed: stat.st_mtime, ..file(&stat) };
-            listing.downloads.push((item.name, file, abandoned));
+            inventory.downloads.push((item.name, file, abandoned));
         }
         Ok(())
     }
 
-    fn leftovers(&self, listing: &mut Listing) -> Result<()> {
+    fn leftovers(&self, inventory: &mut Inventory) -> Result<()> {
         let places: [(Option<&CStr>, &[&str]); 3] = [
             (None, &["temp-state-"]),
             (Some(c"objects"), &[objects::UNFINISHED]),
@@ -268,15 +266,15 @@ impl Ground {
                 if temporary && !self.lives(&dir, &item.name) {
                     let files = self.files(&dir, &item.name, None)?;
                     let at = name.map_or_else(PathBuf::new, path_of);
-                    listing.leftovers.push((at.join(path_of(&item.name)), files));
+                    inventory.leftovers.push((at.join(path_of(&item.name)), files));
                 }
             }
         }
         Ok(())
     }
 
-    /// What is not a directory, of `name` in `dir` and all below it. Files that are as
-    /// `tree` says share extents with their objects, which count for both.
+    /// The files of `name` in `dir` and everything below it, directories left out. Files that match
+    /// `tree` share extents with their objects, which count for both.
     fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
         let mut found = Vec::new();
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(found) };
@@ -296,7 +294,8 @@ impl Ground {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // Closed to us: opened up only when it goes. What is mounted does not go.
+            // The directory is closed to us, and is opened only when it is removed. A mount is not
+            // removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),
@@ -326,13 +325,13 @@ impl Ground {
     }
 }
 
-/// Why `name` in `dir` cannot go, where something is mounted there.
+/// Why `name` in `dir` cannot be removed, if something is mounted there.
 fn mounted(mounts: &Mounts, dir: &Dir, name: &CStr) -> Option<String> {
     let point = mounts.within(dir, name)?;
     Some(format!("something is mounted on {}", point.display()))
 }
 
-/// What `stat` says of a file.
+/// The file that `stat` describes.
 fn file(stat: &Stat) -> File {
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     let bytes = u64::try_from(stat.st_size).unwrap_or(0);

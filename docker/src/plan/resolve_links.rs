@@ -1,4 +1,4 @@
-//! Where a path leads in the tree, symlinks followed.
+//! Resolves paths in the tree, following symlinks.
 
 use std::collections::HashSet;
 
@@ -6,35 +6,34 @@ use super::tree::{At, IMPLIED, Node, ROOT, Tree, bad};
 use crate::error::{Error, Result};
 use crate::read::listing::Sort;
 
-/// Symlinks on the way to one path.
+/// Most symlinks on the way to one path.
 const MAX_SYMLINKS: usize = 40;
 
-/// What becomes of a directory on the way that is missing.
+/// What to do about a missing directory on the way.
 #[derive(Clone, Copy)]
 pub(super) enum Missing<'a> {
-    /// It is made, as whoever unpacks does.
+    /// Make it, as unpackers do.
     Made,
-    /// The way ends, as it does at a symlink in whose place there will be one of these
-    /// directories.
+    /// Stop. Also stop at a symlink that one of these directories will replace.
     Ends(&'a HashSet<Vec<u8>>),
 }
 
-/// Where a path leads to.
-pub(super) struct Led {
+/// The result.
+pub(super) struct Resolved {
     pub dir: u32,
-    /// Whether through symlinks.
+    /// Whether the way led through symlinks.
     pub through: bool,
 }
 
 impl Tree<'_> {
-    /// The directory that `dir` leads to, symlinks followed as within the root.
-    pub(super) fn lead(
+    /// The directory that `dir` leads to, with symlinks followed within the root.
+    pub(super) fn resolve_links(
         &mut self,
         at: At,
         path: &[u8],
         dir: &[u8],
         missing: Missing<'_>,
-    ) -> Result<Option<Led>> {
+    ) -> Result<Option<Resolved>> {
         let (layer, _) = at;
         let mut ahead = parts_backwards(dir, false);
         let (mut here, mut emptied) = (ROOT, self.emptied(ROOT));
@@ -92,9 +91,10 @@ impl Tree<'_> {
                 }
             }
         }
-        Ok(Some(Led { dir: here, through: symlinks > 0 }))
+        Ok(Some(Resolved { dir: here, through: symlinks > 0 }))
     }
-    /// Makes a directory that no layer has an entry for. `replaces`: something else is at its path.
+    /// Makes a directory that no layer has an entry for. `replaces`: its path is taken by something
+    /// else.
     fn imply(&mut self, layer: u16, dir: u32, part: &[u8], replaces: bool) -> Result<u32> {
         let made = self.child(dir, part)?;
         let node = self.node_mut(made);
@@ -107,7 +107,7 @@ impl Tree<'_> {
     }
 }
 
-/// The parts of a path, last one first, each with whether a symlink leads to it.
+/// The parts of a path, last one first, each with whether it comes from a symlink.
 fn parts_backwards(path: &[u8], linked: bool) -> Vec<(Box<[u8]>, bool)> {
     let parts = path.split(|byte| *byte == b'/').rev();
     parts.filter(|part| !part.is_empty()).map(|part| (part.into(), linked)).collect()

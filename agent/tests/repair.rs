@@ -71,7 +71,7 @@ fn a_running_agent_fetches_what_is_damaged() {
     eventually("another spare is ready", || status()["spare"]["ready"] == true);
     // A layer that lacks a file.
     fs::remove_file(object).unwrap();
-    let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them mended").out;
+    let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them repaired").out;
     assert!(text.contains("1 of its files are not in the cache: fetched and extracted"), "{text}");
     says(&bench, &["gc"], 0, "it was damaged");
     says(&bench, &["verify"], 0, "all sound");
@@ -89,7 +89,7 @@ fn a_root_that_differs_is_told_and_left() {
     let id = bench.state().unwrap().id();
     let conf = bench.path(&format!("a1/unpacked/{id}/conf"));
     fs::write(&conf, "of the service").unwrap();
-    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
     assert!(text.contains("conf was altered: left as it is\n"), "{text}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
     // What does not mend it is not recommended, and what is does.
@@ -170,7 +170,7 @@ fn a_damaged_object_that_is_a_file_of_a_root_is_told_for_the_root_as_well() {
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);
     fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
-    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
     let want =
         "fetched and extracted again; 1 file in published roots is this very file, and stays";
     assert!(text.contains(want), "{text}");

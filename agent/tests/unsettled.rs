@@ -131,7 +131,7 @@ fn the_way_back_is_tried_until_it_succeeds_by_whatever_agent() {
         assert_eq!(last(&bench), format!("{bad} {good}"));
     }
     assert_eq!(status(&bench)["failures"], 3);
-    says(&bench, &["status"], 0, "next try       at the next look");
+    says(&bench, &["status"], 0, "next try       at the next poll");
     let agent = Agent::start(&bench, &["-poll", "100ms"]);
     let before = runs(&bench).len();
     eventually("it tries by itself", || runs(&bench).len() > before);

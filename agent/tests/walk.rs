@@ -133,7 +133,7 @@ fn a_missing_script_is_told_before_anything_is_downloaded() {
     let warned = log.find("warning: script \"./nope.sh\": no such file or directory").unwrap();
     assert!(warned < log.find("downloaded 2 of 2 layers").unwrap(), "{log}");
     let failed =
-        "error: script \"./nope.sh\": no such file or directory; create it or name another";
+        "error: script \"./nope.sh\": no such file or directory; create it, or give another";
     assert!(log.contains(failed), "{log}");
     assert_eq!(bench.state(), None);
 }

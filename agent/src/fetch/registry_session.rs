@@ -28,6 +28,7 @@ impl Session {
     }
 
     /// The same session, which tracks the configuration `name`.
+    #[must_use]
     pub fn tracking(self, name: ConfigurationName) -> Self {
         Self { name: Some(name), ..self }
     }

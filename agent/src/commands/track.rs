@@ -20,32 +20,49 @@ use crate::stop::Stop;
 pub(super) fn track(flags: &Flags) -> Result<u8> {
     flags.check()?;
     let runtime = tokio::runtime::Runtime::new().map_err(|err| anyhow!("start threads: {err}"))?;
-    let agent = {
+    let opened = {
         let _entered = runtime.enter();
         let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
-        open(flags, stop)
+        open(flags, stop).map(|(agent, name)| {
+            // Without the loop nobody would serve requests.
+            let control = (!flags.once).then(|| Control::open(&flags.dir));
+            (agent, name, control)
+        })
     };
-    let done = agent.and_then(|(agent, name)| runtime.block_on(run(flags, &agent, name)));
+    let done = opened.and_then(|(agent, name, control)| {
+        runtime.block_on(async {
+            match control {
+                Some(control) => run(flags, &agent, name, control).await,
+                None => run_once(flags, &agent, name).await,
+            }
+        })
+    });
     // Work on the disk may be under way: each step of it can be interrupted.
     runtime.shutdown_background();
     done
 }
 
-async fn run(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Result<u8> {
-    let mut session = session(flags).tracking(name.clone());
-    if !flags.once {
-        let mut control = Control::open(&flags.dir);
-        log_sandbox(agent.confinement.sandbox().as_ref());
-        let addr = &flags.addr;
-        tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
-        service::ready(&format!("tracking {name} of {addr}"));
-        let watched = tokio::spawn(keep_watch());
-        let signal = poll::run(agent, &mut session, flags.poll, &mut control).await?;
-        service::stopping();
-        watched.abort();
-        tracing::info!(event = "stopped", "{signal}");
-        return Ok(exit::OK);
-    }
+async fn run(
+    flags: &Flags,
+    agent: &Agent,
+    name: ConfigurationName,
+    mut control: Control,
+) -> Result<u8> {
+    log_sandbox(agent.confinement.sandbox().as_ref());
+    let addr = &flags.addr;
+    tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
+    service::ready(&format!("tracking {name} of {addr}"));
+    let watched = tokio::spawn(keep_watch());
+    let mut session = session(flags).tracking(name);
+    let signal = poll::run(agent, &mut session, flags.poll, &mut control).await?;
+    service::stopping();
+    watched.abort();
+    tracing::info!(event = "stopped", "{signal}");
+    Ok(exit::OK)
+}
+
+async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Result<u8> {
+    let mut session = session(flags).tracking(name);
     let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress_log::tell);
     let done = poll::once(agent, &mut session).await;
     drop(shown);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use deploy_store::{ConfigurationName, Digest, Store};
+use deploy_store::{Digest, Store};
 
 use crate::fetch::throttle::Throttle;
 use crate::records::agent_report::Reporter;
@@ -15,37 +15,35 @@ use crate::stop::Stop;
 /// What an agent works with.
 #[derive(Debug)]
 pub struct Agent {
-    /// Configuration to track.
-    pub name: ConfigurationName,
     /// The agent's directory, as it was given.
     pub dir: PathBuf,
-    /// The store in it.
+    /// The store in that directory.
     pub store: Arc<Store>,
-    /// What confines the threads that read archives and build roots.
+    /// How to confine the threads that read archives and build roots.
     pub confinement: Confinement,
     /// The state file.
     pub state: PathBuf,
-    /// What to run, if anything.
+    /// The script, if there is one.
     pub script: Option<Script>,
-    /// What it leaves for `status`.
+    /// Writes `agent.json` for `status`.
     pub report: Reporter,
     /// Symlink to the current root.
     pub current: Option<PathBuf>,
-    /// Roots to keep, at least 1.
+    /// Number of roots to keep, at least 1.
     pub keep_roots: usize,
-    /// Whether roots of another program count among them.
+    /// Whether another program's roots count among them.
     pub count_taken_over: bool,
     /// Whether blobs of extracted layers stay in the cache.
     pub keep_blobs: bool,
     /// Bytes to keep free; 0 for none.
     pub min_free: u64,
-    /// Makes spare roots, if any are to be made.
+    /// Makes spare roots; `None` with `-no-spare`.
     pub spares: Option<Spares>,
-    /// Holds downloads back.
+    /// Limits downloads.
     pub throttle: Throttle,
-    /// Whether to log no progress.
+    /// Whether to suppress progress.
     pub quiet: bool,
-    /// Tells when to end.
+    /// Says when the agent must stop.
     pub stop: Stop,
 }
 
@@ -53,11 +51,12 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Spares {
     pub(crate) busy: Arc<AtomicBool>,
-    /// What the last one was made for, or was to be made for when that failed.
+    /// Id of the configuration that the last spare was made for, even if that failed.
     pub(crate) wanted: Mutex<Option<Digest>>,
 }
 
-/// That one is being made, until this is dropped: also by a panic, or `gc` would wait for ever.
+/// Marks that a spare is being made, until it is dropped. A panic drops it, too, so that `gc` does
+/// not wait forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Busy {

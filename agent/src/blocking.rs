@@ -1,20 +1,20 @@
-//! Work of the store, which is synchronous, beside the network's.
+//! Runs the synchronous work of the store outside the threads of the network.
 
 use crate::sandbox::Confinement;
 
-/// Runs `work` on a thread where it may wait for the disk.
+/// Runs `work` on a thread that may wait for the disk.
 pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(err) => match err.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Cancelled: the runtime is going down, and we with it.
+            // Cancelled: the runtime shuts down, and the program ends.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// As [`run`], confined.
+/// As [`run`], in a confined thread.
 pub async fn confined<T: Send + 'static>(
     confinement: &Confinement,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,5 +1,5 @@
-//! `verify -repair`: what is damaged in the cache is set aside, and made again from
-//! cached blobs or fetched. Published roots are their services': they are only told of.
+//! `verify -repair`: quarantines damaged files of the cache, and extracts or downloads their layers
+//! again. It does not repair roots, because services use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,31 +14,31 @@ use crate::fetch::registry_session::Session;
 use crate::space::{in_use, spare_builder};
 use crate::{blocking, fetch};
 
-/// Most findings in one request.
+/// Maximum number of findings in one request.
 pub const AT_ONCE: usize = 4000;
 
-/// What was done about something damaged.
+/// What was done about damage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mended {
-    /// Where it was, in the agent's directory.
+    /// Path of the damaged file in the agent's directory.
     pub path: PathBuf,
     /// What was done.
     pub done: String,
-    /// Whether nothing is damaged any more.
+    /// Whether the damage is repaired.
     pub mended: bool,
 }
 
-/// How a layer was made again.
+/// How a layer was extracted again.
 #[derive(Debug, Clone)]
 enum Made {
     FromBlob,
     Fetched,
-    /// Nothing needs it, so it was not.
+    /// It was not, because nothing uses it.
     Unneeded,
     Failed(String),
 }
 
-/// Mends what of `damaged`, paths in the agent's directory, is damaged indeed.
+/// Repairs the files `damaged`, paths in the agent's directory, if they really are damaged.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -48,8 +48,8 @@ pub async fn run(
     spare_builder::idle(agent).await;
     let needed = needed(agent, pending)?;
     let mut all = Vec::new();
-    // Blobs first: what is made again is made of them. Then indexes, which tell whose the
-    // objects are.
+    // Blobs come first, because layers are extracted from them. Then come indexes, which say to which
+    // layers objects belong.
     for part in ["cache", "layers", "objects"] {
         let paths: Vec<PathBuf> =
             damaged.iter().map(PathBuf::from).filter(|path| path.starts_with(part)).collect();
@@ -57,7 +57,7 @@ pub async fn run(
             continue;
         }
         if part == "objects" {
-            // It is made of them, too.
+            // The spare is made of objects.
             spare_builder::remove(agent).await?;
         }
         let store = Arc::clone(&agent.store);
@@ -82,11 +82,11 @@ pub async fn run(
 
 /// The layers that are in use.
 fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Digest, Layer>> {
-    let needs = in_use::needs(agent, pending)?;
+    let needs = in_use::retention(agent, pending)?;
     let mut configurations: Vec<Configuration> =
         [needs.current, needs.previous, needs.pending].into_iter().flatten().collect();
     for id in agent.store.roots()? {
-        // A record that cannot be read is a finding of its own.
+        // A record that cannot be read is reported separately.
         configurations.extend(agent.store.marked(id));
     }
     let layers = configurations.iter().flat_map(Configuration::layers);
@@ -127,7 +127,7 @@ async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result
     Ok(())
 }
 
-/// What becomes of a cached blob, which only `-keep-blobs` keeps beside its layer.
+/// Repairs a cached blob: only `-keep-blobs` keeps it in addition to its layer.
 async fn blob(
     agent: &Agent,
     session: &mut Session,
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_is_told_by_what_became_of_its_layers() {
+    fn repair_is_described_by_what_became_of_the_layers() {
         let [a, b] = ["a", "b"].map(|text| Digest::of(text.as_bytes()));
         let aside = |layers: &[Digest], links| Aside {
             path: "objects/aa/x".into(),
@@ -205,13 +205,13 @@ mod tests {
             layers: layers.to_vec(),
         };
         let made = BTreeMap::from([(a, Made::Fetched), (b, Made::Failed("no".to_owned()))]);
-        let told = |aside: &Aside| describe(aside, &made);
+        let described = |aside: &Aside| describe(aside, &made);
         let fetched = "set aside as quarantine/x; fetched and extracted again";
-        assert_eq!(told(&aside(&[a], 0)), (fetched.to_owned(), true));
+        assert_eq!(described(&aside(&[a], 0)), (fetched.to_owned(), true));
         let failed = "set aside as quarantine/x; not made again: no";
-        assert_eq!(told(&aside(&[a, b], 0)), (failed.to_owned(), false));
-        assert_eq!(told(&aside(&[], 0)).0, "set aside as quarantine/x; nothing needs it");
-        let linked = told(&aside(&[a], 2));
+        assert_eq!(described(&aside(&[a, b], 0)), (failed.to_owned(), false));
+        assert_eq!(described(&aside(&[], 0)).0, "set aside as quarantine/x; nothing needs it");
+        let linked = described(&aside(&[a], 2));
         assert!(linked.0.contains("2 files in published roots") && !linked.1);
     }
 }

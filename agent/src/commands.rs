@@ -1,4 +1,4 @@
-//! The subcommands: what each prints, and its exit code.
+//! The subcommands: what each of them prints, and its exit code.
 
 pub mod gc;
 pub mod init;
@@ -23,7 +23,7 @@ use crate::control::protocol::Answer;
 use crate::error::Error;
 use crate::flags::{Cli, Flags, Refused, Sub};
 
-/// Does what the command line says. Returns the exit code.
+/// Runs the command line. Returns the exit code.
 pub fn run(cli: &Cli) -> Result<u8> {
     let flags = &cli.flags;
     match cli.command {
@@ -60,7 +60,7 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-/// Prints what was done. Returns the exit code.
+/// Prints the answer: as JSON, or as `text` makes it. Returns the exit code.
 fn show<T: Serialize + DeserializeOwned>(
     answer: &Answer,
     json: bool,

@@ -43,7 +43,7 @@ pub async fn run(
         deploy_previous::resume(agent, session, hold).await?;
         return Ok(Outcome::RolledBack);
     }
-    let new = session.configuration(&agent.name).await?;
+    let new = session.configuration().await?;
     *offered = Some(new.id());
     let known = Known {
         deployed: deployed.as_ref(),
@@ -79,7 +79,7 @@ async fn read_records(agent: &Agent) -> Result<(Option<Configuration>, Option<Ro
 }
 
 async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
-    tracing::info!(event = "released", %id, "the registry has moved on to {id}: nothing is held any more");
+    tracing::info!(event = "released", %id, "the registry's configuration is now {id}: nothing is held any more");
     let dir = agent.dir.clone();
     blocking::run(move || RollbackHold::lift(&dir)).await?;
     Ok(())
@@ -120,7 +120,7 @@ fn announce(change: Change, new: &Configuration) {
         tracing::info!(
             event = "same_tree",
             id = %new.id(),
-            "the tree is the one deployed, under other names or versions: the state file is updated and the script runs"
+            "the deployed tree has other names or versions: the agent updates the state file and runs the script"
         );
     }
 }

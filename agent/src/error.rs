@@ -1,4 +1,4 @@
-//! What can go wrong in a cycle.
+//! Errors of a cycle, a rollback or a repair.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use crate::script;
 /// Result of a step of a cycle.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong in a cycle.
+/// Why a cycle, a rollback or a repair failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The registry cannot be reached, or it refused.
+    /// The registry cannot be reached, or it refuses.
     #[error(transparent)]
     Registry(#[from] ClientError),
     /// The registry has no such configuration.
     #[error(
-        "no configuration \"{name}\" in the registry at {addr}; make it with addconf, or check -name"
+        "no configuration \"{name}\" in the registry at {addr}; create it with addconf, or check -name"
     )]
     UnknownConfiguration {
         /// The configuration.
@@ -27,7 +27,7 @@ pub enum Error {
         /// The registry.
         addr: String,
     },
-    /// What the registry sent for a configuration is none.
+    /// The registry's answer is not a valid configuration.
     #[error("configuration \"{name}\" from the registry cannot be used: {reason}")]
     BadConfiguration {
         /// The configuration.
@@ -35,7 +35,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A layer's blob cannot be had.
+    /// A layer's blob cannot be downloaded.
     #[error("download of layer {layer}: {cause}{}", hint(cause))]
     Download {
         /// Component and version.
@@ -43,12 +43,12 @@ pub enum Error {
         /// Why.
         cause: ClientError,
     },
-    /// A layer's blob did not come with the right bytes, twice.
-    #[error("blob of layer {layer}: {cause}; the registry or the way to it is damaging data")]
+    /// The blob of a layer arrived with wrong bytes, twice.
+    #[error("blob of layer {layer}: {cause}; the registry or the network damages data")]
     WrongBytes {
         /// Component and version.
         layer: String,
-        /// What came.
+        /// What was received.
         cause: deploy_store::Error,
     },
     /// A layer cannot be extracted.
@@ -62,24 +62,24 @@ pub enum Error {
     /// The agent's directory or state file.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
-    /// The configuration cannot be deployed with a script.
+    /// The configuration does not fit in the script's environment.
     #[error(transparent)]
     BadScriptEnvironment(script::Error),
-    /// There is no registry to ask.
+    /// A download is needed, and no registry was given.
     #[error(
         "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or start the agent"
     )]
     NoRegistry,
-    /// There is no state to roll back from.
+    /// No configuration is deployed.
     #[error("nothing is deployed, so there is nothing to roll back from")]
     NothingDeployed,
-    /// There is nothing to roll back to.
-    #[error("nothing to roll back to: {}", nothing_before(held.as_deref()))]
+    /// There is no configuration to roll back to.
+    #[error("nothing to roll back to: {}", no_previous(held.as_deref()))]
     NothingBefore {
-        /// What was rolled back from, last.
+        /// Id of the configuration that the last rollback led from.
         held: Option<String>,
     },
-    /// The filesystem is too full.
+    /// `-min-free` leaves no room.
     #[error(
         "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {}; what is deployed stays as it is; {FREE_SOME}, or lower -min-free",
         Size(*need),
@@ -87,13 +87,13 @@ pub enum Error {
         Size(*floor)
     )]
     NoRoom {
-        /// What there is no room for.
+        /// What needs the room.
         what: String,
-        /// Bytes that it takes.
+        /// Bytes that it needs.
         need: u64,
         /// Bytes that are free.
         free: u64,
-        /// Bytes that stay free.
+        /// Bytes to keep free.
         floor: u64,
     },
     /// The filesystem is full.
@@ -101,25 +101,25 @@ pub enum Error {
     Full {
         /// What could not be written.
         cause: String,
-        /// What there is none of.
+        /// What is used up.
         lack: Lack,
-        /// Bytes that are still to be downloaded, if that was under way.
+        /// Bytes that remain to be downloaded, in a download.
         need: Option<u64>,
     },
-    /// The script did not do its work.
+    /// The script did not succeed.
     #[error("script {cause}; {} is not deployed, and the old state stays{}", target.id(), after(cause, log))]
     Script {
-        /// What was to be deployed.
+        /// The configuration that was not deployed.
         target: Box<Configuration>,
         /// Why.
         cause: script::Error,
-        /// Where the end of its output is.
+        /// The file with the end of the script's output.
         log: PathBuf,
     },
 }
 
 impl Error {
-    /// Whether the disk is full, or a quota used up.
+    /// Whether the filesystem is full, or a quota is used up.
     pub fn is_no_space(&self) -> bool {
         match self {
             Self::Store(cause) | Self::Layer { cause, .. } => cause.is_no_space(),
@@ -127,7 +127,7 @@ impl Error {
         }
     }
 
-    /// Whether it is a quota that is used up.
+    /// Whether a quota is used up.
     pub fn is_over_quota(&self) -> bool {
         match self {
             Self::Store(cause) | Self::Layer { cause, .. } => cause.is_over_quota(),
@@ -136,14 +136,14 @@ impl Error {
     }
 }
 
-/// What there is none of on a full filesystem.
+/// What is used up on a full filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
-    /// So many bytes are free, and they do not suffice.
+    /// Bytes: this many are free.
     Bytes(u64),
-    /// There are bytes, and there is no room for more files.
+    /// Inodes: no more files can be created.
     Files,
-    /// A quota of the agent's user is used up.
+    /// A quota of the agent's user.
     Quota,
 }
 
@@ -157,15 +157,15 @@ impl Lack {
     }
 }
 
-/// How to come to more room.
-const FREE_SOME: &str = "to free some: deploy-agent gc removes what nothing needs, -keep-roots 1 \
-    keeps no older root, -no-spare no spare one";
+/// How to free some room.
+const FREE_SOME: &str = "to free some: deploy-agent gc removes everything unused, -keep-roots 1 \
+    keeps no older root, -no-spare makes no spare root";
 
 fn still(need: Option<u64>) -> String {
-    need.map_or_else(String::new, |need| format!(", and {} are still to come", Size(need)))
+    need.map_or_else(String::new, |need| format!(", and {} remain to be downloaded", Size(need)))
 }
 
-/// What a script may have done, and where to read about it.
+/// What the script may have done, and where its output is.
 fn after(cause: &script::Error, log: &Path) -> String {
     if !cause.has_run() {
         return String::new();
@@ -174,18 +174,18 @@ fn after(cause: &script::Error, log: &Path) -> String {
     format!(", but the script may have changed things; what it printed is in {log} and in the log")
 }
 
-/// What to do about a file that the registry lists and does not have.
+/// What to do about a file that the registry lists but does not have.
 fn hint(cause: &ClientError) -> &'static str {
     if cause.code() == exit::NOT_FOUND {
-        ": the registry does not have it; upload the same archive there again"
+        ": the registry does not have it; upload the same archive again"
     } else {
         ""
     }
 }
 
-fn nothing_before(held: Option<&str>) -> String {
+fn no_previous(held: Option<&str>) -> String {
     match held {
-        Some(held) => format!("{held} was rolled back from already, and is held"),
+        Some(held) => format!("{held} was already rolled back from, and is held"),
         None => "nothing was deployed before the current configuration".to_owned(),
     }
 }

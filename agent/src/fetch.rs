@@ -1,4 +1,4 @@
-//! Fetching: which blobs are needed that are not here, and getting them.
+//! Finds out which blobs are missing, and downloads them.
 
 pub mod registry_session;
 pub mod throttle;
@@ -17,7 +17,7 @@ use crate::fetch::throttle::Throttle;
 
 /// Downloads at a time, over the one connection.
 const IN_FLIGHT: usize = 4;
-/// Time after which it is worth asking how much there is to download.
+/// Time after which the size of a download is worth a request.
 const LONG: Duration = Duration::from_millis(500);
 
 /// What was downloaded.
@@ -25,9 +25,9 @@ const LONG: Duration = Duration::from_millis(500);
 pub struct Fetched {
     /// Blobs.
     pub blobs: u64,
-    /// Bytes that came, without those that an earlier attempt had left.
+    /// Bytes that were received, without those of an earlier attempt.
     pub bytes: u64,
-    /// Bytes of the whole blobs.
+    /// Bytes of the complete blobs.
     pub whole: u64,
 }
 
@@ -55,7 +55,7 @@ pub fn missing(
     Ok(missing)
 }
 
-/// Bytes that [`download`] of `layers` will bring.
+/// Bytes that [`download`] of `layers` will receive.
 pub async fn size(client: &Client, store: &Store, layers: &[Layer]) -> Result<u64> {
     let mut bytes: u64 = 0;
     for layer in layers {
@@ -68,8 +68,8 @@ pub async fn size(client: &Client, store: &Store, layers: &[Layer]) -> Result<u6
     Ok(bytes)
 }
 
-/// Downloads the blobs of `layers`, several at a time. The first failure ends all; what
-/// has come of each stays, and the next attempt goes on from there. The store's meter counts.
+/// Downloads the blobs of `layers`, several at a time. The first failure ends all downloads. The
+/// next attempt resumes each of them. The store's meter counts the bytes.
 pub async fn download(
     client: &Arc<Client>,
     store: &Arc<Store>,
@@ -111,22 +111,22 @@ pub async fn download(
     }
 }
 
-/// Has the meter know the whole of a download that takes a while: to ask for it takes time, too.
+/// Tells the meter the size of a long download. A short one is not worth the requests.
 async fn expect(client: &Client, store: &Store, layers: Vec<Layer>) {
     tokio::time::sleep(LONG).await;
     let mut whole: u64 = 0;
     for layer in layers {
         match client.size(&format!("files/{}", layer.digest)).await {
             Ok(Some(bytes)) => whole = whole.saturating_add(bytes),
-            // It is downloaded without, or fails with more to say.
+            // The download continues without, or fails with a better message.
             Ok(None) | Err(_) => return,
         }
     }
     store.meter().expect(whole);
 }
 
-/// Gets one blob; bytes that are not its own are dropped and it is got once more. Returns the bytes
-/// that came, and those that there are.
+/// Downloads one blob; wrong bytes are discarded and downloaded once more. Returns the bytes that
+/// were received, and the size of the blob.
 async fn fetch(
     client: &Client,
     store: &Arc<Store>,
@@ -139,7 +139,7 @@ async fn fetch(
             tracing::warn!(
                 event = "wrong_bytes",
                 digest = %layer.digest,
-                "blob of layer {name}: {err}; getting it again"
+                "blob of layer {name}: {err}; downloading it again"
             );
         }
         other => return other,

@@ -31,10 +31,10 @@ pub const MAX_BLOB: u64 = 1 << 40;
 #[derive(Debug, Parser)]
 #[command(name = "deploy-agent", args_override_self = true)]
 pub struct Cli {
-    /// What to do instead of tracking a configuration.
+    /// The subcommand, if the program is not to track a configuration.
     #[command(subcommand)]
     pub command: Option<Sub>,
-    /// Flags of tracking a configuration.
+    /// The flags for tracking a configuration.
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -46,7 +46,7 @@ impl Cli {
         command.mut_subcommands(|sub| sub.mut_args(go_boolean))
     }
 
-    /// Reads the command line; flags may be spelt as Go programs' or as GNU ones.
+    /// Reads the command line. Flags may have the spelling of Go programs or of GNU programs.
     pub fn read(
         command: clap::Command,
         arguments: impl IntoIterator<Item = OsString>,
@@ -67,8 +67,8 @@ impl Cli {
     }
 }
 
-/// Lets a flag that takes no value be written with one too, as `-v=true`, and hides what
-/// the environment holds from the help.
+/// Accepts a value for a flag that takes none, as in `-v=true`, and hides the environment's values
+/// from the help.
 fn go_boolean(arg: clap::Arg) -> clap::Arg {
     let arg = arg.hide_env_values(true);
     if !matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -85,7 +85,7 @@ fn go_boolean(arg: clap::Arg) -> clap::Arg {
         .value_name("BOOL")
 }
 
-/// What follows `-script-arg` belongs to it, whatever it looks like.
+/// Joins `-script-arg` and the argument after it, whatever that looks like.
 fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let (mut done, mut arguments) = (false, arguments.into_iter());
     let mut all = Vec::new();
@@ -115,8 +115,8 @@ fn long(argument: OsString) -> OsString {
     }
 }
 
-/// The names of the flags of `command` and its subcommands that are true or false: only
-/// their values are Go's words for that.
+/// Adds the names of the boolean flags of `command` and its subcommands to `into`: only these take
+/// Go's words for true and false.
 fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     for arg in command.get_arguments().filter(|arg| arg.is_require_equals_set()) {
         into.extend(arg.get_long().map(str::to_owned));
@@ -125,7 +125,7 @@ fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     command.get_subcommands().for_each(|sub| names_of_booleans(sub, into));
 }
 
-/// Done on the host, safe beside a running agent.
+/// A subcommand. It works on this host and is safe beside a running agent.
 #[derive(Debug, Subcommand)]
 pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.
@@ -134,61 +134,61 @@ pub enum Sub {
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Read everything in the agent's directory and tell what is damaged; exit code 8 then.
+    /// Read everything in the agent's directory and report damage; exit code 8 if there is any.
     Verify {
-        /// Set aside what is damaged, and make again or fetch what can be had.
+        /// Quarantine damaged files, and extract or download their layers again.
         #[arg(long, env = "DEPLOY_AGENT_REPAIR")]
         repair: bool,
         /// As one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Remove at once what nothing needs, and tell what stays and why.
+    /// Remove everything unused now, and report what stays and why.
     Gc {
-        /// Only tell what would go.
+        /// Only report what would be removed.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
         dry_run: bool,
-        /// Remove also the roots that were there before this agent, as those that the Go agent kept.
+        /// Also remove roots that another program made, for example the Go agent.
         #[arg(long, env = "DEPLOY_AGENT_TAKEN_OVER")]
         taken_over: bool,
         /// As one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Have the running agent look at the registry now, and tell how that went.
+    /// Make the running agent poll the registry now, and report the result.
     Sync {
         /// As one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Deploy what was deployed before, and hold until the registry has something new.
+    /// Deploy the previous configuration, and keep it until the registry's configuration changes.
     Rollback {
-        /// Hold no longer: what the registry has is deployed again.
+        /// End the hold: the agent deploys the registry's configuration again.
         #[arg(long, env = "DEPLOY_AGENT_RELEASE")]
         release: bool,
         /// As one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Make the directory, key and settings of a new agent, for the unit deploy-agent@NAME.
+    /// Create the directory, key and settings of a new agent, for the unit deploy-agent@NAME.
     Init {
-        /// File for its settings; /etc/deploy-agent/NAME.env if none is named.
+        /// File for the settings; the default is /etc/deploy-agent/NAME.env.
         #[arg(long, env = "DEPLOY_AGENT_SETTINGS", value_name = "FILE")]
         settings: Option<PathBuf>,
     },
     /// Merge local archives, lowest layer first, into a new directory; no registry needed.
     Unpack {
-        /// Archives: tar, plain or packed with gzip or zstd.
+        /// Archives: tar, plain or compressed with gzip or zstd.
         #[arg(required = true, value_name = "BLOB")]
         blobs: Vec<PathBuf>,
-        /// Directory to make.
+        /// Directory to create.
         #[arg(long, env = "DEPLOY_AGENT_INTO", value_name = "DIR")]
         into: PathBuf,
     },
 }
 
 impl Sub {
-    /// Whether it is about an agent's directory that is there.
+    /// Whether the subcommand needs an existing agent's directory.
     pub fn looks_at_directory(&self) -> bool {
         !matches!(self, Self::Init { .. } | Self::Unpack { .. })
     }
@@ -207,17 +207,16 @@ pub struct Flags {
         value_name = "HOST:PORT"
     )]
     pub addr: String,
-    /// Keep no root but the current one; the same as -keep-roots 1.
+    /// Keep only the current root; the same as -keep-roots 1.
     #[arg(long, env = "DEPLOY_AGENT_CLEANOLD", global = true)]
     pub cleanold: bool,
-    /// How the threads that read archives and build roots are kept from the rest of the
-    /// machine.
+    /// How to confine the threads that read archives and build roots.
     #[arg(long, env = "DEPLOY_AGENT_CONFINE", default_value = "auto", global = true)]
     pub confine: Confine,
-    /// Symlink to switch to the new root before the script, and back if the script fails.
+    /// Symlink to the current root: switched before the script runs, and back if it fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
-    /// Directory for roots and cache; one agent at a time.
+    /// Directory for roots and cache; only one agent at a time can use it.
     #[arg(long, env = "DEPLOY_AGENT_DIR", default_value = ".", global = true)]
     pub dir: PathBuf,
     /// Fingerprint of the registry's host key, as SHA256:….
@@ -230,10 +229,10 @@ pub struct Flags {
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
-    /// Keep downloaded blobs, too, so that damage can be mended without the registry.
+    /// Keep the blobs of extracted layers, to repair damage without the registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
-    /// Roots to keep: the current one, the one before, and so on.
+    /// Number of roots to keep: the current one, the previous one, and so on.
     #[arg(
         long,
         env = "DEPLOY_AGENT_KEEP_ROOTS",
@@ -251,20 +250,20 @@ pub struct Flags {
         value_name = "FILE"
     )]
     pub key: PathBuf,
-    /// Most bytes to download in a second, as 10M; 0 for no limit.
+    /// Maximum bytes to download per second, for example 10M; 0 for no limit.
     #[arg(long, env = "DEPLOY_AGENT_LIMIT_DOWNLOAD", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
     pub limit_download: u64,
-    /// How files get into a root.
+    /// How to place the cached files in a root.
     #[arg(long, env = "DEPLOY_AGENT_LINK", default_value = "auto", global = true)]
     pub link: Link,
-    /// How the log on stderr looks.
+    /// Format of the log on stderr.
     #[arg(long, env = "DEPLOY_AGENT_LOG_FORMAT", default_value = "human", global = true)]
     pub log_format: Format,
-    /// What an archive may not exceed.
+    /// Limits for archives.
     #[command(flatten)]
     pub limits: LimitFlags,
-    /// Bytes to keep free, as 10G: old roots, the spare and what is cached in vain go for
-    /// them; 0 for none.
+    /// Bytes to keep free, for example 10G: the agent removes unused cache, then old roots, then
+    /// the spare root; 0 for none.
     #[arg(long, env = "DEPLOY_AGENT_MIN_FREE", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
     pub min_free: u64,
     /// Configuration to track.
@@ -276,15 +275,14 @@ pub struct Flags {
         hide_default_value = true
     )]
     pub name: String,
-    /// Make no spare root; each change then costs the time of placing the whole root.
+    /// Make no spare root; each change then takes the time to place the whole root.
     #[arg(long, env = "DEPLOY_AGENT_NO_SPARE")]
     pub no_spare: bool,
-    /// Deploy what is new, once, and end; the exit code tells how it went.
+    /// Run one cycle and end; the exit code is the result.
     #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,
-    /// Owner of the files of roots, whatever their archives say: as USER, USER:GROUP, or
-    /// GLOB=USER:GROUP for some paths. May be given several times; the last that matches
-    /// counts.
+    /// Owner of the files in roots, instead of the archives' owners: USER, USER:GROUP, or
+    /// GLOB=USER:GROUP for some paths. May be given several times; the last match counts.
     #[arg(
         long,
         env = "DEPLOY_AGENT_OWNER",
@@ -293,7 +291,7 @@ pub struct Flags {
         value_delimiter = ','
     )]
     pub owner: Vec<String>,
-    /// Time between two looks at the registry.
+    /// Time between two polls of the registry.
     #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub poll: Duration,
     /// Show no progress.
@@ -312,20 +310,20 @@ pub struct Flags {
         value_parser = OsStringValueParser::new()
     )]
     pub script_arg: Vec<OsString>,
-    /// File with variables for the script, NAME=VALUE on each line, read whenever it runs.
+    /// File with variables for the script, one NAME=VALUE per line, read before each run.
     #[arg(long, env = "DEPLOY_AGENT_SCRIPT_ENV_FILE", global = true, value_name = "FILE")]
     pub script_env_file: Option<PathBuf>,
-    /// Longest time the script may run; 0s for no limit.
+    /// Maximum time that the script may run; 0s for no limit.
     #[arg(long, env = "DEPLOY_AGENT_SCRIPT_TIMEOUT", global = true, default_value = "0s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub script_timeout: Duration,
-    /// File that remembers what is deployed; state.json in -dir if none is named.
+    /// File that records the deployed configuration; the default is state.json in -dir.
     #[arg(long, env = "DEPLOY_AGENT_STATE", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub state: Option<PathBuf>,
-    /// Log more.
+    /// Log more details.
     #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
-    /// Paths in roots that the service writes to, as var/** or etc/*.db: files of their own
-    /// in each root, whose changes are no damage. May be given several times.
+    /// Paths in roots that the service writes to, for example var/** or etc/*.db: each root gets
+    /// its own copies, and changes to them are not damage. May be given several times.
     #[arg(
         long,
         env = "DEPLOY_AGENT_WRITABLE",
@@ -334,18 +332,18 @@ pub struct Flags {
         value_delimiter = ','
     )]
     pub writable: Vec<String>,
-    /// Those that were given, not left as they are.
+    /// The flags that have a value from the command line or the environment.
     #[arg(skip)]
     pub given: BTreeSet<String>,
 }
 
-/// A flag that lacks or has a wrong value.
+/// A flag with a missing or wrong value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub &'static str);
 
 impl Flags {
-    /// Checks what clap cannot, in the Go tool's words.
+    /// Checks what clap cannot check, with the Go tool's messages.
     pub fn check(&self) -> Result<(), Refused> {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));
@@ -357,17 +355,17 @@ impl Flags {
             return Err(Refused(fingerprint::flaw(&self.fp)));
         }
         if self.poll.is_zero() {
-            return Err(Refused("-poll must be more than nothing; 30s is usual"));
+            return Err(Refused("-poll must be more than 0s; 30s is usual"));
         }
         Ok(())
     }
 
-    /// Whether it was said how many roots to keep: then those of another program count, too.
+    /// Whether the number of roots to keep was given: then another program's roots count, too.
     pub fn says_how_many_roots(&self) -> bool {
         self.given.contains("keep_roots") || self.cleanold
     }
 
-    /// Roots to keep.
+    /// Number of roots to keep.
     pub fn roots_to_keep(&self) -> usize {
         if self.cleanold { 1 } else { self.keep_roots.get() }
     }
@@ -376,13 +374,13 @@ impl Flags {
 /// Values of `-link`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Link {
-    /// Reflink where the filesystem can, else hardlink, else copy.
+    /// Reflink where the filesystem supports it, else hardlink, else copy.
     Auto,
-    /// Share extents; fail where that cannot be done.
+    /// Share extents; fail where the filesystem cannot.
     Reflink,
-    /// Names of the cached files; fail where that cannot be done.
+    /// Link the cached files; fail where the filesystem cannot.
     Hardlink,
-    /// Copies.
+    /// Copy the cached files.
     Copy,
 }
 
@@ -406,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn gos_spellings_and_defaults() {
+    fn go_spellings_and_defaults_are_read() {
         let flags =
             read("deploy-agent -v -name p --cleanold=t -poll=1m -once=false").unwrap().flags;
         assert!(flags.v && flags.cleanold && !flags.once);
@@ -422,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_that_is_none_is_told_why() {
+    fn bad_fingerprint_is_refused_with_the_reason() {
         let digits = "x".repeat(43);
         for (print, want) in [
             ("", "none is given"),
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_of_the_script_are_as_they_are() {
+    fn script_arguments_are_passed_unchanged() {
         let line =
             "deploy-agent -script-arg -a --script-arg -- -script-arg=--b=c -script-arg x,y -v";
         let flags = read(line).unwrap().flags;
@@ -448,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn subcommands_take_flags_on_either_side() {
+    fn subcommand_takes_flags_on_either_side() {
         let cli = read("deploy-agent -dir a unpack x -link copy -into d y -- -z").unwrap();
         assert_eq!((cli.flags.link, cli.flags.dir), (Link::Copy, "a".into()));
         let Some(Sub::Unpack { blobs, into }) = cli.command else { panic!("another command") };

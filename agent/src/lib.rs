@@ -1,12 +1,13 @@
-//! The agent tracks one configuration of a registry and deploys it. [`cycle`] is the
-//! walk of data, top to bottom; see ARCHITECTURE.md for where it comes from.
+//! The agent tracks one configuration of a registry and deploys it. [`cycle`] has
+//! the steps of a deploy in their order; see ARCHITECTURE.md for the steps before them.
 //!
 //! A module uses only those above it in this list.
 
-mod blocking;
 pub mod log;
 pub mod sandbox;
 pub mod stop;
+
+mod blocking;
 
 pub mod flags;
 

@@ -1,7 +1,7 @@
 //! The agent's log: one line per event on stderr, for people or as JSON.
 //!
-//! Whatever the code says through `tracing` comes here. An event's `message` is the line
-//! for people; its other fields make the JSON form, where `ts`, `level` and `event` lead.
+//! The source of the lines are the events of `tracing`. An event's `message` is the line
+//! for people. Its other fields make the JSON form, after `ts`, `level` and `event`.
 
 use std::fmt::{self, Write as _};
 use std::io::Write;
@@ -19,36 +19,35 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Time and text.
     Human,
-    /// One JSON document a line.
+    /// One JSON document per line.
     Json,
 }
 
-/// Sends the log of this process to stderr; with `verbose` details too.
+/// Sends the log of this process to stderr; `verbose` adds details.
 pub fn start(format: Format, verbose: bool) {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    // Libraries below ours are silent: what matters of theirs comes back as errors.
+    // Other libraries do not log: their errors are returned.
     let ours = Targets::new()
         .with_target("deploy_agent", level)
         .with_target("deploy_store", level)
         .with_target("deploy_wire", level);
     let lines = Lines::new(format, Stderr);
-    // A second start in one process, as in tests, keeps the first.
+    // A second start in one process, as in tests, changes nothing.
     let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
 }
 
-/// Has panics told in the log, one line each like any other: the text may have in it what a
-/// registry or an archive said.
+/// Logs each panic as one escaped line: its text may contain data from a registry or an archive.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload().downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.payload().downcast_ref::<&str>().copied());
-        let text = text.unwrap_or("without a text");
+        let text = text.unwrap_or("no message");
         tracing::error!(place, "internal error, please report it: {text}");
     }));
 }
@@ -87,7 +86,7 @@ impl<S: Subscriber, W: Write + 'static> Layer<S> for Lines<W> {
     }
 }
 
-/// One event, taken apart.
+/// The parts of an event.
 struct Entry {
     level: Level,
     event: Option<String>,
@@ -114,7 +113,7 @@ impl Entry {
             (Some(event), "") => event,
             (_, message) => message,
         };
-        // The one break of a line that we make ourselves is the one before a tab.
+        // Only this program's own line breaks stay: those before a tab.
         let text: Vec<String> = text.split("\n\t").map(printable).collect();
         format!("{time} {level}{}\n", text.join("\n\t"))
     }
@@ -150,7 +149,7 @@ impl Entry {
     }
 }
 
-/// Escaped, but for backslashes: most text was escaped where it came from.
+/// Escapes `text`, except for backslashes: most text was escaped at its source.
 fn printable(text: &str) -> String {
     let parts: Vec<String> = text.split('\\').map(escape).collect();
     parts.join("\\")
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn json_leads_with_time_level_and_event_and_keeps_the_order_of_fields() {
+    fn json_starts_with_time_level_and_event_and_keeps_the_order_of_fields() {
         let line = logged(Format::Json, || {
             tracing::info!(event = "downloaded", id = %"ab", bytes = 7_u64, "got \"it\"\nall");
         });
@@ -222,13 +221,13 @@ mod tests {
     }
 
     #[test]
-    fn json_of_an_event_without_a_name_is_a_note() {
+    fn event_without_a_name_is_a_note() {
         let line = logged(Format::Json, || tracing::warn!("odd"));
         assert!(line.ends_with("\"level\":\"warn\",\"event\":\"note\",\"message\":\"odd\"}\n"));
     }
 
     #[test]
-    fn people_get_one_line_that_cannot_drive_their_terminal() {
+    fn line_for_people_is_escaped() {
         let entry = Entry {
             level: Level::WARN,
             message: "a\n\tb\nc\x1b[31m \\t".to_owned(),

@@ -1,4 +1,4 @@
-//! `deploy-agent`: flags, signals, exit codes. The work is in the library.
+//! `deploy-agent`: reads the command line and ends with the exit code. The library does the work.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(err) => {
-            // Each error says its cause itself.
+            // The text of each error contains its cause.
             tracing::error!(event = "failed", "{err}");
             ExitCode::from(commands::exit_code(&err))
         }

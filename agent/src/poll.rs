@@ -1,5 +1,4 @@
-//! The loop around the cycle: when to look again, and after what failed, later; requests
-//! are served in between.
+//! The polling loop: it runs cycles, waits longer after failures, and serves requests in between.
 
 pub mod backoff;
 mod script_backoff;
@@ -28,32 +27,33 @@ use crate::records::unsettled;
 use crate::space::background_sweep;
 use crate::stop::Signal;
 
-/// First wait after a failure, if polls are not more frequent.
+/// First wait after a failure, unless polls are more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait after failures, if polls are not rarer.
+/// Longest wait after failures, unless polls are rarer.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Time between two sweeps of the cache when nothing new is deployed.
+/// Time between two sweeps of the cache if nothing new is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// The same when something is: it takes a look at every object, and what it removes has
-/// been there for an hour.
+/// Minimum time between two sweeps if something is. A sweep looks at every object, and only removes
+/// what is older than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the loop remembers from one cycle to the next.
 #[derive(Default)]
 struct Memory {
-    /// Cycles that failed in a row.
+    /// Number of cycles that failed in a row.
     failures: u32,
+    /// The script that failed last, if it did not succeed since.
     script: Option<ScriptBackoff>,
-    /// Whether what the registry has is held after a rollback, and that was told.
+    /// Whether a rollback holds the registry's configuration, and that was logged.
     rolled_back: bool,
+    /// Time of the last sweep of the cache.
     swept: Option<Instant>,
-    /// Id of what the registry had at the last look.
+    /// Id of the registry's configuration at the last poll.
     offered: Option<Digest>,
 }
 
-/// Runs cycles, and serves requests between them, until the agent is told to end; returns
-/// the signal's name. Only a key that cannot be used, when it is first tried, is an error:
-/// all else may get better.
+/// Runs cycles, and serves requests between them, until a signal ends the agent; returns the signal.
+/// Only an unusable key on the first attempt is an error: everything else may recover.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -66,12 +66,12 @@ pub async fn run(
     loop {
         let ended = tokio::select! {
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
-            () = progress_log::log(agent) => unreachable!("it ends with the cycle"),
+            () = progress_log::log(agent) => unreachable!("it never returns"),
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
         report(agent, &ended, memory.offered).await;
         if matches!(&ended, Err(Error::Registry(ClientError::KeyFile { .. })) if first) {
-            let Err(err) = ended else { unreachable!("it failed") };
+            let Err(err) = ended else { unreachable!("the cycle failed") };
             return Err(err);
         }
         let answered = memory.answer(agent, &ended);
@@ -92,7 +92,7 @@ pub async fn run(
                     };
                     match next {
                         Next::Wait => {}
-                        Next::Look => break None,
+                        Next::Poll => break None,
                         Next::Sync(asked) => {
                             if let Some(script) = &mut memory.script {
                                 script.mark_rerun();
@@ -118,14 +118,14 @@ impl Memory {
     async fn serve(&mut self, agent: &Agent, session: &mut Session, asked: Asked) -> Next {
         let pending = self.script.as_ref().map(|script| script.target().clone());
         let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
-        if matches!(next, Next::Look) {
-            // What waited for its script may be held now, and the other way round.
+        if matches!(next, Next::Poll) {
+            // A rollback or release changes what is held and what waits for its script.
             (self.script, self.rolled_back) = (None, false);
         }
         next
     }
 
-    /// Takes note of how a cycle ended. Returns the time until the next.
+    /// Logs how a cycle ended, and remembers it. Returns the time until the next cycle.
     async fn after(
         &mut self,
         dir: &Path,
@@ -136,7 +136,7 @@ impl Memory {
         let usual = jittered(poll, random_fraction());
         let rolled_back = matches!(ended, Ok(Outcome::RolledBack));
         if rolled_back && !self.rolled_back {
-            tell_held(self.offered);
+            log_held(self.offered);
         }
         self.rolled_back = rolled_back;
         match ended {
@@ -147,7 +147,7 @@ impl Memory {
             Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
                 if self.failures > 0 {
                     let failures = self.failures;
-                    tracing::info!(event = "recovered", failures, "all is well again");
+                    tracing::info!(event = "recovered", failures, "the cycle succeeds again");
                 }
                 (self.failures, self.script) = (0, None);
                 usual
@@ -174,7 +174,7 @@ impl Memory {
     }
 }
 
-/// A cycle and from time to time, more often after a deploy, a sweep.
+/// Runs a cycle, and from time to time a sweep of the cache, more often after a deploy.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
@@ -195,7 +195,7 @@ async fn cycle_and_sweep(
     Ok(outcome)
 }
 
-/// Runs one cycle.
+/// Runs one cycle, and a sweep of the cache after a deploy.
 pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopped> {
     let mut offered = None;
     let ended = tokio::select! {
@@ -207,16 +207,16 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopp
         background_sweep::cache(agent).await;
     }
     if matches!(ended, Ok(Outcome::Held | Outcome::RolledBack)) {
-        tell_held(offered);
+        log_held(offered);
     }
     ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
-fn tell_held(offered: Option<Digest>) {
+fn log_held(offered: Option<Digest>) {
     tracing::info!(
         event = "held",
         id = offered.map(|id| id.to_string()),
-        "rolled back from what the registry has: it is held until that changes, or until rollback -release"
+        "the registry's configuration was rolled back from: it is held until that changes, or until rollback -release"
     );
 }
 
@@ -226,7 +226,7 @@ pub enum Stopped {
     /// A signal came first.
     #[error("{0}")]
     Signal(Signal),
-    /// It failed.
+    /// The cycle failed.
     #[error(transparent)]
     Error(Box<Error>),
 }
@@ -244,7 +244,7 @@ async fn record_next_run(dir: &Path, wait: Duration) {
     let Ok(at) = Timestamp::now().checked_add(wait) else { return };
     let dir = dir.to_owned();
     if let Err(err) = blocking::run(move || unsettled::set_next_run(&dir, at)).await {
-        tracing::debug!("no note of when the script is run again: {err}");
+        tracing::debug!("cannot record when the script is run again: {err}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Progress of a cycle, of `unpack` and of `verify`: a bar on a terminal, or lines of the log.
+//! Shows progress of a cycle, of `unpack` and of `verify`: a bar on a terminal, or log lines.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use deploy_cli::progress::{Display, Form, Told, show};
 
 use crate::agent::Agent;
 
-/// Time between two looks: most cycles are over before the first.
+/// Time between two updates: most cycles end before the first one.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Shows progress on stderr; a line of it is a line of the log.
+/// Shows progress on stderr; a line of progress is a log line.
 pub fn tell(told: Told) {
     match told {
         Told::Line(line) => tracing::info!(event = "progress", "{line}"),
@@ -17,7 +17,7 @@ pub fn tell(told: Told) {
     }
 }
 
-/// Logs the progress of a cycle that begins now, and never ends.
+/// Logs the progress of a cycle that begins now. It never returns.
 pub(crate) async fn log(agent: &Agent) {
     if agent.quiet {
         return std::future::pending().await;

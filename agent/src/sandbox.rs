@@ -1,12 +1,16 @@
-//! What the threads that read archives and build roots may do to the rest of the machine:
-//! nothing. A mistake in them must not become a write as root.
+//! The sandbox of the threads that read archives and build roots. A bug in them must not become a
+//! write as root elsewhere.
 //!
-//! Three walls, each where the system has it: Landlock (landlock(7)) lets them change
-//! nothing but what is below the agent's directory, run no program and open no TCP
-//! connection, but for the first version of it, which allows no renames; `no_new_privs`; and of root's capabilities those that owners, modes, devices
-//! and attributes of files need. All three belong to a thread and to those that it starts,
-//! for ever, so that confined work gets a thread of its own; the deploy script is started
-//! by another and is not confined.
+//! The sandbox has three parts, each where the system supports it:
+//!
+//! - Landlock (landlock(7)): the thread can change only what is below the agent's directory, runs
+//!   no program and opens no TCP connection. The first version of Landlock is not used, because it
+//!   forbids renames.
+//! - `no_new_privs`.
+//! - Fewer capabilities: root keeps those that owners, modes, devices and attributes of files need.
+//!
+//! All three apply to a thread and to the threads that it starts, and cannot be undone. So confined
+//! work gets a thread of its own. Another thread starts the deploy script, which is not confined.
 
 use std::fmt;
 use std::path::Path;
@@ -21,10 +25,10 @@ use landlock::{
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
-/// The newest rules that are asked for; a kernel that knows fewer enforces those.
+/// The newest rules that the agent asks for. An older kernel enforces those that it knows.
 const RULES: ABI = ABI::V6;
-/// What a program needs to give files away, whatever their owners and modes, and to see who
-/// has them open; and their names, for messages.
+/// The capabilities that are kept: to change owners of any file, and to see who has a file open;
+/// with their names for messages.
 const NEEDED: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::CHOWN, "chown"),
     (CapabilitySet::DAC_OVERRIDE, "dac_override"),
@@ -39,32 +43,32 @@ const NEEDED: [(CapabilitySet, &str); 8] = [
 /// Values of `-confine`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Confine {
-    /// As far as the system can.
+    /// As far as the system supports it.
     #[default]
     Auto,
-    /// All of it, or do not start.
+    /// Completely, or do not start.
     Require,
     /// Not at all.
     Off,
 }
 
-/// The walls that are up.
+/// The sandbox of a confined thread.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sandbox {
     /// Landlock: `full`, `partial` (the kernel knows fewer rules), or `none`.
     pub landlock: String,
-    /// Whether no program that is run gains rights by being run.
+    /// Whether `no_new_privs` is set: running a program gains no rights.
     pub no_new_privs: bool,
-    /// Capabilities that are left.
+    /// The remaining capabilities.
     pub capabilities: Vec<String>,
-    /// Whether no others are.
+    /// Whether all other capabilities are dropped.
     pub capabilities_dropped: bool,
 }
 
 impl Sandbox {
-    /// Whether all are up and whole.
-    pub fn is_whole(&self) -> bool {
+    /// Whether all three parts are in force completely.
+    pub fn is_complete(&self) -> bool {
         self.landlock == "full" && self.no_new_privs && self.capabilities_dropped
     }
 }
@@ -82,10 +86,10 @@ impl fmt::Display for Sandbox {
     }
 }
 
-/// Why nothing is confined.
+/// Why the sandbox cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory cannot be named to the kernel, or the kernel's answer is none.
+    /// The directory cannot be opened, or the kernel refuses the rules.
     #[error("confine to {dir:?}: {cause}")]
     Rules {
         /// The directory.
@@ -93,31 +97,31 @@ pub enum Error {
         /// Why.
         cause: String,
     },
-    /// `-confine require` asks for what is not there.
+    /// `-confine require` was given, and the system lacks a part of the sandbox.
     #[error(
-        "-confine require, but all there is on this system is {0}; a kernel since 6.12 with landlock in its list of security modules has all of it"
+        "-confine require, but all there is on this system is {0}; use kernel 6.12 or later with landlock in its list of security modules"
     )]
-    NotWhole(Sandbox),
+    Incomplete(Sandbox),
 }
 
-/// How work is confined. Clones are the same.
+/// How to confine work. Clones are equal.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement(Option<Arc<Confined>>);
 
 #[derive(Debug)]
 struct Confined {
-    /// Landlock's; `None` where it would do harm.
+    /// Landlock's rules; `None` where Landlock would forbid renames.
     rules: Option<RulesetCreated>,
     sandbox: Sandbox,
 }
 
 impl Confinement {
-    /// None at all.
+    /// No confinement.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// To the directory `dir`. A thread is confined to see what comes of it.
+    /// Confinement to the directory `dir`. A thread tries it, to find out what is in force.
     pub fn to(dir: &Path, how: Confine) -> Result<Self, Error> {
         if how == Confine::Off {
             return Ok(Self::none());
@@ -133,18 +137,18 @@ impl Confinement {
             current_sandbox()
         };
         let sandbox = in_thread(tried).map_err(failed)?;
-        if how == Confine::Require && !sandbox.is_whole() {
-            return Err(Error::NotWhole(sandbox));
+        if how == Confine::Require && !sandbox.is_complete() {
+            return Err(Error::Incomplete(sandbox));
         }
         Ok(Self(Some(Arc::new(Confined { rules, sandbox }))))
     }
 
-    /// What a confined thread has around it; `None`: nothing.
+    /// The sandbox of a confined thread; `None` without confinement.
     pub fn sandbox(&self) -> Option<Sandbox> {
         self.0.as_ref().map(|confined| confined.sandbox.clone())
     }
 
-    /// Runs `work` in a thread of its own that is confined, and all that it starts with it.
+    /// Runs `work` in a confined thread of its own. The threads that `work` starts are confined, too.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let Some(confined) = &self.0 else { return work() };
         in_thread(|| {
@@ -153,7 +157,7 @@ impl Confinement {
         })
     }
 
-    /// Confines the calling thread, and all that it starts, for ever.
+    /// Confines the calling thread and the threads that it starts, permanently.
     pub fn enter(&self) {
         if let Some(confined) = &self.0 {
             confine(confined.rules.as_ref());
@@ -166,15 +170,14 @@ fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Whether Landlock of this kernel can let files be linked and renamed from one directory to
-/// another, as whoever builds roots does. The first version (ABI 1, Linux 5.13 to 5.18) always
-/// forbids it.
+/// Whether this kernel's Landlock can allow links and renames between directories, which a build
+/// of a root needs. The first version (ABI 1, Linux 5.13 to 5.18) always forbids them.
 fn allows_renames() -> bool {
     let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     rules.handle_access(AccessFs::Refer).is_ok()
 }
 
-/// The directory is opened here, once: what stands in its place later is another.
+/// Opens the directory once: a directory that takes its place later is not covered.
 fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     let changes = AccessFs::from_write(RULES);
     let rules = Ruleset::default()
@@ -188,7 +191,7 @@ fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     Ok(rules)
 }
 
-/// A wall that could not be put up shows in [`current_sandbox`], which is asked at the start.
+/// Confines the calling thread. [`current_sandbox`] shows the parts that failed.
 fn confine(rules: Option<&RulesetCreated>) {
     let restricted = rules.map(|rules| -> Result<_, Box<dyn std::error::Error>> {
         Ok(rules.try_clone()?.restrict_self().map_err(|err: RulesetError| err)?.ruleset)
@@ -212,11 +215,11 @@ fn confine(rules: Option<&RulesetCreated>) {
 }
 
 thread_local! {
-    /// What Landlock said in this thread; the kernel does not tell afterwards.
+    /// Landlock's result in this thread; the kernel cannot be asked later.
     static LANDLOCK: std::cell::Cell<&'static str> = const { std::cell::Cell::new("none") };
 }
 
-/// The walls around the calling thread.
+/// The sandbox of the calling thread.
 fn current_sandbox() -> Result<Sandbox, String> {
     let failed = |err: rustix::io::Errno| format!("look at what is confined: {err}");
     let has = capabilities(None).map_err(failed)?;
@@ -239,22 +242,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confined_work_changes_nothing_outside_and_what_comes_after_is_free() {
+    fn confined_work_changes_nothing_outside_and_later_work_is_free() {
         let temp = tempfile::tempdir().unwrap();
         let (inside, outside) = (temp.path().join("in"), temp.path().join("out"));
         fs::create_dir(&inside).unwrap();
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("canary"), "c").unwrap();
         let confinement = Confinement::to(&inside, Confine::Auto).unwrap();
-        let walls = confinement.sandbox().unwrap();
-        assert!(walls.no_new_privs && walls.capabilities_dropped, "{walls}");
-        if walls.landlock == "none" {
-            // Said, not passed over: what follows cannot hold without.
+        let sandbox = confinement.sandbox().unwrap();
+        assert!(sandbox.no_new_privs && sandbox.capabilities_dropped, "{sandbox}");
+        if sandbox.landlock == "none" {
+            // In CI this is an error: the checks below need Landlock.
             assert!(std::env::var_os("CI").is_none(), "this kernel has no landlock");
             return;
         }
         let denied = |done: std::io::Result<()>| {
-            let err = done.expect_err("it was let");
+            let err = done.expect_err("it was allowed");
             assert!(
                 matches!(err.raw_os_error(), Some(libc) if [1, 13, 18].contains(&libc)),
                 "{err}"
@@ -265,7 +268,7 @@ mod tests {
             fs::create_dir(inside.join("d")).unwrap();
             fs::rename(inside.join("a"), inside.join("d/b")).unwrap();
             fs::hard_link(inside.join("d/b"), inside.join("c")).unwrap();
-            // And what it starts with it.
+            // A thread that confined work starts is confined, too.
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     denied(fs::write(outside.join("x"), "x"));
@@ -276,12 +279,12 @@ mod tests {
                     denied(std::os::unix::fs::symlink("x", outside.join("s")));
                     denied(std::process::Command::new("/bin/true").status().map(drop));
                     let connected = std::net::TcpStream::connect("127.0.0.1:9").map(drop);
-                    if walls.landlock == "full" {
+                    if sandbox.landlock == "full" {
                         denied(connected);
                     }
                 });
             });
-            // Reading is not denied: time zones and the like.
+            // Reading is allowed, for example of time zones.
             fs::read(outside.join("canary")).unwrap();
         });
         fs::write(outside.join("x"), "x").unwrap();
@@ -301,15 +304,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_up_is_told() {
-        let walls = Sandbox {
+    fn sandbox_is_described() {
+        let sandbox = Sandbox {
             landlock: "full".to_owned(),
             no_new_privs: true,
             capabilities: vec!["chown".to_owned()],
             capabilities_dropped: true,
         };
-        assert_eq!(walls.to_string(), "landlock full, no new privileges, capabilities chown");
-        assert!(walls.is_whole() && !Sandbox::default().is_whole());
+        assert_eq!(sandbox.to_string(), "landlock full, no new privileges, capabilities chown");
+        assert!(sandbox.is_complete() && !Sandbox::default().is_complete());
         let none = "landlock , new privileges, all capabilities";
         assert_eq!(Sandbox::default().to_string(), none);
     }

@@ -1,8 +1,8 @@
-//! Running the script: who it is told about, how it ends, what its failure means.
+//! The deploy script: what it gets, and why it may fail.
 //!
-//! The script is started at least once for every change: should the agent die after the
-//! script and before the state file is replaced, it is started again. Processes that it
-//! leaves in the background live on.
+//! The agent starts the script at least once for every change. If the agent dies after the script
+//! and before it replaces the state file, the next agent starts the script again. Processes that
+//! the script leaves in the background continue to run.
 
 pub mod env_file;
 mod environment;
@@ -23,64 +23,64 @@ pub use crate::script::environment::{MAX_ENVIRONMENT, PASSED, check_environment,
 use crate::script::executable::Missing;
 pub use crate::script::process::run;
 
-/// From TERM to KILL when a script is ended.
+/// Time between TERM and KILL.
 pub const KILL_AFTER: Duration = Duration::from_secs(10);
-/// How long a script may go on when the agent is to end.
+/// Maximum time that a script may continue after the agent was asked to stop.
 pub const STOP_GRACE: Duration = Duration::from_secs(60);
 
-/// What is run after a root is ready.
+/// The script, which runs when a root is ready.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// A path, or a name to be found in `PATH`.
+    /// A path, or a name that is searched in `PATH`.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<OsString>,
-    /// A file with variables of its own.
+    /// File with variables for the script.
     pub env_file: Option<PathBuf>,
-    /// How long it may run.
+    /// Maximum time that it may run.
     pub timeout: Option<Duration>,
-    /// How long it may go on when the agent is to end.
+    /// Maximum time that it may continue after the agent was asked to stop.
     pub grace: Duration,
-    /// From TERM to KILL when it is ended.
+    /// Time between TERM and KILL.
     pub kill_after: Duration,
 }
 
-/// What the script is told: the change it is run for.
+/// The change that the script is run for.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
-    /// What was deployed before, with its root; `None` on the first run.
+    /// The old configuration and its root; `None` on the first run.
     pub old: Option<(Digest, &'a Path)>,
-    /// What is deployed now.
+    /// The new configuration.
     pub new: &'a Configuration,
     /// Its root.
     pub new_root: &'a Path,
 }
 
-/// Why a script did not do its work.
+/// Why a script did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be started as it is.
+    /// The program is missing or cannot be executed.
     #[error(transparent)]
     Missing(#[from] Missing),
-    /// The configuration cannot be told to a script.
-    #[error("configuration \"{name}\" cannot be told to a script: {reason}")]
+    /// The configuration does not fit in the script's environment.
+    #[error("configuration \"{name}\" cannot be passed to a script: {reason}")]
     Environment {
         /// The configuration.
         name: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The system did not start it.
+    /// The system did not start the script.
     #[error("{program:?}: cannot {action}: {cause}")]
     System {
         /// The script.
         program: String,
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
         /// Why it failed.
         cause: io::Error,
     },
-    /// It was started, and its end cannot be waited for.
+    /// The script was started, and the agent cannot wait for its end.
     #[error("{program:?}: cannot wait for it: {cause}")]
     Unwatched {
         /// The script.
@@ -88,18 +88,18 @@ pub enum Error {
         /// Why not.
         cause: io::Error,
     },
-    /// A file for it, or the record that it is about to start, cannot be written.
+    /// The agent cannot write the script's state file, or the record of the start.
     #[error("{program:?}: cannot {cause}")]
     Unready {
         /// The script.
         program: String,
         /// What failed, and why.
-        cause: deploy_store::Error,
+        cause: Box<deploy_store::Error>,
     },
-    /// The file with its own variables cannot be used.
+    /// The file with variables for the script cannot be used.
     #[error(transparent)]
     Variables(#[from] env_file::Error),
-    /// It said that it failed.
+    /// The script exited with an error, or a signal ended it.
     #[error("{program:?} call failure: {}", describe(*status))]
     Failed {
         /// The script.
@@ -107,14 +107,14 @@ pub enum Error {
         /// How it ended.
         status: ExitStatus,
     },
-    /// It was ended because it took too long.
+    /// The agent ended the script because it took too long.
     #[error("{program:?} call failure: ended after {after:?}, {why}")]
     Ended {
         /// The script.
         program: String,
-        /// How long it had run.
+        /// Time that it had run.
         after: Duration,
-        /// What limit it crossed.
+        /// The limit that it exceeded.
         why: &'static str,
     },
 }
@@ -127,7 +127,7 @@ impl Script {
 }
 
 impl Error {
-    /// Whether the script was started: nobody knows what it did then.
+    /// Whether the script was started: then it is not known what it has changed.
     pub fn has_run(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Ended { .. } | Self::Unwatched { .. })
     }

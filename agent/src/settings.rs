@@ -1,5 +1,5 @@
-//! What a subcommand goes by in an agent's stead: its own flags, where they are given, and
-//! else those that the agent ran with last.
+//! The settings of a subcommand that works without a running agent: its own flags, and for flags
+//! that are not given, those of the last agent.
 
 use std::path::PathBuf;
 
@@ -9,25 +9,25 @@ use crate::flags::{Flags, Link};
 use crate::records::agent_report::Report;
 use crate::records::state_owner;
 
-/// What sweeps and rollbacks have to know.
+/// The settings for sweeps and rollbacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The state file.
     pub state: PathBuf,
-    /// How files are to be placed.
+    /// How to place files.
     pub link: LinkMode,
-    /// How they are, where that is known: finding it out takes room on the disk.
+    /// How the last agent placed files, if that is known: finding out takes room on the disk.
     pub placing: LinkMode,
-    /// Roots to keep.
+    /// Number of roots to keep.
     pub keep_roots: usize,
-    /// Whether blobs of extracted layers stay.
+    /// Whether to keep the blobs of extracted layers.
     pub keep_blobs: bool,
-    /// Whether roots of another program count among those to keep.
+    /// Whether another program's roots count among the roots to keep.
     pub count_taken_over: bool,
 }
 
 impl Settings {
-    /// Those of the agent of the directory that `flags` name.
+    /// The settings for the directory that `flags` name.
     pub fn of(flags: &Flags) -> Self {
         let Report { state, link, link_flag, keep_roots, keep_blobs, count_taken_over, .. } =
             Report::read(&flags.dir);
@@ -62,7 +62,7 @@ mod tests {
     use crate::records::agent_report::Reporter;
 
     #[test]
-    fn what_is_not_given_is_as_the_agent_had_it() {
+    fn flags_that_are_not_given_are_those_of_the_last_agent() {
         let temp = tempfile::tempdir().unwrap();
         let settings = |more: &str| {
             let line = format!("deploy-agent gc -dir {} {more}", temp.path().display());

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, and the part of a cycle that they do not interrupt.
+//! SIGTERM and SIGINT, and the critical section that they do not interrupt.
 
 use std::fmt;
 use std::io;
@@ -25,7 +25,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// Tells that the agent is to end. Clones tell the same.
+/// The request to stop. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Stop {
     signal: watch::Receiver<Option<Signal>>,
@@ -33,13 +33,13 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A stop, and the sender that triggers it.
+    /// A request that the sender triggers.
     pub fn new() -> (watch::Sender<Option<Signal>>, Self) {
         let (sender, signal) = watch::channel(None);
         (sender, Self { signal, critical: Arc::default() })
     }
 
-    /// A stop that SIGTERM (`terminated`) and SIGINT (`interrupt`) trigger.
+    /// A request that SIGTERM and SIGINT trigger. Call it within a runtime.
     pub fn on_signals() -> io::Result<Self> {
         let (sender, stop) = Self::new();
         let mut term = signal(SignalKind::terminate())?;
@@ -56,25 +56,25 @@ impl Stop {
         Ok(stop)
     }
 
-    /// Returns, with the signal's name, when the agent is to end.
+    /// Waits until the agent must stop, and returns the signal.
     pub async fn requested(&self) -> Signal {
         let mut signal = self.signal.clone();
         let name = signal.wait_for(Option::is_some).await.map(|name| *name);
         match name {
             Ok(Some(name)) => name,
-            // Nobody can ask any more.
+            // The sender is gone, so no signal can come.
             _ => std::future::pending().await,
         }
     }
 
-    /// As [`Stop::requested`], but not while a critical part runs.
+    /// As [`Stop::requested`], but also waits for the end of the critical section.
     pub async fn requested_when_idle(&self) -> Signal {
         let name = self.requested().await;
         let _idle = self.critical.lock().await;
         name
     }
 
-    /// Begins the critical part of a cycle; it ends when the guard is dropped.
+    /// Enters the critical section; dropping the guard leaves it.
     pub async fn critical(&self) -> MutexGuard<'_, ()> {
         self.critical.lock().await
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn waits_for_the_critical_part() {
+    async fn stop_waits_for_the_critical_section() {
         let (sender, stop) = Stop::new();
         let critical = stop.critical().await;
         sender.send_replace(Some(Signal::Terminated));

@@ -1,4 +1,4 @@
-//! `gc`: the running agent does it, or else the subcommand.
+//! `gc`: done by the running agent, or else by the subcommand.
 use anyhow::Result;
 use deploy_wire::exit;
 

@@ -1,5 +1,5 @@
-//! `init`: the directory, key and settings of a new agent, as the systemd unit
-//! `deploy-agent@NAME` reads them.
+//! `init`: creates the directory, key and settings of a new agent for the systemd unit
+//! `deploy-agent@NAME`.
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;
@@ -13,39 +13,39 @@ use deploy_wire::exit;
 use crate::commands::print;
 use crate::flags::Flags;
 
-/// Where agents keep what they have, each under its name.
+/// The parent of the agents' directories.
 const DIRS: &str = "/var/lib/deploy-agent";
-/// Where their keys and settings are.
+/// The directory of their keys and settings.
 const SETTINGS: &str = "/etc/deploy-agent";
 
-/// Why there is no new agent.
+/// Why no agent was created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another agent has the directory, or something else is in it.
+    /// The directory or the file exists already.
     #[error(
         "{what} {} is in use: it has {name}; start the agent on it, or give another {flag}",
         path.display()
     )]
     InUse {
-        /// What it is.
+        /// Directory or file.
         what: &'static str,
-        /// Where.
+        /// Its path.
         path: PathBuf,
-        /// What is there.
+        /// What exists there.
         name: String,
-        /// The flag that names another.
+        /// The flag for another path.
         flag: &'static str,
     },
-    /// A setting has a character that no settings file can hold.
+    /// A setting has a character that a settings file cannot hold.
     #[error("-{flag} has a line break or NUL in it, which {SETTINGS}/NAME.env cannot hold")]
     Unwritable {
         /// The flag.
         flag: &'static str,
     },
-    /// The name cannot be a unit's.
+    /// The name cannot be the name of a unit.
     #[error("-name: {0}")]
     Name(deploy_store::Error),
-    /// A file or directory cannot be made.
+    /// A file or directory cannot be created.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
     /// A file cannot be read.
@@ -56,13 +56,13 @@ pub enum Error {
         /// Why not.
         cause: std::io::Error,
     },
-    /// The key cannot be made or read.
+    /// The key cannot be created or read.
     #[error(transparent)]
     Key(#[from] deploy_wire::client::ClientError),
 }
 
-/// Makes what the agent of `flags` needs, and says what comes next. Nothing that is there is
-/// replaced; a key that is there is used.
+/// Creates what the agent of `flags` needs. Returns a text with the next steps. It replaces nothing;
+/// an existing key is used.
 pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let name: ConfigurationName = flags.name.parse().map_err(Error::Name)?;
     name.check_new().map_err(Error::Name)?;
@@ -77,7 +77,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let state = or("state", flags.state.as_deref().unwrap_or(&dir), dir.join("state.json"));
     let usual = Path::new(SETTINGS).join(format!("{name}.env"));
     let file = settings.map_or(usual, Path::to_owned);
-    // All that can be refused is, before anything is made.
+    // All checks come before anything is created.
     if let Some(name) = first_in(&dir)? {
         return Err(Error::InUse { what: "directory", path: dir, name, flag: "-dir" });
     }
@@ -125,7 +125,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     Ok(told)
 }
 
-/// A name in `dir`, if it is there and not empty.
+/// The first name in `dir`, if the directory exists and is not empty.
 fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
@@ -135,7 +135,7 @@ fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// A line that systemd reads as the environment variable of a flag, see systemd.exec(5).
+/// A line of the settings file: the environment variable of a flag, see systemd.exec(5).
 fn setting(flag: &'static str, value: &str) -> Result<String, Error> {
     if value.contains(['\n', '\r', '\0']) {
         return Err(Error::Unwritable { flag });
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn makes_what_the_unit_needs_and_nothing_twice() {
+    fn init_creates_what_the_unit_needs_and_replaces_nothing() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
         let (dir, key, file) = (at("lib/p"), at("etc/key"), at("etc/p.env"));
@@ -196,12 +196,12 @@ mod tests {
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains("DEPLOY_AGENT_SCRIPT=\"./a b\"\n"), "{text}");
         assert!(text.contains(&format!("DEPLOY_AGENT_STATE={dir}/state.json\n")), "{text}");
-        // A second agent of this server has the same key.
+        // A second agent on this server uses the same key.
         let (dir, file2) = (at("lib/q"), at("etc/q.env"));
         let words = ["-dir", &dir, "-key", &key];
         run(&flags(&words), Some(Path::new(&file2))).unwrap();
         assert_eq!(fs::read_to_string(at("etc/key.pub")).unwrap(), public);
-        // What is in use is left alone.
+        // Existing files are not changed.
         let err = run(&flags(&words), Some(Path::new(&file))).unwrap_err().to_string();
         assert!(err.contains("etc/p.env is in use"), "{err}");
         fs::write(at("lib/q/state.json"), "{}").unwrap();
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_as_systemd_reads_them() {
+    fn settings_are_quoted_as_systemd_reads_them() {
         assert_eq!(setting("fp", "SHA256:a+b/c=").unwrap(), "DEPLOY_AGENT_FP=SHA256:a+b/c=\n");
         assert_eq!(
             setting("script", "a \"$b\"").unwrap(),

@@ -1,10 +1,10 @@
-//! The agent, its store and its connection, as the flags say.
+//! Opens the agent that the flags describe: its store and its connection.
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use deploy_store::{Error, Limits, Options, Store};
+use deploy_store::{ConfigurationName, Error, Limits, Options, Store};
 use deploy_wire::client::{Connect, HostKey, Keys};
 
 use crate::agent::{Agent, Spares};
@@ -18,19 +18,20 @@ use crate::script::{KILL_AFTER, STOP_GRACE, Script};
 use crate::settings::Settings;
 use crate::stop::Stop;
 
-/// The user name that the registry serves agents under.
+/// The user name of agents at the registry.
 const USER: &str = "deploy-agent";
-/// Longest time to connect and log in.
+/// Maximum time to connect and log in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-pub(super) fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
+/// Opens the agent that tracks a configuration, and records its settings for subcommands.
+pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationName)> {
     let state = flags.state.clone().unwrap_or_else(|| state_owner::find(&flags.dir));
     state_owner::check(&flags.dir, &state)?;
     if let (Some(other), None) = (state_owner::passed_over(&flags.dir), &flags.state) {
         let (other, state) = (other.display(), state.display());
         tracing::info!(
             event = "state_passed_over",
-            "{other} is not of the agent of {}: {state} is used; to go on with the other name it with -state",
+            "{other} is not of the agent of {}: {state} is used; to use the other one, give it with -state",
             flags.dir.display()
         );
     }
@@ -53,12 +54,13 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
     if let Err(err) = state_owner::take(&flags.dir, &settings.state) {
-        // Each look tells that the state file cannot be written either.
-        tracing::debug!("cannot write down whose the state file is: {err}");
+        // Each cycle also reports that the state file cannot be written.
+        tracing::debug!("cannot record the owner of the state file: {err}");
     }
     let link = link_word(store.link_mode());
     tracing::debug!(event = "store_open", dir = %flags.dir.display(), link, "files are placed by {link}");
-    let agent = agent(flags, &settings, &flags.name, store, stop)?;
+    let agent = agent(flags, &settings, store, stop)?;
+    let name = flags.name.parse().map_err(|err| anyhow!("-name: {err}"))?;
     let sandbox = agent.confinement.sandbox();
     agent.report.update(|report| {
         report.version = String::from(env!("CARGO_PKG_VERSION"));
@@ -72,16 +74,10 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<Agent> {
         report.min_free = flags.min_free;
         report.spare = None;
     });
-    Ok(agent)
+    Ok((agent, name))
 }
 
-pub(super) fn agent(
-    flags: &Flags,
-    settings: &Settings,
-    name: &str,
-    store: Store,
-    stop: Stop,
-) -> Result<Agent> {
+pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop) -> Result<Agent> {
     let script = Script {
         program: flags.script.clone(),
         arguments: flags.script_arg.clone(),
@@ -93,7 +89,6 @@ pub(super) fn agent(
     let confinement = Confinement::to(&flags.dir, flags.confine)?;
     Ok(Agent {
         confinement,
-        name: name.parse().map_err(|err| anyhow!("-name: {err}"))?,
         dir: flags.dir.clone(),
         store: Arc::new(store),
         state: settings.state.clone(),
@@ -104,7 +99,7 @@ pub(super) fn agent(
         count_taken_over: settings.count_taken_over,
         keep_blobs: settings.keep_blobs,
         min_free: flags.min_free,
-        // A spare lives as long as the agent does.
+        // A spare exists only while the agent runs.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
         quiet: flags.q,

@@ -1,4 +1,4 @@
-//! `rollback` and `rollback -release`: the running agent does it, or else the subcommand.
+//! `rollback` and `rollback -release`: done by the running agent, or else by the subcommand.
 use anyhow::Result;
 use deploy_store::disk::Lock;
 use deploy_wire::exit;
@@ -33,7 +33,7 @@ fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
             return Answer::failed(exit::FAILED, err.to_string());
         }
         if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
-            // A rollback by hand that cannot end well is not begun.
+            // A rollback without its script could not succeed.
             return Answer::failed(exit::FAILED, format!("script {err}"));
         }
         handler::answer(deploy_previous::run(agent, session, None).await)

@@ -1,4 +1,4 @@
-//! `status`: what an agent's directory holds, read beside a running agent.
+//! `status`: what an agent's directory holds. An agent may run meanwhile.
 
 mod status_text;
 
@@ -23,7 +23,7 @@ use crate::records::{previous, state_file};
 use crate::sandbox::Sandbox;
 use crate::settings::Settings;
 
-/// What `status` tells.
+/// The result of `status`.
 #[derive(Debug, Serialize)]
 pub struct Status {
     dir: PathBuf,
@@ -34,40 +34,40 @@ pub struct Status {
     agent_running: bool,
     agent_pid: Option<u32>,
     link: Option<String>,
-    /// What the threads that read archives are confined by.
+    /// The sandbox of the threads that read archives.
     confinement: Option<Sandbox>,
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
-    /// Paths of which each root has a file of its own, because one was changed in a root.
+    /// Paths of which each root has its own copy, because the file was changed in a root.
     private: Vec<Private>,
     cache: Cache,
     /// The script that runs.
     script: Option<Running>,
     last_error: Option<String>,
-    /// How the files of the last root got there.
+    /// How the files of the last root were placed.
     placed: Option<Placed>,
     /// The spare root, of a running agent.
     spare: Option<Spare>,
     hold: Option<RollbackHold>,
     /// Why the hold cannot be read.
     hold_error: Option<String>,
-    /// What is known of a script that did not succeed, and was not followed by one that did.
+    /// What is known of the last script, if it did not succeed.
     unsettled: Option<Left>,
-    /// Files that were set aside as damaged.
+    /// Number of quarantined files.
     quarantine: u64,
-    /// Of the filesystem.
+    /// Free bytes of the filesystem.
     free_bytes: u64,
-    /// Bytes that are to stay free.
+    /// Bytes to keep free.
     min_free: u64,
 }
 
-/// What a script that did not succeed leaves.
+/// A script that did not succeed.
 #[derive(Debug, Serialize)]
 struct Left {
     #[serde(flatten)]
     unsettled: Unsettled,
-    /// Id of what the registry had at the last look.
+    /// Id of the registry's configuration at the last poll.
     registry: Option<String>,
 }
 
@@ -99,7 +99,7 @@ struct Root {
 #[derive(Debug, Serialize)]
 struct Private {
     path: String,
-    /// In a word.
+    /// The reason in one word.
     reason: &'static str,
     #[serde(skip)]
     text: &'static str,
@@ -114,13 +114,13 @@ struct Cache {
     objects: u64,
     object_bytes: u64,
     bytes: u64,
-    /// Bytes of files as the extracted layers hold them.
+    /// Bytes of files in all extracted layers together.
     layer_bytes: u64,
-    /// How many of them a byte of the objects stands for; none where there are none.
+    /// Those bytes divided by the bytes of objects; none without objects.
     dedupe_ratio: Option<f64>,
 }
 
-/// Looks at the agent's directory `dir` and at its state file, taking no lock.
+/// Reads the agent's directory `dir` and its state file, without a lock.
 pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     let meta = fs::metadata(dir).map_err(|err| Error::io("read agent directory", dir, err))?;
     let (configuration, state_error) = match state_file::peek(state_file) {
@@ -137,17 +137,17 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         root.current = id.as_ref() == Some(&root.id);
         root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
-    // Whoever may not look in there is told of none.
+    // A user without permission sees none.
     let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
     let (hold, hold_error) = match RollbackHold::read(dir) {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
     };
     let script = running_script::read(dir);
-    // One that runs, and is the first, may well succeed.
+    // While the first attempt runs, the server does not count as unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
     let unsettled = unsettled.map(|left| Left {
-        // Where no agent runs nothing is run.
+        // Without an agent there is no next run.
         unsettled: Unsettled { next: left.next.filter(|_| agent_pid.is_some()), ..left },
         registry: report.offered,
     });
@@ -169,7 +169,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         script,
         last_error: report.error,
         placed: report.placed,
-        // It does not outlive the agent.
+        // The spare does not outlive the agent.
         spare: report.spare.filter(|_| agent_pid.is_some()),
         hold,
         hold_error,
@@ -204,7 +204,7 @@ impl Status {
     }
 }
 
-/// The paths that are private; what cannot be read is found out again by the agent.
+/// The private paths. If their record cannot be read, the agent finds them out again.
 fn private(dir: &Path) -> Vec<Private> {
     let paths = deploy_store::private_paths(dir).unwrap_or_default();
     let private = |(path, why): (EntryPath, PrivateReason)| Private {
@@ -231,14 +231,14 @@ fn roots(dir: &Path) -> Vec<Root> {
     roots
 }
 
-/// A cache that changes while it is counted gives figures of no single moment.
+/// Counts the cache. If it changes meanwhile, the figures are of different moments.
 fn cache(dir: &Path) -> Cache {
     let (blobs, blob_bytes) = count(&dir.join("cache"), 0);
     let (_, partial_bytes) = count(&dir.join("partial"), 0);
     let (layers, index_bytes) = count(&dir.join("layers"), 0);
     let (objects, object_bytes) = count(&dir.join("objects"), 1);
     let bytes = blob_bytes + partial_bytes + index_bytes + object_bytes;
-    // An index that is damaged or just going counts for nothing.
+    // An index that is damaged or being removed does not count.
     let layer_bytes = names(&dir.join("layers"))
         .filter_map(|name| name.parse::<Digest>().ok())
         .filter_map(|digest| deploy_store::layer_bytes(dir, digest).ok())
@@ -283,8 +283,8 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// The process that holds the agent's lock on the directory. The lock itself is not
-/// touched: trying it would turn away an agent that starts at that moment.
+/// The process that holds the agent's lock on the directory. It does not try the lock, because that
+/// could make the start of an agent fail.
 fn holder(dir: &fs::Metadata) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
@@ -301,10 +301,10 @@ fn holder_of(line: &str) -> Option<(u32, u64)> {
     Some((pid.parse().ok()?, file.rsplit(':').next()?.parse().ok()?))
 }
 
-/// Whether the process has the directory open. The device numbers in `/proc/locks` are
-/// not those of stat on every filesystem, so they cannot tell two inodes apart.
+/// Whether the process has the directory open. On some filesystems the device numbers in
+/// `/proc/locks` are not those of stat, so they cannot distinguish two inodes.
 fn has_open(pid: u32, dir: &fs::Metadata) -> bool {
-    // Another user's process shows no files: then the inode has to do.
+    // Another user's process shows no open files: then the inode must suffice.
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
     open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
         .any(|meta| (meta.st_dev(), meta.st_ino()) == (dir.st_dev(), dir.st_ino()))
@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_of_proc_locks() {
+    fn lines_of_proc_locks_are_parsed() {
         let line = "12: FLOCK  ADVISORY  WRITE 708 00:2a:1234 0 EOF";
         assert_eq!(holder_of(line), Some((708, 1234)));
         assert_eq!(holder_of("12: -> FLOCK  ADVISORY  WRITE 708 00:2a:1234 0 EOF"), None);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_who_holds_the_directory() {
+    fn holder_of_the_directory_is_found() {
         let temp = tempfile::tempdir().unwrap();
         let read = || read(temp.path(), &temp.path().join("state.json")).unwrap();
         assert!(!read().agent_running);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_state_file_is_told_and_left_alone() {
+    fn damaged_state_file_is_reported_and_not_renamed() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("state.json");
         fs::write(&file, "{").unwrap();

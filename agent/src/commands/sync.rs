@@ -1,4 +1,4 @@
-//! `sync`: only a running agent does it.
+//! `sync`: only a running agent can do it.
 use anyhow::Result;
 use deploy_store::disk::Lock;
 use deploy_wire::exit;
@@ -11,7 +11,7 @@ use crate::flags::Flags;
 
 pub(super) fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
     let answer = ask::either(&flags.dir, &Request::Sync, || {
-        // Somebody who cannot be asked may have it: that is for the lock to tell.
+        // A program without a socket may use the directory: then the lock is busy.
         let _lock = Lock::take(&flags.dir)?;
         let why = "no agent runs here; start one, or run deploy-agent with its flags and -once";
         Ok(Answer::failed(exit::FAILED, why))

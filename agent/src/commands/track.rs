@@ -1,7 +1,8 @@
-//! Tracking a configuration: what the program does without a subcommand.
+//! Tracks a configuration: the program without a subcommand.
 use anyhow::{Result, anyhow};
 use deploy_cli::progress::{Form, Shown};
 use deploy_cli::service;
+use deploy_store::ConfigurationName;
 use deploy_wire::exit;
 
 use crate::agent::Agent;
@@ -15,35 +16,53 @@ use crate::progress_log;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
 
+/// Tracks a configuration until a signal comes, or for one cycle with `-once`.
 pub(super) fn track(flags: &Flags) -> Result<u8> {
     flags.check()?;
     let runtime = tokio::runtime::Runtime::new().map_err(|err| anyhow!("start threads: {err}"))?;
-    let agent = {
+    let opened = {
         let _entered = runtime.enter();
         let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
-        open(flags, stop)
+        open(flags, stop).map(|(agent, name)| {
+            // Without the loop nobody would serve requests.
+            let control = (!flags.once).then(|| Control::open(&flags.dir));
+            (agent, name, control)
+        })
     };
-    let done = agent.and_then(|agent| runtime.block_on(run(flags, &agent)));
-    // Work on the disk may be under way: every step of it can be cut off.
+    let done = opened.and_then(|(agent, name, control)| {
+        runtime.block_on(async {
+            match control {
+                Some(control) => run(flags, &agent, name, control).await,
+                None => run_once(flags, &agent, name).await,
+            }
+        })
+    });
+    // Work on the disk may be under way: each step of it can be interrupted.
     runtime.shutdown_background();
     done
 }
 
-async fn run(flags: &Flags, agent: &Agent) -> Result<u8> {
-    let mut session = session(flags);
-    if !flags.once {
-        let mut control = Control::open(&flags.dir);
-        log_sandbox(agent.confinement.sandbox().as_ref());
-        let (name, addr) = (&agent.name, &flags.addr);
-        tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
-        service::ready(&format!("tracking {name} of {addr}"));
-        let watched = tokio::spawn(keep_watch());
-        let signal = poll::run(agent, &mut session, flags.poll, &mut control).await?;
-        service::stopping();
-        watched.abort();
-        tracing::info!(event = "stopped", "{signal}");
-        return Ok(exit::OK);
-    }
+async fn run(
+    flags: &Flags,
+    agent: &Agent,
+    name: ConfigurationName,
+    mut control: Control,
+) -> Result<u8> {
+    log_sandbox(agent.confinement.sandbox().as_ref());
+    let addr = &flags.addr;
+    tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
+    service::ready(&format!("tracking {name} of {addr}"));
+    let watched = tokio::spawn(keep_watch());
+    let mut session = session(flags).tracking(name);
+    let signal = poll::run(agent, &mut session, flags.poll, &mut control).await?;
+    service::stopping();
+    watched.abort();
+    tracing::info!(event = "stopped", "{signal}");
+    Ok(exit::OK)
+}
+
+async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Result<u8> {
+    let mut session = session(flags).tracking(name);
     let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress_log::tell);
     let done = poll::once(agent, &mut session).await;
     drop(shown);
@@ -58,7 +77,7 @@ async fn run(flags: &Flags, agent: &Agent) -> Result<u8> {
     }
 }
 
-/// Tells a service manager that asks for it, again and again, that work goes on.
+/// Sends signs of life to a service manager that asks for them.
 async fn keep_watch() {
     let Some(every) = service::watchdog() else { return };
     loop {
@@ -67,11 +86,11 @@ async fn keep_watch() {
     }
 }
 
-/// Where there is no Landlock, whoever runs agents as root should know.
-fn log_sandbox(walls: Option<&Sandbox>) {
-    let told = walls.map_or_else(|| "-confine off".to_owned(), Sandbox::to_string);
-    let has_landlock = walls.is_some_and(|walls| walls.landlock != "none");
-    if walls.is_none() || has_landlock {
+/// Logs the sandbox, with a warning where the kernel has no Landlock.
+fn log_sandbox(sandbox: Option<&Sandbox>) {
+    let told = sandbox.map_or_else(|| "-confine off".to_owned(), Sandbox::to_string);
+    let has_landlock = sandbox.is_some_and(|sandbox| sandbox.landlock != "none");
+    if sandbox.is_none() || has_landlock {
         tracing::info!(event = "confined", walls = told, "archives are read under: {told}");
     } else {
         tracing::warn!(

@@ -1,4 +1,4 @@
-//! `unpack`: the engine without a registry, on local archives.
+//! `unpack`: merges local archives into a directory, without a registry.
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::progress_log;
 use crate::records::agent_report;
 use crate::sandbox::Confinement;
 
-/// Merges `archives`, lowest first, into the directory `into`; `meter` counts how far that is.
-/// Returns a line that says what was done.
+/// Merges `archives`, lowest first, into the directory `into`; `meter` counts the progress. Returns
+/// a line that says what was done.
 pub fn run(
     archives: &[PathBuf],
     into: &Path,
@@ -35,15 +35,15 @@ pub fn run(
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory that unpacking into `into` changes something in: itself where it exists, else the
-/// one it is in, or what there is of that.
+/// The directory to confine an unpacking into `into` to: `into` if it exists, or else the nearest
+/// parent that does.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
     let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// The whole program is confined: it does nothing else.
+/// Unpacks with the whole program confined: it does nothing else.
 pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
     let confinement = Confinement::to(&ground(into), flags.confine)?;
     confinement.enter();

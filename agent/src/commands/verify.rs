@@ -1,5 +1,4 @@
-//! `verify`: reads everything in an agent's directory and tells what is damaged, and what
-//! was done about it.
+//! `verify`: reads everything in an agent's directory, and reports damage and repairs.
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,7 +19,7 @@ use crate::control::{ask, handler};
 use crate::flags::Flags;
 use crate::progress_log;
 
-/// What `verify` tells.
+/// The result of `verify`.
 #[derive(Debug, Serialize)]
 pub struct Verification {
     dir: PathBuf,
@@ -29,9 +28,9 @@ pub struct Verification {
     blobs: u64,
     layers: u64,
     roots: u64,
-    /// Roots that another program made: they were read, and compared with nothing.
+    /// Roots that another program made: they were read, but not compared.
     taken_over: u64,
-    /// Whether what can be mended was mended.
+    /// Whether a repair was attempted.
     repaired: bool,
     findings: Vec<Finding>,
 }
@@ -45,8 +44,7 @@ struct Finding {
     mended: bool,
 }
 
-/// Verifies the agent's directory `dir`, beside an agent if one runs; `meter` counts how far that
-/// is.
+/// Verifies the agent's directory `dir`; an agent may run meanwhile. `meter` counts the progress.
 pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
     let mut findings = Vec::new();
     let cache = deploy_store::verify_cache(dir, meter, |found| findings.push(found.into()))?;
@@ -56,8 +54,8 @@ pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
     Ok(Verification::new(dir, verified, findings))
 }
 
-/// Verifies it and has what is damaged in the cache mended: `mend` is told where it is,
-/// in the directory. Roots are compared afterwards.
+/// Verifies the directory and repairs the cache: `mend` gets the paths of damaged files in the
+/// directory. Roots are compared afterwards.
 pub fn repair<E: From<Error>>(
     dir: &Path,
     meter: &Meter,
@@ -99,13 +97,13 @@ impl Verification {
         Self { dir, objects, bytes, blobs, layers, roots, taken_over, repaired, findings }
     }
 
-    /// Whether there was nothing to look at: most likely this is no agent's directory.
+    /// Whether there was nothing to verify: most likely this is not an agent's directory.
     pub fn is_empty(&self) -> bool {
         let Self { objects, blobs, layers, roots, taken_over, ref findings, .. } = *self;
         objects + blobs + layers + roots + taken_over == 0 && findings.is_empty()
     }
 
-    /// Whether nothing is damaged any more.
+    /// Whether there is no damage, or all of it was repaired.
     pub fn is_sound(&self) -> bool {
         self.findings.iter().all(|found| found.mended)
     }
@@ -115,7 +113,7 @@ impl Verification {
         serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
 
-    /// What mends what is damaged still.
+    /// How to repair the remaining damage.
     fn advice(&self) -> String {
         let parts = ["cache", "layers", "objects"];
         let in_cache = |found: &&Finding| {
@@ -129,12 +127,12 @@ impl Verification {
             (0, _) => {}
             (n, false) => {
                 text = format!(
-                    "{n} in the cache: mended when it is used again, or now with -repair\n"
+                    "{n} in the cache: repaired when it is used again, or now with -repair\n"
                 );
             }
             (n, true) => {
                 text = format!(
-                    "{n} in the cache: what is not made again now is fetched when it is next needed\n"
+                    "{n} in the cache: what was not repaired now is downloaded when it is next needed\n"
                 );
             }
         }
@@ -142,14 +140,14 @@ impl Verification {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{} in roots, which are their services', and which -repair leaves alone: remove such a root (rm -r), and deploy-agent sync builds the one that is deployed anew; any other is built anew before it is deployed",
+                "{} in roots, which -repair does not change, because services use them: remove such a root (rm -r), and deploy-agent sync builds the one that is deployed anew; any other is built anew before it is deployed",
                 left.len() - cached
             );
         }
         text
     }
 
-    /// For people: a line for each finding, and one in the end.
+    /// For people: a line for each finding, and a summary.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for Finding { path, what, done, .. } in &self.findings {
@@ -166,7 +164,7 @@ impl Verification {
         let mended = self.findings.iter().filter(|found| found.mended).count();
         let found = match (self.findings.len(), self.repaired) {
             (0, _) => "all sound".to_owned(),
-            (n, true) => format!("{n} findings, {mended} of them mended"),
+            (n, true) => format!("{n} findings, {mended} of them repaired"),
             (n, false) => format!("{n} findings"),
         };
         let _ = writeln!(

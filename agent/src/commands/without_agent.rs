@@ -1,5 +1,5 @@
-//! The work of a subcommand where no agent runs.
-use deploy_store::Store;
+//! The work of a subcommand if no agent runs.
+use deploy_store::{ConfigurationName, Store};
 use deploy_wire::exit;
 
 use crate::agent::Agent;
@@ -8,11 +8,10 @@ use crate::control::protocol::Answer;
 use crate::control::{ask, exit_codes};
 use crate::fetch::registry_session::Session;
 use crate::flags::Flags;
-use crate::records::previous;
 use crate::settings::Settings;
 use crate::stop::Stop;
 
-/// Does `work` in an agent's stead, with a registry if the flags name one.
+/// Does `work` without a running agent, with a registry if the flags name one.
 pub(super) fn alone(
     flags: &Flags,
     work: impl AsyncFnOnce(&Agent, &mut Session) -> Answer,
@@ -32,12 +31,13 @@ pub(super) fn alone(
         }
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
-    let known = previous::read(&flags.dir, None).map(|known| known.name().to_string());
-    let name = known.filter(|_| flags.name.is_empty());
-    // A name is only for asking what there is, which nobody does here.
-    let name = name.unwrap_or_else(|| flags.name.clone());
-    let name = if name.is_empty() { "unknown" } else { &name };
-    let agent = match agent(flags, &settings, name, store, stop) {
+    // Without a cycle the name is not used; a bad one is refused all the same.
+    if !flags.name.is_empty()
+        && let Err(err) = flags.name.parse::<ConfigurationName>()
+    {
+        return Ok(Answer::failed(exit::FAILED, format!("-name: {err}")));
+    }
+    let agent = match agent(flags, &settings, store, stop) {
         Ok(agent) => Agent { spares: None, ..agent },
         Err(err) => return Ok(Answer::failed(exit::FAILED, err.to_string())),
     };

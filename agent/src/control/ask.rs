@@ -1,4 +1,4 @@
-//! Asking a running agent, from a subcommand.
+//! The subcommand's side: it asks the running agent.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,30 +9,30 @@ use deploy_store::disk::Dir;
 
 use crate::control::protocol::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
 
-/// How long to wait for a directory that somebody else has just now, who cannot be asked:
-/// another subcommand, or an agent that starts or ends.
+/// Maximum wait for a directory that another program has locked and that no agent serves: another
+/// subcommand, or an agent that starts or ends.
 const BUSY: Duration = Duration::from_secs(10);
-/// Pause between two tries.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// An agent that cannot be asked, or whose answer cannot be had.
+/// The agent cannot be asked, or does not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory, or the socket in it.
+    /// An error of the directory or the socket in it.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
-    /// The answer does not come.
+    /// The answer cannot be received.
     #[error("ask the agent: {cause}")]
     Io {
         /// Why.
         cause: io::Error,
     },
-    /// The agent ended, or was ended, first.
+    /// The agent ended before it answered.
     #[error(
-        "the agent went away before it answered; what it was doing goes on, or is undone, when it is started again"
+        "the agent went away before it answered; when it is started again, it completes or undoes what it was doing"
     )]
     Gone,
-    /// What came is no answer.
+    /// The answer is malformed.
     #[error("the agent's answer cannot be read: {cause}")]
     BadAnswer {
         /// Why.
@@ -40,8 +40,8 @@ pub enum Error {
     },
 }
 
-/// Has a request served: by the agent of `dir` if one runs, else by `alone`, which takes
-/// the lock of the directory itself.
+/// Sends the request to the agent of `dir` if one runs. Otherwise runs `alone`, which must lock the
+/// directory itself.
 pub fn either(
     dir: &Path,
     request: &Request,
@@ -62,7 +62,7 @@ pub fn either(
     }
 }
 
-/// Sends the request, waits for the answer.
+/// Sends the request and waits for the answer.
 fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::Gone,
@@ -79,19 +79,19 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     stream.write_all(&line).map_err(failed)?;
     let mut json = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    // The first sign of life comes at once.
+    // The agent sends the first sign of life immediately.
     let mut signs = 0;
     loop {
         match stream.read(&mut buffer).map_err(failed)? {
             0 => break,
             n => json.extend_from_slice(&buffer[..n]),
         }
-        // Signs of life are no part of it.
+        // Signs of life are not part of the answer.
         if json.iter().all(u8::is_ascii_whitespace) {
             signs += json.len();
             json.clear();
             if signs == 2 {
-                tracing::info!(event = "waiting", "the agent is at work; waiting for it");
+                tracing::info!(event = "waiting", "the agent is busy; waiting for it");
             }
         }
         if json.len() as u64 > MAX_ANSWER {

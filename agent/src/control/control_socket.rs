@@ -1,6 +1,6 @@
-//! The socket of a running agent. Requests are read here, each by a task of its own, and
-//! served by the loop between two cycles, so that nothing races a deploy. A client that
-//! goes away or sends junk is nobody's concern but its own.
+//! The socket of a running agent. A task reads each request; the polling loop serves it between two
+//! cycles, so that no request runs beside a deploy. A client that disconnects or sends garbage
+//! affects nobody else.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,32 +17,32 @@ use tokio::time::{interval, sleep, timeout};
 use crate::control::protocol::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
 use crate::records::running_script;
 
-/// Processes between us and a client, at most.
+/// Maximum number of processes between the script and a client.
 const MAX_DEPTH: u32 = 64;
-/// Clients at a time.
+/// Maximum number of clients at a time.
 const MAX_CLIENTS: usize = 16;
 
-/// A request, and the way of its answer.
+/// A request, and the channel for its answer.
 #[derive(Debug)]
 pub struct Asked {
-    /// What is asked for.
+    /// The request.
     pub request: Request,
     reply: oneshot::Sender<Answer>,
 }
 
 impl Asked {
-    /// Whether somebody still waits for the answer.
+    /// Whether the client still waits for the answer.
     pub fn is_wanted(&self) -> bool {
         !self.reply.is_closed()
     }
 
-    /// Answers. Nobody may be there any more.
+    /// Answers. The client may have disconnected.
     pub fn answer(self, answer: Answer) {
         let _ = self.reply.send(answer);
     }
 }
 
-/// The socket. Dropped, it is gone.
+/// The socket; dropping it removes it.
 #[derive(Debug)]
 pub struct Control {
     dir: Option<Dir>,
@@ -52,8 +52,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens in the agent's directory, whose lock is held. Without a socket the agent
-    /// runs on, and cannot be asked for anything.
+    /// Listens in the agent's directory, which must be locked. If that fails, the agent continues
+    /// without a socket, and subcommands cannot ask it.
     pub fn open(dir: &Path) -> Self {
         let (sender, requests) = mpsc::channel(1);
         let dir = match listen(dir) {
@@ -69,7 +69,7 @@ impl Control {
         Self { dir, requests, _sender: sender }
     }
 
-    /// The next request whose client is still there.
+    /// The next request whose client still waits.
     pub async fn next(&mut self) -> Asked {
         loop {
             match self.requests.recv().await {
@@ -84,7 +84,7 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         if let Some(dir) = &self.dir {
-            // One that stays is replaced at the next start.
+            // The next start replaces a socket that stays.
             let _ = dir.remove_file(SOCKET);
         }
     }
@@ -101,7 +101,7 @@ fn listen(dir: &Path) -> Result<(Dir, UnixListener)> {
 async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<Asked>) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        // With all places taken the others wait where the system lets them.
+        // Further clients wait in the system's queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -111,7 +111,7 @@ async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<A
                     drop(place);
                 });
             }
-            // Out of descriptors, most likely: it passes.
+            // Most likely the agent has no free descriptors for the moment.
             Err(err) => {
                 tracing::debug!("cannot accept a request: {err}");
                 sleep(SIGN_OF_LIFE).await;
@@ -132,7 +132,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
         Ok(Ok(request)) => {
             let (reply, answer) = oneshot::channel();
             tokio::select! {
-                // The answer is for whoever waits for it, the request for whoever asks.
+                // A client that disconnects cancels its request.
                 () = gone(read) => return,
                 answered = answered(requests, Asked { request, reply }, answer, &mut write) => {
                     match answered {
@@ -147,7 +147,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     };
     let mut json = serde_json::to_vec(&answer).unwrap_or_default();
     json.push(b'\n');
-    // Whoever takes longer than this for a piece of it does without.
+    // A client that takes too long for a piece loses the rest.
     for piece in json.chunks(64 << 10) {
         if !matches!(timeout(PATIENCE, write.write_all(piece)).await, Ok(Ok(()))) {
             return;
@@ -155,15 +155,15 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     }
 }
 
-/// Whether a process is one of the script's: below this one, or of a script that is waited for,
-/// as its agent was killed.
+/// Whether a process belongs to the script: to this agent's, or to the one that the agent waits for
+/// because its own agent was killed.
 fn is_of_script(pid: i32, dir: &Path) -> bool {
     let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
     is_below(pid, std::process::id())
         || running_script::read(dir).is_some_and(|script| waited_for(script.pid))
 }
 
-/// Whether the process was started by another one, or by one that was, and so on.
+/// Whether the process is a descendant of `other`.
 fn is_below(mut pid: i32, other: u32) -> bool {
     for _ in 0..MAX_DEPTH {
         match parent(pid) {
@@ -181,8 +181,8 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Has the request served, and shows meanwhile that the agent lives. `None` when the
-/// client is no longer there.
+/// Waits until the request is served, and sends signs of life meanwhile. `None` if the client has
+/// disconnected.
 async fn answered(
     requests: &mpsc::Sender<Asked>,
     asked: Asked,
@@ -191,7 +191,7 @@ async fn answered(
 ) -> Option<Answer> {
     let mut signs = interval(SIGN_OF_LIFE);
     let served = async {
-        // Closed only when the agent ends.
+        // The channel closes only when the agent ends.
         requests.send(asked).await.ok()?;
         (&mut answer).await.ok()
     };
@@ -212,18 +212,18 @@ async fn answered(
     }
 }
 
-/// The one line that a client sends, or what is wrong with it.
+/// Reads the one line that a client sends. An error says what is wrong with it.
 async fn request(read: &mut BufReader<OwnedReadHalf>) -> Result<Request, String> {
     let mut line = Vec::new();
     let mut limited = read.take(MAX_REQUEST);
     limited.read_until(b'\n', &mut line).await.map_err(|err| format!("cannot be read: {err}"))?;
     if line.last() != Some(&b'\n') {
-        return Err("is too long or cut off".to_owned());
+        return Err("is too long or incomplete".to_owned());
     }
-    serde_json::from_slice(&line).map_err(|err| format!("is none: {err}"))
+    serde_json::from_slice(&line).map_err(|err| format!("is not valid: {err}"))
 }
 
-/// Returns when the client has closed its end, or sends what nobody asked for.
+/// Returns when the client has disconnected, or sends more than its request.
 async fn gone(mut read: BufReader<OwnedReadHalf>) {
     let mut byte = [0];
     let _ = read.read(&mut byte).await;

@@ -1,4 +1,4 @@
-//! Serving the requests of subcommands, between two cycles.
+//! Serves the requests of subcommands, between two cycles.
 
 use deploy_store::{Configuration, Digest};
 use deploy_wire::exit;
@@ -15,19 +15,19 @@ use crate::fetch::registry_session::Session;
 use crate::records::rollback_hold::RollbackHold;
 use crate::space::collection;
 
-/// What the loop is to do after a request.
+/// What the polling loop does after a request.
 #[derive(Debug)]
 pub enum Next {
-    /// What it would have done.
+    /// Continue to wait for the next poll.
     Wait,
-    /// Another configuration is deployed, or is to be: look at the registry.
-    Look,
-    /// Look at the registry, and tell how that went.
+    /// Poll now: another configuration is deployed, or may be.
+    Poll,
+    /// Poll now, and answer with the result.
     Sync(Asked),
 }
 
-/// Serves one request. `pending` is what waits for its script, `offered` what the
-/// registry had at the last look.
+/// Serves one request. `pending` is a configuration whose script failed, `offered` the registry's
+/// configuration at the last poll.
 pub async fn serve(
     agent: &Agent,
     session: &mut Session,
@@ -43,23 +43,23 @@ pub async fn serve(
             (answer(done), Next::Wait)
         }
         Request::Rollback => {
-            (answer(deploy_previous::run(agent, session, offered).await), Next::Look)
+            (answer(deploy_previous::run(agent, session, offered).await), Next::Poll)
         }
         Request::Release => {
             let dir = agent.dir.clone();
             let done = blocking::run(move || RollbackHold::lift(&dir)).await;
             let done = done.map(|was_held| Released { was_held }).map_err(Error::from);
-            (answer(done), Next::Look)
+            (answer(done), Next::Poll)
         }
         Request::Repair { damaged } => {
-            (answer(cache_repair::run(agent, session, pending, damaged).await), Next::Look)
+            (answer(cache_repair::run(agent, session, pending, damaged).await), Next::Poll)
         }
     };
     asked.answer(answer);
     next
 }
 
-/// What was done, or why it was not.
+/// The answer for the result `done`.
 pub fn answer<T: serde::Serialize>(done: Result<T, Error>) -> Answer {
     match done {
         Ok(done) => Answer::of(exit::OK, &done),

@@ -1,6 +1,5 @@
-//! What a subcommand asks a running agent: one line of JSON on the socket `control` in
-//! its directory. The answer is one JSON document, with blanks before it for as long as
-//! the agent is at work.
+//! The protocol of the socket `control` in the agent's directory. A request is one line of JSON. The
+//! answer is one JSON document. Blanks before it are signs of life while the agent works.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -10,55 +9,56 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The socket.
+/// Name of the socket.
 pub const SOCKET: &CStr = c"control";
-/// Longest request, in bytes.
+/// Maximum size of a request in bytes.
 pub const MAX_REQUEST: u64 = 1 << 20;
-/// Longest answer, in bytes.
+/// Maximum size of an answer in bytes.
 pub const MAX_ANSWER: u64 = 64 << 20;
-/// Longest time that a request, or a piece of an answer, takes on its way.
+/// Maximum time to transfer a request, or a piece of an answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two signs of life of an agent at work; less than [`PATIENCE`].
+/// Time between two signs of life of a busy agent; less than [`PATIENCE`].
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
-/// What is asked for.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// To remove what nothing needs, or to tell what that would be.
+    /// Remove everything unused, or report what that is.
     Gc {
-        /// Only to tell.
+        /// Only report.
         dry_run: bool,
-        /// Also the roots of another program. Not sent to an agent of before where it is not wanted.
+        /// Also remove another program's roots. It is only sent if it is true, because earlier agents
+        /// do not know it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         taken_over: bool,
     },
-    /// To look at the registry now.
+    /// Poll the registry now.
     Sync,
-    /// To deploy the root before the current one, and to hold.
+    /// Deploy the previous configuration, and hold the current one.
     Rollback,
-    /// To hold no longer.
+    /// End the hold.
     Release,
-    /// To mend what is damaged.
+    /// Repair damage.
     Repair {
-        /// Where, in the agent's directory.
+        /// The damaged files: paths in the agent's directory.
         damaged: Vec<String>,
     },
 }
 
-/// What the agent, or the subcommand in its place, has to say.
+/// The answer of the agent, or of the subcommand that works without one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Exit code of the subcommand.
     pub code: u8,
-    /// Why it did not do what was asked.
+    /// Why the request failed.
     pub error: Option<String>,
-    /// What it did.
+    /// What was done.
     pub document: Value,
 }
 
 impl Answer {
-    /// What was done, and the exit code for it.
+    /// The answer `document`, with an exit code.
     pub fn of(code: u8, document: &impl Serialize) -> Self {
         match serde_json::to_value(document) {
             Ok(document) => Self { code, error: None, document },
@@ -66,12 +66,12 @@ impl Answer {
         }
     }
 
-    /// Why nothing was done.
+    /// The answer to a request that failed.
     pub fn failed(code: u8, error: impl Into<String>) -> Self {
         Self { code, error: Some(error.into()), document: Value::Null }
     }
 
-    /// What was done, if it is of the form that was asked for.
+    /// What was done, in the form of the request.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.document)
     }

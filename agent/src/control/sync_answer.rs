@@ -1,4 +1,4 @@
-//! `sync`: a look at the registry at once, and how it went.
+//! The answer to `sync`: how the poll of the registry ended.
 
 use deploy_store::Digest;
 use deploy_wire::exit;
@@ -11,16 +11,16 @@ use crate::error::{Error, Result};
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled::Unsettled;
 
-/// How a look at the registry ended.
+/// How a poll of the registry ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
     /// `up_to_date`, `switched`, `held`, `rolled_back` or `failed`.
     pub outcome: String,
-    /// Id of what the registry has, where it told.
+    /// Id of the registry's configuration, if the registry answered.
     pub id: Option<String>,
-    /// What stands against deploying it.
+    /// Why it is not deployed.
     pub reason: Option<String>,
-    /// Id of what the last script ran for, if it did not succeed: nobody knows what it did.
+    /// Id of the configuration whose script did not succeed last: what it did is not known.
     #[serde(default)]
     pub unsettled: Option<String>,
 }
@@ -47,7 +47,7 @@ impl Synced {
     }
 }
 
-/// Whether the registry did not say what it has.
+/// Whether the registry's configuration is unknown because of this error.
 fn is_unknown(err: &Error) -> bool {
     matches!(
         err,
@@ -55,7 +55,8 @@ fn is_unknown(err: &Error) -> bool {
     )
 }
 
-/// The answer for a cycle that ended so: 0 only where what the registry has is deployed.
+/// The answer for a cycle that ended so. The exit code is 0 only if the registry's configuration is
+/// deployed.
 pub fn answer(
     ended: &Result<Outcome>,
     offered: Option<Digest>,

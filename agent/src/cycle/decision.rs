@@ -201,10 +201,10 @@ mod tests {
             hold: Some(&hold),
             waiting: None,
         };
-        let held = known(&bad);
-        assert_eq!(decided(&held), (Action::Maintain, Outcome::RolledBack, false));
-        assert!(!decide(&held).lifts_hold);
-        let redeploy = Known { needs_redeploy: true, ..held };
+        let same = known(&bad);
+        assert_eq!(decided(&same), (Action::Maintain, Outcome::RolledBack, false));
+        assert!(!decide(&same).lifts_hold);
+        let redeploy = Known { needs_redeploy: true, ..same };
         assert_eq!(decided(&redeploy), (Action::Redeploy, Outcome::RolledBack, false));
         let waiting = Known { waiting: Some(&old), ..redeploy };
         assert_eq!(decided(&waiting), (Action::Wait, Outcome::Held, false));
@@ -214,10 +214,10 @@ mod tests {
             assert_eq!(decision.action, action);
         }
         // Another agent has deployed something else since.
-        let elsewhere = Known { deployed: Some(&new), ..held };
+        let elsewhere = Known { deployed: Some(&new), ..same };
         assert!(decide(&elsewhere).lifts_hold);
         assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));
-        let first = Known { deployed: None, ..held };
+        let first = Known { deployed: None, ..same };
         assert_eq!(decided(&first), (Action::Deploy(Change::Tree), Outcome::Switched, true));
     }
 }

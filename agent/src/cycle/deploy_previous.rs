@@ -1,4 +1,4 @@
-//! `rollback`: deploys what was deployed before, and holds.
+//! A rollback: deploys the previous configuration, and holds what it leads from.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -22,19 +22,19 @@ use crate::records::{previous, state_file};
 /// What a rollback did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolledBack {
-    /// Id of what is deployed now.
+    /// Id of the configuration that is deployed now.
     pub id: String,
-    /// Id of what was.
+    /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// What is not deployed again until the registry has something else.
+    /// What is not deployed again until the registry's configuration changes.
     pub hold: RollbackHold,
-    /// Names in the root that are not as the configuration says: somebody changed them, and
-    /// they cannot be built again.
+    /// Names in the root that differ from the configuration: they were changed, and cannot be
+    /// repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
 }
 
-/// What lifting a hold did.
+/// What `rollback -release` did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// Whether there was a hold.
@@ -55,7 +55,7 @@ impl RolledBack {
             let _ = writeln!(text, "changed     {names}");
         }
         text.push_str(
-            "held until the registry has something else, or until deploy-agent rollback -release\n",
+            "held until the registry's configuration changes, or until deploy-agent rollback -release\n",
         );
         text
     }
@@ -65,7 +65,7 @@ impl Released {
     /// For people.
     pub fn to_text(&self) -> String {
         let text = if self.was_held {
-            "released: what the registry has is deployed at the next look\n"
+            "released: the registry's configuration is deployed at the next poll\n"
         } else {
             "nothing was held\n"
         };
@@ -111,16 +111,17 @@ fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
     Ok(WayBack { current, from, to })
 }
 
-/// What a script failed for that was to take the place of `deployed`: then that is what a rollback
-/// leads to. Not so after another rollback, which is tried once more.
+/// Id of the configuration whose script failed while it was to replace `deployed`. A rollback then
+/// leads from it back to `deployed`. After a failed rollback to `previous` this is `None`: the
+/// rollback is tried again.
 fn failed(
     left: Option<&Unsettled>,
     deployed: Digest,
-    before: Option<&Configuration>,
+    previous: Option<&Configuration>,
 ) -> Option<Digest> {
     let left = left?;
     let failed = left.target().filter(|failed| *failed != deployed)?;
-    let tried = left.rollback && before.is_some_and(|before| before.id() == failed);
+    let tried = left.rollback && previous.is_some_and(|previous| previous.id() == failed);
     (!tried).then_some(failed)
 }
 
@@ -137,7 +138,7 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
         Ok::<_, Error>(way)
     };
     let Some((current, to)) = blocking::run(look).await? else { return Ok(()) };
-    tracing::info!(event = "rollback_resumed", id = %to.id(), "ending a rollback that was cut off");
+    tracing::info!(event = "rollback_resumed", id = %to.id(), "completing an interrupted rollback");
     deploy_back(agent, session, &current, &to, hold).await?;
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Coming to the root of a configuration: what is missing is downloaded and extracted, and the root
-//! is built; one that is there is used, if it is what it must be.
+//! Prepares the root of a configuration: downloads and extracts what is missing, and builds the root.
+//! An existing root is used if it is undamaged.
 
 mod make_root;
 
@@ -16,37 +16,36 @@ use crate::records::agent_report::Report;
 use crate::records::{current_link, running_script, state_file};
 use crate::space::make_room;
 
-/// What to do with a kept root that somebody changed and that cannot be built again.
+/// What to do with a kept root that was changed and cannot be built again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangedRoot {
-    /// Fail, and try again later.
+    /// Fail; the next cycle tries again.
     Refuse,
-    /// Use it as it is: it is better than none.
+    /// Use it as it is: that is better than no root.
     Accept,
 }
 
-/// Downloads, extracts and builds until the root is there. A cached blob or object that
-/// turns out to be damaged is fetched again. One that is there from an earlier deploy is
-/// built again if somebody changed it, and stays until that is done.
+/// Prepares the root of `new`. A root of an earlier deploy is built again if it was changed; it is
+/// kept until the new one is complete.
 pub(super) async fn prepare(
     agent: &Agent,
     session: &mut Session,
     new: &Configuration,
     changed: ChangedRoot,
 ) -> Result<Root> {
-    let prepared = come_to(agent, session, new, changed).await;
+    let prepared = reuse_or_build(agent, session, new, changed).await;
     prepared.map_err(|err| make_room::explain_full(agent, err, None))
 }
 
-async fn come_to(
+async fn reuse_or_build(
     agent: &Agent,
     session: &mut Session,
     new: &Configuration,
     changed: ChangedRoot,
 ) -> Result<Root> {
-    // It may use the very root, and two at once would undo each other's work.
-    running_script::ended(&agent.dir).await;
-    // What is in use is its service's to write to.
+    // That script may use this very root, and two scripts at once would undo each other's work.
+    running_script::wait_for_end(&agent.dir).await;
+    // A service may write to the root that is in use.
     let used = in_use(agent, new.id()).await?;
     let in_use = used != Used::No;
     let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
@@ -70,7 +69,7 @@ async fn come_to(
     let changed = if is_mounted { drifted.names } else { mend(agent, new, drifted.names).await };
     let (id, files, names) = (new.id(), changed.len(), listed(&changed));
     if changed.is_empty() {
-        tracing::warn!(event = "root_mended", %id, "root {id} was changed since it was deployed and is mended where it is, because it cannot be built again ({why})");
+        tracing::warn!(event = "root_mended", %id, "root {id} was changed since it was deployed and is repaired where it is, because it cannot be built again ({why})");
     } else {
         tracing::warn!(
             event = "root_kept_changed",
@@ -86,14 +85,14 @@ async fn come_to(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Used {
     No,
-    /// The state file says so.
+    /// According to the state file.
     Yes,
-    /// The state file is lost, and what the agent noted beside it says so.
+    /// The state file is lost; according to the agent's other records.
     Probably,
 }
 
-/// Whether the root `id` is in use. Where the state file is lost, that is the one that this agent
-/// deployed last, else the one that the symlink leads to.
+/// Whether the root `id` is in use. If the state file is lost, the root in use is the one that this
+/// agent deployed last, or else the one that the symlink leads to.
 async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     let (dir, state, link) = (agent.dir.clone(), agent.state.clone(), agent.current.clone());
     let root = agent.store.root_path(id);
@@ -114,31 +113,30 @@ async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     blocking::run(look).await
 }
 
-/// Whether a root was built, and the one in its place cannot be moved away.
+/// Whether the new root is complete, but the old one cannot be moved away.
 fn is_held(err: &Error) -> bool {
     matches!(err, Error::Store(err) if err.is_root_held())
 }
 
-/// Mends what of a root the cache has, where it stands. Returns the names that are still not
-/// as they should be.
+/// Repairs a root in place, as far as the cache allows. Returns the names that still differ.
 async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<String> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let mended = blocking::confined(&agent.confinement, move || store.mend_root(&wanted)).await;
     mended.unwrap_or_else(|err| {
-        tracing::debug!("the root is not mended: {err}");
+        tracing::debug!("the root is not repaired: {err}");
         drifted
     })
 }
 
-/// Takes a root that has no record and cannot be compared, because its layers are not all here;
-/// `err` says why they did not come. Returns whether there is one.
+/// Adopts a root that has no record and cannot be compared, because some of its layers are missing.
+/// `err` says why they are. Returns whether there is such a root.
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
     let adopted =
         blocking::confined(&agent.confinement, move || store.adopt_unseen_root(&wanted)).await;
     let is_there = adopted.unwrap_or_else(|err| {
-        tracing::debug!("the root is not taken as it is: {err}");
+        tracing::debug!("the root is not adopted: {err}");
         false
     });
     if is_there {
@@ -146,14 +144,14 @@ async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
             event = "root_kept_changed",
             %id,
             files = 0,
-            "root {id} has no record and is used as it is: it cannot be compared with its layers, because they are not all here ({err})"
+            "root {id} has no record and is used as it is: it cannot be compared with its layers, because some are missing ({err})"
         );
     }
     is_there
 }
 
-/// What of a root that is there from an earlier deploy is not as it was built. What is probably in
-/// use may have been written to by its service, as long as nothing lacks.
+/// What differs in a root of an earlier deploy. If the root is probably in use, only missing entries
+/// count, because its service may have written to the others.
 async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();

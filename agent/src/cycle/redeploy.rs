@@ -36,7 +36,7 @@ pub(super) async fn run(
     session: &mut Session,
     deployed: &Configuration,
 ) -> Result<()> {
-    running_script::ended(&agent.dir).await;
+    running_script::wait_for_end(&agent.dir).await;
     let id = deployed.id();
     let (dir, store) = (agent.dir.clone(), Arc::clone(&agent.store));
     let has_script = agent.script.is_some();
@@ -82,7 +82,7 @@ fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {
         tracing::warn!(
             event = "script_again",
             %id,
-            "a script was started, and its end was not seen: it runs again for {id}, which is deployed"
+            "the previous script's result is unknown: it runs again for {id}, which is deployed"
         );
     }
 }

@@ -115,7 +115,9 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         }
         state_file::write(&state, &new)?;
         if let Err(err) = unsettled::clear(&dir) {
-            tracing::warn!("the script will run once more, as its note stays: {err}");
+            tracing::warn!(
+                "the script will run again, because its record cannot be removed: {err}"
+            );
         }
         if previous == Previous::Clear {
             previous::write(&dir, None)?;
@@ -149,7 +151,7 @@ pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
             event = "link_mended",
             %id,
             before,
-            "the symlink {} led to {before:?} and not to what is deployed; it does again",
+            "the symlink {} led to {before:?} and not to the deployed root; now it does again",
             path.display()
         );
         Ok(())
@@ -220,7 +222,7 @@ async fn run_script(
         if let Err(cause) = &ended
             && let Err(err) = note_failure(&dir, left.as_ref(), cause)
         {
-            tracing::warn!("no note of the script that failed: {err}");
+            tracing::warn!("cannot record the failed script: {err}");
         }
         ended
     };

@@ -1,4 +1,4 @@
-//! The connection to the registry, kept from poll to poll.
+//! The connection to the registry, which the agent keeps between polls.
 
 use std::sync::Arc;
 
@@ -7,25 +7,33 @@ use deploy_wire::client::{Client, Connect};
 
 use crate::error::{Error, Result};
 
-/// A connection that is made when it is needed and made again when it was lost.
+/// A connection that is made on first use, and again after it was lost.
 #[derive(Debug)]
 pub struct Session {
     connect: Option<Connect>,
+    /// The configuration to track, if any.
+    name: Option<ConfigurationName>,
     client: Option<Arc<Client>>,
 }
 
 impl Session {
-    /// A session that connects as `connect` says, later.
+    /// A session that will connect as `connect` says.
     pub fn new(connect: Connect) -> Self {
-        Self { connect: Some(connect), client: None }
+        Self { connect: Some(connect), name: None, client: None }
     }
 
-    /// A session without a registry: what is not in the cache cannot be had.
+    /// A session without a registry: only the cache can be used.
     pub fn none() -> Self {
-        Self { connect: None, client: None }
+        Self { connect: None, name: None, client: None }
     }
 
-    /// The connection, made if there is none.
+    /// The same session, which tracks the configuration `name`.
+    #[must_use]
+    pub fn tracking(self, name: ConfigurationName) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    /// The connection; connects if there is none.
     pub async fn client(&mut self) -> Result<Arc<Client>> {
         if let Some(client) = self.client.as_ref().filter(|client| client.is_alive()) {
             return Ok(Arc::clone(client));
@@ -36,17 +44,18 @@ impl Session {
         Ok(Arc::clone(self.client.insert(client)))
     }
 
-    /// Forgets the connection: the next use makes a new one.
+    /// Discards the connection: the next use makes a new one.
     pub fn forget(&mut self) {
         self.client = None;
     }
 
-    /// The current configuration of that name.
-    pub async fn configuration(&mut self, name: &ConfigurationName) -> Result<Configuration> {
+    /// The tracked configuration as the registry has it now.
+    pub async fn configuration(&mut self) -> Result<Configuration> {
+        let name = self.name.clone().ok_or(Error::NoRegistry)?;
         let path = format!("configs/{}.json", name.as_str());
         let kept = self.client.is_some();
         let json = match self.read(&path).await {
-            // A kept connection may have ended since: that is no failure yet.
+            // The kept connection may have ended since, so one failure does not count.
             Err(_) if kept => {
                 self.forget();
                 self.read(&path).await?
@@ -58,7 +67,7 @@ impl Session {
             let (name, addr) = (name.to_string(), addr.unwrap_or_default());
             return Err(Error::UnknownConfiguration { name, addr });
         };
-        checked(name, &json)
+        checked(&name, &json)
     }
 
     async fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
@@ -67,7 +76,7 @@ impl Session {
     }
 }
 
-/// The configuration in `json`, if it is the one that was asked for.
+/// Parses the configuration in `json`, and checks that it has the requested name.
 fn checked(name: &ConfigurationName, json: &[u8]) -> Result<Configuration> {
     let bad = |reason: String| Error::BadConfiguration { name: name.to_string(), reason };
     let configuration = Configuration::from_json(json).map_err(|err| bad(err.to_string()))?;

@@ -3,26 +3,26 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Longest time that an idle line saves up for.
+/// Maximum time for which an idle line saves its allowance.
 const BURST: Duration = Duration::from_secs(1);
 
-/// An allowance; clones share it.
+/// An allowance of bytes; clones share it.
 #[derive(Debug, Clone)]
 pub struct Throttle {
-    /// Bytes in a second; 0 is no limit.
+    /// Bytes per second; 0 for no limit.
     rate: u64,
-    /// When all that was taken is paid for.
+    /// Time at which all bytes so far are covered.
     paid: Arc<Mutex<Instant>>,
 }
 
 impl Throttle {
-    /// `rate` bytes in a second, or no limit when that is 0.
+    /// An allowance of `rate` bytes per second; 0 for no limit.
     pub fn new(rate: u64) -> Self {
         Self { rate, paid: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Takes `bytes` and waits until they are paid for. It blocks the thread, so that what
-    /// has come is not answered and the sender slows down.
+    /// Takes `bytes` and waits until the allowance covers them. It blocks the thread: the received
+    /// data is not acknowledged meanwhile, so the sender slows down.
     pub fn take(&self, bytes: usize) {
         let wait = self.reserve(bytes, Instant::now());
         if !wait.is_zero() {
@@ -34,7 +34,7 @@ impl Throttle {
         if self.rate == 0 {
             return Duration::ZERO;
         }
-        // Bytes of one packet: exact enough as a float.
+        // The bytes of one packet are exact enough as a float.
         #[allow(clippy::cast_precision_loss)]
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_who_take_share_one_rate() {
+    fn clones_share_one_rate() {
         let one = Throttle::new(1000);
         let other = one.clone();
         let start = *one.paid.lock().unwrap();

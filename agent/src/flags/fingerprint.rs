@@ -1,9 +1,9 @@
-//! What is wrong with a fingerprint of the registry's key.
+//! The message for a bad fingerprint of the registry's key.
 
-/// Characters of one with SHA-256, without its prefix.
+/// Characters of a SHA-256 fingerprint, without its prefix.
 const DIGITS: usize = 43;
 
-/// What is wrong with a fingerprint, in the Go tool's words and more.
+/// What is wrong with the fingerprint `print`: the Go tool's message, and advice.
 pub fn flaw(print: &str) -> &'static str {
     match print.split_once(':') {
         None if print.is_empty() => {

@@ -1,37 +1,37 @@
-//! Flags for what an archive may not exceed; see [`deploy_store::Limits`].
+//! Flags for the limits of archives; see [`deploy_store::Limits`].
 
 use clap::Args;
 use deploy_store::Limits;
 use deploy_wire::flags::size;
 
-/// What an archive may not exceed.
+/// Limits for archives.
 #[derive(Debug, Clone, Args)]
 pub struct LimitFlags {
-    /// Most entries of an archive.
+    /// Maximum number of entries in an archive.
     #[arg(long, env = "DEPLOY_AGENT_MAX_ENTRIES", global = true, default_value_t = Limits::STANDARD.entries, value_name = "N")]
     pub max_entries: u64,
-    /// Most bytes that an archive unpacks to, holes of sparse files included, as 10G.
+    /// Maximum unpacked size of an archive, holes of sparse files included, for example 10G.
     #[arg(long, env = "DEPLOY_AGENT_MAX_UNPACKED", global = true, default_value = "1T", value_name = "SIZE", value_parser = size)]
     pub max_unpacked: u64,
-    /// Most bytes that a compressed byte unpacks to, beyond 64M in all.
+    /// Maximum ratio of unpacked to compressed bytes, once more than 64M are unpacked.
     #[arg(long, env = "DEPLOY_AGENT_MAX_RATIO", global = true, default_value_t = Limits::STANDARD.ratio, value_name = "N")]
     pub max_ratio: u64,
-    /// Largest window that zstd data may ask for, as 128M: so much memory is taken.
+    /// Maximum window of zstd data, for example 128M; decompression takes that much memory.
     #[arg(long, env = "DEPLOY_AGENT_MAX_WINDOW", global = true, default_value = "128M", value_name = "SIZE", value_parser = size)]
     pub max_window: u64,
-    /// Longest path in an archive, in bytes; each of its parts may have 255.
+    /// Maximum length of a path in an archive, in bytes; each name in it may have 255.
     #[arg(long, env = "DEPLOY_AGENT_MAX_PATH", global = true, default_value_t = Limits::STANDARD.path_len, value_name = "N")]
     pub max_path: usize,
-    /// Most directories in one path.
+    /// Maximum number of directories in one path.
     #[arg(long, env = "DEPLOY_AGENT_MAX_DEPTH", global = true, default_value_t = Limits::STANDARD.depth, value_name = "N")]
     pub max_depth: usize,
-    /// Most bytes of one entry's headers: long names, attributes, maps of sparse files.
+    /// Maximum size of one entry's headers: long names, attributes, maps of sparse files.
     #[arg(long, env = "DEPLOY_AGENT_MAX_HEADER", global = true, default_value = "1M", value_name = "SIZE", value_parser = size)]
     pub max_header: u64,
 }
 
 impl LimitFlags {
-    /// As the store has them.
+    /// The store's form of these limits.
     pub fn limits(&self) -> Limits {
         Limits {
             entries: self.max_entries,

@@ -1,23 +1,23 @@
-//! What `-owner` says: `USER[:GROUP]` for all of a root, or `GLOB=USER[:GROUP]`.
+//! A value of `-owner`: `USER[:GROUP]` for the whole root, or `GLOB=USER[:GROUP]`.
 
 use deploy_store::OwnerRule;
 
 /// Why a value of `-owner` is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// There is no owner in it.
+    /// The value names no owner.
     #[error("{0:?} names no owner; give USER, USER:GROUP, or GLOB=USER:GROUP")]
     Empty(String),
     /// The system knows no such user.
-    #[error("no user {0:?} on this server; make it first (useradd -r), or give a number")]
+    #[error("no user {0:?} on this server; create it first (useradd -r), or give a number")]
     NoUser(String),
     /// The system knows no such group.
-    #[error("no group {0:?} on this server; make it first (groupadd -r), or give a number")]
+    #[error("no group {0:?} on this server; create it first (groupadd -r), or give a number")]
     NoGroup(String),
 }
 
-/// The rule that `text` is, with the numbers of this system's users. As with chown(1) `USER:`
-/// stands for the user's own group, and `USER` leaves the group.
+/// Parses `text` and looks up the numbers of its user and group on this system. As with chown(1),
+/// `USER:` also sets the user's own group, and `USER` leaves the group as it is.
 pub fn rule(text: &str) -> Result<OwnerRule, Error> {
     let (pattern, owner) = match text.rsplit_once('=') {
         Some((pattern, owner)) => (Some(pattern.to_owned()), owner),
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owners_are_written_as_for_chown() {
+    fn owners_are_parsed_as_by_chown() {
         let is = |text: &str, pattern: Option<&str>, uid, gid| {
             let pattern = pattern.map(str::to_owned);
             assert_eq!(rule(text), Ok(OwnerRule { pattern, uid, gid }), "{text}");

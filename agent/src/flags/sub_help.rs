@@ -1,6 +1,7 @@
-//! Which of the agent's flags the help of a subcommand has.
+//! Which of the agent's flags the short help of a subcommand shows.
 
-/// Where the help of the subcommand `sub` has the agent's flag `flag`, if it has use for it.
+/// The heading under which the help of the subcommand `sub` shows the agent's flag `flag`; `None`
+/// if the subcommand does not use the flag.
 pub fn heading(sub: &str, flag: &str) -> Option<&'static str> {
     match (sub, flag) {
         ("verify" | "rollback" | "init", "addr" | "fp" | "key") => Some("Connection"),

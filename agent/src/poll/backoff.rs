@@ -1,4 +1,4 @@
-//! How long to wait: polls with jitter, failures with exponential backoff.
+//! Times to wait: polls have jitter, failures an exponential backoff.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
@@ -6,15 +6,15 @@ use std::time::Duration;
 /// Waits that double from `first` up to `cap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// After the first failure.
+    /// The wait after the first failure.
     pub first: Duration,
-    /// Never more than this.
+    /// The maximum wait.
     pub cap: Duration,
 }
 
 impl Backoff {
-    /// The wait after the `failures`-th failure in a row: from half to all of the doubled
-    /// time, as `fraction` (0 to 1) says, so that a fleet does not come back as one.
+    /// The wait after the `failures`-th failure in a row: between half and all of the doubled
+    /// time, depending on `fraction` (0 to 1), so that a fleet does not return all at once.
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
         let whole = doubled.and_then(|factor| self.first.checked_mul(factor));
@@ -23,13 +23,12 @@ impl Backoff {
     }
 }
 
-/// The wait between two polls that found nothing wrong: `poll` and up to an eighth more.
+/// The wait between two polls without a failure: `poll` plus up to an eighth.
 pub fn jittered(poll: Duration, fraction: f64) -> Duration {
     poll.mul_f64(1.0 + fraction.clamp(0.0, 1.0) / 8.0)
 }
 
-/// A number from 0 to 1 that differs from call to call and from host to host. The
-/// standard library's hash keys are random, and good enough for spreading load.
+/// A random number from 0 to 1. The standard library's hash keys are random enough to spread load.
 pub fn random_fraction() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
@@ -42,7 +41,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn doubles_up_to_the_cap_and_never_overflows() {
+    fn wait_doubles_up_to_the_cap_and_never_overflows() {
         let backoff = Backoff { first: SECOND, cap: 60 * SECOND };
         let delays: Vec<u64> = (1..=8).map(|n| backoff.delay(n, 1.0).as_secs()).collect();
         assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
@@ -51,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_takes_off_at_most_half_and_adds_at_most_an_eighth() {
+    fn jitter_removes_at_most_half_and_adds_at_most_an_eighth() {
         let backoff = Backoff { first: SECOND, cap: 60 * SECOND };
         assert_eq!(backoff.delay(2, 0.0), SECOND);
         assert_eq!(jittered(8 * SECOND, 0.0), 8 * SECOND);

@@ -52,7 +52,7 @@ impl ScriptBackoff {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// Ends the wait: somebody asked for a look at the registry, and may have mended the script.
+    /// Ends the wait: somebody asked for a poll, and may have repaired the script.
     pub(super) fn mark_rerun(&mut self) {
         self.until = Instant::now();
     }

@@ -1,5 +1,5 @@
-//! What a running agent leaves for `status`: `agent.json` in its directory. Written when
-//! something in it changes; nothing but subcommands reads it.
+//! `agent.json` in the agent's directory: what a running agent reports to subcommands. The agent
+//! writes it when something in it changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,41 +12,41 @@ use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
 
-/// What `status` cannot see from outside.
+/// What subcommands cannot find out otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// Version of the agent.
     pub version: String,
-    /// How it places files.
+    /// How the agent places files.
     pub link: Option<String>,
-    /// What `-link` said.
+    /// The value of `-link`.
     pub link_flag: Option<String>,
-    /// Its state file.
+    /// The state file.
     pub state: Option<PathBuf>,
-    /// How many roots it keeps.
+    /// The number of roots to keep.
     pub keep_roots: Option<usize>,
-    /// Whether that was said, so that roots of another program count among them.
+    /// Whether that number was given, so that another program's roots count among them.
     pub count_taken_over: bool,
-    /// Whether it keeps blobs of extracted layers.
+    /// Whether the agent keeps blobs of extracted layers.
     pub keep_blobs: bool,
-    /// Bytes that are to stay free.
+    /// Bytes to keep free.
     pub min_free: u64,
-    /// What the threads that read archives are confined by; `None` for nothing.
+    /// The sandbox of the threads that read archives; `None` without one.
     pub confinement: Option<Sandbox>,
-    /// How the files of the last root got there.
+    /// How the files of the last root were placed.
     pub placed: Option<Placed>,
-    /// The spare root, as long as the agent runs.
+    /// The spare root, while the agent runs.
     pub spare: Option<Spare>,
-    /// Id of what it deployed last, in case the state file is lost.
+    /// Id of the configuration that was deployed last, in case the state file is lost.
     pub deployed: Option<String>,
-    /// Id of what the registry had at the last look that told.
+    /// Id of the registry's configuration at the last successful poll, if it is not deployed.
     pub offered: Option<String>,
-    /// What the last cycle failed of; `None` when it went well.
+    /// Why the last cycle failed; `None` after a success.
     pub error: Option<String>,
 }
 
-/// How the files of a root got there, but for those that the spare had already.
+/// How the files of a root were placed, without those that the spare had already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placed {
@@ -56,7 +56,7 @@ pub struct Placed {
     pub hardlinked: u64,
     /// By copying bytes.
     pub copied: u64,
-    /// Whether it was made of the spare.
+    /// Whether the root was made from the spare.
     pub from_spare: bool,
 }
 
@@ -80,26 +80,26 @@ impl From<&Root> for Placed {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spare {
-    /// Id of what it is, or is to be, a copy of.
+    /// Id of the configuration that it is made for.
     pub id: String,
     /// Whether it can be used.
     pub ready: bool,
 }
 
 impl Report {
-    /// Of the file in `dir`, not following a symlink.
+    /// Metadata of the file in `dir`; a symlink is not followed.
     pub fn metadata(dir: &Path) -> Option<fs::Metadata> {
         fs::symlink_metadata(dir.join(NAME)).ok()
     }
 
-    /// The report in `dir`. One that is missing or damaged says nothing.
+    /// The report in `dir`. A missing or damaged file counts as an empty report.
     pub fn read(dir: &Path) -> Self {
         let json = fs::read(dir.join(NAME)).unwrap_or_default();
         serde_json::from_slice(&json).unwrap_or_default()
     }
 }
 
-/// Writes the report, whoever of the agent's threads has news.
+/// Writes the report; all threads of the agent may use it.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     dir: PathBuf,
@@ -107,12 +107,12 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Writes to the agent's directory `dir`.
+    /// A reporter that writes to the agent's directory `dir`.
     pub fn new(dir: &Path) -> Self {
         Self { dir: dir.to_owned(), writing: Arc::default() }
     }
 
-    /// Changes the report. One that cannot be written stops nothing.
+    /// Changes the report. An error of writing is only logged.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = Report::read(&self.dir);
@@ -124,12 +124,12 @@ impl Reporter {
         let mut json = serde_json::to_vec_pretty(&new).unwrap_or_default();
         json.push(b'\n');
         if let Err(err) = deploy_store::replace_file(&self.dir.join(NAME), &json, 0o644) {
-            tracing::debug!("no report for status: {err}");
+            tracing::debug!("cannot write the report for status: {err}");
         }
     }
 }
 
-/// The word for a way of placing files, as `-link` takes it.
+/// The value of `-link` for a way of placing files.
 pub fn link_word(link: LinkMode) -> &'static str {
     match link {
         LinkMode::Auto => "auto",
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_kept_and_damage_is_passed_over() {
+    fn changes_are_kept_and_damaged_report_is_empty() {
         let temp = tempfile::tempdir().unwrap();
         let reporter = Reporter::new(temp.path());
         reporter.update(|report| report.link = Some("copy".to_owned()));
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_told_by_way() {
+    fn placed_files_are_counted_by_way() {
         let placed = deploy_store::Placed { reflinked: 0, hardlinked: 3, copied: 1 };
         assert_eq!(describe(placed), "files: 3 linked, 1 copied");
         assert_eq!(describe(deploy_store::Placed::default()), "no files with contents");

@@ -1,5 +1,5 @@
-//! The symlink that `-current` names: it leads to the deployed root and is switched in
-//! one step.
+//! The symlink that `-current` names: it leads to the deployed root and is switched
+//! atomically.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -11,8 +11,8 @@ use deploy_store::{Error, Result};
 
 use crate::records::state_file::split;
 
-/// Where the symlink `path` leads; `None` when there is none. Anything else in its place
-/// is an error.
+/// Where the symlink `path` leads; `None` if there is no such file. Anything but a symlink is an
+/// error.
 pub fn target(path: &Path) -> Result<Option<PathBuf>> {
     let (dir, name) = split(path)?;
     let stat = match dir.stat(&name) {
@@ -20,20 +20,20 @@ pub fn target(path: &Path) -> Result<Option<PathBuf>> {
         other => other?,
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        let reason = "is no symlink; move it away or name another with -current";
+        let reason = "is no symlink; move it away, or give another path with -current";
         return Err(Error::io("switch", path, io::Error::other(reason)));
     }
     std::fs::read_link(path).map(Some).map_err(|err| Error::io("read link", path, err))
 }
 
-/// Makes the symlink `path` lead to `root`, in one step; without a root it goes.
+/// Makes the symlink `path` lead to `root`, atomically. Without a root it removes the symlink.
 pub fn switch(path: &Path, root: Option<&Path>) -> Result<()> {
     let (dir, name) = split(path)?;
     let Some(root) = root else {
         dir.remove_file(&name)?;
         return dir.sync();
     };
-    // The link may be read from anywhere.
+    // A reader may have any working directory.
     let root = std::path::absolute(root).map_err(|err| Error::io("find", root, err))?;
     let invalid = || Error::io("link to", &root, io::Error::from(io::ErrorKind::InvalidInput));
     let root_name = CString::new(root.as_os_str().as_bytes()).map_err(|_| invalid())?;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn switches_back_and_forth_and_leaves_nothing_else() {
+    fn switching_leaves_no_other_files() {
         let temp = tempfile::tempdir().unwrap();
         let link = temp.path().join("current");
         assert_eq!(target(&link).unwrap(), None);
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn never_replaces_what_is_no_symlink() {
+    fn only_a_symlink_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("current");
         fs::write(&file, "mine").unwrap();

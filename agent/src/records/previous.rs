@@ -1,5 +1,6 @@
-//! What was deployed before the current state: where a rollback leads. Kept by itself,
-//! because the root may be gone by then, and its record with it.
+//! `previous.json` in the agent's directory: the configuration that was deployed before the current
+//! one. A rollback deploys it. It is a file of its own, because its root and the root's record may
+//! have been removed by then.
 
 use std::path::Path;
 
@@ -10,16 +11,16 @@ use crate::records::state_file;
 
 const NAME: &std::ffi::CStr = c"previous.json";
 
-/// The configuration deployed before `current`. One that is damaged is none.
+/// The configuration that was deployed before `current`. A damaged file counts as none.
 pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
     let previous = state_file::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
-        tracing::warn!("what was deployed before is not known: {err}");
+        tracing::warn!("the previous configuration is not known: {err}");
         None
     });
     previous.filter(|previous| Some(previous.id()) != current)
 }
 
-/// Remembers `previous`, or that there is nothing to go back to.
+/// Records `previous`, durably; without it, removes the record.
 pub fn write(dir: &Path, previous: Option<&Configuration>) -> Result<()> {
     if let Some(previous) = previous {
         return state_file::write(&dir.join(&*NAME.to_string_lossy()), previous);

@@ -1,5 +1,5 @@
-//! The hold that a rollback leaves: what the registry had then is not deployed again
-//! until the registry has something else. It is a file, so that it outlives the agent.
+//! `hold.json` in the agent's directory: the hold after a rollback. The agent does not deploy what
+//! the registry had then, until the registry's configuration changes.
 
 use std::fs;
 use std::io;
@@ -10,47 +10,47 @@ use deploy_store::{Digest, Error, Result, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Its name in the agent's directory.
+/// The file's name in the agent's directory.
 const NAME: &std::ffi::CStr = c"hold.json";
-/// Everybody may see it, as the state file.
+/// Everybody may read it, as the state file.
 const MODE: u32 = 0o644;
 
-/// What is held, and why.
+/// What must not be deployed, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackHold {
-    /// Id of what was rolled back from.
+    /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// Id of what the registry had then, where that was something else again.
+    /// Id of the registry's configuration then, if it was a third one.
     pub registry: Option<String>,
-    /// Id of what was rolled back to.
+    /// Id of the configuration that was rolled back to.
     pub to: String,
-    /// When.
+    /// Time of the rollback.
     pub since: Timestamp,
 }
 
 impl RollbackHold {
-    /// A hold on `from`, and on `registry` if that is something else than `to`.
+    /// A hold on `from`, and on `registry` if it is neither `from` nor `to`.
     pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
         let registry = registry.filter(|id| *id != from && *id != to);
         let registry = registry.map(|id| id.to_string());
         Self { from: from.to_string(), registry, to: to.to_string(), since }
     }
 
-    /// Whether the rollback was begun and not ended, as `deployed` is deployed.
+    /// Whether the rollback was interrupted: `deployed` is still what it leads from.
     pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
         deployed.is_some_and(|id| id.to_string() == self.from)
     }
 
-    /// Whether `offered`, which the registry has, is not to be deployed, as `deployed` is.
+    /// Whether the registry's configuration `offered` must not be deployed while `deployed` is.
     pub fn holds(&self, deployed: Option<Digest>, offered: Digest) -> bool {
         let offered = offered.to_string();
-        // What somebody else has deployed meanwhile was not rolled back to.
+        // If another configuration was deployed since, the hold is over.
         deployed.is_some_and(|id| id.to_string() == self.to)
             && (offered == self.from || self.registry == Some(offered))
     }
 
-    /// The hold in `dir`, if there is one. One that cannot be read is an error: what it
-    /// holds must not be deployed.
+    /// The hold in `dir`, if there is one. A hold that cannot be read is an error, so that nothing
+    /// is deployed by mistake.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = path(dir);
         let json = match fs::read(&path) {
@@ -59,11 +59,11 @@ impl RollbackHold {
         };
         serde_json::from_slice(&json).map(Some).map_err(|_| Error::Corrupt {
             path,
-            reason: "it is no hold; nothing new is deployed until rollback -release".to_owned(),
+            reason: "it is not a hold; nothing new is deployed until rollback -release".to_owned(),
         })
     }
 
-    /// Writes it to `dir`, durably.
+    /// Writes the hold to `dir`, durably.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let mut json = serde_json::to_vec_pretty(self)
             .map_err(|err| Error::io("write", path(dir), io::Error::from(err)))?;
@@ -71,7 +71,7 @@ impl RollbackHold {
         replace_file(&path(dir), &json, MODE)
     }
 
-    /// Lifts the hold in `dir`. Returns whether there was one.
+    /// Removes the hold in `dir`, durably. Returns whether there was one.
     pub fn lift(dir: &Path) -> Result<bool> {
         let dir = Dir::open(dir)?;
         let there = dir.contains(NAME)?;
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holds_until_the_registry_has_something_else() {
+    fn holds_until_the_registry_changes() {
         let [from, to, pending, new] =
             ["from", "to", "pending", "new"].map(|text| Digest::of(text.as_bytes()));
         let since = Timestamp::UNIX_EPOCH;
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn is_kept_and_lifted_and_damage_is_no_release() {
+    fn hold_is_kept_and_lifted_and_damage_does_not_lift_it() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         assert_eq!(RollbackHold::read(dir).unwrap(), None);

@@ -1,6 +1,6 @@
-//! The script that runs, or did not succeed, as `script.json` in the agent's directory: for
-//! `status`, and for the agent that comes after one that was killed, which runs none beside it.
-//! What such a script leaves is in `unsettled`.
+//! `script.json` in the agent's directory: the script that runs, or that did not succeed. `status`
+//! shows it. If the agent is killed, its successor waits for the running script. `unsettled` records
+//! what a failed script leaves.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -13,57 +13,57 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"script.json";
-/// Its name until it is whole.
+/// Its name until it is complete.
 const UNFINISHED: &CStr = c"script.json.new";
-/// Bytes of it that are read at most.
+/// Maximum bytes that are read.
 const MOST: u64 = 4096;
-/// Pause between two looks at whether it has ended.
+/// Pause between two checks whether the script has ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A script that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// Id of what it deploys.
+    /// Id of the configuration that it deploys.
     pub id: String,
-    /// Its process, and its process group; 0 for one that is still to be started.
+    /// Its process and process group; 0 before it is started.
     pub pid: u32,
-    /// When it was started.
+    /// Time of its start.
     pub since: Timestamp,
-    /// The same in clock ticks since the system was started: no other process with that
-    /// number has it.
+    /// Time of its start in clock ticks since the system's start: no other process with the same
+    /// number has the same time.
     ticks: u64,
-    /// That start of the system, as `/proc/sys/kernel/random/boot_id` names it.
+    /// The boot id of the system, from `/proc/sys/kernel/random/boot_id`.
     boot: String,
 }
 
-/// Takes note that the script was started. Not synced: after a power cut it does not run.
+/// Records that the script was started. The file is not synced: after a power cut the script does
+/// not run.
 pub fn note(dir: &Path, id: Digest, pid: u32) -> Result<()> {
     let json = Running::new(id, pid).to_json();
     let dir = Dir::open(dir)?;
-    // Made anew each time: what is there may be a link that leads elsewhere.
+    // The file is created each time: an existing one may be a link that leads elsewhere.
     dir.remove_file(UNFINISHED)?;
     let file = dir.create_file(UNFINISHED, 0o644)?;
     (&file).write_all(&json).map_err(|err| Error::io("write", dir.path_of(UNFINISHED), err))?;
     dir.rename(UNFINISHED, &dir, NAME)
 }
 
-/// Takes note that one succeeded.
+/// Removes the record after the script succeeded.
 pub fn forget(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }
 
-/// Id of what a script was started for that has not succeeded.
+/// Id of the configuration whose script was started and has not succeeded.
 pub fn noted_id(dir: &Path) -> Option<String> {
     noted(dir).map(|noted| noted.id)
 }
 
-/// The script that an agent of the directory `dir` started, if it runs still.
+/// The script that an agent of the directory `dir` started, if it still runs.
 pub fn read(dir: &Path) -> Option<Running> {
     noted(dir).filter(Running::is_alive)
 }
 
-/// What stands there, if it is an agent's: who else may own the directory could name any
-/// process.
+/// The record, if an agent wrote it: another user who owns the directory could name any process.
 fn noted(dir: &Path) -> Option<Running> {
     let (file, stat) = Dir::open(dir).ok()?.open_file_and_stat(NAME).ok()?;
     if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
@@ -74,19 +74,18 @@ fn noted(dir: &Path) -> Option<Running> {
     serde_json::from_slice(&json).ok()
 }
 
-/// Waits for the end of a script whose agent was killed. It is not ended here, whatever
-/// `-script-timeout` says.
-pub async fn ended(dir: &Path) {
-    let mut told = false;
+/// Waits for the end of a script whose agent was killed. `-script-timeout` does not apply here.
+pub async fn wait_for_end(dir: &Path) {
+    let mut logged = false;
     while let Some(Running { id, pid, since, .. }) = read(dir) {
-        if !told {
+        if !logged {
             tracing::warn!(
                 event = "script_runs",
                 id,
                 pid,
                 "a script that was started at {since:.0} for {id}, and whose agent was killed, still runs as pid {pid}: waiting for its end"
             );
-            told = true;
+            logged = true;
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -102,14 +101,14 @@ impl Running {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Whether it runs: the leader of a process group, as every script is.
+    /// Whether the script runs. Like every script it leads a process group.
     fn is_alive(&self) -> bool {
         let Some(process) = process(self.pid).filter(|_| self.pid > 1) else { return false };
         process.ticks == self.ticks && process.group == self.pid && boot() == self.boot
     }
 }
 
-/// This start of the system, as `/proc/sys/kernel/random/boot_id` names it.
+/// The boot id of the system, from `/proc/sys/kernel/random/boot_id`.
 pub fn boot() -> String {
     let read = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     read.unwrap_or_default().trim().to_owned()
@@ -118,14 +117,14 @@ pub fn boot() -> String {
 /// A process that has not ended.
 struct Process {
     group: u32,
-    /// When it was started.
+    /// Time of its start in clock ticks.
     ticks: u64,
 }
 
 /// Fields 3, 5 and 22 of `/proc/PID/stat`, see proc(5).
 fn process(pid: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before may have anything in it.
+    // The process's name before them may contain anything.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let (state, group, ticks) = (fields.first()?, fields.get(2)?, fields.get(19)?);
     let process = Process { group: group.parse().ok()?, ticks: ticks.parse().ok()? };
@@ -140,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_ended_runs_no_more_whoever_has_its_number() {
+    fn ended_script_does_not_run_even_if_its_pid_is_used_again() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
         assert!(read(dir).is_none() && noted_id(dir).is_none());
@@ -159,7 +158,7 @@ mod tests {
         std::fs::write(&path, json).unwrap();
         assert!(read(dir).is_some());
         child.kill().unwrap();
-        // A zombie does nothing any more.
+        // A zombie counts as ended.
         while process(child.id()).is_some() {
             std::thread::sleep(PAUSE);
         }
@@ -172,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn no_process_is_believed_to_be_a_script_that_is_none() {
+    fn foreign_processes_are_not_taken_for_the_script() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
-        // The first process, and one in another's group.
+        // The first process, and a process in another group.
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         for pid in [1, child.id()] {
             note(dir, id, pid).unwrap();

@@ -1,4 +1,4 @@
-//! The state file: the configuration deployed last, in the registry's own JSON bytes.
+//! The state file: the configuration that was deployed last, as the JSON of the registry.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -13,9 +13,8 @@ use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags, access, statx};
 /// Permissions of the state file: scripts and people read it.
 const MODE: u32 = 0o644;
 
-/// What the state file says: `None` when there is none. A damaged one is set aside as
-/// `NAME.damaged`, with a warning, and counts as none: the next cycle deploys again and
-/// writes a good one.
+/// Reads the state file; `None` if there is none. A damaged file is renamed to `NAME.damaged`, with
+/// a warning, and counts as none: the next cycle deploys again and writes a new one.
 pub fn read(path: &Path) -> Result<Option<Configuration>> {
     match peek(path) {
         Err(err @ (Error::BadConfiguration { .. } | Error::BadName { .. })) => {
@@ -31,7 +30,7 @@ pub fn read(path: &Path) -> Result<Option<Configuration>> {
     }
 }
 
-/// As [`read`], but a damaged file is an error and stays where it is.
+/// As [`read`], but a damaged file is an error and is not renamed.
 pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     let file = match File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -47,8 +46,8 @@ pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     Configuration::from_json(&json).map(Some)
 }
 
-/// Checks before any work is done that the state file can be replaced: a script whose
-/// success cannot be remembered would run again and again.
+/// Checks that the state file can be replaced. Otherwise the script's success could not be
+/// recorded, and the script would run again and again.
 pub fn check(path: &Path) -> Result<()> {
     let (dir, name) = split(path)?;
     access(dir.path(), Access::WRITE_OK | Access::EXEC_OK)
@@ -77,7 +76,7 @@ fn set_aside(path: &Path) -> Result<std::path::PathBuf> {
     Ok(dir.path_of(&aside))
 }
 
-/// The directory that holds `path`, open, and the last part of it.
+/// Opens the directory of `path`, and returns it with the last part of `path`.
 pub(crate) fn split(path: &Path) -> Result<(Dir, CString)> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let no_name = || Error::io("open", path, io::Error::from(io::ErrorKind::InvalidInput));
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_and_others_may_read_it() {
+    fn state_is_read_as_written_and_readable_for_others() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("state.json");
         assert_eq!(read(&path).unwrap(), None);
@@ -118,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_is_none_and_kept_aside() {
+    fn damaged_file_is_renamed_and_counts_as_none() {
         let good = String::from_utf8(sample().to_json()).unwrap();
         let other_id = good.replace(&sample().id().to_string(), &Digest::of(b"y").to_string());
         let upper = good.replace(&Digest::of(b"x").to_string(), "ABC");
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_not_there_is_found_early() {
+    fn missing_directory_is_found_early() {
         let temp = tempfile::tempdir().unwrap();
         check(&temp.path().join("state.json")).unwrap();
         check(Path::new("state.json")).unwrap();
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn unreadable_is_an_error_not_damage() {
+    fn unreadable_file_is_an_error_and_not_damage() {
         let temp = tempfile::tempdir().unwrap();
         assert!(matches!(read(temp.path()), Err(Error::Io { .. })));
         assert!(temp.path().exists());

@@ -1,5 +1,5 @@
-//! Which state file is that of an agent's directory: the one in it, if no other is named. A state
-//! file elsewhere says nothing of a directory, so beside it is written down whose it is.
+//! Which state file belongs to which agent's directory. Without `-state` it is the one in the
+//! directory. A state file elsewhere does not name a directory, so a file beside it does.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -12,21 +12,21 @@ use serde::{Deserialize, Serialize};
 use crate::records::agent_report::Report;
 use crate::records::state_file;
 
-/// Its name, in the agent's directory or, from agents of before, in the working directory.
+/// The state file's name: in the agent's directory, or for earlier agents in the working directory.
 const NAME: &str = "state.json";
-/// What whose it is written down under, after the state file's own name.
+/// The suffix of the record, after the state file's name.
 const SUFFIX: &str = ".dir";
-/// Bytes of that that are read at most.
+/// Maximum bytes of the record that are read.
 const MOST: u64 = 16 << 10;
-/// Entries beside a state file that are looked at most, for an agent that uses it.
+/// Maximum entries beside a state file that are searched for an agent that uses it.
 const MOST_NEAR: usize = 1000;
-/// Everybody may see it, as the state file.
+/// Everybody may read it, as the state file.
 const MODE: u32 = 0o644;
 
-/// A state file that is another agent's.
+/// The state file belongs to another agent.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "state file {} is that of the agent of {}, not of {}; give this one another with -state, or none: it is state.json in -dir then{}",
+    "state file {} is that of the agent of {}, not of {}; give this agent another with -state, or omit -state to use state.json in -dir{}",
     state.display(), other.display(), dir.display(), note(record.as_deref())
 )]
 pub struct Foreign {
@@ -34,15 +34,15 @@ pub struct Foreign {
     pub state: PathBuf,
     /// The directory of its agent.
     pub other: PathBuf,
-    /// The directory that was named.
+    /// The directory that was given.
     pub dir: PathBuf,
-    /// Where that is written down.
+    /// The record that says so.
     pub record: Option<PathBuf>,
 }
 
 fn note(record: Option<&Path>) -> String {
     record.map_or_else(String::new, |record| {
-        format!("; if that agent is no more, remove {}", record.display())
+        format!("; if that agent no longer exists, remove {}", record.display())
     })
 }
 
@@ -51,7 +51,7 @@ struct Record {
     dir: PathBuf,
 }
 
-/// The state file of the agent of `dir`, where none is named.
+/// The state file of the agent of `dir`, without `-state`.
 pub fn find(dir: &Path) -> PathBuf {
     let own = dir.join(NAME);
     let here = Path::new(NAME);
@@ -59,15 +59,15 @@ pub fn find(dir: &Path) -> PathBuf {
     if used { here.to_owned() } else { own }
 }
 
-/// A state file in the working directory that is not used, as it is no agent's of `dir`.
+/// A state file in the working directory that is not used, because it is not of an agent of `dir`.
 pub fn passed_over(dir: &Path) -> Option<PathBuf> {
     let here = PathBuf::from(NAME);
     let alone = dir.join(NAME).symlink_metadata().is_err() && here.is_file();
     (alone && !is_of(dir, &here)).then_some(here)
 }
 
-/// Whether the state file was written by an agent of `dir`, also by one that did not write that
-/// down, as the Go agent.
+/// Whether an agent of `dir` wrote the state file. Agents that did not record that, such as the Go
+/// agent, count, too.
 fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(owner) = owner(state) {
         return is_same(&owner, dir);
@@ -79,7 +79,7 @@ fn is_of(dir: &Path, state: &Path) -> bool {
     deployed.is_some_and(|id| dir.join("unpacked").join(id.to_string()).is_dir())
 }
 
-/// Refuses a state file that the agent of another directory uses.
+/// Checks that no agent of another directory uses the state file.
 pub fn check(dir: &Path, state: &Path) -> Result<(), Foreign> {
     let foreign = |other, record| {
         Err(Foreign { state: state.to_owned(), other, dir: dir.to_owned(), record })
@@ -92,14 +92,14 @@ pub fn check(dir: &Path, state: &Path) -> Result<(), Foreign> {
         let other = uses && !is_same(&owner, dir);
         return if other { foreign(owner, Some(record_of(state))) } else { Ok(()) };
     }
-    // Agents of before wrote down only, in their own directories, what they used.
+    // Earlier agents recorded the state file only in their own directories.
     if is_of(dir, state) {
         return Ok(());
     }
     near(state).find(|other| is_of(other, state)).map_or(Ok(()), |other| foreign(other, None))
 }
 
-/// The directory of the state file, and those in it.
+/// The directory of the state file, and the directories in it.
 fn near(state: &Path) -> impl Iterator<Item = PathBuf> {
     let parent = parent(state);
     let entries = fs::read_dir(&parent).into_iter().flatten().flatten().take(MOST_NEAR);
@@ -108,7 +108,7 @@ fn near(state: &Path) -> impl Iterator<Item = PathBuf> {
     std::iter::once(parent).chain(below)
 }
 
-/// Writes down that the state file is that of the agent of `dir`.
+/// Records that the state file belongs to the agent of `dir`.
 pub fn take(dir: &Path, state: &Path) -> deploy_store::Result<()> {
     if is_same(&parent(state), dir) || owner(state).is_some_and(|owner| is_same(&owner, dir)) {
         return Ok(());
@@ -125,7 +125,7 @@ fn record_of(state: &Path) -> PathBuf {
     name.into()
 }
 
-/// Whose the state file is, where that was written down.
+/// The directory of the state file's agent, if it was recorded.
 fn owner(state: &Path) -> Option<PathBuf> {
     let mut json = Vec::new();
     let file = File::open(record_of(state)).ok()?;
@@ -139,7 +139,8 @@ fn used_by(dir: &Path) -> Option<PathBuf> {
     is_trusted(&Report::metadata(dir)?).then(|| Report::read(dir).state)?
 }
 
-/// Whoever else may own a directory does not say what is written elsewhere.
+/// Whether root or the agent's user wrote the file. Another user who owns a directory has no say
+/// in state files elsewhere.
 fn is_trusted(meta: &fs::Metadata) -> bool {
     meta.is_file() && (meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw())
 }
@@ -153,7 +154,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     one.file_name() == other.file_name() && is_same(&parent(one), &parent(other))
 }
 
-/// Whether both are one directory, by whatever name, also one that is not there yet.
+/// Whether both paths name one directory, which need not exist yet.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
@@ -171,7 +172,7 @@ mod tests {
     use crate::records::agent_report::Reporter;
 
     #[test]
-    fn a_state_file_elsewhere_is_one_directorys() {
+    fn state_file_elsewhere_belongs_to_one_directory() {
         let temp = tempfile::tempdir().unwrap();
         let [one, two] = ["one", "two"].map(|name| temp.path().join(name));
         let state = temp.path().join("state.json");
@@ -182,7 +183,7 @@ mod tests {
             Reporter::new(dir).update(|report| report.state = Some(state.to_owned()));
             Ok::<(), Foreign>(())
         };
-        // One that nobody has is whoever's comes first.
+        // A state file that nobody uses belongs to the first agent.
         runs(&one, &state).unwrap();
         runs(&one, &state).unwrap();
         let err = runs(&two, &state).unwrap_err().to_string();
@@ -190,24 +191,24 @@ mod tests {
             assert!(err.contains(&name.display().to_string()), "{err}");
         }
         assert!(err.contains("state.json.dir"), "{err}");
-        // That agent has another now, or is gone.
+        // That agent uses another state file now, or no longer exists.
         runs(&one, &one.join("state.json")).unwrap();
         runs(&two, &state).unwrap();
         runs(&one, &state).unwrap_err();
         fs::remove_dir_all(&two).unwrap();
         runs(&one, &state).unwrap();
-        // In the directory of another there is no need of a record.
+        // A state file in another agent's directory needs no record.
         runs(&one, &one.join("state.json")).unwrap();
         assert!(!one.join("state.json.dir").exists());
         let err = runs(&two, &one.join("state.json")).unwrap_err().to_string();
         assert!(err.contains("is that of the agent of") && !err.contains(".dir"), "{err}");
-        // By other names it is the same.
+        // Other names of the same directory make no difference.
         std::os::unix::fs::symlink("one", temp.path().join("other")).unwrap();
         runs(&temp.path().join("other"), &one.join("../one/state.json")).unwrap();
     }
 
     #[test]
-    fn without_a_name_it_is_in_the_directory() {
+    fn default_state_file_is_in_the_directory() {
         let temp = tempfile::tempdir().unwrap();
         assert_eq!(find(temp.path()), temp.path().join("state.json"));
         assert_eq!(passed_over(temp.path()), None);

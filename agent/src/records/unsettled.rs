@@ -1,6 +1,6 @@
-//! A server is unsettled from before a script starts until one succeeds: nobody knows what one that
-//! failed, or whose end was not seen, has done. Until then nothing is up to date. Kept as
-//! `unsettled.json` in the agent's directory, so that it outlives the agent.
+//! `unsettled.json` in the agent's directory. A server is unsettled from the start of a script until
+//! a script succeeds: what a failed or lost script has done is not known. Until then no
+//! configuration is up to date.
 
 use std::ffi::CStr;
 use std::io::{self, Read as _, Write as _};
@@ -14,44 +14,44 @@ use serde::{Deserialize, Serialize};
 use crate::records::running_script;
 
 const NAME: &CStr = c"unsettled.json";
-/// The same of a script that is about to be started, see [`intend`].
+/// The same for a script that is about to start, see [`intend`].
 const INTENDED: &CStr = c"unsettled.next";
-/// Everybody may see it, as the state file.
+/// Everybody may read it, as the state file.
 const MODE: u32 = 0o644;
-/// Bytes of it that are read at most.
+/// Maximum bytes that are read.
 const MOST: u64 = 16 << 10;
-/// Characters of what went wrong that are kept.
+/// Maximum characters of the error that are kept.
 const MOST_OF_ERROR: usize = 1000;
 
 /// What is known of the last script that did not succeed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unsettled {
-    /// Id of what it was to deploy.
+    /// Id of the configuration that it was started for.
     pub id: String,
-    /// Id of what it was told to be there before.
+    /// Id of the old configuration that it was started with.
     pub old_id: Option<String>,
-    /// When the first one since the last success was started.
+    /// Time of the first start since the last success.
     pub since: Timestamp,
-    /// How many failed since then.
+    /// Number of failures since then.
     pub failures: u32,
-    /// Whether somebody rolled back by hand.
+    /// Whether it was started by a rollback.
     pub rollback: bool,
-    /// When the last one failed; none where its end was not seen.
+    /// Time of the last failure; none if the result is unknown.
     pub failed: Option<Timestamp>,
-    /// What it failed of.
+    /// Why it failed.
     pub error: Option<String>,
-    /// When it is run again.
+    /// Time of the next run.
     pub next: Option<Timestamp>,
 }
 
 impl Unsettled {
-    /// What it was to deploy, if that is known.
+    /// Id of the configuration that the script was started for, if it is known.
     pub fn target(&self) -> Option<Digest> {
         self.id.parse().ok()
     }
 
-    /// What it was told to be there before.
+    /// Id of the old configuration that the script was started with.
     fn old(&self) -> Option<Digest> {
         self.old_id.as_ref()?.parse().ok()
     }
@@ -62,7 +62,7 @@ impl Unsettled {
         json
     }
 
-    /// For people: what happened.
+    /// What happened, for people.
     pub fn to_text(&self) -> String {
         let times = match self.failures {
             0 | 1 => String::new(),
@@ -70,13 +70,13 @@ impl Unsettled {
         };
         match (&self.failed, &self.error) {
             (Some(at), Some(error)) => format!("script failed {at:.0}{times}: {error}"),
-            _ => format!("script was started {:.0}, and its end was not seen", self.since),
+            _ => format!("script was started {:.0}, and its result is unknown", self.since),
         }
     }
 }
 
-/// What the script is told to be there before `new` is deployed, where `deployed` is: what may
-/// run now.
+/// The old configuration for a script that deploys `new` while `deployed` is deployed: the one
+/// whose service may run now.
 pub fn old_for_script(
     left: Option<&Unsettled>,
     deployed: Option<Digest>,
@@ -84,9 +84,9 @@ pub fn old_for_script(
 ) -> Option<Digest> {
     let last = left.and_then(Unsettled::target);
     let old = match last {
-        // The same once more.
+        // The same script again.
         Some(last) if last == new => left.and_then(Unsettled::old).or(deployed),
-        // Back to what was there before the script failed.
+        // Back to the configuration before the failure.
         Some(last) if deployed == Some(new) => Some(last),
         _ => deployed,
     };
@@ -94,33 +94,33 @@ pub fn old_for_script(
     old.filter(|old| *old != new)
 }
 
-/// A script that is about to be started, as [`INTENDED`] has it.
+/// The content of [`INTENDED`]: a script that is about to start.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Intended {
-    /// That start of the system. In another one nobody knows whether the script was started.
+    /// The boot id. After a restart of the system it is not known whether the script was started.
     boot: String,
     #[serde(flatten)]
     what: Unsettled,
 }
 
-/// What is in `dir`; `None` where the last script succeeded.
+/// The record in `dir`; `None` if the last script succeeded.
 pub fn read(dir: &Path) -> Option<Unsettled> {
     match read_json(dir, NAME) {
         Err(err) if err.is_not_found() => {}
         Err(_) => return Some(Unsettled::default()),
-        // Damaged, it is there all the same.
+        // A damaged record counts, too.
         Ok(json) => return Some(serde_json::from_slice(&json).unwrap_or_default()),
     }
     if let Some(intended) = intended(dir).filter(|it| it.boot != running_script::boot()) {
         return Some(intended.what);
     }
-    // An agent of before left only the script's note.
+    // Earlier agents left only the script's record.
     let id = running_script::noted_id(dir)?;
     Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() })
 }
 
-/// What is intended, if that is known; what is damaged is of no start of the system.
+/// The intention, if there is one. A damaged record has no boot id.
 fn intended(dir: &Path) -> Option<Intended> {
     match read_json(dir, INTENDED) {
         Err(err) if err.is_not_found() => None,
@@ -136,12 +136,12 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// Writes down what [`begin`] will take note of when the root of `id` is there, where nothing
-/// is unsettled: building the root syncs it on the way, and nobody waits for that again.
-/// After a power cut it counts as begun.
+/// Records, on a settled server, what [`begin`] will record once the root of `id` is complete. The
+/// root's barrier syncs this record, too, so that no second sync is needed. After a power cut the
+/// script counts as started.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
-    // Without a name for this start of the system nobody could tell it from the next.
+    // Without a boot id the record would count at once.
     if boot.is_empty() || read(dir).is_some() {
         return Ok(());
     }
@@ -153,13 +153,13 @@ pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     (&file).write_all(&json).map_err(|cause| Error::io("write", dir.path_of(INTENDED), cause))
 }
 
-/// Forgets what was intended: it does not come to that.
+/// Removes the record of the intention: the script is not started.
 pub fn forget_intended(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(INTENDED)
 }
 
-/// Takes note, durably, that a script is about to run for `id`. `left` is what is there;
-/// `synced`: everything was, since it was intended.
+/// Records, durably, that a script is about to run for `id`. `left` is the record until now.
+/// `synced`: a barrier has passed since [`intend`].
 pub fn begin(
     dir: &Path,
     left: Option<&Unsettled>,
@@ -188,8 +188,8 @@ fn begun(left: Option<&Unsettled>, id: Digest, old: Option<Digest>, rollback: bo
     Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() }
 }
 
-/// Not by way of a temporary name: one commit of the journal is less than two, while somebody
-/// waits, and a file that is cut short says enough.
+/// Writes the file without a temporary name: that takes one commit of the journal instead of two,
+/// and a truncated file counts, too.
 fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     let dir = Dir::open(dir)?;
     let file = dir.create_file(NAME, MODE)?;
@@ -198,7 +198,7 @@ fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     dir.sync()
 }
 
-/// Takes note of how the script failed that [`begin`] told of.
+/// Records why the script failed that [`begin`] recorded.
 pub fn failed(dir: &Path, error: &str) -> Result<()> {
     let left = read(dir).unwrap_or_default();
     let (failures, failed) = (left.failures.saturating_add(1), Some(Timestamp::now()));
@@ -206,7 +206,7 @@ pub fn failed(dir: &Path, error: &str) -> Result<()> {
     put(dir, Some(&Unsettled { failures, failed, error, ..left }))
 }
 
-/// Takes note of when it is run again.
+/// Records the time of the next run.
 pub fn set_next_run(dir: &Path, at: Timestamp) -> Result<()> {
     match read(dir) {
         Some(left) => put(dir, Some(&Unsettled { next: Some(at), ..left })),
@@ -214,25 +214,25 @@ pub fn set_next_run(dir: &Path, at: Timestamp) -> Result<()> {
     }
 }
 
-/// Has it be as `left` says again.
+/// Sets the record to `left`.
 pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
     let Some(left) = left else {
         forget_intended(dir)?;
         return Dir::open(dir)?.remove_file(NAME);
     };
     let path = dir.join(&*NAME.to_string_lossy());
-    // The name that it has meanwhile says nothing to anybody.
+    // The message names the file itself, not its temporary name.
     let failed = |err: Error| Error::io("replace", &path, io::Error::other(err.to_string()));
     replace_file(&path, &left.to_json(), MODE).map_err(failed)
 }
 
-/// Takes note that a script succeeded.
+/// Removes all records after a script has succeeded.
 pub fn clear(dir: &Path) -> Result<()> {
     put(dir, None)?;
     running_script::forget(dir)
 }
 
-/// What the script was to deploy, from the record of its root.
+/// The configuration that the script was started for, from the record of its root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;
     let record = dir.join("roots").join(id.to_string());
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_old_root_is_the_one_that_may_run() {
+    fn old_root_is_the_one_whose_service_may_run() {
         let [one, two, three] = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()));
         let left = |id: Digest, old: Option<Digest>| Unsettled {
             id: id.to_string(),
@@ -259,16 +259,16 @@ mod tests {
         check(None, None, one, None);
         check(None, Some(one), one, None);
         check(None, Some(one), two, Some(one));
-        // It failed for two: once more, back to one, on to three.
+        // The script failed for two: again, back to one, on to three.
         let failed = left(two, Some(one));
         check(Some(&failed), Some(one), two, Some(one));
         check(Some(&failed), Some(one), one, Some(two));
         check(Some(&failed), Some(one), three, Some(one));
-        // The way back failed, too: once more.
+        // The way back failed, too: again.
         check(Some(&left(one, Some(two))), Some(one), one, Some(two));
-        // Killed when the state was written already.
+        // The agent was killed after it had written the state.
         check(Some(&left(two, Some(one))), Some(two), two, Some(one));
-        // The first of all, and one of which nothing is known.
+        // The first deploy, and a damaged record.
         check(Some(&left(one, None)), None, one, None);
         check(Some(&left(one, None)), Some(one), one, None);
         check(Some(&Unsettled::default()), Some(one), one, None);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn is_kept_until_a_script_succeeds_whatever_becomes_of_the_file() {
+    fn record_counts_until_a_script_succeeds_even_if_damaged() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         assert_eq!(read(dir), None);
@@ -293,7 +293,7 @@ mod tests {
         assert_eq!((begun.failures, begun.since, &begun.error), (1, left.since, &None));
         failed(dir, "no").unwrap();
         assert_eq!(read(dir).unwrap().failures, 2);
-        // What a power cut may leave is no success.
+        // An empty file, as after a power cut, is not a success.
         fs::write(dir.join("unsettled.json"), "").unwrap();
         assert_eq!(read(dir), Some(Unsettled::default()));
         clear(dir).unwrap();
@@ -305,7 +305,7 @@ mod tests {
         begin(dir, left.as_ref(), two, None, false, false).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
         clear(dir).unwrap();
-        // An agent of before knew of the end that nobody saw.
+        // Earlier agents left only the script's record.
         running_script::note(dir, two, 0).unwrap();
         assert_eq!(read(dir).unwrap().target(), Some(two));
         clear(dir).unwrap();
@@ -313,21 +313,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_intended_counts_once_the_script_is_to_start_and_after_a_power_cut() {
+    fn intention_counts_when_the_script_starts_and_after_a_power_cut() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         let file = dir.join("unsettled.next");
         let [one, two, three] = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()));
         intend(dir, two, Some(one)).unwrap();
         intend(dir, two, Some(one)).unwrap();
-        assert_eq!(read(dir), None, "an agent that is killed now has started nothing");
+        assert_eq!(read(dir), None, "an agent that is killed now has not started a script");
         begin(dir, None, two, Some(one), false, true).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !file.exists());
-        // While something is unsettled, that is what counts.
+        // On an unsettled server no intention is recorded.
         intend(dir, one, Some(two)).unwrap();
         assert!(!file.exists());
         clear(dir).unwrap();
-        // It comes to something else, or nothing was synced since.
+        // Another script starts, or no barrier has passed.
         for (old, rollback, synced) in
             [(one, false, false), (three, false, true), (one, true, true)]
         {
@@ -342,7 +342,7 @@ mod tests {
         intend(dir, two, Some(one)).unwrap();
         forget_intended(dir).unwrap();
         assert!(!file.exists());
-        // The power was cut, and nobody knows whether the script was started.
+        // After a power cut it is not known whether the script was started.
         intend(dir, two, Some(one)).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         let left = [&text.replace(&running_script::boot(), "another start"), "", "{"];

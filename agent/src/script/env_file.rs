@@ -1,4 +1,4 @@
-//! Variables of a script's own, from the file that `-script-env-file` names.
+//! The file of `-script-env-file`: variables for the script.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use deploy_store::Size;
 
-/// Most bytes of the file: the environment has little room beside the layers.
+/// Maximum size of the file: the environment has little room beside the layers.
 pub const MAX_FILE: u64 = 64 << 10;
-/// Variables that the agent sets, with those that begin with `LAYER_`.
+/// Variables that the agent sets, besides those that begin with `LAYER_`.
 const SET: [&[u8]; 5] = [b"OLDID", b"OLDROOT", b"NEWID", b"NEWROOT", b"STATEFILE"];
 
-/// A file that cannot be used.
+/// The file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("-script-env-file {}: read it: {cause}; the script was not started", path.display())]
     Read {
         /// The file.
@@ -24,17 +24,17 @@ pub enum Error {
         /// Why not.
         cause: io::Error,
     },
-    /// It has something in it that is no variable.
+    /// A line of the file is not a variable.
     #[error("-script-env-file {}: {reason}; the script was not started", path.display())]
     Bad {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it, and where.
+        /// What is wrong, and in which line.
         reason: String,
     },
 }
 
-/// The variables in the file `path`; none without a file.
+/// Reads the variables in the file `path`; there are none without a file.
 pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
@@ -44,8 +44,8 @@ pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
     parse(&bytes).map_err(|reason| Error::Bad { path: path.to_owned(), reason })
 }
 
-/// Lines `NAME=VALUE`: the value is the rest of the line as it is, quotes included. Empty lines
-/// and those that begin with `#` say nothing.
+/// Parses lines `NAME=VALUE`. The value is the rest of the line unchanged, quotes included. Empty
+/// lines and lines that begin with `#` are ignored.
 fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(format!("it is larger than {}", Size(MAX_FILE)));
@@ -56,24 +56,24 @@ fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
             continue;
         }
         let Some(equals) = line.iter().position(|&byte| byte == b'=') else {
-            return Err(format!("line {n} has no =; write NAME=VALUE, or # before what is none"));
+            return Err(format!("line {n} has no =; write NAME=VALUE, or start a comment with #"));
         };
         let (name, value) = (&line[..equals], &line[equals + 1..]);
         if !is_name(name) {
             return Err(format!(
-                "line {n}: {:?} is no name of a variable; letters, digits and _ make one, without export or blanks",
+                "line {n}: {:?} is no name of a variable; use letters, digits and _, without export or blanks",
                 String::from_utf8_lossy(name)
             ));
         }
         if SET.contains(&name) || name.starts_with(b"LAYER_") {
             let name = String::from_utf8_lossy(name);
-            return Err(format!("line {n}: {name} is what the agent sets; take another name"));
+            return Err(format!("line {n}: {name} is set by the agent; use another name"));
         }
         if value.contains(&0) {
             return Err(format!("line {n} has a NUL in it"));
         }
         if value.ends_with(b"\r") {
-            return Err(format!("line {n} ends with a carriage return; lines end with a newline"));
+            return Err(format!("line {n} ends in a carriage return; use LF line ends"));
         }
         all.push((OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())));
     }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_variables_and_each_bad_one_is_told() {
+    fn lines_are_parsed_and_bad_lines_are_reported() {
         let found = parse(b"# of web1\n\nROLE=web\nEMPTY=\nQUOTED=\"a b\" = c\n_1=\xff").unwrap();
         let want: [(&str, &[u8]); 4] =
             [("ROLE", b"web"), ("EMPTY", b""), ("QUOTED", b"\"a b\" = c"), ("_1", b"\xff")];
@@ -102,8 +102,8 @@ mod tests {
             ("=1", "line 1: \"\" is no name"),
             ("1A=1", "is no name"),
             ("A B=1", "is no name"),
-            ("#\nNEWROOT=/", "line 2: NEWROOT is what the agent sets"),
-            ("LAYER_0_NAME=x", "LAYER_0_NAME is what the agent sets"),
+            ("#\nNEWROOT=/", "line 2: NEWROOT is set by the agent"),
+            ("LAYER_0_NAME=x", "LAYER_0_NAME is set by the agent"),
             ("A=\0", "line 1 has a NUL"),
             ("A=1\r\n", "carriage return"),
             (&"A=1\n".repeat(20_000), "larger than 64 KiB"),
@@ -111,7 +111,7 @@ mod tests {
             let err = parse(bad.as_bytes()).unwrap_err();
             assert!(err.contains(want), "{err}");
         }
-        // Of one name the last counts, and what the agent passes on may be set.
+        // The last value of a name counts. Variables that the agent passes on may be set.
         assert_eq!(parse(b"PATH=/bin\nPATH=/usr/bin\n").unwrap().len(), 2);
         assert!(read(None).unwrap().is_empty());
         let err = read(Some(Path::new("/none/there"))).unwrap_err().to_string();

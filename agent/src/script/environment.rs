@@ -1,4 +1,4 @@
-//! The environment of the script, but for its own variables.
+//! The environment of the script, without the variables of `-script-env-file`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,17 +7,17 @@ use deploy_store::Configuration;
 
 use crate::script::{Change, Error};
 
-/// Variables of the agent's own environment that the script sees, where they are set.
+/// Variables of the agent's environment that are passed to the script, if they are set.
 pub const PASSED: [&str; 8] =
     ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LC_ALL", "SHELL"];
-/// Most bytes of environment: the system takes a quarter of the stack's 8 MiB.
+/// Maximum bytes of environment: the system accepts a quarter of the stack's 8 MiB.
 pub const MAX_ENVIRONMENT: usize = 1_900_000;
-/// Bytes of environment that a layer takes beside its names: those of two variables, and
-/// what the system needs to point at them.
+/// Bytes of environment that a layer takes in addition to its names: the names of two variables
+/// and the pointers to them.
 const PER_LAYER: usize = 2 * ("LAYER_nnnnn_VERSION=".len() + 1 + 8);
-/// Bytes of environment left to paths and to the agent's own variables.
+/// Bytes of environment that are reserved for paths and the agent's variables.
 const BESIDE_LAYERS: usize = 128 << 10;
-/// Checks before any work is done that `configuration` can be told to a script.
+/// Checks that the layers of `configuration` fit in a script's environment.
 pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
     let refuse =
         |reason: String| Err(Error::Environment { name: configuration.name().to_string(), reason });
@@ -28,20 +28,21 @@ pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
     if let Some(layer) = with_nul {
         return refuse(format!("layer \"{}\" has a NUL in its name", layer.component));
     }
-    // With room for the paths and the rest.
+    // The paths and the other variables need room, too.
     let bytes = layers
         .iter()
         .map(|layer| layer.component.as_str().len() + layer.version.as_str().len() + PER_LAYER);
     match bytes.sum::<usize>() + BESIDE_LAYERS {
         bytes if bytes > MAX_ENVIRONMENT => refuse(format!(
-            "the names of its {} layers take {bytes} bytes of environment, {MAX_ENVIRONMENT} is most",
+            "the names of its {} layers take {bytes} bytes of environment, the maximum is {MAX_ENVIRONMENT}",
             layers.len()
         )),
         _ => Ok(()),
     }
 }
 
-/// The environment of the script, but for its own variables; `outer` is the agent's own.
+/// The environment of the script, without the variables of `-script-env-file`. `outer` reads the
+/// agent's own environment.
 pub fn environment(
     change: Change<'_>,
     state_file: &Path,

@@ -1,4 +1,4 @@
-//! Finding the script, and saying what is wrong with it when it cannot be started.
+//! Finds the script's program, and says why it cannot be started.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -13,30 +13,30 @@ use rustix::io::Errno;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{program:?}: {reason}")]
 pub struct Missing {
-    /// The script as it was named.
+    /// The script as it was given.
     pub program: String,
-    /// What is wrong with it, and what next.
+    /// What is wrong with it, and what to do.
     pub reason: &'static str,
 }
 
-/// Bytes of a script that hold its first line.
+/// Bytes at the start of a script that are searched for its first line.
 const MOST_LOOKED_AT: u64 = 256;
 
-const NOT_THERE: &str = "no such file or directory; create it or name another with -script";
+const NOT_THERE: &str = "no such file or directory; create it, or give another with -script";
 const NOT_IN_PATH: &str =
-    "executable file not found in $PATH; for one in this directory write ./ before its name";
+    "executable file not found in $PATH; to run a file of this directory, write ./ before its name";
 const NOT_EXECUTABLE: &str = "permission denied; make it executable with chmod +x";
-const DIRECTORY: &str = "is a directory; name a file with -script";
+const DIRECTORY: &str = "is a directory; give a file with -script";
 const NO_INTERPRETER: &str =
     "no such file or directory: the interpreter that its first line names is not installed";
-const CARRIAGE_RETURN: &str = "no such file or directory: its first line ends in a carriage return, as Windows ends \
-     lines, and so names no interpreter; save it with LF line ends, as dos2unix does";
+const CARRIAGE_RETURN: &str = "no such file or directory: its first line ends in a carriage return, as on Windows, \
+     and so names no interpreter; save it with LF line ends, for example with dos2unix";
 const NO_FORMAT: &str =
-    "exec format error; begin it with a line that names its interpreter, as #!/bin/sh";
+    "exec format error; its first line must name an interpreter, for example #!/bin/sh";
 const BUSY: &str = "text file busy; close it in the program that is writing it";
 const TOO_LONG: &str = "argument list too long; give the configuration fewer layers";
 
-/// The file to run for `program`: itself when it has a slash, else the first executable
+/// The file to run for `program`: itself if it has a slash, else the first executable
 /// of that name in `path`.
 pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> {
     let missing = |reason| Missing { program: program.to_owned(), reason };
@@ -45,7 +45,7 @@ pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> 
         return check(&file).map(|()| file).map_err(missing);
     }
     let dirs = std::env::split_paths(path.unwrap_or_default());
-    // An empty part means the working directory, by old custom.
+    // An empty part means the working directory, by convention.
     let files = dirs
         .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
         .map(|dir| dir.join(program));
@@ -64,11 +64,11 @@ fn check(file: &Path) -> Result<(), &'static str> {
     if ends_in_carriage_return(file) { Err(CARRIAGE_RETURN) } else { Ok(()) }
 }
 
-/// Whether the interpreter that a script names has a carriage return at its end, itself or as
-/// what env is to find.
+/// Whether the interpreter in the script's first line ends in a carriage return. With `env` that is
+/// the name that `env` searches.
 fn ends_in_carriage_return(file: &Path) -> bool {
     let mut start = Vec::new();
-    // A program that cannot be read can be run all the same.
+    // A program can be executable without being readable.
     let Ok(opened) = File::open(file) else { return false };
     if opened.take(MOST_LOOKED_AT).read_to_end(&mut start).is_err() {
         return false;
@@ -78,14 +78,14 @@ fn ends_in_carriage_return(file: &Path) -> bool {
     let Some(line) = line.strip_suffix(b"\r") else { return false };
     let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     match words.collect::<Vec<_>>()[..] {
-        // Somebody may have made it a name that exists.
+        // An interpreter of that very name may exist.
         [program] => !Path::new(OsStr::from_bytes(&[program, b"\r"].concat())).exists(),
         [program, _] => program.ends_with(b"/env"),
         _ => false,
     }
 }
 
-/// What the system meant when it did not start `file`, where that is known.
+/// Why the system did not start `file`, if the reason is known.
 pub fn reason(file: &Path, err: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(err)? {
         Errno::NOENT if ends_in_carriage_return(file) => Some(CARRIAGE_RETURN),
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_goes_through_the_path_and_a_path_does_not() {
+    fn name_is_searched_in_path_and_a_path_is_not() {
         let temp = tempfile::tempdir().unwrap();
         let bin = temp.path().join("bin");
         let other = temp.path().join("other");

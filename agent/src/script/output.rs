@@ -1,8 +1,8 @@
-//! What a script prints: logged line by line, the end of it kept.
+//! The script's output: the agent logs it line by line and keeps the end of it.
 //!
-//! It goes through a pipe, as programs that open `/dev/stderr` empty a file. What the script leaves
-//! running can print on when the agent has ended, by whatever: a keeper has the pipe open, too, and
-//! from then on passes over what comes through it.
+//! The output goes through a pipe, because programs that open `/dev/stderr` would truncate a file.
+//! Processes that the script leaves can print after the agent's end: a keeper process also has the
+//! pipe open, and then discards what they print.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,16 +15,16 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
-/// The keeper: waits for the agent's end on its standard input, then reads from the pipe, which is
-/// its standard output, until nobody can print any more.
+/// The keeper: it waits on its standard input for the agent's end. Then it reads from the pipe, its
+/// standard output, until no process has the other end open.
 const KEEPER: &str =
     "read -r end; exec cat <&1 >/dev/null # what deploy-agent's script left prints";
 
 /// Bytes of output that are kept.
 pub const MAX_KEPT: usize = 64 << 10;
-/// Bytes that a pipe holds (pipe(7)).
+/// Capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
-/// Longest line of output that is logged as one.
+/// Maximum bytes of a logged line; longer lines are split.
 pub const MAX_LINE: usize = 8 << 10;
 
 /// The reading end of a script's stdout and stderr.
@@ -34,21 +34,21 @@ pub struct Output {
     buffer: Vec<u8>,
     lines: Lines,
     ended: bool,
-    /// Closed with the agent's end, however it comes.
+    /// The system closes it when the agent ends.
     life: Option<PipeWriter>,
 }
 
 impl Output {
-    /// Reads from `pipe`.
+    /// Output that comes through `pipe`.
     pub fn new(pipe: PipeReader) -> io::Result<Self> {
         let pipe = Receiver::from_owned_fd(OwnedFd::from(pipe))?;
         let (buffer, lines) = (vec![0; 16 << 10], Lines::default());
         Ok(Self { pipe, buffer, lines, ended: false, life: None })
     }
 
-    /// Sees to it that printing ends nobody, and holds nobody up, when the agent has ended.
+    /// Starts the keeper: after the agent's end, no process is blocked or killed by printing.
     pub fn outlive(&mut self) -> io::Result<()> {
-        // Opened anew: this one does not wait for what comes, and the keeper has to.
+        // Opened again, because this end does not block and the keeper's must.
         let pipe = File::open(format!("/proc/self/fd/{}", self.pipe.as_raw_fd()))?;
         let (reader, life) = io::pipe()?;
         Command::new("/bin/sh")
@@ -63,21 +63,21 @@ impl Output {
         Ok(())
     }
 
-    /// Whether all who could write have closed their end.
+    /// Whether all writers have closed their end.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Waits for some output and logs it. May be dropped at any time.
+    /// Waits for some output and logs it. The future may be dropped at any time.
     pub async fn read_some(&mut self) {
-        // An error of a pipe is its end, as far as we are concerned.
+        // An error counts as the end of the pipe.
         let n = self.pipe.read(&mut self.buffer).await.unwrap_or(0);
         self.take(n);
     }
 
-    /// Logs what is in the pipe now, without waiting. The runtime may not know yet that
-    /// there is something, so the pipe itself is asked. No more than it holds: what goes on
-    /// to print would be waited for.
+    /// Logs what is in the pipe now, without waiting. It reads the pipe itself, because the runtime
+    /// may not know yet that there is output. It reads at most the pipe's capacity, because
+    /// background processes may continue to print.
     pub fn read_rest(&mut self) {
         let mut left = PIPE;
         while !self.ended && left > 0 {
@@ -102,8 +102,8 @@ impl Output {
         }
     }
 
-    /// The end of the output so far. What processes left in the background go on to
-    /// print is logged too, as long as the agent runs.
+    /// Returns the end of the output so far. While the agent runs, it also logs what background
+    /// processes print.
     pub fn leave(self) -> Vec<u8> {
         let kept = self.lines.kept.iter().copied().collect();
         if !self.ended {
@@ -152,7 +152,7 @@ impl Lines {
 }
 
 fn log(line: &[u8]) {
-    // Escaped where lines are written, as all that is logged.
+    // The log escapes it.
     tracing::info!(event = "script_output", "script: {}", String::from_utf8_lossy(line));
 }
 
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_kept_and_long_lines_are_cut() {
+    fn end_is_kept_and_long_lines_are_split() {
         let mut lines = Lines::default();
         lines.take(&vec![b'x'; 3 * MAX_KEPT]);
         assert!(lines.unfinished.len() <= MAX_LINE);

@@ -1,4 +1,4 @@
-//! The script's process: how it starts, what it may take, and how it ends.
+//! The script's process: its start, its limits of time, and its end.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -93,7 +93,8 @@ fn start(
     mut note: impl FnMut(u32) -> deploy_store::Result<()>,
 ) -> Result<Started, Error> {
     let script = &order.script;
-    let unready = |cause| Error::Unready { program: script.program.clone(), cause };
+    let unready =
+        |cause| Error::Unready { program: script.program.clone(), cause: Box::new(cause) };
     let program = script.find()?;
     let own = env_file::read(script.env_file.as_deref())?;
     let state_file = state_file(&order.new).map_err(unready)?;
@@ -115,15 +116,15 @@ fn start(
         .spawn()
         .map_err(|err| not_started(script, &program, err))?;
     if let Some(Err(err)) = child.id().map(note) {
-        tracing::warn!("no note of the script that runs: {err}");
+        tracing::warn!("cannot record the running script: {err}");
     }
     if let Err(err) = output.outlive() {
-        tracing::warn!("what the script leaves running may not outlive the agent: {err}");
+        tracing::warn!("processes that the script leaves may not outlive the agent: {err}");
     }
     Ok(Started { child, output, state_file })
 }
 
-/// The new configuration in a temporary file that anybody may read.
+/// Writes the new configuration to a temporary file that everybody may read.
 fn state_file(state: &Configuration) -> Result<TempFile, deploy_store::Error> {
     let dir = Arc::new(Dir::open(&temp_dir())?);
     let temp = TempFile::create(&dir, "json-state")?;
@@ -176,8 +177,8 @@ async fn status(script: &Script, child: &mut Child) -> Result<(), Error> {
     Err(Error::Failed { program: script.program.clone(), status })
 }
 
-/// Ends the script and all it started in its process group: TERM, some time to clean up,
-/// KILL for whoever is left, even when the script itself has gone by then.
+/// Ends the script and its process group: TERM, then KILL after some time. KILL reaches the rest of
+/// the group even if the script itself has ended by then.
 async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
     let Some(group) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
         return;
@@ -192,7 +193,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
             }
         }
     };
-    // Late or not, what is left is killed.
+    // In time or not, the remaining processes are killed.
     let _ = tokio::time::timeout(script.kill_after, all_gone).await;
     signal(group, Signal::KILL);
     if let Err(err) = child.wait().await {

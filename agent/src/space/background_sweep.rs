@@ -1,5 +1,5 @@
-//! Sweeps that the agent does by itself: old roots, and what nothing in the cache needs. A
-//! sweep that fails is told and tried again; it never fails a deploy.
+//! Sweeps that the agent does on its own: of old roots, and of the unused cache. A failed sweep is
+//! logged and tried again; it never fails a deploy.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,13 +10,12 @@ use crate::agent::Agent;
 use crate::blocking;
 use crate::space::in_use;
 
-/// Removes old roots, but the current one, and the one before, as far as `-keep-roots`
-/// goes.
+/// Removes old roots after a switch from `old` to `new`. `-keep-roots` roots stay.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
-    let needs = in_use::needs(agent, None).map(|needs| {
-        // After a rollback the one before is not to be gone back to, but looked at.
+    let needs = in_use::retention(agent, None).map(|needs| {
+        // After a rollback this keeps the root that was rolled back from, for inspection.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
-        // Without an old root the script was told of none that it could have left.
+        // Without an old root the script had no service to stop.
         let (current, replaced) = (Some(new.clone()), old.is_some());
         crate::space::retained::Retention { current, previous, replaced, ..needs }
     });
@@ -40,10 +39,9 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
     }
 }
 
-/// Removes from the cache what has been there for an hour and neither the state nor a
-/// root uses.
+/// Removes from the cache what no retained configuration or root has used for an hour.
 pub async fn cache(agent: &Agent) {
-    let needs = in_use::needs(agent, None);
+    let needs = in_use::retention(agent, None);
     let store = Arc::clone(&agent.store);
     let sweep = move || {
         let planned = store.plan_sweep(&needs?.aged(&store.roots()?, SystemTime::now()))?;

@@ -1,4 +1,4 @@
-//! `gc`: removes at once what nothing needs, or tells what that would be.
+//! `gc`: removes everything unused now, or reports what it would remove.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -24,41 +24,41 @@ use crate::space::{in_use, spare_builder};
 pub struct Gc {
     /// The agent's directory.
     pub dir: PathBuf,
-    /// Whether it is only told.
+    /// Whether nothing was removed.
     pub dry_run: bool,
-    /// Files, links and so on that go.
+    /// Removed files, links and so on.
     pub files: u64,
-    /// Bytes of the files whose last name goes.
+    /// Bytes of the files whose last name is removed.
     pub bytes: u64,
-    /// Whether roots share extents with the cache: what they share is counted with it.
+    /// Whether roots share extents with the cache: shared bytes count with the cache.
     pub extents_shared: bool,
     /// Bytes that are free now.
     pub free_bytes: u64,
-    /// What goes.
+    /// What is removed.
     pub removed: Vec<Item>,
-    /// What stays.
+    /// What is kept.
     pub kept: Vec<Item>,
 }
 
-/// A thing, or all objects that share their fate.
+/// One thing, or all objects with the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// What it is.
     pub what: String,
-    /// Where, in the agent's directory.
+    /// Its path in the agent's directory.
     pub path: PathBuf,
-    /// Why it goes or stays.
+    /// Why it is removed or kept.
     pub why: String,
-    /// How many things this stands for.
+    /// Number of things.
     pub count: u64,
-    /// Files; of what stays only where they were counted.
+    /// Files; for kept things only if they were counted.
     pub files: u64,
-    /// Bytes; of what stays only where they were counted.
+    /// Bytes; for kept things only if they were counted.
     pub bytes: u64,
 }
 
-/// Removes beside the agent's other work, of which there is none at the moment.
-/// With `taken_over` roots go, too, that another program made.
+/// Runs `gc` within the agent, between two cycles. `pending` is a configuration whose script failed.
+/// `taken_over` also removes another program's roots.
 pub async fn beside(
     agent: &Agent,
     pending: Option<&Configuration>,
@@ -66,9 +66,9 @@ pub async fn beside(
     taken_over: bool,
 ) -> Result<Gc> {
     spare_builder::idle(agent).await;
-    let mut needs = in_use::needs(agent, pending)?;
+    let mut needs = in_use::retention(agent, pending)?;
     if taken_over {
-        needs.taken_over = TakenOver::Go;
+        needs.taken_over = TakenOver::Remove;
     }
     let (store, dir) = (Arc::clone(&agent.store), agent.dir.clone());
     let work = move || {
@@ -85,8 +85,8 @@ pub async fn beside(
     Ok(gc)
 }
 
-/// Removes where no agent runs, which is an error. With `taken_over` roots go, too, that another
-/// program made.
+/// Runs `gc` without an agent; it is an error if one runs. `taken_over` also removes another
+/// program's roots.
 pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
     if let Some(Running { id, pid, .. }) = running_script::read(dir) {
         let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
@@ -98,8 +98,8 @@ pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -
         let previous = previous::read(dir, current.as_ref().map(Configuration::id));
         let pending = unsettled::pending(dir);
         let taken_over =
-            if taken_over { TakenOver::Go } else { in_use::counted(dir, count_taken_over)? };
-        // Nobody knows what a script that was cut off or failed left running.
+            if taken_over { TakenOver::Remove } else { in_use::counted(dir, count_taken_over)? };
+        // A script that failed or was interrupted may have left a service running.
         let replaced = pending.is_none() && unsettled::read(dir).is_none();
         let needs =
             Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over };
@@ -134,7 +134,7 @@ impl Gc {
         })
     }
 
-    /// For people: a line for each thing, and one in the end.
+    /// For people: a line for each thing, and a summary.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (verb, items) in [("remove", &self.removed), ("keep", &self.kept)] {
@@ -173,7 +173,7 @@ impl Gc {
 #[derive(Default)]
 struct Items {
     items: Vec<Item>,
-    /// Where objects of one fate are among them.
+    /// The index in `items` of the objects with one reason.
     objects: BTreeMap<String, usize>,
 }
 
@@ -189,7 +189,7 @@ impl Items {
             }
             self.objects.insert(why.to_owned(), self.items.len());
         }
-        // There may be as many as there are files.
+        // Objects may be as many as files, so they share an item.
         let path = if what == What::Object { Path::new("objects") } else { path };
         self.items.push(Item {
             what: what.word().to_owned(),

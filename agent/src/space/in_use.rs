@@ -1,4 +1,4 @@
-//! What is in use, read from the agent's records: no sweep may remove it.
+//! Reads from the agent's records what sweeps must retain.
 
 use std::io;
 use std::path::Path;
@@ -9,8 +9,9 @@ use crate::agent::Agent;
 use crate::records::{previous, state_file, unsettled};
 use crate::space::retained::{Retention, TakenOver};
 
-/// What the agent needs.
-pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Retention> {
+/// What sweeps of the agent must retain. `pending` is a configuration that is about to be deployed,
+/// or whose script failed.
+pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Retention> {
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
@@ -20,12 +21,12 @@ pub fn needs(agent: &Agent, pending: Option<&Configuration>) -> Result<Retention
     Ok(Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
 }
 
-/// What becomes of the roots of another program in `dir`, where nobody said that they go.
+/// What becomes of another program's roots in `dir`, unless `gc -taken-over` removes them.
 pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
-    if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Stay) }
+    if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Keep) }
 }
 
-/// What is deployed, which must be known before anything is removed.
+/// The deployed configuration. Without a readable state file nothing may be removed.
 pub(crate) fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
     state_file::peek(state_file).map_err(|err| match err {
         Error::BadConfiguration { .. } | Error::BadName { .. } => {

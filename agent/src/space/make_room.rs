@@ -1,6 +1,6 @@
-//! `-min-free`: room is made by removing what is dispensable, what is dearest last: what is
-//! cached in vain, then roots, oldest first, with what only they needed, then the spare.
-//! Never the current root, nor what is on its way to be deployed.
+//! `-min-free`: the agent makes room by removing what is cheapest to recreate first: unused cache,
+//! then old roots, oldest first, with the cache that only they used, then the spare. It never
+//! removes the current root or the configuration that is being deployed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,17 +12,17 @@ use crate::blocking;
 use crate::error::{Error, Lack, Result};
 use crate::space::{in_use, spare_builder};
 
-/// What a file may take beside its bytes.
+/// Bytes that a file may take in addition to its contents.
 const BLOCK: u64 = 4096;
 
-/// Makes room for `need` bytes of `what`, which `coming` wants, above what is to stay
-/// free. An error where there is none to be made.
+/// Makes room for `need` bytes of `what`, for the deploy of `coming`, and keeps `-min-free` bytes
+/// free beside them. It is an error if there is not enough room.
 pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) -> Result<()> {
     let floor = agent.min_free;
     let mut free = agent.store.free_bytes()?;
     let wanted = need.saturating_add(floor);
-    // Nothing goes in vain: a rollback may need it.
-    if floor > 0 && free < wanted && most(agent, coming, free).await? >= wanted {
+    // If there cannot be enough room, nothing is removed: a rollback may need it.
+    if floor > 0 && free < wanted && most_free(agent, coming, free).await? >= wanted {
         free = free_best_effort(agent, Some(coming), need).await?;
     }
     if floor > 0 && free < wanted {
@@ -31,8 +31,8 @@ pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) 
     Ok(())
 }
 
-/// The error with what a full filesystem lacks, if it is about one. `need` are bytes that are
-/// still to come.
+/// Adds to the error of a full filesystem what is used up. `need` is the number of bytes that
+/// remain to be downloaded.
 pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
     if !err.is_no_space() {
         return err;
@@ -47,7 +47,7 @@ pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
     Error::Full { cause, lack, need }
 }
 
-/// Makes room again after a deploy. It fails no deploy.
+/// Makes room after a deploy. An error is only logged.
 pub async fn tidy(agent: &Agent) {
     match free_best_effort(agent, None, 0).await {
         Ok(free) if free < agent.min_free => {
@@ -66,10 +66,10 @@ pub async fn tidy(agent: &Agent) {
     }
 }
 
-/// The most that could be free if all went that may.
-async fn most(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
+/// The free bytes if everything dispensable were removed.
+async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
     spare_builder::idle(agent).await;
-    let needs = in_use::needs(agent, Some(coming))?;
+    let needs = in_use::retention(agent, Some(coming))?;
     let store = Arc::clone(&agent.store);
     blocking::run(move || {
         let keep = needs.for_room(&store.roots()?, 1, SystemTime::now());
@@ -80,7 +80,7 @@ async fn most(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u
     .await
 }
 
-/// Returns the bytes that are free then.
+/// Frees as much as is needed and dispensable. Returns the free bytes afterwards.
 async fn free_best_effort(
     agent: &Agent,
     coming: Option<&Configuration>,
@@ -92,7 +92,7 @@ async fn free_best_effort(
         return Ok(free);
     }
     spare_builder::idle(agent).await;
-    let needs = in_use::needs(agent, coming)?;
+    let needs = in_use::retention(agent, coming)?;
     let published = agent.store.roots()?;
     for roots in (1..=published.len().max(1)).rev() {
         free = sweep(agent, needs.for_room(&published, roots, SystemTime::now()), free).await?;
@@ -102,7 +102,7 @@ async fn free_best_effort(
     }
     if spare_builder::remove(agent).await? {
         let before = free;
-        free = settled(agent).await?;
+        free = free_after_sync(agent).await?;
         let freed = free.saturating_sub(before);
         tracing::info!(
             event = "room_made",
@@ -126,7 +126,7 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
     if planned.files() == 0 {
         return Ok(free);
     }
-    let free = settled(agent).await?;
+    let free = free_after_sync(agent).await?;
     let (files, freed, what) = (planned.files(), planned.bytes(), describe(&planned));
     tracing::info!(
         event = "room_made",
@@ -140,8 +140,8 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
     Ok(free)
 }
 
-/// What is free when all that was removed is gone from the disk, too.
-async fn settled(agent: &Agent) -> StoreResult<u64> {
+/// The free bytes, after the removals have reached the disk.
+async fn free_after_sync(agent: &Agent) -> StoreResult<u64> {
     let store = Arc::clone(&agent.store);
     blocking::run(move || {
         store.sync_roots()?;

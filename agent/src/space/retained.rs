@@ -1,65 +1,66 @@
-//! What sweeps leave: the current root and those of before, the layers of what is
-//! deployed, of what is to be deployed, and of the roots that stay.
+//! What sweeps retain: the current root and earlier ones, and the layers of the deployed
+//! configuration, of the pending one, and of the retained roots.
 
 use std::time::{Duration, SystemTime};
 
 use deploy_store::{Ages, Configuration, Digest, Keep};
 
-/// Age at which what nothing uses goes from the cache by itself.
+/// Age at which the agent removes unused cache on its own.
 const CACHE_AGE: Duration = Duration::from_secs(60 * 60);
-/// Age at which what was set aside as damaged goes by itself.
+/// Age at which the agent removes quarantined files on its own.
 const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What is in use.
+/// What is in use, and how much else to keep.
 #[derive(Debug, Clone, Default)]
 pub struct Retention {
-    /// What is deployed.
+    /// The deployed configuration.
     pub current: Option<Configuration>,
-    /// What was deployed before.
+    /// The previous configuration.
     pub previous: Option<Configuration>,
-    /// What is to be deployed: its script failed, or it is on its way.
+    /// The pending configuration: its script failed, or it is being deployed.
     pub pending: Option<Configuration>,
-    /// Roots to keep, at least 1.
+    /// Number of roots to keep, at least 1.
     pub keep_roots: usize,
-    /// Whether blobs of extracted layers stay.
+    /// Whether to keep the blobs of extracted layers.
     pub keep_blobs: bool,
-    /// Whether no service can run any more in roots that others were built in the place of.
+    /// Whether no service can run in replaced roots any more, so that they can be removed.
     pub replaced: bool,
-    /// What becomes of the roots of another program.
+    /// What becomes of another program's roots.
     pub taken_over: TakenOver,
 }
 
-/// What becomes of roots that another program made, as the Go agent, which kept all.
+/// What becomes of the roots that another program made, such as the Go agent, which kept all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TakenOver {
-    /// They stay: nobody said anything.
+    /// They are kept: no flag says otherwise.
     #[default]
-    Stay,
-    /// They count as others do, and are older: somebody said how many roots to keep. Oldest first.
+    Keep,
+    /// They count among the roots to keep, because that number was given. These are their ids, oldest
+    /// first; they are older than all others.
     Count(Vec<Digest>),
-    /// They go.
-    Go,
+    /// They are removed.
+    Remove,
 }
 
 impl Retention {
-    /// What gc leaves: it takes all else, whatever its age, but for downloads that may
-    /// go on. `published` are the roots, oldest first.
+    /// What `gc` keeps: it removes everything else at any age, except for downloads that may
+    /// be resumed. `published` are the roots, oldest first.
     pub fn at_once(&self, published: &[Digest], now: SystemTime) -> Keep {
         let ages =
             Ages { downloads: Some(before(now, CACHE_AGE)), leftovers: true, ..Ages::default() };
         Keep { cache: Some(ages), weigh: true, ..self.roots_only(published) }
     }
 
-    /// What the sweeps leave that an agent does by itself: also what is young.
+    /// What the agent's own sweeps of the cache keep: also everything that is young.
     pub fn aged(&self, published: &[Digest], now: SystemTime) -> Keep {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
         let ages = Ages { cache, downloads: cache, quarantine, leftovers: false };
-        // Roots go after a deploy only.
+        // Roots are removed only after a deploy.
         Keep { roots: None, replaced: false, cache: Some(ages), ..self.roots_only(published) }
     }
 
-    /// What goes when room is wanted: all but `roots` roots, the cache whatever its age.
+    /// What is kept when room is needed: `roots` roots, and no unused cache of any age.
     pub fn for_room(&self, published: &[Digest], roots: usize, now: SystemTime) -> Keep {
         let fewer = Self { keep_roots: roots, ..self.clone() };
         let keep = fewer.at_once(published, now);
@@ -67,14 +68,14 @@ impl Retention {
         Keep { cache: ages, replaced: false, ..keep }
     }
 
-    /// What a sweep of roots leaves: not the cache's concern.
+    /// What a sweep of roots keeps; it does not sweep the cache.
     pub fn roots_only(&self, published: &[Digest]) -> Keep {
         let named = [
             (&self.current, "what is deployed"),
             (&self.pending, "what is to be deployed"),
             (&self.previous, "what was deployed before"),
         ];
-        // Without its root what was deployed before goes as its layers age.
+        // If its root is not kept, the layers of the previous configuration are not either.
         let rooted = |configuration: &Configuration| {
             self.keep_roots > 1 || Some(configuration.id()) != id(self.previous.as_ref())
         };
@@ -85,27 +86,27 @@ impl Retention {
             configurations: configurations.collect(),
             roots: self.roots(published),
             replaced: self.replaced,
-            taken_over: self.taken_over != TakenOver::Stay,
+            taken_over: self.taken_over != TakenOver::Keep,
             cache: None,
             keep_blobs: self.keep_blobs,
             weigh: false,
         }
     }
 
-    /// The roots to keep: the current one, the one to come, the one before, then the
-    /// newest. All, where the current one is not known, or is not here: then the state may
+    /// The roots to keep: the current one, the pending one, the previous one, then the
+    /// newest. `None` keeps all: the current root is not known or does not exist, so the state may
     /// be another agent's.
     fn roots(&self, published: &[Digest]) -> Option<Vec<(Digest, &'static str)>> {
         let current = id(self.current.as_ref()).filter(|id| published.contains(id))?;
         let mut kept = vec![(current, "current")];
-        // It takes no other's place: soon it is the current one, or it goes.
+        // The pending root does not count: soon it is the current one, or it is removed.
         let pending = id(self.pending.as_ref()).filter(|id| *id != current);
         let count = self.keep_roots + usize::from(pending.is_some());
         kept.extend(pending.map(|id| (id, "to be deployed")));
         let previous = id(self.previous.as_ref()).map(|id| (id, "previous"));
         let older = match &self.taken_over {
             TakenOver::Count(older) => &older[..],
-            TakenOver::Stay | TakenOver::Go => &[],
+            TakenOver::Keep | TakenOver::Remove => &[],
         };
         let newest = published.iter().rev().chain(older.iter().rev());
         let newest = newest.map(|id| (*id, "one of the newest"));
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_current_root_and_the_one_before_come_first() {
+    fn current_and_previous_root_come_first() {
         let [a, b, c, d] = ["a", "b", "c", "d"].map(configuration);
         let ids = [&a, &b, &c, &d].map(Configuration::id);
         let kept = |current: &Configuration, previous: Option<&Configuration>, keep_roots| {
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_program_made_stays_until_somebody_says_otherwise() {
+    fn roots_of_another_program_are_kept_unless_a_flag_says_otherwise() {
         let [a, b, c, d] = ["a", "b", "c", "d"].map(configuration);
         let needs = |taken_over| Retention {
             current: Some(a.clone()),
@@ -169,17 +170,17 @@ mod tests {
             ..Retention::default()
         };
         let published = [b.id(), a.id()];
-        let stay = needs(TakenOver::Stay).roots_only(&published);
-        assert!(!stay.taken_over && stay.roots.unwrap().len() == 2);
+        let keep = needs(TakenOver::Keep).roots_only(&published);
+        assert!(!keep.taken_over && keep.roots.unwrap().len() == 2);
         let count = needs(TakenOver::Count(vec![c.id(), d.id()])).roots_only(&published);
         let kept: Vec<Digest> = count.roots.unwrap().into_iter().map(|(id, _)| id).collect();
         assert!(count.taken_over && kept == [a.id(), b.id(), d.id()]);
-        let go = needs(TakenOver::Go).roots_only(&published);
-        assert!(go.taken_over && go.roots.unwrap().len() == 2);
+        let remove = needs(TakenOver::Remove).roots_only(&published);
+        assert!(remove.taken_over && remove.roots.unwrap().len() == 2);
     }
 
     #[test]
-    fn what_is_to_come_stays_beside_the_others_and_without_a_state_all_stays() {
+    fn pending_root_is_kept_in_addition_and_without_a_state_all_are_kept() {
         let [a, b, c] = ["a", "b", "c"].map(configuration);
         let needs = Retention {
             current: Some(a.clone()),
@@ -191,10 +192,14 @@ mod tests {
         let keep = needs.roots_only(&[a.id()]);
         assert_eq!(keep.roots, Some(vec![(a.id(), "current"), (c.id(), "to be deployed")]));
         let kept: Vec<Digest> = keep.configurations.iter().map(|(it, _)| it.id()).collect();
-        assert_eq!(kept, [a.id(), c.id()], "with one root the one before leaves its layers");
+        assert_eq!(
+            kept,
+            [a.id(), c.id()],
+            "with one root the previous configuration does not keep its layers"
+        );
         let needs = Retention { keep_roots: 2, ..needs };
         assert_eq!(needs.roots_only(&[a.id()]).configurations.len(), 3);
-        assert_eq!(needs.roots_only(&[b.id()]).roots, None, "the current one is not here");
+        assert_eq!(needs.roots_only(&[b.id()]).roots, None, "the current root does not exist");
         assert_eq!(Retention { current: None, ..needs }.roots_only(&[a.id()]).roots, None);
     }
 }

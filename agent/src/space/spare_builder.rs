@@ -1,5 +1,5 @@
-//! The spare root, made in the background after a switch, so that the next change takes
-//! time for what it changes alone.
+//! Makes the spare root in the background after a switch, so that the next change takes time only
+//! for what it changes.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -12,14 +12,14 @@ use crate::blocking;
 use crate::log::millis;
 use crate::records::agent_report::Spare;
 
-/// The lowest priority: a spare can wait for everything else.
+/// The lowest priority: everything else is more urgent than a spare.
 const NICE: i32 = 19;
 
-/// Pause between two looks at whether one is being made.
+/// Pause between two checks whether a spare is being made.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes the spare, when none is being made. The next look at the registry makes one.
-/// Returns whether there was one.
+/// Removes the spare; call it while none is being made. The next cycle makes a new one. Returns
+/// whether there was one.
 pub async fn remove(agent: &Agent) -> Result<bool> {
     let Some(spares) = &agent.spares else { return Ok(false) };
     let (store, report) = (Arc::clone(&agent.store), agent.report.clone());
@@ -45,13 +45,13 @@ pub async fn idle(agent: &Agent) {
     }
 }
 
-/// Has the spare of `configuration`, which is deployed, made if it is not there. One that
-/// is being made is let be: it will differ a little more.
+/// Starts to make the spare of the deployed `configuration` if there is none. While another one is
+/// being made, it does nothing: that one will differ a little more.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
     let (id, floor) = (configuration.id(), agent.min_free);
     if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
-        // What would be removed again for the room that it takes.
+        // A spare would be removed again to make room.
         return;
     }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,13 +69,13 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
         let id = configuration.id().to_string();
         report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
     };
-    // A thread of its own, because its priority stays what it becomes, and its walls.
+    // It needs a thread of its own: its priority and its sandbox cannot be undone.
     if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
         tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
     }
 }
 
-/// Removes the spare if it leaves less free than `floor`.
+/// Removes the spare if it leaves less than `floor` bytes free. Returns whether it stays.
 fn fits(store: &Store, floor: u64, id: Digest) -> bool {
     if floor == 0 || store.free_bytes().is_ok_and(|free| free >= floor) {
         return true;
@@ -91,10 +91,10 @@ fn fits(store: &Store, floor: u64, id: Digest) -> bool {
     false
 }
 
-/// Whether there is a spare then.
+/// Makes the spare. Returns whether there is one afterwards.
 fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
-    // Of the calling thread alone. A spare at full speed is a spare, too.
+    // This applies only to the calling thread. An error makes no difference to the result.
     let _ = rustix::process::setpriority_process(None, NICE);
     let started = Instant::now();
     match store.prepare_spare(configuration) {
@@ -110,7 +110,7 @@ fn make(store: &Store, configuration: &Configuration) -> bool {
                 %id,
                 bytes,
                 inodes,
-                "no spare root: it wants {} and {inodes} inodes free; roots are built from nothing", Size(bytes)
+                "no spare root: it needs {} and {inodes} inodes free; roots are built without one", Size(bytes)
             );
             false
         }

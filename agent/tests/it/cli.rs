@@ -36,7 +36,7 @@ fn missing_flags_are_reported_in_the_go_tools_words() {
     fails(dir, &["--name", "p", "-fp", "sha256:abc"], 2, fp);
     fails(dir, &["-bogus"], 2, "-bogus");
     fails(dir, &["-poll", "30"], 2, "write it like 30s");
-    fails(dir, &["-name=p", FP, "-poll=0s"], 2, "-poll must be more than nothing");
+    fails(dir, &["-name=p", FP, "-poll=0s"], 2, "-poll must be more than 0s");
     fails(dir, &["-name=a/b", FP], 1, "cannot contain /");
 }
 

@@ -36,10 +36,9 @@ impl Bench {
     }
 
     fn with(source: Source, home: PathBuf) -> Self {
-        let session = Session::new(source.connect());
+        let session = Session::new(source.connect()).tracking("project1".parse().unwrap());
         fs::create_dir(&home).unwrap();
         let agent = Agent {
-            name: "project1".parse().unwrap(),
             store: open(&home),
             confinement: Confinement::to(&home, Confine::Auto).unwrap(),
             state: home.join("state.json"),
@@ -383,7 +382,7 @@ async fn full_disk_keeps_the_deployed_root_and_names_what_frees_room() {
         "No space left on device",
         "; what is deployed stays as it is; ",
         " are free, and ",
-        " MiB are still to come; to free some: deploy-agent gc removes",
+        " MiB remain to be downloaded; to free some: deploy-agent gc removes",
         "-keep-roots 1",
     ] {
         assert!(full.contains(part), "no {part:?} in {full}");

@@ -44,8 +44,8 @@ fn carriage_return_in_the_interpreter_line_is_reported() {
         let (code, log) = bench.once(&[]);
         assert_eq!(code, Some(i32::from(exit::FAILED)), "{log}");
         let told = "script \"./deploy.sh\": no such file or directory: its first line ends in a \
-                    carriage return, as Windows ends lines, and so names no interpreter; save it \
-                    with LF line ends, as dos2unix does";
+                    carriage return, as on Windows, and so names no interpreter; save it \
+                    with LF line ends, for example with dos2unix";
         assert!(log.lines().last().unwrap().contains(told), "{log}");
     }
 }

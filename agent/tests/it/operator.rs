@@ -162,9 +162,9 @@ fn rollback_holds_until_the_registry_changes_even_after_restart() {
     let held = says(&bench, &["sync", "--json"], 1, "").json();
     assert_eq!((&held["outcome"], &held["id"]), (&"rolled_back".into(), &v2.clone().into()));
     assert_eq!(deployed(&bench), "v01");
-    says(&bench, &["rollback"], 5, &format!("{v2} was rolled back from already"));
+    says(&bench, &["rollback"], 5, &format!("{v2} was already rolled back from"));
     says(&bench, &["status"], 0, &format!("held           {v2}"));
-    for want in [" rolled back to ", " rolled back from what the registry has: it is held"] {
+    for want in [" rolled back to ", "configuration was rolled back from: it is held"] {
         assert!(bench.agent_log().contains(want), "{}", bench.agent_log());
     }
     agent.stop();
@@ -368,7 +368,7 @@ fn status_shows_spare_hold_quarantine_and_disk_space() {
     for line in [
         "spare          none\n",
         "quarantine     1 files were damaged",
-        " 1 KiB are to stay free\n",
+        " 1 KiB are kept free by -min-free\n",
     ] {
         assert!(text.contains(line), "no {line:?} in {text}");
     }

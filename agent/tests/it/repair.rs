@@ -70,7 +70,7 @@ fn running_agent_downloads_damaged_layers_again() {
     eventually("another spare is ready", || status()["spare"]["ready"] == true);
     // A layer that lacks a file.
     fs::remove_file(object).unwrap();
-    let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them mended").out;
+    let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them repaired").out;
     assert!(text.contains("1 of its files are not in the cache: fetched and extracted"), "{text}");
     says(&bench, &["gc"], 0, "it was damaged");
     says(&bench, &["verify"], 0, "all sound");
@@ -88,7 +88,7 @@ fn modified_root_is_reported_and_not_changed() {
     let id = bench.state().unwrap().id();
     let conf = bench.path(&format!("a1/unpacked/{id}/conf"));
     fs::write(&conf, "of the service").unwrap();
-    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
     assert!(text.contains("conf was altered: left as it is\n"), "{text}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
     // What does not mend it is not recommended, and what is does.
@@ -169,7 +169,7 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);
     fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
-    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them mended").out;
+    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
     let want =
         "fetched and extracted again; 1 file in published roots is this very file, and stays";
     assert!(text.contains(want), "{text}");

@@ -153,7 +153,7 @@ fn script_arguments_and_variables_are_read_at_each_run() {
     assert_eq!(bench.run().output, format!("web 1,-x,,\"a b\",{new},"));
     fs::write(bench.path("variables"), "ROLE=other\nHOME=/there\n").unwrap();
     assert_eq!(bench.run().output, format!("web 1,-x,,other,{new},"));
-    for (bad, want) in [("ROLE", "line 1 has no ="), ("NEWID=x", "NEWID is what the agent sets")] {
+    for (bad, want) in [("ROLE", "line 1 has no ="), ("NEWID=x", "NEWID is set by the agent")] {
         fs::write(bench.path("variables"), bad).unwrap();
         let ran = bench.run();
         let err = ran.ended.unwrap_err();
@@ -309,7 +309,7 @@ fn every_reason_not_to_start_has_its_own_message() {
         assert!(err.contains("deploy.sh\": ") && err.contains(want), "{err}");
     };
     let bench = Bench::new("\0\0\0\0 no script");
-    fails(&bench, "exec format error; begin it with a line");
+    fails(&bench, "exec format error; its first line must name an interpreter");
     fs::write(bench.path("deploy.sh"), "#!/nonexistent/interpreter\n").unwrap();
     fails(&bench, "the interpreter that its first line names");
     let closed = fs::Permissions::from_mode(0o644);

@@ -123,9 +123,9 @@ fn state_file_of_another_agent_is_refused() {
     fs::rename(bench.path("state.json.dir"), bench.path("aside")).unwrap();
     refused("two", &state, "one");
     // A Go agent left none at all, but a root.
-    fs::rename(bench.path("one/agent.json"), bench.path("agent.json")).unwrap();
+    fs::rename(bench.path("one/agent.json"), bench.path("aside.json")).unwrap();
     refused("two", &state, "one");
-    fs::rename(bench.path("agent.json"), bench.path("one/agent.json")).unwrap();
+    fs::rename(bench.path("aside.json"), bench.path("one/agent.json")).unwrap();
     fs::rename(bench.path("aside"), bench.path("state.json.dir")).unwrap();
     // Its directory has gone: whoever comes next may have it.
     fs::rename(bench.path("one"), bench.path("moved")).unwrap();

@@ -130,7 +130,7 @@ fn failed_way_back_is_retried_even_by_a_new_agent() {
         assert_eq!(last(&bench), format!("{bad} {good}"));
     }
     assert_eq!(status(&bench)["failures"], 3);
-    says(&bench, &["status"], 0, "next try       at the next look");
+    says(&bench, &["status"], 0, "next try       at the next poll");
     let agent = Agent::start(&bench, &["-poll", "100ms"]);
     let before = runs(&bench).len();
     eventually("it tries by itself", || runs(&bench).len() > before);

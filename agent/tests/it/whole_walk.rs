@@ -132,7 +132,7 @@ fn missing_script_is_reported_before_any_download() {
     let warned = log.find("warning: script \"./nope.sh\": no such file or directory").unwrap();
     assert!(warned < log.find("downloaded 2 of 2 layers").unwrap(), "{log}");
     let failed =
-        "error: script \"./nope.sh\": no such file or directory; create it or name another";
+        "error: script \"./nope.sh\": no such file or directory; create it, or give another";
     assert!(log.contains(failed), "{log}");
     assert_eq!(bench.state(), None);
 }

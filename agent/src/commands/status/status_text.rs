@@ -1,4 +1,4 @@
-//! What `status` tells people.
+//! The text of `status`.
 
 use std::fmt::Write as _;
 
@@ -8,40 +8,49 @@ use super::{Cache, Left, Private, Status};
 use crate::records::agent_report::Spare;
 use crate::records::running_script::Running;
 
-/// Private paths that are named for people.
+/// Maximum number of private paths in the text.
 const PRIVATE_SHOWN: usize = 10;
 
 impl Status {
     /// For people.
     pub fn to_text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, value: &str| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name:<14} {value}");
-        };
+        let mut lines = Lines::default();
+        self.deployed(&mut lines);
+        self.roots(&mut lines);
+        self.space(&mut lines);
+        self.scripts(&mut lines);
+        lines.0
+    }
+
+    /// The deployed configuration, and the agent.
+    fn deployed(&self, lines: &mut Lines) {
         match (&self.configuration, &self.state_error) {
             (Some(deployed), _) => {
-                line("configuration", &escape(&deployed.name));
-                line("id", &deployed.id);
-                line("modified", &deployed.modified.to_string());
+                lines.add("configuration", &escape(&deployed.name));
+                lines.add("id", &deployed.id);
+                lines.add("modified", &deployed.modified.to_string());
                 for layer in &deployed.layers {
                     let (name, version) = (escape(&layer.name), escape(&layer.version));
-                    line("layer", &format!("{name}   {version}   {}", layer.hash));
+                    lines.add("layer", &format!("{name}   {version}   {}", layer.hash));
                 }
             }
-            (None, Some(err)) => line("configuration", &format!("unknown: {err}")),
-            (None, None) => line("configuration", "nothing deployed yet"),
+            (None, Some(err)) => lines.add("configuration", &format!("unknown: {err}")),
+            (None, None) => lines.add("configuration", "nothing deployed yet"),
         }
         match self.agent_pid {
-            Some(pid) => line("agent", &format!("running, pid {pid}")),
-            None => line("agent", "not running"),
+            Some(pid) => lines.add("agent", &format!("running, pid {pid}")),
+            None => lines.add("agent", "not running"),
         }
-        line("placing", self.link.as_deref().map_or("unknown", |link| link));
+        lines.add("placing", self.link.as_deref().map_or("unknown", |link| link));
         match (&self.confinement, &self.link) {
-            (Some(walls), _) => line("confinement", &walls.to_string()),
-            (None, Some(_)) => line("confinement", "none"),
-            (None, None) => line("confinement", "unknown"),
+            (Some(sandbox), _) => lines.add("confinement", &sandbox.to_string()),
+            (None, Some(_)) => lines.add("confinement", "none"),
+            (None, None) => lines.add("confinement", "unknown"),
         }
+    }
+
+    /// The roots, the spare and the private paths.
+    fn roots(&self, lines: &mut Lines) {
         for root in &self.roots {
             let built = root.built.map_or_else(String::new, |built| format!("{built:.0}"));
             let mark = match (root.current, root.previous) {
@@ -49,69 +58,90 @@ impl Status {
                 (_, true) => "previous",
                 _ => "",
             };
-            line("root", format!("{}   {built}   {mark}", root.id).trim_end());
+            lines.add("root", format!("{}   {built}   {mark}", root.id).trim_end());
         }
         if !self.taken_over.is_empty() {
             let n = self.taken_over.len();
-            let told =
+            let text =
                 format!("{n} roots that were here before this agent; gc -taken-over removes them");
-            line("taken over", &told);
-            self.taken_over.iter().for_each(|id| line("taken over", id));
+            lines.add("taken over", &text);
+            self.taken_over.iter().for_each(|id| lines.add("taken over", id));
         }
         match &self.spare {
-            Some(Spare { id, ready: true }) => line("spare", &format!("{id}   ready")),
-            Some(Spare { id, ready: false }) => line("spare", &format!("{id}   not ready")),
-            None => line("spare", "none"),
+            Some(Spare { id, ready: true }) => lines.add("spare", &format!("{id}   ready")),
+            Some(Spare { id, ready: false }) => lines.add("spare", &format!("{id}   not ready")),
+            None => lines.add("spare", "none"),
         }
         for Private { path, text, .. } in self.private.iter().take(PRIVATE_SHOWN) {
-            line("private", &format!("{}   {text}", escape(path)));
+            lines.add("private", &format!("{}   {text}", escape(path)));
         }
         if self.private.len() > PRIVATE_SHOWN {
             let more = self.private.len() - PRIVATE_SHOWN;
-            line("private", &format!("and {more} more; status -json has all"));
+            lines.add("private", &format!("and {more} more; status -json has all"));
         }
         if let Some(placed) = self.placed {
-            line("last root", &placed.to_text());
+            lines.add("last root", &placed.to_text());
         }
-        line("cache", &self.cache.to_text());
+    }
+
+    /// The cache, the quarantine and the filesystem.
+    fn space(&self, lines: &mut Lines) {
+        lines.add("cache", &self.cache.to_text());
         if self.quarantine > 0 {
-            line("quarantine", &format!("{} files were damaged; gc removes them", self.quarantine));
+            lines.add(
+                "quarantine",
+                &format!("{} files were damaged; gc removes them", self.quarantine),
+            );
         }
         let floor = match self.min_free {
             0 => String::new(),
-            floor => format!(", {} are to stay free", Size(floor)),
+            floor => format!(", {} are kept free by -min-free", Size(floor)),
         };
-        line("free", &format!("{}{floor}", Size(self.free_bytes)));
+        lines.add("free", &format!("{}{floor}", Size(self.free_bytes)));
+    }
+
+    /// What is held, what failed, and what runs.
+    fn scripts(&self, lines: &mut Lines) {
         if let Some(hold) = &self.hold {
-            line(
+            lines.add(
                 "held",
                 &format!("{}   since {:.0}, rolled back to {}", hold.from, hold.since, hold.to),
             );
         }
         if let Some(err) = &self.hold_error {
-            line("held", &escape(err));
+            lines.add("held", &escape(err));
         }
         for (name, value) in self.unsettled.iter().flat_map(Left::lines) {
-            line(name, &value);
+            lines.add(name, &value);
         }
         if let Some(Running { id, pid, since, .. }) = &self.script {
-            line("script", &format!("runs for {}   since {since:.0}, pid {pid}", escape(id)));
+            lines.add("script", &format!("runs for {}   since {since:.0}, pid {pid}", escape(id)));
         }
         if let Some(err) = &self.last_error {
-            line("last error", &escape(err));
+            lines.add("last error", &escape(err));
         }
-        text
+    }
+}
+
+/// Lines of a name and a value.
+#[derive(Default)]
+struct Lines(String);
+
+impl Lines {
+    fn add(&mut self, name: &str, value: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(self.0, "{name:<14} {value}");
     }
 }
 
 impl Left {
-    /// What failed, when it is tried again, and what the registry wants.
+    /// Lines for what failed, the next attempt, and the registry's configuration.
     fn lines(&self) -> [(&'static str, String); 3] {
         let Self { unsettled, registry } = self;
         let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };
         let next = match unsettled.next {
             Some(next) => format!("{next:.0}, or with sync"),
-            None => "at the next look, or with sync, when an agent runs".to_owned(),
+            None => "at the next poll, or with sync, when an agent runs".to_owned(),
         };
         [
             ("unsettled", format!("{}   {}", escape(id), escape(&unsettled.to_text()))),

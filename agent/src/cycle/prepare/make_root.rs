@@ -17,16 +17,15 @@ use crate::records::agent_report;
 use crate::records::{state_file, unsettled};
 use crate::space::make_room;
 
-/// Times that a damaged cache is mended before a cycle gives up, and once for each layer: one is
-/// fetched at a time.
-const MEND_ATTEMPTS: usize = 3;
+/// Attempts to repair a damaged cache in one cycle, in addition to one for each layer.
+const REPAIR_ATTEMPTS: usize = 3;
 
-/// How to come to a root.
+/// How to get a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Use the one that is there. `in_use`: it is what is deployed.
+    /// Use an existing root. `in_use`: it is deployed.
     Reuse { in_use: bool },
-    /// Build it, whatever is there.
+    /// Build it even if it exists.
     Rebuild,
 }
 
@@ -47,13 +46,13 @@ pub(super) async fn make(
         agent.store.meter().end();
         match built {
             Err(Error::Store(deploy_store::Error::NoSuchBlob(digest)))
-                if attempt < MEND_ATTEMPTS + new.layers().len() =>
+                if attempt < REPAIR_ATTEMPTS + new.layers().len() =>
             {
                 tracing::warn!(
                     event = "blob_lost",
                     id = %new.id(),
                     %digest,
-                    "the cache was damaged: blob {digest} is fetched again"
+                    "the cache is damaged: blob {digest} is downloaded again"
                 );
                 lost = Some(digest);
                 attempt += 1;
@@ -218,13 +217,13 @@ fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
 fn announce_adopted(id: Digest, changed: &[String]) {
     let files = changed.len();
     if changed.is_empty() {
-        tracing::info!(event = "root_adopted", %id, "root {id} was there without a record: it was compared with its layers and is taken over");
+        tracing::info!(event = "root_adopted", %id, "root {id} had no record: it was compared with its layers and is taken over");
     } else {
         tracing::warn!(
             event = "root_adopted",
             %id,
             files,
-            "root {id} was there without a record, is in use or has something mounted in it, and is taken over as it is, though it was changed: {}",
+            "root {id} had no record, is in use or has something mounted in it, and is taken over as it is, though it was changed: {}",
             listed(changed)
         );
     }

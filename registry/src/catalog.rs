@@ -3,16 +3,16 @@
 //! function returns.
 
 mod audit;
-mod blobs;
-mod check;
+mod blob_rows;
+mod bulk_load;
 mod configurations;
-mod documents;
-mod import;
-mod layers;
+mod document_cache;
+mod earlier_state;
+mod image_layers;
+mod integrity;
 mod pins;
 mod references;
 mod replacing;
-mod rollback;
 mod versions;
 
 use std::path::{Path, PathBuf};
@@ -28,14 +28,14 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, Sqlite, Transaction};
 
 pub use audit::{Audited, Change};
-pub use blobs::BlobRow;
+pub use blob_rows::BlobRow;
 pub use configurations::State;
-pub use layers::{Imaged, NewImage, NewLayer};
+pub use earlier_state::RolledBack;
+pub use image_layers::{Imaged, NewImage, NewLayer};
 pub use references::{Reference, References, Versions};
 pub use replacing::not_whole;
-pub use rollback::RolledBack;
 
-use self::documents::Documents;
+use crate::catalog::document_cache::Documents;
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]

@@ -1,11 +1,11 @@
 //! The console: runs one command line and prints its answer. The same for ssh exec,
 //! the interactive prompt and a pipe.
 
-mod import;
-mod keeping;
-mod layers;
+mod image_import;
+mod image_verbs;
 mod print;
 mod table;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -16,10 +16,10 @@ use jiff::Timestamp;
 
 use crate::caller::Client;
 use crate::catalog::Change;
-use crate::diff;
-use crate::input::Input;
-use crate::put::Target;
 use crate::registry::Registry;
+use crate::stdin::Input;
+use crate::verbs::put::Target;
+use crate::verbs::state_diff;
 
 /// Who runs a command.
 #[derive(Debug, Clone)]
@@ -147,21 +147,22 @@ async fn execute(
         }
         Command::ShowLayers { asked, json } => {
             let input = if *asked { Some(input) } else { None };
-            layers::show(registry, input, *json).await
+            image_verbs::show(registry, input, *json).await
         }
         Command::AddImage { name, layers, json } => {
-            let wanted = layers::Wanted { name, upper: layers, json: *json, client: caller.client };
-            layers::add_image(registry, wanted, input, change).await
+            let wanted =
+                image_verbs::Wanted { name, upper: layers, json: *json, client: caller.client };
+            image_verbs::add_image(registry, wanted, input, change).await
         }
         Command::Import(wanted) => {
-            import::run(registry, wanted, input, change, caller.client, meter).await
+            image_import::run(registry, wanted, input, change, caller.client, meter).await
         }
         Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
         | Command::Verify { .. }
         | Command::Stat { .. }
-        | Command::Audit { .. } => keeping::execute(registry, command, change, meter).await,
+        | Command::Audit { .. } => upkeep::execute(registry, command, change, meter).await,
         _ => execute_on_catalog(registry, caller, command, change).await.map(Done::from),
     }
 }
@@ -253,10 +254,10 @@ async fn execute_on_catalog(
         }
         Command::Rollback { name, to } => {
             let done = catalog.roll_back(name, *to, change).await?;
-            let (layers, reordered) = diff::layers(&done.from, &done.to);
+            let (layers, reordered) = state_diff::layers(&done.from, &done.to);
             let number = done.number;
             let told = format!("configuration \"{name}\" is as in state {number} again\n");
-            Ok(told + &keeping::layers_text(&layers, reordered))
+            Ok(told + &upkeep::layers_text(&layers, reordered))
         }
         Command::Pin { component, version, message } => {
             catalog.pin(component, version, message, change).await?;

@@ -9,7 +9,7 @@ use deploy_wire::command::Refusal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::registry::Registry;
-use crate::verify::{Scope, Verified};
+use crate::verbs::verify_blobs::{Scope, Verified};
 
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
 const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);

@@ -1,9 +1,9 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
-mod init;
-mod limits;
+mod limit_flags;
 mod log;
+mod registry_init;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -18,8 +18,8 @@ use deploy_cli::progress::{self, Form, Shown, Told};
 use deploy_cli::{Names, service};
 use deploy_registry::catalog::{self, Catalog};
 use deploy_registry::registry::{OpenError, Registry, Settings};
-use deploy_registry::server::{self, Keyring, Server};
-use deploy_registry::{import, janitor};
+use deploy_registry::ssh::{self, Keyring, Server};
+use deploy_registry::{go_import, janitor};
 use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -89,7 +89,7 @@ struct Flags {
     )]
     max_staged: u64,
     #[command(flatten)]
-    limits: limits::LimitFlags,
+    limits: limit_flags::LimitFlags,
     /// Bytes of the disk that uploads leave free
     #[arg(
         long,
@@ -138,7 +138,7 @@ struct Flags {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Make the directory, the host key and the key files of a new registry
-    Init(init::Init),
+    Init(registry_init::Init),
     /// Import what a Go registry kept in the directory, as the first start does, and tell what
     /// was found; exit code 8 if files are damaged or missing
     ImportState {
@@ -208,10 +208,10 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     let meter = Arc::default();
     let shown = Shown::with(&meter, Form::here(quiet), tell);
     let report = if dry_run {
-        import::look(&flags.dir, &meter)?
+        go_import::look(&flags.dir, &meter)?
     } else {
         // A directory is not made for this.
-        import::StateDb::there(&flags.dir)?;
+        go_import::StateDb::there(&flags.dir)?;
         let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
         let registry = runtime()?.block_on(open)?;
         let before = "it is imported already, or the catalogue has something else";
@@ -279,9 +279,9 @@ async fn serve(flags: &Flags) -> Result<()> {
     let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
     let registry = Arc::new(open.await?);
     drop(shown);
-    let host_key = server::host_key(&flags.dir)?;
-    tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
-    let listener = server::listen(&flags.addr).await?;
+    let host_key = ssh::host_key(&flags.dir)?;
+    tracing::info!("host key fingerprint: {}", ssh::fingerprint(&host_key));
+    let listener = ssh::listen(&flags.addr).await?;
     let no_signals = |err| anyhow!("wait for signals: {err}");
     let stop = stop_signal().map_err(no_signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
@@ -295,7 +295,7 @@ async fn serve(flags: &Flags) -> Result<()> {
     let catalog = registry.catalog.clone();
     service::ready(&format!("listening on {}", listener.local_addr()?));
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
-    server::serve(server, listener, stop).await;
+    ssh::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
     // So that all is in one file afterwards. Where something hangs, it is in the log beside it.
     let _ = tokio::time::timeout(CLOSING, catalog.close()).await;

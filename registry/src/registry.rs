@@ -17,15 +17,15 @@ use jiff::Timestamp;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::announced::Announced;
 use crate::catalog::{Catalog, Change};
-use crate::import::{self, StateDb};
-use crate::places::{Places, Sharing};
-use crate::readers::Readers;
-use crate::recent::Recent;
-use crate::staged::Staged;
-use crate::transfers::Transfers;
-use crate::upload::MAX_UPLOADS;
+use crate::go_import::{self, StateDb};
+use crate::uploads::announced::Announced;
+use crate::uploads::downloads::Transfers;
+use crate::uploads::open_files::Readers;
+use crate::uploads::recent::Recent;
+use crate::uploads::slots::{Places, Sharing};
+use crate::uploads::upload::MAX_UPLOADS;
+use crate::uploads::upload_quota::Staged;
 
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
@@ -124,7 +124,7 @@ pub struct Registry {
     /// What was uploaded lately over sftp.
     pub(crate) recent: Recent,
     /// What was imported when it was opened.
-    pub imported: Option<import::Report>,
+    pub imported: Option<go_import::Report>,
     /// Keeps a Go registry away.
     _state_db: Option<StateDb>,
     _lock: Lock,
@@ -141,7 +141,7 @@ pub enum OpenError {
     Catalog(#[from] crate::catalog::Error),
     /// What a Go registry left cannot be taken over.
     #[error(transparent)]
-    Import(#[from] crate::import::Error),
+    Import(#[from] crate::go_import::Error),
 }
 
 impl Registry {
@@ -170,13 +170,13 @@ impl Registry {
         }
         let catalog = match Catalog::open(dir, settings.keep_states).await {
             // Whoever is to free a full disk has to start first.
-            Err(err) if crate::gc::give_up_reserve(&top, &blobs)? => {
+            Err(err) if crate::verbs::collect::give_up_reserve(&top, &blobs)? => {
                 tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
                 Catalog::open(dir, settings.keep_states).await?
             }
             opened => opened?,
         };
-        let wanted = import::is_wanted(state_db.as_ref(), &catalog).await?;
+        let wanted = go_import::is_wanted(state_db.as_ref(), &catalog).await?;
         // From here on what is removed is nobody else's.
         blobs.clean_up()?;
         let condemned = catalog.condemned().await?;
@@ -193,7 +193,7 @@ impl Registry {
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;
         let imported = match &state_db {
             Some(from) if wanted => {
-                Some(import::take_over(dir, from, &blobs, &quarantine, &catalog, meter).await?)
+                Some(go_import::take_over(dir, from, &blobs, &quarantine, &catalog, meter).await?)
             }
             _ => None,
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::server::{self, Keyring, Server};
+use deploy_registry::ssh::{self as server, Keyring, Server};
 use login::Trusting;
 use rig::Rig;
 use russh::client::{self, Handle};

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bench::Bench;
 use deploy_registry::registry::Settings;
-use deploy_registry::verify::{Kind, Scope};
+use deploy_registry::verbs::verify_blobs::{Kind, Scope};
 use deploy_store::Digest;
 use deploy_store::disk::fault::{self, Fault};
 use deploy_wire::command::Refusal;

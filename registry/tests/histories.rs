@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bench::{Bench, archive, change, upload};
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::verify::Scope;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::Digest;
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::verify::Scope;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::{Blobs, ComponentName, ConfigurationName, Digest};
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 use jiff::Timestamp;

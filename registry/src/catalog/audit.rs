@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::{Catalog, Result, nanoseconds, timestamp};
+use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
 /// Who changes something, with what, and when.
 #[derive(Debug, Clone)]

@@ -7,10 +7,10 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::audit::Change;
-use super::replacing::{check_whole, find_whole, is_there, replace};
-use super::versions::{Row, latest_version, layer};
-use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
+use crate::catalog::audit::Change;
+use crate::catalog::replacing::{check_whole, find_whole, is_there, replace};
+use crate::catalog::versions::{Row, latest_version, layer};
+use crate::catalog::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
 
 /// A state of a configuration, without its layers.
 #[derive(Debug, Clone)]

@@ -4,9 +4,9 @@ use deploy_store::{ComponentName, VersionName};
 use deploy_wire::exit;
 use sqlx::{Sqlite, Transaction};
 
-use super::audit::Change;
-use super::versions::find_version;
-use super::{Catalog, Result, nanoseconds, refuse};
+use crate::catalog::audit::Change;
+use crate::catalog::versions::find_version;
+use crate::catalog::{Catalog, Result, nanoseconds, refuse};
 
 impl Catalog {
     /// Pins a version, or gives its pin another message.

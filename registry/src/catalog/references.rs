@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use sqlx::{Sqlite, Transaction};
 
-use super::versions::delete;
-use super::{Catalog, Result};
+use crate::catalog::versions::delete;
+use crate::catalog::{Catalog, Result};
 
 /// A reason to keep a blob.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

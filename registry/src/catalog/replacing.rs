@@ -5,10 +5,11 @@ use deploy_wire::command::Hash;
 use deploy_wire::exit;
 use sqlx::{Sqlite, Transaction};
 
-use super::audit::Change;
-use super::configurations::{current, load, save};
-use super::versions::find_version;
-use super::{Result, blobs, refuse};
+use crate::catalog::audit::Change;
+use crate::catalog::blob_rows;
+use crate::catalog::configurations::{current, load, save};
+use crate::catalog::versions::find_version;
+use crate::catalog::{Result, refuse};
 
 /// What a change of layers came to.
 pub(super) struct Replaced {
@@ -55,7 +56,7 @@ pub(super) async fn check_whole(
     transaction: &mut Transaction<'_, Sqlite>,
     layer: &Layer,
 ) -> Result<()> {
-    if blobs::is_live(transaction, layer.digest).await? {
+    if blob_rows::is_live(transaction, layer.digest).await? {
         return Ok(());
     }
     refuse(exit::CORRUPT, not_whole(layer))

@@ -4,10 +4,11 @@ use deploy_store::{ComponentName, Digest, Layer, VersionName};
 use deploy_wire::exit;
 use sqlx::{Sqlite, Transaction};
 
-use super::audit::Change;
-use super::pins::check_unpinned;
-use super::references::uses;
-use super::{Catalog, Error, Result, blobs, nanoseconds, refuse, timestamp};
+use crate::catalog::audit::Change;
+use crate::catalog::blob_rows;
+use crate::catalog::pins::check_unpinned;
+use crate::catalog::references::uses;
+use crate::catalog::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
 
 /// A version's row: component, name, digest, time.
 pub(super) type Row = (String, String, String, i64);
@@ -34,7 +35,7 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.begin_change(change).await?;
         insert_version(&mut transaction, component, version, digest, change).await?;
-        blobs::put(&mut transaction, digest, bytes, "live", change.now).await?;
+        blob_rows::put(&mut transaction, digest, bytes, "live", change.now).await?;
         Ok(transaction.commit().await?)
     }
 

@@ -6,9 +6,9 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::table::{list, table};
 use crate::catalog::State;
-use crate::put::{Put, Target};
+use crate::console::table::{list, table};
+use crate::verbs::put::{Put, Target};
 
 /// Digits of an id that a table shows.
 const SHORT_ID: usize = 12;

@@ -1,5 +1,5 @@
-//! Taking over the directory of a Go registry: its `state.db` is read, never written, and
-//! what it says is taken into a new catalogue in one transaction.
+//! Imports the directory of a Go registry. It reads `state.db`, never writes it, and loads its
+//! contents into a new catalogue in one transaction.
 
 pub mod bolt;
 mod go_files;
@@ -11,18 +11,18 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use deploy_store::disk::{Dir, Lock};
-use deploy_store::{Blobs, Meter, Size};
+use deploy_store::{Blobs, Digest, Meter, Size};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{self, Catalog, Change};
+use crate::catalog::{BlobRow, Catalog, Change, Contents, StateToLoad};
 pub use go_files::Files;
 pub use go_report::Report;
 pub use go_state::State;
 
 /// The Go tool's catalogue in a registry's directory.
 pub const STATE_DB: &str = "state.db";
-/// Under which an import is noted.
+/// Name of the note about an import.
 const NOTE: &str = "import";
 /// Largest `state.db` that is read, in bytes.
 const MAX_STATE_DB: u64 = 8 << 30;
@@ -30,7 +30,7 @@ const MAX_STATE_DB: u64 = 8 << 30;
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The Go registry runs.
+    /// The Go registry is running.
     #[error(
         "{} is in use by another process{}: a Go registry still runs on this directory; \
          stop it first",
@@ -43,7 +43,7 @@ pub enum Error {
         /// The process.
         pid: Option<u32>,
     },
-    /// The file is not one that can be imported.
+    /// The file cannot be imported.
     #[error("{} {cause}; nothing was imported or changed", path.display())]
     Unusable {
         /// The file.
@@ -51,13 +51,13 @@ pub enum Error {
         /// Why.
         cause: go_state::Error,
     },
-    /// The file is larger than any such file is.
+    /// The file is larger than the limit.
     #[error("{} is larger than {}; nothing was imported", path.display(), Size(MAX_STATE_DB))]
     TooLong {
         /// The file.
         path: PathBuf,
     },
-    /// A Go registry has worked on it since.
+    /// A Go registry has changed it since the import.
     #[error(
         "{} is not what was imported on {time:.0}: a Go registry has changed it since. To go on \
          with the catalogue as it is here, move state.db away; to have state.db imported anew, \
@@ -70,28 +70,28 @@ pub enum Error {
         /// When it was imported.
         time: Timestamp,
     },
-    /// There is none.
+    /// There is no `state.db`.
     #[error("there is no {}: no Go registry kept anything here", path.display())]
     Nothing {
         /// The file.
         path: PathBuf,
     },
-    /// The directory or a file in it.
+    /// The directory or a file in it cannot be used.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
-    /// The catalogue.
+    /// The catalogue failed.
     #[error(transparent)]
-    Catalog(#[from] catalog::Error),
+    Catalog(#[from] crate::error::Error),
 }
 
-/// What is remembered of an import.
+/// The note about an import.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Imported {
     time: Timestamp,
     contents: String,
 }
 
-/// A Go registry's catalogue, locked against that registry.
+/// The catalogue of a Go registry, locked so that this registry cannot start.
 #[derive(Debug)]
 pub struct StateDb {
     path: PathBuf,
@@ -100,7 +100,7 @@ pub struct StateDb {
 }
 
 impl StateDb {
-    /// Opens the one in `dir`, if there is one.
+    /// Opens `state.db` in `dir`, if it exists.
     pub fn open(dir: &Path) -> Result<Option<Self>, Error> {
         let path = dir.join(STATE_DB);
         let file = match File::open(&path) {
@@ -114,13 +114,13 @@ impl StateDb {
         }
     }
 
-    /// Fails where there is none in `dir`.
+    /// Fails if `dir` has no `state.db`.
     pub fn there(dir: &Path) -> Result<(), Error> {
         let path = dir.join(STATE_DB);
         if path.exists() { Ok(()) } else { Err(Error::Nothing { path }) }
     }
 
-    /// All that it says.
+    /// Reads all of it.
     pub fn read(&self) -> Result<State, Error> {
         let path = || self.path.clone();
         let failed = |err| deploy_store::Error::io("read", &self.path, err);
@@ -133,7 +133,8 @@ impl StateDb {
     }
 }
 
-/// Whether what a Go registry left is to be imported; an error where it went on after that.
+/// Whether the state of a Go registry is to be imported. [`Error::Changed`] if a Go registry has
+/// changed it since it was imported.
 pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
     let Some(state_db) = state_db else { return Ok(false) };
     if let Some(imported) = catalog.note::<Imported>(NOTE).await? {
@@ -150,8 +151,8 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
     Ok(true)
 }
 
-/// Imports what a Go registry left in `dir`, and tells what was found. `meter` counts the bytes of
-/// files that were read.
+/// Imports the state of a Go registry in `dir`, and logs what it found. `meter` counts the bytes
+/// read.
 pub async fn take_over(
     dir: &Path,
     state_db: &StateDb,
@@ -166,24 +167,47 @@ pub async fn take_over(
     let now = Timestamp::now();
     let note = Imported { time: now, contents: state.contents.to_string() };
     let change = Change {
-        login: String::new(),
-        who: "deploy-registry".to_owned(),
+        user: String::new(),
+        key: "deploy-registry".to_owned(),
         address: "here".to_owned(),
         command: "import-state".to_owned(),
         now,
     };
-    // Before the import is noted: an import that begins anew finds them missing, which they are.
+    // Done before the import is noted. If the import is interrupted and begins again, it finds
+    // these files missing, which is correct.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         blobs.set_aside(*digest, quarantine)?;
     }
-    catalog.import(&state, &files, (NOTE, &note), &change).await?;
-    tell(&report);
+    catalog.load(&contents(&state, &files), (NOTE, &note), &change).await?;
+    log(&report);
     Ok(report)
 }
 
-/// Whether `state.db` says what it said when it was imported. One that cannot be read any
-/// more is nobody's but the Go tool's.
+/// What the new catalogue is to have. An earlier state that needs a missing file is lost.
+fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
+    let row = |(&digest, bytes): (&Digest, u64), damaged| BlobRow { digest, bytes, damaged };
+    let sound = files.sound.iter().map(|(digest, bytes)| row((digest, *bytes), false));
+    let damaged = files.damaged.iter().map(|(digest, (bytes, _))| row((digest, *bytes), true));
+    let mut configurations = Vec::with_capacity(state.configurations.len());
+    for configuration in &state.configurations {
+        let current = configuration.states.len();
+        let states = (1..).zip(&configuration.states).map(|(number, state)| {
+            let lost = number != current && !files.have_all_of(state);
+            StateToLoad { state, lost }
+        });
+        configurations.push((&configuration.name, states.collect()));
+    }
+    Contents {
+        components: &state.components,
+        versions: &state.versions,
+        blobs: sound.chain(damaged).collect(),
+        configurations,
+    }
+}
+
+/// Fails if `state.db` has changed since it was imported. A file that cannot be read is only
+/// logged, because this registry does not need it.
 fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
     match state_db.read() {
         Ok(state) if state.contents.to_string() == imported.contents => Ok(()),
@@ -195,7 +219,7 @@ fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
     }
 }
 
-fn tell(report: &Report) {
+fn log(report: &Report) {
     let Report { components, versions, configurations, states, files, bytes, .. } = report;
     tracing::info!(
         components,
@@ -223,9 +247,9 @@ fn tell(report: &Report) {
     report.odd.iter().for_each(|odd| tracing::warn!("{odd}"));
 }
 
-/// What an import of the Go registry in `dir` would find. Changes nothing. `meter` counts the bytes
-/// of files that were read.
-pub fn look(dir: &Path, meter: &Meter) -> Result<Report, Error> {
+/// What an import of the Go registry in `dir` would find. It changes nothing. `meter` counts the
+/// bytes read.
+pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;
     let state = state_db.read()?;

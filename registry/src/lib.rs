@@ -1,13 +1,16 @@
-//! The registry: blobs and a catalogue of components, versions and configurations,
-//! served over ssh and sftp.
+//! The registry: blobs and a catalogue of components, versions and configurations, served over ssh
+//! and sftp. See ARCHITECTURE.md.
 
+mod blocking;
 pub mod caller;
 pub mod catalog;
 pub mod console;
+pub mod error;
 pub mod go_import;
 pub mod janitor;
 #[allow(clippy::module_inception)]
 pub mod registry;
+mod reserve;
 pub mod ssh;
 pub mod stdin;
 pub mod uploads;

@@ -1,27 +1,26 @@
-//! Flags for what an archive may not exceed that is given a version; see
-//! [`deploy_store::Limits`].
+//! Flags for the limits on archives that become versions, see [`deploy_store::Limits`].
 
 use clap::Args;
 use deploy_store::Limits;
 use deploy_wire::flags::size;
 
-/// What an archive may not exceed.
+/// The limits on archives.
 #[derive(Debug, Clone, Args)]
 #[allow(clippy::struct_field_names, reason = "they are the flags' names")]
 pub struct LimitFlags {
     /// Most entries of an archive
     #[arg(long, env = "DEPLOY_REGISTRY_MAX_ENTRIES", default_value_t = Limits::STANDARD.entries, value_name = "N")]
     pub max_entries: u64,
-    /// Most bytes that an archive unpacks to, holes of sparse files included, as 10G
+    /// Most unpacked bytes of an archive, including holes of sparse files, for example 10G
     #[arg(long, env = "DEPLOY_REGISTRY_MAX_UNPACKED", default_value = "1T", value_name = "SIZE", value_parser = size)]
     pub max_unpacked: u64,
-    /// Most bytes that a compressed byte unpacks to, beyond 64M in all
+    /// Most unpacked bytes per compressed byte, beyond 64M in total
     #[arg(long, env = "DEPLOY_REGISTRY_MAX_RATIO", default_value_t = Limits::STANDARD.ratio, value_name = "N")]
     pub max_ratio: u64,
-    /// Largest window that zstd data may ask for, as 128M: so much memory is taken
+    /// Largest window of zstd data, for example 128M; it takes as much memory
     #[arg(long, env = "DEPLOY_REGISTRY_MAX_WINDOW", default_value = "128M", value_name = "SIZE", value_parser = size)]
     pub max_window: u64,
-    /// Longest path in an archive, in bytes; each of its parts may have 255
+    /// Longest path in an archive, in bytes; each part may have 255
     #[arg(long, env = "DEPLOY_REGISTRY_MAX_PATH", default_value_t = Limits::STANDARD.path_len, value_name = "N")]
     pub max_path: usize,
     /// Most directories in one path
@@ -33,7 +32,7 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
-    /// As the store has them.
+    /// The limits in the form of the store.
     pub fn limits(&self) -> Limits {
         Limits {
             entries: self.max_entries,

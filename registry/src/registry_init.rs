@@ -1,4 +1,4 @@
-//! `init`: the directory, host key and key files of a new registry.
+//! `init`: creates the directory, host key and key files of a new registry.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -15,11 +15,11 @@ use deploy_wire::exit;
 
 /// Longest key file, in bytes.
 const MAX_KEY: u64 = 1 << 20;
-/// Begins a key file.
+/// First line of the operators' key file.
 const OPERATORS: &str = "# Public keys of operators, one a line, as in sshd's authorized_keys.\n";
 const SERVICES: &str = "# Public keys of agents, one a line, as in sshd's authorized_keys.\n";
 
-/// What a new registry begins with.
+/// The keys of a new registry.
 #[derive(Debug, Args)]
 pub struct Init {
     /// Public key of an operator: a file, or the key itself; may be given several times
@@ -31,11 +31,10 @@ pub struct Init {
 }
 
 impl Init {
-    /// Makes all of it and tells what comes next. Nothing that is there is replaced. Whatever
-    /// is made belongs to whom the directory around it belongs to, so that root can make it
-    /// for another user.
+    /// Creates everything and prints the next steps. It replaces nothing that exists. Every file
+    /// gets the owner of its directory, so that root can do this for another user.
     pub fn run(&self, addr: &str, dir: &Path, opauth: &Path, srvauth: &Path) -> Result<u8> {
-        // All that can be refused is, before anything is made.
+        // Checks everything before it creates anything.
         let operators = read_all(&self.operator_key)?;
         let services = read_all(&self.service_key)?;
         if let Some(name) = first_in(dir)? {
@@ -84,18 +83,18 @@ impl Init {
     }
 }
 
-/// A name in `dir`, if it is there and not empty.
+/// A name in `dir`, if the directory exists and is not empty.
 fn first_in(dir: &Path) -> Result<Option<String>> {
     let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.with_context(|| format!("read directory {}", dir.display()))?,
     };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    // A filesystem of its own has that.
+    // The root of a filesystem has this.
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// The keys named, one a line.
+/// The keys in `keys`, which are files or keys, one a line.
 fn read_all(keys: &[String]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for key in keys {
@@ -119,7 +118,7 @@ fn read_key(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(failed)
 }
 
-/// Adds those of `keys` that it lacks to the key file at `path`. Returns how many it has.
+/// Adds missing `keys` to the key file at `path`. Returns how many keys it has then.
 fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     let failed = |err: std::io::Error| anyhow!("key file {}: {err}", path.display());
     let (mut text, is_new) = match fs::read_to_string(path) {

@@ -1,11 +1,12 @@
-//! The registry's ssh server: accepts connections and serves each in a task of its own.
+//! The ssh server of the registry. It accepts connections and serves each in a task of its own.
 //!
 //! ```text
-//! ssh.rs             accept loop, signals to stop    accept/        from the first byte to the end
-//! ssh_session.rs     who it is, which requests       auth/          key files, certificates, host key
-//! channel.rs         a command | the prompt | sftp   activity.rs    what a connection is doing
-//! channel_io.rs      both directions of a channel    shell/         the prompt's line editor
-//! command_progress.rs  progress of a command         sftp/          packets, reading and writing
+//! server        what all connections share            accept/    from the first byte to the end
+//! ssh_session   who a client is, what is granted      auth/      key files, certificates, host key
+//! channel       serves one granted request            activity   what a connection is doing
+//! context       what the task of a channel has        shell/     the prompt and its line editor
+//! channel_io    both directions of a channel          sftp/      packets, reading, writing
+//! command_progress  progress on the client's stderr
 //! ```
 
 pub(crate) mod accept;
@@ -14,9 +15,11 @@ pub mod auth;
 pub(crate) mod channel;
 pub(crate) mod channel_io;
 pub(crate) mod command_progress;
+pub(crate) mod context;
+pub(crate) mod server;
 pub(crate) mod sftp;
 mod shell;
-mod ssh_session;
+pub(crate) mod ssh_session;
 mod start_error;
 
 use std::future::Future;
@@ -31,61 +34,26 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use crate::registry::Registry;
-use crate::ssh::accept::admission::Door;
-use crate::ssh::accept::algorithms::Offers;
+use self::accept::connection;
+pub use self::server::Server;
 pub use crate::ssh::auth::host_key::{HostKey, host_key};
 pub use crate::ssh::auth::keyring::{Keyring, keys_in};
 pub use crate::ssh::sftp::exchange::exchange;
 pub use crate::ssh::start_error::Error;
 
-/// How long running transfers and commands may go on once the server stops.
+/// How long active transfers and commands may continue after the server was told to stop.
 pub const GRACE: Duration = Duration::from_secs(30);
-/// How often the key files are looked at.
+/// How often the key files are checked for changes.
 const KEYS_EVERY: Duration = Duration::from_secs(2);
-/// A client that takes nothing for this long while something waits to be sent.
-const STALL: Duration = Duration::from_secs(120);
-/// After an error of accept, such as too many open files.
+/// The pause after an error of accept, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What all connections share.
-#[derive(Debug)]
-pub struct Server {
-    registry: Arc<Registry>,
-    keyring: Arc<Keyring>,
-    offers: Offers,
-    deadline: Duration,
-    stall: Duration,
-    door: Arc<Door>,
-}
-
-impl Server {
-    /// A server for `registry`. A connection older than `deadline` is closed once
-    /// nothing moves on it.
-    pub fn new(
-        registry: Arc<Registry>,
-        keyring: Arc<Keyring>,
-        host_key: &HostKey,
-        deadline: Duration,
-    ) -> Self {
-        let offers = Offers::new(host_key);
-        Self { registry, keyring, offers, deadline, stall: STALL, door: Arc::default() }
-    }
-
-    /// The same, but a client that takes nothing for `stall` while something waits to be sent
-    /// is gone.
-    #[must_use]
-    pub fn stalling(self, stall: Duration) -> Self {
-        Self { stall, ..self }
-    }
-}
 
 /// The fingerprint of a key, as ssh prints it.
 pub fn fingerprint(key: &HostKey) -> String {
     key.key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// Listens on `address`, `host:port`; without a host on all interfaces.
+/// Listens on `address`, which is `host:port`. Without a host, it listens on all interfaces.
 pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     let failed = |address: &str, cause| Error::Listen { address: address.to_owned(), cause };
     let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
@@ -98,7 +66,7 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(first).await.map_err(|err| failed(&first.to_string(), err))
 }
 
-/// Serves until `stop` is done, then lets what runs come to its end, for at most [`GRACE`].
+/// Serves until `stop` is done. Then it waits for active work, for at most [`GRACE`].
 pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -138,24 +106,24 @@ fn admit(
     stopped: &watch::Receiver<bool>,
     connections: &mut JoinSet<()>,
 ) {
-    match server.door.admit(address.ip()) {
-        Ok(ticket) => {
+    match server.admission.admit(address.ip()) {
+        Ok(guard) => {
             let (server, stopped) = (Arc::clone(server), stopped.clone());
-            connections.spawn(accept::connection::run(server, stream, address, ticket, stopped));
+            connections.spawn(connection::run(server, stream, address, guard, stopped));
         }
         Err(reason) => {
-            if let Some(count) = server.door.is_to_tell() {
+            if let Some(count) = server.admission.refusals_to_log() {
                 tracing::warn!(%address, count, "connection refused: {reason}");
             }
-            // As sshd has it: a line before the identification, which clients show when asked
-            // to. Nobody waits for somebody who does not read.
+            // Like sshd, send a line before the identification; clients show it in verbose mode. Do
+            // not wait for a client that does not read.
             let _ = stream.try_write(format!("{reason}\r\n").as_bytes());
         }
     }
 }
 
-/// A full table of files, or a connection that is gone before it is taken, must not end
-/// the server.
+/// Pauses after an error of accept. A full file table, or a connection that ended before it was
+/// accepted, must not end the server.
 async fn pause(err: &io::Error) {
     tracing::warn!("accept: {}", start_error::plain(err));
     sleep(ACCEPT_PAUSE).await;
@@ -163,6 +131,6 @@ async fn pause(err: &io::Error) {
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(err) = ended {
-        tracing::error!("connection failed inside: {err}");
+        tracing::error!("internal error in a connection: {err}");
     }
 }

@@ -1,5 +1,5 @@
-//! What comes on a command's standard input: a stream of a few chunks at a time, so that
-//! who sends waits for who reads. It ends well only where the client said that it ends.
+//! The standard input of a command: a stream of a few chunks at a time, so that the client waits
+//! for the command. The stream ends well only if the client has ended it.
 
 use std::io::{self, Read};
 
@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use deploy_store::Size;
 use tokio::sync::mpsc;
 
-/// Chunks that wait to be read before the client has to.
+/// Chunks that may wait to be read. With more, the client waits.
 const MAX_CHUNKS: usize = 4;
 
 /// The end that is read.
@@ -18,15 +18,15 @@ pub struct Input {
     ended: bool,
 }
 
-/// The end that is written to. Dropped before [`Piece::End`], the input was cut off.
+/// The end that is written to. If it is dropped before [`Piece::End`], the input was cut off.
 pub type Feed = mpsc::Sender<Piece>;
 
-/// What goes through.
+/// A piece of the stream.
 #[derive(Debug)]
 pub enum Piece {
     /// Some bytes.
     Bytes(Bytes),
-    /// There is no more.
+    /// The end of the stream.
     End,
 }
 
@@ -37,17 +37,17 @@ pub fn channel() -> (Feed, Input) {
 }
 
 impl Input {
-    /// No input, as at the prompt, where what comes is the next line.
+    /// No input, as at the prompt, where further bytes are the next line.
     pub fn none() -> Self {
         Self { pieces: None, current: Bytes::new(), ended: true }
     }
 
-    /// Whether there is none.
+    /// Whether there is no input.
     pub fn is_none(&self) -> bool {
         self.pieces.is_none()
     }
 
-    /// The next bytes; `None` at the end, an error where it was cut off before.
+    /// The next bytes; `None` at the end. It fails if the stream was cut off.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if !self.current.is_empty() {
             return Ok(Some(std::mem::take(&mut self.current)));
@@ -61,7 +61,7 @@ impl Input {
         }
     }
 
-    /// Waits until some of it, or the end, is there.
+    /// Waits until the first bytes, or the end, have arrived.
     pub async fn begin(&mut self) -> io::Result<()> {
         if let Some(bytes) = self.next().await? {
             self.current = bytes;
@@ -69,7 +69,7 @@ impl Input {
         Ok(())
     }
 
-    /// All that comes; an error if that is more than `limit` bytes.
+    /// All bytes. It fails if there are more than `limit`.
     pub async fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
@@ -97,7 +97,7 @@ impl Input {
     }
 }
 
-/// For threads that may wait.
+/// For threads that may block.
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_gets_all_and_then_the_end() {
+    fn reader_gets_all_bytes_and_then_the_end() {
         let (feed, mut input) = channel();
         let feeding = std::thread::spawn(move || {
             for n in 0..100_u8 {
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_cut_off_is_no_end() {
+    async fn interrupted_input_is_an_error() {
         let (feed, mut input) = channel();
         feed.send(Piece::Bytes("ab".into())).await.unwrap();
         drop(feed);
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_is_taken_up_to_a_limit() {
+    async fn all_takes_up_to_its_limit() {
         for (limit, taken) in [(4, true), (3, false)] {
             let (feed, mut input) = channel();
             for piece in [Piece::Bytes("ab".into()), Piece::Bytes("cd".into()), Piece::End] {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_there_is_none_it_has_ended() {
+    async fn missing_input_has_ended() {
         let mut input = Input::none();
         assert!(input.is_none() && input.next().await.unwrap().is_none());
         assert_eq!(input.read(&mut [0]).unwrap(), 0);

@@ -1,4 +1,4 @@
-//! What clients see as files: the paths, and what is at them.
+//! What clients see as files: paths, and what is at each path. It knows no protocol.
 
 pub(crate) mod items;
 pub(crate) mod lookup;

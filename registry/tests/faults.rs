@@ -101,7 +101,7 @@ impl World {
                 self.bench.add("again", "v1", digest).await
             }
             Verb::AddImage => self.add_image().await,
-            Verb::Collect => self.bench.registry().collect(false).await.map(drop),
+            Verb::Collect => Ok(self.bench.registry().collect(false).await.map(drop)?),
             Verb::Verify => {
                 let verified = self.bench.registry().verify(Scope::default()).await?;
                 assert!(verified.damaged() >= 1, "{verified:?}");
@@ -137,7 +137,7 @@ impl World {
             }
         }
         let name = "image".parse().unwrap();
-        registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)
+        Ok(registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)?)
     }
 
     /// Whether the image is there; it is whole or not there at all.

@@ -144,6 +144,7 @@ impl History {
         }
         let configuration = name.parse().unwrap();
         let added = self.bench.registry().add_image(&configuration, &image, &[], &change()).await;
+        let added = added.map_err(Refusal::from);
         self.log.push(format!("import {name} {image:?} {uploaded:?} {added:?}"));
         match added {
             Ok(_) => {
@@ -251,7 +252,7 @@ impl History {
     async fn collect(&mut self) {
         let registry = self.bench.registry();
         let planned = registry.would_collect().await.unwrap();
-        let done = match registry.collect(false).await {
+        let done = match registry.collect(false).await.map_err(Refusal::from) {
             Err(Refusal { code: exit::CONFLICT, .. }) => {
                 assert!(self.model.versions.is_empty());
                 registry.collect(true).await.unwrap()

@@ -45,7 +45,7 @@ fn upper(layers: &[(&str, &str)]) -> Upper {
 
 async fn add(bench: &Bench, image: &Image, on_top: &[(&str, &str)]) -> Result<Imaged, Refusal> {
     let name = "img".parse().unwrap();
-    bench.registry().add_image(&name, image, &upper(on_top), &change()).await
+    Ok(bench.registry().add_image(&name, image, &upper(on_top), &change()).await?)
 }
 
 /// All that a change could have left: names, states, rows, files.
@@ -155,7 +155,7 @@ async fn whatever_is_against_it_nothing_is_changed() {
     let name = "-img".parse().unwrap();
     let image = image(&["a", "b"]);
     let refused = bench.registry().add_image(&name, &image, &[], &change()).await.unwrap_err();
-    assert!(refused.text.contains("cannot start with -"), "{refused}");
+    assert!(refused.to_string().contains("cannot start with -"), "{refused}");
     assert_eq!(everything(&bench).await, before);
     add(&bench, &image, &[]).await.unwrap();
     assert!([a, b].iter().all(|digest| bench.registry().blobs().contains(*digest).unwrap()));
@@ -280,9 +280,9 @@ async fn what_is_asked_for_between_the_plan_and_the_collection_is_not_condemned(
 }
 
 async fn send(bench: &Bench, key: &str, text: &str) -> Digest {
-    let mut upload = Upload::begin(bench.registry(), key, None).await.unwrap();
-    upload.write(bench.registry(), 0, archive(text).into()).await.unwrap();
-    upload.finish(bench.registry()).await.unwrap()
+    let mut upload = Upload::begin(&bench.registry().uploads, key, None).await.unwrap();
+    upload.write(0, archive(text).into()).await.unwrap();
+    bench.registry().finish_upload(upload).await.unwrap()
 }
 
 #[tokio::test]

@@ -67,13 +67,13 @@ async fn add(
     registry
         .add_version(&component, &version, digest, &change())
         .await
-        .map_err(|refusal| refusal.text)
+        .map_err(|err| err.to_string())
 }
 
 fn change() -> Change {
     Change {
-        login: "me".into(),
-        who: "test".into(),
+        user: "me".into(),
+        key: "test".into(),
         address: "here".into(),
         command: "test".into(),
         now: Timestamp::now(),
@@ -259,7 +259,7 @@ async fn who_was_told_of_a_change_is_told_of_nothing_older() {
             let mut reads = 0;
             while done.load(Ordering::SeqCst) < CHANGES {
                 let before = done.load(Ordering::SeqCst);
-                let json = registry.configuration_json(&name).await.unwrap().unwrap();
+                let json = registry.catalog.configuration_json(&name).await.unwrap().unwrap();
                 let after = begun.load(Ordering::SeqCst);
                 let text = String::from_utf8(json.to_vec()).unwrap();
                 let odd = u64::from(text.contains("\"v1\""));

@@ -1,24 +1,42 @@
-//! Rows of blobs: live, condemned before their file goes, damaged when it was set aside.
-
-use std::collections::BTreeSet;
+//! Rows of blobs. A blob is live, condemned before its file is removed, or damaged once its file
+//! is in quarantine.
 
 use deploy_store::{BlobInfo, Digest};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use crate::catalog::image_layers;
-use crate::catalog::references;
-use crate::catalog::{Catalog, Result, nanoseconds};
+use super::{Catalog, Result, column, nanoseconds};
 
-/// What a blob's row says of it.
+/// The row of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRow {
     /// The blob.
     pub digest: Digest,
     /// Its length.
     pub bytes: u64,
-    /// Whether its file was found to be damaged and set aside.
+    /// Whether its file was damaged and moved to quarantine.
     pub damaged: bool,
+}
+
+/// What a row says about the file of its blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlobState {
+    /// The file exists and is complete.
+    Live,
+    /// The file may be removed at any time.
+    Condemned,
+    /// The file was damaged and is in quarantine.
+    Damaged,
+}
+
+impl BlobState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Condemned => "condemned",
+            Self::Damaged => "damaged",
+        }
+    }
 }
 
 impl Catalog {
@@ -31,15 +49,16 @@ impl Catalog {
         .await?;
         let row = |(digest, bytes, state): (String, i64, String)| {
             let bytes = u64::try_from(bytes).unwrap_or(0);
-            Ok(BlobRow { digest: digest.parse()?, bytes, damaged: state == "damaged" })
+            let damaged = state == BlobState::Damaged.as_str();
+            Ok(BlobRow { digest: column(&digest)?, bytes, damaged })
         };
         rows.into_iter().map(row).collect()
     }
 
-    /// Makes rows of blobs that have none: those of a catalogue from before there were any,
-    /// and those that a crash left without a version.
-    pub async fn adopt(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
-        let mut transaction = self.begin().await?;
+    /// Adds a row for each of `blobs` that has none. A catalogue of an older format has none at
+    /// all, and after a crash a blob may have none.
+    pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
         for blob in blobs {
             sqlx::query(
                 "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, 'live', $3) \
@@ -54,65 +73,39 @@ impl Catalog {
         Ok(transaction.commit().await?)
     }
 
-    /// Condemns those of `blobs` that nothing refers to and that nobody was told of at `asked`
-    /// or later, and returns them. Their files may go; [`Catalog::forget`] comes last.
-    pub async fn condemn(
-        &self,
-        blobs: &[BlobInfo],
-        asked: Timestamp,
-        now: Timestamp,
-    ) -> Result<Vec<BlobInfo>> {
-        let mut transaction = self.begin().await?;
-        let mut needed: BTreeSet<Digest> =
-            references::all(&mut transaction, self.keep_states).await?.into_keys().collect();
-        needed.extend(image_layers::asked_since(&mut transaction, asked).await?);
-        let unneeded: Vec<BlobInfo> =
-            blobs.iter().filter(|blob| !needed.contains(&blob.digest)).cloned().collect();
-        for blob in &unneeded {
-            put(&mut transaction, blob.digest, blob.bytes, "condemned", now).await?;
-        }
-        transaction.commit().await?;
-        Ok(unneeded)
-    }
-
-    /// Blobs whose removal a crash cut short.
+    /// Condemned blobs: a crash may have interrupted their removal.
     pub async fn condemned(&self) -> Result<Vec<Digest>> {
         let rows: Vec<String> =
             sqlx::query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
                 .fetch_all(&self.pool)
                 .await?;
-        rows.iter().map(|digest| Ok(digest.parse()?)).collect()
+        rows.iter().map(|digest| column(digest)).collect()
     }
 
-    /// Deletes the rows of condemned blobs, whose files are gone, and what they were made from.
-    pub async fn forget(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
-        let mut transaction = self.begin().await?;
-        for digest in digests {
-            image_layers::forget(&mut transaction, digest).await?;
-            sqlx::query("DELETE FROM blobs WHERE digest = $1 AND state = 'condemned'")
-                .bind(digest.to_string())
-                .execute(&mut *transaction)
-                .await?;
-        }
-        Ok(transaction.commit().await?)
-    }
-
-    /// Takes note that a blob was set aside because it is damaged.
+    /// Records that a damaged blob is in quarantine.
     pub async fn mark_damaged(&self, digest: Digest, bytes: u64, now: Timestamp) -> Result<()> {
-        let mut transaction = self.begin().await?;
-        put(&mut transaction, digest, bytes, "damaged", now).await?;
-        Ok(transaction.commit().await?)
+        self.mark(digest, bytes, BlobState::Damaged, now).await
     }
 
-    /// Takes note that a blob is there, whole.
+    /// Records that a blob exists and is complete.
     pub async fn mark_live(&self, digest: Digest, bytes: u64, now: Timestamp) -> Result<()> {
-        let mut transaction = self.begin().await?;
-        put(&mut transaction, digest, bytes, "live", now).await?;
+        self.mark(digest, bytes, BlobState::Live, now).await
+    }
+
+    async fn mark(
+        &self,
+        digest: Digest,
+        bytes: u64,
+        state: BlobState,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
+        put(&mut transaction, digest, bytes, state, now).await?;
         Ok(transaction.commit().await?)
     }
 }
 
-/// Whether there is a whole file of it, by the catalogue.
+/// Whether the row says that the file exists and is complete.
 pub(super) async fn is_live(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,
@@ -121,14 +114,15 @@ pub(super) async fn is_live(
         .bind(digest.to_string())
         .fetch_optional(&mut **transaction)
         .await?;
-    Ok(state.is_some_and(|state| state == "live"))
+    Ok(state.is_some_and(|state| state == BlobState::Live.as_str()))
 }
 
+/// Writes the row of a blob.
 pub(super) async fn put(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,
     bytes: u64,
-    state: &str,
+    state: BlobState,
     now: Timestamp,
 ) -> Result<()> {
     sqlx::query(
@@ -137,7 +131,7 @@ pub(super) async fn put(
     )
     .bind(digest.to_string())
     .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
-    .bind(state)
+    .bind(state.as_str())
     .bind(nanoseconds(now))
     .execute(&mut **transaction)
     .await?;

@@ -1,78 +1,80 @@
-//! Taking in what a Go registry's catalogue held, in one transaction.
+//! Loads the catalogue of a Go registry, in one transaction.
 
-use deploy_store::{Configuration, Layer};
+use std::collections::BTreeSet;
+
+use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer};
 use serde::Serialize;
 use sqlx::{Sqlite, Transaction};
 
-use crate::catalog::audit::Change;
-use crate::catalog::blob_rows;
-use crate::catalog::{Catalog, Result, nanoseconds};
-use crate::go_import::{Files, State};
+use super::audit::Change;
+use super::blob_rows::{self, BlobRow, BlobState};
+use super::{Catalog, Result, configuration_rows, nanoseconds, notes};
 
-/// Who made what was imported: the Go tool does not tell.
+/// Who made the loaded states: the Go tool does not record it.
 const WHO: &str = "unknown";
 
-impl Catalog {
-    /// Whether nothing was ever added here.
-    pub async fn is_new(&self) -> Result<bool> {
-        let count: i64 = sqlx::query_scalar(
-            "SELECT (SELECT value FROM counters WHERE name = 'version') \
-             + (SELECT COUNT(*) FROM components) + (SELECT COUNT(*) FROM configurations)",
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(count == 0)
-    }
+/// All that a new catalogue is to have.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// All components.
+    pub components: &'a BTreeSet<ComponentName>,
+    /// All versions, in the order in which they were added.
+    pub versions: &'a [Layer],
+    /// All blobs.
+    pub blobs: Vec<BlobRow>,
+    /// All configurations with their states, oldest first. The last state is current.
+    pub configurations: Vec<(&'a ConfigurationName, Vec<StateToLoad<'a>>)>,
+}
 
-    /// Takes in all of `state`, with rows of `files`, and notes `note` under `name`. States
-    /// that were, and need another file, are lost. Only for a new catalogue.
-    pub async fn import(
+/// A state of a configuration.
+#[derive(Debug)]
+pub struct StateToLoad<'a> {
+    /// Its layers.
+    pub state: &'a Configuration,
+    /// Whether it needs a file that does not exist, so that no rollback can restore it.
+    pub lost: bool,
+}
+
+impl Catalog {
+    /// Loads `contents` and writes the note `name`. Only for a new catalogue.
+    pub async fn load(
         &self,
-        state: &State,
-        files: &Files,
+        contents: &Contents<'_>,
         (name, note): (&str, &impl Serialize),
         change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
-        // Rows that were made of names alone, of what an earlier try may have set aside since.
+        let mut transaction = self.change_tx(change).await?;
+        // Such rows were made of file names alone. An interrupted load may have moved some of
+        // these files to quarantine since.
         sqlx::query("DELETE FROM blobs").execute(&mut *transaction).await?;
-        for component in &state.components {
+        for component in contents.components {
             sqlx::query("INSERT INTO components (name) VALUES ($1)")
                 .bind(component.as_str())
                 .execute(&mut *transaction)
                 .await?;
         }
-        for (number, version) in (1_i64..).zip(&state.versions) {
+        for (number, version) in (1_i64..).zip(contents.versions) {
             put_version(&mut transaction, version, number).await?;
         }
         sqlx::query("UPDATE counters SET value = $1 WHERE name = 'version'")
-            .bind(i64::try_from(state.versions.len()).unwrap_or(i64::MAX))
+            .bind(i64::try_from(contents.versions.len()).unwrap_or(i64::MAX))
             .execute(&mut *transaction)
             .await?;
-        for (digest, bytes) in &files.sound {
-            blob_rows::put(&mut transaction, *digest, *bytes, "live", change.now).await?;
+        for blob in &contents.blobs {
+            let state = if blob.damaged { BlobState::Damaged } else { BlobState::Live };
+            blob_rows::put(&mut transaction, blob.digest, blob.bytes, state, change.now).await?;
         }
-        for (digest, (bytes, _)) in &files.damaged {
-            blob_rows::put(&mut transaction, *digest, *bytes, "damaged", change.now).await?;
-        }
-        for configuration in &state.configurations {
-            let current = configuration.states.len();
+        for (name, states) in &contents.configurations {
             sqlx::query("INSERT INTO configurations (name, current) VALUES ($1, $2)")
-                .bind(configuration.name.as_str())
-                .bind(i64::try_from(current).unwrap_or(i64::MAX))
+                .bind(name.as_str())
+                .bind(i64::try_from(states.len()).unwrap_or(i64::MAX))
                 .execute(&mut *transaction)
                 .await?;
-            for (number, was) in (1..).zip(&configuration.states) {
-                let lost = number != current && !files.have_all_of(was);
-                put_state(&mut transaction, number, was, lost, &change.command).await?;
+            for (number, StateToLoad { state, lost }) in (1..).zip(states) {
+                put_state(&mut transaction, number, state, *lost, &change.command).await?;
             }
         }
-        let note = serde_json::to_string(note).unwrap_or_default();
-        sqlx::query("INSERT INTO notes (name, value) VALUES ($1, $2)")
-            .bind(name)
-            .bind(note)
-            .execute(&mut *transaction)
-            .await?;
+        notes::put(&mut *transaction, name, note).await?;
         Ok(transaction.commit().await?)
     }
 }
@@ -117,5 +119,5 @@ async fn put_state(
     .bind(lost)
     .execute(&mut **transaction)
     .await?;
-    super::configurations::put_layers(transaction, state, number).await
+    configuration_rows::put_layers(transaction, state, number).await
 }

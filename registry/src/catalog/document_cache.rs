@@ -1,10 +1,10 @@
-//! Configurations as agents read them, kept in memory until something is changed. Agents ask
-//! every few seconds and nearly always for what they have seen: this answer wants no
+//! Configurations as agents read them, kept in memory until a change begins. Agents poll every few
+//! seconds and nearly always ask for an unchanged configuration. The answer from memory needs no
 //! transaction.
 //!
-//! That nothing old is told rests on the one connection. Who changes something calls
-//! [`Documents::forget`], and who reads asks for the [`Documents::age`], each while the connection
-//! is his: what was read is kept only if nobody began to change since.
+//! The catalogue's single connection keeps this correct. A writer calls [`DocumentCache::forget`],
+//! and a reader asks for the [`DocumentCache::age`], each while it holds the connection. The cache
+//! keeps a document only if no change has begun since the reader asked.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,15 +12,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 
-use crate::catalog::configurations::{current, load};
-use crate::catalog::{Catalog, Result};
+use super::configuration_rows::{find_current, load};
+use super::{Catalog, Result};
 
-/// Bytes that are kept at most: thousands of configurations of usual size.
-const MOST: usize = 32 << 20;
+/// Most bytes that are kept: thousands of configurations of usual size.
+const MAX_BYTES: usize = 32 << 20;
 
-/// The documents of a catalogue.
+/// The documents of one catalogue.
 #[derive(Debug, Default)]
-pub(super) struct Documents(Mutex<Kept>);
+pub(super) struct DocumentCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -29,53 +29,53 @@ struct Kept {
     by_name: HashMap<ConfigurationName, Bytes>,
 }
 
-/// How many changes were begun.
+/// How many changes have begun.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Age(u64);
 
 impl Catalog {
-    /// The JSON form of the current state of a configuration.
-    pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Bytes> {
+    /// The JSON form of the current state of a configuration, if there is such a configuration.
+    pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
         if let Some(json) = self.documents.get(name) {
-            return Ok(json);
+            return Ok(Some(json));
         }
-        let mut transaction = self.look().await?;
+        let mut transaction = self.read_tx().await?;
         let age = self.documents.age();
-        let number = current(&mut transaction, name).await?;
+        let Some(number) = find_current(&mut transaction, name).await? else { return Ok(None) };
         let configuration = load(&mut transaction, name, number).await?;
         drop(transaction);
         let json = Bytes::from(configuration.to_json());
         self.documents.keep(age, name, &json);
-        Ok(json)
+        Ok(Some(json))
     }
 }
 
-impl Documents {
+impl DocumentCache {
     /// The document of a configuration, if it is kept.
     pub(super) fn get(&self, name: &ConfigurationName) -> Option<Bytes> {
         self.kept().by_name.get(name).cloned()
     }
 
-    /// When this is: to be asked before what is to be kept is read.
+    /// The present age. A reader asks for it before it reads what it wants to keep.
     pub(super) fn age(&self) -> Age {
         self.kept().age
     }
 
-    /// Keeps what was read at `age`.
+    /// Keeps a document that was read at `age`, unless a change has begun since.
     pub(super) fn keep(&self, age: Age, name: &ConfigurationName, json: &Bytes) {
         let mut kept = self.kept();
-        if kept.age != age || json.len() > MOST || kept.by_name.contains_key(name) {
+        if kept.age != age || json.len() > MAX_BYTES || kept.by_name.contains_key(name) {
             return;
         }
-        if kept.bytes + json.len() > MOST {
-            // What is asked for comes back.
+        if kept.bytes + json.len() > MAX_BYTES {
+            // Agents ask again, and the documents come back.
             kept.clear();
         }
         kept.bytes += json.len();
         kept.by_name.insert(name.clone(), json.clone());
     }
 
-    /// Forgets all, as something may be changed from now on.
+    /// Forgets all documents, because a change begins.
     pub(super) fn forget(&self) {
         let mut kept = self.kept();
         kept.age.0 += 1;
@@ -103,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_a_change_began_is_not_kept() {
-        let documents = Documents::default();
+    fn document_read_before_a_change_is_not_kept() {
+        let documents = DocumentCache::default();
         let age = documents.age();
         documents.forget();
         documents.keep(age, &name("p"), &Bytes::from_static(b"{}"));
@@ -116,16 +116,16 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_kept_than_may_be() {
-        let documents = Documents::default();
-        let large = Bytes::from(vec![b' '; MOST / 2]);
+    fn cache_stays_within_its_limit() {
+        let documents = DocumentCache::default();
+        let large = Bytes::from(vec![b' '; MAX_BYTES / 2]);
         for n in 0..5 {
             documents.keep(documents.age(), &name(&format!("p{n}")), &large);
             let kept = documents.kept();
             assert_eq!(kept.by_name.values().map(Bytes::len).sum::<usize>(), kept.bytes);
-            assert!(kept.bytes <= MOST);
+            assert!(kept.bytes <= MAX_BYTES);
         }
-        documents.keep(documents.age(), &name("q"), &Bytes::from(vec![b' '; MOST + 1]));
+        documents.keep(documents.age(), &name("q"), &Bytes::from(vec![b' '; MAX_BYTES + 1]));
         assert_eq!(documents.get(&name("q")), None);
         assert!(documents.get(&name("p4")).is_some());
     }

@@ -1,37 +1,36 @@
-//! Going back to an earlier state of a configuration, further with each rollback.
+//! Rollbacks: they make an earlier state of a configuration current again, and each goes further
+//! back than the last.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_store::{Configuration, ConfigurationName};
-use deploy_wire::exit;
 
-use crate::catalog::audit::Change;
-use crate::catalog::blob_rows;
-use crate::catalog::configurations::{State, current, load, save, states};
-use crate::catalog::versions::find_version;
-use crate::catalog::{Catalog, Result, refuse};
+use super::audit::Change;
+use super::configuration_rows::{State, load, require_current, save, states};
+use super::versions::find_version;
+use super::{Catalog, Error, Result, blob_rows};
 
 /// What a rollback did.
 #[derive(Debug)]
 pub struct RolledBack {
-    /// Number of the state that was gone back to.
+    /// Number of the restored state.
     pub number: u64,
-    /// What was current before.
+    /// The state that was current before.
     pub from: Configuration,
-    /// What is current now.
+    /// The state that is current now.
     pub to: Configuration,
 }
 
 impl Catalog {
-    /// Makes the state `to` current again, as a new state; without a number the one before the
-    /// current one.
+    /// Makes the state `to` current again, as a new state. Without a number, it restores the state
+    /// before the current one.
     pub async fn roll_back(
         &self,
         name: &ConfigurationName,
         to: Option<u64>,
         change: &Change,
     ) -> Result<RolledBack> {
-        let mut transaction = self.begin_change(change).await?;
+        let mut transaction = self.change_tx(change).await?;
         let states = states(&mut transaction, name, u64::MAX).await?;
         let target = match to {
             Some(number) => states.iter().find(|state| state.number == number),
@@ -42,20 +41,20 @@ impl Catalog {
                 Some(number) => format!("configuration \"{name}\" has no state {number}"),
                 None => format!("configuration \"{name}\" has no earlier state to go back to"),
             };
-            return refuse(exit::NOT_FOUND, text);
+            return Err(Error::NotFound(text));
         };
-        let now = current(&mut transaction, name).await?;
+        let now = require_current(&mut transaction, name).await?;
         let from = load(&mut transaction, name, now).await?;
         let to = load(&mut transaction, name, target).await?;
         for old in to.layers() {
-            let here = find_version(&mut transaction, &old.component, &old.version).await;
-            if !matches!(&here, Ok(here) if here.digest == old.digest) {
+            let found = find_version(&mut transaction, &old.component, &old.version).await?;
+            if found.is_none_or(|found| found.digest != old.digest) {
                 let (component, version) = (&old.component, &old.version);
                 let text = format!(
                     "state {target} of configuration \"{name}\" needs version \"{version}\" of \
                      component \"{component}\", which is gone"
                 );
-                return refuse(exit::CONFLICT, text);
+                return Err(Error::Conflict(text));
             }
             if !blob_rows::is_live(&mut transaction, old.digest).await? {
                 let digest = old.digest;
@@ -63,7 +62,7 @@ impl Catalog {
                     "state {target} of configuration \"{name}\" needs the file {digest}, which is \
                      not here; upload the same bytes again"
                 );
-                return refuse(exit::CONFLICT, text);
+                return Err(Error::Conflict(text));
             }
         }
         let (made, _) = save(&mut transaction, name, to.layers().to_vec(), change).await?;
@@ -78,9 +77,9 @@ impl Catalog {
     }
 }
 
-/// The state before the current one, of `states`, newest first. It has another tree, and its
-/// files are here. What was rolled back from on the way to the current state is passed over, also
-/// where the same tree stands further back: somebody found it wrong.
+/// The state to restore from `states`, which come newest first. It has another tree than the
+/// current state, and its files exist. The search skips every tree that an earlier rollback left
+/// on the way to the current state, because somebody found that tree wrong.
 fn before(states: &[State]) -> Option<&State> {
     let now = states.iter().find(|state| state.current)?;
     let numbered: BTreeMap<u64, &State> = states.iter().map(|it| (it.number, it)).collect();
@@ -92,7 +91,7 @@ fn before(states: &[State]) -> Option<&State> {
     loop {
         at = match at.back_to.and_then(|to| numbered.get(&to)).filter(|to| to.number < at.number) {
             Some(to) => {
-                // Whoever goes forth again, by number, takes back that it was wrong.
+                // A rollback to a newer state, by number, says that the tree was not wrong.
                 if let Some(left) = earlier(at.number)
                     && origin(left.number) > origin(to.number)
                 {
@@ -111,7 +110,7 @@ fn before(states: &[State]) -> Option<&State> {
     }
 }
 
-/// For each state the number of the one that it goes back to in the end, if not its own.
+/// For each state, the number of the state that it restores in the end, or its own.
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
@@ -128,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    /// States with these trees, the last of them current; a number is a rollback to it.
+    /// States with these trees. The last is current. A number is a rollback to that state.
     fn states(history: &str) -> Vec<State> {
         let mut states: Vec<State> = Vec::new();
         for (number, word) in (1_u64..).zip(history.split(' ')) {
@@ -148,37 +147,37 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_backwards_and_never_forth_again() {
+    fn rollbacks_go_further_back_each_time() {
         for (history, want) in [
             ("a", None),
             ("a b", Some(1)),
             ("a a b b", Some(2)),
             ("a b c", Some(2)),
-            // Further back each time, past what was rolled back from.
+            // Each goes further back, past the trees that were rolled back.
             ("a b c 2", Some(1)),
             ("a b c 2 1", None),
             ("a b 1", None),
             ("a b c d 3 2", Some(1)),
             ("a b c d 3 2 1", None),
-            // Something new after a rollback.
+            // A new tree after a rollback.
             ("a b c 2 d", Some(4)),
             ("a b c 2 d 4", Some(1)),
             ("a b 1 c", Some(3)),
             ("a b 1 c 3", None),
             ("a b 1 c d 4", Some(3)),
             ("a b 1 c d 4 3", None),
-            // What is as before was not made by a rollback, and hides none.
+            // A state that equals an earlier one without a rollback hides none.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
-            // The same tree, further back, of which somebody found that it is wrong.
+            // The same tree further back, after somebody found it wrong.
             ("b a b 2", None),
             ("c b a b 3", Some(1)),
-            // By number, forth again: that was meant.
+            // To a newer state, by number: that was intended.
             ("a b 1 2", Some(1)),
             ("a b c 1 3", Some(2)),
             ("a b c 2 3", Some(2)),
             ("a b c 1", None),
-            // What has no files is passed over.
+            // A state without files is skipped.
             ("a lost c", Some(1)),
             ("a lost c 1", None),
         ] {

@@ -1,20 +1,18 @@
-//! What blobs of container images were made from, and images that become configurations.
+//! What the blobs of container images were made from, and images that become configurations.
 
 use std::collections::BTreeSet;
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, Layer, VersionName};
-use deploy_wire::command::Refusal;
-use deploy_wire::exit;
 use deploy_wire::image::{Compression, KnownLayer, Origin};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use crate::catalog::audit::Change;
-use crate::catalog::blob_rows;
-use crate::catalog::configurations::{current, load, save};
-use crate::catalog::replacing::find_whole;
-use crate::catalog::versions::{find_version, insert_version};
-use crate::catalog::{Catalog, Error, Result, nanoseconds, refuse};
+use super::audit::Change;
+use super::blob_rows::{self, BlobState};
+use super::configuration_rows::{find_current, load, save};
+use super::replacing::check_whole;
+use super::versions::{find_version, insert_version, no_version};
+use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
 
 /// A layer of an image, with its blob's length.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,11 +23,11 @@ pub struct NewLayer {
     pub digest: Digest,
     /// The blob's length.
     pub bytes: u64,
-    /// What the blob was made from, to be remembered.
+    /// What the blob was made from.
     pub origin: Option<Origin>,
 }
 
-/// A configuration to be made of an image.
+/// A configuration that is made from an image.
 #[derive(Debug, Clone)]
 pub struct NewImage<'a> {
     /// The configuration.
@@ -40,7 +38,7 @@ pub struct NewImage<'a> {
     pub upper: &'a [(ComponentName, VersionName)],
 }
 
-/// What became of an image.
+/// The configuration that an image became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imaged {
     /// The configuration's id now.
@@ -60,7 +58,7 @@ impl Imaged {
 
 type Row = (String, String, String, String, i64);
 
-/// The layers whose blobs are live, and more of a query.
+/// The query for layers with live blobs, followed by `$rest`.
 macro_rules! known_layers {
     ($rest:literal) => {
         concat!(
@@ -79,10 +77,10 @@ impl Catalog {
         rows.into_iter().map(known).collect()
     }
 
-    /// Those of `asked` whose blobs are live, in that order, each once. Who asks may count on
-    /// them for a while, see [`Catalog::asked_since`].
+    /// Those of `asked` whose blobs are live, in that order, each once. The caller holds a lease on
+    /// them, see [`Catalog::leased_since`].
     pub async fn known_layers(&self, asked: &[Origin], now: Timestamp) -> Result<Vec<KnownLayer>> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.write_tx().await?;
         let query = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         for origin in asked.iter().filter(|origin| seen.insert(**origin)) {
@@ -109,31 +107,31 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Blobs that somebody was told of at `time` or later.
-    pub async fn asked_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
-        let mut transaction = self.look().await?;
-        asked_since(&mut transaction, time).await
+    /// Blobs that an importer was told about at `time` or later.
+    pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
+        let mut transaction = self.read_tx().await?;
+        leased_since(&mut transaction, time).await
     }
 
-    /// Fails as [`Catalog::add_image`] would, as far as that can be told before.
+    /// Fails as [`Catalog::add_image`] would, without changing anything.
     pub async fn check_image(&self, image: &NewImage<'_>, change: &Change) -> Result<()> {
-        // Made, and not committed.
-        let mut transaction = self.begin().await?;
+        // Makes it and rolls back.
+        let mut transaction = self.write_tx().await?;
         add_image(&mut transaction, image, change).await?;
         Ok(transaction.rollback().await?)
     }
 
-    /// Makes a configuration of an image, or replaces the layers of one, with all versions
-    /// that it needs. If it has these layers already, it gets no other state.
+    /// Makes a configuration from an image, or replaces the layers of one, and adds all versions
+    /// that it needs. A configuration that has these layers already gets no new state.
     pub async fn add_image(&self, image: &NewImage<'_>, change: &Change) -> Result<Imaged> {
-        let mut transaction = self.begin_change(change).await?;
+        let mut transaction = self.change_tx(change).await?;
         let imaged = add_image(&mut transaction, image, change).await?;
         transaction.commit().await?;
         Ok(imaged)
     }
 }
 
-pub(super) async fn asked_since(
+pub(super) async fn leased_since(
     transaction: &mut Transaction<'_, Sqlite>,
     time: Timestamp,
 ) -> Result<BTreeSet<Digest>> {
@@ -141,10 +139,10 @@ pub(super) async fn asked_since(
         .bind(nanoseconds(time))
         .fetch_all(&mut **transaction)
         .await?;
-    rows.iter().map(|digest| Ok(digest.parse()?)).collect()
+    rows.iter().map(|digest| column(digest)).collect()
 }
 
-/// Deletes what is remembered of a blob.
+/// Deletes the rows of layers that a condemned blob was made from.
 pub(super) async fn forget(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,
@@ -170,53 +168,46 @@ async fn add_image(
         layers.push(bind(transaction, layer, change).await?);
     }
     for (component, version) in image.upper {
-        let found = find_whole(transaction, component, version).await;
-        layers.push(found.map_err(not_on_top)?);
+        let found = find_version(transaction, component, version).await?;
+        // Not [`Error::NotFound`]: for that, an importer sends blobs again.
+        let layer = found.ok_or_else(|| Error::Failed(no_version(component, version)))?;
+        check_whole(transaction, &layer).await?;
+        layers.push(layer);
     }
-    let before = match current(transaction, name).await {
-        Ok(number) => Some(number),
-        Err(Error::Refused(_)) => None,
-        Err(err) => return Err(err),
-    };
+    let before = find_current(transaction, name).await?;
     if let Some(number) = before {
         let now = load(transaction, name, number).await?;
         if is_same(now.layers(), &layers) {
             return Ok(Imaged { id: now.id(), number, before });
         }
     } else {
-        name.check_new().map_err(|err| Error::Refused(err.into()))?;
+        name.check_new()?;
     }
     let (number, id) = save(transaction, name, layers, change).await?;
     Ok(Imaged { id, number, before })
 }
 
-/// The version of a layer, made if it is not there, and all else that is known of its blob.
+/// The version of a layer, made if it does not exist. Records what the blob was made from.
 async fn bind(
     transaction: &mut Transaction<'_, Sqlite>,
     layer: &NewLayer,
     change: &Change,
 ) -> Result<Layer> {
     let NewLayer { component, digest, bytes, origin } = layer;
-    let version: VersionName = digest
-        .to_string()
-        .parse()
-        .map_err(|err: deploy_store::Error| Error::Refused(err.into()))?;
-    let bound = match find_version(transaction, component, &version).await {
-        Ok(found) if found.digest == *digest => found,
-        Ok(found) => {
+    let version: VersionName = digest.to_string().parse()?;
+    let bound = match find_version(transaction, component, &version).await? {
+        Some(found) if found.digest == *digest => found,
+        Some(found) => {
             let text = format!(
                 "version \"{version}\" of component \"{component}\" is the file {}, not what it is \
                  called after",
                 found.digest
             );
-            return refuse(exit::CONFLICT, text);
+            return Err(Error::Conflict(text));
         }
-        Err(Error::Refused(_)) => {
-            insert_version(transaction, component, &version, *digest, change).await?
-        }
-        Err(err) => return Err(err),
+        None => insert_version(transaction, component, &version, *digest, change).await?,
     };
-    blob_rows::put(transaction, *digest, *bytes, "live", change.now).await?;
+    blob_rows::put(transaction, *digest, *bytes, BlobState::Live, change.now).await?;
     if let Some(origin) = origin {
         sqlx::query(
             "INSERT INTO layers (diff_id, removals, compression, digest, asked) \
@@ -233,16 +224,6 @@ async fn bind(
     Ok(bound)
 }
 
-/// An importer takes "not found" for blobs that it has to send again.
-fn not_on_top(err: Error) -> Error {
-    match err {
-        Error::Refused(Refusal { text, code: exit::NOT_FOUND }) => {
-            Error::Refused(Refusal::new(exit::FAILED, text))
-        }
-        other => other,
-    }
-}
-
 fn is_same(one: &[Layer], other: &[Layer]) -> bool {
     let key = |layer: &Layer| (layer.component.clone(), layer.version.clone(), layer.digest);
     one.len() == other.len() && one.iter().map(key).eq(other.iter().map(key))
@@ -251,9 +232,13 @@ fn is_same(one: &[Layer], other: &[Layer]) -> bool {
 fn known((diff_id, removals, compression, digest, bytes): Row) -> Result<KnownLayer> {
     let compression: Compression = compression.parse().map_err(|err| {
         let path = "catalogue.db".into();
-        deploy_store::Error::Corrupt { path, reason: format!("a layer of an image: {err}") }
+        bad_row(deploy_store::Error::Corrupt {
+            path,
+            reason: format!("a layer of an image: {err}"),
+        })
     })?;
-    let origin = Origin { diff_id: diff_id.parse()?, removals: removals.parse()?, compression };
+    let (diff_id, removals) = (column(&diff_id)?, column(&removals)?);
+    let origin = Origin { diff_id, removals, compression };
     let bytes = u64::try_from(bytes).unwrap_or(0);
-    Ok(KnownLayer { origin, hash: digest.parse()?, bytes })
+    Ok(KnownLayer { origin, hash: column(&digest)?, bytes })
 }

@@ -1,14 +1,9 @@
-//! Looking for damage in the catalogue, and notes of what was found when.
+//! Looks for damage in the catalogue.
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
-use crate::catalog::{Catalog, Result};
-use crate::verbs::collect::Count;
-use crate::verbs::stat::Counts;
+use super::{Catalog, Result};
 
 impl Catalog {
-    /// What of the database is not as it must be, a line each.
+    /// Checks the database and returns one line for each problem.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut found: Vec<String> =
             sqlx::query_scalar("PRAGMA integrity_check").fetch_all(&self.pool).await?;
@@ -37,58 +32,5 @@ impl Catalog {
             found.extend(names.into_iter().map(line));
         }
         Ok(found)
-    }
-
-    /// How many of everything there are.
-    pub async fn counts(&self) -> Result<Counts> {
-        let (components, versions, pins, configurations, states): (i64, i64, i64, i64, i64) =
-            sqlx::query_as(
-                "SELECT (SELECT COUNT(*) FROM components), (SELECT COUNT(*) FROM versions), \
-                 (SELECT COUNT(*) FROM pins), (SELECT COUNT(*) FROM configurations), \
-                 (SELECT COUNT(*) FROM states)",
-            )
-            .fetch_one(&self.pool)
-            .await?;
-        Ok(Counts {
-            components: components.cast_unsigned(),
-            versions: versions.cast_unsigned(),
-            pins: pins.cast_unsigned(),
-            configurations: configurations.cast_unsigned(),
-            states: states.cast_unsigned(),
-        })
-    }
-
-    /// What all versions would take if each had a blob of its own.
-    pub async fn bound(&self) -> Result<Count> {
-        let (blobs, bytes): (i64, i64) = sqlx::query_as(
-            "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
-             LEFT JOIN blobs b ON b.digest = v.digest",
-        )
-        .fetch_one(&self.pool)
-        .await?;
-        Ok(Count { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() })
-    }
-
-    /// What was noted under `name`; nothing too if it cannot be read.
-    pub async fn note<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let text: Option<String> = sqlx::query_scalar("SELECT value FROM notes WHERE name = $1")
-            .bind(name)
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
-    }
-
-    /// Notes `value` under `name`.
-    pub async fn set_note(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(value).unwrap_or_default();
-        sqlx::query(
-            "INSERT INTO notes (name, value) VALUES ($1, $2) \
-             ON CONFLICT (name) DO UPDATE SET value = $2",
-        )
-        .bind(name)
-        .bind(text)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
     }
 }

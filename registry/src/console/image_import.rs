@@ -1,6 +1,6 @@
-//! `import`: a container image on standard input. What reads, plans and packs it waits for the
-//! disk and for the client, on a thread of its own; what changes the registry is done here, as it
-//! asks for it.
+//! `import`: a container image on standard input. The importer reads, plans and packs it on a
+//! thread of its own, because it waits for the disk and for the client. It sends requests for
+//! everything that changes the registry, and this module answers them.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -22,16 +22,17 @@ use crate::caller::Client;
 use crate::catalog::Change;
 use crate::console::Done;
 use crate::console::image_verbs;
+use crate::error::Error as RegistryError;
 use crate::registry::Registry;
 use crate::stdin::Input;
-use crate::uploads::slots::{Place, Places};
+use crate::uploads::slots::{Slot, SlotPool};
 use crate::uploads::upload::Upload;
 
 type Upper = Vec<(ComponentName, VersionName)>;
 type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 
-/// What the importer asks for.
-enum Request {
+/// A request of the importer.
+enum ImportRequest {
     Check(Upper, Reply<()>),
     Known(Vec<Origin>, Reply<Vec<KnownLayer>>),
     Begin(Reply<()>),
@@ -40,7 +41,7 @@ enum Request {
     Commit(ConfigurationName, Image, Upper, Reply<Committed>),
 }
 
-/// Makes a configuration of the image that comes from `input`.
+/// Makes a configuration from the image on `input`.
 pub async fn run(
     registry: &Registry,
     wanted: &Import,
@@ -49,21 +50,21 @@ pub async fn run(
     client: Client,
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
-    let turn = registry.importing.open(&change.who);
+    let turn = registry.begun_imports.open(&change.key);
     let too_many = || "too many imports have begun and not ended, try again later";
     let _turn = turn.ok_or_else(|| Refusal::new(exit::FAILED, too_many()))?;
-    // A client that has nothing to send yet is in nobody's way.
+    // A client that sends nothing yet needs no slot.
     input.begin().await.map_err(|err| Refusal::new(exit::FAILED, err.to_string()))?;
-    let place = registry.imports.enter(&change.who).await;
+    let slot = registry.imports.take(&change.key).await;
     let options = Options { meter: Arc::clone(meter), ..options(registry, wanted)? };
     let dry_run = options.dry_run;
     let begun = std::time::Instant::now();
     let (to, mut requests) = mpsc::channel(1);
     let mut paced = Paced {
         input,
-        place,
-        places: Arc::clone(&registry.imports),
-        key: change.who.clone(),
+        slot,
+        slots: Arc::clone(&registry.imports),
+        key: change.key.clone(),
         runtime: Handle::current(),
     };
     let importing = tokio::task::spawn_blocking(move || {
@@ -81,22 +82,22 @@ pub async fn run(
     Ok(Done::from(text(&summary, dry_run, begun.elapsed())))
 }
 
-/// Input that gives its place to others while the client sends nothing, and waits for one when
-/// it goes on.
+/// Input that may lose its slot to others while the client sends nothing. It waits for another slot
+/// when the client continues.
 struct Paced {
     input: Input,
-    place: Place,
-    places: Arc<Places>,
+    slot: Slot,
+    slots: Arc<SlotPool>,
     key: String,
     runtime: Handle,
 }
 
 impl Read for Paced {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.place.waits();
+        self.slot.waits_for_client();
         let read = self.input.read(buffer);
-        if !self.place.moved() {
-            self.place = self.runtime.block_on(self.places.enter(&self.key));
+        if !self.slot.client_sent() {
+            self.slot = self.runtime.block_on(self.slots.take(&self.key));
         }
         read
     }
@@ -108,10 +109,9 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 }
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
-    let failed = |why: String| Refusal::new(exit::FAILED, why);
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // What the temporary file takes is left free, as by uploads.
-    registry.check_free().map_err(failed)?;
+    // The temporary file leaves the same space free as uploads.
+    registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
     let threads = std::thread::available_parallelism();
@@ -127,13 +127,13 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
         min_free: settings.min_free,
         limits: settings.limits,
         threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
-        // A stream cannot be read a second time, and so nothing is saved.
+        // A stream cannot be read twice, so a cache would save nothing.
         cache: None,
         ..Options::default()
     })
 }
 
-/// The importer's requests, one after another.
+/// Answers the requests of one importer, one after another.
 struct Work<'a> {
     registry: &'a Registry,
     change: &'a Change,
@@ -142,17 +142,18 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// That nobody waits for an answer any more shows when the importer has ended.
-    async fn answer(&mut self, request: Request) {
+    /// If the importer has ended, nobody receives the answer. The caller notices that.
+    async fn answer(&mut self, request: ImportRequest) {
         match request {
-            Request::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
-            Request::Known(origins, reply) => {
-                drop(reply.send(self.registry.known_layers(Some(&origins)).await));
+            ImportRequest::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
+            ImportRequest::Known(origins, reply) => {
+                let known = self.registry.known_layers(Some(&origins)).await;
+                drop(reply.send(known.map_err(Refusal::from)));
             }
-            Request::Begin(reply) => drop(reply.send(self.begin().await)),
-            Request::Write(bytes, reply) => drop(reply.send(self.write(bytes).await)),
-            Request::Finish(digest, reply) => drop(reply.send(self.finish(digest).await)),
-            Request::Commit(name, image, layers, reply) => {
+            ImportRequest::Begin(reply) => drop(reply.send(self.begin().await)),
+            ImportRequest::Write(bytes, reply) => drop(reply.send(self.write(bytes).await)),
+            ImportRequest::Finish(digest, reply) => drop(reply.send(self.finish(digest).await)),
+            ImportRequest::Commit(name, image, layers, reply) => {
                 drop(reply.send(self.commit(&name, &image, &layers).await));
             }
         }
@@ -166,19 +167,18 @@ impl Work<'_> {
     }
 
     async fn begin(&mut self) -> Result<(), Refusal> {
-        self.upload =
-            Some(Upload::begin(self.registry, &self.change.who, None).await.map_err(failed)?);
+        self.upload = Some(Upload::begin(&self.registry.uploads, &self.change.key, None).await?);
         Ok(())
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Refusal> {
         let upload = self.upload.as_mut().ok_or_else(|| failed("no upload".to_owned()))?;
-        upload.write(self.registry, upload.len(), bytes).await.map_err(failed)
+        Ok(upload.write(upload.len(), bytes).await?)
     }
 
     async fn finish(&mut self, digest: Digest) -> Result<(), Refusal> {
         let upload = self.upload.take().ok_or_else(|| failed("no upload".to_owned()))?;
-        match upload.finish(self.registry).await.map_err(failed)? {
+        match self.registry.finish_upload(upload).await? {
             found if found == digest => Ok(()),
             found => Err(failed(format!("what was written as {digest} is {found}"))),
         }
@@ -190,12 +190,15 @@ impl Work<'_> {
         image: &Image,
         layers: &Upper,
     ) -> Result<Committed, Refusal> {
-        // It may have begun long ago, and times are those of what was done.
+        // The import may have begun long ago. The change happens now.
         let change = Change { now: Timestamp::now(), ..self.change.clone() };
         match self.registry.add_image(name, image, layers, &change).await {
             Ok(imaged) => Ok(Committed::Done(image_verbs::imaged_text(name, &imaged, self.client))),
-            Err(Refusal { text, code: exit::NOT_FOUND }) => Ok(Committed::Missing(text)),
-            Err(refusal) => Err(refusal),
+            // A staged layer may also have expired since it was looked at.
+            Err(err @ (RegistryError::MissingLayers(_) | RegistryError::NotFound(_))) => {
+                Ok(Committed::Missing(err.to_string()))
+            }
+            Err(err) => Err(err.into()),
         }
     }
 }
@@ -204,13 +207,13 @@ fn failed(why: String) -> Refusal {
     Refusal::new(exit::FAILED, why)
 }
 
-/// This registry, as the importer's thread sees it.
+/// The importer's side: it sends requests to this registry.
 struct Here {
-    to: mpsc::Sender<Request>,
+    to: mpsc::Sender<ImportRequest>,
 }
 
 impl Here {
-    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> ImportResult<T> {
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> ImportRequest) -> ImportResult<T> {
         let refused = |Refusal { text, code }| Error::Refused { text, code };
         let gone = || Error::Refused { text: "the registry stops".to_owned(), code: exit::FAILED };
         let (reply, answer) = oneshot::channel();
@@ -221,23 +224,23 @@ impl Here {
 
 impl Destination for Here {
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> ImportResult<()> {
-        self.ask(|reply| Request::Check(layers.to_vec(), reply))
+        self.ask(|reply| ImportRequest::Check(layers.to_vec(), reply))
     }
 
     fn known(&mut self, origins: &[Origin]) -> ImportResult<Vec<KnownLayer>> {
-        self.ask(|reply| Request::Known(origins.to_vec(), reply))
+        self.ask(|reply| ImportRequest::Known(origins.to_vec(), reply))
     }
 
     fn begin(&mut self, _: &ComponentName) -> ImportResult<()> {
-        self.ask(Request::Begin)
+        self.ask(ImportRequest::Begin)
     }
 
     fn write(&mut self, bytes: Vec<u8>) -> ImportResult<()> {
-        self.ask(|reply| Request::Write(bytes.into(), reply))
+        self.ask(|reply| ImportRequest::Write(bytes.into(), reply))
     }
 
     fn finish(&mut self, digest: Digest) -> ImportResult<()> {
-        self.ask(|reply| Request::Finish(digest, reply))
+        self.ask(|reply| ImportRequest::Finish(digest, reply))
     }
 
     fn commit(
@@ -247,6 +250,6 @@ impl Destination for Here {
         layers: &[(ComponentName, VersionName)],
     ) -> ImportResult<Committed> {
         let (name, image, layers) = (name.clone(), image.clone(), layers.to_vec());
-        self.ask(|reply| Request::Commit(name, image, layers, reply))
+        self.ask(|reply| ImportRequest::Commit(name, image, layers, reply))
     }
 }

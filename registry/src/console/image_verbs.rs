@@ -1,5 +1,4 @@
-//! The verbs with which an importer of container images works: what is known of its layers, and
-//! a configuration of them.
+//! The verbs for importers of container images: `showlayers` and `addimage`.
 
 use deploy_store::{ComponentName, ConfigurationName, MAX_JSON, VersionName, escape};
 use deploy_wire::command::Refusal;
@@ -15,7 +14,7 @@ use crate::console::table::list;
 use crate::registry::Registry;
 use crate::stdin::Input;
 
-/// What `addimage` is to make.
+/// The arguments of `addimage`.
 pub struct Wanted<'a> {
     /// The configuration.
     pub name: &'a ConfigurationName,
@@ -23,11 +22,11 @@ pub struct Wanted<'a> {
     pub upper: &'a [(ComponentName, VersionName)],
     /// Whether to answer as JSON.
     pub json: bool,
-    /// What it comes from.
+    /// The program that sent the command.
     pub client: Client,
 }
 
-/// Runs `showlayers`, about the layers that `asked` asks for, or about all.
+/// Runs `showlayers`: shows the layers that `asked` lists, or all layers.
 pub async fn show(registry: &Registry, asked: Option<Input>, json: bool) -> Result<Done, Refusal> {
     let origins = match asked {
         Some(input) => Some(read(input, image::origins_from_json).await?),
@@ -77,7 +76,7 @@ fn text(known: &[KnownLayer]) -> String {
     list(&rows)
 }
 
-/// What `addimage` prints for people.
+/// The answer of `addimage` as text.
 pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged, client: Client) -> String {
     match imaged.before {
         _ if imaged.is_as_it_was() => format!("configuration \"{name}\" is as it was\n"),

@@ -1,5 +1,5 @@
-//! The verbs about what is kept: `gc`, `refs`, `verify`, `stat`, `diff --files`, `audit`.
-//! What they answer for people and as JSON, whose fields are only ever added to.
+//! The verbs of upkeep: `gc`, `refs`, `verify`, `stat`, `diff`, `audit`. Their answers are text or
+//! JSON. Fields of the JSON documents are only added, never removed.
 
 use deploy_store::{Digest, How, Meter, escape};
 use deploy_wire::command::{Command, Refusal, Since};
@@ -62,7 +62,7 @@ pub async fn execute(
             let entries = registry.catalog.audit(since, limit.unwrap_or(u64::MAX)).await?;
             as_asked(*json, || audit_json(&entries), || audit_text(&entries))
         }
-        _ => unreachable!("the other verbs are done elsewhere"),
+        _ => unreachable!("`console` runs the other verbs"),
     }
 }
 
@@ -119,15 +119,15 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
     references.sort();
     let bytes = registry.blobs().size(digest)?;
     let staged = registry.blobs().is_staged(digest)?;
-    let transfers = registry.transfers.count(digest);
+    let downloads = registry.downloads.count(digest);
     if references.is_empty() && bytes.is_none() && !staged {
         return Err(Refusal::new(exit::NOT_FOUND, format!("no file with hash {digest}")));
     }
     let text = || {
         let mut rows: Vec<Vec<String>> = references.iter().map(|one| cells(one).to_vec()).collect();
         let row = |kind: &str, what: String| vec![kind.to_owned(), what, String::new()];
-        if transfers > 0 {
-            rows.push(row("transfer", format!("{transfers} downloads in flight")));
+        if downloads > 0 {
+            rows.push(row("transfer", format!("{downloads} downloads in flight")));
         }
         if staged {
             rows.push(row("upload", "waits to be bound".to_owned()));
@@ -146,20 +146,20 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
             "hash": digest.to_string(),
             "bytes": bytes,
             "references": references.iter().map(reference_json).collect::<Vec<_>>(),
-            "transfers": transfers,
+            "transfers": downloads,
             "staged": staged,
         })
     };
     as_asked(json, as_json, text)
 }
 
-/// A reference in three columns: what kind, what, and more of it.
+/// A reference in three columns: its kind, what refers, and details.
 fn cells(reference: &Reference) -> [String; 3] {
     match reference {
         Reference::Current { configuration, number } => {
             ["current".into(), configuration.to_string(), format!("state {number}")]
         }
-        Reference::Target { configuration, number } => {
+        Reference::RollbackTarget { configuration, number } => {
             ["rollback".into(), configuration.to_string(), format!("state {number}")]
         }
         Reference::Pin { component, version, message } => {
@@ -176,7 +176,7 @@ fn reference_json(reference: &Reference) -> Value {
         Reference::Current { configuration, number } => {
             json!({ "why": "current", "configuration": configuration.as_str(), "state": number })
         }
-        Reference::Target { configuration, number } => {
+        Reference::RollbackTarget { configuration, number } => {
             json!({ "why": "rollback", "configuration": configuration.as_str(), "state": number })
         }
         Reference::Pin { component, version, message } => json!({
@@ -214,7 +214,7 @@ fn verified_text(verified: &Verified) -> String {
     if verified.findings.iter().any(lost) { text + MEND } else { text }
 }
 
-/// What mends a file that is lost; verifying does not.
+/// How to repair lost files: verify does not.
 const MEND: &str = "to mend what is damaged or missing upload the same bytes again, as with sftp, \
     or with deployctl addver of the same file as the same version: they are taken back at once\n";
 
@@ -262,7 +262,7 @@ fn stat_text(stat: &Stat) -> String {
     row("bound", format!("{} bytes", stat.bound.bytes), format!("{ratio:.2} times the files"));
     row("damaged", number(stat.damaged), String::new());
     row("uploads", number(stat.staged.files), format!("{} bytes", stat.staged.bytes));
-    row("downloads", number(stat.transfers), String::new());
+    row("downloads", number(stat.downloads), String::new());
     row("free", format!("{} bytes", stat.free), String::new());
     match &stat.gc {
         Some(gc) => row("last gc", seconds(gc.time), format!("{} bytes freed", gc.blobs.bytes)),
@@ -292,7 +292,7 @@ fn stat_json(stat: &Stat) -> Value {
         "dedupe_ratio": stat.dedupe_ratio(),
         "damaged": stat.damaged,
         "uploads": { "files": stat.staged.files, "bytes": stat.staged.bytes },
-        "downloads": stat.transfers,
+        "downloads": stat.downloads,
         "free_bytes": stat.free,
         "last_gc": stat.gc,
         "last_verify": stat.verify,
@@ -314,7 +314,7 @@ fn diff_text(diff: &Diff) -> String {
     layers_text(&diff.layers, diff.reordered)
 }
 
-/// The layers that differ, one a line, with the version before and after.
+/// The layers that differ, one a line, with both versions.
 pub(super) fn layers_text(layers: &[LayerChange], reordered: bool) -> String {
     let rows: Vec<Vec<String>> = layers
         .iter()
@@ -370,12 +370,12 @@ fn audit_text(entries: &[Audited]) -> String {
     let rows: Vec<Vec<String>> = entries
         .iter()
         .map(|entry| {
-            let Change { login, who, address, command, now } = &entry.change;
+            let Change { user, key, address, command, now } = &entry.change;
             let result = match entry.code {
                 exit::OK => "ok".to_owned(),
                 code => format!("{code}: {}", escape(&entry.why)),
             };
-            let cells = [login, who, address, command].map(|cell| escape(cell));
+            let cells = [user, key, address, command].map(|cell| escape(cell));
             [vec![seconds(*now)], cells.to_vec(), vec![result]].concat()
         })
         .collect();
@@ -387,8 +387,8 @@ fn audit_json(entries: &[Audited]) -> Value {
         json!({
             "number": entry.number,
             "time": entry.change.now,
-            "user": entry.change.login,
-            "who": entry.change.who,
+            "user": entry.change.user,
+            "who": entry.change.key,
             "address": entry.change.address,
             "command": entry.change.command,
             "code": entry.code,

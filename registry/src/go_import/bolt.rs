@@ -1,16 +1,16 @@
-//! Reads a bolt file (boltdb, bbolt), in which the Go tool keeps its catalogue. docs/FORMAT.md
-//! has the format. Pure: bytes in, keys and values out.
+//! Reads a bolt file (boltdb, bbolt), which has the catalogue of the Go tool. docs/FORMAT.md
+//! describes the format. The code is pure: bytes in, keys and values out.
 //!
-//! Whatever the bytes are, no page is read twice and no byte of a page belongs to two
-//! elements: the work is bounded by the length of the file.
+//! Even in a hostile file, no page is read twice and no byte of a page belongs to two elements. So
+//! the length of the file bounds the work.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
-/// Page sizes that are tried: those of the machines that Go runs on, and smaller ones that
-/// a program may ask for.
+/// Page sizes that are tried: the sizes of all machines that Go supports, and smaller ones, which a
+/// program may choose.
 const PAGE_SIZES: Range<u32> = 9..17;
 const PAGE_HEADER: usize = 16;
 const META: usize = 64;
@@ -19,29 +19,29 @@ const BUCKET_HEADER: usize = 16;
 const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
 const IS_BUCKET: u32 = 1;
-/// Most levels of branch pages in one bucket; 2^64 keys have no more.
+/// Most levels of branch pages in one bucket. Even 2^64 keys need no more.
 const MAX_DEPTH: usize = 64;
 
 /// Why a file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is something else.
+    /// It is another kind of file.
     #[error("is no bolt file")]
     Foreign,
-    /// It was written on a machine whose numbers are the other way round.
+    /// It was written on a machine with another byte order.
     #[error("was written on a big-endian machine; import it there")]
     BigEndian,
-    /// It has another version than the one that the Go tool writes.
+    /// It has another version than the Go tool writes.
     #[error("has version {0} of the bolt format; version {VERSION} is read")]
     Version(u32),
-    /// It is not what it must be.
+    /// It is damaged.
     #[error("is damaged: {0}")]
     Damaged(String),
 }
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An open bolt file, as of its last whole transaction.
+/// An open bolt file, with the state of its last complete transaction.
 #[derive(Debug)]
 pub struct Bolt<'a> {
     bytes: &'a [u8],
@@ -53,7 +53,7 @@ pub struct Bolt<'a> {
 struct Meta {
     page_size: usize,
     root: u64,
-    /// The first page that was never given out.
+    /// The first page that was never used.
     end: u64,
     transaction: u64,
 }
@@ -67,25 +67,25 @@ pub enum Bucket<'a> {
     Inline(&'a [u8]),
 }
 
-/// What a key leads to.
+/// What a key refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item<'a> {
     /// Bytes.
     Value(&'a [u8]),
-    /// More keys.
+    /// A bucket with more keys.
     Bucket(Bucket<'a>),
 }
 
-/// A key and what it leads to.
+/// A key and what it refers to.
 pub type Entry<'a> = (&'a [u8], Item<'a>);
 
 impl<'a> Bolt<'a> {
-    /// Finds the newer of the two meta pages that is whole.
+    /// Opens a file. It uses the newer of the two meta pages that is not damaged.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let first = meta(bytes, 0);
         let second = match first {
             Ok(meta) => Some(self::meta(bytes, meta.page_size)),
-            // The first is damaged: the second is at the start of the second page.
+            // The first is damaged. The second is at the start of the second page.
             Err(_) => PAGE_SIZES
                 .map(|bits| (1 << bits, self::meta(bytes, 1 << bits)))
                 .find(|(size, meta)| meta.as_ref().is_ok_and(|meta| meta.page_size == *size))
@@ -105,12 +105,12 @@ impl<'a> Bolt<'a> {
         self.meta.transaction
     }
 
-    /// The bucket of all buckets.
+    /// The bucket that has all other buckets.
     pub fn root(&self) -> Bucket<'a> {
         Bucket::Page(self.meta.root)
     }
 
-    /// All entries of a bucket, by key. A bucket can be read once.
+    /// All entries of a bucket, sorted by key. A bucket can be read only once.
     pub fn entries(&mut self, bucket: &Bucket<'a>) -> Result<Vec<Entry<'a>>> {
         let mut entries = Vec::new();
         match bucket {
@@ -146,7 +146,7 @@ impl<'a> Bolt<'a> {
         }
     }
 
-    /// The page `number`, with those that it runs over into.
+    /// The page `number`, with its overflow pages.
     fn page(&mut self, number: u64) -> Result<&'a [u8]> {
         let Meta { page_size, end, .. } = self.meta;
         if !(2..end).contains(&number) {
@@ -199,7 +199,8 @@ fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()
     Ok(())
 }
 
-/// The bucket that a value describes: the number of its first page, or 0 and the page itself.
+/// The bucket that a value describes: either the number of its first page, or 0 and the page
+/// itself.
 fn bucket(value: &[u8]) -> Option<Bucket<'_>> {
     let header = value.get(..BUCKET_HEADER)?;
     Some(match u64_at(header, 0) {

@@ -1,4 +1,4 @@
-//! Reading every file that a Go registry kept, to see whether it is what its name says.
+//! Reads and hashes every file of a Go registry.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -11,22 +11,22 @@ use rustix::io::Errno;
 
 /// Files that are read at once.
 const THREADS: usize = 4;
-/// Bytes that are read at a time.
+/// Bytes of one read.
 const BUFFER: usize = 256 << 10;
 
-/// What stands in `files/`.
+/// The contents of `files/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
-    /// Those that are what their names say, with their lengths.
+    /// Files that have the digest of their names, with their lengths.
     pub sound: BTreeMap<Digest, u64>,
-    /// Those that are not, with their lengths and what is wrong.
+    /// Damaged files, with their lengths and what is wrong.
     pub damaged: BTreeMap<Digest, (u64, String)>,
-    /// Names that are no file's.
+    /// Names that are no digests.
     pub foreign: Vec<String>,
 }
 
 impl Files {
-    /// Reads all files in `dir`, whose bytes `meter` counts.
+    /// Reads all files in `dir`. `meter` counts the bytes.
     pub fn read(dir: &Dir, meter: &Meter) -> Result<Self> {
         let mut files = Self::default();
         let (mut digests, mut bytes) = (Vec::new(), 0);
@@ -34,7 +34,7 @@ impl Files {
             let name = item.name.to_string_lossy().into_owned();
             match name.parse::<Digest>() {
                 Ok(digest) if item.kind == FileType::RegularFile => {
-                    // What is wrong with it shows when it is read.
+                    // If this fails, reading the file fails, too, and reports why.
                     let length = dir.stat(&item.name).map_or(0, |stat| stat.st_size);
                     bytes += u64::try_from(length).unwrap_or(0);
                     digests.push((digest, item.name));
@@ -66,7 +66,8 @@ impl Files {
                             Ok(Found::Damaged(bytes, why)) => {
                                 drop(found.damaged.insert(*digest, (bytes, why)));
                             }
-                            // Such as one of another owner, which says nothing of its bytes.
+                            // For example, another user owns the file. This says nothing about
+                            // its bytes.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
                                 *failed.lock().expect("nobody panics with it") = Some(err);
@@ -84,36 +85,36 @@ impl Files {
         }
     }
 
-    /// All files that are there, with their lengths.
+    /// All files with their lengths.
     pub fn sizes(&self) -> impl Iterator<Item = (Digest, u64)> {
         let damaged = self.damaged.iter().map(|(digest, (bytes, _))| (*digest, *bytes));
         self.sound.iter().map(|(digest, bytes)| (*digest, *bytes)).chain(damaged)
     }
 
-    /// Whether a file is there, sound or not.
+    /// Whether a file exists, sound or damaged.
     pub fn have(&self, digest: Digest) -> bool {
         self.sound.contains_key(&digest) || self.damaged.contains_key(&digest)
     }
 
-    /// Whether all files of a configuration are there.
+    /// Whether all files of a configuration exist.
     pub fn have_all_of(&self, configuration: &Configuration) -> bool {
         configuration.layers().iter().all(|layer| self.have(layer.digest))
     }
 }
 
-/// Whether the disk has lost it, and may give the rest.
+/// Whether the disk has lost this part of a file, while other parts may be readable.
 fn is_lost(err: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
     lost.iter().any(|errno| err.raw_os_error() == Some(errno.raw_os_error()))
 }
 
-/// What a file is, with its length.
+/// The result of a check, with the length of the file.
 enum Found {
     Sound(u64),
     Damaged(u64, String),
 }
 
-/// Whether a file is what its name says, as far as the disk gives it.
+/// Whether a file has the digest of its name, as far as it can be read.
 fn check(digest: Digest, mut file: std::fs::File, meter: &Meter) -> io::Result<Found> {
     let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; BUFFER]);
     loop {

@@ -1,4 +1,4 @@
-//! What an import found, for people and as JSON.
+//! The report of an import, as text and as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::go_import::{Files, State};
 
-/// What an import found, and took in.
+/// What an import found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The Go tool's catalogue.
@@ -22,23 +22,23 @@ pub struct Report {
     pub versions: usize,
     /// Configurations.
     pub configurations: usize,
-    /// States of them.
+    /// States of all configurations.
     pub states: usize,
     /// Files.
     pub files: usize,
-    /// Their bytes.
+    /// Bytes of all files.
     pub bytes: u64,
-    /// Files that are not what their names say.
+    /// Damaged files.
     pub damaged: Vec<Bad>,
-    /// Files that something needs and that are not there.
+    /// Missing files that something needs.
     pub missing: Vec<Bad>,
     /// Files that no version and no state uses.
     pub orphans: Vec<Orphan>,
-    /// Earlier states that cannot be gone back to: their files were removed.
+    /// Earlier states that no rollback can restore, because their files were removed.
     pub lost: Vec<Lost>,
-    /// What does not fit together.
+    /// Contradictions in the state of the Go registry.
     pub odd: Vec<String>,
-    /// Whether nothing was imported.
+    /// Whether this was a dry run, which imports nothing.
     pub dry_run: bool,
 }
 
@@ -49,7 +49,7 @@ pub struct Bad {
     pub path: String,
     /// What is wrong.
     pub why: String,
-    /// What it hits.
+    /// What needs it.
     pub hits: Vec<String>,
 }
 
@@ -69,12 +69,12 @@ pub struct Lost {
     pub configuration: String,
     /// The state's number.
     pub number: usize,
-    /// The versions whose files are gone.
+    /// The versions whose files are missing.
     pub needs: Vec<String>,
 }
 
 impl Report {
-    /// Compares what the catalogue says with the files.
+    /// Compares the catalogue with the files.
     pub fn new(state_db: &Path, state: &State, files: &Files, dry_run: bool) -> Self {
         let uses = uses(state);
         let hits = |digest: &Digest| uses.hits.get(digest).cloned().unwrap_or_default();
@@ -115,7 +115,7 @@ impl Report {
         }
     }
 
-    /// Whether everything that is needed is there, and sound.
+    /// Whether all needed files exist and none is damaged.
     pub fn is_sound(&self) -> bool {
         self.damaged.is_empty() && self.missing.is_empty()
     }
@@ -125,7 +125,7 @@ impl Report {
         serde_json::to_string_pretty(self)
     }
 
-    /// For people.
+    /// As text.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {
@@ -163,9 +163,9 @@ impl Report {
 
 #[derive(Default)]
 struct Uses {
-    /// What versions and current states use.
+    /// Files that versions and current states use.
     hits: BTreeMap<Digest, Vec<String>>,
-    /// What earlier states use.
+    /// Files that earlier states use.
     earlier: BTreeSet<Digest>,
 }
 
@@ -208,7 +208,7 @@ fn lost(state: &State, files: &Files) -> Vec<Lost> {
     lost
 }
 
-/// Layers of current states that are no version, or another one than it is now.
+/// Layers of current states whose version does not exist, or has other bytes now.
 fn without_version(state: &State) -> Vec<String> {
     let versions: BTreeMap<_, _> = state
         .versions

@@ -1,4 +1,4 @@
-//! What the Go tool's catalogue says, taken out of its bolt file. Pure.
+//! The catalogue of the Go tool, read from its bolt file. The code is pure.
 //!
 //! ```text
 //! components/NAME/byVersion/VERSION         JSON of the version
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::go_import::bolt::{self, Bolt, Bucket, Item};
 
-/// Longest list of what uses one file, in bytes.
+/// Longest list of the versions that use one file, in bytes.
 const MAX_REFERENCES: usize = 64 << 20;
 
 /// Why the Go tool's catalogue cannot be used.
@@ -26,10 +26,10 @@ pub enum Error {
     /// It cannot be read.
     #[error(transparent)]
     Bolt(#[from] bolt::Error),
-    /// It is some other program's.
+    /// It belongs to another program.
     #[error("is no catalogue of a Go registry: it has neither components nor configs")]
     Foreign,
-    /// Something in it that must not be left out makes no sense.
+    /// A necessary part of it is invalid.
     #[error("cannot be imported: {path} {why}; mend or delete it with the Go tool")]
     Unusable {
         /// Where in the file.
@@ -39,24 +39,24 @@ pub enum Error {
     },
 }
 
-/// All that a Go registry's catalogue holds.
+/// The contents of a Go registry's catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// The number of bolt's last transaction.
     pub transaction: u64,
-    /// Digest over all keys and values, to tell whether anything has changed.
+    /// Digest over all keys and values. It shows whether anything has changed.
     pub contents: Digest,
     /// All components.
     pub components: BTreeSet<ComponentName>,
-    /// All versions, in the order of their addition.
+    /// All versions, in the order in which they were added.
     pub versions: Vec<Layer>,
     /// All configurations.
     pub configurations: Vec<States>,
-    /// What does not fit together, a line each. None of it is in the way.
+    /// Contradictions, a line each. None of them prevents an import.
     pub odd: Vec<String>,
 }
 
-/// A configuration with all states it has had.
+/// A configuration with all its states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct States {
     /// Its name.
@@ -109,7 +109,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The entries of a bucket, which go into the digest of all.
+    /// The entries of a bucket. Adds them to the digest over everything.
     fn entries(
         &mut self,
         bucket: &Bucket<'a>,
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         Ok(entries)
     }
 
-    /// The buckets in `bucket`. What is none is told.
+    /// The buckets in `bucket`. Other entries are reported as contradictions.
     fn buckets(
         &mut self,
         bucket: Option<Bucket<'a>>,
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
             components.insert(component);
             versions.extend(here);
         }
-        // The Go tool goes by second and name; the time has nanoseconds.
+        // The Go tool sorts by second and name. The times here have nanoseconds.
         versions.sort_by_key(|version| version.created);
         Ok((components, versions))
     }
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(current) = current else {
-                // Deleted, or never finished.
+                // It was deleted, or never finished.
                 self.odd.push(format!("{path} has no current state: it is left out"));
                 continue;
             };
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         Ok(configurations)
     }
 
-    /// Compares the lists of what uses a file with the versions.
+    /// Compares the lists of versions that use a file with the versions.
     fn files(&mut self, bucket: Option<Bucket<'a>>, versions: &[Layer]) -> Result<(), Error> {
         let Some(bucket) = bucket else { return Ok(()) };
         let mut bound: BTreeSet<(String, Named)> = versions
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A version as it is filed under `key`.
+/// The version under `key`.
 fn version(component: &ComponentName, key: &[u8], value: &[u8]) -> Result<Layer, String> {
     let layer = Layer::from_json(value).map_err(|err| err.to_string())?;
     if layer.component != *component || layer.version.as_str().as_bytes() != key {

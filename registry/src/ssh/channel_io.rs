@@ -1,8 +1,8 @@
-//! What a client sends on a channel, and how to send to it without ceasing to listen.
+//! Both directions of a channel. It continues to receive while it sends.
 //!
-//! The ssh library stops reading the whole connection when a channel's messages are not
-//! taken, and then never learns that the client has room for more. Whoever waits for
-//! room must therefore take messages meanwhile, or both wait for ever.
+//! If a channel's messages are not taken, the ssh library stops reading the whole connection. Then
+//! it never learns that the client has room for more. So code that waits for room must take
+//! messages meanwhile, or both sides wait for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,21 @@ use crate::ssh::activity::{Activity, Busy};
 use crate::ssh::command_progress::Progress;
 use crate::stdin::{Feed, Piece};
 
-/// Bytes of a client that are kept while it is being sent something.
+/// Bytes of a client that are kept while data is sent to it.
 pub const MAX_AHEAD: usize = 1 << 20;
-/// Bytes of which each must go on its way before the client counts as gone.
+/// Data is sent in pieces of this size. Each must be accepted before the client counts as gone.
 const PIECE: usize = 32 << 10;
-/// What a client has read as soon as it is sent. Of more, some may be under way yet.
+/// A client has read an answer up to this size as soon as it is sent. Part of a longer answer may
+/// still be on its way.
 const SHORT: usize = 32 << 10;
-/// How long a client may take to read the end of what was sent.
+/// How long a client may take to read the end of an answer.
 const LINGER: Duration = Duration::from_secs(30);
+/// Time between the end of the bar and the answer. `ssh` prints standard output before standard
+/// error of the same moment, and the answer would appear inside the bar.
+const BAR_PAUSE: Duration = Duration::from_millis(50);
 const STDERR: u32 = 1;
 
-/// The client is gone, or takes nothing any more.
+/// The client is gone, or accepts nothing any more.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -35,9 +39,9 @@ pub struct Gone;
 pub struct Incoming {
     reader: ChannelReadHalf,
     writer: ChannelWriteHalf<Msg>,
-    /// Bytes that came and were not taken yet.
+    /// Received bytes that were not taken yet.
     pub bytes: BytesMut,
-    /// Whether the client has said that no more will come.
+    /// Whether the client has ended its input.
     pub ended: bool,
     columns: Option<u32>,
     activity: Arc<Activity>,
@@ -54,7 +58,7 @@ impl Incoming {
         Self { reader, writer, bytes, ended: false, columns: None, activity }
     }
 
-    /// Takes in a message that was read by other means.
+    /// Takes a message that was read elsewhere.
     pub fn take(&mut self, message: ChannelMsg) -> Result<(), Gone> {
         take(Some(message), &mut self.bytes, &mut self.ended, &mut self.columns).map(drop)
     }
@@ -70,7 +74,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// As [`Incoming::more`], for `time` at most; whether something came.
+    /// As [`Incoming::more`], for at most `time`. Returns whether something arrived.
     pub async fn more_within(&mut self, time: Duration) -> Result<bool, Gone> {
         match timeout(time, self.more()).await {
             Ok(more) => more.map(|()| true),
@@ -93,7 +97,7 @@ impl Incoming {
         self.send_as(Some(STDERR), data.into()).await
     }
 
-    /// In pieces: what counts as a stall is that nothing moves, not that all takes long.
+    /// Sends in pieces. The client stalls if no piece moves, not if all of them take long.
     async fn send_as(&mut self, kind: Option<u32>, mut data: Bytes) -> Result<(), Gone> {
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
@@ -124,8 +128,8 @@ impl Incoming {
         }
     }
 
-    /// Waits for `work` and hands it what the client sends, and shows its progress; gives up when
-    /// the client goes away. What comes after `work` has let go of its end is dropped.
+    /// Waits for `work`, gives it what the client sends, and shows its progress. It ends when the
+    /// client leaves. After `work` has dropped its input, further bytes are discarded.
     pub async fn feeding<T>(
         &mut self,
         feed: Feed,
@@ -136,8 +140,8 @@ impl Incoming {
         let Self { reader, writer, bytes, ended, columns, .. } = self;
         let mut feed = Some(feed);
         let mut working = None;
-        // Beside everything else, as it waits where the client reads nothing.
-        let telling = async {
+        // A task of its own, because it waits if the client reads nothing.
+        let showing = async {
             loop {
                 let text = progress.next().await;
                 if writer.extended_data_bytes(STDERR, text).await.is_err() {
@@ -145,15 +149,15 @@ impl Incoming {
                 }
             }
         };
-        let mut is_told = true;
-        tokio::pin!(work, telling);
+        let mut is_shown = true;
+        tokio::pin!(work, showing);
         loop {
             if feed.is_none() && working.is_none() {
-                // From now on it waits for nothing that the client sends.
+                // From now on the work waits for nothing from the client.
                 working = Some(activity.working());
             }
             let waiting = feed.clone();
-            let let_go = async {
+            let input_dropped = async {
                 match waiting {
                     Some(feed) => feed.closed().await,
                     None => std::future::pending().await,
@@ -170,7 +174,7 @@ impl Incoming {
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
-                () = let_go => feed = None,
+                () = input_dropped => feed = None,
                 room = room => match room {
                     Some(room) if !bytes.is_empty() => {
                         room.send(Piece::Bytes(bytes.split().freeze()));
@@ -185,7 +189,7 @@ impl Incoming {
                     take(message, bytes, ended, columns)?;
                     activity.moved();
                 }
-                () = &mut telling, if is_told => is_told = false,
+                () = &mut showing, if is_shown => is_shown = false,
             }
             if feed.is_none() {
                 bytes.clear();
@@ -193,23 +197,52 @@ impl Incoming {
         }
     }
 
-    /// As [`Incoming::finish`], after an answer of `length` bytes. The end of a long one is in
-    /// the client's window, and not with whoever reads it: until the client has left, or has had
-    /// time to read, the connection counts as `busy`.
+    /// Ends the progress of a command, before its answer is sent.
+    pub async fn end_progress(&mut self, progress: &mut Progress) -> Result<(), Gone> {
+        let Some((text, is_bar)) = progress.last() else { return Ok(()) };
+        self.send_error(text).await?;
+        if is_bar {
+            tokio::time::sleep(BAR_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for `work` and shows its progress.
+    pub async fn beside<T>(
+        &mut self,
+        progress: &mut Progress,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Gone> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => {
+                    self.end_progress(progress).await?;
+                    return Ok(done);
+                }
+                text = progress.next() => self.send_error(text).await?,
+            }
+        }
+    }
+
+    /// As [`Incoming::finish`], after an answer of `length` bytes. The end of a long answer is
+    /// still in the client's window. Until the client has left, or has had time to read it, the
+    /// connection counts as `busy`.
     pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
         let Self { mut reader, writer, .. } = self;
         end(&writer, code).await;
         if length > SHORT {
             tokio::spawn(async move {
                 let left = async { while reader.wait().await.is_some() {} };
-                // Whether it has read it or not, nobody waits for it any longer.
+                // After that time nobody waits for the client, whether it has read or not.
                 let _ = timeout(LINGER, left).await;
                 drop(busy);
             });
         }
     }
 
-    /// Ends the channel, telling the exit code.
+    /// Ends the channel with an exit code.
     pub async fn finish(self, code: u8) {
         end(&self.writer, code).await;
     }
@@ -221,13 +254,13 @@ impl Incoming {
 }
 
 async fn end(writer: &ChannelWriteHalf<Msg>, code: u8) {
-    // The client may be gone at any of these; then there is nobody to tell.
+    // The client may be gone at any of these. Then nobody needs the answer.
     let _ = writer.exit_status(code.into()).await;
     let _ = writer.eof().await;
     let _ = writer.close().await;
 }
 
-/// Takes in a message; whether it was of interest.
+/// Takes a message. Returns whether it brought bytes, the end, or a new width.
 fn take(
     message: Option<ChannelMsg>,
     bytes: &mut BytesMut,

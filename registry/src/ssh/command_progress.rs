@@ -1,36 +1,32 @@
-//! Progress of a command, on the client's stderr: a bar where the client has a terminal, else
-//! a line every ten seconds.
+//! Progress of a command, on the client's stderr: a bar on a terminal, otherwise a line every ten
+//! seconds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use deploy_cli::progress::{COLUMNS, Display, Form, LOOK_EVERY, Told, over};
 use deploy_store::Meter;
 use tokio::time::{Instant, sleep_until};
 
-use crate::ssh::channel::Terminal;
-use crate::ssh::channel_io::{Gone, Incoming};
+use super::context::Terminal;
 
-/// Widths of terminals that are believed.
+/// Narrower terminals count as this wide.
 const FEWEST_COLUMNS: usize = 20;
+/// Wider terminals count as this wide.
 const MOST_COLUMNS: usize = 500;
-/// Time between the end of the bar and the answer: of what comes at once `ssh` prints standard
-/// output first, and the answer would stand in the bar.
-const APART: Duration = Duration::from_millis(50);
-
-/// What form a client wants: what its environment `asked` for, else what its terminal suggests.
+/// The form of progress for a client: what its environment asks for (`asked`), otherwise what its
+/// terminal suggests.
 pub fn form(terminal: Option<Terminal>, asked: Option<usize>) -> Form {
     let columns = terminal.map(|terminal| usize::try_from(terminal.columns).unwrap_or(COLUMNS));
     match (asked, columns) {
         (Some(0), _) => Form::Nothing,
         (None, None) => Form::Lines,
         (None, Some(0)) => Form::Bar(COLUMNS),
-        (Some(columns), _) | (None, Some(columns)) => Form::Bar(believed(columns)),
+        (Some(columns), _) | (None, Some(columns)) => Form::Bar(clamp_columns(columns)),
     }
 }
 
-fn believed(columns: usize) -> usize {
+fn clamp_columns(columns: usize) -> usize {
     columns.clamp(FEWEST_COLUMNS, MOST_COLUMNS)
 }
 
@@ -42,12 +38,12 @@ pub struct Progress {
     display: Display,
     is_shown: bool,
     drawn: usize,
-    /// When to look at the meter.
+    /// When to read the meter next.
     due: Instant,
 }
 
 impl Progress {
-    /// Of a command that begins now.
+    /// Progress of a command that begins now.
     pub fn new(form: Form) -> Self {
         let now = Instant::now();
         Self {
@@ -59,7 +55,7 @@ impl Progress {
         }
     }
 
-    /// Waits until there is something to show. It can be dropped and begun again at any time.
+    /// Waits until there is something to show. The future may be dropped at any time.
     pub async fn next(&mut self) -> Bytes {
         if !self.is_shown {
             return std::future::pending().await;
@@ -74,41 +70,17 @@ impl Progress {
         }
     }
 
-    /// Ends progress on the client's side, before the answer goes there.
-    pub async fn end(&mut self, client: &mut Incoming) -> Result<(), Gone> {
-        let told = self.display.end(self.meter.reading(), Instant::now().into_std());
-        let Some(told) = told else { return Ok(()) };
+    /// The last text to show, if any, and whether it belongs to a bar.
+    pub fn last(&mut self) -> Option<(Bytes, bool)> {
+        let told = self.display.end(self.meter.reading(), Instant::now().into_std())?;
         let is_bar = matches!(told, Told::Bar(_));
-        client.send_error(self.bytes(told)).await?;
-        if is_bar {
-            tokio::time::sleep(APART).await;
-        }
-        Ok(())
+        Some((self.bytes(told), is_bar))
     }
 
     fn bytes(&mut self, told: Told) -> Bytes {
         match told {
             Told::Line(line) => (line + "\n").into(),
             Told::Bar(text) => over(&text, &mut self.drawn).into(),
-        }
-    }
-
-    /// Waits for `work` and shows its progress meanwhile.
-    pub async fn beside<T>(
-        &mut self,
-        client: &mut Incoming,
-        work: impl Future<Output = T>,
-    ) -> Result<T, Gone> {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => {
-                    self.end(client).await?;
-                    return Ok(done);
-                }
-                text = self.next() => client.send_error(text).await?,
-            }
         }
     }
 }
@@ -118,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_client_says_what_it_wants() {
+    fn client_chooses_the_form_of_progress() {
         let terminal = |columns| Some(Terminal { columns, colours: true });
         for (terminal, asked, wanted) in [
             (None, None, Form::Lines),

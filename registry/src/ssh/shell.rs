@@ -1,4 +1,4 @@
-//! The prompt: on a terminal with a line editor, otherwise line by line.
+//! The prompt: with a line editor on a terminal, otherwise line by line.
 
 mod editor;
 
@@ -6,22 +6,22 @@ use bytes::Buf;
 use deploy_cli::progress::Form;
 use deploy_store::ComponentName;
 use deploy_wire::command::complete::{Completion, Typed, Wanted, typed};
-use deploy_wire::exit;
 
 use crate::console::Answer;
-use crate::ssh::channel::{Context, Terminal, answer};
 use crate::ssh::channel_io::{Gone, Incoming};
 use crate::ssh::command_progress::Progress;
+use crate::ssh::context::{Context, Terminal};
 use crate::ssh::shell::editor::{Editor, Event, MAX_LINE};
 use crate::stdin::Input;
 
-/// Serves the prompt until the client leaves; returns the exit code.
+/// Serves the prompt until the client leaves. Returns whether all commands succeeded; on a terminal
+/// always true.
 pub async fn run(
     client: &mut Incoming,
     context: &Context,
     terminal: Option<Terminal>,
     form: Form,
-) -> Result<u8, Gone> {
+) -> Result<bool, Gone> {
     match terminal {
         Some(terminal) => on_terminal(client, context, terminal, form).await,
         None => line_by_line(client, context, form).await,
@@ -37,7 +37,7 @@ async fn on_terminal(
     context: &Context,
     terminal: Terminal,
     form: Form,
-) -> Result<u8, Gone> {
+) -> Result<bool, Gone> {
     let Terminal { columns, colours } = terminal;
     let mut editor = Editor::new(columns, colours);
     editor.prompt();
@@ -50,7 +50,7 @@ async fn on_terminal(
             editor.resize(columns);
         }
         if client.bytes.is_empty() && client.ended {
-            return Ok(exit::OK);
+            return Ok(true);
         }
         context.activity.moved();
         let (taken, event) = editor.feed(&client.bytes);
@@ -64,7 +64,7 @@ async fn on_terminal(
             Some(Event::Complete) => complete(&mut editor, context).await,
             Some(_) => {
                 client.send(editor.take_output()).await?;
-                return Ok(exit::OK);
+                return Ok(true);
             }
             None => {}
         }
@@ -81,7 +81,8 @@ async fn complete(editor: &mut Editor, context: &Context) {
     }
 }
 
-/// The names that may stand there; none where they cannot be had, which a command will tell.
+/// The names that may stand there. If the catalogue fails there are none: the command will report
+/// the failure.
 async fn names(context: &Context, typed: &Typed) -> Vec<String> {
     let catalog = &context.registry.catalog;
     match &typed.wanted {
@@ -118,7 +119,7 @@ async fn run_for_terminal(
     client.send(for_terminal(&if colours { in_red(&stderr) } else { stderr })).await
 }
 
-/// Runs a line that has no input, and shows its progress meanwhile.
+/// Runs a line without input, and shows its progress.
 async fn run_beside(
     client: &mut Incoming,
     context: &Context,
@@ -126,11 +127,11 @@ async fn run_beside(
     form: Form,
 ) -> Result<Answer, Gone> {
     let mut progress = Progress::new(form);
-    let work = answer(context, line, Input::none(), &progress);
-    progress.beside(client, work).await
+    let work = context.answer(line, Input::none(), &progress.meter);
+    client.beside(&mut progress, work).await
 }
 
-/// An error with its first line in red; the usage below it stays as it is.
+/// An error with its first line in red. The usage below it is unchanged.
 fn in_red(text: &[u8]) -> Vec<u8> {
     let (first, rest) = text.split_at(text.iter().position(|&c| c == b'\n').unwrap_or(text.len()));
     if first.is_empty() {
@@ -151,9 +152,10 @@ pub fn for_terminal(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Without a terminal: no echo, no prompt; the exit code says whether a command failed.
-async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> Result<u8, Gone> {
-    let mut code = exit::OK;
+/// Serves lines without a terminal: there is no echo and no prompt. Returns whether all commands
+/// succeeded.
+async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> Result<bool, Gone> {
+    let mut succeeded = true;
     let mut line: Vec<u8> = Vec::new();
     loop {
         while !client.bytes.is_empty() {
@@ -161,20 +163,20 @@ async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> R
             match client.bytes.get_u8() {
                 b'\r' | b'\n' => {
                     match run_line(client, context, std::mem::take(&mut line), form).await? {
-                        Line::Leave => return Ok(code),
-                        Line::Failed => code = exit::FAILED,
+                        Line::Leave => return Ok(succeeded),
+                        Line::Failed => succeeded = false,
                         Line::Done => {}
                     }
                 }
-                // One byte too many stays in it, and tells that it was cut.
+                // One byte too many marks a line that was cut.
                 byte if line.len() <= MAX_LINE => line.push(byte),
                 _ => {}
             }
         }
         if client.ended {
-            // The last line may have no end.
+            // The last line may have no line end.
             let last = run_line(client, context, line, form).await?;
-            return Ok(if matches!(last, Line::Failed) { exit::FAILED } else { code });
+            return Ok(succeeded && !matches!(last, Line::Failed));
         }
         client.more().await?;
     }
@@ -208,7 +210,8 @@ async fn run_line(
     }
     let _busy = context.activity.busy();
     let answer = run_beside(client, context, line, form).await?;
+    let succeeded = answer.is_ok();
     client.send(answer.stdout).await?;
     client.send_error(answer.stderr).await?;
-    Ok(if answer.code == exit::OK { Line::Done } else { Line::Failed })
+    Ok(if succeeded { Line::Done } else { Line::Failed })
 }

@@ -1,5 +1,5 @@
-//! One client's ssh session: who they are, and which requests of theirs are granted.
-//! What is granted runs in a task of its own (`channel.rs`).
+//! The ssh session of one client: who the client is, and which requests are granted. A granted
+//! request runs in a task of its own (`channel.rs`).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,13 +16,13 @@ use russh::server::{
 use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::caller::Client;
-use crate::console::Caller;
-use crate::ssh::Server;
+use crate::caller::{Caller, Client};
 use crate::ssh::activity::Activity;
 use crate::ssh::auth::keyring::{Identity, Proof, Role};
-use crate::ssh::channel::{self, Request, Terminal};
+use crate::ssh::channel::{self, ChannelRequest};
 use crate::ssh::command_progress;
+use crate::ssh::context::{Context, Terminal};
+use crate::ssh::server::Server;
 
 /// Channels of one connection at a time.
 pub const MAX_CHANNELS: usize = 10;
@@ -34,7 +34,7 @@ pub const MAX_USER: usize = 256;
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
-    /// What it says that its program is.
+    /// The program, as it identifies itself.
     pub client: Client,
     server: Arc<Server>,
     address: SocketAddr,
@@ -43,33 +43,33 @@ pub struct Session {
     refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
     channels: Arc<Semaphore>,
-    /// Channels that no request was granted on yet.
+    /// Channels without a granted request.
     open: HashMap<ChannelId, Opened>,
 }
 
-/// A channel that no request was granted on yet.
+/// A channel without a granted request.
 #[derive(Debug)]
 struct Opened {
-    start: oneshot::Sender<Request>,
+    start: oneshot::Sender<ChannelRequest>,
     terminal: Option<Terminal>,
-    /// Whether `NO_COLOR` came with it.
+    /// Whether the client set `NO_COLOR`.
     no_colour: bool,
-    /// What `DEPLOY_PROGRESS` said.
+    /// The value of `DEPLOY_PROGRESS`.
     progress: Option<usize>,
 }
 
-/// Who logged in, so that it can be asked again when the keys change.
+/// Who logged in. It is checked again when the keys change.
 #[derive(Debug)]
 pub struct Login {
-    /// Under which name.
+    /// The user name.
     pub user: String,
-    /// With what.
+    /// The key or certificate.
     pub proof: Proof,
 }
 
 impl Session {
-    /// A session from `address`; `login` is told when somebody logged in, `refused` when
-    /// somebody may not.
+    /// A session from `address`. It sends to `login` when the client has logged in, and sets
+    /// `refused` when a login is refused.
     pub fn new(
         server: Arc<Server>,
         address: SocketAddr,
@@ -111,7 +111,7 @@ impl Session {
             .ok()
     }
 
-    /// Lets somebody in whose signature has been checked.
+    /// Logs a client in whose signature has been verified.
     fn log_in(&mut self, user: &str, proof: Proof, algorithm: &Algorithm) -> Auth {
         let Some(identity) = self.identify(user, &proof, algorithm) else {
             return Auth::reject();
@@ -140,11 +140,11 @@ impl Session {
         self.who.as_ref().is_some_and(|(identity, _)| identity.role == Role::Operator)
     }
 
-    /// Grants a request on a channel that had none, or refuses it.
+    /// Grants a request on a channel without one, or refuses it.
     fn grant(
         &mut self,
         id: ChannelId,
-        request: impl FnOnce(Option<Terminal>, Form) -> Option<Request>,
+        request: impl FnOnce(Option<Terminal>, Form) -> Option<ChannelRequest>,
         ssh: &mut Ssh,
     ) -> Result<(), russh::Error> {
         let Some(opened) = self.open.get(&id) else { return ssh.channel_failure(id) };
@@ -156,7 +156,7 @@ impl Session {
         let Some(request) = request(terminal, form) else { return ssh.channel_failure(id) };
         if let Some(opened) = self.open.remove(&id) {
             ssh.channel_success(id)?;
-            // Without a receiver the channel is closed already.
+            // If there is no receiver, the channel is already closed.
             let _ = opened.start.send(request);
         }
         Ok(())
@@ -171,7 +171,8 @@ impl Handler for Session {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        // Of a certificate only the key is shown here: whose it is shows when it has signed.
+        // For a certificate, the library shows only its key here. The certificate itself arrives
+        // with the signature.
         let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
             && self.server.keyring.has_authorities(user);
         if may_be_certified {
@@ -184,7 +185,7 @@ impl Handler for Session {
         }
     }
 
-    /// Only here, where the signature has been checked, does anybody get a right.
+    /// Only this method and the next grant rights: the library has verified the signature.
     async fn auth_publickey(
         &mut self,
         user: &str,
@@ -198,7 +199,7 @@ impl Handler for Session {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
-        // That it did not sign with SHA-1 was seen when its key was offered.
+        // A signature with SHA-1 was refused when the key was offered.
         let proof = Proof::Certificate(Box::new(certificate.clone()));
         Ok(self.log_in(user, proof, &certificate.signature().algorithm()))
     }
@@ -219,7 +220,7 @@ impl Handler for Session {
         let opened = Opened { start, terminal: None, no_colour: false, progress: None };
         self.open.insert(id, opened);
         reply.accept().await;
-        let context = channel::Context {
+        let context = Context {
             registry: Arc::clone(&self.server.registry),
             activity: Arc::clone(&self.activity),
             role: identity.role,
@@ -228,8 +229,8 @@ impl Handler for Session {
         tokio::spawn(async move {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
             if let Err(err) = served {
-                tracing::error!("channel failed inside: {err}");
-                // Nobody else would, and the client waits.
+                tracing::error!("internal error in a channel: {err}");
+                // The client waits, and no other code closes the channel.
                 let _ = handle.close(id).await;
             }
             drop(permit);
@@ -299,7 +300,11 @@ impl Handler for Session {
 
     async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
         let allowed = self.is_operator();
-        self.grant(id, |terminal, form| allowed.then_some(Request::Shell(terminal, form)), ssh)
+        self.grant(
+            id,
+            |terminal, form| allowed.then_some(ChannelRequest::Shell(terminal, form)),
+            ssh,
+        )
     }
 
     async fn exec_request(
@@ -310,7 +315,11 @@ impl Handler for Session {
     ) -> Result<(), Self::Error> {
         let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
         let line = String::from_utf8(command.to_vec()).ok().filter(|_| allowed);
-        self.grant(id, |terminal, form| line.map(|line| Request::Exec(line, terminal, form)), ssh)
+        self.grant(
+            id,
+            |terminal, form| line.map(|line| ChannelRequest::Exec(line, terminal, form)),
+            ssh,
+        )
     }
 
     async fn subsystem_request(
@@ -319,6 +328,6 @@ impl Handler for Session {
         name: &str,
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        self.grant(id, |_, _| (name == "sftp").then_some(Request::Sftp), ssh)
+        self.grant(id, |_, _| (name == "sftp").then_some(ChannelRequest::Sftp), ssh)
     }
 }

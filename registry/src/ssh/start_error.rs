@@ -14,10 +14,10 @@ pub enum Error {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why.
         cause: io::Error,
     },
-    /// A key file is longer than any such file is.
+    /// A key file is larger than the limit.
     #[error("key file {path:?} is larger than {}", Size(*limit))]
     KeyFileTooLong {
         /// The file.
@@ -25,7 +25,7 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// A key file lets nobody in.
+    /// A key file has no key.
     #[error("file {path:?} should have at least one key")]
     NoKeys {
         /// The file.
@@ -44,7 +44,7 @@ pub enum Error {
     HostKey {
         /// Its file.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// Why, and what to do.
         reason: String,
     },
     /// The host key cannot be written.
@@ -55,12 +55,12 @@ pub enum Error {
     Listen {
         /// The address as given.
         address: String,
-        /// Why not.
+        /// Why.
         cause: io::Error,
     },
 }
 
-/// What to do where there is no key file yet.
+/// What to do if a key file does not exist.
 fn init(err: &io::Error) -> &'static str {
     match err.kind() {
         io::ErrorKind::NotFound => {
@@ -70,7 +70,7 @@ fn init(err: &io::Error) -> &'static str {
     }
 }
 
-/// An error of the system without its number, beginning as the rest of a line does.
+/// An error of the system without its number, with a lowercase first letter.
 pub(crate) fn plain(err: &io::Error) -> String {
     let text = err.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

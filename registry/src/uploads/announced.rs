@@ -1,16 +1,16 @@
-//! Bytes of uploads that their clients have announced and not sent yet: room that is promised.
+//! Bytes that clients have announced and not sent yet. They are reserved on the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What all uploads under way have still to bring, as far as that is known.
+/// The announced bytes of all open uploads.
 #[derive(Debug, Default)]
 pub struct Announced {
     bytes: Mutex<u64>,
 }
 
-/// What one upload has still to bring; given back when dropped.
+/// The announced bytes of one upload; released when dropped.
 #[derive(Debug)]
-pub struct Share {
+pub struct AnnouncedShare {
     all: Arc<Announced>,
     /// Bytes of the whole upload.
     size: u64,
@@ -18,20 +18,20 @@ pub struct Share {
 }
 
 impl Announced {
-    /// An upload of `size` bytes begins, unless `fits`, which is told what others have still to
-    /// bring, says why not. One whose size is not known has 0.
+    /// Reserves `size` bytes for an upload (0 if the size is unknown), if `fits` agrees. `fits`
+    /// gets the bytes that other clients still have to send.
     pub fn begin<E>(
         self: &Arc<Self>,
         size: u64,
         fits: impl FnOnce(u64) -> Result<(), E>,
-    ) -> Result<Share, E> {
+    ) -> Result<AnnouncedShare, E> {
         let mut bytes = self.lock();
         fits(*bytes)?;
         *bytes = bytes.saturating_add(size);
-        Ok(Share { all: Arc::clone(self), size, left: size })
+        Ok(AnnouncedShare { all: Arc::clone(self), size, left: size })
     }
 
-    /// What all have still to bring.
+    /// Bytes that all clients still have to send.
     pub fn bytes(&self) -> u64 {
         *self.lock()
     }
@@ -41,13 +41,13 @@ impl Announced {
     }
 }
 
-impl Share {
-    /// Whether anything was announced.
+impl AnnouncedShare {
+    /// Whether the client announced a size.
     pub fn is_known(&self) -> bool {
         self.size > 0
     }
 
-    /// The upload has so many bytes by now.
+    /// Records that the upload has `bytes` bytes now.
     pub fn came(&mut self, bytes: u64) {
         let left = self.size.saturating_sub(bytes).min(self.left);
         let mut all = self.all.lock();
@@ -56,7 +56,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for AnnouncedShare {
     fn drop(&mut self) {
         self.came(u64::MAX);
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_announced_counts_until_it_has_come_or_comes_no_more() {
+    fn announced_bytes_count_until_they_arrive_or_the_upload_ends() {
         let all = Arc::<Announced>::default();
         let begin = |size: u64, others: u64| {
             let fits = |bytes| if bytes == others { Ok(()) } else { Err(bytes) };
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(begin(7, 0).unwrap_err(), 150);
         one.came(30);
         assert_eq!(all.bytes(), 120);
-        // More than it said.
+        // The client sends more than it announced.
         one.came(1000);
         one.came(1001);
         assert_eq!(all.bytes(), 50);

@@ -1,5 +1,5 @@
-//! Downloads in flight: what is being read is not collected, though an open file would
-//! stay readable.
+//! Active downloads. Garbage collection keeps a blob that is being read, although an open file
+//! would stay readable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,20 +8,20 @@ use deploy_store::Digest;
 
 /// The downloads of one registry.
 #[derive(Debug, Default)]
-pub struct Transfers(Mutex<BTreeMap<Digest, usize>>);
+pub struct ActiveDownloads(Mutex<BTreeMap<Digest, usize>>);
 
 /// A download; ends when dropped.
 #[derive(Debug)]
-pub struct Transfer {
-    transfers: Arc<Transfers>,
+pub struct Download {
+    downloads: Arc<ActiveDownloads>,
     digest: Digest,
 }
 
-impl Transfers {
-    /// A download of `digest` begins.
-    pub fn begin(self: &Arc<Self>, digest: Digest) -> Transfer {
+impl ActiveDownloads {
+    /// Begins a download of `digest`.
+    pub fn begin(self: &Arc<Self>, digest: Digest) -> Download {
         *self.counts().entry(digest).or_insert(0) += 1;
-        Transfer { transfers: Arc::clone(self), digest }
+        Download { downloads: Arc::clone(self), digest }
     }
 
     /// The blobs that are being downloaded.
@@ -29,12 +29,12 @@ impl Transfers {
         self.counts().keys().copied().collect()
     }
 
-    /// How many downloads of `digest` there are.
+    /// The number of downloads of `digest`.
     pub fn count(&self, digest: Digest) -> usize {
         self.counts().get(&digest).copied().unwrap_or(0)
     }
 
-    /// How many downloads there are.
+    /// The number of all downloads.
     pub fn all(&self) -> u64 {
         self.counts().values().map(|count| *count as u64).sum()
     }
@@ -44,9 +44,9 @@ impl Transfers {
     }
 }
 
-impl Drop for Transfer {
+impl Drop for Download {
     fn drop(&mut self) {
-        let mut counts = self.transfers.counts();
+        let mut counts = self.downloads.counts();
         if let Some(count) = counts.get_mut(&self.digest) {
             *count -= 1;
             if *count == 0 {

@@ -1,15 +1,15 @@
-//! What clients have open to read: so much in all, and a quarter of it for one key, so that none
-//! takes the files or the memory that all others need.
+//! How much clients may have open for reading: a limit for all, and a quarter of it for one key.
+//! So no key takes the files or the memory that all others need.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The part of all that one key may have.
+/// One key may have this part of all: a quarter.
 const SHARE: usize = 4;
 
-/// What is open.
+/// A limit on what is open.
 #[derive(Debug)]
-pub struct Readers {
+pub struct OpenFileQuota {
     most: usize,
     open: Mutex<Open>,
 }
@@ -20,21 +20,21 @@ struct Open {
     by_key: HashMap<String, usize>,
 }
 
-/// Something that is open; closed when dropped.
+/// One open file; closed when dropped.
 #[derive(Debug)]
-pub struct Reader {
-    readers: Arc<Readers>,
+pub struct OpenFileGuard {
+    quota: Arc<OpenFileQuota>,
     key: String,
 }
 
-impl Readers {
-    /// Room for `most`.
+impl OpenFileQuota {
+    /// At most `most` at once.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// One more of `key`, if there is room for it.
-    pub fn open(self: &Arc<Self>, key: &str) -> Option<Reader> {
+    /// Opens one more for `key`, if the limits allow it.
+    pub fn open(self: &Arc<Self>, key: &str) -> Option<OpenFileGuard> {
         let mut open = self.counts();
         let own = open.by_key.get(key).copied().unwrap_or(0);
         if open.all >= self.most || own >= (self.most / SHARE).max(1) {
@@ -43,7 +43,7 @@ impl Readers {
         open.all += 1;
         open.by_key.insert(key.to_owned(), own + 1);
         drop(open);
-        Some(Reader { readers: Arc::clone(self), key: key.to_owned() })
+        Some(OpenFileGuard { quota: Arc::clone(self), key: key.to_owned() })
     }
 
     fn counts(&self) -> MutexGuard<'_, Open> {
@@ -51,9 +51,9 @@ impl Readers {
     }
 }
 
-impl Drop for Reader {
+impl Drop for OpenFileGuard {
     fn drop(&mut self) {
-        let mut open = self.readers.counts();
+        let mut open = self.quota.counts();
         open.all -= 1;
         if let Some(own) = open.by_key.get_mut(&self.key) {
             *own -= 1;
@@ -69,16 +69,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_key_gets_its_share_and_what_is_closed_comes_back() {
-        let readers = Readers::new(8);
-        let mut one: Vec<_> = (0..2).map(|_| readers.open("one").unwrap()).collect();
-        assert!(readers.open("one").is_none());
+    fn key_gets_its_share_and_closing_returns_it() {
+        let quota = OpenFileQuota::new(8);
+        let mut one: Vec<_> = (0..2).map(|_| quota.open("one").unwrap()).collect();
+        assert!(quota.open("one").is_none());
         let others: Vec<_> =
-            ["two", "two", "three", "three", "four", "four"].map(|key| readers.open(key)).into();
-        assert!(others.iter().all(Option::is_some) && readers.open("five").is_none());
+            ["two", "two", "three", "three", "four", "four"].map(|key| quota.open(key)).into();
+        assert!(others.iter().all(Option::is_some) && quota.open("five").is_none());
         one.pop();
-        assert!(readers.open("five").is_some() && readers.open("one").is_some());
+        assert!(quota.open("five").is_some() && quota.open("one").is_some());
         drop((one, others));
-        assert!(readers.counts().all == 0 && readers.counts().by_key.is_empty());
+        assert!(quota.counts().all == 0 && quota.counts().by_key.is_empty());
     }
 }

@@ -1,5 +1,5 @@
-//! What was uploaded lately, under the paths that clients gave it: they look at a file that they
-//! have just written, set its times, and rename it to what it is to be called.
+//! Recent uploads, under the paths that clients gave them. Clients look at a file that they have
+//! just written, set its times, and rename it to its final name.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,41 +7,41 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use deploy_store::Digest;
 use jiff::Timestamp;
 
-use crate::console::Caller;
+use crate::caller::Caller;
 
 /// Uploads that are remembered, of all keys together.
 const MAX_ALL: usize = 2048;
-/// The same, of one key; of more, the oldest are forgotten.
+/// The same for one key. The oldest are forgotten first.
 const MAX_OF_KEY: usize = 256;
 
-/// The uploads that are remembered, oldest first.
+/// The remembered uploads, oldest first.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<VecDeque<Entry>>);
+pub struct RecentUploads(Mutex<VecDeque<Entry>>);
 
 #[derive(Debug)]
 struct Entry {
     key: String,
-    /// One connection has one address, with its port.
+    /// The address with its port, which identifies a connection.
     connection: String,
     path: String,
     uploaded: Uploaded,
 }
 
-/// An upload that is whole.
+/// A complete upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uploaded {
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.
     pub bytes: u64,
-    /// When it was whole.
+    /// When it was complete.
     pub time: Timestamp,
-    /// Whether it became a version.
+    /// Whether it is bound to a version.
     pub bound: bool,
 }
 
-impl Recent {
-    /// Remembers an upload of `caller` under `path`, instead of an earlier one of the same
+impl RecentUploads {
+    /// Remembers an upload of `caller` under `path`. It replaces an earlier one of the same
     /// connection.
     pub fn remember(&self, caller: &Caller, path: &str, uploaded: Uploaded) {
         let mut entries = self.entries();
@@ -57,9 +57,9 @@ impl Recent {
         entries.push_back(Entry { key, connection, path: path.to_owned(), uploaded });
     }
 
-    /// What `caller` uploaded as `path`: in this connection, else in another of the same key, as
-    /// programs have that keep several. Where those do not agree it is none of them: which of
-    /// them is meant nobody can tell.
+    /// What `caller` uploaded as `path`, in this connection or in another one of the same key: some
+    /// programs use several connections. `None` if several other connections uploaded different
+    /// bytes as `path`.
     pub fn find(&self, caller: &Caller, path: &str) -> Option<Uploaded> {
         let entries = self.entries();
         if let Some(entry) = entries.iter().find(|entry| entry.is_of(caller, path)) {
@@ -71,7 +71,7 @@ impl Recent {
         others.all(|entry| entry.uploaded.digest == first.digest).then_some(first)
     }
 
-    /// Whether this connection of `caller` uploaded it.
+    /// Whether this connection of `caller` uploaded `path`.
     pub fn is_own(&self, caller: &Caller, path: &str) -> bool {
         self.entries().iter().any(|entry| entry.is_of(caller, path))
     }
@@ -83,7 +83,7 @@ impl Recent {
         mine.map(|entry| (entry.path.clone(), entry.uploaded)).collect()
     }
 
-    /// Forgets what [`Recent::find`] finds.
+    /// Forgets what [`RecentUploads::find`] finds.
     pub fn forget(&self, caller: &Caller, path: &str) {
         let mut entries = self.entries();
         let own = entries.iter().any(|entry| entry.is_of(caller, path));
@@ -124,8 +124,8 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_sees_its_own_and_else_what_its_key_agrees_on() {
-        let recent = Recent::default();
+    fn connection_sees_its_own_uploads_first_and_then_those_of_its_key() {
+        let recent = RecentUploads::default();
         let [a, b, c] = ["1", "2", "3"].map(|address| caller("key", address));
         recent.remember(&a, "/x", uploaded(b"a"));
         assert_eq!(recent.find(&b, "/x"), Some(uploaded(b"a")));
@@ -144,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn of_many_the_oldest_are_forgotten() {
-        let recent = Recent::default();
+    fn oldest_uploads_are_forgotten_first() {
+        let recent = RecentUploads::default();
         let me = caller("key", "1");
         for n in 0..=MAX_OF_KEY {
             recent.remember(&me, &n.to_string(), uploaded(b"x"));

@@ -1,5 +1,5 @@
-//! Places of what waits for its client, as uploads and imports do: shared among keys, and given
-//! to others while their client sends nothing.
+//! Slots for work that waits for its client, as uploads and imports do. They are shared among keys.
+//! If a client sends nothing for a while, another one may take its slot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,25 +8,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// How often whoever waits looks whether somebody has fallen silent.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often a waiting caller checks whether a client has become silent.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How places are shared.
+/// How slots are shared.
 #[derive(Debug, Clone, Copy)]
 pub struct Sharing {
-    /// Places in all.
+    /// The number of slots.
     pub most: usize,
-    /// Those that a key gets even where others want them.
+    /// Slots that a key gets even if others wait.
     pub share: usize,
-    /// Those that nobody gets beyond their share.
+    /// Slots that no key gets beyond its share.
     pub reserve: usize,
-    /// Whose client has sent nothing for this long gives way to others.
+    /// A client that sends nothing for this long may lose its slot.
     pub silence: Duration,
 }
 
-/// The places of one kind.
+/// The slots of one kind of work.
 #[derive(Debug)]
-pub struct Places {
+pub struct SlotPool {
     sharing: Sharing,
     taken: Mutex<Taken>,
     freed: Notify,
@@ -35,44 +35,44 @@ pub struct Places {
 #[derive(Debug, Default)]
 struct Taken {
     next: u64,
-    slots: HashMap<u64, Slot>,
-    /// How many of each key wait for a place.
+    slots: HashMap<u64, Holder>,
+    /// How many of each key wait for a slot.
     waiting: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
-struct Slot {
+struct Holder {
     key: String,
-    /// Since when its client is waited for, if it is.
+    /// Since when the work waits for its client, if it does.
     silent: Option<Instant>,
 }
 
-/// A place; free again when dropped.
+/// A slot; free again when dropped.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct Slot {
+    pool: Arc<SlotPool>,
     number: u64,
 }
 
-/// Somebody who waits for a place.
-struct Waiting<'a>(&'a Places, &'a str);
+/// A caller that waits for a slot.
+struct Waiting<'a>(&'a SlotPool, &'a str);
 
-impl Places {
-    /// All of them free.
+impl SlotPool {
+    /// All slots are free.
     pub fn new(sharing: Sharing) -> Arc<Self> {
         Arc::new(Self { sharing, taken: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A place for `key`, if there is one, or somebody has to give way.
-    pub fn try_enter(self: &Arc<Self>, key: &str) -> Option<Place> {
-        self.try_enter_at(key, Instant::now())
+    /// A slot for `key`, if one is free or a silent client can lose its slot.
+    pub fn try_take(self: &Arc<Self>, key: &str) -> Option<Slot> {
+        self.try_take_at(key, Instant::now())
     }
 
-    fn try_enter_at(self: &Arc<Self>, key: &str, now: Instant) -> Option<Place> {
+    fn try_take_at(self: &Arc<Self>, key: &str, now: Instant) -> Option<Slot> {
         let Sharing { silence, .. } = self.sharing;
         let mut taken = self.taken();
         while !taken.has_room(key, self.sharing) {
-            // Who has all that is theirs can only take it from themselves.
+            // A key that has its share can only take a slot from itself.
             let own = taken.of_key(key) >= self.sharing.share;
             let slots = taken.slots.iter().filter(|(_, slot)| !own || slot.key == key);
             let silent = slots.filter_map(|(number, slot)| Some((slot.silent?, *number)));
@@ -84,20 +84,20 @@ impl Places {
         }
         let number = taken.next;
         taken.next += 1;
-        taken.slots.insert(number, Slot { key: key.to_owned(), silent: None });
-        Some(Place { places: Arc::clone(self), number })
+        taken.slots.insert(number, Holder { key: key.to_owned(), silent: None });
+        Some(Slot { pool: Arc::clone(self), number })
     }
 
-    /// Waits for a place for `key`.
-    pub async fn enter(self: &Arc<Self>, key: &str) -> Place {
+    /// Waits for a slot for `key`.
+    pub async fn take(self: &Arc<Self>, key: &str) -> Slot {
         let _waiting = Waiting::new(self, key);
         loop {
             let freed = self.freed.notified();
-            if let Some(place) = self.try_enter(key) {
-                return place;
+            if let Some(slot) = self.try_take(key) {
+                return slot;
             }
-            // Whoever falls silent does not tell.
-            let _ = timeout(LOOK_EVERY, freed).await;
+            // No event says that a client has become silent.
+            let _ = timeout(CHECK_EVERY, freed).await;
         }
     }
 
@@ -119,17 +119,17 @@ impl Taken {
     }
 }
 
-impl Place {
-    /// From now on its client is waited for.
-    pub fn waits(&self) {
-        if let Some(slot) = self.places.taken().slots.get_mut(&self.number) {
+impl Slot {
+    /// From now on the work waits for its client.
+    pub fn waits_for_client(&self) {
+        if let Some(slot) = self.pool.taken().slots.get_mut(&self.number) {
             slot.silent.get_or_insert_with(Instant::now);
         }
     }
 
-    /// The client has sent something. Whether the place is still there, and not somebody else's.
-    pub fn moved(&self) -> bool {
-        let mut taken = self.places.taken();
+    /// Records that the client has sent something. Returns whether it still has the slot.
+    pub fn client_sent(&self) -> bool {
+        let mut taken = self.pool.taken();
         let slot = taken.slots.get_mut(&self.number);
         slot.is_some_and(|slot| {
             slot.silent = None;
@@ -137,23 +137,23 @@ impl Place {
         })
     }
 
-    /// Whether the place is somebody else's by now.
+    /// Whether another client has the slot now.
     pub fn is_lost(&self) -> bool {
-        !self.places.taken().slots.contains_key(&self.number)
+        !self.pool.taken().slots.contains_key(&self.number)
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        self.places.taken().slots.remove(&self.number);
-        self.places.freed.notify_waiters();
+        self.pool.taken().slots.remove(&self.number);
+        self.pool.freed.notify_waiters();
     }
 }
 
 impl<'a> Waiting<'a> {
-    fn new(places: &'a Places, key: &'a str) -> Self {
-        *places.taken().waiting.entry(key.to_owned()).or_insert(0) += 1;
-        Self(places, key)
+    fn new(pool: &'a SlotPool, key: &'a str) -> Self {
+        *pool.taken().waiting.entry(key.to_owned()).or_insert(0) += 1;
+        Self(pool, key)
     }
 }
 
@@ -175,45 +175,45 @@ mod tests {
 
     const SILENCE: Duration = Duration::from_secs(10);
 
-    fn places(most: usize, share: usize, reserve: usize) -> Arc<Places> {
-        Places::new(Sharing { most, share, reserve, silence: SILENCE })
+    fn pool(most: usize, share: usize, reserve: usize) -> Arc<SlotPool> {
+        SlotPool::new(Sharing { most, share, reserve, silence: SILENCE })
     }
 
     #[test]
-    fn one_key_leaves_a_part_to_others() {
-        let places = places(8, 2, 2);
-        let mut of_one: Vec<_> = (0..6).map(|_| places.try_enter("one").unwrap()).collect();
-        assert!(places.try_enter("one").is_none());
-        let of_two: Vec<_> = (0..2).map(|_| places.try_enter("two").unwrap()).collect();
-        assert!(places.try_enter("three").is_none());
+    fn key_leaves_slots_to_others() {
+        let pool = pool(8, 2, 2);
+        let mut of_one: Vec<_> = (0..6).map(|_| pool.try_take("one").unwrap()).collect();
+        assert!(pool.try_take("one").is_none());
+        let of_two: Vec<_> = (0..2).map(|_| pool.try_take("two").unwrap()).collect();
+        assert!(pool.try_take("three").is_none());
         of_one.pop();
-        assert!(places.try_enter("one").is_none() && places.try_enter("three").is_some());
+        assert!(pool.try_take("one").is_none() && pool.try_take("three").is_some());
         drop((of_one, of_two));
-        assert!(places.taken().slots.is_empty());
+        assert!(pool.taken().slots.is_empty());
     }
 
     #[test]
-    fn who_is_silent_gives_way_to_others_the_longest_first() {
-        let places = places(2, 1, 0);
-        let (one, two) = (places.try_enter("one").unwrap(), places.try_enter("one").unwrap());
+    fn longest_silent_client_loses_its_slot_first() {
+        let pool = pool(2, 1, 0);
+        let (one, two) = (pool.try_take("one").unwrap(), pool.try_take("one").unwrap());
         let later = Instant::now() + SILENCE;
-        assert!(places.try_enter_at("two", later).is_none(), "both are at work");
-        one.waits();
-        two.waits();
-        assert!(places.try_enter("two").is_none(), "not for long yet");
+        assert!(pool.try_take_at("two", later).is_none(), "both clients send");
+        one.waits_for_client();
+        two.waits_for_client();
+        assert!(pool.try_take("two").is_none(), "they are silent only for a moment");
         let later = Instant::now() + SILENCE;
-        let new = places.try_enter_at("two", later).unwrap();
-        assert!(one.is_lost() && !one.moved() && two.moved() && !new.is_lost());
+        let new = pool.try_take_at("two", later).unwrap();
+        assert!(one.is_lost() && !one.client_sent() && two.client_sent() && !new.is_lost());
         drop(one);
-        assert_eq!(places.taken().slots.len(), 2);
+        assert_eq!(pool.taken().slots.len(), 2);
     }
 
     #[tokio::test]
-    async fn beyond_its_share_a_key_comes_after_others_that_wait() {
-        let places = places(2, 1, 0);
-        let (first, second) = (places.enter("one").await, places.enter("one").await);
-        let mut third = Box::pin(places.enter("one"));
-        let mut other = Box::pin(places.enter("two"));
+    async fn key_beyond_its_share_waits_behind_other_keys() {
+        let pool = pool(2, 1, 0);
+        let (first, second) = (pool.take("one").await, pool.take("one").await);
+        let mut third = Box::pin(pool.take("one"));
+        let mut other = Box::pin(pool.take("two"));
         let at_once = Duration::from_millis(10);
         assert!(timeout(at_once, &mut third).await.is_err());
         assert!(timeout(at_once, &mut other).await.is_err());

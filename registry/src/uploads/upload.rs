@@ -1,33 +1,34 @@
-//! An upload: bytes in any order, at last a staged blob. Threads write, hash and sync while
-//! more comes; every limit on uploads is kept here, however they come.
+//! An upload: bytes in any order, at last a staged blob. Threads write, hash and sync while more
+//! bytes arrive.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::{Digest, Error, Size, Staging};
+use deploy_store::{Digest, Size, Staging};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::registry::Registry;
-use crate::uploads::announced;
-use crate::uploads::slots::Place;
-use crate::uploads::upload_quota;
+use super::announced::AnnouncedShare;
+use super::slots::Slot;
+use super::upload_quota::QuotaShare;
+use super::upload_room::UploadRoom;
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
 
-/// Uploads that are open at once, of all clients together.
-pub const MAX_UPLOADS: usize = 256;
-/// Bytes of an upload that wait for the disk before the client has to.
+/// Bytes of one upload that may wait for the disk. With more, the client waits.
 const MAX_QUEUED: usize = 4 << 20;
-/// Bytes worth waking a thread for.
+/// Bytes that a thread writes at a time, at least.
 const BATCH: usize = 1 << 20;
-/// Bytes of an upload after which the disk is asked to take them.
+/// Bytes after which the written part of an upload is synced.
 const SYNC_EVERY: usize = 32 << 20;
-/// What a write takes in memory besides its bytes, so that tiny ones count too.
+/// Memory that a write takes besides its bytes, so that tiny writes count, too.
 const WRITE_OVERHEAD: usize = 100;
 
-/// A blob that is being uploaded. Dropped before it is finished, it is gone.
+/// A blob that is being uploaded. If it is dropped before [`Upload::finish`], it is removed.
 #[derive(Debug)]
 pub struct Upload {
+    room: Arc<UploadRoom>,
     disk: Disk,
     queue: Vec<(u64, Bytes)>,
     queued: usize,
@@ -35,46 +36,48 @@ pub struct Upload {
     behind: File,
     syncing: Option<JoinHandle<io::Result<()>>>,
     unsynced: usize,
-    /// What it counts for among the bytes of its key.
-    share: upload_quota::Upload,
-    /// What it has still to bring.
-    announced: announced::Share,
-    place: Place,
+    /// Its part of the staged bytes of its key.
+    share: QuotaShare,
+    /// The bytes that its client still has to send.
+    announced: AnnouncedShare,
+    slot: Slot,
 }
 
-/// Where the file is: here, or with the thread that is writing to it.
+/// Where the file is: here, or with the thread that writes to it.
 #[derive(Debug)]
 enum Disk {
     Idle(Box<Staging>),
-    Writing(JoinHandle<Result<Box<Staging>, Error>>),
+    Writing(JoinHandle<deploy_store::Result<Box<Staging>>>),
     Failed(String),
 }
 
 impl Upload {
-    /// Begins an upload of who has `key`, of `size` bytes if that is known, or says why not.
-    pub async fn begin(registry: &Registry, key: &str, size: Option<u64>) -> Result<Self, String> {
-        let place = registry.uploads.try_enter(key).ok_or_else(too_many)?;
+    /// Begins an upload of `key`, of `size` bytes if the client announced it. It fails with
+    /// [`Error::Busy`] if too many uploads are open, and with [`Error::OverLimit`] if `size` is too
+    /// large.
+    pub async fn begin(room: &Arc<UploadRoom>, key: &str, size: Option<u64>) -> Result<Self> {
+        let slot = room.slots.try_take(key).ok_or_else(too_many)?;
         let size = size.unwrap_or(0);
-        let limit = registry.settings.max_upload;
+        let limit = room.limits.max_upload;
         if size > limit {
-            return Err(too_large(limit));
+            return Err(Error::OverLimit(too_large(limit)));
         }
-        let fits = |others| registry.check_room(size, others);
-        let announced = registry.announced.begin(size, fits)?;
-        let blobs = Arc::clone(registry.blobs());
+        let announced = room.announced.begin(size, |others| room.check_space(size, others))?;
+        let blobs = Arc::clone(&room.blobs);
         let staging = blocking(move || blobs.stage()).await?;
-        place.waits();
+        slot.waits_for_client();
         Ok(Self {
-            behind: staging.sync_handle().map_err(|err| err.to_string())?,
+            behind: staging.sync_handle()?,
             disk: Disk::Idle(Box::new(staging)),
             queue: Vec::new(),
             queued: 0,
             end: 0,
             syncing: None,
             unsynced: 0,
-            share: registry.staged.begin(key),
+            share: room.quota.begin(key),
             announced,
-            place,
+            slot,
+            room: Arc::clone(room),
         })
     }
 
@@ -83,76 +86,72 @@ impl Upload {
         self.end
     }
 
-    /// Whether nothing came.
+    /// Whether no byte has arrived.
     pub fn is_empty(&self) -> bool {
         self.end == 0
     }
 
-    /// Takes bytes. That they cannot be written may show only at a later write or at the
-    /// end.
-    pub async fn write(
-        &mut self,
-        registry: &Registry,
-        offset: u64,
-        data: Bytes,
-    ) -> Result<(), String> {
-        if !self.place.moved() {
-            let place = registry.uploads.try_enter(self.share.key());
-            self.place = place.ok_or_else(too_many)?;
+    /// Takes bytes. If they cannot be written, a later write or [`Upload::finish`] may be the one
+    /// that fails.
+    pub async fn write(&mut self, offset: u64, data: Bytes) -> Result<()> {
+        if !self.slot.client_sent() {
+            self.slot = self.room.slots.try_take(self.share.key()).ok_or_else(too_many)?;
         }
         self.end = self.end.max(offset.saturating_add(data.len() as u64));
         self.announced.came(self.end);
         self.queued += data.len() + WRITE_OVERHEAD;
         self.queue.push((offset, data));
         if self.queued >= MAX_QUEUED || self.is_written() {
-            self.settle().await;
+            self.wait_for_write().await;
         }
         let mut refused = self.share.grow(self.end);
         if self.queued >= BATCH {
             self.start_writing();
             if self.sync_behind().await {
-                refused = refused.and_then(|()| self.check_free(registry));
+                refused = refused.and_then(|()| self.check_free());
             }
-            registry.renew_staged(self.share.key()).await;
+            self.room.renew(self.share.key()).await;
         }
-        if let Err(why) = refused {
-            self.settle().await;
-            self.disk = Disk::Failed(why);
+        if let Err(err) = refused {
+            self.wait_for_write().await;
+            self.disk = Disk::Failed(err.to_string());
         }
-        self.place.waits();
+        self.slot.waits_for_client();
         match &self.disk {
-            Disk::Failed(text) => Err(text.clone()),
+            Disk::Failed(text) => Err(Error::Failed(text.clone())),
             _ => Ok(()),
         }
     }
 
-    /// What is announced has its room, unless others than uploads take it.
-    fn check_free(&self, registry: &Registry) -> Result<(), String> {
-        if self.announced.is_known() { registry.check_room(0, 0) } else { registry.check_free() }
+    /// An upload of a known size has its space, unless something other than uploads takes it.
+    fn check_free(&self) -> Result<()> {
+        if self.announced.is_known() { self.room.check_space(0, 0) } else { self.room.check_free() }
     }
 
-    /// Whether its client has sent nothing for so long that somebody else has its place.
-    pub fn has_given_way(&self) -> bool {
-        self.place.is_lost()
+    /// Whether another client has its slot, because its own client was silent.
+    pub fn has_lost_slot(&self) -> bool {
+        self.slot.is_lost()
     }
 
     fn is_written(&self) -> bool {
         matches!(&self.disk, Disk::Writing(task) if task.is_finished())
     }
 
-    /// Waits for the writes that were handed over.
-    async fn settle(&mut self) {
+    /// Waits for the thread that writes.
+    async fn wait_for_write(&mut self) {
         if let Disk::Writing(task) = &mut self.disk {
             self.disk = match task.await {
                 Ok(Ok(staging)) => Disk::Idle(staging),
-                Ok(Err(Error::OverLimit { limit, .. })) => Disk::Failed(too_large(limit)),
+                Ok(Err(deploy_store::Error::OverLimit { limit, .. })) => {
+                    Disk::Failed(too_large(limit))
+                }
                 Ok(Err(err)) => Disk::Failed(err.to_string()),
                 Err(err) => Disk::Failed(format!("internal error: {err}")),
             };
         }
     }
 
-    /// Hands what is queued to a thread that writes and hashes it, unless one is at it.
+    /// Starts a thread that writes and hashes the queue, unless one is writing.
     fn start_writing(&mut self) {
         if self.queue.is_empty() || !matches!(self.disk, Disk::Idle(_)) {
             return;
@@ -170,8 +169,8 @@ impl Upload {
         }));
     }
 
-    /// Has the disk take what is written while more comes, so that little is left to
-    /// wait for at the end. Returns whether it was time to.
+    /// Syncs the written part while more bytes arrive, so that little remains to sync at the end.
+    /// Returns whether enough was written for a sync.
     async fn sync_behind(&mut self) -> bool {
         self.unsynced += BATCH;
         if self.unsynced < SYNC_EVERY
@@ -179,7 +178,7 @@ impl Upload {
         {
             return false;
         }
-        self.settle_sync().await;
+        self.wait_for_sync().await;
         self.unsynced = 0;
         if let Ok(file) = self.behind.try_clone() {
             self.syncing = Some(spawn_blocking(move || file.sync_data()));
@@ -187,34 +186,33 @@ impl Upload {
         true
     }
 
-    /// Waits for a sync that was begun. The system tells of an error once only.
-    async fn settle_sync(&mut self) {
+    /// Waits for a sync. The system reports an error only once.
+    async fn wait_for_sync(&mut self) {
         let Some(task) = self.syncing.take() else { return };
         let failed = match task.await {
             Ok(Ok(())) => return,
             Ok(Err(err)) => format!("sync upload: {err}"),
             Err(err) => format!("internal error: {err}"),
         };
-        self.settle().await;
+        self.wait_for_write().await;
         self.disk = Disk::Failed(failed);
     }
 
-    /// The upload is whole: synced and staged under its digest, where it waits to be bound.
-    pub async fn finish(mut self, registry: &Registry) -> Result<Digest, String> {
-        self.settle().await;
+    /// Ends the upload: syncs it and stages it under its digest, where it waits to be bound.
+    pub async fn finish(mut self) -> Result<Digest> {
+        self.wait_for_write().await;
         self.start_writing();
-        self.settle().await;
-        self.settle_sync().await;
+        self.wait_for_write().await;
+        self.wait_for_sync().await;
         let digest = match self.disk {
             Disk::Idle(staging) => blocking(move || staging.finish()).await?,
-            Disk::Failed(text) => return Err(text),
-            Disk::Writing(_) => return Err("internal error: still writing".to_owned()),
+            Disk::Failed(text) => return Err(Error::Failed(text)),
+            Disk::Writing(_) => {
+                return Err(Error::Failed("internal error: still writing".to_owned()));
+            }
         };
-        registry.renew_staged(self.share.key()).await;
+        self.room.renew(self.share.key()).await;
         self.share.wait(digest);
-        if let Err(refusal) = registry.take_back(digest).await {
-            tracing::error!(%digest, "cannot take a lost blob back: {refusal}");
-        }
         Ok(digest)
     }
 }
@@ -223,13 +221,6 @@ fn too_large(limit: u64) -> String {
     format!("size of the upload is over the limit of {} (-max-upload)", Size(limit))
 }
 
-fn too_many() -> String {
-    "too many uploads at once, try again later".to_owned()
-}
-
-/// Runs `work`, which waits for the disk, beside the tasks that wait for the network.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
-) -> Result<T, String> {
-    crate::registry::blocking(work).await.map_err(|err| err.to_string())
+fn too_many() -> Error {
+    Error::Busy("too many uploads at once, try again later".to_owned())
 }

@@ -1,59 +1,45 @@
-//! Collecting what nothing needs: versions beyond those that are kept, blobs that nothing
-//! refers to, uploads that nobody bound. What goes is found by a pure plan; a blob goes in
-//! steps of which each may be the last, see `catalog/blobs.rs`.
+//! `gc`: removes what nothing needs. These are versions beyond those that are kept, blobs without a
+//! reference, and uploads that nobody bound. A pure plan finds them. The removal of a blob has
+//! steps and may stop after each one, see `catalog/retention.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use deploy_store::disk::Dir;
-use deploy_store::{BlobInfo, Blobs, Digest, Meter, Swept, Unit};
-use deploy_wire::command::Refusal;
-use deploy_wire::exit;
+use deploy_store::{BlobInfo, Digest, Meter, Swept, Unit};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::{Reference, References, Versions};
-use crate::registry::{Registry, blocking};
+use crate::blocking::blocking;
+use crate::catalog::{BlobCount, Reference, References, Versions};
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+use crate::reserve;
 
-/// Blobs that are condemned and removed at a time: in between, versions are bound.
+/// Blobs that are condemned and removed at a time. Between batches, versions may be bound.
 const BATCH: usize = 256;
-/// Bytes of the file that a full disk takes, for the catalogue to be written to.
-const RESERVE: usize = 1 << 20;
-const RESERVE_NAME: &CStr = c"reserve";
-/// Under which the last run is noted.
+/// Name of the note about the last run.
 pub const NOTE: &str = "gc";
 
-/// Why a blob is kept; the first reason of several counts.
+/// KeepReason a blob is kept. If there are several reasons, the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
+pub enum KeepReason {
     /// A layer of the current state of a configuration.
     Current,
-    /// A layer of a state that a rollback may go back to.
+    /// A layer of a state that a rollback may restore.
     Rollback,
-    /// Of a pinned version.
+    /// The blob of a pinned version.
     Pinned,
-    /// Of another version.
+    /// The blob of another version.
     Version,
-    /// Is being downloaded.
+    /// A client downloads it.
     Transfer,
-    /// Nothing needs it, but it is not old enough, or an importer may count on it.
+    /// Nothing needs it, but it is within the grace period, or an importer has a lease on it.
     Young,
 }
 
-/// Blobs and their bytes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    /// How many.
-    #[serde(rename = "files")]
-    pub blobs: u64,
-    /// Their bytes.
-    pub bytes: u64,
-}
-
-/// What a collection removes, or has removed, and what it leaves.
+/// What a collection removes and keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collection {
     /// Versions beyond those that are kept.
@@ -62,205 +48,180 @@ pub struct Collection {
     pub blobs: Vec<BlobInfo>,
     /// Uploads that nobody bound.
     pub uploads: Swept,
-    /// The blobs that stay, by the reason.
-    pub kept: BTreeMap<Why, Count>,
+    /// The blobs that are kept, by reason.
+    pub kept: BTreeMap<KeepReason, BlobCount>,
 }
 
-/// When something was collected last, and how much.
+/// The note about the last collection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Noted {
     /// When.
     pub time: Timestamp,
-    /// Versions that went.
+    /// Versions that it deleted.
     pub versions: u64,
-    /// Blobs that went, and their bytes.
+    /// Blobs that it removed, and all removed bytes.
     #[serde(flatten)]
-    pub blobs: Count,
+    pub blobs: BlobCount,
 }
 
 impl Collection {
-    /// Bytes of the blobs and uploads that go.
+    /// Bytes of the removed blobs and uploads.
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.bytes).sum::<u64>() + self.uploads.bytes
     }
 }
 
-/// Which of `blobs` go and why the others stay. One that nothing needs goes if it was last
-/// written before `before` and is none of `asked`, which somebody was told of since.
+/// Which of `blobs` are removed, and why the others are kept. An unneeded blob is removed if it was
+/// last written before `cutoff` and no importer has a lease on it (`leased`).
 pub fn plan(
     blobs: Vec<BlobInfo>,
     references: &References,
-    transfers: &BTreeSet<Digest>,
-    asked: &BTreeSet<Digest>,
-    before: SystemTime,
-) -> (Vec<BlobInfo>, BTreeMap<Why, Count>) {
-    let mut kept: BTreeMap<Why, Count> = BTreeMap::new();
-    let (mut go, mut keep) = (Vec::new(), |why, bytes| {
+    downloads: &BTreeSet<Digest>,
+    leased: &BTreeSet<Digest>,
+    cutoff: SystemTime,
+) -> (Vec<BlobInfo>, BTreeMap<KeepReason, BlobCount>) {
+    let mut kept: BTreeMap<KeepReason, BlobCount> = BTreeMap::new();
+    let (mut unneeded, mut keep) = (Vec::new(), |why, bytes| {
         let count = kept.entry(why).or_default();
         count.blobs += 1;
         count.bytes += bytes;
     });
     for blob in blobs {
         match references.get(&blob.digest).and_then(|reasons| reasons.first()) {
-            Some(reason) => keep(why(reason), blob.bytes),
-            None if transfers.contains(&blob.digest) => keep(Why::Transfer, blob.bytes),
-            None if blob.modified >= before || asked.contains(&blob.digest) => {
-                keep(Why::Young, blob.bytes);
+            Some(reason) => keep(keep_reason(reason), blob.bytes),
+            None if downloads.contains(&blob.digest) => keep(KeepReason::Transfer, blob.bytes),
+            None if blob.modified >= cutoff || leased.contains(&blob.digest) => {
+                keep(KeepReason::Young, blob.bytes);
             }
-            None => go.push(blob),
+            None => unneeded.push(blob),
         }
     }
-    go.sort_by_key(|blob| blob.digest);
-    (go, kept)
+    unneeded.sort_by_key(|blob| blob.digest);
+    (unneeded, kept)
 }
 
-fn why(reference: &Reference) -> Why {
+fn keep_reason(reference: &Reference) -> KeepReason {
     match reference {
-        Reference::Current { .. } => Why::Current,
-        Reference::Target { .. } => Why::Rollback,
-        Reference::Pin { .. } => Why::Pinned,
-        Reference::Version { .. } => Why::Version,
+        Reference::Current { .. } => KeepReason::Current,
+        Reference::RollbackTarget { .. } => KeepReason::Rollback,
+        Reference::Pin { .. } => KeepReason::Pinned,
+        Reference::Version { .. } => KeepReason::Version,
     }
 }
 
 impl Registry {
-    /// What [`Registry::collect`] would remove if nothing else happened.
-    pub async fn would_collect(&self) -> Result<Collection, Refusal> {
-        let before = self.settings.grown_up();
+    /// What [`Registry::collect`] would remove now.
+    pub async fn would_collect(&self) -> Result<Collection> {
+        let cutoff = self.settings.grace_cutoff();
         let (versions, references) = self.catalog.old_versions(self.settings.max_versions).await?;
         let all = self.list_blobs().await?;
-        let asked = self.catalog.asked_since(timestamp(before)).await?;
-        let (blobs, kept) = plan(all, &references, &self.transfers.blobs(), &asked, before);
+        let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
+        let (blobs, kept) = plan(all, &references, &self.downloads.blobs(), &leased, cutoff);
         let store = Arc::clone(self.blobs());
-        let uploads = blocking(move || store.would_expire(before)).await?;
+        let uploads = blocking(move || store.would_expire(cutoff)).await?;
         Ok(Collection { versions, blobs, uploads, kept })
     }
 
-    /// Removes old versions, blobs that nothing needs and uploads that nobody bound. Goes
-    /// on beside uploads, downloads and all other verbs. Where no version is known at all,
-    /// `force` must say that this is as it should be.
-    pub async fn collect(&self, force: bool) -> Result<Collection, Refusal> {
+    /// Removes old versions, unneeded blobs and uploads that nobody bound. Uploads, downloads and
+    /// all other verbs continue meanwhile. If the catalogue has no version at all, only `force`
+    /// removes the files.
+    pub async fn collect(&self, force: bool) -> Result<Collection> {
         self.collect_counted(force, &Meter::default()).await
     }
 
-    /// As [`Registry::collect`]; `meter` counts the files that go.
-    pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection, Refusal> {
+    /// As [`Registry::collect`]; `meter` counts the removed files.
+    pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
         let _one_at_a_time = self.collecting.lock().await;
-        self.use_reserve()?;
-        if let Some(why) = self.catalog.check().await?.first() {
-            let text =
-                format!("the catalogue is damaged, so nothing is removed: {why}; see verify");
-            return Err(Refusal::new(exit::CORRUPT, text));
-        }
-        let before = self.settings.grown_up();
-        let all = self.list_blobs().await?;
-        if !force && !all.is_empty() && self.catalog.references().await?.is_empty() {
-            let text = format!(
-                "no version of any component is known, but {} files are here: is this the right \
-                 catalogue? if they are to go, use -force",
-                all.len()
-            );
-            return Err(Refusal::new(exit::CONFLICT, text));
-        }
+        // On a full disk, the catalogue needs room to record what is removed.
+        reserve::release(&self.top, self.blobs())?;
+        let cutoff = self.settings.grace_cutoff();
+        let all = self.check_catalogue(force).await?;
         let (versions, references) =
             self.catalog.delete_old_versions(self.settings.max_versions).await?;
-        let asked = self.catalog.asked_since(timestamp(before)).await?;
-        let transfers = self.transfers.blobs();
-        let (unneeded, mut kept) = plan(all, &references, &transfers, &asked, before);
+        let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
+        let downloads = self.downloads.blobs();
+        let (unneeded, mut kept) = plan(all, &references, &downloads, &leased, cutoff);
         let mut blobs = Vec::with_capacity(unneeded.len());
         meter.begin("removed", Unit::Items("files"), unneeded.len() as u64);
         for batch in unneeded.chunks(BATCH) {
-            let gone = self.remove_unneeded(batch, timestamp(before)).await?;
-            for blob in batch.iter().filter(|blob| !gone.contains(blob)) {
-                // Bound, or asked for, since it was looked at.
-                let count = kept.entry(Why::Version).or_default();
+            let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
+            for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
+                // It was bound, or an importer asked for it, after the plan was made.
+                let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;
             }
-            blobs.extend(gone);
+            blobs.extend(removed);
             meter.add(batch.len() as u64);
         }
         meter.end();
         let uploads = self.expire_uploads(self.settings.grace).await?;
         let done = Collection { versions, blobs, uploads, kept };
-        let count = Count { blobs: done.blobs.len() as u64, bytes: done.bytes() };
+        let count = BlobCount { blobs: done.blobs.len() as u64, bytes: done.bytes() };
         let noted =
             Noted { time: Timestamp::now(), versions: done.versions.len() as u64, blobs: count };
         self.catalog.set_note(NOTE, &noted).await?;
-        self.make_reserve();
+        reserve::make(&self.top, self.blobs());
         Ok(done)
     }
 
-    /// Gives up what was kept for a disk that is full: the catalogue needs some room to say
-    /// what goes.
-    fn use_reserve(&self) -> Result<(), Refusal> {
-        give_up_reserve(&self.top, self.blobs())?;
-        Ok(())
-    }
-
-    /// Takes some room for the time when there is none.
-    pub(crate) fn make_reserve(&self) {
-        let made = || -> deploy_store::Result<()> {
-            let roomy = self.blobs().free_bytes()? > 4 * RESERVE as u64;
-            if roomy && !self.top.contains(RESERVE_NAME)? {
-                let file = self.top.create_file(RESERVE_NAME, 0o600)?;
-                let written = deploy_store::disk::fault::write_all(&file, &vec![1; RESERVE]);
-                written.map_err(|cause| deploy_store::Error::Io {
-                    action: "write",
-                    path: self.top.path_of(RESERVE_NAME),
-                    cause,
-                })?;
-            }
-            Ok(())
-        };
-        if let Err(err) = made() {
-            tracing::warn!("no room is kept for a full disk: {err}");
+    /// Lists the blobs, and fails if the catalogue does not look like the right one for them.
+    async fn check_catalogue(&self, force: bool) -> Result<Vec<BlobInfo>> {
+        if let Some(why) = self.catalog.check().await?.first() {
+            return Err(Error::Damaged(format!(
+                "the catalogue is damaged, so nothing is removed: {why}; see verify"
+            )));
         }
+        let all = self.list_blobs().await?;
+        if !force && !all.is_empty() && self.catalog.references().await?.is_empty() {
+            return Err(Error::Conflict(format!(
+                "no version of any component is known, but {} files are here: is this the right \
+                 catalogue? if they are to go, use -force",
+                all.len()
+            )));
+        }
+        Ok(all)
     }
 
-    /// Removes those of `blobs` that nothing needs, row and file, and returns them. No
-    /// version is bound meanwhile. What somebody was told of at `asked` or later stays.
+    /// Removes those of `blobs` that nothing needs, file and row, and returns them. No version is
+    /// bound meanwhile. Blobs that an importer was told about at `leased` or later are kept.
     async fn remove_unneeded(
         &self,
         blobs: &[BlobInfo],
-        asked: Timestamp,
-    ) -> Result<Vec<BlobInfo>, Refusal> {
+        leased: Timestamp,
+    ) -> Result<Vec<BlobInfo>> {
         let _binding = self.binding.lock().await;
-        let transfers = self.transfers.blobs();
+        let downloads = self.downloads.blobs();
         let idle: Vec<BlobInfo> =
-            blobs.iter().filter(|blob| !transfers.contains(&blob.digest)).cloned().collect();
-        let condemned = self.catalog.condemn(&idle, asked, Timestamp::now()).await?;
+            blobs.iter().filter(|blob| !downloads.contains(&blob.digest)).cloned().collect();
+        let condemned = self.catalog.condemn(&idle, leased, Timestamp::now()).await?;
         self.remove_condemned(condemned.iter().map(|blob| blob.digest).collect()).await?;
         Ok(condemned)
     }
 
     /// Removes the files of condemned blobs, then their rows.
-    pub(crate) async fn remove_condemned(&self, digests: Vec<Digest>) -> Result<(), Refusal> {
+    async fn remove_condemned(&self, digests: Vec<Digest>) -> Result<()> {
         if digests.is_empty() {
             return Ok(());
         }
         let (store, files) = (Arc::clone(self.blobs()), digests.clone());
         blocking(move || store.remove_all(files)).await?;
-        Ok(self.catalog.forget(digests).await?)
+        self.catalog.forget(digests).await
     }
 
-    pub(crate) async fn list_blobs(&self) -> Result<Vec<BlobInfo>, Refusal> {
-        let store = Arc::clone(self.blobs());
-        Ok(blocking(move || store.list()).await?)
+    /// Removes uploads that have waited for longer than `age` to be bound.
+    pub async fn expire_uploads(&self, age: Duration) -> Result<Swept> {
+        let _binding = self.binding.lock().await;
+        let blobs = Arc::clone(self.blobs());
+        let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let swept = blocking(move || blobs.expire(before)).await?;
+        self.uploads.release_gone();
+        Ok(swept)
     }
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::MIN)
-}
-
-/// Removes what is kept for a disk that is full, if it is. Returns whether there was any.
-pub(crate) fn give_up_reserve(top: &Dir, blobs: &Blobs) -> deploy_store::Result<bool> {
-    if blobs.free_bytes()? >= RESERVE as u64 || !top.contains(RESERVE_NAME)? {
-        return Ok(false);
-    }
-    top.remove_file(RESERVE_NAME)?;
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -270,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_reason_counts_and_what_has_none_goes_when_it_is_old() {
+    fn first_reason_counts_and_old_unneeded_blobs_are_removed() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let blob = |name: &str, bytes, seconds| BlobInfo {
             digest: Digest::of(name.as_bytes()),
@@ -283,7 +244,7 @@ mod tests {
             blob("pinned", 2, 0),
             blob("read", 4, 0),
             blob("young", 8, 10),
-            blob("asked", 16, 0),
+            blob("leased", 16, 0),
             blob("old", 32, 9),
         ];
         let (component, version) = ("c".parse().unwrap(), "v".parse().unwrap());
@@ -298,12 +259,17 @@ mod tests {
             (digest("shared"), vec![current, bound.clone()]),
             (digest("pinned"), vec![pin, bound]),
         ]);
-        let transfers = BTreeSet::from([digest("read"), digest("shared")]);
-        let asked = BTreeSet::from([digest("asked")]);
-        let (go, kept) = plan(blobs, &references, &transfers, &asked, at(10));
-        assert_eq!(go.iter().map(|blob| blob.bytes).collect::<Vec<_>>(), [32]);
+        let downloads = BTreeSet::from([digest("read"), digest("shared")]);
+        let leased = BTreeSet::from([digest("leased")]);
+        let (unneeded, kept) = plan(blobs, &references, &downloads, &leased, at(10));
+        assert_eq!(unneeded.iter().map(|blob| blob.bytes).collect::<Vec<_>>(), [32]);
         let kept: Vec<_> = kept.into_iter().map(|(why, count)| (why, count.bytes)).collect();
-        let expected = [(Why::Current, 1), (Why::Pinned, 2), (Why::Transfer, 4), (Why::Young, 24)];
+        let expected = [
+            (KeepReason::Current, 1),
+            (KeepReason::Pinned, 2),
+            (KeepReason::Transfer, 4),
+            (KeepReason::Young, 24),
+        ];
         assert_eq!(kept, expected);
     }
 }

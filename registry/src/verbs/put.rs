@@ -1,15 +1,15 @@
-//! Uploading and binding in one step: `put`, and files that are written to `/put` over sftp.
+//! `put`: uploads and binds in one step. Files that are written to `/put` over sftp use it, too.
 
 use deploy_store::{ComponentName, Digest, VersionName};
-use deploy_wire::command::{Command, Refusal};
-use deploy_wire::exit;
+use deploy_wire::command::Command;
 
 use crate::catalog::Change;
+use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::stdin::Input;
 use crate::uploads::upload::Upload;
 
-/// A version that was put.
+/// The blob of a version that was put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Put {
     /// The archive's digest.
@@ -18,57 +18,50 @@ pub struct Put {
     pub bytes: u64,
 }
 
-/// What is put, and where.
+/// The version that an upload becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// Component, made if it is new.
+pub struct PutTarget {
+    /// Component, made if it does not exist.
     pub component: ComponentName,
-    /// Version to make.
+    /// The new version.
     pub version: VersionName,
 }
 
 impl Registry {
-    /// Uploads what comes from `input` and binds it. What can be refused before a byte is
-    /// read is.
-    pub async fn put(
-        &self,
-        target: &Target,
-        mut input: Input,
-        change: &Change,
-    ) -> Result<Put, Refusal> {
+    /// Uploads the bytes of `input` and binds them. It checks the names before it reads a byte.
+    pub async fn put(&self, target: &PutTarget, mut input: Input, change: &Change) -> Result<Put> {
         self.catalog.check_new_version(&target.component, &target.version).await?;
-        let failed = |why: String| Refusal::new(exit::FAILED, why);
-        let mut upload = Upload::begin(self, &change.who, None).await.map_err(failed)?;
-        while let Some(bytes) = input.next().await.map_err(|err| failed(err.to_string()))? {
-            upload.write(self, upload.len(), bytes).await.map_err(failed)?;
+        let mut upload = Upload::begin(&self.uploads, &change.key, None).await?;
+        while let Some(bytes) = input.next().await.map_err(|err| Error::Failed(err.to_string()))? {
+            upload.write(upload.len(), bytes).await?;
         }
         self.put_upload(target, upload, change).await
     }
 
-    /// Binds an upload that is whole. An archive that no agent could unpack is not kept; one
-    /// that cannot be bound, as when somebody made the version meanwhile, stays staged.
+    /// Binds a complete upload. An archive that no agent could unpack is removed. If the version
+    /// cannot be made, for example because another client made it meanwhile, the upload stays
+    /// staged.
     pub async fn put_upload(
         &self,
-        target: &Target,
+        target: &PutTarget,
         upload: Upload,
         change: &Change,
-    ) -> Result<Put, Refusal> {
+    ) -> Result<Put> {
         let bytes = upload.len();
-        let failed = |why: String| Refusal::new(exit::FAILED, why);
-        let digest = upload.finish(self).await.map_err(failed)?;
+        let digest = self.finish_upload(upload).await?;
         self.put_staged(target, digest, change).await?;
         Ok(Put { digest, bytes })
     }
 
-    /// As [`Registry::put_upload`], of what is staged already.
+    /// As [`Registry::put_upload`], for a blob that is staged already.
     pub async fn put_staged(
         &self,
-        target: &Target,
+        target: &PutTarget,
         digest: Digest,
         change: &Change,
-    ) -> Result<(), Refusal> {
-        let Target { component, version } = target;
-        // What says most afterwards, and does it again.
+    ) -> Result<()> {
+        let PutTarget { component, version } = target;
+        // The audit trail gets the command that would do the same again.
         let command = Command::AddVersion {
             component: component.clone(),
             version: version.clone(),
@@ -76,25 +69,23 @@ impl Registry {
         };
         let change = Change { command: command.to_string(), ..change.clone() };
         if !self.blobs().contains(digest)?
-            && let Err(refusal) = self.check_staged(digest).await
+            && let Err(err) = self.check_staged(digest).await
         {
             self.unstage(digest).await;
-            return Err(refusal);
+            return Err(err);
         }
-        self.bind(component, version, digest, &change).await.map_err(|Refusal { text, code }| {
-            // Whatever is in the way may go; the bytes need not come again.
-            let text = text + &format!("; what was uploaded stays for a while as -hash={digest}");
-            Refusal::new(code, text)
-        })
+        let bound = self.bind_version(component, version, digest, &change).await;
+        // The obstacle may disappear; then the bytes need not be sent again.
+        bound.map_err(|err| Error::NotBound { digest, cause: Box::new(err) })
     }
 
-    /// Forgets an upload that nothing can be made of.
+    /// Removes an upload that cannot become a version.
     async fn unstage(&self, digest: Digest) {
         let binding = self.binding.lock().await;
         if let Err(err) = self.blobs().unstage(digest) {
             tracing::warn!(%digest, "an upload stays until it expires: {err}");
         }
         drop(binding);
-        self.staged.settle(|digest| self.blobs().is_staged(digest).unwrap_or(true));
+        self.uploads.release_gone();
     }
 }

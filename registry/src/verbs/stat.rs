@@ -1,29 +1,30 @@
-//! Counts and bytes of a registry, for people who wonder how it is doing.
+//! `stat`: counts and bytes of a registry.
 
 use std::sync::Arc;
 
 use deploy_store::Swept;
-use deploy_wire::command::Refusal;
 
-use crate::registry::{Registry, blocking};
-use crate::verbs::collect::{self, Count};
-use crate::verbs::verify_blobs;
+use crate::blocking::blocking;
+use crate::catalog::{BlobCount, RowCounts};
+use crate::error::Result;
+use crate::registry::Registry;
+use crate::verbs::{collect, verify_blobs};
 
-/// How a registry is doing.
+/// Counts and bytes of a registry.
 #[derive(Debug, Clone)]
 pub struct Stat {
     /// Rows of the catalogue.
-    pub counts: Counts,
+    pub counts: RowCounts,
     /// Blobs on the disk.
-    pub blobs: Count,
-    /// What all versions would take without sharing blobs.
-    pub bound: Count,
-    /// Blobs that were set aside because they are damaged.
+    pub blobs: BlobCount,
+    /// What all versions would take if none shared its blob.
+    pub bound: BlobCount,
+    /// Damaged blobs, which are in quarantine.
     pub damaged: u64,
-    /// Uploads that are under way or wait to be bound.
+    /// Uploads that are open or wait to be bound.
     pub staged: Swept,
-    /// Downloads in flight.
-    pub transfers: u64,
+    /// Active downloads.
+    pub downloads: u64,
     /// Bytes free on the filesystem.
     pub free: u64,
     /// The last collection.
@@ -32,23 +33,8 @@ pub struct Stat {
     pub verify: Option<verify_blobs::Noted>,
 }
 
-/// How many of what the catalogue knows.
-#[derive(Debug, Clone, Copy)]
-pub struct Counts {
-    /// Components.
-    pub components: u64,
-    /// Versions of all components.
-    pub versions: u64,
-    /// Pinned versions.
-    pub pins: u64,
-    /// Configurations.
-    pub configurations: u64,
-    /// States of all configurations.
-    pub states: u64,
-}
-
 impl Stat {
-    /// How many times the bytes on the disk all versions would take, each with its own.
+    /// The bytes of all versions, if each had a blob of its own, divided by the bytes on the disk.
     #[expect(clippy::cast_precision_loss, reason = "it is shown with two digits")]
     pub fn dedupe_ratio(&self) -> f64 {
         if self.blobs.bytes == 0 { 1.0 } else { self.bound.bytes as f64 / self.blobs.bytes as f64 }
@@ -56,8 +42,8 @@ impl Stat {
 }
 
 impl Registry {
-    /// How the registry is doing.
-    pub async fn stat(&self) -> Result<Stat, Refusal> {
+    /// Counts blobs, rows, uploads and downloads.
+    pub async fn stat(&self) -> Result<Stat> {
         let list = self.list_blobs().await?;
         let bytes = list.iter().map(|blob| blob.bytes).sum();
         let store = Arc::clone(self.blobs());
@@ -65,11 +51,11 @@ impl Registry {
         let rows = self.catalog.blobs().await?;
         Ok(Stat {
             counts: self.catalog.counts().await?,
-            blobs: Count { blobs: list.len() as u64, bytes },
+            blobs: BlobCount { blobs: list.len() as u64, bytes },
             bound: self.catalog.bound().await?,
             damaged: rows.iter().filter(|row| row.damaged).count() as u64,
             staged,
-            transfers: self.transfers.all(),
+            downloads: self.downloads.all(),
             free,
             gc: self.catalog.note(collect::NOTE).await?,
             verify: self.catalog.note(verify_blobs::NOTE).await?,

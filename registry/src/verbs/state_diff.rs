@@ -1,5 +1,5 @@
-//! What differs between two states of a configuration: layers, or the files that agents
-//! would have.
+//! `diff`: what differs between two states of a configuration. These are layers, or the files that
+//! agents would have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,9 +7,10 @@ use std::sync::Arc;
 use deploy_store::{
     Changed, ComponentName, Configuration, ConfigurationName, Digest, VersionName, changed_files,
 };
-use deploy_wire::command::Refusal;
 
-use crate::registry::{Registry, blocking};
+use crate::blocking::blocking;
+use crate::error::Result;
+use crate::registry::Registry;
 
 /// A layer that differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,15 +30,15 @@ pub struct Diff {
     pub from: u64,
     /// Number of the later state.
     pub to: u64,
-    /// Layers, in the order of the later state, then those that are gone.
+    /// Layers in the order of the later state, followed by removed layers.
     pub layers: Vec<LayerChange>,
-    /// Whether layers that both have come in another order.
+    /// Whether the layers that both states have come in another order.
     pub reordered: bool,
-    /// Files, if they were asked for, by path.
+    /// Files by path, if the caller asked for files.
     pub files: Option<Vec<Changed>>,
 }
 
-/// The layers that differ, and whether those that are in both come in another order.
+/// The layers that differ, and whether the layers that both states have come in another order.
 pub fn layers(from: &Configuration, to: &Configuration) -> (Vec<LayerChange>, bool) {
     let of = |configuration: &Configuration| -> BTreeMap<ComponentName, (VersionName, Digest)> {
         let layers = configuration.layers().iter();
@@ -67,15 +68,15 @@ pub fn layers(from: &Configuration, to: &Configuration) -> (Vec<LayerChange>, bo
 }
 
 impl Registry {
-    /// What differs between two states of a configuration; without numbers between the
-    /// current state and the one before it. `files`: reads the blobs of layers that differ.
+    /// What differs between two states of a configuration. Without numbers, it compares the current
+    /// state with the one before. With `files`, it reads the blobs of layers that differ.
     pub async fn diff(
         &self,
         name: &ConfigurationName,
         from: Option<u64>,
         to: Option<u64>,
         files: bool,
-    ) -> Result<Diff, Refusal> {
+    ) -> Result<Diff> {
         let (from, to) = self.catalog.two_states(name, from, to).await?;
         let (layers, reordered) = layers(&from.1, &to.1);
         let files = if files { Some(self.changed_files(&from.1, &to.1).await?) } else { None };
@@ -86,7 +87,7 @@ impl Registry {
         &self,
         from: &Configuration,
         to: &Configuration,
-    ) -> Result<Vec<Changed>, Refusal> {
+    ) -> Result<Vec<Changed>> {
         let digests = |configuration: &Configuration| -> Vec<Digest> {
             configuration.layers().iter().map(|layer| layer.digest).collect()
         };

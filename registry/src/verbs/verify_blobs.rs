@@ -1,6 +1,5 @@
-//! Verifying what the registry keeps: every blob read and hashed, the catalogue checked, and
-//! both compared. A damaged blob is set aside in `quarantine/`, never deleted, and taken
-//! back when somebody uploads the same bytes.
+//! `verify`: reads and hashes every blob, checks the catalogue, and compares both. A damaged blob
+//! moves to `quarantine/` and is never deleted. An upload of the same bytes replaces it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,83 +8,85 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use deploy_store::{BlobInfo, Digest, Error, Hasher, Meter, Unit};
-use deploy_wire::command::{Refusal, Sample};
+use deploy_store::{BlobInfo, Digest, Hasher, Meter, Unit};
+use deploy_wire::command::Sample;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::blocking;
 use crate::catalog::{Reference, References};
-use crate::registry::{Registry, blocking};
+use crate::error::Result;
+use crate::registry::Registry;
 
-/// Under which the last run is noted.
+/// Name of the note about the last run.
 pub const NOTE: &str = "verify";
-/// Under which it is noted where a run ended early, one that was asked for and one that was
-/// not.
+/// Names of the notes about where an interrupted run stopped: one for runs of operators, one for
+/// runs in the background.
 const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
-/// Bytes that are read and hashed before anything else gets a turn.
+/// Bytes that are read and hashed before another task gets a turn.
 const PIECE: usize = 8 << 20;
-/// Bytes that are read at a time: they stay in the processor's cache.
+/// Bytes of one read. They fit into the processor's cache.
 const BUFFER: usize = 256 << 10;
 
 /// How much to verify.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
-    /// Share of the blobs that are read, picked at random.
+    /// The share of blobs to read, picked at random.
     pub sample: Option<Sample>,
-    /// Time after which no other blob is begun.
+    /// After this time, no other blob is begun.
     pub budget: Option<Duration>,
-    /// Whether to go on where the last run ended.
+    /// Whether to continue where the last run stopped.
     pub resume: bool,
-    /// Bytes a second that are read at most, in the background: beside a run that somebody
-    /// waits for, and noted only by who asked for it.
+    /// For a run in the background: most bytes to read each second. Such a run does not wait for a
+    /// run of an operator, and its caller writes the note about it.
     pub rate: Option<u64>,
 }
 
-/// What was found.
+/// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Blobs that were read.
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Blobs that there are.
+    /// Blobs that exist.
     pub of: u64,
-    /// Whether all were reached that were to be.
+    /// Whether the run reached the last blob.
     pub complete: bool,
-    /// What is not as it must be.
+    /// What is wrong.
     pub findings: Vec<Finding>,
 }
 
-/// What kind of thing was found.
+/// The kind of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The catalogue contradicts itself.
     Catalogue,
-    /// A blob is not what its name says, and was set aside.
+    /// A blob does not have the digest of its name, and is in quarantine.
     Damaged,
-    /// A blob that something needs is not there.
+    /// A blob that something needs does not exist.
     Missing,
     /// A blob could not be read.
     Unreadable,
-    /// A file among the blobs is no blob. No damage.
+    /// A file among the blobs is not a blob. This is no damage.
     Foreign,
 }
 
-/// Something that is not as it must be.
+/// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// What kind of thing.
+    /// Its kind.
     pub kind: Kind,
-    /// Where: a path in the registry's directory.
+    /// A path in the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
-    /// What it hits.
+    /// What refers to it.
     pub hits: Vec<Reference>,
 }
 
-/// When was verified last, and what came of it.
+/// The note about the last verification.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Noted {
     /// When.
@@ -94,9 +95,9 @@ pub struct Noted {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Whether that was all.
+    /// Whether these were all blobs.
     pub complete: bool,
-    /// Damage that was found.
+    /// How many findings are damage.
     pub damaged: u64,
 }
 
@@ -108,14 +109,14 @@ impl Verified {
 }
 
 impl Registry {
-    /// Verifies the catalogue and the blobs, as far as `scope` goes; one run at a time, and
-    /// one in the background.
-    pub async fn verify(&self, scope: Scope) -> Result<Verified, Refusal> {
+    /// Verifies the catalogue, and the blobs within `scope`. One run of an operator and one in the
+    /// background may be active at a time.
+    pub async fn verify(&self, scope: Scope) -> Result<Verified> {
         self.verify_counted(scope, &Meter::default()).await
     }
 
-    /// As [`Registry::verify`]; `meter` counts the bytes that were read.
-    pub async fn verify_counted(&self, scope: Scope, meter: &Meter) -> Result<Verified, Refusal> {
+    /// As [`Registry::verify`]; `meter` counts the bytes read.
+    pub async fn verify_counted(&self, scope: Scope, meter: &Meter) -> Result<Verified> {
         let background = scope.rate.is_some();
         let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
         let cursor_note = CURSORS[usize::from(background)];
@@ -159,19 +160,19 @@ impl Registry {
         Ok(verified)
     }
 
-    /// Notes when something was verified, and what came of it.
-    pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<(), Refusal> {
+    /// Writes the note about a verification.
+    pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<()> {
         let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
         let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
         Ok(self.catalog.set_note(NOTE, &noted).await?)
     }
 
-    /// What shows without reading blobs.
+    /// Finds what is wrong without reading blobs.
     async fn find_without_reading(
         &self,
         references: &References,
         findings: &mut Vec<Finding>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<()> {
         for why in self.catalog.check().await? {
             let path = "catalogue.db".to_owned();
             let why = format!("{why}; restore a backup of the catalogue");
@@ -184,7 +185,7 @@ impl Registry {
             }
         }
         if !missing.is_empty() {
-            // What was collected since it was marked is not missing.
+            // A blob that was collected in the meantime is not missing.
             let _binding = self.binding.lock().await;
             let now = self.catalog.references().await?;
             missing.retain(|digest, _| now.contains_key(digest));
@@ -215,21 +216,21 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads a blob; one that is not what its name says is set aside.
+    /// Reads a blob. A damaged one moves to quarantine.
     async fn verify_blob(
         &self,
         blob: &BlobInfo,
         rate: Option<u64>,
         hits: &[Reference],
         meter: &Meter,
-    ) -> Result<Option<Finding>, Refusal> {
+    ) -> Result<Option<Finding>> {
         let digest = blob.digest;
         let path = format!("files/{digest}");
         let finding = |kind, why| Ok(Some(Finding { kind, path, why, hits: hits.to_vec() }));
         let (file, found, bytes) = match hash(self, digest, rate, meter).await {
             Ok(hashed) => hashed,
-            // Collected meanwhile.
-            Err(Error::NoSuchBlob(_)) => return Ok(None),
+            // It was collected meanwhile.
+            Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => {
                 return finding(
                     Kind::Unreadable,
@@ -250,8 +251,8 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         match blocking(move || store.reader(digest)).await {
             Ok(now) if is_same(&file, &now) => {}
-            // Somebody else has found it, and it may have been uploaded again since.
-            Ok(_) | Err(Error::NoSuchBlob(_)) => return Ok(None),
+            // Another run has found it, and it may have been uploaded again since.
+            Ok(_) | Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => return Err(err.into()),
         }
         let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
@@ -260,24 +261,9 @@ impl Registry {
         self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;
         finding(Kind::Damaged, format!("{why}; set aside, upload the same bytes again"))
     }
-
-    /// An upload is complete: if it is what was set aside, or lost, and something needs it,
-    /// it is published at once. Returns whether it was.
-    pub async fn take_back(&self, digest: Digest) -> Result<bool, Refusal> {
-        if self.blobs().contains(digest)? || !self.catalog.is_needed(digest).await? {
-            return Ok(false);
-        }
-        let _binding = self.binding.lock().await;
-        let store = Arc::clone(self.blobs());
-        blocking(move || store.publish(digest)).await?;
-        let bytes = self.blobs().size(digest)?.unwrap_or(0);
-        self.catalog.mark_live(digest, bytes, Timestamp::now()).await?;
-        tracing::info!(event = "blob_restored", %digest, bytes, "blob {digest} is back");
-        Ok(true)
-    }
 }
 
-/// Bytes of the blobs that are read, as far as it can be known before the dice are thrown.
+/// Bytes to read. With a sample, this is an estimate.
 fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Sample>) -> u64 {
     let all: u64 = blobs.iter().map(|blob| blob.bytes).sum();
     match sample {
@@ -286,7 +272,7 @@ fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Sample>) -> u64 {
     }
 }
 
-/// Whether two open files are one.
+/// Whether two open files are the same file.
 fn is_same(one: &File, other: &File) -> bool {
     match (one.metadata(), other.metadata()) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
@@ -294,7 +280,7 @@ fn is_same(one: &File, other: &File) -> bool {
     }
 }
 
-/// A blob's file, and the digest and length of what it holds.
+/// The file of a blob, with the digest and the length of its contents.
 async fn hash(
     registry: &Registry,
     digest: Digest,
@@ -308,10 +294,8 @@ async fn hash(
         let began = Instant::now();
         let read;
         (file, hasher, read) = blocking(move || {
-            let read = hash_piece(&mut file, &mut hasher).map_err(|cause| Error::Io {
-                action: "read",
-                path: "blob".into(),
-                cause,
+            let read = hash_piece(&mut file, &mut hasher).map_err(|cause| {
+                deploy_store::Error::Io { action: "read", path: "blob".into(), cause }
             })?;
             Ok((file, hasher, read))
         })
@@ -345,7 +329,7 @@ fn hash_piece(file: &mut File, hasher: &mut Hasher) -> std::io::Result<u64> {
     Ok(done as u64)
 }
 
-/// Throws the dice for one blob.
+/// Whether the sample includes a blob, at random.
 fn is_picked(sample: Sample) -> bool {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(()) % u64::from(Sample::ALL.0) < u64::from(sample.0)

@@ -1,7 +1,7 @@
-//! Names under which clients write a file that they rename once it is whole.
+//! Temporary names: clients write a file under such a name and rename it when it is complete.
 
-/// What they add at the end, after a dot: `WinSCP` (`filepart`), rclone (`partial`), `lftp` (`in`),
-/// Spring Integration (`writing`), Camel (`inprogress`) and others.
+/// Endings of temporary names, after a dot: `WinSCP` (`filepart`), rclone (`partial`), `lftp`
+/// (`in`), Spring Integration (`writing`), Camel (`inprogress`) and others.
 const ENDINGS: [&str; 12] = [
     "filepart",
     "part",
@@ -17,13 +17,13 @@ const ENDINGS: [&str; 12] = [
     "unfinished",
 ];
 
-/// Whether a file of this name is to be renamed: it begins with a dot (`lftp`, `NiFi`, rsync), or
-/// has one of the usual endings.
+/// Whether a name is temporary: it begins with a dot (`lftp`, `NiFi`, rsync), or has one of the
+/// usual endings.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || without_ending(name).is_some()
 }
 
-/// The name that a file will have, as far as its temporary name tells.
+/// The final name, if the temporary name contains it.
 pub fn without_ending(name: &str) -> Option<&str> {
     let (name, ending) = name.rsplit_once('.')?;
     let is_one = ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known));
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn temporary_names_of_known_clients() {
+    fn temporary_names_of_known_clients_are_recognised() {
         for (name, rest) in [
             ("v1.filepart", Some("v1")),
             ("v1.tar.gz.PART", Some("v1.tar.gz")),

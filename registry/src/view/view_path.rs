@@ -1,15 +1,15 @@
-//! Paths over sftp: pure text, never a path of this machine.
+//! Paths that clients name. They are pure text, never paths of this machine.
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName, escape};
 use deploy_wire::path::decode;
 
-use crate::verbs::put::Target;
+use crate::verbs::put::PutTarget;
 use crate::view::temporary_names::{is_temporary, without_ending};
 
 /// Longest path that a client may name.
 pub const MAX_PATH: usize = 4096;
 
-/// How names of archives end.
+/// Endings of archive names.
 const ARCHIVES: [&str; 8] =
     [".tar", ".tgz", ".tar.gz", ".tar.zst", ".tzst", ".zst", ".gz", ".tar.xz"];
 
@@ -40,12 +40,12 @@ pub enum Place {
     State(ConfigurationName, u64),
     /// `/put`
     Put,
-    /// `/put/NAME`, whether or not there is such a component yet
+    /// `/put/NAME`, whether or not the component exists
     PutInto(ComponentName),
 }
 
-/// `path` as an absolute path without empty, `.` and `..` parts. Relative paths
-/// start at the root, and `..` cannot lead above it.
+/// `path` as an absolute path without empty, `.` and `..` parts. Relative paths start at the root,
+/// and `..` cannot lead above the root.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -60,7 +60,7 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// What `path` names to a service, if it can name anything.
+/// What `path` names for an agent. `None` if it cannot name anything.
 pub fn parse(path: &str) -> Option<Place> {
     if path.len() > MAX_PATH || path.contains('\0') {
         return None;
@@ -78,7 +78,7 @@ pub fn parse(path: &str) -> Option<Place> {
     path.strip_prefix("/files/")?.parse().ok().map(Place::Blob)
 }
 
-/// What `path` names to an operator, who sees more than a service.
+/// What `path` names for an operator, who sees more than an agent.
 pub fn parse_for_operator(path: &str) -> Option<Place> {
     if path.len() > MAX_PATH {
         return None;
@@ -105,8 +105,8 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
     }
 }
 
-/// The component that a directory in `/put` stands for. What is called as archives are is none:
-/// clients would write into it whoever forgot the component.
+/// The component that a directory in `/put` stands for. A name like that of an archive stands for
+/// none: an operator who forgets the component would otherwise upload into a directory.
 fn put_into(name: &str) -> Option<ComponentName> {
     let is_archive = ARCHIVES.iter().any(|ending| {
         name.len() > ending.len()
@@ -116,19 +116,19 @@ fn put_into(name: &str) -> Option<ComponentName> {
     (!is_archive && component.check_new().is_ok()).then_some(component)
 }
 
-/// What becomes of an upload.
+/// What an upload becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Goal {
-    /// It is staged, and its name is a label.
+    /// It is staged, and its name is only a label.
     Staged,
-    /// It is staged until it is renamed; with what it will be then, as far as its name tells.
-    Temporary(Option<Target>),
+    /// It is staged until the client renames it. With the version it will become, if its name says.
+    Temporary(Option<PutTarget>),
     /// It becomes a version.
-    Version(Target),
+    Version(PutTarget),
 }
 
-/// What becomes of an upload to `path`. It is bound in `/put` alone; there, and where versions
-/// and configurations are looked at, a path that is no target is a mistake that is told.
+/// What an upload to `path` becomes. Only an upload to `/put` is bound. A path that is no target is
+/// an error in `/put`, and in directories that only show versions and configurations.
 pub fn goal(path: &str) -> Result<Goal, String> {
     let cleaned = clean(path);
     let (top, rest) = cleaned[1..].split_once('/').unwrap_or((&cleaned[1..], ""));
@@ -160,10 +160,10 @@ pub fn goal(path: &str) -> Result<Goal, String> {
         component.check_new().map_err(wrong)?;
         let version = without_ending(version).and_then(|version| version.parse().ok());
         let version = version.filter(|version: &VersionName| version.check_new().is_ok());
-        return Ok(Goal::Temporary(version.map(|version| Target { component, version })));
+        return Ok(Goal::Temporary(version.map(|version| PutTarget { component, version })));
     }
     let version = version.parse().map_err(wrong)?;
-    Ok(Goal::Version(Target { component, version }))
+    Ok(Goal::Version(PutTarget { component, version }))
 }
 
 /// Whether `path` is `/put`, or below it.
@@ -172,7 +172,7 @@ pub fn is_in_put(path: &str) -> bool {
     cleaned.strip_prefix("/put").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The directory of a cleaned path, and its name there.
+/// Splits a cleaned path into its directory and its name.
 pub fn split(path: &str) -> (&str, &str) {
     match path.rsplit_once('/') {
         Some(("", name)) => ("/", name),
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cleaning_never_leads_above_the_root() {
+    fn cleaned_path_never_leads_above_the_root() {
         for (path, want) in [
             ("", "/"),
             (".", "/"),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn only_configurations_and_blobs_have_names() {
+    fn agents_see_only_configurations_and_blobs() {
         let digest = Digest::of(b"x");
         let configuration = |name: &str| Some(Place::Configuration(name.parse().unwrap()));
         assert_eq!(parse("configs/p.json"), configuration("p"));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn operators_see_more() {
+    fn operators_also_see_components_and_states() {
         let see = |path: &str| parse_for_operator(path);
         let (code, p) = ("code".parse().unwrap(), "p".parse().unwrap());
         assert_eq!(see("/"), Some(Place::Root));
@@ -252,15 +252,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_has_a_name_and_a_version() {
+    fn put_paths_name_a_component_and_a_version() {
         let what = |path: &str| {
             goal(path).map(|goal| match goal {
                 Goal::Staged => "staged".to_owned(),
                 Goal::Temporary(None) => "temporary".to_owned(),
-                Goal::Temporary(Some(Target { component, version })) => {
+                Goal::Temporary(Some(PutTarget { component, version })) => {
                     format!("temporary {component} {version}")
                 }
-                Goal::Version(Target { component, version }) => format!("{component} {version}"),
+                Goal::Version(PutTarget { component, version }) => format!("{component} {version}"),
             })
         };
         for (path, wanted) in [
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn components_are_directories_to_put_into() {
+    fn put_directories_are_components() {
         let see = |path: &str| parse_for_operator(path);
         assert_eq!(see("/put/code"), Some(Place::PutInto("code".parse().unwrap())));
         let version = Place::Version("code".parse().unwrap(), "v1".parse().unwrap());

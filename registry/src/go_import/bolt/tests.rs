@@ -3,7 +3,7 @@ use super::*;
 const GO: &[u8] = include_bytes!("../../../tests/go/registry/state.db");
 const PAGE: usize = 4096;
 
-/// Every key with its path, as text; the work of a whole read.
+/// Every key with its path, as text. This reads the whole file.
 fn walk(bytes: &[u8]) -> Result<Vec<String>> {
     let mut bolt = Bolt::open(bytes)?;
     let (mut lines, mut todo) = (Vec::new(), vec![(String::new(), bolt.root())]);
@@ -26,7 +26,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// Writes a meta page anew after `change`, with a right checksum.
+/// Rewrites a meta page after `change`, with a correct checksum.
 fn with_metas(change: impl Fn(&mut [u8])) -> Vec<u8> {
     changed(|bytes| {
         for at in [PAGE_HEADER, PAGE + PAGE_HEADER] {
@@ -39,7 +39,7 @@ fn with_metas(change: impl Fn(&mut [u8])) -> Vec<u8> {
 }
 
 #[test]
-fn a_file_of_the_go_tool() {
+fn file_of_the_go_tool_is_read() {
     let lines = walk(GO).unwrap();
     assert_eq!(lines.len(), 45, "{lines:#?}");
     assert!(lines.contains(&"/components/data set/byVersion/x y z 232".to_owned()), "{lines:#?}");
@@ -50,11 +50,11 @@ fn a_file_of_the_go_tool() {
 }
 
 #[test]
-fn of_two_metas_the_newer_one_that_is_whole_counts() {
+fn newer_undamaged_meta_page_is_used() {
     let torn = |at: usize| changed(|bytes| bytes[at + PAGE_HEADER + 20] ^= 1);
     assert_eq!(Bolt::open(&torn(0)).unwrap().transaction(), 25);
     assert_eq!(Bolt::open(&torn(PAGE)).unwrap().transaction(), 24);
-    // Before its last transaction there was a root of its own, too.
+    // The transaction before the last had a root of its own.
     walk(&torn(PAGE)).unwrap();
     let both = changed(|bytes| {
         for at in [PAGE_HEADER, PAGE + PAGE_HEADER] {
@@ -65,7 +65,7 @@ fn of_two_metas_the_newer_one_that_is_whole_counts() {
 }
 
 #[test]
-fn other_files_are_told_apart() {
+fn other_files_are_refused_with_a_reason() {
     for (bytes, why) in [
         (Vec::new(), "no bolt file"),
         (b"SQLite format 3\0".repeat(600), "no bolt file"),
@@ -147,7 +147,7 @@ pub(crate) fn forge(size: usize, keys: usize, value: usize) -> Vec<u8> {
 }
 
 #[test]
-fn other_page_sizes_branches_and_values_over_several_pages() {
+fn page_sizes_branches_and_overflow_pages_are_read() {
     for (size, keys, value) in
         [(1024, 40, 5000), (4096, 3, 1 << 20), (16384, 500, 3), (65536, 2, 9)]
     {
@@ -155,7 +155,7 @@ fn other_page_sizes_branches_and_values_over_several_pages() {
         let lines = walk(&bytes).unwrap_or_else(|err| panic!("pages of {size}: {err}"));
         assert_eq!(lines.len(), keys);
         assert_eq!(lines[1], format!("/b/k00001 {value}"));
-        // Also when only the second meta page is whole.
+        // It also works if only the second meta page is undamaged.
         let mut torn = bytes.clone();
         torn[PAGE_HEADER + 20] ^= 1;
         assert_eq!(walk(&torn).unwrap(), lines);
@@ -163,7 +163,7 @@ fn other_page_sizes_branches_and_values_over_several_pages() {
 }
 
 #[test]
-fn circles_and_pages_that_are_used_twice_end_the_read() {
+fn circles_and_pages_used_twice_are_damage() {
     let size = 1024;
     // The branch page is page 3; its elements begin after its header.
     let element = 3 * size + PAGE_HEADER + 8;
@@ -188,7 +188,7 @@ fn circles_and_pages_that_are_used_twice_end_the_read() {
 }
 
 #[test]
-fn no_change_of_a_byte_panics_and_none_of_a_page_header_goes_unseen() {
+fn changed_bytes_never_panic_and_changed_headers_are_detected() {
     let whole = walk(GO).unwrap();
     let mut used = vec![false; GO.len() / PAGE];
     let mut bolt = Bolt::open(GO).unwrap();

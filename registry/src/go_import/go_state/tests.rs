@@ -3,7 +3,7 @@ use super::*;
 const GO: &[u8] = include_bytes!("../../../tests/go/registry/state.db");
 
 #[test]
-fn all_of_a_go_registry() {
+fn go_registry_is_read_completely() {
     let state = State::read(GO).unwrap();
     let names: Vec<String> = state.components.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["code", "config", "data set", "dataset", "many", "scripts"]);
@@ -17,7 +17,7 @@ fn all_of_a_go_registry() {
     assert!(project1[5].id().to_string().starts_with("97cc2a60"));
 }
 
-/// The file after all of one text in it were replaced by another of the same length.
+/// The file after each occurrence of one text was replaced by another of the same length.
 fn edited(from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = GO.to_vec();
@@ -32,7 +32,7 @@ fn edited(from: &str, to: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_makes_no_sense_is_named() {
+fn invalid_parts_are_reported() {
     for (from, to, why) in [
         (
             "\"Version\":\"m3\"",
@@ -54,7 +54,7 @@ fn what_makes_no_sense_is_named() {
 }
 
 #[test]
-fn what_can_be_left_out_is_told() {
+fn contradictions_are_reported_and_skipped() {
     for (from, to, why) in [
         (
             "\"Mtime\": \"2026-11-23T04:32:38",
@@ -75,7 +75,7 @@ fn what_can_be_left_out_is_told() {
 }
 
 #[test]
-fn the_catalogue_of_another_program() {
+fn catalogue_of_another_program_is_refused() {
     let bytes = crate::go_import::bolt::tests::forge(1024, 3, 5);
     assert_eq!(State::read(&bytes), Err(Error::Foreign));
 }

@@ -1,46 +1,45 @@
-//! How many may be at the door: connections in all and from one source, those that have not
-//! logged in yet, and how often a source may fail to, so that nobody can fill the server
-//! without a key.
+//! Limits on connections: in all, from one source, and before login. A source that fails to log in
+//! too often is rate-limited. So no client without a key can fill the server.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Connections that have not logged in yet.
+/// Most connections that have not logged in.
 pub const MAX_UNAUTHENTICATED: usize = 200;
-/// The same, from one address (of IPv6: from one /64).
+/// The same from one address (for IPv6, from one /64).
 pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
-/// Connections in all.
+/// Most connections.
 pub const MAX_CONNECTIONS: usize = 10_000;
-/// The same, from one source: a fleet behind one address must fit.
+/// The same from one source: a fleet behind one address must fit.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = 5_000;
-/// Connections of one source whose keys were refused, before others must wait.
+/// After so many failed logins, further connections from the source are refused for a while.
 pub const MAX_FAILED: u32 = 100;
-/// No more of them are counted.
+/// No more failures than this are counted.
 const MOST_FAILED: u32 = MAX_FAILED + 30;
-/// Refusals are told of so often, with how many there were.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// After so long one of them is forgotten.
+/// How often refusals are logged, with their number.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+/// After this time, one failure is forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
-/// Sources whose failures are remembered; of more, the oldest are forgotten.
+/// Most sources that are remembered. With more, idle ones are forgotten.
 const MAX_SOURCES: usize = 10_000;
 
-/// The door.
+/// Decides which connections are admitted.
 #[derive(Debug, Default)]
-pub struct Door(Mutex<Counts>);
+pub struct AdmissionControl(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
     connections: usize,
     waiting: usize,
     by_source: HashMap<IpAddr, Source>,
-    /// When a refusal was told of last, and how many there were since.
-    told: Option<Instant>,
-    untold: u64,
+    /// When refusals were logged last, and how many there were since.
+    logged: Option<Instant>,
+    unlogged: u64,
 }
 
-/// What one source does.
+/// The connections and failures of one source.
 #[derive(Debug, Clone, Copy)]
 struct Source {
     connections: usize,
@@ -55,7 +54,7 @@ impl Source {
         Self { connections: 0, waiting: 0, failed: 0, since: now }
     }
 
-    /// Failures that are not forgotten yet.
+    /// Failures that are not forgotten.
     fn failures(&self, now: Instant) -> u32 {
         let gone = now.duration_since(self.since).as_secs() / FORGIVEN_AFTER.as_secs();
         self.failed.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
@@ -67,22 +66,26 @@ impl Source {
     }
 }
 
-/// A connection's right to be; gives its place back when dropped.
+/// The admission of a connection. Its drop ends the connection's part of the limits.
 #[derive(Debug)]
-pub struct Ticket {
-    door: Arc<Door>,
+pub struct AdmissionGuard {
+    control: Arc<AdmissionControl>,
     source: IpAddr,
     waiting: bool,
     refused: bool,
 }
 
-impl Door {
-    /// Lets a connection from `address` in, or says what there are too many of.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Ticket, &'static str> {
+impl AdmissionControl {
+    /// Admits a connection from `address`, or says which limit is reached.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<AdmissionGuard, &'static str> {
         self.admit_at(address, Instant::now())
     }
 
-    fn admit_at(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Ticket, &'static str> {
+    fn admit_at(
+        self: &Arc<Self>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<AdmissionGuard, &'static str> {
         let address = source_of(address);
         let mut counts = self.counts();
         let from = counts.by_source.get(&address).copied().unwrap_or_else(|| Source::new(now));
@@ -107,18 +110,23 @@ impl Door {
         let source = counts.by_source.entry(address).or_insert(from);
         source.connections += 1;
         source.waiting += 1;
-        Ok(Ticket { door: Arc::clone(self), source: address, waiting: true, refused: false })
+        Ok(AdmissionGuard {
+            control: Arc::clone(self),
+            source: address,
+            waiting: true,
+            refused: false,
+        })
     }
 
-    /// Whether it is time to tell of a refusal: then how many there were since the last time.
-    pub fn is_to_tell(&self) -> Option<u64> {
+    /// Counts a refusal. Returns the number of refusals to log, if it is time to log them.
+    pub fn refusals_to_log(&self) -> Option<u64> {
         let (mut counts, now) = (self.counts(), Instant::now());
-        counts.untold += 1;
-        if counts.told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+        counts.unlogged += 1;
+        if counts.logged.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY) {
             return None;
         }
-        counts.told = Some(now);
-        Some(std::mem::take(&mut counts.untold))
+        counts.logged = Some(now);
+        Some(std::mem::take(&mut counts.unlogged))
     }
 
     fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
@@ -127,7 +135,7 @@ impl Door {
 }
 
 impl Counts {
-    /// Makes room where there are too many sources: those without connections go.
+    /// If there are too many sources, forgets those without connections.
     fn forget_idle(&mut self, now: Instant) {
         if self.by_source.len() >= MAX_SOURCES {
             self.by_source.retain(|_, source| source.connections > 0 || source.failures(now) > 1);
@@ -135,18 +143,18 @@ impl Counts {
     }
 }
 
-impl Ticket {
-    /// No key of the client may log in.
+impl AdmissionGuard {
+    /// Records that the client's key was refused.
     pub fn refused(&mut self) {
         self.refused = true;
     }
 
-    /// The connection has logged in: its place at the door is free.
+    /// Records that the client has logged in.
     pub fn logged_in(&mut self) {
         if !std::mem::take(&mut self.waiting) {
             return;
         }
-        let mut counts = self.door.counts();
+        let mut counts = self.control.counts();
         counts.waiting -= 1;
         if let Some(source) = counts.by_source.get_mut(&self.source) {
             source.waiting -= 1;
@@ -154,11 +162,11 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for AdmissionGuard {
     fn drop(&mut self) {
         let (failed, now) = (self.waiting && self.refused, Instant::now());
         self.logged_in();
-        let mut counts = self.door.counts();
+        let mut counts = self.control.counts();
         counts.connections -= 1;
         let Some(source) = counts.by_source.get_mut(&self.source) else { return };
         source.connections -= 1;
@@ -186,42 +194,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_counted_by_source_and_given_back() {
-        let door = Arc::new(Door::default());
+    fn connections_count_for_their_source_until_they_end() {
+        let control = Arc::new(AdmissionControl::default());
         let here: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
         let there = |n: u64| IpAddr::from(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n)));
-        let mut tickets: Vec<Ticket> =
-            (0..MAX_UNAUTHENTICATED_PER_SOURCE).map(|_| door.admit(here).unwrap()).collect();
-        assert!(door.admit("127.0.0.1".parse().unwrap()).is_err());
-        let other = (0..50).map(|n| door.admit(there(n)).unwrap()).collect::<Vec<_>>();
-        assert!(door.admit(there(99)).is_err(), "one /64 is one source");
+        let mut guards: Vec<AdmissionGuard> =
+            (0..MAX_UNAUTHENTICATED_PER_SOURCE).map(|_| control.admit(here).unwrap()).collect();
+        assert!(control.admit("127.0.0.1".parse().unwrap()).is_err());
+        let other = (0..50).map(|n| control.admit(there(n)).unwrap()).collect::<Vec<_>>();
+        assert!(control.admit(there(99)).is_err(), "one /64 is one source");
         drop(other);
-        tickets[0].logged_in();
-        let _more = door.admit(here).unwrap();
-        assert!(door.admit(here).is_err());
-        tickets.clear();
-        assert_eq!(door.counts().connections, 1);
-        assert_eq!(door.counts().waiting, 1);
+        guards[0].logged_in();
+        let _more = control.admit(here).unwrap();
+        assert!(control.admit(here).is_err());
+        guards.clear();
+        assert_eq!(control.counts().connections, 1);
+        assert_eq!(control.counts().waiting, 1);
     }
 
     #[test]
-    fn who_fails_to_log_in_too_often_has_to_wait_and_others_do_not() {
-        let door = Arc::new(Door::default());
+    fn source_with_failed_logins_is_rate_limited_and_others_are_not() {
+        let control = Arc::new(AdmissionControl::default());
         let [here, there]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
         for _ in 0..MAX_FAILED {
-            // Who only knocks does not fail.
-            drop(door.admit(here).unwrap());
-            door.admit(here).unwrap().refused();
+            // A connection without a login attempt is no failure.
+            drop(control.admit(here).unwrap());
+            control.admit(here).unwrap().refused();
         }
-        assert!(door.admit(here).unwrap_err().contains("failed logins"));
-        let mut good = door.admit(there).unwrap();
+        assert!(control.admit(here).unwrap_err().contains("failed logins"));
+        let mut good = control.admit(there).unwrap();
         good.logged_in();
         drop(good);
-        assert!(!door.counts().by_source.contains_key(&there), "nothing to remember");
+        assert!(!control.counts().by_source.contains_key(&there), "nothing to remember");
         let later = Instant::now() + 3 * FORGIVEN_AFTER;
-        let mut patient = door.admit_at(here, later).unwrap();
+        let mut patient = control.admit_at(here, later).unwrap();
         patient.logged_in();
         drop(patient);
-        assert!(door.admit_at(here, later + FORGIVEN_AFTER * MAX_FAILED).is_ok());
+        assert!(control.admit_at(here, later + FORGIVEN_AFTER * MAX_FAILED).is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! What is offered to clients: algorithms, sizes and times of the ssh protocol.
+//! What the server offers to clients: algorithms, sizes and times of the ssh protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, m
 
 use crate::ssh::auth::host_key::HostKey;
 
-/// Refused attempts to log in; the first request of most clients asks what is possible,
-/// and counts.
+/// Most refused attempts to log in. The first request of most clients only asks for the methods,
+/// and counts, too.
 pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
-/// How long a refusal takes, whatever its reason.
+/// How long a refusal takes, for every reason.
 const REFUSAL_TIME: Duration = Duration::from_millis(50);
-/// A peer that neither reads nor answers for this long is gone.
+/// A peer is gone if it neither reads nor answers for this long.
 const STALLED: Duration = Duration::from_secs(180);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVES_UNANSWERED: usize = 4;
-/// Bytes that a client may send before we say that we have read them.
+/// Bytes that a client may send before the server confirms them.
 const WINDOW: u32 = 2 << 20;
-/// Largest packet of channel data, the largest that the library allows.
+/// Largest packet of channel data. The library allows no larger ones.
 const MAX_PACKET: u32 = 65_535;
-/// Packets that wait for a channel's task, after which the connection is not read.
+/// Packets that may wait for the task of a channel. With more, the connection is not read.
 const CHANNEL_BUFFER: usize = 128;
-/// Messages of channels that wait to be encrypted.
+/// Messages of channels that may wait to be encrypted.
 const EVENT_BUFFER: usize = 32;
 
 const KEX: &[kex::Name] = &[
@@ -39,7 +39,7 @@ const KEX: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
-/// Those that processors do themselves.
+/// Ciphers with support in processors.
 const FAST: &[cipher::Name] = &[cipher::AES_128_GCM, cipher::AES_256_GCM];
 
 const CIPHERS: &[cipher::Name] =
@@ -48,7 +48,7 @@ const CIPHERS: &[cipher::Name] =
 const MACS: &[mac::Name] =
     &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
-/// Of host keys and of users' keys. No RSA with SHA-1.
+/// Algorithms of host keys and of users' keys. RSA with SHA-1 is not allowed.
 const KEYS: &[Algorithm] = &[
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -60,10 +60,10 @@ const KEYS: &[Algorithm] = &[
     Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
 ];
 
-/// What we call ourselves, with the line end.
+/// The identification of the server, with the line end.
 pub const ID: &str = concat!("SSH-2.0-deploy-registry_", env!("CARGO_PKG_VERSION"), "\r\n");
 
-/// The library's configuration, for clients that have a fast cipher and for all others.
+/// The configurations of the library: one for clients with a fast cipher, and one for all others.
 #[derive(Debug)]
 pub struct Offers {
     fast: Arc<Config>,
@@ -71,12 +71,12 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// What a server with `host_key` offers.
+    /// The offers of a server with `host_key`.
     pub fn new(host_key: &HostKey) -> Self {
         Self { fast: Arc::new(config(host_key, FAST)), all: Arc::new(config(host_key, CIPHERS)) }
     }
 
-    /// What a client that has `ciphers` is offered.
+    /// The offer to a client that has `ciphers`.
     pub fn to(&self, ciphers: &[String]) -> Arc<Config> {
         let has_fast = FAST.iter().any(|fast| ciphers.iter().any(|name| name == fast.as_ref()));
         Arc::clone(if has_fast { &self.fast } else { &self.all })

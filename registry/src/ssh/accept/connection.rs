@@ -1,5 +1,5 @@
-//! One connection from accept to its end: the time to log in, deadlines, the keys that
-//! are taken away, the stop of the server.
+//! One connection from accept to its end. The server ends it if the login takes too long, after its
+//! deadline, when its key may no longer log in, and when the server stops.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,23 +15,23 @@ use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use super::admission::AdmissionGuard;
+use super::algorithms::ID;
+use super::greeting::greet;
 use crate::caller::Client;
-use crate::ssh::Server;
-use crate::ssh::accept::admission::Ticket;
-use crate::ssh::accept::algorithms::ID;
-use crate::ssh::accept::greeting::greet;
 use crate::ssh::activity::Activity;
+use crate::ssh::server::Server;
 use crate::ssh::ssh_session::{Login, Session};
 
-/// From the first byte to having logged in.
+/// From the first byte to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// Nothing moved for this long: a connection over its deadline may be closed.
+/// A connection over its deadline is closed when nothing has moved for this long.
 const QUIET: Duration = Duration::from_secs(60);
-/// How often deadlines are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The same, when the server stops.
-const LOOK_OFTEN: Duration = Duration::from_millis(50);
-/// For the client to take leave once it was told to.
+/// How often deadlines are checked.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// The same while the server stops.
+const CHECK_OFTEN: Duration = Duration::from_millis(50);
+/// How long a client may take to disconnect after it was told to.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends.
@@ -39,12 +39,12 @@ pub async fn run(
     server: Arc<Server>,
     stream: TcpStream,
     address: SocketAddr,
-    ticket: Ticket,
+    guard: AdmissionGuard,
     stopped: watch::Receiver<bool>,
 ) {
-    // The library's task cannot be ended from outside; shutting down its socket does.
+    // The library's task cannot be ended from outside. Shutting down its socket ends it.
     let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
-    if let Err(reason) = serve(server, stream, address, ticket, stopped).await {
+    if let Err(reason) = serve(server, stream, address, guard, stopped).await {
         tracing::debug!(%address, "connection ended: {reason}");
     }
     sever(&socket);
@@ -59,15 +59,15 @@ async fn serve(
     server: Arc<Server>,
     stream: TcpStream,
     address: SocketAddr,
-    mut ticket: Ticket,
+    mut guard: AdmissionGuard,
     stopped: watch::Receiver<bool>,
 ) -> Result<(), String> {
     stream.set_nodelay(true).map_err(|err| err.to_string())?;
     let activity = Activity::begin(server.stall);
     let (login, logged_in) = oneshot::channel();
     let refused = Arc::new(AtomicBool::new(false));
-    let (shared, told) = (Arc::clone(&activity), Arc::clone(&refused));
-    let mut handler = Session::new(Arc::clone(&server), address, shared, login, told);
+    let (shared, flag) = (Arc::clone(&activity), Arc::clone(&refused));
+    let mut handler = Session::new(Arc::clone(&server), address, shared, login, flag);
     let opening = async {
         let (stream, ciphers, id) = greet(stream, ID).await.map_err(|err| err.to_string())?;
         handler.client = Client::of(&id);
@@ -85,9 +85,9 @@ async fn serve(
         }
     };
     let begun = timeout(LOGIN_TIME, opening).await;
-    // Who gets in with another key, or with a certificate, has not failed.
+    // A login with another key or with a certificate is no failure.
     if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
-        ticket.refused();
+        guard.refused();
     }
     let (session, login) = match begun {
         Ok(begun) => begun?,
@@ -96,11 +96,11 @@ async fn serve(
             return Ok(());
         }
     };
-    ticket.logged_in();
+    guard.logged_in();
     watch_over(&server, session, address, &login, &activity, stopped).await
 }
 
-/// Waits for the session to end, or ends it when it is time.
+/// Waits for the end of the session, or ends it.
 async fn watch_over(
     server: &Server,
     mut session: RunningSession<Session>,
@@ -116,7 +116,7 @@ async fn watch_over(
             ended = &mut session => return ended.map_err(|err| err.to_string()),
             _ = keys.changed() => {}
             _ = stopped.changed(), if !stopping => {}
-            () = sleep(if stopping { LOOK_OFTEN } else { LOOK_EVERY }) => {}
+            () = sleep(if stopping { CHECK_OFTEN } else { CHECK_EVERY }) => {}
         }
         if server.keyring.identify(&login.user, &login.proof, address.ip()).is_err() {
             break "the key may not log in any more";
@@ -129,16 +129,16 @@ async fn watch_over(
             break "the deadline of the connection has passed";
         }
     };
-    // Told first, logged then: whoever reads the log knows that nothing else will be heard.
+    // Tell the client first and log then: after the log line the client hears nothing more.
     farewell(&session.handle(), reason).await;
     tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
-    // When it does not end by itself, the socket is shut down.
+    // If the session does not end by itself, the caller shuts down the socket.
     let _ = timeout(FAREWELL, session).await;
     Ok(())
 }
 
 async fn farewell(handle: &Handle, reason: &str) {
     let telling = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
-    // A connection that takes no message any more is only shut down.
+    // A connection that accepts no message is only shut down.
     let _ = timeout(FAREWELL, telling).await;
 }

@@ -1,6 +1,6 @@
-//! The first words of a connection, read before the ssh library is let on it: in ssh
-//! the client's order of ciphers decides, and most clients put a slow one first. Here
-//! we see which ciphers a client has, and can then offer it the fastest of them alone.
+//! The first bytes of a connection, read before the ssh library gets it. In ssh the client's order
+//! of ciphers decides, and most clients list a slow one first. This module finds the ciphers of the
+//! client, so that the server can offer only fast ones.
 
 use std::io;
 use std::pin::Pin;
@@ -12,24 +12,24 @@ use tokio::net::TcpStream;
 
 /// Longest identification of a client with its line end.
 const MAX_ID: usize = 255;
-/// Longest packet in which a client names its algorithms (RFC 4253 §6.1).
+/// Longest packet with the algorithms of a client (RFC 4253 §6.1).
 const MAX_PACKET: usize = 35_000;
 const KEXINIT: u8 = 20;
 const COOKIE: usize = 16;
-/// Lists before those of ciphers: key exchange, host key.
+/// Lists before the lists of ciphers: key exchange and host key.
 const LISTS_BEFORE: usize = 2;
 
-/// A connection whose first words have been read and will be read again.
+/// A connection whose first bytes were read. The library reads them again.
 #[derive(Debug)]
 pub struct Greeted {
     stream: TcpStream,
     replay: Bytes,
-    /// Bytes of our identification that the library will write once more.
+    /// Bytes of our identification that are already sent. The library writes them again.
     skip: usize,
 }
 
-/// Sends `id` (with its line end) and reads what the client opens with; also tells the
-/// ciphers that the client has in both directions, and how it identifies itself.
+/// Sends `id` (with its line end) and reads the first bytes of the client. Returns the connection,
+/// the ciphers that the client has in both directions, and its identification.
 pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<String>, String)> {
     stream.write_all(id.as_bytes()).await?;
     let mut heard = BytesMut::new();
@@ -54,7 +54,7 @@ pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<
     Ok((Greeted { stream, replay: heard.freeze(), skip: id.len() }, ciphers, client))
 }
 
-/// Reads until `complete` tells where something ends.
+/// Reads until `complete` returns where the message ends.
 async fn read_until(
     stream: &mut TcpStream,
     heard: &mut BytesMut,
@@ -74,8 +74,8 @@ fn unfit(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// The ciphers that are in both lists of a KEXINIT packet. The library judges the
-/// packet later; one that cannot be read here has none.
+/// The ciphers that are in both lists of a KEXINIT packet. A packet that cannot be parsed has none
+/// here; the library judges it later.
 fn ciphers_of(mut packet: &[u8]) -> Option<Vec<String>> {
     packet.try_get_u32().ok()?;
     let padding = usize::from(packet.try_get_u8().ok()?);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn ciphers_are_those_of_both_directions() {
+    fn ciphers_are_in_both_directions() {
         let packet = kexinit(&["kex", "key", "a,b,c", "c,b", "mac"]);
         assert_eq!(ciphers_of(&packet), Some(vec!["b".to_owned(), "c".to_owned()]));
         for end in 0..40 {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_read_is_read_again_and_the_id_is_written_once() {
+    async fn first_bytes_are_replayed_and_the_id_is_sent_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let sent = [b"SSH-2.0-x\r\n", &kexinit(&["k", "k", "a", "a", "m"])[..], b"more"].concat();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn endless_openings_are_refused() {
+    async fn oversized_first_messages_are_refused() {
         let long_packet = [&b"SSH-2.0-x\n"[..], &u32::MAX.to_be_bytes()].concat();
         for sent in [vec![b'x'; MAX_ID], long_packet] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Lines of an `authorized_keys` file: which keys may log in, from where and until when.
+//! Lines of an `authorized_keys` file: which keys may log in, from which addresses and until when.
 
 use std::net::IpAddr;
 
@@ -21,14 +21,14 @@ pub struct AuthorizedKey {
     pub key: PublicKey,
     /// Whether it may have a terminal.
     pub pty: bool,
-    /// Whether it is no key of a user, but one that signs certificates of users.
+    /// Whether it signs certificates of users, instead of being the key of a user.
     pub authority: bool,
     principals: Option<Vec<String>>,
     from: Option<Vec<Source>>,
     expires: Option<Timestamp>,
 }
 
-/// A line that is not used, and why.
+/// A line that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// Its number, from 1.
@@ -43,9 +43,9 @@ impl AuthorizedKey {
         Self { key, pty, authority, principals: None, from: None, expires: None }
     }
 
-    /// Whether a certificate with these `principals` that it signed is one of `user`: where the
-    /// line names principals it must have one of them, else it must have the user's name. One
-    /// without principals is for all users, says ssh-keygen(1).
+    /// Whether a certificate with these `principals`, signed by this key, is valid for `user`. If
+    /// the line lists principals, the certificate must have one of them. Otherwise it must have the
+    /// user's name, or no principals at all (see ssh-keygen(1)).
     pub fn covers(&self, principals: &[String], user: &str) -> bool {
         match &self.principals {
             Some(wanted) => principals.iter().any(|name| wanted.contains(name)),
@@ -53,7 +53,7 @@ impl AuthorizedKey {
         }
     }
 
-    /// Fingerprint and comment, fit to be printed.
+    /// Fingerprint and comment, escaped.
     pub fn label(&self) -> String {
         let fingerprint = self.key.fingerprint(HashAlg::Sha256);
         let comment = String::from_utf8_lossy(self.key.comment().as_bytes()).into_owned();
@@ -64,7 +64,7 @@ impl AuthorizedKey {
         }
     }
 
-    /// Whether the key may log in from `address` at `now`; if not, why.
+    /// Fails with a reason if the key may not log in from `address` at `now`.
     pub fn check(&self, address: IpAddr, now: Timestamp) -> Result<(), &'static str> {
         if self.expires.is_some_and(|expires| now >= expires) {
             return Err("key has expired");
@@ -78,7 +78,7 @@ impl AuthorizedKey {
     }
 }
 
-/// Reads the keys in `text`. A line that cannot be used is refused alone.
+/// Parses the keys in `text`. A bad line does not affect the others.
 pub fn parse(text: &str) -> (Vec<AuthorizedKey>, Vec<Refused>) {
     let (mut keys, mut refused) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
@@ -164,7 +164,7 @@ impl AuthorizedKey {
             None => (option, None),
         };
         match (name.to_ascii_lowercase().as_str(), value) {
-            // As sshd has it: which of them was meant nobody can tell.
+            // Refused as by sshd, because it is ambiguous.
             ("from", Some(_)) if self.from.is_some() => {
                 return Err("option from is given twice".to_owned());
             }
@@ -183,7 +183,7 @@ impl AuthorizedKey {
             }
             ("restrict" | "no-pty", None) => self.pty = false,
             ("pty", None) => self.pty = true,
-            // What these forbid is never offered here.
+            // The server never offers what these options forbid.
             (
                 "no-port-forwarding" | "no-x11-forwarding" | "no-agent-forwarding" | "no-user-rc",
                 None,
@@ -202,7 +202,7 @@ fn unquote(value: &str) -> Result<&str, String> {
         .ok_or_else(|| format!("value {value:?} must stand in quotes"))
 }
 
-/// `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]`, as sshd(8) has it: local time without the Z.
+/// Parses `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]` (see sshd(8)). Without the Z, it is local time.
 fn parse_expiry(text: &str) -> Result<Timestamp, String> {
     let (digits, utc) = text.strip_suffix(['Z', 'z']).map_or((text, false), |rest| (rest, true));
     let well_formed =
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_blank_lines_and_crlf_are_passed_over() {
+    fn comments_blank_lines_and_crlf_are_ignored() {
         let text = format!("# all\r\n\r\n  \n{KEY} me@here, now\r\n{KEY}");
         let (keys, refused) = parse(&text);
         assert_eq!((keys.len(), refused), (2, Vec::new()));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_is_refused_alone_and_named() {
+    fn bad_line_is_reported_and_others_are_used() {
         let text = format!(
             "{KEY}\nssh-ed25519 garbage\ncommand=\"x\" {KEY}\nfrom=\"10.0.0.1 {KEY}\nword\n\
              principals=\"me\" {KEY}\nexpiry-time=\"soon\" {KEY}\nfrom=\"10.0.0.0/33\" {KEY}\n\
@@ -261,9 +261,9 @@ mod tests {
         assert!(refused[7].reason.contains("twice"), "{}", refused[7].reason);
     }
 
-    /// Found by fuzzing: the library's errors quote what they could not read as it is.
+    /// Found by fuzzing: errors of the library quote bad input without escaping it.
     #[test]
-    fn what_is_wrong_with_a_line_is_told_without_its_control_characters() {
+    fn errors_about_a_line_have_no_control_characters() {
         for line in ["tt\u{0}\u{1b}[31m AAAA", "a\u{1b}=\"x\" ssh-ed25519 AAAA", "\u{7} \u{8}"] {
             let (keys, refused) = parse(line);
             assert!(keys.is_empty());
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn authorities_say_for_whom_they_sign() {
+    fn authorities_are_limited_to_their_principals() {
         let (keys, refused) = parse(&format!(
             "cert-authority {KEY}\ncert-authority,principals=\"ops, root\",restrict {KEY} ca\n{KEY}"
         ));

@@ -1,4 +1,4 @@
-//! The host key: read in whatever form it is in, or made.
+//! The host key: read in any common form, or created.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,23 +12,23 @@ use russh::keys::{Algorithm, Certificate, PrivateKey, decode_secret_key};
 use crate::ssh::start_error::{Error, plain};
 
 const NAME: &str = "host_key";
-/// A certificate of it, as `ssh-keygen -s` names it.
+/// Its certificate, under the name that `ssh-keygen -s` gives it.
 const CERTIFICATE: &str = "host_key-cert.pub";
-/// Longest host key file that is read; an RSA key of 16,384 bits has 13 KiB.
+/// Longest host key file that is read. An RSA key of 16,384 bits has 13 KiB.
 const MAX_BYTES: u64 = 64 << 10;
 
-/// What a server shows of itself.
+/// The identity of a server.
 #[derive(Debug, Clone)]
 pub struct HostKey {
-    /// Its key.
+    /// The key.
     pub key: PrivateKey,
-    /// A certificate of it, if there is one.
+    /// The certificate of the key, if there is one.
     pub certificate: Option<Certificate>,
 }
 
-/// The host key of the registry in `dir`: `host_key` there (OpenSSH, PEM or PKCS#8; the
-/// Go tool's EC key too), or, when there is none, a new Ed25519 key; with the certificate
-/// beside it.
+/// The host key of the registry in `dir`, with the certificate beside it. The file `host_key` may
+/// have the format OpenSSH, PEM or PKCS#8; the Go tool's EC key works, too. If there is none, it
+/// creates an Ed25519 key.
 pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
     let key = private_key(dir)?;
     let path = dir.join(CERTIFICATE);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_made_key_is_private_and_stays() {
+    fn created_key_is_private_and_stays() {
         let dir = tempfile::tempdir().unwrap();
         let made = host_key(dir.path()).unwrap().key;
         let bits = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
@@ -114,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn the_go_tools_pem_key_is_read() {
-        // Made by `ssh-keygen -t ecdsa -m PEM`, the form that the Go tool writes.
+    fn go_tool_pem_key_is_read() {
+        // Created by `ssh-keygen -t ecdsa -m PEM`, in the form that the Go tool writes.
         let pem = include_str!("testdata/ec_private_key.pem");
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), pem, 0o600);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_or_unreadable_key_is_refused_and_kept() {
+    fn readable_by_others_or_damaged_key_is_refused_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         for (text, mode, want) in [
             (include_str!("testdata/ec_private_key.pem"), 0o644, "mode 0644"),

@@ -1,4 +1,4 @@
-//! The two key files and whom they let in: operators and agents.
+//! The two key files: who may log in as an operator or as an agent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,12 +15,12 @@ use crate::ssh::auth::authorized_keys::{self, AuthorizedKey};
 use crate::ssh::auth::user_certificate;
 use crate::ssh::start_error::Error;
 
-/// The user name of services, which download; every other user name is an operator's.
+/// The user name of agents. Every other user name is an operator's.
 pub const SERVICE_USER: &str = "deploy-agent";
 /// Longest key file that is read.
 pub const MAX_FILE: u64 = 16 << 20;
 
-/// What whoever logged in may do.
+/// What a logged-in client may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Runs commands and uploads.
@@ -29,18 +29,18 @@ pub enum Role {
     Service,
 }
 
-/// Whoever logged in.
+/// A logged-in client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// What they may do.
+    /// What the client may do.
     pub role: Role,
-    /// The key they signed with: fingerprint and comment.
+    /// Fingerprint and comment of its key.
     pub label: String,
-    /// Whether they may have a terminal.
+    /// Whether it may have a terminal.
     pub pty: bool,
 }
 
-/// With what somebody logs in.
+/// What a client logs in with.
 #[derive(Debug, Clone)]
 pub enum Proof {
     /// A key.
@@ -60,7 +60,7 @@ impl AuthorizedKey {
     }
 }
 
-/// The keys that let people and services in.
+/// The keys of operators and agents.
 #[derive(Debug)]
 pub struct Keyring {
     operators: KeyFile,
@@ -75,7 +75,7 @@ struct KeyFile {
     seen: Mutex<Option<Stamp>>,
 }
 
-/// What tells one version of a file from another.
+/// Distinguishes versions of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -84,35 +84,35 @@ struct Stamp {
 }
 
 impl Keyring {
-    /// Reads both files; each must hold a key.
+    /// Reads both files. Each must have at least one key.
     pub fn load(operators: &Path, services: &Path) -> Result<Self, Error> {
         let (operators, services) = (KeyFile::load(operators)?, KeyFile::load(services)?);
         Ok(Self { operators, services, version: watch::Sender::new(0) })
     }
 
-    /// Reads both files again. One that cannot be used keeps the keys it had.
+    /// Reads both files again. If a file cannot be used, its previous keys stay valid.
     pub fn reload(&self) {
         self.replace(KeyFile::reload);
     }
 
-    /// As [`Keyring::reload`], for the files that have changed.
+    /// As [`Keyring::reload`], for files that have changed.
     pub fn reload_changed(&self) {
         self.replace(KeyFile::reload_changed);
     }
 
     fn replace(&self, reload: impl Fn(&KeyFile) -> bool) {
-        // Both, whatever the first says.
+        // Both files are reloaded, whatever the first returns.
         if reload(&self.operators) | reload(&self.services) {
             self.version.send_modify(|version| *version += 1);
         }
     }
 
-    /// Changes whenever the keys do.
+    /// Changes whenever the keys change.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    /// Who `user` with `proof` from `address` is, or why they are nobody.
+    /// Who `user` with `proof` from `address` is, or why the login is refused.
     pub fn identify(&self, user: &str, proof: &Proof, address: IpAddr) -> Result<Identity, String> {
         let (role, file, others) = match user {
             SERVICE_USER => (Role::Service, &self.services, &self.operators),
@@ -151,7 +151,7 @@ impl Keyring {
         }))
     }
 
-    /// Whether `user` may log in with a certificate at all.
+    /// Whether certificates may let `user` in.
     pub fn has_authorities(&self, user: &str) -> bool {
         let file = if user == SERVICE_USER { &self.services } else { &self.operators };
         file.keys().iter().any(|known| known.authority)
@@ -195,7 +195,7 @@ impl KeyFile {
     }
 }
 
-/// How many keys `text`, a key file, holds; or why a line of it holds none.
+/// The number of keys in `text`, which is a key file; or what is wrong with its first bad line.
 pub fn keys_in(text: &str) -> Result<usize, String> {
     let (keys, refused) = authorized_keys::parse(text);
     match refused.first() {

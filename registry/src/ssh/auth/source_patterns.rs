@@ -17,8 +17,8 @@ enum Kind {
     Wildcard(String),
 }
 
-/// Reads a comma-separated list of addresses, networks (`10.0.0.0/8`) and patterns
-/// with `*` and `?`; one that begins with `!` refuses.
+/// Parses a comma-separated list of addresses, networks (`10.0.0.0/8`) and patterns with `*` and
+/// `?`. An item that begins with `!` refuses its addresses.
 pub fn parse_sources(text: &str) -> Result<Vec<Source>, String> {
     text.split(',').map(str::trim).map(parse_source).collect()
 }
@@ -43,8 +43,8 @@ fn parse_network(address: &str, bits: &str) -> Option<Kind> {
 }
 
 impl Source {
-    /// Whether a list of sources lets `address` in: one item matches and none that
-    /// refuses does.
+    /// Whether a list of sources allows `address`: an allowing item matches, and no refusing item
+    /// does.
     pub fn any_matches(sources: &[Self], address: IpAddr) -> bool {
         let address = address.to_canonical();
         let matching = |refuses| {
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_wildcards_and_refusals() {
+    fn networks_wildcards_and_refusals_match() {
         for (sources, address, want) in [
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.1", "127.0.0.11", false),

@@ -1,4 +1,5 @@
-//! Certificates of users (PROTOCOL.certkeys): whether one lets its holder in, and for what.
+//! Certificates of users (PROTOCOL.certkeys): whether one lets its holder log in, and with which
+//! rights.
 
 use std::net::IpAddr;
 
@@ -10,20 +11,20 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 use crate::ssh::auth::authorized_keys::AuthorizedKey;
 use crate::ssh::auth::source_patterns::{Source, parse_sources};
 
-/// Longest name of a certificate that is printed.
+/// Longest part of a certificate's name that is printed.
 const MAX_NAME: usize = 100;
 
-/// What a certificate gives.
+/// The rights from a certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Fingerprint of its key and its name, fit to be printed.
+    /// Fingerprint of its key and its name, escaped.
     pub label: String,
     /// Whether its holder may have a terminal.
     pub pty: bool,
 }
 
-/// What `certificate`, whose signature the library has verified, gives to `user` who comes from
-/// `address` at `now`, or why nothing; `authority` is the line of the key that signed it.
+/// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives none. The
+/// library has verified its signature. `authority` is the line of the key that signed it.
 pub fn check(
     certificate: &Certificate,
     authority: &AuthorizedKey,
@@ -49,7 +50,7 @@ pub fn check(
         return Err(format!("certificate is for {names}, not for this user"));
     }
     for (name, value) in certificate.critical_options().iter() {
-        // As sshd has it: what is not known here was meant to keep somebody out.
+        // Like sshd: an unknown option is a restriction, so it refuses the login.
         let sources = (name == "source-address").then(|| parse_sources(value));
         match sources {
             Some(Ok(sources)) if Source::any_matches(&sources, address) => {}

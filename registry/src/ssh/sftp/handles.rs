@@ -1,29 +1,29 @@
-//! What a channel has open, by the names that its client uses.
+//! The open handles of a channel, by the names that its client uses.
 
 use std::collections::HashMap;
 
-use crate::ssh::sftp::{MAX_HANDLES, Refusal, Reply};
+use super::packets::{MAX_HANDLES, Reply, SftpError};
 
-/// Open handles under names that are never used twice.
+/// Open handles. No name is used twice.
 #[derive(Debug)]
-pub struct Handles<T> {
+pub struct HandleTable<T> {
     kind: &'static str,
     next: u64,
     open: HashMap<String, T>,
 }
 
-impl<T> Handles<T> {
-    /// None so far; the names will begin with `kind`.
+impl<T> HandleTable<T> {
+    /// An empty table. All names begin with `kind`.
     pub fn new(kind: &'static str) -> Self {
         Self { kind, next: 0, open: HashMap::new() }
     }
 
-    /// Whether one more may be opened.
-    pub fn check_room(&self) -> Result<(), Refusal> {
+    /// Fails if the channel has too many open handles.
+    pub fn check_room(&self) -> Result<(), SftpError> {
         if self.open.len() < MAX_HANDLES {
             return Ok(());
         }
-        Err(Refusal::failure(format!("{MAX_HANDLES} handles are open, close one first")))
+        Err(SftpError::failure(format!("{MAX_HANDLES} handles are open, close one first")))
     }
 
     /// Opens a handle.
@@ -34,27 +34,27 @@ impl<T> Handles<T> {
         Reply::Handle(name)
     }
 
-    /// What is open under `name`.
-    pub fn get(&mut self, name: &str) -> Result<&mut T, Refusal> {
+    /// The handle `name`.
+    pub fn get(&mut self, name: &str) -> Result<&mut T, SftpError> {
         self.open.get_mut(name).ok_or_else(no_handle)
     }
 
-    /// All that is open.
+    /// All open handles.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.open.values()
     }
 
-    /// Closes all that are to be closed.
+    /// Closes all handles for which `is_over` is true.
     pub fn close_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
         self.open.extract_if(|_, item| is_over(item)).map(|(_, item)| item).collect()
     }
 
     /// Closes a handle.
-    pub fn remove(&mut self, name: &str) -> Result<T, Refusal> {
+    pub fn remove(&mut self, name: &str) -> Result<T, SftpError> {
         self.open.remove(name).ok_or_else(no_handle)
     }
 }
 
-fn no_handle() -> Refusal {
-    Refusal::failure("no such handle is open")
+fn no_handle() -> SftpError {
+    SftpError::failure("no such handle is open")
 }

@@ -1,5 +1,5 @@
-//! Directories in the directory of a component: clients that upload a whole directory to one that
-//! is there make another in it. There is none; what goes to it goes to the component.
+//! Directories inside a component's directory. Clients that upload a whole directory to an existing
+//! one create a directory in it. No such directory exists: files in it belong to the component.
 
 use std::collections::HashSet;
 
@@ -7,15 +7,15 @@ use russh_sftp::protocol::Packet;
 
 use crate::view::view_path::{MAX_PATH, clean};
 
-/// Directories of one channel.
+/// Most directories of one channel.
 const MAX_DIRECTORIES: usize = 64;
 
-/// The directories that the client of a channel made, as `/put/NAME/DIRECTORY`.
+/// The directories that the client of a channel created, as `/put/NAME/DIRECTORY`.
 #[derive(Debug, Default)]
-pub struct Nested(HashSet<String>);
+pub struct NestedDirectories(HashSet<String>);
 
-impl Nested {
-    /// Makes one, if there are not too many.
+impl NestedDirectories {
+    /// Creates one. Returns whether it exists now: there may be too many.
     pub fn make(&mut self, path: &str) -> bool {
         let path = clean(path);
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
@@ -47,7 +47,7 @@ impl Nested {
         while path.len() <= MAX_PATH {
             let cleaned = clean(path);
             let ends = cleaned.match_indices('/').map(|(at, _)| at).chain([cleaned.len()]);
-            // The empty part before the first slash, /put, /put/NAME, and then it.
+            // These are the ends of "", /put, /put/NAME, and /put/NAME/DIRECTORY.
             let ends: Vec<usize> = ends.skip(2).take(2).collect();
             let [component, directory] = ends[..] else { return };
             if !self.0.contains(&cleaned[..directory]) {
@@ -63,8 +63,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_to_a_directory_goes_to_its_component() {
-        let mut nested = Nested::default();
+    fn paths_in_a_nested_directory_belong_to_the_component() {
+        let mut nested = NestedDirectories::default();
         assert!(nested.make("put/code/dir/"));
         for (path, wanted) in [
             ("/put/code/dir/v1", "/put/code/v1"),

@@ -1,33 +1,33 @@
-//! What operators do with the names of their uploads: clients upload under a temporary name and
-//! rename the whole file, make the directory that it goes to, and remove what they gave up.
+//! Renames, directories and removals by operators over sftp. Clients upload under a temporary name
+//! and rename the complete file, create the directory for it, and remove what they gave up.
 
 use deploy_store::{ComponentName, escape};
-use deploy_wire::command::{Command, Refusal as Refused};
+use deploy_wire::command::Command;
 
+use super::packets::{Reply, SftpError};
+use super::writing::{Uploads, put};
 use crate::console;
-use crate::ssh::sftp::writing::{Uploads, put};
-use crate::ssh::sftp::{Refusal, Reply};
 use crate::uploads::recent::Uploaded;
-use crate::verbs::put::Target;
+use crate::verbs::put::PutTarget;
 use crate::view::lookup;
 use crate::view::view_path::{self, Goal, MAX_PATH, Place};
 
 impl Uploads {
-    /// Renames an upload. What is renamed to a version becomes that version.
-    pub(super) async fn rename(&mut self, from: &str, to: &str) -> Result<Reply, Refusal> {
+    /// Renames an upload. A rename to a version binds it to that version.
+    pub(super) async fn rename(&mut self, from: &str, to: &str) -> Result<Reply, SftpError> {
         if from.len().max(to.len()) > MAX_PATH {
-            return Err(Refusal::denied());
+            return Err(SftpError::denied());
         }
         let (old, new) = (view_path::clean(from), view_path::clean(to));
         if self.open_size(&old).is_some() {
             let why = "it is still being uploaded: close it before it is renamed";
             return Err(self.refuse(from, why.to_owned()));
         }
-        // Of others nothing is said, as ever.
+        // A client learns nothing about uploads of others.
         let found = self.registry.recent.find(&self.caller, &old);
-        let uploaded = found.ok_or_else(Refusal::denied)?;
+        let uploaded = found.ok_or_else(SftpError::denied)?;
         if uploaded.bound && !self.registry.recent.is_own(&self.caller, &old) {
-            return Err(Refusal::denied());
+            return Err(SftpError::denied());
         }
         if old == new {
             return Ok(Reply::Done);
@@ -53,26 +53,26 @@ impl Uploads {
         &self,
         old: &str,
         to: &str,
-        target: &Target,
+        target: &PutTarget,
         uploaded: Uploaded,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), SftpError> {
         let change = self.caller.change(&put(target));
-        if let Err(refusal) = self.registry.put_staged(target, uploaded.digest, &change).await {
-            console::audit_refusal(&self.registry, &change, &refusal).await;
-            return Err(self.refuse(to, refusal.text));
+        if let Err(err) = self.registry.put_staged(target, uploaded.digest, &change).await {
+            console::audit_refusal(&self.registry, &change, &err).await;
+            return Err(self.refuse(to, err.to_string()));
         }
         let (label, digest) = (escape(to), uploaded.digest);
         tracing::info!(key = self.caller.key, label, %digest, "upload renamed and bound");
         if let (true, Ok(Goal::Version(before))) = (uploaded.bound, view_path::goal(old)) {
-            self.give_up(before).await;
+            self.delete_former(before).await;
         }
         Ok(())
     }
 
-    /// Deletes the version that an upload was under a name that did not look like a temporary
-    /// one. Whoever uses it already keeps it.
-    async fn give_up(&self, before: Target) {
-        let Target { component, version } = before;
+    /// Deletes the version that a renamed upload was bound to before: its name did not look
+    /// temporary. A version that is in use stays.
+    async fn delete_former(&self, former: PutTarget) {
+        let PutTarget { component, version } = former;
         let command = Command::DeleteVersion {
             component: component.clone(),
             version: version.clone(),
@@ -81,29 +81,29 @@ impl Uploads {
         let change = self.caller.change(&command);
         let catalog = &self.registry.catalog;
         let deleted = catalog.delete_version(&component, &version, false, &change).await;
-        if let Err(refusal) = deleted.map_err(Refused::from) {
-            tracing::warn!(%component, %version, "a version that was renamed stays: {refusal}");
-            console::audit_refusal(&self.registry, &change, &refusal).await;
+        if let Err(err) = deleted {
+            tracing::warn!(%component, %version, "a version that was renamed stays: {err}");
+            console::audit_refusal(&self.registry, &change, &err).await;
         }
     }
 
-    /// The directory of a component is there, whether or not it has versions.
-    pub(super) async fn make_directory(&mut self, path: &str) -> Result<Reply, Refusal> {
+    /// Creates a directory. The directory of a component in `/put` always exists.
+    pub(super) async fn make_directory(&mut self, path: &str) -> Result<Reply, SftpError> {
         match view_path::parse_for_operator(path) {
             Some(Place::Put | Place::PutInto(_)) => return Ok(Reply::Done),
             Some(Place::Version(component, version)) if view_path::is_in_put(path) => {
-                let found = self.registry.catalog.version(&component, &version).await;
-                if found.is_err() && self.nested.make(path) {
+                let found = self.registry.catalog.find_version(&component, &version).await?;
+                if found.is_none() && self.nested.make(path) {
                     return Ok(Reply::Done);
                 }
                 let why = "/put/NAME/VERSION is a file: upload the archive to it";
                 return Err(self.refuse(path, why.to_owned()));
             }
-            // As every server answers who makes sure that a path is there, part by part.
+            // Clients create each part of a path and expect this answer for existing parts.
             Some(place) if lookup::is_directory(&self.registry, &place).await.unwrap_or(false) => {
-                return Err(Refusal::failure("there is such a directory already"));
+                return Err(SftpError::failure("there is such a directory already"));
             }
-            _ if !view_path::is_in_put(path) => return Err(Refusal::denied()),
+            _ if !view_path::is_in_put(path) => return Err(SftpError::denied()),
             _ => {}
         }
         let cleaned = view_path::clean(path);
@@ -115,11 +115,11 @@ impl Uploads {
         Err(self.refuse(path, why))
     }
 
-    /// Forgets an upload that is no version. Its bytes wait until they expire, as others may
-    /// count on them.
-    pub(super) fn remove(&self, path: &str) -> Result<Reply, Refusal> {
+    /// Forgets an unbound upload. Its bytes stay until they expire, because other clients may need
+    /// them.
+    pub(super) fn remove(&self, path: &str) -> Result<Reply, SftpError> {
         if path.len() > MAX_PATH {
-            return Err(Refusal::denied());
+            return Err(SftpError::denied());
         }
         let path = view_path::clean(path);
         match self.registry.recent.find(&self.caller, &path) {
@@ -127,12 +127,12 @@ impl Uploads {
                 self.registry.recent.forget(&self.caller, &path);
                 Ok(Reply::Done)
             }
-            _ => Err(Refusal::denied()),
+            _ => Err(SftpError::denied()),
         }
     }
 
-    /// What this connection uploaded to `/put` under a temporary name and did not rename: no
-    /// version came of it, which its user may not know.
+    /// Lists uploads of this connection to `/put` whose temporary names were never changed. They
+    /// did not become versions, and the user may not know that.
     pub(super) fn left_over(&self) -> Option<String> {
         let recent = self.registry.recent.of_connection(&self.caller);
         let left = recent.iter().filter(|(path, uploaded)| {

@@ -1,26 +1,29 @@
-//! Sftp for operators, where it writes. The name of an upload is a label: what counts is the
-//! digest that its bytes have when it is closed. A name in `/put` is more: `/put/NAME/VERSION`
-//! is bound to that version at its close, or the close fails; under a temporary name it waits to
-//! be renamed to one. Clients that look at what they have written find it, and may set its times.
+//! Uploads of operators over sftp. The name of an upload is only a label: its identity is the
+//! digest of its bytes when it is closed. Names in `/put` mean more. `/put/NAME/VERSION` is bound
+//! to that version when it is closed, or the close fails. An upload with a temporary name waits to
+//! be renamed. Clients can look at what they have written, and set its times.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::escape;
-use deploy_wire::command::{Command, Refusal as Refused};
+use deploy_store::{Digest, escape};
+use deploy_wire::command::Command;
 use jiff::Timestamp;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, Packet};
 
-use crate::console::{self, Caller};
+use super::file_attributes;
+use super::handles::HandleTable;
+use super::nested::NestedDirectories;
+use super::packets::{Reply, SftpError};
+use crate::caller::Caller;
+use crate::console;
+use crate::error::Result as RegistryResult;
 use crate::registry::Registry;
 use crate::ssh::activity::{Activity, Busy};
-use crate::ssh::channel::Context;
-use crate::ssh::sftp::nested::Nested;
-use crate::ssh::sftp::{Handles, Refusal, Reply};
+use crate::ssh::context::Context;
 use crate::uploads::recent::Uploaded;
 use crate::uploads::upload::Upload;
-use crate::verbs::put::Target;
-use crate::view::items;
+use crate::verbs::put::PutTarget;
 use crate::view::view_path::{self, Goal, MAX_PATH};
 
 /// The uploads of one channel.
@@ -29,9 +32,9 @@ pub struct Uploads {
     pub(super) registry: Arc<Registry>,
     activity: Arc<Activity>,
     pub(super) caller: Caller,
-    open: Handles<Open>,
-    /// Directories that the client made where there are none.
-    pub(super) nested: Nested,
+    open: HandleTable<Open>,
+    /// Directories that the client created inside components.
+    pub(super) nested: NestedDirectories,
 }
 
 #[derive(Debug)]
@@ -42,23 +45,23 @@ struct Open {
     _busy: Busy,
 }
 
-/// What handles of uploads begin with.
+/// Handles of uploads begin with this.
 pub const HANDLE: &str = "up";
 
 impl Uploads {
-    /// The uploads of a channel, none so far.
+    /// A channel without uploads.
     pub fn new(context: &Context) -> Self {
         Self {
             registry: Arc::clone(&context.registry),
             activity: Arc::clone(&context.activity),
             caller: context.caller.clone(),
-            open: Handles::new(HANDLE),
-            nested: Nested::default(),
+            open: HandleTable::new(HANDLE),
+            nested: NestedDirectories::default(),
         }
     }
 
-    /// Answers what is no write.
-    pub async fn answer(&mut self, packet: Packet) -> Result<Reply, Refusal> {
+    /// Answers a request that is no write.
+    pub async fn answer(&mut self, packet: Packet) -> Result<Reply, SftpError> {
         match packet {
             Packet::Open(open) => self.open(&open.filename, open.pflags, open.attrs.size).await,
             Packet::Close(close) => self.close(&close.handle).await,
@@ -68,24 +71,24 @@ impl Uploads {
             }
             Packet::FSetStat(request) => {
                 let size = self.open.get(&request.handle)?.upload.len();
-                pass_over(&attributes(size, Timestamp::now()), &request.attrs)
+                set_attributes(&attributes(size, Timestamp::now()), &request.attrs)
             }
             Packet::Rename(request) => self.rename(&request.oldpath, &request.newpath).await,
             Packet::MkDir(request) => self.make_directory(&request.path).await,
             Packet::Remove(request) => self.remove(&request.filename),
-            _ => Err(Refusal::denied()),
+            _ => Err(SftpError::denied()),
         }
     }
 
-    /// `size` is what the client says that the file will have, if it does.
+    /// Opens an upload. `size` is the size that the client announces, if it does.
     async fn open(
         &mut self,
         label: &str,
         flags: OpenFlags,
         size: Option<u64>,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, SftpError> {
         if label.len() > MAX_PATH {
-            return Err(Refusal::denied());
+            return Err(SftpError::denied());
         }
         self.open.check_room()?;
         let goal = view_path::goal(label).map_err(|why| self.refuse(label, why))?;
@@ -93,26 +96,26 @@ impl Uploads {
             self.check(label, target).await?;
         }
         self.check_whole(label, flags)?;
-        let upload = Upload::begin(&self.registry, &self.caller.key, size).await;
-        let upload = upload.map_err(|why| self.refuse(label, why))?;
+        let upload = Upload::begin(&self.registry.uploads, &self.caller.key, size).await;
+        let upload = upload.map_err(|err| self.refuse(label, err.to_string()))?;
         let (label, busy) = (label.to_owned(), self.activity.busy());
         Ok(self.open.insert(Open { label, goal, upload, _busy: busy }))
     }
 
-    /// Refuses what can be refused before a byte comes.
-    pub(super) async fn check(&self, label: &str, target: &Target) -> Result<(), Refusal> {
-        let Target { component, version } = target;
+    /// Fails if the version cannot be made, before a byte is uploaded.
+    pub(super) async fn check(&self, label: &str, target: &PutTarget) -> Result<(), SftpError> {
+        let PutTarget { component, version } = target;
         let checked = self.registry.catalog.check_new_version(component, version).await;
-        if let Err(refusal) = checked.map_err(Refused::from) {
+        if let Err(err) = checked {
             let change = self.caller.change(&put(target));
-            console::audit_refusal(&self.registry, &change, &refusal).await;
-            return Err(self.refuse(label, refusal.text));
+            console::audit_refusal(&self.registry, &change, &err).await;
+            return Err(self.refuse(label, err.to_string()));
         }
         Ok(())
     }
 
-    /// Refuses who goes on with an upload that is closed: its bytes are not at hand any more.
-    fn check_whole(&self, label: &str, flags: OpenFlags) -> Result<(), Refusal> {
+    /// Fails if the client wants to append to a closed upload: its bytes are no longer open.
+    fn check_whole(&self, label: &str, flags: OpenFlags) -> Result<(), SftpError> {
         let path = view_path::clean(label);
         let is_there = || self.registry.recent.find(&self.caller, &path).is_some();
         if flags.contains(OpenFlags::APPEND) && is_there() {
@@ -128,13 +131,14 @@ impl Uploads {
         handle: &str,
         offset: u64,
         data: Bytes,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Reply, SftpError> {
         let open = self.open.get(handle)?;
-        let taken = open.upload.write(&self.registry, offset, data).await;
-        taken.map(|()| Reply::Done).map_err(Refusal::failure)
+        let written = open.upload.write(offset, data).await;
+        written.map(|()| Reply::Done).map_err(|err| SftpError::failure(err.to_string()))
     }
 
-    pub(super) fn refuse(&self, label: &str, why: String) -> Refusal {
+    /// Logs why an upload is refused, and makes the reply.
+    pub(super) fn refuse(&self, label: &str, why: String) -> SftpError {
         let Caller { user, key, address, .. } = &self.caller;
         tracing::warn!(
             user = escape(user),
@@ -143,17 +147,17 @@ impl Uploads {
             label = escape(label),
             "upload refused: {why}"
         );
-        Refusal::failure(why)
+        SftpError::failure(why)
     }
 
-    async fn close(&mut self, handle: &str) -> Result<Reply, Refusal> {
+    async fn close(&mut self, handle: &str) -> Result<Reply, SftpError> {
         let Open { label, goal, upload, _busy } = self.open.remove(handle)?;
         let (path, label, bytes) = (view_path::clean(&label), escape(&label), upload.len());
         let Caller { user, key, address, .. } = &self.caller;
         let user = escape(user);
         let bound = matches!(goal, Goal::Version(_));
         let done = match goal {
-            Goal::Staged | Goal::Temporary(_) => upload.finish(&self.registry).await,
+            Goal::Staged | Goal::Temporary(_) => self.registry.finish_upload(upload).await,
             Goal::Version(target) => self.put(target, upload).await,
         };
         match done {
@@ -163,42 +167,39 @@ impl Uploads {
                 self.registry.recent.remember(&self.caller, &path, uploaded);
                 Ok(Reply::Done)
             }
-            Err(why) => {
-                tracing::warn!(user, key, address, label, bytes, "upload fail: {why}");
-                Err(Refusal::failure(why))
+            Err(err) => {
+                tracing::warn!(user, key, address, label, bytes, "upload fail: {err}");
+                Err(SftpError::failure(err.to_string()))
             }
         }
     }
 
-    /// Gives up what is open and whose place somebody else has, since nothing came of it.
-    pub fn give_way(&mut self) {
-        for given_up in self.open.close_where(|open| open.upload.has_given_way()) {
-            let label = escape(&given_up.label);
+    /// Drops open uploads that have lost their slots because their client was silent.
+    pub fn drop_lost(&mut self) {
+        for lost in self.open.close_where(|open| open.upload.has_lost_slot()) {
+            let label = escape(&lost.label);
             tracing::warn!(key = self.caller.key, label, "upload given up: nothing came of it");
         }
     }
 
-    /// An interrupted client of `OpenSSH` closes what it has sent so far as if it were all:
-    /// that it is not shows when the archive is checked.
-    async fn put(&self, target: Target, upload: Upload) -> Result<deploy_store::Digest, String> {
+    /// Binds a complete upload. An interrupted `OpenSSH` client closes a partial file as if it were
+    /// complete. The check of the archive detects that.
+    async fn put(&self, target: PutTarget, upload: Upload) -> RegistryResult<Digest> {
         let change = self.caller.change(&put(&target));
         let done = self.registry.put_upload(&target, upload, &change).await;
-        match done {
-            Ok(put) => Ok(put.digest),
-            Err(refusal) => {
-                console::audit_refusal(&self.registry, &change, &refusal).await;
-                Err(refusal.text)
-            }
+        if let Err(err) = &done {
+            console::audit_refusal(&self.registry, &change, err).await;
         }
+        done.map(|put| put.digest)
     }
 
-    /// The size of an upload that is open as `path`.
+    /// The size of the open upload `path`, if there is one.
     pub(super) fn open_size(&self, path: &str) -> Option<u64> {
         let mut open = self.open.all().filter(|open| view_path::clean(&open.label) == path);
         open.next().map(|open| open.upload.len())
     }
 
-    /// Attributes of what is, or was, uploaded as `path`.
+    /// Attributes of the open or recent upload `path`, if there is one.
     pub fn attributes(&self, path: &str) -> Option<FileAttributes> {
         if path.len() > MAX_PATH {
             return None;
@@ -209,7 +210,7 @@ impl Uploads {
         }
         let Uploaded { digest, bytes, time, bound } =
             self.registry.recent.find(&self.caller, &path)?;
-        // Whether a version is still there the catalogue knows.
+        // For a bound upload, the catalogue knows whether the version still exists.
         let blobs = self.registry.blobs();
         let is_there = !bound
             && (blobs.is_staged(digest).unwrap_or(false)
@@ -220,20 +221,20 @@ impl Uploads {
 
 /// Attributes of an upload.
 fn attributes(size: u64, time: Timestamp) -> FileAttributes {
-    items::blob(size, time.as_second())
+    file_attributes::blob(size, time.as_second())
 }
 
-/// Attributes that a client gives to what has `known` ones. Modes and times mean nothing here;
-/// a size does.
-pub fn pass_over(known: &FileAttributes, wanted: &FileAttributes) -> Result<Reply, Refusal> {
+/// Answers a request to set the attributes `wanted` of a file that has `known` ones. Modes and
+/// times are ignored. Another size is denied.
+pub fn set_attributes(known: &FileAttributes, wanted: &FileAttributes) -> Result<Reply, SftpError> {
     match wanted.size {
-        Some(size) if known.size != Some(size) => Err(Refusal::denied()),
+        Some(size) if known.size != Some(size) => Err(SftpError::denied()),
         _ => Ok(Reply::Done),
     }
 }
 
-/// What an upload to `/put` does, as a command.
-pub(super) fn put(target: &Target) -> Command {
-    let Target { component, version } = target.clone();
+/// The command for an upload to `/put`.
+pub(super) fn put(target: &PutTarget) -> Command {
+    let PutTarget { component, version } = target.clone();
     Command::Put { component, version, json: false }
 }

@@ -1,5 +1,5 @@
-//! The line editor of the prompt: bytes of a terminal in, lines and bytes for the
-//! terminal out. Pure: it knows nothing of connections or commands. `search` is its `^R`.
+//! The line editor of the prompt: bytes of a terminal in, lines and bytes for the terminal out. It
+//! is pure, and knows nothing of connections or commands. `search` is its `^R`.
 
 mod draw;
 mod search;
@@ -9,15 +9,15 @@ use std::collections::VecDeque;
 use search::{Found, Search};
 use unicode_width::UnicodeWidthChar as _;
 
-/// Longest line that can be typed, in characters.
+/// Longest line, in characters.
 pub const MAX_LINE: usize = 4096;
-/// Lines kept for the up arrow.
+/// Lines in the history.
 pub const MAX_HISTORY: usize = 100;
-/// What stands before the line: a red `>` and a blank.
+/// The prompt: a red `>` and a space.
 pub const PROMPT: &str = "\x1b[31m> \x1b[0m";
 /// The same for a terminal without colours.
 pub const PLAIN_PROMPT: &str = "> ";
-/// Words that are shown of what fits; more than that is for the user to narrow down.
+/// Most completions that are shown.
 pub const MAX_SHOWN: usize = 200;
 const PROMPT_WIDTH: usize = 2;
 const DEFAULT_WIDTH: usize = 80;
@@ -26,9 +26,9 @@ const MAX_ESCAPE: usize = 16;
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A line was submitted.
+    /// The user submitted a line.
     Line(String),
-    /// The word before the cursor is to be completed.
+    /// The user wants to complete the word before the cursor.
     Complete,
     /// The user leaves.
     End,
@@ -41,18 +41,18 @@ pub struct Editor {
     width: usize,
     line: Vec<char>,
     cursor: usize,
-    /// Where the terminal's cursor is, in cells from the start of the prompt.
+    /// Position of the terminal's cursor, in cells from the start of the prompt.
     at: usize,
     history: VecDeque<Vec<char>>,
-    /// Which line of the history is shown, counted from the end; 0 is the new line.
+    /// The line of the history that is shown, counted from the end; 0 is the new line.
     shown: usize,
-    /// The new line while an old one is shown.
+    /// The new line while an old line is shown.
     partial: Vec<char>,
     search: Option<Search>,
-    /// What was looked for last.
+    /// The last search pattern.
     sought: Vec<char>,
     pending: Vec<u8>,
-    /// Whether an escape has ended a search: it may be no more than that.
+    /// Whether an escape has ended a search. It may be the key itself, or begin a sequence.
     escaped: bool,
     after_return: bool,
     out: Vec<u8>,
@@ -79,8 +79,8 @@ impl Editor {
         }
     }
 
-    /// The terminal is now `columns` wide: the line is drawn anew. Most terminals have moved
-    /// what did not fit to the next row by then.
+    /// Redraws the line for a terminal that is now `columns` wide. Most terminals have wrapped the
+    /// line by then.
     pub fn resize(&mut self, columns: u32) {
         self.width = usable(columns);
         for _ in 0..self.at / self.width {
@@ -102,7 +102,7 @@ impl Editor {
         self.line[..self.cursor].iter().collect()
     }
 
-    /// Puts `text` in place of what stands between `start`, in bytes of the line, and the cursor.
+    /// Replaces the text from `start`, in bytes of the line, to the cursor by `text`.
     pub fn replace(&mut self, start: usize, text: &str) {
         let kept =
             self.before_cursor().get(..start).map_or(self.cursor, |kept| kept.chars().count());
@@ -110,7 +110,7 @@ impl Editor {
         text.chars().for_each(|c| self.insert(c));
     }
 
-    /// Shows words below the line, in columns, and the line again.
+    /// Shows words below the line, in columns, and then the line again.
     pub fn show(&mut self, words: &[String]) {
         let cursor = self.cursor;
         self.go_to(self.line.len());
@@ -128,7 +128,7 @@ impl Editor {
         self.draw();
     }
 
-    /// Tells that nothing fits.
+    /// Rings the bell: there is no completion.
     pub fn ring(&mut self) {
         self.out.push(0x07);
     }
@@ -138,7 +138,7 @@ impl Editor {
         std::mem::take(&mut self.out)
     }
 
-    /// Takes in bytes up to the first event; returns how many that were.
+    /// Takes bytes up to the first event. Returns how many it took.
     pub fn feed(&mut self, input: &[u8]) -> (usize, Option<Event>) {
         for (taken, &byte) in input.iter().enumerate() {
             if let Some(event) = self.byte(byte) {
@@ -192,7 +192,7 @@ impl Editor {
     /// One more byte of an escape sequence or of a multi-byte character.
     fn sequence(&mut self, byte: u8) {
         if self.pending.first().is_some_and(|&first| first >= 0x80) && byte & 0xc0 != 0x80 {
-            // The character was cut off; this byte begins something new.
+            // The character is incomplete, and this byte begins another one.
             self.pending.clear();
             self.byte(byte);
             return;
@@ -337,7 +337,7 @@ fn width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// `words` in rows of at most `cells`, read downwards.
+/// `words` in rows of at most `cells`, sorted downwards.
 fn columns(words: &[String], cells: usize) -> Vec<String> {
     let of = |word: &str| word.chars().map(width).sum::<usize>();
     let widest = words.iter().map(|word| of(word)).max().unwrap_or(0) + 2;

@@ -1,10 +1,9 @@
-//! What the editor sends to the terminal: where each character of prompt and line is, and how to
-//! come there.
+//! The output of the editor: where each character of prompt and line is, and how to move there.
 
 use crate::ssh::shell::editor::{Editor, PROMPT_WIDTH, width};
 
 impl Editor {
-    /// Writes prompt and line where the terminal's cursor is: at the start of a row.
+    /// Writes prompt and line. The terminal's cursor is at the start of a row.
     pub(super) fn draw(&mut self) {
         if let Some(search) = &self.search {
             let prompt = search.prompt();
@@ -19,20 +18,20 @@ impl Editor {
         self.move_to(self.cell(self.cursor));
     }
 
-    /// Where the character at `position` of the line is, in cells from the start of the prompt.
+    /// Position of the line's character `position`, in cells from the start of the prompt.
     pub(super) fn cell(&self, position: usize) -> usize {
         let widths = self.line[..position].iter().map(|&c| width(c));
         widths.fold(self.start(), |at, width| at + self.gap(at, width) + width)
     }
 
-    /// Cells that stay empty before a character that the row has no room for.
+    /// Empty cells before a character that does not fit into the row.
     pub(super) fn gap(&self, at: usize, width: usize) -> usize {
         let left = self.width - at % self.width;
         if width > left { left } else { 0 }
     }
 
-    /// Writes characters. Where a row is full, a blank has the terminal go to the next one: so
-    /// it knows that the two are one line when its width changes.
+    /// Writes characters. After a full row, a space moves the terminal to the next one. So it knows
+    /// that both rows are one line when its width changes.
     pub(super) fn put(&mut self, text: &[char]) {
         for &c in text {
             let width = width(c);

@@ -1,23 +1,23 @@
-//! `^R`: looking for an old line by a part of it, as readline does. What is typed is looked for
-//! backwards; `^R` again goes to older lines, Enter submits what is found, `^G` and `^C` give the
-//! line back that was there, and any other key goes on with what is found.
+//! `^R`: searches the history backwards for a pattern, like readline. `^R` again finds older lines,
+//! Enter submits the found line, `^G` and `^C` restore the original line, and any other key edits
+//! the found line.
 
 use crate::ssh::shell::editor::{Editor, MAX_LINE, width};
 
-/// A search under way.
+/// An active search.
 #[derive(Debug)]
 pub(super) struct Search {
     pattern: Vec<char>,
-    /// Which line is shown, counted from the end; 0 is the one that was there.
+    /// The line that is shown, counted from the end; 0 is the original line.
     at: usize,
-    /// Whether no other line has the pattern.
+    /// Whether no further line has the pattern.
     failed: bool,
-    /// Line, cursor and place in the history before it began.
+    /// Line, cursor and position in the history before the search.
     before: (Vec<char>, usize, usize),
 }
 
 impl Search {
-    /// What stands before the line.
+    /// The prompt during the search.
     pub(super) fn prompt(&self) -> Vec<char> {
         let failed = if self.failed { "failed " } else { "" };
         let pattern: String = self.pattern.iter().collect();
@@ -26,8 +26,8 @@ impl Search {
 }
 
 impl Editor {
-    /// Takes a byte if a search is under way and knows what to do with it; else the search is
-    /// over, and the byte means what it always does.
+    /// Takes a byte for the active search, if it belongs there. Any other byte ends the search and
+    /// has its usual meaning.
     pub(super) fn search_takes(&mut self, byte: u8) -> bool {
         if self.search.is_none() {
             return false;
@@ -52,7 +52,7 @@ impl Editor {
         self.redraw();
     }
 
-    /// One more character to look for.
+    /// Adds a character to the pattern.
     pub(super) fn search_more(&mut self, c: char) {
         let Some(search) = &mut self.search else { return };
         if search.pattern.len() < MAX_LINE && !c.is_control() {
@@ -85,14 +85,14 @@ impl Editor {
         }
     }
 
-    /// Shows the newest line with the pattern, from the one that is `from`th from the end.
+    /// Shows the newest line with the pattern, beginning `from` lines from the end.
     fn find(&mut self, from: usize) {
         let Some(search) = &mut self.search else { return };
         let length = search.pattern.len();
         let place = |line: &[char]| line.windows(length).rposition(|part| part == search.pattern);
         let found = (from..=self.history.len()).find_map(|n| {
             let line = &self.history[self.history.len() - n];
-            // The same line once more is no other.
+            // Skip a line that equals the shown one.
             let is_new = n == search.at || search.at == 0 || *line != self.line;
             Some((n, place(line)?)).filter(|_| is_new)
         });
@@ -107,7 +107,7 @@ impl Editor {
         self.redraw();
     }
 
-    /// Ends a search, if one is under way.
+    /// Ends the search, if one is active.
     pub(super) fn end_search(&mut self, found: Found) {
         let Some(search) = self.search.take() else { return };
         let (line, cursor, shown) = search.before;
@@ -123,14 +123,14 @@ impl Editor {
         self.redraw();
     }
 
-    /// Draws prompt and line anew, where they are.
+    /// Redraws prompt and line in place.
     fn redraw(&mut self) {
         self.move_to(0);
         self.out.extend(b"\x1b[J");
         self.draw();
     }
 
-    /// Where the prompt ends, in cells from its start.
+    /// The end of the prompt, in cells from its start.
     pub(super) fn start(&self) -> usize {
         let Some(search) = &self.search else { return super::PROMPT_WIDTH };
         let widths = search.prompt().into_iter().map(width);
@@ -138,11 +138,11 @@ impl Editor {
     }
 }
 
-/// What becomes of the line at the end of a search.
+/// The line after a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
-    /// It is the one that was found.
+    /// The found line.
     Kept,
-    /// It is the one that was there before.
+    /// The original line.
     Given,
 }

@@ -24,7 +24,7 @@ fn lines_of(input: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn output_is_as_of_the_go_tool() {
+fn output_equals_that_of_the_go_tool() {
     let mut editor = Editor::new(80, true);
     editor.prompt();
     let (_, out) = feed(&mut editor, b"ab\x7fc\r");
@@ -35,13 +35,13 @@ fn output_is_as_of_the_go_tool() {
 }
 
 #[test]
-fn both_line_ends_submit_and_a_pair_submits_once() {
+fn cr_and_lf_submit_and_crlf_submits_once() {
     assert_eq!(lines_of(b"a\rb\nc\r\nd\r"), ["a", "b", "c", "d"]);
     assert_eq!(lines_of(b"a\r\r\n\n"), ["a", "", ""]);
 }
 
 #[test]
-fn editing_keys() {
+fn editing_keys_work() {
     for (input, want) in [
         (&b"bc\x01a\r"[..], "abc"),
         (b"ac\x1b[Db\r", "abc"),
@@ -87,7 +87,7 @@ fn history_keeps_the_line_being_typed() {
 }
 
 #[test]
-fn tab_asks_and_what_is_answered_is_put_in() {
+fn tab_completes_the_word() {
     assert_eq!(lines_of(b"he\tx\r"), ["done x"]);
     let mut editor = Editor::new(20, true);
     editor.prompt();
@@ -111,7 +111,7 @@ fn lines_are_capped() {
     assert_eq!(lines[0].len(), MAX_LINE);
 }
 
-/// A terminal of a few columns that obeys what the editor emits.
+/// A terminal of a few columns that interprets the output of the editor.
 fn screen(width: usize, out: &str) -> Vec<String> {
     let mut rows = vec![vec![' '; width]; 8];
     let (mut row, mut column) = (0, 0);
@@ -135,7 +135,7 @@ fn screen(width: usize, out: &str) -> Vec<String> {
                 }
             }
             c => {
-                // The row is full, which only the next character finds out.
+                // The row is full. A terminal wraps only at the next character.
                 if column + super::width(c) > width {
                     (row, column) = (row + 1, 0);
                 }
@@ -169,12 +169,12 @@ fn wide_characters_take_two_cells_and_stay_whole() {
 }
 
 #[test]
-fn a_new_width_draws_the_line_anew() {
+fn resize_redraws_the_line() {
     let mut editor = Editor::new(10, true);
     editor.prompt();
     feed(&mut editor, b"abcdefghijklmnopqrstu");
     editor.resize(7);
-    // 23 cells before the cursor: it is in the fourth of the rows that they fill now.
+    // With 23 cells before it, the cursor is in the fourth row now.
     let out = String::from_utf8(editor.take_output()).unwrap();
     assert!(out.starts_with("\x1b[A\x1b[A\x1b[A\r\x1b[J\x1b[31m> "), "{out:?}");
     let rows = screen(7, out.trim_start_matches("\x1b[A"));
@@ -184,7 +184,7 @@ fn a_new_width_draws_the_line_anew() {
 const OLD: &[u8] = b"showconf -name web\rshowcomp -name code\rgc -n\r";
 
 #[test]
-fn a_part_of_an_old_line_finds_it() {
+fn search_finds_old_lines() {
     for (keys, want) in [
         (&b"\x12show\r"[..], "showcomp -name code"),
         (b"\x12show\x12\r", "showconf -name web"),
@@ -192,16 +192,16 @@ fn a_part_of_an_old_line_finds_it() {
         (b"\x12web\x05 -v\r", "showconf -name web -v"),
         (b"\x12webx\x7f\r", "showconf -name web"),
         (b"\x12zzz\r", ""),
-        // Given up.
+        // The user gives up.
         (b"part\x12web\x07ial\r", "partial"),
         (b"part\x12web\x03ial\r", "partial"),
         (b"part\x12web\x7f\x7f\x7f\x07ial\r", "partial"),
-        // An escape, or an arrow, leaves the cursor where the part is.
+        // After an escape or an arrow, the cursor is at the match.
         (b"\x12web\x1bX\r", "showconf -name Xweb"),
         (b"\x12web\x1b[DX\r", "showconf -nameX web"),
         (b"\x12gc\x1b[A\r", "showcomp -name code"),
         (b"\x12gc\x1b[A\x1b[B\x1b[Bnew\r", "new"),
-        // The same once more.
+        // The same search again.
         (b"\x12code\x07\x12\x12\r", "showcomp -name code"),
         ("\x12é\x07\x12web\r".as_bytes(), "showconf -name web"),
     ] {
@@ -211,7 +211,7 @@ fn a_part_of_an_old_line_finds_it() {
 }
 
 #[test]
-fn a_search_is_shown_as_it_goes() {
+fn search_is_shown_while_it_is_typed() {
     for (keys, want) in [
         (&b"\x12"[..], "(reverse-i-search)`': "),
         (b"\x12co", "(reverse-i-search)`co': showcomp -name code"),

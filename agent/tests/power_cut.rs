@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::verify::Scope;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Store};
 use log_writes::{Log, State};

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use deploy_registry::server::authorized::{AuthorizedKey, parse};
+use deploy_registry::ssh::auth::authorized_keys::{AuthorizedKey, parse};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 

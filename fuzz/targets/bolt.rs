@@ -2,7 +2,7 @@
 //! pages. Read or refused, in time that their length bounds.
 #![no_main]
 
-use deploy_registry::import::State;
+use deploy_registry::go_import::State;
 use libfuzzer_sys::fuzz_target;
 
 const PAGE: usize = 512;

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::server::exchange;
+use deploy_registry::ssh::exchange;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use russh_sftp::protocol::Packet;

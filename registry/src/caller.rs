@@ -1,16 +1,42 @@
-//! What a caller's program is: what it can be told to do, and how its user types a command.
+//! Who sends a command, and with which program.
 
-use deploy_wire::command::{Command, Refusal};
-use deploy_wire::exit;
+use deploy_wire::command::Command;
+use jiff::Timestamp;
 
-/// What the identification of a client of this project begins with.
+use crate::catalog::Change;
+
+/// Clients of this project identify themselves with this prefix.
 const OURS: &str = "SSH-2.0-deploy-tools";
-/// That of programs in Go that do not name themselves, as those of the Go tool.
+/// Go programs without a name of their own identify themselves so. The Go tool is one.
 const GO: &str = "SSH-2.0-Go";
-/// What says that a version is needed by an earlier state, and what to do.
-const USE_FORCE: &str = "use -force to delete it all the same";
 
-/// What commands come from.
+/// Who sends a command.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// User name.
+    pub user: String,
+    /// Fingerprint and comment of the key.
+    pub key: String,
+    /// Address.
+    pub address: String,
+    /// The program.
+    pub client: Client,
+}
+
+impl Caller {
+    /// A change that this caller makes with `command`, now.
+    pub fn change(&self, command: &Command) -> Change {
+        Change {
+            user: self.user.clone(),
+            key: self.key.clone(),
+            address: self.address.clone(),
+            command: command.to_string(),
+            now: Timestamp::now(),
+        }
+    }
+}
+
+/// The program that sends commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
     /// ssh, or any other program.
@@ -19,12 +45,12 @@ pub enum Client {
     Prompt,
     /// This project's `deployctl`.
     Deployctl,
-    /// The Go tool's.
+    /// The Go tool's client.
     Go,
 }
 
 impl Client {
-    /// That of a client which identifies itself so.
+    /// The client with this ssh identification.
     pub fn of(identification: &str) -> Self {
         let text = identification.trim_end();
         if text == GO {
@@ -36,12 +62,12 @@ impl Client {
         }
     }
 
-    /// A line as this client's user types it. Programs of the Go tool get what they always got.
+    /// A command line as the user of this client types it. For the Go tool it is unchanged.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),
             Self::Deployctl => format!("deployctl {line}"),
-            // What a shell would change is quoted once more, since two read it.
+            // Two shells read the line, so what a shell would change is quoted twice.
             Self::Ssh
                 if line.contains(['\\', '$', '`', '\'', ' ', '*', '?', '~']) && quoted(line) =>
             {
@@ -49,24 +75,6 @@ impl Client {
             }
             Self::Ssh => format!("ssh registry {line}"),
         }
-    }
-
-    /// A refusal that tells of what this client's user can do.
-    pub fn reword(self, command: &Command, refusal: Refusal) -> Refusal {
-        if self != Self::Go || !refusal.text.contains(USE_FORCE) {
-            return refusal;
-        }
-        let line = Self::Ssh.typed(&format!("{command} -force"));
-        let how = format!("to delete it all the same run:\n\t{line}");
-        Refusal { text: refusal.text.replace(USE_FORCE, &how), ..refusal }
-    }
-
-    /// Whether the command only asked: before an upload `deployctl` looks whether the registry
-    /// has the file. That it has not is no refusal of a change.
-    pub fn asks_only(self, command: &Command, refusal: &Refusal) -> bool {
-        self == Self::Deployctl
-            && matches!(command, Command::AddVersion { .. })
-            && refusal.code == exit::NOT_FOUND
     }
 }
 
@@ -82,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_as_each_client_types_them() {
+    fn lines_are_spelled_for_each_client() {
         let line = "rollback -name=\"p\" -to=2";
         for (identification, typed) in [
             ("SSH-2.0-Go\r\n", line.to_owned()),

@@ -1,27 +1,39 @@
-//! The catalogue: which components, versions and configurations there are. It alone
-//! knows the database. Every verb is one transaction; a change is on disk when its
-//! function returns.
+//! The catalogue: which components, versions and configurations exist. No other code uses the
+//! database. Each verb is one transaction, and a change is on disk when its function returns.
+//!
+//! ```text
+//! rows       blob_rows  versions  pins  configuration_rows  notes  audit
+//! above      replacing, configurations, earlier_state       what configurations consist of
+//!            image_layers                                   what blobs of images were made from
+//!            references, retention                          what refers to what; what is deleted
+//!            document_cache                                 configurations as agents read them
+//!            bulk_load                                      the catalogue of a Go registry
+//! ```
 
 mod audit;
-mod blobs;
-mod check;
+mod blob_rows;
+mod bulk_load;
+mod configuration_rows;
 mod configurations;
-mod documents;
-mod import;
-mod layers;
+mod counts;
+mod database_error;
+mod document_cache;
+mod earlier_state;
+mod image_layers;
+mod integrity;
 mod migrations;
+mod notes;
 mod pins;
 mod references;
 mod replacing;
-mod rollback;
+mod retention;
 mod versions;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deploy_wire::command::Refusal;
-use deploy_wire::exit;
 use jiff::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -29,99 +41,31 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, Sqlite, Transaction};
 
 pub use audit::{Audited, Change};
-pub use blobs::BlobRow;
-pub use configurations::State;
-pub use layers::{Imaged, NewImage, NewLayer};
+pub use blob_rows::BlobRow;
+pub use bulk_load::{Contents, StateToLoad};
+pub use configuration_rows::State;
+pub use counts::{BlobCount, RowCounts};
+pub use earlier_state::RolledBack;
+pub use image_layers::{Imaged, NewImage, NewLayer};
 pub use references::{Reference, References, Versions};
 pub use replacing::not_whole;
-pub use rollback::RolledBack;
 
-use self::documents::Documents;
+use self::database_error::{bad_row, damaged, not_opened, unusable};
+use self::document_cache::DocumentCache;
+use crate::error::{Error, Result};
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     pool: SqlitePool,
-    documents: Arc<Documents>,
+    documents: Arc<DocumentCache>,
     /// States of a configuration with different trees that stay targets of a rollback.
     keep_states: usize,
 }
 
-/// Why the catalogue did not do something.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The catalogue says no.
-    #[error("{0}")]
-    Refused(#[from] Refusal),
-    /// The database failed.
-    #[error("catalogue: {}; nothing was changed{}", plain(.0), if is_full(.0) { "; gc frees room" } else { "" })]
-    Database(#[from] sqlx::Error),
-    /// A row does not hold what it must.
-    #[error("catalogue: {0}")]
-    BadRow(#[from] deploy_store::Error),
-    /// The file is no database, or not a whole one.
-    #[error("open catalogue {}: it is damaged: {why}; nothing was changed", path.display())]
-    Damaged {
-        /// The database file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The database cannot be opened.
-    #[error("open catalogue {}: {why}; nothing was changed", path.display())]
-    Open {
-        /// The database file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-}
-
-/// What `SQLite` says, without the numbers of its errors.
-fn plain(err: &sqlx::Error) -> String {
-    err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
-}
-
-/// Whether the disk is full (`SQLITE_FULL`).
-fn is_full(err: &sqlx::Error) -> bool {
-    kind(err) == Some(13)
-}
-
-/// Whether `SQLite` calls the file damaged (`SQLITE_CORRUPT`) or none of its own
-/// (`SQLITE_NOTADB`), see <https://www.sqlite.org/rescode.html>.
-fn is_damage(err: &sqlx::Error) -> bool {
-    matches!(kind(err), Some(11 | 26))
-}
-
-/// The lower byte of the code is the kind, the rest says more of it.
-fn kind(err: &sqlx::Error) -> Option<i32> {
-    let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
-    code.parse::<i32>().ok().map(|code| code & 0xff)
-}
-
-impl Error {
-    /// Whether the database did not come to answer in time.
-    pub fn is_no_answer(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::PoolTimedOut))
-    }
-}
-
-type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl From<Error> for Refusal {
-    fn from(err: Error) -> Self {
-        match err {
-            Error::Refused(refusal) => refusal,
-            Error::Damaged { .. } | Error::BadRow(_) => Self::new(exit::CORRUPT, err.to_string()),
-            Error::Open { .. } | Error::Database(_) => Self::new(exit::FAILED, err.to_string()),
-        }
-    }
-}
-
 impl Catalog {
-    /// Opens, or makes, `catalogue.db` in `dir`. A file that is damaged is left alone. Of
-    /// each configuration the newest `keep_states` states that differ stay targets of a
-    /// rollback.
+    /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is left alone. Of each
+    /// configuration the newest `keep_states` different states stay targets of a rollback.
     pub async fn open(dir: &Path, keep_states: usize) -> Result<Self> {
         let path = dir.join("catalogue.db");
         let options = SqliteConnectOptions::new()
@@ -131,14 +75,14 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10));
-        // One connection: verbs are short, writers would only wait for each other, and what is
-        // kept of `documents` rests on it.
-        // A transaction that SQLite ended by itself, as on a full disk, is not over for sqlx:
-        // the connection would refuse all others.
+        // One connection: verbs are short, writers would only wait for each other, and the
+        // document cache relies on it.
+        // If SQLite ends a transaction by itself, as on a full disk, sqlx still counts it as open.
+        // Such a connection would refuse all others, so it is not used again.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
-            // Connections to a file do not grow stale, and the task that looks for those that do
-            // may spin for ever (sqlx issue 3645). Without these two there is no such task.
+            // Connections to a file do not become stale. The task that looks for stale ones may
+            // spin for ever (sqlx issue 3645). Without these two settings there is no such task.
             .idle_timeout(None)
             .max_lifetime(None)
             .before_acquire(|connection, _| {
@@ -146,20 +90,15 @@ impl Catalog {
             })
             .connect_with(options)
             .await;
-        let open = |why: String| Error::Open { path: path.clone(), why };
-        let damaged = |why: String| Error::Damaged { path: path.clone(), why };
-        let failed = |err: sqlx::Error| {
-            if is_damage(&err) { damaged(plain(&err)) } else { open(err.to_string()) }
-        };
-        let pool = pool.map_err(failed)?;
-        // Before anything is written.
-        let problem: String =
-            sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await.map_err(failed)?;
+        let pool = pool.map_err(|err| not_opened(&path, &err))?;
+        // Checked before anything is written.
+        let check = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await;
+        let problem: String = check.map_err(|err| not_opened(&path, &err))?;
         if problem != "ok" {
-            return Err(damaged(problem));
+            return Err(damaged(&path, &problem));
         }
         let migrated = migrations::migrator().run(&pool).await;
-        migrated.map_err(|err| open(err.to_string()))?;
+        migrated.map_err(|err| unusable(&path, &err.to_string()))?;
         Ok(Self { pool, documents: Arc::default(), keep_states })
     }
 
@@ -169,23 +108,24 @@ impl Catalog {
     }
 
     /// Begins a transaction that may change something.
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>> {
+    async fn write_tx(&self) -> Result<Transaction<'static, Sqlite>> {
         let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         self.documents.forget();
         Ok(transaction)
     }
 
     /// Begins a transaction that changes nothing.
-    async fn look(&self) -> Result<Transaction<'static, Sqlite>> {
+    async fn read_tx(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.pool.begin().await?)
     }
 }
 
-fn refuse<T>(code: u8, text: String) -> Result<T> {
-    Err(Error::Refused(Refusal::new(code, text)))
+/// Parses a column. A row that does not hold what it must is damage.
+fn column<T: FromStr<Err = deploy_store::Error>>(text: &str) -> Result<T> {
+    text.parse().map_err(bad_row)
 }
 
-/// Nanoseconds since 1970, as the database has them.
+/// Nanoseconds since 1970, as the database stores them.
 fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
@@ -199,7 +139,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_task_looks_for_connections_that_grow_stale() {
+    async fn pool_has_no_maintenance_task() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path(), 2).await.unwrap();
         let options = catalog.pool.options();
@@ -210,12 +150,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_asks_for_a_configuration_again_does_not_wait_for_a_change() {
+    async fn cached_configuration_needs_no_connection() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path(), 2).await.unwrap();
         let change = Change {
-            login: "me".into(),
-            who: "test".into(),
+            user: "me".into(),
+            key: "test".into(),
             address: "here".into(),
             command: "test".into(),
             now: Timestamp::now(),
@@ -226,12 +166,12 @@ mod tests {
         catalog.add_version(&component, &version, digest, 2, &change).await.unwrap();
         catalog.add_configuration(&name, &[(component, version)], false, &change).await.unwrap();
         let json = catalog.configuration_json(&name).await.unwrap();
-        // Whoever wants to know more than that has to wait for this one.
+        // Every other reader would wait for this connection.
         let connection = catalog.pool.acquire().await.unwrap();
         assert_eq!(catalog.configuration_json(&name).await.unwrap(), json);
         drop(connection);
         catalog.delete_configuration(&name, &change).await.unwrap();
-        assert!(matches!(catalog.configuration_json(&name).await, Err(Error::Refused(_))));
+        assert_eq!(catalog.configuration_json(&name).await.unwrap(), None);
         catalog.close().await;
     }
 }

@@ -1,40 +1,31 @@
-//! The console: runs one command line and prints its answer. The same for ssh exec,
-//! the interactive prompt and a pipe.
+//! The console: runs one command line and prints its answer. Exec requests, the prompt and piped
+//! lines all use it.
 
-mod import;
-mod keeping;
-mod layers;
+mod exit_codes;
+mod image_import;
+mod image_verbs;
 mod print;
 mod table;
+mod upkeep;
 
 use std::sync::Arc;
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, Meter};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
-use jiff::Timestamp;
 
-use crate::caller::Client;
+pub use self::exit_codes::session_code;
+use self::exit_codes::{exit_code, only_asks, reword};
+use crate::caller::{Caller, Client};
 use crate::catalog::Change;
-use crate::diff;
-use crate::input::Input;
-use crate::put::Target;
+use crate::error::Error;
 use crate::registry::Registry;
+use crate::stdin::Input;
+use crate::verbs::add_version::not_uploaded;
+use crate::verbs::put::PutTarget;
+use crate::verbs::state_diff;
 
-/// Who runs a command.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// User name.
-    pub user: String,
-    /// Fingerprint and comment of the key.
-    pub key: String,
-    /// Address.
-    pub address: String,
-    /// With what.
-    pub client: Client,
-}
-
-/// What a command answers.
+/// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
     /// Data.
@@ -45,7 +36,19 @@ pub struct Answer {
     pub code: u8,
 }
 
-/// Runs one command line, whose standard input is `input`. `meter` says how far it is.
+impl Answer {
+    /// The answer of a command that could not run, with `text` on standard error.
+    pub fn failed(text: &str) -> Self {
+        Self { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED }
+    }
+
+    /// Whether the command succeeded.
+    pub fn is_ok(&self) -> bool {
+        self.code == exit::OK
+    }
+}
+
+/// Runs one command line, with `input` as its standard input. `meter` counts its progress.
 pub async fn run(
     registry: &Registry,
     caller: &Caller,
@@ -57,19 +60,19 @@ pub async fn run(
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
-            // That it is let go of says that nothing is waited for.
+            // Dropping the input says that the command does not wait for any.
             let input = if command.has_input() { input } else { Input::none() };
             let unseen = Arc::default();
-            // Scripts of the Go tool take every line for a hint.
+            // Scripts of the Go tool take every line on stderr for a hint.
             let is_seen = !command.is_quiet() && caller.client != Client::Go;
             let meter = if is_seen { meter } else { &unseen };
             let done = execute(registry, caller, command, &change, input, meter).await;
-            let done = done.map_err(|refusal| caller.client.reword(command, refusal));
+            let done = done.map_err(|refusal| reword(caller.client, command, refusal));
             if let Err(refusal) = &done
                 && command.is_change()
-                && !caller.client.asks_only(command, refusal)
+                && !only_asks(caller.client, command, refusal)
             {
-                audit_refusal(registry, &change, refusal).await;
+                audit(registry, &change, refusal.code, &refusal.text).await;
             }
             done
         }
@@ -88,28 +91,18 @@ pub async fn run(
     }
 }
 
-impl Caller {
-    /// A change by this caller, now.
-    pub fn change(&self, command: &Command) -> Change {
-        Change {
-            login: self.user.clone(),
-            who: self.key.clone(),
-            address: self.address.clone(),
-            command: command.to_string(),
-            now: Timestamp::now(),
-        }
-    }
+/// Records a change that failed with `err` in the audit trail.
+pub async fn audit_refusal(registry: &Registry, change: &Change, err: &Error) {
+    audit(registry, change, exit_code(err), &err.to_string()).await;
 }
 
-/// Takes note of a change that was refused.
-pub async fn audit_refusal(registry: &Registry, change: &Change, refusal: &Refusal) {
-    let audited = registry.catalog.audit_change(change, refusal.code, &refusal.text).await;
-    if let Err(err) = audited {
+async fn audit(registry: &Registry, change: &Change, code: u8, why: &str) {
+    if let Err(err) = registry.catalog.audit_change(change, code, why).await {
         tracing::error!("a refusal is not in the audit trail: {err}");
     }
 }
 
-/// What a command that was done answers.
+/// The answer of a command that was done.
 struct Done {
     stdout: String,
     code: u8,
@@ -139,7 +132,7 @@ async fn execute(
     match command {
         Command::Put { component, version, json } => {
             let (component, version) = (component.clone(), version.clone());
-            let target = Target { component, version };
+            let target = PutTarget { component, version };
             let put = registry.put(&target, input, change).await?;
             let text =
                 if *json { print::put_json(&target, put)? } else { print::put(&target, put) };
@@ -147,26 +140,45 @@ async fn execute(
         }
         Command::ShowLayers { asked, json } => {
             let input = if *asked { Some(input) } else { None };
-            layers::show(registry, input, *json).await
+            image_verbs::show(registry, input, *json).await
         }
         Command::AddImage { name, layers, json } => {
-            let wanted = layers::Wanted { name, upper: layers, json: *json, client: caller.client };
-            layers::add_image(registry, wanted, input, change).await
+            let wanted =
+                image_verbs::Wanted { name, upper: layers, json: *json, client: caller.client };
+            image_verbs::add_image(registry, wanted, input, change).await
         }
         Command::Import(wanted) => {
-            import::run(registry, wanted, input, change, caller.client, meter).await
+            image_import::run(registry, wanted, input, change, caller.client, meter).await
         }
         Command::Diff { .. }
         | Command::References { .. }
         | Command::Collect { .. }
         | Command::Verify { .. }
         | Command::Stat { .. }
-        | Command::Audit { .. } => keeping::execute(registry, command, change, meter).await,
-        _ => execute_on_catalog(registry, caller, command, change).await.map(Done::from),
+        | Command::Audit { .. } => upkeep::execute(registry, command, change, meter).await,
+        Command::AddConfiguration { .. }
+        | Command::ChangeConfiguration { .. }
+        | Command::BumpConfiguration { .. }
+        | Command::DeleteConfiguration { .. }
+        | Command::Rollback { .. } => {
+            change_configurations(registry, caller, command, change).await.map(Done::from)
+        }
+        Command::AddVersion { .. }
+        | Command::DeleteVersion { .. }
+        | Command::DeleteComponent { .. }
+        | Command::Pin { .. }
+        | Command::Unpin { .. } => change_versions(registry, command, change).await.map(Done::from),
+        Command::Help { .. }
+        | Command::ShowConfiguration { .. }
+        | Command::ShowComponent { .. }
+        | Command::Components { .. }
+        | Command::Configurations { .. }
+        | Command::History { .. } => show(registry, command).await.map(Done::from),
     }
 }
 
-/// What is told of a bump that changes nothing. Scripts of the Go tool take every line for a hint.
+/// The answer to a bump that changes nothing. It is empty for scripts of the Go tool, which take
+/// every line for a hint.
 fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
     match caller.client {
         Client::Go => String::new(),
@@ -174,40 +186,11 @@ fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
     }
 }
 
-async fn execute_on_catalog(
-    registry: &Registry,
-    caller: &Caller,
-    command: &Command,
-    change: &Change,
-) -> Result<String, Refusal> {
+/// Runs the verbs that only show something.
+async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal> {
     let catalog = &registry.catalog;
     match command {
         Command::Help { verb } => Ok(help(verb.as_deref())),
-        Command::AddVersion { component, version, digest } => {
-            let digest = registry.find_hash(digest).await?.ok_or_else(not_uploaded)?;
-            registry.add_version(component, version, digest, change).await.map(|()| String::new())
-        }
-        Command::AddConfiguration { name, layers, replace } => {
-            let replace =
-                *replace || registry.settings.addconf_replaces || caller.client == Client::Go;
-            registry.check_here(layers).await?;
-            let before = catalog.add_configuration(name, layers, replace, change).await?;
-            Ok(before.map_or_else(String::new, |number| back_to(caller.client, name, number)))
-        }
-        Command::ChangeConfiguration { name, changes, if_hash } => {
-            registry.check_here(changes).await?;
-            let if_hash = if_hash.clone();
-            let replaced = catalog.change_configuration(name, changes, if_hash, change).await?;
-            Ok(roll_back_hint(caller, name.as_str(), &replaced))
-        }
-        Command::BumpConfiguration { name, components, if_hash } => {
-            let if_hash = if_hash.clone();
-            let replaced = catalog.bump_configuration(name, components, if_hash, change).await?;
-            Ok(replaced.map_or_else(
-                || up_to_date(caller, name),
-                |replaced| roll_back_hint(caller, name.as_str(), &replaced),
-            ))
-        }
         Command::ShowConfiguration { name, verbose, json } => {
             let configuration = catalog.configuration(name).await?;
             if *json {
@@ -231,13 +214,72 @@ async fn execute_on_catalog(
             let names = catalog.configuration_names().await?;
             print::names(names.iter().map(ConfigurationName::as_str), *json)
         }
+        Command::History { name, limit, json } => {
+            let states = catalog.history(name, limit.unwrap_or(u64::MAX)).await?;
+            if *json { print::history_json(name, &states) } else { Ok(print::history(&states)) }
+        }
+        _ => unreachable!("`execute` runs the other verbs"),
+    }
+}
+
+/// Runs the verbs that change versions. Their answer is empty.
+async fn change_versions(
+    registry: &Registry,
+    command: &Command,
+    change: &Change,
+) -> Result<String, Refusal> {
+    let catalog = &registry.catalog;
+    match command {
+        Command::AddVersion { component, version, digest } => {
+            let digest = registry.find_hash(digest).await?.ok_or_else(not_uploaded)?;
+            registry.add_version(component, version, digest, change).await?;
+        }
         Command::DeleteVersion { component, version, force } => {
             catalog.delete_version(component, version, *force, change).await?;
-            Ok(String::new())
         }
         Command::DeleteComponent { name, force } => {
             catalog.delete_component(name, *force, change).await?;
-            Ok(String::new())
+        }
+        Command::Pin { component, version, message } => {
+            catalog.pin(component, version, message, change).await?;
+        }
+        Command::Unpin { component, version } => {
+            catalog.unpin(component, version, change).await?;
+        }
+        _ => unreachable!("`execute` runs the other verbs"),
+    }
+    Ok(String::new())
+}
+
+/// Runs the verbs that change configurations. Their answer tells how to undo the change.
+async fn change_configurations(
+    registry: &Registry,
+    caller: &Caller,
+    command: &Command,
+    change: &Change,
+) -> Result<String, Refusal> {
+    let catalog = &registry.catalog;
+    match command {
+        Command::AddConfiguration { name, layers, replace } => {
+            let replace =
+                *replace || registry.settings.addconf_replaces || caller.client == Client::Go;
+            registry.check_here(layers).await?;
+            let before = catalog.add_configuration(name, layers, replace, change).await?;
+            Ok(before.map_or_else(String::new, |number| back_to(caller.client, name, number)))
+        }
+        Command::ChangeConfiguration { name, changes, if_hash } => {
+            registry.check_here(changes).await?;
+            let if_hash = if_hash.clone();
+            let replaced = catalog.change_configuration(name, changes, if_hash, change).await?;
+            Ok(roll_back_hint(caller, name.as_str(), &replaced))
+        }
+        Command::BumpConfiguration { name, components, if_hash } => {
+            let if_hash = if_hash.clone();
+            let replaced = catalog.bump_configuration(name, components, if_hash, change).await?;
+            Ok(replaced.map_or_else(
+                || up_to_date(caller, name),
+                |replaced| roll_back_hint(caller, name.as_str(), &replaced),
+            ))
         }
         Command::DeleteConfiguration { name, force } => {
             if !force {
@@ -247,35 +289,14 @@ async fn execute_on_catalog(
             catalog.delete_configuration(name, change).await?;
             Ok(String::new())
         }
-        Command::History { name, limit, json } => {
-            let states = catalog.history(name, limit.unwrap_or(u64::MAX)).await?;
-            if *json { print::history_json(name, &states) } else { Ok(print::history(&states)) }
-        }
         Command::Rollback { name, to } => {
             let done = catalog.roll_back(name, *to, change).await?;
-            let (layers, reordered) = diff::layers(&done.from, &done.to);
+            let (layers, reordered) = state_diff::layers(&done.from, &done.to);
             let number = done.number;
-            let told = format!("configuration \"{name}\" is as in state {number} again\n");
-            Ok(told + &keeping::layers_text(&layers, reordered))
+            let text = format!("configuration \"{name}\" is as in state {number} again\n");
+            Ok(text + &upkeep::layers_text(&layers, reordered))
         }
-        Command::Pin { component, version, message } => {
-            catalog.pin(component, version, message, change).await?;
-            Ok(String::new())
-        }
-        Command::Unpin { component, version } => {
-            catalog.unpin(component, version, change).await?;
-            Ok(String::new())
-        }
-        Command::Put { .. }
-        | Command::ShowLayers { .. }
-        | Command::AddImage { .. }
-        | Command::Import(_)
-        | Command::Diff { .. }
-        | Command::References { .. }
-        | Command::Collect { .. }
-        | Command::Verify { .. }
-        | Command::Stat { .. }
-        | Command::Audit { .. } => unreachable!("the caller has them done elsewhere"),
+        _ => unreachable!("`execute` runs the other verbs"),
     }
 }
 
@@ -283,23 +304,19 @@ fn help(verb: Option<&str>) -> String {
     match verb {
         None | Some("help") => command::listing(),
         Some("exit-codes") => exit::HELP.to_owned(),
-        // The Go tool's help passes over what it does not know.
+        // The Go tool's help ignores unknown verbs.
         Some(name) => command::find(name).map_or_else(command::listing, command::Verb::help),
     }
 }
 
-/// How to go back to the state `number`, ready to be pasted.
+/// The command that restores the state `number`, ready to be pasted.
 fn back_to(client: Client, name: &ConfigurationName, number: u64) -> String {
     let name = command::quote_always(name.as_str());
     let line = client.typed(&format!("rollback -name={name} -to={number}"));
     format!("to roll back run:\n\t{line}\n")
 }
 
-fn not_uploaded() -> Refusal {
-    Refusal::new(exit::NOT_FOUND, "no uploaded file with given hash found")
-}
-
-/// How to undo a change, ready to be pasted.
+/// The command that undoes a change, ready to be pasted.
 fn roll_back_hint(caller: &Caller, name: &str, replaced: &[Layer]) -> String {
     if replaced.is_empty() {
         return String::new();

@@ -1,28 +1,28 @@
-//! What the registry does by itself: collects what nothing needs, lets uploads expire, and
-//! slowly reads all blobs, so that damage shows before somebody needs what it hit.
+//! Background work. The janitor runs gc, expires uploads, and slowly reads all blobs, so that
+//! damage is found before a client needs the blob.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_store::Size;
-use deploy_wire::command::Refusal;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::error::Error;
 use crate::registry::Registry;
-use crate::verify::{Scope, Verified};
+use crate::verbs::verify_blobs::{Scope, Verified};
 
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
 const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
-/// From the begin of one reading of all blobs to that of the next, at least.
+/// At least this time is between the starts of two readings of all blobs.
 const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// One part of that reading; after each it is noted how far it came.
+/// Duration of one part of a reading. After each part its position is noted.
 const VERIFY_PART: Duration = Duration::from_secs(60);
-/// After an error.
+/// The pause after an error.
 const VERIFY_AGAIN: Duration = Duration::from_secs(600);
-/// Between two parts.
+/// The pause between two parts.
 const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Collects until it is dropped.
+/// Runs gc and expires uploads, until it is dropped.
 pub async fn run(registry: Arc<Registry>) {
     let timer = |every: Duration| {
         let mut timer = interval_at(Instant::now() + every, every);
@@ -39,7 +39,7 @@ pub async fn run(registry: Arc<Registry>) {
                         let (files, bytes) = (swept.files, swept.bytes);
                         tracing::info!(event = "uploads_expired", files, bytes, "uploads expired: {files}");
                     }
-                    Err(refusal) => failed("uploads", &refusal),
+                    Err(err) => failed("uploads", &err),
                 }
             }
             _ = collect.tick() => match registry.collect(false).await {
@@ -55,13 +55,13 @@ pub async fn run(registry: Arc<Registry>) {
                         "gc: {versions} versions and {files} files removed, {}", Size(bytes)
                     );
                 }
-                Err(refusal) => failed("gc", &refusal),
+                Err(err) => failed("gc", &err),
             },
         }
     }
 }
 
-/// Reads all blobs again and again, `rate` bytes a second at most, until it is dropped.
+/// Reads all blobs again and again, at most `rate` bytes a second, until it is dropped.
 pub async fn verify(registry: Arc<Registry>, rate: u64) {
     loop {
         let began = Instant::now();
@@ -75,7 +75,7 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                     all.blobs += verified.blobs;
                     all.bytes += verified.bytes;
                     all.findings.extend(verified.findings);
-                    // What shows without reading shows in every part.
+                    // Every part repeats the findings that need no reading.
                     all.findings.sort();
                     all.findings
                         .dedup_by(|one, other| (one.kind, &one.path) == (other.kind, &other.path));
@@ -87,15 +87,15 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                         );
                     }
                     if complete {
-                        if let Err(refusal) = registry.note_verified(&all, true).await {
-                            failed("verify", &refusal);
+                        if let Err(err) = registry.note_verified(&all, true).await {
+                            failed("verify", &err);
                         }
                         break;
                     }
                 }
-                Err(refusal) => {
-                    failed("verify", &refusal);
-                    // Most likely something was in its way that goes by.
+                Err(err) => {
+                    failed("verify", &err);
+                    // The obstacle is probably temporary.
                     tokio::time::sleep(VERIFY_AGAIN).await;
                 }
             }
@@ -105,6 +105,6 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
     }
 }
 
-fn failed(what: &str, refusal: &Refusal) {
-    tracing::error!(event = "background_failed", "{what} failed: {refusal}");
+fn failed(what: &str, err: &Error) {
+    tracing::error!(event = "background_failed", "{what} failed: {err}");
 }

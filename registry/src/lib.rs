@@ -1,27 +1,18 @@
-//! The registry: blobs and a catalogue of components, versions and configurations,
-//! served over ssh and sftp.
+//! The registry: blobs and a catalogue of components, versions and configurations, served over ssh
+//! and sftp. See ARCHITECTURE.md.
 
-mod announced;
-pub mod bolt;
+mod blocking;
 pub mod caller;
 pub mod catalog;
 pub mod console;
-pub mod diff;
-mod find;
-pub mod gc;
-pub mod image;
-pub mod import;
-pub mod input;
+pub mod error;
+pub mod go_import;
 pub mod janitor;
-pub mod places;
-pub mod put;
-pub mod readers;
-pub mod recent;
 #[allow(clippy::module_inception)]
 pub mod registry;
-pub mod server;
-pub mod staged;
-pub mod stat;
-pub mod transfers;
-pub mod upload;
-pub mod verify;
+mod reserve;
+pub mod ssh;
+pub mod stdin;
+pub mod uploads;
+pub mod verbs;
+mod view;

@@ -1,4 +1,4 @@
-//! The registry's log: one line per event on stderr, for people or as JSON.
+//! The registry's log: one line for each event on stderr, as text or as JSON.
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -25,12 +25,12 @@ pub enum Format {
 
 /// Sends the log of this process to stderr.
 pub fn start(format: Format) {
-    // Libraries are silent: what matters of theirs comes back as errors.
+    // Libraries do not log here: their failures return as errors.
     let ours = Targets::new()
         .with_target("deploy_registry", LevelFilter::INFO)
         .with_target("deploy_store", LevelFilter::INFO);
     tracing_subscriber::registry().with(Lines(format).with_filter(ours)).init();
-    // One line like any other: the text may have in it what a client sent.
+    // A panic is logged like any other line, because its text may include data of a client.
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let text = panic.payload().downcast_ref::<String>().map(String::as_str);
@@ -89,7 +89,7 @@ impl Fields {
         let mut document = Map::new();
         document.insert("ts".to_owned(), format!("{now:.6}").into());
         document.insert("level".to_owned(), level.as_str().to_lowercase().into());
-        // A line that names its event says with it what its text would have to be searched for.
+        // A line with an event name has its text as message. Otherwise the text is the event.
         let named = self.fields.iter().any(|(name, _)| *name == "event");
         let text = if named { "message" } else { "event" };
         if !(named && self.message.is_empty()) {
@@ -112,7 +112,7 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic() && c != '"')
 }
 
-/// Escaped, but for backslashes: most text was escaped where it came from.
+/// Escapes text, except for backslashes: most text was escaped at its source.
 fn printable(text: &str) -> String {
     text.split('\\').map(escape).collect::<Vec<_>>().join("\\")
 }
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_cannot_be_forged() {
+    fn log_lines_cannot_be_forged() {
         let fields = Fields {
             message: "command ok\nfake".to_owned(),
             fields: vec![("user", "a b\x1b[31m".into()), ("code", 5.into()), ("key", "x".into())],
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_names_its_event_keeps_its_text() {
+    fn named_event_keeps_its_text() {
         let fields = Fields {
             message: "gc failed: disk full".to_owned(),
             fields: vec![("event", "background_failed".into())],

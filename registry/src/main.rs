@@ -1,9 +1,9 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
-mod init;
-mod limits;
+mod limit_flags;
 mod log;
+mod registry_init;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -16,10 +16,11 @@ use anyhow::{Result, anyhow};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use deploy_cli::progress::{self, Form, Shown, Told};
 use deploy_cli::{Names, service};
-use deploy_registry::catalog::{self, Catalog};
+use deploy_registry::catalog::Catalog;
+use deploy_registry::error::Error;
 use deploy_registry::registry::{OpenError, Registry, Settings};
-use deploy_registry::server::{self, Keyring, Server};
-use deploy_registry::{import, janitor};
+use deploy_registry::ssh::{self, Keyring, Server};
+use deploy_registry::{go_import, janitor};
 use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,7 +38,7 @@ struct Flags {
     /// Address to listen on
     #[arg(long, global = true, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
     addr: String,
-    /// Directory to keep everything in
+    /// Directory of the registry
     #[arg(
         long,
         global = true,
@@ -45,7 +46,7 @@ struct Flags {
         default_value = "/var/lib/deploy-registry"
     )]
     dir: PathBuf,
-    /// File with the keys of operators, as sshd's `authorized_keys`
+    /// File with the keys of operators, in the format of sshd's `authorized_keys`
     #[arg(
         long,
         global = true,
@@ -53,7 +54,7 @@ struct Flags {
         default_value = "/etc/deploy-registry/operator.keys"
     )]
     opauth: PathBuf,
-    /// File with the keys of agents, as sshd's `authorized_keys`
+    /// File with the keys of agents, in the format of sshd's `authorized_keys`
     #[arg(
         long,
         global = true,
@@ -64,7 +65,7 @@ struct Flags {
     /// Versions of a component to keep beyond those in use; 0 keeps all
     #[arg(long, env = "DEPLOY_REGISTRY_MAXVER", default_value_t = 10)]
     maxver: usize,
-    /// Age at which a connection is closed once nothing moves on it
+    /// Age after which a connection is closed as soon as it is idle
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_DEADLINE",
@@ -80,7 +81,7 @@ struct Flags {
         value_parser = flags::size
     )]
     max_upload: u64,
-    /// Most bytes of uploads that no version uses yet, of each key
+    /// Most bytes of uploads per key that no version uses yet
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_MAX_STAGED",
@@ -89,7 +90,7 @@ struct Flags {
     )]
     max_staged: u64,
     #[command(flatten)]
-    limits: limits::LimitFlags,
+    limits: limit_flags::LimitFlags,
     /// Bytes of the disk that uploads leave free
     #[arg(
         long,
@@ -98,10 +99,10 @@ struct Flags {
         value_parser = flags::size
     )]
     min_free: u64,
-    /// States of a configuration that can be gone back to
+    /// States of a configuration that a rollback can restore
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_STATES", default_value_t = 5)]
     keep_states: usize,
-    /// Time that an upload waits to be bound, and that what nothing needs is kept
+    /// How long an upload waits to be bound, and how long an unneeded file is kept
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_GRACE",
@@ -109,12 +110,12 @@ struct Flags {
         value_parser = flags::duration
     )]
     grace: Duration,
-    /// Let addconf replace a configuration of that name, as the Go tool's does, for all clients
+    /// Let addconf replace an existing configuration, as in the Go tool, for all clients
     #[arg(long, env = "DEPLOY_REGISTRY_ADDCONF_REPLACES", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true")]
     addconf_replaces: bool,
-    /// Bytes a second at which all files are read again, week after week; 0 for never
+    /// Bytes per second at which all files are verified each week; 0 disables it
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_VERIFY_RATE",
@@ -122,7 +123,7 @@ struct Flags {
         value_parser = flags::size
     )]
     verify_rate: u64,
-    /// Form of the log on stderr
+    /// Format of the log on stderr
     #[arg(
         long,
         global = true,
@@ -134,18 +135,18 @@ struct Flags {
     log_format: log::Format,
 }
 
-/// Done instead of serving
+/// The subcommands
 #[derive(Debug, Subcommand)]
 enum Sub {
-    /// Make the directory, the host key and the key files of a new registry
-    Init(init::Init),
-    /// Import what a Go registry kept in the directory, as the first start does, and tell what
-    /// was found; exit code 8 if files are damaged or missing
+    /// Create the directory, the host key and the key files of a new registry
+    Init(registry_init::Init),
+    /// Import the state of a Go registry in the directory, as the first start does, and report it;
+    /// exit code 8 if files are damaged or missing
     ImportState {
-        /// Only tell what would be imported
+        /// Report what would be imported, and change nothing
         #[arg(short = 'n', long, env = "DEPLOY_REGISTRY_DRY_RUN")]
         dry_run: bool,
-        /// As one JSON document
+        /// Print one JSON document
         #[arg(long, env = "DEPLOY_REGISTRY_JSON")]
         json: bool,
         /// Show no progress
@@ -186,32 +187,27 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code.into(),
         Err(err) => {
-            // Each error says its cause itself.
+            // The text of each error includes its cause.
             tracing::error!("{err}");
-            let damaged = matches!(
-                err.downcast_ref(),
-                Some(OpenError::Catalog(
-                    catalog::Error::Damaged { .. } | catalog::Error::BadRow(_)
-                ))
-            );
+            let damaged = matches!(err.downcast_ref(), Some(OpenError::Catalog(Error::Damaged(_))));
             if damaged { exit::CORRUPT } else { exit::FAILED }.into()
         }
     }
 }
 
-/// Prints for whoever asked.
+/// Prints to standard output.
 fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
 fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result<u8> {
     let meter = Arc::default();
-    let shown = Shown::with(&meter, Form::here(quiet), tell);
+    let shown = Shown::with(&meter, Form::here(quiet), show_progress);
     let report = if dry_run {
-        import::look(&flags.dir, &meter)?
+        go_import::dry_run(&flags.dir, &meter)?
     } else {
-        // A directory is not made for this.
-        import::StateDb::there(&flags.dir)?;
+        // This subcommand does not create a directory.
+        go_import::StateDb::there(&flags.dir)?;
         let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
         let registry = runtime()?.block_on(open)?;
         let before = "it is imported already, or the catalogue has something else";
@@ -222,8 +218,8 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
-/// Progress of an import: a line of it is a line of the log.
-fn tell(told: Told) {
+/// Shows the progress of an import. A line of it is a line of the log.
+fn show_progress(told: Told) {
     match told {
         Told::Line(line) => tracing::info!(event = "progress", "{line}"),
         bar @ Told::Bar(_) => progress::show(bar),
@@ -260,7 +256,8 @@ fn serve_until_stopped(flags: &Flags) -> Result<()> {
     raise_file_limit();
     let runtime = runtime()?;
     let served = runtime.block_on(serve(flags));
-    // What still runs was waited for. Cut off, it is as after a crash: nothing is half done.
+    // The server has waited for active work. Cutting off the rest is like a crash: nothing is left
+    // half done.
     runtime.shutdown_background();
     served
 }
@@ -275,13 +272,13 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 async fn serve(flags: &Flags) -> Result<()> {
     let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
     let meter = Arc::default();
-    let shown = Shown::with(&meter, Form::Lines, tell);
+    let shown = Shown::with(&meter, Form::Lines, show_progress);
     let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
     let registry = Arc::new(open.await?);
     drop(shown);
-    let host_key = server::host_key(&flags.dir)?;
-    tracing::info!("host key fingerprint: {}", server::fingerprint(&host_key));
-    let listener = server::listen(&flags.addr).await?;
+    let host_key = ssh::host_key(&flags.dir)?;
+    tracing::info!("host key fingerprint: {}", ssh::fingerprint(&host_key));
+    let listener = ssh::listen(&flags.addr).await?;
     let no_signals = |err| anyhow!("wait for signals: {err}");
     let stop = stop_signal().map_err(no_signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
@@ -295,9 +292,9 @@ async fn serve(flags: &Flags) -> Result<()> {
     let catalog = registry.catalog.clone();
     service::ready(&format!("listening on {}", listener.local_addr()?));
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
-    server::serve(server, listener, stop).await;
+    ssh::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
-    // So that all is in one file afterwards. Where something hangs, it is in the log beside it.
+    // Closing moves all data into one file. If it takes too long, the data is in the log beside it.
     let _ = tokio::time::timeout(CLOSING, catalog.close()).await;
     tracing::info!("stopped");
     Ok(())
@@ -309,7 +306,7 @@ async fn verify(registry: Arc<Registry>, rate: u64) {
     }
 }
 
-/// Done when the process is asked to stop.
+/// Ends when a signal asks the process to stop.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -330,13 +327,13 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-/// Tells a service manager that asks for it, again and again, that the catalogue answers.
+/// Regularly reports to the service manager, if it asks for that, that the catalogue answers.
 async fn keep_watch(catalog: Catalog) {
     let Some(every) = service::watchdog() else { return };
     loop {
-        // Another error is told by whoever it hits, and a new start would not mend it: what
-        // counts is that there is an answer.
-        if matches!(catalog.is_new().await, Err(err) if err.is_no_answer()) {
+        // Only an answer matters. Other errors are reported where they occur, and a restart would
+        // not fix them.
+        if matches!(catalog.is_new().await, Err(Error::NoAnswer(_))) {
             continue;
         }
         service::alive();
@@ -344,9 +341,9 @@ async fn keep_watch(catalog: Catalog) {
     }
 }
 
-/// Each connection and open blob is a file; the usual soft limit is for older programs.
+/// Raises the limit of open files: each connection and open blob is one.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // Where it may not be raised, fewer connections fit.
+    // If this fails, fewer connections fit.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

@@ -1,68 +1,54 @@
-//! The registry: blobs and catalogue together, every verb and the order of its writes.
-//! No ssh and no text for people but refusals.
+//! The registry: its directory, its blobs and its catalogue. The verbs are in `verbs/`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use deploy_store::disk::{Dir, Lock};
-use deploy_store::{
-    Blobs, ComponentName, Configuration, ConfigurationName, Digest, Limits, Meter, Size, Swept,
-    VersionName, check_archive,
-};
-use deploy_wire::command::Refusal;
-use deploy_wire::exit;
+use deploy_store::{BlobInfo, Blobs, Limits, Meter};
 use jiff::Timestamp;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::announced::Announced;
-use crate::catalog::{Catalog, Change};
-use crate::import::{self, StateDb};
-use crate::places::{Places, Sharing};
-use crate::readers::Readers;
-use crate::recent::Recent;
-use crate::staged::Staged;
-use crate::transfers::Transfers;
-use crate::upload::MAX_UPLOADS;
+use crate::blocking::blocking;
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+use crate::go_import::{self, StateDb};
+use crate::reserve;
+use crate::uploads::downloads::ActiveDownloads;
+use crate::uploads::open_files::OpenFileQuota;
+use crate::uploads::recent::RecentUploads;
+use crate::uploads::slots::{Sharing, SlotPool};
+use crate::uploads::upload_room::{UploadLimits, UploadRoom};
 
 /// Archives that are checked at once.
 const CHECKS: usize = 2;
-/// Images that are imported at once; each takes memory for the names in its layers.
+/// How slots of image imports are shared. Each import takes memory for the names in its layers.
 const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
-/// Imports that have begun, those that wait for their clients among them.
+/// Imports that have begun, including those that wait for their clients.
 const MAX_IMPORTS: usize = 32;
-/// Uploads that are open at once. Who sends nothing for so long gives way where there is no room.
-const UPLOADS: Sharing = Sharing {
-    most: MAX_UPLOADS,
-    share: MAX_UPLOADS / 4,
-    reserve: MAX_UPLOADS / 4,
-    silence: Duration::from_secs(60),
-};
-/// Lists of directories that are read at once: of a registry with 100,000 files one takes some 6 MiB.
+/// Directory lists that are open at once. In a registry with 100,000 files, a list takes some 6
+/// MiB.
 const LISTS: usize = 64;
-/// How often within -grace uploads that wait are renewed, at most.
-const RENEWALS: u32 = 8;
 
-/// What a registry keeps, and how much it takes.
+/// What a registry keeps, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Largest upload, in bytes.
     pub max_upload: u64,
     /// Most bytes that one key may have staged.
     pub max_staged: u64,
-    /// What an archive may not exceed that is given a version.
+    /// Limits on archives that become versions.
     pub limits: Limits,
     /// Bytes of the filesystem that uploads leave free.
     pub min_free: u64,
     /// Versions of a component that are kept beyond those in use; 0 keeps all.
     pub max_versions: usize,
-    /// States of a configuration with different trees that stay targets of a rollback.
+    /// States of a configuration with different trees that stay rollback targets.
     pub keep_states: usize,
-    /// How long an upload waits to be bound, and what nothing needs is kept.
+    /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,
-    /// Whether `addconf` replaces a configuration of that name, as the Go tool's does.
+    /// Whether `addconf` replaces an existing configuration, as in the Go tool.
     pub addconf_replaces: bool,
 }
 
@@ -82,9 +68,14 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// What was written last before this is old enough to go.
-    pub fn grown_up(&self) -> SystemTime {
+    /// A file that was last written before this time may be removed.
+    pub fn grace_cutoff(&self) -> SystemTime {
         SystemTime::now().checked_sub(self.grace).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    fn upload_limits(&self) -> UploadLimits {
+        let Self { max_upload, max_staged, min_free, grace, .. } = *self;
+        UploadLimits { max_upload, max_staged, min_free, grace }
     }
 }
 
@@ -92,40 +83,36 @@ impl Settings {
 #[derive(Debug)]
 pub struct Registry {
     blobs: Arc<Blobs>,
-    /// The catalogue, for verbs that touch no blobs.
+    /// The catalogue, for verbs that use no blobs.
     pub catalog: Catalog,
-    /// What it keeps.
+    /// What it keeps, and its limits.
     pub settings: Settings,
-    /// Downloads in flight.
-    pub transfers: Arc<Transfers>,
-    /// Bytes of uploads by their keys.
-    pub staged: Arc<Staged>,
-    /// Uploads that are open.
-    pub(crate) uploads: Arc<Places>,
-    /// What they have still to bring, as far as that is known.
-    pub(crate) announced: Arc<Announced>,
+    /// Active downloads.
+    pub downloads: Arc<ActiveDownloads>,
+    /// The room for uploads.
+    pub uploads: Arc<UploadRoom>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
-    /// Held by whoever makes a reference to a blob or removes blobs without one.
+    /// Held while a reference to a blob is made, and while blobs without one are removed.
     pub(crate) binding: Mutex<()>,
-    /// Held by the one collection that runs.
+    /// Held by the collection that runs.
     pub(crate) collecting: Mutex<()>,
-    /// Held by the one verification that runs.
+    /// Held by the verification that runs.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
-    /// Imports of images that are at work.
-    pub(crate) imports: Arc<Places>,
-    /// Imports of images that have begun.
-    pub(crate) importing: Arc<Readers>,
-    /// Files that are being read.
-    pub(crate) files: Arc<Readers>,
-    /// Lists of directories that are being read, each of which may be long.
-    pub(crate) lists: Arc<Readers>,
-    /// What was uploaded lately over sftp.
-    pub(crate) recent: Recent,
-    /// What was imported when it was opened.
-    pub imported: Option<import::Report>,
-    /// Keeps a Go registry away.
+    /// Slots of image imports that work.
+    pub(crate) imports: Arc<SlotPool>,
+    /// Image imports that have begun.
+    pub(crate) begun_imports: Arc<OpenFileQuota>,
+    /// Files that clients read.
+    pub(crate) open_files: Arc<OpenFileQuota>,
+    /// Directory lists that clients read, each of which may be long.
+    pub(crate) open_lists: Arc<OpenFileQuota>,
+    /// Recent uploads over sftp.
+    pub(crate) recent: RecentUploads,
+    /// What was imported from a Go registry when this one was opened.
+    pub imported: Option<go_import::Report>,
+    /// Prevents a Go registry from starting.
     _state_db: Option<StateDb>,
     _lock: Lock,
 }
@@ -138,20 +125,20 @@ pub enum OpenError {
     Store(#[from] deploy_store::Error),
     /// The catalogue cannot be used.
     #[error(transparent)]
-    Catalog(#[from] crate::catalog::Error),
-    /// What a Go registry left cannot be taken over.
+    Catalog(#[from] Error),
+    /// The state of a Go registry cannot be imported.
     #[error(transparent)]
-    Import(#[from] crate::import::Error),
+    Import(#[from] go_import::Error),
 }
 
 impl Registry {
-    /// Locks and opens the registry in `dir`, making what is missing, and ends what a crash
-    /// cut short.
+    /// Locks and opens the registry in `dir`. Creates what is missing, and finishes what a crash
+    /// interrupted.
     pub async fn open(dir: &Path, settings: Settings) -> Result<Self, OpenError> {
         Self::open_counted(dir, settings, &Meter::default()).await
     }
 
-    /// As [`Registry::open`]; `meter` counts how far an import of what a Go registry kept is.
+    /// As [`Registry::open`]; `meter` counts the progress of an import from a Go registry.
     pub async fn open_counted(
         dir: &Path,
         settings: Settings,
@@ -159,69 +146,56 @@ impl Registry {
     ) -> Result<Self, OpenError> {
         let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
-        // While a Go registry runs, its uploads look like what a crash left.
+        // Taken first: the uploads of a running Go registry look like the remains of a crash.
         let state_db = StateDb::open(dir)?;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
-        // A directory that cannot be written to says so here, and SQLite does not.
+        // SQLite does not report that a directory cannot be written to. This does.
         match blobs.stage() {
-            // Whoever frees a full disk has to start first.
+            // With a full disk the registry has to start, so that gc can free space.
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
         let catalog = match Catalog::open(dir, settings.keep_states).await {
-            // Whoever is to free a full disk has to start first.
-            Err(err) if crate::gc::give_up_reserve(&top, &blobs)? => {
+            Err(err) if reserve::release(&top, &blobs)? => {
                 tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
                 Catalog::open(dir, settings.keep_states).await?
             }
             opened => opened?,
         };
-        let wanted = import::is_wanted(state_db.as_ref(), &catalog).await?;
-        // From here on what is removed is nobody else's.
+        let import_wanted = go_import::is_wanted(state_db.as_ref(), &catalog).await?;
+        // No Go registry works here, so the registry may remove files from now on.
         blobs.clean_up()?;
-        let condemned = catalog.condemned().await?;
-        if !condemned.is_empty() {
-            blobs.remove_all(condemned.clone())?;
-        }
-        let rows = async {
-            catalog.forget(condemned).await?;
-            catalog.adopt(&blobs.list()?, Timestamp::now()).await
-        };
-        if let Err(err) = rows.await {
-            tracing::warn!("rows of files are made at the next start: {err}");
-        }
+        finish_removals(&blobs, &catalog).await?;
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;
         let imported = match &state_db {
-            Some(from) if wanted => {
-                Some(import::take_over(dir, from, &blobs, &quarantine, &catalog, meter).await?)
+            Some(from) if import_wanted => {
+                Some(go_import::take_over(dir, from, &blobs, &quarantine, &catalog, meter).await?)
             }
             _ => None,
         };
-        let registry = Self {
-            blobs: Arc::new(blobs),
+        let blobs = Arc::new(blobs);
+        reserve::make(&top, &blobs);
+        Ok(Self {
+            uploads: UploadRoom::new(Arc::clone(&blobs), settings.upload_limits()),
+            blobs,
             catalog,
             settings,
-            transfers: Arc::default(),
-            staged: Staged::new(settings.max_staged),
-            uploads: Places::new(UPLOADS),
-            announced: Arc::default(),
+            downloads: Arc::default(),
             quarantine: Arc::new(quarantine),
             top,
             binding: Mutex::new(()),
             collecting: Mutex::new(()),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
-            imports: Places::new(IMPORTS),
-            importing: Readers::new(MAX_IMPORTS),
-            files: Readers::new(files_to_read()),
-            lists: Readers::new(LISTS),
-            recent: Recent::default(),
+            imports: SlotPool::new(IMPORTS),
+            begun_imports: OpenFileQuota::new(MAX_IMPORTS),
+            open_files: OpenFileQuota::new(max_open_files()),
+            open_lists: OpenFileQuota::new(LISTS),
+            recent: RecentUploads::default(),
             imported,
             _state_db: state_db,
             _lock: lock,
-        };
-        registry.make_reserve();
-        Ok(registry)
+        })
     }
 
     /// The blobs.
@@ -229,166 +203,31 @@ impl Registry {
         &self.blobs
     }
 
-    /// Binds an uploaded or stored blob to a new version. The order: look for what is
-    /// against it, check the archive, publish the blob, then the row. When the row
-    /// fails, the blob goes back to where it was uploaded to.
-    pub async fn add_version(
-        &self,
-        component: &ComponentName,
-        version: &VersionName,
-        digest: Digest,
-        change: &Change,
-    ) -> Result<(), Refusal> {
-        if let Err(err) = self.catalog.check_new_version(component, version).await {
-            // Whoever has the bytes of what was damaged or lost is to send them.
-            if !self.blobs.contains(digest)? && self.catalog.is_bound(digest).await? {
-                self.blobs.staged_reader(digest).map_err(not_uploaded)?;
-            }
-            return Err(err.into());
-        }
-        if !self.blobs.contains(digest)? {
-            self.check_staged(digest).await?;
-        }
-        self.bind(component, version, digest, change).await
-    }
-
-    /// Binds a blob that was checked.
-    pub(crate) async fn bind(
-        &self,
-        component: &ComponentName,
-        version: &VersionName,
-        digest: Digest,
-        change: &Change,
-    ) -> Result<(), Refusal> {
-        let binding = self.binding.lock().await;
-        let published = !self.blobs.contains(digest)?;
-        if published {
-            let blobs = Arc::clone(&self.blobs);
-            blocking(move || blobs.publish(digest)).await.map_err(not_uploaded)?;
-        }
-        let bytes = self.blobs.size(digest)?.unwrap_or(0);
-        let added = self.catalog.add_version(component, version, digest, bytes, change).await;
-        if added.is_err() && published && !self.catalog.is_bound(digest).await? {
-            self.blobs.withdraw(digest)?;
-        }
-        drop(binding);
-        self.staged.settle(|digest| self.blobs.is_staged(digest).unwrap_or(true));
-        Ok(added?)
-    }
-
-    /// Whether the staged archive is one that agents can unpack.
-    pub(crate) async fn check_staged(&self, digest: Digest) -> Result<(), Refusal> {
-        let staged = self.blobs.staged_reader(digest).map_err(not_uploaded)?;
-        let permit = self.checks.acquire().await;
-        let limits = self.settings.limits;
-        let checked = blocking(move || check_archive(staged, limits)).await;
-        drop(permit);
-        checked.map(drop).map_err(|err| {
-            Refusal::new(exit::FAILED, format!("no agent could unpack {digest}: {err}"))
-        })
-    }
-
-    /// The JSON form of a configuration's current state.
-    pub async fn configuration_json(
-        &self,
-        name: &ConfigurationName,
-    ) -> Result<Option<Bytes>, Refusal> {
-        match self.catalog.configuration_json(name).await.map_err(Refusal::from) {
-            Ok(json) => Ok(Some(json)),
-            Err(refusal) if refusal.code == exit::NOT_FOUND => Ok(None),
-            Err(refusal) => Err(refusal),
-        }
-    }
-
-    /// The current states of all configurations.
-    pub async fn configurations(&self) -> Result<Vec<Configuration>, Refusal> {
-        let mut configurations = Vec::new();
-        for name in self.catalog.configuration_names().await? {
-            match self.catalog.configuration(&name).await.map_err(Refusal::from) {
-                Ok(configuration) => configurations.push(configuration),
-                // Deleted since the names were read.
-                Err(refusal) if refusal.code == exit::NOT_FOUND => {}
-                Err(refusal) => return Err(refusal),
-            }
-        }
-        Ok(configurations)
-    }
-
-    /// Removes uploads that have waited for longer than `age` to be bound.
-    pub async fn expire_uploads(&self, age: Duration) -> Result<Swept, Refusal> {
-        let _binding = self.binding.lock().await;
+    pub(crate) async fn list_blobs(&self) -> Result<Vec<BlobInfo>> {
         let blobs = Arc::clone(&self.blobs);
-        let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        let swept = blocking(move || blobs.expire(before)).await?;
-        // What cannot be looked at is counted on.
-        self.staged.settle(|digest| self.blobs.is_staged(digest).unwrap_or(true));
-        Ok(swept)
-    }
-
-    /// Has what waits of `key` wait on while more of it comes, as in the import of an image of
-    /// many layers.
-    pub(crate) async fn renew_staged(&self, key: &str) {
-        let waiting = self.staged.to_renew(key, self.settings.grace / RENEWALS);
-        if waiting.is_empty() {
-            return;
-        }
-        let blobs = Arc::clone(&self.blobs);
-        if let Err(err) = blocking(move || blobs.renew_staged(&waiting)).await {
-            tracing::warn!("uploads may expire early: {err}");
-        }
-    }
-
-    /// An error that says so where an upload would leave too little free, as far as is known of
-    /// it and of the others.
-    pub fn check_free(&self) -> Result<(), String> {
-        self.check_room(0, self.announced.bytes())
-    }
-
-    /// The same for `bytes` that are to come where others are still to bring `announced`.
-    pub(crate) fn check_room(&self, bytes: u64, announced: u64) -> Result<(), String> {
-        let floor = self.settings.min_free;
-        let free = self.blobs.free_bytes().map_err(|err| err.to_string())?;
-        let taken = bytes.saturating_add(announced);
-        if free.checked_sub(floor).is_some_and(|room| room >= taken) {
-            return Ok(());
-        }
-        let (free, floor) = (Size(free), Size(floor));
-        let others = match announced {
-            0 => String::new(),
-            announced => format!(", and other uploads have still to bring {}", Size(announced)),
-        };
-        let this = match bytes {
-            0 => String::new(),
-            bytes => format!(": there is no room for {}", Size(bytes)),
-        };
-        Err(format!(
-            "the registry's disk has {free} free and keeps {floor} (-min-free){others}{this}; gc may free some"
-        ))
+        Ok(blocking(move || blobs.list()).await?)
     }
 }
 
-/// Half of the files that the process may have open: connections, uploads and the catalogue need
-/// some, too.
-fn files_to_read() -> usize {
+/// Removes condemned blobs, and adds rows for blobs that have none.
+async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenError> {
+    let condemned = catalog.condemned().await?;
+    if !condemned.is_empty() {
+        blobs.remove_all(condemned.clone())?;
+    }
+    let rows = async {
+        catalog.forget(condemned).await?;
+        catalog.register_existing(&blobs.list()?, Timestamp::now()).await
+    };
+    if let Err(err) = rows.await {
+        tracing::warn!("rows of files are made at the next start: {err}");
+    }
+    Ok(())
+}
+
+/// Half of the files that the process may open. Connections, uploads and the catalogue need the
+/// rest.
+fn max_open_files() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(1 << 16).min(1 << 20);
     usize::try_from(limit / 2).unwrap_or(usize::MAX)
-}
-
-/// Runs `work`, which waits for the disk, beside the tasks that wait for the network.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
-) -> deploy_store::Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| {
-        let cause = std::io::Error::other(err);
-        Err(deploy_store::Error::Io { action: "finish", path: PathBuf::from("work"), cause })
-    })
-}
-
-fn not_uploaded(err: deploy_store::Error) -> Refusal {
-    match err {
-        deploy_store::Error::NoSuchBlob(_) => {
-            Refusal::new(exit::NOT_FOUND, "no uploaded file with given hash found")
-        }
-        other => other.into(),
-    }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bench::Bench;
 use deploy_registry::registry::Settings;
-use deploy_registry::verify::{Kind, Scope};
+use deploy_registry::verbs::verify_blobs::{Kind, Scope};
 use deploy_store::Digest;
 use deploy_store::disk::fault::{self, Fault};
 use deploy_wire::command::Refusal;
@@ -102,7 +102,7 @@ impl World {
                 self.bench.add("again", "v1", digest).await
             }
             Verb::AddImage => self.add_image().await,
-            Verb::Collect => self.bench.registry().collect(false).await.map(drop),
+            Verb::Collect => Ok(self.bench.registry().collect(false).await.map(drop)?),
             Verb::Verify => {
                 let verified = self.bench.registry().verify(Scope::default()).await?;
                 assert!(verified.damaged() >= 1, "{verified:?}");
@@ -138,7 +138,7 @@ impl World {
             }
         }
         let name = "image".parse().unwrap();
-        registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)
+        Ok(registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)?)
     }
 
     /// Whether the image is there; it is whole or not there at all.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bench::{Bench, archive, change, upload};
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::verify::Scope;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::Digest;
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
@@ -145,6 +145,7 @@ impl History {
         }
         let configuration = name.parse().unwrap();
         let added = self.bench.registry().add_image(&configuration, &image, &[], &change()).await;
+        let added = added.map_err(Refusal::from);
         self.log.push(format!("import {name} {image:?} {uploaded:?} {added:?}"));
         match added {
             Ok(_) => {
@@ -252,7 +253,7 @@ impl History {
     async fn collect(&mut self) {
         let registry = self.bench.registry();
         let planned = registry.would_collect().await.unwrap();
-        let done = match registry.collect(false).await {
+        let done = match registry.collect(false).await.map_err(Refusal::from) {
             Err(Refusal { code: exit::CONFLICT, .. }) => {
                 assert!(self.model.versions.is_empty());
                 registry.collect(true).await.unwrap()

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::server::{self, Keyring, Server};
+use deploy_registry::ssh::{self as server, Keyring, Server};
 use deploy_store::Digest;
 use deploy_store::disk::fault::{self, Fault};
 use login::Trusting;

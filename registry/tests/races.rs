@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::verify::Scope;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::{Blobs, ComponentName, ConfigurationName, Digest};
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 use jiff::Timestamp;
@@ -67,13 +67,13 @@ async fn add(
     registry
         .add_version(&component, &version, digest, &change())
         .await
-        .map_err(|refusal| refusal.text)
+        .map_err(|err| err.to_string())
 }
 
 fn change() -> Change {
     Change {
-        login: "me".into(),
-        who: "test".into(),
+        user: "me".into(),
+        key: "test".into(),
         address: "here".into(),
         command: "test".into(),
         now: Timestamp::now(),
@@ -259,7 +259,7 @@ async fn reader_never_sees_an_older_state_again() {
             let mut reads = 0;
             while done.load(Ordering::SeqCst) < CHANGES {
                 let before = done.load(Ordering::SeqCst);
-                let json = registry.configuration_json(&name).await.unwrap().unwrap();
+                let json = registry.catalog.configuration_json(&name).await.unwrap().unwrap();
                 let after = begun.load(Ordering::SeqCst);
                 let text = String::from_utf8(json.to_vec()).unwrap();
                 let odd = u64::from(text.contains("\"v1\""));

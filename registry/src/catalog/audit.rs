@@ -1,18 +1,18 @@
-//! The audit trail: every change with who made it, in the transaction that makes it, and
-//! every change that was refused.
+//! The audit trail. Each change and its entry are one transaction. Refused changes have an entry,
+//! too.
 
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::{Catalog, Result, nanoseconds, timestamp};
+use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Who changes something, with what, and when.
+/// Who changes something, with which command, and when.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// User name.
-    pub login: String,
+    pub user: String,
     /// Fingerprint and comment of the key.
-    pub who: String,
+    pub key: String,
     /// Address of the client.
     pub address: String,
     /// The command line.
@@ -26,35 +26,33 @@ pub struct Change {
 pub struct Audited {
     /// Its number, from 1.
     pub number: u64,
-    /// What was to be changed, and by whom.
+    /// The change, and who made or tried it.
     pub change: Change,
-    /// Exit code, 0 for what was done.
+    /// Exit code; 0 if the change was made.
     pub code: u8,
-    /// Why it was not done.
+    /// Why the change was refused.
     pub why: String,
 }
 
 type Row = (i64, i64, String, String, String, String, i64, String);
 
 impl Catalog {
-    /// Begins the transaction of a change. What commits it, commits its entry, too.
-    pub(super) async fn begin_change(
-        &self,
-        change: &Change,
-    ) -> Result<Transaction<'static, Sqlite>> {
-        let mut transaction = self.begin().await?;
+    /// Begins the transaction of a change. Its commit includes the entry.
+    pub(super) async fn change_tx(&self, change: &Change) -> Result<Transaction<'static, Sqlite>> {
+        let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, 0, "").await?;
         Ok(transaction)
     }
 
-    /// Takes note of a change that was made by other means, or with `code` refused.
+    /// Records a change that was made by other means, or that was refused with the exit code
+    /// `code`.
     pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
-        let mut transaction = self.begin().await?;
+        let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, code, why).await?;
         Ok(transaction.commit().await?)
     }
 
-    /// The newest `limit` entries that were made at `since` or later, newest first.
+    /// The newest `limit` entries of `since` or later, newest first.
     pub async fn audit(&self, since: Option<Timestamp>, limit: u64) -> Result<Vec<Audited>> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT number, time, login, who, address, command, code, why FROM audit \
@@ -64,8 +62,8 @@ impl Catalog {
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&self.pool)
         .await?;
-        let entry = |(number, time, login, who, address, command, code, why): Row| {
-            let change = Change { login, who, address, command, now: timestamp(time) };
+        let entry = |(number, time, user, key, address, command, code, why): Row| {
+            let change = Change { user, key, address, command, now: timestamp(time) };
             let code = u8::try_from(code).unwrap_or(u8::MAX);
             Audited { number: number.cast_unsigned(), change, code, why }
         };
@@ -90,8 +88,8 @@ async fn record(
     )
     .bind(number)
     .bind(nanoseconds(change.now))
-    .bind(&change.login)
-    .bind(&change.who)
+    .bind(&change.user)
+    .bind(&change.key)
     .bind(&change.address)
     .bind(&change.command)
     .bind(i64::from(code))

@@ -1,37 +1,13 @@
-//! Configurations and their states. Every change makes a new state, numbered from 1;
-//! one of them is current.
+//! The verbs of configurations.
 
-use deploy_store::{ComponentName, Configuration, ConfigurationName, Digest, Layer, VersionName};
+use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, VersionName};
 use deploy_wire::command::Hash;
-use deploy_wire::exit;
-use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
+use super::configuration_rows::{State, find_current, load, require_current, save, states};
 use super::replacing::{check_whole, find_whole, is_there, replace};
-use super::versions::{Row, latest_version, layer};
-use super::{Catalog, Error, Result, nanoseconds, refuse, timestamp};
-
-/// A state of a configuration, without its layers.
-#[derive(Debug, Clone)]
-pub struct State {
-    /// Its number.
-    pub number: u64,
-    /// Digest over its layers.
-    pub hash: Digest,
-    /// When it was made.
-    pub modified: Timestamp,
-    /// By whom.
-    pub who: String,
-    /// With what command.
-    pub command: String,
-    /// Whether it is the current one.
-    pub current: bool,
-    /// Whether it was imported without the files of its layers.
-    pub lost: bool,
-    /// The state that it made current again, if it is a rollback's.
-    pub back_to: Option<u64>,
-}
+use super::versions::latest_version;
+use super::{Catalog, Error, Result, column};
 
 impl Catalog {
     /// Names of all configurations, in byte order.
@@ -40,18 +16,32 @@ impl Catalog {
             sqlx::query_scalar("SELECT name FROM configurations ORDER BY name")
                 .fetch_all(&self.pool)
                 .await?;
-        names.iter().map(|name| Ok(name.parse()?)).collect()
+        names.iter().map(|name| column(name)).collect()
     }
 
-    /// The current state of a configuration.
+    /// The current state of a configuration; [`Error::NotFound`] if there is no such configuration.
     pub async fn configuration(&self, name: &ConfigurationName) -> Result<Configuration> {
-        let mut transaction = self.look().await?;
-        let number = current(&mut transaction, name).await?;
+        let mut transaction = self.read_tx().await?;
+        let number = require_current(&mut transaction, name).await?;
         load(&mut transaction, name, number).await
     }
 
-    /// Makes a configuration, or, if it may `replace`, replaces the layers of one. Returns the
-    /// number of the state that was current before.
+    /// The current states of all configurations, in byte order of their names.
+    pub async fn configurations(&self) -> Result<Vec<Configuration>> {
+        let mut configurations = Vec::new();
+        for name in self.configuration_names().await? {
+            // Each is a transaction of its own, so that others get a turn.
+            let mut transaction = self.read_tx().await?;
+            // It may have been deleted since its name was read.
+            if let Some(number) = find_current(&mut transaction, &name).await? {
+                configurations.push(load(&mut transaction, &name, number).await?);
+            }
+        }
+        Ok(configurations)
+    }
+
+    /// Makes a configuration. With `replace` it may also replace the layers of an existing one.
+    /// Returns the number of the state that was current before.
     pub async fn add_configuration(
         &self,
         name: &ConfigurationName,
@@ -59,22 +49,18 @@ impl Catalog {
         replace: bool,
         change: &Change,
     ) -> Result<Option<u64>> {
-        let mut transaction = self.begin_change(change).await?;
+        let mut transaction = self.change_tx(change).await?;
         let mut found = Vec::with_capacity(layers.len());
         for (component, version) in layers {
             found.push(find_whole(&mut transaction, component, version).await?);
         }
-        let before = match current(&mut transaction, name).await {
-            Ok(number) => Some(number),
-            Err(Error::Refused(_)) => None,
-            Err(err) => return Err(err),
-        };
+        let before = find_current(&mut transaction, name).await?;
         match before {
-            None => name.check_new().map_err(|err| Error::Refused(err.into()))?,
+            None => name.check_new()?,
             Some(_) if replace => {}
             Some(number) => {
                 let there = load(&mut transaction, name, number).await?;
-                return refuse(exit::CONFLICT, is_there(name, there.layers(), &found));
+                return Err(Error::Conflict(is_there(name, there.layers(), &found)));
             }
         }
         save(&mut transaction, name, found, change).await?;
@@ -82,8 +68,7 @@ impl Catalog {
         Ok(before)
     }
 
-    /// Replaces layers by the versions named. Returns the layers that were replaced by
-    /// something else.
+    /// Replaces layers by the named versions. Returns the layers that have another version now.
     pub async fn change_configuration(
         &self,
         name: &ConfigurationName,
@@ -91,7 +76,7 @@ impl Catalog {
         if_hash: Option<Hash>,
         change: &Change,
     ) -> Result<Vec<Layer>> {
-        let mut transaction = self.begin_change(change).await?;
+        let mut transaction = self.change_tx(change).await?;
         let mut found = Vec::with_capacity(changes.len());
         for (component, version) in changes {
             found.push(find_whole(&mut transaction, component, version).await?);
@@ -101,8 +86,8 @@ impl Catalog {
         Ok(replaced.layers)
     }
 
-    /// As [`Catalog::change_configuration`], by the versions that were added last. Where the
-    /// configuration has them all, nothing is changed, and `None` returned.
+    /// As [`Catalog::change_configuration`], with the latest version of each component. If the
+    /// configuration has them all, it changes nothing and returns `None`.
     pub async fn bump_configuration(
         &self,
         name: &ConfigurationName,
@@ -110,7 +95,7 @@ impl Catalog {
         if_hash: Option<Hash>,
         change: &Change,
     ) -> Result<Option<Vec<Layer>>> {
-        let mut transaction = self.begin_change(change).await?;
+        let mut transaction = self.change_tx(change).await?;
         let mut found = Vec::with_capacity(components.len());
         for component in components {
             let latest = latest_version(&mut transaction, component).await?;
@@ -132,14 +117,10 @@ impl Catalog {
         name: &ConfigurationName,
         change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
-        match current(&mut transaction, name).await {
-            Err(Error::Refused(_)) => {
-                let text = format!("\"{name}\" configuration not found");
-                return refuse(exit::NOT_FOUND, text);
-            }
-            other => other?,
-        };
+        let mut transaction = self.change_tx(change).await?;
+        if find_current(&mut transaction, name).await?.is_none() {
+            return Err(Error::NotFound(format!("\"{name}\" configuration not found")));
+        }
         for statement in [
             "DELETE FROM state_layers WHERE configuration = $1",
             "DELETE FROM states WHERE configuration = $1",
@@ -152,13 +133,13 @@ impl Catalog {
 
     /// The states of a configuration, newest first, `limit` at most.
     pub async fn history(&self, name: &ConfigurationName, limit: u64) -> Result<Vec<State>> {
-        let mut transaction = self.look().await?;
+        let mut transaction = self.read_tx().await?;
         states(&mut transaction, name, limit).await
     }
 
     /// All states of a configuration with their numbers and layers, oldest first.
     pub async fn states(&self, name: &ConfigurationName) -> Result<Vec<(u64, Configuration)>> {
-        let mut transaction = self.look().await?;
+        let mut transaction = self.read_tx().await?;
         let mut all = Vec::new();
         for state in states(&mut transaction, name, u64::MAX).await?.iter().rev() {
             all.push((state.number, load(&mut transaction, name, state.number).await?));
@@ -168,179 +149,42 @@ impl Catalog {
 
     /// One state of a configuration.
     pub async fn state(&self, name: &ConfigurationName, number: u64) -> Result<Configuration> {
-        let mut transaction = self.look().await?;
+        let mut transaction = self.read_tx().await?;
         let states = states(&mut transaction, name, u64::MAX).await?;
         if !states.iter().any(|state| state.number == number) {
             let text = format!("configuration \"{name}\" has no state {number}");
-            return refuse(exit::NOT_FOUND, text);
+            return Err(Error::NotFound(text));
         }
         load(&mut transaction, name, number).await
     }
 
-    /// Two states of a configuration with their numbers: `to`, or the current one, and
-    /// `from`, or the one before that; the earlier one first.
+    /// Two states of a configuration with their numbers: `from`, or the state before `to`, and
+    /// `to`, or the current state.
     pub async fn two_states(
         &self,
         name: &ConfigurationName,
         from: Option<u64>,
         to: Option<u64>,
     ) -> Result<((u64, Configuration), (u64, Configuration))> {
-        let mut transaction = self.look().await?;
+        let mut transaction = self.read_tx().await?;
         let states = states(&mut transaction, name, u64::MAX).await?;
         let to = match to {
             Some(number) => number,
-            None => current(&mut transaction, name).await?,
+            None => require_current(&mut transaction, name).await?,
         };
         let before = || states.iter().map(|state| state.number).find(|number| *number < to);
         let Some(from) = from.or_else(before) else {
             let text = format!("configuration \"{name}\" has no state before {to}");
-            return refuse(exit::NOT_FOUND, text);
+            return Err(Error::NotFound(text));
         };
         for number in [from, to] {
             if !states.iter().any(|state| state.number == number) {
                 let text = format!("configuration \"{name}\" has no state {number}");
-                return refuse(exit::NOT_FOUND, text);
+                return Err(Error::NotFound(text));
             }
         }
         let one = load(&mut transaction, name, from).await?;
         let other = load(&mut transaction, name, to).await?;
         Ok(((from, one), (to, other)))
     }
-}
-
-/// Number, hash, time, who, command, whether it is lost, and what it went back to.
-type StateRow = (i64, String, i64, String, String, bool, Option<i64>);
-
-/// Number of the current state.
-pub(super) async fn current(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-) -> Result<u64> {
-    let number: Option<i64> =
-        sqlx::query_scalar("SELECT current FROM configurations WHERE name = $1")
-            .bind(name.as_str())
-            .fetch_optional(&mut **transaction)
-            .await?;
-    match number {
-        Some(number) => Ok(number.cast_unsigned()),
-        None => refuse(exit::NOT_FOUND, format!("configuration \"{name}\" not found")),
-    }
-}
-
-pub(super) async fn load(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-    number: u64,
-) -> Result<Configuration> {
-    let modified: i64 =
-        sqlx::query_scalar("SELECT modified FROM states WHERE configuration = $1 AND number = $2")
-            .bind(name.as_str())
-            .bind(number.cast_signed())
-            .fetch_one(&mut **transaction)
-            .await?;
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT component, version, digest, created FROM state_layers \
-         WHERE configuration = $1 AND number = $2 ORDER BY position",
-    )
-    .bind(name.as_str())
-    .bind(number.cast_signed())
-    .fetch_all(&mut **transaction)
-    .await?;
-    let layers = rows.into_iter().map(layer).collect::<Result<_>>()?;
-    Ok(Configuration::new(name.clone(), layers, timestamp(modified))?)
-}
-
-pub(super) async fn states(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-    limit: u64,
-) -> Result<Vec<State>> {
-    let current = current(transaction, name).await?;
-    let rows: Vec<StateRow> = sqlx::query_as(
-        "SELECT number, hash, modified, who, command, lost, back_to FROM states \
-         WHERE configuration = $1 ORDER BY number DESC LIMIT $2",
-    )
-    .bind(name.as_str())
-    .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut **transaction)
-    .await?;
-    let state = |(number, hash, modified, who, command, lost, back_to): StateRow| {
-        let number = number.cast_unsigned();
-        let back_to = back_to.map(i64::cast_unsigned);
-        Ok(State {
-            number,
-            hash: hash.parse()?,
-            modified: timestamp(modified),
-            who,
-            command,
-            current: number == current,
-            lost,
-            back_to,
-        })
-    };
-    rows.into_iter().map(state).collect()
-}
-
-/// Saves `layers` as the new current state; its number and id.
-pub(super) async fn save(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-    layers: Vec<Layer>,
-    change: &Change,
-) -> Result<(u64, Digest)> {
-    let configuration = Configuration::new(name.clone(), layers, change.now)
-        .map_err(|err| Error::Refused(err.into()))?;
-    let last: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(number) FROM states WHERE configuration = $1")
-            .bind(name.as_str())
-            .fetch_one(&mut **transaction)
-            .await?;
-    let number = last.unwrap_or(0) + 1;
-    sqlx::query(
-        "INSERT INTO configurations (name, current) VALUES ($1, $2) \
-         ON CONFLICT (name) DO UPDATE SET current = $2",
-    )
-    .bind(name.as_str())
-    .bind(number)
-    .execute(&mut **transaction)
-    .await?;
-    sqlx::query(
-        "INSERT INTO states (configuration, number, hash, modified, who, command) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
-    )
-    .bind(name.as_str())
-    .bind(number)
-    .bind(configuration.id().to_string())
-    .bind(nanoseconds(change.now))
-    .bind(&change.who)
-    .bind(&change.command)
-    .execute(&mut **transaction)
-    .await?;
-    put_layers(transaction, &configuration, number).await?;
-    Ok((number.cast_unsigned(), configuration.id()))
-}
-
-/// Writes the layers of the state `number`.
-pub(super) async fn put_layers(
-    transaction: &mut Transaction<'_, Sqlite>,
-    configuration: &Configuration,
-    number: i64,
-) -> Result<()> {
-    for (position, layer) in (0_i64..).zip(configuration.layers()) {
-        sqlx::query(
-            "INSERT INTO state_layers \
-             (configuration, number, position, component, version, digest, created) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(configuration.name().as_str())
-        .bind(number)
-        .bind(position)
-        .bind(layer.component.as_str())
-        .bind(layer.version.as_str())
-        .bind(layer.digest.to_string())
-        .bind(nanoseconds(layer.created))
-        .execute(&mut **transaction)
-        .await?;
-    }
-    Ok(())
 }

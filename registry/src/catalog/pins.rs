@@ -1,15 +1,14 @@
-//! Pins: versions that are kept until somebody says otherwise.
+//! Pins. A pinned version is kept until somebody unpins it.
 
 use deploy_store::{ComponentName, VersionName};
-use deploy_wire::exit;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
-use super::versions::find_version;
-use super::{Catalog, Result, nanoseconds, refuse};
+use super::versions::require_version;
+use super::{Catalog, Error, Result, nanoseconds};
 
 impl Catalog {
-    /// Pins a version, or gives its pin another message.
+    /// Pins a version, or changes the message of its pin.
     pub async fn pin(
         &self,
         component: &ComponentName,
@@ -17,8 +16,8 @@ impl Catalog {
         message: &str,
         change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
-        find_version(&mut transaction, component, version).await?;
+        let mut transaction = self.change_tx(change).await?;
+        require_version(&mut transaction, component, version).await?;
         sqlx::query(
             "INSERT INTO pins (component, version, message, who, since) \
              VALUES ($1, $2, $3, $4, $5) \
@@ -27,36 +26,36 @@ impl Catalog {
         .bind(component.as_str())
         .bind(version.as_str())
         .bind(message)
-        .bind(&change.who)
+        .bind(&change.key)
         .bind(nanoseconds(change.now))
         .execute(&mut *transaction)
         .await?;
         Ok(transaction.commit().await?)
     }
 
-    /// Takes the pin of a version away.
+    /// Unpins a version.
     pub async fn unpin(
         &self,
         component: &ComponentName,
         version: &VersionName,
         change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
-        find_version(&mut transaction, component, version).await?;
-        let gone = sqlx::query("DELETE FROM pins WHERE component = $1 AND version = $2")
+        let mut transaction = self.change_tx(change).await?;
+        require_version(&mut transaction, component, version).await?;
+        let deleted = sqlx::query("DELETE FROM pins WHERE component = $1 AND version = $2")
             .bind(component.as_str())
             .bind(version.as_str())
             .execute(&mut *transaction)
             .await?;
-        if gone.rows_affected() == 0 {
+        if deleted.rows_affected() == 0 {
             let text = format!("version \"{version}\" of component \"{component}\" is not pinned");
-            return refuse(exit::NOT_FOUND, text);
+            return Err(Error::NotFound(text));
         }
         Ok(transaction.commit().await?)
     }
 }
 
-/// Refuses to delete a version of `component` that is pinned: `version`, or any.
+/// Fails if `version` of `component` is pinned; without `version`, if any version is.
 pub(super) async fn check_unpinned(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -72,5 +71,6 @@ pub(super) async fn check_unpinned(
         return Ok(());
     };
     let message = if message.is_empty() { message } else { format!(" ({message})") };
-    refuse(exit::CONFLICT, format!("version \"{name}\" is pinned{message}; unpin it first"))
+    let text = format!("version \"{name}\" is pinned{message}; unpin it first");
+    Err(Error::Conflict(text))
 }

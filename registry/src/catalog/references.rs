@@ -1,12 +1,11 @@
-//! What refers to what: why a blob or a version is kept, and which versions may go.
+//! What refers to what: the reasons to keep a blob or a version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use sqlx::{Sqlite, Transaction};
 
-use super::versions::delete;
-use super::{Catalog, Result};
+use super::{Catalog, Result, column};
 
 /// A reason to keep a blob.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +17,8 @@ pub enum Reference {
         /// The state's number.
         number: u64,
     },
-    /// A layer of a state that a rollback may go back to.
-    Target {
+    /// A layer of a state that a rollback may restore.
+    RollbackTarget {
         /// The configuration.
         configuration: ConfigurationName,
         /// The state's number.
@@ -31,7 +30,7 @@ pub enum Reference {
         component: ComponentName,
         /// The version.
         version: VersionName,
-        /// What the pin says.
+        /// The message of the pin.
         message: String,
     },
     /// A version is bound to it.
@@ -43,15 +42,15 @@ pub enum Reference {
     },
 }
 
-/// Every blob that is referred to, with all that does, sorted.
+/// Every blob that something refers to, with all its references, sorted.
 pub type References = BTreeMap<Digest, Vec<Reference>>;
 
 /// Versions of components.
 pub type Versions = Vec<(ComponentName, VersionName)>;
 
-/// A use of a version by a state that is current or a target of a rollback.
+/// A use of a version by a state that is current or a rollback target.
 #[derive(Debug)]
-pub(super) struct Use {
+pub(super) struct VersionUse {
     pub configuration: ConfigurationName,
     pub number: i64,
     pub current: bool,
@@ -60,8 +59,8 @@ pub(super) struct Use {
     pub digest: Digest,
 }
 
-impl Use {
-    /// Why the version is kept.
+impl VersionUse {
+    /// Says why the version is kept, and how to delete it.
     pub fn needed(&self) -> String {
         let (number, name) = (self.number, &self.configuration);
         format!(
@@ -74,82 +73,24 @@ impl Use {
 impl Catalog {
     /// All references to blobs.
     pub async fn references(&self) -> Result<References> {
-        let mut transaction = self.look().await?;
-        all(&mut transaction, self.keep_states).await
+        let mut transaction = self.read_tx().await?;
+        all_references(&mut transaction, self.keep_states).await
     }
-
-    /// The versions that [`Catalog::delete_old_versions`] would delete, and the references
-    /// that would be left.
-    pub async fn old_versions(&self, keep: usize) -> Result<(Versions, References)> {
-        // Deleted, looked at, and not committed.
-        let mut transaction = self.begin().await?;
-        let old = delete_old(&mut transaction, keep, self.keep_states).await?;
-        let left = all(&mut transaction, self.keep_states).await?;
-        transaction.rollback().await?;
-        Ok((old, left))
-    }
-
-    /// Deletes the versions of every component beyond the newest `keep` (0 keeps all), but
-    /// none that is pinned, or that a configuration or a target of a rollback uses. Returns
-    /// those that went, and the references that are left.
-    pub async fn delete_old_versions(&self, keep: usize) -> Result<(Versions, References)> {
-        let mut transaction = self.begin().await?;
-        let old = delete_old(&mut transaction, keep, self.keep_states).await?;
-        let left = all(&mut transaction, self.keep_states).await?;
-        transaction.commit().await?;
-        Ok((old, left))
-    }
-}
-
-async fn delete_old(
-    transaction: &mut Transaction<'_, Sqlite>,
-    keep: usize,
-    keep_states: usize,
-) -> Result<Versions> {
-    let mut old = Versions::new();
-    if keep == 0 {
-        return Ok(old);
-    }
-    let used = uses(transaction, keep_states).await?;
-    let used: BTreeSet<_> = used.iter().map(|used| (&used.component, &used.version)).collect();
-    let rows: Vec<(String, String, bool)> = sqlx::query_as(
-        "SELECT v.component, v.name, p.component IS NOT NULL FROM versions v \
-         LEFT JOIN pins p ON p.component = v.component AND p.version = v.name \
-         ORDER BY v.component, v.number DESC",
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    let (mut last, mut seen) = (None, 0);
-    for (component, name, pinned) in rows {
-        let (component, version): (ComponentName, VersionName) =
-            (component.parse()?, name.parse()?);
-        if last.as_ref() != Some(&component) {
-            (last, seen) = (Some(component.clone()), 0);
-        }
-        seen += 1;
-        if seen > keep && !pinned && !used.contains(&(&component, &version)) {
-            old.push((component, version));
-        }
-    }
-    for (component, version) in &old {
-        delete(transaction, component, version).await?;
-    }
-    Ok(old)
 }
 
 /// Every reference to every blob.
-pub(super) async fn all(
+pub(super) async fn all_references(
     transaction: &mut Transaction<'_, Sqlite>,
     keep_states: usize,
 ) -> Result<References> {
     let mut references = References::new();
     let mut add = |digest, reference| references.entry(digest).or_default().push(reference);
-    for used in uses(transaction, keep_states).await? {
+    for used in version_uses(transaction, keep_states).await? {
         let (configuration, number) = (used.configuration, used.number.cast_unsigned());
         let reference = if used.current {
             Reference::Current { configuration, number }
         } else {
-            Reference::Target { configuration, number }
+            Reference::RollbackTarget { configuration, number }
         };
         add(used.digest, reference);
     }
@@ -160,9 +101,9 @@ pub(super) async fn all(
     .fetch_all(&mut **transaction)
     .await?;
     for (component, version, digest, pin) in rows {
-        let digest = digest.parse()?;
+        let digest = column(&digest)?;
         let (component, version): (ComponentName, VersionName) =
-            (component.parse()?, version.parse()?);
+            (column(&component)?, column(&version)?);
         if let Some(message) = pin {
             let (component, version) = (component.clone(), version.clone());
             add(digest, Reference::Pin { component, version, message });
@@ -176,7 +117,7 @@ pub(super) async fn all(
     Ok(references)
 }
 
-/// The states that are kept, with whether they are current.
+/// The states that are kept. The value says whether a state is current.
 async fn kept_states(
     transaction: &mut Transaction<'_, Sqlite>,
     keep_states: usize,
@@ -202,10 +143,10 @@ async fn kept_states(
 }
 
 /// Every use of a version, those of current states first.
-pub(super) async fn uses(
+pub(super) async fn version_uses(
     transaction: &mut Transaction<'_, Sqlite>,
     keep_states: usize,
-) -> Result<Vec<Use>> {
+) -> Result<Vec<VersionUse>> {
     let kept = kept_states(transaction, keep_states).await?;
     let rows: Vec<(String, i64, String, String, String)> = sqlx::query_as(
         "SELECT configuration, number, component, version, digest FROM state_layers \
@@ -216,13 +157,13 @@ pub(super) async fn uses(
     let mut uses = Vec::new();
     for (configuration, number, component, version, digest) in rows {
         let Some(&current) = kept.get(&(configuration.clone(), number)) else { continue };
-        uses.push(Use {
-            configuration: configuration.parse()?,
+        uses.push(VersionUse {
+            configuration: column(&configuration)?,
             number,
             current,
-            component: component.parse()?,
-            version: version.parse()?,
-            digest: digest.parse()?,
+            component: column(&component)?,
+            version: column(&version)?,
+            digest: column(&digest)?,
         });
     }
     uses.sort_by_key(|used| !used.current);

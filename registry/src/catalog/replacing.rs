@@ -1,37 +1,36 @@
-//! Layers that replace others: which may enter a configuration, and what goes for them.
+//! Layers that replace others: which versions may enter a configuration, and what they replace.
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, VersionName};
 use deploy_wire::command::Hash;
-use deploy_wire::exit;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
-use super::configurations::{current, load, save};
-use super::versions::find_version;
-use super::{Result, blobs, refuse};
+use super::configuration_rows::{load, require_current, save};
+use super::versions::require_version;
+use super::{Error, Result, blob_rows};
 
-/// What a change of layers came to.
+/// The result of replacing layers.
 pub(super) struct Replaced {
-    /// Layers that are another version now.
+    /// The replaced layers that have another version now.
     pub(super) layers: Vec<Layer>,
-    /// Whether anything is not as it was.
+    /// Whether anything differs.
     pub(super) differs: bool,
 }
 
-/// Says that a configuration is there, and which of its layers would go for those `wanted`.
+/// Says that a configuration exists, and which of its layers `wanted` would remove.
 pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Layer]) -> String {
     let is_wanted = |old: &Layer| {
         wanted.iter().any(|new| (&new.component, &new.version) == (&old.component, &old.version))
     };
-    let going: Vec<String> = layers
+    let lost: Vec<String> = layers
         .iter()
         .filter(|layer| !is_wanted(layer))
         .map(|layer| format!("{}:{}", layer.component, layer.version))
         .collect();
-    let what = match (&going[..], layers.len() == wanted.len()) {
+    let what = match (&lost[..], layers.len() == wanted.len()) {
         ([], true) => "has these layers".to_owned(),
         ([], false) => "has a part of these layers".to_owned(),
-        (going, _) => format!("would lose {}", going.join(", ")),
+        (lost, _) => format!("would lose {}", lost.join(", ")),
     };
     format!(
         "configuration \"{name}\" already exists and {what}; nothing was changed: changeconf \
@@ -39,29 +38,29 @@ pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Lay
     )
 }
 
-/// The version, if agents can have it.
+/// The version, if its blob is complete; [`Error::NotFound`] or [`Error::Damaged`] otherwise.
 pub(super) async fn find_whole(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<Layer> {
-    let layer = find_version(transaction, component, version).await?;
+    let layer = require_version(transaction, component, version).await?;
     check_whole(transaction, &layer).await?;
     Ok(layer)
 }
 
-/// Refuses a version whose file was damaged, or is not there.
+/// Fails if the blob of a version is damaged or missing.
 pub(super) async fn check_whole(
     transaction: &mut Transaction<'_, Sqlite>,
     layer: &Layer,
 ) -> Result<()> {
-    if blobs::is_live(transaction, layer.digest).await? {
+    if blob_rows::is_live(transaction, layer.digest).await? {
         return Ok(());
     }
-    refuse(exit::CORRUPT, not_whole(layer))
+    Err(Error::Damaged(not_whole(layer)))
 }
 
-/// Why a version cannot enter a configuration.
+/// Says why a version with a damaged or missing blob cannot enter a configuration.
 pub fn not_whole(layer: &Layer) -> String {
     let Layer { component, version, digest, .. } = layer;
     format!(
@@ -70,7 +69,7 @@ pub fn not_whole(layer: &Layer) -> String {
     )
 }
 
-/// Replaces layers of a configuration by those of the same components, and saves the new state.
+/// Replaces layers of a configuration by layers of the same components, and saves the new state.
 pub(super) async fn replace(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -78,12 +77,12 @@ pub(super) async fn replace(
     if_hash: Option<Hash>,
     change: &Change,
 ) -> Result<Replaced> {
-    let number = current(transaction, name).await?;
+    let number = require_current(transaction, name).await?;
     let configuration = load(transaction, name, number).await?;
     if let Some(wanted) = if_hash.filter(|wanted| !wanted.is_of(configuration.id())) {
         let id = configuration.id();
         let text = format!("configuration \"{name}\" has hash {id}, not {wanted}; look again");
-        return refuse(exit::CONFLICT, text);
+        return Err(Error::Conflict(text));
     }
     let mut layers = configuration.layers().to_vec();
     let mut replaced = Replaced { layers: Vec::new(), differs: false };
@@ -91,7 +90,7 @@ pub(super) async fn replace(
         let Some(old) = layers.iter_mut().find(|layer| layer.component == new.component) else {
             let component = new.component;
             let text = format!("configuration has no layer for component \"{component}\"");
-            return refuse(exit::NOT_FOUND, text);
+            return Err(Error::NotFound(text));
         };
         let old = std::mem::replace(old, new.clone());
         replaced.differs |= (&old.version, old.digest) != (&new.version, new.digest);

@@ -1,29 +1,27 @@
 //! Components and their versions.
 
 use deploy_store::{ComponentName, Digest, Layer, VersionName};
-use deploy_wire::exit;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
-use super::pins::check_unpinned;
-use super::references::uses;
-use super::{Catalog, Error, Result, blobs, nanoseconds, refuse, timestamp};
+use super::blob_rows::{self, BlobState};
+use super::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
 /// A version's row: component, name, digest, time.
 pub(super) type Row = (String, String, String, i64);
 
 impl Catalog {
-    /// Fails as [`Catalog::add_version`] would, as far as that can be told before.
+    /// Fails as [`Catalog::add_version`] would, without changing anything.
     pub async fn check_new_version(
         &self,
         component: &ComponentName,
         version: &VersionName,
     ) -> Result<()> {
-        let mut transaction = self.look().await?;
+        let mut transaction = self.read_tx().await?;
         check_new(&mut transaction, component, version).await
     }
 
-    /// Binds a blob of `bytes` bytes to a new version, making the component if it is new.
+    /// Binds a blob of `bytes` bytes to a new version. A component that does not exist is made.
     pub async fn add_version(
         &self,
         component: &ComponentName,
@@ -32,9 +30,9 @@ impl Catalog {
         bytes: u64,
         change: &Change,
     ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
+        let mut transaction = self.change_tx(change).await?;
         insert_version(&mut transaction, component, version, digest, change).await?;
-        blobs::put(&mut transaction, digest, bytes, "live", change.now).await?;
+        blob_rows::put(&mut transaction, digest, bytes, BlobState::Live, change.now).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -47,7 +45,7 @@ impl Catalog {
         Ok(count > 0)
     }
 
-    /// Whether any version, or any state of a configuration, needs the blob.
+    /// Whether any version or any state of a configuration needs the blob.
     pub async fn is_needed(&self, digest: Digest) -> Result<bool> {
         let count: i64 = sqlx::query_scalar(
             "SELECT (SELECT COUNT(*) FROM versions WHERE digest = $1) \
@@ -64,14 +62,21 @@ impl Catalog {
         let names: Vec<String> = sqlx::query_scalar("SELECT name FROM components ORDER BY name")
             .fetch_all(&self.pool)
             .await?;
-        names.iter().map(|name| Ok(name.parse()?)).collect()
+        names.iter().map(|name| column(name)).collect()
     }
 
-    /// The versions of a component, oldest first.
+    /// The versions of a component, oldest first; [`Error::NotFound`] if there is no such
+    /// component.
     pub async fn versions(&self, component: &ComponentName) -> Result<Vec<Layer>> {
-        let mut transaction = self.look().await?;
+        let versions = self.find_versions(component).await?;
+        versions.ok_or_else(|| no_component(component))
+    }
+
+    /// The versions of a component, oldest first; `None` if there is no such component.
+    pub async fn find_versions(&self, component: &ComponentName) -> Result<Option<Vec<Layer>>> {
+        let mut transaction = self.read_tx().await?;
         if !has_component(&mut transaction, component).await? {
-            return refuse(exit::NOT_FOUND, format!("no component \"{component}\" found"));
+            return Ok(None);
         }
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT component, name, digest, created FROM versions WHERE component = $1 \
@@ -80,93 +85,43 @@ impl Catalog {
         .bind(component.as_str())
         .fetch_all(&mut *transaction)
         .await?;
-        rows.into_iter().map(layer).collect()
+        rows.into_iter().map(layer).collect::<Result<_>>().map(Some)
     }
 
-    /// One version of a component.
+    /// One version of a component; [`Error::NotFound`] if there is none.
     pub async fn version(&self, component: &ComponentName, version: &VersionName) -> Result<Layer> {
-        let mut transaction = self.look().await?;
-        find_version(&mut transaction, component, version).await
+        let mut transaction = self.read_tx().await?;
+        require_version(&mut transaction, component, version).await
     }
 
-    /// Deletes a version that no configuration uses; with `force` also one that an
-    /// earlier state would need.
-    pub async fn delete_version(
+    /// One version of a component, if there is one.
+    pub async fn find_version(
         &self,
         component: &ComponentName,
         version: &VersionName,
-        force: bool,
-        change: &Change,
-    ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
-        find_version(&mut transaction, component, version).await?;
-        check_unpinned(&mut transaction, component, Some(version)).await?;
-        for used in uses(&mut transaction, self.keep_states).await? {
-            if used.component != *component || used.version != *version {
-                continue;
-            }
-            if used.current {
-                let name = used.configuration;
-                let text = format!("version is used by configuration \"{name}\"");
-                return refuse(exit::CONFLICT, text);
-            }
-            if !force {
-                return refuse(exit::CONFLICT, format!("version is {}", used.needed()));
-            }
-        }
-        delete(&mut transaction, component, version).await?;
-        Ok(transaction.commit().await?)
-    }
-
-    /// Deletes a component with all its versions; the rest as for a version.
-    pub async fn delete_component(
-        &self,
-        component: &ComponentName,
-        force: bool,
-        change: &Change,
-    ) -> Result<()> {
-        let mut transaction = self.begin_change(change).await?;
-        if !has_component(&mut transaction, component).await? {
-            return refuse(exit::NOT_FOUND, format!("\"{component}\" component not found"));
-        }
-        check_unpinned(&mut transaction, component, None).await?;
-        let mut uses = uses(&mut transaction, self.keep_states).await?;
-        uses.retain(|used| used.component == *component);
-        if let Some(used) = uses.iter().find(|used| used.current) {
-            let name = &used.configuration;
-            let text = format!("component is used by configuration \"{name}\"");
-            return refuse(exit::CONFLICT, text);
-        }
-        if let Some(used) = uses.first().filter(|_| !force) {
-            return refuse(exit::CONFLICT, format!("component is {}", used.needed()));
-        }
-        for statement in
-            ["DELETE FROM versions WHERE component = $1", "DELETE FROM components WHERE name = $1"]
-        {
-            sqlx::query(statement).bind(component.as_str()).execute(&mut *transaction).await?;
-        }
-        Ok(transaction.commit().await?)
+    ) -> Result<Option<Layer>> {
+        let mut transaction = self.read_tx().await?;
+        find_version(&mut transaction, component, version).await
     }
 }
 
+/// Fails if the version exists, or if its name or that of a new component is not allowed.
 async fn check_new(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<()> {
-    let refused = |err: deploy_store::Error| Error::Refused(err.into());
-    version.check_new().map_err(refused)?;
+    version.check_new()?;
     if !has_component(transaction, component).await? {
-        component.check_new().map_err(refused)?;
+        component.check_new()?;
     }
-    match find_version(transaction, component, version).await {
-        Ok(_) => refuse(exit::CONFLICT, format!("version \"{version}\" already exists")),
-        Err(Error::Refused(_)) => Ok(()),
-        Err(err) => Err(err),
+    match find_version(transaction, component, version).await? {
+        Some(_) => Err(Error::Conflict(format!("version \"{version}\" already exists"))),
+        None => Ok(()),
     }
 }
 
-/// The new version of that name, and its component if that is new.
+/// Adds a version, and its component if that does not exist.
 pub(super) async fn insert_version(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -199,7 +154,7 @@ pub(super) async fn insert_version(
     Ok(Layer { component, version, digest, created: change.now })
 }
 
-async fn has_component(
+pub(super) async fn has_component(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
 ) -> Result<bool> {
@@ -210,12 +165,12 @@ async fn has_component(
     Ok(count > 0)
 }
 
-/// The version, or a refusal in the words of the Go tool.
+/// The version, if it exists.
 pub(super) async fn find_version(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
     version: &VersionName,
-) -> Result<Layer> {
+) -> Result<Option<Layer>> {
     let row: Option<Row> = sqlx::query_as(
         "SELECT component, name, digest, created FROM versions \
          WHERE component = $1 AND name = $2",
@@ -224,13 +179,26 @@ pub(super) async fn find_version(
     .bind(version.as_str())
     .fetch_optional(&mut **transaction)
     .await?;
-    match row {
-        Some(row) => layer(row),
-        None => {
-            let text = format!("no version \"{version}\" for component \"{component}\" found");
-            refuse(exit::NOT_FOUND, text)
-        }
-    }
+    row.map(layer).transpose()
+}
+
+/// The version, or [`Error::NotFound`].
+pub(super) async fn require_version(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+    version: &VersionName,
+) -> Result<Layer> {
+    let found = find_version(transaction, component, version).await?;
+    found.ok_or_else(|| Error::NotFound(no_version(component, version)))
+}
+
+/// What the Go tool says if a version does not exist.
+pub(super) fn no_version(component: &ComponentName, version: &VersionName) -> String {
+    format!("no version \"{version}\" for component \"{component}\" found")
+}
+
+fn no_component(component: &ComponentName) -> Error {
+    Error::NotFound(format!("no component \"{component}\" found"))
 }
 
 /// The version that was added last.
@@ -242,11 +210,10 @@ pub(super) async fn latest_version(
         let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM components")
             .fetch_one(&mut **transaction)
             .await?;
-        let text = match count {
-            0 => "no components found".to_owned(),
-            _ => format!("no component \"{component}\" found"),
-        };
-        return refuse(exit::NOT_FOUND, text);
+        return Err(match count {
+            0 => Error::NotFound("no components found".to_owned()),
+            _ => no_component(component),
+        });
     }
     let row: Option<Row> = sqlx::query_as(
         "SELECT component, name, digest, created FROM versions WHERE component = $1 \
@@ -255,15 +222,11 @@ pub(super) async fn latest_version(
     .bind(component.as_str())
     .fetch_optional(&mut **transaction)
     .await?;
-    match row {
-        Some(row) => layer(row),
-        None => {
-            let text = format!("no versions for component \"{component}\" found");
-            refuse(exit::NOT_FOUND, text)
-        }
-    }
+    let none = || Error::NotFound(format!("no versions for component \"{component}\" found"));
+    layer(row.ok_or_else(none)?)
 }
 
+/// Deletes the row of a version.
 pub(super) async fn delete(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -277,11 +240,12 @@ pub(super) async fn delete(
     Ok(())
 }
 
+/// The layer that a row describes.
 pub(super) fn layer((component, version, digest, created): Row) -> Result<Layer> {
     Ok(Layer {
-        component: component.parse()?,
-        version: version.parse()?,
-        digest: digest.parse()?,
+        component: column(&component)?,
+        version: column(&version)?,
+        digest: column(&digest)?,
         created: timestamp(created),
     })
 }

@@ -1,4 +1,4 @@
-//! The answers of the console, for people and as JSON.
+//! Answers of the console, as text and as JSON.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, escape, escape_json};
 use deploy_wire::command::Refusal;
@@ -6,11 +6,11 @@ use deploy_wire::exit;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::table::{list, table};
 use crate::catalog::State;
-use crate::put::{Put, Target};
+use crate::console::table::{list, table};
+use crate::verbs::put::{Put, PutTarget};
 
-/// Digits of an id that a table shows.
+/// How many digits of an id a table shows.
 const SHORT_ID: usize = 12;
 
 /// Names, one a line.
@@ -21,7 +21,7 @@ pub fn names<'a>(names: impl Iterator<Item = &'a str>, json: bool) -> Result<Str
     Ok(names.fold(String::new(), |text, name| text + &escape(name) + "\n"))
 }
 
-/// A configuration's layers, with what it is called when `verbose`.
+/// The layers of a configuration; with `verbose` also its name, time and id.
 pub fn configuration(configuration: &Configuration, verbose: bool) -> String {
     let rows: Vec<Vec<String>> = configuration
         .layers()
@@ -49,7 +49,7 @@ pub fn versions(versions: &[Layer]) -> String {
     table(&rows)
 }
 
-/// States, newest first; the current one is marked.
+/// States, newest first. An asterisk marks the current one.
 pub fn history(states: &[State]) -> String {
     let rows: Vec<Vec<String>> = states
         .iter()
@@ -75,7 +75,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Document<'a> {
         name: &'a str,
-        /// The name that it has in all other documents.
+        /// The same under the name that all other documents use.
         component: &'a str,
         versions: Vec<Entry<'a>>,
     }
@@ -93,7 +93,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
-        /// The name that it has in all other documents.
+        /// The same under the name that all other documents use.
         state: u64,
         hash: String,
         modified: Timestamp,
@@ -104,7 +104,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
-        /// The name that it has in all other documents.
+        /// The same under the name that all other documents use.
         configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }
@@ -121,13 +121,13 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     document(&History { name: configuration, configuration, states: states.collect() })
 }
 
-/// What was put, as `sha256sum` prints it.
-pub fn put(target: &Target, put: Put) -> String {
+/// The version that was put, as `sha256sum` prints it.
+pub fn put(target: &PutTarget, put: Put) -> String {
     format!("{}  {}:{}\n", put.digest, target.component, target.version)
 }
 
-/// What was put, as JSON.
-pub fn put_json(target: &Target, put: Put) -> Result<String, Refusal> {
+/// The version that was put, as JSON.
+pub fn put_json(target: &PutTarget, put: Put) -> Result<String, Refusal> {
     document(&serde_json::json!({
         "component": target.component.as_str(),
         "version": target.version.as_str(),

@@ -1,7 +1,7 @@
-//! Tables aligned as Go's `text/tabwriter` does it with the settings of the Go tool:
-//! every cell is padded with spaces to the widest of its column plus three.
+//! Tables as Go's `text/tabwriter` aligns them with the settings of the Go tool: each cell is
+//! padded to the width of its column's widest cell plus three spaces.
 
-/// `rows` of cells as lines. A column's width is that of its widest cell.
+/// `rows` of cells as lines.
 pub fn table(rows: &[Vec<String>]) -> String {
     const PADDING: usize = 3;
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -21,7 +21,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The same for people alone: nothing stands after the last cell of a row.
+/// The same without spaces at the end of a line.
 pub fn list(rows: &[Vec<String>]) -> String {
     table(rows).lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cells_line_up_with_three_spaces_to_the_widest() {
+    fn columns_are_three_spaces_wider_than_their_widest_cell() {
         let rows = [["code", "v01"], ["c", "v0001"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(table(&rows), "code   v01     \nc      v0001   \n");
         assert_eq!(list(&rows), "code   v01\nc      v0001\n");

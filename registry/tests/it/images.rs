@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 use crate::bench::{Bench, archive, change};
 use deploy_registry::catalog::Imaged;
 use deploy_registry::registry::Settings;
-use deploy_registry::upload::Upload;
-use deploy_registry::verify::Scope;
+use deploy_registry::uploads::upload::Upload;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
@@ -43,7 +43,7 @@ fn upper(layers: &[(&str, &str)]) -> Upper {
 
 async fn add(bench: &Bench, image: &Image, on_top: &[(&str, &str)]) -> Result<Imaged, Refusal> {
     let name = "img".parse().unwrap();
-    bench.registry().add_image(&name, image, &upper(on_top), &change()).await
+    Ok(bench.registry().add_image(&name, image, &upper(on_top), &change()).await?)
 }
 
 /// All that a change could have left: names, states, rows, files.
@@ -153,7 +153,7 @@ async fn refused_image_changes_nothing() {
     let name = "-img".parse().unwrap();
     let image = image(&["a", "b"]);
     let refused = bench.registry().add_image(&name, &image, &[], &change()).await.unwrap_err();
-    assert!(refused.text.contains("cannot start with -"), "{refused}");
+    assert!(refused.to_string().contains("cannot start with -"), "{refused}");
     assert_eq!(everything(&bench).await, before);
     add(&bench, &image, &[]).await.unwrap();
     assert!([a, b].iter().all(|digest| bench.registry().blobs().contains(*digest).unwrap()));
@@ -278,9 +278,9 @@ async fn layer_asked_for_after_the_gc_plan_is_kept() {
 }
 
 async fn send(bench: &Bench, key: &str, text: &str) -> Digest {
-    let mut upload = Upload::begin(bench.registry(), key, None).await.unwrap();
-    upload.write(bench.registry(), 0, archive(text).into()).await.unwrap();
-    upload.finish(bench.registry()).await.unwrap()
+    let mut upload = Upload::begin(&bench.registry().uploads, key, None).await.unwrap();
+    upload.write(0, archive(text).into()).await.unwrap();
+    bench.registry().finish_upload(upload).await.unwrap()
 }
 
 #[tokio::test]

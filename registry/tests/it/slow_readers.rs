@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::login::Trusting;
 use crate::rig::Rig;
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::server::{self, Keyring, Server};
+use deploy_registry::ssh::{self as server, Keyring, Server};
 use russh::client::{self, Handle};
 use russh::{Channel, ChannelMsg};
 use tokio::time::sleep;

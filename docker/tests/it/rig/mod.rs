@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_registry::registry::{Registry, Settings};
-use deploy_registry::server::{self, Keyring, Server};
+use deploy_registry::ssh::{self as server, Keyring, Server};
 pub use deploy_testing::program as binary;
 use tokio::runtime::Runtime;
 

@@ -21,8 +21,8 @@ pub fn fast_dir() -> tempfile::TempDir {
 
 pub fn change() -> Change {
     Change {
-        login: "me".into(),
-        who: "SHA256:abc me".into(),
+        user: "me".into(),
+        key: "SHA256:abc me".into(),
         address: "127.0.0.1:1".into(),
         command: "test".into(),
         now: Timestamp::now(),
@@ -95,7 +95,8 @@ impl Bench {
 
     pub async fn add(&self, component: &str, version: &str, digest: Digest) -> Result<(), Refusal> {
         let (component, version) = (component.parse().unwrap(), version.parse().unwrap());
-        self.registry().add_version(&component, &version, digest, &change()).await
+        self.registry().add_version(&component, &version, digest, &change()).await?;
+        Ok(())
     }
 
     /// Uploads `text` and binds it.

@@ -1,0 +1,13 @@
+//! Work that waits for the disk.
+
+use std::path::PathBuf;
+
+/// Runs `work` on a thread of its own, so that tasks that wait for the network go on.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
+) -> deploy_store::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| {
+        let cause = std::io::Error::other(err);
+        Err(deploy_store::Error::Io { action: "finish", path: PathBuf::from("work"), cause })
+    })
+}

@@ -1,0 +1,139 @@
+//! Rows of blobs. A blob is live, condemned before its file is removed, or damaged once its file
+//! is in quarantine.
+
+use deploy_store::{BlobInfo, Digest};
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::{Catalog, Result, column, nanoseconds};
+
+/// The row of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobRow {
+    /// The blob.
+    pub digest: Digest,
+    /// Its length.
+    pub bytes: u64,
+    /// Whether its file was damaged and moved to quarantine.
+    pub damaged: bool,
+}
+
+/// What a row says about the file of its blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlobState {
+    /// The file exists and is complete.
+    Live,
+    /// The file may be removed at any time.
+    Condemned,
+    /// The file was damaged and is in quarantine.
+    Damaged,
+}
+
+impl BlobState {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Condemned => "condemned",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl Catalog {
+    /// The rows of all blobs that are not condemned.
+    pub async fn blobs(&self) -> Result<Vec<BlobRow>> {
+        let rows: Vec<(String, i64, String)> = sqlx::query_as(
+            "SELECT digest, bytes, state FROM blobs WHERE state != 'condemned' ORDER BY digest",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let row = |(digest, bytes, state): (String, i64, String)| {
+            let bytes = u64::try_from(bytes).unwrap_or(0);
+            let damaged = state == BlobState::Damaged.as_str();
+            Ok(BlobRow { digest: column(&digest)?, bytes, damaged })
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    /// Adds a row for each of `blobs` that has none. A catalogue of an older format has none at
+    /// all, and after a crash a blob may have none.
+    pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
+        for blob in blobs {
+            sqlx::query(
+                "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, 'live', $3) \
+                 ON CONFLICT (digest) DO NOTHING",
+            )
+            .bind(blob.digest.to_string())
+            .bind(i64::try_from(blob.bytes).unwrap_or(i64::MAX))
+            .bind(nanoseconds(now))
+            .execute(&mut *transaction)
+            .await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Condemned blobs: a crash may have interrupted their removal.
+    pub async fn condemned(&self) -> Result<Vec<Digest>> {
+        let rows: Vec<String> =
+            sqlx::query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().map(|digest| column(digest)).collect()
+    }
+
+    /// Records that a damaged blob is in quarantine.
+    pub async fn mark_damaged(&self, digest: Digest, bytes: u64, now: Timestamp) -> Result<()> {
+        self.mark(digest, bytes, BlobState::Damaged, now).await
+    }
+
+    /// Records that a blob exists and is complete.
+    pub async fn mark_live(&self, digest: Digest, bytes: u64, now: Timestamp) -> Result<()> {
+        self.mark(digest, bytes, BlobState::Live, now).await
+    }
+
+    async fn mark(
+        &self,
+        digest: Digest,
+        bytes: u64,
+        state: BlobState,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
+        put(&mut transaction, digest, bytes, state, now).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Whether the row says that the file exists and is complete.
+pub(super) async fn is_live(
+    transaction: &mut Transaction<'_, Sqlite>,
+    digest: Digest,
+) -> Result<bool> {
+    let state: Option<String> = sqlx::query_scalar("SELECT state FROM blobs WHERE digest = $1")
+        .bind(digest.to_string())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(state.is_some_and(|state| state == BlobState::Live.as_str()))
+}
+
+/// Writes the row of a blob.
+pub(super) async fn put(
+    transaction: &mut Transaction<'_, Sqlite>,
+    digest: Digest,
+    bytes: u64,
+    state: BlobState,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (digest) DO UPDATE SET bytes = $2, state = $3, since = $4",
+    )
+    .bind(digest.to_string())
+    .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
+    .bind(state.as_str())
+    .bind(nanoseconds(now))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! Loads the catalogue of a Go registry, in one transaction.
+
+use std::collections::BTreeSet;
+
+use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer};
+use serde::Serialize;
+use sqlx::{Sqlite, Transaction};
+
+use super::audit::Change;
+use super::blob_rows::{self, BlobRow, BlobState};
+use super::{Catalog, Result, configuration_rows, nanoseconds, notes};
+
+/// Who made the loaded states: the Go tool does not record it.
+const WHO: &str = "unknown";
+
+/// All that a new catalogue is to have.
+#[derive(Debug)]
+pub struct Contents<'a> {
+    /// All components.
+    pub components: &'a BTreeSet<ComponentName>,
+    /// All versions, in the order in which they were added.
+    pub versions: &'a [Layer],
+    /// All blobs.
+    pub blobs: Vec<BlobRow>,
+    /// All configurations with their states, oldest first. The last state is current.
+    pub configurations: Vec<(&'a ConfigurationName, Vec<StateToLoad<'a>>)>,
+}
+
+/// A state of a configuration.
+#[derive(Debug)]
+pub struct StateToLoad<'a> {
+    /// Its layers.
+    pub state: &'a Configuration,
+    /// Whether it needs a file that does not exist, so that no rollback can restore it.
+    pub lost: bool,
+}
+
+impl Catalog {
+    /// Loads `contents` and writes the note `name`. Only for a new catalogue.
+    pub async fn load(
+        &self,
+        contents: &Contents<'_>,
+        (name, note): (&str, &impl Serialize),
+        change: &Change,
+    ) -> Result<()> {
+        let mut transaction = self.change_tx(change).await?;
+        // Such rows were made of file names alone. An interrupted load may have moved some of
+        // these files to quarantine since.
+        sqlx::query("DELETE FROM blobs").execute(&mut *transaction).await?;
+        for component in contents.components {
+            sqlx::query("INSERT INTO components (name) VALUES ($1)")
+                .bind(component.as_str())
+                .execute(&mut *transaction)
+                .await?;
+        }
+        for (number, version) in (1_i64..).zip(contents.versions) {
+            put_version(&mut transaction, version, number).await?;
+        }
+        sqlx::query("UPDATE counters SET value = $1 WHERE name = 'version'")
+            .bind(i64::try_from(contents.versions.len()).unwrap_or(i64::MAX))
+            .execute(&mut *transaction)
+            .await?;
+        for blob in &contents.blobs {
+            let state = if blob.damaged { BlobState::Damaged } else { BlobState::Live };
+            blob_rows::put(&mut transaction, blob.digest, blob.bytes, state, change.now).await?;
+        }
+        for (name, states) in &contents.configurations {
+            sqlx::query("INSERT INTO configurations (name, current) VALUES ($1, $2)")
+                .bind(name.as_str())
+                .bind(i64::try_from(states.len()).unwrap_or(i64::MAX))
+                .execute(&mut *transaction)
+                .await?;
+            for (number, StateToLoad { state, lost }) in (1..).zip(states) {
+                put_state(&mut transaction, number, state, *lost, &change.command).await?;
+            }
+        }
+        notes::put(&mut *transaction, name, note).await?;
+        Ok(transaction.commit().await?)
+    }
+}
+
+async fn put_version(
+    transaction: &mut Transaction<'_, Sqlite>,
+    version: &Layer,
+    number: i64,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO versions (component, name, digest, created, number) \
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(version.component.as_str())
+    .bind(version.version.as_str())
+    .bind(version.digest.to_string())
+    .bind(nanoseconds(version.created))
+    .bind(number)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn put_state(
+    transaction: &mut Transaction<'_, Sqlite>,
+    number: usize,
+    state: &Configuration,
+    lost: bool,
+    command: &str,
+) -> Result<()> {
+    let number = i64::try_from(number).unwrap_or(i64::MAX);
+    sqlx::query(
+        "INSERT INTO states (configuration, number, hash, modified, who, command, lost) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(state.name().as_str())
+    .bind(number)
+    .bind(state.id().to_string())
+    .bind(nanoseconds(state.modified()))
+    .bind(WHO)
+    .bind(command)
+    .bind(lost)
+    .execute(&mut **transaction)
+    .await?;
+    configuration_rows::put_layers(transaction, state, number).await
+}

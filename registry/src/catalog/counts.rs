@@ -1,0 +1,73 @@
+//! How many of everything the catalogue knows.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Catalog, Result};
+
+/// Blobs and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobCount {
+    /// How many blobs.
+    #[serde(rename = "files")]
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// How many rows the catalogue has.
+#[derive(Debug, Clone, Copy)]
+pub struct RowCounts {
+    /// Components.
+    pub components: u64,
+    /// Versions of all components.
+    pub versions: u64,
+    /// Pinned versions.
+    pub pins: u64,
+    /// Configurations.
+    pub configurations: u64,
+    /// States of all configurations.
+    pub states: u64,
+}
+
+impl Catalog {
+    /// Counts the rows.
+    pub async fn counts(&self) -> Result<RowCounts> {
+        let (components, versions, pins, configurations, states): (i64, i64, i64, i64, i64) =
+            sqlx::query_as(
+                "SELECT (SELECT COUNT(*) FROM components), (SELECT COUNT(*) FROM versions), \
+                 (SELECT COUNT(*) FROM pins), (SELECT COUNT(*) FROM configurations), \
+                 (SELECT COUNT(*) FROM states)",
+            )
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(RowCounts {
+            components: components.cast_unsigned(),
+            versions: versions.cast_unsigned(),
+            pins: pins.cast_unsigned(),
+            configurations: configurations.cast_unsigned(),
+            states: states.cast_unsigned(),
+        })
+    }
+
+    /// What all versions would take if each had a blob of its own.
+    pub async fn bound(&self) -> Result<BlobCount> {
+        let (blobs, bytes): (i64, i64) = sqlx::query_as(
+            "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
+             LEFT JOIN blobs b ON b.digest = v.digest",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(BlobCount { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() })
+    }
+
+    /// Whether nothing was ever added to this catalogue.
+    pub async fn is_new(&self) -> Result<bool> {
+        let count: i64 = sqlx::query_scalar(
+            "SELECT (SELECT value FROM counters WHERE name = 'version') \
+             + (SELECT COUNT(*) FROM components) + (SELECT COUNT(*) FROM configurations)",
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(count == 0)
+    }
+}

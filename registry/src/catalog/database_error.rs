@@ -1,0 +1,59 @@
+//! Errors of the database, as errors of the catalogue.
+
+use std::path::Path;
+
+use crate::error::Error;
+
+impl From<sqlx::Error> for Error {
+    fn from(err: sqlx::Error) -> Self {
+        let advice = if is_full(&err) { "; gc frees room" } else { "" };
+        let text = format!("catalogue: {}; nothing was changed{advice}", plain(&err));
+        match err {
+            sqlx::Error::PoolTimedOut => Self::NoAnswer(text),
+            _ => Self::Database(text),
+        }
+    }
+}
+
+/// A row does not hold what it must.
+pub(super) fn bad_row(err: deploy_store::Error) -> Error {
+    Error::Damaged(format!("catalogue: {err}"))
+}
+
+/// The database file at `path` cannot be opened.
+pub(super) fn not_opened(path: &Path, err: &sqlx::Error) -> Error {
+    if is_damage(err) { damaged(path, &plain(err)) } else { unusable(path, &err.to_string()) }
+}
+
+/// The database file at `path` is no database, or not a complete one.
+pub(super) fn damaged(path: &Path, why: &str) -> Error {
+    let path = path.display();
+    Error::Damaged(format!("open catalogue {path}: it is damaged: {why}; nothing was changed"))
+}
+
+/// The database file at `path` cannot be used, because of `why`.
+pub(super) fn unusable(path: &Path, why: &str) -> Error {
+    Error::Database(format!("open catalogue {}: {why}; nothing was changed", path.display()))
+}
+
+/// The message of `SQLite`, without the numbers of its errors.
+fn plain(err: &sqlx::Error) -> String {
+    err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
+}
+
+/// Whether the disk is full (`SQLITE_FULL`).
+fn is_full(err: &sqlx::Error) -> bool {
+    primary_code(err) == Some(13)
+}
+
+/// Whether `SQLite` reports that the file is damaged (`SQLITE_CORRUPT`) or not a database
+/// (`SQLITE_NOTADB`), see <https://www.sqlite.org/rescode.html>.
+fn is_damage(err: &sqlx::Error) -> bool {
+    matches!(primary_code(err), Some(11 | 26))
+}
+
+/// The primary result code. It is the lower byte of the extended code.
+fn primary_code(err: &sqlx::Error) -> Option<i32> {
+    let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
+    code.parse::<i32>().ok().map(|code| code & 0xff)
+}

@@ -1,0 +1,244 @@
+//! What the blobs of container images were made from, and images that become configurations.
+
+use std::collections::BTreeSet;
+
+use deploy_store::{ComponentName, ConfigurationName, Digest, Layer, VersionName};
+use deploy_wire::image::{Compression, KnownLayer, Origin};
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::audit::Change;
+use super::blob_rows::{self, BlobState};
+use super::configuration_rows::{find_current, load, save};
+use super::replacing::check_whole;
+use super::versions::{find_version, insert_version, no_version};
+use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
+
+/// A layer of an image, with its blob's length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewLayer {
+    /// Its component, made if it is new.
+    pub component: ComponentName,
+    /// Its blob.
+    pub digest: Digest,
+    /// The blob's length.
+    pub bytes: u64,
+    /// What the blob was made from.
+    pub origin: Option<Origin>,
+}
+
+/// A configuration that is made from an image.
+#[derive(Debug, Clone)]
+pub struct NewImage<'a> {
+    /// The configuration.
+    pub name: &'a ConfigurationName,
+    /// The image's layers, lowest first.
+    pub layers: Vec<NewLayer>,
+    /// Layers on top of them.
+    pub upper: &'a [(ComponentName, VersionName)],
+}
+
+/// The configuration that an image became.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Imaged {
+    /// The configuration's id now.
+    pub id: Digest,
+    /// The number of its state now.
+    pub number: u64,
+    /// The number of the state that was current before, if there was one.
+    pub before: Option<u64>,
+}
+
+impl Imaged {
+    /// Whether the configuration had these layers before.
+    pub fn is_as_it_was(&self) -> bool {
+        self.before == Some(self.number)
+    }
+}
+
+type Row = (String, String, String, String, i64);
+
+/// The query for layers with live blobs, followed by `$rest`.
+macro_rules! known_layers {
+    ($rest:literal) => {
+        concat!(
+            "SELECT l.diff_id, l.removals, l.compression, l.digest, b.bytes FROM layers l \
+             JOIN blobs b ON b.digest = l.digest WHERE b.state = 'live' ",
+            $rest
+        )
+    };
+}
+
+impl Catalog {
+    /// All layers whose blobs are live, by their origins.
+    pub async fn layers(&self) -> Result<Vec<KnownLayer>> {
+        let query = known_layers!("ORDER BY l.diff_id, l.removals, l.compression");
+        let rows: Vec<Row> = sqlx::query_as(query).fetch_all(&self.pool).await?;
+        rows.into_iter().map(known).collect()
+    }
+
+    /// Those of `asked` whose blobs are live, in that order, each once. The caller holds a lease on
+    /// them, see [`Catalog::leased_since`].
+    pub async fn known_layers(&self, asked: &[Origin], now: Timestamp) -> Result<Vec<KnownLayer>> {
+        let mut transaction = self.write_tx().await?;
+        let query = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
+        let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
+        for origin in asked.iter().filter(|origin| seen.insert(**origin)) {
+            let row: Option<Row> = sqlx::query_as(query)
+                .bind(origin.diff_id.to_string())
+                .bind(origin.removals.to_string())
+                .bind(origin.compression.to_string())
+                .fetch_optional(&mut *transaction)
+                .await?;
+            let Some(row) = row else { continue };
+            sqlx::query(
+                "UPDATE layers SET asked = $4 \
+                 WHERE diff_id = $1 AND removals = $2 AND compression = $3",
+            )
+            .bind(origin.diff_id.to_string())
+            .bind(origin.removals.to_string())
+            .bind(origin.compression.to_string())
+            .bind(nanoseconds(now))
+            .execute(&mut *transaction)
+            .await?;
+            found.push(known(row)?);
+        }
+        transaction.commit().await?;
+        Ok(found)
+    }
+
+    /// Blobs that an importer was told about at `time` or later.
+    pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
+        let mut transaction = self.read_tx().await?;
+        leased_since(&mut transaction, time).await
+    }
+
+    /// Fails as [`Catalog::add_image`] would, without changing anything.
+    pub async fn check_image(&self, image: &NewImage<'_>, change: &Change) -> Result<()> {
+        // Makes it and rolls back.
+        let mut transaction = self.write_tx().await?;
+        add_image(&mut transaction, image, change).await?;
+        Ok(transaction.rollback().await?)
+    }
+
+    /// Makes a configuration from an image, or replaces the layers of one, and adds all versions
+    /// that it needs. A configuration that has these layers already gets no new state.
+    pub async fn add_image(&self, image: &NewImage<'_>, change: &Change) -> Result<Imaged> {
+        let mut transaction = self.change_tx(change).await?;
+        let imaged = add_image(&mut transaction, image, change).await?;
+        transaction.commit().await?;
+        Ok(imaged)
+    }
+}
+
+pub(super) async fn leased_since(
+    transaction: &mut Transaction<'_, Sqlite>,
+    time: Timestamp,
+) -> Result<BTreeSet<Digest>> {
+    let rows: Vec<String> = sqlx::query_scalar("SELECT digest FROM layers WHERE asked >= $1")
+        .bind(nanoseconds(time))
+        .fetch_all(&mut **transaction)
+        .await?;
+    rows.iter().map(|digest| column(digest)).collect()
+}
+
+/// Deletes the rows of layers that a condemned blob was made from.
+pub(super) async fn forget(
+    transaction: &mut Transaction<'_, Sqlite>,
+    digest: Digest,
+) -> Result<()> {
+    sqlx::query(
+        "DELETE FROM layers WHERE digest IN \
+         (SELECT digest FROM blobs WHERE digest = $1 AND state = 'condemned')",
+    )
+    .bind(digest.to_string())
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn add_image(
+    transaction: &mut Transaction<'_, Sqlite>,
+    image: &NewImage<'_>,
+    change: &Change,
+) -> Result<Imaged> {
+    let name = image.name;
+    let mut layers = Vec::with_capacity(image.layers.len() + image.upper.len());
+    for layer in &image.layers {
+        layers.push(bind(transaction, layer, change).await?);
+    }
+    for (component, version) in image.upper {
+        let found = find_version(transaction, component, version).await?;
+        // Not [`Error::NotFound`]: for that, an importer sends blobs again.
+        let layer = found.ok_or_else(|| Error::Failed(no_version(component, version)))?;
+        check_whole(transaction, &layer).await?;
+        layers.push(layer);
+    }
+    let before = find_current(transaction, name).await?;
+    if let Some(number) = before {
+        let now = load(transaction, name, number).await?;
+        if is_same(now.layers(), &layers) {
+            return Ok(Imaged { id: now.id(), number, before });
+        }
+    } else {
+        name.check_new()?;
+    }
+    let (number, id) = save(transaction, name, layers, change).await?;
+    Ok(Imaged { id, number, before })
+}
+
+/// The version of a layer, made if it does not exist. Records what the blob was made from.
+async fn bind(
+    transaction: &mut Transaction<'_, Sqlite>,
+    layer: &NewLayer,
+    change: &Change,
+) -> Result<Layer> {
+    let NewLayer { component, digest, bytes, origin } = layer;
+    let version: VersionName = digest.to_string().parse()?;
+    let bound = match find_version(transaction, component, &version).await? {
+        Some(found) if found.digest == *digest => found,
+        Some(found) => {
+            let text = format!(
+                "version \"{version}\" of component \"{component}\" is the file {}, not what it is \
+                 called after",
+                found.digest
+            );
+            return Err(Error::Conflict(text));
+        }
+        None => insert_version(transaction, component, &version, *digest, change).await?,
+    };
+    blob_rows::put(transaction, *digest, *bytes, BlobState::Live, change.now).await?;
+    if let Some(origin) = origin {
+        sqlx::query(
+            "INSERT INTO layers (diff_id, removals, compression, digest, asked) \
+             VALUES ($1, $2, $3, $4, 0) \
+             ON CONFLICT (diff_id, removals, compression) DO UPDATE SET digest = $4",
+        )
+        .bind(origin.diff_id.to_string())
+        .bind(origin.removals.to_string())
+        .bind(origin.compression.to_string())
+        .bind(digest.to_string())
+        .execute(&mut **transaction)
+        .await?;
+    }
+    Ok(bound)
+}
+
+fn is_same(one: &[Layer], other: &[Layer]) -> bool {
+    let key = |layer: &Layer| (layer.component.clone(), layer.version.clone(), layer.digest);
+    one.len() == other.len() && one.iter().map(key).eq(other.iter().map(key))
+}
+
+fn known((diff_id, removals, compression, digest, bytes): Row) -> Result<KnownLayer> {
+    let compression: Compression = compression.parse().map_err(|err| {
+        let path = "catalogue.db".into();
+        bad_row(deploy_store::Error::Corrupt {
+            path,
+            reason: format!("a layer of an image: {err}"),
+        })
+    })?;
+    let (diff_id, removals) = (column(&diff_id)?, column(&removals)?);
+    let origin = Origin { diff_id, removals, compression };
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    Ok(KnownLayer { origin, hash: column(&digest)?, bytes })
+}

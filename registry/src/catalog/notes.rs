@@ -1,0 +1,40 @@
+//! Notes of what the registry did last, by name.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::{Executor, Sqlite};
+
+use super::{Catalog, Result};
+
+impl Catalog {
+    /// The note `name`; `None` also if it cannot be parsed.
+    pub async fn note<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        let text: Option<String> = sqlx::query_scalar("SELECT value FROM notes WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+    }
+
+    /// Writes the note `name`, and replaces an earlier one.
+    pub async fn set_note(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        put(&self.pool, name, value).await
+    }
+}
+
+pub(super) async fn put(
+    executor: impl Executor<'_, Database = Sqlite>,
+    name: &str,
+    value: &impl Serialize,
+) -> Result<()> {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    sqlx::query(
+        "INSERT INTO notes (name, value) VALUES ($1, $2) \
+         ON CONFLICT (name) DO UPDATE SET value = $2",
+    )
+    .bind(name)
+    .bind(text)
+    .execute(executor)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Exit codes of commands. No other module of the registry makes them.
+
+use deploy_wire::command::{Command, Refusal};
+use deploy_wire::exit;
+
+use crate::caller::Client;
+use crate::error::Error;
+
+/// The text that tells how to delete a version that a rollback would need.
+const USE_FORCE: &str = "use -force to delete it all the same";
+
+/// The exit code of a command that fails with `err`.
+pub(super) fn exit_code(err: &Error) -> u8 {
+    match err {
+        Error::NotFound(_) | Error::MissingLayers(_) => exit::NOT_FOUND,
+        Error::Conflict(_) => exit::CONFLICT,
+        Error::Invalid(_) => exit::USAGE,
+        Error::Damaged(_) => exit::CORRUPT,
+        Error::NotBound { cause, .. } => exit_code(cause),
+        Error::BadArchive { .. }
+        | Error::Busy(_)
+        | Error::OverLimit(_)
+        | Error::Failed(_)
+        | Error::Store(_)
+        | Error::Database(_)
+        | Error::NoAnswer(_) => exit::FAILED,
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(err: Error) -> Self {
+        Self::new(exit_code(&err), err.to_string())
+    }
+}
+
+/// The exit code of a session of several commands, or of sftp.
+pub fn session_code(succeeded: bool) -> u8 {
+    if succeeded { exit::OK } else { exit::FAILED }
+}
+
+/// Rewords a refusal for `client`: users of the Go tool get the line to paste.
+pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Refusal {
+    if client != Client::Go || !refusal.text.contains(USE_FORCE) {
+        return refusal;
+    }
+    let line = Client::Ssh.typed(&format!("{command} -force"));
+    let how = format!("to delete it all the same run:\n\t{line}");
+    Refusal { text: refusal.text.replace(USE_FORCE, &how), ..refusal }
+}
+
+/// Whether the command only asked a question. Before an upload, `deployctl` asks whether the
+/// registry has the file. The answer that it has not is no refusal of a change.
+pub(super) fn only_asks(client: Client, command: &Command, refusal: &Refusal) -> bool {
+    client == Client::Deployctl
+        && matches!(command, Command::AddVersion { .. })
+        && refusal.code == exit::NOT_FOUND
+}

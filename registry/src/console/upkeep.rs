@@ -1,0 +1,399 @@
+//! The verbs of upkeep: `gc`, `refs`, `verify`, `stat`, `diff`, `audit`. Their answers are text or
+//! JSON. Fields of the JSON documents are only added, never removed.
+
+use deploy_store::{Digest, How, Meter, escape};
+use deploy_wire::command::{Command, Refusal, Since};
+use deploy_wire::exit;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::catalog::{Audited, Change, Reference};
+use crate::console::Done;
+use crate::console::print::{document, seconds};
+use crate::console::table::list;
+use crate::registry::Registry;
+use crate::verbs::collect::Collection;
+use crate::verbs::stat::Stat;
+use crate::verbs::state_diff::{Diff, LayerChange};
+use crate::verbs::verify_blobs::{Finding, Kind, Scope, Verified};
+
+/// Runs one of these verbs.
+pub async fn execute(
+    registry: &Registry,
+    command: &Command,
+    change: &Change,
+    meter: &Meter,
+) -> Result<Done, Refusal> {
+    match command {
+        Command::Collect { dry_run: true, json, .. } => {
+            let collection = registry.would_collect().await?;
+            as_asked(*json, || collected_json(&collection, true), || collected(&collection, true))
+        }
+        Command::Collect { force, json, .. } => {
+            let done = registry.collect_counted(*force, meter).await?;
+            registry.catalog.audit_change(change, exit::OK, "").await?;
+            as_asked(*json, || collected_json(&done, false), || collected(&done, false))
+        }
+        Command::Verify { sample, budget, resume, json, .. } => {
+            let scope = Scope { sample: *sample, budget: *budget, resume: *resume, rate: None };
+            let verified = registry.verify_counted(scope, meter).await?;
+            let done = as_asked(*json, || verified_json(&verified), || verified_text(&verified))?;
+            let code = if verified.damaged() == 0 { exit::OK } else { exit::CORRUPT };
+            Ok(Done { code, ..done })
+        }
+        Command::References { digest: hash, json } => {
+            let none = || Refusal::new(exit::NOT_FOUND, format!("no file with hash {hash}"));
+            let digest = registry.find_hash(hash).await?.ok_or_else(none)?;
+            references(registry, digest, *json).await
+        }
+        Command::Stat { json } => {
+            let stat = registry.stat().await?;
+            as_asked(*json, || stat_json(&stat), || stat_text(&stat))
+        }
+        Command::Diff { name, from, to, files, json } => {
+            let diff = registry.diff(name, *from, *to, *files).await?;
+            as_asked(*json, || diff_json(name.as_str(), &diff), || diff_text(&diff))
+        }
+        Command::Audit { since, limit, json } => {
+            let since = since.map(|since| match since {
+                Since::At(time) => time,
+                Since::Ago(age) => Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN),
+            });
+            let entries = registry.catalog.audit(since, limit.unwrap_or(u64::MAX)).await?;
+            as_asked(*json, || audit_json(&entries), || audit_text(&entries))
+        }
+        _ => unreachable!("`console` runs the other verbs"),
+    }
+}
+
+fn as_asked(
+    json: bool,
+    as_json: impl FnOnce() -> Value,
+    as_text: impl FnOnce() -> String,
+) -> Result<Done, Refusal> {
+    Ok(Done::from(if json { document(&as_json())? } else { as_text() }))
+}
+
+fn collected(collection: &Collection, dry_run: bool) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |cells: [&str; 4]| rows.push(cells.map(str::to_owned).to_vec());
+    for (component, version) in &collection.versions {
+        row(["remove", "version", &format!("{component} {version}"), ""]);
+    }
+    for blob in &collection.blobs {
+        row(["remove", "file", &blob.digest.to_string(), &blob.bytes.to_string()]);
+    }
+    let uploads = collection.uploads;
+    if uploads.files > 0 {
+        row(["remove", "uploads", &uploads.files.to_string(), &uploads.bytes.to_string()]);
+    }
+    for (why, count) in &collection.kept {
+        let why = format!("{why:?}").to_lowercase();
+        row(["keep", &why, &format!("{} files", count.blobs), &count.bytes.to_string()]);
+    }
+    let freed = if dry_run { "bytes would be freed" } else { "bytes freed" };
+    list(&rows) + &format!("{} {freed}\n", collection.bytes())
+}
+
+fn collected_json(collection: &Collection, dry_run: bool) -> Value {
+    let versions = collection.versions.iter().map(|(component, version)| {
+        json!({ "component": component.as_str(), "version": version.as_str() })
+    });
+    let blobs = collection
+        .blobs
+        .iter()
+        .map(|blob| json!({ "hash": blob.digest.to_string(), "bytes": blob.bytes }));
+    let uploads = collection.uploads;
+    json!({
+        "dry_run": dry_run,
+        "versions": versions.collect::<Vec<_>>(),
+        "files": blobs.collect::<Vec<_>>(),
+        "uploads": { "files": uploads.files, "bytes": uploads.bytes },
+        "bytes": collection.bytes(),
+        "kept": collection.kept,
+    })
+}
+
+async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<Done, Refusal> {
+    let mut references = registry.catalog.references().await?.remove(&digest).unwrap_or_default();
+    references.sort();
+    let bytes = registry.blobs().size(digest)?;
+    let staged = registry.blobs().is_staged(digest)?;
+    let downloads = registry.downloads.count(digest);
+    if references.is_empty() && bytes.is_none() && !staged {
+        return Err(Refusal::new(exit::NOT_FOUND, format!("no file with hash {digest}")));
+    }
+    let text = || {
+        let mut rows: Vec<Vec<String>> = references.iter().map(|one| cells(one).to_vec()).collect();
+        let row = |kind: &str, what: String| vec![kind.to_owned(), what, String::new()];
+        if downloads > 0 {
+            rows.push(row("transfer", format!("{downloads} downloads in flight")));
+        }
+        if staged {
+            rows.push(row("upload", "waits to be bound".to_owned()));
+        }
+        if bytes.is_none() && !references.is_empty() {
+            rows.push(row("missing", "the file itself is not there".to_owned()));
+        }
+        if rows.is_empty() {
+            let what = "needs it: gc removes it when it is old enough".to_owned();
+            rows.push(row("nothing", what));
+        }
+        list(&rows)
+    };
+    let as_json = || {
+        json!({
+            "hash": digest.to_string(),
+            "bytes": bytes,
+            "references": references.iter().map(reference_json).collect::<Vec<_>>(),
+            "transfers": downloads,
+            "staged": staged,
+        })
+    };
+    as_asked(json, as_json, text)
+}
+
+/// A reference in three columns: its kind, what refers, and details.
+fn cells(reference: &Reference) -> [String; 3] {
+    match reference {
+        Reference::Current { configuration, number } => {
+            ["current".into(), configuration.to_string(), format!("state {number}")]
+        }
+        Reference::RollbackTarget { configuration, number } => {
+            ["rollback".into(), configuration.to_string(), format!("state {number}")]
+        }
+        Reference::Pin { component, version, message } => {
+            ["pinned".into(), format!("{component} {version}"), escape(message)]
+        }
+        Reference::Version { component, version } => {
+            ["version".into(), format!("{component} {version}"), String::new()]
+        }
+    }
+}
+
+fn reference_json(reference: &Reference) -> Value {
+    match reference {
+        Reference::Current { configuration, number } => {
+            json!({ "why": "current", "configuration": configuration.as_str(), "state": number })
+        }
+        Reference::RollbackTarget { configuration, number } => {
+            json!({ "why": "rollback", "configuration": configuration.as_str(), "state": number })
+        }
+        Reference::Pin { component, version, message } => json!({
+            "why": "pinned",
+            "component": component.as_str(),
+            "version": version.as_str(),
+            "message": message,
+        }),
+        Reference::Version { component, version } => json!({
+            "why": "version",
+            "component": component.as_str(),
+            "version": version.as_str(),
+        }),
+    }
+}
+
+fn verified_text(verified: &Verified) -> String {
+    let mut lines = Vec::new();
+    for finding in &verified.findings {
+        lines.push(format!("{} {}: {}\n", kind(finding.kind), finding.path, finding.why));
+        for hit in &finding.hits {
+            let words = cells(hit).into_iter().filter(|cell| !cell.is_empty());
+            lines.push(format!("\thits {}\n", words.collect::<Vec<_>>().join(" ")));
+        }
+    }
+    let text = lines.concat();
+    let Verified { blobs, bytes, of, complete, .. } = verified;
+    let rest = if *complete { "" } else { "; time is up, go on with -resume" };
+    let text = text
+        + &format!(
+            "{blobs} of {of} files read, {bytes} bytes: {} damaged{rest}\n",
+            verified.damaged()
+        );
+    let lost = |finding: &Finding| matches!(finding.kind, Kind::Damaged | Kind::Missing);
+    if verified.findings.iter().any(lost) { text + MEND } else { text }
+}
+
+/// How to repair lost files: verify does not.
+const MEND: &str = "to mend what is damaged or missing upload the same bytes again, as with sftp, \
+    or with deployctl addver of the same file as the same version: they are taken back at once\n";
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Catalogue => "catalogue",
+        Kind::Damaged => "damaged",
+        Kind::Missing => "missing",
+        Kind::Unreadable => "unreadable",
+        Kind::Foreign => "foreign",
+    }
+}
+
+fn verified_json(verified: &Verified) -> Value {
+    let findings = verified.findings.iter().map(|finding| {
+        json!({
+            "kind": kind(finding.kind),
+            "path": finding.path,
+            "why": finding.why,
+            "hits": finding.hits.iter().map(reference_json).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "files": verified.blobs,
+        "bytes": verified.bytes,
+        "of": verified.of,
+        "complete": verified.complete,
+        "damaged": verified.damaged(),
+        "findings": findings.collect::<Vec<_>>(),
+    })
+}
+
+fn stat_text(stat: &Stat) -> String {
+    let counts = stat.counts;
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |name: &str, value: String, more: String| {
+        rows.push(vec![name.to_owned(), value, more]);
+    };
+    let number = |number: u64| number.to_string();
+    row("components", number(counts.components), String::new());
+    row("versions", number(counts.versions), format!("{} pinned", counts.pins));
+    row("configurations", number(counts.configurations), format!("{} states", counts.states));
+    row("files", number(stat.blobs.blobs), format!("{} bytes", stat.blobs.bytes));
+    let ratio = stat.dedupe_ratio();
+    row("bound", format!("{} bytes", stat.bound.bytes), format!("{ratio:.2} times the files"));
+    row("damaged", number(stat.damaged), String::new());
+    row("uploads", number(stat.staged.files), format!("{} bytes", stat.staged.bytes));
+    row("downloads", number(stat.downloads), String::new());
+    row("free", format!("{} bytes", stat.free), String::new());
+    match &stat.gc {
+        Some(gc) => row("last gc", seconds(gc.time), format!("{} bytes freed", gc.blobs.bytes)),
+        None => row("last gc", "never".to_owned(), String::new()),
+    }
+    match &stat.verify {
+        Some(verify) => {
+            let part = if verify.complete { "" } else { ", not all of it" };
+            let found = format!("{} bytes read{part}, {} damaged", verify.bytes, verify.damaged);
+            row("last verify", seconds(verify.time), found);
+        }
+        None => row("last verify", "never".to_owned(), String::new()),
+    }
+    list(&rows)
+}
+
+fn stat_json(stat: &Stat) -> Value {
+    let counts = stat.counts;
+    json!({
+        "components": counts.components,
+        "versions": counts.versions,
+        "pins": counts.pins,
+        "configurations": counts.configurations,
+        "states": counts.states,
+        "files": { "files": stat.blobs.blobs, "bytes": stat.blobs.bytes },
+        "bound_bytes": stat.bound.bytes,
+        "dedupe_ratio": stat.dedupe_ratio(),
+        "damaged": stat.damaged,
+        "uploads": { "files": stat.staged.files, "bytes": stat.staged.bytes },
+        "downloads": stat.downloads,
+        "free_bytes": stat.free,
+        "last_gc": stat.gc,
+        "last_verify": stat.verify,
+    })
+}
+
+fn diff_text(diff: &Diff) -> String {
+    if let Some(files) = &diff.files {
+        return files.iter().fold(String::new(), |text, file| {
+            let letter = match file.how {
+                How::Added => 'A',
+                How::Removed => 'D',
+                How::Changed => 'M',
+                How::Metadata => 'm',
+            };
+            text + &format!("{letter} {}\n", escape(&file.path.to_string()))
+        });
+    }
+    layers_text(&diff.layers, diff.reordered)
+}
+
+/// The layers that differ, one a line, with both versions.
+pub(super) fn layers_text(layers: &[LayerChange], reordered: bool) -> String {
+    let rows: Vec<Vec<String>> = layers
+        .iter()
+        .map(|LayerChange { component, from, to }| {
+            let version = |side: &Option<(_, _)>| match side {
+                Some((version, _)) => format!("{version}"),
+                None => "-".to_owned(),
+            };
+            vec![component.to_string(), version(from), version(to)]
+        })
+        .collect();
+    let order = if reordered { "layers come in another order\n" } else { "" };
+    list(&rows) + order
+}
+
+fn diff_json(name: &str, diff: &Diff) -> Value {
+    let side = |side: &Option<(deploy_store::VersionName, Digest)>| {
+        side.as_ref().map(
+            |(version, digest)| json!({ "version": version.as_str(), "hash": digest.to_string() }),
+        )
+    };
+    let layers = diff.layers.iter().map(|layer| {
+        json!({
+            "component": layer.component.as_str(),
+            "from": side(&layer.from),
+            "to": side(&layer.to),
+        })
+    });
+    let files = diff.files.as_ref().map(|files| {
+        let file = files.iter().map(|file| {
+            let how = match file.how {
+                How::Added => "added",
+                How::Removed => "removed",
+                How::Changed => "changed",
+                How::Metadata => "metadata",
+            };
+            json!({ "path": file.path.to_string(), "how": how })
+        });
+        file.collect::<Vec<_>>()
+    });
+    json!({
+        "name": name,
+        "configuration": name,
+        "from": diff.from,
+        "to": diff.to,
+        "layers": layers.collect::<Vec<_>>(),
+        "reordered": diff.reordered,
+        "files": files,
+    })
+}
+
+fn audit_text(entries: &[Audited]) -> String {
+    let rows: Vec<Vec<String>> = entries
+        .iter()
+        .map(|entry| {
+            let Change { user, key, address, command, now } = &entry.change;
+            let result = match entry.code {
+                exit::OK => "ok".to_owned(),
+                code => format!("{code}: {}", escape(&entry.why)),
+            };
+            let cells = [user, key, address, command].map(|cell| escape(cell));
+            [vec![seconds(*now)], cells.to_vec(), vec![result]].concat()
+        })
+        .collect();
+    list(&rows)
+}
+
+fn audit_json(entries: &[Audited]) -> Value {
+    let entry = |entry: &Audited| {
+        json!({
+            "number": entry.number,
+            "time": entry.change.now,
+            "user": entry.change.user,
+            "who": entry.change.key,
+            "address": entry.change.address,
+            "command": entry.change.command,
+            "code": entry.code,
+            "why": entry.why,
+        })
+    };
+    Value::Array(entries.iter().map(entry).collect())
+}

@@ -1,0 +1,72 @@
+//! Why the registry did not do something. `console/exit_codes.rs` decides which exit code an error
+//! has, and `ssh/sftp/packets.rs` which status an sftp client gets.
+
+use deploy_store::Digest;
+
+/// Why the registry or its catalogue did not do something. The text says what failed, and why.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The thing that the caller named does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// Layers of an image are neither stored nor staged. An importer sends them again.
+    #[error("{0}")]
+    MissingLayers(String),
+    /// Something that exists prevents it.
+    #[error("{0}")]
+    Conflict(String),
+    /// A name is not allowed.
+    #[error("{0}")]
+    Invalid(String),
+    /// No agent could unpack the archive.
+    #[error("no agent could unpack {digest}: {cause}")]
+    BadArchive {
+        /// The staged blob.
+        digest: Digest,
+        /// What is wrong with it.
+        cause: deploy_store::Error,
+    },
+    /// A blob or the catalogue is damaged, or a blob is missing.
+    #[error("{0}")]
+    Damaged(String),
+    /// Too much is under way. A later try may succeed.
+    #[error("{0}")]
+    Busy(String),
+    /// The upload is larger than a limit or the free space allows.
+    #[error("{0}")]
+    OverLimit(String),
+    /// It failed for another reason.
+    #[error("{0}")]
+    Failed(String),
+    /// An upload is complete, but no version could be bound to it.
+    #[error("{cause}; what was uploaded stays for a while as -hash={digest}")]
+    NotBound {
+        /// The staged blob.
+        digest: Digest,
+        /// Why the version could not be made.
+        cause: Box<Error>,
+    },
+    /// The disk or a file failed.
+    #[error(transparent)]
+    Store(deploy_store::Error),
+    /// The database failed.
+    #[error("{0}")]
+    Database(String),
+    /// The database did not answer in time.
+    #[error("{0}")]
+    NoAnswer(String),
+}
+
+/// The result of what a registry does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<deploy_store::Error> for Error {
+    fn from(err: deploy_store::Error) -> Self {
+        match err {
+            deploy_store::Error::BadName { .. } => Self::Invalid(err.to_string()),
+            deploy_store::Error::NoSuchBlob(_) => Self::NotFound(err.to_string()),
+            deploy_store::Error::Corrupt { .. } => Self::Damaged(err.to_string()),
+            other => Self::Store(other),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Imports the directory of a Go registry. It reads `state.db`, never writes it, and loads its
+//! contents into a new catalogue in one transaction.
+
+pub mod bolt;
+mod go_files;
+mod go_report;
+mod go_state;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use deploy_store::disk::{Dir, Lock};
+use deploy_store::{Blobs, Digest, Meter, Size};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::{BlobRow, Catalog, Change, Contents, StateToLoad};
+pub use go_files::Files;
+pub use go_report::Report;
+pub use go_state::State;
+
+/// The Go tool's catalogue in a registry's directory.
+pub const STATE_DB: &str = "state.db";
+/// Name of the note about an import.
+const NOTE: &str = "import";
+/// Largest `state.db` that is read, in bytes.
+const MAX_STATE_DB: u64 = 8 << 30;
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The Go registry is running.
+    #[error(
+        "{} is in use by another process{}: a Go registry still runs on this directory; \
+         stop it first",
+        path.display(),
+        pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+    )]
+    Running {
+        /// The file.
+        path: PathBuf,
+        /// The process.
+        pid: Option<u32>,
+    },
+    /// The file cannot be imported.
+    #[error("{} {cause}; nothing was imported or changed", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: go_state::Error,
+    },
+    /// The file is larger than the limit.
+    #[error("{} is larger than {}; nothing was imported", path.display(), Size(MAX_STATE_DB))]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A Go registry has changed it since the import.
+    #[error(
+        "{} is not what was imported on {time:.0}: a Go registry has changed it since. To go on \
+         with the catalogue as it is here, move state.db away; to have state.db imported anew, \
+         move catalogue.db, catalogue.db-wal and catalogue.db-shm away",
+        path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// When it was imported.
+        time: Timestamp,
+    },
+    /// There is no `state.db`.
+    #[error("there is no {}: no Go registry kept anything here", path.display())]
+    Nothing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The directory or a file in it cannot be used.
+    #[error(transparent)]
+    Store(#[from] deploy_store::Error),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalog(#[from] crate::error::Error),
+}
+
+/// The note about an import.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Imported {
+    time: Timestamp,
+    contents: String,
+}
+
+/// The catalogue of a Go registry, locked so that this registry cannot start.
+#[derive(Debug)]
+pub struct StateDb {
+    path: PathBuf,
+    file: File,
+    _lock: Lock,
+}
+
+impl StateDb {
+    /// Opens `state.db` in `dir`, if it exists.
+    pub fn open(dir: &Path) -> Result<Option<Self>, Error> {
+        let path = dir.join(STATE_DB);
+        let file = match File::open(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|err| deploy_store::Error::io("open", &path, err))?,
+        };
+        match Lock::share(&file, &path) {
+            Ok(lock) => Ok(Some(Self { path, file, _lock: lock })),
+            Err(deploy_store::Error::Busy { pid, .. }) => Err(Error::Running { path, pid }),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// Fails if `dir` has no `state.db`.
+    pub fn there(dir: &Path) -> Result<(), Error> {
+        let path = dir.join(STATE_DB);
+        if path.exists() { Ok(()) } else { Err(Error::Nothing { path }) }
+    }
+
+    /// Reads all of it.
+    pub fn read(&self) -> Result<State, Error> {
+        let path = || self.path.clone();
+        let failed = |err| deploy_store::Error::io("read", &self.path, err);
+        let mut bytes = Vec::new();
+        (&self.file).take(MAX_STATE_DB + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_STATE_DB {
+            return Err(Error::TooLong { path: path() });
+        }
+        State::read(&bytes).map_err(|cause| Error::Unusable { path: path(), cause })
+    }
+}
+
+/// Whether the state of a Go registry is to be imported. [`Error::Changed`] if a Go registry has
+/// changed it since it was imported.
+pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
+    let Some(state_db) = state_db else { return Ok(false) };
+    if let Some(imported) = catalog.note::<Imported>(NOTE).await? {
+        unchanged(state_db, &imported)?;
+        return Ok(false);
+    }
+    if !catalog.is_new().await? {
+        let path = state_db.path.display();
+        tracing::warn!(
+            "{path} is not imported: the catalogue has something already; move one away"
+        );
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Imports the state of a Go registry in `dir`, and logs what it found. `meter` counts the bytes
+/// read.
+pub async fn take_over(
+    dir: &Path,
+    state_db: &StateDb,
+    blobs: &Blobs,
+    quarantine: &Dir,
+    catalog: &Catalog,
+    meter: &Meter,
+) -> Result<Report, Error> {
+    let state = state_db.read()?;
+    let files = Files::read(&Dir::open(&dir.join("files"))?, meter)?;
+    let report = Report::new(&state_db.path, &state, &files, false);
+    let now = Timestamp::now();
+    let note = Imported { time: now, contents: state.contents.to_string() };
+    let change = Change {
+        user: String::new(),
+        key: "deploy-registry".to_owned(),
+        address: "here".to_owned(),
+        command: "import-state".to_owned(),
+        now,
+    };
+    // Done before the import is noted. If the import is interrupted and begins again, it finds
+    // these files missing, which is correct.
+    for (digest, (bytes, why)) in &files.damaged {
+        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
+        blobs.set_aside(*digest, quarantine)?;
+    }
+    catalog.load(&contents(&state, &files), (NOTE, &note), &change).await?;
+    log(&report);
+    Ok(report)
+}
+
+/// What the new catalogue is to have. An earlier state that needs a missing file is lost.
+fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
+    let row = |(&digest, bytes): (&Digest, u64), damaged| BlobRow { digest, bytes, damaged };
+    let sound = files.sound.iter().map(|(digest, bytes)| row((digest, *bytes), false));
+    let damaged = files.damaged.iter().map(|(digest, (bytes, _))| row((digest, *bytes), true));
+    let mut configurations = Vec::with_capacity(state.configurations.len());
+    for configuration in &state.configurations {
+        let current = configuration.states.len();
+        let states = (1..).zip(&configuration.states).map(|(number, state)| {
+            let lost = number != current && !files.have_all_of(state);
+            StateToLoad { state, lost }
+        });
+        configurations.push((&configuration.name, states.collect()));
+    }
+    Contents {
+        components: &state.components,
+        versions: &state.versions,
+        blobs: sound.chain(damaged).collect(),
+        configurations,
+    }
+}
+
+/// Fails if `state.db` has changed since it was imported. A file that cannot be read is only
+/// logged, because this registry does not need it.
+fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
+    match state_db.read() {
+        Ok(state) if state.contents.to_string() == imported.contents => Ok(()),
+        Ok(_) => Err(Error::Changed { path: state_db.path.clone(), time: imported.time }),
+        Err(err) => {
+            tracing::warn!("{err}; it was imported on {:.0} and is not needed here", imported.time);
+            Ok(())
+        }
+    }
+}
+
+fn log(report: &Report) {
+    let Report { components, versions, configurations, states, files, bytes, .. } = report;
+    tracing::info!(
+        components,
+        versions,
+        configurations,
+        states,
+        files,
+        bytes,
+        "imported what the Go registry kept; state.db is as it was"
+    );
+    for (kind, bad) in [("damaged", &report.damaged), ("missing", &report.missing)] {
+        for bad in bad {
+            let hits = bad.hits.join(", ");
+            tracing::warn!("{kind} {}: {}; hits {hits}", bad.path, bad.why);
+        }
+    }
+    for (what, count) in [
+        ("files that nothing uses", report.orphans.len()),
+        ("earlier states whose files are gone", report.lost.len()),
+    ] {
+        if count > 0 {
+            tracing::info!(count, "{what}");
+        }
+    }
+    report.odd.iter().for_each(|odd| tracing::warn!("{odd}"));
+}
+
+/// What an import of the Go registry in `dir` would find. It changes nothing. `meter` counts the
+/// bytes read.
+pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
+    let path = dir.join(STATE_DB);
+    let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;
+    let state = state_db.read()?;
+    let files = match Dir::open(&dir.join("files")) {
+        Err(err) if err.is_not_found() => Files::default(),
+        other => Files::read(&other?, meter)?,
+    };
+    Ok(Report::new(&state_db.path, &state, &files, true))
+}

@@ -1,0 +1,263 @@
+//! Reads a bolt file (boltdb, bbolt), which has the catalogue of the Go tool. docs/FORMAT.md
+//! describes the format. The code is pure: bytes in, keys and values out.
+//!
+//! Even in a hostile file, no page is read twice and no byte of a page belongs to two elements. So
+//! the length of the file bounds the work.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+const MAGIC: u32 = 0xED0C_DAED;
+const VERSION: u32 = 2;
+/// Page sizes that are tried: the sizes of all machines that Go supports, and smaller ones, which a
+/// program may choose.
+const PAGE_SIZES: Range<u32> = 9..17;
+const PAGE_HEADER: usize = 16;
+const META: usize = 64;
+const ELEMENT: usize = 16;
+const BUCKET_HEADER: usize = 16;
+const BRANCH: u16 = 1;
+const LEAF: u16 = 2;
+const IS_BUCKET: u32 = 1;
+/// Most levels of branch pages in one bucket. Even 2^64 keys need no more.
+const MAX_DEPTH: usize = 64;
+
+/// Why a file cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It is another kind of file.
+    #[error("is no bolt file")]
+    Foreign,
+    /// It was written on a machine with another byte order.
+    #[error("was written on a big-endian machine; import it there")]
+    BigEndian,
+    /// It has another version than the Go tool writes.
+    #[error("has version {0} of the bolt format; version {VERSION} is read")]
+    Version(u32),
+    /// It is damaged.
+    #[error("is damaged: {0}")]
+    Damaged(String),
+}
+
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An open bolt file, with the state of its last complete transaction.
+#[derive(Debug)]
+pub struct Bolt<'a> {
+    bytes: &'a [u8],
+    meta: Meta,
+    seen: BTreeSet<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Meta {
+    page_size: usize,
+    root: u64,
+    /// The first page that was never used.
+    end: u64,
+    transaction: u64,
+}
+
+/// A bucket that has not been read yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bucket<'a> {
+    /// Its first page.
+    Page(u64),
+    /// Its one page, within the value of its parent.
+    Inline(&'a [u8]),
+}
+
+/// What a key refers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item<'a> {
+    /// Bytes.
+    Value(&'a [u8]),
+    /// A bucket with more keys.
+    Bucket(Bucket<'a>),
+}
+
+/// A key and what it refers to.
+pub type Entry<'a> = (&'a [u8], Item<'a>);
+
+impl<'a> Bolt<'a> {
+    /// Opens a file. It uses the newer of the two meta pages that is not damaged.
+    pub fn open(bytes: &'a [u8]) -> Result<Self> {
+        let first = meta(bytes, 0);
+        let second = match first {
+            Ok(meta) => Some(self::meta(bytes, meta.page_size)),
+            // The first is damaged. The second is at the start of the second page.
+            Err(_) => PAGE_SIZES
+                .map(|bits| (1 << bits, self::meta(bytes, 1 << bits)))
+                .find(|(size, meta)| meta.as_ref().is_ok_and(|meta| meta.page_size == *size))
+                .map(|(_, meta)| meta),
+        };
+        let newest = match (first, second) {
+            (Ok(one), Some(Ok(other))) if other.transaction > one.transaction => other,
+            (Ok(one), _) => one,
+            (Err(_), Some(Ok(other))) => other,
+            (Err(err), _) => return Err(err),
+        };
+        Ok(Self { bytes, meta: newest, seen: BTreeSet::new() })
+    }
+
+    /// The number of the last transaction.
+    pub fn transaction(&self) -> u64 {
+        self.meta.transaction
+    }
+
+    /// The bucket that has all other buckets.
+    pub fn root(&self) -> Bucket<'a> {
+        Bucket::Page(self.meta.root)
+    }
+
+    /// All entries of a bucket, sorted by key. A bucket can be read only once.
+    pub fn entries(&mut self, bucket: &Bucket<'a>) -> Result<Vec<Entry<'a>>> {
+        let mut entries = Vec::new();
+        match bucket {
+            Bucket::Inline(page) => leaf(page, 0, &mut entries)?,
+            Bucket::Page(number) => self.pages(*number, 0, &mut entries)?,
+        }
+        if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
+            let key = pair[1].0.escape_ascii();
+            return damaged(format!("key \"{key}\" is not where it belongs"));
+        }
+        Ok(entries)
+    }
+
+    /// Reads the page `number` and those below it.
+    fn pages(&mut self, number: u64, depth: usize, into: &mut Vec<Entry<'a>>) -> Result<()> {
+        if depth > MAX_DEPTH {
+            return damaged(format!("page {number} is more than {MAX_DEPTH} levels down"));
+        }
+        let page = self.page(number)?;
+        match u16_at(page, 8) {
+            LEAF => leaf(page, number, into),
+            BRANCH => {
+                let count = usize::from(u16_at(page, 10));
+                if page.len() < PAGE_HEADER + count * ELEMENT || count == 0 {
+                    return damaged(format!("page {number} has room for fewer than {count} pages"));
+                }
+                for at in (0..count).map(|n| PAGE_HEADER + n * ELEMENT) {
+                    self.pages(u64_at(page, at + 8), depth + 1, into)?;
+                }
+                Ok(())
+            }
+            kind => damaged(format!("page {number} has kind {kind}, and is to hold keys")),
+        }
+    }
+
+    /// The page `number`, with its overflow pages.
+    fn page(&mut self, number: u64) -> Result<&'a [u8]> {
+        let Meta { page_size, end, .. } = self.meta;
+        if !(2..end).contains(&number) {
+            return damaged(format!("page {number} is none of the {end} there are"));
+        }
+        let cut = || Error::Damaged(format!("the file ends before page {number} does"));
+        let from = usize::try_from(number).ok().and_then(|number| number.checked_mul(page_size));
+        let rest = from.and_then(|from| self.bytes.get(from..)).ok_or_else(cut)?;
+        let header = rest.get(..PAGE_HEADER).ok_or_else(cut)?;
+        let own = u64_at(header, 0);
+        if own != number {
+            return damaged(format!("page {number} says that it is page {own}"));
+        }
+        let pages = u64::from(u32_at(header, 12)) + 1;
+        let length = usize::try_from(pages).ok().and_then(|pages| pages.checked_mul(page_size));
+        let page = length.and_then(|length| rest.get(..length)).ok_or_else(cut)?;
+        if let Some(twice) = (number..number + pages).find(|page| !self.seen.insert(*page)) {
+            return damaged(format!("page {twice} is used twice"));
+        }
+        Ok(page)
+    }
+}
+
+/// Reads the entries of a leaf page. Their bytes follow each other.
+fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()> {
+    let bad = |n: usize| Error::Damaged(format!("key {n} of page {number} is outside of it"));
+    if page.len() < PAGE_HEADER || u16_at(page, 8) != LEAF {
+        return damaged(format!("page {number} holds no keys"));
+    }
+    let count = usize::from(u16_at(page, 10));
+    let mut end = PAGE_HEADER + count * ELEMENT;
+    for n in 0..count {
+        let at = PAGE_HEADER + n * ELEMENT;
+        let element = page.get(at..at + ELEMENT).ok_or_else(|| bad(n))?;
+        let [key_at, key_len, value_len] = [4, 8, 12].map(|at| u32_at(element, at) as usize);
+        let from = at.saturating_add(key_at);
+        let middle = from.saturating_add(key_len);
+        if from < end {
+            return Err(bad(n));
+        }
+        end = middle.saturating_add(value_len);
+        let key = page.get(from..middle).ok_or_else(|| bad(n))?;
+        let value = page.get(middle..end).ok_or_else(|| bad(n))?;
+        let item = match u32_at(element, 0) & IS_BUCKET {
+            0 => Item::Value(value),
+            _ => Item::Bucket(bucket(value).ok_or_else(|| bad(n))?),
+        };
+        into.push((key, item));
+    }
+    Ok(())
+}
+
+/// The bucket that a value describes: either the number of its first page, or 0 and the page
+/// itself.
+fn bucket(value: &[u8]) -> Option<Bucket<'_>> {
+    let header = value.get(..BUCKET_HEADER)?;
+    Some(match u64_at(header, 0) {
+        0 => Bucket::Inline(&value[BUCKET_HEADER..]),
+        page => Bucket::Page(page),
+    })
+}
+
+fn meta(bytes: &[u8], at: usize) -> Result<Meta> {
+    let from = at + PAGE_HEADER;
+    let meta = bytes.get(from..from + META).ok_or(Error::Foreign)?;
+    match u32_at(meta, 0) {
+        MAGIC => {}
+        magic if magic == MAGIC.swap_bytes() => return Err(Error::BigEndian),
+        _ => return Err(Error::Foreign),
+    }
+    if fnv(&meta[..META - 8]) != u64_at(meta, META - 8) {
+        return damaged("both meta pages have wrong checksums".to_owned());
+    }
+    let version = u32_at(meta, 4);
+    if version != VERSION {
+        return Err(Error::Version(version));
+    }
+    let page_size = u32_at(meta, 8);
+    if !PAGE_SIZES.contains(&page_size.trailing_zeros()) || !page_size.is_power_of_two() {
+        return damaged(format!("its pages are said to have {page_size} bytes"));
+    }
+    Ok(Meta {
+        page_size: page_size as usize,
+        root: u64_at(meta, 16),
+        end: u64_at(meta, 40),
+        transaction: u64_at(meta, 48),
+    })
+}
+
+/// FNV-1a, 64 bits.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+fn damaged<T>(why: String) -> Result<T> {
+    Err(Error::Damaged(why))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from(u16_at(bytes, at)) | u32::from(u16_at(bytes, at + 2)) << 16
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

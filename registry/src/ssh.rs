@@ -1,0 +1,136 @@
+//! The ssh server of the registry. It accepts connections and serves each in a task of its own.
+//!
+//! ```text
+//! server        what all connections share            accept/    from the first byte to the end
+//! ssh_session   who a client is, what is granted      auth/      key files, certificates, host key
+//! channel       serves one granted request            activity   what a connection is doing
+//! context       what the task of a channel has        shell/     the prompt and its line editor
+//! channel_io    both directions of a channel          sftp/      packets, reading, writing
+//! command_progress  progress on the client's stderr
+//! ```
+
+pub(crate) mod accept;
+pub(crate) mod activity;
+pub mod auth;
+pub(crate) mod channel;
+pub(crate) mod channel_io;
+pub(crate) mod command_progress;
+pub(crate) mod context;
+pub(crate) mod server;
+pub(crate) mod sftp;
+mod shell;
+pub(crate) mod ssh_session;
+mod start_error;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::HashAlg;
+use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use self::accept::connection;
+pub use self::server::Server;
+pub use crate::ssh::auth::host_key::{HostKey, host_key};
+pub use crate::ssh::auth::keyring::{Keyring, keys_in};
+pub use crate::ssh::sftp::exchange::exchange;
+pub use crate::ssh::start_error::Error;
+
+/// How long active transfers and commands may continue after the server was told to stop.
+pub const GRACE: Duration = Duration::from_secs(30);
+/// How often the key files are checked for changes.
+const KEYS_EVERY: Duration = Duration::from_secs(2);
+/// The pause after an error of accept, such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The fingerprint of a key, as ssh prints it.
+pub fn fingerprint(key: &HostKey) -> String {
+    key.key.public_key().fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Listens on `address`, which is `host:port`. Without a host, it listens on all interfaces.
+pub async fn listen(address: &str) -> Result<TcpListener, Error> {
+    let failed = |address: &str, cause| Error::Listen { address: address.to_owned(), cause };
+    let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
+    let resolved = lookup_host(everywhere.as_deref().unwrap_or(address)).await;
+    let resolved = resolved.map_err(|err| failed(address, err))?;
+    // A name such as localhost means its IPv4 address first, as with the Go tool.
+    let Some(first) = resolved.min_by_key(SocketAddr::is_ipv6) else {
+        return Err(failed(address, io::ErrorKind::AddrNotAvailable.into()));
+    };
+    TcpListener::bind(first).await.map_err(|err| failed(&first.to_string(), err))
+}
+
+/// Serves until `stop` is done. Then it waits for active work, for at most [`GRACE`].
+pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
+    let (stopping, stopped) = watch::channel(false);
+    let mut connections = JoinSet::new();
+    let mut keys = interval(KEYS_EVERY);
+    keys.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = keys.tick() => server.keyring.reload_changed(),
+            Some(ended) = connections.join_next() => report(ended),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    admit(&server, stream, address, &stopped, &mut connections);
+                }
+                Err(err) => pause(&err).await,
+            },
+        }
+    }
+    drop(listener);
+    tracing::info!(connections = connections.len(), "stopping, waiting for what runs");
+    stopping.send_replace(true);
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(GRACE, drained).await.is_err() {
+        tracing::warn!("stopped with work still running, which is cut off");
+    }
+}
+
+fn admit(
+    server: &Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    stopped: &watch::Receiver<bool>,
+    connections: &mut JoinSet<()>,
+) {
+    match server.admission.admit(address.ip()) {
+        Ok(guard) => {
+            let (server, stopped) = (Arc::clone(server), stopped.clone());
+            connections.spawn(connection::run(server, stream, address, guard, stopped));
+        }
+        Err(reason) => {
+            if let Some(count) = server.admission.refusals_to_log() {
+                tracing::warn!(%address, count, "connection refused: {reason}");
+            }
+            // Like sshd, send a line before the identification; clients show it in verbose mode. Do
+            // not wait for a client that does not read.
+            let _ = stream.try_write(format!("{reason}\r\n").as_bytes());
+        }
+    }
+}
+
+/// Pauses after an error of accept. A full file table, or a connection that ended before it was
+/// accepted, must not end the server.
+async fn pause(err: &io::Error) {
+    tracing::warn!("accept: {}", start_error::plain(err));
+    sleep(ACCEPT_PAUSE).await;
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(err) = ended {
+        tracing::error!("internal error in a connection: {err}");
+    }
+}

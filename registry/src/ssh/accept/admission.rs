@@ -1,0 +1,235 @@
+//! Limits on connections: in all, from one source, and before login. A source that fails to log in
+//! too often is rate-limited. So no client without a key can fill the server.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Most connections that have not logged in.
+pub const MAX_UNAUTHENTICATED: usize = 200;
+/// The same from one address (for IPv6, from one /64).
+pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
+/// Most connections.
+pub const MAX_CONNECTIONS: usize = 10_000;
+/// The same from one source: a fleet behind one address must fit.
+pub const MAX_CONNECTIONS_PER_SOURCE: usize = 5_000;
+/// After so many failed logins, further connections from the source are refused for a while.
+pub const MAX_FAILED: u32 = 100;
+/// No more failures than this are counted.
+const MOST_FAILED: u32 = MAX_FAILED + 30;
+/// How often refusals are logged, with their number.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+/// After this time, one failure is forgotten.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
+/// Most sources that are remembered. With more, idle ones are forgotten.
+const MAX_SOURCES: usize = 10_000;
+
+/// Decides which connections are admitted.
+#[derive(Debug, Default)]
+pub struct AdmissionControl(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: usize,
+    waiting: usize,
+    by_source: HashMap<IpAddr, Source>,
+    /// When refusals were logged last, and how many there were since.
+    logged: Option<Instant>,
+    unlogged: u64,
+}
+
+/// The connections and failures of one source.
+#[derive(Debug, Clone, Copy)]
+struct Source {
+    connections: usize,
+    waiting: usize,
+    /// Failures at the time `since`.
+    failed: u32,
+    since: Instant,
+}
+
+impl Source {
+    fn new(now: Instant) -> Self {
+        Self { connections: 0, waiting: 0, failed: 0, since: now }
+    }
+
+    /// Failures that are not forgotten.
+    fn failures(&self, now: Instant) -> u32 {
+        let gone = now.duration_since(self.since).as_secs() / FORGIVEN_AFTER.as_secs();
+        self.failed.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
+    }
+
+    fn fail(&mut self, now: Instant) {
+        self.failed = (self.failures(now) + 1).min(MOST_FAILED);
+        self.since = now;
+    }
+}
+
+/// The admission of a connection. Its drop ends the connection's part of the limits.
+#[derive(Debug)]
+pub struct AdmissionGuard {
+    control: Arc<AdmissionControl>,
+    source: IpAddr,
+    waiting: bool,
+    refused: bool,
+}
+
+impl AdmissionControl {
+    /// Admits a connection from `address`, or says which limit is reached.
+    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<AdmissionGuard, &'static str> {
+        self.admit_at(address, Instant::now())
+    }
+
+    fn admit_at(
+        self: &Arc<Self>,
+        address: IpAddr,
+        now: Instant,
+    ) -> Result<AdmissionGuard, &'static str> {
+        let address = source_of(address);
+        let mut counts = self.counts();
+        let from = counts.by_source.get(&address).copied().unwrap_or_else(|| Source::new(now));
+        if counts.connections >= MAX_CONNECTIONS {
+            return Err("too many connections");
+        }
+        if from.connections >= MAX_CONNECTIONS_PER_SOURCE {
+            return Err("too many connections from this address");
+        }
+        if counts.waiting >= MAX_UNAUTHENTICATED {
+            return Err("too many connections that have not logged in");
+        }
+        if from.waiting >= MAX_UNAUTHENTICATED_PER_SOURCE {
+            return Err("too many connections from this address that have not logged in");
+        }
+        if from.failures(now) >= MAX_FAILED {
+            return Err("too many failed logins from this address, wait a while");
+        }
+        counts.connections += 1;
+        counts.waiting += 1;
+        counts.forget_idle(now);
+        let source = counts.by_source.entry(address).or_insert(from);
+        source.connections += 1;
+        source.waiting += 1;
+        Ok(AdmissionGuard {
+            control: Arc::clone(self),
+            source: address,
+            waiting: true,
+            refused: false,
+        })
+    }
+
+    /// Counts a refusal. Returns the number of refusals to log, if it is time to log them.
+    pub fn refusals_to_log(&self) -> Option<u64> {
+        let (mut counts, now) = (self.counts(), Instant::now());
+        counts.unlogged += 1;
+        if counts.logged.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY) {
+            return None;
+        }
+        counts.logged = Some(now);
+        Some(std::mem::take(&mut counts.unlogged))
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    /// If there are too many sources, forgets those without connections.
+    fn forget_idle(&mut self, now: Instant) {
+        if self.by_source.len() >= MAX_SOURCES {
+            self.by_source.retain(|_, source| source.connections > 0 || source.failures(now) > 1);
+        }
+    }
+}
+
+impl AdmissionGuard {
+    /// Records that the client's key was refused.
+    pub fn refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// Records that the client has logged in.
+    pub fn logged_in(&mut self) {
+        if !std::mem::take(&mut self.waiting) {
+            return;
+        }
+        let mut counts = self.control.counts();
+        counts.waiting -= 1;
+        if let Some(source) = counts.by_source.get_mut(&self.source) {
+            source.waiting -= 1;
+        }
+    }
+}
+
+impl Drop for AdmissionGuard {
+    fn drop(&mut self) {
+        let (failed, now) = (self.waiting && self.refused, Instant::now());
+        self.logged_in();
+        let mut counts = self.control.counts();
+        counts.connections -= 1;
+        let Some(source) = counts.by_source.get_mut(&self.source) else { return };
+        source.connections -= 1;
+        if failed {
+            source.fail(now);
+        }
+        if source.connections == 0 && source.failures(now) == 0 {
+            counts.by_source.remove(&self.source);
+        }
+    }
+}
+
+/// One IPv6 user has a whole /64 of addresses.
+fn source_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_count_for_their_source_until_they_end() {
+        let control = Arc::new(AdmissionControl::default());
+        let here: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        let there = |n: u64| IpAddr::from(Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(n)));
+        let mut guards: Vec<AdmissionGuard> =
+            (0..MAX_UNAUTHENTICATED_PER_SOURCE).map(|_| control.admit(here).unwrap()).collect();
+        assert!(control.admit("127.0.0.1".parse().unwrap()).is_err());
+        let other = (0..50).map(|n| control.admit(there(n)).unwrap()).collect::<Vec<_>>();
+        assert!(control.admit(there(99)).is_err(), "one /64 is one source");
+        drop(other);
+        guards[0].logged_in();
+        let _more = control.admit(here).unwrap();
+        assert!(control.admit(here).is_err());
+        guards.clear();
+        assert_eq!(control.counts().connections, 1);
+        assert_eq!(control.counts().waiting, 1);
+    }
+
+    #[test]
+    fn source_with_failed_logins_is_rate_limited_and_others_are_not() {
+        let control = Arc::new(AdmissionControl::default());
+        let [here, there]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
+        for _ in 0..MAX_FAILED {
+            // A connection without a login attempt is no failure.
+            drop(control.admit(here).unwrap());
+            control.admit(here).unwrap().refused();
+        }
+        assert!(control.admit(here).unwrap_err().contains("failed logins"));
+        let mut good = control.admit(there).unwrap();
+        good.logged_in();
+        drop(good);
+        assert!(!control.counts().by_source.contains_key(&there), "nothing to remember");
+        let later = Instant::now() + 3 * FORGIVEN_AFTER;
+        let mut patient = control.admit_at(here, later).unwrap();
+        patient.logged_in();
+        drop(patient);
+        assert!(control.admit_at(here, later + FORGIVEN_AFTER * MAX_FAILED).is_ok());
+    }
+}

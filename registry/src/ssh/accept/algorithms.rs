@@ -1,0 +1,112 @@
+//! What the server offers to clients: algorithms, sizes and times of the ssh protocol.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use russh::keys::{Algorithm, EcdsaCurve, HashAlg};
+use russh::server::Config;
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, mac};
+
+use crate::ssh::auth::host_key::HostKey;
+
+/// Most refused attempts to log in. The first request of most clients only asks for the methods,
+/// and counts, too.
+pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
+/// How long a refusal takes, for every reason.
+const REFUSAL_TIME: Duration = Duration::from_millis(50);
+/// A peer is gone if it neither reads nor answers for this long.
+const STALLED: Duration = Duration::from_secs(180);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVES_UNANSWERED: usize = 4;
+/// Bytes that a client may send before the server confirms them.
+const WINDOW: u32 = 2 << 20;
+/// Largest packet of channel data. The library allows no larger ones.
+const MAX_PACKET: u32 = 65_535;
+/// Packets that may wait for the task of a channel. With more, the connection is not read.
+const CHANNEL_BUFFER: usize = 128;
+/// Messages of channels that may wait to be encrypted.
+const EVENT_BUFFER: usize = 32;
+
+const KEX: &[kex::Name] = &[
+    kex::MLKEM768X25519_SHA256,
+    kex::CURVE25519,
+    kex::CURVE25519_PRE_RFC_8731,
+    kex::ECDH_SHA2_NISTP256,
+    kex::ECDH_SHA2_NISTP384,
+    kex::ECDH_SHA2_NISTP521,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+
+/// Ciphers with support in processors.
+const FAST: &[cipher::Name] = &[cipher::AES_128_GCM, cipher::AES_256_GCM];
+
+const CIPHERS: &[cipher::Name] =
+    &[cipher::CHACHA20_POLY1305, cipher::AES_256_CTR, cipher::AES_192_CTR, cipher::AES_128_CTR];
+
+const MACS: &[mac::Name] =
+    &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
+
+/// Algorithms of host keys and of users' keys. RSA with SHA-1 is not allowed.
+const KEYS: &[Algorithm] = &[
+    Algorithm::Ed25519,
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 },
+    Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 },
+    Algorithm::SkEd25519,
+    Algorithm::SkEcdsaSha2NistP256,
+    Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+    Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+];
+
+/// The identification of the server, with the line end.
+pub const ID: &str = concat!("SSH-2.0-deploy-registry_", env!("CARGO_PKG_VERSION"), "\r\n");
+
+/// The configurations of the library: one for clients with a fast cipher, and one for all others.
+#[derive(Debug)]
+pub struct Offers {
+    fast: Arc<Config>,
+    all: Arc<Config>,
+}
+
+impl Offers {
+    /// The offers of a server with `host_key`.
+    pub fn new(host_key: &HostKey) -> Self {
+        Self { fast: Arc::new(config(host_key, FAST)), all: Arc::new(config(host_key, CIPHERS)) }
+    }
+
+    /// The offer to a client that has `ciphers`.
+    pub fn to(&self, ciphers: &[String]) -> Arc<Config> {
+        let has_fast = FAST.iter().any(|fast| ciphers.iter().any(|name| name == fast.as_ref()));
+        Arc::clone(if has_fast { &self.fast } else { &self.all })
+    }
+}
+
+fn config(host_key: &HostKey, ciphers: &'static [cipher::Name]) -> Config {
+    Config {
+        server_id: SshId::Standard(Cow::Borrowed(ID.trim_ascii_end())),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        auth_rejection_time: REFUSAL_TIME,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![host_key.key.clone()],
+        certificates: host_key.certificate.clone().into_iter().collect(),
+        window_size: WINDOW,
+        maximum_packet_size: MAX_PACKET,
+        channel_buffer_size: CHANNEL_BUFFER,
+        event_buffer_size: EVENT_BUFFER,
+        max_auth_attempts: MAX_AUTH_ATTEMPTS,
+        inactivity_timeout: Some(STALLED),
+        keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: KEEPALIVES_UNANSWERED,
+        preferred: Preferred {
+            kex: Cow::Borrowed(KEX),
+            key: Cow::Borrowed(KEYS),
+            host_key_certificates: Cow::Borrowed(&[]),
+            cipher: Cow::Borrowed(ciphers),
+            mac: Cow::Borrowed(MACS),
+            compression: Cow::Borrowed(&[compression::NONE]),
+        },
+        ..Config::default()
+    }
+}

@@ -1,0 +1,144 @@
+//! One connection from accept to its end. The server ends it if the login takes too long, after its
+//! deadline, when its key may no longer log in, and when the server stops.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deploy_store::escape;
+use russh::Disconnect;
+use russh::server::{Handle, RunningSession, run_stream};
+use rustix::net::{Shutdown, shutdown};
+use tokio::net::TcpStream;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use super::admission::AdmissionGuard;
+use super::algorithms::ID;
+use super::greeting::greet;
+use crate::caller::Client;
+use crate::ssh::activity::Activity;
+use crate::ssh::server::Server;
+use crate::ssh::ssh_session::{Login, Session};
+
+/// From the first byte to the end of the login.
+pub const LOGIN_TIME: Duration = Duration::from_secs(20);
+/// A connection over its deadline is closed when nothing has moved for this long.
+const QUIET: Duration = Duration::from_secs(60);
+/// How often deadlines are checked.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// The same while the server stops.
+const CHECK_OFTEN: Duration = Duration::from_millis(50);
+/// How long a client may take to disconnect after it was told to.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves a connection until it ends.
+pub async fn run(
+    server: Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    guard: AdmissionGuard,
+    stopped: watch::Receiver<bool>,
+) {
+    // The library's task cannot be ended from outside. Shutting down its socket ends it.
+    let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
+    if let Err(reason) = serve(server, stream, address, guard, stopped).await {
+        tracing::debug!(%address, "connection ended: {reason}");
+    }
+    sever(&socket);
+}
+
+fn sever(socket: &OwnedFd) {
+    // The peer may have closed it already.
+    let _ = shutdown(socket, Shutdown::Both);
+}
+
+async fn serve(
+    server: Arc<Server>,
+    stream: TcpStream,
+    address: SocketAddr,
+    mut guard: AdmissionGuard,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), String> {
+    stream.set_nodelay(true).map_err(|err| err.to_string())?;
+    let activity = Activity::begin(server.stall);
+    let (login, logged_in) = oneshot::channel();
+    let refused = Arc::new(AtomicBool::new(false));
+    let (shared, flag) = (Arc::clone(&activity), Arc::clone(&refused));
+    let mut handler = Session::new(Arc::clone(&server), address, shared, login, flag);
+    let opening = async {
+        let (stream, ciphers, id) = greet(stream, ID).await.map_err(|err| err.to_string())?;
+        handler.client = Client::of(&id);
+        let session = run_stream(server.offers.to(&ciphers), stream, handler);
+        let mut session = session.await.map_err(|err| err.to_string())?;
+        tokio::select! {
+            login = logged_in => match login {
+                Ok(login) => Ok((session, login)),
+                Err(_) => Err("nobody logged in".to_owned()),
+            },
+            ended = &mut session => match ended {
+                Ok(()) => Err("left without logging in".to_owned()),
+                Err(err) => Err(err.to_string()),
+            },
+        }
+    };
+    let begun = timeout(LOGIN_TIME, opening).await;
+    // A login with another key or with a certificate is no failure.
+    if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
+        guard.refused();
+    }
+    let (session, login) = match begun {
+        Ok(begun) => begun?,
+        Err(_) => {
+            tracing::info!(%address, "closed: nobody logged in within {LOGIN_TIME:?}");
+            return Ok(());
+        }
+    };
+    guard.logged_in();
+    watch_over(&server, session, address, &login, &activity, stopped).await
+}
+
+/// Waits for the end of the session, or ends it.
+async fn watch_over(
+    server: &Server,
+    mut session: RunningSession<Session>,
+    address: SocketAddr,
+    login: &Login,
+    activity: &Activity,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<(), String> {
+    let mut keys = server.keyring.changes();
+    let reason = loop {
+        let stopping = *stopped.borrow();
+        tokio::select! {
+            ended = &mut session => return ended.map_err(|err| err.to_string()),
+            _ = keys.changed() => {}
+            _ = stopped.changed(), if !stopping => {}
+            () = sleep(if stopping { CHECK_OFTEN } else { CHECK_EVERY }) => {}
+        }
+        if server.keyring.identify(&login.user, &login.proof, address.ip()).is_err() {
+            break "the key may not log in any more";
+        }
+        if *stopped.borrow() && !activity.is_busy() {
+            break "the registry stops";
+        }
+        let is_quiet = !activity.is_working() && activity.quiet() > QUIET.min(server.deadline);
+        if is_quiet && activity.age() > server.deadline {
+            break "the deadline of the connection has passed";
+        }
+    };
+    // Tell the client first and log then: after the log line the client hears nothing more.
+    farewell(&session.handle(), reason).await;
+    tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
+    // If the session does not end by itself, the caller shuts down the socket.
+    let _ = timeout(FAREWELL, session).await;
+    Ok(())
+}
+
+async fn farewell(handle: &Handle, reason: &str) {
+    let telling = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
+    // A connection that accepts no message is only shut down.
+    let _ = timeout(FAREWELL, telling).await;
+}

@@ -1,0 +1,7 @@
+//! Who may log in: key files, certificates, and the server's own host key.
+
+pub mod authorized_keys;
+pub(super) mod host_key;
+pub(super) mod keyring;
+mod source_patterns;
+mod user_certificate;

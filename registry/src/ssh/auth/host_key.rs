@@ -1,0 +1,141 @@
+//! The host key: read in any common form, or created.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, PrivateKey, decode_secret_key};
+
+use crate::ssh::start_error::{Error, plain};
+
+const NAME: &str = "host_key";
+/// Its certificate, under the name that `ssh-keygen -s` gives it.
+const CERTIFICATE: &str = "host_key-cert.pub";
+/// Longest host key file that is read. An RSA key of 16,384 bits has 13 KiB.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The identity of a server.
+#[derive(Debug, Clone)]
+pub struct HostKey {
+    /// The key.
+    pub key: PrivateKey,
+    /// The certificate of the key, if there is one.
+    pub certificate: Option<Certificate>,
+}
+
+/// The host key of the registry in `dir`, with the certificate beside it. The file `host_key` may
+/// have the format OpenSSH, PEM or PKCS#8; the Go tool's EC key works, too. If there is none, it
+/// creates an Ed25519 key.
+pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
+    let key = private_key(dir)?;
+    let path = dir.join(CERTIFICATE);
+    let certificate = match Certificate::read_file(&path) {
+        Ok(certificate) => Some(certificate),
+        Err(_) if !path.exists() => None,
+        Err(err) => {
+            let reason =
+                format!("is no certificate that can be read ({err}); remove it, or make it anew");
+            return Err(Error::HostKey { path, reason });
+        }
+    };
+    if certificate.as_ref().is_some_and(|certificate| {
+        certificate.cert_type() != CertType::Host
+            || certificate.public_key() != key.public_key().key_data()
+    }) {
+        let reason = "is no certificate of host_key; make it with ssh-keygen -h -s CA".to_owned();
+        return Err(Error::HostKey { path, reason });
+    }
+    Ok(HostKey { key, certificate })
+}
+
+fn private_key(dir: &Path) -> Result<PrivateKey, Error> {
+    let path = dir.join(NAME);
+    match File::open(&path) {
+        Ok(file) => read(&file).map_err(|reason| Error::HostKey { path, reason }),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => create(&path),
+        Err(err) => Err(Error::HostKey { path, reason: plain(&err) }),
+    }
+}
+
+fn read(mut file: &File) -> Result<PrivateKey, String> {
+    let meta = file.metadata().map_err(|err| plain(&err))?;
+    let mode = meta.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("others can read it (mode {mode:04o}), run chmod 600 on it"));
+    }
+    let mut text = String::new();
+    file.by_ref()
+        .take(MAX_BYTES)
+        .read_to_string(&mut text)
+        .map_err(|err| format!("cannot be read: {}", plain(&err)))?;
+    decode_secret_key(&text, None).map_err(|err| match err {
+        russh::keys::Error::KeyIsEncrypted => {
+            "has a passphrase, which a server cannot ask for; remove the passphrase".to_owned()
+        }
+        err => format!(
+            "is no private key that can be read ({err}); restore it, \
+             or remove it to have a new one made"
+        ),
+    })
+}
+
+fn create(path: &Path) -> Result<PrivateKey, Error> {
+    let failed = |err: russh::keys::ssh_key::Error| Error::HostKey {
+        path: path.to_owned(),
+        reason: format!("cannot be made: {err}"),
+    };
+    let mut random = russh::keys::key::safe_rng();
+    let key = PrivateKey::random(&mut random, Algorithm::Ed25519).map_err(failed)?;
+    let text = key.to_openssh(LineEnding::LF).map_err(failed)?;
+    deploy_store::replace_file(path, text.as_bytes(), 0o600)?;
+    Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(dir: &Path, text: &str, mode: u32) {
+        let path = dir.join(NAME);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn created_key_is_private_and_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = host_key(dir.path()).unwrap().key;
+        let bits = std::fs::metadata(dir.path().join(NAME)).unwrap().permissions().mode();
+        assert_eq!((made.algorithm(), bits & 0o777), (Algorithm::Ed25519, 0o600));
+        assert_eq!(host_key(dir.path()).unwrap().key.public_key(), made.public_key());
+    }
+
+    #[test]
+    fn go_tool_pem_key_is_read() {
+        // Created by `ssh-keygen -t ecdsa -m PEM`, in the form that the Go tool writes.
+        let pem = include_str!("testdata/ec_private_key.pem");
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), pem, 0o600);
+        let key = host_key(dir.path()).unwrap().key;
+        assert_eq!(key.algorithm().as_str(), "ecdsa-sha2-nistp256");
+    }
+
+    #[test]
+    fn readable_by_others_or_damaged_key_is_refused_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for (text, mode, want) in [
+            (include_str!("testdata/ec_private_key.pem"), 0o644, "mode 0644"),
+            ("garbage", 0o600, "no private key"),
+            ("", 0o600, "no private key"),
+            (include_str!("testdata/encrypted_key"), 0o600, "passphrase"),
+        ] {
+            put(dir.path(), text, mode);
+            let message = host_key(dir.path()).unwrap_err().to_string();
+            assert!(message.contains(want), "{message}");
+            assert_eq!(std::fs::read_to_string(dir.path().join(NAME)).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Certificates of users (PROTOCOL.certkeys): whether one lets its holder log in, and with which
+//! rights.
+
+use std::net::IpAddr;
+
+use deploy_store::escape;
+use jiff::Timestamp;
+use russh::keys::ssh_key::certificate::CertType;
+use russh::keys::{Algorithm, Certificate, HashAlg};
+
+use crate::ssh::auth::authorized_keys::AuthorizedKey;
+use crate::ssh::auth::source_patterns::{Source, parse_sources};
+
+/// Longest part of a certificate's name that is printed.
+const MAX_NAME: usize = 100;
+
+/// The rights from a certificate.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Fingerprint of its key and its name, escaped.
+    pub label: String,
+    /// Whether its holder may have a terminal.
+    pub pty: bool,
+}
+
+/// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives none. The
+/// library has verified its signature. `authority` is the line of the key that signed it.
+pub fn check(
+    certificate: &Certificate,
+    authority: &AuthorizedKey,
+    user: &str,
+    address: IpAddr,
+    now: Timestamp,
+) -> Result<Admitted, String> {
+    if certificate.cert_type() != CertType::User {
+        return Err("certificate is none of a user".to_owned());
+    }
+    if certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
+        return Err("certificate is signed with SHA-1".to_owned());
+    }
+    let now = u64::try_from(now.as_second()).unwrap_or(0);
+    if now < certificate.valid_after() {
+        return Err("certificate is not valid yet".to_owned());
+    }
+    if now >= certificate.valid_before() {
+        return Err("certificate has expired".to_owned());
+    }
+    if !authority.covers(certificate.valid_principals(), user) {
+        let names = escape(&certificate.valid_principals().join(", "));
+        return Err(format!("certificate is for {names}, not for this user"));
+    }
+    for (name, value) in certificate.critical_options().iter() {
+        // Like sshd: an unknown option is a restriction, so it refuses the login.
+        let sources = (name == "source-address").then(|| parse_sources(value));
+        match sources {
+            Some(Ok(sources)) if Source::any_matches(&sources, address) => {}
+            Some(Ok(_)) => return Err("certificate may not be used from this address".to_owned()),
+            _ => {
+                return Err(format!(
+                    "certificate has a condition {:?} that is not known here",
+                    escape(name)
+                ));
+            }
+        }
+    }
+    let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256);
+    let name: String = certificate.key_id().chars().take(MAX_NAME).collect();
+    let label = format!("{fingerprint} {} (certificate {})", escape(&name), certificate.serial());
+    Ok(Admitted { label, pty: certificate.extensions().contains_key("permit-pty") })
+}

@@ -1,0 +1,278 @@
+//! Both directions of a channel. It continues to receive while it sends.
+//!
+//! If a channel's messages are not taken, the ssh library stops reading the whole connection. Then
+//! it never learns that the client has room for more. So code that waits for room must take
+//! messages meanwhile, or both sides wait for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use russh::server::Msg;
+use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use tokio::time::timeout;
+
+use crate::ssh::activity::{Activity, Busy};
+use crate::ssh::command_progress::Progress;
+use crate::stdin::{Feed, Piece};
+
+/// Bytes of a client that are kept while data is sent to it.
+pub const MAX_AHEAD: usize = 1 << 20;
+/// Data is sent in pieces of this size. Each must be accepted before the client counts as gone.
+const PIECE: usize = 32 << 10;
+/// A client has read an answer up to this size as soon as it is sent. Part of a longer answer may
+/// still be on its way.
+const SHORT: usize = 32 << 10;
+/// How long a client may take to read the end of an answer.
+const LINGER: Duration = Duration::from_secs(30);
+/// Time between the end of the bar and the answer. `ssh` prints standard output before standard
+/// error of the same moment, and the answer would appear inside the bar.
+const BAR_PAUSE: Duration = Duration::from_millis(50);
+const STDERR: u32 = 1;
+
+/// The client is gone, or accepts nothing any more.
+#[derive(Debug)]
+pub struct Gone;
+
+/// Both directions of a channel.
+#[derive(Debug)]
+pub struct Incoming {
+    reader: ChannelReadHalf,
+    writer: ChannelWriteHalf<Msg>,
+    /// Received bytes that were not taken yet.
+    pub bytes: BytesMut,
+    /// Whether the client has ended its input.
+    pub ended: bool,
+    columns: Option<u32>,
+    activity: Arc<Activity>,
+}
+
+impl Incoming {
+    /// The channel with these two halves.
+    pub fn new(
+        reader: ChannelReadHalf,
+        writer: ChannelWriteHalf<Msg>,
+        activity: Arc<Activity>,
+    ) -> Self {
+        let bytes = BytesMut::new();
+        Self { reader, writer, bytes, ended: false, columns: None, activity }
+    }
+
+    /// Takes a message that was read elsewhere.
+    pub fn take(&mut self, message: ChannelMsg) -> Result<(), Gone> {
+        take(Some(message), &mut self.bytes, &mut self.ended, &mut self.columns).map(drop)
+    }
+
+    /// Waits until there are more bytes, the end, or a new width of the terminal.
+    pub async fn more(&mut self) -> Result<(), Gone> {
+        while !self.ended {
+            let message = self.reader.wait().await;
+            if take(message, &mut self.bytes, &mut self.ended, &mut self.columns)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Incoming::more`], for at most `time`. Returns whether something arrived.
+    pub async fn more_within(&mut self, time: Duration) -> Result<bool, Gone> {
+        match timeout(time, self.more()).await {
+            Ok(more) => more.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The width of the terminal, if it is a new one.
+    pub fn new_columns(&mut self) -> Option<u32> {
+        self.columns.take()
+    }
+
+    /// Sends data.
+    pub async fn send(&mut self, data: impl Into<Bytes>) -> Result<(), Gone> {
+        self.send_as(None, data.into()).await
+    }
+
+    /// Sends data to the client's stderr.
+    pub async fn send_error(&mut self, data: impl Into<Bytes>) -> Result<(), Gone> {
+        self.send_as(Some(STDERR), data.into()).await
+    }
+
+    /// Sends in pieces. The client stalls if no piece moves, not if all of them take long.
+    async fn send_as(&mut self, kind: Option<u32>, mut data: Bytes) -> Result<(), Gone> {
+        while !data.is_empty() {
+            let piece = data.split_to(data.len().min(PIECE));
+            self.send_piece(kind, piece).await?;
+            self.activity.moved();
+        }
+        Ok(())
+    }
+
+    async fn send_piece(&mut self, kind: Option<u32>, data: Bytes) -> Result<(), Gone> {
+        let Self { reader, writer, bytes, ended, columns, activity } = self;
+        let sending = async {
+            match kind {
+                None => writer.data_bytes(data).await,
+                Some(kind) => writer.extended_data_bytes(kind, data).await,
+            }
+        };
+        let sending = timeout(activity.stall, sending);
+        tokio::pin!(sending);
+        loop {
+            tokio::select! {
+                biased;
+                sent = &mut sending => return sent.map_err(|_| Gone)?.map_err(|_| Gone),
+                message = reader.wait(), if !*ended && bytes.len() < MAX_AHEAD => {
+                    take(message, bytes, ended, columns)?;
+                }
+            }
+        }
+    }
+
+    /// Waits for `work`, gives it what the client sends, and shows its progress. It ends when the
+    /// client leaves. After `work` has dropped its input, further bytes are discarded.
+    pub async fn feeding<T>(
+        &mut self,
+        feed: Feed,
+        activity: &Activity,
+        progress: &mut Progress,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Gone> {
+        let Self { reader, writer, bytes, ended, columns, .. } = self;
+        let mut feed = Some(feed);
+        let mut working = None;
+        // A task of its own, because it waits if the client reads nothing.
+        let showing = async {
+            loop {
+                let text = progress.next().await;
+                if writer.extended_data_bytes(STDERR, text).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let mut is_shown = true;
+        tokio::pin!(work, showing);
+        loop {
+            if feed.is_none() && working.is_none() {
+                // From now on the work waits for nothing from the client.
+                working = Some(activity.working());
+            }
+            let waiting = feed.clone();
+            let input_dropped = async {
+                match waiting {
+                    Some(feed) => feed.closed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let is_open = feed.is_some();
+            let to_give = is_open && (!bytes.is_empty() || *ended);
+            let room = async {
+                match feed.clone().filter(|_| to_give) {
+                    Some(feed) => feed.reserve_owned().await.ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                () = input_dropped => feed = None,
+                room = room => match room {
+                    Some(room) if !bytes.is_empty() => {
+                        room.send(Piece::Bytes(bytes.split().freeze()));
+                    }
+                    Some(room) => {
+                        room.send(Piece::End);
+                        feed = None;
+                    }
+                    None => feed = None,
+                },
+                message = reader.wait(), if !*ended && (!is_open || bytes.len() < MAX_AHEAD) => {
+                    take(message, bytes, ended, columns)?;
+                    activity.moved();
+                }
+                () = &mut showing, if is_shown => is_shown = false,
+            }
+            if feed.is_none() {
+                bytes.clear();
+            }
+        }
+    }
+
+    /// Ends the progress of a command, before its answer is sent.
+    pub async fn end_progress(&mut self, progress: &mut Progress) -> Result<(), Gone> {
+        let Some((text, is_bar)) = progress.last() else { return Ok(()) };
+        self.send_error(text).await?;
+        if is_bar {
+            tokio::time::sleep(BAR_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for `work` and shows its progress.
+    pub async fn beside<T>(
+        &mut self,
+        progress: &mut Progress,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Gone> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => {
+                    self.end_progress(progress).await?;
+                    return Ok(done);
+                }
+                text = progress.next() => self.send_error(text).await?,
+            }
+        }
+    }
+
+    /// As [`Incoming::finish`], after an answer of `length` bytes. The end of a long answer is
+    /// still in the client's window. Until the client has left, or has had time to read it, the
+    /// connection counts as `busy`.
+    pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
+        let Self { mut reader, writer, .. } = self;
+        end(&writer, code).await;
+        if length > SHORT {
+            tokio::spawn(async move {
+                let left = async { while reader.wait().await.is_some() {} };
+                // After that time nobody waits for the client, whether it has read or not.
+                let _ = timeout(LINGER, left).await;
+                drop(busy);
+            });
+        }
+    }
+
+    /// Ends the channel with an exit code.
+    pub async fn finish(self, code: u8) {
+        end(&self.writer, code).await;
+    }
+
+    /// Ends the channel.
+    pub async fn close(self) {
+        let _ = self.writer.close().await;
+    }
+}
+
+async fn end(writer: &ChannelWriteHalf<Msg>, code: u8) {
+    // The client may be gone at any of these. Then nobody needs the answer.
+    let _ = writer.exit_status(code.into()).await;
+    let _ = writer.eof().await;
+    let _ = writer.close().await;
+}
+
+/// Takes a message. Returns whether it brought bytes, the end, or a new width.
+fn take(
+    message: Option<ChannelMsg>,
+    bytes: &mut BytesMut,
+    ended: &mut bool,
+    columns: &mut Option<u32>,
+) -> Result<bool, Gone> {
+    match message {
+        Some(ChannelMsg::Data { data }) => bytes.extend_from_slice(&data),
+        Some(ChannelMsg::Eof) => *ended = true,
+        Some(ChannelMsg::WindowChange { col_width, .. }) => *columns = Some(col_width),
+        Some(ChannelMsg::Close) | None => return Err(Gone),
+        Some(_) => return Ok(false),
+    }
+    Ok(true)
+}

@@ -1,0 +1,108 @@
+//! Progress of a command, on the client's stderr: a bar on a terminal, otherwise a line every ten
+//! seconds.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deploy_cli::progress::{COLUMNS, Display, Form, LOOK_EVERY, Told, over};
+use deploy_store::Meter;
+use tokio::time::{Instant, sleep_until};
+
+use super::context::Terminal;
+
+/// Narrower terminals count as this wide.
+const FEWEST_COLUMNS: usize = 20;
+/// Wider terminals count as this wide.
+const MOST_COLUMNS: usize = 500;
+/// The form of progress for a client: what its environment asks for (`asked`), otherwise what its
+/// terminal suggests.
+pub fn form(terminal: Option<Terminal>, asked: Option<usize>) -> Form {
+    let columns = terminal.map(|terminal| usize::try_from(terminal.columns).unwrap_or(COLUMNS));
+    match (asked, columns) {
+        (Some(0), _) => Form::Nothing,
+        (None, None) => Form::Lines,
+        (None, Some(0)) => Form::Bar(COLUMNS),
+        (Some(columns), _) | (None, Some(columns)) => Form::Bar(clamp_columns(columns)),
+    }
+}
+
+fn clamp_columns(columns: usize) -> usize {
+    columns.clamp(FEWEST_COLUMNS, MOST_COLUMNS)
+}
+
+/// Progress of one command.
+#[derive(Debug)]
+pub struct Progress {
+    /// What the command counts with.
+    pub meter: Arc<Meter>,
+    display: Display,
+    is_shown: bool,
+    drawn: usize,
+    /// When to read the meter next.
+    due: Instant,
+}
+
+impl Progress {
+    /// Progress of a command that begins now.
+    pub fn new(form: Form) -> Self {
+        let now = Instant::now();
+        Self {
+            meter: Arc::default(),
+            display: Display::new(form, now.into_std()),
+            is_shown: form != Form::Nothing,
+            drawn: 0,
+            due: now + LOOK_EVERY,
+        }
+    }
+
+    /// Waits until there is something to show. The future may be dropped at any time.
+    pub async fn next(&mut self) -> Bytes {
+        if !self.is_shown {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep_until(self.due).await;
+            let now = Instant::now();
+            self.due = now + LOOK_EVERY;
+            if let Some(told) = self.display.look(self.meter.reading(), now.into_std()) {
+                return self.bytes(told);
+            }
+        }
+    }
+
+    /// The last text to show, if any, and whether it belongs to a bar.
+    pub fn last(&mut self) -> Option<(Bytes, bool)> {
+        let told = self.display.end(self.meter.reading(), Instant::now().into_std())?;
+        let is_bar = matches!(told, Told::Bar(_));
+        Some((self.bytes(told), is_bar))
+    }
+
+    fn bytes(&mut self, told: Told) -> Bytes {
+        match told {
+            Told::Line(line) => (line + "\n").into(),
+            Told::Bar(text) => over(&text, &mut self.drawn).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn client_chooses_the_form_of_progress() {
+        let terminal = |columns| Some(Terminal { columns, colours: true });
+        for (terminal, asked, wanted) in [
+            (None, None, Form::Lines),
+            (None, Some(0), Form::Nothing),
+            (None, Some(100), Form::Bar(100)),
+            (None, Some(usize::MAX), Form::Bar(500)),
+            (terminal(0), None, Form::Bar(80)),
+            (terminal(132), None, Form::Bar(132)),
+            (terminal(1), None, Form::Bar(20)),
+            (terminal(132), Some(0), Form::Nothing),
+        ] {
+            assert_eq!(form(terminal, asked), wanted);
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! What the task of a channel works with.
+
+use std::sync::Arc;
+
+use deploy_store::Meter;
+
+use super::activity::Activity;
+use super::auth::keyring::Role;
+use crate::caller::Caller;
+use crate::console::{self, Answer};
+use crate::registry::Registry;
+use crate::stdin::Input;
+
+/// What the task of a channel works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// What the connection is doing.
+    pub activity: Arc<Activity>,
+    /// What the client may do.
+    pub role: Role,
+    /// Who the client is.
+    pub caller: Caller,
+}
+
+/// The terminal of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Its width.
+    pub columns: u32,
+    /// Whether it shows colours.
+    pub colours: bool,
+}
+
+impl Context {
+    /// Runs one command line with `input` as its standard input. `meter` counts its progress. The
+    /// command runs to its end even if the client leaves.
+    pub fn answer(
+        &self,
+        line: String,
+        input: Input,
+        meter: &Arc<Meter>,
+    ) -> impl Future<Output = Answer> + use<> {
+        let busy = self.activity.busy();
+        let (registry, caller) = (Arc::clone(&self.registry), self.caller.clone());
+        let meter = Arc::clone(meter);
+        async move {
+            if is_old_scp(&line) {
+                let text = "scp's old protocol is not supported; use scp without -O, or sftp\n";
+                return Answer::failed(text);
+            }
+            let running = tokio::spawn(async move {
+                let answer = console::run(&registry, &caller, &line, input, &meter).await;
+                drop(busy);
+                answer
+            });
+            running.await.unwrap_or_else(|err| {
+                tracing::error!("internal error while running a command: {err}");
+                Answer::failed("internal error, see the registry's log\n")
+            })
+        }
+    }
+}
+
+fn is_old_scp(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    words.next() == Some("scp") && words.any(|word| word == "-t" || word == "-f")
+}

@@ -1,0 +1,44 @@
+//! What all connections of a server share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::accept::admission::AdmissionControl;
+use super::accept::algorithms::Offers;
+use super::auth::host_key::HostKey;
+use super::auth::keyring::Keyring;
+use crate::registry::Registry;
+
+/// A client is gone if it accepts nothing for this long while data waits to be sent.
+pub(super) const STALL: Duration = Duration::from_secs(120);
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Server {
+    pub(super) registry: Arc<Registry>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) offers: Offers,
+    pub(super) deadline: Duration,
+    pub(super) stall: Duration,
+    pub(super) admission: Arc<AdmissionControl>,
+}
+
+impl Server {
+    /// A server for `registry`. It closes a connection that is older than `deadline` when nothing
+    /// moves on it.
+    pub fn new(
+        registry: Arc<Registry>,
+        keyring: Arc<Keyring>,
+        host_key: &HostKey,
+        deadline: Duration,
+    ) -> Self {
+        let offers = Offers::new(host_key);
+        Self { registry, keyring, offers, deadline, stall: STALL, admission: Arc::default() }
+    }
+
+    /// The same server, but with another limit for clients that accept nothing, see `STALL`.
+    #[must_use]
+    pub fn stalling(self, stall: Duration) -> Self {
+        Self { stall, ..self }
+    }
+}

@@ -1,0 +1,38 @@
+//! An sftp session without ssh: packets of a client in, answers out. The fuzz targets use it with
+//! both roles.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Files;
+use super::reading::View;
+use super::writing::Uploads;
+use super::{answer, packets};
+use crate::caller::{Caller, Client};
+use crate::registry::Registry;
+use crate::ssh::activity::Activity;
+use crate::ssh::auth::keyring::Role;
+use crate::ssh::context::Context;
+use crate::ssh::server::STALL;
+
+/// Answers the packets in `bytes`, one after another, as for an operator or for an agent. It stops
+/// at the first packet that ends a session, and drops open handles.
+pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) -> Vec<Bytes> {
+    let role = if operator { Role::Operator } else { Role::Service };
+    let [user, key, address] = ["nobody", "no key", "no address"].map(str::to_owned);
+    let context = Context {
+        registry: Arc::clone(registry),
+        activity: Activity::begin(STALL),
+        role,
+        caller: Caller { user, key, address, client: Client::Ssh },
+    };
+    let uploads = operator.then(|| Uploads::new(&context));
+    let mut files = Files { view: View::new(&context), uploads };
+    let mut bytes = BytesMut::from(bytes);
+    let mut answers = Vec::new();
+    while let Some(request) = packets::next(&mut bytes) {
+        answers.push(answer(request, &mut files).await.0);
+    }
+    answers
+}

@@ -1,0 +1,260 @@
+//! Reading over sftp. Agents see `configs/NAME.json` from the catalogue and the published blobs in
+//! `files/`. Operators also see components, versions and states. Nothing else exists, whatever a
+//! path says.
+
+use std::fs::{File as Blob, Metadata};
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use russh_sftp::protocol::{File, FileAttributes, Lstat, OpenFlags, Packet, Stat};
+use rustix::io::{ReadWriteFlags, preadv2};
+use tokio::task::spawn_blocking;
+
+use super::file_attributes;
+use super::handles::HandleTable;
+use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
+use crate::caller::Caller;
+use crate::registry::Registry;
+use crate::ssh::activity::{Activity, Busy};
+use crate::ssh::auth::keyring::Role;
+use crate::ssh::context::Context;
+use crate::uploads::downloads::Download;
+use crate::uploads::open_files::{OpenFileGuard, OpenFileQuota};
+use crate::view::items::Item;
+use crate::view::lookup;
+use crate::view::view_path::{self, Place};
+
+/// Names in one reply to readdir.
+const PAGE: usize = 64;
+
+/// The files that one channel sees.
+#[derive(Debug)]
+pub struct View {
+    registry: Arc<Registry>,
+    activity: Arc<Activity>,
+    operator: bool,
+    caller: Caller,
+    open: HandleTable<(Open, Busy, Option<OpenFileGuard>)>,
+}
+
+#[derive(Debug)]
+enum Open {
+    Blob {
+        blob: Arc<Blob>,
+        created: Option<Timestamp>,
+        #[expect(dead_code, reason = "the download ends when it is dropped")]
+        download: Download,
+    },
+    Document(Bytes, Timestamp),
+    Directory(IntoIter<Item>),
+}
+
+impl View {
+    /// The view of a channel.
+    pub fn new(context: &Context) -> Self {
+        Self {
+            registry: Arc::clone(&context.registry),
+            activity: Arc::clone(&context.activity),
+            operator: context.role == Role::Operator,
+            caller: context.caller.clone(),
+            open: HandleTable::new(""),
+        }
+    }
+
+    /// Answers a request.
+    pub async fn answer(&mut self, packet: Packet) -> Result<Reply, SftpError> {
+        match packet {
+            Packet::Open(open) => self.open(&open.filename, open.pflags).await,
+            Packet::Close(close) => self.open.remove(&close.handle).map(|_| Reply::Done),
+            Packet::Read(read) => {
+                let length = read.len.min(MAX_DATA) as usize;
+                match &self.open.get(&read.handle)?.0 {
+                    Open::Blob { blob, .. } => {
+                        read_blob(Arc::clone(blob), read.offset, length).await
+                    }
+                    Open::Document(json, _) => read_bytes(json, read.offset, length),
+                    Open::Directory(_) => Err(SftpError::failure("is a directory")),
+                }
+            }
+            Packet::Stat(Stat { path, .. }) | Packet::Lstat(Lstat { path, .. }) => {
+                self.stat(&path).await.map(Reply::Attributes)
+            }
+            Packet::Fstat(request) => {
+                let (open, ..) = self.open.get(&request.handle)?;
+                open.attributes().map(Reply::Attributes)
+            }
+            Packet::OpenDir(request) => self.open_directory(&request.path).await,
+            Packet::ReadDir(request) => self.read_directory(&request.handle),
+            _ => Err(SftpError::denied()),
+        }
+    }
+
+    fn take_quota(&self, quota: &Arc<OpenFileQuota>) -> Result<OpenFileGuard, SftpError> {
+        let none = || SftpError::failure("too much is being read here, try again later");
+        quota.open(&self.caller.key).ok_or_else(none)
+    }
+
+    fn place(&self, path: &str) -> Result<Place, SftpError> {
+        let parse = if self.operator { view_path::parse_for_operator } else { view_path::parse };
+        parse(path).ok_or_else(SftpError::not_found)
+    }
+
+    async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, SftpError> {
+        if flags.bits() & !OpenFlags::READ.bits() != 0 {
+            return Err(SftpError::denied());
+        }
+        self.open.check_room()?;
+        let place = self.place(path)?;
+        // All readers share a configuration in memory, and a whole fleet may ask at once. So it
+        // does not count.
+        let counts = !matches!(place, Place::Configuration(_));
+        let quota = counts.then(|| self.take_quota(&self.registry.open_files)).transpose()?;
+        let open = Open::from(lookup::open(&self.registry, place).await?);
+        Ok(self.open.insert((open, self.activity.busy(), quota)))
+    }
+
+    /// Attributes of the file or directory `path`.
+    pub async fn stat(&self, path: &str) -> Result<FileAttributes, SftpError> {
+        let place = self.place(path)?;
+        if lookup::is_directory(&self.registry, &place).await? {
+            return Ok(file_attributes::directory());
+        }
+        Open::from(lookup::open(&self.registry, place).await?).attributes()
+    }
+
+    async fn open_directory(&mut self, path: &str) -> Result<Reply, SftpError> {
+        self.open.check_room()?;
+        let quota = self.take_quota(&self.registry.open_lists)?;
+        let mut items = lookup::list(&self.registry, &self.place(path)?, self.operator).await?;
+        if self.operator {
+            self.add_uploads(&view_path::clean(path), &mut items);
+        }
+        let open = Open::Directory(items.into_iter());
+        Ok(self.open.insert((open, self.activity.busy(), Some(quota))))
+    }
+
+    /// Adds the unbound uploads of this connection to the directory.
+    fn add_uploads(&self, directory: &str, items: &mut Vec<Item>) {
+        for (path, uploaded) in self.registry.recent.of_connection(&self.caller) {
+            let (parent, name) = view_path::split(&path);
+            if parent == directory
+                && !uploaded.bound
+                && !items.iter().any(|item| item.name() == name)
+            {
+                let (size, time) = (uploaded.bytes, uploaded.time);
+                items.push(Item::Upload { name: name.to_owned(), size, time });
+            }
+        }
+    }
+
+    fn read_directory(&mut self, handle: &str) -> Result<Reply, SftpError> {
+        let (Open::Directory(items), ..) = self.open.get(handle)? else {
+            return Err(SftpError::failure("is no directory"));
+        };
+        let now = Timestamp::now();
+        let page: Vec<File> =
+            items.take(PAGE).map(|item| file_attributes::file(item, now)).collect();
+        if page.is_empty() { Err(SftpError::end()) } else { Ok(Reply::Names(page)) }
+    }
+}
+
+impl From<lookup::OpenFile> for Open {
+    fn from(file: lookup::OpenFile) -> Self {
+        match file {
+            lookup::OpenFile::Blob(blob, download, created) => {
+                Self::Blob { blob: Arc::new(blob), created, download }
+            }
+            lookup::OpenFile::Document(bytes, modified) => Self::Document(bytes, modified),
+        }
+    }
+}
+
+impl Open {
+    fn attributes(&self) -> Result<FileAttributes, SftpError> {
+        match self {
+            Self::Blob { blob, created, .. } => {
+                let meta = blob.metadata().map_err(|err| unreadable(&err))?;
+                Ok(blob_attributes(&meta, *created))
+            }
+            Self::Document(json, modified) => {
+                Ok(file_attributes::configuration(json.len() as u64, *modified))
+            }
+            Self::Directory(_) => Ok(file_attributes::directory()),
+        }
+    }
+}
+
+fn blob_attributes(meta: &Metadata, created: Option<Timestamp>) -> FileAttributes {
+    file_attributes::blob(meta.len(), created.map_or(meta.mtime(), Timestamp::as_second))
+}
+
+/// Reads at once if the bytes are in memory, and otherwise on a thread that may wait for the disk.
+/// A change of threads costs more than such a read.
+async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, SftpError> {
+    // No file is that long, and the system gives the highest offset another meaning.
+    if i64::try_from(offset).is_err() {
+        return Err(SftpError::end());
+    }
+    let mut packet = data_packet(length);
+    let cached = read_full(data_of(&mut packet), offset, |part, at| {
+        let flags = ReadWriteFlags::NOWAIT;
+        preadv2(&blob, &mut [IoSliceMut::new(part)], at, flags).map_err(io::Error::from)
+    });
+    let read = match cached {
+        Ok(read) => read,
+        Err(_) => {
+            let reading = spawn_blocking(move || {
+                let read =
+                    read_full(data_of(&mut packet), offset, |part, at| blob.read_at(part, at));
+                (packet, read)
+            });
+            let done = reading.await;
+            let read;
+            (packet, read) =
+                done.map_err(|err| SftpError::failure(format!("internal error: {err}")))?;
+            read.map_err(|err| unreadable(&err))?
+        }
+    };
+    shorten(&mut packet, read);
+    if read == 0 { Err(SftpError::end()) } else { Ok(Reply::Data(packet)) }
+}
+
+/// Reads until `buffer` is full or the file ends.
+fn read_full(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match read(&mut buffer[done..], offset.saturating_add(done as u64)) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            // No file has bytes at such an offset.
+            Err(err) if err.kind() == io::ErrorKind::InvalidInput => break,
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(done)
+}
+
+fn read_bytes(bytes: &Bytes, offset: u64, length: usize) -> Result<Reply, SftpError> {
+    let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let part = &bytes[start..bytes.len().min(start.saturating_add(length))];
+    if part.is_empty() {
+        return Err(SftpError::end());
+    }
+    let mut packet = data_packet(part.len());
+    data_of(&mut packet).copy_from_slice(part);
+    Ok(Reply::Data(packet))
+}
+
+fn unreadable(err: &io::Error) -> SftpError {
+    tracing::error!("blob cannot be read: {err}");
+    SftpError::failure(err.to_string())
+}

@@ -1,0 +1,148 @@
+//! `^R`: searches the history backwards for a pattern, like readline. `^R` again finds older lines,
+//! Enter submits the found line, `^G` and `^C` restore the original line, and any other key edits
+//! the found line.
+
+use crate::ssh::shell::editor::{Editor, MAX_LINE, width};
+
+/// An active search.
+#[derive(Debug)]
+pub(super) struct Search {
+    pattern: Vec<char>,
+    /// The line that is shown, counted from the end; 0 is the original line.
+    at: usize,
+    /// Whether no further line has the pattern.
+    failed: bool,
+    /// Line, cursor and position in the history before the search.
+    before: (Vec<char>, usize, usize),
+}
+
+impl Search {
+    /// The prompt during the search.
+    pub(super) fn prompt(&self) -> Vec<char> {
+        let failed = if self.failed { "failed " } else { "" };
+        let pattern: String = self.pattern.iter().collect();
+        format!("({failed}reverse-i-search)`{pattern}': ").chars().collect()
+    }
+}
+
+impl Editor {
+    /// Takes a byte for the active search, if it belongs there. Any other byte ends the search and
+    /// has its usual meaning.
+    pub(super) fn search_takes(&mut self, byte: u8) -> bool {
+        if self.search.is_none() {
+            return false;
+        }
+        match byte {
+            0x12 => self.search_older(),
+            0x03 | 0x07 => self.end_search(Found::Given),
+            0x08 | 0x7f => self.search_less(),
+            0x20..=0x7e => self.search_more(byte as char),
+            _ => {
+                self.end_search(Found::Kept);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Begins a search.
+    pub(super) fn search(&mut self) {
+        let before = (self.line.clone(), self.cursor, self.shown);
+        self.search = Some(Search { pattern: Vec::new(), at: 0, failed: false, before });
+        self.redraw();
+    }
+
+    /// Adds a character to the pattern.
+    pub(super) fn search_more(&mut self, c: char) {
+        let Some(search) = &mut self.search else { return };
+        if search.pattern.len() < MAX_LINE && !c.is_control() {
+            search.pattern.push(c);
+            let from = search.at.max(1);
+            self.find(from);
+        }
+    }
+
+    fn search_less(&mut self) {
+        let Some(search) = &mut self.search else { return };
+        search.pattern.pop();
+        if search.pattern.is_empty() {
+            (search.at, search.failed) = (0, false);
+            (self.line, self.cursor) = (search.before.0.clone(), search.before.1);
+            self.redraw();
+        } else {
+            self.find(1);
+        }
+    }
+
+    fn search_older(&mut self) {
+        let Some(search) = &mut self.search else { return };
+        if search.pattern.is_empty() {
+            search.pattern.clone_from(&self.sought);
+        }
+        let from = search.at + 1;
+        if !search.pattern.is_empty() {
+            self.find(from);
+        }
+    }
+
+    /// Shows the newest line with the pattern, beginning `from` lines from the end.
+    fn find(&mut self, from: usize) {
+        let Some(search) = &mut self.search else { return };
+        let length = search.pattern.len();
+        let place = |line: &[char]| line.windows(length).rposition(|part| part == search.pattern);
+        let found = (from..=self.history.len()).find_map(|n| {
+            let line = &self.history[self.history.len() - n];
+            // Skip a line that equals the shown one.
+            let is_new = n == search.at || search.at == 0 || *line != self.line;
+            Some((n, place(line)?)).filter(|_| is_new)
+        });
+        search.failed = found.is_none();
+        if let Some((n, at)) = found {
+            search.at = n;
+            self.line = self.history[self.history.len() - n].clone();
+            self.cursor = at;
+        } else {
+            self.ring();
+        }
+        self.redraw();
+    }
+
+    /// Ends the search, if one is active.
+    pub(super) fn end_search(&mut self, found: Found) {
+        let Some(search) = self.search.take() else { return };
+        let (line, cursor, shown) = search.before;
+        if found == Found::Given {
+            (self.line, self.cursor) = (line, cursor);
+        } else if search.at > 0 {
+            if shown == 0 {
+                self.partial = line;
+            }
+            self.shown = search.at;
+        }
+        self.sought = search.pattern;
+        self.redraw();
+    }
+
+    /// Redraws prompt and line in place.
+    fn redraw(&mut self) {
+        self.move_to(0);
+        self.out.extend(b"\x1b[J");
+        self.draw();
+    }
+
+    /// The end of the prompt, in cells from its start.
+    pub(super) fn start(&self) -> usize {
+        let Some(search) = &self.search else { return super::PROMPT_WIDTH };
+        let widths = search.prompt().into_iter().map(width);
+        widths.fold(0, |at, width| at + self.gap(at, width) + width)
+    }
+}
+
+/// The line after a search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The found line.
+    Kept,
+    /// The original line.
+    Given,
+}

@@ -1,0 +1,333 @@
+//! The ssh session of one client: who the client is, and which requests are granted. A granted
+//! request runs in a task of its own (`channel.rs`).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deploy_cli::progress::Form;
+use deploy_store::escape;
+use deploy_wire::PROGRESS;
+use russh::keys::{Algorithm, Certificate, HashAlg};
+use russh::server::{
+    Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
+};
+use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::caller::{Caller, Client};
+use crate::ssh::activity::Activity;
+use crate::ssh::auth::keyring::{Identity, Proof, Role};
+use crate::ssh::channel::{self, ChannelRequest};
+use crate::ssh::command_progress;
+use crate::ssh::context::{Context, Terminal};
+use crate::ssh::server::Server;
+
+/// Channels of one connection at a time.
+pub const MAX_CHANNELS: usize = 10;
+/// Longest command line of an exec request.
+pub const MAX_COMMAND: usize = 64 << 10;
+/// Longest user name.
+pub const MAX_USER: usize = 256;
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    /// The program, as it identifies itself.
+    pub client: Client,
+    server: Arc<Server>,
+    address: SocketAddr,
+    activity: Arc<Activity>,
+    login: Option<oneshot::Sender<Login>>,
+    refused: Arc<AtomicBool>,
+    who: Option<(Identity, Caller)>,
+    channels: Arc<Semaphore>,
+    /// Channels without a granted request.
+    open: HashMap<ChannelId, Opened>,
+}
+
+/// A channel without a granted request.
+#[derive(Debug)]
+struct Opened {
+    start: oneshot::Sender<ChannelRequest>,
+    terminal: Option<Terminal>,
+    /// Whether the client set `NO_COLOR`.
+    no_colour: bool,
+    /// The value of `DEPLOY_PROGRESS`.
+    progress: Option<usize>,
+}
+
+/// Who logged in. It is checked again when the keys change.
+#[derive(Debug)]
+pub struct Login {
+    /// The user name.
+    pub user: String,
+    /// The key or certificate.
+    pub proof: Proof,
+}
+
+impl Session {
+    /// A session from `address`. It sends to `login` when the client has logged in, and sets
+    /// `refused` when a login is refused.
+    pub fn new(
+        server: Arc<Server>,
+        address: SocketAddr,
+        activity: Arc<Activity>,
+        login: oneshot::Sender<Login>,
+        refused: Arc<AtomicBool>,
+    ) -> Self {
+        let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
+        let login = Some(login);
+        let open = HashMap::new();
+        let client = Client::Ssh;
+        Self { client, server, address, activity, login, refused, who: None, channels, open }
+    }
+
+    fn identify(&self, user: &str, proof: &Proof, algorithm: &Algorithm) -> Option<Identity> {
+        let identified = if user.len() > MAX_USER {
+            Err("user name is too long".to_owned())
+        } else if *algorithm == (Algorithm::Rsa { hash: None }) {
+            Err("signatures with SHA-1 are not accepted".to_owned())
+        } else {
+            self.server.keyring.identify(user, proof, self.address.ip())
+        };
+        let key = match proof {
+            Proof::Key(key) => key.key_data(),
+            Proof::Certificate(certificate) => certificate.public_key(),
+        };
+        identified
+            .inspect_err(|reason| {
+                self.refused.store(true, Ordering::Relaxed);
+                let user: String = user.chars().take(MAX_USER).collect();
+                tracing::info!(
+                    user = escape(&user),
+                    key = %key.fingerprint(HashAlg::Sha256),
+                    address = %self.address,
+                    reason,
+                    "login refused"
+                );
+            })
+            .ok()
+    }
+
+    /// Logs a client in whose signature has been verified.
+    fn log_in(&mut self, user: &str, proof: Proof, algorithm: &Algorithm) -> Auth {
+        let Some(identity) = self.identify(user, &proof, algorithm) else {
+            return Auth::reject();
+        };
+        let caller = Caller {
+            user: user.to_owned(),
+            key: identity.label.clone(),
+            address: self.address.to_string(),
+            client: self.client,
+        };
+        tracing::info!(
+            user = escape(user),
+            key = identity.label,
+            address = %self.address,
+            role = ?identity.role,
+            "login"
+        );
+        self.who = Some((identity, caller));
+        if let Some(login) = self.login.take() {
+            let _ = login.send(Login { user: user.to_owned(), proof });
+        }
+        Auth::Accept
+    }
+
+    fn is_operator(&self) -> bool {
+        self.who.as_ref().is_some_and(|(identity, _)| identity.role == Role::Operator)
+    }
+
+    /// Grants a request on a channel without one, or refuses it.
+    fn grant(
+        &mut self,
+        id: ChannelId,
+        request: impl FnOnce(Option<Terminal>, Form) -> Option<ChannelRequest>,
+        ssh: &mut Ssh,
+    ) -> Result<(), russh::Error> {
+        let Some(opened) = self.open.get(&id) else { return ssh.channel_failure(id) };
+        let terminal = opened.terminal.map(|terminal| Terminal {
+            colours: terminal.colours && !opened.no_colour,
+            ..terminal
+        });
+        let form = command_progress::form(terminal, opened.progress);
+        let Some(request) = request(terminal, form) else { return ssh.channel_failure(id) };
+        if let Some(opened) = self.open.remove(&id) {
+            ssh.channel_success(id)?;
+            // If there is no receiver, the channel is already closed.
+            let _ = opened.start.send(request);
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Session {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(
+        &mut self,
+        user: &str,
+        offer: PublicKeyOffer<'_>,
+    ) -> Result<Auth, Self::Error> {
+        // For a certificate, the library shows only its key here. The certificate itself arrives
+        // with the signature.
+        let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
+            && self.server.keyring.has_authorities(user);
+        if may_be_certified {
+            return Ok(Auth::Accept);
+        }
+        let proof = Proof::Key(offer.public_key.clone());
+        match self.identify(user, &proof, offer.algorithm) {
+            Some(_) => Ok(Auth::Accept),
+            None => Ok(Auth::reject()),
+        }
+    }
+
+    /// Only this method and the next grant rights: the library has verified the signature.
+    async fn auth_publickey(
+        &mut self,
+        user: &str,
+        key: VerifiedPublicKey<'_>,
+    ) -> Result<Auth, Self::Error> {
+        Ok(self.log_in(user, Proof::Key(key.public_key.clone()), key.algorithm))
+    }
+
+    async fn auth_openssh_certificate(
+        &mut self,
+        user: &str,
+        certificate: &Certificate,
+    ) -> Result<Auth, Self::Error> {
+        // A signature with SHA-1 was refused when the key was offered.
+        let proof = Proof::Certificate(Box::new(certificate.clone()));
+        Ok(self.log_in(user, proof, &certificate.signature().algorithm()))
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let permit = Arc::clone(&self.channels).try_acquire_owned();
+        let (Some((identity, caller)), Ok(permit)) = (&self.who, permit) else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        let (start, started) = oneshot::channel();
+        let (id, handle) = (channel.id(), ssh.handle());
+        let opened = Opened { start, terminal: None, no_colour: false, progress: None };
+        self.open.insert(id, opened);
+        reply.accept().await;
+        let context = Context {
+            registry: Arc::clone(&self.server.registry),
+            activity: Arc::clone(&self.activity),
+            role: identity.role,
+            caller: caller.clone(),
+        };
+        tokio::spawn(async move {
+            let served = tokio::spawn(channel::run(channel, started, context)).await;
+            if let Err(err) = served {
+                tracing::error!("internal error in a channel: {err}");
+                // The client waits, and no other code closes the channel.
+                let _ = handle.close(id).await;
+            }
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Ssh) -> Result<(), Self::Error> {
+        self.open.remove(&id);
+        Ok(())
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        term: &str,
+        columns: u32,
+        _rows: u32,
+        _width: u32,
+        _height: u32,
+        _modes: &[(Pty, u32)],
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let allowed = self.is_operator() && self.who.as_ref().is_some_and(|(who, _)| who.pty);
+        match self.open.get_mut(&id) {
+            Some(opened) if allowed => {
+                opened.terminal = Some(Terminal { columns, colours: term != "dumb" });
+                ssh.channel_success(id)
+            }
+            _ => ssh.channel_failure(id),
+        }
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        match self.open.get_mut(&id) {
+            Some(opened) if name == "NO_COLOR" => {
+                opened.no_colour = !value.is_empty();
+                ssh.channel_success(id)
+            }
+            Some(opened)
+                if name == PROGRESS && value.len() <= 5 && value.parse::<u32>().is_ok() =>
+            {
+                opened.progress = value.parse().ok();
+                ssh.channel_success(id)
+            }
+            _ => ssh.channel_failure(id),
+        }
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _single: bool,
+        _protocol: &str,
+        _cookie: &str,
+        _screen: u32,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        ssh.channel_failure(id)
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, ssh: &mut Ssh) -> Result<(), Self::Error> {
+        let allowed = self.is_operator();
+        self.grant(
+            id,
+            |terminal, form| allowed.then_some(ChannelRequest::Shell(terminal, form)),
+            ssh,
+        )
+    }
+
+    async fn exec_request(
+        &mut self,
+        id: ChannelId,
+        command: &[u8],
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
+        let line = String::from_utf8(command.to_vec()).ok().filter(|_| allowed);
+        self.grant(
+            id,
+            |terminal, form| line.map(|line| ChannelRequest::Exec(line, terminal, form)),
+            ssh,
+        )
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        ssh: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        self.grant(id, |_, _| (name == "sftp").then_some(ChannelRequest::Sftp), ssh)
+    }
+}

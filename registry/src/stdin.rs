@@ -1,0 +1,168 @@
+//! The standard input of a command: a stream of a few chunks at a time, so that the client waits
+//! for the command. The stream ends well only if the client has ended it.
+
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes};
+use deploy_store::Size;
+use tokio::sync::mpsc;
+
+/// Chunks that may wait to be read. With more, the client waits.
+const MAX_CHUNKS: usize = 4;
+
+/// The end that is read.
+#[derive(Debug)]
+pub struct Input {
+    pieces: Option<mpsc::Receiver<Piece>>,
+    current: Bytes,
+    ended: bool,
+}
+
+/// The end that is written to. If it is dropped before [`Piece::End`], the input was cut off.
+pub type Feed = mpsc::Sender<Piece>;
+
+/// A piece of the stream.
+#[derive(Debug)]
+pub enum Piece {
+    /// Some bytes.
+    Bytes(Bytes),
+    /// The end of the stream.
+    End,
+}
+
+/// Both ends of an input.
+pub fn channel() -> (Feed, Input) {
+    let (feed, pieces) = mpsc::channel(MAX_CHUNKS);
+    (feed, Input { pieces: Some(pieces), current: Bytes::new(), ended: false })
+}
+
+impl Input {
+    /// No input, as at the prompt, where further bytes are the next line.
+    pub fn none() -> Self {
+        Self { pieces: None, current: Bytes::new(), ended: true }
+    }
+
+    /// Whether there is no input.
+    pub fn is_none(&self) -> bool {
+        self.pieces.is_none()
+    }
+
+    /// The next bytes; `None` at the end. It fails if the stream was cut off.
+    pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        if !self.current.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.current)));
+        }
+        match &mut self.pieces {
+            Some(pieces) if !self.ended => {
+                let piece = pieces.recv().await;
+                self.take(piece)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Waits until the first bytes, or the end, have arrived.
+    pub async fn begin(&mut self) -> io::Result<()> {
+        if let Some(bytes) = self.next().await? {
+            self.current = bytes;
+        }
+        Ok(())
+    }
+
+    /// All bytes. It fails if there are more than `limit`.
+    pub async fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            if all.len() + bytes.len() > limit {
+                let text = format!("standard input is larger than {}", Size(limit as u64));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+
+    fn take(&mut self, piece: Option<Piece>) -> io::Result<Option<Bytes>> {
+        match piece {
+            Some(Piece::Bytes(bytes)) => Ok(Some(bytes)),
+            Some(Piece::End) => {
+                self.ended = true;
+                Ok(None)
+            }
+            None => {
+                let text = "standard input was cut off: the client went away";
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+            }
+        }
+    }
+}
+
+/// For threads that may block.
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            let Some(pieces) = self.pieces.as_mut().filter(|_| !self.ended) else { return Ok(0) };
+            let piece = pieces.blocking_recv();
+            match self.take(piece)? {
+                Some(bytes) => self.current = bytes,
+                None => return Ok(0),
+            }
+        }
+        let taken = buffer.len().min(self.current.len());
+        self.current.copy_to_slice(&mut buffer[..taken]);
+        Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reader_gets_all_bytes_and_then_the_end() {
+        let (feed, mut input) = channel();
+        let feeding = std::thread::spawn(move || {
+            for n in 0..100_u8 {
+                feed.blocking_send(Piece::Bytes(vec![n; 1000].into())).unwrap();
+            }
+            feed.blocking_send(Piece::Bytes(Bytes::new())).unwrap();
+            feed.blocking_send(Piece::End).unwrap();
+        });
+        let mut all = Vec::new();
+        input.read_to_end(&mut all).unwrap();
+        feeding.join().unwrap();
+        let want: Vec<u8> = (0..100).flat_map(|n| [n; 1000]).collect();
+        assert!(all == want);
+        assert_eq!(input.read(&mut [0]).unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn interrupted_input_is_an_error() {
+        let (feed, mut input) = channel();
+        feed.send(Piece::Bytes("ab".into())).await.unwrap();
+        drop(feed);
+        assert_eq!(input.next().await.unwrap().unwrap(), "ab");
+        let err = input.next().await.unwrap_err();
+        assert_eq!(err.kind(), io::ErrorKind::UnexpectedEof);
+        let cut = tokio::task::spawn_blocking(move || input.read(&mut [0; 9])).await.unwrap();
+        assert!(cut.is_err());
+    }
+
+    #[tokio::test]
+    async fn all_takes_up_to_its_limit() {
+        for (limit, taken) in [(4, true), (3, false)] {
+            let (feed, mut input) = channel();
+            for piece in [Piece::Bytes("ab".into()), Piece::Bytes("cd".into()), Piece::End] {
+                feed.send(piece).await.unwrap();
+            }
+            assert_eq!(input.all(limit).await.is_ok_and(|all| all == b"abcd"), taken);
+        }
+    }
+
+    #[tokio::test]
+    async fn missing_input_has_ended() {
+        let mut input = Input::none();
+        assert!(input.is_none() && input.next().await.unwrap().is_none());
+        assert_eq!(input.read(&mut [0]).unwrap(), 0);
+    }
+}

@@ -1,0 +1,226 @@
+//! An upload: bytes in any order, at last a staged blob. Threads write, hash and sync while more
+//! bytes arrive.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deploy_store::{BlobWriter, Digest, Size};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::announced::AnnouncedShare;
+use super::slots::Slot;
+use super::upload_quota::QuotaShare;
+use super::upload_room::UploadRoom;
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
+
+/// Bytes of one upload that may wait for the disk. With more, the client waits.
+const MAX_QUEUED: usize = 4 << 20;
+/// Bytes that a thread writes at a time, at least.
+const BATCH: usize = 1 << 20;
+/// Bytes after which the written part of an upload is synced.
+const SYNC_EVERY: usize = 32 << 20;
+/// Memory that a write takes besides its bytes, so that tiny writes count, too.
+const WRITE_OVERHEAD: usize = 100;
+
+/// A blob that is being uploaded. If it is dropped before [`Upload::finish`], it is removed.
+#[derive(Debug)]
+pub struct Upload {
+    room: Arc<UploadRoom>,
+    disk: Disk,
+    queue: Vec<(u64, Bytes)>,
+    queued: usize,
+    end: u64,
+    behind: File,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+    unsynced: usize,
+    /// Its part of the staged bytes of its key.
+    share: QuotaShare,
+    /// The bytes that its client still has to send.
+    announced: AnnouncedShare,
+    slot: Slot,
+}
+
+/// Where the file is: here, or with the thread that writes to it.
+#[derive(Debug)]
+enum Disk {
+    Idle(Box<BlobWriter>),
+    Writing(JoinHandle<deploy_store::Result<Box<BlobWriter>>>),
+    Failed(String),
+}
+
+impl Upload {
+    /// Begins an upload of `key`, of `size` bytes if the client announced it. It fails with
+    /// [`Error::Busy`] if too many uploads are open, and with [`Error::OverLimit`] if `size` is too
+    /// large.
+    pub async fn begin(room: &Arc<UploadRoom>, key: &str, size: Option<u64>) -> Result<Self> {
+        let slot = room.slots.try_take(key).ok_or_else(too_many)?;
+        let size = size.unwrap_or(0);
+        let limit = room.limits.max_upload;
+        if size > limit {
+            return Err(Error::OverLimit(too_large(limit)));
+        }
+        let announced = room.announced.begin(size, |others| room.check_space(size, others))?;
+        let blobs = Arc::clone(&room.blobs);
+        let staging = blocking(move || blobs.stage()).await?;
+        slot.waits_for_client();
+        Ok(Self {
+            behind: staging.sync_handle()?,
+            disk: Disk::Idle(Box::new(staging)),
+            queue: Vec::new(),
+            queued: 0,
+            end: 0,
+            syncing: None,
+            unsynced: 0,
+            share: room.quota.begin(key),
+            announced,
+            slot,
+            room: Arc::clone(room),
+        })
+    }
+
+    /// Bytes from the start to the end of the farthest write.
+    pub fn len(&self) -> u64 {
+        self.end
+    }
+
+    /// Whether no byte has arrived.
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Takes bytes. If they cannot be written, a later write or [`Upload::finish`] may be the one
+    /// that fails.
+    pub async fn write(&mut self, offset: u64, data: Bytes) -> Result<()> {
+        if !self.slot.client_sent() {
+            self.slot = self.room.slots.try_take(self.share.key()).ok_or_else(too_many)?;
+        }
+        self.end = self.end.max(offset.saturating_add(data.len() as u64));
+        self.announced.came(self.end);
+        self.queued += data.len() + WRITE_OVERHEAD;
+        self.queue.push((offset, data));
+        if self.queued >= MAX_QUEUED || self.is_written() {
+            self.wait_for_write().await;
+        }
+        let mut refused = self.share.grow(self.end);
+        if self.queued >= BATCH {
+            self.start_writing();
+            if self.sync_behind().await {
+                refused = refused.and_then(|()| self.check_free());
+            }
+            self.room.renew(self.share.key()).await;
+        }
+        if let Err(err) = refused {
+            self.wait_for_write().await;
+            self.disk = Disk::Failed(err.to_string());
+        }
+        self.slot.waits_for_client();
+        match &self.disk {
+            Disk::Failed(text) => Err(Error::Failed(text.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// An upload of a known size has its space, unless something other than uploads takes it.
+    fn check_free(&self) -> Result<()> {
+        if self.announced.is_known() { self.room.check_space(0, 0) } else { self.room.check_free() }
+    }
+
+    /// Whether another client has its slot, because its own client was silent.
+    pub fn has_lost_slot(&self) -> bool {
+        self.slot.is_lost()
+    }
+
+    fn is_written(&self) -> bool {
+        matches!(&self.disk, Disk::Writing(task) if task.is_finished())
+    }
+
+    /// Waits for the thread that writes.
+    async fn wait_for_write(&mut self) {
+        if let Disk::Writing(task) = &mut self.disk {
+            self.disk = match task.await {
+                Ok(Ok(staging)) => Disk::Idle(staging),
+                Ok(Err(deploy_store::Error::OverLimit { limit, .. })) => {
+                    Disk::Failed(too_large(limit))
+                }
+                Ok(Err(err)) => Disk::Failed(err.to_string()),
+                Err(err) => Disk::Failed(format!("internal error: {err}")),
+            };
+        }
+    }
+
+    /// Starts a thread that writes and hashes the queue, unless one is writing.
+    fn start_writing(&mut self) {
+        if self.queue.is_empty() || !matches!(self.disk, Disk::Idle(_)) {
+            return;
+        }
+        let Disk::Idle(mut staging) =
+            std::mem::replace(&mut self.disk, Disk::Failed(String::new()))
+        else {
+            return;
+        };
+        let queue = std::mem::take(&mut self.queue);
+        self.queued = 0;
+        self.disk = Disk::Writing(spawn_blocking(move || {
+            queue.iter().try_for_each(|(offset, data)| staging.write_at(*offset, data))?;
+            Ok(staging)
+        }));
+    }
+
+    /// Syncs the written part while more bytes arrive, so that little remains to sync at the end.
+    /// Returns whether enough was written for a sync.
+    async fn sync_behind(&mut self) -> bool {
+        self.unsynced += BATCH;
+        if self.unsynced < SYNC_EVERY
+            || self.syncing.as_ref().is_some_and(|task| !task.is_finished())
+        {
+            return false;
+        }
+        self.wait_for_sync().await;
+        self.unsynced = 0;
+        if let Ok(file) = self.behind.try_clone() {
+            self.syncing = Some(spawn_blocking(move || file.sync_data()));
+        }
+        true
+    }
+
+    /// Waits for a sync. The system reports an error only once.
+    async fn wait_for_sync(&mut self) {
+        let Some(task) = self.syncing.take() else { return };
+        let failed = match task.await {
+            Ok(Ok(())) => return,
+            Ok(Err(err)) => format!("sync upload: {err}"),
+            Err(err) => format!("internal error: {err}"),
+        };
+        self.wait_for_write().await;
+        self.disk = Disk::Failed(failed);
+    }
+
+    /// Ends the upload: syncs it and stages it under its digest, where it waits to be bound.
+    pub async fn finish(mut self) -> Result<Digest> {
+        self.wait_for_write().await;
+        self.start_writing();
+        self.wait_for_write().await;
+        self.wait_for_sync().await;
+        let digest = match self.disk {
+            Disk::Idle(staging) => blocking(move || staging.finish()).await?,
+            Disk::Failed(text) => return Err(Error::Failed(text)),
+            Disk::Writing(_) => {
+                return Err(Error::Failed("internal error: still writing".to_owned()));
+            }
+        };
+        self.room.renew(self.share.key()).await;
+        self.share.wait(digest);
+        Ok(digest)
+    }
+}
+
+fn too_large(limit: u64) -> String {
+    format!("size of the upload is over the limit of {} (-max-upload)", Size(limit))
+}
+
+fn too_many() -> Error {
+    Error::Busy("too many uploads at once, try again later".to_owned())
+}

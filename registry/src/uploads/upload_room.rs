@@ -1,0 +1,113 @@
+//! The room for uploads: slots, bytes of each key, and free space of the disk. Every limit on
+//! uploads is checked here, whichever way the bytes come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deploy_store::{Blobs, Digest, Size};
+
+use super::announced::Announced;
+use super::slots::{Sharing, SlotPool};
+use super::upload_quota::UploadQuota;
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
+
+/// Uploads that are open at once, of all clients together.
+pub const MAX_UPLOADS: usize = 256;
+/// How slots of uploads are shared. A client that sends nothing for a minute may lose its slot.
+const SHARING: Sharing = Sharing {
+    most: MAX_UPLOADS,
+    share: MAX_UPLOADS / 4,
+    reserve: MAX_UPLOADS / 4,
+    silence: Duration::from_secs(60),
+};
+/// How often within the grace period waiting uploads are renewed, at most.
+const RENEWALS: u32 = 8;
+
+/// The limits on uploads.
+#[derive(Debug, Clone, Copy)]
+pub struct UploadLimits {
+    /// Largest upload, in bytes.
+    pub max_upload: u64,
+    /// Most bytes that one key may have staged.
+    pub max_staged: u64,
+    /// Bytes of the filesystem that uploads leave free.
+    pub min_free: u64,
+    /// How long a complete upload waits to be bound.
+    pub grace: Duration,
+}
+
+/// The room for the uploads of one registry.
+#[derive(Debug)]
+pub struct UploadRoom {
+    pub(super) blobs: Arc<Blobs>,
+    pub(super) slots: Arc<SlotPool>,
+    pub(super) announced: Arc<Announced>,
+    pub(super) quota: Arc<UploadQuota>,
+    pub(super) limits: UploadLimits,
+}
+
+impl UploadRoom {
+    /// Room without uploads.
+    pub fn new(blobs: Arc<Blobs>, limits: UploadLimits) -> Arc<Self> {
+        Arc::new(Self {
+            blobs,
+            slots: SlotPool::new(SHARING),
+            announced: Arc::default(),
+            quota: UploadQuota::new(limits.max_staged),
+            limits,
+        })
+    }
+
+    /// The complete uploads that no version is bound to yet.
+    pub fn waiting(&self) -> Vec<Digest> {
+        self.quota.waiting()
+    }
+
+    /// Returns the bytes of uploads that are no longer staged to their keys.
+    pub fn release_gone(&self) {
+        // An upload that cannot be looked at continues to count.
+        self.quota.release_gone(|digest| self.blobs.is_staged(digest).unwrap_or(true));
+    }
+
+    /// Renews the waiting uploads of `key`, because more of the same key arrive, as in the import
+    /// of an image with many layers.
+    pub async fn renew(&self, key: &str) {
+        let waiting = self.quota.to_renew(key, self.limits.grace / RENEWALS);
+        if waiting.is_empty() {
+            return;
+        }
+        let blobs = Arc::clone(&self.blobs);
+        if let Err(err) = blocking(move || blobs.renew_staged(&waiting)).await {
+            tracing::warn!("uploads may expire early: {err}");
+        }
+    }
+
+    /// [`Error::OverLimit`] if one more upload of unknown size would leave too little free space.
+    pub fn check_free(&self) -> Result<()> {
+        self.check_space(0, self.announced.bytes())
+    }
+
+    /// [`Error::OverLimit`] if `bytes` more would leave too little free space, while other clients
+    /// still have to send `announced` bytes.
+    pub(super) fn check_space(&self, bytes: u64, announced: u64) -> Result<()> {
+        let floor = self.limits.min_free;
+        let free = self.blobs.free_bytes()?;
+        let taken = bytes.saturating_add(announced);
+        if free.checked_sub(floor).is_some_and(|room| room >= taken) {
+            return Ok(());
+        }
+        let (free, floor) = (Size(free), Size(floor));
+        let others = match announced {
+            0 => String::new(),
+            announced => format!(", and other uploads have still to bring {}", Size(announced)),
+        };
+        let this = match bytes {
+            0 => String::new(),
+            bytes => format!(": there is no room for {}", Size(bytes)),
+        };
+        Err(Error::OverLimit(format!(
+            "the registry's disk has {free} free and keeps {floor} (-min-free){others}{this}; gc may free some"
+        )))
+    }
+}

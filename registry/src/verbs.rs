@@ -1,0 +1,13 @@
+//! The verbs that use blobs and the catalogue, one a file. Every verb that makes a reference to a
+//! blob goes through `bind`.
+
+pub mod add_image;
+pub(crate) mod add_version;
+mod bind;
+pub mod collect;
+mod hash_lookup;
+pub mod put;
+pub mod stat;
+pub mod state_diff;
+mod take_back;
+pub mod verify_blobs;

@@ -1,0 +1,71 @@
+//! `addver`: a staged or stored blob becomes a version.
+
+use deploy_store::{ComponentName, Digest, VersionName, check_archive};
+
+use super::bind::{Sizes, StagedCopies};
+use crate::blocking::blocking;
+use crate::catalog::Change;
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+
+impl Registry {
+    /// Binds a staged or stored blob to a new version. It checks the names and the archive first,
+    /// then publishes the blob, and adds the row last.
+    pub async fn add_version(
+        &self,
+        component: &ComponentName,
+        version: &VersionName,
+        digest: Digest,
+        change: &Change,
+    ) -> Result<()> {
+        if let Err(err) = self.catalog.check_new_version(component, version).await {
+            // For a lost blob, the client has to learn that it is to send the bytes again.
+            if !self.blobs().contains(digest)? && self.catalog.is_bound(digest).await? {
+                self.require_staged(digest)?;
+            }
+            return Err(err);
+        }
+        if !self.blobs().contains(digest)? {
+            self.check_staged(digest).await?;
+        }
+        self.bind_version(component, version, digest, change).await
+    }
+
+    /// Binds a blob whose archive was checked.
+    pub(super) async fn bind_version(
+        &self,
+        component: &ComponentName,
+        version: &VersionName,
+        digest: Digest,
+        change: &Change,
+    ) -> Result<()> {
+        let record = async |sizes: Sizes| {
+            let bytes = sizes.get(&digest).copied().unwrap_or(0);
+            self.catalog.add_version(component, version, digest, bytes, change).await
+        };
+        let bound = self.bind(vec![digest], StagedCopies::Keep, record).await?;
+        bound.ok_or_else(not_uploaded)
+    }
+
+    /// Fails if agents cannot unpack the staged archive, or if it is not staged.
+    pub(super) async fn check_staged(&self, digest: Digest) -> Result<()> {
+        let staged = self.require_staged(digest)?;
+        let permit = self.checks.acquire().await;
+        let limits = self.settings.limits;
+        let checked = blocking(move || check_archive(staged, limits)).await;
+        drop(permit);
+        checked.map(drop).map_err(|cause| Error::BadArchive { digest, cause })
+    }
+
+    fn require_staged(&self, digest: Digest) -> Result<std::fs::File> {
+        self.blobs().staged_reader(digest).map_err(|err| match err {
+            deploy_store::Error::NoSuchBlob(_) => not_uploaded(),
+            other => other.into(),
+        })
+    }
+}
+
+/// What the Go tool says if no upload has the hash.
+pub(crate) fn not_uploaded() -> Error {
+    Error::NotFound("no uploaded file with given hash found".to_owned())
+}

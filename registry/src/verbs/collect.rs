@@ -1,0 +1,275 @@
+//! `gc`: removes what nothing needs. These are versions beyond those that are kept, blobs without a
+//! reference, and uploads that nobody bound. A pure plan finds them. The removal of a blob has
+//! steps and may stop after each one, see `catalog/retention.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use deploy_store::{BlobInfo, Digest, Meter, Swept, Unit};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::blocking::blocking;
+use crate::catalog::{BlobCount, Reference, References, Versions};
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+use crate::reserve;
+
+/// Blobs that are condemned and removed at a time. Between batches, versions may be bound.
+const BATCH: usize = 256;
+/// Name of the note about the last run.
+pub const NOTE: &str = "gc";
+
+/// KeepReason a blob is kept. If there are several reasons, the first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepReason {
+    /// A layer of the current state of a configuration.
+    Current,
+    /// A layer of a state that a rollback may restore.
+    Rollback,
+    /// The blob of a pinned version.
+    Pinned,
+    /// The blob of another version.
+    Version,
+    /// A client downloads it.
+    Transfer,
+    /// Nothing needs it, but it is within the grace period, or an importer has a lease on it.
+    Young,
+}
+
+/// What a collection removes and keeps.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collection {
+    /// Versions beyond those that are kept.
+    pub versions: Versions,
+    /// Blobs that nothing needs.
+    pub blobs: Vec<BlobInfo>,
+    /// Uploads that nobody bound.
+    pub uploads: Swept,
+    /// The blobs that are kept, by reason.
+    pub kept: BTreeMap<KeepReason, BlobCount>,
+}
+
+/// The note about the last collection.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Noted {
+    /// When.
+    pub time: Timestamp,
+    /// Versions that it deleted.
+    pub versions: u64,
+    /// Blobs that it removed, and all removed bytes.
+    #[serde(flatten)]
+    pub blobs: BlobCount,
+}
+
+impl Collection {
+    /// Bytes of the removed blobs and uploads.
+    pub fn bytes(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.bytes).sum::<u64>() + self.uploads.bytes
+    }
+}
+
+/// Which of `blobs` are removed, and why the others are kept. An unneeded blob is removed if it was
+/// last written before `cutoff` and no importer has a lease on it (`leased`).
+pub fn plan(
+    blobs: Vec<BlobInfo>,
+    references: &References,
+    downloads: &BTreeSet<Digest>,
+    leased: &BTreeSet<Digest>,
+    cutoff: SystemTime,
+) -> (Vec<BlobInfo>, BTreeMap<KeepReason, BlobCount>) {
+    let mut kept: BTreeMap<KeepReason, BlobCount> = BTreeMap::new();
+    let (mut unneeded, mut keep) = (Vec::new(), |why, bytes| {
+        let count = kept.entry(why).or_default();
+        count.blobs += 1;
+        count.bytes += bytes;
+    });
+    for blob in blobs {
+        match references.get(&blob.digest).and_then(|reasons| reasons.first()) {
+            Some(reason) => keep(keep_reason(reason), blob.bytes),
+            None if downloads.contains(&blob.digest) => keep(KeepReason::Transfer, blob.bytes),
+            None if blob.modified >= cutoff || leased.contains(&blob.digest) => {
+                keep(KeepReason::Young, blob.bytes);
+            }
+            None => unneeded.push(blob),
+        }
+    }
+    unneeded.sort_by_key(|blob| blob.digest);
+    (unneeded, kept)
+}
+
+fn keep_reason(reference: &Reference) -> KeepReason {
+    match reference {
+        Reference::Current { .. } => KeepReason::Current,
+        Reference::RollbackTarget { .. } => KeepReason::Rollback,
+        Reference::Pin { .. } => KeepReason::Pinned,
+        Reference::Version { .. } => KeepReason::Version,
+    }
+}
+
+impl Registry {
+    /// What [`Registry::collect`] would remove now.
+    pub async fn would_collect(&self) -> Result<Collection> {
+        let cutoff = self.settings.grace_cutoff();
+        let (versions, references) = self.catalog.old_versions(self.settings.max_versions).await?;
+        let all = self.list_blobs().await?;
+        let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
+        let (blobs, kept) = plan(all, &references, &self.downloads.blobs(), &leased, cutoff);
+        let store = Arc::clone(self.blobs());
+        let uploads = blocking(move || store.would_expire(cutoff)).await?;
+        Ok(Collection { versions, blobs, uploads, kept })
+    }
+
+    /// Removes old versions, unneeded blobs and uploads that nobody bound. Uploads, downloads and
+    /// all other verbs continue meanwhile. If the catalogue has no version at all, only `force`
+    /// removes the files.
+    pub async fn collect(&self, force: bool) -> Result<Collection> {
+        self.collect_counted(force, &Meter::default()).await
+    }
+
+    /// As [`Registry::collect`]; `meter` counts the removed files.
+    pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
+        let _one_at_a_time = self.collecting.lock().await;
+        // On a full disk, the catalogue needs room to record what is removed.
+        reserve::release(&self.top, self.blobs())?;
+        let cutoff = self.settings.grace_cutoff();
+        let all = self.check_catalogue(force).await?;
+        let (versions, references) =
+            self.catalog.delete_old_versions(self.settings.max_versions).await?;
+        let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
+        let downloads = self.downloads.blobs();
+        let (unneeded, mut kept) = plan(all, &references, &downloads, &leased, cutoff);
+        let mut blobs = Vec::with_capacity(unneeded.len());
+        meter.begin("removed", Unit::Items("files"), unneeded.len() as u64);
+        for batch in unneeded.chunks(BATCH) {
+            let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
+            for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
+                // It was bound, or an importer asked for it, after the plan was made.
+                let count = kept.entry(KeepReason::Version).or_default();
+                count.blobs += 1;
+                count.bytes += blob.bytes;
+            }
+            blobs.extend(removed);
+            meter.add(batch.len() as u64);
+        }
+        meter.end();
+        let uploads = self.expire_uploads(self.settings.grace).await?;
+        let done = Collection { versions, blobs, uploads, kept };
+        let count = BlobCount { blobs: done.blobs.len() as u64, bytes: done.bytes() };
+        let noted =
+            Noted { time: Timestamp::now(), versions: done.versions.len() as u64, blobs: count };
+        self.catalog.set_note(NOTE, &noted).await?;
+        reserve::make(&self.top, self.blobs());
+        Ok(done)
+    }
+
+    /// Lists the blobs, and fails if the catalogue does not look like the right one for them.
+    async fn check_catalogue(&self, force: bool) -> Result<Vec<BlobInfo>> {
+        if let Some(why) = self.catalog.check().await?.first() {
+            return Err(Error::Damaged(format!(
+                "the catalogue is damaged, so nothing is removed: {why}; see verify"
+            )));
+        }
+        let all = self.list_blobs().await?;
+        if !force && !all.is_empty() && self.catalog.references().await?.is_empty() {
+            return Err(Error::Conflict(format!(
+                "no version of any component is known, but {} files are here: is this the right \
+                 catalogue? if they are to go, use -force",
+                all.len()
+            )));
+        }
+        Ok(all)
+    }
+
+    /// Removes those of `blobs` that nothing needs, file and row, and returns them. No version is
+    /// bound meanwhile. Blobs that an importer was told about at `leased` or later are kept.
+    async fn remove_unneeded(
+        &self,
+        blobs: &[BlobInfo],
+        leased: Timestamp,
+    ) -> Result<Vec<BlobInfo>> {
+        let _binding = self.binding.lock().await;
+        let downloads = self.downloads.blobs();
+        let idle: Vec<BlobInfo> =
+            blobs.iter().filter(|blob| !downloads.contains(&blob.digest)).cloned().collect();
+        let condemned = self.catalog.condemn(&idle, leased, Timestamp::now()).await?;
+        self.remove_condemned(condemned.iter().map(|blob| blob.digest).collect()).await?;
+        Ok(condemned)
+    }
+
+    /// Removes the files of condemned blobs, then their rows.
+    async fn remove_condemned(&self, digests: Vec<Digest>) -> Result<()> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let (store, files) = (Arc::clone(self.blobs()), digests.clone());
+        blocking(move || store.remove_all(files)).await?;
+        self.catalog.forget(digests).await
+    }
+
+    /// Removes uploads that have waited for longer than `age` to be bound.
+    pub async fn expire_uploads(&self, age: Duration) -> Result<Swept> {
+        let _binding = self.binding.lock().await;
+        let blobs = Arc::clone(self.blobs());
+        let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
+        let swept = blocking(move || blobs.expire(before)).await?;
+        self.uploads.release_gone();
+        Ok(swept)
+    }
+}
+
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn first_reason_counts_and_old_unneeded_blobs_are_removed() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let blob = |name: &str, bytes, seconds| BlobInfo {
+            digest: Digest::of(name.as_bytes()),
+            bytes,
+            modified: at(seconds),
+        };
+        let digest = |name: &str| Digest::of(name.as_bytes());
+        let blobs = vec![
+            blob("shared", 1, 0),
+            blob("pinned", 2, 0),
+            blob("read", 4, 0),
+            blob("young", 8, 10),
+            blob("leased", 16, 0),
+            blob("old", 32, 9),
+        ];
+        let (component, version) = ("c".parse().unwrap(), "v".parse().unwrap());
+        let current = Reference::Current { configuration: "p".parse().unwrap(), number: 1 };
+        let bound = Reference::Version { component, version };
+        let pin = Reference::Pin {
+            component: "c".parse().unwrap(),
+            version: "v".parse().unwrap(),
+            message: String::new(),
+        };
+        let references = References::from([
+            (digest("shared"), vec![current, bound.clone()]),
+            (digest("pinned"), vec![pin, bound]),
+        ]);
+        let downloads = BTreeSet::from([digest("read"), digest("shared")]);
+        let leased = BTreeSet::from([digest("leased")]);
+        let (unneeded, kept) = plan(blobs, &references, &downloads, &leased, at(10));
+        assert_eq!(unneeded.iter().map(|blob| blob.bytes).collect::<Vec<_>>(), [32]);
+        let kept: Vec<_> = kept.into_iter().map(|(why, count)| (why, count.bytes)).collect();
+        let expected = [
+            (KeepReason::Current, 1),
+            (KeepReason::Pinned, 2),
+            (KeepReason::Transfer, 4),
+            (KeepReason::Young, 24),
+        ];
+        assert_eq!(kept, expected);
+    }
+}

@@ -1,0 +1,91 @@
+//! `put`: uploads and binds in one step. Files that are written to `/put` over sftp use it, too.
+
+use deploy_store::{ComponentName, Digest, VersionName};
+use deploy_wire::command::Command;
+
+use crate::catalog::Change;
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+use crate::stdin::Input;
+use crate::uploads::upload::Upload;
+
+/// The blob of a version that was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Put {
+    /// The archive's digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+/// The version that an upload becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutTarget {
+    /// Component, made if it does not exist.
+    pub component: ComponentName,
+    /// The new version.
+    pub version: VersionName,
+}
+
+impl Registry {
+    /// Uploads the bytes of `input` and binds them. It checks the names before it reads a byte.
+    pub async fn put(&self, target: &PutTarget, mut input: Input, change: &Change) -> Result<Put> {
+        self.catalog.check_new_version(&target.component, &target.version).await?;
+        let mut upload = Upload::begin(&self.uploads, &change.key, None).await?;
+        while let Some(bytes) = input.next().await.map_err(|err| Error::Failed(err.to_string()))? {
+            upload.write(upload.len(), bytes).await?;
+        }
+        self.put_upload(target, upload, change).await
+    }
+
+    /// Binds a complete upload. An archive that no agent could unpack is removed. If the version
+    /// cannot be made, for example because another client made it meanwhile, the upload stays
+    /// staged.
+    pub async fn put_upload(
+        &self,
+        target: &PutTarget,
+        upload: Upload,
+        change: &Change,
+    ) -> Result<Put> {
+        let bytes = upload.len();
+        let digest = self.finish_upload(upload).await?;
+        self.put_staged(target, digest, change).await?;
+        Ok(Put { digest, bytes })
+    }
+
+    /// As [`Registry::put_upload`], for a blob that is staged already.
+    pub async fn put_staged(
+        &self,
+        target: &PutTarget,
+        digest: Digest,
+        change: &Change,
+    ) -> Result<()> {
+        let PutTarget { component, version } = target;
+        // The audit trail gets the command that would do the same again.
+        let command = Command::AddVersion {
+            component: component.clone(),
+            version: version.clone(),
+            digest: digest.into(),
+        };
+        let change = Change { command: command.to_string(), ..change.clone() };
+        if !self.blobs().contains(digest)?
+            && let Err(err) = self.check_staged(digest).await
+        {
+            self.unstage(digest).await;
+            return Err(err);
+        }
+        let bound = self.bind_version(component, version, digest, &change).await;
+        // The obstacle may disappear; then the bytes need not be sent again.
+        bound.map_err(|err| Error::NotBound { digest, cause: Box::new(err) })
+    }
+
+    /// Removes an upload that cannot become a version.
+    async fn unstage(&self, digest: Digest) {
+        let binding = self.binding.lock().await;
+        if let Err(err) = self.blobs().unstage(digest) {
+            tracing::warn!(%digest, "an upload stays until it expires: {err}");
+        }
+        drop(binding);
+        self.uploads.release_gone();
+    }
+}

@@ -1,0 +1,105 @@
+//! `diff`: what differs between two states of a configuration. These are layers, or the files that
+//! agents would have.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use deploy_store::{
+    Changed, ComponentName, Configuration, ConfigurationName, Digest, VersionName, changed_files,
+};
+
+use crate::blocking::blocking;
+use crate::error::Result;
+use crate::registry::Registry;
+
+/// A layer that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerChange {
+    /// The component.
+    pub component: ComponentName,
+    /// The version in the earlier state, and its blob.
+    pub from: Option<(VersionName, Digest)>,
+    /// The version in the later state, and its blob.
+    pub to: Option<(VersionName, Digest)>,
+}
+
+/// What differs between two states.
+#[derive(Debug, Clone)]
+pub struct Diff {
+    /// Number of the earlier state.
+    pub from: u64,
+    /// Number of the later state.
+    pub to: u64,
+    /// Layers in the order of the later state, followed by removed layers.
+    pub layers: Vec<LayerChange>,
+    /// Whether the layers that both states have come in another order.
+    pub reordered: bool,
+    /// Files by path, if the caller asked for files.
+    pub files: Option<Vec<Changed>>,
+}
+
+/// The layers that differ, and whether the layers that both states have come in another order.
+pub fn layers(from: &Configuration, to: &Configuration) -> (Vec<LayerChange>, bool) {
+    let of = |configuration: &Configuration| -> BTreeMap<ComponentName, (VersionName, Digest)> {
+        let layers = configuration.layers().iter();
+        layers
+            .map(|layer| (layer.component.clone(), (layer.version.clone(), layer.digest)))
+            .collect()
+    };
+    let (before, after) = (of(from), of(to));
+    let mut changes = Vec::new();
+    for layer in to.layers() {
+        let (old, new) = (before.get(&layer.component), &after[&layer.component]);
+        if old != Some(new) {
+            let component = layer.component.clone();
+            changes.push(LayerChange { component, from: old.cloned(), to: Some(new.clone()) });
+        }
+    }
+    for layer in from.layers().iter().filter(|layer| !after.contains_key(&layer.component)) {
+        let component = layer.component.clone();
+        let old = before.get(&component).cloned();
+        changes.push(LayerChange { component, from: old, to: None });
+    }
+    let order = |configuration: &Configuration, other: &BTreeMap<_, _>| -> Vec<ComponentName> {
+        let names = configuration.layers().iter().map(|layer| layer.component.clone());
+        names.filter(|name| other.contains_key(name)).collect()
+    };
+    (changes, order(from, &after) != order(to, &before))
+}
+
+impl Registry {
+    /// What differs between two states of a configuration. Without numbers, it compares the current
+    /// state with the one before. With `files`, it reads the blobs of layers that differ.
+    pub async fn diff(
+        &self,
+        name: &ConfigurationName,
+        from: Option<u64>,
+        to: Option<u64>,
+        files: bool,
+    ) -> Result<Diff> {
+        let (from, to) = self.catalog.two_states(name, from, to).await?;
+        let (layers, reordered) = layers(&from.1, &to.1);
+        let files = if files { Some(self.changed_files(&from.1, &to.1).await?) } else { None };
+        Ok(Diff { from: from.0, to: to.0, layers, reordered, files })
+    }
+
+    async fn changed_files(
+        &self,
+        from: &Configuration,
+        to: &Configuration,
+    ) -> Result<Vec<Changed>> {
+        let digests = |configuration: &Configuration| -> Vec<Digest> {
+            configuration.layers().iter().map(|layer| layer.digest).collect()
+        };
+        let (from, to, store) = (digests(from), digests(to), Arc::clone(self.blobs()));
+        let limits = self.settings.limits;
+        let permit = self.checks.acquire().await;
+        let changed = blocking(move || {
+            let open = |digest| store.reader(digest);
+            changed_files(&from, &to, open, limits)
+        });
+        let changed = changed.await;
+        drop(permit);
+        Ok(changed?)
+    }
+}

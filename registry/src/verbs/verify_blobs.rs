@@ -1,0 +1,336 @@
+//! `verify`: reads and hashes every blob, checks the catalogue, and compares both. A damaged blob
+//! moves to `quarantine/` and is never deleted. An upload of the same bytes replaces it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deploy_store::{BlobInfo, Digest, Hasher, Meter, Unit};
+use deploy_wire::command::Sample;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::blocking::blocking;
+use crate::catalog::{Reference, References};
+use crate::error::Result;
+use crate::registry::Registry;
+
+/// Name of the note about the last run.
+pub const NOTE: &str = "verify";
+/// Names of the notes about where an interrupted run stopped: one for runs of operators, one for
+/// runs in the background.
+const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
+/// Bytes that are read and hashed before another task gets a turn.
+const PIECE: usize = 8 << 20;
+/// Bytes of one read. They fit into the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// How much to verify.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Scope {
+    /// The share of blobs to read, picked at random.
+    pub sample: Option<Sample>,
+    /// After this time, no other blob is begun.
+    pub budget: Option<Duration>,
+    /// Whether to continue where the last run stopped.
+    pub resume: bool,
+    /// For a run in the background: most bytes to read each second. Such a run does not wait for a
+    /// run of an operator, and its caller writes the note about it.
+    pub rate: Option<u64>,
+}
+
+/// The result of a verification.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Blobs that were read.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Blobs that exist.
+    pub of: u64,
+    /// Whether the run reached the last blob.
+    pub complete: bool,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// The kind of a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The catalogue contradicts itself.
+    Catalogue,
+    /// A blob does not have the digest of its name, and is in quarantine.
+    Damaged,
+    /// A blob that something needs does not exist.
+    Missing,
+    /// A blob could not be read.
+    Unreadable,
+    /// A file among the blobs is not a blob. This is no damage.
+    Foreign,
+}
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// Its kind.
+    pub kind: Kind,
+    /// A path in the registry's directory.
+    pub path: String,
+    /// What is wrong.
+    pub why: String,
+    /// What refers to it.
+    pub hits: Vec<Reference>,
+}
+
+/// The note about the last verification.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Noted {
+    /// When.
+    pub time: Timestamp,
+    /// Blobs that were read.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Whether these were all blobs.
+    pub complete: bool,
+    /// How many findings are damage.
+    pub damaged: u64,
+}
+
+impl Verified {
+    /// How many findings are damage.
+    pub fn damaged(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.kind != Kind::Foreign).count()
+    }
+}
+
+impl Registry {
+    /// Verifies the catalogue, and the blobs within `scope`. One run of an operator and one in the
+    /// background may be active at a time.
+    pub async fn verify(&self, scope: Scope) -> Result<Verified> {
+        self.verify_counted(scope, &Meter::default()).await
+    }
+
+    /// As [`Registry::verify`]; `meter` counts the bytes read.
+    pub async fn verify_counted(&self, scope: Scope, meter: &Meter) -> Result<Verified> {
+        let background = scope.rate.is_some();
+        let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
+        let cursor_note = CURSORS[usize::from(background)];
+        let started = Instant::now();
+        let references = self.catalog.references().await?;
+        let mut verified = Verified { complete: true, ..Verified::default() };
+        self.find_without_reading(&references, &mut verified.findings).await?;
+        let mut blobs = self.list_blobs().await?;
+        blobs.sort_by_key(|blob| blob.digest);
+        verified.of = blobs.len() as u64;
+        let noted: Option<String> =
+            if scope.resume { self.catalog.note(cursor_note).await? } else { None };
+        let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
+        blobs.retain(|blob| from.is_none_or(|from| blob.digest > from));
+        let mut last = None;
+        meter.begin("read", Unit::Bytes, bytes_to_read(&blobs, scope.sample));
+        for blob in blobs {
+            if scope.budget.is_some_and(|budget| started.elapsed() >= budget) {
+                verified.complete = false;
+                break;
+            }
+            last = Some(blob.digest);
+            if scope.sample.is_none_or(is_picked) {
+                let hits = references.get(&blob.digest);
+                let found =
+                    self.verify_blob(&blob, scope.rate, hits.map_or(&[], Vec::as_slice), meter);
+                verified.findings.extend(found.await?);
+                verified.blobs += 1;
+                verified.bytes += blob.bytes;
+            }
+        }
+        meter.end();
+        verified.findings.sort();
+        let cursor = last.or(from).filter(|_| !verified.complete);
+        let cursor = cursor.map(|digest| digest.to_string()).unwrap_or_default();
+        self.catalog.set_note(cursor_note, &cursor).await?;
+        if !background {
+            let complete = verified.complete && from.is_none() && scope.sample.is_none();
+            self.note_verified(&verified, complete).await?;
+        }
+        Ok(verified)
+    }
+
+    /// Writes the note about a verification.
+    pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<()> {
+        let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
+        let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
+        Ok(self.catalog.set_note(NOTE, &noted).await?)
+    }
+
+    /// Finds what is wrong without reading blobs.
+    async fn find_without_reading(
+        &self,
+        references: &References,
+        findings: &mut Vec<Finding>,
+    ) -> Result<()> {
+        for why in self.catalog.check().await? {
+            let path = "catalogue.db".to_owned();
+            let why = format!("{why}; restore a backup of the catalogue");
+            findings.push(Finding { kind: Kind::Catalogue, path, why, hits: Vec::new() });
+        }
+        let mut missing: References = BTreeMap::new();
+        for (digest, hits) in references {
+            if !self.blobs().contains(*digest)? {
+                missing.insert(*digest, hits.clone());
+            }
+        }
+        if !missing.is_empty() {
+            // A blob that was collected in the meantime is not missing.
+            let _binding = self.binding.lock().await;
+            let now = self.catalog.references().await?;
+            missing.retain(|digest, _| now.contains_key(digest));
+            for digest in missing.keys().copied().collect::<Vec<_>>() {
+                if self.blobs().contains(digest)? {
+                    missing.remove(&digest);
+                }
+            }
+        }
+        let rows = self.catalog.blobs().await?;
+        let rows: BTreeMap<Digest, _> = rows.into_iter().map(|row| (row.digest, row)).collect();
+        for (digest, hits) in missing {
+            let (kind, why) = match rows.get(&digest) {
+                Some(row) if row.damaged => {
+                    (Kind::Damaged, "was damaged and set aside; upload the same bytes again")
+                }
+                _ => (Kind::Missing, "is not there; upload the same bytes again"),
+            };
+            let (path, why) = (format!("files/{digest}"), why.to_owned());
+            findings.push(Finding { kind, path, why, hits });
+        }
+        let store = Arc::clone(self.blobs());
+        for name in blocking(move || store.foreign()).await? {
+            let path = format!("files/{}", deploy_store::escape(&name));
+            let why = "is no blob; nothing uses it, and it may be removed".to_owned();
+            findings.push(Finding { kind: Kind::Foreign, path, why, hits: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Reads a blob. A damaged one moves to quarantine.
+    async fn verify_blob(
+        &self,
+        blob: &BlobInfo,
+        rate: Option<u64>,
+        hits: &[Reference],
+        meter: &Meter,
+    ) -> Result<Option<Finding>> {
+        let digest = blob.digest;
+        let path = format!("files/{digest}");
+        let finding = |kind, why| Ok(Some(Finding { kind, path, why, hits: hits.to_vec() }));
+        let (file, found, bytes) = match hash(self, digest, rate, meter).await {
+            Ok(hashed) => hashed,
+            // It was collected meanwhile.
+            Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
+            Err(err) => {
+                return finding(
+                    Kind::Unreadable,
+                    format!(
+                        "cannot be read: {err}; mend the disk or the file's permissions, or move the file away and upload the same bytes again"
+                    ),
+                );
+            }
+        };
+        if found == digest {
+            return Ok(None);
+        }
+        let why = match bytes {
+            bytes if bytes == blob.bytes => "its bytes are not what its name says".to_owned(),
+            bytes => format!("its {bytes} bytes are not what its name says"),
+        };
+        let _binding = self.binding.lock().await;
+        let store = Arc::clone(self.blobs());
+        match blocking(move || store.reader(digest)).await {
+            Ok(now) if is_same(&file, &now) => {}
+            // Another run has found it, and it may have been uploaded again since.
+            Ok(_) | Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
+            Err(err) => return Err(err.into()),
+        }
+        let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
+        blocking(move || store.set_aside(digest, &aside)).await?;
+        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
+        self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;
+        finding(Kind::Damaged, format!("{why}; set aside, upload the same bytes again"))
+    }
+}
+
+/// Bytes to read. With a sample, this is an estimate.
+fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Sample>) -> u64 {
+    let all: u64 = blobs.iter().map(|blob| blob.bytes).sum();
+    match sample {
+        Some(Sample(share)) => all / u64::from(Sample::ALL.0) * u64::from(share),
+        None => all,
+    }
+}
+
+/// Whether two open files are the same file.
+fn is_same(one: &File, other: &File) -> bool {
+    match (one.metadata(), other.metadata()) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
+/// The file of a blob, with the digest and the length of its contents.
+async fn hash(
+    registry: &Registry,
+    digest: Digest,
+    rate: Option<u64>,
+    meter: &Meter,
+) -> deploy_store::Result<(File, Digest, u64)> {
+    let store = Arc::clone(registry.blobs());
+    let mut file = blocking(move || store.reader(digest)).await?;
+    let (mut hasher, mut bytes) = (Hasher::default(), 0);
+    loop {
+        let began = Instant::now();
+        let read;
+        (file, hasher, read) = blocking(move || {
+            let read = hash_piece(&mut file, &mut hasher).map_err(|cause| {
+                deploy_store::Error::Io { action: "read", path: "blob".into(), cause }
+            })?;
+            Ok((file, hasher, read))
+        })
+        .await?;
+        bytes += read;
+        meter.add(read);
+        if read == 0 {
+            return Ok((file, hasher.finish(), bytes));
+        }
+        if let Some(rate) = rate.filter(|rate| *rate > 0) {
+            let due = Duration::from_millis(read.saturating_mul(1000) / rate);
+            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
+        }
+    }
+}
+
+fn hash_piece(file: &mut File, hasher: &mut Hasher) -> std::io::Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let mut done = 0;
+    while done < PIECE {
+        match file.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                hasher.update(&buffer[..n]);
+                done += n;
+            }
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(done as u64)
+}
+
+/// Whether the sample includes a blob, at random.
+fn is_picked(sample: Sample) -> bool {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(()) % u64::from(Sample::ALL.0) < u64::from(sample.0)
+}

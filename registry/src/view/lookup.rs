@@ -1,0 +1,117 @@
+//! What is at a place: a directory lists items, and a file is a blob or a document. Agents see
+//! `configs` and `files`, operators see everything.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deploy_store::{Configuration, Digest, Layer};
+use deploy_wire::path::encode;
+use jiff::Timestamp;
+
+use super::items::Item;
+use super::view_path::Place;
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+use crate::uploads::downloads::Download;
+
+/// An open file.
+#[derive(Debug)]
+pub enum OpenFile {
+    /// A blob, with the time of its version if it was opened as a version.
+    Blob(File, Download, Option<Timestamp>),
+    /// A document, and when it was changed. For the current state of a configuration this is now.
+    Document(Bytes, Timestamp),
+}
+
+/// Whether `place` is a directory. [`Error::NotFound`] if it is in a directory of a component or
+/// configuration that does not exist.
+pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
+    match place {
+        Place::Component(_) | Place::History(_) => list(registry, place, true).await.map(|_| true),
+        Place::Configuration(_) | Place::Blob(_) | Place::Version(..) | Place::State(..) => {
+            Ok(false)
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Lists a directory.
+pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<Vec<Item>> {
+    let catalog = &registry.catalog;
+    Ok(match place {
+        Place::Root if operator => {
+            ["components", "configs", "files", "history", "put"].map(Item::directory).into()
+        }
+        Place::Root => ["configs", "files"].map(Item::directory).into(),
+        Place::Put => Vec::new(),
+        Place::PutInto(name) => match catalog.find_versions(name).await? {
+            None => Vec::new(),
+            Some(versions) => version_items(registry, versions).await?,
+        },
+        Place::Configurations => {
+            catalog.configurations().await?.iter().map(Item::configuration).collect()
+        }
+        Place::Files => registry.list_blobs().await?.into_iter().map(Item::Blob).collect(),
+        Place::Components => {
+            let names = catalog.components().await?;
+            names.iter().map(|name| Item::directory(name.as_str())).collect()
+        }
+        Place::Histories => {
+            let names = catalog.configuration_names().await?;
+            names.iter().map(|name| Item::directory(name.as_str())).collect()
+        }
+        Place::Component(name) => version_items(registry, catalog.versions(name).await?).await?,
+        Place::History(name) => {
+            let states = catalog.states(name).await?;
+            let item = |(number, state): &(u64, Configuration)| Item::Document {
+                name: format!("{number}.json"),
+                size: state.to_json().len() as u64,
+                modified: state.modified(),
+            };
+            states.iter().map(item).collect()
+        }
+        Place::Configuration(_) | Place::Blob(_) | Place::Version(..) | Place::State(..) => {
+            return Err(Error::Failed("is no directory".to_owned()));
+        }
+    })
+}
+
+async fn version_items(registry: &Registry, versions: Vec<Layer>) -> Result<Vec<Item>> {
+    let blobs = Arc::clone(registry.blobs());
+    let item = move |layer: Layer| {
+        let size = blobs.size(layer.digest)?.unwrap_or(0);
+        let name = encode(layer.version.as_str());
+        Ok(Item::Version { name, size, created: layer.created })
+    };
+    Ok(blocking(move || versions.into_iter().map(item).collect()).await?)
+}
+
+/// Opens a file.
+pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
+    match place {
+        Place::Configuration(name) => {
+            let json = registry.catalog.configuration_json(&name).await?;
+            let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
+            Ok(OpenFile::Document(json.ok_or_else(none)?, Timestamp::now()))
+        }
+        Place::Blob(digest) => blob(registry, digest, None).await,
+        Place::Version(component, version) => {
+            let layer = registry.catalog.version(&component, &version).await?;
+            blob(registry, layer.digest, Some(layer.created)).await
+        }
+        Place::State(name, number) => {
+            let state = registry.catalog.state(&name, number).await?;
+            Ok(OpenFile::Document(state.to_json().into(), state.modified()))
+        }
+        _ => Err(Error::Failed("is a directory".to_owned())),
+    }
+}
+
+async fn blob(registry: &Registry, digest: Digest, created: Option<Timestamp>) -> Result<OpenFile> {
+    let blobs = Arc::clone(registry.blobs());
+    let download = registry.downloads.begin(digest);
+    let file = blocking(move || blobs.reader(digest)).await?;
+    Ok(OpenFile::Blob(file, download, created))
+}

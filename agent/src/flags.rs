@@ -430,8 +430,8 @@ mod tests {
         ] {
             let line = format!("deploy-agent -name p -fp={print}");
             let refused = read(&line).unwrap().flags.check().unwrap_err().to_string();
-            let go = "invalid server key fingerprint, expecting SHA256 fingerprint";
-            assert!(refused.starts_with(go) && refused.contains(want), "{print}: {refused}");
+            let go_text = "invalid server key fingerprint, expecting SHA256 fingerprint";
+            assert!(refused.starts_with(go_text) && refused.contains(want), "{print}: {refused}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Runs `work` on a thread of its own, so that tasks that wait for the network go on.
+/// Runs `work` on a thread of its own, so that tasks that wait for the network continue.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
 ) -> deploy_store::Result<T> {

@@ -59,8 +59,8 @@ pub enum Error {
     },
     /// A Go registry has changed it since the import.
     #[error(
-        "{} is not what was imported on {time:.0}: a Go registry has changed it since. To go on \
-         with the catalogue as it is here, move state.db away; to have state.db imported anew, \
+        "{} is not what was imported on {time:.0}: a Go registry has changed it since. To \
+         continue with the catalogue as it is here, move state.db away; to have state.db imported anew, \
          move catalogue.db, catalogue.db-wal and catalogue.db-shm away",
         path.display()
     )]

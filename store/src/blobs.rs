@@ -65,7 +65,7 @@ impl Blobs {
     }
 
     /// As [`Blobs::open`], of two directories in `dir`. A symlink in the place of one is refused:
-    /// whoever may write to `dir` must not choose where blobs are written.
+    /// a user who may write to `dir` must not choose where blobs are written.
     pub(crate) fn open_in(dir: &Dir, files: &CStr, staging: &CStr, max_bytes: u64) -> Result<Self> {
         let files = dir.child_or_create(files, 0o700)?;
         let staging = dir.child_or_create(staging, 0o700)?;

@@ -183,7 +183,7 @@ impl Store {
             // The agent extracts a layer of an earlier format again.
             Ok(index) => Ok(!is_earlier(index)),
             Err(err) if err.is_not_found() => Ok(false),
-            // Whoever reads the index reports what is wrong with it.
+            // The reader of the index reports what is wrong with it.
             Err(_) => self.layers.contains(&name_of(digest)),
         }
     }

@@ -1,5 +1,5 @@
-//! When a script that failed is run again: later each time, for as long as the registry's
-//! configuration stays the same.
+//! Decides when a failed script runs again: later each time, while the registry's configuration
+//! stays the same.
 
 use std::time::{Duration, Instant};
 

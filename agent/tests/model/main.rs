@@ -1,15 +1,26 @@
-//! Roots are what their layers say, whatever services and scripts do, and nothing outside is touched.
+//! Roots match their layers, whatever services and scripts do, and nothing outside is touched.
 //!
-//! A registry and an agent, the real programs, go from one version to another, back, and sideways, are killed
-//! and restarted, while a service and a deploy script do to roots what services and scripts do. Whenever the
-//! script begins, its root is compared, whole, with a model of its layers; after every step so is what lies outside.
-//! What the test cannot ask for: a service that writes in place, after a root was published, to a file that this
-//! root shares. So the comparison is the first thing that a script does, and nobody writes meanwhile.
+//! The real registry and agent deploy one version after another, forwards, backwards and sideways.
+//! They are killed and restarted, while a service and a deploy script change roots at random.
+//! Whenever the script begins, the test compares its whole root with a model of its layers. After
+//! every step it compares everything outside, too.
 //!
-//! On every filesystem of `DEPLOY_TEST_DIRS` and in every link mode (`DEPLOY_TEST_LINKS`: some of them), as root
-//! and as an ordinary user. `DEPLOY_TEST_SEED` is the seed, `DEPLOY_TEST_STEPS` the number of steps in each,
-//! `DEPLOY_TEST_WITHOUT=mounts,chattr` leaves kinds of steps out, `DEPLOY_TEST_MORE=kill` has some come ten times as often, `DEPLOY_TEST_SHRINK=1` looks for the fewest steps
-//! that still fail, `DEPLOY_TEST_ONLY=3,7,9` does only these.
+//! The test cannot cover one case: a service writes in place to a file that a published root shares.
+//! So the comparison is the first thing that a script does, and nobody writes meanwhile.
+//!
+//! The test runs on every filesystem of `DEPLOY_TEST_DIRS`, in every link mode, as root and as an
+//! ordinary user. Variables choose parts of it:
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `DEPLOY_TEST_SEED` | the seed |
+//! | `DEPLOY_TEST_STEPS` | the number of steps in each place |
+//! | `DEPLOY_TEST_LINKS` | some of the link modes |
+//! | `DEPLOY_TEST_JOBS` | how many places run at once (2) |
+//! | `DEPLOY_TEST_WITHOUT=mounts,chattr` | leaves kinds of steps out |
+//! | `DEPLOY_TEST_MORE=kill` | ten times as many steps of a kind |
+//! | `DEPLOY_TEST_SHRINK=1` | looks for the fewest steps that still fail |
+//! | `DEPLOY_TEST_ONLY=3,7,9` | does only these steps |
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "seeds, steps and faults")]
 
@@ -109,8 +120,8 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Runs this test in a process of its own. Returns whether it went well. Where there is no such process, that is
-/// said loudly; in CI it is a failure.
+/// Runs this test in a process of its own, and returns whether it passed. Without such a process the
+/// test says loudly what it skips; in CI that is a failure.
 fn again(before: &[&str], inside: &str) -> bool {
     let mut command = Command::new(before[0]);
     command.args(&before[1..]);

@@ -1,4 +1,5 @@
-//! What services and scripts do that leads out of a root, or keeps it from being removed: mounts, flags, symlinks.
+//! Steps of services and scripts that lead out of a root, or prevent its removal: mounts, flags,
+//! symlinks.
 
 use std::fs::{self, File};
 use std::io;

@@ -166,7 +166,7 @@ struct Either {
     media_type: Option<String>,
     artifact_type: Option<String>,
     subject: Option<IgnoredAny>,
-    /// Null is told apart: docker 25 writes such an index.
+    /// Null differs from an empty list: docker 25 writes such an index.
     #[serde(default, deserialize_with = "few_or_null")]
     manifests: Manifests,
     #[serde(default, deserialize_with = "few_or_none")]

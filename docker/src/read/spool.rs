@@ -64,7 +64,7 @@ impl Spool {
         })
     }
 
-    /// Leaves so many bytes of the filesystem free, whoever else writes there.
+    /// Leaves so many bytes of the filesystem free, even if other programs write there.
     #[must_use]
     pub fn leaving(self, min_free: u64) -> Self {
         Self { min_free, ..self }

@@ -204,7 +204,7 @@ fn verified_text(verified: &Verified) -> String {
     }
     let text = lines.concat();
     let Verified { blobs, bytes, of, complete, .. } = verified;
-    let rest = if *complete { "" } else { "; time is up, go on with -resume" };
+    let rest = if *complete { "" } else { "; time is up, continue with -resume" };
     let text = text
         + &format!(
             "{blobs} of {of} files read, {bytes} bytes: {} damaged{rest}\n",

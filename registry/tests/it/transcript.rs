@@ -1,10 +1,12 @@
-//! What operators type and what they see, word for word: the files in `transcripts/` are
-//! run through a real ssh client against a real registry.
+//! What operators type and what they see, word for word. The files in `transcripts/` run through a
+//! real ssh client against a real registry.
 //!
-//! `$ ` begins a command, with `<FILE` at its end for its standard input, `! ` a line on standard error, `= ` the exit code if it is not
-//! 0; what stands between is standard output, a dot for a blank line. In them `{a1}` is the sha256 of an uploaded
-//! archive, `{TIME}` any time, `{ID}` any other sha256, `{KEY}` the operator's key.
-//! With `UPDATE_TRANSCRIPTS` set the files are written anew, to be read in the diff.
+//! A line that begins with `$ ` is a command; `<FILE` at its end is its standard input. `! ` begins
+//! a line of standard error, and `= ` the exit code if it is not 0. Everything else is standard
+//! output, a dot for a blank line. `{a1}` is the sha256 of an uploaded archive, `{TIME}` any time,
+//! `{ID}` any other sha256, `{KEY}` the operator's key.
+//!
+//! With `UPDATE_TRANSCRIPTS` set, the test writes the files anew; read the diff.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

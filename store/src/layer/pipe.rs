@@ -45,7 +45,7 @@ pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// A stream that accepts about so many bytes before any is read, so that the writer can go on to
+/// A stream that accepts about so many bytes before any is read, so that the writer can continue with
 /// another.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);

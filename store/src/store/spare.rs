@@ -82,7 +82,7 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     self.watch_anew()?;
-                    // Renew the objects before the spare shares them: whoever holds the old inodes
+                    // Renew the objects before the spare shares them: a process that holds the old inodes
                     // keeps those.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)

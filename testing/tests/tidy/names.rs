@@ -1,19 +1,36 @@
-//! Two files of one name have one meaning.
+//! Two files of one name have one meaning, and documents name files that exist.
 
 use std::collections::BTreeMap;
 
-use crate::source::sources;
+use crate::source::{sources, top};
 
 /// Names that mean the same wherever they stand.
-const COMMON: [&str; 12] = [
-    "lib", "main", "error", "flags", "tests", "limits", "log", "init", "progress", "verify", "gc",
+const COMMON: [&str; 14] = [
+    "lib",
+    "main",
+    "error",
+    "flags",
+    "tests",
+    "limits",
+    "log",
+    "progress",
     "names",
+    "blocking",
+    "exit_codes",
+    "limit_flags",
+    "sftp",
+    "verbs",
 ];
+/// Folders whose files are named by the verb or command that they are about.
+const BY_VERB: [&str; 3] = ["/verbs/", "/commands/", "ctl/src/"];
 
 #[test]
 fn no_two_files_share_a_name() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources() {
+        if BY_VERB.iter().any(|folder| source.path.contains(folder)) {
+            continue;
+        }
         let name =
             source.path.rsplit('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
         if !COMMON.contains(&name.as_str()) {
@@ -30,4 +47,32 @@ fn no_two_files_share_a_name() {
         "rename, or add to COMMON if the meaning is one:\n{}",
         shared.join("\n")
     );
+}
+
+/// Paths such as `store/src/disk.rs` in documents and comments. A folder may end in a slash.
+#[test]
+fn paths_in_documents_exist() {
+    let mut missing = Vec::new();
+    for document in
+        ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"].map(str::to_owned).into_iter().chain(
+            ["DURABILITY", "SECURITY", "FORMAT", "OPERATING", "PERFORMANCE", "IMAGES"]
+                .map(|name| format!("docs/{name}.md")),
+        )
+    {
+        let text =
+            std::fs::read_to_string(top().join(&document)).expect("a document of the checkout");
+        for path in text.split('`').skip(1).step_by(2) {
+            let krate = path.split('/').next().unwrap_or_default();
+            let is_path = !krate.is_empty()
+                && path.contains('/')
+                && !path.contains([' ', '*', '<', '$', '=', '{']);
+            if is_path
+                && top().join(krate).join("Cargo.toml").exists()
+                && !top().join(path).exists()
+            {
+                missing.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "these files do not exist:\n{}", missing.join("\n"));
 }

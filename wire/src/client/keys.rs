@@ -260,7 +260,10 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
 
 /// What a file is that is not a private key.
 fn what_it_is(path: &Path) -> Option<String> {
-    let is_missing = |path: &Path| matches!(path.symlink_metadata(), Err(err) if err.kind() == std::io::ErrorKind::NotFound);
+    let is_missing = |path: &Path| {
+        let found = path.symlink_metadata();
+        found.is_err_and(|err| err.kind() == std::io::ErrorKind::NotFound)
+    };
     if is_missing(path) {
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
         if let Some(dir) = dir.filter(|dir| is_missing(dir)) {

@@ -119,7 +119,7 @@ impl Uploads {
         let path = view_path::clean(label);
         let is_there = || self.registry.recent.find(&self.caller, &path).is_some();
         if flags.contains(OpenFlags::APPEND) && is_there() {
-            let why = "an upload that is closed cannot be gone on with: send the whole file";
+            let why = "a closed upload cannot be continued: send the whole file";
             return Err(self.refuse(label, why.to_owned()));
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::store::Store;
 
 impl Store {
     /// Renews the objects of private files of `tree` that others can reach, and returns them.
-    /// Whoever shared the old inode now shares something that is no object.
+    /// A root that shares the old inode then shares no object any more.
     pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {

@@ -317,7 +317,10 @@ impl AgentDir {
                 self.below(&dir, &item.name, below, found)?;
                 continue;
             }
-            let shared = matches!(node, Some(Node::File(it)) if disk::carries(&stat, it.size, &it.meta, self.owner));
+            let shared = match node {
+                Some(Node::File(it)) => disk::carries(&stat, it.size, &it.meta, self.owner),
+                _ => false,
+            };
             let file = file(&stat);
             found.push(if shared { File { bytes: 0, ..file } } else { file });
         }

@@ -228,9 +228,9 @@ impl Planner {
             if let Some(why) = digest.and_then(|digest: Digest| layers.get(&digest)) {
                 self.keep(What::Download, path, why, file.bytes);
             } else if *abandoned || old(file.changed, ages.downloads) {
-                self.remove(What::Download, path, "nobody goes on with it", &[*file]);
+                self.remove(What::Download, path, "no agent continues it", &[*file]);
             } else {
-                self.keep(What::Download, path, "a download that may go on", file.bytes);
+                self.keep(What::Download, path, "a download that may continue", file.bytes);
             }
         }
     }

@@ -14,7 +14,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             text("budget", "begin no other file after so long, as in 10m"),
             JSON,
             QUIET_FLAG,
-            switch("resume", "go on where the last verify ended"),
+            switch("resume", "continue where the last verify ended"),
             text("sample", "read so many of the files, picked at random, as in 5%"),
         ],
     examples: &["verify", "verify -sample 5% -budget 10m"],

@@ -14,6 +14,7 @@ use clap_complete::Shell;
 use deploy_wire::exit as codes;
 
 use crate::names::{self, Names};
+use crate::output;
 use crate::spelling::{help, one_dash};
 
 /// The shells with completions.
@@ -128,12 +129,7 @@ fn without_escapes(err: &clap::Error) -> String {
 }
 
 fn print(text: &str) -> Result<(), String> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // If the reader has closed the pipe, it needs no more.
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => Err(format!("print: {err}")),
-        _ => Ok(()),
-    }
+    output::print(text.as_bytes()).map_err(|err| format!("print: {err}"))
 }
 
 fn completions(mut program: Command, shell: Shell) -> String {

@@ -3,6 +3,7 @@
 
 mod documents;
 mod names;
+mod output;
 pub mod progress;
 pub mod service;
 mod spelling;
@@ -10,6 +11,7 @@ mod subcommand;
 
 pub use documents::{early, exit, full};
 pub use names::{COMPLETE_NAMES, Names};
+pub use output::print;
 pub use spelling::one_dash;
 pub use subcommand::focused;
 

@@ -10,7 +10,7 @@ mod pack;
 mod remote_stderr;
 mod verbs;
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -161,12 +161,8 @@ async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
 /// Prints an answer unchanged; its exit code becomes ours.
 fn show(answer: &Exec) -> Result<u8> {
     complain(&String::from_utf8_lossy(&answer.stderr));
-    let mut out = io::stdout().lock();
-    match out.write_all(&answer.stdout).and_then(|()| out.flush()) {
-        // If the reader has closed the pipe, it needs no more.
-        Err(err) if err.kind() != ErrorKind::BrokenPipe => Err(err).context("print the answer"),
-        _ => Ok(answer.code),
-    }
+    deploy_cli::print(&answer.stdout).context("print the answer")?;
+    Ok(answer.code)
 }
 
 /// Prints to standard error. Text from a user or the registry cannot drive the terminal.

@@ -6,13 +6,13 @@
 //! stands for the digest of the N-th file and `%N%` for its length, which no fuzzer guesses.
 #![no_main]
 
-use deploy_from_docker::read::archive::Archive;
 use deploy_from_docker::choose::{Wanted, choose};
+use deploy_from_docker::plan::{Layer, plan};
+use deploy_from_docker::read::archive::Archive;
 use deploy_from_docker::read::input::Found;
 use deploy_from_docker::read::layer::Tar;
-use deploy_from_docker::plan::{Layer, plan};
-use deploy_from_docker::send::repack::{Piece, pieces};
 use deploy_from_docker::read::spool::Spool;
+use deploy_from_docker::send::repack::{Piece, pieces};
 use deploy_store::layer::archive;
 use deploy_store::layer::tar::tarball::Piece as Body;
 use deploy_store::{Digest, Limits};

@@ -18,13 +18,11 @@ use deploy_store::{ComponentName, ConfigurationName, VersionName};
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
 pub use refusal::Refusal;
-pub use verb::{
-    Flag, INPUT, Takes, Verb, closest, component, find, listing, listing_of, switch, text, version,
-};
-pub use verbs::VERBS;
+pub use verb::{Flag, INPUT, Takes, Verb, closest, component, listing_of, switch, text, version};
 pub use verbs::audit::Since;
 pub use verbs::import::Import;
 pub use verbs::verify::Sample;
+pub use verbs::{VERBS, find, listing};
 pub use words::{MAX_LINE, quote, quote_always, split};
 
 /// One parsed command.

@@ -9,10 +9,9 @@ use std::time::Instant;
 use deploy_cli::Names;
 use deploy_cli::progress::{Shown, Stderr};
 use deploy_from_docker::import::{Destination, Event, Options, Source, Summary, import};
-use deploy_from_docker::report;
 use deploy_from_docker::to::directory::Into;
 use deploy_from_docker::to::registry::Remote;
-use deploy_from_docker::{Error, Result};
+use deploy_from_docker::{Error, Result, report};
 use deploy_wire::exit;
 use flags::Flags;
 
@@ -90,13 +89,10 @@ fn text(event: &Event<'_>) -> String {
 /// Prints the registry's answer, or the plan, to standard output.
 fn print(summary: &Summary, dry_run: bool) -> Result<()> {
     let text = if dry_run { report::plan(summary) } else { summary.said.clone() };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // If the reader has closed the pipe, it needs no more.
-        Err(err) if err.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::Refused { text: format!("print the answer: {err}"), code: exit::FAILED })
-        }
-        _ => Ok(()),
-    }
+    deploy_cli::print(text.as_bytes()).map_err(|err| Error::Refused {
+        text: format!("print the answer: {err}"),
+        code: exit::FAILED,
+    })
 }
 
 /// Prints to standard error. Text from an archive or the registry cannot drive the terminal.

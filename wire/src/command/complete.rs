@@ -1,7 +1,7 @@
 //! Completes an unfinished line: verbs, flags, names. Pure: the caller looks up the names.
 
 use super::verb::{self, Flag, Takes, Verb};
-use super::verbs::VERBS;
+use super::verbs::{VERBS, find};
 use super::words::quote;
 use deploy_store::escape;
 
@@ -63,7 +63,7 @@ pub fn typed(line: &str) -> Option<Typed> {
         return rest.is_empty().then(|| one_of(last, topics.map(str::to_owned).collect()));
     }
     let given: Vec<String> = rest.iter().map(|word| word.text.clone()).collect();
-    after(verb::find(&first.text)?, &given, last)
+    after(find(&first.text)?, &given, last)
 }
 
 /// The same for `words` from a shell, those after the name of `verb`.
@@ -316,7 +316,7 @@ mod tests {
             ("delver -name x -version x", "x"),
         ] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let typed = typed_in_shell(verb::find(&words[0]).unwrap(), &words[1..]).unwrap();
+            let typed = typed_in_shell(find(&words[0]).unwrap(), &words[1..]).unwrap();
             assert_eq!(typed.whole(&names).collect::<Vec<_>>().join(" "), want, "{line}");
         }
     }

@@ -2,7 +2,7 @@
 
 use super::given::Given;
 use super::verb::{self, Verb};
-use super::verbs::{VERBS, parser};
+use super::verbs::{VERBS, find, parser};
 use super::{Command, Refusal};
 use crate::exit;
 
@@ -14,7 +14,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
     if name == "help" {
         return Ok(Command::Help { verb: rest.first().cloned() });
     }
-    let verb = verb::find(name).ok_or_else(|| unknown(name))?;
+    let verb = find(name).ok_or_else(|| unknown(name))?;
     // The one verb whose argument needs no flag.
     let bare = |word: &String| verb.name == "refs" && !word.starts_with('-');
     let hash = rest.first().filter(|word| bare(word)).map(|word| format!("-hash={word}"));

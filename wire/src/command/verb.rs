@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::verbs::VERBS;
-
 /// A verb of the console.
 #[derive(Debug)]
 pub struct Verb {
@@ -101,16 +99,6 @@ pub(super) const IF_HASH: Flag =
 pub(super) const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
 
-/// The verb called `name`.
-pub fn find(name: &str) -> Option<&'static Verb> {
-    VERBS.iter().find(|verb| verb.name == name)
-}
-
-/// The output of `help`.
-pub fn listing() -> String {
-    listing_of(VERBS)
-}
-
 /// The output of `help` for these verbs.
 pub fn listing_of<'a>(verbs: impl IntoIterator<Item = &'a Verb>) -> String {
     let mut text = String::new();
@@ -194,6 +182,7 @@ fn distance(one: &str, other: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::verbs::{VERBS, find};
     use super::*;
 
     #[test]

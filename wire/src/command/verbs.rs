@@ -2,13 +2,14 @@
 
 use super::given::Given;
 use super::line::Line;
-use super::verb::Verb;
+use super::verb::{Verb, listing_of};
 use super::{Command, Refusal};
 
 /// Declares the verbs in the order of `help`: the variant of [`Command`] and the file of each.
 macro_rules! verbs {
     ($($variant:ident => $file:ident),* $(,)?) => {
-        $(pub(super) mod $file;)*
+        $(#[allow(clippy::unnecessary_wraps, reason = "all verbs are read by functions of one type")]
+        pub(super) mod $file;)*
 
         /// All verbs, in the order of `help`.
         pub const VERBS: &[Verb] = &[$($file::VERB),*];
@@ -42,6 +43,16 @@ macro_rules! verbs {
             }
         }
     };
+}
+
+/// The verb called `name`.
+pub fn find(name: &str) -> Option<&'static Verb> {
+    VERBS.iter().find(|verb| verb.name == name)
+}
+
+/// The output of `help`.
+pub fn listing() -> String {
+    listing_of(VERBS)
 }
 
 verbs! {

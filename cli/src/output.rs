@@ -1,0 +1,13 @@
+//! Standard output of a program.
+
+use std::io::{self, Write as _};
+
+/// Prints `bytes` to standard output and flushes it. A reader that closed the pipe needs no more,
+/// so that is a success.
+pub fn print(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}

@@ -122,7 +122,7 @@ impl Catalog {
 
 /// Parses a column. A row that does not hold what it must is damage.
 fn column<T: FromStr<Err = deploy_store::Error>>(text: &str) -> Result<T> {
-    text.parse().map_err(bad_row)
+    text.parse().map_err(|err| bad_row(&err))
 }
 
 /// Nanoseconds since 1970, as the database stores them.

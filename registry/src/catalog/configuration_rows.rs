@@ -76,7 +76,7 @@ pub(super) async fn load(
     .fetch_all(&mut **transaction)
     .await?;
     let layers = rows.into_iter().map(layer).collect::<Result<_>>()?;
-    Configuration::new(name.clone(), layers, timestamp(modified)).map_err(bad_row)
+    Configuration::new(name.clone(), layers, timestamp(modified)).map_err(|err| bad_row(&err))
 }
 
 /// The states without their layers, newest first, `limit` at most.

@@ -16,7 +16,7 @@ impl From<sqlx::Error> for Error {
 }
 
 /// A row does not hold what it must.
-pub(super) fn bad_row(err: deploy_store::Error) -> Error {
+pub(super) fn bad_row(err: &deploy_store::Error) -> Error {
     Error::Damaged(format!("catalogue: {err}"))
 }
 

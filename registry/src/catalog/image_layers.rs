@@ -232,7 +232,7 @@ fn is_same(one: &[Layer], other: &[Layer]) -> bool {
 fn known((diff_id, removals, compression, digest, bytes): Row) -> Result<KnownLayer> {
     let compression: Compression = compression.parse().map_err(|err| {
         let path = "catalogue.db".into();
-        bad_row(deploy_store::Error::Corrupt {
+        bad_row(&deploy_store::Error::Corrupt {
             path,
             reason: format!("a layer of an image: {err}"),
         })

@@ -21,7 +21,7 @@ const BATCH: usize = 256;
 /// Name of the note about the last run.
 pub const NOTE: &str = "gc";
 
-/// KeepReason a blob is kept. If there are several reasons, the first counts.
+/// Why a blob is kept. If there are several reasons, the first counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepReason {

@@ -164,7 +164,7 @@ impl Registry {
     pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<()> {
         let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
         let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
-        Ok(self.catalog.set_note(NOTE, &noted).await?)
+        self.catalog.set_note(NOTE, &noted).await
     }
 
     /// Finds what is wrong without reading blobs.

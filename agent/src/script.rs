@@ -7,8 +7,8 @@
 pub mod env_file;
 mod environment;
 pub mod executable;
-pub mod output;
 mod process;
+pub mod script_output;
 
 use std::ffi::OsString;
 use std::io;

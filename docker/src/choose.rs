@@ -7,7 +7,7 @@ mod walk;
 use deploy_store::Digest;
 
 use crate::error::{Error, Result};
-use crate::read::archive::{Archive, Document, Item};
+use crate::read::image_archive::{Archive, Document, Item};
 use crate::read::input::name_of;
 use manifest::{
     Config, Described, Descriptor, Manifest, Platform, Run, Saved, check_layer_type, digest_of,

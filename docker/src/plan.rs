@@ -8,12 +8,12 @@
 //! remove something from it.
 
 mod left;
+mod path_tree;
 mod resolve_links;
 mod stack;
-mod tree;
 
 use deploy_store::Digest;
-use tree::Tree;
+use path_tree::Tree;
 
 use crate::error::Result;
 use crate::read::listing::Listing;

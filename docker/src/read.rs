@@ -5,7 +5,7 @@ pub mod input;
 pub mod listing;
 pub mod spool;
 
-pub mod layer;
+pub mod image_layer;
 
-pub mod archive;
 pub mod cache;
+pub mod image_archive;

@@ -12,7 +12,7 @@ use deploy_wire::image::Origin;
 use crate::error::Result;
 use crate::job::{Event, Options};
 use crate::plan::Planned;
-use crate::read::layer::Tar;
+use crate::read::image_layer::Tar;
 use crate::read::spool::Spool;
 use crate::to::Destination;
 use compress::{Chunk, chunk_bytes, compress};

@@ -2,7 +2,7 @@
 
 pub mod directory;
 #[cfg(feature = "program")]
-pub mod registry;
+pub mod remote_registry;
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::image::{Image, KnownLayer, Origin};

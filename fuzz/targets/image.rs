@@ -8,9 +8,9 @@
 
 use deploy_from_docker::choose::{Wanted, choose};
 use deploy_from_docker::plan::{Layer, plan};
-use deploy_from_docker::read::archive::Archive;
+use deploy_from_docker::read::image_archive::Archive;
 use deploy_from_docker::read::input::Found;
-use deploy_from_docker::read::layer::Tar;
+use deploy_from_docker::read::image_layer::Tar;
 use deploy_from_docker::read::spool::Spool;
 use deploy_from_docker::send::repack::{Piece, pieces};
 use deploy_store::layer::archive;

@@ -15,8 +15,8 @@ mod config;
 
 pub mod disk;
 
+mod inode_meta;
 mod limits;
-mod meta;
 
 mod blobs;
 
@@ -35,10 +35,10 @@ pub use config::{Configuration, Layer, MAX_JSON, MAX_LAYERS};
 pub use digest::{Digest, Hasher, HashingReader};
 pub use disk::replace_file;
 pub use error::{Error, Result};
+pub use inode_meta::{Meta, Mtime, Xattr};
 pub use layer::objects::reason::PrivateReason;
 pub use learned::private_paths;
 pub use limits::Limits;
-pub use meta::{Meta, Mtime, Xattr};
 pub use meter::{Meter, Reading, Unit};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use owners::OwnerRule;

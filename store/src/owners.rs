@@ -10,8 +10,8 @@ use globset::{GlobBuilder, GlobMatcher};
 
 use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
-use crate::meta::Meta;
 
 /// File in the agent's directory with the rules of the last agent, one in each line: `UID:GID`, a
 /// tab, the pattern. Programs that compare roots use it.
@@ -131,8 +131,8 @@ fn parse_line(line: &str) -> Option<OwnerRule> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inode_meta::Xattr;
     use crate::limits::Limits;
-    use crate::meta::Xattr;
 
     fn rules() -> Vec<OwnerRule> {
         let rule = |pattern: Option<&str>, uid, gid| OwnerRule {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::blocking;
 use crate::script::executable::{self, Missing};
-use crate::script::output::Output;
+use crate::script::script_output::Output;
 use crate::script::{Change, Error, Script, env_file, environment};
 use crate::stop::Stop;
 

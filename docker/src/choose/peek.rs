@@ -10,7 +10,7 @@ use std::path::Path;
 use deploy_store::{Digest, MAX_LAYERS};
 
 use super::manifest::{config, digest_of};
-use crate::read::archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
+use crate::read::image_archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
 use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
 /// The uncompressed digests of layers in the configurations of a file or directory. None for an

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::manifest::{self, Described, Descriptor, digest_of};
 use super::{Candidate, Source, check_size, document, plain_name, read_config};
 use crate::error::{Error, Result};
-use crate::read::archive::{Archive, Document};
+use crate::read::image_archive::{Archive, Document};
 
 /// Most nested indexes.
 const MAX_DEPTH: usize = 4;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use deploy_store::Hasher;
 
-use super::tree::{At, ENTRY, Link, MARK, Tree};
+use super::path_tree::{At, ENTRY, Link, MARK, Tree};
 use super::{Layer, Planned, Relink};
 use crate::error::Result;
 use crate::read::listing::Listing;

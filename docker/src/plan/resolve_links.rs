@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::tree::{At, IMPLIED, Node, ROOT, Tree, bad};
+use super::path_tree::{At, IMPLIED, Node, ROOT, Tree, bad};
 use crate::error::{Error, Result};
 use crate::read::listing::Sort;
 

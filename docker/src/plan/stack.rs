@@ -5,8 +5,8 @@ use std::mem::size_of;
 
 use deploy_store::layer::entry::lossy;
 
+use super::path_tree::{At, ENTRY, Link, MARK, Node, ROOT, Tree, bad};
 use super::resolve_links::{Missing, Resolved};
-use super::tree::{At, ENTRY, Link, MARK, Node, ROOT, Tree, bad};
 use crate::error::Result;
 use crate::read::listing::{Member, Sort};
 

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deploy_store::layer::entry::lossy;
 use proptest::prelude::*;
 
-use super::tree::At;
+use super::path_tree::At;
 use super::*;
 use crate::read::listing::Sort;
 

@@ -10,7 +10,7 @@ use deploy_cli::Names;
 use deploy_cli::progress::{Shown, Stderr};
 use deploy_from_docker::import::{Destination, Event, Options, Source, Summary, import};
 use deploy_from_docker::to::directory::Into;
-use deploy_from_docker::to::registry::Remote;
+use deploy_from_docker::to::remote_registry::Remote;
 use deploy_from_docker::{Error, Result, report};
 use deploy_wire::exit;
 use flags::Flags;

@@ -13,7 +13,7 @@ use deploy_store::disk::{Dir, TempFile};
 use deploy_store::{Digest, Error as StoreError, Result as StoreResult};
 
 use super::budget::Budget;
-use super::layer::{Listed, Tar};
+use super::image_layer::{Listed, Tar};
 use super::listing::Listing;
 use crate::error::{Error, Result};
 

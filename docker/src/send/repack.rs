@@ -11,7 +11,7 @@ use deploy_store::layer::tar::pax::split_record;
 
 use crate::error::{Error, Result};
 use crate::plan::{Planned, Relink};
-use crate::read::layer::Tar;
+use crate::read::image_layer::Tar;
 use crate::read::listing::Sort;
 use crate::read::spool::{Region, Spool};
 

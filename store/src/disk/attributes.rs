@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::dir::Dir;
 use crate::error::{Error, Result};
-use crate::meta::{Meta, Xattr};
+use crate::inode_meta::{Meta, Xattr};
 
 const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";

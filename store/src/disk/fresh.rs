@@ -9,7 +9,7 @@ use super::dir::Dir;
 use super::file::temp_name;
 use super::meta::{mode_of, set_mode, set_owner, set_times, set_xattrs};
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::inode_meta::Meta;
 
 /// Setgid on a directory: new entries inherit its group, and new directories the bit.
 const SETGID: u32 = 0o2000;

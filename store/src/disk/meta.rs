@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::dir::{Dir, cstring};
 use super::fault;
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::inode_meta::Meta;
 
 type PathOf<'a> = &'a dyn Fn() -> std::path::PathBuf;
 
@@ -187,7 +187,7 @@ fn times(meta: &Meta) -> Timestamps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meta::Xattr;
+    use crate::inode_meta::Xattr;
 
     #[test]
     fn times_out_of_range_are_clamped() {

@@ -5,8 +5,8 @@ use std::fmt;
 
 pub use super::content::Content;
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::limits::Limits;
-use crate::meta::Meta;
 
 /// Longest part of a path, in bytes: the limit of Linux filesystems.
 const MAX_PART: usize = 255;

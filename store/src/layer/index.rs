@@ -10,8 +10,8 @@ use super::entry::{Content, Device, Entry, EntryPath, Kind};
 use crate::digest::Digest;
 use crate::disk::{Dir, fault, name_of};
 use crate::error::{Error, Result};
+use crate::inode_meta::{Meta, Mtime, Xattr};
 use crate::limits::Limits;
-use crate::meta::{Meta, Mtime, Xattr};
 use entries::Entries;
 
 /// First bytes of the file; the last one is the format's version.

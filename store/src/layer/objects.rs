@@ -18,7 +18,7 @@ use super::content::content_of;
 use super::entry::Content;
 use crate::disk::{self, Dir, Writers};
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::inode_meta::Meta;
 use batch::Staged;
 use object_name::{Naming, ObjectName};
 use reason::PrivateReason;

@@ -10,8 +10,8 @@ use super::paths::{c_name, open_dir};
 use super::tree::{Directory, Node, SpecialKind, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;
+use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
-use crate::meta::Meta;
 use crate::meter::Meter;
 
 /// Most directories that are open at a time, one in the other.

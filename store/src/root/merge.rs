@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use super::tree::{Directory, File, Node, Special, SpecialKind, Symlink, Tree};
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::entry::{Entry, EntryPath, Kind, bad_entry, lossy};
 use crate::layer::index::Index;
 use crate::limits::Limits;
-use crate::meta::Meta;
 use crate::owners::Owners;
 
 /// Most symlinks on the way of one path, as in the kernel.

@@ -7,9 +7,9 @@ use super::placing::{Placement, Uses};
 use super::tree::{Node, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;
+use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
-use crate::meta::Meta;
 
 /// Repairs `paths` of `root` as far as the objects exist. `scratch` is an empty directory on the
 /// same filesystem that nobody else can enter; replaced entries are left there.

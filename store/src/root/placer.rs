@@ -14,9 +14,9 @@ use super::placing::{Built, LinkMode, Placed, Placement, Uses};
 use super::tree::{Directory, File, Node, Special, SpecialKind, Tree};
 use crate::disk::{self, Dir, FileType};
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
-use crate::meta::Meta;
 
 /// Most directories that each thread has open, one in the other. A process may usually have 1,024
 /// files open, and most of these are left, whatever the tree.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::tree::{Node, Tree};
 use crate::disk::Fresh;
+use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::reason::PrivateReason;
 use crate::learned::Learned;
-use crate::meta::Meta;
 use crate::meter::Meter;
 use crate::owners::Owners;
 use crate::writable::Writable;

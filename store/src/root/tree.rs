@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::inode_meta::{Meta, Mtime};
 use crate::layer::entry::{Content, Device, EntryPath, lossy};
-use crate::meta::{Meta, Mtime};
 
 /// Mode of directories without an entry.
 const IMPLIED_MODE: u32 = 0o755;

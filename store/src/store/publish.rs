@@ -21,7 +21,7 @@ use crate::config::Configuration;
 use crate::digest::Digest;
 use crate::disk::{self, Dir, Mounts, name_of};
 use crate::error::{Error, Result};
-use crate::meta::Meta;
+use crate::inode_meta::Meta;
 use crate::meter::Unit;
 use crate::root::build;
 use crate::root::placing::{Built, Placed, Placement};

@@ -2,7 +2,7 @@ use deploy_store::Limits;
 
 use super::*;
 use crate::plan::{Layer, plan};
-use crate::read::archive::Archive;
+use crate::read::image_archive::Archive;
 use crate::read::input::Found;
 
 /// Packs an image's layers again.

@@ -11,8 +11,8 @@ use super::object_name::{Naming, ObjectName};
 use super::{FANS, Objects, UNFINISHED, fan_name};
 use crate::disk::{self, Dir, Fresh, fault, temp_name};
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
-use crate::meta::Meta;
 
 /// Permissions of an object that is contents alone.
 const PLAIN_MODE: u32 = 0o400;

@@ -5,8 +5,8 @@
 use std::ffi::CStr;
 use std::io::Write as _;
 
+use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
-use crate::meta::Meta;
 
 /// What an object's name guarantees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

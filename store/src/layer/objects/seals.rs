@@ -175,9 +175,9 @@ fn padded(boot: &str) -> [u8; BOOT] {
 mod tests {
     use super::*;
     use crate::disk::Dir;
+    use crate::inode_meta::Meta;
     use crate::layer::entry::Content;
     use crate::layer::objects::object_name::Naming;
-    use crate::meta::Meta;
 
     fn name(text: &str) -> ObjectName {
         Naming::Contents.name(Content::of(text.as_bytes()), &Meta::default(), 0)

@@ -10,11 +10,11 @@ use std::thread;
 use super::batch::{Batch, Writing};
 use super::object_name::ObjectName;
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::archive::Body;
 use crate::layer::entry::Content;
 use crate::layer::pipeline::joined;
 use crate::layer::tar::tarball::Piece;
-use crate::meta::Meta;
 
 /// Files up to this size are handed over whole.
 const SMALL: u64 = 128 << 10;

@@ -5,8 +5,8 @@ use tar::Header;
 use super::acl::{self, Names};
 use super::pax::Pax;
 use crate::error::{Error, Result};
+use crate::inode_meta::{Meta, Mtime, Xattr};
 use crate::layer::entry::lossy;
-use crate::meta::{Meta, Mtime, Xattr};
 
 /// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): records
 //! `LENGTH KEY=VALUE\n`, values being any bytes.
 
-use crate::meta::{Mtime, Xattr};
+use crate::inode_meta::{Mtime, Xattr};
 
 /// The records that matter here; a later record of a key wins.
 #[derive(Debug, Clone, Default)]

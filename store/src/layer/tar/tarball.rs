@@ -19,9 +19,9 @@ use super::header::{Flag, check_sum, device_of, field, flag_of, meta_of, name_of
 use super::pax::Pax;
 use super::sparse::{self, Extent};
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::entry::bad_entry;
 use crate::limits::Limits;
-use crate::meta::Meta;
 use blocks::{BLOCK, padding_of};
 
 /// One member as in the archive: names are raw bytes, not checked yet.

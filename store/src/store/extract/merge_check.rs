@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::error::Result;
+use crate::inode_meta::Meta;
 use crate::layer::entry::{Content, Device, Entry, EntryPath, Kind};
 use crate::layer::index::Index;
 use crate::limits::Limits;
-use crate::meta::Meta;
 use crate::root::merge;
 
 /// Collects what [`merge::check`] looks at, entry by entry.

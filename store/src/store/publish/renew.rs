@@ -6,10 +6,10 @@ use std::collections::HashSet;
 
 use crate::disk::{Writers, writers};
 use crate::error::{Error, Result};
+use crate::inode_meta::Meta;
 use crate::layer::content::copy_content;
 use crate::layer::objects::batch::Batch;
 use crate::layer::objects::object_name::{Naming, ObjectName};
-use crate::meta::Meta;
 use crate::root::tree::{Node, Tree};
 use crate::store::Store;
 

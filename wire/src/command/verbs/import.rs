@@ -70,7 +70,8 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::Import(Import { name, image, platform, layers, compress, image_config, dry_run, quiet }) = command else { return };
+    let Command::Import(import) = command else { return };
+    let Import { name, image, platform, layers, compress, image_config, dry_run, quiet } = import;
     line.maybe("name", name.as_ref().map(ConfigurationName::as_str));
     line.maybe("image", image.as_ref());
     line.maybe("platform", platform.as_ref());

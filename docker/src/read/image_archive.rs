@@ -11,8 +11,8 @@ use deploy_store::{Digest, Hasher, Limits};
 
 use super::budget::Budget;
 use super::cache::{Cache, announced};
+use super::image_layer::{Listed, Room, Tar, hash_rest, list, read_large};
 use super::input::{Found, target_of};
-use super::layer::{Listed, Room, Tar, hash_rest, list, read_large};
 use super::spool::{LANES, Spool};
 use crate::error::{Error, Result};
 

@@ -104,7 +104,7 @@ impl Configuration {
     }
 
     /// Reads the JSON form. Names, digests and the id are checked; the `File`
-    /// members are never used as paths and unknown members are passed over.
+    /// members are never used as paths, and unknown members are ignored.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad =
             |name: &str, reason: String| Error::BadConfiguration { name: name.to_owned(), reason };

@@ -10,9 +10,9 @@ pub const USAGE: u8 = 2;
 pub const PARTLY: u8 = 3;
 /// Not authorised.
 pub const DENIED: u8 = 4;
-/// What was asked for is not there.
+/// Not found.
 pub const NOT_FOUND: u8 = 5;
-/// What is there stands against it.
+/// Conflict with the existing state.
 pub const CONFLICT: u8 = 6;
 /// Damage found.
 pub const CORRUPT: u8 = 8;
@@ -26,8 +26,8 @@ pub const HELP: &str = "\
 2     the command line cannot be understood
 3     done in part
 4     not authorised
-5     what was asked for is not there
-6     what is there stands against it
+5     not found
+6     conflict with the existing state
 8     damage found
 10    the registry cannot be reached
 130   interrupted

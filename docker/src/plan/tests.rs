@@ -231,7 +231,7 @@ impl Model {
         self.remove_below(path);
     }
 
-    /// What unpacking does: parents are made, and what is in the way goes.
+    /// Unpacks a member: makes its parents and replaces what is in its place.
     fn put(&mut self, path: &str, sort: Sort, inode: Option<At>) {
         for (at, _) in path.match_indices('/') {
             let above = &path[..at];
@@ -311,7 +311,7 @@ fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
             let (sort, inode, link) = match op {
                 Op::Link(_, n) if !files.is_empty() => {
                     let (target, (sort, inode)) = files[n % files.len()];
-                    // Whoever puts a link in the place of its target's directory loses it.
+                    // A link that replaces its target's directory loses the target.
                     if target == path
                         || target.starts_with(&format!("{path}/"))
                         || path.starts_with(&format!("{target}/"))

@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser};
 use deploy_from_docker::Result as ImportResult;
@@ -12,13 +11,10 @@ use deploy_from_docker::import::Options;
 use deploy_from_docker::read::cache::Cache;
 use deploy_from_docker::send::compress::MAX_THREADS;
 use deploy_store::{ComponentName, VersionName};
-use deploy_wire::client::{Connect, operator};
+use deploy_wire::client::{Connect, OPERATOR_TIMEOUT, operator};
 use deploy_wire::command::Refusal;
 use deploy_wire::flags;
 use deploy_wire::image::Compression;
-
-/// Time for connecting and logging in.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Imports a container image, as docker save, podman, skopeo or buildah write one, into a
 /// registry: as a configuration, and a component for each layer.
@@ -34,13 +30,13 @@ pub struct Flags {
     /// Fingerprint of its host key (sha256:...); without it, ssh's known hosts decide
     #[arg(long, env = "DEPLOYCTL_FINGERPRINT", default_value = "")]
     fp: String,
-    /// Private ssh key file; without it ssh-agent's keys and the usual files are tried
+    /// Private ssh key file; without it, ssh-agent's keys and the usual files are tried
     #[arg(long, env = "DEPLOYCTL_KEY", default_value = "")]
     key: OsString,
-    /// User name; without it the name you are logged in with
+    /// User name (default: the name you are logged in with)
     #[arg(long, env = "DEPLOYCTL_USER", default_value = "")]
     user: String,
-    /// Name of the configuration, and start of the components' names; the image's without
+    /// Name of the configuration, and start of the components' names (default: the image's)
     #[arg(long, env = "DEPLOY_FROM_DOCKER_NAME")]
     name: Option<String>,
     /// Layer to put on top, as component:version; can be set multiple times
@@ -56,26 +52,26 @@ pub struct Flags {
     /// Compression of the layers: gzip, or zstd, which no Go agent unpacks
     #[arg(long, env = "DEPLOY_FROM_DOCKER_COMPRESS", default_value_t = Compression::Gzip)]
     compress: Compression,
-    /// Add how the image is run, as .deploy/image.json in a layer of its own
+    /// Add a layer with .deploy/image.json, which says how the image is run
     #[arg(long, env = "DEPLOY_FROM_DOCKER_IMAGE_CONFIG", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false")]
     image_config: bool,
-    /// Only say what would be done
+    /// Only show what would be done
     #[arg(long, short = 'n', env = "DEPLOY_FROM_DOCKER_DRY_RUN", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false")]
     dry_run: bool,
-    /// Write the layers to this directory, and need no registry
+    /// Write the layers to this directory instead of a registry
     #[arg(long, env = "DEPLOY_FROM_DOCKER_INTO")]
     pub into: Option<PathBuf>,
-    /// Directory for the temporary file, which takes as much as the image unpacks to
+    /// Directory for the temporary file, which is as large as the unpacked image
     #[arg(long, env = "DEPLOY_FROM_DOCKER_TMPDIR")]
     tmpdir: Option<PathBuf>,
-    /// Directory where what is in layers is remembered; ~/.cache/deploy-from-docker without
+    /// Directory for the cached listings of layers (default: ~/.cache/deploy-from-docker)
     #[arg(long, env = "DEPLOY_FROM_DOCKER_CACHE_DIR")]
     cache_dir: Option<PathBuf>,
-    /// Remember nothing, and unpack every layer to see what is in it
+    /// Use no cache, and unpack every layer to list it
     #[arg(long, env = "DEPLOY_FROM_DOCKER_NO_CACHE", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false")]
@@ -85,7 +81,7 @@ pub struct Flags {
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false")]
     pub q: bool,
-    /// Image archive, or directory in the OCI layout; standard input without
+    /// Image archive, or directory in the OCI layout (default: standard input)
     #[arg(value_name = "FILE")]
     pub input: Option<PathBuf>,
 }
@@ -116,7 +112,7 @@ impl Flags {
                         or -into DIR for no registry";
             return Err(Refusal::usage(text.to_owned()));
         }
-        operator(&self.addr, &self.fp, &self.key, &self.user, TIMEOUT)
+        operator(&self.addr, &self.fp, &self.key, &self.user, OPERATOR_TIMEOUT)
     }
 
     /// What is known of earlier layers. Where nobody asks for it, it need not work.
@@ -163,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_spelt_as_gos_are() {
+    fn flags_accept_the_go_spelling() {
         let flags = read("-name app --layer=a:1 -layer b:2 -n -q -compress zstd x.tar").unwrap();
         let options = flags.options();
         assert_eq!((options.name.as_deref(), options.layers.len()), (Some("app"), 2));
@@ -177,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_is_wanted() {
+    fn missing_registry_is_refused() {
         let refused = read("x").unwrap().connect().unwrap_err();
         assert!(refused.text.starts_with("addr should be set"), "{refused}");
     }

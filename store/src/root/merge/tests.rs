@@ -158,7 +158,7 @@ fn entries() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Whoever builds the tree never has to follow a symlink.
+    /// Building the tree never follows a symlink.
     #[test]
     fn no_path_passes_through_anything_but_directories(
         entries in vec(entries(), 0..12),

@@ -16,7 +16,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             JSON,
             number("limit", "most changes to show"),
-            text("since", "only since then, a time as in 2026-01-02T15:04:05Z or as in 36h ago"),
+            text("since", "only changes since then, a time as in 2026-01-02T15:04:05Z or a duration before now as in 36h"),
         ],
     examples: &["audit -since 24h", "audit -limit 20 -json"],
     changes: false,
@@ -26,7 +26,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 /// A point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// It.
+    /// This time.
     At(Timestamp),
     /// So long ago.
     Ago(Duration),
@@ -56,7 +56,7 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     line.switch("json", *json);
 }
 
-/// A time, or how long ago.
+/// A time, or a duration before now.
 fn since(text: &str) -> Result<Since, String> {
     if let Ok(time) = text.parse() {
         return Ok(Since::At(time));

@@ -10,10 +10,10 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "show what differs between two states of configuration",
     flags: &[
             switch("files", "compare files rather than layers"),
-            number("from", "number of the earlier state, the one before the other without"),
+            number("from", "number of the earlier state (default: the one before the other)"),
             JSON,
             CONFIGURATION,
-            number("to", "number of the later state, the current one without"),
+            number("to", "number of the later state (default: the current one)"),
         ],
     examples: &["diff -name web", "diff -name web -from 3 -to 5 -files"],
     changes: false,

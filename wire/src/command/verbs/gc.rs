@@ -9,7 +9,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "gc",
     about: "remove old versions and files that nothing needs",
     flags: &[
-            switch("dry-run", "only show what would go, and what is kept why"),
+            switch("dry-run", "only show what would be removed, and why the rest is kept"),
             switch("force", "even if no version of any component is known"),
             JSON,
             switch(DRY_RUN, "as -dry-run"),

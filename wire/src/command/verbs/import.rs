@@ -14,15 +14,18 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             text("compress", "how layers are compressed: gzip, or zstd, which Go agents lack"),
             switch("dry-run", "only show what would be done"),
-            text("image", "which image, where there are several"),
-            switch("image-config", "add a layer with .deploy/image.json: what the image runs"),
+            text("image", "which image, if there are several"),
+            switch("image-config", "add a layer with .deploy/image.json, which says how the image is run"),
             UPPER_LAYER,
             switch(DRY_RUN, "as -dry-run"),
-            Flag { about: "configuration name, that of the image without", ..CONFIGURATION },
+            Flag { about: "configuration name (default: the name of the image)", ..CONFIGURATION },
             text("platform", "which platform, as in linux/arm64/v8"),
             QUIET_FLAG,
         ],
-    examples: &["import -name app < image.tar", "import -name app -platform linux/arm64 < image.tar"],
+    examples: &[
+        "import -name app < image.tar",
+        "import -name app -platform linux/arm64 < image.tar",
+    ],
     changes: true,
     reads_input: true,
 };
@@ -30,9 +33,9 @@ pub(in crate::command) const VERB: Verb = Verb {
 /// How to import an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Import {
-    /// Configuration to make or replace; named after the image without.
+    /// Configuration to create or replace; `None`: named like the image.
     pub name: Option<ConfigurationName>,
-    /// Which of several images.
+    /// Which image, if there are several.
     pub image: Option<String>,
     /// Which of an image's platforms, as `os/arch` or `os/arch/variant`.
     pub platform: Option<String>,
@@ -40,9 +43,9 @@ pub struct Import {
     pub layers: Vec<(ComponentName, VersionName)>,
     /// How layers are compressed.
     pub compress: Compression,
-    /// Add a layer that says what the image is to run.
+    /// Whether to add a layer that says how the image is run.
     pub image_config: bool,
-    /// Only say what would be done.
+    /// Whether only to show what would be done.
     pub dry_run: bool,
     /// Without progress.
     pub quiet: bool,

@@ -8,7 +8,7 @@ use crate::command::{Command, Refusal};
 pub(in crate::command) const VERB: Verb = Verb {
     name: "showlayers",
     about: "show stored layers of container images",
-    flags: &[switch(INPUT, "only those that standard input asks for, as JSON"), JSON],
+    flags: &[switch(INPUT, "only the layers that standard input lists, as JSON"), JSON],
     examples: &["showlayers", "showlayers -json - < origins.json"],
     changes: false,
     reads_input: false,

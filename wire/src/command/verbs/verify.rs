@@ -11,11 +11,11 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "verify",
     about: "read all files and look for damage, exit code 8 if there is any",
     flags: &[
-            text("budget", "begin no other file after so long, as in 10m"),
+            text("budget", "begin no other file after this time, as in 10m"),
             JSON,
             QUIET_FLAG,
             switch("resume", "continue where the last verify ended"),
-            text("sample", "read so many of the files, picked at random, as in 5%"),
+            text("sample", "read only this share of the files, picked at random, as in 5%"),
         ],
     examples: &["verify", "verify -sample 5% -budget 10m"],
     changes: false,

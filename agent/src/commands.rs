@@ -10,6 +10,7 @@ pub mod track;
 pub mod unpack;
 pub mod verify;
 mod without_agent;
+
 use std::io::Write as _;
 
 use anyhow::{Result, anyhow};

@@ -1,4 +1,5 @@
 //! `gc`: done by the running agent, or else by the subcommand.
+
 use anyhow::Result;
 use deploy_wire::exit;
 

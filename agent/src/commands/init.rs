@@ -1,5 +1,6 @@
 //! `init`: creates the directory, key and settings of a new agent for the systemd unit
 //! `deploy-agent@NAME`.
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::ErrorKind;

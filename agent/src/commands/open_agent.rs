@@ -1,4 +1,5 @@
 //! Opens the agent that the flags describe: its store and its connection.
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! `rollback` and `rollback -release`: done by the running agent, or else by the subcommand.
+
 use anyhow::Result;
 use deploy_store::disk::Lock;
 use deploy_wire::exit;

@@ -1,4 +1,5 @@
 //! `sync`: only a running agent can do it.
+
 use anyhow::Result;
 use deploy_store::disk::Lock;
 use deploy_wire::exit;

@@ -1,4 +1,5 @@
 //! Tracks a configuration: the program without a subcommand.
+
 use anyhow::{Result, anyhow};
 use deploy_cli::progress::{Form, Shown};
 use deploy_cli::service;

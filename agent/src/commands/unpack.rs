@@ -1,4 +1,5 @@
 //! `unpack`: merges local archives into a directory, without a registry.
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! `verify`: reads everything in an agent's directory, and reports damage and repairs.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
 //! The work of a subcommand if no agent runs.
+
 use deploy_store::{ConfigurationName, Store};
 use deploy_wire::exit;
 

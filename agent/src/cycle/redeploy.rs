@@ -1,4 +1,5 @@
 //! Deploys the deployed configuration again: its root is missing, or a script did not succeed.
+
 use std::io;
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use deploy_agent::log::{Format, Lines};
-use deploy_agent::script::output::MAX_KEPT;
+use deploy_agent::script::script_output::MAX_KEPT;
 use deploy_agent::script::{self, Change, Error, Script};
 use deploy_agent::stop::{Signal, Stop};
 use deploy_store::{Configuration, Digest, Layer};

@@ -216,7 +216,7 @@ pub struct Flags {
     /// Symlink to the current root: switched before the script runs, and back if it fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
-    /// Directory for roots and cache; only one agent at a time can use it.
+    /// Directory for roots and cache; one agent at a time.
     #[arg(long, env = "DEPLOY_AGENT_DIR", default_value = ".", global = true)]
     pub dir: PathBuf,
     /// Fingerprint of the registry's host key, as SHA256:….
@@ -229,10 +229,10 @@ pub struct Flags {
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
-    /// Keep the blobs of extracted layers, to repair damage without the registry.
+    /// Keep downloaded blobs, so that repairs need no registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
-    /// Number of roots to keep: the current one, the previous one, and so on.
+    /// Roots to keep, newest first, with the current one.
     #[arg(
         long,
         env = "DEPLOY_AGENT_KEEP_ROOTS",
@@ -316,7 +316,7 @@ pub struct Flags {
     /// Maximum time that the script may run; 0s for no limit.
     #[arg(long, env = "DEPLOY_AGENT_SCRIPT_TIMEOUT", global = true, default_value = "0s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub script_timeout: Duration,
-    /// File that records the deployed configuration; the default is state.json in -dir.
+    /// File that records the deployed configuration; state.json in -dir by default.
     #[arg(long, env = "DEPLOY_AGENT_STATE", value_name = "FILE", global = true, value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub state: Option<PathBuf>,
     /// Log more details.

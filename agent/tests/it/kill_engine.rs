@@ -205,6 +205,8 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         world.check_roots();
 
         world.agent = start(&world.bench, &world.flags);
+        // It catches signals from here on.
+        world.await_event("started");
         eventually("the next start deploys it", || {
             world.bench.state().is_some_and(|it| it.layers()[1].version.as_str() == version)
         });

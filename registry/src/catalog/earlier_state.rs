@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deploy_store::{Configuration, ConfigurationName};
+use deploy_store::{Configuration, ConfigurationName, Digest};
 
 use super::audit::Change;
 use super::configuration_rows::{State, load, require_current, save, states};
@@ -85,18 +85,12 @@ fn before(states: &[State]) -> Option<&State> {
     let numbered: BTreeMap<u64, &State> = states.iter().map(|it| (it.number, it)).collect();
     let earlier = |than: u64| numbered.range(..than).next_back().map(|(_, state)| *state);
     let origins = origins(&numbered);
-    let origin = |number: u64| origins.get(&number).copied().unwrap_or(number);
     let mut wrong = BTreeSet::from([now.hash]);
     let mut at = now;
     loop {
         at = match at.back_to.and_then(|to| numbered.get(&to)).filter(|to| to.number < at.number) {
             Some(to) => {
-                // A rollback to a newer state, by number, says that the tree was not wrong.
-                if let Some(left) = earlier(at.number)
-                    && origin(left.number) > origin(to.number)
-                {
-                    wrong.insert(left.hash);
-                }
+                wrong.extend(left_by(at, &numbered, &origins));
                 to
             }
             None => {
@@ -108,6 +102,25 @@ fn before(states: &[State]) -> Option<&State> {
             }
         };
     }
+}
+
+/// The trees that the rollback `at` and the rollbacks directly before it left.
+fn left_by(
+    at: &State,
+    numbered: &BTreeMap<u64, &State>,
+    origins: &BTreeMap<u64, u64>,
+) -> Vec<Digest> {
+    let origin = |number: u64| origins.get(&number).copied().unwrap_or(number);
+    let (mut at, mut left) = (at, Vec::new());
+    while let Some(to) = at.back_to
+        && let Some((_, before)) = numbered.range(..at.number).next_back()
+        // A rollback to a newer state, by number, says that the tree was not wrong.
+        && origin(before.number) > origin(to)
+    {
+        left.push(before.hash);
+        at = before;
+    }
+    left
 }
 
 /// For each state, the number of the state that it restores in the end, or its own.
@@ -122,7 +135,6 @@ fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
 
 #[cfg(test)]
 mod tests {
-    use deploy_store::Digest;
     use jiff::Timestamp;
 
     use super::*;
@@ -172,6 +184,9 @@ mod tests {
             // The same tree further back, after somebody found it wrong.
             ("b a b 2", None),
             ("c b a b 3", Some(1)),
+            // The same tree further back, left by the first of several rollbacks in a row.
+            ("a b 1 c d a 5 4", None),
+            ("e a c d a 4 3", Some(1)),
             // To a newer state, by number: that was intended.
             ("a b 1 2", Some(1)),
             ("a b c 1 3", Some(2)),

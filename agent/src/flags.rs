@@ -232,7 +232,7 @@ pub struct Flags {
     /// Keep downloaded blobs, so that repairs need no registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
-    /// Roots to keep, newest first, with the current one.
+    /// Roots to keep, including the current one.
     #[arg(
         long,
         env = "DEPLOY_AGENT_KEEP_ROOTS",

@@ -3,7 +3,7 @@
 use crate::source::sources;
 
 /// A word, where it may stand, and why only there.
-const ROOMS: [(&str, &[&str], &str); 4] = [
+const ROOMS: [(&str, &[&str], &str); 5] = [
     ("sqlx::", &["registry/src/catalog"], "the catalogue is the only room with a database"),
     (
         "russh::",
@@ -12,12 +12,30 @@ const ROOMS: [(&str, &[&str], &str); 4] = [
     ),
     ("StatusCode::", &["registry/src/ssh/sftp", "wire/src/client"], "sftp codes belong to sftp"),
     (
+        " exit::",
+        &[
+            "agent/src/commands",
+            "agent/src/control",
+            "agent/src/error.rs",
+            "ctl/src",
+            "docker/src/program",
+            "docker/src/error.rs",
+            "docker/src/to/remote_registry.rs",
+            "registry/src/console",
+            "registry/src/main.rs",
+            "registry/src/registry_init.rs",
+            "wire/src/client",
+            "wire/src/command",
+        ],
+        "exit codes are made where an answer leaves the program",
+    ),
+    (
         "std::process::exit",
         &[
             "agent/src/main.rs",
             "ctl/src/main.rs",
             "registry/src/main.rs",
-            "docker/src/main.rs",
+            "docker/src/program/main.rs",
             "cli/src",
         ],
         "a program ends in its main file",

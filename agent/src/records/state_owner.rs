@@ -1,5 +1,6 @@
 //! Which state file belongs to which agent's directory. Without `-state` it is the one in the
-//! directory. A state file elsewhere does not name a directory, so a file beside it does.
+//! directory. With `-state` the file may lie elsewhere, and then a second file beside it records the
+//! directory.
 
 use std::fs::{self, File};
 use std::io::Read as _;

@@ -133,7 +133,7 @@ impl World {
         }
         let told = [
             format!("root {id} was changed since it was deployed and is used as it is"),
-            format!("root {id} was there without a record, is in use or has something mounted"),
+            format!("root {id} had no record, is in use or has something mounted"),
             // The agent was killed between the state file and its note that all is settled.
             format!("it runs again for {id}, which is deployed"),
         ];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that are taken at a time, so that threads seldom contend.
+/// Bytes that a thread takes from the budget at a time, so that threads seldom contend.
 const STEP: usize = 64 << 10;
 
 /// The bytes for all threads.

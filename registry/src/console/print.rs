@@ -75,7 +75,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Document<'a> {
         name: &'a str,
-        /// The same under the name that all other documents use.
+        /// The value of `name`; other documents call this field `component`.
         component: &'a str,
         versions: Vec<Entry<'a>>,
     }
@@ -93,7 +93,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
-        /// The same under the name that all other documents use.
+        /// The value of `number`; other documents call this field `state`.
         state: u64,
         hash: String,
         modified: Timestamp,
@@ -104,7 +104,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
-        /// The same under the name that all other documents use.
+        /// The value of `name`; other documents call this field `configuration`.
         configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }

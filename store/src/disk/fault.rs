@@ -46,7 +46,7 @@ mod on {
         Full,
         /// Half of the bytes are written, then the disk is full; everything else fails.
         Short,
-        /// It and all after it fail: the process is dead.
+        /// This operation and every later one fail, as if the process had been killed.
         Dead,
         /// The program panics there, as by a mistake.
         Panic,

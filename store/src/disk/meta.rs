@@ -22,7 +22,7 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
     if owner {
         set_owner(&fd, path, meta)?;
     }
-    // After the owner: a change of owner clears setuid and setgid.
+    // The mode is set after the owner, because a change of owner clears setuid and setgid.
     set_mode(&fd, path, mode_of(meta, owner))?;
     set_xattrs(&fd, path, meta, owner)?;
     set_times(&fd, path, meta)

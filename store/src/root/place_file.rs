@@ -121,7 +121,7 @@ impl Placer<'_> {
         }
     }
 
-    /// By reflink or copy of the object's contents.
+    /// Places a file by reflink, or by a copy of the object's contents.
     fn place_contents(
         &self,
         into: &Dir,

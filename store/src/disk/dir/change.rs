@@ -11,7 +11,7 @@ use crate::disk::file::temp_name;
 use crate::error::{Error, Result};
 
 impl Dir {
-    /// Makes a directory under an unused temporary name, and returns it. A leftover of another
+    /// Makes a directory under an unused temporary name, and returns that name. A leftover of another
     /// process with the same number stays.
     pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
         loop {
@@ -23,7 +23,7 @@ impl Dir {
         }
     }
 
-    /// Renames `from` to an unused temporary name in `into`, and returns it.
+    /// Renames `from` to an unused temporary name in `into`, and returns that name.
     pub fn move_to_temp(&self, from: &CStr, into: &Self, prefix: &str) -> Result<CString> {
         loop {
             let name = temp_name(prefix);

@@ -11,8 +11,8 @@ use super::trailing::only_padding;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Longest header of a frame.
 const HEADER: usize = 18;
-/// Largest window of the format that this machine can address, as a power of two. The header is
-/// checked against the real limit before.
+/// Largest window of the format that this machine can address, as a power of two. It only opens the
+/// decoder: the window in a frame's header is checked against `-max-window` first.
 const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 
 /// The bytes of all frames, one after another.

@@ -46,7 +46,8 @@ impl Naming {
 /// Longest name with its NUL: contents, metadata, twin.
 const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 
-/// The name of an object. Building a root makes one for every file, so it needs no allocation.
+/// The name of an object. Building a root makes a name for every file, so a name is an
+/// array that needs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName([u8; NAME]);
 

@@ -37,9 +37,9 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let mut site = site();
     site.start_agent("p");
     site.wait_until("first deploy", |site| site.text("deployed") == "v0");
-    let done = AtomicBool::new(false);
+    let (done, mut outputs) = (AtomicBool::new(false), Vec::new());
     std::thread::scope(|scope| {
-        let (site, done) = (&site, &done);
+        let (site, done, outputs) = (&site, &done, &mut outputs);
         scope.spawn(move || {
             for n in 1.. {
                 if done.load(Ordering::Relaxed) {
@@ -61,12 +61,15 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
             }
         });
         for _ in 0..5 {
-            let output = site.script("backup-registry", &["registry", "backup"]);
-            assert!(output.status.success(), "{}", both(&output));
+            outputs.push(site.script("backup-registry", &["registry", "backup"]));
             std::thread::sleep(Duration::from_millis(50));
         }
         done.store(true, Ordering::Relaxed);
     });
+    // Only now: a panic above would leave the other thread running for ever.
+    for output in outputs {
+        assert!(output.status.success(), "{}", both(&output));
+    }
     let last = site.script("backup-registry", &["-prune", "registry", "backup"]);
     assert!(last.status.success(), "{}", both(&last));
     let (conf, history) = (

@@ -78,7 +78,7 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
     }
 }
 
-/// Sends signs of life to a service manager that asks for them.
+/// Sends watchdog messages to a service manager that asks for them.
 async fn keep_watch() {
     let Some(every) = service::watchdog() else { return };
     loop {

@@ -1,4 +1,5 @@
-//! The tests of this crate in one program: each would link all libraries once more.
+//! The integration tests of this crate, as one program. One program per file would link all libraries
+//! each time.
 
 mod backup;
 mod bench;

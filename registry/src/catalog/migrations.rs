@@ -1,7 +1,7 @@
 //! The steps that bring a database's tables to what this version expects.
 //!
-//! They are listed here and not by `sqlx::migrate!`: that macro has the whole of sqlx and `SQLite`
-//! built a second time, for the compiler, and took a tenth of a first build.
+//! `sqlx::migrate!` could list them. But for that macro cargo builds sqlx and `SQLite` a second time,
+//! for the compiler, which took a tenth of a first build.
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};

@@ -128,7 +128,8 @@ fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>,
     found.filter(|(_, path)| stays(path)).collect()
 }
 
-fn linked_files(node: &Node, into: &mut HashSet<*const File>) {
+/// Adds the files with several names in `node`.
+pub(super) fn linked_files(node: &Node, into: &mut HashSet<*const File>) {
     match node {
         Node::Directory(directory) => {
             directory.iter().for_each(|(_, node)| linked_files(node, into));

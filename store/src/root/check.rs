@@ -2,17 +2,20 @@
 //! are not read: a write to a file moves its time. An entry that cannot be examined counts as
 //! different.
 
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
+use std::sync::Arc;
 
 use rustix::fs::{FileType, Stat};
 
 use super::paths::{c_name, open_dir};
-use super::tree::{Directory, Node, SpecialKind, Tree};
+use super::tree::{Directory, File, Node, SpecialKind, Tree};
 use crate::disk::{self, Dir};
 use crate::error::Result;
 use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 use crate::meter::Meter;
+use crate::writable::Writable;
 
 /// Most directories that are open at a time, one in the other.
 const OPEN: usize = 100;
@@ -26,8 +29,17 @@ pub enum Drift {
     Extra,
     /// Its size, mode, owner, time, attributes or target differ.
     Altered,
+    /// It is equal, but no link to the other names of its file, or a link to another file.
+    Links,
     /// It is of another kind, something is mounted on it, or it cannot be examined.
     Other,
+}
+
+impl Drift {
+    /// Whether the entry itself is gone, added or replaced, which is more than a service's writes.
+    pub fn is_lack(self) -> bool {
+        !matches!(self, Self::Altered | Self::Links)
+    }
 }
 
 /// What is compared.
@@ -56,7 +68,8 @@ pub fn check(
     meter: &Meter,
     mut each: impl FnMut(EntryPath, Drift),
 ) -> Result<()> {
-    let mut checker = Checker { owner, scope, meter, each: &mut each, deep: Vec::new() };
+    let links = Links::default();
+    let mut checker = Checker { owner, scope, meter, each: &mut each, deep: Vec::new(), links };
     checker.directory(root, &EntryPath::root(), tree.root())?;
     while let Some((path, directory)) = checker.deep.pop() {
         // The directories above it were checked.
@@ -78,6 +91,51 @@ struct Checker<'a, 't> {
     each: &'a mut dyn FnMut(EntryPath, Drift),
     /// Deep directories that are still to be checked.
     deep: Vec<(EntryPath, &'t Directory)>,
+    links: Links,
+}
+
+/// Which names are links to which inodes, of files that are as they should be.
+#[derive(Default)]
+struct Links {
+    /// The first name of each file with several names, by the file's address.
+    first: HashMap<usize, FirstName>,
+    /// The address of the file that each inode with several names is, by device and inode.
+    files: HashMap<(u64, u64), usize>,
+}
+
+struct FirstName {
+    path: EntryPath,
+    inode: (u64, u64),
+    reported: bool,
+}
+
+impl Links {
+    /// Adds a name of `file`. Returns the names that are not linked as they should be.
+    fn add(
+        &mut self,
+        path: impl Fn() -> EntryPath,
+        file: &Arc<File>,
+        stat: &Stat,
+    ) -> Vec<EntryPath> {
+        let (address, inode) = (Arc::as_ptr(file).addr(), (stat.st_dev, stat.st_ino));
+        if stat.st_nlink > 1 && *self.files.entry(inode).or_insert(address) != address {
+            return vec![path()];
+        }
+        if !file.is_linked() {
+            return Vec::new();
+        }
+        let new = || FirstName { path: path(), inode, reported: false };
+        let first = self.first.entry(address).or_insert_with(new);
+        if first.inode == inode {
+            return Vec::new();
+        }
+        // Any of them may be the one that was replaced.
+        let mut names = vec![path()];
+        if !std::mem::replace(&mut first.reported, true) {
+            names.push(first.path.clone());
+        }
+        names
+    }
 }
 
 impl<'t> Checker<'_, 't> {
@@ -99,12 +157,20 @@ impl<'t> Checker<'_, 't> {
     fn entry(&mut self, dir: &Dir, parent: &EntryPath, name: &[u8], node: &'t Node) -> Result<()> {
         let c_name = c_name(name)?;
         let is_file = matches!(node, Node::File(_));
-        if (is_file || self.scope != Scope::Files)
-            && let Some(drift) = self.drift(dir, &c_name, node)
-        {
-            (self.each)(parent.join(name), drift);
-            if drift != Drift::Altered {
-                return Ok(());
+        if is_file || self.scope != Scope::Files {
+            match (self.compare(dir, &c_name, node), node) {
+                (Ok(Some(stat)), Node::File(file)) => {
+                    for path in self.links.add(|| parent.join(name), file, &stat) {
+                        (self.each)(path, Drift::Links);
+                    }
+                }
+                (Ok(_), _) => {}
+                (Err(drift), _) => {
+                    (self.each)(parent.join(name), drift);
+                    if drift.is_lack() {
+                        return Ok(());
+                    }
+                }
             }
         }
         let Node::Directory(below) = node else { return Ok(()) };
@@ -121,22 +187,23 @@ impl<'t> Checker<'_, 't> {
         Ok(())
     }
 
-    fn drift(&self, dir: &Dir, name: &CStr, node: &Node) -> Option<Drift> {
+    /// The entry's status, if it is as it should be; `None`: it was left out.
+    fn compare(&self, dir: &Dir, name: &CStr, node: &Node) -> Result<Option<Stat>, Drift> {
         let stat = match dir.stat(name) {
             Ok(stat) => stat,
             Err(err) if err.is_not_found() => {
                 // The device was left out, because only root can make it.
                 let left_out = is_device(node) && (!self.owner || self.is_kept());
-                return (!left_out).then_some(Drift::Missing);
+                return if left_out { Ok(None) } else { Err(Drift::Missing) };
             }
-            Err(_) => return Some(Drift::Other),
+            Err(_) => return Err(Drift::Other),
         };
         if FileType::from_raw_mode(stat.st_mode) != kind_of(node) {
-            return Some(Drift::Other);
+            return Err(Drift::Other);
         }
         let meta = meta_of(node);
         let fits = self.fits(dir, name, &stat, node) && self.has_attributes(dir, name, meta);
-        (!fits).then_some(Drift::Altered)
+        if fits { Ok(Some(stat)) } else { Err(Drift::Altered) }
     }
 
     fn is_kept(&self) -> bool {
@@ -161,6 +228,41 @@ impl<'t> Checker<'_, 't> {
             }
             Node::Special(special) => disk::has(stat, &special.meta, self.owner),
         }
+    }
+}
+
+/// The files that a service writes to. A write to one name of a file shows under all its names, and
+/// a service replaces a name as often as it writes to the file.
+pub struct Written<'a> {
+    writable: &'a Writable,
+    /// Files with several names of which one is writable, by their addresses.
+    linked: HashSet<usize>,
+}
+
+impl<'a> Written<'a> {
+    /// Of `tree`, those of which a name is `writable`.
+    pub fn new(tree: &Tree, writable: &'a Writable) -> Self {
+        let mut linked = HashSet::new();
+        if !writable.is_empty() {
+            for (path, node) in tree.walk() {
+                if let Node::File(file) = node
+                    && file.is_linked()
+                    && writable.has(&path)
+                {
+                    linked.insert(Arc::as_ptr(file).addr());
+                }
+            }
+        }
+        Self { writable, linked }
+    }
+
+    /// Whether it is the file at `path`.
+    pub fn has(&self, path: &EntryPath, node: &Node) -> bool {
+        let is_linked = || match node {
+            Node::File(file) => self.linked.contains(&Arc::as_ptr(file).addr()),
+            _ => false,
+        };
+        self.writable.has(path) || is_linked()
     }
 }
 

@@ -1,11 +1,20 @@
 //! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
 //! beside the old one and replaces it. An entry that cannot be made stays as it is.
+//!
+//! No repaired file shares its inode with the cache: the names of one file are made one by one, and
+//! linked at the end. Only then is it known which of them exist.
 
-use super::paths::{c_name, open_dir};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use rustix::fs::Stat;
+
+use super::apply::linked_files;
+use super::paths::{c_name, open_dir, open_parent};
 use super::placer::Placer;
-use super::placing::{Placement, Uses};
-use super::tree::{Node, Tree};
-use crate::disk::{self, Dir};
+use super::placing::{LinkMode, Placement, Uses};
+use super::tree::{File, Node, Tree};
+use crate::disk::{self, Dir, temp_name};
 use crate::error::Result;
 use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
@@ -13,19 +22,30 @@ use crate::layer::objects::Objects;
 
 /// Repairs `paths` of `root` as far as the objects exist. `scratch` is an empty directory on the
 /// same filesystem that nobody else can enter; replaced entries are left there.
-pub fn patch<'p>(
+pub fn patch(
     root: &Dir,
     scratch: &Dir,
     tree: &Tree,
-    paths: impl IntoIterator<Item = &'p EntryPath>,
+    paths: Vec<&EntryPath>,
     objects: &Objects,
     placement: &Placement,
 ) {
+    let mut placement = placement.clone();
+    if placement.mode == LinkMode::Hardlink {
+        placement.mode = LinkMode::Copy;
+    }
     let patcher = Patcher { root, scratch, tree, objects, placement };
+    let mut linked = HashSet::new();
     for path in paths {
         let Some(node) = tree.get(path) else { continue };
         if let Err(err) = patcher.mend(path, node) {
             tracing::debug!("{path} is not mended: {err}");
+        }
+        linked_files(node, &mut linked);
+    }
+    for names in patcher.groups(&linked) {
+        if let Err(err) = patcher.link(&names) {
+            tracing::debug!("{} is not linked to its other names: {err}", names[0]);
         }
     }
 }
@@ -35,7 +55,7 @@ struct Patcher<'a> {
     scratch: &'a Dir,
     tree: &'a Tree,
     objects: &'a Objects,
-    placement: &'a Placement,
+    placement: Placement,
 }
 
 impl Patcher<'_> {
@@ -51,14 +71,23 @@ impl Patcher<'_> {
         }
         self.make(self.scratch, &parent, name, node)?;
         if self.scratch.rename_new(&c_name, dir, &c_name)? {
-            return Ok(());
+            return self.finish_parent(path);
         }
         let before = dir.move_to_temp(&c_name, self.scratch, "before")?;
         let moved = self.scratch.rename(&c_name, dir, &c_name);
         if moved.is_err() {
             self.scratch.rename(&before, dir, &c_name)?;
         }
-        moved
+        moved.and_then(|()| self.finish_parent(path))
+    }
+
+    /// Puts the time of the directory of `path` back, which a change in it moved.
+    fn finish_parent(&self, path: &EntryPath) -> Result<()> {
+        let Some((parent, _)) = path.split() else { return Ok(()) };
+        match (open_dir(self.root, &parent)?, self.tree.get(&parent)) {
+            (Some(dir), Some(Node::Directory(directory))) => self.finish(&dir, &directory.meta),
+            _ => Ok(()),
+        }
     }
 
     /// Makes `node` as `name` in `into`; of a directory, as much as possible.
@@ -81,11 +110,51 @@ impl Patcher<'_> {
         self.finish(&dir, &directory.meta)
     }
 
+    /// The names of each of these files, unless a service writes to it.
+    fn groups(&self, linked: &HashSet<*const File>) -> Vec<Vec<EntryPath>> {
+        let mut groups: HashMap<*const File, Vec<EntryPath>> = HashMap::new();
+        if !linked.is_empty() {
+            for (path, node) in self.tree.walk() {
+                let Node::File(file) = node else { continue };
+                if linked.contains(&Arc::as_ptr(file)) {
+                    groups.entry(Arc::as_ptr(file)).or_default().push(path);
+                }
+            }
+        }
+        let is_written = |names: &[EntryPath]| names.iter().any(|n| self.placement.writable.has(n));
+        groups.into_values().filter(|names| !is_written(names)).collect()
+    }
+
+    /// Makes all of `names` links to the first that is as it should be.
+    fn link(&self, names: &[EntryPath]) -> Result<()> {
+        let Some(Node::File(file)) = self.tree.get(&names[0]) else { return Ok(()) };
+        let mut first: Option<(&EntryPath, Stat)> = None;
+        for path in names {
+            let (dir, name) = open_parent(self.root, path)?;
+            let dir = dir.as_ref().unwrap_or(self.root);
+            let Ok(stat) = dir.stat(&name) else { continue };
+            let Some((source, wanted)) = &first else {
+                if disk::carries(&stat, file.size, &file.meta, self.placement.owner) {
+                    first = Some((path, stat));
+                }
+                continue;
+            };
+            if (stat.st_dev, stat.st_ino) == (wanted.st_dev, wanted.st_ino) {
+                continue;
+            }
+            let (source_dir, source) = open_parent(self.root, source)?;
+            let temporary = temp_name("link");
+            source_dir.as_ref().unwrap_or(self.root).link(&source, self.scratch, &temporary)?;
+            self.scratch.rename(&temporary, dir, &name)?;
+            self.finish_parent(path)?;
+        }
+        Ok(())
+    }
+
     /// One placer for each entry: a file with several names is made once for each.
     fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let mut uses = Uses::default();
-        let placement = self.placement.clone();
-        Placer::changing(self.objects, placement, self.root, self.tree, &mut uses)
+        Placer::changing(self.objects, self.placement.clone(), self.root, self.tree, &mut uses)
             .place(into, parent, name, node)
     }
 

@@ -24,7 +24,7 @@ use crate::layer::index::{Index, read_index};
 use crate::layer::objects::object_name::ObjectName;
 use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
-use crate::root::check::{Drift, Scope, check};
+use crate::root::check::{Drift, Scope, Written, check};
 use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::writable::Writable;
@@ -326,12 +326,17 @@ fn verify_root(
     if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
         finding("its own mode or owner was altered".to_owned());
     }
-    drifts.retain(|(path, _)| !writable.has(path));
+    let written = Written::new(&tree, writable);
+    drifts.retain(|(path, _)| match tree.get(path) {
+        Some(node) => !written.has(path, node),
+        None => !writable.has(path),
+    });
     for (path, drift) in drifts {
         let what = match drift {
             Drift::Missing => "is missing",
             Drift::Extra => "is not of the configuration",
             Drift::Altered | Drift::Other => "was altered",
+            Drift::Links => "is not linked to the names that its layer links it to",
         };
         finding(format!("{path} {what}"));
     }

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::rig::{configuration, dump, layer, options, run, same};
 use deploy_store::{Configuration, LinkMode, Store};
@@ -30,6 +31,14 @@ impl Bench {
             fs::write(tree.join(name), format!("of {name}")).unwrap();
         }
         symlink("conf", tree.join("link")).unwrap();
+        // One file with three names, one equal to it, and one that a service writes to.
+        for name in ["bin", "equal"] {
+            fs::write(tree.join(name), "program").unwrap();
+            File::open(tree.join(name)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
+        fs::hard_link(tree.join("bin"), tree.join("dir/bin2")).unwrap();
+        fs::hard_link(tree.join("bin"), tree.join("name3")).unwrap();
+        fs::hard_link(tree.join("log"), tree.join("of_log")).unwrap();
         run("setfattr", &["-n", "user.tag", "-v", "one", "tagged"], &tree);
         run("tar", &["--xattrs", "-cf", "../tree.tar", "."], &tree);
         let wanted = configuration(&[layer(&store, "code", &work.path().join("tree.tar"))]);
@@ -163,6 +172,7 @@ fn owners_and_capabilities_are_compared_if_restored() {
 fn added_and_writable_files_are_no_drift() {
     for dir in directories() {
         let bench = Bench::new(&dir, LinkMode::Auto);
+        // The other name of the log shows it, too.
         fs::write(bench.root().join("log"), "more").unwrap();
         fs::write(bench.root().join("dir/extra"), "").unwrap();
         fs::create_dir(bench.root().join("run")).unwrap();
@@ -216,6 +226,50 @@ fn replaced_root_in_use_is_kept() {
         let root = store.root(&wanted).unwrap();
         assert!(root.reused);
         assert_eq!(fs::metadata(root.replaced.unwrap()).unwrap().ino(), in_use);
+    }
+}
+
+/// Replaces `name` by an equal file that is another inode.
+fn split(root: &Path, name: &str) {
+    run("cp", &["-p", name, "copy"], root);
+    fs::rename(root.join("copy"), root.join(name)).unwrap();
+}
+
+/// A write to one name of a file would no longer show under the others, or would show in a file
+/// that has nothing to do with it.
+#[test]
+fn names_that_are_not_linked_as_in_the_layers_are_drift() {
+    let damages: [(&str, &[&str], Damage); 6] = [
+        ("the first name was replaced", &["bin", "dir/bin2", "name3"], |root| split(root, "bin")),
+        ("the second name was replaced", &["bin", "dir/bin2"], |root| split(root, "dir/bin2")),
+        ("the last name was replaced", &["bin", "name3"], |root| split(root, "name3")),
+        ("all names were replaced", &["bin", "dir/bin2", "name3"], |root| {
+            for name in ["bin", "dir/bin2", "name3"] {
+                split(root, name);
+            }
+        }),
+        ("an equal file was linked to it", &["equal"], |root| {
+            run("ln", &["-f", "bin", "equal"], root);
+        }),
+        ("what a service writes to was replaced", &[], |root| split(root, "log")),
+    ];
+    for (dir, link) in directories().iter().flat_map(|dir| LINKS.map(|link| (dir, link))) {
+        for (kind, names, damage) in &damages {
+            let what = format!("{kind}, {link:?}, {}", dir.display());
+            let bench = Bench::new(dir, link);
+            let want = dump(&bench.root());
+            damage(&bench.root());
+            let mut drift = bench.drift();
+            drift.sort();
+            assert_eq!(drift, *names, "{what}");
+            if !names.is_empty() {
+                assert_eq!(bench.store.mend_root(&bench.wanted).unwrap(), [""; 0], "{what}");
+                same(&dump(&bench.root()), &want, &what);
+                let root = bench.store.rebuild_root(&bench.wanted).unwrap();
+                assert!(!root.reused, "{what}");
+                same(&dump(&bench.root()), &want, &what);
+            }
+        }
     }
 }
 

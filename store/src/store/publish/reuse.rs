@@ -14,7 +14,7 @@ use crate::disk::{self, Dir, Mounts, name_of};
 use crate::error::{Error, Result};
 use crate::layer;
 use crate::layer::entry::{Content, EntryPath};
-use crate::root::check::{Drift, Scope, check};
+use crate::root::check::{Drift, Scope, Written, check};
 use crate::root::patch::patch;
 use crate::root::paths::{c_name, open_dir, open_parent};
 use crate::root::tree::{Node, Tree};
@@ -45,7 +45,7 @@ impl Store {
             }
             Ok(self.drift_of(&name, &self.tree(configuration)?))
         })();
-        let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
+        let lacks = |(_, drift): &(EntryPath, Drift)| drift.is_lack();
         let (names, lacking) = match compared {
             Ok(drifts) if drifts.is_empty() => return None,
             Ok(drifts) => {
@@ -72,7 +72,7 @@ impl Store {
         let scratch = self.unpacked.make_temp(UNFINISHED, 0o700)?;
         let paths = drifts.iter().map(|(path, _)| path);
         let dir = self.unpacked.child(&scratch)?;
-        patch(&root, &dir, &tree, paths, &self.objects, &self.placement);
+        patch(&root, &dir, &tree, paths.collect(), &self.objects, &self.placement);
         self.remove_retired(&scratch);
         Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
     }
@@ -95,7 +95,7 @@ impl Store {
         let mut drifts = self.drift_of(&name, &tree);
         // A mount in it prevents replacing it.
         let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
-        let lacks = |(_, drift): &(EntryPath, Drift)| *drift != Drift::Altered;
+        let lacks = |(_, drift): &(EntryPath, Drift)| drift.is_lack();
         if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
             return Ok(None);
         }
@@ -125,14 +125,15 @@ impl Store {
     /// The paths of the directory `name` that differ from `tree`.
     fn drift_of(&self, name: &CStr, tree: &Tree) -> Vec<(EntryPath, Drift)> {
         let mut drifts = Vec::new();
-        let writable = &self.placement.writable;
+        let written = Written::new(tree, &self.placement.writable);
+        let is_written = |path: &EntryPath| tree.get(path).is_some_and(|it| written.has(path, it));
         let checked = self.unpacked.child_within(name).and_then(|root| {
             if !self.has_own_top(name, tree)? {
                 drifts.push((EntryPath::root(), Drift::Altered));
             }
             let scope = Scope::Kept { lists: !disk::gives_lists(&self.unpacked) };
             check(&root, tree, self.placement.owner, scope, self.meter(), |path, drift| {
-                if drift != Drift::Altered || !writable.has(&path) {
+                if drift.is_lack() || !is_written(&path) {
                     drifts.push((path, drift));
                 }
             })
@@ -156,10 +157,11 @@ impl Store {
         let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
         let root = self.unpacked.child_within(name)?;
         let built = self.built(name);
+        let written = Written::new(tree, &self.placement.writable);
         let mut open: Option<(EntryPath, Option<Dir>)> = None;
         for (path, node) in tree.walk() {
             let (Node::File(file), Some((parent, name))) = (node, path.split()) else { continue };
-            if told.contains(&path) || self.placement.writable.has(&path) {
+            if told.contains(&path) || written.has(&path, node) {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
@@ -212,9 +214,10 @@ impl Store {
     ) -> Result<()> {
         let root = self.unpacked.child_within(name)?;
         let told: BTreeSet<EntryPath> = drifts.iter().map(|(path, _)| path.clone()).collect();
+        let written = Written::new(tree, &self.placement.writable);
         for (path, node) in tree.walk() {
             let Node::File(file) = node else { continue };
-            if told.contains(&path) || self.placement.writable.has(&path) {
+            if told.contains(&path) || written.has(&path, node) {
                 continue;
             }
             if content_of(&root, &path).ok() != Some(file.content) {

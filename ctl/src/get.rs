@@ -70,7 +70,7 @@ pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
 /// The hash of the version.
 async fn digest(client: &Client, get: &Get) -> Result<Digest> {
     let name = get.component.parse().map_err(|err: deploy_store::Error| Refusal::from(err))?;
-    let line = Command::ShowComponent { name, json: true }.to_string();
+    let line = Command::ShowComponent { name, before: None, limit: None, json: true }.to_string();
     let answer = client.exec(&line).await?;
     let text = String::from_utf8_lossy(&answer.stdout);
     if answer.code != exit::OK {

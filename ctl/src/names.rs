@@ -62,9 +62,13 @@ fn joined(words: &[String]) -> Vec<String> {
 /// The names of one kind in the registry, at most some seconds old.
 async fn names(flags: &Flags, wanted: &Wanted) -> Option<Vec<String>> {
     let command = match wanted {
-        Wanted::Component | Wanted::Layer => Command::Components { json: true },
-        Wanted::Configuration => Command::Configurations { json: true },
-        Wanted::Version(of) => Command::ShowComponent { name: of.parse().ok()?, json: true },
+        Wanted::Component | Wanted::Layer => {
+            Command::Components { after: None, limit: None, json: true }
+        }
+        Wanted::Configuration => Command::Configurations { after: None, limit: None, json: true },
+        Wanted::Version(of) => {
+            Command::ShowComponent { name: of.parse().ok()?, before: None, limit: None, json: true }
+        }
         Wanted::Words(_) => return None,
     };
     let line = command.to_string();

@@ -1,8 +1,11 @@
 //! The catalogue: which components, versions and configurations exist. No other code uses the
 //! database. Each verb is one transaction, and a change is on disk when its function returns.
 //!
+//! One connection writes. Others read, and never wait for it: they see what was committed before
+//! they began. Long readers have connections of their own, so that short ones never wait for them.
+//!
 //! ```text
-//! rows       blob_rows  versions  pins  configuration_rows  notes  audit
+//! rows       blob_rows  versions  pins  configuration_rows  uses  notes  audit
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
 //!            references, retention                          what refers to what; what is deleted
@@ -22,18 +25,23 @@ mod earlier_state;
 mod image_layers;
 mod integrity;
 mod migrations;
+mod move_histories;
 mod notes;
 mod pins;
 mod references;
 mod replacing;
 mod retention;
+mod thinning;
+mod uses;
 mod versions;
+mod write_tx;
 
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deploy_store::Meter;
 use jiff::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -47,17 +55,33 @@ pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
-pub use references::{Reference, References, Versions};
+pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
+pub use thinning::Thinned;
 
 use self::database_error::{bad_row, damaged, not_opened, unusable};
 use self::document_cache::DocumentCache;
+use self::write_tx::WriteTx;
 use crate::error::{Error, Result};
+
+/// Connections for short and for long readers.
+const READERS: u32 = 4;
+const SCANNERS: u32 = 2;
+/// How long a verb waits for a connection. Others hold one for milliseconds, but a full or slow disk
+/// may take its time.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Bytes that the journal keeps on the disk when all of it is in the database.
+const LARGEST_JOURNAL: &str = "67108864";
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    pool: SqlitePool,
+    /// The connection that changes something.
+    writer: SqlitePool,
+    /// Connections for what is read in a moment.
+    readers: SqlitePool,
+    /// Connections for what takes long: lists, gc and verify.
+    scanners: SqlitePool,
     documents: Arc<DocumentCache>,
     /// States of a configuration with different trees that stay targets of a rollback.
     keep_states: usize,
@@ -65,8 +89,9 @@ pub struct Catalog {
 
 impl Catalog {
     /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is left alone. Of each
-    /// configuration the newest `keep_states` different states stay targets of a rollback.
-    pub async fn open(dir: &Path, keep_states: usize) -> Result<Self> {
+    /// configuration the newest `keep_states` different states stay targets of a rollback. `meter`
+    /// counts what has to be moved in the catalogue of an earlier version.
+    pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
         let path = dir.join("catalogue.db");
         let options = SqliteConnectOptions::new()
             .filename(&path)
@@ -74,50 +99,66 @@ impl Catalog {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10));
-        // One connection: verbs are short, writers would only wait for each other, and the
-        // document cache relies on it.
-        // If SQLite ends a transaction by itself, as on a full disk, sqlx still counts it as open.
-        // Such a connection would refuse all others, so it is not used again.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            // Connections to a file do not become stale. The task that looks for stale ones may
-            // spin for ever (sqlx issue 3645). Without these two settings there is no such task.
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .before_acquire(|connection, _| {
-                Box::pin(async move { Ok(!connection.is_in_transaction()) })
-            })
-            .connect_with(options)
-            .await;
-        let pool = pool.map_err(|err| not_opened(&path, &err))?;
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("journal_size_limit", LARGEST_JOURNAL);
+        let writer = pool(1).connect_with(options.clone()).await;
+        let writer = writer.map_err(|err| not_opened(&path, &err))?;
         // Checked before anything is written.
-        let check = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&pool).await;
-        let problem: String = check.map_err(|err| not_opened(&path, &err))?;
-        if problem != "ok" {
+        if let Some(problem) =
+            integrity::at_start(&writer).await.map_err(|err| not_opened(&path, &err))?
+        {
             return Err(damaged(&path, &problem));
         }
-        let migrated = migrations::migrator().run(&pool).await;
+        let migrated = migrations::migrator().run(&writer).await;
         migrated.map_err(|err| unusable(&path, &err.to_string()))?;
-        Ok(Self { pool, documents: Arc::default(), keep_states })
+        let options = options.create_if_missing(false).read_only(true);
+        let readers = pool(READERS).connect_lazy_with(options.clone());
+        let scanners = pool(SCANNERS).connect_lazy_with(options);
+        let catalog = Self { writer, readers, scanners, documents: Arc::default(), keep_states };
+        catalog.move_histories(meter).await?;
+        catalog.renew_uses(meter).await?;
+        Ok(catalog)
     }
 
     /// Waits for running transactions and closes the database.
     pub async fn close(&self) {
-        self.pool.close().await;
+        // The writer last: it leaves everything in one file.
+        self.readers.close().await;
+        self.scanners.close().await;
+        self.writer.close().await;
     }
 
     /// Begins a transaction that may change something.
-    async fn write_tx(&self) -> Result<Transaction<'static, Sqlite>> {
-        let transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        self.documents.forget();
-        Ok(transaction)
+    async fn write_tx(&self) -> Result<WriteTx> {
+        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(WriteTx::new(transaction, Arc::clone(&self.documents), self.keep_states))
     }
 
-    /// Begins a transaction that changes nothing.
+    /// Begins a transaction that reads for a moment.
     async fn read_tx(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.pool.begin().await?)
+        Ok(self.readers.begin().await?)
     }
+
+    /// Begins a transaction that may read for long.
+    async fn scan_tx(&self) -> Result<Transaction<'static, Sqlite>> {
+        Ok(self.scanners.begin().await?)
+    }
+}
+
+/// A pool of `connections`.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(LONGEST_WAIT)
+        // Connections to a file do not become stale. The task that looks for stale ones may
+        // spin for ever (sqlx issue 3645). Without these two settings there is no such task.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // If SQLite ends a transaction by itself, as on a full disk, sqlx still counts it as open.
+        // Such a connection would refuse all others, so it is not used again.
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        })
 }
 
 /// Parses a column. A row that does not hold what it must is damage.
@@ -138,40 +179,119 @@ fn timestamp(nanoseconds: i64) -> Timestamp {
 mod tests {
     use super::*;
 
+    async fn open(dir: &Path) -> Catalog {
+        Catalog::open(dir, 2, &Meter::default()).await.unwrap()
+    }
+
+    fn change() -> Change {
+        Change {
+            user: "me".into(),
+            key: "test".into(),
+            address: "here".into(),
+            command: "test".into(),
+            now: Timestamp::now(),
+        }
+    }
+
+    /// Adds version `version` of `code`, and makes it the layer of configuration `p`.
+    async fn deploy(catalog: &Catalog, version: &str) {
+        let (component, name) = ("code".parse().unwrap(), "p".parse().unwrap());
+        let digest = deploy_store::Digest::of(version.as_bytes());
+        let version = version.parse().unwrap();
+        catalog.add_version(&component, &version, digest, 2, &change()).await.unwrap();
+        let layers = [(component, version)];
+        catalog.add_configuration(&name, &layers, true, &change()).await.unwrap();
+    }
+
     #[tokio::test]
-    async fn pool_has_no_maintenance_task() {
+    async fn pools_have_no_maintenance_task() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path(), 2).await.unwrap();
-        let options = catalog.pool.options();
-        assert_eq!(options.get_idle_timeout(), None);
-        assert_eq!(options.get_max_lifetime(), None);
-        assert_eq!(options.get_min_connections(), 0);
+        let catalog = open(dir.path()).await;
+        for pool in [&catalog.writer, &catalog.readers, &catalog.scanners] {
+            let options = pool.options();
+            assert_eq!(options.get_idle_timeout(), None);
+            assert_eq!(options.get_max_lifetime(), None);
+            assert_eq!(options.get_min_connections(), 0);
+        }
         catalog.close().await;
     }
 
     #[tokio::test]
     async fn cached_configuration_needs_no_connection() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path(), 2).await.unwrap();
-        let change = Change {
-            user: "me".into(),
-            key: "test".into(),
-            address: "here".into(),
-            command: "test".into(),
-            now: Timestamp::now(),
-        };
+        let catalog = open(dir.path()).await;
+        deploy(&catalog, "v1").await;
         let name = "p".parse().unwrap();
-        let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
-        let digest = deploy_store::Digest::of(b"v1");
-        catalog.add_version(&component, &version, digest, 2, &change).await.unwrap();
-        catalog.add_configuration(&name, &[(component, version)], false, &change).await.unwrap();
         let json = catalog.configuration_json(&name).await.unwrap();
-        // Every other reader would wait for this connection.
-        let connection = catalog.pool.acquire().await.unwrap();
+        let mut all = Vec::new();
+        for _ in 0..READERS {
+            all.push(catalog.readers.acquire().await.unwrap());
+        }
         assert_eq!(catalog.configuration_json(&name).await.unwrap(), json);
-        drop(connection);
-        catalog.delete_configuration(&name, &change).await.unwrap();
+        drop(all);
+        catalog.delete_configuration(&name, &change()).await.unwrap();
         assert_eq!(catalog.configuration_json(&name).await.unwrap(), None);
+        catalog.close().await;
+    }
+
+    #[tokio::test]
+    async fn readers_wait_for_no_writer_and_no_long_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = open(dir.path()).await;
+        deploy(&catalog, "v1").await;
+        let name = "p".parse().unwrap();
+        let mut writing = catalog.write_tx().await.unwrap();
+        writing.changes(&name);
+        let mut long = Vec::new();
+        for _ in 0..SCANNERS {
+            let mut scan = catalog.scan_tx().await.unwrap();
+            sqlx::query("SELECT 1 FROM states").fetch_all(&mut *scan).await.unwrap();
+            long.push(scan);
+        }
+        assert!(catalog.configuration_json(&name).await.unwrap().is_some());
+        assert_eq!(catalog.history(&name, None, 9).await.unwrap().len(), 1);
+        writing.rollback().await.unwrap();
+        // A writer waits for no reader either.
+        deploy(&catalog, "v2").await;
+        assert_eq!(catalog.history(&name, None, 9).await.unwrap().len(), 2);
+        drop(long);
+        catalog.close().await;
+    }
+
+    /// Readers and a writer at once: what a reader gets is never older than a change that was
+    /// complete when it asked.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn document_is_never_older_than_a_complete_change() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = open(dir.path()).await;
+        deploy(&catalog, "v1000").await;
+        let complete = Arc::new(AtomicU64::new(1000));
+        let reader = |catalog: Catalog, complete: Arc<AtomicU64>| async move {
+            let name = "p".parse().unwrap();
+            let mut seen = 0_u64;
+            while complete.load(Ordering::SeqCst) < 1200 {
+                let least = complete.load(Ordering::SeqCst);
+                let json = catalog.configuration_json(&name).await.unwrap().unwrap();
+                let text = String::from_utf8(json.to_vec()).unwrap();
+                let (_, rest) = text.split_once("\"v1").unwrap();
+                let version = 1000 + rest[..3].parse::<u64>().unwrap();
+                assert!(version >= least, "{version} after {least}");
+                seen += 1;
+                // The document may come from memory, without a wait.
+                tokio::task::yield_now().await;
+            }
+            seen
+        };
+        let readers: Vec<_> =
+            (0..4).map(|_| tokio::spawn(reader(catalog.clone(), Arc::clone(&complete)))).collect();
+        for version in 1001..=1200 {
+            deploy(&catalog, &format!("v{version}")).await;
+            complete.store(version, Ordering::SeqCst);
+        }
+        for reader in readers {
+            assert!(reader.await.unwrap() > 0);
+        }
         catalog.close().await;
     }
 }

@@ -2,6 +2,7 @@
 //! lines all use it.
 
 mod exit_codes;
+mod gc_answer;
 mod image_import;
 mod image_verbs;
 mod print;
@@ -198,24 +199,27 @@ async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal>
             }
             Ok(print::configuration(&configuration, *verbose))
         }
-        Command::ShowComponent { name, json } => {
-            let versions = catalog.versions(name).await?;
+        Command::ShowComponent { name, before, limit, json } => {
+            let limit = limit.unwrap_or(u64::MAX);
+            let versions = catalog.newest_versions(name, before.as_ref(), limit).await?;
             if *json {
                 print::versions_json(name, &versions)
             } else {
                 Ok(print::versions(&versions))
             }
         }
-        Command::Components { json } => {
-            let names = catalog.components().await?;
+        Command::Components { after, limit, json } => {
+            let limit = limit.unwrap_or(u64::MAX);
+            let names = catalog.components(after.as_ref(), limit).await?;
             print::names(names.iter().map(ComponentName::as_str), *json)
         }
-        Command::Configurations { json } => {
-            let names = catalog.configuration_names().await?;
+        Command::Configurations { after, limit, json } => {
+            let limit = limit.unwrap_or(u64::MAX);
+            let names = catalog.configuration_names(after.as_ref(), limit).await?;
             print::names(names.iter().map(ConfigurationName::as_str), *json)
         }
-        Command::History { name, limit, json } => {
-            let states = catalog.history(name, limit.unwrap_or(u64::MAX)).await?;
+        Command::History { name, before, limit, json } => {
+            let states = catalog.history(name, *before, limit.unwrap_or(u64::MAX)).await?;
             if *json { print::history_json(name, &states) } else { Ok(print::history(&states)) }
         }
         _ => unreachable!("`execute` runs the other verbs"),

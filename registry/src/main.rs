@@ -102,6 +102,9 @@ struct Flags {
     /// States of a configuration that a rollback can restore
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_STATES", default_value_t = 5)]
     keep_states: usize,
+    /// How long states and the audit trail are kept, as 8760h for a year; without it, for ever
+    #[arg(long, env = "DEPLOY_REGISTRY_KEEP_HISTORY", value_parser = flags::duration)]
+    keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded file is kept
     #[arg(
         long,
@@ -164,6 +167,7 @@ impl Flags {
             limits: self.limits.limits(),
             max_versions: self.maxver,
             keep_states: self.keep_states.max(1),
+            keep_history: self.keep_history,
             grace: self.grace,
             addconf_replaces: self.addconf_replaces,
         }
@@ -327,13 +331,17 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
+/// How long the catalogue may take to answer before the service manager hears nothing.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// Regularly reports to the service manager, if it asks for that, that the catalogue answers.
 async fn keep_watch(catalog: Catalog) {
     let Some(every) = service::watchdog() else { return };
     loop {
         // Only an answer matters. Other errors are reported where they occur, and a restart would
         // not fix them.
-        if matches!(catalog.is_new().await, Err(Error::NoAnswer(_))) {
+        let answer = tokio::time::timeout(ANSWER, catalog.is_new()).await;
+        if matches!(answer, Err(_) | Ok(Err(Error::NoAnswer(_)))) {
             continue;
         }
         service::alive();

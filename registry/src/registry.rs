@@ -46,6 +46,9 @@ pub struct Settings {
     pub max_versions: usize,
     /// States of a configuration with different trees that stay rollback targets.
     pub keep_states: usize,
+    /// Age from which states and entries of the audit trail are removed, unless a rollback may need
+    /// them; `None` keeps them for ever.
+    pub keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,
     /// Whether `addconf` replaces an existing configuration, as in the Go tool.
@@ -61,6 +64,7 @@ impl Default for Settings {
             min_free: 64 << 20,
             max_versions: 10,
             keep_states: 5,
+            keep_history: None,
             grace: Duration::from_secs(30 * 60),
             addconf_replaces: false,
         }
@@ -155,10 +159,10 @@ impl Registry {
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
-        let catalog = match Catalog::open(dir, settings.keep_states).await {
+        let catalog = match Catalog::open(dir, settings.keep_states, meter).await {
             Err(err) if reserve::release(&top, &blobs)? => {
                 tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
-                Catalog::open(dir, settings.keep_states).await?
+                Catalog::open(dir, settings.keep_states, meter).await?
             }
             opened => opened?,
         };

@@ -197,7 +197,7 @@ impl World {
                 assert_eq!(aside, 1, "{what}: what was damaged is deleted");
             }
         }
-        let needed = registry.catalog.references().await.unwrap();
+        let needed = registry.catalog.needs().await.unwrap();
         for digest in needed.keys().filter(|digest| self.damaged != Some(**digest)) {
             let file = self.bench.path("files").join(digest.to_string());
             assert_eq!(Digest::of(&fs::read(file).unwrap()), *digest, "{what}");

@@ -231,7 +231,9 @@ impl History {
         self.log.push(format!("roll back {name} {rolled:?}"));
         // Each goes further back than the one before, until something new comes.
         let left = &mut self.left;
-        let Ok(states) = catalog.states(&name).await else { return };
+        let Ok(states) = catalog.states(&name, |number, state| (number, state)).await else {
+            return;
+        };
         let ids: BTreeMap<u64, Digest> =
             states.iter().map(|(number, it)| (*number, it.id())).collect();
         let last = states.len() - 1;
@@ -265,7 +267,7 @@ impl History {
         let left: BTreeSet<Digest> =
             registry.blobs().list().unwrap().iter().map(|blob| blob.digest).collect();
         let needed: BTreeSet<Digest> =
-            registry.catalog.references().await.unwrap().into_keys().collect();
+            registry.catalog.needs().await.unwrap().into_keys().collect();
         assert_eq!(left, needed);
         self.take_away_old().await;
     }
@@ -305,12 +307,12 @@ impl History {
         let known = registry.catalog.layers().await.unwrap();
         assert_eq!(known, registry.known_layers(None).await.unwrap());
         assert_eq!(versions(registry).await, self.model.versions);
-        for (digest, reasons) in registry.catalog.references().await.unwrap() {
+        for (digest, need) in registry.catalog.needs().await.unwrap() {
             let file = self.bench.path("files").join(digest.to_string());
-            let bytes = fs::read(file).unwrap_or_else(|err| panic!("{digest} {reasons:?}: {err}"));
+            let bytes = fs::read(file).unwrap_or_else(|err| panic!("{digest} {need:?}: {err}"));
             assert_eq!(Digest::of(&bytes), digest);
         }
-        for name in registry.catalog.configuration_names().await.unwrap() {
+        for name in registry.catalog.configuration_names(None, u64::MAX).await.unwrap() {
             let configuration = registry.catalog.configuration(&name).await.unwrap();
             for layer in configuration.layers() {
                 assert!(registry.blobs().contains(layer.digest).unwrap(), "{name} {layer:?}");
@@ -321,7 +323,7 @@ impl History {
 
 async fn versions(registry: &Registry) -> BTreeMap<(String, String), Digest> {
     let mut found = BTreeMap::new();
-    for component in registry.catalog.components().await.unwrap() {
+    for component in registry.catalog.components(None, u64::MAX).await.unwrap() {
         for layer in registry.catalog.versions(&component).await.unwrap() {
             let key = (component.as_str().to_owned(), layer.version.as_str().to_owned());
             found.insert(key, layer.digest);

@@ -49,7 +49,7 @@ impl Bench {
 
     /// Every version's blob must be there.
     async fn is_whole(&self) {
-        for component in self.registry.catalog.components().await.unwrap() {
+        for component in self.registry.catalog.components(None, u64::MAX).await.unwrap() {
             for layer in self.registry.catalog.versions(&component).await.unwrap() {
                 assert!(self.blobs().contains(layer.digest).unwrap(), "{layer:?}");
             }
@@ -401,7 +401,7 @@ async fn concurrent_changes_of_a_state_have_one_winner() {
         let won = changing.join_all().await.into_iter().filter(|won| *won).count();
         assert_eq!(won, winners);
     }
-    let history = catalog.history(&project, u64::MAX).await.unwrap();
+    let history = catalog.history(&project, None, u64::MAX).await.unwrap();
     let numbers: Vec<u64> = history.iter().map(|state| state.number).collect();
     let expected: Vec<u64> = (1..=2 + AT_ONCE as u64).rev().collect();
     assert_eq!(numbers, expected);

@@ -102,16 +102,28 @@ pub enum Command {
     ShowComponent {
         /// Component to show.
         name: ComponentName,
+        /// Only versions that were added before this one.
+        before: Option<VersionName>,
+        /// Most versions to show, the newest; `None`: all.
+        limit: Option<u64>,
         /// As JSON.
         json: bool,
     },
     /// `components`
     Components {
+        /// Only names after this one.
+        after: Option<ComponentName>,
+        /// Most names to show; `None`: all.
+        limit: Option<u64>,
         /// As JSON.
         json: bool,
     },
     /// `configurations`
     Configurations {
+        /// Only names after this one.
+        after: Option<ConfigurationName>,
+        /// Most names to show; `None`: all.
+        limit: Option<u64>,
         /// As JSON.
         json: bool,
     },
@@ -149,6 +161,8 @@ pub enum Command {
     History {
         /// Configuration.
         name: ConfigurationName,
+        /// Only states with lower numbers.
+        before: Option<u64>,
         /// Most states to show, newest first; `None`: all.
         limit: Option<u64>,
         /// As JSON.
@@ -230,6 +244,8 @@ pub enum Command {
     Audit {
         /// Only changes since then.
         since: Option<Since>,
+        /// Only entries with lower numbers.
+        before: Option<u64>,
         /// Most entries to show, newest first; `None`: all.
         limit: Option<u64>,
         /// As JSON.

@@ -124,7 +124,12 @@ impl Remote {
 impl Destination for Remote {
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()> {
         for (component, version) in layers {
-            let show = Command::ShowComponent { name: component.clone(), json: false };
+            let show = Command::ShowComponent {
+                name: component.clone(),
+                before: None,
+                limit: None,
+                json: false,
+            };
             let versions = self.done(&show)?;
             // The last column. Names that can be created have no blanks.
             let name = version.to_string();

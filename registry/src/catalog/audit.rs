@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
+use super::write_tx::WriteTx;
+use super::{Catalog, Result, nanoseconds, timestamp};
 
 /// Who changes something, with which command, and when.
 #[derive(Debug, Clone)]
@@ -38,7 +39,7 @@ type Row = (i64, i64, String, String, String, String, i64, String);
 
 impl Catalog {
     /// Begins the transaction of a change. Its commit includes the entry.
-    pub(super) async fn change_tx(&self, change: &Change) -> Result<Transaction<'static, Sqlite>> {
+    pub(super) async fn change_tx(&self, change: &Change) -> Result<WriteTx> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, 0, "").await?;
         Ok(transaction)
@@ -49,18 +50,24 @@ impl Catalog {
     pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, code, why).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
-    /// The newest `limit` entries of `since` or later, newest first.
-    pub async fn audit(&self, since: Option<Timestamp>, limit: u64) -> Result<Vec<Audited>> {
+    /// The newest `limit` entries of `since` or later with numbers below `before`, newest first.
+    pub async fn audit(
+        &self,
+        since: Option<Timestamp>,
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<Audited>> {
         let rows: Vec<Row> = sqlx::query_as(
             "SELECT number, time, login, who, address, command, code, why FROM audit \
-             WHERE time >= $1 ORDER BY number DESC LIMIT $2",
+             WHERE time >= $1 AND number < $2 ORDER BY number DESC LIMIT $3",
         )
         .bind(since.map_or(i64::MIN, nanoseconds))
+        .bind(before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX)))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        .fetch_all(&self.scanners)
         .await?;
         let entry = |(number, time, user, key, address, command, code, why): Row| {
             let change = Change { user, key, address, command, now: timestamp(time) };

@@ -45,7 +45,7 @@ impl Catalog {
         let rows: Vec<(String, i64, String)> = sqlx::query_as(
             "SELECT digest, bytes, state FROM blobs WHERE state != 'condemned' ORDER BY digest",
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&self.scanners)
         .await?;
         let row = |(digest, bytes, state): (String, i64, String)| {
             let bytes = u64::try_from(bytes).unwrap_or(0);
@@ -53,6 +53,20 @@ impl Catalog {
             Ok(BlobRow { digest: column(&digest)?, bytes, damaged })
         };
         rows.into_iter().map(row).collect()
+    }
+
+    /// The row of a blob that is not condemned, if there is one.
+    pub async fn blob(&self, digest: Digest) -> Result<Option<BlobRow>> {
+        let row: Option<(i64, String)> = sqlx::query_as(
+            "SELECT bytes, state FROM blobs WHERE digest = $1 AND state != 'condemned'",
+        )
+        .bind(digest.to_string())
+        .fetch_optional(&self.readers)
+        .await?;
+        Ok(row.map(|(bytes, state)| {
+            let bytes = u64::try_from(bytes).unwrap_or(0);
+            BlobRow { digest, bytes, damaged: state == BlobState::Damaged.as_str() }
+        }))
     }
 
     /// Adds a row for each of `blobs` that has none. A catalogue of an older format has none at
@@ -67,17 +81,17 @@ impl Catalog {
             .bind(blob.digest.to_string())
             .bind(i64::try_from(blob.bytes).unwrap_or(i64::MAX))
             .bind(nanoseconds(now))
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Condemned blobs: a crash may have interrupted their removal.
     pub async fn condemned(&self) -> Result<Vec<Digest>> {
         let rows: Vec<String> =
             sqlx::query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
-                .fetch_all(&self.pool)
+                .fetch_all(&self.readers)
                 .await?;
         rows.iter().map(|digest| column(digest)).collect()
     }
@@ -101,7 +115,7 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         put(&mut transaction, digest, bytes, state, now).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::blob_rows::{self, BlobRow, BlobState};
-use super::{Catalog, Result, configuration_rows, nanoseconds, notes};
+use super::{Catalog, Result, configuration_rows, nanoseconds, notes, uses};
 
 /// Who made the loaded states: the Go tool does not record it.
 const WHO: &str = "unknown";
@@ -46,11 +46,11 @@ impl Catalog {
         let mut transaction = self.change_tx(change).await?;
         // Such rows were made of file names alone. An interrupted load may have moved some of
         // these files to quarantine since.
-        sqlx::query("DELETE FROM blobs").execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM blobs").execute(&mut **transaction).await?;
         for component in contents.components {
             sqlx::query("INSERT INTO components (name) VALUES ($1)")
                 .bind(component.as_str())
-                .execute(&mut *transaction)
+                .execute(&mut **transaction)
                 .await?;
         }
         for (number, version) in (1_i64..).zip(contents.versions) {
@@ -58,24 +58,30 @@ impl Catalog {
         }
         sqlx::query("UPDATE counters SET value = $1 WHERE name = 'version'")
             .bind(i64::try_from(contents.versions.len()).unwrap_or(i64::MAX))
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
         for blob in &contents.blobs {
             let state = if blob.damaged { BlobState::Damaged } else { BlobState::Live };
             blob_rows::put(&mut transaction, blob.digest, blob.bytes, state, change.now).await?;
         }
         for (name, states) in &contents.configurations {
-            sqlx::query("INSERT INTO configurations (name, current) VALUES ($1, $2)")
+            let history = configuration_rows::count(&mut transaction, "history", 1).await?;
+            let current = i64::try_from(states.len()).unwrap_or(i64::MAX);
+            sqlx::query("INSERT INTO configurations (name, current, history) VALUES ($1, $2, $3)")
                 .bind(name.as_str())
-                .bind(i64::try_from(states.len()).unwrap_or(i64::MAX))
-                .execute(&mut *transaction)
+                .bind(current)
+                .bind(history)
+                .execute(&mut **transaction)
                 .await?;
             for (number, StateToLoad { state, lost }) in (1..).zip(states) {
-                put_state(&mut transaction, number, state, *lost, &change.command).await?;
+                let place = (history, number);
+                put_state(&mut transaction, place, state, *lost, &change.command).await?;
             }
+            configuration_rows::count(&mut transaction, "states", current).await?;
+            uses::renew(&mut transaction, history, current).await?;
         }
-        notes::put(&mut *transaction, name, note).await?;
-        Ok(transaction.commit().await?)
+        notes::put(&mut **transaction, name, note).await?;
+        transaction.commit().await
     }
 }
 
@@ -100,17 +106,16 @@ async fn put_version(
 
 async fn put_state(
     transaction: &mut Transaction<'_, Sqlite>,
-    number: usize,
+    (history, number): (i64, i64),
     state: &Configuration,
     lost: bool,
     command: &str,
 ) -> Result<()> {
-    let number = i64::try_from(number).unwrap_or(i64::MAX);
     sqlx::query(
-        "INSERT INTO states (configuration, number, hash, modified, who, command, lost) \
+        "INSERT INTO states (history, number, hash, modified, who, command, lost) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind(state.name().as_str())
+    .bind(history)
     .bind(number)
     .bind(state.id().to_string())
     .bind(nanoseconds(state.modified()))
@@ -119,5 +124,5 @@ async fn put_state(
     .bind(lost)
     .execute(&mut **transaction)
     .await?;
-    configuration_rows::put_layers(transaction, state, number).await
+    configuration_rows::put_layers(transaction, history, number, state.layers()).await
 }

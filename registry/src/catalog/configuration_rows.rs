@@ -6,7 +6,9 @@ use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
+use super::uses::{self, Candidate};
 use super::versions::{Row, layer};
+use super::write_tx::WriteTx;
 use super::{Error, Result, bad_row, column, nanoseconds, timestamp};
 
 /// A state of a configuration, without its layers.
@@ -46,6 +48,17 @@ pub(super) async fn find_current(
     Ok(number.map(i64::cast_unsigned))
 }
 
+/// Number of the history, if there is such a configuration.
+pub(super) async fn find_history(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+) -> Result<Option<i64>> {
+    Ok(sqlx::query_scalar("SELECT history FROM configurations WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(&mut **transaction)
+        .await?)
+}
+
 /// Number of the current state, or [`Error::NotFound`].
 pub(super) async fn require_current(
     transaction: &mut Transaction<'_, Sqlite>,
@@ -61,15 +74,17 @@ pub(super) async fn load(
     name: &ConfigurationName,
     number: u64,
 ) -> Result<Configuration> {
-    let modified: i64 =
-        sqlx::query_scalar("SELECT modified FROM states WHERE configuration = $1 AND number = $2")
-            .bind(name.as_str())
-            .bind(number.cast_signed())
-            .fetch_one(&mut **transaction)
-            .await?;
+    let modified: i64 = sqlx::query_scalar(
+        "SELECT modified FROM states WHERE number = $2 \
+         AND history = (SELECT history FROM configurations WHERE name = $1)",
+    )
+    .bind(name.as_str())
+    .bind(number.cast_signed())
+    .fetch_one(&mut **transaction)
+    .await?;
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT component, version, digest, created FROM state_layers \
-         WHERE configuration = $1 AND number = $2 ORDER BY position",
+        "SELECT component, version, digest, created FROM state_layers WHERE number = $2 \
+         AND history = (SELECT history FROM configurations WHERE name = $1) ORDER BY position",
     )
     .bind(name.as_str())
     .bind(number.cast_signed())
@@ -79,18 +94,75 @@ pub(super) async fn load(
     Configuration::new(name.clone(), layers, timestamp(modified)).map_err(|err| bad_row(&err))
 }
 
-/// The states without their layers, newest first, `limit` at most.
+/// The states with numbers above `after` and their layers, oldest first, about `limit` at most.
+pub(super) async fn load_after(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    after: u64,
+    limit: u64,
+) -> Result<Vec<(u64, Configuration)>> {
+    let rows: Vec<(i64, i64, String, String, String, i64)> = sqlx::query_as(
+        "SELECT s.number, s.modified, l.component, l.version, l.digest, l.created \
+         FROM (SELECT history, number, modified FROM states WHERE number > $2 \
+               AND history = (SELECT history FROM configurations WHERE name = $1) \
+               ORDER BY number LIMIT $3) AS s \
+         JOIN state_layers l ON l.history = s.history AND l.number = s.number \
+         ORDER BY s.number, l.position",
+    )
+    .bind(name.as_str())
+    .bind(after.cast_signed())
+    .bind(limit.cast_signed())
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut states = Vec::new();
+    for rows in rows.chunk_by(|one, other| one.0 == other.0) {
+        let (number, modified, ..) = rows[0];
+        let layers = rows.iter().cloned().map(|(_, _, component, version, digest, created)| {
+            layer((component, version, digest, created))
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        let state = Configuration::new(name.clone(), layers, timestamp(modified));
+        states.push((number.cast_unsigned(), state.map_err(|err| bad_row(&err))?));
+    }
+    Ok(states)
+}
+
+/// Fails if there is no state `number`.
+pub(super) async fn require_state(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    number: u64,
+) -> Result<()> {
+    let count: i64 = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM states WHERE number = $2 \
+         AND history = (SELECT history FROM configurations WHERE name = $1)",
+    )
+    .bind(name.as_str())
+    .bind(number.cast_signed())
+    .fetch_one(&mut **transaction)
+    .await?;
+    if count == 0 {
+        let text = format!("configuration \"{name}\" has no state {number}");
+        return Err(Error::NotFound(text));
+    }
+    Ok(())
+}
+
+/// The states with numbers below `before` without their layers, newest first, `limit` at most.
 pub(super) async fn states(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
+    before: Option<u64>,
     limit: u64,
 ) -> Result<Vec<State>> {
     let current = require_current(transaction, name).await?;
     let rows: Vec<StateRow> = sqlx::query_as(
         "SELECT number, hash, modified, who, command, lost, back_to FROM states \
-         WHERE configuration = $1 ORDER BY number DESC LIMIT $2",
+         WHERE history = (SELECT history FROM configurations WHERE name = $1) AND number < $2 \
+         ORDER BY number DESC LIMIT $3",
     )
     .bind(name.as_str())
+    .bind(before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX)))
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(&mut **transaction)
     .await?;
@@ -113,55 +185,98 @@ pub(super) async fn states(
 
 /// Saves `layers` as the new current state, and returns its number and id.
 pub(super) async fn save(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut WriteTx,
     name: &ConfigurationName,
     layers: Vec<Layer>,
     change: &Change,
 ) -> Result<(u64, Digest)> {
+    transaction.changes(name);
     let configuration = Configuration::new(name.clone(), layers, change.now)?;
-    let last: Option<i64> =
-        sqlx::query_scalar("SELECT MAX(number) FROM states WHERE configuration = $1")
-            .bind(name.as_str())
-            .fetch_one(&mut **transaction)
-            .await?;
+    let history = match find_history(transaction, name).await? {
+        Some(history) => history,
+        None => count(transaction, "history", 1).await?,
+    };
+    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(number) FROM states WHERE history = $1")
+        .bind(history)
+        .fetch_one(&mut ***transaction)
+        .await?;
     let number = last.unwrap_or(0) + 1;
     sqlx::query(
-        "INSERT INTO configurations (name, current) VALUES ($1, $2) \
+        "INSERT INTO configurations (name, current, history) VALUES ($1, $2, $3) \
          ON CONFLICT (name) DO UPDATE SET current = $2",
     )
     .bind(name.as_str())
     .bind(number)
-    .execute(&mut **transaction)
+    .bind(history)
+    .execute(&mut ***transaction)
     .await?;
+    let hash = configuration.id().to_string();
     sqlx::query(
-        "INSERT INTO states (configuration, number, hash, modified, who, command) \
+        "INSERT INTO states (history, number, hash, modified, who, command) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
-    .bind(name.as_str())
+    .bind(history)
     .bind(number)
-    .bind(configuration.id().to_string())
+    .bind(&hash)
     .bind(nanoseconds(change.now))
     .bind(&change.key)
     .bind(&change.command)
-    .execute(&mut **transaction)
+    .execute(&mut ***transaction)
     .await?;
-    put_layers(transaction, &configuration, number).await?;
+    put_layers(transaction, history, number, configuration.layers()).await?;
+    uses::add(transaction, history, &Candidate { number, hash, lost: false }).await?;
+    count(transaction, "states", 1).await?;
     Ok((number.cast_unsigned(), configuration.id()))
+}
+
+/// Deletes a configuration. The rows of its history stay until gc removes them.
+pub(super) async fn delete(
+    transaction: &mut WriteTx,
+    name: &ConfigurationName,
+    history: i64,
+) -> Result<()> {
+    transaction.changes(name);
+    uses::delete(transaction, history).await?;
+    let states: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM states WHERE history = $1")
+        .bind(history)
+        .fetch_one(&mut ***transaction)
+        .await?;
+    count(transaction, "states", -states).await?;
+    sqlx::query("DELETE FROM configurations WHERE name = $1")
+        .bind(name.as_str())
+        .execute(&mut ***transaction)
+        .await?;
+    sqlx::query("INSERT INTO removed_histories (history) VALUES ($1)")
+        .bind(history)
+        .execute(&mut ***transaction)
+        .await?;
+    Ok(())
+}
+
+/// Adds to a counter, and returns its new value.
+pub(super) async fn count(
+    transaction: &mut Transaction<'_, Sqlite>,
+    counter: &str,
+    more: i64,
+) -> Result<i64> {
+    let query = "UPDATE counters SET value = value + $1 WHERE name = $2 RETURNING value";
+    Ok(sqlx::query_scalar(query).bind(more).bind(counter).fetch_one(&mut **transaction).await?)
 }
 
 /// Writes the layers of the state `number`.
 pub(super) async fn put_layers(
     transaction: &mut Transaction<'_, Sqlite>,
-    configuration: &Configuration,
+    history: i64,
     number: i64,
+    layers: &[Layer],
 ) -> Result<()> {
-    for (position, layer) in (0_i64..).zip(configuration.layers()) {
+    for (position, layer) in (0_i64..).zip(layers) {
         sqlx::query(
             "INSERT INTO state_layers \
-             (configuration, number, position, component, version, digest, created) \
+             (history, number, position, component, version, digest, created) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
-        .bind(configuration.name().as_str())
+        .bind(history)
         .bind(number)
         .bind(position)
         .bind(layer.component.as_str())

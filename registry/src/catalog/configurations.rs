@@ -1,21 +1,35 @@
 //! The verbs of configurations.
 
+use bytes::Bytes;
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, VersionName};
 use deploy_wire::command::Hash;
 
 use super::audit::Change;
-use super::configuration_rows::{State, find_current, load, require_current, save, states};
+use super::configuration_rows::{
+    State, delete, find_current, find_history, load, load_after, require_current, require_state,
+    save, states,
+};
 use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
+/// States that are read at a time.
+const LONG: u64 = 200;
+
 impl Catalog {
-    /// Names of all configurations, in byte order.
-    pub async fn configuration_names(&self) -> Result<Vec<ConfigurationName>> {
-        let names: Vec<String> =
-            sqlx::query_scalar("SELECT name FROM configurations ORDER BY name")
-                .fetch_all(&self.pool)
-                .await?;
+    /// Names of the configurations after `after`, in byte order, `limit` at most.
+    pub async fn configuration_names(
+        &self,
+        after: Option<&ConfigurationName>,
+        limit: u64,
+    ) -> Result<Vec<ConfigurationName>> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM configurations WHERE name > $1 ORDER BY name LIMIT $2",
+        )
+        .bind(after.map_or("", ConfigurationName::as_str))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.scanners)
+        .await?;
         names.iter().map(|name| column(name)).collect()
     }
 
@@ -26,18 +40,34 @@ impl Catalog {
         load(&mut transaction, name, number).await
     }
 
-    /// The current states of all configurations, in byte order of their names.
-    pub async fn configurations(&self) -> Result<Vec<Configuration>> {
-        let mut configurations = Vec::new();
-        for name in self.configuration_names().await? {
+    /// The JSON form of the current state of a configuration, if there is such a configuration.
+    pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
+        if let Some(json) = self.documents.get(name) {
+            return Ok(Some(json));
+        }
+        let age = self.documents.age();
+        let mut transaction = self.read_tx().await?;
+        let Some(number) = find_current(&mut transaction, name).await? else { return Ok(None) };
+        let configuration = load(&mut transaction, name, number).await?;
+        drop(transaction);
+        let json = Bytes::from(configuration.to_json());
+        self.documents.keep(age, name, &json);
+        Ok(Some(json))
+    }
+
+    /// What `item` makes of the current state of each configuration, in byte order of their names.
+    pub async fn configurations<T>(&self, item: impl Fn(Configuration) -> T) -> Result<Vec<T>> {
+        let names = self.configuration_names(None, u64::MAX).await?;
+        let mut items = Vec::with_capacity(names.len());
+        for name in names {
             // Each is a transaction of its own, so that others get a turn.
-            let mut transaction = self.read_tx().await?;
+            let mut transaction = self.scan_tx().await?;
             // It may have been deleted since its name was read.
             if let Some(number) = find_current(&mut transaction, &name).await? {
-                configurations.push(load(&mut transaction, &name, number).await?);
+                items.push(item(load(&mut transaction, &name, number).await?));
             }
         }
-        Ok(configurations)
+        Ok(items)
     }
 
     /// Makes a configuration. With `replace` it may also replace the layers of an existing one.
@@ -111,50 +141,56 @@ impl Catalog {
         Ok(Some(replaced.layers))
     }
 
-    /// Deletes a configuration with its history.
+    /// Deletes a configuration. Its history is gone at once; gc removes its rows.
     pub async fn delete_configuration(
         &self,
         name: &ConfigurationName,
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        if find_current(&mut transaction, name).await?.is_none() {
+        let Some(history) = find_history(&mut transaction, name).await? else {
             return Err(Error::NotFound(format!("\"{name}\" configuration not found")));
-        }
-        for statement in [
-            "DELETE FROM state_layers WHERE configuration = $1",
-            "DELETE FROM states WHERE configuration = $1",
-            "DELETE FROM configurations WHERE name = $1",
-        ] {
-            sqlx::query(statement).bind(name.as_str()).execute(&mut *transaction).await?;
-        }
-        Ok(transaction.commit().await?)
+        };
+        delete(&mut transaction, name, history).await?;
+        transaction.commit().await
     }
 
-    /// The states of a configuration, newest first, `limit` at most.
-    pub async fn history(&self, name: &ConfigurationName, limit: u64) -> Result<Vec<State>> {
-        let mut transaction = self.read_tx().await?;
-        states(&mut transaction, name, limit).await
+    /// The states of a configuration with numbers below `before`, newest first, `limit` at most.
+    pub async fn history(
+        &self,
+        name: &ConfigurationName,
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<State>> {
+        // Without a limit this takes long.
+        let mut transaction =
+            if limit > LONG { self.scan_tx().await? } else { self.read_tx().await? };
+        states(&mut transaction, name, before, limit).await
     }
 
-    /// All states of a configuration with their numbers and layers, oldest first.
-    pub async fn states(&self, name: &ConfigurationName) -> Result<Vec<(u64, Configuration)>> {
-        let mut transaction = self.read_tx().await?;
-        let mut all = Vec::new();
-        for state in states(&mut transaction, name, u64::MAX).await?.iter().rev() {
-            all.push((state.number, load(&mut transaction, name, state.number).await?));
+    /// What `item` makes of each state of a configuration and its number, oldest first.
+    pub async fn states<T>(
+        &self,
+        name: &ConfigurationName,
+        item: impl Fn(u64, Configuration) -> T,
+    ) -> Result<Vec<T>> {
+        let mut transaction = self.scan_tx().await?;
+        let current = require_current(&mut transaction, name).await?;
+        let (mut items, mut after) = (Vec::new(), 0);
+        while after < current {
+            let page = load_after(&mut transaction, name, after, LONG).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            items.extend(page.into_iter().map(|(number, state)| item(number, state)));
         }
-        Ok(all)
+        Ok(items)
     }
 
     /// One state of a configuration.
     pub async fn state(&self, name: &ConfigurationName, number: u64) -> Result<Configuration> {
         let mut transaction = self.read_tx().await?;
-        let states = states(&mut transaction, name, u64::MAX).await?;
-        if !states.iter().any(|state| state.number == number) {
-            let text = format!("configuration \"{name}\" has no state {number}");
-            return Err(Error::NotFound(text));
-        }
+        require_current(&mut transaction, name).await?;
+        require_state(&mut transaction, name, number).await?;
         load(&mut transaction, name, number).await
     }
 
@@ -167,21 +203,21 @@ impl Catalog {
         to: Option<u64>,
     ) -> Result<((u64, Configuration), (u64, Configuration))> {
         let mut transaction = self.read_tx().await?;
-        let states = states(&mut transaction, name, u64::MAX).await?;
-        let to = match to {
-            Some(number) => number,
-            None => require_current(&mut transaction, name).await?,
+        let current = require_current(&mut transaction, name).await?;
+        let to = to.unwrap_or(current);
+        let from = match from {
+            Some(number) => Some(number),
+            None => {
+                let before = states(&mut transaction, name, Some(to), 1).await?;
+                before.first().map(|state| state.number)
+            }
         };
-        let before = || states.iter().map(|state| state.number).find(|number| *number < to);
-        let Some(from) = from.or_else(before) else {
+        let Some(from) = from else {
             let text = format!("configuration \"{name}\" has no state before {to}");
             return Err(Error::NotFound(text));
         };
         for number in [from, to] {
-            if !states.iter().any(|state| state.number == number) {
-                let text = format!("configuration \"{name}\" has no state {number}");
-                return Err(Error::NotFound(text));
-            }
+            require_state(&mut transaction, name, number).await?;
         }
         let one = load(&mut transaction, name, from).await?;
         let other = load(&mut transaction, name, to).await?;

@@ -36,9 +36,9 @@ impl Catalog {
             sqlx::query_as(
                 "SELECT (SELECT COUNT(*) FROM components), (SELECT COUNT(*) FROM versions), \
                  (SELECT COUNT(*) FROM pins), (SELECT COUNT(*) FROM configurations), \
-                 (SELECT COUNT(*) FROM states)",
+                 (SELECT value FROM counters WHERE name = 'states')",
             )
-            .fetch_one(&self.pool)
+            .fetch_one(&self.scanners)
             .await?;
         Ok(RowCounts {
             components: components.cast_unsigned(),
@@ -49,13 +49,26 @@ impl Catalog {
         })
     }
 
+    /// Live blobs, damaged blobs, and the bytes of the live ones.
+    pub async fn blob_counts(&self) -> Result<(BlobCount, u64)> {
+        let (live, bytes, damaged): (i64, i64, i64) = sqlx::query_as(
+            "SELECT COALESCE(SUM(state = 'live'), 0), \
+             COALESCE(SUM(CASE WHEN state = 'live' THEN bytes END), 0), \
+             COALESCE(SUM(state = 'damaged'), 0) FROM blobs",
+        )
+        .fetch_one(&self.scanners)
+        .await?;
+        let live = BlobCount { blobs: live.cast_unsigned(), bytes: bytes.cast_unsigned() };
+        Ok((live, damaged.cast_unsigned()))
+    }
+
     /// What all versions would take if each had a blob of its own.
     pub async fn bound(&self) -> Result<BlobCount> {
         let (blobs, bytes): (i64, i64) = sqlx::query_as(
             "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
              LEFT JOIN blobs b ON b.digest = v.digest",
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.scanners)
         .await?;
         Ok(BlobCount { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() })
     }
@@ -66,7 +79,7 @@ impl Catalog {
             "SELECT (SELECT value FROM counters WHERE name = 'version') \
              + (SELECT COUNT(*) FROM components) + (SELECT COUNT(*) FROM configurations)",
         )
-        .fetch_one(&self.pool)
+        .fetch_one(&self.writer)
         .await?;
         Ok(count == 0)
     }

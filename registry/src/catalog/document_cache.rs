@@ -2,18 +2,17 @@
 //! seconds and nearly always ask for an unchanged configuration. The answer from memory needs no
 //! transaction.
 //!
-//! The catalogue's single connection keeps this correct. A writer calls [`DocumentCache::forget`],
-//! and a reader asks for the [`DocumentCache::age`], each while it holds the connection. The cache
-//! keeps a document only if no change has begun since the reader asked.
+//! A transaction that changes a configuration says so before its first change and after its end.
+//! Meanwhile no document of this configuration is kept. A reader notes the [`DocumentCache::age`]
+//! before its own transaction begins, and the cache keeps what it read only if no change has begun
+//! or ended since. So a document from memory is never older than what a reader of the database
+//! would see.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
-
-use super::configuration_rows::{find_current, load};
-use super::{Catalog, Result};
 
 /// Most bytes that are kept: thousands of configurations of usual size.
 const MAX_BYTES: usize = 32 << 20;
@@ -27,28 +26,13 @@ struct Kept {
     age: Age,
     bytes: usize,
     by_name: HashMap<ConfigurationName, Bytes>,
+    /// How many transactions change a configuration, where any do.
+    changing: HashMap<ConfigurationName, usize>,
 }
 
-/// How many changes have begun.
+/// How many changes have begun and ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Age(u64);
-
-impl Catalog {
-    /// The JSON form of the current state of a configuration, if there is such a configuration.
-    pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        if let Some(json) = self.documents.get(name) {
-            return Ok(Some(json));
-        }
-        let mut transaction = self.read_tx().await?;
-        let age = self.documents.age();
-        let Some(number) = find_current(&mut transaction, name).await? else { return Ok(None) };
-        let configuration = load(&mut transaction, name, number).await?;
-        drop(transaction);
-        let json = Bytes::from(configuration.to_json());
-        self.documents.keep(age, name, &json);
-        Ok(Some(json))
-    }
-}
 
 impl DocumentCache {
     /// The document of a configuration, if it is kept.
@@ -56,15 +40,18 @@ impl DocumentCache {
         self.kept().by_name.get(name).cloned()
     }
 
-    /// The present age. A reader asks for it before it reads what it wants to keep.
+    /// The present age. A reader asks for it before its transaction begins.
     pub(super) fn age(&self) -> Age {
         self.kept().age
     }
 
-    /// Keeps a document that was read at `age`, unless a change has begun since.
+    /// Keeps a document that a transaction read which began after `age` was the present age. It is
+    /// not kept if a change has begun or ended since.
     pub(super) fn keep(&self, age: Age, name: &ConfigurationName, json: &Bytes) {
         let mut kept = self.kept();
-        if kept.age != age || json.len() > MAX_BYTES || kept.by_name.contains_key(name) {
+        let is_known = kept.by_name.contains_key(name);
+        if kept.age != age || kept.changing.contains_key(name) || is_known || json.len() > MAX_BYTES
+        {
             return;
         }
         if kept.bytes + json.len() > MAX_BYTES {
@@ -75,11 +62,26 @@ impl DocumentCache {
         kept.by_name.insert(name.clone(), json.clone());
     }
 
-    /// Forgets all documents, because a change begins.
-    pub(super) fn forget(&self) {
+    /// A transaction is about to change the configuration `name`.
+    pub(super) fn begin_change(&self, name: &ConfigurationName) {
         let mut kept = self.kept();
         kept.age.0 += 1;
-        kept.clear();
+        *kept.changing.entry(name.clone()).or_default() += 1;
+        if let Some(json) = kept.by_name.remove(name) {
+            kept.bytes -= json.len();
+        }
+    }
+
+    /// The transaction of a [`DocumentCache::begin_change`] is committed or undone.
+    pub(super) fn end_change(&self, name: &ConfigurationName) {
+        let mut kept = self.kept();
+        kept.age.0 += 1;
+        if let Some(count) = kept.changing.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                kept.changing.remove(name);
+            }
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -103,16 +105,35 @@ mod tests {
     }
 
     #[test]
-    fn document_read_before_a_change_is_not_kept() {
-        let documents = DocumentCache::default();
-        let age = documents.age();
-        documents.forget();
-        documents.keep(age, &name("p"), &Bytes::from_static(b"{}"));
+    fn document_read_before_or_during_a_change_is_not_kept() {
+        let (documents, json) = (DocumentCache::default(), Bytes::from_static(b"{}"));
+        let keep = |age| {
+            documents.keep(age, &name("p"), &json);
+            documents.get(&name("p")).is_some()
+        };
+        let before = documents.age();
+        documents.begin_change(&name("p"));
+        let during = documents.age();
+        assert!(!keep(before) && !keep(during));
+        // A second change of the same configuration begins before the first ends.
+        documents.begin_change(&name("p"));
+        documents.end_change(&name("p"));
+        assert!(!keep(documents.age()));
+        documents.end_change(&name("p"));
+        assert!(!keep(before) && !keep(during));
+        assert!(keep(documents.age()));
+        documents.begin_change(&name("p"));
         assert_eq!(documents.get(&name("p")), None);
-        documents.keep(documents.age(), &name("p"), &Bytes::from_static(b"{}"));
-        assert_eq!(documents.get(&name("p")), Some(Bytes::from_static(b"{}")));
-        documents.forget();
-        assert_eq!(documents.get(&name("p")), None);
+    }
+
+    #[test]
+    fn change_of_one_configuration_leaves_the_others() {
+        let (documents, json) = (DocumentCache::default(), Bytes::from_static(b"{}"));
+        documents.keep(documents.age(), &name("p"), &json);
+        documents.begin_change(&name("q"));
+        assert_eq!(documents.get(&name("p")), Some(json.clone()));
+        documents.keep(documents.age(), &name("r"), &json);
+        assert_eq!(documents.get(&name("r")), Some(json));
     }
 
     #[test]

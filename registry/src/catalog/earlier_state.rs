@@ -4,11 +4,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_store::{Configuration, ConfigurationName, Digest};
+use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
-use super::configuration_rows::{State, load, require_current, save, states};
+use super::configuration_rows::{State, load, require_current, require_state, save, states};
 use super::versions::find_version;
 use super::{Catalog, Error, Result, blob_rows};
+
+/// States that are read at first.
+const PAGE: u64 = 64;
+
+/// Where a rollback goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Before {
+    /// To the state with this number.
+    State(u64),
+    /// Older states decide it.
+    Older,
+    /// Nowhere: there is no such state.
+    None,
+}
 
 /// What a rollback did.
 #[derive(Debug)]
@@ -31,19 +46,14 @@ impl Catalog {
         change: &Change,
     ) -> Result<RolledBack> {
         let mut transaction = self.change_tx(change).await?;
-        let states = states(&mut transaction, name, u64::MAX).await?;
-        let target = match to {
-            Some(number) => states.iter().find(|state| state.number == number),
-            None => before(&states),
-        };
-        let Some(target) = target.map(|state| state.number) else {
-            let text = match to {
-                Some(number) => format!("configuration \"{name}\" has no state {number}"),
-                None => format!("configuration \"{name}\" has no earlier state to go back to"),
-            };
-            return Err(Error::NotFound(text));
-        };
         let now = require_current(&mut transaction, name).await?;
+        let target = match to {
+            Some(number) => {
+                require_state(&mut transaction, name, number).await?;
+                number
+            }
+            None => find_before(&mut transaction, name).await?,
+        };
         let from = load(&mut transaction, name, now).await?;
         let to = load(&mut transaction, name, target).await?;
         for old in to.layers() {
@@ -66,68 +76,111 @@ impl Catalog {
             }
         }
         let (made, _) = save(&mut transaction, name, to.layers().to_vec(), change).await?;
-        sqlx::query("UPDATE states SET back_to = $1 WHERE configuration = $2 AND number = $3")
-            .bind(target.cast_signed())
-            .bind(name.as_str())
-            .bind(made.cast_signed())
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "UPDATE states SET back_to = $1 WHERE number = $3 \
+             AND history = (SELECT history FROM configurations WHERE name = $2)",
+        )
+        .bind(target.cast_signed())
+        .bind(name.as_str())
+        .bind(made.cast_signed())
+        .execute(&mut **transaction)
+        .await?;
         transaction.commit().await?;
         Ok(RolledBack { number: target, from, to })
     }
 }
 
-/// The state to restore from `states`, which come newest first. It has another tree than the
-/// current state, and its files exist. The search skips every tree that an earlier rollback left
-/// on the way to the current state, because somebody found that tree wrong.
-fn before(states: &[State]) -> Option<&State> {
-    let now = states.iter().find(|state| state.current)?;
+/// The number of the state to restore. Reads the history from its end, as far as needed.
+pub(super) async fn find_before(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+) -> Result<u64> {
+    let mut page = PAGE;
+    loop {
+        let states = states(transaction, name, None, page).await?;
+        let is_whole = (states.len() as u64) < page;
+        match before(&states, is_whole) {
+            Before::State(number) => return Ok(number),
+            Before::Older => page = page.saturating_mul(4),
+            Before::None => {
+                let text = format!("configuration \"{name}\" has no earlier state to go back to");
+                return Err(Error::NotFound(text));
+            }
+        }
+    }
+}
+
+/// The state to restore from `states`, which are the newest and come newest first. It has another
+/// tree than the current state, and its files exist. The search skips every tree that an earlier
+/// rollback left on the way to the current state, because somebody found that tree wrong.
+/// `is_whole`: there are no older states.
+fn before(states: &[State], is_whole: bool) -> Before {
+    let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
     let numbered: BTreeMap<u64, &State> = states.iter().map(|it| (it.number, it)).collect();
+    let oldest = states.last().map_or(0, |state| state.number);
+    let is_older = |number: u64| !is_whole && number < oldest;
     let earlier = |than: u64| numbered.range(..than).next_back().map(|(_, state)| *state);
     let origins = origins(&numbered);
     let mut wrong = BTreeSet::from([now.hash]);
     let mut at = now;
     loop {
-        at = match at.back_to.and_then(|to| numbered.get(&to)).filter(|to| to.number < at.number) {
-            Some(to) => {
-                wrong.extend(left_by(at, &numbered, &origins));
-                to
-            }
-            None => {
-                let state = earlier(at.number)?;
-                if !state.lost && !wrong.contains(&state.hash) {
-                    return Some(state);
+        let to = at.back_to.filter(|to| *to < at.number);
+        if to.is_some_and(is_older) {
+            return Before::Older;
+        }
+        at = if let Some(to) = to.and_then(|to| numbered.get(&to)) {
+            let Some(left) = left_by(at, &numbered, &origins, is_older) else {
+                return Before::Older;
+            };
+            wrong.extend(left);
+            to
+        } else {
+            match earlier(at.number) {
+                Some(state) if !state.lost && !wrong.contains(&state.hash) => {
+                    return Before::State(state.number);
                 }
-                state
+                Some(state) => state,
+                None if is_whole => return Before::None,
+                None => return Before::Older,
             }
         };
     }
 }
 
-/// The trees that the rollback `at` and the rollbacks directly before it left.
+/// The trees that the rollback `at` and the rollbacks directly before it left. `None`: this depends
+/// on older states than there are in `numbered`.
 fn left_by(
     at: &State,
     numbered: &BTreeMap<u64, &State>,
     origins: &BTreeMap<u64, u64>,
-) -> Vec<Digest> {
+    is_older: impl Fn(u64) -> bool,
+) -> Option<Vec<Digest>> {
     let origin = |number: u64| origins.get(&number).copied().unwrap_or(number);
     let (mut at, mut left) = (at, Vec::new());
-    while let Some(to) = at.back_to
-        && let Some((_, before)) = numbered.range(..at.number).next_back()
+    while let Some(to) = at.back_to {
+        let Some((_, before)) = numbered.range(..at.number).next_back() else {
+            return (!is_older(at.number.saturating_sub(1))).then_some(left);
+        };
+        let (came_from, went_to) = (origin(before.number), origin(to));
+        if is_older(came_from) || is_older(went_to) {
+            return None;
+        }
         // A rollback to a newer state, by number, says that the tree was not wrong.
-        && origin(before.number) > origin(to)
-    {
+        if came_from <= went_to {
+            break;
+        }
         left.push(before.hash);
         at = before;
     }
-    left
+    Some(left)
 }
 
 /// For each state, the number of the state that it restores in the end, or its own.
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        let origin = state.back_to.and_then(|to| origins.get(&to).copied()).unwrap_or(number);
+        // Of a state that is not here, the number at least shows that it is older.
+        let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }
     origins
@@ -197,7 +250,13 @@ mod tests {
             ("a lost c 1", None),
         ] {
             let states = states(history);
-            assert_eq!(before(&states).map(|state| state.number), want, "{history}");
+            let want = want.map_or(Before::None, Before::State);
+            assert_eq!(before(&states, true), want, "{history}");
+            // Fewer states give the same answer, or none.
+            for count in 1..states.len() {
+                let found = before(&states[..count], false);
+                assert!(found == Before::Older || found == want, "{history}: {found:?} of {count}");
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use super::blob_rows::{self, BlobState};
 use super::configuration_rows::{find_current, load, save};
 use super::replacing::check_whole;
 use super::versions::{find_version, insert_version, no_version};
+use super::write_tx::WriteTx;
 use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
 
 /// A layer of an image, with its blob's length.
@@ -73,7 +74,7 @@ impl Catalog {
     /// All layers whose blobs are live, by their origins.
     pub async fn layers(&self) -> Result<Vec<KnownLayer>> {
         let query = known_layers!("ORDER BY l.diff_id, l.removals, l.compression");
-        let rows: Vec<Row> = sqlx::query_as(query).fetch_all(&self.pool).await?;
+        let rows: Vec<Row> = sqlx::query_as(query).fetch_all(&self.scanners).await?;
         rows.into_iter().map(known).collect()
     }
 
@@ -88,7 +89,7 @@ impl Catalog {
                 .bind(origin.diff_id.to_string())
                 .bind(origin.removals.to_string())
                 .bind(origin.compression.to_string())
-                .fetch_optional(&mut *transaction)
+                .fetch_optional(&mut **transaction)
                 .await?;
             let Some(row) = row else { continue };
             sqlx::query(
@@ -99,7 +100,7 @@ impl Catalog {
             .bind(origin.removals.to_string())
             .bind(origin.compression.to_string())
             .bind(nanoseconds(now))
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
             found.push(known(row)?);
         }
@@ -109,8 +110,11 @@ impl Catalog {
 
     /// Blobs that an importer was told about at `time` or later.
     pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
-        let mut transaction = self.read_tx().await?;
-        leased_since(&mut transaction, time).await
+        let rows: Vec<String> = sqlx::query_scalar("SELECT digest FROM layers WHERE asked >= $1")
+            .bind(nanoseconds(time))
+            .fetch_all(&self.scanners)
+            .await?;
+        rows.iter().map(|digest| column(digest)).collect()
     }
 
     /// Fails as [`Catalog::add_image`] would, without changing anything.
@@ -118,7 +122,7 @@ impl Catalog {
         // Makes it and rolls back.
         let mut transaction = self.write_tx().await?;
         add_image(&mut transaction, image, change).await?;
-        Ok(transaction.rollback().await?)
+        transaction.rollback().await
     }
 
     /// Makes a configuration from an image, or replaces the layers of one, and adds all versions
@@ -131,15 +135,19 @@ impl Catalog {
     }
 }
 
-pub(super) async fn leased_since(
+/// Whether an importer was told about the blob at `time` or later.
+pub(super) async fn is_leased(
     transaction: &mut Transaction<'_, Sqlite>,
+    digest: Digest,
     time: Timestamp,
-) -> Result<BTreeSet<Digest>> {
-    let rows: Vec<String> = sqlx::query_scalar("SELECT digest FROM layers WHERE asked >= $1")
-        .bind(nanoseconds(time))
-        .fetch_all(&mut **transaction)
-        .await?;
-    rows.iter().map(|digest| column(digest)).collect()
+) -> Result<bool> {
+    let count: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM layers WHERE digest = $1 AND asked >= $2")
+            .bind(digest.to_string())
+            .bind(nanoseconds(time))
+            .fetch_one(&mut **transaction)
+            .await?;
+    Ok(count > 0)
 }
 
 /// Deletes the rows of layers that a condemned blob was made from.
@@ -158,7 +166,7 @@ pub(super) async fn forget(
 }
 
 async fn add_image(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut WriteTx,
     image: &NewImage<'_>,
     change: &Change,
 ) -> Result<Imaged> {

@@ -1,35 +1,121 @@
 //! Looks for damage in the catalogue.
 
+use sqlx::sqlite::SqlitePool;
+
 use super::{Catalog, Result};
 
+/// The tables that say what exists and what is needed, and that do not grow with every change.
+const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
+
+/// Rows that contradict each other: what is wrong, and a query for the names of configurations.
+const CONTRADICTIONS: [(&str, &str); 2] = [
+    (
+        "its current state is not there",
+        "SELECT name FROM configurations c WHERE NOT EXISTS \
+         (SELECT 1 FROM states s WHERE s.history = c.history AND s.number = c.current)",
+    ),
+    (
+        "a state has no layers",
+        "SELECT name FROM configurations c WHERE NOT EXISTS \
+         (SELECT 1 FROM state_layers l WHERE l.history = c.history AND l.number = c.current)",
+    ),
+];
+
+/// Looks for damage in a file that was just opened, and returns the first. Of a catalogue of this
+/// version it looks at what is needed to start; `verify` looks at all histories.
+pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<String>> {
+    let is_of_this_version: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'uses') \
+         AND NOT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'old_states')",
+    )
+    .fetch_one(database)
+    .await?;
+    let checks = if is_of_this_version {
+        TABLES.map(|table| format!("PRAGMA quick_check({table})")).to_vec()
+    } else {
+        vec!["PRAGMA quick_check(1)".to_owned()]
+    };
+    for check in checks {
+        let line: String =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(check)).fetch_one(database).await?;
+        if line != "ok" {
+            return Ok(Some(line));
+        }
+    }
+    Ok(None)
+}
+
 impl Catalog {
-    /// Checks the database and returns one line for each problem.
+    /// Checks the whole database, and returns one line for each problem. Takes longer the more
+    /// states there are.
     pub async fn check(&self) -> Result<Vec<String>> {
-        let mut found: Vec<String> =
-            sqlx::query_scalar("PRAGMA integrity_check").fetch_all(&self.pool).await?;
-        found.retain(|line| line != "ok");
+        let mut found = self.check_structure(&["PRAGMA integrity_check".to_owned()]).await?;
         let foreign: Vec<(String, Option<i64>, String, i64)> =
-            sqlx::query_as("PRAGMA foreign_key_check").fetch_all(&self.pool).await?;
+            sqlx::query_as("PRAGMA foreign_key_check").fetch_all(&self.scanners).await?;
         found.extend(foreign.into_iter().map(|(table, row, parent, _)| {
             let row = row.map_or_else(String::new, |row| format!(" {row}"));
             format!("row{row} of {table} refers to what is not in {parent}")
         }));
-        for (what, query) in [
-            (
-                "its current state is not there",
-                "SELECT name FROM configurations c WHERE NOT EXISTS \
-                 (SELECT 1 FROM states s WHERE s.configuration = c.name AND s.number = c.current)",
-            ),
-            (
-                "a state has no layers",
-                "SELECT DISTINCT configuration FROM states s WHERE NOT EXISTS \
-                 (SELECT 1 FROM state_layers l \
-                  WHERE l.configuration = s.configuration AND l.number = s.number)",
-            ),
-        ] {
-            let names: Vec<String> = sqlx::query_scalar(query).fetch_all(&self.pool).await?;
-            let line = |name: String| format!("configuration {name:?}: {what}");
-            found.extend(names.into_iter().map(line));
+        found.extend(self.check_contradictions().await?);
+        let empty: Vec<String> = sqlx::query_scalar(
+            "SELECT c.name FROM configurations c JOIN states s ON s.history = c.history \
+             WHERE s.number != c.current AND NOT EXISTS (SELECT 1 FROM state_layers l \
+             WHERE l.history = s.history AND l.number = s.number) GROUP BY c.name",
+        )
+        .fetch_all(&self.scanners)
+        .await?;
+        let line = |name: String| format!("configuration {name:?}: a state has no layers");
+        found.extend(empty.into_iter().map(line));
+        let (counted, states): (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT value FROM counters WHERE name = 'states'), \
+             (SELECT COUNT(*) FROM states WHERE history IN (SELECT history FROM configurations))",
+        )
+        .fetch_one(&self.scanners)
+        .await?;
+        if counted != states {
+            found.push(format!("there are {states} states, but {counted} were counted"));
+        }
+        Ok(found)
+    }
+
+    /// Checks what gc relies on, and returns one line for each problem. Histories are read only as
+    /// far as their states are kept.
+    pub async fn check_kept(&self) -> Result<Vec<String>> {
+        let checks: Vec<String> =
+            TABLES.iter().map(|table| format!("PRAGMA integrity_check({table})")).collect();
+        let mut found = self.check_structure(&checks).await?;
+        for table in ["versions", "pins"] {
+            let query = format!("SELECT COUNT(*) FROM pragma_foreign_key_check('{table}')");
+            let count: i64 =
+                sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.scanners).await?;
+            if count > 0 {
+                found.push(format!("{count} rows of {table} refer to what is not there"));
+            }
+        }
+        found.extend(self.check_contradictions().await?);
+        Ok(found)
+    }
+
+    async fn check_structure(&self, checks: &[String]) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for check in checks {
+            let lines: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(check.clone()))
+                .fetch_all(&self.scanners)
+                .await?;
+            found.extend(lines.into_iter().filter(|line| line != "ok"));
+        }
+        Ok(found)
+    }
+
+    async fn check_contradictions(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (what, query) in CONTRADICTIONS {
+            let names: Vec<String> = sqlx::query_scalar(query).fetch_all(&self.scanners).await?;
+            found.extend(names.into_iter().map(|name| format!("configuration {name:?}: {what}")));
+        }
+        for name in self.wrong_uses().await? {
+            let what = "what its current state and its rollback targets use is not recorded right";
+            found.push(format!("configuration {name:?}: {what}"));
         }
         Ok(found)
     }

@@ -8,12 +8,13 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name and statements of each step. A database records number, name and checksum of
 /// every step that it has seen, so a published step never changes.
-const STEPS: [(i64, &str, &str); 5] = [
+const STEPS: [(i64, &str, &str); 6] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
     (4, "lost", include_str!("../../migrations/0004_lost.sql")),
     (5, "layers", include_str!("../../migrations/0005_layers.sql")),
     (6, "rollbacks", include_str!("../../migrations/0006_rollbacks.sql")),
+    (7, "histories", include_str!("../../migrations/0007_histories.sql")),
 ];
 
 /// Brings a database from any earlier version to this one, and refuses one of a later version.
@@ -57,6 +58,11 @@ mod tests {
                 6,
                 "b384394735e8395f252453434b9efbd26b4c1ed57120fe8f\
               ba7361e8b16d7b143a7b3a1b1e9e8039a15045eb44a18450",
+            ),
+            (
+                7,
+                "a7338ce00ba91161bb2c351557730730535cc91a89870fd7\
+              36dda5aa4495d30647329cd27deebf109f13440b6cdc5930",
             ),
         ];
         let steps: Vec<_> =

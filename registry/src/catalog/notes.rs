@@ -11,14 +11,14 @@ impl Catalog {
     pub async fn note<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let text: Option<String> = sqlx::query_scalar("SELECT value FROM notes WHERE name = $1")
             .bind(name)
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// Writes the note `name`, and replaces an earlier one.
     pub async fn set_note(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        put(&self.pool, name, value).await
+        put(&self.writer, name, value).await
     }
 }
 

@@ -28,9 +28,9 @@ impl Catalog {
         .bind(message)
         .bind(&change.key)
         .bind(nanoseconds(change.now))
-        .execute(&mut *transaction)
+        .execute(&mut **transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Unpins a version.
@@ -45,13 +45,13 @@ impl Catalog {
         let deleted = sqlx::query("DELETE FROM pins WHERE component = $1 AND version = $2")
             .bind(component.as_str())
             .bind(version.as_str())
-            .execute(&mut *transaction)
+            .execute(&mut **transaction)
             .await?;
         if deleted.rows_affected() == 0 {
             let text = format!("version \"{version}\" of component \"{component}\" is not pinned");
             return Err(Error::NotFound(text));
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
+use futures_util::TryStreamExt as _;
 use sqlx::{Sqlite, Transaction};
 
 use super::{Catalog, Result, column};
@@ -42,8 +43,33 @@ pub enum Reference {
     },
 }
 
-/// Every blob that something refers to, with all its references, sorted.
-pub type References = BTreeMap<Digest, Vec<Reference>>;
+impl Reference {
+    /// What it says about the blob.
+    pub fn need(&self) -> Need {
+        match self {
+            Self::Current { .. } => Need::Current,
+            Self::RollbackTarget { .. } => Need::RollbackTarget,
+            Self::Pin { .. } => Need::Pin,
+            Self::Version { .. } => Need::Version,
+        }
+    }
+}
+
+/// The first reason to keep a blob. The order is that of [`Reference`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// A layer of the current state of a configuration.
+    Current,
+    /// A layer of a state that a rollback may restore.
+    RollbackTarget,
+    /// A pinned version is bound to it.
+    Pin,
+    /// A version is bound to it.
+    Version,
+}
+
+/// Every blob that something refers to, with the first reason.
+pub type Needs = BTreeMap<Digest, Need>;
 
 /// Versions of components.
 pub type Versions = Vec<(ComponentName, VersionName)>;
@@ -54,9 +80,6 @@ pub(super) struct VersionUse {
     pub configuration: ConfigurationName,
     pub number: i64,
     pub current: bool,
-    pub component: ComponentName,
-    pub version: VersionName,
-    pub digest: Digest,
 }
 
 impl VersionUse {
@@ -71,101 +94,145 @@ impl VersionUse {
 }
 
 impl Catalog {
-    /// All references to blobs.
-    pub async fn references(&self) -> Result<References> {
+    /// All references to a blob, sorted.
+    pub async fn references_of(&self, digest: Digest) -> Result<Vec<Reference>> {
         let mut transaction = self.read_tx().await?;
-        all_references(&mut transaction, self.keep_states).await
+        let mut references = Vec::new();
+        let rows: Vec<(String, i64, bool)> = sqlx::query_as(
+            "SELECT c.name, u.number, u.number = c.current FROM uses u \
+             JOIN configurations c ON c.history = u.history WHERE u.digest = $1",
+        )
+        .bind(digest.to_string())
+        .fetch_all(&mut *transaction)
+        .await?;
+        for (configuration, number, current) in rows {
+            let (configuration, number) = (column(&configuration)?, number.cast_unsigned());
+            references.push(if current {
+                Reference::Current { configuration, number }
+            } else {
+                Reference::RollbackTarget { configuration, number }
+            });
+        }
+        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+            "SELECT v.component, v.name, p.message FROM versions v \
+             LEFT JOIN pins p ON p.component = v.component AND p.version = v.name \
+             WHERE v.digest = $1",
+        )
+        .bind(digest.to_string())
+        .fetch_all(&mut *transaction)
+        .await?;
+        for (component, version, pin) in rows {
+            let (component, version): (ComponentName, VersionName) =
+                (column(&component)?, column(&version)?);
+            if let Some(message) = pin {
+                let (component, version) = (component.clone(), version.clone());
+                references.push(Reference::Pin { component, version, message });
+            }
+            references.push(Reference::Version { component, version });
+        }
+        references.sort();
+        references.dedup();
+        Ok(references)
+    }
+
+    /// Every blob that something refers to.
+    pub async fn needs(&self) -> Result<Needs> {
+        let mut transaction = self.scan_tx().await?;
+        needs(&mut transaction, &BTreeSet::new()).await
+    }
+
+    /// The digests of known blobs that begin with these hex digits, two at most.
+    pub async fn blobs_like(&self, prefix: &str) -> Result<BTreeSet<Digest>> {
+        let mut found = BTreeSet::new();
+        for query in [
+            "SELECT DISTINCT digest FROM versions WHERE digest >= $1 AND digest < $2 LIMIT 2",
+            "SELECT DISTINCT digest FROM uses WHERE digest >= $1 AND digest < $2 LIMIT 2",
+            "SELECT digest FROM blobs WHERE digest >= $1 AND digest < $2 \
+             AND state != 'condemned' LIMIT 2",
+        ] {
+            let digests: Vec<String> = sqlx::query_scalar(query)
+                .bind(prefix)
+                // No digit is greater.
+                .bind(format!("{prefix}g"))
+                .fetch_all(&self.readers)
+                .await?;
+            for digest in digests {
+                found.insert(column(&digest)?);
+            }
+        }
+        Ok(found)
     }
 }
 
-/// Every reference to every blob.
-pub(super) async fn all_references(
+/// Every blob that something other than the versions `without` refers to.
+pub(super) async fn needs(
     transaction: &mut Transaction<'_, Sqlite>,
-    keep_states: usize,
-) -> Result<References> {
-    let mut references = References::new();
-    let mut add = |digest, reference| references.entry(digest).or_default().push(reference);
-    for used in version_uses(transaction, keep_states).await? {
-        let (configuration, number) = (used.configuration, used.number.cast_unsigned());
-        let reference = if used.current {
-            Reference::Current { configuration, number }
-        } else {
-            Reference::RollbackTarget { configuration, number }
-        };
-        add(used.digest, reference);
+    without: &BTreeSet<&(ComponentName, VersionName)>,
+) -> Result<Needs> {
+    let mut needs = Needs::new();
+    let mut uses = sqlx::query_as(
+        "SELECT u.digest, MAX(u.number = c.current) FROM uses u \
+         JOIN configurations c ON c.history = u.history GROUP BY u.digest",
+    )
+    .fetch(&mut **transaction);
+    while let Some((digest, current)) = uses.try_next().await? {
+        let (digest, current): (String, bool) = (digest, current);
+        needs.insert(column(&digest)?, if current { Need::Current } else { Need::RollbackTarget });
     }
-    let rows: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
-        "SELECT v.component, v.name, v.digest, p.message FROM versions v \
+    drop(uses);
+    let mut versions = sqlx::query_as(
+        "SELECT v.digest, v.component, v.name, p.component IS NOT NULL FROM versions v \
          LEFT JOIN pins p ON p.component = v.component AND p.version = v.name",
     )
-    .fetch_all(&mut **transaction)
-    .await?;
-    for (component, version, digest, pin) in rows {
-        let digest = column(&digest)?;
-        let (component, version): (ComponentName, VersionName) =
-            (column(&component)?, column(&version)?);
-        if let Some(message) = pin {
-            let (component, version) = (component.clone(), version.clone());
-            add(digest, Reference::Pin { component, version, message });
+    .fetch(&mut **transaction);
+    while let Some(row) = versions.try_next().await? {
+        let (digest, component, version, pinned): (String, String, String, bool) = row;
+        let version = (column(&component)?, column(&version)?);
+        if without.contains(&version) {
+            continue;
         }
-        add(digest, Reference::Version { component, version });
+        let need = if pinned { Need::Pin } else { Need::Version };
+        needs.entry(column(&digest)?).and_modify(|old| *old = need.min(*old)).or_insert(need);
     }
-    for reasons in references.values_mut() {
-        reasons.sort();
-        reasons.dedup();
-    }
-    Ok(references)
+    Ok(needs)
 }
 
-/// The states that are kept. The value says whether a state is current.
-async fn kept_states(
+/// Whether anything refers to the blob.
+pub(super) async fn is_referenced(
     transaction: &mut Transaction<'_, Sqlite>,
-    keep_states: usize,
-) -> Result<BTreeMap<(String, i64), bool>> {
-    let rows: Vec<(String, i64, String, i64)> = sqlx::query_as(
-        "SELECT s.configuration, s.number, s.hash, c.current FROM states s \
-         JOIN configurations c ON c.name = s.configuration \
-         WHERE NOT s.lost OR s.number = c.current \
-         ORDER BY s.configuration, s.number DESC",
+    digest: Digest,
+) -> Result<bool> {
+    let found: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM versions WHERE digest = $1) \
+         OR EXISTS (SELECT 1 FROM uses WHERE digest = $1)",
     )
-    .fetch_all(&mut **transaction)
+    .bind(digest.to_string())
+    .fetch_one(&mut **transaction)
     .await?;
-    let mut kept = BTreeMap::new();
-    let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for (configuration, number, hash, current) in rows {
-        let hashes = seen.entry(configuration.clone()).or_default();
-        let new = hashes.len() < keep_states && hashes.insert(hash);
-        if new || number == current {
-            kept.insert((configuration, number), number == current);
-        }
-    }
-    Ok(kept)
+    Ok(found)
 }
 
-/// Every use of a version, those of current states first.
-pub(super) async fn version_uses(
+/// A use of the version, or without `version` of any version of the component; one by a current
+/// state if there is one.
+pub(super) async fn find_use(
     transaction: &mut Transaction<'_, Sqlite>,
-    keep_states: usize,
-) -> Result<Vec<VersionUse>> {
-    let kept = kept_states(transaction, keep_states).await?;
-    let rows: Vec<(String, i64, String, String, String)> = sqlx::query_as(
-        "SELECT configuration, number, component, version, digest FROM state_layers \
-         ORDER BY configuration, number DESC, position",
+    component: &ComponentName,
+    version: Option<&VersionName>,
+) -> Result<Option<VersionUse>> {
+    let row: Option<(String, i64, bool)> = sqlx::query_as(
+        "SELECT c.name, u.number, u.number = c.current FROM uses u \
+         JOIN configurations c ON c.history = u.history \
+         WHERE u.component = $1 AND u.version >= $2 AND u.version <= $3 \
+         ORDER BY u.number = c.current DESC, c.name, u.number DESC LIMIT 1",
     )
-    .fetch_all(&mut **transaction)
+    .bind(component.as_str())
+    .bind(version.map_or("", VersionName::as_str))
+    // Nothing in UTF-8 is greater.
+    .bind(version.map_or("\u{10ffff}", VersionName::as_str))
+    .fetch_optional(&mut **transaction)
     .await?;
-    let mut uses = Vec::new();
-    for (configuration, number, component, version, digest) in rows {
-        let Some(&current) = kept.get(&(configuration.clone(), number)) else { continue };
-        uses.push(VersionUse {
-            configuration: column(&configuration)?,
-            number,
-            current,
-            component: column(&component)?,
-            version: column(&version)?,
-            digest: column(&digest)?,
-        });
-    }
-    uses.sort_by_key(|used| !used.current);
-    Ok(uses)
+    let found = |(name, number, current): (String, i64, bool)| {
+        Ok(VersionUse { configuration: column(&name)?, number, current })
+    };
+    row.map(found).transpose()
 }

@@ -7,6 +7,7 @@ use sqlx::{Sqlite, Transaction};
 use super::audit::Change;
 use super::configuration_rows::{load, require_current, save};
 use super::versions::require_version;
+use super::write_tx::WriteTx;
 use super::{Error, Result, blob_rows};
 
 /// The result of replacing layers.
@@ -71,7 +72,7 @@ pub fn not_whole(layer: &Layer) -> String {
 
 /// Replaces layers of a configuration by layers of the same components, and saves the new state.
 pub(super) async fn replace(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut WriteTx,
     name: &ConfigurationName,
     by: Vec<Layer>,
     if_hash: Option<Hash>,

@@ -1,7 +1,5 @@
 //! What is deleted: versions, components, and the rows of blobs that nothing refers to.
 
-use std::collections::BTreeSet;
-
 use deploy_store::{BlobInfo, ComponentName, Digest, VersionName};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
@@ -9,9 +7,12 @@ use sqlx::{Sqlite, Transaction};
 use super::audit::Change;
 use super::blob_rows::{self, BlobState};
 use super::pins::check_unpinned;
-use super::references::{References, Versions, all_references, version_uses};
+use super::references::{Needs, Versions, find_use, is_referenced, needs};
 use super::versions::{delete, has_component, require_version};
 use super::{Catalog, Error, Result, column, image_layers};
+
+/// Versions that one transaction deletes at most: others wait for milliseconds.
+const BATCH: usize = 100;
 
 impl Catalog {
     /// Deletes a version that no configuration uses. Without `force`, it also keeps a version that
@@ -26,10 +27,7 @@ impl Catalog {
         let mut transaction = self.change_tx(change).await?;
         require_version(&mut transaction, component, version).await?;
         check_unpinned(&mut transaction, component, Some(version)).await?;
-        for used in version_uses(&mut transaction, self.keep_states).await? {
-            if used.component != *component || used.version != *version {
-                continue;
-            }
+        if let Some(used) = find_use(&mut transaction, component, Some(version)).await? {
             if used.current {
                 let name = used.configuration;
                 let text = format!("version is used by configuration \"{name}\"");
@@ -40,7 +38,7 @@ impl Catalog {
             }
         }
         delete(&mut transaction, component, version).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Deletes a component with all its versions, under the conditions of
@@ -56,44 +54,51 @@ impl Catalog {
             return Err(Error::NotFound(format!("\"{component}\" component not found")));
         }
         check_unpinned(&mut transaction, component, None).await?;
-        let mut uses = version_uses(&mut transaction, self.keep_states).await?;
-        uses.retain(|used| used.component == *component);
-        if let Some(used) = uses.iter().find(|used| used.current) {
-            let name = &used.configuration;
-            let text = format!("component is used by configuration \"{name}\"");
-            return Err(Error::Conflict(text));
-        }
-        if let Some(used) = uses.first().filter(|_| !force) {
-            return Err(Error::Conflict(format!("component is {}", used.needed())));
+        if let Some(used) = find_use(&mut transaction, component, None).await? {
+            if used.current {
+                let name = &used.configuration;
+                let text = format!("component is used by configuration \"{name}\"");
+                return Err(Error::Conflict(text));
+            }
+            if !force {
+                return Err(Error::Conflict(format!("component is {}", used.needed())));
+            }
         }
         for statement in
             ["DELETE FROM versions WHERE component = $1", "DELETE FROM components WHERE name = $1"]
         {
-            sqlx::query(statement).bind(component.as_str()).execute(&mut *transaction).await?;
+            sqlx::query(statement).bind(component.as_str()).execute(&mut **transaction).await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
-    /// The versions that [`Catalog::delete_old_versions`] would delete, and the references that
-    /// would remain.
-    pub async fn old_versions(&self, keep: usize) -> Result<(Versions, References)> {
-        // Deletes them and rolls back.
-        let mut transaction = self.write_tx().await?;
-        let old = delete_old(&mut transaction, keep, self.keep_states).await?;
-        let left = all_references(&mut transaction, self.keep_states).await?;
-        transaction.rollback().await?;
-        Ok((old, left))
+    /// The versions that [`Catalog::delete_old_versions`] would delete, and the blobs that something
+    /// would still refer to.
+    pub async fn old_versions(&self, keep: usize) -> Result<(Versions, Needs)> {
+        let mut transaction = self.scan_tx().await?;
+        let old = old_versions(&mut transaction, keep).await?;
+        let needs = needs(&mut transaction, &old.iter().collect()).await?;
+        Ok((old, needs))
     }
 
     /// Deletes the versions of every component beyond the newest `keep` (0 keeps all). It keeps
     /// versions that are pinned or that a configuration or a rollback target uses. Returns the
-    /// deleted versions and the remaining references.
-    pub async fn delete_old_versions(&self, keep: usize) -> Result<(Versions, References)> {
-        let mut transaction = self.write_tx().await?;
-        let old = delete_old(&mut transaction, keep, self.keep_states).await?;
-        let left = all_references(&mut transaction, self.keep_states).await?;
-        transaction.commit().await?;
-        Ok((old, left))
+    /// deleted versions.
+    pub async fn delete_old_versions(&self, keep: usize) -> Result<Versions> {
+        let mut transaction = self.scan_tx().await?;
+        let old = old_versions(&mut transaction, keep).await?;
+        drop(transaction);
+        let mut deleted = Versions::new();
+        for some in old.chunks(BATCH) {
+            let mut transaction = self.write_tx().await?;
+            for (component, version) in some {
+                if delete_old(&mut transaction, component, version, keep).await? {
+                    deleted.push((component.clone(), version.clone()));
+                }
+            }
+            transaction.commit().await?;
+        }
+        Ok(deleted)
     }
 
     /// Condemns those of `blobs` that nothing refers to and that no importer was told about at
@@ -106,14 +111,16 @@ impl Catalog {
         now: Timestamp,
     ) -> Result<Vec<BlobInfo>> {
         let mut transaction = self.write_tx().await?;
-        let references = all_references(&mut transaction, self.keep_states).await?;
-        let mut needed: BTreeSet<Digest> = references.into_keys().collect();
-        needed.extend(image_layers::leased_since(&mut transaction, leased).await?);
-        let unneeded: Vec<BlobInfo> =
-            blobs.iter().filter(|blob| !needed.contains(&blob.digest)).cloned().collect();
-        for blob in &unneeded {
+        let mut unneeded = Vec::new();
+        for blob in blobs {
             let (digest, bytes) = (blob.digest, blob.bytes);
+            if is_referenced(&mut transaction, digest).await?
+                || image_layers::is_leased(&mut transaction, digest, leased).await?
+            {
+                continue;
+            }
             blob_rows::put(&mut transaction, digest, bytes, BlobState::Condemned, now).await?;
+            unneeded.push(blob.clone());
         }
         transaction.commit().await?;
         Ok(unneeded)
@@ -127,45 +134,52 @@ impl Catalog {
             image_layers::forget(&mut transaction, digest).await?;
             sqlx::query("DELETE FROM blobs WHERE digest = $1 AND state = 'condemned'")
                 .bind(digest.to_string())
-                .execute(&mut *transaction)
+                .execute(&mut **transaction)
                 .await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 }
 
-async fn delete_old(
-    transaction: &mut Transaction<'_, Sqlite>,
-    keep: usize,
-    keep_states: usize,
-) -> Result<Versions> {
-    let mut old = Versions::new();
+/// The versions of every component beyond the newest `keep` that are neither pinned nor used.
+async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) -> Result<Versions> {
     if keep == 0 {
-        return Ok(old);
+        return Ok(Versions::new());
     }
-    let used = version_uses(transaction, keep_states).await?;
-    let used: BTreeSet<_> = used.iter().map(|used| (&used.component, &used.version)).collect();
-    let rows: Vec<(String, String, bool)> = sqlx::query_as(
-        "SELECT v.component, v.name, p.component IS NOT NULL FROM versions v \
-         LEFT JOIN pins p ON p.component = v.component AND p.version = v.name \
-         ORDER BY v.component, v.number DESC",
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT component, name FROM \
+           (SELECT component, name, \
+            ROW_NUMBER() OVER (PARTITION BY component ORDER BY number DESC) AS place \
+            FROM versions) AS v \
+         WHERE place > $1 \
+         AND NOT EXISTS (SELECT 1 FROM pins p WHERE p.component = v.component AND p.version = v.name) \
+         AND NOT EXISTS (SELECT 1 FROM uses u WHERE u.component = v.component AND u.version = v.name) \
+         ORDER BY component, place",
     )
+    .bind(i64::try_from(keep).unwrap_or(i64::MAX))
     .fetch_all(&mut **transaction)
     .await?;
-    let (mut last, mut seen) = (None, 0);
-    for (component, name, pinned) in rows {
-        let (component, version): (ComponentName, VersionName) =
-            (column(&component)?, column(&name)?);
-        if last.as_ref() != Some(&component) {
-            (last, seen) = (Some(component.clone()), 0);
-        }
-        seen += 1;
-        if seen > keep && !pinned && !used.contains(&(&component, &version)) {
-            old.push((component, version));
-        }
-    }
-    for (component, version) in &old {
-        delete(transaction, component, version).await?;
-    }
-    Ok(old)
+    rows.iter().map(|(component, name)| Ok((column(component)?, column(name)?))).collect()
+}
+
+/// Deletes the version if it is still beyond the newest `keep`, and neither pinned nor used.
+async fn delete_old(
+    transaction: &mut Transaction<'_, Sqlite>,
+    component: &ComponentName,
+    version: &VersionName,
+    keep: usize,
+) -> Result<bool> {
+    let deleted = sqlx::query(
+        "DELETE FROM versions AS v WHERE component = $1 AND name = $2 \
+         AND NOT EXISTS (SELECT 1 FROM pins p WHERE p.component = $1 AND p.version = $2) \
+         AND NOT EXISTS (SELECT 1 FROM uses u WHERE u.component = $1 AND u.version = $2) \
+         AND $3 <= (SELECT COUNT(*) FROM \
+           (SELECT 1 FROM versions n WHERE n.component = $1 AND n.number > v.number LIMIT $3))",
+    )
+    .bind(component.as_str())
+    .bind(version.as_str())
+    .bind(i64::try_from(keep).unwrap_or(i64::MAX))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(deleted.rows_affected() > 0)
 }

@@ -33,35 +33,43 @@ impl Catalog {
         let mut transaction = self.change_tx(change).await?;
         insert_version(&mut transaction, component, version, digest, change).await?;
         blob_rows::put(&mut transaction, digest, bytes, BlobState::Live, change.now).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Whether any version is bound to the blob.
     pub async fn is_bound(&self, digest: Digest) -> Result<bool> {
         let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM versions WHERE digest = $1")
             .bind(digest.to_string())
-            .fetch_one(&self.pool)
+            .fetch_one(&self.readers)
             .await?;
         Ok(count > 0)
     }
 
-    /// Whether any version or any state of a configuration needs the blob.
+    /// Whether a version, or a state that is current or a rollback target, needs the blob.
     pub async fn is_needed(&self, digest: Digest) -> Result<bool> {
         let count: i64 = sqlx::query_scalar(
             "SELECT (SELECT COUNT(*) FROM versions WHERE digest = $1) \
-             + (SELECT COUNT(*) FROM state_layers WHERE digest = $1)",
+             + (SELECT COUNT(*) FROM uses WHERE digest = $1)",
         )
         .bind(digest.to_string())
-        .fetch_one(&self.pool)
+        .fetch_one(&self.readers)
         .await?;
         Ok(count > 0)
     }
 
-    /// Names of all components, in byte order.
-    pub async fn components(&self) -> Result<Vec<ComponentName>> {
-        let names: Vec<String> = sqlx::query_scalar("SELECT name FROM components ORDER BY name")
-            .fetch_all(&self.pool)
-            .await?;
+    /// Names of the components after `after`, in byte order, `limit` at most.
+    pub async fn components(
+        &self,
+        after: Option<&ComponentName>,
+        limit: u64,
+    ) -> Result<Vec<ComponentName>> {
+        let names: Vec<String> = sqlx::query_scalar(
+            "SELECT name FROM components WHERE name > $1 ORDER BY name LIMIT $2",
+        )
+        .bind(after.map_or("", ComponentName::as_str))
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&self.scanners)
+        .await?;
         names.iter().map(|name| column(name)).collect()
     }
 
@@ -74,7 +82,7 @@ impl Catalog {
 
     /// The versions of a component, oldest first; `None` if there is no such component.
     pub async fn find_versions(&self, component: &ComponentName) -> Result<Option<Vec<Layer>>> {
-        let mut transaction = self.read_tx().await?;
+        let mut transaction = self.scan_tx().await?;
         if !has_component(&mut transaction, component).await? {
             return Ok(None);
         }
@@ -86,6 +94,41 @@ impl Catalog {
         .fetch_all(&mut *transaction)
         .await?;
         rows.into_iter().map(layer).collect::<Result<_>>().map(Some)
+    }
+
+    /// The newest `limit` versions of a component that were added before `before`, oldest first;
+    /// [`Error::NotFound`] if there is no such component or no version `before`.
+    pub async fn newest_versions(
+        &self,
+        component: &ComponentName,
+        before: Option<&VersionName>,
+        limit: u64,
+    ) -> Result<Vec<Layer>> {
+        let mut transaction = self.scan_tx().await?;
+        if !has_component(&mut transaction, component).await? {
+            return Err(no_component(component));
+        }
+        let mut below = i64::MAX;
+        if let Some(version) = before {
+            require_version(&mut transaction, component, version).await?;
+            below = sqlx::query_scalar(
+                "SELECT number FROM versions WHERE component = $1 AND name = $2",
+            )
+            .bind(component.as_str())
+            .bind(version.as_str())
+            .fetch_one(&mut *transaction)
+            .await?;
+        }
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT component, name, digest, created FROM versions \
+             WHERE component = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
+        )
+        .bind(component.as_str())
+        .bind(below)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut *transaction)
+        .await?;
+        rows.into_iter().rev().map(layer).collect()
     }
 
     /// One version of a component; [`Error::NotFound`] if there is none.

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use crate::catalog::{Audited, Change, Reference};
 use crate::console::Done;
+use crate::console::gc_answer::{collected, collected_json};
 use crate::console::print::{document, seconds};
 use crate::console::table::list;
 use crate::registry::Registry;
-use crate::verbs::collect::Collection;
 use crate::verbs::stat::Stat;
 use crate::verbs::state_diff::{Diff, LayerChange};
 use crate::verbs::verify_blobs::{Finding, Kind, Scope, Verified};
@@ -54,12 +54,12 @@ pub async fn execute(
             let diff = registry.diff(name, *from, *to, *files).await?;
             as_asked(*json, || diff_json(name.as_str(), &diff), || diff_text(&diff))
         }
-        Command::Audit { since, limit, json } => {
+        Command::Audit { since, before, limit, json } => {
             let since = since.map(|since| match since {
                 Since::At(time) => time,
                 Since::Ago(age) => Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN),
             });
-            let entries = registry.catalog.audit(since, limit.unwrap_or(u64::MAX)).await?;
+            let entries = registry.catalog.audit(since, *before, limit.unwrap_or(u64::MAX)).await?;
             as_asked(*json, || audit_json(&entries), || audit_text(&entries))
         }
         _ => unreachable!("`console` runs the other verbs"),
@@ -74,49 +74,8 @@ fn as_asked(
     Ok(Done::from(if json { document(&as_json())? } else { as_text() }))
 }
 
-fn collected(collection: &Collection, dry_run: bool) -> String {
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut row = |cells: [&str; 4]| rows.push(cells.map(str::to_owned).to_vec());
-    for (component, version) in &collection.versions {
-        row(["remove", "version", &format!("{component} {version}"), ""]);
-    }
-    for blob in &collection.blobs {
-        row(["remove", "file", &blob.digest.to_string(), &blob.bytes.to_string()]);
-    }
-    let uploads = collection.uploads;
-    if uploads.files > 0 {
-        row(["remove", "uploads", &uploads.files.to_string(), &uploads.bytes.to_string()]);
-    }
-    for (why, count) in &collection.kept {
-        let why = format!("{why:?}").to_lowercase();
-        row(["keep", &why, &format!("{} files", count.blobs), &count.bytes.to_string()]);
-    }
-    let freed = if dry_run { "bytes would be freed" } else { "bytes freed" };
-    list(&rows) + &format!("{} {freed}\n", collection.bytes())
-}
-
-fn collected_json(collection: &Collection, dry_run: bool) -> Value {
-    let versions = collection.versions.iter().map(|(component, version)| {
-        json!({ "component": component.as_str(), "version": version.as_str() })
-    });
-    let blobs = collection
-        .blobs
-        .iter()
-        .map(|blob| json!({ "hash": blob.digest.to_string(), "bytes": blob.bytes }));
-    let uploads = collection.uploads;
-    json!({
-        "dry_run": dry_run,
-        "versions": versions.collect::<Vec<_>>(),
-        "files": blobs.collect::<Vec<_>>(),
-        "uploads": { "files": uploads.files, "bytes": uploads.bytes },
-        "bytes": collection.bytes(),
-        "kept": collection.kept,
-    })
-}
-
 async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<Done, Refusal> {
-    let mut references = registry.catalog.references().await?.remove(&digest).unwrap_or_default();
-    references.sort();
+    let references = registry.catalog.references_of(digest).await?;
     let bytes = registry.blobs().size(digest)?;
     let staged = registry.blobs().is_staged(digest)?;
     let downloads = registry.downloads.count(digest);

@@ -88,11 +88,12 @@ async fn names(context: &Context, typed: &Typed) -> Vec<String> {
     match &typed.wanted {
         Wanted::Words(words) => words.clone(),
         Wanted::Component | Wanted::Layer => {
-            let components = catalog.components().await.unwrap_or_default();
+            let components = catalog.components(None, u64::MAX).await.unwrap_or_default();
             components.iter().map(|name| name.as_str().to_owned()).collect()
         }
         Wanted::Configuration => {
-            let configurations = catalog.configuration_names().await.unwrap_or_default();
+            let configurations =
+                catalog.configuration_names(None, u64::MAX).await.unwrap_or_default();
             configurations.iter().map(|name| name.as_str().to_owned()).collect()
         }
         Wanted::Version(component) => {

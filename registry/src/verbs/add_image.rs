@@ -172,7 +172,7 @@ mod tests {
             (blobs.is_staged(digest).unwrap(), blobs.contains(digest).unwrap())
         };
         assert_eq!([one, two, bound].map(is_staged), [(true, false), (true, false), (false, true)]);
-        assert_eq!(registry.catalog.components().await.unwrap(), [other]);
+        assert_eq!(registry.catalog.components(None, 9).await.unwrap(), [other]);
         // An upload that has expired after the check.
         registry.blobs().unstage(two).unwrap();
         let wanted = NewImage { upper: &[], ..wanted };

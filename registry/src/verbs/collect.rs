@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
-use crate::catalog::{BlobCount, Reference, References, Versions};
+use crate::catalog::{BlobCount, Change, Need, Needs, Thinned, Versions};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::reserve;
 
 /// Blobs that are condemned and removed at a time. Between batches, versions may be bound.
-const BATCH: usize = 256;
+const BATCH: usize = 64;
 /// Name of the note about the last run.
 pub const NOTE: &str = "gc";
 
@@ -48,6 +48,8 @@ pub struct Collection {
     pub blobs: Vec<BlobInfo>,
     /// Uploads that nobody bound.
     pub uploads: Swept,
+    /// States and entries of the audit trail that are too old.
+    pub thinned: Thinned,
     /// The blobs that are kept, by reason.
     pub kept: BTreeMap<KeepReason, BlobCount>,
 }
@@ -75,7 +77,7 @@ impl Collection {
 /// last written before `cutoff` and no importer has a lease on it (`leased`).
 pub fn plan(
     blobs: Vec<BlobInfo>,
-    references: &References,
+    needs: &Needs,
     downloads: &BTreeSet<Digest>,
     leased: &BTreeSet<Digest>,
     cutoff: SystemTime,
@@ -87,8 +89,8 @@ pub fn plan(
         count.bytes += bytes;
     });
     for blob in blobs {
-        match references.get(&blob.digest).and_then(|reasons| reasons.first()) {
-            Some(reason) => keep(keep_reason(reason), blob.bytes),
+        match needs.get(&blob.digest) {
+            Some(need) => keep(keep_reason(*need), blob.bytes),
             None if downloads.contains(&blob.digest) => keep(KeepReason::Transfer, blob.bytes),
             None if blob.modified >= cutoff || leased.contains(&blob.digest) => {
                 keep(KeepReason::Young, blob.bytes);
@@ -100,12 +102,12 @@ pub fn plan(
     (unneeded, kept)
 }
 
-fn keep_reason(reference: &Reference) -> KeepReason {
-    match reference {
-        Reference::Current { .. } => KeepReason::Current,
-        Reference::RollbackTarget { .. } => KeepReason::Rollback,
-        Reference::Pin { .. } => KeepReason::Pinned,
-        Reference::Version { .. } => KeepReason::Version,
+fn keep_reason(need: Need) -> KeepReason {
+    match need {
+        Need::Current => KeepReason::Current,
+        Need::RollbackTarget => KeepReason::Rollback,
+        Need::Pin => KeepReason::Pinned,
+        Need::Version => KeepReason::Version,
     }
 }
 
@@ -113,13 +115,17 @@ impl Registry {
     /// What [`Registry::collect`] would remove now.
     pub async fn would_collect(&self) -> Result<Collection> {
         let cutoff = self.settings.grace_cutoff();
-        let (versions, references) = self.catalog.old_versions(self.settings.max_versions).await?;
+        let (versions, needs) = self.catalog.old_versions(self.settings.max_versions).await?;
         let all = self.list_blobs().await?;
         let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
-        let (blobs, kept) = plan(all, &references, &self.downloads.blobs(), &leased, cutoff);
+        let (blobs, kept) = plan(all, &needs, &self.downloads.blobs(), &leased, cutoff);
         let store = Arc::clone(self.blobs());
         let uploads = blocking(move || store.would_expire(cutoff)).await?;
-        Ok(Collection { versions, blobs, uploads, kept })
+        let thinned = match self.oldest_kept() {
+            Some(oldest) => self.catalog.would_thin(oldest).await?,
+            None => Thinned::default(),
+        };
+        Ok(Collection { versions, blobs, uploads, thinned, kept })
     }
 
     /// Removes old versions, unneeded blobs and uploads that nobody bound. Uploads, downloads and
@@ -136,11 +142,11 @@ impl Registry {
         reserve::release(&self.top, self.blobs())?;
         let cutoff = self.settings.grace_cutoff();
         let all = self.check_catalogue(force).await?;
-        let (versions, references) =
-            self.catalog.delete_old_versions(self.settings.max_versions).await?;
+        let versions = self.catalog.delete_old_versions(self.settings.max_versions).await?;
+        let needs = self.catalog.needs().await?;
         let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
         let downloads = self.downloads.blobs();
-        let (unneeded, mut kept) = plan(all, &references, &downloads, &leased, cutoff);
+        let (unneeded, mut kept) = plan(all, &needs, &downloads, &leased, cutoff);
         let mut blobs = Vec::with_capacity(unneeded.len());
         meter.begin("removed", Unit::Items("files"), unneeded.len() as u64);
         for batch in unneeded.chunks(BATCH) {
@@ -156,7 +162,8 @@ impl Registry {
         }
         meter.end();
         let uploads = self.expire_uploads(self.settings.grace).await?;
-        let done = Collection { versions, blobs, uploads, kept };
+        let thinned = self.thin().await?;
+        let done = Collection { versions, blobs, uploads, thinned, kept };
         let count = BlobCount { blobs: done.blobs.len() as u64, bytes: done.bytes() };
         let noted =
             Noted { time: Timestamp::now(), versions: done.versions.len() as u64, blobs: count };
@@ -165,15 +172,44 @@ impl Registry {
         Ok(done)
     }
 
+    /// Removes the histories of deleted configurations, and what `-keep-history` does not keep. The
+    /// audit trail says what was removed.
+    async fn thin(&self) -> Result<Thinned> {
+        self.catalog.remove_histories().await?;
+        let Some(oldest) = self.oldest_kept() else { return Ok(Thinned::default()) };
+        let thinned = self.catalog.thin(oldest).await?;
+        let Thinned { states, audit } = thinned;
+        if states + audit > 0 {
+            let command = format!(
+                "gc: {states} states and {audit} entries of the audit trail removed, all from \
+                 before {oldest:.0} (-keep-history)"
+            );
+            tracing::info!(event = "history_removed", states, audit, "{command}");
+            let own = || "deploy-registry".to_owned();
+            let now = Timestamp::now();
+            let change = Change { user: own(), key: own(), address: String::new(), command, now };
+            self.catalog.audit_change(&change, 0, "").await?;
+        }
+        Ok(thinned)
+    }
+
+    /// The time before which states and entries of the audit trail are too old.
+    fn oldest_kept(&self) -> Option<Timestamp> {
+        let age = self.settings.keep_history?;
+        Some(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
+    }
+
     /// Lists the blobs, and fails if the catalogue does not look like the right one for them.
     async fn check_catalogue(&self, force: bool) -> Result<Vec<BlobInfo>> {
-        if let Some(why) = self.catalog.check().await?.first() {
+        if let Some(why) = self.catalog.check_kept().await?.first() {
             return Err(Error::Damaged(format!(
                 "the catalogue is damaged, so nothing is removed: {why}; see verify"
             )));
         }
+        // All of it is read before anything is removed.
+        let needs = self.catalog.needs().await?;
         let all = self.list_blobs().await?;
-        if !force && !all.is_empty() && self.catalog.references().await?.is_empty() {
+        if !force && !all.is_empty() && needs.is_empty() {
             return Err(Error::Conflict(format!(
                 "no version of any component is known, but {} files are here: is this the right \
                  catalogue? if they are to go, use -force",
@@ -247,21 +283,10 @@ mod tests {
             blob("leased", 16, 0),
             blob("old", 32, 9),
         ];
-        let (component, version) = ("c".parse().unwrap(), "v".parse().unwrap());
-        let current = Reference::Current { configuration: "p".parse().unwrap(), number: 1 };
-        let bound = Reference::Version { component, version };
-        let pin = Reference::Pin {
-            component: "c".parse().unwrap(),
-            version: "v".parse().unwrap(),
-            message: String::new(),
-        };
-        let references = References::from([
-            (digest("shared"), vec![current, bound.clone()]),
-            (digest("pinned"), vec![pin, bound]),
-        ]);
+        let needs = Needs::from([(digest("shared"), Need::Current), (digest("pinned"), Need::Pin)]);
         let downloads = BTreeSet::from([digest("read"), digest("shared")]);
         let leased = BTreeSet::from([digest("leased")]);
-        let (unneeded, kept) = plan(blobs, &references, &downloads, &leased, at(10));
+        let (unneeded, kept) = plan(blobs, &needs, &downloads, &leased, at(10));
         assert_eq!(unneeded.iter().map(|blob| blob.bytes).collect::<Vec<_>>(), [32]);
         let kept: Vec<_> = kept.into_iter().map(|(why, count)| (why, count.bytes)).collect();
         let expected = [

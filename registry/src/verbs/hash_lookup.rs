@@ -1,7 +1,5 @@
 //! Whether files are here, and which file a hash or its first digits stand for.
 
-use std::collections::BTreeSet;
-
 use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Hash;
 
@@ -29,15 +27,12 @@ impl Registry {
         if let Some(digest) = hash.whole() {
             return Ok(Some(digest));
         }
-        let stored = self.list_blobs().await?;
-        let referred = self.catalog.references().await?;
-        let all = stored.iter().map(|blob| blob.digest).chain(referred.into_keys());
-        let all = all.chain(self.uploads.waiting());
-        let found: BTreeSet<Digest> = all.filter(|digest| hash.is_of(*digest)).collect();
+        let mut found = self.catalog.blobs_like(&hash.to_string()).await?;
+        found.extend(self.uploads.waiting().into_iter().filter(|digest| hash.is_of(*digest)));
         match found.len() {
             0 | 1 => Ok(found.into_iter().next()),
-            count => Err(Error::Conflict(format!(
-                "hash {hash} stands for {count} files: give more of its digits"
+            _ => Err(Error::Conflict(format!(
+                "hash {hash} stands for several files: give more of its digits"
             ))),
         }
     }

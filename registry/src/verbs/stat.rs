@@ -15,7 +15,7 @@ use crate::verbs::{collect, verify_blobs};
 pub struct Stat {
     /// Rows of the catalogue.
     pub counts: RowCounts,
-    /// Blobs on the disk.
+    /// Blobs that are stored and complete.
     pub blobs: BlobCount,
     /// What all versions would take if none shared its blob.
     pub bound: BlobCount,
@@ -44,16 +44,14 @@ impl Stat {
 impl Registry {
     /// Counts blobs, rows, uploads and downloads.
     pub async fn stat(&self) -> Result<Stat> {
-        let list = self.list_blobs().await?;
-        let bytes = list.iter().map(|blob| blob.bytes).sum();
+        let (blobs, damaged) = self.catalog.blob_counts().await?;
         let store = Arc::clone(self.blobs());
         let (staged, free) = blocking(move || Ok((store.staged()?, store.free_bytes()?))).await?;
-        let rows = self.catalog.blobs().await?;
         Ok(Stat {
             counts: self.catalog.counts().await?,
-            blobs: BlobCount { blobs: list.len() as u64, bytes },
+            blobs,
             bound: self.catalog.bound().await?,
-            damaged: rows.iter().filter(|row| row.damaged).count() as u64,
+            damaged,
             staged,
             downloads: self.downloads.all(),
             free,

@@ -1,7 +1,7 @@
 //! `verify`: reads and hashes every blob, checks the catalogue, and compares both. A damaged blob
 //! moves to `quarantine/` and is never deleted. An upload of the same bytes replaces it.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
-use crate::catalog::{Reference, References};
+use crate::catalog::Reference;
 use crate::error::Result;
 use crate::registry::Registry;
 
@@ -121,15 +121,19 @@ impl Registry {
         let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
         let cursor_note = CURSORS[usize::from(background)];
         let started = Instant::now();
-        let references = self.catalog.references().await?;
         let mut verified = Verified { complete: true, ..Verified::default() };
-        self.find_without_reading(&references, &mut verified.findings).await?;
-        let mut blobs = self.list_blobs().await?;
-        blobs.sort_by_key(|blob| blob.digest);
-        verified.of = blobs.len() as u64;
         let noted: Option<String> =
             if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
+        // All histories are checked once for each reading of the blobs.
+        let problems = match from {
+            None => self.catalog.check().await?,
+            Some(_) => self.catalog.check_kept().await?,
+        };
+        self.find_without_reading(problems, &mut verified.findings).await?;
+        let mut blobs = self.list_blobs().await?;
+        blobs.sort_by_key(|blob| blob.digest);
+        verified.of = blobs.len() as u64;
         blobs.retain(|blob| from.is_none_or(|from| blob.digest > from));
         let mut last = None;
         meter.begin("read", Unit::Bytes, bytes_to_read(&blobs, scope.sample));
@@ -140,10 +144,8 @@ impl Registry {
             }
             last = Some(blob.digest);
             if scope.sample.is_none_or(is_picked) {
-                let hits = references.get(&blob.digest);
-                let found =
-                    self.verify_blob(&blob, scope.rate, hits.map_or(&[], Vec::as_slice), meter);
-                verified.findings.extend(found.await?);
+                let found = self.verify_blob(&blob, scope.rate, meter).await?;
+                verified.findings.extend(found);
                 verified.blobs += 1;
                 verified.bytes += blob.bytes;
             }
@@ -167,45 +169,42 @@ impl Registry {
         self.catalog.set_note(NOTE, &noted).await
     }
 
-    /// Finds what is wrong without reading blobs.
+    /// Finds what is wrong without reading blobs; `problems` are those of the catalogue.
     async fn find_without_reading(
         &self,
-        references: &References,
+        problems: Vec<String>,
         findings: &mut Vec<Finding>,
     ) -> Result<()> {
-        for why in self.catalog.check().await? {
+        for why in problems {
             let path = "catalogue.db".to_owned();
             let why = format!("{why}; restore a backup of the catalogue");
             findings.push(Finding { kind: Kind::Catalogue, path, why, hits: Vec::new() });
         }
-        let mut missing: References = BTreeMap::new();
-        for (digest, hits) in references {
-            if !self.blobs().contains(*digest)? {
-                missing.insert(*digest, hits.clone());
+        let mut missing = BTreeSet::new();
+        for digest in self.catalog.needs().await?.into_keys() {
+            if !self.blobs().contains(digest)? {
+                missing.insert(digest);
             }
         }
         if !missing.is_empty() {
             // A blob that was collected in the meantime is not missing.
             let _binding = self.binding.lock().await;
-            let now = self.catalog.references().await?;
-            missing.retain(|digest, _| now.contains_key(digest));
-            for digest in missing.keys().copied().collect::<Vec<_>>() {
+            let now = self.catalog.needs().await?;
+            missing.retain(|digest| now.contains_key(digest));
+            for digest in missing.iter().copied().collect::<Vec<_>>() {
                 if self.blobs().contains(digest)? {
                     missing.remove(&digest);
                 }
             }
         }
-        let rows = self.catalog.blobs().await?;
-        let rows: BTreeMap<Digest, _> = rows.into_iter().map(|row| (row.digest, row)).collect();
-        for (digest, hits) in missing {
-            let (kind, why) = match rows.get(&digest) {
+        for digest in missing {
+            let (kind, why) = match self.catalog.blob(digest).await? {
                 Some(row) if row.damaged => {
                     (Kind::Damaged, "was damaged and set aside; upload the same bytes again")
                 }
                 _ => (Kind::Missing, "is not there; upload the same bytes again"),
             };
-            let (path, why) = (format!("files/{digest}"), why.to_owned());
-            findings.push(Finding { kind, path, why, hits });
+            findings.push(self.finding_in(digest, kind, why.to_owned()).await?);
         }
         let store = Arc::clone(self.blobs());
         for name in blocking(move || store.foreign()).await? {
@@ -221,23 +220,18 @@ impl Registry {
         &self,
         blob: &BlobInfo,
         rate: Option<u64>,
-        hits: &[Reference],
         meter: &Meter,
     ) -> Result<Option<Finding>> {
         let digest = blob.digest;
-        let path = format!("files/{digest}");
-        let finding = |kind, why| Ok(Some(Finding { kind, path, why, hits: hits.to_vec() }));
         let (file, found, bytes) = match hash(self, digest, rate, meter).await {
             Ok(hashed) => hashed,
             // It was collected meanwhile.
             Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => {
-                return finding(
-                    Kind::Unreadable,
-                    format!(
-                        "cannot be read: {err}; mend the disk or the file's permissions, or move the file away and upload the same bytes again"
-                    ),
+                let why = format!(
+                    "cannot be read: {err}; mend the disk or the file's permissions, or move the file away and upload the same bytes again"
                 );
+                return self.finding_in(digest, Kind::Unreadable, why).await.map(Some);
             }
         };
         if found == digest {
@@ -259,7 +253,14 @@ impl Registry {
         blocking(move || store.set_aside(digest, &aside)).await?;
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;
-        finding(Kind::Damaged, format!("{why}; set aside, upload the same bytes again"))
+        let why = format!("{why}; set aside, upload the same bytes again");
+        self.finding_in(digest, Kind::Damaged, why).await.map(Some)
+    }
+
+    /// A finding in a blob, with what refers to it.
+    async fn finding_in(&self, digest: Digest, kind: Kind, why: String) -> Result<Finding> {
+        let hits = self.catalog.references_of(digest).await?;
+        Ok(Finding { kind, path: format!("files/{digest}"), why, hits })
     }
 }
 

@@ -51,26 +51,25 @@ pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<
             Some(versions) => version_items(registry, versions).await?,
         },
         Place::Configurations => {
-            catalog.configurations().await?.iter().map(Item::configuration).collect()
+            catalog.configurations(|configuration| Item::configuration(&configuration)).await?
         }
         Place::Files => registry.list_blobs().await?.into_iter().map(Item::Blob).collect(),
         Place::Components => {
-            let names = catalog.components().await?;
+            let names = catalog.components(None, u64::MAX).await?;
             names.iter().map(|name| Item::directory(name.as_str())).collect()
         }
         Place::Histories => {
-            let names = catalog.configuration_names().await?;
+            let names = catalog.configuration_names(None, u64::MAX).await?;
             names.iter().map(|name| Item::directory(name.as_str())).collect()
         }
         Place::Component(name) => version_items(registry, catalog.versions(name).await?).await?,
         Place::History(name) => {
-            let states = catalog.states(name).await?;
-            let item = |(number, state): &(u64, Configuration)| Item::Document {
+            let item = |number, state: Configuration| Item::Document {
                 name: format!("{number}.json"),
                 size: state.to_json().len() as u64,
                 modified: state.modified(),
             };
-            states.iter().map(item).collect()
+            catalog.states(name, item).await?
         }
         Place::Configuration(_) | Place::Blob(_) | Place::Version(..) | Place::State(..) => {
             return Err(Error::Failed("is no directory".to_owned()));

@@ -50,11 +50,14 @@ async fn add(bench: &Bench, image: &Image, on_top: &[(&str, &str)]) -> Result<Im
 async fn everything(bench: &Bench) -> String {
     let catalog = &bench.registry().catalog;
     let mut all = Vec::new();
-    for component in catalog.components().await.unwrap() {
+    for component in catalog.components(None, 99).await.unwrap() {
         all.push(format!("{:?}", catalog.versions(&component).await.unwrap()));
     }
-    for name in catalog.configuration_names().await.unwrap() {
-        all.push(format!("{:?}", catalog.states(&name).await.unwrap()));
+    for name in catalog.configuration_names(None, 99).await.unwrap() {
+        all.push(format!(
+            "{:?}",
+            catalog.states(&name, |number, state| (number, state)).await.unwrap()
+        ));
     }
     all.push(format!("{:?}", catalog.blobs().await.unwrap()));
     all.push(format!("{:?}", catalog.layers().await.unwrap()));
@@ -108,11 +111,11 @@ async fn importing_an_image_twice_makes_one_state() {
     assert!(again.is_as_it_was() && again.id == first.id);
     let changed = add(&bench, &image(&["a", "b", "c"]), &[("config", "v1")]).await.unwrap();
     assert_eq!((changed.number, changed.before), (2, Some(1)));
-    assert_eq!(catalog.states(&name).await.unwrap().len(), 2);
+    assert_eq!(catalog.states(&name, |number, state| (number, state)).await.unwrap().len(), 2);
     assert_eq!(names(&bench.path("uploads")), [""; 0]);
     // Each is in the trail, what changed nothing as well.
-    assert_eq!(catalog.audit(None, 3).await.unwrap()[2].change.command, "test");
-    assert_eq!(catalog.audit(None, 100).await.unwrap().len(), 4);
+    assert_eq!(catalog.audit(None, None, 3).await.unwrap()[2].change.command, "test");
+    assert_eq!(catalog.audit(None, None, 100).await.unwrap().len(), 4);
     // Of versions beyond those that are kept none goes that a state needs.
     assert!(bench.registry().collect(false).await.unwrap().versions.is_empty());
 }

@@ -256,7 +256,12 @@ impl<'a> Written<'a> {
         Self { writable, linked }
     }
 
-    /// Whether it is the file at `path`.
+    /// Whether it is what `tree` has at `path`, or would have there.
+    pub fn has_at(&self, tree: &Tree, path: &EntryPath) -> bool {
+        tree.get(path).map_or_else(|| self.writable.has(path), |node| self.has(path, node))
+    }
+
+    /// Whether `node`, which is at `path`, is one of them.
     pub fn has(&self, path: &EntryPath, node: &Node) -> bool {
         let is_linked = || match node {
             Node::File(file) => self.linked.contains(&Arc::as_ptr(file).addr()),

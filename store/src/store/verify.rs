@@ -327,10 +327,7 @@ fn verify_root(
         finding("its own mode or owner was altered".to_owned());
     }
     let written = Written::new(&tree, writable);
-    drifts.retain(|(path, _)| match tree.get(path) {
-        Some(node) => !written.has(path, node),
-        None => !writable.has(path),
-    });
+    drifts.retain(|(path, _)| !written.has_at(&tree, path));
     for (path, drift) in drifts {
         let what = match drift {
             Drift::Missing => "is missing",

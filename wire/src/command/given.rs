@@ -109,6 +109,14 @@ impl Given {
         self.get(name).parse().map_err(|err: deploy_store::Error| Refusal::usage(err.to_string()))
     }
 
+    /// The name in a flag that need not be given.
+    pub(super) fn maybe<T: std::str::FromStr<Err = deploy_store::Error>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Refusal> {
+        if self.all(name).next().is_none() { Ok(None) } else { self.parsed(name).map(Some) }
+    }
+
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
         self.value(name, |value| value.parse().map_err(|_| "no number".to_owned()))
     }

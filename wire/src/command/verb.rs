@@ -60,6 +60,11 @@ pub const fn component(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Component }
 }
 
+/// A flag that takes a configuration's name.
+pub const fn configuration(name: &'static str, about: &'static str) -> Flag {
+    Flag { name, about, takes: Takes::Configuration }
+}
+
 /// A flag that takes a version of a component.
 pub const fn version(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Version }

@@ -14,6 +14,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "audit",
     about: "show who changed what, newest first",
     flags: &[
+            number("before", "only changes with lower numbers"),
             JSON,
             number("limit", "most changes to show"),
             text("since", "only changes since then, a time as in 2026-01-02T15:04:05Z or a duration before now as in 36h"),
@@ -44,14 +45,16 @@ impl fmt::Display for Since {
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     Ok(Command::Audit {
         since: given.value("since", since)?,
+        before: given.number("before")?,
         limit: given.number("limit")?,
         json: given.is_set("json"),
     })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::Audit { since, limit, json } = command else { return };
+    let Command::Audit { since, before, limit, json } = command else { return };
     line.maybe("since", since.as_ref());
+    line.maybe("before", before.as_ref());
     line.maybe("limit", limit.as_ref());
     line.switch("json", *json);
 }

@@ -8,8 +8,13 @@ use crate::command::{Command, Refusal};
 pub(in crate::command) const VERB: Verb = Verb {
     name: "history",
     about: "show states of configuration, newest first",
-    flags: &[JSON, number("limit", "most states to show"), CONFIGURATION],
-    examples: &["history -name web -limit 5"],
+    flags: &[
+        number("before", "only states with lower numbers"),
+        JSON,
+        number("limit", "most states to show"),
+        CONFIGURATION,
+    ],
+    examples: &["history -name web -limit 5", "history -name web -limit 5 -before 120"],
     changes: false,
     reads_input: false,
 };
@@ -17,14 +22,16 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     Ok(Command::History {
         name: given.configuration()?,
+        before: given.number("before")?,
         limit: given.number("limit")?,
         json: given.is_set("json"),
     })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::History { name, limit, json } = command else { return };
+    let Command::History { name, before, limit, json } = command else { return };
     line.flag("name", name.as_str());
+    line.maybe("before", before.as_ref());
     line.maybe("limit", limit.as_ref());
     line.switch("json", *json);
 }

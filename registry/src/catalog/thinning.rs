@@ -1,0 +1,182 @@
+//! Removes the rows that only grow, a few at a time: histories of deleted configurations, and, if
+//! the operator wants that, old states and old entries of the audit trail.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::{Sqlite, Transaction};
+
+use super::configuration_rows::count;
+use super::{Catalog, Result, nanoseconds, uses};
+
+/// Rows that one transaction removes at most: others wait for milliseconds.
+const BATCH: i64 = 500;
+
+/// What was removed because it was too old.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Thinned {
+    /// States of configurations.
+    pub states: u64,
+    /// Entries of the audit trail.
+    pub audit: u64,
+}
+
+impl Catalog {
+    /// Removes what is left of the histories of deleted configurations.
+    pub async fn remove_histories(&self) -> Result<()> {
+        let removed: Vec<i64> = sqlx::query_scalar("SELECT history FROM removed_histories")
+            .fetch_all(&self.readers)
+            .await?;
+        for history in removed {
+            while self.remove_states(history, i64::MAX, false).await? > 0 {}
+            sqlx::query("DELETE FROM removed_histories WHERE history = $1")
+                .bind(history)
+                .execute(&self.writer)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// How many states and entries [`Catalog::thin`] would remove.
+    pub async fn would_thin(&self, before: Timestamp) -> Result<Thinned> {
+        let mut thinned = Thinned::default();
+        for (history, floor) in self.thinnable(before).await? {
+            let states: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM states WHERE history = $1 AND number < $2",
+            )
+            .bind(history)
+            .bind(floor)
+            .fetch_one(&self.scanners)
+            .await?;
+            thinned.states += states.cast_unsigned();
+        }
+        let audit: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE time < $1")
+            .bind(nanoseconds(before))
+            .fetch_one(&self.scanners)
+            .await?;
+        thinned.audit = audit.cast_unsigned();
+        Ok(thinned)
+    }
+
+    /// Removes the states and the entries of the audit trail that are older than `before`. The
+    /// current state, every state that a rollback may restore, every state that these restored, and
+    /// all newer states stay.
+    pub async fn thin(&self, before: Timestamp) -> Result<Thinned> {
+        let mut thinned = Thinned::default();
+        for (history, floor) in self.thinnable(before).await? {
+            loop {
+                let removed = self.remove_states(history, floor, true).await?;
+                thinned.states += removed;
+                if removed == 0 {
+                    break;
+                }
+            }
+        }
+        loop {
+            let removed = sqlx::query(
+                "DELETE FROM audit WHERE number IN \
+                 (SELECT number FROM audit WHERE time < $1 ORDER BY time LIMIT $2)",
+            )
+            .bind(nanoseconds(before))
+            .bind(BATCH)
+            .execute(&self.writer)
+            .await?
+            .rows_affected();
+            thinned.audit += removed;
+            if removed == 0 {
+                return Ok(thinned);
+            }
+        }
+    }
+
+    /// The histories that have states which may be removed, and for each the number of the oldest
+    /// state that stays.
+    async fn thinnable(&self, before: Timestamp) -> Result<Vec<(i64, i64)>> {
+        let mut transaction = self.scan_tx().await?;
+        // The oldest state of each history shows whether there is anything to do.
+        let histories: Vec<(i64, i64)> = sqlx::query_as(
+            "SELECT c.history, s.number FROM configurations c JOIN states s \
+             ON s.history = c.history \
+             AND s.number = (SELECT MIN(number) FROM states o WHERE o.history = c.history) \
+             WHERE s.modified < $1 AND s.number < c.current",
+        )
+        .bind(nanoseconds(before))
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut thinnable = Vec::new();
+        for (history, oldest) in histories {
+            let floor = floor(&mut transaction, history, before).await?;
+            if floor > oldest {
+                thinnable.push((history, floor));
+            }
+        }
+        Ok(thinnable)
+    }
+
+    /// Removes the oldest states of a history with numbers below `floor`, some at a time. Returns
+    /// how many it removed. `counted`: they are states of a configuration that exists.
+    async fn remove_states(&self, history: i64, floor: i64, counted: bool) -> Result<u64> {
+        let mut transaction = self.write_tx().await?;
+        let last: Option<i64> = sqlx::query_scalar(
+            "SELECT MAX(number) FROM (SELECT number FROM states \
+             WHERE history = $1 AND number < $2 ORDER BY number LIMIT $3) AS oldest",
+        )
+        .bind(history)
+        .bind(floor)
+        .bind(BATCH)
+        .fetch_one(&mut **transaction)
+        .await?;
+        let Some(last) = last else {
+            transaction.rollback().await?;
+            return Ok(0);
+        };
+        sqlx::query("DELETE FROM state_layers WHERE history = $1 AND number <= $2")
+            .bind(history)
+            .bind(last)
+            .execute(&mut **transaction)
+            .await?;
+        let states = sqlx::query("DELETE FROM states WHERE history = $1 AND number <= $2")
+            .bind(history)
+            .bind(last)
+            .execute(&mut **transaction)
+            .await?
+            .rows_affected();
+        if counted {
+            let fewer = i64::try_from(states).unwrap_or(i64::MAX);
+            count(&mut transaction, "states", -fewer).await?;
+        }
+        transaction.commit().await?;
+        Ok(states)
+    }
+}
+
+/// The number of the oldest state that stays: all states from it on are complete, and none of them
+/// restored an older one. So a rollback finds its way as before.
+async fn floor(
+    transaction: &mut Transaction<'_, Sqlite>,
+    history: i64,
+    before: Timestamp,
+) -> Result<i64> {
+    let newer: Option<i64> =
+        sqlx::query_scalar("SELECT MIN(number) FROM states WHERE history = $1 AND modified >= $2")
+            .bind(history)
+            .bind(nanoseconds(before))
+            .fetch_one(&mut **transaction)
+            .await?;
+    let kept: BTreeSet<i64> = uses::numbers(transaction, history).await?;
+    let mut floor = newer.into_iter().chain(kept.first().copied()).min().unwrap_or(0);
+    loop {
+        let restored: Option<i64> = sqlx::query_scalar(
+            "SELECT MIN(back_to) FROM states WHERE history = $1 AND number >= $2",
+        )
+        .bind(history)
+        .bind(floor)
+        .fetch_one(&mut **transaction)
+        .await?;
+        match restored {
+            Some(number) if number < floor => floor = number,
+            _ => return Ok(floor),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What `gc` removed and kept, or would remove and keep.
+
+use serde_json::{Value, json};
+
+use crate::console::table::list;
+use crate::verbs::collect::Collection;
+
+/// As text.
+pub(super) fn collected(collection: &Collection, dry_run: bool) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut row = |cells: [&str; 4]| rows.push(cells.map(str::to_owned).to_vec());
+    for (component, version) in &collection.versions {
+        row(["remove", "version", &format!("{component} {version}"), ""]);
+    }
+    for blob in &collection.blobs {
+        row(["remove", "file", &blob.digest.to_string(), &blob.bytes.to_string()]);
+    }
+    let uploads = collection.uploads;
+    if uploads.files > 0 {
+        row(["remove", "uploads", &uploads.files.to_string(), &uploads.bytes.to_string()]);
+    }
+    let thinned = collection.thinned;
+    for (what, count) in [("states", thinned.states), ("audit", thinned.audit)] {
+        if count > 0 {
+            row(["remove", what, &count.to_string(), ""]);
+        }
+    }
+    for (why, count) in &collection.kept {
+        let why = format!("{why:?}").to_lowercase();
+        row(["keep", &why, &format!("{} files", count.blobs), &count.bytes.to_string()]);
+    }
+    let freed = if dry_run { "bytes would be freed" } else { "bytes freed" };
+    list(&rows) + &format!("{} {freed}\n", collection.bytes())
+}
+
+/// As JSON.
+pub(super) fn collected_json(collection: &Collection, dry_run: bool) -> Value {
+    let versions = collection.versions.iter().map(|(component, version)| {
+        json!({ "component": component.as_str(), "version": version.as_str() })
+    });
+    let blobs = collection
+        .blobs
+        .iter()
+        .map(|blob| json!({ "hash": blob.digest.to_string(), "bytes": blob.bytes }));
+    let uploads = collection.uploads;
+    json!({
+        "dry_run": dry_run,
+        "versions": versions.collect::<Vec<_>>(),
+        "files": blobs.collect::<Vec<_>>(),
+        "uploads": { "files": uploads.files, "bytes": uploads.bytes },
+        "bytes": collection.bytes(),
+        "states": collection.thinned.states,
+        "audit": collection.thinned.audit,
+        "kept": collection.kept,
+    })
+}

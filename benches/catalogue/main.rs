@@ -21,8 +21,9 @@ use deploy_wire::client::Client;
 use crate::background::{Agents, Background};
 use crate::verb_steps::{VERBS, Verb};
 
-/// Repetitions of a verb that takes longer than the time for it.
+/// Repetitions of a verb that takes longer than the time for it, unless it takes much longer.
 const FEWEST: u32 = 3;
+const MUCH: u32 = 5;
 /// Errors of one kind that are printed.
 const SHOWN: usize = 3;
 /// Errors of all kinds.
@@ -85,7 +86,8 @@ async fn measure(
 ) -> Seen {
     let (seen, began) = (Seen::default(), Instant::now());
     for (done, number) in (0..).zip(numbers) {
-        if done >= FEWEST && began.elapsed() > longest {
+        let over = if done < FEWEST { longest * MUCH } else { longest };
+        if done > 0 && began.elapsed() > over {
             break;
         }
         seen.measure(client, verb, number).await;

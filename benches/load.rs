@@ -12,34 +12,23 @@
     reason = "what is measured is shown with three digits"
 )]
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use deploy_benches::measured_registry::{Registry, exec, millis, put, quantile};
 use deploy_store::Digest;
-use deploy_wire::client::{Client, ClientError, Connect, HostKey, Keys};
-use tokio::sync::mpsc;
+use deploy_wire::client::Client;
 use tokio::task::JoinSet;
 
 /// Logins at a time: the registry has 50 places at its door for one address.
 const LOGINS: usize = 40;
 /// Bytes of an upload, and of what is downloaded.
 const BLOB: usize = 16 << 20;
-const CHUNK: usize = 255 << 10;
 /// A poll that takes longer is late: agents ask every few seconds.
 const LATE: Duration = Duration::from_secs(1);
 /// Polls a second, as multiples of those asked for, until one is too many.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
-
-#[derive(Clone)]
-struct Registry {
-    addr: String,
-    fingerprint: String,
-    operator: PathBuf,
-    agent: PathBuf,
-    pid: u32,
-}
 
 /// Times and failures of one kind of work.
 #[derive(Default)]
@@ -62,10 +51,7 @@ impl Seen {
     fn row(&self, what: &str, over: Duration) -> (f64, usize) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
-        let at = |share: f64| {
-            let last = times.len().saturating_sub(1);
-            times.get((last as f64 * share).round() as usize).map_or(0.0, |t| millis(*t))
-        };
+        let at = |share: f64| quantile(&times, share);
         let errors = std::mem::take(&mut *self.errors.lock().unwrap());
         let bytes = self.bytes.swap(0, Ordering::Relaxed);
         let rate = times.len() as f64 / over.as_secs_f64();
@@ -88,58 +74,10 @@ impl Seen {
     }
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
 fn head(title: &str) {
     println!("\n{title}\n");
     println!("| | done | a second | MB/s | median ms | 95 % | 99 % | longest | errors |");
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
-}
-
-impl Registry {
-    async fn connect(&self, user: &str) -> Result<Client, ClientError> {
-        let key = if user == "deploy-agent" { &self.agent } else { &self.operator };
-        let connect = Connect {
-            addr: self.addr.clone(),
-            user: user.to_owned(),
-            keys: Keys::File(key.clone()),
-            host: HostKey::Fingerprint(self.fingerprint.clone()),
-            timeout: Duration::from_secs(60),
-        };
-        Client::connect(&connect).await
-    }
-
-    /// Processor time that the registry has used.
-    fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).unwrap();
-        let nanoseconds: u64 = tasks
-            .filter_map(|task| {
-                let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-                stat.split_whitespace().next()?.parse::<u64>().ok()
-            })
-            .sum();
-        Duration::from_nanos(nanoseconds)
-    }
-
-    /// Memory that the registry has now, and had at most, in MiB.
-    fn memory(&self) -> (u64, u64) {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let of = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
-        };
-        (of("VmRSS:"), of("VmHWM:"))
-    }
-}
-
-async fn exec(client: &Client, line: &str) -> Result<(), String> {
-    let answer = client.exec(line).await.map_err(|err| err.to_string())?;
-    if answer.code == 0 {
-        return Ok(());
-    }
-    Err(format!("{line}: {} {}", answer.code, String::from_utf8_lossy(&answer.stderr)))
 }
 
 /// A tar archive of one file that is like no other.
@@ -160,20 +98,6 @@ fn archive(number: u64) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-async fn put(client: &Client, bytes: Vec<u8>) -> Result<(), String> {
-    let (sender, chunks) = mpsc::channel(8);
-    let feeding = tokio::spawn(async move {
-        for chunk in bytes.chunks(CHUNK) {
-            if sender.send(chunk.to_vec()).await.is_err() {
-                break;
-            }
-        }
-    });
-    let put = client.put("blob", None, chunks, |_| {}).await.map_err(|err| err.to_string());
-    feeding.abort();
-    put
-}
-
 /// Uploads, binds and deletes, again and again.
 async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
@@ -191,7 +115,7 @@ async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<See
             format!("showconf -name {name}"),
         ] {
             let began = Instant::now();
-            let done = exec(&client, &line).await;
+            let done = exec(&client, &line, &[]).await;
             verbs.note(began.elapsed(), 0, done);
         }
         round += 1;
@@ -217,7 +141,7 @@ async fn repeat(registry: Registry, line: &'static str, seen: Arc<Seen>, end: In
     let client = registry.connect("operator").await.unwrap();
     while Instant::now() < end {
         let began = Instant::now();
-        let done = exec(&client, line).await;
+        let done = exec(&client, line, &[]).await;
         seen.note(began.elapsed(), 0, done);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -279,13 +203,7 @@ fn main() {
     let [addr, fingerprint, operator, agent, pid, agents, polls, seconds] = &words[..] else {
         panic!("ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS SECONDS");
     };
-    let registry = Registry {
-        addr: addr.clone(),
-        fingerprint: fingerprint.clone(),
-        operator: operator.into(),
-        agent: agent.into(),
-        pid: pid.parse().unwrap(),
-    };
+    let registry = Registry::new([addr, fingerprint, operator, agent, pid]);
     let (agents, polls) = (agents.parse().unwrap(), polls.parse().unwrap());
     let time = Duration::from_secs(seconds.parse().unwrap());
     let threads = tokio::runtime::Runtime::new().unwrap();
@@ -298,8 +216,8 @@ async fn measure(registry: Registry, count: usize, rate: u32, time: Duration) {
     let path = format!("files/{}", Digest::of(&bytes));
     let digest = Digest::of(&bytes);
     put(&operator, bytes).await.unwrap();
-    exec(&operator, &format!("addver -name base -version v1 -hash {digest}")).await.unwrap();
-    exec(&operator, "addconf -name base -layer base:v1").await.unwrap();
+    exec(&operator, &format!("addver -name base -version v1 -hash {digest}"), &[]).await.unwrap();
+    exec(&operator, "addconf -name base -layer base:v1", &[]).await.unwrap();
     let (before, _) = registry.memory();
 
     let (began, cpu) = (Instant::now(), registry.cpu());

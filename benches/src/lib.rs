@@ -1,4 +1,6 @@
-//! What the benchmarks share: an archive like those that people deploy.
+//! What the benchmarks share: an archive like those that people deploy, and a registry to measure.
+
+pub mod measured_registry;
 
 use std::io::Write;
 

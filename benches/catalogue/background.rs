@@ -1,0 +1,116 @@
+//! The work beside which verbs are measured: polls of agents, `gc`, and a change a second.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deploy_benches::measured_registry::Registry;
+use deploy_wire::client::Client;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::interval;
+
+use crate::Seen;
+use crate::verb_steps::{CONFIGURATIONS, DELETED, Verb, configuration};
+
+const AGENTS: usize = 20;
+const POLLS_A_SECOND: u32 = 200;
+const LARGEST: usize = 1 << 20;
+
+/// Agents that stay connected.
+pub struct Agents(Vec<Arc<Client>>);
+
+impl Agents {
+    /// Connects them.
+    pub async fn connect(registry: &Registry) -> Self {
+        let mut agents = Vec::new();
+        for _ in 0..AGENTS {
+            let agent = registry.connect("deploy-agent").await.expect("the registry takes agents");
+            agents.push(Arc::new(agent));
+        }
+        Self(agents)
+    }
+
+    /// Polls configurations at random until `stop`, each time over another connection.
+    pub async fn poll(&self, seen: &Arc<Seen>, stop: impl Fn() -> bool) {
+        let mut timer = interval(Duration::from_secs(1) / POLLS_A_SECOND);
+        let (mut asking, random) = (JoinSet::new(), RandomState::new());
+        for (count, agent) in self.0.iter().cycle().enumerate() {
+            let due = timer.tick().await;
+            if stop() {
+                break;
+            }
+            let polled = u64::from(CONFIGURATIONS - DELETED.end);
+            let number = u32::try_from(random.hash_one(count) % polled).expect("a small number");
+            let path = format!("configs/{}.json", configuration(DELETED.end + number));
+            let (agent, seen) = (Arc::clone(agent), Arc::clone(seen));
+            asking.spawn(async move {
+                let result = match agent.read_small(&path, LARGEST).await {
+                    Ok(Some(_)) => Ok(()),
+                    Ok(None) => Err(format!("{path}: no configuration")),
+                    Err(err) => Err(format!("{path}: {err}")),
+                };
+                // A poll that starts late has waited, too.
+                seen.note(due.elapsed(), result);
+            });
+            while asking.try_join_next().is_some() {}
+        }
+        asking.join_all().await;
+    }
+}
+
+/// Work that continues until it is stopped.
+pub struct Background {
+    stopping: Arc<AtomicBool>,
+    tasks: Vec<(&'static str, Arc<Seen>, JoinHandle<()>)>,
+}
+
+impl Background {
+    /// Starts it.
+    pub async fn start(registry: &Registry, agents: Agents) -> Self {
+        let stopping = Arc::new(AtomicBool::new(false));
+        let mut tasks = Vec::new();
+        let (seen, stop) = (Arc::new(Seen::default()), Arc::clone(&stopping));
+        let polls = Arc::clone(&seen);
+        let polling = async move { agents.poll(&polls, || stop.load(Ordering::Relaxed)).await };
+        tasks.push(("polls", seen, tokio::spawn(polling)));
+        for (name, verb, every) in [
+            ("gc, in a loop", Verb::CollectMeanwhile, Duration::from_millis(1)),
+            ("changeconf, one a second", Verb::ChangeMeanwhile, Duration::from_secs(1)),
+        ] {
+            let client = registry.connect("operator").await.expect("the registry takes operators");
+            let seen = Arc::new(Seen::default());
+            let repeating = repeat(client, verb, every, Arc::clone(&seen), Arc::clone(&stopping));
+            tasks.push((name, seen, tokio::spawn(repeating)));
+        }
+        Self { stopping, tasks }
+    }
+
+    /// Stops it, and prints its times.
+    pub async fn stop(self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        for (name, seen, task) in self.tasks {
+            task.await.expect("it does not panic");
+            seen.print("beside", name);
+        }
+    }
+}
+
+async fn repeat(
+    client: Client,
+    verb: Verb,
+    every: Duration,
+    seen: Arc<Seen>,
+    stopping: Arc<AtomicBool>,
+) {
+    let mut timer = interval(every);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for number in 0.. {
+        timer.tick().await;
+        if stopping.load(Ordering::Relaxed) {
+            break;
+        }
+        seen.measure(&client, verb, number).await;
+    }
+}

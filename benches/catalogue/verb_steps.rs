@@ -1,0 +1,237 @@
+//! What each verb is measured with. Every repetition has a number, and every change of a number is
+//! a change of its own: no two repetitions touch the same thing. The names are those that
+//! `benches/catalogue/build` gives.
+
+use std::ops::Range;
+
+use deploy_benches::measured_registry::{exec, put};
+use deploy_store::{Configuration, Digest, Layer};
+use deploy_wire::client::Client;
+
+/// Most repetitions of a verb in one round. There are two rounds.
+pub const MOST: u32 = 100;
+/// Configurations that only `delconf` uses.
+pub const DELETED: Range<u32> = 0..100;
+/// Configurations of each verb that changes configurations, two rounds each.
+const CHANGED: u32 = 100;
+const BUMPED: u32 = 300;
+const ROLLED_BACK: u32 = 500;
+/// Configurations that are changed once a second meanwhile.
+const CHANGED_MEANWHILE: Range<u32> = 700..800;
+/// Configurations from which `delver` deletes old versions.
+const THINNED: u32 = 800;
+/// All configurations.
+pub const CONFIGURATIONS: u32 = 1_000;
+/// Components that no configuration uses: those that get versions, and those that are deleted.
+const GROWING: Range<u32> = 1_900..1_940;
+const DELETED_COMPONENTS: u32 = 1_940;
+/// States use versions 1 to 40 in turns. Of the others, 44 to 47 are for one verb each.
+const CYCLE: u32 = 40;
+const LARGEST: usize = 1 << 20;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    ShowConfiguration,
+    ShowComponent,
+    Components,
+    Configurations,
+    HistoryListing,
+    History,
+    Diff,
+    References,
+    ReferencesOfBase,
+    ReferencesByPrefix,
+    Stat,
+    Audit,
+    Verify,
+    AddVersion,
+    Put,
+    AddConfiguration,
+    ChangeConfiguration,
+    /// Of configurations that nothing else changes, again and again.
+    ChangeMeanwhile,
+    BumpConfiguration,
+    RollBack,
+    Pin,
+    Unpin,
+    DeleteVersion,
+    DeleteOldVersion,
+    DeleteConfiguration,
+    DeleteComponent,
+    WouldCollect,
+    Collect,
+    /// With what other verbs have left.
+    CollectMeanwhile,
+}
+
+/// The measured verbs in their order, with the names of their rows, and the most repetitions.
+pub const VERBS: [(Verb, &str, u32); 27] = [
+    (Verb::ShowConfiguration, "showconf", MOST),
+    (Verb::ShowComponent, "showcomp", MOST),
+    (Verb::Components, "components", 20),
+    (Verb::Configurations, "configurations", 20),
+    (Verb::HistoryListing, "history, all", 20),
+    (Verb::History, "history -limit 20", MOST),
+    (Verb::Diff, "diff", MOST),
+    (Verb::References, "refs", MOST),
+    (Verb::ReferencesOfBase, "refs, of 50 configurations", MOST),
+    (Verb::ReferencesByPrefix, "refs, by 12 digits", 20),
+    (Verb::Stat, "stat", MOST),
+    (Verb::Audit, "audit -limit 20", MOST),
+    (Verb::Verify, "verify -sample 1%", 5),
+    (Verb::AddVersion, "addver", MOST),
+    (Verb::Put, "put", MOST),
+    (Verb::AddConfiguration, "addconf", MOST),
+    (Verb::ChangeConfiguration, "changeconf", MOST),
+    (Verb::BumpConfiguration, "bumpconf", MOST),
+    (Verb::RollBack, "rollback", MOST),
+    (Verb::Pin, "pin", MOST),
+    (Verb::Unpin, "unpin", MOST),
+    (Verb::DeleteVersion, "delver, never used", MOST),
+    (Verb::DeleteOldVersion, "delver, used by old states", MOST),
+    (Verb::DeleteConfiguration, "delconf", 5),
+    (Verb::DeleteComponent, "delcomp", 5),
+    (Verb::WouldCollect, "gc -n", 5),
+    (Verb::Collect, "gc", 5),
+];
+
+/// A command, and its standard input.
+#[derive(Debug)]
+pub struct Step {
+    pub line: String,
+    pub input: Vec<u8>,
+}
+
+/// Name of a configuration.
+pub fn configuration(number: u32) -> String {
+    format!("service{number:04}")
+}
+
+fn component(number: u32) -> String {
+    format!("part{number:04}")
+}
+
+impl Verb {
+    /// Does what must be done before, and returns what is to be measured.
+    pub async fn prepare(self, client: &Client, number: u32) -> Result<Step, String> {
+        if let Some(line) = self.reading(client, number).await? {
+            return Ok(Step { line, input: Vec::new() });
+        }
+        let growing = component(GROWING.start + number % 40);
+        let (mut input, part) = (Vec::new(), component(number));
+        let line = match self {
+            Self::AddVersion => {
+                let bytes = archive(&format!("addver {number}"));
+                let digest = Digest::of(&bytes);
+                put(client, bytes).await?;
+                format!("addver -name {growing} -version a{number} -hash {digest}")
+            }
+            Self::Put => {
+                input = archive(&format!("put {number}"));
+                format!("put -name {growing} -version p{number}")
+            }
+            Self::AddConfiguration => {
+                let base = component(number % 20);
+                format!("addconf -name new{number:04} -layer {base}:v50 -layer {growing}:v50")
+            }
+            Self::ChangeConfiguration => change(client, CHANGED + number).await?,
+            Self::ChangeMeanwhile => {
+                let count = CHANGED_MEANWHILE.end - CHANGED_MEANWHILE.start;
+                change(client, CHANGED_MEANWHILE.start + number % count).await?
+            }
+            Self::BumpConfiguration => {
+                let name = configuration(BUMPED + number);
+                let layer = layer(client, &name, 1).await?;
+                format!("bumpconf -name {name} -component {}", layer.component)
+            }
+            Self::RollBack => format!("rollback -name {}", configuration(ROLLED_BACK + number)),
+            Self::Pin => format!("pin -name {part} -version v46 -m benchmark"),
+            Self::Unpin => {
+                exec(client, &format!("pin -name {part} -version v47"), &[]).await?;
+                format!("unpin -name {part} -version v47")
+            }
+            Self::DeleteVersion => format!("delver -name {part} -version v45"),
+            Self::DeleteOldVersion => {
+                let layer = layer(client, &configuration(THINNED + number), 1).await?;
+                let (part, old) = (&layer.component, turn(&layer, CYCLE - 4)?);
+                format!("delver -name {part} -version {old}")
+            }
+            Self::DeleteConfiguration => {
+                format!("delconf -name {} -force", configuration(DELETED.start + number))
+            }
+            Self::DeleteComponent => {
+                format!("delcomp -name {}", component(DELETED_COMPONENTS + number))
+            }
+            Self::Collect => {
+                exec(client, &format!("delver -name {part} -version v44"), &[]).await?;
+                "gc".to_owned()
+            }
+            _ => "gc".to_owned(),
+        };
+        Ok(Step { line, input })
+    }
+
+    /// The command of a verb that only reads.
+    async fn reading(self, client: &Client, number: u32) -> Result<Option<String>, String> {
+        let name = configuration(DELETED.end + number * 7 % (CONFIGURATIONS - DELETED.end));
+        Ok(Some(match self {
+            Self::ShowConfiguration => format!("showconf -name {name}"),
+            Self::ShowComponent => format!("showcomp -name {}", component(number * 7)),
+            Self::Components => "components".to_owned(),
+            Self::Configurations => "configurations".to_owned(),
+            Self::HistoryListing => format!("history -name {name}"),
+            Self::History => format!("history -name {name} -limit 20"),
+            Self::Diff => format!("diff -name {name}"),
+            Self::References => format!("refs -hash {}", layer(client, &name, 1).await?.digest),
+            Self::ReferencesOfBase => {
+                format!("refs -hash {}", layer(client, &name, 0).await?.digest)
+            }
+            Self::ReferencesByPrefix => {
+                let digest = layer(client, &name, 1).await?.digest.to_string();
+                format!("refs -hash {}", &digest[..12])
+            }
+            Self::Stat => "stat".to_owned(),
+            Self::Audit => "audit -limit 20".to_owned(),
+            Self::Verify => "verify -sample 1%".to_owned(),
+            Self::WouldCollect => "gc -n".to_owned(),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The layer at `position` of a configuration as agents read it.
+async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, String> {
+    let path = format!("configs/{name}.json");
+    let json = client.read_small(&path, LARGEST).await.map_err(|err| err.to_string())?;
+    let json = json.ok_or_else(|| format!("{path}: no configuration"))?;
+    let configuration = Configuration::from_json(&json).map_err(|err| err.to_string())?;
+    let layer = configuration.layers().get(position).cloned();
+    layer.ok_or_else(|| format!("{path}: no layer {position}"))
+}
+
+/// The version that states use so many turns after that of a layer.
+fn turn(layer: &Layer, later: u32) -> Result<String, String> {
+    let version = layer.version.as_str();
+    let number: Option<u32> = version.strip_prefix('v').and_then(|digits| digits.parse().ok());
+    let number = number.filter(|number| (1..=CYCLE).contains(number));
+    let number = number.ok_or_else(|| format!("{version} is not a version of a state"))?;
+    Ok(format!("v{}", (number - 1 + later) % CYCLE + 1))
+}
+
+/// A change of one layer to its next version.
+async fn change(client: &Client, number: u32) -> Result<String, String> {
+    let name = configuration(number);
+    let layer = layer(client, &name, 1).await?;
+    let (part, version) = (&layer.component, turn(&layer, 1)?);
+    Ok(format!("changeconf -name {name} -component {part} -version {version}"))
+}
+
+/// A tar archive of one small file.
+fn archive(text: &str) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(text.len() as u64);
+    header.set_mode(0o644);
+    archive.append_data(&mut header, "version", text.as_bytes()).expect("memory takes everything");
+    archive.into_inner().expect("memory takes everything")
+}

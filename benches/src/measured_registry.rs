@@ -1,0 +1,119 @@
+//! A registry that a benchmark measures: how to connect to it, and what it uses.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use deploy_wire::client::{Client, ClientError, Connect, HostKey, Keys};
+use tokio::sync::mpsc;
+
+const CHUNK: usize = 255 << 10;
+
+/// A running registry.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    /// Its address.
+    pub addr: String,
+    /// Fingerprint of its host key.
+    pub fingerprint: String,
+    /// File with the key of an operator.
+    pub operator: PathBuf,
+    /// File with the key of an agent.
+    pub agent: PathBuf,
+    /// Its process.
+    pub pid: u32,
+}
+
+impl Registry {
+    /// Reads address, fingerprint, both key files and the process id from a command line.
+    pub fn new([addr, fingerprint, operator, agent, pid]: [&str; 5]) -> Self {
+        Self {
+            addr: addr.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            operator: operator.into(),
+            agent: agent.into(),
+            pid: pid.parse().expect("a process id"),
+        }
+    }
+
+    /// Connects as an agent if `user` is `deploy-agent`, and as an operator otherwise.
+    pub async fn connect(&self, user: &str) -> Result<Client, ClientError> {
+        let key = if user == "deploy-agent" { &self.agent } else { &self.operator };
+        let connect = Connect {
+            addr: self.addr.clone(),
+            user: user.to_owned(),
+            keys: Keys::File(key.clone()),
+            host: HostKey::Fingerprint(self.fingerprint.clone()),
+            timeout: Duration::from_secs(60),
+        };
+        Client::connect(&connect).await
+    }
+
+    /// Processor time that the registry has used.
+    pub fn cpu(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("it runs");
+        let nanoseconds: u64 = tasks
+            .filter_map(|task| {
+                let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+                stat.split_whitespace().next()?.parse::<u64>().ok()
+            })
+            .sum();
+        Duration::from_nanos(nanoseconds)
+    }
+
+    /// Memory that the registry has now, and had at most, in MiB.
+    pub fn memory(&self) -> (u64, u64) {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it runs");
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+}
+
+/// Runs a command with this standard input. Every exit code but 0 is an error.
+pub async fn exec(client: &Client, line: &str, input: &[u8]) -> Result<(), String> {
+    let answer = if input.is_empty() {
+        client.exec(line).await
+    } else {
+        client.exec_with_input(line, input).await
+    };
+    let answer = answer.map_err(|err| format!("{line}: {err}"))?;
+    if answer.code == 0 {
+        return Ok(());
+    }
+    Err(format!("{line}: {} {}", answer.code, String::from_utf8_lossy(&answer.stderr)))
+}
+
+/// Uploads a blob.
+pub async fn put(client: &Client, bytes: Vec<u8>) -> Result<(), String> {
+    let (sender, chunks) = mpsc::channel(8);
+    let feeding = tokio::spawn(async move {
+        for chunk in bytes.chunks(CHUNK) {
+            if sender.send(chunk.to_vec()).await.is_err() {
+                break;
+            }
+        }
+    });
+    let put = client.put("blob", None, chunks, |_| {}).await.map_err(|err| err.to_string());
+    feeding.abort();
+    put
+}
+
+/// Milliseconds.
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// The time that this share of the sorted `times` do not exceed, in milliseconds.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a place in a list"
+)]
+pub fn quantile(times: &[Duration], share: f64) -> f64 {
+    let last = times.len().saturating_sub(1);
+    times.get((last as f64 * share).round() as usize).map_or(0.0, |time| millis(*time))
+}

@@ -1,6 +1,8 @@
 //! Rows of blobs. A blob is live, condemned before its file is removed, or damaged once its file
 //! is in quarantine.
 
+use std::collections::BTreeSet;
+
 use deploy_store::{BlobInfo, Digest};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
@@ -72,8 +74,12 @@ impl Catalog {
     /// Adds a row for each of `blobs` that has none. A catalogue of an older format has none at
     /// all, and after a crash a blob may have none.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
+        let known: Vec<String> =
+            sqlx::query_scalar("SELECT digest FROM blobs").fetch_all(&self.scanners).await?;
+        let known: BTreeSet<Digest> =
+            known.iter().map(|digest| column(digest)).collect::<Result<_>>()?;
         let mut transaction = self.write_tx().await?;
-        for blob in blobs {
+        for blob in blobs.iter().filter(|blob| !known.contains(&blob.digest)) {
             sqlx::query(
                 "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, 'live', $3) \
                  ON CONFLICT (digest) DO NOTHING",

@@ -2,9 +2,17 @@
 //! migration 7. Each configuration is a transaction of its own: an interrupted move continues at the
 //! next start.
 
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
 use deploy_store::{Meter, Unit};
 
 use super::{Catalog, Result};
+
+/// The pause between two lines of the log.
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl Catalog {
     /// Moves all states that are still in the old tables, and drops these. `meter` counts the
@@ -28,8 +36,15 @@ impl Catalog {
             sqlx::query_as("SELECT name, history FROM configurations ORDER BY history")
                 .fetch_all(&self.writer)
                 .await?;
+        let (mut moved, mut said) = (0, Instant::now());
         for (name, history) in configurations {
-            meter.add(self.move_history(&name, history).await?);
+            let states = self.move_history(&name, history).await?;
+            meter.add(states);
+            moved += states;
+            if said.elapsed() >= PAUSE {
+                tracing::info!("{moved} of {count} states are moved");
+                said = Instant::now();
+            }
         }
         let mut transaction = self.write_tx().await?;
         sqlx::query("DROP TABLE IF EXISTS old_state_layers").execute(&mut **transaction).await?;

@@ -9,6 +9,7 @@ mod damaged_catalogue;
 mod database;
 mod full_disk;
 mod go_import;
+mod histories_thinned;
 mod hostile;
 mod images;
 mod init;

@@ -1,0 +1,93 @@
+//! Histories that end: configurations that are deleted, and states and audit entries that
+//! `-keep-history` does not keep.
+
+use std::time::Duration;
+
+use crate::bench::{Bench, archive, change, upload};
+use deploy_registry::catalog::Thinned;
+use deploy_registry::registry::Settings;
+use deploy_store::{ComponentName, ConfigurationName, VersionName};
+
+fn names() -> (ComponentName, ConfigurationName) {
+    ("code".parse().unwrap(), "p".parse().unwrap())
+}
+
+/// Configuration `p` gets versions v1 to v`count` of `code`, one after the other.
+async fn deploy(bench: &Bench, count: u64) {
+    let registry = bench.registry();
+    let (component, name) = names();
+    for n in 1..=count {
+        let version: VersionName = format!("v{n}").parse().unwrap();
+        let digest = upload(registry.blobs(), &archive(version.as_str()));
+        registry.add_version(&component, &version, digest, &change()).await.unwrap();
+        let layers = [(component.clone(), version)];
+        registry.catalog.add_configuration(&name, &layers, true, &change()).await.unwrap();
+    }
+}
+
+async fn numbers(bench: &Bench) -> Vec<u64> {
+    let states = bench.registry().catalog.history(&names().1, None, u64::MAX).await.unwrap();
+    states.iter().map(|state| state.number).collect()
+}
+
+#[tokio::test]
+async fn old_states_go_and_rollback_targets_stay() {
+    let settings = Settings {
+        keep_history: Some(Duration::ZERO),
+        keep_states: 3,
+        max_versions: 0,
+        ..Settings::default()
+    };
+    let bench = Bench::new(settings).await;
+    deploy(&bench, 8).await;
+    let (_, name) = names();
+    let registry = bench.registry();
+    // State 9 restored state 7, so both stay with all between them.
+    registry.catalog.roll_back(&name, None, &change()).await.unwrap();
+    let planned = registry.would_collect().await.unwrap();
+    assert_eq!(planned.thinned, Thinned { states: 5, audit: 17 });
+    let done = registry.collect(false).await.unwrap();
+    assert_eq!(done, planned);
+    assert_eq!(numbers(&bench).await, [9, 8, 7, 6]);
+    assert_eq!(registry.stat().await.unwrap().counts.states, 4);
+    // The trail says what became of the rest.
+    let trail = registry.catalog.audit(None, None, 9).await.unwrap();
+    assert_eq!(trail.len(), 1);
+    let told = &trail[0].change.command;
+    assert!(told.contains("5 states and 17 entries of the audit trail removed"), "{told}");
+    // Further back, past what was rolled back from.
+    let back = registry.catalog.roll_back(&name, None, &change()).await.unwrap();
+    assert_eq!(back.number, 6);
+    assert!(registry.verify(Default::default()).await.unwrap().findings.is_empty());
+}
+
+#[tokio::test]
+async fn everything_is_kept_unless_the_operator_says_otherwise() {
+    let bench = Bench::new(Settings { keep_states: 1, ..Settings::default() }).await;
+    deploy(&bench, 4).await;
+    let done = bench.registry().collect(false).await.unwrap();
+    assert_eq!(done.thinned, Thinned::default());
+    assert_eq!(numbers(&bench).await, [4, 3, 2, 1]);
+    assert_eq!(bench.registry().catalog.audit(None, None, 99).await.unwrap().len(), 8);
+}
+
+/// Nothing of a deleted configuration is left to one of the same name, before gc and after it.
+#[tokio::test]
+async fn configuration_that_is_made_again_has_no_past() {
+    let mut bench = Bench::new(Settings::default()).await;
+    deploy(&bench, 700).await;
+    let (component, name) = names();
+    let catalog = &bench.registry().catalog;
+    catalog.delete_configuration(&name, &change()).await.unwrap();
+    assert_eq!(bench.registry().stat().await.unwrap().counts.states, 0);
+    assert!(catalog.history(&name, None, 9).await.is_err());
+    let layers = [(component.clone(), "v3".parse().unwrap())];
+    catalog.add_configuration(&name, &layers, false, &change()).await.unwrap();
+    assert_eq!(numbers(&bench).await, [1]);
+    assert!(catalog.roll_back(&name, None, &change()).await.is_err());
+    bench.registry().collect(false).await.unwrap();
+    bench.reopen().await;
+    assert_eq!(numbers(&bench).await, [1]);
+    assert_eq!(bench.registry().stat().await.unwrap().counts.states, 1);
+    assert!(bench.registry().verify(Default::default()).await.unwrap().findings.is_empty());
+}

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 
 use crate::catalog::{Catalog, Change, Need};
 
-const KEEP_STATES: usize = 3;
+const KEEP_STATES: usize = 2;
+const VERSIONS: u8 = 5;
 const KEEP_VERSIONS: usize = 2;
 const NAMES: [&str; 3] = ["p", "q", "r"];
 const COMPONENTS: [&str; 3] = ["code", "config", "data"];
@@ -33,13 +34,13 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let (name, component, version) = (0..NAMES.len(), 0..COMPONENTS.len(), 0..5_u8);
+    let (name, component, version) = (0..NAMES.len(), 0..COMPONENTS.len(), 0..VERSIONS);
     let pair = (component.clone(), version.clone());
     let step = prop_oneof![
-        6 => pair.clone().prop_map(|(c, v)| Step::AddVersion(c, v)),
-        3 => (name.clone(), proptest::collection::vec(pair.clone(), 1..4))
+        3 => pair.clone().prop_map(|(c, v)| Step::AddVersion(c, v)),
+        2 => (name.clone(), proptest::collection::vec(pair.clone(), 1..4))
             .prop_map(|(n, layers)| Step::Configure(n, layers)),
-        8 => (name.clone(), pair.clone()).prop_map(|(n, (c, v))| Step::Change(n, c, v)),
+        12 => (name.clone(), pair.clone()).prop_map(|(n, (c, v))| Step::Change(n, c, v)),
         2 => (name.clone(), component).prop_map(|(n, c)| Step::Bump(n, c)),
         3 => (name.clone(), proptest::option::of(1..9_u64)).prop_map(|(n, to)| Step::RollBack(n, to)),
         1 => name.clone().prop_map(Step::DeleteConfiguration),
@@ -65,7 +66,17 @@ impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(dir.path(), KEEP_STATES, &Meter::default()).await.unwrap();
-        Self { dir, catalog, keep: KEEP_STATES, now: Timestamp::UNIX_EPOCH }
+        let mut world = Self { dir, catalog, keep: KEEP_STATES, now: Timestamp::UNIX_EPOCH };
+        for c in 0..COMPONENTS.len() {
+            for v in 0..VERSIONS {
+                world.step(&Step::AddVersion(c, v)).await;
+            }
+        }
+        for n in 0..NAMES.len() {
+            let layers = (0..COMPONENTS.len()).map(|c| (c, 0)).collect();
+            world.step(&Step::Configure(n, layers)).await;
+        }
+        world
     }
 
     fn change(&mut self) -> Change {

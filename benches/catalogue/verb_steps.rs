@@ -210,12 +210,12 @@ async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, St
 }
 
 /// The version that states use so many turns after that of a layer.
-fn turn(layer: &Layer, later: u32) -> Result<String, String> {
+fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     let version = layer.version.as_str();
     let number: Option<u32> = version.strip_prefix('v').and_then(|digits| digits.parse().ok());
     let number = number.filter(|number| (1..=CYCLE).contains(number));
     let number = number.ok_or_else(|| format!("{version} is not a version of a state"))?;
-    Ok(format!("v{}", (number - 1 + later) % CYCLE + 1))
+    Ok(format!("v{}", (number - 1 + turns) % CYCLE + 1))
 }
 
 /// A change of one layer to its next version.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use deploy_benches::measured_registry::Registry;
 use deploy_wire::client::Client;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 
@@ -18,6 +18,8 @@ use crate::verb_steps::{CONFIGURATIONS, DELETED, Verb, configuration};
 const AGENTS: usize = 20;
 const POLLS_A_SECOND: u32 = 200;
 const LARGEST: usize = 1 << 20;
+/// Polls of one connection that wait for an answer. The registry opens 64 files for a connection.
+const UNDER_WAY: usize = 32;
 
 /// Agents that stay connected.
 pub struct Agents(Vec<Arc<Agent>>);
@@ -25,6 +27,7 @@ pub struct Agents(Vec<Arc<Agent>>);
 struct Agent {
     registry: Registry,
     client: Mutex<Arc<Client>>,
+    under_way: Semaphore,
 }
 
 impl Agent {
@@ -39,6 +42,7 @@ impl Agent {
     }
 
     async fn poll(&self, path: &str) -> Result<(), String> {
+        let _place = self.under_way.acquire().await.expect("it is never closed");
         match self.client().await?.read_small(path, LARGEST).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(format!("{path}: no configuration")),
@@ -54,8 +58,9 @@ impl Agents {
         let mut agents = Vec::new();
         for _ in 0..AGENTS {
             let client = registry.connect("deploy-agent").await.expect("the registry takes agents");
-            let client = Mutex::new(Arc::new(client));
-            agents.push(Arc::new(Agent { registry: registry.clone(), client }));
+            let (registry, client) = (registry.clone(), Mutex::new(Arc::new(client)));
+            let under_way = Semaphore::new(UNDER_WAY);
+            agents.push(Arc::new(Agent { registry, client, under_way }));
         }
         Self(agents)
     }

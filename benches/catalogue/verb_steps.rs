@@ -150,6 +150,15 @@ impl Verb {
                 exec(client, &format!("pin -name {part} -version v47"), &[]).await?;
                 format!("unpin -name {part} -version v47")
             }
+            _ => self.deleting(client, number).await?,
+        };
+        Ok(Step { line, input })
+    }
+
+    /// The command of a verb that deletes.
+    async fn deleting(self, client: &Client, number: u32) -> Result<String, String> {
+        let part = component(number);
+        Ok(match self {
             Self::DeleteVersion => format!("delver -name {part} -version v45"),
             Self::DeleteOldVersion => {
                 let layer = layer(client, &configuration(THINNED + number), 1).await?;
@@ -167,8 +176,7 @@ impl Verb {
                 "gc".to_owned()
             }
             _ => "gc".to_owned(),
-        };
-        Ok(Step { line, input })
+        })
     }
 
     /// The command of a verb that only reads.

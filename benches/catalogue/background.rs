@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use deploy_benches::measured_registry::Registry;
 use deploy_wire::client::Client;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::interval;
 
@@ -17,17 +18,49 @@ use crate::verb_steps::{CONFIGURATIONS, DELETED, Verb, configuration};
 const AGENTS: usize = 20;
 const POLLS_A_SECOND: u32 = 200;
 const LARGEST: usize = 1 << 20;
+/// Polls of one connection that wait for an answer. The registry opens 64 files for a connection.
+const UNDER_WAY: usize = 32;
 
 /// Agents that stay connected.
-pub struct Agents(Vec<Arc<Client>>);
+pub struct Agents(Vec<Arc<Agent>>);
+
+struct Agent {
+    registry: Registry,
+    client: Mutex<Arc<Client>>,
+    under_way: Semaphore,
+}
+
+impl Agent {
+    /// The connection, which is replaced if it is lost.
+    async fn client(&self) -> Result<Arc<Client>, String> {
+        let mut client = self.client.lock().await;
+        if !client.is_alive() {
+            let connected = self.registry.connect("deploy-agent").await;
+            *client = Arc::new(connected.map_err(|err| err.to_string())?);
+        }
+        Ok(Arc::clone(&client))
+    }
+
+    async fn poll(&self, path: &str) -> Result<(), String> {
+        let _place = self.under_way.acquire().await.expect("it is never closed");
+        match self.client().await?.read_small(path, LARGEST).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(format!("{path}: no configuration")),
+            // The text includes the path.
+            Err(err) => Err(err.to_string()),
+        }
+    }
+}
 
 impl Agents {
     /// Connects them.
     pub async fn connect(registry: &Registry) -> Self {
         let mut agents = Vec::new();
         for _ in 0..AGENTS {
-            let agent = registry.connect("deploy-agent").await.expect("the registry takes agents");
-            agents.push(Arc::new(agent));
+            let client = registry.connect("deploy-agent").await.expect("the registry takes agents");
+            let (registry, client) = (registry.clone(), Mutex::new(Arc::new(client)));
+            let under_way = Semaphore::new(UNDER_WAY);
+            agents.push(Arc::new(Agent { registry, client, under_way }));
         }
         Self(agents)
     }
@@ -46,11 +79,7 @@ impl Agents {
             let path = format!("configs/{}.json", configuration(DELETED.end + number));
             let (agent, seen) = (Arc::clone(agent), Arc::clone(seen));
             asking.spawn(async move {
-                let result = match agent.read_small(&path, LARGEST).await {
-                    Ok(Some(_)) => Ok(()),
-                    Ok(None) => Err(format!("{path}: no configuration")),
-                    Err(err) => Err(format!("{path}: {err}")),
-                };
+                let result = agent.poll(&path).await;
                 // A poll that starts late has waited, too.
                 seen.note(due.elapsed(), result);
             });

@@ -150,6 +150,15 @@ impl Verb {
                 exec(client, &format!("pin -name {part} -version v47"), &[]).await?;
                 format!("unpin -name {part} -version v47")
             }
+            _ => self.deleting(client, number).await?,
+        };
+        Ok(Step { line, input })
+    }
+
+    /// The command of a verb that deletes.
+    async fn deleting(self, client: &Client, number: u32) -> Result<String, String> {
+        let part = component(number);
+        Ok(match self {
             Self::DeleteVersion => format!("delver -name {part} -version v45"),
             Self::DeleteOldVersion => {
                 let layer = layer(client, &configuration(THINNED + number), 1).await?;
@@ -167,8 +176,7 @@ impl Verb {
                 "gc".to_owned()
             }
             _ => "gc".to_owned(),
-        };
-        Ok(Step { line, input })
+        })
     }
 
     /// The command of a verb that only reads.
@@ -210,12 +218,12 @@ async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, St
 }
 
 /// The version that states use so many turns after that of a layer.
-fn turn(layer: &Layer, later: u32) -> Result<String, String> {
+fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     let version = layer.version.as_str();
     let number: Option<u32> = version.strip_prefix('v').and_then(|digits| digits.parse().ok());
     let number = number.filter(|number| (1..=CYCLE).contains(number));
     let number = number.ok_or_else(|| format!("{version} is not a version of a state"))?;
-    Ok(format!("v{}", (number - 1 + later) % CYCLE + 1))
+    Ok(format!("v{}", (number - 1 + turns) % CYCLE + 1))
 }
 
 /// A change of one layer to its next version.

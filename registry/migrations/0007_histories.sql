@@ -64,3 +64,5 @@ CREATE TABLE removed_histories (
 );
 
 CREATE INDEX versions_by_number ON versions (component, number);
+-- Has all that counting needs, so that `stat` reads no other rows.
+CREATE INDEX blobs_counted ON blobs (digest, state, bytes);

@@ -54,7 +54,7 @@ impl Catalog {
         let (live, bytes, damaged): (i64, i64, i64) = sqlx::query_as(
             "SELECT COALESCE(SUM(state = 'live'), 0), \
              COALESCE(SUM(CASE WHEN state = 'live' THEN bytes END), 0), \
-             COALESCE(SUM(state = 'damaged'), 0) FROM blobs",
+             COALESCE(SUM(state = 'damaged'), 0) FROM blobs INDEXED BY blobs_counted",
         )
         .fetch_one(&self.scanners)
         .await?;
@@ -66,7 +66,7 @@ impl Catalog {
     pub async fn bound(&self) -> Result<BlobCount> {
         let (blobs, bytes): (i64, i64) = sqlx::query_as(
             "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
-             LEFT JOIN blobs b ON b.digest = v.digest",
+             LEFT JOIN blobs b INDEXED BY blobs_counted ON b.digest = v.digest",
         )
         .fetch_one(&self.scanners)
         .await?;

@@ -61,8 +61,8 @@ mod tests {
             ),
             (
                 7,
-                "a7338ce00ba91161bb2c351557730730535cc91a89870fd7\
-              36dda5aa4495d30647329cd27deebf109f13440b6cdc5930",
+                "8741f12c0cd431868ac7f0933493f36fa1ce2a7fa4cff1fb\
+              35a9d2abd7efc17c947246cf6529bf116b30ac640e5bd534",
             ),
         ];
         let steps: Vec<_> =

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::bench::{Bench, archive, change, upload};
 use deploy_registry::catalog::Thinned;
 use deploy_registry::registry::Settings;
+use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
 
 fn names() -> (ComponentName, ConfigurationName) {
@@ -58,7 +59,7 @@ async fn old_states_go_and_rollback_targets_stay() {
     // Further back, past what was rolled back from.
     let back = registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     assert_eq!(back.number, 6);
-    assert!(registry.verify(Default::default()).await.unwrap().findings.is_empty());
+    assert!(registry.verify(Scope::default()).await.unwrap().findings.is_empty());
 }
 
 #[tokio::test]
@@ -89,5 +90,5 @@ async fn configuration_that_is_made_again_has_no_past() {
     bench.reopen().await;
     assert_eq!(numbers(&bench).await, [1]);
     assert_eq!(bench.registry().stat().await.unwrap().counts.states, 1);
-    assert!(bench.registry().verify(Default::default()).await.unwrap().findings.is_empty());
+    assert!(bench.registry().verify(Scope::default()).await.unwrap().findings.is_empty());
 }

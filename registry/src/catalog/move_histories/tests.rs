@@ -77,8 +77,8 @@ async fn is_as_it_was(catalog: &Catalog) {
         .await
         .unwrap();
     uses.sort();
-    let used = |number: i64, version: &str| (number, version.to_owned());
-    assert_eq!(uses, [used(2, "v2"), used(298, "v298"), used(299, "v299"), used(300, "v1")]);
+    let row = |number: i64, version: &str| (number, version.to_owned());
+    assert_eq!(uses, [row(2, "v2"), row(298, "v298"), row(299, "v299"), row(300, "v1")]);
 }
 
 #[tokio::test]

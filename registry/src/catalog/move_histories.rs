@@ -5,14 +5,9 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
-
 use deploy_store::{Meter, Unit};
 
 use super::{Catalog, Result};
-
-/// The pause between two lines of the log.
-const PAUSE: Duration = Duration::from_secs(5);
 
 impl Catalog {
     /// Moves all states that are still in the old tables, and drops these. `meter` counts the
@@ -36,15 +31,8 @@ impl Catalog {
             sqlx::query_as("SELECT name, history FROM configurations ORDER BY history")
                 .fetch_all(&self.writer)
                 .await?;
-        let (mut moved, mut said) = (0, Instant::now());
         for (name, history) in configurations {
-            let states = self.move_history(&name, history).await?;
-            meter.add(states);
-            moved += states;
-            if said.elapsed() >= PAUSE {
-                tracing::info!("{moved} of {count} states are moved");
-                said = Instant::now();
-            }
+            meter.add(self.move_history(&name, history).await?);
         }
         let mut transaction = self.write_tx().await?;
         sqlx::query("DROP TABLE IF EXISTS old_state_layers").execute(&mut **transaction).await?;

@@ -42,9 +42,10 @@ pub async fn run(registry: Arc<Registry>) {
                     Err(err) => failed("uploads", &err),
                 }
             }
-            _ = collect.tick() => match registry.collect(false).await {
-                Ok(done) if done.versions.is_empty() && done.blobs.is_empty() => {}
-                Ok(done) => {
+            _ = collect.tick() => match registry.collect_changes().await {
+                Ok(None) => {}
+                Ok(Some(done)) if done.versions.is_empty() && done.blobs.is_empty() => {}
+                Ok(Some(done)) => {
                     let (versions, files, bytes) =
                         (done.versions.len(), done.blobs.len(), done.bytes());
                     tracing::info!(

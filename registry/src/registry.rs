@@ -101,6 +101,8 @@ pub struct Registry {
     pub(crate) binding: Mutex<()>,
     /// Held by the collection that runs.
     pub(crate) collecting: Mutex<()>,
+    /// The last change before a collection that left nothing to do, if the last one did.
+    pub(crate) settled: std::sync::Mutex<Option<u64>>,
     /// Held by the verification that runs.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
@@ -189,6 +191,7 @@ impl Registry {
             top,
             binding: Mutex::new(()),
             collecting: Mutex::new(()),
+            settled: std::sync::Mutex::new(None),
             verifying: Mutex::new(()),
             checks: Semaphore::new(CHECKS),
             imports: SlotPool::new(IMPORTS),

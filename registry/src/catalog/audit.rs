@@ -53,6 +53,14 @@ impl Catalog {
         transaction.commit().await
     }
 
+    /// The number of the last change, made or refused.
+    pub async fn last_change(&self) -> Result<u64> {
+        let number: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'audit'")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(number.cast_unsigned())
+    }
+
     /// The newest `limit` entries of `since` or later with numbers below `before`, newest first.
     pub async fn audit(
         &self,

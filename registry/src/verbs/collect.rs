@@ -3,7 +3,7 @@
 //! steps and may stop after each one, see `catalog/retention.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use deploy_store::{BlobInfo, Digest, Meter, Swept, Unit};
@@ -133,6 +133,26 @@ impl Registry {
     /// removes the files.
     pub async fn collect(&self, force: bool) -> Result<Collection> {
         self.collect_counted(force, &Meter::default()).await
+    }
+
+    /// Collects unless nothing can have changed since the last collection. Then a registry with many
+    /// files has nothing to do. `None`: nothing can have changed.
+    pub async fn collect_changes(&self) -> Result<Option<Collection>> {
+        let change = self.catalog.last_change().await?;
+        let is_settled = || {
+            let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+            *settled == Some(change)
+        };
+        // What is too old depends on the time.
+        if self.settings.keep_history.is_none() && is_settled() {
+            return Ok(None);
+        }
+        let done = self.collect(false).await?;
+        let later = [KeepReason::Transfer, KeepReason::Young];
+        let is_whole = !later.iter().any(|reason| done.kept.contains_key(reason));
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        *settled = is_whole.then_some(change);
+        Ok(Some(done))
     }
 
     /// As [`Registry::collect`]; `meter` counts the removed files.

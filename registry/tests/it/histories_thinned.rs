@@ -92,3 +92,23 @@ async fn configuration_that_is_made_again_has_no_past() {
     assert_eq!(bench.registry().stat().await.unwrap().counts.states, 1);
     assert!(bench.registry().verify(Scope::default()).await.unwrap().findings.is_empty());
 }
+
+#[tokio::test]
+async fn registry_in_which_nothing_changed_is_not_collected_again() {
+    let bench = Bench::new(Settings { max_versions: 2, ..Settings::default() }).await;
+    deploy(&bench, 9).await;
+    let registry = bench.registry();
+    let (component, _) = names();
+    let done = registry.collect_changes().await.unwrap().unwrap();
+    assert_eq!(done.versions.len(), 4);
+    // The files of the deleted versions are young, so there is something to do later.
+    assert!(registry.collect_changes().await.unwrap().is_some());
+    let bench = Bench::new(Settings { grace: Duration::ZERO, ..Settings::default() }).await;
+    deploy(&bench, 3).await;
+    let registry = bench.registry();
+    assert!(registry.collect_changes().await.unwrap().is_some());
+    assert!(registry.collect_changes().await.unwrap().is_none());
+    registry.catalog.pin(&component, &"v1".parse().unwrap(), "why", &change()).await.unwrap();
+    assert!(registry.collect_changes().await.unwrap().is_some());
+    assert!(registry.collect_changes().await.unwrap().is_none());
+}

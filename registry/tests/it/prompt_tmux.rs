@@ -153,12 +153,12 @@ fn completion_of_verbs_flags_and_names() {
     terminal.ends_with("> showconf -name xy");
 }
 
-/// What the README shows of it is what a terminal shows.
+/// A terminal shows what docs/CLI.md shows of the completion.
 #[test]
-fn completion_shown_in_the_readme_works() {
+fn completion_shown_in_the_documents_works() {
     let rig = Rig::start();
-    let readme = include_str!("../../../README.md");
-    let mut lines = readme.lines().skip_while(|line| !line.contains("<Tab>"));
+    let document = include_str!("../../../docs/CLI.md");
+    let mut lines = document.lines().skip_while(|line| !line.contains("<Tab>"));
     let typed = lines.next().unwrap().trim().strip_prefix("> ").unwrap();
     let listed: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
     for (component, version) in
@@ -176,7 +176,7 @@ fn completion_shown_in_the_readme_works() {
         assert_eq!(key, "<Tab>");
         terminal.press(&["Tab"]);
     }
-    // The line as it was when the names were asked for, then all that the README has.
+    // The line as it was when the names were asked for, then all that the document has.
     terminal.ends_with(&format!("{}\n{}", listed.last().unwrap(), listed.join("\n")));
 }
 

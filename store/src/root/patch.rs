@@ -1,5 +1,5 @@
 //! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
-//! beside the old one and replaces it. An entry that cannot be made stays as it is.
+//! beside the old entry and replaces it. An entry that cannot be made stays as it is.
 
 use super::paths::{c_name, open_dir};
 use super::placer::Placer;
@@ -61,7 +61,7 @@ impl Patcher<'_> {
         moved
     }
 
-    /// Makes `node` as `name` in `into`; of a directory, as much as possible.
+    /// Makes `node` as `name` in `into`. In a directory, makes as many entries as possible.
     fn make(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let Node::Directory(directory) = node else {
             let made = self.place(into, parent, name, node);
@@ -81,7 +81,7 @@ impl Patcher<'_> {
         self.finish(&dir, &directory.meta)
     }
 
-    /// One placer for each entry: a file with several names is made once for each.
+    /// Each entry has a placer of its own: a file with several names is made once for each name.
     fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let mut uses = Uses::default();
         let placement = self.placement.clone();

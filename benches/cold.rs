@@ -1,6 +1,6 @@
-//! Cold and warm roots of real archives: `deploy-cold DIR LINK RUNS BLOB…` extracts the
-//! archives, lowest layer first, into a store in DIR, builds their root, and builds it
-//! again RUNS times from the cache alone, without a spare. Milliseconds of each step.
+//! Measures cold and warm roots of real archives: `deploy-cold DIR LINK RUNS BLOB…` extracts the
+//! archives, lowest layer first, into a store in DIR, builds their root, and rebuilds it RUNS times
+//! from the cache alone, without a spare. Prints the milliseconds of each step.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 

@@ -1,6 +1,6 @@
-//! What `scripts/bench-load` runs against a registry: many agents that stay connected and
-//! ask from time to time, operators that upload, bind and delete, downloads, `gc` and
-//! `verify`, all at once; and then more polls, until something gives.
+//! The load of `scripts/bench-load` on a registry: many agents that stay connected and poll from
+//! time to time, operators that upload, bind and delete, downloads, `gc` and `verify`, all at once.
+//! Then it makes more polls, until the registry is too slow.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
 
@@ -21,13 +21,13 @@ use deploy_store::Digest;
 use deploy_wire::client::Client;
 use tokio::task::JoinSet;
 
-/// Logins at a time: the registry has 50 places at its door for one address.
+/// Logins at a time: the registry allows 50 connections before login from one address.
 const LOGINS: usize = 40;
-/// Bytes of an upload, and of what is downloaded.
+/// Bytes of an upload, and of a download.
 const BLOB: usize = 16 << 20;
-/// A poll that takes longer is late: agents ask every few seconds.
+/// A poll that takes longer is late: agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// Polls a second, as multiples of those asked for, until one is too many.
+/// Polls a second, as multiples of the requested rate, until a rate is too high.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
 
 /// Times and failures of one kind of work.
@@ -47,7 +47,7 @@ impl Seen {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// A row of the table; returns the share of times over [`LATE`] and how many there were.
+    /// Prints a row of the table. Returns the share and the number of times over [`LATE`].
     fn row(&self, what: &str, over: Duration) -> (f64, usize) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
@@ -80,7 +80,7 @@ fn head(title: &str) {
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
 }
 
-/// A tar archive of one file that is like no other.
+/// A tar archive of one unique file.
 fn archive(number: u64) -> Vec<u8> {
     let mut contents = vec![0; BLOB];
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -98,7 +98,7 @@ fn archive(number: u64) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Uploads, binds and deletes, again and again.
+/// Uploads, binds and deletes repeatedly.
 async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
     let mut round = 0;
@@ -122,7 +122,7 @@ async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<See
     }
 }
 
-/// Downloads one blob, again and again.
+/// Downloads one blob repeatedly.
 async fn download(registry: Registry, path: String, seen: Arc<Seen>, end: Instant) {
     let client = registry.connect("deploy-agent").await.unwrap();
     while Instant::now() < end {
@@ -136,7 +136,7 @@ async fn download(registry: Registry, path: String, seen: Arc<Seen>, end: Instan
     }
 }
 
-/// Runs one verb, again and again.
+/// Runs one verb repeatedly.
 async fn repeat(registry: Registry, line: &'static str, seen: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
     while Instant::now() < end {
@@ -164,7 +164,7 @@ async fn poll(agents: &[Arc<Client>], rate: u32, seen: &Arc<Seen>, end: Instant)
                 Ok(None) => Err("no configuration".to_owned()),
                 Err(err) => Err(err.to_string()),
             };
-            // From when it was to be asked: who is asked late waits, too.
+            // The time counts from the due time, because a late request is also a wait.
             seen.note(due.elapsed(), 0, answer);
         });
         while asking.try_join_next().is_some() {}

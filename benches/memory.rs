@@ -1,5 +1,5 @@
-//! What `scripts/memory` runs: makes archives that are large in one way each, and tells
-//! how much memory it took to handle one.
+//! The program of `scripts/memory`: makes archives that are each large in one way, and prints the
+//! memory that handling one takes.
 
 #![allow(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -103,7 +103,7 @@ fn make(path: &Path, files: u64, size: u64) {
     builder.into_inner().unwrap().finish().unwrap().flush().unwrap();
 }
 
-/// The same bytes over and over.
+/// A reader that repeats the same bytes.
 struct Repeat {
     bytes: Vec<u8>,
     at: usize,

@@ -68,7 +68,7 @@ fn load_and_merge(criterion: &mut Criterion) {
     let layers = [load(&code), load(&config)];
     group.bench_function("merge", |bencher| bencher.iter(|| merge(black_box(&layers)).unwrap()));
     let base = merge(&layers[..1]).unwrap();
-    // As an agent does it: what is below the layer that changes is shared.
+    // Merges as an agent does: the trees of the layers below the changed layer are shared.
     let with = |config: &Index| {
         let mut tree = base.clone();
         add_layer(&mut tree, config.entries.iter().cloned().map(Ok)).unwrap();

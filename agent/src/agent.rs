@@ -15,7 +15,7 @@ use crate::stop::Stop;
 /// What an agent works with.
 #[derive(Debug)]
 pub struct Agent {
-    /// The agent's directory, as it was given.
+    /// The agent's directory, as given on the command line.
     pub dir: PathBuf,
     /// The store in that directory.
     pub store: Arc<Store>,
@@ -31,7 +31,7 @@ pub struct Agent {
     pub current: Option<PathBuf>,
     /// Number of roots to keep, at least 1.
     pub keep_roots: usize,
-    /// Whether another program's roots count among them.
+    /// Whether another program's roots count among the roots to keep.
     pub count_taken_over: bool,
     /// Whether blobs of extracted layers stay in the cache.
     pub keep_blobs: bool,

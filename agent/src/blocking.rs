@@ -14,7 +14,7 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
     }
 }
 
-/// As [`run`], in a confined thread.
+/// Like [`run`], in a confined thread.
 pub async fn confined<T: Send + 'static>(
     confinement: &Confinement,
     work: impl FnOnce() -> T + Send + 'static,

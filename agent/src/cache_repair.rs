@@ -1,5 +1,5 @@
 //! `verify -repair`: quarantines damaged files of the cache, and extracts or downloads their layers
-//! again. It does not repair roots, because services use them.
+//! again. `verify -repair` does not repair roots, because services use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct Mended {
 enum Made {
     FromBlob,
     Fetched,
-    /// It was not, because nothing uses it.
+    /// The file was not repaired, because nothing uses it.
     Unneeded,
     Failed(String),
 }
@@ -48,8 +48,8 @@ pub async fn run(
     spare_builder::idle(agent).await;
     let needed = needed(agent, pending)?;
     let mut all = Vec::new();
-    // Blobs come first, because layers are extracted from them. Then come indexes, which say to which
-    // layers objects belong.
+    // Blobs come first, because layers are extracted from them. Indexes are second, because they
+    // say to which layers objects belong.
     for part in ["cache", "layers", "objects"] {
         let paths: Vec<PathBuf> =
             damaged.iter().map(PathBuf::from).filter(|path| path.starts_with(part)).collect();

@@ -1,4 +1,4 @@
-//! The subcommands: what each of them prints, and its exit code.
+//! The subcommands: the output and the exit code of each.
 
 pub mod gc;
 pub mod init;

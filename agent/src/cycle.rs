@@ -1,7 +1,7 @@
 //! One cycle: it reads the agent's records, asks the registry, decides, and acts on the decision.
 //!
 //! A deploy has four steps: `preflight`, `prepare`, `switch`, `finish`. Only this file, `redeploy`
-//! and `deploy_previous` (a rollback) have them in a row.
+//! and `deploy_previous` (a rollback) run all of them.
 
 pub mod decision;
 pub mod deploy_previous;
@@ -39,7 +39,7 @@ pub async fn run(
     let (deployed, hold) = read_records(agent).await?;
     let deployed_id = deployed.as_ref().map(Configuration::id);
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
-        // This does not depend on the registry, which may be out of reach.
+        // The completion of a rollback does not depend on the registry, which may be out of reach.
         deploy_previous::resume(agent, session, hold).await?;
         return Ok(Outcome::RolledBack);
     }

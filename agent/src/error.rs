@@ -19,7 +19,8 @@ pub enum Error {
     Registry(#[from] ClientError),
     /// The registry has no such configuration.
     #[error(
-        "no configuration \"{name}\" in the registry at {addr}; create it with addconf, or check -name"
+        "no configuration \"{name}\" in the registry at {addr}; create it with addconf, or check \
+         -name"
     )]
     UnknownConfiguration {
         /// The configuration.
@@ -32,7 +33,7 @@ pub enum Error {
     BadConfiguration {
         /// The configuration.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// A layer's blob cannot be downloaded.
@@ -67,7 +68,8 @@ pub enum Error {
     BadScriptEnvironment(script::Error),
     /// A download is needed, and no registry was given.
     #[error(
-        "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or start the agent"
+        "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or \
+         start the agent"
     )]
     NoRegistry,
     /// No configuration is deployed.
@@ -76,12 +78,13 @@ pub enum Error {
     /// There is no configuration to roll back to.
     #[error("nothing to roll back to: {}", no_previous(held.as_deref()))]
     NothingBefore {
-        /// Id of the configuration that the last rollback led from.
+        /// Id of the configuration that the last rollback left.
         held: Option<String>,
     },
     /// `-min-free` leaves no room.
     #[error(
-        "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {}; what is deployed stays as it is; {FREE_SOME}, or lower -min-free",
+        "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {}; the \
+         deployed root stays unchanged; {FREE_SOME}, or lower -min-free",
         Size(*need),
         Size(*free),
         Size(*floor)
@@ -89,7 +92,7 @@ pub enum Error {
     NoRoom {
         /// What needs the room.
         what: String,
-        /// Bytes that it needs.
+        /// The needed bytes.
         need: u64,
         /// Bytes that are free.
         free: u64,
@@ -97,7 +100,7 @@ pub enum Error {
         floor: u64,
     },
     /// The filesystem is full.
-    #[error("{cause}; what is deployed stays as it is; {}{}; {FREE_SOME}", lack.text(), still(*need))]
+    #[error("{cause}; the deployed root stays unchanged; {}{}; {FREE_SOME}", lack.text(), still(*need))]
     Full {
         /// What could not be written.
         cause: String,
@@ -157,8 +160,8 @@ impl Lack {
     }
 }
 
-/// How to free some room.
-const FREE_SOME: &str = "to free some: deploy-agent gc removes everything unused, -keep-roots 1 \
+/// How to free room room.
+const FREE_SOME: &str = "to free room: deploy-agent gc removes everything unused, -keep-roots 1 \
     keeps no older root, -no-spare makes no spare root";
 
 fn still(need: Option<u64>) -> String {
@@ -171,13 +174,13 @@ fn after(cause: &script::Error, log: &Path) -> String {
         return String::new();
     }
     let log = log.display();
-    format!(", but the script may have changed things; what it printed is in {log} and in the log")
+    format!(", but the script may have changed things; its output is in {log} and in the log")
 }
 
 /// What to do about a file that the registry lists but does not have.
 fn hint(cause: &ClientError) -> &'static str {
     if cause.code() == exit::NOT_FOUND {
-        ": the registry does not have it; upload the same archive again"
+        ": the registry does not have that archive; upload the same archive again"
     } else {
         ""
     }

@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_millis(500);
 pub struct Fetched {
     /// Blobs.
     pub blobs: u64,
-    /// Bytes that were received, without those of an earlier attempt.
+    /// Received bytes, without the bytes of an earlier attempt.
     pub bytes: u64,
     /// Bytes of the complete blobs.
     pub whole: u64,
@@ -69,7 +69,7 @@ pub async fn size(client: &Client, store: &Store, layers: &[Layer]) -> Result<u6
 }
 
 /// Downloads the blobs of `layers`, several at a time. The first failure ends all downloads. The
-/// next attempt resumes each of them. The store's meter counts the bytes.
+/// next attempt resumes each download. The store's meter counts the bytes.
 pub async fn download(
     client: &Arc<Client>,
     store: &Arc<Store>,
@@ -111,14 +111,14 @@ pub async fn download(
     }
 }
 
-/// Tells the meter the size of a long download. A short one is not worth the requests.
+/// Tells the meter the size of a long download. A short download is not worth the requests.
 async fn expect(client: &Client, store: &Store, layers: Vec<Layer>) {
     tokio::time::sleep(LONG).await;
     let mut whole: u64 = 0;
     for layer in layers {
         match client.size(&format!("files/{}", layer.digest)).await {
             Ok(Some(bytes)) => whole = whole.saturating_add(bytes),
-            // The download continues without, or fails with a better message.
+            // The download continues without a known size, or fails with a better message.
             Ok(None) | Err(_) => return,
         }
     }
@@ -139,7 +139,7 @@ async fn fetch(
             tracing::warn!(
                 event = "wrong_bytes",
                 digest = %layer.digest,
-                "blob of layer {name}: {err}; downloading it again"
+                "blob of layer {name}: {err}; downloading the blob again"
             );
         }
         other => return other,

@@ -1,7 +1,6 @@
 //! The command line.
 
 mod fingerprint;
-pub mod limit_flags;
 pub mod owner_flag;
 pub mod sub_help;
 
@@ -16,11 +15,11 @@ use clap::parser::ValueSource;
 use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
+use deploy_cli::limit_flags::LimitFlags;
+use deploy_cli::log::Format;
 use deploy_store::LinkMode;
 use deploy_wire::flags::normalize;
 
-use crate::flags::limit_flags::LimitFlags;
-use crate::log::Format;
 use crate::sandbox::Confine;
 
 /// Largest blob that is downloaded or unpacked, in bytes.
@@ -42,7 +41,9 @@ pub struct Cli {
 impl Cli {
     /// The command line as clap knows it.
     pub fn described(version: &'static str) -> clap::Command {
-        let command = Self::command().version(version).mut_args(go_boolean);
+        let command = Self::command().version(version);
+        let command = LimitFlags::with_variables(command, "DEPLOY_AGENT", |flag| flag.global(true));
+        let command = command.mut_args(go_boolean);
         command.mut_subcommands(|sub| sub.mut_args(go_boolean))
     }
 
@@ -85,7 +86,7 @@ fn go_boolean(arg: clap::Arg) -> clap::Arg {
         .value_name("BOOL")
 }
 
-/// Joins `-script-arg` and the argument after it, whatever that looks like.
+/// Joins `-script-arg` and the next argument, even if that looks like a flag.
 fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let (mut done, mut arguments) = (false, arguments.into_iter());
     let mut all = Vec::new();
@@ -103,7 +104,7 @@ fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     all
 }
 
-/// `-name` as `--name`: clap would take it for `-n` and more.
+/// `-name` as `--name`: clap would read `-name` as `-n` with more letters.
 fn long(argument: OsString) -> OsString {
     match argument.as_bytes() {
         [b'-', first, second, ..] if first.is_ascii_alphabetic() && *second != b'=' => {
@@ -125,7 +126,7 @@ fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     command.get_subcommands().for_each(|sub| names_of_booleans(sub, into));
 }
 
-/// A subcommand. It works on this host and is safe beside a running agent.
+/// A subcommand. A subcommand works on this host and is safe beside a running agent.
 #[derive(Debug, Subcommand)]
 pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.
@@ -134,7 +135,7 @@ pub enum Sub {
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Read everything in the agent's directory and report damage; exit code 8 if there is any.
+    /// Read everything in the agent's directory and report damage; exit code 8 if there is damage.
     Verify {
         /// Quarantine damaged files, and extract or download their layers again.
         #[arg(long, env = "DEPLOY_AGENT_REPAIR")]
@@ -143,7 +144,7 @@ pub enum Sub {
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Remove everything unused now, and report what stays and why.
+    /// Remove everything unused now, and report kept data with reasons.
     Gc {
         /// Only report what would be removed.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
@@ -376,9 +377,9 @@ impl Flags {
 pub enum Link {
     /// Reflink where the filesystem supports it, else hardlink, else copy.
     Auto,
-    /// Share extents; fail where the filesystem cannot.
+    /// Share extents; an error if the filesystem cannot share extents.
     Reflink,
-    /// Link the cached files; fail where the filesystem cannot.
+    /// Link the cached files; an error if the filesystem cannot link them.
     Hardlink,
     /// Copy the cached files.
     Copy,

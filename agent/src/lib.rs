@@ -1,7 +1,7 @@
 //! The agent tracks one configuration of a registry and deploys it. [`cycle`] has
 //! the steps of a deploy in their order; see ARCHITECTURE.md for the steps before them.
 //!
-//! A module uses only those above it in this list.
+//! A module uses only modules above it in this list.
 
 pub mod log;
 pub mod sandbox;
@@ -33,7 +33,7 @@ pub mod fetch;
 
 pub mod agent;
 
-/// What takes space in the agent's directory, and what frees it.
+/// What takes space in the agent's directory, and what frees space.
 pub mod space {
     pub mod background_sweep;
     pub mod collection;

@@ -18,7 +18,7 @@ fn main() -> ExitCode {
         Err(err) => return deploy_cli::exit(&err),
     };
     log::start(cli.flags.log_format, cli.flags.v);
-    log::log_panics();
+    deploy_cli::log::log_panics();
     match commands::run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(err) => {

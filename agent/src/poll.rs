@@ -33,8 +33,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time between two sweeps of the cache if nothing new is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Minimum time between two sweeps if something is. A sweep looks at every object, and only removes
-/// what is older than an hour.
+/// Minimum time between two sweeps if something new is deployed. A sweep looks at every object, and
+/// only removes objects older than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the loop remembers from one cycle to the next.
@@ -107,7 +107,7 @@ pub async fn run(
 }
 
 impl Memory {
-    /// The answer to a `sync` whose cycle ended so.
+    /// The answer to a `sync` whose cycle had this result.
     fn answer(&self, agent: &Agent, ended: &Result<Outcome>) -> Answer {
         let hold = RollbackHold::read(&agent.dir).ok().flatten();
         let left = unsettled::read(&agent.dir);
@@ -119,13 +119,13 @@ impl Memory {
         let pending = self.script.as_ref().map(|script| script.target().clone());
         let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
         if matches!(next, Next::Poll) {
-            // A rollback or release changes what is held and what waits for its script.
+            // A rollback or a release changes the hold and the wait for a failed script.
             (self.script, self.rolled_back) = (None, false);
         }
         next
     }
 
-    /// Logs how a cycle ended, and remembers it. Returns the time until the next cycle.
+    /// Logs the result of a cycle, and remembers it. Returns the time until the next cycle.
     async fn after(
         &mut self,
         dir: &Path,
@@ -216,11 +216,12 @@ fn log_held(offered: Option<Digest>) {
     tracing::info!(
         event = "held",
         id = offered.map(|id| id.to_string()),
-        "the registry's configuration was rolled back from: it is held until that changes, or until rollback -release"
+        "the registry's configuration is held after a rollback, until it changes or until rollback \
+         -release"
     );
 }
 
-/// Why a single cycle did not end well.
+/// Why a single cycle failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
     /// A signal came first.
@@ -255,7 +256,7 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
         Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => Some(None),
         Err(err) => Some(Some(err.to_string())),
     };
-    // Otherwise that configuration is deployed or rolled back from, and nothing has to be written.
+    // Otherwise that configuration is deployed or held, and nothing has to be written.
     let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
     let report = agent.report.clone();
     let update = move || {

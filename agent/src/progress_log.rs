@@ -17,7 +17,7 @@ pub fn tell(told: Told) {
     }
 }
 
-/// Logs the progress of a cycle that begins now. It never returns.
+/// Logs the progress of a cycle that begins now. The function never returns.
 pub(crate) async fn log(agent: &Agent) {
     if agent.quiet {
         return std::future::pending().await;

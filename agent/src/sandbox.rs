@@ -1,16 +1,18 @@
-//! The sandbox of the threads that read archives and build roots. A bug in them must not become a
-//! write as root elsewhere.
+//! The sandbox of the threads that read archives and build roots. A bug in these threads must not
+//! become a write as root elsewhere.
 //!
 //! The sandbox has three parts, each where the system supports it:
 //!
-//! - Landlock (landlock(7)): the thread can change only what is below the agent's directory, runs
-//!   no program and opens no TCP connection. The first version of Landlock is not used, because it
+//! - Landlock (landlock(7)): the thread can change only files below the agent's directory, runs no
+//!   program and opens no TCP connection. The first version of Landlock is not used, because it
 //!   forbids renames.
 //! - `no_new_privs`.
-//! - Fewer capabilities: root keeps those that owners, modes, devices and attributes of files need.
+//! - Fewer capabilities: root keeps only the capabilities for owners, modes, devices and attributes
+//!   of files.
 //!
-//! All three apply to a thread and to the threads that it starts, and cannot be undone. So confined
-//! work gets a thread of its own. Another thread starts the deploy script, which is not confined.
+//! All three restrictions apply to a thread and to the threads that it starts, and cannot be
+//! undone. So confined work gets a thread of its own. Another thread starts the deploy script,
+//! which is not confined.
 
 use std::fmt;
 use std::path::Path;
@@ -25,7 +27,8 @@ use landlock::{
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
-/// The newest rules that the agent asks for. An older kernel enforces those that it knows.
+/// The newest rules that the agent asks for. An older kernel enforces the restrictions that it
+/// knows.
 const RULES: ABI = ABI::V6;
 /// The capabilities that are kept: to change owners of any file, and to see who has a file open;
 /// with their names for messages.
@@ -43,12 +46,12 @@ const NEEDED: [(CapabilitySet, &str); 8] = [
 /// Values of `-confine`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Confine {
-    /// As far as the system supports it.
+    /// Confine as far as the system supports.
     #[default]
     Auto,
-    /// Completely, or do not start.
+    /// Confine completely, or do not start.
     Require,
-    /// Not at all.
+    /// Do not confine.
     Off,
 }
 
@@ -99,7 +102,8 @@ pub enum Error {
     },
     /// `-confine require` was given, and the system lacks a part of the sandbox.
     #[error(
-        "-confine require, but all there is on this system is {0}; use kernel 6.12 or later with landlock in its list of security modules"
+        "-confine require, but this system has only {0}; use kernel 6.12 or later with landlock in \
+         its list of security modules"
     )]
     Incomplete(Sandbox),
 }
@@ -121,7 +125,8 @@ impl Confinement {
         Self(None)
     }
 
-    /// Confinement to the directory `dir`. A thread tries it, to find out what is in force.
+    /// Confinement to the directory `dir`. A thread tries the confinement, to find out what is in
+    /// force.
     pub fn to(dir: &Path, how: Confine) -> Result<Self, Error> {
         if how == Confine::Off {
             return Ok(Self::none());

@@ -33,13 +33,13 @@ pub const STOP_GRACE: Duration = Duration::from_secs(60);
 pub struct Script {
     /// A path, or a name that is searched in `PATH`.
     pub program: String,
-    /// Its arguments.
+    /// The arguments.
     pub arguments: Vec<OsString>,
     /// File with variables for the script.
     pub env_file: Option<PathBuf>,
-    /// Maximum time that it may run.
+    /// Maximum time that the script may run.
     pub timeout: Option<Duration>,
-    /// Maximum time that it may continue after the agent was asked to stop.
+    /// Maximum time that the script may continue after the agent was asked to stop.
     pub grace: Duration,
     /// Time between TERM and KILL.
     pub kill_after: Duration,
@@ -52,7 +52,7 @@ pub struct Change<'a> {
     pub old: Option<(Digest, &'a Path)>,
     /// The new configuration.
     pub new: &'a Configuration,
-    /// Its root.
+    /// The root.
     pub new_root: &'a Path,
 }
 
@@ -67,7 +67,7 @@ pub enum Error {
     Environment {
         /// The configuration.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// The system did not start the script.
@@ -104,7 +104,7 @@ pub enum Error {
     Failed {
         /// The script.
         program: String,
-        /// How it ended.
+        /// How the process ended.
         status: ExitStatus,
     },
     /// The agent ended the script because it took too long.
@@ -112,9 +112,9 @@ pub enum Error {
     Ended {
         /// The script.
         program: String,
-        /// Time that it had run.
+        /// Time that the script had run.
         after: Duration,
-        /// The limit that it exceeded.
+        /// The exceeded limit.
         why: &'static str,
     },
 }
@@ -127,7 +127,7 @@ impl Script {
 }
 
 impl Error {
-    /// Whether the script was started: then it is not known what it has changed.
+    /// Whether the script was started: then nobody knows what the script has changed.
     pub fn has_run(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Ended { .. } | Self::Unwatched { .. })
     }

@@ -1,5 +1,5 @@
-//! The settings of a subcommand that works without a running agent: its own flags, and for flags
-//! that are not given, those of the last agent.
+//! The settings of a subcommand that works without a running agent: its own flags, and the last
+//! agent's flags for flags that are not given.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub struct Settings {
     pub state: PathBuf,
     /// How to place files.
     pub link: LinkMode,
-    /// How the last agent placed files, if that is known: finding out takes room on the disk.
+    /// How the last agent placed files, if that is known. A probe would take room on the disk.
     pub placing: LinkMode,
     /// Number of roots to keep.
     pub keep_roots: usize,

@@ -67,7 +67,7 @@ impl Stop {
         }
     }
 
-    /// As [`Stop::requested`], but also waits for the end of the critical section.
+    /// Like [`Stop::requested`], but also waits for the end of the critical section.
     pub async fn requested_when_idle(&self) -> Signal {
         let name = self.requested().await;
         let _idle = self.critical.lock().await;

@@ -1,5 +1,5 @@
-//! Every step of an agent on its disk fails, or is the last one: at each of them, what is
-//! visible is whole, what was said is still so, and the next start reaches the right root.
+//! Makes every disk operation of an agent fail, or be the last one. After each fault, every visible
+//! name is complete, everything acknowledged is true, and the next start reaches the right root.
 
 #[path = "it/trees/mod.rs"]
 mod trees;
@@ -17,13 +17,13 @@ use trees::{Files, archive, files, read};
 
 const FAULTS: [Fault; 3] = [Fault::Broken, Fault::Short, Fault::Dead];
 
-/// What is to be deployed, one after the other, with what the roots must hold.
+/// The configurations to deploy, one after the other, with the contents of their roots.
 struct World {
     blobs: BTreeMap<Digest, Vec<u8>>,
     wanted: [(Configuration, Files); 2],
 }
 
-/// What was said to be done.
+/// The acknowledged steps.
 #[derive(Default)]
 struct Said {
     deployed: Option<Digest>,
@@ -52,7 +52,7 @@ impl World {
         Self { blobs, wanted }
     }
 
-    /// All that an agent does on its disk for two deployments.
+    /// All disk operations of an agent for two deployments.
     fn deploy(&self, dir: &Path, link: LinkMode, said: &mut Said) -> Result<(), Error> {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: false };
@@ -64,14 +64,14 @@ impl World {
                     store.extract_for_root(layer.digest)?;
                 }
             }
-            // The first is built once more, as one that a service has changed.
+            // The first root is rebuilt, as if a service had changed it.
             let first = wanted.id() == self.wanted[0].0.id();
             for rebuild in [false, true].into_iter().take(1 + usize::from(first)) {
                 let built = || {
                     if rebuild { store.rebuild_root(wanted) } else { store.root(wanted) }
                 };
                 match built() {
-                    // What was damaged or lost is fetched again.
+                    // A damaged or lost blob is fetched again.
                     Err(Error::NoSuchBlob(digest)) => {
                         store.blobs().ingest(digest, self.blobs[&digest].as_slice())?;
                         store.extract(digest)?;
@@ -91,7 +91,7 @@ impl World {
         Ok(())
     }
 
-    /// Whatever can be seen is whole, and what was said is so.
+    /// Checks that every visible name is complete, and that everything acknowledged is true.
     fn check(&self, dir: &Path, said: &Said, what: &str) {
         for (wanted, files) in &self.wanted {
             let id = wanted.id().to_string();
@@ -103,7 +103,7 @@ impl World {
         let Some(id) = said.deployed else { return };
         let state = fs::read(dir.join("state.json")).unwrap();
         let state = Configuration::from_json(&state).unwrap_or_else(|err| panic!("{what}: {err}"));
-        // The one after it may have been written without a word.
+        // The next configuration may have been written without an acknowledgement.
         let ids = self.wanted.iter().map(|(wanted, _)| wanted.id());
         assert!(ids.skip_while(|other| *other != id).any(|other| other == state.id()), "{what}");
         let root = dir.join("agent/unpacked").join(state.id().to_string());
@@ -111,7 +111,8 @@ impl World {
     }
 }
 
-/// Where syncs cost nothing, and what else there is; with how many steps to go at a time.
+/// Places with link modes: one where syncs cost nothing, and other filesystems. The number says how
+/// many operations to skip between two faults.
 fn places() -> Vec<(PathBuf, LinkMode, u64)> {
     let memory = PathBuf::from("/dev/shm");
     let fast = if memory.is_dir() { memory } else { std::env::temp_dir() };

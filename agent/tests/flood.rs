@@ -1,5 +1,5 @@
-//! A hostile source at the door of a registry, with as many connections and handshakes as it
-//! can make: a real agent from another address deploys all the same, and memory stays small.
+//! A hostile source makes as many connections and handshakes to a registry as it can. A real agent
+//! at another address deploys all the same, and memory stays small.
 
 #![allow(clippy::print_stdout, reason = "the figures are said")]
 
@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 const HALF_OPEN: usize = 1_000;
 const HANDSHAKES_A_SECOND: u64 = 100;
 const MOST_MEMORY_KIB: u64 = 256 << 10;
-/// Longest that a deploy may take where the machine does other things, too. On a quiet one it is
-/// less than 5 s, which `DEPLOY_TEST_SECONDS=5` asks for.
+/// Maximum time of a deploy on a busy machine. On a quiet machine a deploy takes less than 5 s,
+/// which `DEPLOY_TEST_SECONDS=5` requires.
 const PATIENCE: u64 = 60;
 
 struct Trusting;
@@ -75,7 +75,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
                     tokio::time::interval(Duration::from_millis(1000 / HANDSHAKES_A_SECOND));
                 while !over.load(Ordering::Relaxed) {
                     tick.tick().await;
-                    // Those that were turned away knock again.
+                    // Refused connections are made again.
                     half_open.retain(|stream: &TcpStream| {
                         let mut byte = [0];
                         !matches!(stream.try_read(&mut byte), Ok(0))
@@ -107,7 +107,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
         assert!(took < Duration::from_secs(seconds), "a deploy took {took:?}");
         longest = longest.max(took);
         assert_eq!(bench.runs(), round, "{log}");
-        // From nothing again.
+        // The agent starts from nothing again.
         fs::remove_dir_all(bench.path("a1")).unwrap();
         fs::remove_file(bench.path("state.json")).unwrap();
     }

@@ -1,9 +1,10 @@
-//! The power is cut at every moment of a day: registry and agent run in a user-mode-linux
-//! guest on ext4 whose every write is logged (dm-log-writes). Each state that the disk was
-//! in, and states in which its cache lost what was not flushed, is mounted and looked at:
-//! what was acknowledged is there, what can be seen is whole, and the next start goes on.
+//! Cuts the power at every moment of a day. Registry and agent run in a user-mode-linux guest on
+//! ext4, and dm-log-writes logs every write. The test mounts each state of the disk, and states
+//! that lost unflushed writes. It checks that everything acknowledged is there, that every visible
+//! name is complete, and that the next start continues.
 //!
-//! `scripts/test-crash` runs it; without `DEPLOY_TEST_CRASH` it says that it does not.
+//! `scripts/test-crash` runs this test. Without `DEPLOY_TEST_CRASH`, the test only prints that it
+//! does not run.
 
 #![allow(clippy::print_stdout, reason = "what is left out is said, and how much was looked at")]
 
@@ -32,12 +33,12 @@ use trees::{Files, archive, files, read};
 /// Large enough for a spare root, which leaves some room free.
 const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
-/// States before each flush of which some is lost.
+/// Number of states with lost writes before each flush.
 const LOSSY: u64 = 2;
-/// Disks that are looked at at the same time.
+/// Number of disks that are checked at the same time.
 const WORKERS: usize = 2;
 
-/// What the guest does, and what is right after it.
+/// The work of the guest, and the right state after it.
 struct Day {
     todo: String,
     blobs: BTreeMap<String, (Digest, Vec<u8>)>,
@@ -67,7 +68,7 @@ impl Day {
             );
             day.deployed();
         }
-        // What a collection takes, and what it must not.
+        // Versions that a collection removes, and versions that it must keep.
         day.add("config", "v4");
         day.add("junk", "v1");
         day.todo += "op delcomp -name junk\nop gc\nmark gc\n";
@@ -119,7 +120,7 @@ impl Day {
         let _ = writeln!(self.todo, "deployed deployed:{}", self.states.len() - 1);
     }
 
-    /// Does it in the guest; the first disk and the log of what was written to it.
+    /// Does the work in the guest. Returns the first disk and the log of its writes.
     fn live(&self, work: &Path) -> (PathBuf, PathBuf) {
         let (disk, base, log) = (work.join("disk"), work.join("base"), work.join("log"));
         for (path, size) in [(&disk, DISK), (&log, LOG)] {
@@ -137,7 +138,8 @@ impl Day {
             fs::write(out.join(name), bytes).unwrap();
         }
         fs::write(out.join("todo"), &self.todo).unwrap();
-        // So long that the journal is committed with the root visible, and nothing else.
+        // The script runs so long that the journal is committed with the root visible, and nothing
+        // else.
         fs::write(out.join("script"), "#!/bin/sh\nsleep 2\n").unwrap();
         fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
         let guest = deploy_testing::package().join("tests/power_cut/guest");
@@ -158,7 +160,7 @@ impl Day {
         (base, log)
     }
 
-    /// Looks at what is on a copy of a disk; keeps the disk if something is wrong.
+    /// Checks a copy of a disk. Keeps the disk if something is wrong.
     fn look(&self, image: &Path, at: &Path, state: &State, threads: &tokio::runtime::Runtime) {
         let mounted = image.with_extension("mounted");
         run(Command::new("cp").arg("--sparse=always").args([image, &mounted]));
@@ -175,7 +177,8 @@ impl Day {
         }
     }
 
-    /// Whatever the mark says was acknowledged is there, whole, and all goes on.
+    /// Checks that everything acknowledged before the mark is there and complete, and that the
+    /// programs continue.
     fn check(&self, disk: &Path, state: &State, threads: &tokio::runtime::Runtime) {
         let told = |kind: &str| {
             let numbers =
@@ -189,7 +192,7 @@ impl Day {
     }
 
     async fn check_registry(&self, dir: &Path, state: &State, configured: Option<usize>) {
-        // As the guest's registry has it.
+        // The settings of the guest's registry.
         let (max_versions, keep_states, grace) = (2, 2, Duration::ZERO);
         let settings = Settings { max_versions, keep_states, grace, ..Settings::default() };
         let registry = Registry::open(dir, settings).await.unwrap();
@@ -202,7 +205,7 @@ impl Day {
             else {
                 continue;
             };
-            // What the day itself takes away again.
+            // Versions that the day itself deletes.
             if matches!((component, version), ("junk", _) | ("config", "v1" | "v2")) {
                 continue;
             }
@@ -239,14 +242,14 @@ impl Day {
         } else if let Ok(json) = fs::read(disk.join("state.json")) {
             Configuration::from_json(&json).unwrap();
         }
-        // The next start: the root is there, or made of what is, or of what can be had.
+        // The next start: the root exists, or is made from cached or downloaded layers.
         let limits = Limits::STANDARD;
         let options =
             Options { limits, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false };
         let store = Store::open(&dir, options).unwrap();
         let mut findings = Vec::new();
         deploy_store::verify(&dir, |finding| findings.push(finding)).unwrap();
-        // A record that was cut short is written again with its root.
+        // The next deploy writes a truncated record again.
         findings.retain(|finding| !finding.what.contains("cannot be compared"));
         assert!(findings.is_empty(), "{findings:?}");
         let (wanted, files) = &self.states[configured.unwrap_or(0)];
@@ -270,14 +273,14 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
-/// Where syncs cost nothing, if there is room for the guest's memory and disks.
+/// A directory where syncs cost nothing, if it has room for the guest's memory and disks.
 fn roomy() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Dir::open(memory).and_then(|dir| dir.free()).map_or(0, |(bytes, _)| bytes);
     if free > 3 << 30 { memory.to_owned() } else { std::env::temp_dir() }
 }
 
-/// A disk that is mounted until it is dropped.
+/// A mounted disk. Dropping the value unmounts it.
 struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
@@ -290,10 +293,10 @@ impl<'a> Mounted<'a> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Files may be open still.
+            // Files may still be open.
             return run(Command::new("umount").arg("-l").arg(self.0));
         }
-        // The other worker's children have our files open until they are another program.
+        // The children of the other worker have the files of this one open until their exec.
         let umount = || Command::new("umount").arg("-d").arg(self.0).output().unwrap();
         let unmounted = (0..100).any(|_| {
             let done = umount().status.success();
@@ -336,12 +339,11 @@ fn power_cut_at_any_moment_loses_nothing() {
                 }
             });
         }
-        // When no worker is left, nobody takes.
+        // If no worker is left, the channel must close.
         drop(take);
         Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
-            // Each in a file of its own: a loop device that somebody looks at stays a while
-            // after its end, and mount would take it again for a file of the same name, with
-            // what it knew.
+            // Each state has a file of its own: a loop device may outlive its unmounting for a
+            // while, and mount would use it again for a file of the same name, with old data.
             let image = work.path().join(format!("state{}", states[0] + states[1]));
             run(Command::new("cp").arg("--sparse=always").args([disk, &image]));
             states[usize::from(state.lossy)] += 1;

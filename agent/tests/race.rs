@@ -1,5 +1,5 @@
-//! While root unpacks and builds roots, the owner of the directory, somebody else, swaps
-//! what is in it for symlinks that lead outside, as fast as he can. Nothing outside changes.
+//! While root unpacks and builds roots, the owner of the directory, another user, replaces its
+//! contents with symlinks that lead outside, as fast as possible. Nothing outside changes.
 //! `DEPLOY_TEST_ROUNDS=10000` makes it a long race.
 
 #![allow(clippy::print_stderr, reason = "what is left out, and the figures, are said")]
@@ -19,33 +19,33 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 const NOBODY: u32 = 65534;
 const TRAP: &str = "trap";
 const ASIDE: &str = "aside";
-/// What the count of swaps follows in what a swapper says.
+/// The text before the count of swaps in a swapper's output.
 const SWAPS: &str = "swaps:";
 
 fn options() -> Options {
     Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false }
 }
 
-/// Swaps what is in `dir` for symlinks to `outside` and back, until there is a file `stop`, and
-/// tells how often. The symlinks have to be made beside it: who may not write to a directory
-/// cannot move it elsewhere.
+/// Replaces the contents of `dir` with symlinks to `outside` and back, until there is a file
+/// `stop`, and prints how often. The symlinks are made beside `dir`, because a user without write
+/// permission for a directory cannot move it elsewhere.
 fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     let (trap, aside) = (dir.join(TRAP), dir.join(ASIDE));
     let mut swaps = 0_u64;
     while !stop.exists() {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        // All of them first: a directory that is written to may be read without end.
+        // The names are read first: reading a directory during writes may never end.
         let names: Vec<OsString> = names.map(|entry| entry.file_name()).collect();
         for name in names.iter().filter(|name| *name != TRAP && *name != ASIDE) {
             let path = dir.join(name);
-            // What has gone meanwhile is no longer to be swapped.
+            // A name that has disappeared meanwhile is skipped.
             let _ = symlink(outside, &trap);
             for _ in 0..2 {
                 if renameat_with(CWD, &path, CWD, &trap, RenameFlags::EXCHANGE).is_ok() {
                     swaps += 1;
                 }
             }
-            // And first nothing, then a symlink in its place.
+            // First the name is missing, then a symlink takes its place.
             if swaps.is_multiple_of(7) && fs::rename(&path, &aside).is_ok() {
                 let _ = symlink(outside, &path);
                 let _ = fs::remove_file(&path);
@@ -57,7 +57,7 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     swaps
 }
 
-/// This program as somebody else: the other side of the race.
+/// This program as another user: the other side of the race.
 #[test]
 fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
@@ -81,7 +81,7 @@ impl Swapper {
         Self(command.spawn().unwrap())
     }
 
-    /// What it told when it had seen that it is to stop.
+    /// The count of swaps that the swapper printed at its end.
     fn swaps(mut self) -> u64 {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -164,7 +164,7 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
     let at = |name: &str| temp.path().join(name);
-    // What a file of the archive could replace if it came there.
+    // A file outside that a file of the archive could replace.
     let outside = at("outside");
     for dir in ["outside", "outside/open", "outside/open/deep", "outside/root"] {
         fs::create_dir(at(dir)).unwrap();
@@ -194,7 +194,7 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
             if n % 40 == 1 {
                 store = None;
             }
-            // Half of the time without walls: what is behind them must hold by itself.
+            // Half of the rounds run without the sandbox: the store must be safe by itself.
             let how = if n % 80 < 40 { Confine::Off } else { Confine::Auto };
             let open = |_| {
                 Some((Store::open(&dirs[0], options()).ok()?, Confinement::to(&dirs[0], how).ok()?))

@@ -24,7 +24,7 @@ pub fn plain(files: usize, directories: usize) -> Vec<u8> {
     builder.into_inner().expect("memory takes everything")
 }
 
-/// The same as tar.gz.
+/// The same archive as tar.gz.
 pub fn archive(files: usize, directories: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(1));
     encoder.write_all(&plain(files, directories)).expect("memory takes everything");

@@ -1,5 +1,5 @@
-//! `completion`, `man` and `help exit-codes`, which every program has, and how it prints its
-//! help: all from the one description of its command line that clap has.
+//! `completion`, `man` and `help exit-codes`, which every program has, and the printing of help.
+//! All use clap's description of the command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -30,20 +30,20 @@ fn completion() -> Command {
         SHELLS.map(|shell| shell.to_possible_value().expect("none of them is skipped")),
     );
     Command::new("completion")
-        .about("Print the completions of a shell; source them, or put them where it looks for them")
+        .about("Print the completions of a shell; source the output, or save it where the shell looks for completions")
         .arg(Arg::new("shell").value_name("SHELL").required(true).value_parser(shells))
 }
 
 fn man() -> Command {
     let dir = Arg::new("dir").long("dir").value_name("DIR");
     let dir = dir.value_parser(clap::value_parser!(PathBuf));
-    Command::new("man")
-        .about("Print the man page")
-        .arg(dir.help("Write it to a file in this directory, with those of the subcommands"))
+    Command::new("man").about("Print the man page").arg(
+        dir.help("Write the page to a file in this directory, with the pages of the subcommands"),
+    )
 }
 
 /// Executes `arguments` (the program's name first) if they need only `program`, its command line.
-/// `names` says whether its completions know names of a registry.
+/// `names` says whether the program's completions know names of a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,
@@ -109,8 +109,8 @@ pub fn exit(err: &clap::Error) -> ExitCode {
     }
 }
 
-/// The error as clap renders it. If the user typed something that looks like colours, the text has
-/// none, so that it cannot drive the terminal.
+/// The error as clap renders it. If the user typed escape sequences, the text has no colours, so
+/// that it cannot drive the terminal.
 fn without_escapes(err: &clap::Error) -> String {
     let typed = err.context().flat_map(|(_, value)| match value {
         ContextValue::String(text) => vec![text.clone()],
@@ -151,8 +151,8 @@ fn completions(mut program: Command, shell: Shell) -> String {
     }
 }
 
-/// For fish, long flags have two dashes and old ones have one. Its own parser, with which the
-/// script finds the subcommand, does not know old flags.
+/// For fish, long flags have two dashes and old flags have one. The script's own parser, with which
+/// it finds the subcommand, does not know old flags.
 fn fish(script: &str) -> String {
     let line = |line: &str| match line.trim() {
         _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),
@@ -187,7 +187,7 @@ fn page(command: &Command) -> String {
     let man = clap_mangen::Man::new(command.clone().about(about.trim_end_matches('.').to_owned()));
     man.render(&mut roff).expect("memory takes any text");
     let mut text = String::from_utf8_lossy(&roff).into_owned();
-    // The same spelling as everywhere.
+    // The flags have the same spelling as everywhere.
     for letter in 'a'..='z' {
         text = text.replace(&format!("\\-\\-{letter}"), &format!("\\-{letter}"));
     }

@@ -1,7 +1,10 @@
 //! What the programs' command lines have in common: help, completions, man pages, the version,
-//! progress of long work, and messages to a service manager.
+//! limits for archives, logs, progress of long work, and messages to a service manager.
 
 mod documents;
+pub mod limit_flags;
+#[cfg(feature = "log")]
+pub mod log;
 mod names;
 mod output;
 pub mod progress;

@@ -3,16 +3,16 @@
 
 use clap_complete::Shell;
 
-/// The hidden subcommand. The words so far follow it, the last one unfinished. It prints complete
-/// words, one on a line, and fails where no name belongs.
+/// The hidden subcommand. The words so far follow it, the last one unfinished. The program prints
+/// complete words, one on a line, and fails where no name belongs.
 pub const COMPLETE_NAMES: &str = "complete-names";
 
 /// Whether a program knows names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
-    /// It does not.
+    /// The program does not know names.
     None,
-    /// It does, by [`COMPLETE_NAMES`].
+    /// The shell asks the program for names, with [`COMPLETE_NAMES`].
     Asked,
 }
 

@@ -22,9 +22,9 @@ const SHOW_AFTER: Duration = Duration::from_secs(1);
 const LINE_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the meter.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Columns if the terminal does not say how many it has.
+/// The columns of a terminal that does not state its width.
 pub const COLUMNS: usize = 80;
-/// Minimum time for computing a rate, once so much has passed.
+/// The rate is computed over this time at least, as soon as the work takes that long.
 const RATE_OVER: Duration = Duration::from_secs(5);
 
 /// How to show progress.
@@ -34,7 +34,7 @@ pub enum Form {
     Nothing,
     /// As lines.
     Lines,
-    /// As a bar on a terminal of so many columns.
+    /// A bar on a terminal of so many columns.
     Bar(usize),
 }
 
@@ -64,17 +64,17 @@ pub struct Display {
     form: Form,
     begun: Instant,
     stage: u64,
-    /// When the last line was due, and the state in it.
+    /// When the last line was due, and the state in that line.
     line: Instant,
     told: Option<u64>,
     has_bar: bool,
-    /// The start of the interval for the rate, and its replacement.
+    /// The start of the interval for the rate, and the start of the next interval.
     from: (Instant, u64),
     next: (Instant, u64),
 }
 
 impl Display {
-    /// For work that begins at `now`.
+    /// A display for work that begins at `now`.
     pub fn new(form: Form, now: Instant) -> Self {
         let mark = (now, 0);
         let (stage, told, has_bar) = (0, None, false);
@@ -144,7 +144,8 @@ impl Display {
     }
 }
 
-/// Shows a meter from a thread of its own, until it is dropped. Dropping it removes the bar.
+/// Shows a meter from a thread of its own, until this value is dropped. Dropping it removes the
+/// bar.
 #[derive(Debug)]
 pub struct Shown {
     stop: Option<Sender<()>>,

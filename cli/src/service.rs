@@ -1,4 +1,5 @@
-//! Messages to the service manager, by `sd_notify(3)`; without one they do nothing.
+//! Messages to the service manager, by `sd_notify(3)`. Without a service manager, these functions
+//! do nothing.
 
 use std::time::Duration;
 
@@ -9,24 +10,24 @@ fn tell(states: &[NotifyState<'_>]) {
     let _ = notify(states);
 }
 
-/// The program is running; `status` says it in words.
+/// Reports that the program is running; `status` describes it in words.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The program begins to reload its settings.
+/// Reports that the program begins to reload its settings.
 pub fn reloading() {
     let mut states = vec![NotifyState::Reloading];
     states.extend(NotifyState::monotonic_usec_now().ok());
     tell(&states);
 }
 
-/// The program has reloaded its settings.
+/// Reports that the program has reloaded its settings.
 pub fn reloaded() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The program is stopping.
+/// Reports that the program is stopping.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
@@ -36,7 +37,7 @@ pub fn watchdog() -> Option<Duration> {
     watchdog_enabled().map(|time| time / 2)
 }
 
-/// The program is alive.
+/// Reports that the program is alive.
 pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }

@@ -40,7 +40,7 @@ fn help_line(line: &str) -> String {
     let indent = line.len() - line.trim_start_matches(' ').len();
     let gap = line[indent..].find("  ").filter(|_| bare.trim_start().starts_with('-'));
     let (flag, about) = line.split_at(gap.map_or(line.len(), |gap| indent + gap));
-    // clap leaves room for flags of one letter, which have as many dashes here.
+    // clap leaves room for flags of one letter. Here, all flags have one dash.
     let short = if bare.starts_with("      --") { &flag[4..] } else { flag };
     let spelt = one_dash(short);
     let lost = plain(flag).chars().count() - plain(&spelt).chars().count();

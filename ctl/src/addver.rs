@@ -1,8 +1,9 @@
-//! `addver -file`: one connection, and no upload of what the registry has.
+//! `addver -file`: uses one connection, and uploads only what the registry lacks.
 //!
-//! A file is hashed first, which is cheap, and the registry is asked to bind that hash. If the
-//! registry does not have the blob, the file is read again: validated, hashed and uploaded in one
-//! pass. Standard input and pipes can be read only once, so they are uploaded.
+//! The program first hashes a file, which is cheap, and asks the registry to bind that hash. If the
+//! registry does not have the blob, the program reads the file again: it validates, hashes and
+//! uploads the file in one pass. Standard input and pipes can be read only once, so the program
+//! uploads them at once.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
@@ -24,14 +25,14 @@ use crate::flags::Flags;
 use crate::pack::pack;
 use crate::verbs::ADDVER;
 
-/// Bytes that are read at a time: the size of one upload request.
+/// Bytes of one read: the size of one upload request.
 const CHUNK: usize = 255 << 10;
 /// Chunks between the reader and the network, and between the reader and the validator.
 const QUEUE: usize = 8;
 /// The registry's answer if it does not have the blob.
 const NO_BLOB: &str = "no uploaded file with given hash found";
 
-/// What to upload, and its name in the registry.
+/// The file or directory to upload, and its name in the registry.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upload {
     component: ComponentName,
@@ -48,7 +49,7 @@ enum Source {
     Directory { path: String, times: bool },
 }
 
-/// What the flags ask for.
+/// The request of the flags.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Print the usage.
@@ -180,7 +181,7 @@ impl Archive {
         })
     }
 
-    /// Digest and size, if it can be read twice.
+    /// Digest and size, if the archive can be read twice.
     fn digest(&self, meter: &Meter) -> Result<Option<(Digest, u64)>> {
         let bytes = match self {
             Self::StandardInput => return Ok(None),
@@ -225,8 +226,8 @@ fn is_missing(answer: &Exec) -> bool {
     answer.code != exit::OK && (says(&answer.stderr) || says(&answer.stdout))
 }
 
-/// Reads the file once: for the validator, the hash and the registry. The first failure ends the
-/// others. The upload is closed only after the file has ended and is a valid archive.
+/// Reads the file once: for the validator, the hash and the registry. The first failure ends all
+/// three. The upload is closed only after the file has ended and is a valid archive.
 async fn send(
     client: &Client,
     archive: &Archive,
@@ -243,10 +244,10 @@ async fn send(
         (read, to_registry, to_validator)
     });
     let reading = async {
-        // Both ends are kept until here: dropping them means the end of the file.
+        // The two senders are kept until here, because dropping them means the end of the file.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
         let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
-            // The receiver that stopped has the error.
+            // The stopped receiver has the error.
             return std::future::pending().await;
         };
         drop(to_validator);
@@ -258,7 +259,7 @@ async fn send(
     };
     let validating = async {
         validator.await.context("validator")?.context("file validation failed")?;
-        // Nobody waits for it after reading has failed.
+        // Nobody waits for the upload after reading has failed.
         let _ = valid.send(());
         anyhow::Ok(())
     };
@@ -279,7 +280,7 @@ fn validate(pieces: Receiver<Vec<u8>>) -> Result<(), deploy_store::Error> {
     Ok(())
 }
 
-/// Digest and size of the whole, or `None` if one of the receivers stopped.
+/// Digest and size of the whole archive, or `None` if one of the receivers stopped.
 fn read(
     source: &mut dyn Read,
     to_registry: &mpsc::Sender<Vec<u8>>,

@@ -64,7 +64,7 @@ impl Flags {
         self.connect_within(OPERATOR_TIMEOUT)
     }
 
-    /// How to connect, if that takes no longer.
+    /// How to connect, within a maximum time.
     pub fn connect_within(&self, timeout: Duration) -> Result<Connect, Refusal> {
         if self.addr.is_empty() {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR";
@@ -73,7 +73,7 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, timeout)
     }
 
-    /// Everything that determines the registry's answer to `line`.
+    /// Text of everything that determines the registry's answer to `line`.
     pub fn told(&self, line: &str) -> String {
         let key = self.key.to_string_lossy();
         [&self.addr, &self.fp, &*key, &self.user, line].join("\0")

@@ -1,5 +1,5 @@
-//! `get`: downloads the archive of a version. A file gets its name when all of it is there
-//! and has the hash that the registry has for it.
+//! `get`: downloads the archive of a version. A file gets its name when it is complete and has the
+//! hash that the registry states.
 
 use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal as _, Write};
@@ -30,7 +30,7 @@ const INTERRUPTED: u8 = 128 + 2;
 const TERMINATED: u8 = 128 + 15;
 const HUNG_UP: u8 = 128 + 1;
 
-/// What to download, and where to.
+/// The version to download, and the place for the file.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Get {
     component: String,
@@ -54,7 +54,8 @@ pub fn parse(words: &[String]) -> Result<Option<Get>, Refusal> {
 /// Downloads.
 pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
     if get.to.is_none() && io::stdout().is_terminal() {
-        let text = "an archive is nothing for a terminal: give -o FILE, or send it on with | or >";
+        let text = "an archive is not printed on a terminal: give -o FILE, or send the output on \
+                    with | or >";
         return Err(Refusal::usage(text.to_owned()).into());
     }
     let client = Client::connect(&flags.connect()?).await?;
@@ -99,8 +100,8 @@ async fn to_file(
     file: &Path,
     quiet: bool,
 ) -> Result<()> {
-    // An existing path that is not a file, such as /dev/null or a pipe, is written to and not
-    // replaced.
+    // The program writes to an existing path that is not a file, such as /dev/null or a pipe, and
+    // does not replace it.
     if std::fs::metadata(file).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
         let opened = std::fs::OpenOptions::new().write(true).open(file);
         let mut opened = opened.with_context(|| format!("open {}", file.display()))?;
@@ -141,9 +142,9 @@ fn signals() -> io::Result<impl Future<Output = u8>> {
 
 /// A file that gets its name when it is complete.
 enum New {
-    /// It has no name, and disappears with the program.
+    /// The file has no name, and disappears with the program.
     Unnamed(File),
-    /// For filesystems without unnamed files.
+    /// The file has a temporary name, on filesystems without unnamed files.
     Named(NamedTempFile),
 }
 
@@ -166,7 +167,7 @@ impl New {
         }
     }
 
-    /// Gives it its name and replaces an existing file.
+    /// Gives the file its name and replaces an existing file.
     fn name(self, dir: &Path, name: &Path) -> io::Result<()> {
         let file = match self {
             Self::Unnamed(file) => file,
@@ -178,11 +179,11 @@ impl New {
             Err(Errno::EXIST) => {}
             done => return Ok(done?),
         }
-        // A link replaces nothing; a rename does.
+        // A link cannot replace an existing file, but a rename can.
         let beside = dir.join(format!(".deployctl-{}", std::process::id()));
         link(&beside)?;
         std::fs::rename(&beside, name).inspect_err(|_| {
-            // The error of the rename says more.
+            // The error of the rename is more useful.
             let _ = std::fs::remove_file(&beside);
         })
     }
@@ -219,7 +220,7 @@ async fn fetch(
     let found = hasher.finish();
     if found != digest {
         let text =
-            format!("what came has the hash {found}, not {digest}: it is damaged, try again");
+            format!("the download has the hash {found}, not {digest}: it is damaged, try again");
         return Err(Refusal::new(exit::CORRUPT, text).into());
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! `deployctl`: the operator's command. Every verb of the registry's console, checked
-//! here first and run there; `addver` uploads as well.
+//! `deployctl`: the operator's command. The program has every verb of the registry's console. It
+//! checks a command first, and the registry runs it. `addver` uploads as well.
 
 mod addver;
 mod described;
@@ -91,7 +91,7 @@ fn help(about: Option<&str>) -> Result<u8> {
     show(&Exec { stdout: text.into_bytes(), ..Exec::default() })
 }
 
-/// `put`, checked while it is uploaded; the output is that of the registry.
+/// `put`: checks the archive while uploading it, and prints the registry's output.
 async fn put(
     flags: &Flags,
     component: ComponentName,
@@ -158,7 +158,7 @@ async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     show(&answer)
 }
 
-/// Prints an answer unchanged; its exit code becomes ours.
+/// Prints an answer unchanged; the answer's exit code becomes this program's.
 fn show(answer: &Exec) -> Result<u8> {
     complain(&String::from_utf8_lossy(&answer.stderr));
     deploy_cli::print(&answer.stdout).context("print the answer")?;
@@ -175,7 +175,7 @@ fn complain(text: &str) {
             c => plain.push(c),
         }
     }
-    // There is no better place to report a failure of this.
+    // There is no better place to report a failure of this write.
     let _ = Stderr.write_all(plain.as_bytes());
 }
 

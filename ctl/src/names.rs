@@ -1,5 +1,5 @@
-//! `complete-names`: what the completions of a shell ask while somebody types. It is quick and
-//! says nothing where there is no registry, and remembers for some seconds what it was told.
+//! `complete-names`: answers the completions of a shell while somebody types. The completion is
+//! quick, prints nothing without a registry, and remembers answers for some seconds.
 
 use std::fs::{self, DirBuilder};
 use std::io::Write as _;
@@ -17,20 +17,20 @@ use serde_json::Value;
 use crate::flags::Flags;
 use crate::verbs;
 
-/// A user who types does not wait longer.
+/// The most time that a typing user waits for an answer.
 const TIMEOUT: Duration = Duration::from_secs(2);
 /// Age up to which an answer is reused, even an empty one.
 const FRESH: Duration = Duration::from_secs(10);
 /// Age at which an answer is removed.
 const OLD: Duration = Duration::from_secs(3600);
 
-/// Prints the names that may complete the last of `words`. The exit code says whether it may be a
-/// name at all.
+/// Prints the names that may complete the last of `words`. The exit code says whether the last word
+/// may be a name.
 pub async fn complete(words: &[String]) -> u8 {
     let Some((flags, typed)) = read(&joined(words)) else { return exit::FAILED };
     let names = names(&flags, &typed.wanted).await.unwrap_or_default();
     let lines: String = typed.whole(&names).map(|word| word + "\n").collect();
-    // If the shell is gone, it needs no answer.
+    // A shell that has ended needs no answer.
     let _ = std::io::stdout().write_all(lines.as_bytes());
     exit::OK
 }
@@ -126,7 +126,7 @@ fn remember(file: &Path, names: &[String]) {
     }
     let all = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     for old in all.filter(|path| age(path).is_some_and(|age| age > OLD)) {
-        // Another shell may have removed it.
+        // Another shell may have removed the file.
         let _ = fs::remove_file(old);
     }
 }

@@ -1,5 +1,6 @@
-//! `addver -dir`: a directory as a tar.gz, the same bytes wherever and whenever the same files
-//! are packed: sorted, owned by root, without times unless they are asked for.
+//! `addver -dir`: packs a directory as a tar.gz. The same files give the same bytes on every
+//! machine: names are sorted, owners are root, and times are left out unless the user asks for
+//! them.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -80,7 +81,7 @@ impl<W: Write> Packer<W> {
             header.set_entry_type(EntryType::Fifo);
             self.tar.append_data(&mut header, name, io::empty())?;
         } else {
-            bail!("it is a socket or a device; pack those with tar, if they are meant");
+            bail!("it is a socket or a device; to upload sockets or devices, pack them with tar");
         }
         Ok(())
     }
@@ -96,7 +97,7 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// A file that must still have the length that it had before.
+/// A file whose length must not have changed.
 struct Whole {
     file: File,
     left: u64,

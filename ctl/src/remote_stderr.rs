@@ -1,5 +1,5 @@
-//! The registry's standard error while a command runs: progress, which this program draws itself,
-//! and lines, which it prints as they arrive.
+//! The registry's standard error while a command runs. This program draws progress itself, and
+//! prints lines as they arrive.
 
 use deploy_cli::progress::{self, Form};
 
@@ -10,7 +10,7 @@ const MAX_LINE: usize = 8 << 10;
 
 /// Prints the registry's standard error.
 pub struct Told {
-    /// Columns for a bar; without them progress is dropped.
+    /// Columns for a bar; `None` discards progress.
     columns: Option<usize>,
     /// The unfinished line.
     rest: Vec<u8>,
@@ -18,14 +18,14 @@ pub struct Told {
 }
 
 impl Told {
-    /// For this form of progress.
+    /// A printer for this form of progress.
     pub fn new(form: Form) -> Self {
         let columns = if let Form::Bar(columns) = form { Some(columns) } else { None };
         Self { columns, rest: Vec::new(), has_bar: false }
     }
 
-    /// Takes more bytes. A carriage return ends progress, which the next one replaces; a newline
-    /// ends a line.
+    /// Takes more bytes. A carriage return ends a state of progress, which the next state replaces.
+    /// A newline ends a line.
     pub fn take(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match byte {
@@ -41,7 +41,7 @@ impl Told {
         }
     }
 
-    /// Takes the end.
+    /// Takes the end of standard error.
     pub fn end(&mut self) {
         self.line(false);
         if self.has_bar {
@@ -52,7 +52,8 @@ impl Told {
     fn bar(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned();
         let Some(columns) = self.columns else { return };
-        // The registry's text cannot drive the terminal, and stays in its line.
+        // Control characters are removed, so that the registry's text cannot drive the terminal or
+        // leave its line.
         let plain = text.trim_end().chars().map(|c| if c.is_control() { '?' } else { c });
         self.has_bar = true;
         progress::show(progress::Told::Bar(plain.take(columns.saturating_sub(1)).collect()));

@@ -1,4 +1,4 @@
-//! The verbs of this program: those of the console, and those that run here. They are described
+//! The verbs of this program: those of the console, and those that run here. Each verb is described
 //! once, for help, completions and the man page.
 
 use deploy_wire::command::{Flag, VERBS, Verb, component, switch, text, version};

@@ -17,7 +17,7 @@ use walk::Walk;
 /// Most images that a message lists.
 const MAX_LISTED: usize = 20;
 
-/// What the user asks for.
+/// The user's choice.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// A name of the image, or the first digits of its id.
@@ -29,11 +29,11 @@ pub struct Wanted {
 /// The image that was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// Its names, the one that gives the configuration its name first.
+    /// The names, the one that gives the configuration its name first.
     pub names: Vec<String>,
-    /// Its layers by their numbers in the archive, lowest first.
+    /// The layers by their numbers in the archive, lowest first.
     pub layers: Vec<usize>,
-    /// How it is to be run.
+    /// How the image is run.
     pub run: Run,
 }
 
@@ -41,7 +41,7 @@ pub struct Chosen {
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
-    /// Digest of the manifest, if it has one, and of the configuration.
+    /// Digests of the manifest, if there is one, and of the configuration.
     ids: Vec<Digest>,
     platform: Option<Platform>,
     source: Source,
@@ -53,7 +53,7 @@ enum Source {
     Saved(Saved),
 }
 
-/// Finds the one image that matches.
+/// Finds the one image that matches `wanted`.
 pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
     let mut candidates = candidates(archive)?;
     if candidates.is_empty() {
@@ -136,7 +136,7 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     if has_index {
         match index_of(archive) {
             Ok(list) => Walk::new(archive, &mut found, &mut skipped).index(&list, &[], 0)?,
-            // If the other document may exist, what it leads to is checked as well.
+            // If the other document may exist, its manifests are checked as well.
             Err(err)
                 if has_saved
                     && !matches!(&err, Error::Item { reason, .. } if reason == manifest::BOTH) =>
@@ -153,7 +153,9 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
             add_saved(archive, &mut found, saved)?;
         }
     } else if !has_index {
-        return Err(Error::archive("is no image's: it has neither manifest.json nor index.json"));
+        return Err(Error::archive(
+            "is not an image's: it has neither manifest.json nor index.json",
+        ));
     }
     match skipped {
         Some(err) if found.is_empty() => Err(err),
@@ -161,7 +163,7 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     }
 }
 
-/// What `index.json` lists.
+/// The descriptors in `index.json`.
 fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     let document = document(archive.item("index.json")?, "index.json")?;
     let of_index = |reason| Error::item("index.json", reason);
@@ -178,7 +180,7 @@ fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Res
     let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
     let (mut ids, mut platform) = (Vec::new(), None);
     let is_there = name_of(&saved.config).is_none_or(|path| archive.contains(&path));
-    // Archives made by hand may lack it, as for the Go importer.
+    // Archives made by hand may lack the configuration, as for the Go importer.
     if is_there || announced.is_some() {
         let document = document(named(archive, &saved.config)?, &saved.config)?;
         if announced.is_some_and(|announced| announced != document.digest) {
@@ -270,7 +272,7 @@ fn layer_of(archive: &Archive, descriptor: &Descriptor) -> Result<(String, usize
             || descriptor.media_type.contains("nondistributable")
             || !descriptor.urls.is_empty();
         return Err(fail(if foreign {
-            "is a foreign layer, whose bytes are elsewhere: make the image with them in it"
+            "is a foreign layer, whose bytes are elsewhere: make an image that contains the layer"
                 .to_owned()
         } else {
             "is missing: it is a layer of the image".to_owned()
@@ -318,7 +320,7 @@ fn check_size(descriptor: &Descriptor, found: u64) -> Result<()> {
 fn named<'a>(archive: &'a Archive, name: &str) -> Result<&'a Item> {
     match name_of(name) {
         Some(path) => archive.item(&path),
-        None => Err(Error::item(name, "is no name of a file in it")),
+        None => Err(Error::item(name, "does not name a file of the archive")),
     }
 }
 

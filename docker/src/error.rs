@@ -17,21 +17,21 @@ pub enum Error {
     Input {
         /// What was read.
         what: String,
-        /// Why it failed.
+        /// Why the operation failed.
         cause: io::Error,
     },
     /// The input is not an image archive.
     #[error("the image archive {reason}")]
     Archive {
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// A file of the image archive is invalid.
     #[error("{item:?} in the image archive {reason}")]
     Item {
-        /// Its name or digest.
+        /// The name or digest.
         item: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// No image, or more than one, matches the request.
@@ -44,7 +44,7 @@ pub enum Error {
         layer: usize,
         /// The entry's path.
         entry: String,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
     /// The temporary file cannot be used.
@@ -52,29 +52,29 @@ pub enum Error {
     Temporary {
         /// What was being done.
         action: &'static str,
-        /// Where it is.
+        /// The directory.
         dir: PathBuf,
-        /// Why it failed.
+        /// Why the operation failed.
         cause: io::Error,
     },
     /// The cache of earlier layers cannot be used.
     #[error("use the cache directory {}: {reason} (-cache-dir chooses another, -no-cache none)", dir.display())]
     Cache {
-        /// Where it is.
+        /// The directory.
         dir: PathBuf,
-        /// Why it cannot be used.
+        /// Why the cache cannot be used.
         reason: String,
     },
     /// The registry would refuse a name.
     #[error("{source}; give another with -name")]
     Name {
-        /// What is wrong with it.
+        /// What is wrong.
         source: deploy_store::Error,
     },
     /// The destination refused the import.
     #[error("{text}")]
     Refused {
-        /// Why, for people.
+        /// The reason, for people.
         text: String,
         /// Exit code.
         code: u8,
@@ -84,7 +84,7 @@ pub enum Error {
     Output {
         /// The file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// Why the operation failed.
         cause: io::Error,
     },
     /// The blobs of the image disappeared several times.
@@ -93,7 +93,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code that stands for it.
+    /// The exit code that stands for the error.
     pub fn code(&self) -> u8 {
         match self {
             Self::Refused { code, .. } => *code,

@@ -24,7 +24,7 @@ use crate::send::repack::needs;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// How often layers may disappear between the question and the transaction.
+/// Attempts in all: layers may disappear between the question and the transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.
@@ -64,7 +64,7 @@ pub fn import(
 
 /// An image that is planned and must still be sent.
 struct Prepared<'a> {
-    /// Where it can be read again.
+    /// Where the image can be read again.
     path: Option<&'a Path>,
     options: &'a Options,
     name: ConfigurationName,
@@ -123,7 +123,7 @@ impl Prepared<'_> {
         Err(Error::Vanishing(missing))
     }
 
-    /// Reads the layers again that are needed for blobs of `unknown` and whose bytes were not kept.
+    /// Reads layers again that are needed for blobs of `unknown`, if their bytes were not kept.
     fn fetch(&self, archive: Archive, unknown: &[&Part]) -> Result<Archive> {
         let needed = unknown.iter().flat_map(|part| needs(part.number, &self.planned[part.number]));
         let needed = needed.map(|number| self.chosen.layers[number]).collect();
@@ -168,14 +168,14 @@ fn read_image(
     };
     let archive = read(source, few, options.cache.clone(), options)?;
     match path {
-        // The file has the name of another. It may be needed all the same.
+        // The file has the name of another. The layer may be needed all the same.
         Some(path) if archive.misled => read(Source::Path(path), few, None, options),
         _ => Ok(archive),
     }
 }
 
-/// Whether most layers are known, by the layers that the image says it has. Only for an input that
-/// can be read twice.
+/// Whether the registry knows most of the layers that the image lists. Only for an input that can
+/// be read twice.
 fn most_are_known(
     path: &Path,
     options: &Options,
@@ -195,7 +195,7 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads the whole input. If only a `few` of its layers will be needed, they are only listed, or
+/// Reads the whole input. If only a `few` layers will be needed, the layers are only listed, or
 /// their listing is taken from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
@@ -264,7 +264,7 @@ fn configuration_name(name: &str) -> Result<ConfigurationName> {
 fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     match (&options.name, chosen.names.first()) {
         (Some(name), _) => configuration_name(name),
-        // As the Go importer does it.
+        // As in the Go importer.
         (None, Some(name)) => configuration_name(&name.replace([':', '/'], ".")),
         (None, None) => Err(Error::Choice(
             "the image has no name: give the configuration one with -name".into(),
@@ -272,7 +272,7 @@ fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     }
 }
 
-/// The layers that keep any member.
+/// The layers that keep at least one member.
 fn parts(
     name: &ConfigurationName,
     images: usize,

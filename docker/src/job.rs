@@ -24,13 +24,13 @@ pub struct Options {
     pub compression: Compression,
     /// Whether to add a layer that says how the image is run.
     pub image_config: bool,
-    /// Whether only to say what would be done.
+    /// Whether to report only what an import would do.
     pub dry_run: bool,
     /// Directory of the temporary file; `None`: the system's.
     pub tmpdir: Option<PathBuf>,
     /// Most bytes of the temporary file.
     pub max_temporary: u64,
-    /// Bytes of the filesystem that it must leave free.
+    /// Bytes of the filesystem that the temporary file must leave free.
     pub min_free: u64,
     /// Limits on a layer.
     pub limits: Limits,
@@ -73,7 +73,7 @@ pub enum Source<'a> {
 /// An event, for people.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A layer is being sent: its number among those to send, and their count.
+    /// A layer is being sent: its number among the layers to send, and the count of these layers.
     Sending(usize, usize, &'a ComponentName),
     /// The listings of layers cannot be cached.
     Forgotten(&'a Error),
@@ -81,31 +81,31 @@ pub enum Event<'a> {
     Updating(&'a ConfigurationName),
 }
 
-/// The result, or with `dry_run` what it would be.
+/// The result, or with `dry_run` the result that an import would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The configuration.
     pub name: ConfigurationName,
-    /// Its layers from the image, lowest first.
+    /// The layers from the image, lowest first.
     pub layers: Vec<Imported>,
     /// Layers of the image that keep no member.
     pub empty: usize,
     /// Bytes that were sent.
     pub sent: u64,
-    /// The answer to the transaction.
+    /// The destination's answer to the transaction.
     pub said: String,
 }
 
 /// The result for one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Its component.
+    /// The component.
     pub component: ComponentName,
-    /// Its blob; `None` if it would have to be made.
+    /// The blob; `None` if it would have to be made.
     pub hash: Option<Digest>,
-    /// Length of its tar, in bytes.
+    /// Length of the layer's tar, in bytes.
     pub tar_bytes: u64,
-    /// Length of its blob, in bytes, if it is known.
+    /// Length of the layer's blob, in bytes, if known.
     pub blob_bytes: Option<u64>,
     /// Whether the blob existed before.
     pub reused: bool,

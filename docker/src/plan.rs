@@ -26,10 +26,11 @@ pub struct Planned {
     pub dropped: Vec<u32>,
     /// Hardlinks whose target is left out, or is reached through symlinks, in order.
     pub relinked: Vec<(u32, Relink)>,
-    /// Members whose path leads through symlinks of this layer or of lower ones, with the resolved
-    /// path, in order: not every unpacker keeps such a path within the root.
+    /// Members whose path leads through symlinks of this layer or of lower layers, with the
+    /// resolved path, in order. Not every unpacker keeps such a path within the root.
     pub moved: Vec<(u32, Vec<u8>)>,
-    /// Digest over everything that depends on later layers; that of no bytes if nothing does.
+    /// Digest over everything that depends on later layers; the digest of no bytes if nothing
+    /// depends on them.
     pub removals: Digest,
     /// Members that later layers remove.
     pub removed: usize,
@@ -56,11 +57,11 @@ pub enum Relink {
 pub struct Layer<'a> {
     /// sha256 of its tar.
     pub diff_id: Digest,
-    /// What is in it.
+    /// The contents of the layer.
     pub listing: &'a Listing,
 }
 
-/// Plans each of `layers`, lowest first. Its memory is limited.
+/// Plans each of `layers`, lowest first. The memory of a plan is limited.
 pub fn plan(layers: &[Layer<'_>]) -> Result<Vec<Planned>> {
     let mut tree = Tree::new(layers);
     for number in 0..layers.len() {

@@ -23,7 +23,7 @@ pub fn plan(summary: &Summary) -> String {
     text
 }
 
-/// The last line: layers, what was reused, bytes, time.
+/// The last line: layers, reused layers, bytes, time.
 pub fn closing(summary: &Summary, dry_run: bool, time: Duration) -> String {
     let Summary { name, layers, empty, sent, .. } = summary;
     let reused = layers.iter().filter(|layer| layer.reused).count();

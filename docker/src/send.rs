@@ -18,21 +18,21 @@ use crate::to::Destination;
 use compress::{Chunk, chunk_bytes, compress};
 use repack::{Piece, pieces};
 
-/// Blobs and their lengths, by what they are made from.
+/// Blobs and their lengths, by the origins that the blobs are made from.
 pub type Hashes = BTreeMap<Origin, (Digest, u64)>;
 
 /// A layer that may be sent.
 #[derive(Debug)]
 pub struct Part {
-    /// What it is called.
+    /// The name of the part.
     pub component: ComponentName,
-    /// What its blob is made from.
+    /// The origin of the part's blob.
     pub origin: Origin,
-    /// Its number in the image.
+    /// The number in the image.
     pub number: usize,
 }
 
-/// Those of `parts` that have no blob in `hashes`, each blob once.
+/// The `parts` that have no blob in `hashes`, each blob once.
 pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
     let mut unknown: Vec<&Part> = Vec::new();
     for part in parts {
@@ -47,11 +47,11 @@ pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
 /// The input of sending.
 #[derive(Debug)]
 pub struct Stage<'a> {
-    /// Where bytes are.
+    /// The temporary files with the layers' bytes.
     pub spool: &'a Spool,
     /// The layers of the image, lowest first.
     pub tars: &'a [&'a Tar],
-    /// Their plans.
+    /// The plans.
     pub planned: &'a [Planned],
     /// The request.
     pub options: &'a Options,
@@ -105,7 +105,7 @@ impl Stage<'_> {
             let mut each = |piece: Piece| {
                 let mut taken = 0;
                 while taken < piece.len() {
-                    // A full chunk waits for more data, because the last one is marked.
+                    // A full chunk waits for more data, because the last chunk is marked.
                     if chunk.len() == most {
                         let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
                         if !next(Chunk { blob, bytes, last: false }) {

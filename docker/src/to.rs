@@ -9,15 +9,15 @@ use deploy_wire::image::{Image, KnownLayer, Origin};
 
 use crate::error::Result;
 
-/// A destination of layers, which also knows those of earlier imports.
+/// A destination of layers, which also knows the layers of earlier imports.
 pub trait Destination {
-    /// Checks that these layers exist, which are put on top of the image's.
+    /// Checks that `layers` exist. These layers are put on top of the image's layers.
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
-    /// Those of `origins` whose blobs exist.
+    /// The `origins` whose blobs exist.
     fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
     /// Begins a blob.
     fn begin(&mut self, component: &ComponentName) -> Result<()>;
-    /// Adds bytes to it.
+    /// Adds bytes to the blob.
     fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
     /// Ends it.
     fn finish(&mut self, digest: Digest) -> Result<()>;
@@ -33,7 +33,7 @@ pub trait Destination {
 /// The result of the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// It succeeded; the text is its answer.
+    /// The import succeeded; the text is its answer.
     Done(String),
     /// Blobs that were known or sent have disappeared; the text is its answer.
     Missing(String),

@@ -1,5 +1,6 @@
-//! Any bytes as an archive: refused, or read to the same entries that another reader of
-//! tar, the `tar` crate, finds in them; where that one stops, up to there.
+//! Reads any bytes as an archive. The reader refuses them, or finds the same entries as another
+//! reader of tar, the `tar` crate. If the crate stops early, the entries up to that point must
+//! agree.
 #![no_main]
 
 mod forge;
@@ -15,7 +16,7 @@ use tar::EntryType;
 
 const LIMITS: Limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
 
-/// What both readers must agree on.
+/// The properties that both readers must agree on.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     path: Vec<u8>,
@@ -50,8 +51,8 @@ fn contents(mut body: Body<'_, &[u8]>) -> Result<Content> {
     Ok(body.content())
 }
 
-/// The other reader's entries, up to the first that it cannot read. `None`: there is
-/// something in the archive that it reads otherwise, see below.
+/// The entries of the `tar` crate, up to the first that it cannot read. `None`: the crate reads
+/// something in the archive differently, see below.
 fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
     let mut all = Vec::new();
     let mut archive = tar::Archive::new(plain);
@@ -60,19 +61,20 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
         let Ok(mut entry) = entry else { break };
         let header = entry.header().clone();
         let kind = match header.entry_type() {
-            // A label says nothing of the tree.
+            // A label has no effect on the tree.
             other if other.as_byte() == b'V' => continue,
-            // It is for a whole archive here, and an entry there.
+            // This reader applies a global header to the whole archive; the crate returns it as an
+            // entry.
             EntryType::XGlobalHeader => return None,
             other => other,
         };
-        // The other takes such a header for a v7 one; we and GNU tar for what its magic says.
+        // The crate reads such a header as v7. This reader and GNU tar go by its magic.
         let magic = &header.as_bytes()[257..265];
         if !agrees(&mut entry) || (magic.starts_with(b"ustar\0") && magic != b"ustar\x0000") {
             return None;
         }
         let name = entry.path_bytes().into_owned();
-        // The other looks for a body wherever there is a size; POSIX gives one to files alone.
+        // The crate expects a body if there is a size. In POSIX, only files have bodies.
         let is_file = matches!(kind.as_byte(), b'0' | 0 | b'7' | b'S') && !name.ends_with(b"/");
         if !is_file && kind.as_byte() != b'D' && entry.size() > 0 {
             return None;
@@ -106,18 +108,18 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             b'4' => format!("block {:?}", numbers()),
             _ => break,
         };
-        // A mode of more than 32 bits; ours takes what of it is a mode.
+        // A mode of more than 32 bits: this reader takes the bits of a mode.
         let Ok(mode) = header.mode().map(|mode| mode & 0o7777) else { return None };
         all.push(Seen { path: path.as_bytes().to_vec(), what, mode, contents });
     }
     Some(all)
 }
 
-/// Whether the two mean the same by this entry's extended headers. They do not by PAX
-/// sparse files, which the other does not know; by records that hold a newline, at which it
-/// splits; by empty values, which take back what a global header said; by a name with NUL
-/// bytes, at which it cuts; by a record that is there twice, of which it takes the first and
-/// POSIX the last; and by a GNU name beside a PAX one, of which it takes the GNU one.
+/// Whether both readers interpret this entry's extended headers in the same way. They differ for
+/// PAX sparse files, which the crate does not know; for records with a newline, where the crate
+/// splits; for empty values, which cancel a global header; for names with NUL bytes, where the
+/// crate cuts; for a record that occurs twice, where the crate takes the first and POSIX the last;
+/// and for a GNU name beside a PAX name, where the crate takes the GNU name.
 fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
     let mut seen = Vec::new();
     let Ok(Some(records)) = entry.pax_extensions() else { return true };
@@ -139,11 +141,11 @@ fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
 
 fuzz_target!(|data: &[u8]| {
     for archive in forge::archives(data) {
-        // Either answer is right; a panic, a hang or an endless allocation is not.
+        // Both answers are right. A panic, a hang or an endless allocation is wrong.
         let whole = check_archive(&archive[..], LIMITS);
         let read = ours(&archive);
         if !archive.starts_with(&[0x1f, 0x8b]) && !archive.starts_with(&[0x28, 0xb5]) {
-            // What the pipeline takes, the reader took.
+            // The reader accepts everything that the pipeline accepts.
             assert!(whole.is_err() || read.is_ok(), "{whole:?}, {read:?}");
         }
         let (Ok(read), Some(other)) = (&read, theirs(&archive)) else { continue };

@@ -1,6 +1,6 @@
-//! Any text as a file of authorized keys: each line means by itself what it means among
-//! others, a label can be printed, and a key with an option before it has no right that it
-//! lacks without.
+//! Parses any text as a file of authorized keys. Each line means the same alone and among other
+//! lines, a label can be printed, and an option never gives a key a right that it lacks without the
+//! option.
 #![no_main]
 
 use std::net::IpAddr;

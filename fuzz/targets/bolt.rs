@@ -1,5 +1,5 @@
-//! Any bytes as a Go registry's `state.db`: as they are, and as pages behind two whole meta
-//! pages. Read or refused, in time that their length bounds.
+//! Reads any bytes as a Go registry's `state.db`: unchanged, and as pages after two valid meta
+//! pages. The reader accepts or refuses them, in time that their length bounds.
 #![no_main]
 
 use deploy_registry::go_import::State;

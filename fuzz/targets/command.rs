@@ -1,14 +1,15 @@
-//! Any line as a command: refused, or a command whose printed form is itself. Its words
-//! are those of a POSIX shell's rules, as another splitter has them; and what is printed
-//! for people to paste means the same to a shell.
+//! Parses any line as a command. The line is refused, or the printed form of the command is parsed
+//! as the same command. The words are those of a POSIX shell, by another splitter, and the printed
+//! form for pasting means the same to a shell.
 #![no_main]
 
 use deploy_wire::command::{parse, quote, split};
 use libfuzzer_sys::fuzz_target;
 
-/// Lines by which a shell means something else, on purpose: comments, a carriage return,
-/// which is a blank here as in the Go tool, a line that goes on in the next, and a backslash in double quotes, which keeps its meaning there before most
-/// characters and takes it from all of them here, as in the Go tool.
+/// Lines that a shell reads differently, on purpose. These are comments; a carriage return, which
+/// is a blank here as in the Go tool; a line that continues in the next line; and a backslash in
+/// double quotes: a shell keeps it before most characters, while here it always escapes, as in the
+/// Go tool.
 fn means_another(line: &str) -> bool {
     line.contains(['#', '\r'])
         || line.contains("\\\n")

@@ -1,10 +1,9 @@
-//! Archives made of arbitrary bytes. Bytes that begin as a tar header does are taken as
-//! they are, with the checksums of what may be headers made right, so that what was
-//! changed in a seed gets past them; all others are a recipe for members.
+//! Makes archives from arbitrary bytes. Bytes that begin like a tar header stay unchanged, except
+//! that the checksums of possible headers are corrected, so that a changed seed passes the checks.
+//! All other bytes are a recipe for members.
 //!
-//! Names come from a short list with everything in it that ever led a reader of tar
-//! astray, so that members meet: a symlink and what is written below it, a hardlink and
-//! what replaces its target.
+//! Names come from a short list of names that confuse readers of tar, so that members interact: a
+//! symlink and a write below it, a hardlink and a replacement of its target.
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
@@ -44,7 +43,7 @@ const TARGETS: [&[u8]; 14] = [
 const TYPES: &[u8] = b"0000000555522221111346\x007SVDMgKLxX";
 const SIZES: [u64; 10] = [0, 0, 1, 5, 511, 512, 513, 1 << 33, 1 << 62, u64::MAX];
 
-/// The archives, lowest first: one, or two or three that are merged.
+/// The archives, lowest first: one archive, or two or three to merge.
 pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     if is_archive(data) {
         return vec![with_checksums(data)];
@@ -54,7 +53,7 @@ pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     (0..count).map(|_| archive(&mut bytes)).collect()
 }
 
-/// Compressed, or with something like a header at its beginning.
+/// Whether the data is compressed, or begins with something like a header.
 fn is_archive(data: &[u8]) -> bool {
     let packed: [&[u8]; 2] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
     packed.iter().any(|magic| data.starts_with(magic)) || data.len() >= BLOCK
@@ -66,7 +65,7 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
         return fixed;
     }
     for block in fixed.chunks_exact_mut(BLOCK) {
-        // What has a checksum of some kind, or a magic, was meant to be a header.
+        // A block with a checksum of some kind, or a magic, is probably a header.
         let summed = block[148..154].iter().all(u8::is_ascii_digit);
         if summed || block[257..262] == *b"ustar" {
             seal(block);
@@ -91,7 +90,7 @@ fn archive(bytes: &mut Unstructured<'_>) -> Vec<u8> {
             break;
         }
     }
-    // Now and then it is cut off.
+    // Sometimes the archive is cut off.
     if bytes.ratio(15, 16).unwrap_or(true) {
         out.resize(out.len() + 2 * BLOCK, 0);
     }
@@ -126,7 +125,7 @@ fn member(bytes: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
         header[257..265].copy_from_slice(if bytes.arbitrary()? { b"ustar  \0" } else { &[0; 8] });
     }
     if matches!(kind, b'3' | b'4') {
-        // No device that is there.
+        // The number of a device that does not exist.
         header[329..337].copy_from_slice(b"0007776\0");
         header[337..345].copy_from_slice(b"0000001\0");
     }
@@ -141,7 +140,7 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let count = bytes.int_in_range(1..=4)?;
     let mut parts = Vec::new();
     for _ in 0..count {
-        // Mostly such as are no error, or little else would be seen.
+        // Mostly valid parts, because errors would hide everything else.
         let most = if bytes.ratio(1, 8)? { PARTS.len() } else { 6 };
         parts.push(*bytes.choose(&PARTS[..most])?);
     }
@@ -158,7 +157,7 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 fn body(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(match bytes.int_in_range(0..=7)? {
         0 => vec![7; 600],
-        // A header in a body is what readers that lose their way would take for one.
+        // A header in a body, which a confused reader would take for a real header.
         1 => header(b"../canary", b'0', 0).to_vec(),
         2 => Vec::new(),
         n => vec![b'0' + n; usize::from(n)],

@@ -1,5 +1,5 @@
-//! Any files as an image archive: indexes, manifests, configurations and layers. Refused, or a
-//! plan for every layer whose archives agents can read, with no mark of a removal in them.
+//! Reads any files as an image archive: indexes, manifests, configurations and layers. The image is
+//! refused, or every layer gets a plan whose archive agents can read and that has no whiteouts.
 //!
 //! The input is a run of files, each a byte with the length of its name, the name, two bytes with
 //! the length of its contents (little end first) and the contents. `@N@` in a name or a document

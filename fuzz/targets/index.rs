@@ -1,5 +1,5 @@
-//! Any bytes as a layer's index, with the checksum made right: refused, or an index
-//! whose file form is the same bytes; and it merges or is refused.
+//! Reads any bytes as a layer's index, with a corrected checksum. The bytes are refused, or the
+//! file form of the index is the same bytes. The index can be merged or is refused.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Layers of any entries, merged: the tree is the one that a simple-minded model has, which
-//! keeps one map from paths to nodes and puts one entry in after another.
+//! Merges layers of any entries. The tree must equal a naive model, which keeps one map from paths
+//! to nodes and adds one entry after another.
 #![no_main]
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,7 +24,7 @@ enum Node {
     Special,
 }
 
-/// Nodes by their paths; the root is the empty one and not in the map.
+/// Nodes by their paths. The root has the empty path and is not in the map.
 #[derive(Default)]
 struct Model {
     nodes: BTreeMap<String, Node>,
@@ -77,7 +77,7 @@ impl Model {
         self.nodes.insert(path.to_owned(), node);
     }
 
-    /// Puts one entry in; `None`: it cannot be.
+    /// Adds one entry; `None` if that is impossible.
     fn put(&mut self, entry: &Entry) -> Option<()> {
         let path = text(&entry.path);
         let (directories, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -145,7 +145,7 @@ impl Model {
     }
 }
 
-/// Numbers inodes by the first of their paths.
+/// Numbers inodes in the order of their first paths.
 fn group(groups: &mut HashMap<usize, usize>, inode: usize) -> usize {
     let next = groups.len();
     *groups.entry(inode).or_insert(next)
@@ -187,7 +187,7 @@ fn entry(bytes: &mut Unstructured<'_>) -> Result<Entry> {
     let kind = match bytes.int_in_range(0..=9)? {
         0..=2 => Kind::Directory,
         3..=5 => {
-            // Sizes make no inodes: files that are equal stay two.
+            // Equal files stay two inodes.
             Kind::File { size: bytes.int_in_range(0..=1)?, content: Content::of(b"") }
         }
         6 | 7 => {

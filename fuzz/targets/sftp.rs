@@ -1,6 +1,6 @@
-//! Any bytes as sftp packets, of both roles on both ends: a registry answers every request
-//! that can be read, under its number, in packets that can be read, and changes nothing but
-//! its uploads; and whatever an answer says, whoever reads it refuses it or has it.
+//! Reads any bytes as sftp packets, for both roles and both ends. A registry answers every readable
+//! request under its number, in readable packets, and changes only its uploads. A client refuses or
+//! reads every answer.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -44,7 +44,7 @@ fn names(dir: &Path) -> BTreeSet<PathBuf> {
     fs::read_dir(dir).expect("a list").map(|entry| entry.expect("an entry").path()).collect()
 }
 
-/// Packets by a recipe: requests that could make sense, in any order.
+/// Generated packets: sensible requests in any order.
 fn packets(data: &[u8], blob: &str) -> Vec<u8> {
     let mut bytes = Unstructured::new(data);
     let mut out = Vec::new();
@@ -125,7 +125,7 @@ fn packet(bytes: &mut Unstructured<'_>, blob: &str) -> Result<Vec<u8>> {
             out.extend(0_u32.to_be_bytes());
         }
     }
-    // Now and then it is cut off, or goes on.
+    // Sometimes the packet is cut off, or has more bytes.
     match bytes.int_in_range(0..=31)? {
         0 => out.truncate(bytes.int_in_range(1..=out.len())?),
         1 => out.push(7),
@@ -161,6 +161,6 @@ fuzz_target!(|data: &[u8]| {
         let mut answer = answer.slice(4..);
         assert!(Packet::try_from(&mut answer).is_ok(), "an answer that cannot be read");
     }
-    // The other end: what a registry could answer.
+    // The other end: possible answers of a registry.
     let _ = Packet::try_from(&mut Bytes::copy_from_slice(data));
 });

@@ -1,5 +1,5 @@
-//! One to three archives, unpacked into one directory: refused with nothing left behind,
-//! or unpacked whole; and nothing outside that directory is ever another.
+//! Unpacks one to three archives into one directory. The archives are refused and leave nothing, or
+//! are unpacked whole. Nothing outside that directory ever changes.
 #![no_main]
 
 mod forge;
@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Limits::STANDARD };
 
-/// What is around the directory that is unpacked into, made once.
+/// The surroundings of the target directory, made once.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| {
@@ -29,7 +29,7 @@ fn ground() -> &'static Path {
     })
 }
 
-/// Everything in `dir` but for `without`, as far as an archive could change it.
+/// The state of everything in `dir`, except for `without`.
 fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     let mut all = Vec::new();
     let mut names: Vec<OsString> = fs::read_dir(dir)
@@ -44,7 +44,7 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
         }
         let meta = fs::symlink_metadata(&path).expect("metadata");
         let contents = if meta.is_file() { fs::read(&path).expect("contents") } else { Vec::new() };
-        // Directories that something is made in get another time, and fewer or more links.
+        // If a file is made in a directory, its time and its number of links change.
         let fixed =
             if meta.is_dir() { (0, 0, 0) } else { (meta.mtime(), meta.mtime_nsec(), meta.nlink()) };
         let owner = (meta.uid(), meta.gid(), meta.mode());
@@ -56,7 +56,7 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Removes a tree whatever the modes in it: the fuzzer may be run by anybody.
+/// Removes a tree with any modes: an ordinary user may run the fuzzer.
 fn clear(path: &Path) {
     if let Ok(meta) = fs::symlink_metadata(path)
         && meta.is_dir()
@@ -93,7 +93,7 @@ fuzz_target!(|data: &[u8]| {
     let done = unpack(&paths, &into, options);
     let after = seen(ground, &into);
     assert_eq!(before, after, "something outside changed");
-    // Something there already is the one thing that stands in the way of a whole root.
+    // Only an existing directory can prevent a whole root.
     assert_eq!(done.is_ok(), into.exists(), "{done:?}");
     clear(&into);
     clear(&input);

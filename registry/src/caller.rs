@@ -1,16 +1,16 @@
-//! Who sends a command, and with which program.
+//! The user who sends a command, and the user's program.
 
 use deploy_wire::command::Command;
 use jiff::Timestamp;
 
 use crate::catalog::Change;
 
-/// Clients of this project identify themselves with this prefix.
+/// The ssh identification of this project's clients begins with this prefix.
 const OURS: &str = "SSH-2.0-deploy-tools";
-/// Go programs without a name of their own identify themselves so. The Go tool is one.
+/// The ssh identification of Go programs without a name of their own, such as the Go tool.
 const GO: &str = "SSH-2.0-Go";
 
-/// Who sends a command.
+/// The user who sends a command.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// User name.
@@ -24,7 +24,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A change that this caller makes with `command`, now.
+    /// A change that this caller makes now with `command`.
     pub fn change(&self, command: &Command) -> Change {
         Change {
             user: self.user.clone(),
@@ -62,7 +62,7 @@ impl Client {
         }
     }
 
-    /// A command line as the user of this client types it. For the Go tool it is unchanged.
+    /// A command line as the user of this client types it. For the Go tool, the hint is unchanged.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),

@@ -61,7 +61,7 @@ pub async fn run(
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
-            // Dropping the input says that the command does not wait for any.
+            // Dropping the input says that the command reads no input.
             let input = if command.has_input() { input } else { Input::none() };
             let unseen = Arc::default();
             // Scripts of the Go tool take every line on stderr for a hint.
@@ -103,7 +103,7 @@ async fn audit(registry: &Registry, change: &Change, code: u8, why: &str) {
     }
 }
 
-/// The answer of a command that was done.
+/// The answer of a successful command.
 struct Done {
     stdout: String,
     code: u8,
@@ -178,8 +178,8 @@ async fn execute(
     }
 }
 
-/// The answer to a bump that changes nothing. It is empty for scripts of the Go tool, which take
-/// every line for a hint.
+/// The answer to a bump that changes nothing. The answer is empty for scripts of the Go tool, which
+/// take every line for a hint.
 fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
     match caller.client {
         Client::Go => String::new(),
@@ -226,7 +226,7 @@ async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal>
     }
 }
 
-/// Runs the verbs that change versions. Their answer is empty.
+/// Runs the verbs that change versions. The answer of these verbs is empty.
 async fn change_versions(
     registry: &Registry,
     command: &Command,
@@ -255,7 +255,8 @@ async fn change_versions(
     Ok(String::new())
 }
 
-/// Runs the verbs that change configurations. Their answer tells how to undo the change.
+/// Runs the verbs that change configurations. The answer of these verbs says how to undo the
+/// change.
 async fn change_configurations(
     registry: &Registry,
     caller: &Caller,

@@ -12,7 +12,7 @@ pub enum Error {
     /// Layers of an image are neither stored nor staged. An importer sends them again.
     #[error("{0}")]
     MissingLayers(String),
-    /// Something that exists prevents it.
+    /// An existing thing prevents the change.
     #[error("{0}")]
     Conflict(String),
     /// A name is not allowed.
@@ -23,7 +23,7 @@ pub enum Error {
     BadArchive {
         /// The staged blob.
         digest: Digest,
-        /// What is wrong with it.
+        /// What is wrong.
         cause: deploy_store::Error,
     },
     /// A blob or the catalogue is damaged, or a blob is missing.
@@ -35,11 +35,11 @@ pub enum Error {
     /// The upload is larger than a limit or the free space allows.
     #[error("{0}")]
     OverLimit(String),
-    /// It failed for another reason.
+    /// Another failure.
     #[error("{0}")]
     Failed(String),
     /// An upload is complete, but no version could be bound to it.
-    #[error("{cause}; what was uploaded stays for a while as -hash={digest}")]
+    #[error("{cause}; the upload stays for a while as -hash={digest}")]
     NotBound {
         /// The staged blob.
         digest: Digest,
@@ -57,7 +57,7 @@ pub enum Error {
     NoAnswer(String),
 }
 
-/// The result of what a registry does.
+/// The result of an operation of the registry.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<deploy_store::Error> for Error {

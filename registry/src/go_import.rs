@@ -1,5 +1,5 @@
-//! Imports the directory of a Go registry. It reads `state.db`, never writes it, and loads its
-//! contents into a new catalogue in one transaction.
+//! Imports the directory of a Go registry. The import reads `state.db`, never writes to it, and
+//! loads its contents into a new catalogue in one transaction.
 
 pub mod bolt;
 mod go_files;
@@ -57,17 +57,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A Go registry has changed it since the import.
+    /// A Go registry has changed `state.db` since the import.
     #[error(
-        "{} is not what was imported on {time:.0}: a Go registry has changed it since. To \
-         continue with the catalogue as it is here, move state.db away; to have state.db imported anew, \
-         move catalogue.db, catalogue.db-wal and catalogue.db-shm away",
+        "{} was imported on {time:.0}, and a Go registry has changed it since. To continue with \
+         this registry's catalogue, move state.db away; to import state.db again, move \
+         catalogue.db, catalogue.db-wal and catalogue.db-shm away",
         path.display()
     )]
     Changed {
         /// The file.
         path: PathBuf,
-        /// When it was imported.
+        /// The time of the import.
         time: Timestamp,
     },
     /// There is no `state.db`.
@@ -120,7 +120,7 @@ impl StateDb {
         if path.exists() { Ok(()) } else { Err(Error::Nothing { path }) }
     }
 
-    /// Reads all of it.
+    /// Reads the whole database.
     pub fn read(&self) -> Result<State, Error> {
         let path = || self.path.clone();
         let failed = |err| deploy_store::Error::io("read", &self.path, err);
@@ -134,7 +134,7 @@ impl StateDb {
 }
 
 /// Whether the state of a Go registry is to be imported. [`Error::Changed`] if a Go registry has
-/// changed it since it was imported.
+/// changed `state.db` since the import.
 pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
     let Some(state_db) = state_db else { return Ok(false) };
     if let Some(imported) = catalog.note::<Imported>(NOTE).await? {
@@ -173,8 +173,8 @@ pub async fn take_over(
         command: "import-state".to_owned(),
         now,
     };
-    // Done before the import is noted. If the import is interrupted and begins again, it finds
-    // these files missing, which is correct.
+    // Damaged files are moved before the import is noted. If the import is interrupted and begins
+    // again, it finds these files missing, which is correct.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         blobs.set_aside(*digest, quarantine)?;
@@ -184,7 +184,7 @@ pub async fn take_over(
     Ok(report)
 }
 
-/// What the new catalogue is to have. An earlier state that needs a missing file is lost.
+/// The contents of the new catalogue. An earlier state that needs a missing file is lost.
 fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
     let row = |(&digest, bytes): (&Digest, u64), damaged| BlobRow { digest, bytes, damaged };
     let sound = files.sound.iter().map(|(digest, bytes)| row((digest, *bytes), false));
@@ -247,8 +247,8 @@ fn log(report: &Report) {
     report.odd.iter().for_each(|odd| tracing::warn!("{odd}"));
 }
 
-/// What an import of the Go registry in `dir` would find. It changes nothing. `meter` counts the
-/// bytes read.
+/// What an import of the Go registry in `dir` would find. This function changes nothing. `meter`
+/// counts the bytes read.
 pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;

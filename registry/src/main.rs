@@ -1,7 +1,6 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
-mod limit_flags;
 mod log;
 mod registry_init;
 
@@ -14,6 +13,8 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use deploy_cli::limit_flags::LimitFlags;
+use deploy_cli::log::Format;
 use deploy_cli::progress::{self, Form, Shown, Told};
 use deploy_cli::{Names, service};
 use deploy_registry::catalog::Catalog;
@@ -90,7 +91,7 @@ struct Flags {
     )]
     max_staged: u64,
     #[command(flatten)]
-    limits: limit_flags::LimitFlags,
+    limits: LimitFlags,
     /// Bytes of the disk that uploads leave free
     #[arg(
         long,
@@ -135,7 +136,7 @@ struct Flags {
         value_enum,
         ignore_case = true
     )]
-    log_format: log::Format,
+    log_format: Format,
 }
 
 /// The subcommands
@@ -222,7 +223,7 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
-/// Shows the progress of an import. A line of it is a line of the log.
+/// Shows the progress of an import. Each line of the text is a line of the log.
 fn show_progress(told: Told) {
     match told {
         Told::Line(line) => tracing::info!(event = "progress", "{line}"),
@@ -233,6 +234,7 @@ fn show_progress(told: Told) {
 /// The command line as clap knows it.
 fn described() -> clap::Command {
     let command = Flags::command().version(deploy_cli::version!());
+    let command = LimitFlags::with_variables(command, "DEPLOY_REGISTRY", std::convert::identity);
     let hidden = |arg: clap::Arg| arg.hide_env_values(true);
     deploy_cli::full(command.mut_args(hidden).mut_subcommands(|sub| sub.mut_args(hidden)))
 }

@@ -25,7 +25,7 @@ use crate::uploads::upload_room::{UploadLimits, UploadRoom};
 const CHECKS: usize = 2;
 /// How slots of image imports are shared. Each import takes memory for the names in its layers.
 const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
-/// Imports that have begun, including those that wait for their clients.
+/// The most imports that have begun, including imports that wait for their clients.
 const MAX_IMPORTS: usize = 32;
 /// Directory lists that are open at once. In a registry with 100,000 files, a list takes some 6
 /// MiB.
@@ -42,7 +42,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of the filesystem that uploads leave free.
     pub min_free: u64,
-    /// Versions of a component that are kept beyond those in use; 0 keeps all.
+    /// Versions of a component that are kept beyond the versions in use; 0 keeps all.
     pub max_versions: usize,
     /// States of a configuration with different trees that stay rollback targets.
     pub keep_states: usize,
@@ -89,7 +89,7 @@ pub struct Registry {
     blobs: Arc<Blobs>,
     /// The catalogue, for verbs that use no blobs.
     pub catalog: Catalog,
-    /// What it keeps, and its limits.
+    /// What the registry keeps, and its limits.
     pub settings: Settings,
     /// Active downloads.
     pub downloads: Arc<ActiveDownloads>,
@@ -97,13 +97,13 @@ pub struct Registry {
     pub uploads: Arc<UploadRoom>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
-    /// Held while a reference to a blob is made, and while blobs without one are removed.
+    /// Held while a reference to a blob is made, and while blobs without references are removed.
     pub(crate) binding: Mutex<()>,
-    /// Held by the collection that runs.
+    /// Held by the running collection.
     pub(crate) collecting: Mutex<()>,
     /// The last change before a collection that left nothing to do, if the last one did.
     pub(crate) settled: std::sync::Mutex<Option<u64>>,
-    /// Held by the verification that runs.
+    /// Held by the running verification.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
     /// Slots of image imports that work.
@@ -116,7 +116,7 @@ pub struct Registry {
     pub(crate) open_lists: Arc<OpenFileQuota>,
     /// Recent uploads over sftp.
     pub(crate) recent: RecentUploads,
-    /// What was imported from a Go registry when this one was opened.
+    /// The report of the import from a Go registry when this registry was opened.
     pub imported: Option<go_import::Report>,
     /// Prevents a Go registry from starting.
     _state_db: Option<StateDb>,
@@ -138,13 +138,13 @@ pub enum OpenError {
 }
 
 impl Registry {
-    /// Locks and opens the registry in `dir`. Creates what is missing, and finishes what a crash
+    /// Locks and opens the registry in `dir`. Creates missing files, and finishes work that a crash
     /// interrupted.
     pub async fn open(dir: &Path, settings: Settings) -> Result<Self, OpenError> {
         Self::open_counted(dir, settings, &Meter::default()).await
     }
 
-    /// As [`Registry::open`]; `meter` counts the progress of an import from a Go registry.
+    /// Like [`Registry::open`]; `meter` counts the progress of an import from a Go registry.
     pub async fn open_counted(
         dir: &Path,
         settings: Settings,
@@ -152,12 +152,13 @@ impl Registry {
     ) -> Result<Self, OpenError> {
         let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
-        // Taken first: the uploads of a running Go registry look like the remains of a crash.
+        // This lock comes first: the uploads of a running Go registry look like the remains of a
+        // crash.
         let state_db = StateDb::open(dir)?;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
-        // SQLite does not report that a directory cannot be written to. This does.
+        // SQLite does not report that a directory cannot be written to. Staging a blob does.
         match blobs.stage() {
-            // With a full disk the registry has to start, so that gc can free space.
+            // The registry must start with a full disk, so that gc can free space.
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
@@ -216,7 +217,7 @@ impl Registry {
     }
 }
 
-/// Removes condemned blobs, and adds rows for blobs that have none.
+/// Removes condemned blobs, and adds rows for blobs without rows.
 async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenError> {
     let condemned = catalog.condemned().await?;
     if !condemned.is_empty() {

@@ -31,8 +31,8 @@ pub struct Init {
 }
 
 impl Init {
-    /// Creates everything and prints the next steps. It replaces nothing that exists. Every file
-    /// gets the owner of its directory, so that root can do this for another user.
+    /// Creates everything and prints the next steps. `init` replaces no file that exists. Every
+    /// file gets the owner of its directory, so that root can run `init` for another user.
     pub fn run(&self, addr: &str, dir: &Path, opauth: &Path, srvauth: &Path) -> Result<u8> {
         // Checks everything before it creates anything.
         let operators = read_all(&self.operator_key)?;
@@ -90,7 +90,7 @@ fn first_in(dir: &Path) -> Result<Option<String>> {
         other => other.with_context(|| format!("read directory {}", dir.display()))?,
     };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    // The root of a filesystem has this.
+    // The root of a filesystem has the directory `lost+found`.
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
@@ -118,7 +118,7 @@ fn read_key(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(failed)
 }
 
-/// Adds missing `keys` to the key file at `path`. Returns how many keys it has then.
+/// Adds missing `keys` to the key file at `path`. Returns how many keys the file has then.
 fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     let failed = |err: std::io::Error| anyhow!("key file {}: {err}", path.display());
     let (mut text, is_new) = match fs::read_to_string(path) {
@@ -143,7 +143,7 @@ fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     Ok(ssh::keys_in(&text).unwrap_or_else(|_| text.lines().count()))
 }
 
-/// Gives a file to the owner and group of the directory that it is in.
+/// Gives a file to the owner and group of its directory.
 fn give_to_owner(path: &Path) -> Result<()> {
     let dir = path
         .parent()

@@ -1,5 +1,5 @@
 //! The emergency reserve: a file that is removed when the disk is full. The catalogue then has room
-//! to record what is removed.
+//! to record removals.
 
 use std::ffi::CStr;
 
@@ -10,7 +10,8 @@ use deploy_store::{Blobs, Error, Result};
 const BYTES: usize = 1 << 20;
 const NAME: &CStr = c"reserve";
 
-/// Removes the reserve from the directory `top` if the disk is full. Returns whether it did.
+/// Removes the reserve from the directory `top` if the disk is full. Returns whether the reserve
+/// was removed.
 pub(crate) fn release(top: &Dir, blobs: &Blobs) -> Result<bool> {
     if blobs.free_bytes()? >= BYTES as u64 || !top.contains(NAME)? {
         return Ok(false);
@@ -19,7 +20,7 @@ pub(crate) fn release(top: &Dir, blobs: &Blobs) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes the reserve in the directory `top`, if the disk has enough room for it.
+/// Makes the reserve in the directory `top`, if the disk has enough room.
 pub(crate) fn make(top: &Dir, blobs: &Blobs) {
     if let Err(err) = try_make(top, blobs) {
         tracing::warn!("no room is kept for a full disk: {err}");

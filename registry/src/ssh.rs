@@ -1,4 +1,5 @@
-//! The ssh server of the registry. It accepts connections and serves each in a task of its own.
+//! The ssh server of the registry. The server accepts connections and serves each in a task of its
+//! own.
 //!
 //! ```text
 //! server        what all connections share            accept/    from the first byte to the end
@@ -53,7 +54,8 @@ pub fn fingerprint(key: &HostKey) -> String {
     key.key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// Listens on `address`, which is `host:port`. Without a host, it listens on all interfaces.
+/// Listens on `address`, which is `host:port`. Without a host, the server listens on all
+/// interfaces.
 pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     let failed = |address: &str, cause| Error::Listen { address: address.to_owned(), cause };
     let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
@@ -66,7 +68,7 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(first).await.map_err(|err| failed(&first.to_string(), err))
 }
 
-/// Serves until `stop` is done. Then it waits for active work, for at most [`GRACE`].
+/// Serves until `stop` is done. Then the server waits for active work, for at most [`GRACE`].
 pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -122,8 +124,8 @@ fn admit(
     }
 }
 
-/// Pauses after an error of accept. A full file table, or a connection that ended before it was
-/// accepted, must not end the server.
+/// Pauses after an error of accept. A full file table must not end the server. Nor must a
+/// connection that ended before the server accepted it.
 async fn pause(err: &io::Error) {
     tracing::warn!("accept: {}", start_error::plain(err));
     sleep(ACCEPT_PAUSE).await;

@@ -7,10 +7,10 @@ use bytes::{Buf, Bytes};
 use deploy_store::Size;
 use tokio::sync::mpsc;
 
-/// Chunks that may wait to be read. With more, the client waits.
+/// Chunks that may wait to be read. With more chunks, the client waits.
 const MAX_CHUNKS: usize = 4;
 
-/// The end that is read.
+/// The reading end.
 #[derive(Debug)]
 pub struct Input {
     pieces: Option<mpsc::Receiver<Piece>>,
@@ -18,7 +18,7 @@ pub struct Input {
     ended: bool,
 }
 
-/// The end that is written to. If it is dropped before [`Piece::End`], the input was cut off.
+/// The writing end. If it is dropped before [`Piece::End`], the input was cut off.
 pub type Feed = mpsc::Sender<Piece>;
 
 /// A piece of the stream.
@@ -30,14 +30,14 @@ pub enum Piece {
     End,
 }
 
-/// Both ends of an input.
+/// The two ends of an input.
 pub fn channel() -> (Feed, Input) {
     let (feed, pieces) = mpsc::channel(MAX_CHUNKS);
     (feed, Input { pieces: Some(pieces), current: Bytes::new(), ended: false })
 }
 
 impl Input {
-    /// No input, as at the prompt, where further bytes are the next line.
+    /// No input, as at the prompt: there, further bytes are the next line.
     pub fn none() -> Self {
         Self { pieces: None, current: Bytes::new(), ended: true }
     }
@@ -47,7 +47,7 @@ impl Input {
         self.pieces.is_none()
     }
 
-    /// The next bytes; `None` at the end. It fails if the stream was cut off.
+    /// The next bytes; `None` at the end. The function fails if the stream was cut off.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if !self.current.is_empty() {
             return Ok(Some(std::mem::take(&mut self.current)));
@@ -69,7 +69,7 @@ impl Input {
         Ok(())
     }
 
-    /// All bytes. It fails if there are more than `limit`.
+    /// All bytes. The function fails if there are more than `limit` bytes.
     pub async fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {

@@ -1,5 +1,5 @@
-//! What clients send and read, and the limits on both. Each limit is shared among keys, so that no
-//! client takes what all others need.
+//! Uploads and downloads of clients, and their limits. Each limit is shared among keys, so that no
+//! client takes all places.
 //!
 //! ```text
 //! upload         one upload: bytes in any order, at last a staged blob

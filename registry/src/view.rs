@@ -1,4 +1,4 @@
-//! What clients see as files: paths, and what is at each path. It knows no protocol.
+//! The files that clients see: paths, and the contents of each path. This module knows no protocol.
 
 pub(crate) mod items;
 pub(crate) mod lookup;

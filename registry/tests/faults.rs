@@ -1,6 +1,6 @@
-//! Every step of every verb on the registry's disk fails, or is the last one: at each of
-//! them nothing that was acknowledged is gone, damage is what was injected and nothing more,
-//! and the verb can be done again.
+//! Makes every disk operation of every verb fail, or be the last one. After each fault, nothing
+//! acknowledged is missing, there is no damage except the injected one, and the verb can be
+//! repeated.
 
 #![allow(clippy::print_stdout, reason = "the number of steps is told")]
 
@@ -80,7 +80,7 @@ impl World {
         self.damaged = Some(digest);
     }
 
-    /// As after a crash in the middle of things.
+    /// Leaves condemned rows, as a crash would.
     fn leave_condemned(&self) {
         fs::write(self.bench.path("uploads").join("upload-1-1"), "cut off").unwrap();
     }
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// An image of three layers, one of which is there.
+    /// Adds an image of three layers, one of which exists.
     async fn add_image(&self) -> Result<(), Refusal> {
         let registry = self.bench.registry();
         let mut image = Image::default();
@@ -141,7 +141,7 @@ impl World {
         Ok(registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)?)
     }
 
-    /// Whether the image is there; it is whole or not there at all.
+    /// Whether the image exists. The image must be complete or missing.
     async fn has_image(&self, what: &str) -> bool {
         let registry = self.bench.registry();
         let configured = registry.catalog.configuration(&"image".parse().unwrap()).await.is_ok();
@@ -155,7 +155,7 @@ impl World {
         configured
     }
 
-    /// What was acknowledged is there, and of damage what was injected.
+    /// Checks that everything acknowledged is there, and that there is only the injected damage.
     async fn check(&self, verb: Verb, acknowledged: bool, what: &str) {
         let registry = self.bench.registry();
         let version = |component: &str, version: &str| {
@@ -179,7 +179,7 @@ impl World {
         let verified = registry.verify(Scope::default()).await.unwrap();
         match self.damaged {
             None => {
-                // Taken back though its answer got lost.
+                // The blob was taken back although the answer was lost.
                 assert!(verified.damaged() == 0, "{what}: {verified:?}");
             }
             Some(digest) => {

@@ -1,6 +1,6 @@
-//! Random histories of a registry, with collections in between that are cut off anywhere:
-//! nothing that anything refers to ever goes, all that nothing refers to does, and what
-//! `gc -n` says is what `gc` does, to the byte.
+//! Random histories of a registry, with collections that are interrupted anywhere. Nothing with a
+//! reference is ever removed, everything without one is removed, and `gc -n` predicts `gc` to the
+//! byte.
 
 #![allow(clippy::print_stdout, reason = "the seed is told")]
 
@@ -22,11 +22,11 @@ use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 const COMPONENTS: [&str; 3] = ["code", "config", "data"];
 const IMAGE: [&str; 3] = ["i1", "i2", "i3"];
 const CONFIGURATIONS: [&str; 2] = ["p", "q"];
-/// Histories at once.
+/// Number of histories that run at once.
 const LANES: u8 = 3;
 const STEPS: usize = 40;
 
-/// A generator whose seed is all that a failure needs to come again (xorshift64*).
+/// A random generator (xorshift64*). The seed alone repeats a failure.
 struct Dice(u64);
 
 impl Dice {
@@ -39,11 +39,11 @@ impl Dice {
     }
 }
 
-/// What was acknowledged.
+/// The acknowledged changes.
 #[derive(Default)]
 struct Model {
     versions: BTreeMap<(String, String), Digest>,
-    /// In what order they were made.
+    /// The order in which versions were made.
     made: BTreeMap<(String, String), usize>,
     pins: BTreeSet<(String, String)>,
     next: usize,
@@ -55,8 +55,8 @@ struct History {
     model: Model,
     dice: Dice,
     log: Vec<String>,
-    /// The last rollback's state of a configuration, and the trees that it and those right before
-    /// it left.
+    /// For each configuration, the state of the last rollback, and the trees that this rollback and
+    /// the rollbacks right before it left.
     left: BTreeMap<String, (u64, BTreeSet<Digest>)>,
 }
 
@@ -100,7 +100,7 @@ impl History {
         self.is_whole().await;
     }
 
-    /// A new version of few texts, so that versions share blobs, now and then without an
+    /// Adds a version with one of few texts, so that versions share blobs; sometimes without an
     /// upload.
     async fn add(&mut self, component: &str) {
         let bytes = archive(&self.dice.throw(8).to_string());
@@ -127,7 +127,7 @@ impl History {
         }
     }
 
-    /// An image of three layers, some of which are uploaded, some known and some neither.
+    /// Imports an image of three layers: some are uploaded, some are known, and some are missing.
     async fn import(&mut self, name: &str) {
         let mut image = Image::default();
         let mut uploaded = Vec::new();
@@ -229,7 +229,7 @@ impl History {
         let rolled = catalog.roll_back(&name, None, &change()).await;
         let rolled = rolled.map(|done| done.number);
         self.log.push(format!("roll back {name} {rolled:?}"));
-        // Each goes further back than the one before, until something new comes.
+        // Each rollback goes further back than the one before, until there is a new change.
         let left = &mut self.left;
         let Ok(states) = catalog.states(&name, |number, state| (number, state)).await else {
             return;
@@ -251,7 +251,7 @@ impl History {
         left.insert(name.as_str().to_owned(), (made, gone));
     }
 
-    /// What `gc -n` says is what `gc` does; and nothing is left that nothing needs.
+    /// Collects. `gc -n` must predict `gc`, and nothing unneeded may be left.
     async fn collect(&mut self) {
         let registry = self.bench.registry();
         let planned = registry.would_collect().await.unwrap();
@@ -272,7 +272,7 @@ impl History {
         self.take_away_old().await;
     }
 
-    /// The program dies somewhere in a collection.
+    /// Collects, and stops somewhere as if the program died.
     async fn collect_cut_off(&mut self) {
         let patience = Duration::from_micros(self.dice.throw(3000) as u64);
         let cut = {
@@ -284,8 +284,8 @@ impl History {
         self.take_away_old().await;
     }
 
-    /// Versions that are gone were beyond the newest two, not pinned, and in no state that
-    /// counts.
+    /// Forgets removed versions: they must be older than the newest two, not pinned, and unused by
+    /// states that count.
     async fn take_away_old(&mut self) {
         let there = versions(self.bench.registry()).await;
         let gone: Vec<_> =
@@ -300,8 +300,8 @@ impl History {
         }
     }
 
-    /// Every version and every state that counts has its blob, whole, and so has what is known
-    /// of layers.
+    /// Checks that every version, every state that counts and every known layer has its complete
+    /// blob.
     async fn is_whole(&self) {
         let registry = self.bench.registry();
         let known = registry.catalog.layers().await.unwrap();
@@ -358,7 +358,7 @@ fn needed_blobs_are_never_removed() {
     let first: u64 = number("DEPLOY_TEST_SEED", std::process::id().into());
     let histories = number("DEPLOY_TEST_HISTORIES", 250);
     println!("DEPLOY_TEST_SEED={first}, {histories} histories of {STEPS} steps");
-    // While one waits for the disk another goes on.
+    // While one history waits for the disk, another one continues.
     std::thread::scope(|scope| {
         for lane in (0..LANES).map(u64::from) {
             scope.spawn(move || {

@@ -1,5 +1,5 @@
-//! A mistake of the program, wherever it shows while a client is served: that client is told
-//! or let go, and another who is in the middle of an upload notices nothing.
+//! Panics at any place while a client is served. That client gets an error or is disconnected, and
+//! another client in the middle of an upload notices nothing.
 
 #![allow(clippy::print_stdout, reason = "the number of panics is told")]
 
@@ -25,10 +25,10 @@ use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Nobody waits longer for an answer.
+/// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A registry in this process, where faults can be had, and keys of its clients.
+/// A registry in this process, so that faults can be injected, and the keys of its clients.
 struct Served {
     rig: Rig,
     port: u16,
@@ -67,7 +67,8 @@ async fn sftp(client: &Handle<Trusting>) -> RawSftpSession {
     let channel = client.channel_open_session().await.unwrap();
     channel.request_subsystem(true, "sftp").await.unwrap();
     let sftp = RawSftpSession::new(channel.into_stream());
-    // Later than we do: a client that gives up is one that was let down.
+    // The library waits longer than the test: a timeout of the client means a failure of the
+    // server.
     sftp.set_timeout(2 * PATIENCE.as_secs());
     sftp.init().await.unwrap();
     sftp
@@ -79,7 +80,7 @@ async fn create(sftp: &RawSftpSession) -> Result<String, String> {
     opened.map(|handle| handle.handle).map_err(|err| err.to_string())
 }
 
-/// Writes two megabytes and closes: each is over what is written at once.
+/// Writes two pieces of a megabyte and closes. Each piece is larger than one write.
 async fn upload(sftp: &RawSftpSession, byte: u8) -> Result<(), String> {
     let handle = create(sftp).await?;
     let part = vec![byte; 200 << 10];
@@ -98,7 +99,7 @@ async fn download(sftp: &RawSftpSession, digest: Digest) -> Result<(), String> {
     sftp.close(handle).await.map(drop).map_err(|err| err.to_string())
 }
 
-/// The code of a command; an error when the channel ended without one.
+/// The exit code of a command; an error if the channel ended without a code.
 async fn run(client: &Handle<Trusting>, line: &str) -> Result<u32, String> {
     let mut channel: Channel<_> =
         client.channel_open_session().await.map_err(|err| err.to_string())?;
@@ -132,7 +133,7 @@ async fn panic_in_one_session_does_not_affect_another() {
     for what in ["upload", "addver", "download"] {
         for n in 1.. {
             assert!(n < 200, "{what} never ends");
-            // Both a session that knew no trouble, and the connection that had some.
+            // A session without a fault works, and so does the connection with the fault.
             let session = sftp(&unlucky).await;
             if what == "addver" {
                 let handle = create(&session).await.unwrap();
@@ -159,7 +160,7 @@ async fn panic_in_one_session_does_not_affect_another() {
             let ended = ended.unwrap_or_else(|_| panic!("{what} {n} waits for ever"));
             assert!(happened || ended.is_ok(), "{what} {n}: {ended:?}");
             drop(session);
-            // Others are served meanwhile.
+            // The server serves other clients meanwhile.
             assert_eq!(run(&bystander, "components").await, Ok(0), "{what} {n}");
             if !happened {
                 break;

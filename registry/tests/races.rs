@@ -1,5 +1,5 @@
-//! Verbs at the same time, and with the sweep of blobs: each is done whole or not at
-//! all, and no version is ever without its blob.
+//! Runs verbs at the same time, also with the sweep of blobs. Each verb is done completely or not
+//! at all, and no version ever lacks its blob.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,7 +31,7 @@ impl Bench {
         self.registry.blobs()
     }
 
-    /// Uploads an archive that is like no other.
+    /// Uploads a unique archive.
     fn upload(&self, text: &str) -> Digest {
         let mut header = tar::Header::new_ustar();
         header.set_size(text.len() as u64);
@@ -143,7 +143,7 @@ async fn gc_keeps_a_blob_that_is_being_bound() {
                 let name = format!("{task}-{n}");
                 add(&registry, "code", &name, digest).await.unwrap();
                 if n % 2 == 0 {
-                    // Old enough to go.
+                    // Makes the blob old enough for removal.
                     let file = files.join(digest.to_string());
                     let file = std::fs::File::options().append(true).open(file).unwrap();
                     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -184,13 +184,13 @@ async fn upload_during_gc_of_the_same_blob_is_kept() {
             let (component, v1) = (format!("c{task}"), "v1".parse().unwrap());
             let name = component.parse().unwrap();
             for n in 0..60 {
-                // The same few blobs for all.
+                // All tasks use the same few blobs.
                 let text = format!("shared {}", n % 3);
                 let digest = loop {
                     let digest = bench.upload(&text);
                     match bench.add(&component, "v1", digest).await {
                         Ok(()) => break digest,
-                        // Another task has bound this upload with its own, and aged the blob.
+                        // Another task has bound this upload to its own version, and aged the blob.
                         Err(err) => assert!(err.contains("no uploaded file"), "{err}"),
                     }
                 };
@@ -226,7 +226,7 @@ async fn blob_repaired_during_verify_is_kept() {
     let registry = Arc::clone(&bench.registry);
     let slow = Scope { rate: Some(2 << 20), ..Scope::default() };
     let reading = tokio::spawn(async move { registry.verify(slow).await.unwrap() });
-    // It has begun, and reads for ten seconds, whatever a slow disk takes for the rest.
+    // The verification has begun, and reads for ten seconds, even on a slow disk.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let found = bench.registry.verify(Scope::default()).await.unwrap();
     assert_eq!(found.findings.len(), 1, "{found:?}");
@@ -249,7 +249,7 @@ async fn reader_never_sees_an_older_state_again() {
     let name: ConfigurationName = "p".parse().unwrap();
     let layer = |n: u64| (code.clone(), format!("v{}", n % 2).parse().unwrap());
     bench.registry.catalog.add_configuration(&name, &[layer(0)], false, &change()).await.unwrap();
-    // How many changes were acknowledged, and how many are at most begun.
+    // Number of acknowledged changes, and number of changes that may have begun.
     let (done, begun) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut reading = JoinSet::new();
     for _ in 0..3 {
@@ -275,14 +275,14 @@ async fn reader_never_sees_an_older_state_again() {
         let catalog = &bench.registry.catalog;
         catalog.change_configuration(&name, &[layer(n)], None, &change()).await.unwrap();
         done.store(n, Ordering::SeqCst);
-        // Time to keep what is now, and to tell it.
+        // Time to record the present state.
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     let reads: u64 = reading.join_all().await.iter().sum();
     assert!(reads > CHANGES, "{reads} reads only");
 }
 
-/// An image of one layer, made from what only it was made from.
+/// An image of one layer with a unique origin.
 fn image_of(component: &str, digest: Digest) -> Image {
     let origin = Origin { diff_id: digest, removals: digest, compression: Compression::Gzip };
     let component = component.parse().unwrap();
@@ -323,10 +323,10 @@ async fn layers_reported_to_an_importer_are_not_removed() {
                 catalog.delete_configuration(&configuration, &change()).await.unwrap();
                 let component = &image.layers[0].component;
                 catalog.delete_component(component, true, &change()).await.unwrap();
-                // Every other one is left to the collector.
+                // The collector may remove every other image.
                 let origin = image.layers[0].origin.unwrap();
                 if n % 2 == 0 && !registry.known_layers(Some(&[origin])).await.unwrap().is_empty() {
-                    // It is not sent again.
+                    // The layer is not sent again.
                     let added = registry.add_image(&configuration, &image, &[], &change()).await;
                     added.unwrap();
                     reused += 1;

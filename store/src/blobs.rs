@@ -1,10 +1,10 @@
-//! Blobs: whole archives named by their sha256. This one type is the registry's `files/` and
-//! `uploads/` and the agent's `cache/`.
+//! Blobs: whole archives named by their sha256. This type serves the registry's `files/` and
+//! `uploads/`, and the agent's `cache/`.
 //!
-//! A blob is first staged under a temporary name (`upload-…`). When it is complete and synced, it
-//! gets its digest as its name in the staging directory. Publishing moves it to the files directory
-//! under the same name. Each step is one rename, and only a file whose bytes were hashed is named
-//! by a digest.
+//! A blob is first staged under a temporary name (`upload-…`). When the blob is complete and
+//! synced, it gets its digest as its name in the staging directory. Publishing moves the blob to
+//! the files directory under the same name. Each step is one rename. Only files whose bytes were
+//! hashed have a digest as their name.
 
 mod publish_all;
 mod writer;
@@ -39,20 +39,20 @@ pub struct Blobs {
 /// A published blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// Its name.
+    /// The name.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// When it was last written, in whole seconds.
+    /// When the blob was last written, in whole seconds.
     pub modified: SystemTime,
 }
 
-/// What a sweep removed.
+/// The files that a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Number of files.
     pub files: u64,
-    /// Their bytes.
+    /// The bytes.
     pub bytes: u64,
 }
 
@@ -64,8 +64,8 @@ impl Blobs {
         Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
     }
 
-    /// As [`Blobs::open`], of two directories in `dir`. A symlink in the place of one is refused:
-    /// a user who may write to `dir` must not choose where blobs are written.
+    /// Like [`Blobs::open`], of two directories in `dir`. A symlink in the place of a directory is
+    /// refused: a user who may write to `dir` must not choose where blobs are written.
     pub(crate) fn open_in(dir: &Dir, files: &CStr, staging: &CStr, max_bytes: u64) -> Result<Self> {
         let files = dir.child_or_create(files, 0o700)?;
         let staging = dir.child_or_create(staging, 0o700)?;
@@ -79,7 +79,7 @@ impl Blobs {
     }
 
     /// Begins the blob `expected`, or resumes an earlier attempt; [`BlobWriter::len`] says where.
-    /// The bytes stay if this attempt is dropped.
+    /// Dropping the attempt keeps the bytes.
     pub fn resume(&self, expected: Digest) -> Result<BlobWriter> {
         let temp = TempFile::resume(&self.staging, &name_of_partial(expected))?;
         let mut hasher = Hasher::default();
@@ -110,7 +110,7 @@ impl Blobs {
         self.staging.sync()
     }
 
-    /// Removes what [`Blobs::resume`] began.
+    /// Removes the partial blob that [`Blobs::resume`] began.
     pub fn remove_partial(&self, digest: Digest) -> Result<()> {
         self.staging.remove_file(&name_of_partial(digest))
     }
@@ -119,7 +119,7 @@ impl Blobs {
         BlobWriter::new(Arc::clone(&self.staging), self.max_bytes, temp, hasher, end)
     }
 
-    /// Stages `from`, checks that it is `expected`, and publishes it.
+    /// Stages `from`, checks that its digest is `expected`, and publishes it.
     pub fn ingest(&self, expected: Digest, mut from: impl Read) -> Result<()> {
         if self.contains(expected)? {
             return Ok(());
@@ -138,7 +138,7 @@ impl Blobs {
         self.publish(expected)
     }
 
-    /// Makes the staged blob visible. It is a success if the blob is published already.
+    /// Makes the staged blob visible. A blob that is published already counts as success.
     pub fn publish(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         if self.files.contains(&name)? {
@@ -181,7 +181,7 @@ impl Blobs {
         self.staging.contains(&name_of(digest))
     }
 
-    /// All published blobs, by digest. Names that are no digests are skipped.
+    /// All published blobs, by digest. Names that are not digests are skipped.
     pub fn list(&self) -> Result<Vec<BlobInfo>> {
         let mut blobs = Vec::new();
         for item in self.files.list()? {
@@ -200,7 +200,7 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Length of a published blob, if it is there.
+    /// Length of a published blob, if it exists.
     pub fn size(&self, digest: Digest) -> Result<Option<u64>> {
         match self.files.stat(&name_of(digest)) {
             Err(err) if err.is_not_found() => Ok(None),
@@ -208,7 +208,7 @@ impl Blobs {
         }
     }
 
-    /// Names among the published blobs that are no digests.
+    /// Names among the published blobs that are not digests.
     pub fn foreign(&self) -> Result<Vec<String>> {
         let items = self.files.list()?.into_iter();
         let foreign = items
@@ -216,12 +216,12 @@ impl Blobs {
         Ok(foreign.map(|item| item.name.to_string_lossy().into_owned()).collect())
     }
 
-    /// Removes a published blob. It is a success if there is none.
+    /// Removes a published blob. A missing blob counts as success.
     pub fn remove(&self, digest: Digest) -> Result<()> {
         self.remove_all([digest])
     }
 
-    /// Removes published blobs. Missing ones are skipped.
+    /// Removes published blobs. Missing blobs are skipped.
     pub fn remove_all(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         for digest in digests {
             self.files.remove_file(&name_of(digest))?;
@@ -244,7 +244,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Removes a complete staged blob. It is a success if there is none.
+    /// Removes a complete staged blob. A missing blob counts as success.
     pub fn unstage(&self, digest: Digest) -> Result<()> {
         self.staging.remove_file(&name_of(digest))
     }
@@ -265,7 +265,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Removes uploads that a crash cut off, whatever their age. Call it before any upload begins.
+    /// Removes uploads that a crash cut off, whatever their age. Call this before any upload
+    /// begins.
     pub fn clean_up(&self) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?))
     }
@@ -282,7 +283,7 @@ impl Blobs {
         swept
     }
 
-    /// What [`Blobs::expire`] would remove.
+    /// Counts the files that [`Blobs::expire`] would remove.
     pub fn would_expire(&self, before: SystemTime) -> Result<Swept> {
         let expired = self.expired(before, false)?;
         let bytes = expired.iter().map(|(_, bytes)| bytes).sum();
@@ -336,7 +337,7 @@ fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
 }
 
-/// Removes a leftover file. A file that cannot be removed must not make anything else fail.
+/// Removes a leftover file. A file that cannot be removed must not make other work fail.
 fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
     dir.remove_tree(name)
         .inspect_err(|err| {
@@ -344,7 +345,8 @@ fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
             tracing::warn!(
                 event = "not_removed",
                 path = %path.display(),
-                "{} is no use any more and stays, as it cannot be removed: {err}; it is tried again later",
+                "{} is not needed any more but cannot be removed: {err}; the next sweep tries \
+                 again",
                 path.display()
             );
         })

@@ -17,16 +17,16 @@ pub const MAX_JSON: usize = 4 << 20;
 pub struct Layer {
     /// The component.
     pub component: ComponentName,
-    /// Its version.
+    /// The version.
     pub version: VersionName,
-    /// The blob of that version.
+    /// The blob of the version.
     pub digest: Digest,
     /// When the version was added.
     pub created: Timestamp,
 }
 
 impl Layer {
-    /// Reads the JSON form of one layer, in which the Go tool keeps versions, too.
+    /// Reads the JSON form of one layer. The Go tool keeps versions in this form, too.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad = |reason: String| Error::BadConfiguration { name: String::new(), reason };
         if bytes.len() > MAX_JSON {
@@ -38,7 +38,7 @@ impl Layer {
     }
 }
 
-/// A named, ordered list of layers. Its id always agrees with its layers.
+/// A named, ordered list of layers. The id always agrees with the layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
     name: ConfigurationName,
@@ -48,8 +48,8 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// A configuration of `layers`, lowest first. Refused when there are none, too
-    /// many, or two of one component.
+    /// A configuration of `layers`, lowest first. It is an error if there are no layers, too many
+    /// layers, or two layers of one component.
     pub fn new(name: ConfigurationName, layers: Vec<Layer>, modified: Timestamp) -> Result<Self> {
         let refuse = |reason: String| {
             Err(Error::BadConfiguration { name: name.as_str().to_owned(), reason })
@@ -72,7 +72,7 @@ impl Configuration {
         &self.name
     }
 
-    /// When it was last changed.
+    /// When the configuration was last changed.
     pub fn modified(&self) -> Timestamp {
         self.modified
     }

@@ -76,12 +76,12 @@ fn nibble(digit: u8) -> Option<u8> {
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    /// Takes in the next bytes.
+    /// Hashes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken in.
+    /// The digest of all hashed bytes.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
@@ -93,7 +93,7 @@ impl fmt::Debug for Hasher {
     }
 }
 
-/// A reader that hashes and counts what passes through it.
+/// A reader that hashes and counts the bytes that pass through it.
 #[derive(Debug)]
 pub struct HashingReader<R> {
     inner: R,
@@ -102,7 +102,7 @@ pub struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Hashes what is read from `inner`.
+    /// A reader that hashes all bytes from `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, hasher: Hasher::default(), count: 0 }
     }

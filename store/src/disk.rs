@@ -1,5 +1,5 @@
-//! The filesystem, and the only module that changes it: nothing outside creates, renames, links,
-//! unlinks or syncs.
+//! The only module that changes the filesystem: no other module creates, renames, links, unlinks or
+//! syncs.
 //!
 //! Every operation is relative to an open directory ([`Dir`]) and takes a single name, never a
 //! path, so no symlink can lead it elsewhere.

@@ -1,4 +1,4 @@
-//! The one error type of the store. Each variant says the action, what it was done to, and the
+//! The one error type of the store. Each variant states the action, the file or name, and the
 //! cause. The text of an error is the whole line, so there is no `source`, which would be printed
 //! twice.
 
@@ -11,18 +11,29 @@ use crate::size::Size;
 /// Result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong in the store.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused an operation.
     #[error("{action} {}: {cause}", path.display())]
     Io {
-        /// What was being done, as a verb: `create`, `rename`.
+        /// The action, as a verb: `create`, `rename`.
         action: &'static str,
-        /// What it was done to.
+        /// The file or directory.
         path: PathBuf,
-        /// Why it failed.
+        /// Why the operation failed.
+        cause: io::Error,
+    },
+    /// The directory at a root's place cannot be moved away, because of a mount or a missing
+    /// permission.
+    #[error("{action} {}: {cause}", path.display())]
+    RootHeld {
+        /// The action, as a verb.
+        action: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// Why the operation failed.
         cause: io::Error,
     },
     /// The bytes do not have the announced digest.
@@ -45,7 +56,7 @@ pub enum Error {
         what: &'static str,
         /// The text as given.
         text: String,
-        /// Why it is refused.
+        /// The reason for the refusal.
         reason: String,
     },
     /// A configuration breaks a rule or contradicts itself.
@@ -53,19 +64,19 @@ pub enum Error {
     BadConfiguration {
         /// The configuration's name, as far as it is known.
         name: String,
-        /// Why it is refused.
+        /// The reason for the refusal.
         reason: String,
     },
     /// An archive cannot be read as a whole.
     #[error("archive: {reason}")]
     BadArchive {
-        /// Why it cannot be read.
+        /// Why the archive cannot be read.
         reason: String,
     },
     /// A pattern of paths is invalid.
     #[error("no pattern of paths: {cause}")]
     BadGlob {
-        /// What is wrong with it.
+        /// What is wrong.
         cause: globset::Error,
     },
     /// An archive holds an entry that cannot be unpacked.
@@ -73,7 +84,7 @@ pub enum Error {
     BadEntry {
         /// The entry's name, lossily as text.
         entry: String,
-        /// Why it is refused.
+        /// The reason for the refusal.
         reason: String,
     },
     /// Something exceeds a limit.
@@ -97,15 +108,15 @@ pub enum Error {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong.
         reason: String,
     },
-    /// A file of the store was written by a newer program. It must stay as it is.
+    /// A file of the store was written by a newer program. The file must stay unchanged.
     #[error("{} is damaged: is a {what} of a newer format: use a newer program", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,
-        /// What it is: `layer index`.
+        /// The kind of file: `layer index`.
         what: &'static str,
     },
 }
@@ -131,12 +142,22 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether the directory at a root's place cannot be moved away, because of a mount or a
-    /// missing permission.
-    pub fn is_root_held(&self) -> bool {
+    /// Makes an [`Error::RootHeld`] of the error of moving a root's directory away, if the cause is
+    /// a mount or a missing permission.
+    pub(crate) fn of_moving_root(self) -> Self {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
         let held = |kind| matches!(kind, CrossesDevices | PermissionDenied | ResourceBusy);
-        matches!(self, Self::Io { action: "exchange" | "replace", cause, .. } if held(cause.kind()))
+        match self {
+            Self::Io { action, path, cause } if held(cause.kind()) => {
+                Self::RootHeld { action, path, cause }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether this is an [`Error::RootHeld`].
+    pub fn is_root_held(&self) -> bool {
+        matches!(self, Self::RootHeld { .. })
     }
 
     /// Whether the cause is an exhausted quota.

@@ -1,11 +1,11 @@
-//! What an inode carries besides its contents.
+//! The metadata of an inode.
 
-/// Time since the epoch, before it when `seconds` is negative.
+/// Time since the epoch; before the epoch if `seconds` is negative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mtime {
     /// Whole seconds, rounded down.
     pub seconds: i64,
-    /// Nanoseconds above them, below 10^9.
+    /// Nanoseconds after the whole seconds, below 10^9.
     pub nanoseconds: u32,
 }
 
@@ -34,8 +34,8 @@ pub struct Xattr {
 }
 
 impl Meta {
-    /// A digest over everything that linked names share with their inode. Without
-    /// `owner` the numbers do not count, as they are not restored then.
+    /// A digest over everything that linked names share with their inode. Without `owner`, the
+    /// numbers of user and group do not count, because they are not restored.
     pub fn fingerprint(&self, owner: bool) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         let (uid, gid) = if owner { (self.uid, self.gid) } else { (0, 0) };

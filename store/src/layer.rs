@@ -1,5 +1,5 @@
-//! Layers: what an archive becomes. An archive is decoded once into an
-//! [`Index`](index::Index) (its entries) and objects (the contents of its files).
+//! Layers, which are made from archives. An archive is decoded once into an [`Index`](index::Index)
+//! (its entries) and objects (the contents of its files).
 
 pub mod archive;
 pub mod content;

@@ -1,9 +1,9 @@
 //! Private paths: their files were found changed in a root, so each root gets its own copy.
 //!
 //! With hardlinks, a file is shared with the cache and with later roots. A script that changes
-//! owners (`chown -R`) or a service that writes to a file would damage it for all of them, again
-//! and again. So the store remembers each path that was seen changed. From then on it copies the
-//! file of that path into every root of this agent's directory.
+//! owners (`chown -R`) or a service that writes to a file would damage the file for all roots,
+//! again and again. So the store remembers each path that was seen changed. From then on, the agent
+//! copies the file of that path into every root of this directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::limits::Limits;
 
 /// File in the agent's directory: a line `REASON<TAB>PATH` for each path. The path is escaped.
 const FILE: &str = "private";
-/// Most paths that are remembered one by one. Beyond that, all files are private.
+/// The greatest number of paths that are remembered one by one. With more paths, all files are
+/// private.
 const MOST: usize = 100_000;
 /// Most bytes of the file that are read.
 const MOST_BYTES: u64 = 64 << 20;
@@ -35,7 +36,7 @@ struct State {
 
 impl Learned {
     /// The paths that earlier agents found, from the directory `top`. Unreadable lines are dropped:
-    /// their paths are found again.
+    /// the agent will find their paths again.
     pub fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
@@ -63,7 +64,7 @@ impl Learned {
         self.lock().paths.is_empty()
     }
 
-    /// Makes `path` private from now on. Returns whether it was not before.
+    /// Makes `path` private from now on. Returns whether the path was not private before.
     pub fn learn(&self, path: &EntryPath, why: PrivateReason) -> bool {
         let mut state = self.lock();
         if state.paths.len() > MOST || state.paths.contains_key(path.as_bytes()) {
@@ -114,7 +115,7 @@ fn line(path: &[u8], why: PrivateReason) -> String {
 fn parse_line(line: &[u8]) -> Option<(Box<[u8]>, PrivateReason)> {
     let (word, path) = std::str::from_utf8(line).ok()?.split_once('\t')?;
     let path = unescape(path)?;
-    // A line that is no path of a root is ignored.
+    // A line without a valid path is ignored.
     EntryPath::from_archive(&path, Limits::STANDARD).ok()?;
     Some((path.into(), PrivateReason::from_word(word)?))
 }

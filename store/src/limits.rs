@@ -1,7 +1,7 @@
 //! Limits on the contents of an archive.
 
-/// What an archive may not exceed. An archive beyond a limit is refused with an error that names
-/// the limit.
+/// The limits of an archive. An archive beyond a limit is refused with an error that names the
+/// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of one archive.

@@ -1,29 +1,30 @@
-//! Progress of long work. The work counts; another thread reads the counts and shows them.
+//! Progress of long work. The working thread counts. Another thread reads the counts and shows
+//! them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What a stage of the work counts.
+/// The unit that a stage of the work counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes.
     Bytes,
-    /// Things with this name, in the plural.
+    /// Items with this name, in the plural.
     Items(&'static str),
 }
 
 /// The state of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// Number of the stage, so that a reader sees when the next one begins.
+    /// Number of the stage, so that a reader sees when the next stage begins.
     pub stage: u64,
-    /// What is done with the counted things, as "uploaded".
+    /// What the work does with the counted things, for example "uploaded".
     pub verb: &'static str,
-    /// What is counted.
+    /// The counted unit.
     pub unit: Unit,
-    /// How much is done.
+    /// The count so far.
     pub done: u64,
-    /// How much there is to do, if that is known.
+    /// The whole, if it is known.
     pub whole: Option<u64>,
 }
 
@@ -43,7 +44,7 @@ struct Stage {
 }
 
 impl Meter {
-    /// Begins a stage. `whole` is 0 if it is not known.
+    /// Begins a stage. `whole` is 0 if the whole is not known.
     pub fn begin(&self, verb: &'static str, unit: Unit, whole: u64) {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         stage.number += 1;
@@ -52,7 +53,7 @@ impl Meter {
         self.whole.store(whole, Ordering::Relaxed);
     }
 
-    /// Ends the stage: nothing is shown until the next begins.
+    /// Ends the stage: nothing is shown until the next stage begins.
     pub fn end(&self) {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner).counts = None;
     }

@@ -1,9 +1,8 @@
 //! Names of components, versions and configurations.
 //!
 //! Parsing accepts every name that the Go tool could have stored, so that imported data stays
-//! usable. [`ComponentName::check_new`] and its siblings are the stricter rule for names that are
-//! created now. `Display` escapes, so that a name can be printed to a terminal; `as_str` is the
-//! name itself.
+//! usable. [`ComponentName::check_new`] and its siblings check the stricter rule for new names.
+//! `Display` escapes, so that a name can be printed to a terminal; `as_str` is the name itself.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -100,7 +99,7 @@ fn check_new(what: &'static str, text: &str) -> Result<()> {
 }
 
 /// Escapes everything in `text` that could drive a terminal or break a line: control characters,
-/// invisible and direction-changing ones, and the backslash.
+/// invisible and direction-changing characters, and the backslash.
 pub fn escape(text: &str) -> String {
     let plain = |c: char| c == '\'' || c == '"' || (c != '\\' && c.escape_debug().len() == 1);
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
@@ -113,8 +112,8 @@ pub fn escape(text: &str) -> String {
     })
 }
 
-/// The JSON document `json` with the same value, in which every character is escaped that could
-/// drive a terminal. JSON itself requires that only of the first control characters.
+/// Escapes every character in the JSON document `json` that could drive a terminal; the value stays
+/// the same. JSON itself requires this only for the first control characters.
 pub fn escape_json(json: &str) -> String {
     let plain = |c: char| c == '\n' || c.is_ascii_graphic() || c.escape_debug().len() == 1;
     json.chars().fold(String::with_capacity(json.len()), |mut out, c| {

@@ -16,7 +16,7 @@ use crate::layer::entry::EntryPath;
 /// File in the agent's directory with the rules of the last agent, one in each line: `UID:GID`, a
 /// tab, the pattern. Programs that compare roots use it.
 const FILE: &CStr = c"owners";
-/// Most bytes of it that are read.
+/// The most bytes of the file that are read.
 const MOST: u64 = 1 << 20;
 
 /// A rule: matching files get this owner. If several rules match, the last one counts.
@@ -24,9 +24,9 @@ const MOST: u64 = 1 << 20;
 pub struct OwnerRule {
     /// Paths in roots, as in [`crate::Writable`]; `None` for all paths, the root included.
     pub pattern: Option<String>,
-    /// The user; `None` keeps the archive's.
+    /// The user; `None` keeps the archive's user.
     pub uid: Option<u32>,
-    /// The group; `None` keeps the archive's.
+    /// The group; `None` keeps the archive's group.
     pub gid: Option<u32>,
 }
 

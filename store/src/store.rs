@@ -54,7 +54,7 @@ pub use unpack::{unpack, unpack_counted};
 pub use verify::repair::Aside;
 pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 
-/// How a store works.
+/// The settings of a store.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     /// Limits on archives.
@@ -63,8 +63,8 @@ pub struct Options {
     pub link: LinkMode,
     /// Largest blob, in bytes.
     pub max_blob: u64,
-    /// Whether blobs stay in the cache after they are extracted. Without them, damage is repaired
-    /// from the registry.
+    /// Whether blobs stay in the cache after they are extracted. Without kept blobs, damage is
+    /// repaired from the registry.
     pub keep_blobs: bool,
 }
 
@@ -92,14 +92,14 @@ pub struct Store {
     _lock: Lock,
 }
 
-/// What extracting a layer did.
+/// The result of extracting a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extracted {
     /// Entries of the archive.
     pub entries: u64,
-    /// Regular files in it.
+    /// Regular files in the root.
     pub files: u64,
-    /// Their bytes.
+    /// The bytes.
     pub bytes: u64,
     /// Files whose bytes were not in the cache before.
     pub new_objects: u64,
@@ -110,23 +110,23 @@ pub struct Extracted {
 pub struct Root {
     /// The configuration's id.
     pub id: Digest,
-    /// Where it is.
+    /// The path of the root.
     pub path: PathBuf,
-    /// Whether it existed already.
+    /// Whether the root existed already.
     pub reused: bool,
-    /// Whether it was made from the spare.
+    /// Whether the root was made from the spare.
     pub from_spare: bool,
     /// How the files of a new root were placed.
     pub placed: Placed,
     /// Where the replaced root is kept: a service may still run in it.
     pub replaced: Option<PathBuf>,
-    /// Names in it that differ from the configuration. The root is used all the same.
+    /// Names in the root that differ from the configuration. The root is used all the same.
     pub changed: Vec<String>,
 }
 
 impl Store {
-    /// Locks and opens the store in `dir`. Creates missing directories, and removes what a crash
-    /// left half done. Leftovers that cannot be removed are logged and stay.
+    /// Locks and opens the store in `dir`. Creates missing directories, and removes half-finished
+    /// work of a crash. Leftovers that cannot be removed are logged and stay.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let top = Dir::open_or_create(dir, 0o755)?;
         let lock = Lock::take(dir)?;
@@ -183,7 +183,7 @@ impl Store {
             // The agent extracts a layer of an earlier format again.
             Ok(index) => Ok(!is_earlier(index)),
             Err(err) if err.is_not_found() => Ok(false),
-            // The reader of the index reports what is wrong with it.
+            // The reader of the index reports the defect.
             Err(_) => self.layers.contains(&name_of(digest)),
         }
     }
@@ -207,7 +207,7 @@ impl Store {
         owners::write(&self.path, rules)
     }
 
-    /// Counts the progress of extracting a layer and building a root.
+    /// The meter for extracting a layer and building a root.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.placement.meter
     }
@@ -217,7 +217,7 @@ impl Store {
         self.placement.owner
     }
 
-    /// How files are placed here, as probed or forced; never `Auto`.
+    /// How files are placed in this store, as probed or forced; never `Auto`.
     pub fn link_mode(&self) -> LinkMode {
         self.placement.mode
     }

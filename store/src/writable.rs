@@ -1,4 +1,4 @@
-//! Files that a service writes to. Each root gets its own copy of them.
+//! Files that a service writes to. Each root gets its own copy of these files.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

@@ -1,4 +1,4 @@
-//! Tests that run themselves once more, in surroundings of their own.
+//! Tests that run themselves again in an environment of their own.
 
 use std::process::{Command, ExitStatus, Stdio};
 
@@ -8,7 +8,7 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
     let program = std::env::current_exe().expect("a test is a file");
     let listed = Command::new(&program).args(["--list", "--exact", test]).output();
     let listed = listed.expect("a test program starts").stdout;
-    // A name that no test has would pass, with nothing tried.
+    // With the name of no test, the program would pass without running anything.
     assert!(
         String::from_utf8_lossy(&listed).lines().any(|line| line == format!("{test}: test")),
         "no test is called {test}"
@@ -19,8 +19,8 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
     again.status().expect("the first word is a program")
 }
 
-/// Whether the caller is root in a mount namespace of its own, and goes on. Otherwise `test` has
-/// run there, in a process that is gone with everything that it mounted.
+/// Whether the caller is root in a mount namespace of its own, and continues. Otherwise `test` has
+/// run in such a process, which has ended together with its mounts.
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 pub fn in_own_mounts(test: &str) -> bool {
     const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";

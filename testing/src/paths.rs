@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// The directory of the package whose test runs.
 ///
-/// It is looked up at run time: the checkout may have moved since the test was compiled.
+/// The path is looked up at run time, because the checkout may have moved since the test was
+/// compiled.
 pub fn package() -> PathBuf {
     match std::env::var_os("CARGO_MANIFEST_DIR") {
         Some(dir) => dir.into(),
@@ -22,8 +23,8 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The directories of `DEPLOY_TEST_DIRS`, each on a filesystem to try; without the variable, the
-/// directory of temporary files.
+/// The directories of `DEPLOY_TEST_DIRS`, each on a filesystem to try; without the variable, only
+/// the directory of temporary files.
 pub fn directories() -> Vec<PathBuf> {
     match std::env::var_os("DEPLOY_TEST_DIRS") {
         Some(dirs) => std::env::split_paths(&dirs).collect(),

@@ -1,4 +1,4 @@
-//! The ssh and sftp client: one connection, open as long as its user needs it.
+//! The ssh and sftp client: one connection, which stays open until the client is dropped.
 
 mod certificate;
 mod error;
@@ -32,10 +32,10 @@ use sftp::{STALLED, Sftp};
 
 /// Largest accepted answer to a command, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Flow control window of a channel: bytes that may be on their way to us.
+/// Flow control window of a channel: bytes that may be on their way to the client.
 const WINDOW: u32 = 16 << 20;
 
-/// Where to connect to, and how.
+/// The server, and how to connect to it.
 #[derive(Debug, Clone)]
 pub struct Connect {
     /// `host:port`
@@ -57,7 +57,7 @@ pub struct Exec {
     pub stdout: Vec<u8>,
     /// Standard error.
     pub stderr: Vec<u8>,
-    /// Its exit code.
+    /// The exit code.
     pub code: u8,
 }
 
@@ -104,7 +104,7 @@ impl Client {
         answer(&mut reader).await
     }
 
-    /// As [`Client::exec`], but `told` gets the command's standard error as it arrives. `columns`
+    /// Like [`Client::exec`], but `told` gets the command's standard error as it arrives. `columns`
     /// is the value of [`PROGRESS`](crate::PROGRESS), if any.
     pub async fn exec_told(
         &self,
@@ -150,9 +150,9 @@ impl Client {
         Ok(channel.split())
     }
 
-    /// Says goodbye. A dropped client closes the connection without it.
+    /// Sends a disconnect message. A dropped client closes the connection without such a message.
     pub async fn disconnect(&self) {
-        // The server may have closed it already.
+        // The server may have closed the connection already.
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
     }
 

@@ -30,7 +30,7 @@ pub use words::{MAX_LINE, quote, quote_always, split};
 pub enum Command {
     /// `help [verb]`
     Help {
-        /// The verb to explain, or all.
+        /// The verb to explain; `None`: all verbs.
         verb: Option<String>,
     },
     /// `addver`
@@ -55,7 +55,7 @@ pub enum Command {
     AddConfiguration {
         /// Configuration to create, or with `replace` to replace.
         name: ConfigurationName,
-        /// Its layers, lowest first.
+        /// The layers, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
         /// Whether an existing configuration of that name is replaced.
         replace: bool,
@@ -77,7 +77,7 @@ pub enum Command {
         name: ConfigurationName,
         /// Layers to change, in one transaction.
         changes: Vec<(ComponentName, VersionName)>,
-        /// Change only if this is its present id.
+        /// Change only if the configuration has this id.
         if_hash: Option<Hash>,
     },
     /// `bumpconf`
@@ -86,14 +86,14 @@ pub enum Command {
         name: ConfigurationName,
         /// Components to set to their newest version, in one transaction.
         components: Vec<ComponentName>,
-        /// Change only if this is its present id.
+        /// Change only if the configuration has this id.
         if_hash: Option<Hash>,
     },
     /// `showconf`
     ShowConfiguration {
         /// Configuration to show.
         name: ConfigurationName,
-        /// With name, time and id.
+        /// Whether to show name, time and id.
         verbose: bool,
         /// As JSON.
         json: bool,
@@ -129,7 +129,7 @@ pub enum Command {
     },
     /// `showlayers`
     ShowLayers {
-        /// Only the layers that standard input lists.
+        /// Whether to show only the layers that standard input lists.
         asked: bool,
         /// As JSON.
         json: bool,
@@ -140,14 +140,14 @@ pub enum Command {
         component: ComponentName,
         /// Version to delete.
         version: VersionName,
-        /// Even if an earlier state of a configuration needs it.
+        /// Whether to delete even if an earlier state of a configuration needs it.
         force: bool,
     },
     /// `delcomp`
     DeleteComponent {
         /// Component to delete with all its versions.
         name: ComponentName,
-        /// Even if an earlier state of a configuration needs it.
+        /// Whether to delete even if an earlier state of a configuration needs it.
         force: bool,
     },
     /// `delconf`
@@ -172,18 +172,18 @@ pub enum Command {
     Rollback {
         /// Configuration.
         name: ConfigurationName,
-        /// State to make current again; `None`: the one before the current.
+        /// State to make current again; `None`: the state before the current one.
         to: Option<u64>,
     },
     /// `diff`
     Diff {
         /// Configuration.
         name: ConfigurationName,
-        /// State to compare with; `None`: the one before the other.
+        /// State to compare with; `None`: the state before the other one.
         from: Option<u64>,
-        /// State to compare; `None`: the current one.
+        /// State to compare; `None`: the current state.
         to: Option<u64>,
-        /// Files rather than layers.
+        /// Whether to compare files instead of layers.
         files: bool,
         /// As JSON.
         json: bool,
@@ -215,7 +215,7 @@ pub enum Command {
     Collect {
         /// Only show what would be removed.
         dry_run: bool,
-        /// Even if no version is known at all.
+        /// Whether to run even if no version is known at all.
         force: bool,
         /// As JSON.
         json: bool,
@@ -226,9 +226,9 @@ pub enum Command {
     Verify {
         /// Share of the blobs to read, picked at random.
         sample: Option<Sample>,
-        /// Time after which no other blob is begun.
+        /// Time after which the run begins no other blob.
         budget: Option<Duration>,
-        /// Continue where the last run ended.
+        /// Whether to continue where the last run ended.
         resume: bool,
         /// As JSON.
         json: bool,
@@ -242,7 +242,7 @@ pub enum Command {
     },
     /// `audit`
     Audit {
-        /// Only changes since then.
+        /// Show only changes since this time.
         since: Option<Since>,
         /// Only entries with lower numbers.
         before: Option<u64>,

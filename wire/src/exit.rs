@@ -6,7 +6,7 @@ pub const OK: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line cannot be understood.
 pub const USAGE: u8 = 2;
-/// Done in part.
+/// The work is partly done.
 pub const PARTLY: u8 = 3;
 /// Not authorised.
 pub const DENIED: u8 = 4;

@@ -1,12 +1,12 @@
-//! Flags as users of the Go tool and of GNU tools spell them, converted to the one spelling that
-//! clap reads; and values that Go spells in its own way.
+//! Converts flags, as users of the Go tool and of GNU tools spell them, to the spelling that clap
+//! reads. Reads values in Go's spelling.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 /// Converts `-name v` and `-name=v` to `--name v` and `--name=v`, for the flags in `known`. Words
-/// after `--`, and words that are no known flag, stay as they are.
+/// after `--`, and words that are not a known flag, stay unchanged.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;
     let mut one = |argument: OsString| {
@@ -32,9 +32,10 @@ pub fn name_in_full(word: OsString) -> OsString {
     }
 }
 
-/// The arguments up to the first word that is no flag, spelt for clap, and the rest unchanged: for
-/// a program whose subcommands have their own grammar. `valued` are the flags with a value, which
-/// may be the next word and may start with a dash; `--` ends the flags and is dropped.
+/// Returns the arguments up to the first word that is not a flag, spelt for clap, and all later
+/// words unchanged: for a program whose subcommands have their own grammar. `valued` are the flags
+/// with a value, which may be the next word and may start with a dash; `--` ends the flags and is
+/// dropped.
 pub fn leading(
     arguments: impl IntoIterator<Item = OsString>,
     valued: &[String],

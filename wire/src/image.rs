@@ -20,8 +20,8 @@ pub enum Compression {
     Zstd,
 }
 
-/// What a layer's blob was made from. The same origin gives the same archive, so such a blob need
-/// not be made or sent again.
+/// The origin of a layer's blob. The same origin gives the same archive, so a blob of a known
+/// origin need not be made or sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -29,8 +29,8 @@ pub struct Origin {
     /// `diff_id`).
     #[serde(with = "text")]
     pub diff_id: Digest,
-    /// sha256 over what was left out or put in because other layers remove it; that of no bytes if
-    /// nothing was.
+    /// sha256 over the entries that were left out or put in because of other layers; the sha256 of
+    /// no bytes if there are none.
     #[serde(with = "text")]
     pub removals: Digest,
     /// How the blob is compressed.
@@ -40,23 +40,23 @@ pub struct Origin {
 /// A blob that the registry has, with its origin.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownLayer {
-    /// Its origin.
+    /// The origin.
     pub origin: Origin,
     /// The blob.
     #[serde(with = "text")]
     pub hash: Digest,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
 }
 
-/// A layer of a new configuration. Its version is named like its blob.
+/// A layer of a new configuration. The version of the layer is named by the blob's hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageLayer {
-    /// Its component, created if it is new.
+    /// The component, created if it is new.
     #[serde(with = "text")]
     pub component: ComponentName,
-    /// Its blob, uploaded or known.
+    /// The blob, uploaded or known.
     #[serde(with = "text")]
     pub hash: Digest,
     /// The origin of the blob, which the registry remembers.
@@ -67,7 +67,7 @@ pub struct ImageLayer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
-    /// Its layers, lowest first.
+    /// The layers, lowest first.
     pub layers: Vec<ImageLayer>,
 }
 
@@ -122,7 +122,8 @@ fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadImage> {
     if bytes.len() > MAX_JSON {
         return Err(BadImage(format!("is larger than {MAX_JSON} bytes")));
     }
-    serde_json::from_slice(bytes).map_err(|err| BadImage(format!("is not what is expected: {err}")))
+    serde_json::from_slice(bytes)
+        .map_err(|err| BadImage(format!("is not in the expected form: {err}")))
 }
 
 impl fmt::Display for Compression {

@@ -1,5 +1,5 @@
-//! What the programs share on the wire: the command grammar of the registry's console, the spelling
-//! of flags, and the ssh/sftp client.
+//! Code that the programs share on the wire: the command grammar of the registry's console, the
+//! spelling of flags, and the ssh/sftp client.
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -11,5 +11,5 @@ pub mod path;
 pub mod wildcard;
 
 /// Variable of a channel's environment with which a client asks for progress on standard error: the
-/// columns of its terminal, or 0 if it has none.
+/// columns of the client's terminal, or 0 for no progress.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";

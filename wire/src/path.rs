@@ -1,6 +1,6 @@
 //! Names as parts of the paths that operators see over sftp, `/components/NAME/VERSION` and so on.
-//! Names that can be created today are unchanged. Bytes of older names that a path cannot have are
-//! percent-encoded (RFC 3986, section 2.1).
+//! Names that can be created today are unchanged. Older names may have bytes that a path cannot
+//! have; these bytes are percent-encoded (RFC 3986, section 2.1).
 
 use std::fmt::Write as _;
 

@@ -10,7 +10,7 @@ use sshd::{Sshd, make_key, sign, user};
 use tokio::sync::mpsc;
 
 const INTERNAL: &str = "internal-sftp";
-/// A server as old as the Go tool's: requests of 32 KiB.
+/// A server with the old limits of the Go tool's: requests of 32 KiB.
 const OLD: &str = "internal-sftp -P limits";
 
 /// Bytes that show when a piece is missing or misplaced.
@@ -56,7 +56,7 @@ async fn get(client: &Client, path: &str, offset: u64) -> Result<Vec<u8>, Client
 async fn command_gets_all_its_input() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
-    // More than the windows of both sides.
+    // More data than the windows of both sides.
     let input = noise(40 << 20);
     let answer = client.exec_with_input("cat; echo end >&2; exit 3", &input).await.unwrap();
     assert!(answer.stdout == input);
@@ -200,7 +200,7 @@ async fn host_certificates_are_checked() {
     let err = sshd.refusal(|connect| connect.host = host).await;
     assert!(matches!(err, ClientError::HostUnknown { .. }), "{err}");
 
-    // The key alone lets nobody in; the certificate beside it does.
+    // The key alone gives no access, but the certificate beside it does.
     let keys = Keys::File(sshd.path("stranger"));
     let err = sshd.refusal(|connect| connect.keys = keys.clone()).await;
     assert!(matches!(err, ClientError::Denied { .. }), "{err}");
@@ -224,7 +224,7 @@ async fn known_hosts_files_are_checked() {
     let (right, ecdsa) = (sshd.known_line("host.pub"), sshd.known_line("host_ecdsa.pub"));
     let wrong = sshd.known_line("stranger.pub");
     let mut connect = sshd.connect();
-    // Also when the key that the server would show first is not the known one.
+    // The check works even if the server would show another key first.
     for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right.clone()]] {
         connect.host = with(&lines);
         Client::connect(&connect).await.unwrap();
@@ -235,7 +235,7 @@ async fn known_hosts_files_are_checked() {
     connect.host = hashed;
     Client::connect(&connect).await.unwrap();
 
-    // As ssh reads its file.
+    // Reads the file as ssh does.
     let port = sshd.addr().split_once(':').unwrap().1.to_owned();
     let key = right.split_once(' ').unwrap().1;
     for line in [
@@ -301,7 +301,7 @@ async fn unreachable_server_is_reported() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let mut connect = sshd.connect();
     drop(sshd);
-    // The key file went with the server.
+    // The key file was removed with the server.
     connect.keys = Keys::Auto;
     let err = Client::connect(&connect).await.unwrap_err();
     assert!(matches!(err, ClientError::Unreachable { .. }), "{err}");

@@ -16,7 +16,7 @@ use crate::flags::Flags;
 
 /// The parent of the agents' directories.
 const DIRS: &str = "/var/lib/deploy-agent";
-/// The directory of their keys and settings.
+/// The directory of the agents' keys and settings.
 const SETTINGS: &str = "/etc/deploy-agent";
 
 /// Why no agent was created.
@@ -30,7 +30,7 @@ pub enum Error {
     InUse {
         /// Directory or file.
         what: &'static str,
-        /// Its path.
+        /// The path.
         path: PathBuf,
         /// What exists there.
         name: String,
@@ -62,8 +62,8 @@ pub enum Error {
     Key(#[from] deploy_wire::client::ClientError),
 }
 
-/// Creates what the agent of `flags` needs. Returns a text with the next steps. It replaces nothing;
-/// an existing key is used.
+/// Creates what the agent of `flags` needs. Returns a text with the next steps. `init` replaces
+/// nothing, and uses an existing key.
 pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let name: ConfigurationName = flags.name.parse().map_err(Error::Name)?;
     name.check_new().map_err(Error::Name)?;

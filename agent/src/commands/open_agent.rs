@@ -32,7 +32,8 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
         let (other, state) = (other.display(), state.display());
         tracing::info!(
             event = "state_passed_over",
-            "{other} is not of the agent of {}: {state} is used; to use the other one, give it with -state",
+            "{other} belongs to another agent than that of {}: this agent uses {state}; to use the \
+             other file, name that file with -state",
             flags.dir.display()
         );
     }
@@ -128,7 +129,8 @@ fn not_opened(dir: &Path, err: Error) -> anyhow::Error {
             let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
             let dir = dir.to_string_lossy();
             anyhow!(
-                "cannot acquire exclusive lock on {dir:?}: in use by another process{pid}; stop that agent first"
+                "cannot acquire exclusive lock on {dir:?}: in use by another process{pid}; stop \
+                 that agent first"
             )
         }
         other => other.into(),

@@ -1,4 +1,4 @@
-//! `status`: what an agent's directory holds. An agent may run meanwhile.
+//! `status`: describes the contents of an agent's directory. An agent may run meanwhile.
 
 mod status_text;
 
@@ -39,7 +39,8 @@ pub struct Status {
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
-    /// Paths of which each root has its own copy, because the file was changed in a root.
+    /// Private paths: each root has its own copy of the file, because the file was changed in a
+    /// root.
     private: Vec<Private>,
     cache: Cache,
     /// The script that runs.
@@ -52,7 +53,7 @@ pub struct Status {
     hold: Option<RollbackHold>,
     /// Why the hold cannot be read.
     hold_error: Option<String>,
-    /// What is known of the last script, if it did not succeed.
+    /// The record of the last script, if that script did not succeed.
     unsettled: Option<Left>,
     /// Number of quarantined files.
     quarantine: u64,
@@ -116,7 +117,7 @@ struct Cache {
     bytes: u64,
     /// Bytes of files in all extracted layers together.
     layer_bytes: u64,
-    /// Those bytes divided by the bytes of objects; none without objects.
+    /// `layer_bytes` divided by the bytes of objects; `None` without objects.
     dedupe_ratio: Option<f64>,
 }
 
@@ -137,7 +138,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         root.current = id.as_ref() == Some(&root.id);
         root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
-    // A user without permission sees none.
+    // A user without permission sees no such roots.
     let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
     let (hold, hold_error) = match RollbackHold::read(dir) {
         Ok(hold) => (hold, None),
@@ -231,7 +232,7 @@ fn roots(dir: &Path) -> Vec<Root> {
     roots
 }
 
-/// Counts the cache. If it changes meanwhile, the figures are of different moments.
+/// Counts the cache. If the directory changes meanwhile, the figures are from different moments.
 fn cache(dir: &Path) -> Cache {
     let (blobs, blob_bytes) = count(&dir.join("cache"), 0);
     let (_, partial_bytes) = count(&dir.join("partial"), 0);
@@ -283,8 +284,8 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// The process that holds the agent's lock on the directory. It does not try the lock, because that
-/// could make the start of an agent fail.
+/// The process that holds the agent's lock on the directory. The function does not try the lock,
+/// because that could make the start of an agent fail.
 fn holder(dir: &fs::Metadata) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
@@ -302,9 +303,9 @@ fn holder_of(line: &str) -> Option<(u32, u64)> {
 }
 
 /// Whether the process has the directory open. On some filesystems the device numbers in
-/// `/proc/locks` are not those of stat, so they cannot distinguish two inodes.
+/// `/proc/locks` differ from the numbers of stat, so they cannot distinguish two inodes.
 fn has_open(pid: u32, dir: &fs::Metadata) -> bool {
-    // Another user's process shows no open files: then the inode must suffice.
+    // A process of another user does not show its open files. Then the inode alone decides.
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
     open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
         .any(|meta| (meta.st_dev(), meta.st_ino()) == (dir.st_dev(), dir.st_ino()))

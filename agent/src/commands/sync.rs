@@ -1,4 +1,4 @@
-//! `sync`: only a running agent can do it.
+//! `sync`: only a running agent can poll the registry.
 
 use anyhow::Result;
 use deploy_store::disk::Lock;

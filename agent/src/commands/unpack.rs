@@ -36,15 +36,15 @@ pub fn run(
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory to confine an unpacking into `into` to: `into` if it exists, or else the nearest
-/// parent that does.
+/// The directory to which an unpacking into `into` is confined: `into` if it exists, or else the
+/// nearest existing parent.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
     let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Unpacks with the whole program confined: it does nothing else.
+/// Unpacks with the whole program confined, because the program does nothing else.
 pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
     let confinement = Confinement::to(&ground(into), flags.confine)?;
     confinement.enter();

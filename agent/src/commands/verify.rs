@@ -40,7 +40,7 @@ pub struct Verification {
 struct Finding {
     path: PathBuf,
     what: String,
-    /// What was done about it, if anything.
+    /// What was done about the finding, if anything.
     done: Option<String>,
     mended: bool,
 }
@@ -104,7 +104,7 @@ impl Verification {
         objects + blobs + layers + roots + taken_over == 0 && findings.is_empty()
     }
 
-    /// Whether there is no damage, or all of it was repaired.
+    /// Whether there is no damage, or all damage was repaired.
     pub fn is_sound(&self) -> bool {
         self.findings.iter().all(|found| found.mended)
     }
@@ -127,13 +127,12 @@ impl Verification {
         match (cached, self.repaired) {
             (0, _) => {}
             (n, false) => {
-                text = format!(
-                    "{n} in the cache: repaired when it is used again, or now with -repair\n"
-                );
+                text = format!("{n} in the cache: repaired at the next use, or now with -repair\n");
             }
             (n, true) => {
                 text = format!(
-                    "{n} in the cache: what was not repaired now is downloaded when it is next needed\n"
+                    "{n} in the cache: files that were not repaired now are downloaded at the next \
+                     use\n"
                 );
             }
         }
@@ -141,7 +140,9 @@ impl Verification {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{} in roots, which -repair does not change, because services use them: remove such a root (rm -r), and deploy-agent sync builds the one that is deployed anew; any other is built anew before it is deployed",
+                "{} in roots, which -repair does not change, because services use them: remove \
+                 such a root (rm -r). deploy-agent sync then rebuilds the deployed root; the agent \
+                 rebuilds any other root before a deploy",
                 left.len() - cached
             );
         }
@@ -170,13 +171,15 @@ impl Verification {
         };
         let _ = writeln!(
             text,
-            "{objects} objects of {bytes} bytes, {blobs} blobs, {layers} layers, {roots} roots: {found}"
+            "{objects} objects of {bytes} bytes, {blobs} blobs, {layers} layers, {roots} roots: \
+             {found}"
         );
         text.push_str(&self.advice());
         if self.taken_over > 0 {
             let _ = writeln!(
                 text,
-                "{} roots that were here before this agent were read; what they must hold is not known",
+                "{} roots that were here before this agent were read; their right contents are not \
+                 known",
                 self.taken_over
             );
         }

@@ -32,7 +32,7 @@ pub(super) fn alone(
         }
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
-    // Without a cycle the name is not used; a bad one is refused all the same.
+    // Without a cycle the name is not used. A bad name is refused all the same.
     if !flags.name.is_empty()
         && let Err(err) = flags.name.parse::<ConfigurationName>()
     {

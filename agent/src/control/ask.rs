@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// The agent ended before it answered.
     #[error(
-        "the agent went away before it answered; when it is started again, it completes or undoes what it was doing"
+        "the agent ended before it answered; its next start completes or undoes the interrupted \
+         work"
     )]
     Gone,
     /// The answer is malformed.
@@ -67,7 +68,8 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::Gone,
         io::ErrorKind::WouldBlock => {
-            Error::Io { cause: io::Error::new(io::ErrorKind::TimedOut, "it shows no sign of life") }
+            let silent = "the agent shows no sign of life";
+            Error::Io { cause: io::Error::new(io::ErrorKind::TimedOut, silent) }
         }
         _ => Error::Io { cause },
     };
@@ -91,11 +93,13 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
             signs += json.len();
             json.clear();
             if signs == 2 {
-                tracing::info!(event = "waiting", "the agent is busy; waiting for it");
+                tracing::info!(event = "waiting", "the agent is busy; waiting for its answer");
             }
         }
         if json.len() as u64 > MAX_ANSWER {
-            return Err(Error::BadAnswer { cause: format!("it is over {MAX_ANSWER} bytes") });
+            return Err(Error::BadAnswer {
+                cause: format!("the answer is over {MAX_ANSWER} bytes"),
+            });
         }
     }
     if json.last() != Some(&b'\n') {

@@ -147,7 +147,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     };
     let mut json = serde_json::to_vec(&answer).unwrap_or_default();
     json.push(b'\n');
-    // A client that takes too long for a piece loses the rest.
+    // A client that takes too long for one piece loses all later pieces.
     for piece in json.chunks(64 << 10) {
         if !matches!(timeout(PATIENCE, write.write_all(piece)).await, Ok(Ok(()))) {
             return;
@@ -155,8 +155,8 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     }
 }
 
-/// Whether a process belongs to the script: to this agent's, or to the one that the agent waits for
-/// because its own agent was killed.
+/// Whether a process belongs to a script: to this agent's script, or to the script of a killed
+/// agent, for which this agent waits.
 fn is_of_script(pid: i32, dir: &Path) -> bool {
     let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
     is_below(pid, std::process::id())
@@ -212,7 +212,7 @@ async fn answered(
     }
 }
 
-/// Reads the one line that a client sends. An error says what is wrong with it.
+/// Reads the one line that a client sends. An error says what is wrong with the request.
 async fn request(read: &mut BufReader<OwnedReadHalf>) -> Result<Request, String> {
     let mut line = Vec::new();
     let mut limited = read.take(MAX_REQUEST);

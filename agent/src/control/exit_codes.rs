@@ -1,4 +1,4 @@
-//! The exit codes of a subcommand. An agent that does its work sends them along.
+//! The exit codes of subcommands. An agent that works for a subcommand sends the exit code along.
 
 use deploy_wire::exit;
 
@@ -17,7 +17,7 @@ pub fn of(err: &Error) -> u8 {
     }
 }
 
-/// The exit code of a program that a signal ended, as shells have it.
+/// The exit code of a program that a signal ended, as in shells.
 pub fn of_signal(signal: Signal) -> u8 {
     match signal {
         Signal::Interrupt => 130,

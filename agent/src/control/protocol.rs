@@ -24,12 +24,12 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Remove everything unused, or report what that is.
+    /// Remove everything unused, or only report it.
     Gc {
         /// Only report.
         dry_run: bool,
-        /// Also remove another program's roots. It is only sent if it is true, because earlier agents
-        /// do not know it.
+        /// Also remove another program's roots. The field is sent only if it is true, because
+        /// earlier agents do not know it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         taken_over: bool,
     },

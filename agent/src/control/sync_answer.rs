@@ -18,9 +18,9 @@ pub struct Synced {
     pub outcome: String,
     /// Id of the registry's configuration, if the registry answered.
     pub id: Option<String>,
-    /// Why it is not deployed.
+    /// Why that configuration is not deployed.
     pub reason: Option<String>,
-    /// Id of the configuration whose script did not succeed last: what it did is not known.
+    /// Id of the configuration whose script did not succeed last: the script's effects are unknown.
     #[serde(default)]
     pub unsettled: Option<String>,
 }
@@ -33,15 +33,16 @@ impl Synced {
             ("up_to_date", _) => format!("up to date: {id}"),
             ("switched", _) => format!("switched to {id}"),
             (_, Some(reason)) if self.id.is_none() => {
-                format!("cannot tell what the registry has: {reason}; what is deployed stays")
+                format!(
+                    "the registry's configuration is unknown: {reason}; the deployed \
+                         configuration stays"
+                )
             }
             (_, Some(reason)) => format!("not deployed: {id}: {reason}"),
             (outcome, None) => format!("{outcome}: {id}"),
         };
         let unsettled = self.unsettled.as_ref().map_or_else(String::new, |id| {
-            format!(
-                "unsettled: the script did not succeed for {id}, and what it did is not known\n"
-            )
+            format!("unsettled: the script did not succeed for {id}, and its effects are unknown\n")
         });
         text + "\n" + &unsettled
     }
@@ -55,8 +56,8 @@ fn is_unknown(err: &Error) -> bool {
     )
 }
 
-/// The answer for a cycle that ended so. The exit code is 0 only if the registry's configuration is
-/// deployed.
+/// The answer for a cycle with this result. The exit code is 0 only if the registry's configuration
+/// is deployed.
 pub fn answer(
     ended: &Result<Outcome>,
     offered: Option<Digest>,
@@ -77,12 +78,13 @@ pub fn answer(
         Ok(Outcome::RolledBack) => {
             let to = hold.map_or_else(String::new, |hold| format!(" to {}", hold.to));
             let reason = format!(
-                "held since a rollback{to}; deploy-agent rollback -release deploys it nevertheless"
+                "the registry's configuration is held since a rollback{to}; deploy-agent rollback \
+                 -release ends the hold"
             );
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }
         Err(err) => {
-            // What it had at an earlier look may be what is deployed.
+            // The registry's configuration of an earlier look may be the deployed one.
             let id = offered.filter(|_| !is_unknown(err)).map(|id| id.to_string());
             let failed = synced("failed", Some(err.to_string()));
             Answer::of(exit_codes::of(err), &Synced { id, ..failed })

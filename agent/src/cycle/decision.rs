@@ -1,10 +1,10 @@
-//! What a cycle does, decided from what is known: no disk, network or clock.
+//! Decides what a cycle does, from what the agent knows: without disk, network or clock.
 
 use deploy_store::{Configuration, Layer};
 
 use crate::records::rollback_hold::RollbackHold;
 
-/// How a cycle ended that did not fail.
+/// The result of a cycle that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// The registry's configuration is deployed.
@@ -24,7 +24,7 @@ pub enum Change {
     None,
     /// The same tree under other names or versions.
     Labels,
-    /// Another tree, or the first.
+    /// Another tree, or the first tree.
     Tree,
 }
 
@@ -49,24 +49,25 @@ impl Change {
 pub struct Known<'a> {
     /// The deployed configuration, if any.
     pub deployed: Option<&'a Configuration>,
-    /// Whether it must be deployed again: its root is missing, or the last script did not succeed.
+    /// Whether the deployed configuration must be deployed again: its root is missing, or the last
+    /// script did not succeed.
     pub needs_redeploy: bool,
     /// The registry's configuration.
     pub offered: &'a Configuration,
     /// The hold that a rollback left, if any.
     pub hold: Option<&'a RollbackHold>,
-    /// A configuration whose script failed, while it is too early to run it again.
+    /// A configuration whose script failed, while it is too early to run the script again.
     pub waiting: Option<&'a Configuration>,
 }
 
 /// What to do with a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing: its script is run again later.
+    /// Nothing: the script runs again later.
     Wait,
-    /// It is deployed: look after the symlink and the spare root.
+    /// The configuration is deployed: look after the symlink and the spare root.
     Maintain,
-    /// It is deployed: deploy it again.
+    /// The configuration is deployed: deploy it again.
     Redeploy,
     /// Deploy it.
     Deploy(Change),

@@ -1,4 +1,4 @@
-//! A rollback: deploys the previous configuration, and holds what it leads from.
+//! A rollback: deploys the previous configuration, and holds the configuration that it leaves.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,8 +28,8 @@ pub struct RolledBack {
     pub from: String,
     /// What is not deployed again until the registry's configuration changes.
     pub hold: RollbackHold,
-    /// Names in the root that differ from the configuration: they were changed, and cannot be
-    /// repaired.
+    /// Names in the root that differ from the configuration: these files were changed, and cannot
+    /// be repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
 }
@@ -86,12 +86,12 @@ pub async fn run(
     Ok(RolledBack { id: to.id().to_string(), from: from.to_string(), hold, changed })
 }
 
-/// What a rollback leads from and to.
+/// The start and the target of a rollback.
 struct WayBack {
     /// The deployed configuration.
     current: Configuration,
-    /// What must not be deployed again: the deployed configuration, or the one that its script
-    /// failed for.
+    /// The configuration that must not be deployed again: the deployed one, or the one whose script
+    /// failed.
     from: Digest,
     to: Configuration,
 }
@@ -112,8 +112,8 @@ fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
 }
 
 /// Id of the configuration whose script failed while it was to replace `deployed`. A rollback then
-/// leads from it back to `deployed`. After a failed rollback to `previous` this is `None`: the
-/// rollback is tried again.
+/// leads from that configuration back to `deployed`. After a failed rollback to `previous` this is
+/// `None`: the rollback is tried again.
 fn failed(
     left: Option<&Unsettled>,
     deployed: Digest,
@@ -125,7 +125,7 @@ fn failed(
     (!tried).then_some(failed)
 }
 
-/// Completes a rollback that was interrupted when its script may have run already.
+/// Completes an interrupted rollback whose script may have run already.
 pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -> Result<()> {
     let (dir, state, hold_to) = (agent.dir.clone(), agent.state.clone(), hold.to.clone());
     let look = move || {
@@ -143,8 +143,8 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
     Ok(())
 }
 
-/// Returns the names in the root that differ from the configuration, where the root was used all
-/// the same.
+/// If the root differs from the configuration and is used all the same, returns the names that
+/// differ.
 async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
@@ -155,7 +155,7 @@ async fn deploy_back(
     preflight::check(agent, to)?;
     // A rollback depends neither on the registry nor on what a service did to the root.
     let root = prepare(agent, session, to, ChangedRoot::Accept).await?;
-    // A rollback to the deployed configuration leaves nothing behind that was deployed.
+    // A rollback to the deployed configuration leaves no deployed configuration behind.
     let same = to.id() == current.id();
     let previous = if same { Previous::Keep } else { Previous::Clear };
     let switch =

@@ -1,4 +1,4 @@
-//! What follows a switch: old roots are swept, room is made, and the next spare root begins.
+//! The work after a switch: the agent sweeps old roots, makes room, and begins the next spare root.
 
 use deploy_store::Configuration;
 
@@ -8,13 +8,13 @@ use crate::space::{background_sweep, make_room, spare_builder};
 /// What a switch left behind.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Left<'a> {
-    /// What was deployed before, if anything was.
+    /// The configuration deployed before, if there was one.
     Behind(Option<&'a Configuration>),
     /// Nothing: the deployed configuration was deployed again, and no root became old.
     Nothing,
 }
 
-/// Finishes the switch to `new`. Nothing in here fails a deploy.
+/// Finishes the switch to `new`. A failure in this function does not fail the deploy.
 pub(super) async fn finish(agent: &Agent, left: Left<'_>, new: &Configuration) {
     if let Left::Behind(old) = left {
         background_sweep::roots(agent, old, new).await;

@@ -16,7 +16,7 @@ pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
     let Some(script) = &agent.script else { return Ok(()) };
     script::check_environment(new).map_err(Error::BadScriptEnvironment)?;
     if let Err(err) = script.find() {
-        // Somebody may repair it during the downloads.
+        // Somebody may repair the script during the downloads.
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     if let Err(err) = env_file::read(script.env_file.as_deref()) {

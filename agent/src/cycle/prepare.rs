@@ -21,12 +21,12 @@ use crate::space::make_room;
 pub(super) enum ChangedRoot {
     /// Fail; the next cycle tries again.
     Refuse,
-    /// Use it as it is: that is better than no root.
+    /// Use the root unchanged: that is better than no root.
     Accept,
 }
 
-/// Prepares the root of `new`. A root of an earlier deploy is built again if it was changed; it is
-/// kept until the new one is complete.
+/// Prepares the root of `new`. A root of an earlier deploy is rebuilt if it was changed. The
+/// changed root is kept until the new one is complete.
 pub(super) async fn prepare(
     agent: &Agent,
     session: &mut Session,
@@ -69,13 +69,18 @@ async fn reuse_or_build(
     let changed = if is_mounted { drifted.names } else { mend(agent, new, drifted.names).await };
     let (id, files, names) = (new.id(), changed.len(), listed(&changed));
     if changed.is_empty() {
-        tracing::warn!(event = "root_mended", %id, "root {id} was changed since it was deployed and is repaired where it is, because it cannot be built again ({why})");
+        tracing::warn!(
+            event = "root_mended", %id,
+            "root {id} was changed since its deploy; the agent repairs the root in place, because \
+             it cannot be rebuilt ({why})"
+        );
     } else {
         tracing::warn!(
             event = "root_kept_changed",
             %id,
             files,
-            "root {id} was changed since it was deployed and is used as it is, because it cannot be built again ({why}): {names}"
+            "root {id} was changed since its deploy; the agent uses the changed root, because it \
+             cannot be rebuilt ({why}): {names}"
         );
     }
     Ok(Root { changed, ..root })
@@ -91,8 +96,8 @@ enum Used {
     Probably,
 }
 
-/// Whether the root `id` is in use. If the state file is lost, the root in use is the one that this
-/// agent deployed last, or else the one that the symlink leads to.
+/// Whether the root `id` is in use. If the state file is lost, the root that this agent deployed
+/// last counts as in use, or else the root that the symlink leads to.
 async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     let (dir, state, link) = (agent.dir.clone(), agent.state.clone(), agent.current.clone());
     let root = agent.store.root_path(id);
@@ -129,7 +134,7 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
 }
 
 /// Adopts a root that has no record and cannot be compared, because some of its layers are missing.
-/// `err` says why they are. Returns whether there is such a root.
+/// `err` says why layers are missing. Returns whether there is such a root.
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
@@ -144,14 +149,15 @@ async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
             event = "root_kept_changed",
             %id,
             files = 0,
-            "root {id} has no record and is used as it is: it cannot be compared with its layers, because some are missing ({err})"
+            "root {id} has no record and cannot be compared with its layers, because some layers \
+             are missing ({err}); the agent uses the root unchecked"
         );
     }
     is_there
 }
 
-/// What differs in a root of an earlier deploy. If the root is probably in use, only missing entries
-/// count, because its service may have written to the others.
+/// The differences of a root of an earlier deploy. If the root is probably in use, only missing
+/// entries count, because its service may have written to the other entries.
 async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
@@ -164,7 +170,8 @@ async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<
             event = "root_kept_changed",
             %id,
             files,
-            "root {id} was changed since it was deployed and is used as it is, because it is in use as far as is known without a state file: {names}"
+            "root {id} was changed since its deploy; the agent uses the changed root, because it \
+             is probably in use (there is no state file): {names}"
         );
         return Ok(None);
     }
@@ -172,7 +179,7 @@ async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<
         event = "root_damaged",
         %id,
         files,
-        "root {id} was changed since it was deployed, and is built again: {names}"
+        "root {id} was changed since its deploy, and is rebuilt: {names}"
     );
     Ok(drifted)
 }

@@ -31,7 +31,7 @@ fn is_gone(store: &Store, id: Digest) -> bool {
     )
 }
 
-/// Builds the root of the deployed configuration again where it is missing, and runs the script.
+/// Rebuilds the root of the deployed configuration if it is missing, and runs the script.
 pub(super) async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -70,20 +70,20 @@ fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {
         tracing::warn!(
             event = "root_gone",
             %id,
-            "root {id}, which is deployed, is gone: it is built again, and the script runs"
+            "the deployed root {id} is gone; the agent rebuilds it and runs the script"
         );
     } else if let Some(Unsettled { id: failed, failed: Some(at), .. }) = left {
         tracing::warn!(
             event = "script_again",
             %id,
             failed,
-            "the script failed {at:.0} for {failed}: it runs again for {id}, which is deployed"
+            "the script failed {at:.0} for {failed}; it runs again for the deployed {id}"
         );
     } else {
         tracing::warn!(
             event = "script_again",
             %id,
-            "the previous script's result is unknown: it runs again for {id}, which is deployed"
+            "the previous script's result is unknown; it runs again for the deployed {id}"
         );
     }
 }

@@ -23,12 +23,12 @@ use crate::script::{self, Change};
 /// The end of the last script's output is kept under this name in the agent's directory.
 const SCRIPT_LOG: &CStr = c"script.log";
 
-/// What becomes of the record of the previous configuration.
+/// What happens to the record of the previous configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Previous {
-    /// It names what was deployed before this switch: a rollback deploys that.
+    /// `previous.json` names the configuration deployed before this switch. A rollback deploys it.
     Keep,
-    /// It is removed: this switch is a rollback, and no rollback leads back.
+    /// `previous.json` is removed: this switch is a rollback, and no rollback leads back.
     Clear,
 }
 
@@ -39,9 +39,9 @@ pub struct Switch<'a> {
     pub deployed: Option<&'a Configuration>,
     /// The configuration to deploy.
     pub new: &'a Configuration,
-    /// Its finished root.
+    /// The finished root.
     pub root: &'a Root,
-    /// What becomes of the record of the previous configuration.
+    /// What happens to the record of the previous configuration.
     pub previous: Previous,
     /// What a rollback holds: recorded before the switch, and lifted if the script fails.
     pub hold: Option<&'a RollbackHold>,
@@ -51,12 +51,12 @@ pub struct Switch<'a> {
 pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let _critical = agent.stop.critical().await;
     if let Some(hold) = switch.hold.cloned() {
-        // Before the script: should the agent die, the next one completes the rollback.
+        // This comes before the script: if the agent dies, the next agent completes the rollback.
         let dir = agent.dir.clone();
         blocking::run(move || hold.write(&dir)).await?;
     }
     let switched = to_root(agent, switch).await;
-    // After any other error the script has done its work, and the rest is tried again.
+    // After any other error the script has done its work, and the agent retries the other steps.
     if switch.hold.is_some() && matches!(switched, Err(Error::Script { .. })) {
         let dir = agent.dir.clone();
         blocking::run(move || RollbackHold::lift(&dir)).await?;
@@ -74,9 +74,9 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let left = blocking::run(move || unsettled::read(&dir)).await;
     let told = unsettled::old_for_script(left.as_ref(), old_id, new.id());
     let told = told.map(|id| (id, root_of(id)));
-    // The same tree under other versions has no old root: a script that removes the old
-    // one must not remove the one in use. But where that tree had to be built anew, the service
-    // runs in the root that was replaced.
+    // The same tree under other versions has no old root: a script that removes its `OLDROOT` must
+    // not remove the root in use. But if that tree had to be rebuilt, the service runs in the
+    // replaced root.
     let replaced = root.replaced.as_deref().map(absolute);
     let old = told.as_ref().map(|(id, root)| (*id, &**root));
     let old = old.or(old_id.zip(replaced.as_deref()));
@@ -107,8 +107,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let (placed, reused, from_spare) = (Placed::from(root), root.reused, root.from_spare);
     let work = move || {
         store.sync_roots()?;
-        // A previous configuration that is the deployed one leads nowhere, should the agent die
-        // between the two writes.
+        // If the agent dies between the two writes, the previous configuration is also the deployed
+        // one, and a rollback leads nowhere.
         let left = deployed.filter(|deployed| deployed.id() != new.id());
         if let (Some(left), Previous::Keep) = (left, previous) {
             previous::write(&dir, Some(&left))?;
@@ -134,8 +134,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     blocking::run(work).await
 }
 
-/// Makes the symlink lead to the root of the deployed configuration. It leads elsewhere where the
-/// agent was killed after it had switched the symlink, and the registry has gone back since.
+/// Makes the symlink lead to the root of the deployed configuration. The symlink leads elsewhere if
+/// the agent was killed after it had switched the symlink, and the registry has gone back since.
 pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = agent.current.clone() else { return Ok(()) };
     let root = absolute(&agent.store.root_path(deployed.id()));
@@ -151,7 +151,8 @@ pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
             event = "link_mended",
             %id,
             before,
-            "the symlink {} led to {before:?} and not to the deployed root; now it does again",
+            "the symlink {} led to {before:?} and not to the deployed root; the agent corrected \
+             the symlink",
             path.display()
         );
         Ok(())
@@ -179,7 +180,7 @@ async fn switch_link(
 impl Link {
     fn switch(path: PathBuf, new_root: &Path, old_root: Option<PathBuf>) -> Result<Self> {
         let before = current_link::target(&path)?;
-        // The link is ahead of the state when the agent died between the two.
+        // The link is ahead of the state if the agent died between the two writes.
         let ahead = std::path::absolute(new_root).ok() == before;
         let elsewhere = before.filter(|_| !ahead);
         let back = old_root.or(elsewhere);
@@ -194,8 +195,8 @@ impl Link {
     }
 }
 
-/// Runs the script. `left` is what the scripts before it left; `synced`: everything was, since
-/// the agent recorded its intention.
+/// Runs the script. `left` is what earlier scripts left; `synced`: everything was synced since the
+/// agent recorded its intention.
 async fn run_script(
     agent: &Agent,
     change: Change<'_>,
@@ -215,7 +216,7 @@ async fn run_script(
     let (output, ended) = script::run(script, change, &agent.stop, note).await;
     let dir = agent.dir.clone();
     let after = move || {
-        // For people; nothing depends on it.
+        // The output is for people; nothing depends on it.
         if let Err(err) = keep_output(&dir, &output) {
             tracing::debug!("cannot keep the script's output: {err}");
         }
@@ -237,14 +238,14 @@ async fn run_script(
     Ok(())
 }
 
-/// Records why the script failed. One that was not started leaves what was there before.
+/// Records why the script failed. A script that was not started leaves everything unchanged.
 fn note_failure(
     dir: &Path,
     left: Option<&Unsettled>,
     cause: &script::Error,
 ) -> deploy_store::Result<()> {
     if cause.has_run() {
-        let why = format!("{cause}; what it printed is in script.log");
+        let why = format!("{cause}; the script's output is in script.log");
         return unsettled::failed(dir, &why);
     }
     if unsettled::read(dir).as_ref() == left { Ok(()) } else { unsettled::put(dir, left) }

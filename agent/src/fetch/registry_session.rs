@@ -7,7 +7,7 @@ use deploy_wire::client::{Client, Connect};
 
 use crate::error::{Error, Result};
 
-/// A connection that is made on first use, and again after it was lost.
+/// A connection that is made on first use, and made again after a loss.
 #[derive(Debug)]
 pub struct Session {
     connect: Option<Connect>,
@@ -55,7 +55,7 @@ impl Session {
         let path = format!("configs/{}.json", name.as_str());
         let kept = self.client.is_some();
         let json = match self.read(&path).await {
-            // The kept connection may have ended since, so one failure does not count.
+            // The kept connection may have ended meanwhile, so one failure does not count.
             Err(_) if kept => {
                 self.forget();
                 self.read(&path).await?

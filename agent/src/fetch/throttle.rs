@@ -1,9 +1,9 @@
-//! `-limit-download`: one allowance of bytes for all downloads together.
+//! `-limit-download`: all downloads together share one allowance of bytes.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maximum time for which an idle line saves its allowance.
+/// Maximum time for which an idle connection saves its allowance.
 const BURST: Duration = Duration::from_secs(1);
 
 /// An allowance of bytes; clones share it.
@@ -11,7 +11,7 @@ const BURST: Duration = Duration::from_secs(1);
 pub struct Throttle {
     /// Bytes per second; 0 for no limit.
     rate: u64,
-    /// Time at which all bytes so far are covered.
+    /// Time at which the allowance covers all bytes so far.
     paid: Arc<Mutex<Instant>>,
 }
 
@@ -21,8 +21,8 @@ impl Throttle {
         Self { rate, paid: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Takes `bytes` and waits until the allowance covers them. It blocks the thread: the received
-    /// data is not acknowledged meanwhile, so the sender slows down.
+    /// Takes `bytes` and waits until the allowance covers them. The wait blocks the thread:
+    /// received data is not acknowledged meanwhile, so the sender slows down.
     pub fn take(&self, bytes: usize) {
         let wait = self.reserve(bytes, Instant::now());
         if !wait.is_zero() {

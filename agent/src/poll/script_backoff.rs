@@ -22,8 +22,8 @@ pub(super) struct ScriptBackoff {
 }
 
 impl ScriptBackoff {
-    /// The wait after the script failed for `target`: longer each time, and from the beginning
-    /// where `before` is another configuration's.
+    /// The wait after the script failed for `target`: longer each time. The first wait again if
+    /// `before` is the wait of another configuration.
     pub(super) fn after(
         before: Option<Self>,
         target: Configuration,

@@ -1,5 +1,5 @@
 //! `agent.json` in the agent's directory: what a running agent reports to subcommands. The agent
-//! writes it when something in it changes.
+//! writes the report when something in it changes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
 
-/// What subcommands cannot find out otherwise.
+/// The facts that subcommands cannot find out otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -26,7 +26,8 @@ pub struct Report {
     pub state: Option<PathBuf>,
     /// The number of roots to keep.
     pub keep_roots: Option<usize>,
-    /// Whether that number was given, so that another program's roots count among them.
+    /// Whether that number was given, so that another program's roots count among the roots to
+    /// keep.
     pub count_taken_over: bool,
     /// Whether the agent keeps blobs of extracted layers.
     pub keep_blobs: bool,
@@ -40,13 +41,14 @@ pub struct Report {
     pub spare: Option<Spare>,
     /// Id of the configuration that was deployed last, in case the state file is lost.
     pub deployed: Option<String>,
-    /// Id of the registry's configuration at the last successful poll, if it is not deployed.
+    /// Id of the registry's configuration at the last successful poll, if that configuration is not
+    /// deployed.
     pub offered: Option<String>,
     /// Why the last cycle failed; `None` after a success.
     pub error: Option<String>,
 }
 
-/// How the files of a root were placed, without those that the spare had already.
+/// How the files of a root were placed, without the files that the spare had already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placed {
@@ -80,9 +82,9 @@ impl From<&Root> for Placed {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spare {
-    /// Id of the configuration that it is made for.
+    /// Id of the configuration that the spare is made for.
     pub id: String,
-    /// Whether it can be used.
+    /// Whether the spare can be used.
     pub ready: bool,
 }
 

@@ -26,7 +26,8 @@ pub fn target(path: &Path) -> Result<Option<PathBuf>> {
     std::fs::read_link(path).map(Some).map_err(|err| Error::io("read link", path, err))
 }
 
-/// Makes the symlink `path` lead to `root`, atomically. Without a root it removes the symlink.
+/// Makes the symlink `path` lead to `root`, atomically. Without a root, the function removes the
+/// symlink.
 pub fn switch(path: &Path, root: Option<&Path>) -> Result<()> {
     let (dir, name) = split(path)?;
     let Some(root) = root else {

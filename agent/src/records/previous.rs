@@ -1,6 +1,6 @@
 //! `previous.json` in the agent's directory: the configuration that was deployed before the current
-//! one. A rollback deploys it. It is a file of its own, because its root and the root's record may
-//! have been removed by then.
+//! one. A rollback deploys it. The record is a file of its own, because the root and the root's
+//! record may have been removed by then.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::records::state_file;
 
 const NAME: &std::ffi::CStr = c"previous.json";
 
-/// The configuration that was deployed before `current`. A damaged file counts as none.
+/// The configuration that was deployed before `current`. A damaged file counts as a missing file.
 pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
     let previous = state_file::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
         tracing::warn!("the previous configuration is not known: {err}");
@@ -20,7 +20,7 @@ pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
     previous.filter(|previous| Some(previous.id()) != current)
 }
 
-/// Records `previous`, durably; without it, removes the record.
+/// Records `previous`, durably. `None` removes the record.
 pub fn write(dir: &Path, previous: Option<&Configuration>) -> Result<()> {
     if let Some(previous) = previous {
         return state_file::write(&dir.join(&*NAME.to_string_lossy()), previous);

@@ -1,5 +1,5 @@
-//! `hold.json` in the agent's directory: the hold after a rollback. The agent does not deploy what
-//! the registry had then, until the registry's configuration changes.
+//! `hold.json` in the agent's directory: the hold after a rollback. The agent does not deploy the
+//! registry's configuration of that time, until it changes.
 
 use std::fs;
 use std::io;
@@ -12,15 +12,15 @@ use serde::{Deserialize, Serialize};
 
 /// The file's name in the agent's directory.
 const NAME: &std::ffi::CStr = c"hold.json";
-/// Everybody may read it, as the state file.
+/// Everybody may read the file, as the state file.
 const MODE: u32 = 0o644;
 
-/// What must not be deployed, and why.
+/// The configurations that must not be deployed, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackHold {
     /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// Id of the registry's configuration then, if it was a third one.
+    /// Id of the registry's configuration at that time, if it was a third one.
     pub registry: Option<String>,
     /// Id of the configuration that was rolled back to.
     pub to: String,
@@ -36,12 +36,14 @@ impl RollbackHold {
         Self { from: from.to_string(), registry, to: to.to_string(), since }
     }
 
-    /// Whether the rollback was interrupted: `deployed` is still what it leads from.
+    /// Whether the rollback was interrupted: `deployed` is still the configuration that the
+    /// rollback leaves.
     pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
         deployed.is_some_and(|id| id.to_string() == self.from)
     }
 
-    /// Whether the registry's configuration `offered` must not be deployed while `deployed` is.
+    /// Whether the registry's configuration `offered` must not be deployed while `deployed` is
+    /// deployed.
     pub fn holds(&self, deployed: Option<Digest>, offered: Digest) -> bool {
         let offered = offered.to_string();
         // If another configuration was deployed since, the hold is over.
@@ -59,7 +61,8 @@ impl RollbackHold {
         };
         serde_json::from_slice(&json).map(Some).map_err(|_| Error::Corrupt {
             path,
-            reason: "it is not a hold; nothing new is deployed until rollback -release".to_owned(),
+            reason: "the file has no hold; the agent deploys nothing new until rollback -release"
+                .to_owned(),
         })
     }
 

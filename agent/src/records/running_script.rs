@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"script.json";
-/// Its name until it is complete.
+/// The name until it is complete.
 const UNFINISHED: &CStr = c"script.json.new";
 /// Maximum bytes that are read.
 const MOST: u64 = 4096;
@@ -23,9 +23,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A script that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// Id of the configuration that it deploys.
+    /// Id of the configuration that the script deploys.
     pub id: String,
-    /// Its process and process group; 0 before it is started.
+    /// The process and process group; 0 before it is started.
     pub pid: u32,
     /// Time of its start.
     pub since: Timestamp,
@@ -63,7 +63,8 @@ pub fn read(dir: &Path) -> Option<Running> {
     noted(dir).filter(Running::is_alive)
 }
 
-/// The record, if an agent wrote it: another user who owns the directory could name any process.
+/// The record, if an agent wrote the file: another user who owns the directory could name any
+/// process.
 fn noted(dir: &Path) -> Option<Running> {
     let (file, stat) = Dir::open(dir).ok()?.open_file_and_stat(NAME).ok()?;
     if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
@@ -101,7 +102,7 @@ impl Running {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Whether the script runs. Like every script it leads a process group.
+    /// Whether the script runs. Like every script, the process leads a process group.
     fn is_alive(&self) -> bool {
         let Some(process) = process(self.pid).filter(|_| self.pid > 1) else { return false };
         process.ticks == self.ticks && process.group == self.pid && boot() == self.boot
@@ -124,7 +125,7 @@ struct Process {
 /// Fields 3, 5 and 22 of `/proc/PID/stat`, see proc(5).
 fn process(pid: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The process's name before them may contain anything.
+    // The process's name, which stands before these fields, may contain anything.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let (state, group, ticks) = (fields.first()?, fields.get(2)?, fields.get(19)?);
     let process = Process { group: group.parse().ok()?, ticks: ticks.parse().ok()? };

@@ -14,7 +14,7 @@ use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags, access, statx};
 const MODE: u32 = 0o644;
 
 /// Reads the state file; `None` if there is none. A damaged file is renamed to `NAME.damaged`, with
-/// a warning, and counts as none: the next cycle deploys again and writes a new one.
+/// a warning, and counts as missing: the next cycle deploys again and writes a new file.
 pub fn read(path: &Path) -> Result<Option<Configuration>> {
     match peek(path) {
         Err(err @ (Error::BadConfiguration { .. } | Error::BadName { .. })) => {
@@ -30,7 +30,7 @@ pub fn read(path: &Path) -> Result<Option<Configuration>> {
     }
 }
 
-/// As [`read`], but a damaged file is an error and is not renamed.
+/// Like [`read`], but a damaged file is an error and is not renamed.
 pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     let file = match File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -1,6 +1,6 @@
-//! Which state file belongs to which agent's directory. Without `-state` it is the one in the
-//! directory. With `-state` the file may lie elsewhere, and then a second file beside it records the
-//! directory.
+//! Which state file belongs to which agent's directory. Without `-state`, the agent's state file is
+//! the one in the directory. With `-state` the file may lie elsewhere, and then a second file
+//! beside it records the directory.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -21,7 +21,7 @@ const SUFFIX: &str = ".dir";
 const MOST: u64 = 16 << 10;
 /// Maximum entries beside a state file that are searched for an agent that uses it.
 const MOST_NEAR: usize = 1000;
-/// Everybody may read it, as the state file.
+/// Everybody may read the record, as the state file.
 const MODE: u32 = 0o644;
 
 /// The state file belongs to another agent.
@@ -37,7 +37,7 @@ pub struct Foreign {
     pub other: PathBuf,
     /// The directory that was given.
     pub dir: PathBuf,
-    /// The record that says so.
+    /// The record of that agent.
     pub record: Option<PathBuf>,
 }
 
@@ -60,14 +60,15 @@ pub fn find(dir: &Path) -> PathBuf {
     if used { here.to_owned() } else { own }
 }
 
-/// A state file in the working directory that is not used, because it is not of an agent of `dir`.
+/// A state file in the working directory that is not used, because it does not belong to an agent
+/// of `dir`.
 pub fn passed_over(dir: &Path) -> Option<PathBuf> {
     let here = PathBuf::from(NAME);
     let alone = dir.join(NAME).symlink_metadata().is_err() && here.is_file();
     (alone && !is_of(dir, &here)).then_some(here)
 }
 
-/// Whether an agent of `dir` wrote the state file. Agents that did not record that, such as the Go
+/// Whether an agent of `dir` wrote the state file. Agents without such a record, such as the Go
 /// agent, count, too.
 fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(owner) = owner(state) {

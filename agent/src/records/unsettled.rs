@@ -1,5 +1,5 @@
-//! `unsettled.json` in the agent's directory. A server is unsettled from the start of a script until
-//! a script succeeds: what a failed or lost script has done is not known. Until then no
+//! `unsettled.json` in the agent's directory. A server is unsettled from the start of a script
+//! until a script succeeds: nobody knows what a failed or lost script has done. Until then no
 //! configuration is up to date.
 
 use std::ffi::CStr;
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 use crate::records::running_script;
 
 const NAME: &CStr = c"unsettled.json";
-/// The same for a script that is about to start, see [`intend`].
+/// The record of a script that is about to start, see [`intend`].
 const INTENDED: &CStr = c"unsettled.next";
-/// Everybody may read it, as the state file.
+/// Everybody may read the record, as the state file.
 const MODE: u32 = 0o644;
 /// Maximum bytes that are read.
 const MOST: u64 = 16 << 10;
 /// Maximum characters of the error that are kept.
 const MOST_OF_ERROR: usize = 1000;
 
-/// What is known of the last script that did not succeed.
+/// The record of the last script that did not succeed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unsettled {
-    /// Id of the configuration that it was started for.
+    /// Id of the configuration that the script was started for.
     pub id: String,
-    /// Id of the old configuration that it was started with.
+    /// Id of the old configuration that the script was started with.
     pub old_id: Option<String>,
     /// Time of the first start since the last success.
     pub since: Timestamp,
     /// Number of failures since then.
     pub failures: u32,
-    /// Whether it was started by a rollback.
+    /// Whether a rollback started the script.
     pub rollback: bool,
-    /// Time of the last failure; none if the result is unknown.
+    /// Time of the last failure; `None` if the result is unknown.
     pub failed: Option<Timestamp>,
     /// Why it failed.
     pub error: Option<String>,
@@ -46,7 +46,7 @@ pub struct Unsettled {
 }
 
 impl Unsettled {
-    /// Id of the configuration that the script was started for, if it is known.
+    /// Id of the configuration that the script was started for, if the id is known.
     pub fn target(&self) -> Option<Digest> {
         self.id.parse().ok()
     }
@@ -75,8 +75,8 @@ impl Unsettled {
     }
 }
 
-/// The old configuration for a script that deploys `new` while `deployed` is deployed: the one
-/// whose service may run now.
+/// The old configuration for a script that deploys `new` while `deployed` is deployed: its service
+/// may run now.
 pub fn old_for_script(
     left: Option<&Unsettled>,
     deployed: Option<Digest>,
@@ -98,7 +98,7 @@ pub fn old_for_script(
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Intended {
-    /// The boot id. After a restart of the system it is not known whether the script was started.
+    /// The boot id. After a restart of the system, nobody knows whether the script was started.
     boot: String,
     #[serde(flatten)]
     what: Unsettled,
@@ -188,7 +188,7 @@ fn begun(left: Option<&Unsettled>, id: Digest, old: Option<Digest>, rollback: bo
     Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() }
 }
 
-/// Writes the file without a temporary name: that takes one commit of the journal instead of two,
+/// Writes the file without a temporary name: this takes one commit of the journal instead of two,
 /// and a truncated file counts, too.
 fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     let dir = Dir::open(dir)?;
@@ -198,7 +198,7 @@ fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     dir.sync()
 }
 
-/// Records why the script failed that [`begin`] recorded.
+/// Records why the script of the last [`begin`] failed.
 pub fn failed(dir: &Path, error: &str) -> Result<()> {
     let left = read(dir).unwrap_or_default();
     let (failures, failed) = (left.failures.saturating_add(1), Some(Timestamp::now()));
@@ -259,12 +259,13 @@ mod tests {
         check(None, None, one, None);
         check(None, Some(one), one, None);
         check(None, Some(one), two, Some(one));
-        // The script failed for two: again, back to one, on to three.
+        // The script failed for two. The script runs again for two, or for a way back to one, or
+        // for three.
         let failed = left(two, Some(one));
         check(Some(&failed), Some(one), two, Some(one));
         check(Some(&failed), Some(one), one, Some(two));
         check(Some(&failed), Some(one), three, Some(one));
-        // The way back failed, too: again.
+        // The way back failed, too, and is repeated.
         check(Some(&left(one, Some(two))), Some(one), one, Some(two));
         // The agent was killed after it had written the state.
         check(Some(&left(two, Some(one))), Some(two), two, Some(one));
@@ -323,7 +324,7 @@ mod tests {
         assert_eq!(read(dir), None, "an agent that is killed now has not started a script");
         begin(dir, None, two, Some(one), false, true).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !file.exists());
-        // On an unsettled server no intention is recorded.
+        // If the server is unsettled already, the agent records no intention.
         intend(dir, one, Some(two)).unwrap();
         assert!(!file.exists());
         clear(dir).unwrap();
@@ -342,7 +343,7 @@ mod tests {
         intend(dir, two, Some(one)).unwrap();
         forget_intended(dir).unwrap();
         assert!(!file.exists());
-        // After a power cut it is not known whether the script was started.
+        // After a power cut, nobody knows whether the script was started.
         intend(dir, two, Some(one)).unwrap();
         let text = fs::read_to_string(&file).unwrap();
         let left = [&text.replace(&running_script::boot(), "another start"), "", "{"];

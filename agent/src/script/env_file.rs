@@ -10,7 +10,7 @@ use deploy_store::Size;
 
 /// Maximum size of the file: the environment has little room beside the layers.
 pub const MAX_FILE: u64 = 64 << 10;
-/// Variables that the agent sets, besides those that begin with `LAYER_`.
+/// Variables that the agent sets, without the variables that begin with `LAYER_`.
 const SET: [&[u8]; 5] = [b"OLDID", b"OLDROOT", b"NEWID", b"NEWROOT", b"STATEFILE"];
 
 /// The file cannot be used.

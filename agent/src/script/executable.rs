@@ -13,9 +13,9 @@ use rustix::io::Errno;
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{program:?}: {reason}")]
 pub struct Missing {
-    /// The script as it was given.
+    /// The script as given on the command line.
     pub program: String,
-    /// What is wrong with it, and what to do.
+    /// What is wrong with the script, and what to do.
     pub reason: &'static str,
 }
 
@@ -29,15 +29,16 @@ const NOT_EXECUTABLE: &str = "permission denied; make it executable with chmod +
 const DIRECTORY: &str = "is a directory; give a file with -script";
 const NO_INTERPRETER: &str =
     "no such file or directory: the interpreter that its first line names is not installed";
-const CARRIAGE_RETURN: &str = "no such file or directory: its first line ends in a carriage return, as on Windows, \
-     and so names no interpreter; save it with LF line ends, for example with dos2unix";
+const CARRIAGE_RETURN: &str = "no such file or directory: its first line ends in a carriage \
+                               return, as on Windows, and so names no interpreter; save the script \
+                               with LF line ends, for example with dos2unix";
 const NO_FORMAT: &str =
     "exec format error; its first line must name an interpreter, for example #!/bin/sh";
 const BUSY: &str = "text file busy; close it in the program that is writing it";
 const TOO_LONG: &str = "argument list too long; give the configuration fewer layers";
 
-/// The file to run for `program`: itself if it has a slash, else the first executable
-/// of that name in `path`.
+/// The file to run for `program`: `program` itself if it has a slash, else the first executable of
+/// that name in `path`.
 pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> {
     let missing = |reason| Missing { program: program.to_owned(), reason };
     if program.contains('/') {
@@ -64,8 +65,8 @@ fn check(file: &Path) -> Result<(), &'static str> {
     if ends_in_carriage_return(file) { Err(CARRIAGE_RETURN) } else { Ok(()) }
 }
 
-/// Whether the interpreter in the script's first line ends in a carriage return. With `env` that is
-/// the name that `env` searches.
+/// Whether the interpreter in the script's first line ends in a carriage return. With `env`, the
+/// interpreter is the name that `env` searches.
 fn ends_in_carriage_return(file: &Path) -> bool {
     let mut start = Vec::new();
     // A program can be executable without being readable.
@@ -78,7 +79,7 @@ fn ends_in_carriage_return(file: &Path) -> bool {
     let Some(line) = line.strip_suffix(b"\r") else { return false };
     let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     match words.collect::<Vec<_>>()[..] {
-        // An interpreter of that very name may exist.
+        // An interpreter with a carriage return in its name may exist.
         [program] => !Path::new(OsStr::from_bytes(&[program, b"\r"].concat())).exists(),
         [program, _] => program.ends_with(b"/env"),
         _ => false,

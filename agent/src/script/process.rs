@@ -19,8 +19,8 @@ use crate::script::script_output::Output;
 use crate::script::{Change, Error, Script, env_file, environment};
 use crate::stop::Stop;
 
-/// Runs the script for `change` and waits for its end, logging what it prints. `note` is called
-/// with 0 before the script starts, and with its process id after that. An error of the first call
+/// Runs the script for `change`, logs its output, and waits for its end. `note` is called with 0
+/// before the script starts, and with its process id after that. An error of the first call
 /// prevents the start. Returns the end of the output, and the reason if the script did not succeed.
 pub async fn run(
     script: &Script,
@@ -56,7 +56,7 @@ pub async fn run(
     (output.leave(), ended)
 }
 
-/// What to start, for the thread that starts it.
+/// The command to start, for the thread that starts it.
 struct Order {
     script: Script,
     old: Option<(Digest, PathBuf)>,
@@ -84,7 +84,7 @@ impl Order {
 struct Started {
     child: Child,
     output: Output,
-    /// The file that `STATEFILE` names, removed when this is dropped.
+    /// The file that `STATEFILE` names. Dropping this value removes the file.
     state_file: TempFile,
 }
 
@@ -193,7 +193,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
             }
         }
     };
-    // In time or not, the remaining processes are killed.
+    // In every case, the remaining processes are killed.
     let _ = tokio::time::timeout(script.kill_after, all_gone).await;
     signal(group, Signal::KILL);
     if let Err(err) = child.wait().await {

@@ -1,8 +1,8 @@
-//! The script's output: the agent logs it line by line and keeps the end of it.
+//! The script's output: the agent logs the output line by line and keeps its end.
 //!
 //! The output goes through a pipe, because programs that open `/dev/stderr` would truncate a file.
-//! Processes that the script leaves can print after the agent's end: a keeper process also has the
-//! pipe open, and then discards what they print.
+//! Background processes of the script can print after the agent's end: a keeper process also has
+//! the pipe open, and then discards their output.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,8 +15,8 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
-/// The keeper: it waits on its standard input for the agent's end. Then it reads from the pipe, its
-/// standard output, until no process has the other end open.
+/// The keeper: it waits on its standard input for the agent's end. Then the keeper reads from the
+/// pipe, which is its standard output, until no process has the other end open.
 const KEEPER: &str =
     "read -r end; exec cat <&1 >/dev/null # what deploy-agent's script left prints";
 
@@ -34,7 +34,7 @@ pub struct Output {
     buffer: Vec<u8>,
     lines: Lines,
     ended: bool,
-    /// The system closes it when the agent ends.
+    /// The system closes this end when the agent ends.
     life: Option<PipeWriter>,
 }
 
@@ -48,7 +48,8 @@ impl Output {
 
     /// Starts the keeper: after the agent's end, no process is blocked or killed by printing.
     pub fn outlive(&mut self) -> io::Result<()> {
-        // Opened again, because this end does not block and the keeper's must.
+        // The pipe is opened again, because this end does not block and the keeper's end must
+        // block.
         let pipe = File::open(format!("/proc/self/fd/{}", self.pipe.as_raw_fd()))?;
         let (reader, life) = io::pipe()?;
         Command::new("/bin/sh")
@@ -75,9 +76,9 @@ impl Output {
         self.take(n);
     }
 
-    /// Logs what is in the pipe now, without waiting. It reads the pipe itself, because the runtime
-    /// may not know yet that there is output. It reads at most the pipe's capacity, because
-    /// background processes may continue to print.
+    /// Logs the present contents of the pipe, without waiting. This function reads the pipe itself,
+    /// because the runtime may not know yet that there is output. The function reads at most the
+    /// pipe's capacity, because background processes may continue to print.
     pub fn read_rest(&mut self) {
         let mut left = PIPE;
         while !self.ended && left > 0 {
@@ -102,8 +103,8 @@ impl Output {
         }
     }
 
-    /// Returns the end of the output so far. While the agent runs, it also logs what background
-    /// processes print.
+    /// Returns the end of the output so far. While the agent runs, it also logs the output of
+    /// background processes.
     pub fn leave(self) -> Vec<u8> {
         let kept = self.lines.kept.iter().copied().collect();
         if !self.ended {
@@ -152,7 +153,7 @@ impl Lines {
 }
 
 fn log(line: &[u8]) {
-    // The log escapes it.
+    // The log escapes the text.
     tracing::info!(event = "script_output", "script: {}", String::from_utf8_lossy(line));
 }
 

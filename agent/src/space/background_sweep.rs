@@ -1,5 +1,5 @@
 //! Sweeps that the agent does on its own: of old roots, and of the unused cache. A failed sweep is
-//! logged and tried again; it never fails a deploy.
+//! logged and retried; it never fails a deploy.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use crate::space::in_use;
 /// Removes old roots after a switch from `old` to `new`. `-keep-roots` roots stay.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
     let needs = in_use::retention(agent, None).map(|needs| {
-        // After a rollback this keeps the root that was rolled back from, for inspection.
+        // After a rollback, this keeps the root that the rollback left, for inspection.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
         // Without an old root the script had no service to stop.
         let (current, replaced) = (Some(new.clone()), old.is_some());
@@ -39,7 +39,7 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
     }
 }
 
-/// Removes from the cache what no retained configuration or root has used for an hour.
+/// Removes cached data that no retained configuration or root has used for an hour.
 pub async fn cache(agent: &Agent) {
     let needs = in_use::retention(agent, None);
     let store = Arc::clone(&agent.store);

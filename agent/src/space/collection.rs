@@ -34,20 +34,20 @@ pub struct Gc {
     pub extents_shared: bool,
     /// Bytes that are free now.
     pub free_bytes: u64,
-    /// What is removed.
+    /// The removed things.
     pub removed: Vec<Item>,
-    /// What is kept.
+    /// The kept things.
     pub kept: Vec<Item>,
 }
 
-/// One thing, or all objects with the same reason.
+/// One file or directory, or all objects with the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// What it is.
+    /// The kind of thing.
     pub what: String,
-    /// Its path in the agent's directory.
+    /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Why it is removed or kept.
+    /// The reason for removing or keeping it.
     pub why: String,
     /// Number of things.
     pub count: u64,
@@ -163,7 +163,7 @@ impl Gc {
         );
         if self.extents_shared {
             text.push_str(
-                "roots share extents with the cache: what they share is counted with its objects\n",
+                "roots share extents with the cache: shared extents count with the objects\n",
             );
         }
         text
@@ -189,7 +189,7 @@ impl Items {
             }
             self.objects.insert(why.to_owned(), self.items.len());
         }
-        // Objects may be as many as files, so they share an item.
+        // There may be as many objects as files, so objects with one reason share an item.
         let path = if what == What::Object { Path::new("objects") } else { path };
         self.items.push(Item {
             what: what.word().to_owned(),

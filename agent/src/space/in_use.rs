@@ -21,7 +21,7 @@ pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Reten
     Ok(Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
 }
 
-/// What becomes of another program's roots in `dir`, unless `gc -taken-over` removes them.
+/// Whether sweeps keep another program's roots in `dir`, unless `gc -taken-over` removes them.
 pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
     if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Keep) }
 }

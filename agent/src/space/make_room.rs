@@ -1,6 +1,6 @@
 //! `-min-free`: the agent makes room by removing what is cheapest to recreate first: unused cache,
-//! then old roots, oldest first, with the cache that only they used, then the spare. It never
-//! removes the current root or the configuration that is being deployed.
+//! then old roots, oldest first, with the cache that only they used, then the spare. The agent
+//! never removes the current root or the configuration that is being deployed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,12 +16,13 @@ use crate::space::{in_use, spare_builder};
 const BLOCK: u64 = 4096;
 
 /// Makes room for `need` bytes of `what`, for the deploy of `coming`, and keeps `-min-free` bytes
-/// free beside them. It is an error if there is not enough room.
+/// free beside them. Too little room is an error.
 pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) -> Result<()> {
     let floor = agent.min_free;
     let mut free = agent.store.free_bytes()?;
     let wanted = need.saturating_add(floor);
-    // If there cannot be enough room, nothing is removed: a rollback may need it.
+    // If there cannot be enough room, the agent removes nothing, because a rollback may need the
+    // data.
     if floor > 0 && free < wanted && most_free(agent, coming, free).await? >= wanted {
         free = free_best_effort(agent, Some(coming), need).await?;
     }
@@ -31,8 +32,8 @@ pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) 
     Ok(())
 }
 
-/// Adds to the error of a full filesystem what is used up. `need` is the number of bytes that
-/// remain to be downloaded.
+/// Adds to the error of a full filesystem whether bytes, inodes or a quota are used up. `need` is
+/// the number of bytes that remain to be downloaded.
 pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
     if !err.is_no_space() {
         return err;
@@ -66,7 +67,7 @@ pub async fn tidy(agent: &Agent) {
     }
 }
 
-/// The free bytes if everything dispensable were removed.
+/// The bytes that would be free without all dispensable data.
 async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
     spare_builder::idle(agent).await;
     let needs = in_use::retention(agent, Some(coming))?;
@@ -80,7 +81,7 @@ async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreRes
     .await
 }
 
-/// Frees as much as is needed and dispensable. Returns the free bytes afterwards.
+/// Removes dispensable data until enough is free. Returns the free bytes afterwards.
 async fn free_best_effort(
     agent: &Agent,
     coming: Option<&Configuration>,

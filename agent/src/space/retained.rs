@@ -1,5 +1,5 @@
-//! What sweeps retain: the current root and earlier ones, and the layers of the deployed
-//! configuration, of the pending one, and of the retained roots.
+//! What sweeps retain: the current root and earlier roots, and the layers of the deployed
+//! configuration, of the pending configuration, and of the retained roots.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ const CACHE_AGE: Duration = Duration::from_secs(60 * 60);
 /// Age at which the agent removes quarantined files on its own.
 const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What is in use, and how much else to keep.
+/// The data in use, and how much other data to keep.
 #[derive(Debug, Clone, Default)]
 pub struct Retention {
     /// The deployed configuration.
@@ -25,33 +25,33 @@ pub struct Retention {
     pub keep_blobs: bool,
     /// Whether no service can run in replaced roots any more, so that they can be removed.
     pub replaced: bool,
-    /// What becomes of another program's roots.
+    /// What a sweep does with another program's roots.
     pub taken_over: TakenOver,
 }
 
-/// What becomes of the roots that another program made, such as the Go agent, which kept all.
+/// What a sweep does with the roots of another program, such as the Go agent, which kept all roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TakenOver {
-    /// They are kept: no flag says otherwise.
+    /// The sweep keeps the roots: no flag says otherwise.
     #[default]
     Keep,
-    /// They count among the roots to keep, because that number was given. These are their ids, oldest
-    /// first; they are older than all others.
+    /// The roots count among the roots to keep, because that number was given. The ids are listed
+    /// oldest first; these roots are older than all others.
     Count(Vec<Digest>),
-    /// They are removed.
+    /// The sweep removes the roots.
     Remove,
 }
 
 impl Retention {
-    /// What `gc` keeps: it removes everything else at any age, except for downloads that may
-    /// be resumed. `published` are the roots, oldest first.
+    /// What `gc` keeps: `gc` removes everything else at any age, except for downloads that may be
+    /// resumed. `published` are the roots, oldest first.
     pub fn at_once(&self, published: &[Digest], now: SystemTime) -> Keep {
         let ages =
             Ages { downloads: Some(before(now, CACHE_AGE)), leftovers: true, ..Ages::default() };
         Keep { cache: Some(ages), weigh: true, ..self.roots_only(published) }
     }
 
-    /// What the agent's own sweeps of the cache keep: also everything that is young.
+    /// What the agent's own sweeps of the cache keep: young data, too.
     pub fn aged(&self, published: &[Digest], now: SystemTime) -> Keep {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
@@ -60,7 +60,7 @@ impl Retention {
         Keep { roots: None, replaced: false, cache: Some(ages), ..self.roots_only(published) }
     }
 
-    /// What is kept when room is needed: `roots` roots, and no unused cache of any age.
+    /// What a sweep keeps when room is needed: `roots` roots, and no unused cache of any age.
     pub fn for_room(&self, published: &[Digest], roots: usize, now: SystemTime) -> Keep {
         let fewer = Self { keep_roots: roots, ..self.clone() };
         let keep = fewer.at_once(published, now);
@@ -68,14 +68,14 @@ impl Retention {
         Keep { cache: ages, replaced: false, ..keep }
     }
 
-    /// What a sweep of roots keeps; it does not sweep the cache.
+    /// What a sweep of roots keeps. Such a sweep does not sweep the cache.
     pub fn roots_only(&self, published: &[Digest]) -> Keep {
         let named = [
             (&self.current, "what is deployed"),
             (&self.pending, "what is to be deployed"),
             (&self.previous, "what was deployed before"),
         ];
-        // If its root is not kept, the layers of the previous configuration are not either.
+        // The layers of the previous configuration are kept only if its root is kept.
         let rooted = |configuration: &Configuration| {
             self.keep_roots > 1 || Some(configuration.id()) != id(self.previous.as_ref())
         };
@@ -99,7 +99,7 @@ impl Retention {
     fn roots(&self, published: &[Digest]) -> Option<Vec<(Digest, &'static str)>> {
         let current = id(self.current.as_ref()).filter(|id| published.contains(id))?;
         let mut kept = vec![(current, "current")];
-        // The pending root does not count: soon it is the current one, or it is removed.
+        // The pending root does not count: soon it becomes the current one, or is removed.
         let pending = id(self.pending.as_ref()).filter(|id| *id != current);
         let count = self.keep_roots + usize::from(pending.is_some());
         kept.extend(pending.map(|id| (id, "to be deployed")));

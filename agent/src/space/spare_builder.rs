@@ -1,5 +1,5 @@
-//! Makes the spare root in the background after a switch, so that the next change takes time only
-//! for what it changes.
+//! Makes the spare root in the background after a switch, so that the next deploy takes time only
+//! for changed files.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -18,8 +18,8 @@ const NICE: i32 = 19;
 /// Pause between two checks whether a spare is being made.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes the spare; call it while none is being made. The next cycle makes a new one. Returns
-/// whether there was one.
+/// Removes the spare. Call this while no spare is being made. The next cycle makes a new spare.
+/// Returns whether there was a spare.
 pub async fn remove(agent: &Agent) -> Result<bool> {
     let Some(spares) = &agent.spares else { return Ok(false) };
     let (store, report) = (Arc::clone(&agent.store), agent.report.clone());
@@ -45,13 +45,13 @@ pub async fn idle(agent: &Agent) {
     }
 }
 
-/// Starts to make the spare of the deployed `configuration` if there is none. While another one is
-/// being made, it does nothing: that one will differ a little more.
+/// Starts to make the spare of the deployed `configuration` if there is no spare. While another
+/// spare is being made, the function does nothing: that spare will differ a little more.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
     let (id, floor) = (configuration.id(), agent.min_free);
     if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
-        // A spare would be removed again to make room.
+        // The agent would remove a spare again to make room.
         return;
     }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,13 +69,14 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
         let id = configuration.id().to_string();
         report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
     };
-    // It needs a thread of its own: its priority and its sandbox cannot be undone.
+    // The work needs a thread of its own, because the thread's priority and sandbox cannot be
+    // undone.
     if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
         tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
     }
 }
 
-/// Removes the spare if it leaves less than `floor` bytes free. Returns whether it stays.
+/// Removes the spare if it leaves less than `floor` bytes free. Returns whether the spare stays.
 fn fits(store: &Store, floor: u64, id: Digest) -> bool {
     if floor == 0 || store.free_bytes().is_ok_and(|free| free >= floor) {
         return true;
@@ -91,10 +92,10 @@ fn fits(store: &Store, floor: u64, id: Digest) -> bool {
     false
 }
 
-/// Makes the spare. Returns whether there is one afterwards.
+/// Makes the spare. Returns whether there is a spare afterwards.
 fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
-    // This applies only to the calling thread. An error makes no difference to the result.
+    // The priority applies only to the calling thread. An error makes no difference to the result.
     let _ = rustix::process::setpriority_process(None, NICE);
     let started = Instant::now();
     match store.prepare_spare(configuration) {

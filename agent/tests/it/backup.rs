@@ -1,4 +1,4 @@
-//! Backups that are made while the registry works, and what is restored from them.
+//! Makes backups while the registry works, and restores them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -46,7 +46,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
                     break;
                 }
                 add(site, &format!("v{n}"));
-                // What goes while a backup is made.
+                // Versions that are deleted during a backup.
                 if n > 3 {
                     site.try_operator(&[
                         "delver",
@@ -66,7 +66,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    // Only now: a panic above would leave the other thread running for ever.
+    // The assertions come only now: a panic above would leave the other thread running for ever.
     for output in outputs {
         assert!(output.status.success(), "{}", both(&output));
     }
@@ -80,7 +80,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let version = version.split_whitespace().nth(1).unwrap().to_owned();
     site.wait_until("last deploy", |site| site.text("deployed") == version);
 
-    // The machine is lost. On another one, with the same name and key for its clients:
+    // The machine is lost. The restored registry on another machine has the same name and key:
     site.kill_registry();
     fs::rename(site.path("registry"), site.path("lost")).unwrap();
     let restored = site.script("restore-registry", &["backup", "elsewhere"]);
@@ -88,7 +88,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let fingerprint = site.fingerprint.clone();
     site.start_registry("elsewhere");
     assert_eq!(site.fingerprint, fingerprint);
-    // Its exit code is 0.
+    // The exit code is 0.
     let verified = site.operator(&["verify"]);
     assert!(verified.contains(": 0 damaged"), "{verified}");
     assert_eq!(site.operator(&["showconf", "-v", "-name", "p"]), conf);

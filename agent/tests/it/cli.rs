@@ -15,7 +15,7 @@ fn agent(dir: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs it and compares the exit code and a part of stderr.
+/// Runs the program and compares the exit code and a part of stderr.
 fn fails(dir: &Path, arguments: &[&str], code: i32, want: &str) {
     let output = agent(dir, arguments);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -107,7 +107,8 @@ fn unpack_merges_archives_into_a_new_directory() {
     assert_eq!(fs::read_to_string(dir.join("two/etc/conf")).unwrap(), "old");
 }
 
-/// As an ordinary user, who may write to this directory alone; GNU tar and bsdtar do no less.
+/// Unpacks as an ordinary user who may write only to this directory. GNU tar and bsdtar can do
+/// that, too.
 #[test]
 fn ordinary_user_can_unpack_into_an_owned_directory() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -120,7 +121,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
     let dir = temp.path();
     let mode =
         |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    // Not even to be looked into.
+    // The user cannot even list the directory.
     mode(dir, 0o711);
     let program = dir.join("deploy-agent");
     fs::copy(env!("CARGO_BIN_EXE_deploy-agent"), &program).unwrap();
@@ -130,7 +131,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
     fs::write(tree.join("tool"), "tool").unwrap();
     mode(&tree.join("tool"), 0o6755);
     mode(&tree.join("closed"), 0o2555);
-    // Closed to its owner, too.
+    // This directory is closed to its owner, too.
     fs::create_dir(tree.join("shut")).unwrap();
     fs::write(tree.join("shut/file"), "file").unwrap();
     mode(&tree.join("shut"), 0o000);
@@ -159,7 +160,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
         assert_eq!(fs::read_dir(&into).unwrap().count(), 3, "{name}: something is left");
         assert_eq!(of("shut").mode() & 0o7777, 0);
         assert_eq!(fs::read_to_string(into.join("shut/file")).unwrap(), "file");
-        // Whoever does not become the owner gets no file that runs as another.
+        // If the user cannot set the owner, the file gets no setuid bit.
         assert_eq!((of("tool").mode() & 0o7777, of("tool").uid()), (0o755, UID), "{name}");
         assert_eq!(of("closed").mode() & 0o7777, 0o555);
         assert_eq!(fs::read_to_string(into.join("closed/file")).unwrap(), "file");
@@ -192,7 +193,7 @@ fn unpack_of_deep_trees_stays_within_1024_open_files() {
         let file = dir.join(format!("out/{n}/{deep}/file"));
         assert_eq!(fs::read_to_string(file).unwrap(), "hello");
     }
-    // It would take one open file for each level.
+    // A removal in Rust's library would take one open file for each level.
     assert!(Command::new("rm").args(["-rf", "out"]).current_dir(dir).status().unwrap().success());
 }
 
@@ -235,7 +236,7 @@ fn status_of_an_empty_and_of_a_missing_directory() {
 fn verify_reports_damage_by_its_exit_code() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    // Most likely -dir is wrong, and that is not to look like health.
+    // Most likely -dir is wrong, and the report must not look as if everything were sound.
     fs::write(dir.join("file"), "").unwrap();
     for words in [&["verify", "-dir", "."][..], &["verify", "-repair", "-json", "-dir", "."]] {
         fails(dir, words, 1, "nothing to verify in .: no agent has deployed there; check -dir");

@@ -1,11 +1,11 @@
-//! What is confined and what is not, told by the programs themselves.
+//! Which processes are confined, as the processes themselves report.
 
 use std::fs;
 
 use crate::bench::{Agent, Bench, ask};
 use deploy_testing::eventually;
 
-/// The value of a line of `/proc/PID/status` that the script wrote down.
+/// The value of a line of `/proc/PID/status` in the script's output.
 fn field(text: &str, name: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().to_owned()
@@ -14,7 +14,7 @@ fn field(text: &str, name: &str) -> String {
 #[test]
 fn only_archive_readers_are_confined_and_logged_as_such() {
     let bench = Bench::new();
-    // Outside of the agent's directory, with all that the agent itself has.
+    // The script can write outside the agent's directory and has all privileges of the agent.
     bench.script("#!/bin/sh\ncat /proc/self/status >script.status\nexec true\n");
     bench.first_configuration();
     let agent = Agent::start(&bench, &[]);
@@ -54,6 +54,6 @@ fn confinement_can_be_required_and_disabled() {
         assert_eq!(code, Some(0), "{log}");
     } else {
         assert_eq!(code, Some(1), "{log}");
-        assert!(log.contains("-confine require, but all there is"), "{log}");
+        assert!(log.contains("-confine require, but this system has only"), "{log}");
     }
 }

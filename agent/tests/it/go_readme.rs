@@ -1,6 +1,6 @@
-//! The README of the Go tool, followed word for word: its commands with stock `ssh`,
-//! `sftp` and our programs, its answers, its JSON, the environment of its script. Only
-//! the port differs, so that the test does not take one that is in use.
+//! Follows the README of the Go tool word for word: its commands with stock `ssh`, `sftp` and this
+//! project's programs, its answers, its JSON, the environment of its script. Only the port differs,
+//! because the README's port may be in use.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use deploy_store::Digest;
 
-/// A home directory as the reader of the README has one.
+/// The home directory of a reader of the README.
 struct Reader {
     home: tempfile::TempDir,
     port: String,
@@ -36,7 +36,7 @@ impl Reader {
         let mut keygen = Command::new("ssh-keygen");
         keygen.args(["-q", "-t", "rsa", "-N", "", "-f"]).arg(ssh.join("id_rsa"));
         assert!(keygen.status().unwrap().success());
-        // The clients look for their files where the system says that home is.
+        // The clients look for their files in the home directory that the system states.
         let at = ssh.display();
         let config = format!(
             "IdentityFile {at}/id_rsa\nIdentitiesOnly yes\nUserKnownHostsFile {at}/known_hosts\n\
@@ -76,7 +76,7 @@ impl Reader {
         command
     }
 
-    /// What `line` prints; it must succeed.
+    /// The output of `line`, which must succeed.
     fn run(&self, line: &str) -> String {
         let output = self.shell(line).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -106,7 +106,7 @@ impl Reader {
         rest.lines().next().unwrap().clone_into(&mut self.fingerprint);
     }
 
-    /// What the prompt of `ssh -p 2022 localhost`, on a terminal, answers to `lines`.
+    /// The answers of the prompt of `ssh -p 2022 localhost`, on a terminal, to `lines`.
     fn prompt(&self, lines: &[&str]) -> Vec<String> {
         let mut terminal = self.shell("script -qec 'ssh -p 2022 localhost' /dev/null");
         let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -119,7 +119,7 @@ impl Reader {
         drop(stdin);
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{seen}");
-        // After each prompt comes the echo, broken where the terminal's lines are full.
+        // After each prompt comes the echo, with breaks where the terminal's lines are full.
         let turns = seen.split("\x1b[31m> \x1b[0m").skip(1);
         let answer = |(turn, line): (&str, &&str)| {
             let mut rest = turn;
@@ -133,7 +133,7 @@ impl Reader {
     }
 }
 
-/// Names of what a script's environment has besides the usual.
+/// Names of the variables that the agent adds to a script's environment.
 fn environment(env: &str) -> Vec<&str> {
     let usual = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LC_ALL", "SHELL"];
     let shells_own = ["PWD", "OLDPWD", "SHLVL", "_"];
@@ -157,7 +157,7 @@ fn first_json(id: &Digest, code: &str, config: &str) -> String {
     )
 }
 
-/// The text with every time as a time of the README.
+/// The text with each time replaced by a time of the README.
 fn masked(text: &str) -> String {
     let mut words: Vec<&str> = text.split(' ').collect();
     for word in &mut words {
@@ -264,7 +264,8 @@ fn go_readme_works_word_for_word() {
     {
         assert!(env.lines().any(|has| has == line), "{line}: {env}");
     }
-    // The Go tool's are relative where -dir is; these mean the same wherever a script goes.
+    // The Go tool's paths are relative if -dir is relative. The paths of this agent mean the same
+    // in every working directory.
     let value =
         |name: &str| env.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let home = reader.home.path().canonicalize().unwrap();

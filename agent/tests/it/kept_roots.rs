@@ -1,5 +1,4 @@
-//! Roots that are there already: a way back that needs no registry, and a root in use that
-//! is never taken from under its service.
+//! Existing roots: a rollback needs no registry, and a root in use is never taken from its service.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -66,7 +65,7 @@ fn rollback_to_a_kept_root_needs_no_registry() {
             end_registry(&bench);
             append(&first.join("conf"));
             let found = inode(&first);
-            // Without the cache nothing can be built again.
+            // Without the cache, no root can be rebuilt.
             let mended = beside && link != "hardlink" && {
                 let stat = Command::new("stat").args(["-f", "-c", "%T"]).arg(dir).output().unwrap();
                 link == "copy" || !String::from_utf8(stat.stdout).unwrap().contains("ext")
@@ -84,7 +83,10 @@ fn rollback_to_a_kept_root_needs_no_registry() {
                 assert_eq!((conf.as_str(), inode(&first)), ("one\nmore\n", found), "{what}");
                 assert!(said.out.contains("changed     conf\n"), "{what}: {}", said.out);
                 let log = if beside { bench.agent_log() } else { said.err };
-                assert!(log.contains("is used as it is, because it cannot be built"), "{log}");
+                assert!(
+                    log.contains("uses the changed root, because it cannot be rebuilt"),
+                    "{log}"
+                );
             }
             assert_eq!(replaced(&bench), [""; 0].map(PathBuf::from), "{what}: after the script");
             if let Some(agent) = agent {
@@ -111,7 +113,7 @@ fn rollback_uses_a_kept_root_without_record_and_layers() {
         end_registry(&bench);
         says(&bench, &["rollback"], 0, "rolled back");
         assert_eq!((deployed(&bench), inode(&first)), ("v01".to_owned(), found));
-        let told = "has no record and is used as it is: it cannot be compared with its layers";
+        let told = "has no record and cannot be compared with its layers";
         assert!(bench.agent_log().contains(told), "{}", bench.agent_log());
         agent.stop();
     }
@@ -126,7 +128,7 @@ fn modified_kept_root_is_rebuilt_if_possible() {
     let first = root(&bench);
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "switched");
-    // An agent that is told to deploy what it cannot have leaves the kept root as it is.
+    // If the agent cannot get a configuration, it leaves the kept root unchanged.
     fs::remove_file(first.join("conf")).unwrap();
     let kept = inode(&first);
     let told = says(&bench, &["rollback"], 0, "rolled back");
@@ -148,7 +150,7 @@ fn root_in_use_without_a_record_is_not_replaced() {
             let live = root(&bench);
             let found = inode(&live);
             if written {
-                // Not through the file that the cache has, too.
+                // The write must not go through the file of the cache.
                 fs::write(live.join("copy"), "one\nmore\n").unwrap();
                 fs::rename(live.join("copy"), live.join("conf")).unwrap();
             }
@@ -173,7 +175,7 @@ fn root_in_use_without_a_record_is_not_replaced() {
                 assert_eq!(told, format!("  {}\n", live.display()));
             }
             let log = bench.agent_log();
-            assert_eq!(log.contains("taken over as it is"), written, "{log}");
+            assert_eq!(log.contains("adopts the changed root"), written, "{log}");
             agent.stop();
         }
     }
@@ -202,7 +204,7 @@ fn lost_state_file_does_not_replace_a_root_in_use() {
         says(&bench, &["sync"], 0, "");
         assert_ne!(inode(&live), found);
         assert_eq!(fs::read_to_string(live.join("conf")).unwrap(), "one\n");
-        // The script does not know it, so that it cannot have left it.
+        // The script has not seen this root, so its service may still run there.
         assert_eq!(replaced(&bench).iter().map(|path| inode(path)).collect::<Vec<_>>(), [found]);
         says(&bench, &["gc", "-n"], 0, ".replaced-");
         bench.bump("v02", "two\n");

@@ -1,7 +1,7 @@
-//! `kill -9` of registry or agent at any point of the walk: after the restart nothing
-//! that was acknowledged is missing, no final name holds wrong bytes, and the walk
-//! completes. 200 kills; `DEPLOY_TEST_KILLS` sets another number, `DEPLOY_TEST_SEED` the
-//! seed that a failure prints.
+//! Kills registry or agent at any point of the walk (`kill -9`). After the restart nothing
+//! acknowledged is missing, no final name holds wrong bytes, and the walk completes. There are 200
+//! kills; `DEPLOY_TEST_KILLS` sets another number, `DEPLOY_TEST_SEED` the seed that a failure
+//! prints.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may be dead already.
+        // The process may be dead already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    /// Every final name holds the bytes it promises.
+    /// Checks that every final name holds the right bytes.
     fn check_names(&self) {
         for blobs in ["registry/files", "registry/uploads", "agent/cache"] {
             for entry in fs::read_dir(self.dir.join(blobs)).into_iter().flatten() {
@@ -120,7 +120,7 @@ impl World {
             }
             for layer in configuration.layers() {
                 let (component, version) = (layer.component.as_str(), layer.version.as_str());
-                // A root may be swept while it is looked at.
+                // A sweep may remove a root during this check.
                 if let Ok(text) = fs::read_to_string(root.join(component)) {
                     assert_eq!(text, contents(component, version), "{}", root.display());
                 }
@@ -151,7 +151,8 @@ fn archive(component: &str, version: &str) -> Vec<u8> {
     builder.into_inner().unwrap().finish().unwrap()
 }
 
-/// Uploads and binds one version, unless that is done; an error is the connection's.
+/// Uploads and binds one version, unless the version exists. An error means that the connection
+/// failed.
 async fn add(connect: &Connect, component: &str, version: &str) -> Result<(), String> {
     let bytes = archive(component, version);
     let digest = Digest::of(&bytes);
@@ -164,8 +165,8 @@ async fn add(connect: &Connect, component: &str, version: &str) -> Result<(), St
     run(&client, &line, "already exists").await
 }
 
-/// Runs a command; `fine` is in the complaint of one that was done by an earlier try
-/// whose answer was lost.
+/// Runs a command. An error that contains `fine` means success: an earlier attempt, whose answer
+/// was lost, did the work.
 async fn run(client: &Client, line: &str, fine: &str) -> Result<(), String> {
     let answer = client.exec(line).await.map_err(|err| err.to_string())?;
     let complaint = String::from_utf8_lossy(&answer.stderr).into_owned();
@@ -176,7 +177,7 @@ async fn run(client: &Client, line: &str, fine: &str) -> Result<(), String> {
     }
 }
 
-/// Does one step again and again until the registry acknowledges it.
+/// Repeats one step until the registry acknowledges it.
 async fn insist<F: Future<Output = Result<(), String>>>(mut step: impl FnMut() -> F) {
     let started = Instant::now();
     while let Err(why) = step().await {

@@ -1,7 +1,7 @@
-//! `kill -9` of the agent within bumps, sweeps and the making of spares, with files placed
-//! in each way: whatever is visible at that moment is whole, and the next start reaches
-//! the right root. `DEPLOY_TEST_KILLS` sets the number of kills (default 90),
-//! `DEPLOY_TEST_SEED` the seed that a failure prints.
+//! Kills the agent within bumps, sweeps and the making of spares (`kill -9`), in each link mode. At
+//! that moment every visible name is complete, and the next start reaches the right root.
+//! `DEPLOY_TEST_KILLS` sets the number of kills (default 90), `DEPLOY_TEST_SEED` the seed that a
+//! failure prints.
 
 #![allow(clippy::print_stdout, reason = "where kills fell")]
 
@@ -21,7 +21,8 @@ use deploy_testing::eventually;
 /// Versions of the layer that changes.
 const VERSIONS: u64 = 6;
 
-/// What a root has: kind and mode of each path, and time and contents but of directories.
+/// The contents of a root: kind and mode of each path, and, except for directories, time and
+/// contents.
 type Contents = BTreeMap<PathBuf, (u32, i64, Vec<u8>)>;
 
 fn contents(root: &Path) -> Contents {
@@ -45,7 +46,7 @@ fn contents(root: &Path) -> Contents {
     found
 }
 
-/// An agent that is killed, a registry that is not, and what each version's root has.
+/// An agent that is killed, a registry that keeps running, and the contents of each version's root.
 struct World {
     bench: Bench,
     flags: Vec<String>,
@@ -72,7 +73,8 @@ impl World {
             let config = bench.path("config");
             fs::create_dir_all(config.join("etc")).unwrap();
             fs::write(config.join("etc/version"), format!("v{version}\n")).unwrap();
-            // Files of its own, of the layer below, and such that come and go.
+            // Files of this layer alone, files of the layer below, and files that appear and
+            // disappear.
             for n in 0..12 {
                 let name = match n % 3 {
                     0 => format!("etc/conf{n}"),
@@ -104,7 +106,7 @@ impl World {
         world
     }
 
-    /// Reads the log on until it has the event.
+    /// Reads the log until it has the event.
     fn await_event(&mut self, event: &str) {
         let wanted = format!("\"event\":\"{event}\"");
         let mut line = String::new();
@@ -122,12 +124,12 @@ impl World {
     fn kill(&mut self) {
         self.agent.kill().unwrap();
         self.agent.wait().unwrap();
-        // What it said is of the past.
+        // The log so far is old.
         let mut past = String::new();
         while self.log.read_line(&mut past).unwrap() > 0 {}
     }
 
-    /// Every root that counts as one has what its configuration says.
+    /// Checks that every published root has the contents of its configuration.
     fn check_roots(&self) {
         for record in fs::read_dir(self.bench.path("a1/roots")).unwrap() {
             let Ok(json) = fs::read(record.unwrap().path()) else { continue };
@@ -143,7 +145,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // It may be dead already.
+        // The agent may be dead already.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
     }
@@ -160,7 +162,7 @@ fn run(program: &str, arguments: &[&str], bench: &Bench) {
     assert!(status.unwrap().success(), "{program} {arguments:?}");
 }
 
-/// Makes a version of the directory that is called as the component. Returns the blob.
+/// Makes a version of the directory named like the component. Returns the blob.
 fn upload(bench: &Bench, component: &str, version: &str) -> String {
     let blob = format!("{component}-{version}.tar.gz");
     run("tar", &["--sort=name", "-czf", &blob, "-C", component, "."], bench);
@@ -176,7 +178,8 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
     let mut fell: BTreeMap<&str, u64> = BTreeMap::new();
     let mut target = 0;
     for _ in 0..kills {
-        // Another one, or sometimes the one before: its root is gone, its layer is not.
+        // Another version, or sometimes the previous one: its root is gone, but its layer is
+        // cached.
         target = (target + 1 + random.below(VERSIONS - 1)) % VERSIONS;
         let version = format!("v{target}");
         let command = format!("changeconf -name project1 -component config -version {version}");
@@ -198,14 +201,14 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         std::thread::sleep(Duration::from_micros(wait));
         world.kill();
         if let Some(mut gc) = gc {
-            // Its agent is gone: whatever it says.
+            // The agent has ended, so the exit code does not matter.
             gc.wait().unwrap();
         }
         *fell.entry(within).or_default() += 1;
         world.check_roots();
 
         world.agent = start(&world.bench, &world.flags);
-        // It catches signals from here on.
+        // From here on, the agent catches signals.
         world.await_event("started");
         eventually("the next start deploys it", || {
             world.bench.state().is_some_and(|it| it.layers()[1].version.as_str() == version)
@@ -213,7 +216,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         let id = world.bench.state().unwrap().id().to_string();
         let root = world.bench.path("a1/unpacked").join(id);
         assert!(contents(&root) == world.roots[&version], "{version}: {}", root.display());
-        // From here the next change finds a spare, more often than not.
+        // From here on, the next change finds a spare in most cases.
         if random.below(3) > 0 {
             world.await_event("spare_ready");
         }

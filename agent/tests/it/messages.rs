@@ -1,4 +1,4 @@
-//! What an operator reads when something is wrong: what failed, on which thing, why, what next.
+//! Messages for operators: what failed, on which thing, why, and what to do next.
 
 use std::fs;
 
@@ -18,17 +18,17 @@ fn failed_script_message_warns_of_possible_changes() {
     for part in [
         "script \"./deploy.sh\" call failure: exit status 3; ",
         " is not deployed, and the old state stays, but the script may have changed things; ",
-        &format!("what it printed is in {} and in the log", kept.display()),
+        &format!("its output is in {} and in the log", kept.display()),
     ] {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
     assert_eq!(fs::read_to_string(kept).unwrap(), "why\n");
-    // When it is tried again the service says as well.
+    // A tracking agent also reports the time of the next attempt.
     let agent = Agent::start(&bench, &[]);
     let again = "in the log; it is run again in ";
     eventually("the next try is told", || bench.agent_log().contains(again));
     agent.stop();
-    // One that was not started has changed nothing.
+    // A script that was not started has changed nothing.
     bench.script("#!/no/such/interpreter\n");
     let (_, log) = bench.once(&[]);
     let told = log.lines().last().unwrap();
@@ -44,8 +44,8 @@ fn carriage_return_in_the_interpreter_line_is_reported() {
         let (code, log) = bench.once(&[]);
         assert_eq!(code, Some(i32::from(exit::FAILED)), "{log}");
         let told = "script \"./deploy.sh\": no such file or directory: its first line ends in a \
-                    carriage return, as on Windows, and so names no interpreter; save it \
-                    with LF line ends, for example with dos2unix";
+                    carriage return, as on Windows, and so names no interpreter; save the \
+                    script with LF line ends, for example with dos2unix";
         assert!(log.lines().last().unwrap().contains(told), "{log}");
     }
 }

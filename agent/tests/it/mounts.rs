@@ -1,5 +1,5 @@
-//! What a script or an operator mounts below a root: it is never touched, and neither the
-//! agent's start nor a deploy nor a spare waits for it to go.
+//! Mounts that a script or an operator makes below a root. The agent never touches a mount, and
+//! neither its start nor a deploy nor a spare waits for the end of the mount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn mount_below_a_root_is_untouched_and_blocks_nothing() {
         says(&bench, &["gc", "-n"], 0, &told);
         says(&bench, &["gc"], 0, &told);
         agent.stop();
-        // A leftover, too, as one that an agent was killed in the midst of.
+        // The same holds for a leftover of a killed agent.
         let id = first.file_name().unwrap().to_str().unwrap();
         fs::remove_file(bench.path("a1/roots").join(id)).unwrap();
         fs::remove_file(bench.path(&format!("a1/unpacked/{id}.ok"))).unwrap();
@@ -79,8 +79,8 @@ fn mount_below_a_root_is_untouched_and_blocks_nothing() {
     }
 }
 
-/// Mounts something of every kind in directories of `root`, and returns where, and a process
-/// that uses one of them.
+/// Mounts something of every kind in directories of `root`. Returns the mount points, and a process
+/// that uses one mount.
 fn mount_every_kind(bench: &Bench, root: &Path, precious: &Path) -> (Vec<PathBuf>, Child) {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let at = |name: &str| {
@@ -177,7 +177,10 @@ fn root_with_a_mount_below_is_redeployed_in_place() {
         assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "filled\n");
         assert!(root(&bench).join("data/deep/b").exists(), "the mount is where it was");
         let log = bench.agent_log();
-        assert!(log.contains("is used as it is") && log.contains("something is mounted"), "{log}");
+        assert!(
+            log.contains("uses the changed root") && log.contains("something is mounted"),
+            "{log}"
+        );
         assert_eq!(deployed(&bench), "v01");
         umount(&root(&bench).join("data"));
         agent.stop();
@@ -204,10 +207,10 @@ fn immutable_root_is_redeployed_in_place() {
         chattr("+i");
         bench.operator("ssh", &["rollback -name project1"], "");
         let said = says(&bench, &["sync"], 1, "");
-        // Its script misses the file; the agent has tried.
+        // The script misses the file; the agent has tried.
         assert!(said.err.contains("exit status 1") || said.out.contains("exit status 1"));
         let log = bench.agent_log();
-        assert!(log.contains("is used as it is") && log.contains("it is immutable"), "{log}");
+        assert!(log.contains("uses the changed root") && log.contains("it is immutable"), "{log}");
         chattr("-i");
         says(&bench, &["sync"], 0, "switched");
         assert_eq!(fs::read_to_string(first.join("conf")).unwrap(), "one\n");

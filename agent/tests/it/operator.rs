@@ -1,5 +1,7 @@
 //! The subcommands of operators, beside a running agent and alone.
 
+mod rollbacks;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -7,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::bench::{Agent, Bench, deployed, names, says, start_registry_with, terminate};
+use crate::bench::{Agent, Bench, deployed, names, says};
 use deploy_testing::eventually;
 use serde_json::Value;
 
@@ -21,7 +23,7 @@ fn sync_polls_immediately_and_reports_the_result() {
 
     let agent = Agent::start(&bench, &[]);
     let none = says(&bench, &["sync"], 5, "no configuration \"project1\"");
-    assert!(none.out.starts_with("cannot tell what the registry has: "), "{}", none.out);
+    assert!(none.out.starts_with("the registry's configuration is unknown: "), "{}", none.out);
     bench.first_configuration();
     let first = says(&bench, &["sync"], 0, "switched to ");
     let id = bench.state().unwrap().id().to_string();
@@ -36,7 +38,7 @@ fn sync_polls_immediately_and_reports_the_result() {
     assert_eq!(failed["outcome"], "failed");
     assert!(failed["reason"].as_str().unwrap().contains("exit status 3"), "{failed}");
     assert_eq!(deployed(&bench), "v01");
-    // Whoever asks may have mended the script, and does not wait.
+    // The user who asks may have repaired the script, so the agent does not wait.
     bench.script("#!/bin/sh\nexit 4\n");
     let again = says(&bench, &["sync", "--json"], 1, "").json();
     assert!(again["reason"].as_str().unwrap().contains("exit status 4"), "{again}");
@@ -54,7 +56,7 @@ fn control_socket_is_private_and_survives_junk() {
     assert!(meta.file_type().is_socket());
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
     if rustix::process::geteuid().is_root() {
-        // Whoever may not write to a socket may not connect to it (unix(7)).
+        // A user without write permission for a socket cannot connect to it (unix(7)).
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(bench.temp.path(), open).unwrap();
         let nobody = Command::new("setpriv")
@@ -67,7 +69,7 @@ fn control_socket_is_private_and_survives_junk() {
 
     let answer = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
-        // It may be refused before all of it is sent.
+        // The agent may refuse the request before all of it is sent.
         let _ = stream.write_all(bytes);
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
@@ -80,11 +82,11 @@ fn control_socket_is_private_and_survives_junk() {
     }
     let endless = vec![b'x'; 3 << 20];
     assert!(!answer(&endless).contains("\"code\":0"));
-    // Whoever goes away before the end, at either moment.
+    // Clients that disconnect before the end, at two different moments.
     drop(UnixStream::connect(&socket).unwrap());
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
-    // Whoever says nothing keeps nobody waiting.
+    // Silent clients do not make other clients wait.
     let _silent: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     says(&bench, &["sync"], 0, "up to date");
     bench.bump("v02", "two\n");
@@ -121,7 +123,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     assert_eq!((why(" current"), why(" previous"), why(" one of the newest")), (1, 1, 1), "{text}");
     agent.stop();
 
-    // Alone, with the settings of the agent that ran last, from wherever one is.
+    // Without an agent: with the settings of the last agent, from any working directory.
     let before = names(&bench);
     let quiet = says(&bench, &["gc", "-n", "--json"], 0, "").json();
     assert_eq!(quiet["files"], 0, "{quiet:#}");
@@ -140,162 +142,6 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     assert_eq!(left.collect::<Vec<_>>(), [id.as_str()]);
     assert_eq!(says(&bench, &["verify"], 0, "all sound").code, Some(0));
     assert_eq!(bench.once(&[]), (Some(0), String::new()));
-}
-
-#[test]
-fn rollback_holds_until_the_registry_changes_even_after_restart() {
-    let bench = Bench::new();
-    let agent = Agent::start(&bench, &[]);
-    says(&bench, &["rollback"], 5, "nothing is deployed");
-    bench.first_configuration();
-    says(&bench, &["sync"], 0, "");
-    let v1 = bench.state().unwrap().id().to_string();
-    says(&bench, &["rollback"], 5, "nothing was deployed before");
-    bench.bump("v02", "two\n");
-    says(&bench, &["sync"], 0, "");
-    let v2 = bench.state().unwrap().id().to_string();
-    let back = says(&bench, &["rollback", "--json"], 0, "").json();
-    assert_eq!((&back["id"], &back["from"]), (&v1.clone().into(), &v2.clone().into()));
-    assert_eq!(deployed(&bench), "v01");
-    let runs = fs::read_to_string(bench.path("runs")).unwrap();
-    assert!(runs.ends_with(&format!("{v2} {v1}\n")), "the script ran for it: {runs}");
-    let held = says(&bench, &["sync", "--json"], 1, "").json();
-    assert_eq!((&held["outcome"], &held["id"]), (&"rolled_back".into(), &v2.clone().into()));
-    assert_eq!(deployed(&bench), "v01");
-    says(&bench, &["rollback"], 5, &format!("{v2} was already rolled back from"));
-    says(&bench, &["status"], 0, &format!("held           {v2}"));
-    for want in [" rolled back to ", "configuration was rolled back from: it is held"] {
-        assert!(bench.agent_log().contains(want), "{}", bench.agent_log());
-    }
-    agent.stop();
-
-    let agent = Agent::start(&bench, &[]);
-    says(&bench, &["sync"], 1, "held since a rollback to ");
-    assert_eq!(deployed(&bench), "v01");
-    let (code, log) = {
-        agent.stop();
-        bench.once(&[])
-    };
-    assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("it is held until that changes"), "{log}");
-    assert_eq!(deployed(&bench), "v01");
-    let agent = Agent::start(&bench, &[]);
-    bench.bump("v03", "three\n");
-    says(&bench, &["sync"], 0, "switched");
-    assert_eq!(deployed(&bench), "v03");
-    assert!(!bench.path("a1/hold.json").exists());
-    assert!(bench.agent_log().contains("nothing is held any more"));
-
-    // Back and released: what the registry has comes again.
-    says(&bench, &["rollback"], 0, "rolled back to");
-    assert_eq!(deployed(&bench), "v01");
-    says(&bench, &["rollback", "--release"], 0, "released");
-    says(&bench, &["sync"], 0, "up to date");
-    assert_eq!(deployed(&bench), "v03");
-    says(&bench, &["rollback", "-release"], 0, "nothing was held");
-    agent.stop();
-}
-
-#[test]
-fn rollback_on_the_registry_needs_no_download() {
-    let mut bench = Bench::new();
-    let addr = bench.registry.addr.clone();
-    terminate(&mut bench.registry.process);
-    let flags = ["-maxver", "1", "-grace", "0s"];
-    bench.registry = start_registry_with(bench.temp.path(), &addr, &flags);
-    bench.first_configuration();
-    assert_eq!(bench.once(&[]).0, Some(0));
-    for (version, text) in [("v02", "two\n"), ("v03", "three\n")] {
-        bench.bump(version, text);
-        assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
-    }
-    // Of each component the newest alone would be kept, were it not for what a rollback needs.
-    let kept = bench.operator("ssh", &["gc"], "");
-    assert!(kept.contains("rollback") && kept.ends_with("0 bytes freed\n"), "{kept}");
-    bench.operator("ssh", &["rollback -name project1 -to 1"], "");
-    let (code, log) = bench.once(&["-v"]);
-    assert_eq!(code, Some(0), "{log}");
-    assert_eq!(deployed(&bench), "v01");
-    assert!(log.contains("downloaded 0 of 2 layers: 0 bytes"), "{log}");
-}
-
-#[test]
-fn rollback_without_an_agent_rebuilds_a_missing_root() {
-    let bench = Bench::new();
-    bench.first_configuration();
-    assert_eq!(bench.once(&[]).0, Some(0));
-    bench.bump("v02", "two\n");
-    // One root alone is kept: the one before is gone, and its record.
-    assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
-    assert_eq!(fs::read_dir(bench.path("a1/roots")).unwrap().count(), 1);
-    bench.script("#!/bin/sh\nexit 4\n");
-    let v2 = bench.state().unwrap().id();
-    says(&bench, &["rollback"], 1, "exit status 4");
-    assert_eq!(bench.state().unwrap().id(), v2);
-    assert!(!bench.path("a1/hold.json").exists(), "held although nothing was rolled back");
-    bench.script("#!/bin/sh\ncat $NEWROOT/conf >>confs\n");
-    says(&bench, &["rollback", "-script", "./none.sh"], 1, "no such file");
-    says(&bench, &["rollback"], 0, "rolled back to");
-    assert_eq!(fs::read_to_string(bench.path("confs")).unwrap(), "one\n");
-    assert_eq!(deployed(&bench), "v01");
-    says(&bench, &["rollback", "--release"], 0, "released");
-    assert_eq!(bench.once(&[]).0, Some(0));
-    assert_eq!(deployed(&bench), "v02");
-
-    // What is not in the cache any more has to come from a registry.
-    says(&bench, &["gc", "-cleanold"], 0, "freed");
-    says(&bench, &["rollback"], 1, "no registry was named");
-    let (addr, fp) = (bench.registry.addr.clone(), bench.registry.fingerprint.clone());
-    says(&bench, &["rollback", "-addr", &addr, "-fp", &fp, "-key", "srv"], 0, "rolled back to");
-    assert_eq!(deployed(&bench), "v01");
-}
-
-#[test]
-fn killed_rollback_is_completed_by_the_next_start() {
-    let bench = Bench::new();
-    bench.first_configuration();
-    let agent = Agent::start(&bench, &[]);
-    says(&bench, &["sync"], 0, "");
-    bench.bump("v02", "two\n");
-    says(&bench, &["sync"], 0, "");
-    bench.script(
-        "#!/bin/sh\nmkfifo go 2>/dev/null || { echo again >>runs; exit 0; }\nread line <go\n",
-    );
-    let asking = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
-        .args(["rollback", "-dir", "a1"])
-        .current_dir(bench.temp.path())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    eventually("the script waits", || bench.path("go").exists());
-    // As far as the agent came to note that it had started it.
-    eventually("the script is noted", || bench.path("a1/script.json").exists());
-    // Another one has to wait for it, and sees the same end.
-    let waiting = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
-        .args(["gc", "-dir", "a1"])
-        .current_dir(bench.temp.path())
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    drop(agent);
-    for (child, alone) in [(asking, false), (waiting, true)] {
-        let output = child.wait_with_output().unwrap();
-        let err = String::from_utf8(output.stderr).unwrap();
-        let gone = output.status.code() == Some(1) && err.contains("went away before it answered");
-        // The second may have come when there was no agent any more; the script runs on.
-        let refused = err.contains("a script whose agent was killed runs for");
-        assert!(gone || (alone && refused), "{err}");
-    }
-    assert_eq!(deployed(&bench), "v02");
-    assert!(bench.path("a1/control").exists(), "who is killed cannot clean up");
-    let agent = Agent::start(&bench, &[]);
-    eventually("it waits for the script", || bench.agent_log().contains("waiting for its end"));
-    fs::write(bench.path("go"), "done\n").unwrap();
-    eventually("the rollback is ended", || deployed(&bench) == "v01");
-    says(&bench, &["sync"], 1, "held since a rollback to ");
-    assert!(fs::read_to_string(bench.path("runs")).unwrap().ends_with("again\n"));
-    agent.stop();
 }
 
 #[test]
@@ -384,7 +230,7 @@ fn deploy_without_room_reports_the_bytes_it_needs() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("not enough room for the download of 2 layers: it needs "), "{log}");
     assert!(
-        log.contains("-min-free keeps 9000000 TiB; what is deployed stays as it is; "),
+        log.contains("-min-free keeps 9000000 TiB; the deployed root stays unchanged; "),
         "{log}"
     );
     assert_eq!(bench.state(), None);
@@ -423,7 +269,7 @@ fn killed_gc_leaves_garbage_but_no_missing_files() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Ended at another place each time, once a part of it is done.
+        // The request ends at another byte each time.
         let enough = usize::try_from(round).unwrap() * 120;
         eventually("it removes", || {
             before.saturating_sub(names(&bench).len()) > enough || gc.try_wait().unwrap().is_some()

@@ -1,4 +1,4 @@
-//! Progress of what takes long on a server: a bar on a terminal, lines of the log elsewhere.
+//! Progress of long work on a server: a bar on a terminal, lines of the log elsewhere.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::site::{Site, both};
 
-/// What a terminal of 70 columns gets to see of `deploy-agent WORDS`, and its exit code.
+/// The output of `deploy-agent WORDS` on a terminal of 70 columns, and the exit code.
 fn on_terminal(dir: &Path, words: &str) -> (String, i32) {
     let line = format!("stty cols 70; {} {words}", env!("CARGO_BIN_EXE_deploy-agent"));
     let mut script = Command::new("script");
@@ -17,7 +17,7 @@ fn on_terminal(dir: &Path, words: &str) -> (String, i32) {
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
-/// Splits what a terminal shows into bars and what stands there in the end.
+/// Splits the output on a terminal into the bars and the final text.
 fn parts(shown: &str) -> (Vec<&str>, &str) {
     let shown = shown.strip_suffix("\r\n").unwrap_or(shown);
     let (bars, end) = shown.rsplit_once('\r').unwrap_or(("", shown));
@@ -26,7 +26,7 @@ fn parts(shown: &str) -> (Vec<&str>, &str) {
     (bars, end)
 }
 
-/// A tar of one file that is a hole.
+/// A tar of one file that consists of a hole.
 fn hole(path: &Path, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();
@@ -50,7 +50,7 @@ fn unpack_shows_a_bar_then_its_result() {
     assert!(end.starts_with("unpacked 1 archive into \"one\": "), "{shown:?}");
     let (shown, code) = on_terminal(temp.path(), "unpack -q big.tar -into two");
     assert_eq!((code, shown.matches('\r').count()), (0, 1), "{shown:?}");
-    // Elsewhere there is no bar, and the first line is not due yet when it is done.
+    // Elsewhere there is no bar, and the work ends before the first line is due.
     let mut agent = Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
     agent.args(["unpack", "big.tar", "-into", "three"]).current_dir(temp.path());
     let output = agent.output().unwrap();

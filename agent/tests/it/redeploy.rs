@@ -1,5 +1,5 @@
-//! What is deployed and no longer there is built again; and a script that a killed agent left
-//! is not joined by another.
+//! The agent rebuilds a deployed root that is missing. No second script starts while the script of
+//! a killed agent runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ fn missing_root_is_rebuilt() {
     assert_eq!(bench.runs(), 2, "the script does not know");
     says(&bench, &["sync"], 0, "up to date");
 
-    // Where what is deployed is not what the registry has.
+    // The deployed configuration differs from the registry's.
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "switched to");
     says(&bench, &["rollback"], 0, "");
@@ -37,14 +37,14 @@ fn missing_root_is_rebuilt() {
     eventually("it is released", || deployed(&bench) == "v02");
     agent.stop();
 
-    // Nothing is left but the state file.
+    // Only the state file is left.
     fs::remove_dir_all(bench.path("a1")).unwrap();
     let (code, log) = bench.once(&[]);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("is gone: it is built again"), "{log}");
+    assert!(log.contains("is gone; the agent rebuilds it"), "{log}");
     assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "two\n");
 
-    // A script that fails then is run until it does not, by whatever agent.
+    // If the script fails then, any agent runs it again until it succeeds.
     bench.script("#!/bin/sh\necho fails >>runs\nexit 1\n");
     let before = bench.runs();
     fs::remove_dir_all(root(&bench)).unwrap();
@@ -64,7 +64,7 @@ fn missing_root_is_rebuilt() {
 fn agent_waits_for_the_script_of_a_killed_agent() {
     let bench = Bench::new();
     bench.first_configuration();
-    // Whoever asks from within it would wait for itself, whichever agent it asks.
+    // A request from within the script would wait for itself, with any agent.
     let program = env!("CARGO_BIN_EXE_deploy-agent");
     bench.script(&format!(
         "#!/bin/sh\necho begin >>runs\nfor n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done\n\
@@ -93,8 +93,8 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     agent.stop();
 }
 
-/// Whoever goes back to what is deployed while a killed agent's script makes something else of the
-/// server gets what is deployed.
+/// The registry goes back to the deployed configuration while a killed agent's script still runs
+/// for another one. The server then gets the deployed configuration.
 #[test]
 fn script_with_unknown_result_runs_again() {
     let bench = Bench::new();
@@ -110,14 +110,15 @@ fn script_with_unknown_result_runs_again() {
     script("touch begun; for n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done");
     bench.bump("v02", "two\n");
     let mut asking = ask_beside(&bench);
-    // Noted and executed: a child before its exec still holds the agent's socket.
+    // The script must be recorded and executed: before its exec, the child still holds the agent's
+    // socket.
     eventually("the second script runs", || {
         bench.path("a1/script.json").exists() && bench.path("begun").exists()
     });
     drop(agent);
     asking.wait().unwrap();
     assert_eq!(deployed(&bench), "v01");
-    // Alone nothing is removed that it may use.
+    // Without an agent, `gc` removes nothing that the script may use.
     says(&bench, &["gc"], 1, "a script whose agent was killed runs for");
     bench.operator("ssh", &["rollback", "-name", "project1"], "");
     let agent = Agent::start(&bench, &[]);

@@ -1,5 +1,5 @@
-//! `verify -repair`, beside a running agent and alone: everything damaged is set aside
-//! where an operator finds it, and what can be had again is there again.
+//! `verify -repair`, beside a running agent and alone: damaged files are quarantined, and
+//! everything that can be made or fetched again is restored.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn objects(bench: &Bench, contents: &str) -> Vec<PathBuf> {
     all.filter(|path| fs::read_to_string(path).is_ok_and(|text| text == contents)).collect()
 }
 
-/// Damages a file behind everybody's back: its times and its size stay.
+/// Damages a file without a trace: times and size stay.
 fn rot(path: &PathBuf) {
     let meta = fs::metadata(path).unwrap();
     let mut bytes = fs::read(path).unwrap();
@@ -44,7 +44,7 @@ fn running_agent_downloads_damaged_layers_again() {
     let agent = Agent::start(&bench, &[]);
     says(&bench, &["sync"], 0, "");
     let status = || says(&bench, &["status", "--json"], 0, "").json();
-    // It would find the damage, too, while it is made.
+    // The build of a spare would also find the damage.
     eventually("the spare is ready", || status()["spare"]["ready"] == true);
     says(&bench, &["verify", "--repair"], 0, "all sound");
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
@@ -91,11 +91,11 @@ fn modified_root_is_reported_and_not_changed() {
     let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
     assert!(text.contains("conf was altered: left as it is\n"), "{text}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
-    // What does not mend it is not recommended, and what is does.
+    // The advice contains only commands that repair the damage.
     for words in [&["verify"][..], &["verify", "-repair"]] {
         let text = says(&bench, words, 8, "\n1 in roots, ").out;
         assert!(!text.contains("with -repair"), "{text}");
-        assert!(text.contains("remove such a root (rm -r), and deploy-agent sync"), "{text}");
+        assert!(text.contains("remove such a root (rm -r). deploy-agent sync"), "{text}");
     }
     fs::remove_dir_all(bench.path(&format!("a1/unpacked/{id}"))).unwrap();
     says(&bench, &["sync"], 0, "");
@@ -130,7 +130,7 @@ fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
     );
     let aside = bench.path(&format!("a1/quarantine/blob-{}", layers[1].digest));
     assert_eq!(fs::read_to_string(aside).unwrap(), "damaged");
-    // What is set aside is missed.
+    // Quarantined files count as missing.
     says(&bench, &["verify"], 8, "1 of its files are not in the cache");
     let (addr, fp) = (bench.registry.addr.clone(), bench.registry.fingerprint.clone());
     let registry = ["verify", "--repair", "-addr", &addr, "-fp", &fp, "-key", "srv"];
@@ -164,7 +164,7 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     says(&bench, &["sync"], 0, "");
     let id = bench.state().unwrap().id();
     let file = bench.path(&format!("a1/unpacked/{id}/conf"));
-    // As a disk does it: nothing but the contents changes.
+    // Only the contents change, as with a failing disk.
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);
@@ -174,7 +174,7 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
         "fetched and extracted again; 1 file in published roots is this very file, and stays";
     assert!(text.contains(want), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "nne\n", "a root was changed");
-    // The next root has what it should, and the old one goes as it would have.
+    // The next root is right, and the old root is removed as usual.
     bench.add_version("code", "v02", "bin", "run again");
     bench.operator("ssh", &["bumpconf -name project1 -component code"], "");
     says(&bench, &["sync"], 0, "switched");

@@ -1,4 +1,4 @@
-//! The contract with scripts, on real ones.
+//! The contract with scripts, tested with real scripts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use deploy_agent::log::{Format, Lines};
+use deploy_agent::log::FORM;
 use deploy_agent::script::script_output::MAX_KEPT;
 use deploy_agent::script::{self, Change, Error, Script};
 use deploy_agent::stop::{Signal, Stop};
+use deploy_cli::log::{Format, Lines};
 use deploy_store::{Configuration, Digest, Layer};
 use deploy_testing::eventually;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -84,7 +85,8 @@ impl Bench {
         let new = configuration(&[("code", "v01"), ("config", "two words")]);
         let change = Change { old, new: &new, new_root: Path::new("a1/unpacked/new") };
         let log = Log::default();
-        let lines = tracing_subscriber::registry().with(Lines::new(Format::Human, log.clone()));
+        let lines =
+            tracing_subscriber::registry().with(Lines::new(Format::Human, FORM, log.clone()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let (output, ended) = tracing::subscriber::with_default(lines, || {
             runtime.block_on(script::run(&self.script, change, &self.stop, |_| Ok(())))
@@ -113,7 +115,7 @@ fn agent_does_not_wait_for_noisy_background_processes() {
 
 #[test]
 fn script_environment_is_exactly_as_documented() {
-    // Read from /proc, where no shell has added to it.
+    // The environment is read from /proc, without the additions of a shell.
     let bench = Bench::new("#!/bin/sh\ncat /proc/$$/environ\n");
     let id = Digest::of(b"old");
     let ran = bench.run_change(Some((id, Path::new("a1/unpacked/old"))));
@@ -167,7 +169,7 @@ fn script_arguments_and_variables_are_read_at_each_run() {
 
 #[test]
 fn background_processes_can_print_after_the_agent_ends() {
-    // More than any pipe holds; the runtime, and all that reads, ends with the script.
+    // The output is larger than any pipe. The runtime and all readers end with the script.
     let bench = Bench::new(
         "#!/bin/sh\n{ sleep 0.2; seq 1000000 && echo said >$0.done; } &\necho $! >$0.pid\necho ok\n",
     );
@@ -235,7 +237,7 @@ fn background_processes_survive_the_script() {
 
 #[test]
 fn timeout_ends_the_whole_process_group() {
-    // The child ignores TERM and holds no pipe; the script obeys.
+    // The child ignores TERM and holds no pipe. The script obeys TERM.
     let mut bench = Bench::new(
         "#!/bin/sh\n(trap '' TERM; exec >/dev/null 2>&1; echo x >$0.ready; exec sleep 600) &\n\
          echo $! >$0.pid\ntrap 'echo asked; exit 0' TERM\nwhile :; do wait; done\n",
@@ -244,7 +246,7 @@ fn timeout_ends_the_whole_process_group() {
     let (ready, sender) = (bench.path("deploy.sh.ready"), bench.sender.clone());
     let pid = bench.path("deploy.sh.pid");
     let stopper = std::thread::spawn(move || {
-        // Either may come first.
+        // The two events may come in either order.
         eventually("the child is ready", || {
             ready.exists() && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
         });
@@ -267,7 +269,7 @@ fn process_that_ignores_sigterm_is_killed() {
     assert!(err.contains("the most that -script-timeout allows"), "{err}");
 }
 
-/// Whether no such process runs; one that nobody has waited for does not.
+/// Whether no such process runs. A zombie does not count as running.
 fn is_gone(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))

@@ -1,4 +1,4 @@
-//! Where the state file is, whose it is, and what was there before this agent.
+//! The place and the owner of the state file, and roots from before this agent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -48,7 +48,7 @@ fn two_agents_of_one_working_directory_are_independent() {
     deploys(&bench, "two");
     assert_eq!(bench.runs(), 4);
     assert!(!bench.path("state.json").exists());
-    // A subcommand finds it from wherever it is run.
+    // A subcommand finds the state file from any working directory.
     let status = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
         .args(["status", "-json", "-dir"])
         .arg(bench.path("one"))
@@ -62,18 +62,18 @@ fn two_agents_of_one_working_directory_are_independent() {
 fn state_file_in_the_working_directory_is_used_only_by_its_agent() {
     let bench = Bench::new();
     bench.first_configuration();
-    // An agent of before, which wrote nothing down but where it was.
+    // An earlier agent, which recorded only the place of its state file.
     assert_eq!(once(&bench, "one", &["-state", "state.json"]).0, Some(0));
     fs::remove_file(bench.path("state.json.dir")).unwrap();
     deploys(&bench, "one");
     assert_eq!(bench.runs(), 1);
     assert!(!bench.path("one/state.json").exists() && bench.path("state.json.dir").exists());
-    // Another agent started here has its own, and says so.
+    // Another agent that starts here uses a state file of its own, and says so.
     let log = deploys(&bench, "two");
-    assert!(log.contains("state.json is not of the agent of two"), "{log}");
+    assert!(log.contains("state.json belongs to another agent than that of two"), "{log}");
     assert!(bench.path("two/state.json").exists());
     assert_eq!(bench.runs(), 2);
-    // And a Go agent, which wrote nothing down at all: its root is there.
+    // A Go agent, which recorded nothing. Its root exists.
     for name in ["one/agent.json", "state.json.dir"] {
         fs::remove_file(bench.path(name)).unwrap();
     }
@@ -119,15 +119,15 @@ fn state_file_of_another_agent_is_refused() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("is that of the agent of"), "{verb}: {said}");
     }
-    // An agent of before left no record beside it, but one in its own directory.
+    // An earlier agent left no record beside the state file, but a record in its own directory.
     fs::rename(bench.path("state.json.dir"), bench.path("aside")).unwrap();
     refused("two", &state, "one");
-    // A Go agent left none at all, but a root.
+    // A Go agent left no record at all, but a root.
     fs::rename(bench.path("one/agent.json"), bench.path("aside.json")).unwrap();
     refused("two", &state, "one");
     fs::rename(bench.path("aside.json"), bench.path("one/agent.json")).unwrap();
     fs::rename(bench.path("aside"), bench.path("state.json.dir")).unwrap();
-    // Its directory has gone: whoever comes next may have it.
+    // The directory is gone, so the next agent may use the state file.
     fs::rename(bench.path("one"), bench.path("moved")).unwrap();
     assert_eq!(once(&bench, "moved", &state).0, Some(0));
     assert_eq!(bench.runs(), 3);
@@ -155,7 +155,7 @@ fn unusable_state_file_is_reported_before_any_work() {
     says(&bench, &["sync"], 0, "switched to");
     agent.stop();
     if rustix::process::geteuid().is_root() {
-        // One without rights, as another user sees it.
+        // The output for another user, without permissions.
         let run = |program: &str, words: &[&str]| {
             let done = Command::new(program).args(words).current_dir(bench.temp.path()).output();
             let done = done.unwrap();
@@ -181,7 +181,7 @@ fn unusable_state_file_is_reported_before_any_work() {
     }
 }
 
-/// Roots that another program made, three of them, each with a file `mine`.
+/// Three roots that another program made, each with a file `mine`.
 fn taken_over(bench: &Bench) -> Vec<String> {
     let ids = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()).to_string());
     for (n, id) in ids.iter().enumerate() {
@@ -204,9 +204,9 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     let bench = Bench::new();
     bench.first_configuration();
     let ids = taken_over(&bench);
-    // Looked at before any agent has run there.
+    // `verify` runs before any agent.
     let told = says(&bench, &["verify"], 0, "3 roots that were here before this agent").out;
-    assert!(told.contains("what they must hold is not known"), "{told}");
+    assert!(told.contains("their right contents are not known"), "{told}");
     let agent = Agent::start(&bench, &["-no-spare"]);
     says(&bench, &["sync"], 0, "");
     for (version, text) in [("v02", "two\n"), ("v03", "three\n"), ("v04", "four\n")] {
@@ -231,7 +231,7 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     };
     kept(&["gc", "-n"]);
     kept(&["gc"]);
-    // A rehearsal of what removes them removes nothing.
+    // A dry run removes nothing.
     let told = says(&bench, &["gc", "-n", "-taken-over"], 0, "over the roots to keep").out;
     assert!(ids.iter().all(|id| told.contains(&format!("remove  root        unpacked/{id}"))));
     assert_eq!(there(&bench, &ids), [true; 3]);
@@ -243,7 +243,7 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
         says(&bench, &["status", "-json"], 0, "").json()["taken_over"],
         serde_json::json!([])
     );
-    // Beside an agent the same.
+    // Beside a running agent the result is the same.
     taken_over(&bench);
     let agent = Agent::start(&bench, &["-no-spare"]);
     says(&bench, &["gc", "-taken-over"], 0, "over the roots to keep");

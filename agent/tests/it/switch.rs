@@ -1,5 +1,5 @@
-//! The directories of a Go registry and a Go agent, made by the Go tool, taken over and given
-//! back. See `registry/tests/go/README.md`.
+//! Takes over the directories of a Go registry and a Go agent, which the Go tool made, and gives
+//! them back. See `registry/tests/go/README.md`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,11 +10,11 @@ use crate::site::{Site, both, top};
 use deploy_store::disk::Lock;
 use deploy_store::{Configuration, Digest};
 
-/// What the Go agent had deployed, and what the Go registry had for it.
+/// The configuration that the Go agent had deployed, and the Go registry's configuration.
 const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
 const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
 
-/// Both directories, modes as the Go tool makes them, and a running registry.
+/// The two directories, with the Go tool's modes, and a running registry.
 fn site() -> Site {
     let mut site = Site::new();
     let go = top().join("registry/tests/go");
@@ -45,15 +45,15 @@ fn read_all(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The same without the symlinks, which were kept as files.
+/// The files without the symlinks, which were stored as files.
 fn files_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = read_all(dir);
     files.retain(|(name, _)| !name.starts_with("link-"));
     files
 }
 
-/// What the Go agent relies on in its directory: the state file is the registry's JSON, its
-/// root has a mark beside it, and whatever is in the cache is whole.
+/// Checks what the Go agent relies on: the state file is the registry's JSON, the root has a mark
+/// beside it, and all cached blobs are complete.
 fn check_for_go(site: &Site) {
     let json = fs::read(site.path("agent/state.json")).unwrap();
     let state = Configuration::from_json(&json).unwrap();
@@ -81,7 +81,7 @@ fn go_agent_directory_works_in_both_directions() {
     let (old, new) = (old.display(), new.display());
     let want = format!("NEWID={OFFERED}\nNEWROOT={new}\nOLDID={BEFORE}\nOLDROOT={old}\n");
     assert_eq!(site.text("deployed"), want);
-    // Its cache was good enough: nothing was fetched but the configuration.
+    // The agent used the cache: it fetched only the configuration.
     assert!(log.contains("downloaded 0 of 2 layers: 0 bytes"), "{log}");
     let served = fs::read(top().join("registry/tests/go/configs/project1.json")).unwrap();
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), served);
@@ -89,7 +89,7 @@ fn go_agent_directory_works_in_both_directions() {
     check_for_go(&site);
     let status = site.agent("project1").arg("status").output().unwrap();
     assert!(both(&status).contains(OFFERED), "{}", both(&status));
-    // The Go agent takes it back, and deploys what it had before: root and mark are there.
+    // If the Go agent takes the directory back, it finds its earlier root and mark.
     assert!(unpacked.join(format!("{BEFORE}.ok")).exists());
     fs::copy(top().join("registry/tests/go/agent/state.json"), site.path("agent/state.json"))
         .unwrap();
@@ -104,12 +104,12 @@ fn go_agent_directory_works_in_both_directions() {
 #[test]
 fn unfinished_work_of_a_go_agent_is_completed() {
     let site = site();
-    // A root that was never finished has no mark; one with a mark may have been changed.
+    // An unfinished root has no mark. A root with a mark may have been changed.
     let etc = site.path(&format!("agent/unpacked/{OFFERED}/etc"));
     let want = files_of(&etc);
     fs::write(etc.join("code.txt"), "changed").unwrap();
     fs::remove_file(etc.join("config.txt")).unwrap();
-    // A download that broke off, and a cached file with other bytes.
+    // An interrupted download, and a cached file with wrong bytes.
     fs::write(site.path("agent/cache/temp-12345"), "part").unwrap();
     let cached = read_all(&site.path("agent/cache"))[0].0.clone();
     fs::write(site.path(&format!("agent/cache/{cached}")), "other bytes").unwrap();
@@ -126,7 +126,7 @@ fn unfinished_work_of_a_go_agent_is_completed() {
 fn running_go_agent_is_reported_and_left_alone() {
     let site = site();
     let before = fs::read(site.path("agent/state.json")).unwrap();
-    // Its lock: flock on the directory itself.
+    // The Go agent's lock: flock on the directory itself.
     let lock = Lock::take(&site.path("agent")).unwrap();
     let output = site.agent("project1").arg("-once").output().unwrap();
     let text = both(&output);
@@ -137,7 +137,7 @@ fn running_go_agent_is_reported_and_left_alone() {
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), before);
     assert!(!site.path("agent/objects").exists(), "something was made");
     drop(lock);
-    // And one that runs here keeps the Go agent out.
+    // A running agent keeps the Go agent out.
     let mut site = site;
     site.start_agent("project1");
     site.wait_until("deployed", |site| site.text("agent/state.json").contains(OFFERED));
@@ -185,12 +185,12 @@ fn current_link_left_ahead_by_a_kill_is_corrected() {
     };
     once();
     let deployed = fs::read_link(site.path("current")).unwrap();
-    // What was to be deployed when the agent was killed, and is not wanted any more.
+    // The symlink of an interrupted deploy that the registry does not want any more.
     fs::remove_file(site.path("current")).unwrap();
     std::os::unix::fs::symlink(site.path("elsewhere"), site.path("current")).unwrap();
     let log = once();
-    assert!(log.contains("it does again"), "{log}");
+    assert!(log.contains("the agent corrected the symlink"), "{log}");
     assert_eq!(fs::read_link(site.path("current")).unwrap(), deployed);
     let log = once();
-    assert!(!log.contains("it does again"), "{log}");
+    assert!(!log.contains("the agent corrected the symlink"), "{log}");
 }

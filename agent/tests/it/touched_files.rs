@@ -1,6 +1,6 @@
-//! What a service does to the files of its root, where they are hardlinks of what all roots
-//! are built from: the next root is right whichever way it is made, and the damage is told
-//! once, by name.
+//! Changes that a service makes to files of its root, where these are hardlinks of cached objects.
+//! The next root is right, however it is made, and the agent reports each damaged file once, by
+//! name.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -35,7 +35,7 @@ fn is_right(bench: &Bench, mtime: i64, what: &str) {
 fn files_changed_by_a_service_never_reach_the_next_root() {
     let damages: [(&str, Damage); 4] = [
         ("overwritten", |path| {
-            // As long as before: nothing but the time tells.
+            // The file keeps its length: only the time shows the write.
             File::options().write(true).open(path).unwrap().write_all(b"xyz").unwrap();
         }),
         ("cut off", |path| File::options().write(true).open(path).unwrap().set_len(1).unwrap()),
@@ -77,12 +77,12 @@ fn files_changed_by_a_service_never_reach_the_next_root() {
             let told = |words: &str| {
                 log.lines().filter(|line| line.contains(words) && line.ends_with(": bin")).count()
             };
-            // A name that goes away is nobody else's loss, and with another mode the contents stay.
+            // A removed name affects no other root, and another mode does not affect the contents.
             let kept = matches!(name, "deleted" | "closed");
             let in_cache = usize::from(!kept);
             let in_root = usize::from(way == Way::Rollback);
             assert_eq!(told("made again"), in_cache, "{what}: {log}");
-            assert_eq!(told("built again"), in_root, "{what}: {log}");
+            assert_eq!(told("is rebuilt"), in_root, "{what}: {log}");
             let from_spare = log.contains("ready: the spare, ");
             let expected = match way {
                 Way::Spare => kept,

@@ -1,5 +1,5 @@
-//! After a script that did not succeed nothing is up to date until one does: whoever goes back,
-//! on the registry or by hand, gets what is deployed, whole.
+//! After a failed script, nothing is up to date until a script succeeds. If the registry or an
+//! operator goes back, the server gets the whole deployed configuration.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,8 @@ use deploy_store::{Configuration, Digest};
 use deploy_testing::eventually;
 use serde_json::Value;
 
-/// Notes the roots it is told of, takes the service down, and brings it up with the new root.
-/// It fails for a root that is bad, where `fails` is there, and waits where `wait` is.
+/// Records its roots, stops the service, and starts it with the new root. Fails for a bad root or
+/// if the file `fails` exists, and waits while the file `wait` exists.
 const SCRIPT: &str = "#!/bin/sh\n\
     echo \"$(basename \"$OLDROOT\") $(basename \"$NEWROOT\")\" >>runs\n\
     test -d \"$NEWROOT\" || exit 9\n\
@@ -50,7 +50,7 @@ fn change(bench: &Bench, version: &str) {
     bench.operator("ssh", &[&line], "");
 }
 
-/// The id of what the registry has.
+/// The id of the registry's configuration.
 fn offered(bench: &Bench) -> String {
     let json = bench.operator("ssh", &["showconf -name project1 -json"], "");
     Configuration::from_json(json.as_bytes()).unwrap().id().to_string()
@@ -99,7 +99,7 @@ fn registry_rollback_reruns_the_script_with_the_good_root() {
             text.contains("next try       2") && text.contains(&format!("registry has   {failed}"))
         );
         assert_eq!(service(&bench), None);
-        // One look: of an agent that looks by itself.
+        // One poll of a tracking agent.
         change(&bench, "v01");
         says(&bench, &["sync"], 0, "switched to");
         assert_eq!(last(&bench), format!("{failed} {good}"), "{:#?}", runs(&bench));
@@ -144,7 +144,7 @@ fn failed_way_back_is_retried_even_by_a_new_agent() {
     settled(&bench);
 }
 
-/// Whether the agent has written down that it started the script that runs.
+/// Whether the agent has recorded the start of the running script.
 fn is_noted(bench: &Bench) -> bool {
     let json = fs::read(bench.path("a1/script.json")).unwrap_or_default();
     let noted: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
@@ -179,20 +179,20 @@ fn kills_do_not_change_how_an_unsettled_server_recovers() {
     let bench = Bench::new();
     let good = begun(&bench);
     let agent = Agent::start(&bench, &[]);
-    // Killed while the bad one runs; the registry goes back before anybody looks.
+    // The agent is killed while the bad script runs. The registry goes back before the next poll.
     let agent = killed_meanwhile(&bench, "the bad script runs", agent, || {
         bench.bump("v02", "bad\n");
     });
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // Killed while the way back runs.
+    // The agent is killed while the script of the way back runs.
     let agent = killed_meanwhile(&bench, "the way back runs", agent, || change(&bench, "v01"));
     eventually("it is up again", || service(&bench).is_some());
     says(&bench, &["sync"], 0, "");
     assert_eq!(last(&bench), format!("{bad} {good}"), "{:#?}", runs(&bench));
     assert_eq!((service(&bench).as_deref(), &*deployed(&bench)), (Some("one\n"), "v01"));
     settled(&bench);
-    // Killed after it failed, twice, and nobody ran while the registry went back.
+    // The agent is killed after two failures, and no agent runs while the registry goes back.
     for version in ["v03", "v04"] {
         bench.bump(version, &format!("bad {version}\n"));
         says(&bench, &["sync"], 1, "exit status 3");
@@ -216,7 +216,7 @@ fn script_runs_again_if_only_its_note_was_written() {
     assert_eq!(bench.once(&[]).0, Some(1));
     change(&bench, "v01");
     assert_eq!(bench.once(&[]).0, Some(0));
-    // As it is right before a script starts, and as a power cut may leave it.
+    // The record right before a script starts, and as a power cut may leave it.
     let note = |id: &str| format!("{{\"id\":\"{id}\",\"since\":\"2026-11-29T00:00:00Z\"}}");
     for (note, old) in [(note(&bad), &*bad), (note(&good), ""), (String::new(), "")] {
         fs::write(bench.path("a1/unsettled.json"), note).unwrap();
@@ -260,7 +260,7 @@ fn local_rollback_returns_from_a_failed_root() {
     assert_eq!(last(&bench), format!("{bad} {good}"));
     fs::remove_file(bench.path("fails")).unwrap();
     drop(agent);
-    // The registry is not needed for it, nor an agent.
+    // A rollback needs neither the registry nor an agent.
     says(&bench, &["rollback"], 5, "nothing was deployed before");
     assert_eq!(bench.once(&[]).0, Some(1), "the registry has the bad one still");
     let told = says(&bench, &["rollback", "-json"], 0, "").json();
@@ -286,7 +286,7 @@ fn failed_local_rollback_is_retried_or_reverted() {
     let two = offered(&bench);
     says(&bench, &["sync"], 0, "switched to");
     fs::write(bench.path("fails"), "").unwrap();
-    // What the registry has is what is deployed: the script runs for it again, and fails.
+    // The registry's configuration is the deployed one: the script runs for it again, and fails.
     says(&bench, &["rollback"], 1, "exit status 4");
     eventually("it looks", || status(&bench)["failures"] == 2);
     fs::remove_file(bench.path("fails")).unwrap();
@@ -294,7 +294,7 @@ fn failed_local_rollback_is_retried_or_reverted() {
     assert_eq!(last(&bench), format!("{one} {two}"));
     assert_eq!(service(&bench).as_deref(), Some("two\n"));
     settled(&bench);
-    // Killed in the middle of a rollback it is ended by the next agent.
+    // If the agent is killed in the middle of a rollback, the next agent completes the rollback.
     fs::write(bench.path("wait"), "").unwrap();
     let mut asking = ask_beside(&bench, "rollback");
     eventually("the rollback's script runs", || bench.path("waits").exists() && is_noted(&bench));
@@ -308,7 +308,8 @@ fn failed_local_rollback_is_retried_or_reverted() {
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     settled(&bench);
     agent.stop();
-    // Alone: what failed on the way back is tried again, not taken for a release that failed.
+    // Without an agent: a failure on the way back is retried, and does not count as a failed
+    // release.
     says(&bench, &["rollback", "-release"], 0, "released");
     assert_eq!(bench.once(&[]).0, Some(0));
     fs::write(bench.path("fails"), "").unwrap();
@@ -336,7 +337,7 @@ fn failed_root_and_its_layers_are_kept() {
 
 #[test]
 fn no_script_runs_if_its_note_cannot_be_written() {
-    // A directory in its place: it cannot be replaced, as on a disk that is full.
+    // A directory in the place of the record makes the write fail, as a full disk would.
     let bench = Bench::new();
     begun(&bench);
     fs::create_dir(bench.path("a1/unsettled.json")).unwrap();
@@ -353,7 +354,7 @@ fn no_script_runs_if_its_note_cannot_be_written() {
     );
 }
 
-/// The id of the first root that the script was told of.
+/// The id of the first root that the script got.
 fn first(bench: &Bench) -> Digest {
     runs(bench)[0].trim().parse().unwrap()
 }
@@ -362,7 +363,7 @@ fn first(bench: &Bench) -> Digest {
 fn clock_jumps_delay_nothing_and_remove_no_root() {
     let bench = Bench::new();
     begun(&bench);
-    // What was done until now was done in a future that is no more.
+    // The clock was put back: everything so far was done in the future.
     let far = || {
         for dir in ["a1/roots", "a1/unpacked", "a1/layers"] {
             let mut touch = Command::new("find");

@@ -1,5 +1,5 @@
-//! The whole walk with the real programs: stock `sftp` and `ssh` put blobs and make a
-//! configuration, `deploy-registry` keeps them, `deploy-agent` deploys.
+//! The whole walk with the real programs: stock `sftp` and `ssh` upload blobs and make a
+//! configuration, `deploy-registry` keeps them, and `deploy-agent` deploys.
 
 use std::fs;
 use std::process::Command;
@@ -117,7 +117,7 @@ fn script_interrupted_by_the_agents_death_runs_again() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(bench.state(), None);
-    // The first script still waits for its line, and would be waited for.
+    // The first script still waits for its line, so the agent would wait for the script.
     fs::write(bench.path("go"), "done\n").unwrap();
     assert_eq!(bench.once(&[]).0, Some(0));
     assert_eq!(bench.runs(), 2);

@@ -1,4 +1,4 @@
-//! The agent: started, asked, killed; and what its answers have to be.
+//! Starts, asks and kills the agent, and checks its answers.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -11,13 +11,13 @@ use crate::fault::{Outcome, fault};
 use crate::script::{Kill, Plan};
 use crate::world::World;
 
-/// Longest time for anything.
+/// Longest time for any step.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two looks.
+/// Pause between two checks.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl World {
-    /// Starts the agent, and waits until its first look at the registry is over.
+    /// Starts the agent, and waits until its first poll is over.
     pub fn start(&mut self) -> Outcome {
         let path = self.bench.path("agent.log");
         let log = File::options().create(true).append(true).open(path).unwrap();
@@ -44,14 +44,15 @@ impl World {
         Ok(())
     }
 
-    /// Reads what is deployed. Where the state file was lost, what is deployed stays what it was.
+    /// Reads the deployed configuration. If the state file was lost, the deployed configuration
+    /// stays the same.
     fn learn(&mut self) {
         if let Some((id, _)) = self.state() {
             self.deployed = Some(id);
         }
     }
 
-    /// Runs a subcommand, beside an agent or alone, and notes what it says.
+    /// Runs a subcommand, beside an agent or alone, and records its output.
     pub fn subcommand(&mut self, arguments: &[&str]) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
         let output = command.args(arguments).arg("-dir").arg(self.agent_dir()).output().unwrap();
@@ -60,7 +61,7 @@ impl World {
         self.say(format!("  {}: {:?} {last}", arguments.join(" "), output.status.code()));
     }
 
-    /// Waits until the agent does nothing.
+    /// Waits until the agent is idle.
     pub fn idle(&mut self) -> Outcome {
         match self.ask(r#"{"request":"gc","dry_run":true}"#)? {
             Some(_) => Ok(()),
@@ -75,7 +76,7 @@ impl World {
         fault("the agent ended", format!("{status:?}: {last}"))
     }
 
-    /// Sends a request and does what scripts ask for meanwhile. `None` where the agent went away.
+    /// Sends a request and serves scripts meanwhile. `None` if the agent ended.
     pub fn ask(&mut self, request: &str) -> Outcome<Option<Value>> {
         let dir = self.agent_dir();
         let mut number = self.events.request(&dir, request);
@@ -92,7 +93,7 @@ impl World {
                 Some(Event::Answer(answered, None))
                     if answered == number && self.runs() && Instant::now() < deadline =>
                 {
-                    // What an agent that was killed was about to start had its socket still.
+                    // A child that a killed agent was starting still had the socket.
                     std::thread::sleep(PAUSE);
                     number = self.events.request(&dir, request);
                 }
@@ -114,7 +115,7 @@ impl World {
         self.is_certain = false;
     }
 
-    /// After a kill: has a script that still runs end, and starts the agent anew.
+    /// After a kill: ends a running script, and starts the agent again.
     pub fn recover(&mut self) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
         while self.script_runs() {
@@ -129,7 +130,8 @@ impl World {
         self.start()
     }
 
-    /// Whether a process has the script in its command line: it, or one that is about to become it.
+    /// Whether a process has the script in its command line: the script, or a child that is about
+    /// to become the script.
     fn script_runs(&self) -> bool {
         let script = self.bench.path("deploy.sh").display().to_string();
         let processes = std::fs::read_dir("/proc").unwrap();
@@ -139,7 +141,7 @@ impl World {
         })
     }
 
-    /// Has the agent look at the registry; what becomes of it has to be what can be expected.
+    /// Makes the agent poll the registry, and checks the result.
     pub fn sync(&mut self, plan: Plan) -> Outcome {
         let (is_kill, was_up) = (plan.kill != Kill::Never, self.registry_is_up);
         self.plan = plan;
@@ -150,7 +152,7 @@ impl World {
             return if is_kill && self.agent.is_none() { self.recover() } else { self.gone() };
         };
         if self.agent.is_none() {
-            // It was killed just after it had answered.
+            // The agent was killed just after its answer.
             self.recover()?;
             return Ok(());
         }
@@ -175,7 +177,7 @@ impl World {
         fault("sync fails", text)
     }
 
-    /// The agent says that what the registry has is deployed.
+    /// The agent says that the registry's configuration is deployed.
     fn is_synced(&mut self, failed: bool, text: &str) -> Outcome {
         if !self.registry_is_up {
             return fault("sync", format!("knows without the registry: {text}"));
@@ -202,7 +204,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether the last script failed for something that is not deployed, and was not a rollback's.
+    /// Whether the last script failed for a configuration that is not deployed, and did not belong
+    /// to a rollback.
     fn failed_for_new(&self) -> bool {
         let json = std::fs::read(self.agent_dir().join("unsettled.json")).unwrap_or_default();
         let left: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
@@ -210,7 +213,7 @@ impl World {
         id.is_some() && left["rollback"] != true
     }
 
-    /// Has the agent go back to what was deployed before.
+    /// Makes the agent roll back.
     pub fn rollback(&mut self, plan: Plan) -> Outcome {
         let is_kill = plan.kill != Kill::Never;
         let path = self.agent_dir().join("previous.json");
@@ -218,7 +221,8 @@ impl World {
         let previous = previous.and_then(|json| deploy_store::Configuration::from_json(&json).ok());
         let target =
             previous.map(|it| it.id().to_string()).filter(|id| Some(id) != self.deployed.as_ref());
-        // After a script that failed for what was to come it leads to what is deployed.
+        // After a script failed for a new configuration, a rollback leads to the deployed
+        // configuration.
         let target = if self.failed_for_new() { self.deployed.clone() } else { target };
         let was_kept = target.as_ref().is_some_and(|id| self.root(id).is_dir());
         self.plan = plan;
@@ -236,15 +240,15 @@ impl World {
         let (code, error) = (answer["code"].as_u64(), answer["error"].to_string());
         self.say(format!("  rollback: {code:?} {error}"));
         let failed = self.ran.last().is_some_and(|(_, code)| *code != 0);
-        // After a rollback that failed, the agent runs the script for what is deployed. It may have
-        // done so before its answer is read here.
+        // After a failed rollback, the agent runs the script for the deployed configuration. The
+        // script may have run before the test reads the agent's answer.
         let any_failed = self.ran.iter().any(|(_, code)| *code != 0);
-        // It looks at the registry afterwards.
+        // The agent polls the registry afterwards.
         let back = self.deployed.clone();
         self.idle()?;
         self.learn();
         if was_kept && !self.root(target.as_ref().unwrap()).is_dir() && self.deployed != target {
-            // Where the look after it has deployed what is new, it may be gone.
+            // If the next poll has deployed a new configuration, the root may be gone.
             if code != Some(0) && !failed {
                 return fault("kept root gone", format!("after a rollback that failed: {error}"));
             }

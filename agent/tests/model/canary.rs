@@ -1,4 +1,5 @@
-//! What is outside of every root, and is led to by mounts and symlinks: nobody may touch it.
+//! Data outside of all roots, with mounts and symlinks that lead to it. The agent must not touch
+//! it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -12,19 +13,19 @@ use rustix::fs::{Mode, OFlags};
 use crate::fault::{Fault, Outcome, fault};
 use crate::tree::{Tree, look};
 
-/// When something about an inode changed last, and how many names it has.
+/// The ctime and the number of names of each inode.
 type Touched = BTreeMap<PathBuf, (i64, i64, u64)>;
 
-/// Directories and files outside, as they were at first.
+/// Directories and files outside, in their first state.
 pub struct Canaries {
     top: PathBuf,
     tree: Tree,
     touched: Touched,
-    /// Tops of filesystems in memory, which are gone once nobody holds them.
+    /// Tops of filesystems in memory, which disappear when nobody holds them.
     held: Vec<OwnedFd>,
 }
 
-/// What is written to a filesystem in memory.
+/// The contents of files on a filesystem in memory.
 const PRECIOUS: &str = "precious";
 
 impl Canaries {
@@ -45,7 +46,7 @@ impl Canaries {
         self.top.join("data")
     }
 
-    /// A directory to be led to by symlinks.
+    /// A directory for symlinks to lead to.
     pub fn linked(&self) -> PathBuf {
         self.top.join("linked")
     }
@@ -55,7 +56,7 @@ impl Canaries {
         self.top.join("file")
     }
 
-    /// Puts something into the filesystem that was mounted at `top`, and holds on to it.
+    /// Writes a file to the filesystem that was mounted at `top`, and holds the filesystem open.
     pub fn hold(&mut self, top: &Path) -> std::io::Result<()> {
         fs::write(top.join("db"), PRECIOUS)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -63,7 +64,7 @@ impl Canaries {
         Ok(())
     }
 
-    /// What is mounted at `top` goes, as its owner wants it.
+    /// The owner unmounts the filesystem at `top`.
     pub fn let_go(&mut self, top: &Path) {
         let Ok(stat) = fs::symlink_metadata(top) else { return };
         let is_it = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|it| it.st_dev == stat.dev());
@@ -117,7 +118,8 @@ fn touched(top: &Path) -> std::io::Result<Touched> {
     Ok(found)
 }
 
-/// Another process that maps files into its memory, writable: here that would be unsafe.
+/// Another process that maps files into its memory, writable. In this process that would need
+/// unsafe code.
 pub struct Mapper {
     process: std::process::Child,
     answers: std::io::BufReader<std::process::ChildStdout>,
@@ -147,7 +149,7 @@ for line in sys.stdin:
 "#;
 
 impl Mapper {
-    /// `None` where there is no Python.
+    /// `None` without Python.
     pub fn start() -> Option<Self> {
         let mut command = std::process::Command::new("python3");
         command.args(["-c", MAPPER]).stdin(std::process::Stdio::piped());
@@ -174,7 +176,7 @@ impl Mapper {
         answer.parse().map_err(std::io::Error::other)
     }
 
-    /// Changes the first byte of what is mapped.
+    /// Changes the first byte of a mapping.
     pub fn write(&mut self, number: usize) -> std::io::Result<()> {
         self.ask(&format!("write {number}")).map(|_| ())
     }

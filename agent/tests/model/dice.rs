@@ -1,13 +1,14 @@
-//! Random choices. Every step has dice of its own, so that the others choose the same where one is left out.
+//! Random choices. Every step has dice of its own, so that other steps choose the same if one step
+//! is left out.
 
-/// A small generator (xorshift64*): a test wants a seed that it can print, not quality.
+/// A small generator (xorshift64*): a test needs a seed that it can print, not quality.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Those of part `n` of what begins with `seed`.
+    /// The dice of step `n` of the run with `seed`.
     pub fn of(seed: u64, n: u64) -> Self {
-        // splitmix64: neighbours have nothing in common.
+        // splitmix64, so that neighbouring seeds give different numbers.
         let mut z = seed
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
             .wrapping_add(n.wrapping_mul(0xD1B5_4A32_D192_ED03));
@@ -33,12 +34,12 @@ impl Dice {
         self.below(100) < percent
     }
 
-    /// One of them, if there is any.
+    /// One of `all`, if there is one.
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
         if all.is_empty() { None } else { all.get(self.below(all.len())) }
     }
 
-    /// Bytes that are hardly ever the same.
+    /// Bytes that almost never repeat.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| b'a' + u8::try_from(self.below(26)).unwrap()).collect()
     }

@@ -1,5 +1,5 @@
-//! What comes from outside: the deploy script, which asks what to do and waits, and answers of the agent.
-//! The script is a few lines of shell; what it does is done here, while it waits.
+//! Events from outside: the deploy script, which asks the test and waits, and answers of the agent.
+//! The script is a few lines of shell. The test does the script's work while the script waits.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,16 +12,16 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 
-/// Something that happened.
+/// An event.
 #[derive(Debug)]
 pub enum Event {
     /// The deploy script was started, and waits.
     Script(Asking),
-    /// The request with this number was answered, or the agent went away.
+    /// The request with this number was answered, or the agent ended.
     Answer(usize, Option<Value>),
 }
 
-/// A script that waits for what to do, and what it was told.
+/// A waiting script, and its environment.
 #[derive(Debug, Clone)]
 pub struct Asking {
     pub new_id: String,
@@ -30,7 +30,7 @@ pub struct Asking {
     pub versions: Vec<String>,
 }
 
-/// The ways in and out.
+/// The channels for events and requests.
 pub struct Events {
     receiver: Receiver<Event>,
     sender: Sender<Event>,
@@ -42,12 +42,12 @@ pub struct Events {
 const END: &str = "end";
 
 impl Events {
-    /// Makes the script, too: `deploy.sh` in `dir`.
+    /// Opens the channels, and makes the script `deploy.sh` in `dir`.
     pub fn open(dir: &Path) -> Self {
         let [ask, answer] = ["ask", "answer"].map(|name| {
             let path = dir.join(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-            // For reading and writing, so that nobody waits for the other end.
+            // The fifo is opened for reading and writing, so that nobody waits for the other end.
             File::options().read(true).write(true).open(path).unwrap()
         });
         let at = dir.display();
@@ -87,7 +87,7 @@ impl Events {
         self.receiver.recv_timeout(within).ok()
     }
 
-    /// Has the script that waits end.
+    /// Ends the waiting script.
     pub fn end_script(&mut self, code: u8) {
         writeln!(self.answer, "{code}").unwrap();
     }

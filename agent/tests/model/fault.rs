@@ -1,11 +1,11 @@
-//! What the test finds: a promise that does not hold.
+//! A finding of the test: a promise that does not hold.
 
 /// A promise that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// Of what kind: the same for the same cause, mostly.
+    /// The kind of fault. One cause mostly gives one kind.
     pub kind: String,
-    /// What was seen, and what was wanted.
+    /// The seen and the wanted state.
     pub what: String,
 }
 

@@ -1,4 +1,4 @@
-//! What services and scripts do to roots: all of it ordinary, none of it kind.
+//! Changes that services and scripts make to roots: ordinary changes, but not harmless ones.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -13,13 +13,14 @@ use crate::tree::{Kind, Who};
 use crate::world::World;
 use crate::{open, outside};
 
-/// Does something to a root, and says what.
+/// Changes a root, and describes the change.
 type Act = fn(&mut World, &mut Dice, &Path) -> io::Result<String>;
 
-/// A kind of act: its name for `DEPLOY_TEST_WITHOUT`, how often, whether only root can, and what.
+/// A kind of act: its name for `DEPLOY_TEST_WITHOUT`, its weight, whether it needs root, and the
+/// function.
 struct Acting(&'static str, usize, bool, Act);
 
-/// A name may stand for several.
+/// One name may stand for several acts.
 const ACTS: [Acting; 32] = [
     Acting("write", 6, false, write),
     Acting("restored", 8, false, write_restored),
@@ -55,12 +56,12 @@ const ACTS: [Acting; 32] = [
     Acting("touch", 1, false, touch),
 ];
 
-/// Files that are often meant, so that what is done to them adds up.
+/// Files that are often chosen, so that several changes hit the same file.
 const HOT: [&str; 6] =
     ["bin/server", "etc/app.conf", "shared/s0", "var/db", "lib/a/f0", "lib/a/f1"];
 
 impl World {
-    /// Does something to `root`, or else to any that is there.
+    /// Changes `root`, or else any existing root.
     pub fn hostile(&mut self, dice: &mut Dice, root: Option<&Path>) {
         let is_root = self.who == Who::Root;
         let may = |act: &&Acting| !crate::is_without(act.0) && (is_root || !act.2);
@@ -78,7 +79,7 @@ impl World {
         self.say(format!("  {name}: {done}"));
     }
 
-    /// The live root, or another one that is there.
+    /// The live root, or another existing root.
     fn any_root(&self, dice: &mut Dice) -> Option<PathBuf> {
         let live = self.deployed.as_deref().map(|id| self.root(id));
         if dice.percent(60) {
@@ -89,7 +90,7 @@ impl World {
         dice.pick(&there).cloned()
     }
 
-    /// Paths of a root that are there, of this kind, and reached through neither mount nor symlink.
+    /// Existing paths of a root, of this kind, that no mount or symlink leads through.
     pub fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         let Some(versions) = self.roots.get(&id).map(|known| known.versions.clone()) else {
@@ -135,7 +136,7 @@ pub fn nothing() -> io::Error {
     io::Error::other("there is nothing like that")
 }
 
-/// Root and path in short.
+/// Root and path in a short form.
 pub fn told(path: &Path) -> String {
     let text = path.display().to_string();
     let text = text.split_once("/unpacked/").map_or(&*text, |(_, rest)| rest).to_owned();
@@ -160,7 +161,7 @@ fn set_time(path: &Path, time: (i64, i64)) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// As `cp -p` and `rsync --inplace --times`.
+/// Writes as `cp -p` and `rsync --inplace --times` do.
 fn write_restored(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.file(dice, root)?;
     let before = fs::metadata(&path)?;
@@ -190,7 +191,7 @@ fn replace(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String
     Ok(told(&path))
 }
 
-/// As a log is rotated; what has it open goes on writing to it.
+/// Renames a file as log rotation does. A process that has the file open continues to write to it.
 fn rename(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.file(dice, root)?;
     let other = path.with_extension("1");
@@ -229,7 +230,7 @@ fn link(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     ))
 }
 
-/// Takes a file from one root over into another.
+/// Copies a file from one root into another.
 fn carry(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let others: Vec<PathBuf> = world
         .roots
@@ -256,12 +257,12 @@ fn chown(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> 
     Ok(told(&path))
 }
 
-/// As `chown -R`.
+/// Changes owners as `chown -R` does.
 fn chown_all(world: &mut World, _: &mut Dice, root: &Path) -> io::Result<String> {
     let mut count = 0;
     for kind in [Kind::Directory, Kind::File, Kind::Symlink] {
         for path in world.there(root, kind) {
-            // Not what is immutable.
+            // Immutable files keep their owners.
             count += usize::from(std::os::unix::fs::lchown(&path, Some(33), Some(33)).is_ok());
         }
     }
@@ -307,7 +308,7 @@ fn remove_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<St
     Ok(told(&path))
 }
 
-/// As `rm -r --one-file-system`, but that it does not begin where something is mounted.
+/// Removes as `rm -r --one-file-system` does, but does not begin at a mount.
 pub fn remove_all(world: &World, path: &Path) -> io::Result<()> {
     if world.mounts().iter().any(|mount| mount.starts_with(path)) {
         return Err(io::Error::other("something is mounted there"));

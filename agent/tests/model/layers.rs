@@ -1,4 +1,4 @@
-//! Layers that are made up: small trees, and versions of them that differ in a little.
+//! Generated layers: small trees, and versions with small differences.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::dice::Dice;
 
-/// What an inode carries beside its contents.
+/// The metadata of an inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
     pub mode: u32,
@@ -25,7 +25,7 @@ pub struct File {
     pub meta: Meta,
 }
 
-/// What a name of a layer stands for.
+/// The meaning of a name in a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     Directory(Meta),
@@ -99,7 +99,7 @@ impl Layer {
         }
         self.file("etc/app.conf", 80, dice);
         self.file("etc/env", 20, dice);
-        // The second name is one that a service writes to.
+        // A service writes to the second name.
         let db = self.file("etc/db", 120, dice);
         self.names.insert("var/db".to_owned(), Node::File(db));
         self.file("var/log", 30, dice);
@@ -115,7 +115,7 @@ impl Layer {
         self.file("www/index", 200, dice);
         self.file("www/img/a", 9000, dice);
         self.file("www/img/b", 70_000, dice);
-        // Over a file of the code.
+        // This directory replaces a file of the code layer.
         self.directory("lib/a", dice);
         self.file("lib/a/f1", 60, dice);
         let meta = Meta { mtime: (EPOCH, 0), ..Meta::default() };
@@ -135,7 +135,7 @@ impl Layer {
         number
     }
 
-    /// The same with one to four changes.
+    /// The same version with one to four changes.
     pub fn next(&self, dice: &mut Dice) -> Self {
         let mut layer = self.clone();
         while layer == *self {
@@ -164,7 +164,7 @@ impl Layer {
         match dice.below(14) {
             0..=2 => file.body = dice.bytes(file.body.len()),
             3 => {
-                // Neither length nor time tells the two apart.
+                // The two versions of the file have the same length and time.
                 file.body = dice.bytes(file.body.len());
                 file.meta.mtime = (EPOCH, 0);
             }
@@ -202,7 +202,7 @@ impl Layer {
         }
     }
 
-    /// Removes a directory that no other component puts anything into, or changes what one carries.
+    /// Removes a directory that no other component uses, or changes the metadata of one.
     fn change_directory(&mut self, dice: &mut Dice) {
         let own = ["bin", "lib/b", "lib/b/deep", "var", "var/lib", "www/img"];
         let there: Vec<&str> =
@@ -222,7 +222,7 @@ impl Layer {
         }
     }
 
-    /// As a tar.gz.
+    /// The layer as a tar.gz.
     pub fn archive(&self) -> Vec<u8> {
         let mut archive = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         let mut first: BTreeMap<usize, &str> = BTreeMap::new();
@@ -266,7 +266,7 @@ impl Layer {
     }
 }
 
-/// What a plain header has no room for.
+/// PAX records for values that do not fit in a plain header.
 fn pax(archive: &mut Builder<impl std::io::Write>, meta: &Meta) {
     let mut records: Vec<(String, Vec<u8>)> = Vec::new();
     if meta.mtime.1 > 0 {

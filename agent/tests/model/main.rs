@@ -47,13 +47,13 @@ use std::process::Command;
 
 use world::Place;
 
-/// Set where the test runs in its own mount namespace, or as an ordinary user.
+/// The variable that is set if the test runs in its own mount namespace, or as an ordinary user.
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
-/// How many times as often steps come that are wanted more.
+/// The factor for the steps of `DEPLOY_TEST_MORE`.
 const MORE: usize = 10;
-/// What runs a program so that its mounts go with it, however it ends.
+/// The command that runs a program so that its mounts end with it.
 const ROOT: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
-/// What runs a program as an ordinary user.
+/// The command that runs a program as an ordinary user.
 const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
 fn names(variable: &str, kind: &str) -> bool {
@@ -66,7 +66,7 @@ fn is_without(kind: &str) -> bool {
     names("DEPLOY_TEST_WITHOUT", kind)
 }
 
-/// How often there are steps of this kind, where `usual` is usual.
+/// The weight of steps of this kind; `usual` is the usual weight.
 fn weight(kind: &str, usual: usize) -> usize {
     if names("DEPLOY_TEST_MORE", kind) { usual * MORE } else { usual }
 }
@@ -89,7 +89,7 @@ fn places() -> Vec<Place> {
     for dir in dirs {
         let has_reflinks = run::has_reflinks(&dir);
         for link in links.split(',') {
-            // The same as another one.
+            // This place would be the same as another one.
             if link == "hardlink" && !has_reflinks && links.contains("auto") {
                 continue;
             }
@@ -107,7 +107,7 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     let inside = std::env::var(INSIDE).unwrap_or_default();
     let is_root = rustix::process::geteuid().is_root();
     if inside.is_empty() && is_root {
-        // What is mounted goes with the namespace, however this ends.
+        // The mounts end with the namespace, in every case.
         let as_root = is_without("root") || again(&ROOT, "root");
         let as_user = is_without("user") || again(&USER, "user");
         assert!(
@@ -120,8 +120,8 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Runs this test in a process of its own, and returns whether it passed. Without such a process the
-/// test says loudly what it skips; in CI that is a failure.
+/// Runs this test in a process of its own, and returns whether it passed. Without such a process,
+/// the test prints what it skips; in CI that is a failure.
 fn again(before: &[&str], inside: &str) -> bool {
     let mut command = Command::new(before[0]);
     command.args(&before[1..]);

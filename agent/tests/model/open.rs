@@ -1,4 +1,4 @@
-//! What a service has open, it may write to at any time, whatever became of its root.
+//! A service may write at any time to files that it has open, whatever happened to its root.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +35,7 @@ pub fn map_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<S
     Ok(told(&path))
 }
 
-/// Writes to what was opened before, whatever became of its root, and may close it.
+/// Writes to a file that was opened before, and may close it.
 pub fn write_to_open(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<String> {
     if world.open.is_empty() {
         return Err(nothing());

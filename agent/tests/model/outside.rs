@@ -25,7 +25,7 @@ fn mount(arguments: &[&str], from: &Path, to: &Path) -> io::Result<()> {
 pub fn bind(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.directory(dice, root)?;
     if dice.percent(25) {
-        // As who wants a directory read-only.
+        // A read-only bind mount.
         mount(&["--bind"], &path, &path)?;
         return Ok(format!("{} at itself", told(&path)));
     }

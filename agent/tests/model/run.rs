@@ -1,4 +1,4 @@
-//! Running the model: everywhere, from a seed, some number of steps.
+//! Runs the model: in all places, from a seed, for a number of steps.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,22 +16,22 @@ use crate::script::Plan;
 use crate::shrink;
 use crate::world::{Place, World};
 
-/// Steps in each place, where nothing else is said.
+/// Default number of steps in each place.
 const STEPS: u64 = 300;
-/// Steps that are shown of those before a fault.
+/// Number of steps that are shown before a fault.
 const SHOWN: usize = 60;
 
-/// How a run ended.
+/// The end of a run.
 pub struct Ended {
     pub fault: Option<Fault>,
-    /// The step that ended it.
+    /// The step that ended the run.
     pub step: usize,
-    /// What was done, and what the agent said at last.
+    /// The steps, and the last output of the agent.
     pub said: String,
     pub scripts: usize,
 }
 
-/// Whether files share extents there.
+/// Whether files can share extents in the directory.
 pub fn has_reflinks(dir: &Path) -> bool {
     let temp = tempfile::tempdir_in(dir).unwrap();
     let (from, to) = (temp.path().join("from"), temp.path().join("to"));
@@ -40,11 +40,11 @@ pub fn has_reflinks(dir: &Path) -> bool {
     rustix::fs::ioctl_ficlone(to, File::open(from).unwrap()).is_ok()
 }
 
-/// Runs in all places, some at a time. Returns what was found.
+/// Runs in all places, some at a time. Returns the findings.
 pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
     let seed = number("DEPLOY_TEST_SEED");
     let steps = usize::try_from(number("DEPLOY_TEST_STEPS").unwrap_or(STEPS)).unwrap();
-    // An ordinary user can do less, and is looked at more shortly.
+    // An ordinary user can do less, and gets fewer steps.
     let steps = if who == "user" { steps.div_ceil(4) } else { steps };
     let jobs = number("DEPLOY_TEST_JOBS").unwrap_or(2);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -54,7 +54,7 @@ pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let Some(place) = places.get(n) else { return };
-                    // Each place has another one, always the same.
+                    // Each place has another seed, always the same.
                     let seed = seed.unwrap_or(n as u64 + 1);
                     if let Some(text) = one(place, seed, steps, who) {
                         found.lock().unwrap().push(text);
@@ -106,7 +106,8 @@ fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
     Some(text)
 }
 
-/// Does these steps. Each has dice of its own: it does the same whichever others are done, as far as it can.
+/// Does these steps. Each step has dice of its own, so it does the same whichever other steps are
+/// done, as far as possible.
 pub fn run(place: &Place, seed: u64, steps: &[usize]) -> Ended {
     let mut world = World::new(place, seed);
     let mut at = 0;
@@ -150,7 +151,7 @@ fn all(world: &mut World, seed: u64, steps: &[usize], at: &mut usize) -> Outcome
     at_last(world)
 }
 
-/// With nothing in its way any more the agent deploys, and nothing is left over.
+/// Without obstacles the agent deploys, and nothing is left over.
 fn at_last(world: &mut World) -> Outcome {
     world.say("at last");
     world.release();

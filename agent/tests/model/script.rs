@@ -1,4 +1,4 @@
-//! What is looked at, and then done, when the deploy script runs.
+//! The checks and the changes of the test while the deploy script runs.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,26 +16,26 @@ use crate::world::World;
 pub enum Kill {
     #[default]
     Never,
-    /// So long after the request.
+    /// This long after the request.
     Soon(Duration),
     /// While the script runs.
     AtScript,
-    /// So long after the script was let go.
+    /// This long after the script was allowed to end.
     AfterScript(Duration),
 }
 
-/// What is to happen in a deploy.
+/// The events of a deploy.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
-    /// What the script does to its root, and to others.
+    /// Number of changes that the script makes to its root and to other roots.
     pub acts: usize,
     pub dice: Option<Dice>,
-    /// Its exit code.
+    /// The exit code.
     pub code: u8,
     pub kill: Kill,
 }
 
-/// Lines of the agent's log in which it may have told of the root that it deploys.
+/// Number of last lines of the agent's log in which it may have reported on the deployed root.
 const LAST_LINES: usize = 12;
 
 impl World {
@@ -92,13 +92,13 @@ impl World {
         }
     }
 
-    /// Whether the root that is about to be deployed is what its layers say.
+    /// Compares the root that is about to be deployed with its layers.
     fn compare(&mut self, id: &str, versions: &[usize]) -> Outcome {
         let root = self.root(id);
         let is_live = self.deployed.as_deref() == Some(id);
         if is_live {
-            // A service is at work in it, and it may be as it likes; but it has to stay. What lacks
-            // something, and is built anew because the state file is lost, stays aside.
+            // A service uses this root, so it may differ, but it must stay. If it lacks entries and
+            // is rebuilt because the state file is lost, the replaced root stays.
             let aside = self.agent_dir().join(format!("unpacked/.replaced-{id}"));
             if self.roots.contains_key(id) && !self.is_known(id) && !aside.is_dir() {
                 return fault("live root replaced", root.display().to_string());
@@ -114,7 +114,7 @@ impl World {
         if top != 0o755 {
             return fault("wrong root: mode", format!("the top has {top:o}"));
         }
-        // What a service may write to, under whatever name.
+        // Files that a service may write to, under any name.
         let is_writable = self.flags.iter().any(|flag| flag == "-writable");
         let writable: BTreeSet<&str> = wanted
             .iter()
@@ -127,20 +127,20 @@ impl World {
         let found = differences(&wanted, &seen, made, spared);
         let Some((first, _)) = found.first() else { return Ok(()) };
         if made == Made::Reused && !self.registry_is_up {
-            // Better than none: what cannot be mended from the cache stays.
+            // A changed root is better than no root: entries that the cache cannot repair stay.
             self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
             return Ok(());
         }
         let told = [
-            format!("root {id} was changed since it was deployed and is used as it is"),
-            format!("root {id} had no record, is in use or has something mounted"),
-            // The agent was killed between the state file and its note that all is settled.
-            format!("it runs again for {id}, which is deployed"),
+            format!("root {id} was changed since its deploy; the agent uses the changed root"),
+            format!("root {id} had no record and was changed"),
+            // The agent was killed between writing the state file and recording the success.
+            format!("it runs again for the deployed {id}"),
         ];
         let log = self.agent_log();
         let mut lines = log.lines().rev().take(LAST_LINES);
         if made == Made::Reused && lines.any(|line| told.iter().any(|told| line.contains(told))) {
-            // What is mounted in it, or cannot be moved, stays where it is.
+            // A root with a mount, or one that cannot be moved, stays in its place.
             self.say(format!("  {} faults, and told: {:?}", found.len(), found.first()));
             return Ok(());
         }

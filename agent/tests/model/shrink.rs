@@ -1,12 +1,13 @@
 //! Looking for the fewest steps that still fail.
 
-/// Leaves out of `steps` what is not needed for `fails`: halves, quarters and so on, then single ones.
+/// Leaves out of `steps` everything that `fails` does not need: halves, quarters and so on, then
+/// single steps.
 pub fn fewest(steps: &[usize], mut fails: impl FnMut(&[usize]) -> bool) -> Vec<usize> {
     let mut left = steps.to_vec();
     let mut size = left.len().div_ceil(2).max(1);
     loop {
         let mut at = 0;
-        // From the beginning: what is at the end is most likely why it fails.
+        // This goes from the beginning, because the last steps most likely cause the failure.
         while at < left.len() {
             let end = (at + size).min(left.len());
             let tried: Vec<usize> = left[..at].iter().chain(&left[end..]).copied().collect();

@@ -10,7 +10,7 @@ use crate::world::World;
 
 type Step = fn(&mut World, &mut Dice) -> Outcome;
 
-/// A kind of step: its name for `DEPLOY_TEST_WITHOUT`, how often, and what.
+/// A kind of step: its name for `DEPLOY_TEST_WITHOUT`, its weight, and the function.
 struct Stepping(&'static str, usize, Step);
 
 const STEPS: [Stepping; 17] = [
@@ -33,11 +33,11 @@ const STEPS: [Stepping; 17] = [
     Stepping("lost-state", 1, lose_state),
 ];
 
-/// Versions at most.
+/// Maximum number of versions.
 const MOST_VERSIONS: usize = 30;
 
 impl World {
-    /// Does the step that the dice say.
+    /// Does the step that the dice choose.
     pub fn step(&mut self, number: usize, dice: &mut Dice) -> Outcome {
         let may = |step: &&Stepping| !crate::is_without(step.0);
         let steps: Vec<&Stepping> = STEPS.iter().filter(may).collect();
@@ -54,12 +54,13 @@ impl World {
         self.check()
     }
 
-    /// What is done after every deploy: mostly one waits until the agent is done.
+    /// The work after every deploy: mostly, the test waits until the agent is idle.
     fn after(&mut self, dice: &mut Dice) -> Outcome {
         if crate::is_without("races") || dice.percent(75) { self.idle() } else { Ok(()) }
     }
 
-    /// Has the registry want this version of a component. Returns whether it does.
+    /// Changes the registry's configuration to this version of a component. Returns whether that
+    /// succeeded.
     pub fn change(&mut self, component: usize, label: &str) -> bool {
         let name = COMPONENTS[component];
         let line = format!("changeconf -name project1 -component {name} -version {label}");
@@ -76,7 +77,7 @@ impl World {
         }
     }
 
-    /// Has the registry want another version of a component.
+    /// Changes the registry's configuration to another version of a component.
     fn change_something(&mut self, dice: &mut Dice) {
         let component = [0, 1, 1, 2][dice.below(4)];
         let now = self.version(&self.offered[component]);
@@ -134,7 +135,7 @@ fn relabel(world: &mut World, dice: &mut Dice) -> Outcome {
     sync(world, dice)
 }
 
-/// A script that does not do its work, and then what operators do.
+/// A failing script, and then the reaction of operators.
 fn fail(world: &mut World, dice: &mut Dice) -> Outcome {
     let good = world.offered.clone();
     world.change_something(dice);
@@ -223,14 +224,14 @@ fn kill(world: &mut World, dice: &mut Dice) -> Outcome {
     if dice.percent(70) { sync(world, dice) } else { Ok(()) }
 }
 
-/// `verify -repair` beside the agent: whatever it finds, it changes no root. The look that comes with
-/// it runs a script again that failed.
+/// `verify -repair` beside the agent never changes a root. The poll after it runs a failed script
+/// again.
 fn repair(world: &mut World, dice: &mut Dice) -> Outcome {
     world.subcommand(&["verify", "-repair"]);
     sync(world, dice)
 }
 
-/// The agent is stopped, something is done meanwhile, and it starts again.
+/// Stops the agent, does `meanwhile`, and starts the agent again.
 fn stopped(world: &mut World, meanwhile: impl FnOnce(&mut World)) -> Outcome {
     if let Some(mut agent) = world.agent.take() {
         let code = crate::bench::terminate(&mut agent);
@@ -252,7 +253,7 @@ fn restart(world: &mut World, dice: &mut Dice) -> Outcome {
     if second { sync(world, dice) } else { Ok(()) }
 }
 
-/// It goes on with another `-link`, or with its first one again.
+/// The agent continues with another `-link`, or with its first one again.
 fn relink(world: &mut World, dice: &mut Dice) -> Outcome {
     let first = world.link.clone();
     let at = world.flags.iter().position(|flag| flag == "-link").unwrap() + 1;
@@ -263,7 +264,8 @@ fn relink(world: &mut World, dice: &mut Dice) -> Outcome {
     bump(world, dice)
 }
 
-/// What the agent knows of its cache and roots is lost, as when a directory of the Go tool is taken over.
+/// The agent loses its records about cache and roots, as when it takes over a directory of the Go
+/// tool.
 fn forget(world: &mut World, dice: &mut Dice) -> Outcome {
     let lost: &[&str] =
         [&["roots"][..], &["objects", "layers"], &["objects", "layers", "roots"]][dice.below(3)];
@@ -305,6 +307,6 @@ fn away(world: &mut World, dice: &mut Dice) -> Outcome {
         world.check()?;
     }
     world.start_registry();
-    // It may look by itself at any time now.
+    // The agent may poll by itself at any time now.
     sync(world, dice)
 }

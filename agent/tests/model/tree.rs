@@ -1,4 +1,4 @@
-//! What a root has to hold, by the layers, and what a directory holds.
+//! The contents that a root must have by its layers, and the contents of a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,25 +17,25 @@ pub enum Kind {
     Symlink,
     /// A device, a fifo or a socket.
     Other,
-    /// Something is mounted there, and nobody looks into it.
+    /// A mount point. The test does not look inside.
     Mount,
 }
 
-/// An entry, with all that can be told of it.
+/// An entry, with all its properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub kind: Kind,
     pub meta: Meta,
     /// The bytes of a file, or the target of a symlink.
     pub body: Vec<u8>,
-    /// The first path of those that are names of the same inode.
+    /// The first path of all names of the same inode.
     pub group: String,
 }
 
 /// Entries by path; the top is `.`.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// Who unpacks: an ordinary user owns all, and can give no capabilities.
+/// The unpacking user: an ordinary user owns everything, and cannot set capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Root,
@@ -52,7 +52,7 @@ impl Who {
         let mut meta = meta.clone();
         if let Self::User(uid, gid) = self {
             (meta.uid, meta.gid) = (uid, gid);
-            // Who does not become the owner runs as nobody else, either.
+            // Without the right owner, a file gets no setuid bit.
             meta.mode &= !0o6000;
             meta.xattrs.retain(|name, _| name.starts_with("user."));
         }
@@ -95,14 +95,14 @@ pub fn merge(layers: &[&Layer], who: Who) -> Tree {
     names.into_iter().map(entry).collect()
 }
 
-/// What is below `root`, but for what is mounted there.
+/// The entries below `root`, without the contents of mounts.
 pub fn look(root: &Path, mounts: &BTreeSet<PathBuf>) -> std::io::Result<Tree> {
     let mut found = Tree::new();
     let mut inodes: BTreeMap<(u64, u64), Vec<String>> = BTreeMap::new();
     let mut queue = vec![root.to_owned()];
     while let Some(dir) = queue.pop() {
         let items = match fs::read_dir(&dir) {
-            // One that a service has closed to itself.
+            // A directory that a service has closed to itself.
             Err(err) if err.kind() == ErrorKind::PermissionDenied => continue,
             other => other?,
         };
@@ -164,16 +164,17 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// How the directory came to be what it is.
+/// How the root was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// It is new: nobody but the agent has touched it.
+    /// The root is new: only the agent has touched it.
     New,
-    /// It was deployed before: what a service added to it may be there still.
+    /// The root was deployed before: files that a service added may still be there.
     Reused,
 }
 
-/// What of `seen` is not as in `wanted`: first what kind of difference, then where and what.
+/// The differences between `seen` and `wanted`: first the kind of difference, then place and
+/// details.
 pub fn differences(
     wanted: &Tree,
     seen: &Tree,
@@ -202,7 +203,7 @@ pub fn differences(
         for what in entry_differs(entry, there, made) {
             found.push((what.0, format!("{path} ({})", what.1)));
         }
-        // Names that a service gave a file are its own.
+        // Names that a service gave to a file do not count.
         let group =
             if made == Made::New { there.group.clone() } else { group_in(wanted, seen, there) };
         let is_link = entry.kind == Kind::File && there.kind == Kind::File;
@@ -218,13 +219,13 @@ pub fn differences(
     found
 }
 
-/// The path itself, and all directories that it is in.
+/// The path itself, and all directories above it.
 fn parents(path: &str) -> impl Iterator<Item = &str> {
     let ends = path.match_indices('/').map(|(at, _)| at);
     ends.chain([path.len()]).map(|end| &path[..end])
 }
 
-/// The first of the names that are wanted of the inode of `entry`.
+/// The first wanted name of the inode of `entry`.
 fn group_in(wanted: &Tree, seen: &Tree, entry: &Entry) -> String {
     let same = |path: &&String| {
         seen.get(*path).is_some_and(|it| it.group == entry.group && it.kind == Kind::File)
@@ -248,7 +249,7 @@ fn entry_differs(wanted: &Entry, seen: &Entry, made: Made) -> Vec<(&'static str,
     if (a.uid, a.gid) != (b.uid, b.gid) {
         found.push(("owner", format!("is {}:{}, wanted {}:{}", b.uid, b.gid, a.uid, a.gid)));
     }
-    // The time of a directory moves with whatever a service puts there for itself.
+    // The time of a directory changes when a service makes files in it.
     if a.mtime != b.mtime && !(made == Made::Reused && wanted.kind == Kind::Directory) {
         found.push(("mtime", format!("is {:?}, wanted {:?}", b.mtime, a.mtime)));
     }

@@ -1,5 +1,5 @@
-//! A registry and an agent, the real programs, on one filesystem and with one way of placing files, and all
-//! that is known of what they should be like.
+//! A registry and an agent as real programs, on one filesystem and with one link mode, and the
+//! model of their right state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ pub struct Place {
     pub link: String,
 }
 
-/// A version of a component, which has two names.
+/// A version of a component. Each has two names.
 pub struct Version {
     pub component: usize,
     pub layer: Layer,
@@ -39,20 +39,20 @@ pub struct Version {
 
 /// A root that the script saw.
 pub struct Known {
-    /// Numbers of its versions.
+    /// Numbers of the versions in the root.
     pub versions: Vec<usize>,
-    /// Held, so that no other directory gets its number.
+    /// The open directory, so that no other directory gets its inode number.
     pub dir: OwnedFd,
 }
 
-/// What a service has open for writing.
+/// A file that a service has open for writing.
 pub enum Open {
     File(File),
     Mapping(usize),
 }
 
 pub struct World {
-    /// What `-link` says at first.
+    /// The first value of `-link`.
     pub link: String,
     pub bench: Bench,
     pub who: Who,
@@ -61,21 +61,21 @@ pub struct World {
     client: Option<Client>,
     pub pool: Vec<Version>,
     trees: BTreeMap<Vec<usize>, Rc<Tree>>,
-    /// Versions that the registry wants, by name.
+    /// Versions in the registry's configuration, by name.
     pub offered: Vec<String>,
     pub registry_is_up: bool,
     pub agent: Option<Child>,
     pub events: Events,
     pub canaries: Canaries,
     pub mapper: Option<Mapper>,
-    /// Files that are immutable, or may only be appended to.
+    /// Immutable or append-only files.
     pub flagged: Vec<(File, PathBuf)>,
     pub open: Vec<(Open, PathBuf)>,
     /// By id.
     pub roots: BTreeMap<String, Known>,
-    /// Id of what is deployed.
+    /// Id of the deployed configuration.
     pub deployed: Option<String>,
-    /// Whether the agent was not killed since what it said last.
+    /// Whether the agent was not killed since its last output.
     pub is_certain: bool,
     /// Whether there was a rollback whose hold may still count.
     pub may_be_held: bool,
@@ -84,7 +84,7 @@ pub struct World {
     pub plan: Plan,
     /// Scripts that ran since the last request.
     pub ran: Vec<(Vec<String>, u8)>,
-    /// What was done, newest last.
+    /// The steps so far, newest last.
     pub said: Vec<String>,
     pub scripts: usize,
 }
@@ -172,7 +172,7 @@ impl World {
         self.pool.iter().position(named).unwrap_or_else(|| panic!("no version {label:?}"))
     }
 
-    /// What a root of these versions has to hold.
+    /// The right contents of a root of these versions.
     pub fn tree(&mut self, versions: &[usize]) -> Rc<Tree> {
         if self.trees.len() >= MOST_TREES {
             self.trees.clear();
@@ -197,7 +197,7 @@ impl World {
         self.agent_dir().join("unpacked").join(id)
     }
 
-    /// What is mounted below the agent's directory.
+    /// The mounts below the agent's directory.
     pub fn mounts(&self) -> BTreeSet<PathBuf> {
         let text = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
@@ -224,7 +224,7 @@ impl World {
         self.roots.insert(id.to_owned(), Known { versions, dir });
     }
 
-    /// Has the registry do something. `Err` is what it complains of.
+    /// Runs a command of the registry. `Err` is the registry's error.
     pub fn operator(&mut self, line: &str, input: &[u8]) -> Result<String, String> {
         let registry = &self.bench.registry;
         if self.client.as_ref().is_none_or(|client| !client.is_alive()) {
@@ -245,7 +245,7 @@ impl World {
         Err(String::from_utf8_lossy(&done.stderr).trim().to_owned())
     }
 
-    /// Asks the registry what it wants.
+    /// Asks the registry for its configuration.
     pub fn read_offer(&mut self) {
         let json = self.operator("showconf -name project1 -json", b"").unwrap();
         let wanted = Configuration::from_json(json.as_bytes()).unwrap();
@@ -264,13 +264,13 @@ impl World {
         self.registry_is_up = true;
     }
 
-    /// Id of what the state file says is deployed, and the names of its versions.
+    /// Id of the configuration in the state file, and the names of its versions.
     pub fn state(&self) -> Option<(String, Vec<String>)> {
         let state = self.bench.state()?;
         Some((state.id().to_string(), labels(&state)))
     }
 
-    /// What has to hold at any time.
+    /// Checks the promises that must hold at any time.
     pub fn check(&mut self) -> Outcome {
         self.canaries.check()?;
         if let Some(agent) = &mut self.agent
@@ -300,7 +300,7 @@ impl World {
         self.bench.agent_log()
     }
 
-    /// Takes away what keeps files and directories from being removed.
+    /// Removes everything that prevents the removal of files and directories.
     pub fn release(&mut self) {
         for (open, _) in self.open.drain(..) {
             if let (Open::Mapping(number), Some(mapper)) = (open, &mut self.mapper) {
@@ -328,7 +328,7 @@ impl Drop for World {
     }
 }
 
-/// `None`, said loudly, where there is no Python; in CI that is a failure.
+/// Without Python, prints a notice and returns `None`; in CI that is a failure.
 fn mapper() -> Option<Mapper> {
     let mapper = Mapper::start();
     if mapper.is_none() {

@@ -11,13 +11,13 @@ static DRAWN: Mutex<usize> = Mutex::new(0);
 
 /// Shows a message or bar on stderr.
 pub fn show(told: Told) {
-    // There is no better place to report a failure of this.
+    // There is no better place to report a failure of this write.
     let _ = match told {
         Told::Line(line) => Stderr.write_all((line + "\n").as_bytes()),
         Told::Bar(text) => {
             let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
             if text.is_empty() && *drawn == 0 {
-                // A message has replaced it.
+                // A message has replaced the bar.
                 return;
             }
             io::stderr().write_all(over(&text, &mut drawn).as_bytes())
@@ -48,7 +48,7 @@ pub(super) fn columns() -> Option<usize> {
     Some(if columns == 0 { super::COLUMNS } else { columns })
 }
 
-/// Stderr; what is written to it replaces the bar.
+/// Standard error; text written to it replaces the bar.
 #[derive(Debug, Clone, Copy)]
 pub struct Stderr;
 

@@ -6,7 +6,7 @@ use deploy_store::{Reading, Unit};
 const MOST_CELLS: usize = 30;
 const FEWEST_CELLS: usize = 8;
 
-/// As a line: `read 1.00 MiB of 8.00 MiB (12%), 3.00 MiB/s, 2s left`.
+/// The state as a line: `read 1.00 MiB of 8.00 MiB (12%), 3.00 MiB/s, 2s left`.
 pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
     let mut text = match whole {
@@ -20,7 +20,7 @@ pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
     text + &left(reading, rate).map_or_else(String::new, |left| format!(", {left} left"))
 }
 
-/// As a bar that fits in a line of so many columns.
+/// The state as a bar that fits in a line of so many columns.
 pub(super) fn bar(reading: &Reading, rate: Option<u64>, columns: usize) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
     // Writing the last column moves a terminal to its next line.
@@ -87,7 +87,7 @@ fn bytes(count: u64) -> String {
         return format!("{count} B");
     }
     let unit = (count.ilog2() / 10) as usize;
-    // In hundredths, rounded down.
+    // The number in hundredths, rounded down.
     let hundredths = (u128::from(count) * 100) >> (10 * unit);
     format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[unit - 1])
 }

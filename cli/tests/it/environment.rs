@@ -1,29 +1,29 @@
-//! Every flag of every program has an environment variable, and `-h` shows it: read from what
-//! the programs print, so that a new flag without one is seen.
+//! Every flag of every program has an environment variable, and `-h` shows it. The test reads the
+//! output of the programs, so that it finds a new flag without a variable.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use crate::stage::program;
 
-/// The programs, and how the names of their variables begin.
+/// The programs, and the prefixes of their variables.
 const PROGRAMS: [(&str, &str); 4] = [
     ("deployctl", "DEPLOYCTL_"),
     ("deploy-from-docker", "DEPLOY_FROM_DOCKER_"),
     ("deploy-agent", "DEPLOY_AGENT_"),
     ("deploy-registry", "DEPLOY_REGISTRY_"),
 ];
-/// Ask about the program, and set nothing.
+/// Flags that ask about the program and set nothing.
 const QUESTIONS: [&str; 3] = ["h", "help", "version"];
-/// Subcommands that tell of the program.
+/// Subcommands that describe the program.
 const ABOUT: [&str; 3] = ["completion", "help", "man"];
 
-/// Whether the program is of use on an operator's machine.
+/// Whether the program runs on an operator's machine.
 fn is_operators(name: &str) -> bool {
     matches!(name, "deployctl" | "deploy-from-docker")
 }
 
-/// What the program prints of itself.
+/// The help of the program.
 fn help(name: &str, words: &[&str]) -> String {
     let mut command = Command::new(program(name));
     let output = command.args(words).arg("-h").env("COLUMNS", "200").output().unwrap();
@@ -39,7 +39,7 @@ fn subcommands(help: &str) -> Vec<&str> {
     first.filter(|name| !ABOUT.contains(name)).collect()
 }
 
-/// The flags with what the help says of each, under the longest of its names.
+/// The flags with their help, by the longest name of each flag.
 fn flags(help: &str) -> Vec<(String, String)> {
     let mut flags: Vec<(String, String)> = Vec::new();
     for line in help.lines() {
@@ -59,7 +59,7 @@ fn flags(help: &str) -> Vec<(String, String)> {
     flags
 }
 
-/// The variable of which the help tells, as clap does or as the Go tool did.
+/// The variable in the help, in clap's form or in the Go tool's.
 fn variable(text: &str) -> Option<String> {
     let after = text.split("[env: ").nth(1).or_else(|| text.split(" $").nth(1))?;
     let end = after.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(after.len());
@@ -70,8 +70,8 @@ fn variable(text: &str) -> Option<String> {
 fn every_flag_has_an_environment_variable_in_its_help() {
     for (name, prefix) in PROGRAMS {
         let own = help(name, &[]);
-        // The flags of deployctl's subcommands are words of the registry's language, in which
-        // they mean the same through ssh, where there are no variables.
+        // The flags of deployctl's subcommands belong to the registry's command language. These
+        // flags mean the same through ssh, where there are no variables.
         let subs = if is_operators(name) { Vec::new() } else { subcommands(&own) };
         assert!(is_operators(name) || subs.len() >= 2, "{name}: {subs:?}");
         let pages = subs.iter().map(|sub| help(name, &[sub])).chain([own.clone()]);
@@ -79,7 +79,7 @@ fn every_flag_has_an_environment_variable_in_its_help() {
         assert!(all.len() > 4, "{name}: {all:?}");
         for (flag, text) in all.iter().filter(|(flag, _)| !QUESTIONS.contains(&flag.as_str())) {
             let expected = match flag.as_str() {
-                // As the Go tools have them, which both connect as an operator.
+                // The names are those of the Go tools: both programs connect as an operator.
                 "fp" if is_operators(name) => "DEPLOYCTL_FINGERPRINT".to_owned(),
                 "addr" | "key" | "user" if is_operators(name) => {
                     format!("DEPLOYCTL_{}", flag.to_uppercase())
@@ -91,7 +91,7 @@ fn every_flag_has_an_environment_variable_in_its_help() {
     }
 }
 
-/// Rows of a terminal that nobody made larger.
+/// Rows of a terminal of the usual size.
 const SCREEN: usize = 24;
 
 #[test]

@@ -1,11 +1,11 @@
-//! What users type and what they see, word for word: the files in `transcripts/` are played in a
-//! shell with the real programs and `OpenSSH`'s clients, against a real registry. What is JSON is
-//! checked against docs/schemas.
+//! Plays the files in `transcripts/`: what users type and what they see, word for word. A shell
+//! runs the real programs and `OpenSSH`'s clients against a real registry. JSON output is checked
+//! against docs/schemas.
 //!
-//! `$ ` begins a command of bash; what stands below it is standard output, a dot for a blank
-//! line, after `! ` standard error, after `= ` the exit code if it is not 0. `& ` begins a command
-//! that goes on beside the others, `~ PATTERN => NAME` says what of the output differs from run to
-//! run. With `UPDATE_TRANSCRIPTS` set the files are written anew, to be read in the diff.
+//! `$ ` begins a command of bash. The lines below it are standard output, with a dot for a blank
+//! line; `! ` begins a line of standard error, and `= ` the exit code if it is not 0. `& ` begins a
+//! command that runs beside later commands. `~ PATTERN => NAME` names output that differs from run
+//! to run. With `UPDATE_TRANSCRIPTS` set, the test writes the files again; read the diff.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 /// Programs whose every flag has a transcript.
 const PROGRAMS: [&str; 4] = ["deployctl", "deploy-agent", "deploy-registry", "deploy-from-docker"];
-/// What differs from run to run everywhere.
+/// Patterns of output that differs from run to run in all transcripts.
 const MASKS: [(&str, &str); 9] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "{TIME}"),
     (r"\b[0-9a-f]{64}\b", "{ID}"),
@@ -72,7 +72,7 @@ fn check(name: &str, flags: &[&str]) {
 }
 
 fn play(stage: &Stage, masks: &[(Regex, String)], command: &str) -> String {
-    // Archives are named by what is in them.
+    // Archives are named by their contents.
     let named = |text: &str, (value, name): &(String, String)| text.replace(name, value);
     let line = stage.known.iter().fold(command.to_owned(), |text, known| named(&text, known));
     let output = stage.play(&line);
@@ -108,7 +108,7 @@ fn schemas() -> PathBuf {
     deploy_testing::package().join("../docs/schemas")
 }
 
-/// The schema of what a command prints, if it prints JSON.
+/// The schema of a command's output, if the output is JSON.
 fn schema_of(command: &str) -> Option<PathBuf> {
     let words: Vec<&str> = command.split_whitespace().collect();
     let is_json = |word: &&str| word.trim_start_matches('-').split('=').next() == Some("json");
@@ -122,7 +122,7 @@ fn schema_of(command: &str) -> Option<PathBuf> {
         .find(|at| at.exists())
 }
 
-/// Checks a document; a field that the schema does not tell of is one that was forgotten there.
+/// Checks a document. A field that the schema lacks is an error.
 fn check_json(command: &str, text: &[u8]) {
     let path = schema_of(command).unwrap_or_else(|| panic!("{command}: no schema for this JSON"));
     let document: Value = serde_json::from_slice(text).unwrap();
@@ -137,7 +137,7 @@ fn check_json(command: &str, text: &[u8]) {
     assert!(wrong.is_empty(), "{command}: {}: {wrong:#?}\n{document:#}", path.display());
 }
 
-/// Forbids what is not described.
+/// Forbids fields that the schema does not describe.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
@@ -151,7 +151,8 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// All commands in the transcripts here and of the console, these as they are typed for ssh.
+/// All commands in these transcripts and in the console's. Commands of the console are in the form
+/// for ssh.
 fn commands() -> Vec<String> {
     let console = deploy_testing::package().join("../registry/tests/transcripts");
     [(directory(), ""), (console, "ssh registry ")]
@@ -170,7 +171,7 @@ fn commands() -> Vec<String> {
         .collect()
 }
 
-/// A subcommand, empty for none, and a flag, empty for none.
+/// A subcommand and a flag; either may be empty.
 type Usage = (String, String);
 
 /// The subcommands and flags of a program, by its own completions for fish.
@@ -183,7 +184,7 @@ fn offered(name: &str) -> BTreeSet<Usage> {
         let after = |flag: &str| words.iter().skip_while(move |word| **word != flag).nth(1);
         let sub = line.split("using_subcommand ").nth(1);
         let sub = sub.and_then(|rest| rest.split(['"', ';', ' ']).next()).unwrap_or_default();
-        // A flag of several names is used when one of them is.
+        // A flag with several names counts as used if one name is used.
         if let Some(flag) = after("-o").or_else(|| after("-s")) {
             all.insert((sub.to_owned(), (*flag).to_owned()));
         } else if let Some(verb) = after("-a").filter(|_| sub.is_empty()) {
@@ -193,7 +194,7 @@ fn offered(name: &str) -> BTreeSet<Usage> {
     all
 }
 
-/// The same of a verb of the console, by its help.
+/// The verbs and flags of the console, by its help.
 fn offered_by_console() -> BTreeSet<Usage> {
     let verbs = deploy_wire::command::VERBS.iter();
     verbs
@@ -214,7 +215,7 @@ fn every_verb_and_flag_has_a_transcript() {
         let everywhere: BTreeSet<&str> =
             offered.iter().filter(|(sub, _)| sub.is_empty()).map(|(_, flag)| &**flag).collect();
         for (sub, flag) in &offered {
-            // What all subcommands take is one thing.
+            // A flag that all subcommands take counts once.
             let sub = if everywhere.contains(&**flag) { "" } else { sub };
             let used = commands.iter().any(|command| uses(command, program, sub, flag));
             let what = format!("{program} {sub} -{flag}");

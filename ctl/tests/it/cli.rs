@@ -1,4 +1,4 @@
-//! `deployctl` as its user sees it, against a real registry: texts and exit codes.
+//! `deployctl` against a real registry: texts and exit codes.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -78,7 +78,7 @@ fn known_blob_is_not_sent_again() {
 #[test]
 fn standard_input_and_pipes_are_read_only_once() {
     let rig = Rig::start();
-    // Larger than all queues on the way together, and not compressible.
+    // Data that is larger than all queues on the way together, and not compressible.
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -101,7 +101,7 @@ fn trailing_bytes_do_not_stop_an_upload() {
     let rig = Rig::start();
     rig.archive("a.tar.gz", b"a");
     for padding in [1, 8, 5000] {
-        // Zeros after the tar's end, in the same gzip stream: as tar -b makes them.
+        // Zeros after the tar's end, in the same gzip stream, as tar -b writes.
         let script =
             format!("(gzip -dc a.tar.gz; head -c {padding} /dev/zero) | gzip > padded.tar.gz");
         let shell = Command::new("sh").args(["-c", &script]).current_dir(rig.path("")).status();
@@ -152,7 +152,8 @@ fn download_obeys_the_umask_and_replaces_files_atomically() {
         assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
         assert_eq!(fs::metadata(rig.path("got")).unwrap().mode() & 0o7777, mode, "{umask}");
     }
-    // What is no file is written to, not replaced: root may have said /dev/null.
+    // `get` writes to a path that is not a file, and does not replace it: root may have given
+    // /dev/null.
     assert!(Command::new("mkfifo").arg(rig.path("fifo")).status().unwrap().success());
     let reader = Command::new("cat").arg(rig.path("fifo")).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(get("022", "1", "fifo"), ok(""));
@@ -273,7 +274,7 @@ fn ssh_agent_keys_and_default_key_files_are_used() {
     assert_eq!(wrong.code, 4, "{wrong:?}");
     assert_eq!(right, ok(""));
 
-    // A socket that nobody listens on is passed over.
+    // A socket without a listener is skipped.
     fs::create_dir(rig.path(".ssh")).unwrap();
     fs::copy(rig.path("locked"), rig.path(".ssh/id_ed25519")).unwrap();
     fs::copy(rig.path("op"), rig.path(".ssh/id_rsa")).unwrap();
@@ -337,7 +338,7 @@ fn unprintable_answer_is_a_failure() {
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let answer: Answer = deployctl(home.path(), &["help"]).stdout(full).output().unwrap().into();
     assert_eq!(answer, refused("print the answer: No space left on device (os error 28)\n", 1));
-    // Where nobody reads why, it is wrong all the same.
+    // The exit code is right even if nobody reads the error.
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let code = deployctl(home.path(), &["-bogus"]).stderr(writer).status().unwrap().code();

@@ -1,4 +1,4 @@
-//! Completion of names in the shells themselves, with a registry and without.
+//! Completion of names in real shells, with a registry and without.
 
 use std::fs::{self, File, FileTimes};
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::rig::Rig;
 
-/// Nobody waits longer for a screen.
+/// Longest wait for a screen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry with two components and a configuration.
@@ -26,7 +26,7 @@ fn registry() -> Rig {
     rig
 }
 
-/// A shell that finds the program, and the registry if it is one of `rig`.
+/// A shell that finds the program and the registry of `rig`.
 fn shell(rig: &Rig, program: &str, arguments: &[&str]) -> Command {
     let built = Path::new(env!("CARGO_BIN_EXE_deployctl")).parent().unwrap();
     let path = format!("{}:{}", built.display(), std::env::var("PATH").unwrap());
@@ -51,7 +51,7 @@ fn is_there(program: &str) -> bool {
     is_there
 }
 
-/// What bash offers for the last of `words`, split as it splits them.
+/// The completions of bash for the last of `words`, with bash's word splitting.
 fn bash(rig: &Rig, words: &str) -> String {
     let count = words.split(' ').count();
     let words = words.replace("''", "\"\"");
@@ -81,7 +81,7 @@ fn bash_completes_names() {
         ("addconf -name new -layer code : v", "v1 v2"),
         ("addconf -layer config : 2", "2026-01"),
         ("-q bumpconf -name web -component config -component cod", "code"),
-        // What is no name is completed as ever.
+        // Other words than names are completed as usual.
         ("show", "showconf showcomp showlayers"),
         ("showconf -na", "-name"),
         ("showconf -name nothing-like-it", ""),
@@ -120,7 +120,7 @@ fn completion_is_silent_and_quick_without_a_registry() {
         assert!(output.stderr.is_empty(), "{addr}: {output:?}");
         assert!(began.elapsed() < Duration::from_secs(10), "{addr}: {:?}", began.elapsed());
     }
-    // A key that is wanted, and a cache that cannot be.
+    // A key is given, and the cache cannot be written.
     let mut asked = shell(&rig, env!("CARGO_BIN_EXE_deployctl"), &["complete-names"]);
     let asked = asked.args(["showconf", "-name", ""]).env("DEPLOYCTL_KEY", "locked");
     let output = asked.env("XDG_CACHE_HOME", "/dev/null").output().unwrap();
@@ -194,7 +194,8 @@ fn tab_completes_in_a_terminal() {
         terminal.tmux(&["send-keys", "Tab"]);
         terminal.shows("-layer config:2026-01");
         terminal.types("", "C-u");
-        // Of several what they have in common, at once; all of them at the next.
+        // If several names match, the first Tab completes the common prefix, and the next Tab shows
+        // all names.
         terminal.types("deployctl showcomp -name c", "Tab");
         terminal.shows("showcomp -name co");
         drop(terminal);

@@ -14,7 +14,7 @@ fn writes_to(pid: u32, dir: &str) -> bool {
         .any(|file| file.to_string_lossy().starts_with(dir))
 }
 
-/// Passes on what comes for `addr`, and cuts the line when so many bytes have come back.
+/// Forwards connections to `addr`, and cuts a connection after so many bytes from the server.
 fn cut_after(addr: String, bytes: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let here = listener.local_addr().unwrap().to_string();
@@ -23,7 +23,7 @@ fn cut_after(addr: String, bytes: u64) -> String {
         let server = TcpStream::connect(addr).unwrap();
         let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let there = std::thread::spawn(move || io::copy(&mut from, &mut to));
-        // That it is cut may come as an error to either side.
+        // Either side may get an error from the cut.
         let _ = io::copy(&mut (&server).take(bytes), &mut &client);
         let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
         let _ = there.join();
@@ -53,7 +53,7 @@ fn killed_download_leaves_no_file() {
     let to = rig.path("to");
     fs::create_dir(&to).unwrap();
     let get = ["-key", "op", "-q", "get", "-name", "a", "-version", "1", "-o", "to/x"];
-    // Killed while it writes, now and then, unless it is faster than we look.
+    // Some runs are killed while the program writes, unless the program is faster than the test.
     let mut cut = 0;
     for signal in ["-KILL", "-INT", "-TERM", "-HUP"].iter().cycle().take(20) {
         let mut child = rig.bare(&get).stderr(Stdio::null()).spawn().unwrap();
@@ -62,7 +62,7 @@ fn killed_download_leaves_no_file() {
                 break;
             }
         }
-        // It may have ended by itself.
+        // The program may have ended by itself.
         let mut kill = Command::new("kill");
         kill.args([signal, &*child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
         if child.wait().unwrap().success() {
@@ -73,7 +73,7 @@ fn killed_download_leaves_no_file() {
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
     assert!(cut > 0, "it was never cut off");
-    // Whole, in place of what was there.
+    // The complete download replaces the earlier file.
     for _ in 0..2 {
         assert_eq!(rig.run(&get[2..]).code, 0);
         assert!(fs::read(to.join("x")).unwrap() == fs::read(rig.path("x.tgz")).unwrap());

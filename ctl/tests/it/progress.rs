@@ -1,4 +1,4 @@
-//! How far an upload, or a command of the registry, is: a bar on a terminal, a line every ten
+//! Progress of an upload, or of a command of the registry: a bar on a terminal, a line every ten
 //! seconds elsewhere, and nothing with `-q`.
 
 use std::fs::File;
@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{Rig, noise};
 
-/// Nobody waits longer for a line.
+/// Longest wait for a line.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a terminal gets to see of `deployctl WORDS`, and its exit code.
+/// The output of `deployctl WORDS` on a terminal, and the exit code.
 fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
     let quoted = [&["-key", "op"], words].concat().join(" ");
     let plain = rig.bare(&[]);
     let line = format!("{} {quoted}", plain.get_program().display());
-    // It makes a terminal, has the command run there, and ends with its code.
+    // `script` makes a terminal, runs the command there, and exits with its code.
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
     script.current_dir(rig.path("")).env_clear().env("TERM", "xterm");
@@ -26,7 +26,7 @@ fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap())
 }
 
-/// A tar of one file that is a hole: it takes a while to upload, and no room here.
+/// A tar of one file that consists of a hole: the upload takes a while, and the file takes no room.
 fn hole(rig: &Rig, name: &str, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();
@@ -38,7 +38,7 @@ fn hole(rig: &Rig, name: &str, bytes: u64) {
     file.set_len(512 + bytes + 1024).unwrap();
 }
 
-/// That a bar is shown, and removed by blanks in the end.
+/// Checks that a bar is shown, and that blanks remove it at the end.
 fn has_bar(shown: &str, text: &str) {
     assert!(shown.contains(text) && shown.contains("iB/s"), "{shown:?}");
     let (bars, end) = shown.rsplit_once('\r').unwrap();
@@ -54,7 +54,7 @@ fn upload_bar_disappears_when_done() {
     let (shown, code) =
         on_terminal(&rig, &["addver", "-name", "a", "-version", "1", "-file", "big.tar"]);
     assert_eq!(code, 0, "{shown:?}");
-    // So much of so much, and so much a second.
+    // The bar shows done and whole bytes, and the rate.
     has_bar(&shown, "iB / 768.00 MiB");
     let (shown, code) = on_terminal(&rig, &["get", "-name", "a", "-version", "1", "-o", "got.tar"]);
     assert_eq!(code, 0, "{shown:?}");
@@ -78,7 +78,7 @@ fn terminal_shows_progress_of_the_registry() {
     hole();
     let (shown, code) = on_terminal(&rig, &["-q", "verify", ">found"]);
     assert_eq!((&*shown, code), ("", 8));
-    // Not on a terminal, and over before the first line is due.
+    // There is no terminal, and the work ends before the first line is due.
     let answer = rig.run(&["verify"]);
     assert_eq!(answer.err, "");
 }
@@ -89,11 +89,11 @@ fn quiet_flag_hides_the_bar() {
     rig.archive("big.tar.gz", &noise(8 << 20));
     let add = ["-q", "addver", "-name", "a", "-version", "1", "-file", "big.tar.gz"];
     assert_eq!(on_terminal(&rig, &add), (String::new(), 0));
-    // Neither does an empty screen come from there being no upload.
+    // There was an upload, although the screen is empty.
     assert_eq!(rig.list("files").len(), 1);
 }
 
-/// An upload from a pipe that gives its bytes little by little.
+/// An upload from a slow pipe.
 struct Slow {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -114,7 +114,7 @@ impl Slow {
                 let _ = say.send(line.unwrap());
             }
         });
-        // A file that would be far larger than what is sent.
+        // A file that would be far larger than the sent bytes.
         let mut header = tar::Header::new_gnu();
         header.set_path("large").unwrap();
         header.set_size(1 << 40);
@@ -140,7 +140,7 @@ impl Drop for Slow {
 fn pipe_gets_progress_lines_and_quiet_gets_none() {
     let rig = Rig::start();
     let piece = noise(256 << 10);
-    // It begins before the other, so that its line would be first.
+    // The quiet upload begins first, so its line would come first.
     let mut quiet = Slow::start(&rig, "1", &["-q"]);
     quiet.send(&piece);
     let mut plain = Slow::start(&rig, "2", &[]);
@@ -158,7 +158,7 @@ fn pipe_gets_progress_lines_and_quiet_gets_none() {
     };
     assert!(told.iter().all(is_progress), "{told:?}");
     assert!(quiet.lines.try_recv().is_err());
-    // Told of what goes wrong all the same.
+    // Errors are shown all the same.
     quiet.stdin = None;
     let line = quiet.lines.recv_timeout(PATIENCE).unwrap();
     assert!(line.starts_with("file validation failed: "), "{line}");

@@ -1,6 +1,6 @@
 //! The documents of an image: OCI image index, manifest and configuration (OCI Image Format
 //! Specification 1.1), their Docker forms (Image Manifest Version 2, Schema 2), and the
-//! `manifest.json` of `docker save`. Pure; every list in them has a limit.
+//! `manifest.json` of `docker save`. Pure; every list in a document has a limit.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,17 +15,17 @@ use serde::{Deserialize, Deserializer, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What it is.
+    /// The media type.
     #[serde(default)]
     pub media_type: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// Other places to get it from.
+    /// Other places to get the blob from.
     #[serde(default, deserialize_with = "few")]
     pub urls: Vec<String>,
-    /// What it runs on.
+    /// The platform.
     pub platform: Option<Platform>,
     /// Annotations.
     #[serde(default)]
@@ -62,15 +62,15 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Whether it refers to another manifest, as a signature does.
+    /// Whether the manifest refers to another manifest, as a signature does.
     pub subject: bool,
-    /// Its type, if it is not an image.
+    /// The type, if it is not an image.
     pub artifact_type: Option<String>,
 }
 
 impl Manifest {
-    /// Why it is not an image, and the descriptor that shows it: signatures, attestations, lists of
-    /// parts, charts and other things that registries keep beside images.
+    /// Why the manifest is not of an image, and the descriptor that shows this. Registries keep
+    /// signatures, attestations, lists of parts, charts and other things beside images.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
@@ -108,12 +108,12 @@ pub struct Saved {
 /// The configuration of an image; other fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Config {
-    /// What it runs on.
+    /// The platform.
     #[serde(flatten)]
     pub platform: Platform,
-    /// Its layers.
+    /// The layers.
     pub rootfs: RootFs,
-    /// How it runs.
+    /// How the image runs.
     pub config: Option<Run>,
 }
 
@@ -132,7 +132,7 @@ pub struct Run {
     /// User, and group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Ports that it listens on.
+    /// Ports that the image listens on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
     /// Environment, as `NAME=value`.
@@ -141,10 +141,10 @@ pub struct Run {
     /// Command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
-    /// Its arguments.
+    /// The arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Directories of its data.
+    /// Directories of the image's data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, serde_json::Value>>,
     /// Working directory.
@@ -153,12 +153,13 @@ pub struct Run {
     /// Labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
-    /// The signal that stops it.
+    /// The signal that stops the image's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
 }
 
-/// Either form; a document that is both is refused (CVE-2021-41190).
+/// An index or a manifest. A document that is an index and a manifest at once is refused
+/// (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Either {
@@ -166,7 +167,7 @@ struct Either {
     media_type: Option<String>,
     artifact_type: Option<String>,
     subject: Option<IgnoredAny>,
-    /// Null differs from an empty list: docker 25 writes such an index.
+    /// Null differs from an empty list: docker 25 writes an index with null.
     #[serde(default, deserialize_with = "few_or_null")]
     manifests: Manifests,
     #[serde(default, deserialize_with = "few_or_none")]
@@ -174,7 +175,7 @@ struct Either {
     config: Option<Descriptor>,
 }
 
-/// Why a document is refused that is neither of the two.
+/// Why a document is refused that is neither an index nor a manifest.
 pub const NEITHER: &str = "is neither an index nor a manifest of an image";
 /// See [`NEITHER`].
 pub const BOTH: &str = "is an index and a manifest at once";
@@ -200,7 +201,7 @@ pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
         && !media_type.is_empty()
         && own != media_type
     {
-        return Err(format!("says that it is {own:?} where {media_type:?} is announced"));
+        return Err(format!("has the media type {own:?}, but {media_type:?} is announced"));
     }
     if either.schema_version.is_some_and(|version| version != 2) {
         return Err("has a schema version other than 2".to_owned());
@@ -238,7 +239,7 @@ pub fn digest_of(text: &str) -> Result<Digest, String> {
     }
 }
 
-/// Checks that a media type is that of a supported layer.
+/// Checks that a media type belongs to a supported layer.
 pub fn check_layer_type(media_type: &str) -> Result<(), String> {
     let kind = media_type.strip_prefix(OCI_LAYER).or_else(|| media_type.strip_prefix(DOCKER_LAYER));
     if media_type.ends_with("+encrypted") {
@@ -262,7 +263,7 @@ pub fn check_layer_type(media_type: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a media type is that of a layer, supported or not.
+/// Whether a media type belongs to a layer, supported or not.
 fn is_layer(media_type: &str) -> bool {
     [OCI_LAYER, DOCKER_LAYER].iter().any(|prefix| media_type.starts_with(prefix))
 }
@@ -286,7 +287,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 }
 
 impl Platform {
-    /// Whether it matches the requested platform.
+    /// Whether this platform matches the requested one.
     pub fn fits(&self, asked: &Self) -> bool {
         // Every arm64 is v8, and most documents do not say so.
         let variant = |platform: &Self| match &platform.variant {
@@ -328,7 +329,7 @@ impl fmt::Display for Platform {
 }
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|err| format!("is not what is expected: {err}"))
+    serde_json::from_slice(bytes).map_err(|err| format!("is not in the expected form: {err}"))
 }
 
 /// A list with bounded memory, however long its text is; null is an empty list.

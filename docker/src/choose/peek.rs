@@ -1,5 +1,5 @@
-//! Peeks at the layers that an image says it has, before they are read. Layers that the registry
-//! has then need not go to the temporary file. The result is only a guess: the image is chosen and
+//! Peeks at the list of an image's layers before the layers are read. Layers that the registry has
+//! then need not go to the temporary file. The result is only a guess: the image is chosen and
 //! checked after everything was read.
 
 use std::collections::BTreeSet;
@@ -13,15 +13,15 @@ use super::manifest::{config, digest_of};
 use crate::read::image_archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
 use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
-/// The uncompressed digests of layers in the configurations of a file or directory. None for an
-/// input that cannot be read twice or is compressed.
+/// The uncompressed digests of layers in the configurations of a file or directory. The set is
+/// empty for an input that cannot be read twice or is compressed.
 pub fn peek_diff_ids(path: &Path) -> BTreeSet<Digest> {
     let mut peeked = Peeked::default();
-    // The full read reports what is wrong with it.
+    // The full read reports what is wrong with the document.
     let _ = if path.is_dir() {
         read_directory(path, |_, found| {
             if let Found::File(size, body) = found {
-                // An unreadable file does not stop the others.
+                // An unreadable file does not stop the look at other files.
                 let _ = peeked.look(size, body);
             }
             Ok(())
@@ -45,7 +45,7 @@ struct Peeked {
 impl Peeked {
     fn look_through(&mut self, file: File) -> io::Result<()> {
         let mut archive = tar::Archive::new(file);
-        // Raw: names are not needed, so a long one takes no memory.
+        // Raw entries: names are not needed, so a long name takes no memory.
         for entry in archive.entries_with_seek()?.raw(true).take(MAX_ITEMS) {
             let mut entry = entry?;
             if entry.header().entry_type().is_file() {

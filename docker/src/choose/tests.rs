@@ -91,7 +91,7 @@ fn same_image_is_found_in_every_layout() {
     assert_eq!((&found.names[..], &found.layers[..]), (&["app:1".to_owned()][..], &[0, 1, 0][..]));
     assert_eq!(found.run.user.as_deref(), Some("linux/amd64"));
 
-    // As docker does it since 25: the names in manifest.json are its own.
+    // docker's form since version 25: the names in manifest.json are its own.
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes));
     let paths: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", blob(layer))).collect();
     let saved = |config: &str, layers: &str| {
@@ -102,7 +102,8 @@ fn same_image_is_found_in_every_layout() {
     let found = chosen(&archive(&files, &[&one, &two, &config, &manifest]), None, None).unwrap();
     assert_eq!(found.names, ["app:1.4", "app:1"]);
 
-    // Made by hand, without a configuration; one that is named by its digest must be there.
+    // An archive made by hand, without a configuration. A configuration named by its digest must be
+    // there.
     let hand = |config: &str| {
         let files =
             [("x.tar", layer("a")), ("manifest.json", saved(config, "\"x.tar\"").into_bytes())];
@@ -112,7 +113,7 @@ fn same_image_is_found_in_every_layout() {
     let digest = Digest::of(b"c");
     assert!(hand(&format!("{digest}.json")).unwrap_err().contains("is missing"));
 
-    // As it did before.
+    // docker's form before version 25.
     let old = saved("c.json", r#""1/layer.tar","2/layer.tar","1/layer.tar""#).into_bytes();
     let files =
         [("1/layer.tar", one), ("2/layer.tar", two), ("c.json", config), ("manifest.json", old)];
@@ -238,7 +239,7 @@ fn inconsistent_archives_are_refused_by_name() {
     let files = [(&*name, own.clone().into_bytes()), ("index.json", own.into_bytes())];
     check(refused(&files, &[]), "damaged");
     let noise = [("manifest.json", br#"[{"Config":"../c","Layers":[]}]"#.to_vec())];
-    check(refused(&noise, &[]), "no name of a file");
+    check(refused(&noise, &[]), "not name a file");
     assert!(seen.lines().count() > 15 && !seen.contains('\u{1b}'));
 }
 
@@ -307,7 +308,7 @@ fn manifest_json_is_used_without_a_usable_index_json() {
     ] {
         assert_eq!(both(unusable).unwrap().names, ["app:2"], "{}", unusable.escape_ascii());
     }
-    // Not what says two things at once.
+    // A document that is an index and a manifest at once is refused.
     let one = String::from_utf8(index).unwrap();
     let twofold = one.replacen('{', r#"{"layers":[],"#, 1);
     assert!(both(twofold.as_bytes()).unwrap_err().contains("at once"));

@@ -11,11 +11,11 @@ use crate::read::image_archive::{Archive, Document};
 const MAX_DEPTH: usize = 4;
 /// Most images that are looked at.
 const MAX_IMAGES: usize = 10_000;
-/// Most descriptors that are looked at, and most bytes of what they lead to: one index may lead to
-/// another many times.
+/// The most descriptors that are followed, and the most bytes of the documents that they lead to:
+/// one index may lead to another many times.
 const MAX_STEPS: usize = 100_000;
 const MAX_READ: usize = 128 << 20;
-/// Most names of one image that are kept, and most bytes of one.
+/// The most names of one image that are kept, and the most bytes of one name.
 const MAX_NAMES: usize = 1_000;
 const MAX_NAME: usize = 4 << 10;
 
@@ -23,17 +23,17 @@ const MAX_NAME: usize = 4 << 10;
 pub(super) struct Walk<'a> {
     archive: &'a Archive,
     found: &'a mut Vec<Candidate>,
-    /// Why something is not an image for us.
+    /// Why a document is not an image.
     skipped: &'a mut Option<Error>,
     /// The indexes that lead to the current one.
     above: BTreeSet<String>,
-    /// Descriptors so far, and the bytes that they led to.
+    /// Descriptors so far, and the bytes of their documents.
     steps: usize,
     read: usize,
 }
 
 impl<'a> Walk<'a> {
-    /// Adds an image, or the reason why it is not one.
+    /// A walk that adds to `found`, or notes in `skipped` why a document is not an image.
     pub(super) fn new(
         archive: &'a Archive,
         found: &'a mut Vec<Candidate>,
@@ -42,7 +42,7 @@ impl<'a> Walk<'a> {
         Self { archive, found, skipped, above: BTreeSet::new(), steps: 0, read: 0 }
     }
 
-    /// Looks at everything in an index. `names` are those of the index.
+    /// Looks at everything in an index. `names` are the names of the index.
     pub(super) fn index(
         &mut self,
         list: &[Descriptor],
@@ -50,12 +50,12 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> Result<()> {
         if depth > MAX_DEPTH {
-            return Err(Error::archive(format!("has indexes in more than {MAX_DEPTH} others")));
+            return Err(Error::archive(format!("has indexes nested more than {MAX_DEPTH} deep")));
         }
         for descriptor in list {
             self.steps += 1;
             if self.steps > MAX_STEPS || self.read > MAX_READ {
-                return Err(Error::archive("has indexes that lead to the same things for ever"));
+                return Err(Error::archive("has indexes that lead to each other without end"));
             }
             let mut names = names.to_vec();
             names.extend(names_of(descriptor));
@@ -77,7 +77,7 @@ impl<'a> Walk<'a> {
                 }
                 self.above.remove(&descriptor.digest);
             } else if is_attestation(descriptor) {
-                // It describes another image, and is not one itself.
+                // The manifest describes another image, and is not an image itself.
             } else if manifest::is_manifest(&descriptor.media_type)
                 || descriptor.media_type.is_empty()
             {
@@ -97,7 +97,7 @@ impl<'a> Walk<'a> {
         let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
             Ok(Described::Manifest(manifest)) => *manifest,
             Ok(Described::Index(_)) => return Err(fail("is no manifest".to_owned())),
-            // It belongs to something else that accompanies images.
+            // The manifest belongs to other content that accompanies images.
             Err(reason) if reason == manifest::NEITHER => {
                 self.skipped.get_or_insert(fail(reason));
                 return Ok(());
@@ -130,7 +130,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// What a descriptor leads to. An image of another platform may be missing.
+    /// The document that a descriptor leads to. An image of another platform may be missing.
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let digest = digest_of(&descriptor.digest).map_err(fail)?;

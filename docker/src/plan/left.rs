@@ -1,4 +1,4 @@
-//! Decides what is left out of each layer and what changes in it, after all layers are in the tree.
+//! Decides what each layer leaves out and changes, after all layers are in the tree.
 
 use std::collections::HashMap;
 
@@ -68,7 +68,7 @@ impl Tree<'_> {
         links: &[&Link],
         is_dropped: &impl Fn(At) -> bool,
     ) -> Result<Vec<(u32, Relink)>> {
-        // For each file with links: a name of it in this layer.
+        // For each file with links: one of its names in this layer.
         let mut names: HashMap<At, u32> = HashMap::new();
         let mut relinked = Vec::new();
         for Link { at, name, inode, through } in links.iter().filter(|link| !is_dropped(link.at)) {

@@ -47,13 +47,14 @@ pub(super) struct Node {
     pub parent: u32,
     pub part: Rc<[u8]>,
     pub children: HashMap<Rc<[u8]>, u32>,
-    /// The last layer that removes it, and the last that removes everything below it.
+    /// The last layer that removes the path, and the last layer that removes everything below the
+    /// path.
     pub removed: u16,
     pub hidden: u16,
-    /// The last layer that has it, and its kind there.
+    /// The last layer that has the path, and the kind of the path in that layer.
     pub layer: u16,
     pub sort: Sort,
-    /// The member that is its inode, and the member that is its name.
+    /// The member that is the path's inode, and the member that is its name.
     pub inode: At,
     pub name: At,
 }
@@ -117,7 +118,7 @@ impl<'a> Tree<'a> {
         &mut self.nodes[at as usize]
     }
 
-    /// The last layer that removes what earlier ones have at this path.
+    /// The last layer that removes what earlier layers have at this path.
     fn removed(&self, at: u32) -> u16 {
         let mut node = self.node(at);
         let mut removed = node.removed;
@@ -130,7 +131,7 @@ impl<'a> Tree<'a> {
         removed
     }
 
-    /// The last layer that removes what earlier ones have in this directory.
+    /// The last layer that removes what earlier layers have in this directory.
     pub(super) fn emptied(&self, at: u32) -> u16 {
         self.removed(at).max(self.node(at).hidden)
     }
@@ -140,13 +141,13 @@ impl<'a> Tree<'a> {
         self.sort_in(self.emptied(self.node(at).parent), at)
     }
 
-    /// The same in a directory that this layer emptied last.
+    /// The kind of the entry at a path in a directory that this layer emptied last.
     pub(super) fn sort_in(&self, emptied: u16, at: u32) -> Option<Sort> {
         let node = self.node(at);
         (node.layer > 0 && node.layer >= node.removed.max(emptied)).then_some(node.sort)
     }
 
-    /// The path of a node: no part of it is a symlink.
+    /// The path of a node. No part of the path is a symlink.
     pub(super) fn path(&self, at: u32) -> Vec<u8> {
         let mut parts = Vec::new();
         let mut here = at;

@@ -12,7 +12,7 @@ const MAX_SYMLINKS: usize = 40;
 /// What to do about a missing directory on the way.
 #[derive(Clone, Copy)]
 pub(super) enum Missing<'a> {
-    /// Make it, as unpackers do.
+    /// Make the directory, as unpackers do.
     Made,
     /// Stop. Also stop at a symlink that one of these directories will replace.
     Ends(&'a HashSet<Vec<u8>>),
@@ -93,8 +93,7 @@ impl Tree<'_> {
         }
         Ok(Some(Resolved { dir: here, through: symlinks > 0 }))
     }
-    /// Makes a directory that no layer has an entry for. `replaces`: its path is taken by something
-    /// else.
+    /// Makes a directory that no layer has an entry for. `replaces`: something else has that path.
     fn imply(&mut self, layer: u16, dir: u32, part: &[u8], replaces: bool) -> Result<u32> {
         let made = self.child(dir, part)?;
         let node = self.node_mut(made);

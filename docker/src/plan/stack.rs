@@ -100,7 +100,7 @@ impl Tree<'_> {
         if let Some(number) = plinks.get(member.link)
             && sort == Sort::Hardlink
         {
-            // The first of its names becomes the file.
+            // The file's first name becomes the file.
             self.charge(size_of::<Link>())?;
             (sort, inode) = (Sort::File, (layer, *number));
             self.links.push(Link { at, name: inode, inode, through: None });

@@ -27,7 +27,7 @@ pub struct Flags {
     /// Registry to import into (host:port)
     #[arg(long, env = "DEPLOYCTL_ADDR", default_value = "")]
     addr: String,
-    /// Fingerprint of its host key (sha256:...); without it, ssh's known hosts decide
+    /// Fingerprint of the registry's host key (sha256:...); without it, ssh's known hosts decide
     #[arg(long, env = "DEPLOYCTL_FINGERPRINT", default_value = "")]
     fp: String,
     /// Private ssh key file; without it, ssh-agent's keys and the usual files are tried
@@ -115,7 +115,8 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, OPERATOR_TIMEOUT)
     }
 
-    /// What is known of earlier layers. Where nobody asks for it, it need not work.
+    /// The cache of earlier layers. A cache that cannot be used is an error only if the user named
+    /// it.
     pub fn cache(&self) -> ImportResult<Option<Cache>> {
         let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
         match asked {

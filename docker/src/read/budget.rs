@@ -14,7 +14,7 @@ pub struct Budget {
     pub whole: usize,
 }
 
-/// The part of one user. It is given back on drop.
+/// The part of one user. Dropping the value returns the memory.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -49,7 +49,7 @@ impl Share {
         true
     }
 
-    /// Gives back the bytes beyond this number.
+    /// Returns the bytes beyond this number to the budget.
     pub fn shrink(&mut self, bytes: usize) {
         let more = self.taken.saturating_sub(bytes);
         self.taken -= more;

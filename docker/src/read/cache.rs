@@ -19,11 +19,11 @@ use crate::error::{Error, Result};
 
 /// First bytes of a file; the version of the program and a newline follow.
 const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
-/// The directory of the files. Anything beside it is left alone.
+/// The directory of the files. The cache leaves everything beside this directory alone.
 const NAME: &CStr = c"image-layers";
 /// Most bytes of all files after an import. The least recently used files are removed beyond that.
 const MOST: u64 = 256 << 20;
-/// Most bytes of one file: some 300,000 members. It is in memory twice for a moment.
+/// Most bytes of one file: some 300,000 members. For a moment the list is in memory twice.
 const MOST_OF_ONE: usize = 32 << 20;
 /// Age of an unfinished file whose writer must have ended.
 const ABANDONED: Duration = Duration::from_secs(86_400);
@@ -35,9 +35,9 @@ const TAG: (&CStr, &[u8]) = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
 );
 
-/// One file for each layer, named by the sha256 of the layer as it came and by the version of the
-/// program: another version may refuse what this one lists. Anybody who can write the files decides
-/// the contents of a layer.
+/// One file for each layer, named by the sha256 of the layer as received and by the version of the
+/// program: another version may refuse what this version lists. Anybody who can write the files
+/// decides the contents of a layer.
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: PathBuf,
@@ -55,7 +55,8 @@ impl Cache {
     }
 
     /// The default cache (XDG Base Directory Specification 0.8), if the user owns it: root does not
-    /// use somebody else's home directory. It is created when there is something to keep.
+    /// use somebody else's home directory. The directory is created when there is something to
+    /// keep.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -71,8 +72,8 @@ impl Cache {
         Some(Self { place, version: version.to_owned(), dir })
     }
 
-    /// The listing of a layer of this length whose name states its digest. Its names count towards
-    /// `budget`.
+    /// The listing of a layer of this length whose name states its digest. The names in the listing
+    /// count towards `budget`.
     pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
         let digest = announced(name)?;
         Some((digest, self.find(digest, size, budget)?))
@@ -88,7 +89,7 @@ impl Cache {
         let mut bytes = Vec::new();
         (&file).take(MOST_OF_ONE as u64 + 1024).read_to_end(&mut bytes).ok()?;
         let Some(body) = unseal(&bytes, &self.version) else {
-            // It is written again after the layer was listed.
+            // The entry is written again after the layer was listed.
             self.forget(digest);
             return None;
         };
@@ -101,12 +102,12 @@ impl Cache {
     /// Removes the entry of a layer.
     pub fn forget(&self, digest: Digest) {
         if let Some(dir) = &self.dir {
-            // Another import may have removed it.
+            // Another import may have removed the entry.
             let _ = dir.remove_file(&self.name_of(digest));
         }
     }
 
-    /// Writes entries for these layers, and makes room for them.
+    /// Writes entries for these layers, and makes room for the entries.
     pub fn keep<'a>(&self, tars: impl Iterator<Item = &'a Tar>) -> Result<()> {
         let mut tars = tars.filter(|tar| tar.listing.bytes() <= MOST_OF_ONE).peekable();
         if tars.peek().is_none() {
@@ -117,7 +118,7 @@ impl Cache {
             None => Arc::new(make(&self.place).map_err(|err| cannot(&self.place, &err))?),
         };
         let kept = tars.try_for_each(|tar| self.keep_one(&dir, tar));
-        // After the sweep there may be room for more.
+        // After the sweep there may be room for more entries.
         kept.and(sweep(&dir, MOST)).map_err(|err| cannot(&self.place, &err))
     }
 
@@ -129,7 +130,7 @@ impl Cache {
         let file = TempFile::create(dir, UNFINISHED)?;
         let written = file.file().write_all(&seal(tar, &self.version));
         written.map_err(|err| file.error("write", err))?;
-        // Not synced: an entry that a crash damages does not match its checksum.
+        // The entry is not synced: if a crash damages it, its checksum does not match.
         file.publish(dir, &name)
     }
 
@@ -192,7 +193,7 @@ fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (mut files, mut bytes) = (Vec::new(), 0_u64);
     for item in dir.list()? {
-        // Another import may have removed it; also below.
+        // Another import may have removed the entry here and below.
         let Ok(stat) = dir.stat(&item.name) else { continue };
         let used = (stat.st_mtime, stat.st_mtime_nsec);
         let length = u64::try_from(stat.st_size).unwrap_or(0);

@@ -1,6 +1,6 @@
 //! The files of an image archive. Documents stay in memory. Layers go uncompressed to the temporary
-//! file, while they are hashed and listed. The contents decide what is a layer; which layers belong
-//! to the image is known only at the end.
+//! file, while they are hashed and listed. The contents decide whether a file is a layer. Which
+//! layers belong to the image is known only at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
@@ -24,7 +24,7 @@ pub const MAX_DOCUMENTS: usize = 32 << 20;
 const LISTINGS: usize = 128 << 20;
 /// Up to this size a file is listed without a thread.
 const SHORT: u64 = 256 << 10;
-/// The file of the spool for short layers; large ones take turns with the others.
+/// The file of the spool for short layers; large layers take turns with the other files.
 const SHORT_LANE: usize = LANES - 1;
 /// Most links in a chain.
 const MAX_HOPS: usize = 8;
@@ -32,13 +32,13 @@ const MAX_HOPS: usize = 8;
 /// The kind of a file.
 #[derive(Debug)]
 pub enum Item {
-    /// JSON, by its looks.
+    /// A file that looks like JSON.
     Document(Document),
     /// A tar, by its number among the layers.
     Layer(usize),
     /// A link to another file.
     Link(String),
-    /// Not part of an image, and why it is not a layer.
+    /// Files that are not part of an image, and why each is not a layer.
     Other(Digest, String),
 }
 
@@ -47,7 +47,7 @@ pub enum Item {
 pub struct Document {
     /// sha256 of its bytes.
     pub digest: Digest,
-    /// Its bytes.
+    /// The bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -58,7 +58,7 @@ pub struct Archive {
     by_digest: BTreeMap<Digest, String>,
     /// The layers of all its images.
     pub layers: Vec<Tar>,
-    /// Where their bytes are.
+    /// Where the bytes of the layers are.
     pub spool: Spool,
     /// Bytes of layers, without compression.
     pub length: u64,
@@ -66,7 +66,7 @@ pub struct Archive {
     keep: bool,
     /// The cache for large layers whose bytes are not kept.
     cache: Option<Cache>,
-    /// Whether a file differed from what `cache` has under its name, and so was not listed.
+    /// Whether a file differed from the entry of `cache` under its name, and so was not listed.
     pub misled: bool,
     limits: Limits,
     documents: usize,
@@ -106,8 +106,8 @@ impl Archive {
         }
     }
 
-    /// The same, but large layers are only listed, or only hashed if `cache` has the listing. Few
-    /// will be needed, and [`Archive::fetch`] can read those again.
+    /// An archive whose large layers are only listed, or only hashed if `cache` has the listing.
+    /// Few layers will be needed, and [`Archive::fetch`] can read them again.
     #[must_use]
     pub fn listing_only(self, cache: Option<Cache>) -> Self {
         Self { keep: false, cache, ..self }
@@ -123,7 +123,8 @@ impl Archive {
         cache.keep(named)
     }
 
-    /// Adds what was found under `name`. Call [`Archive::finish`] before you ask for anything.
+    /// Adds the file or link `found` under `name`. Call [`Archive::finish`] before you ask for
+    /// anything.
     pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
         match found {
             Found::Link(target) => self.insert(name, Item::Link(target)),
@@ -142,14 +143,14 @@ impl Archive {
         numbers: &BTreeSet<usize>,
         read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
-        // By name, because two with the same digest may be needed.
+        // By name, because two layers with the same digest may be needed.
         let mut wanted = BTreeMap::new();
         for (name, item) in &self.items {
             if let Item::Layer(number) = item
                 && numbers.contains(number)
                 && self.layers[*number].region.is_none()
             {
-                // It is listed again, and memory holds only one listing.
+                // The layer is listed again, and memory holds only one listing.
                 let listing = std::mem::take(&mut self.layers[*number].listing);
                 wanted.insert(name.clone(), (*number, listing.digest()));
             }
@@ -204,7 +205,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Adds a tar that was made here, and returns its number.
+    /// Adds a tar that this program made, and returns the tar's number.
     pub fn add_tar(&mut self, tar: &[u8]) -> Result<usize> {
         let listed = list(Ok(tar), Some(Hasher::default()), self.room(SHORT_LANE, true));
         match self.add(SHORT_LANE, Digest::of(tar), tar.len() as u64, listed)? {
@@ -220,7 +221,10 @@ impl Archive {
             match self.items.get(&at) {
                 Some(Item::Link(target)) => {
                     at = target_of(&at, target).ok_or_else(|| {
-                        Error::item(name, format!("is a link that leads out of it, to {target:?}"))
+                        Error::item(
+                            name,
+                            format!("is a link that leads out of the archive, to {target:?}"),
+                        )
                     })?;
                 }
                 Some(item) => return Ok(item),
@@ -241,7 +245,7 @@ impl Archive {
         self.items.contains_key(name)
     }
 
-    /// Whether there is a file with a digest, or one that is named by it.
+    /// Whether there is a file with a digest, or a file named by the digest.
     pub fn has_blob(&self, digest: Digest) -> bool {
         self.by_digest.contains_key(&digest) || self.contains(&format!("blobs/sha256/{digest}"))
     }
@@ -336,7 +340,7 @@ impl Archive {
     fn keep(&mut self, bytes: Vec<u8>) -> Item {
         let digest = Digest::of(&bytes);
         if self.documents + bytes.len() > MAX_DOCUMENTS {
-            // It probably describes how some image was made, and is not needed.
+            // The document probably describes how some image was made, and is not needed.
             let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
             return Item::Other(digest, reason);
         }
@@ -373,7 +377,7 @@ fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether it begins like JSON, and is not a tar whose first file has such a name.
+/// Whether the file begins like JSON, and is not a tar whose first file has such a name.
 pub fn is_document(start: &[u8]) -> bool {
     let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
     matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")

@@ -20,46 +20,46 @@ const AHEAD: usize = 8 << 20;
 /// The result of listing a tar.
 #[derive(Debug)]
 pub struct Listed {
-    /// sha256 of it without compression, unless the caller knows it.
+    /// sha256 of the layer without compression, unless the caller knows that digest.
     pub diff_id: Digest,
-    /// Its length without compression, in bytes.
+    /// The length without compression, in bytes.
     pub length: u64,
     /// Whether its bytes are in the temporary file.
     pub kept: bool,
-    /// Its members.
+    /// The members.
     pub listing: Listing,
 }
 
 /// A tar that was read.
 #[derive(Debug)]
 pub struct Tar {
-    /// sha256 of the file as it came.
+    /// sha256 of the file as received.
     pub digest: Digest,
-    /// Its length as it came, in bytes.
+    /// The length as received, in bytes.
     pub size: u64,
     /// sha256 of the tar without compression.
     pub diff_id: Digest,
-    /// Its length without compression, in bytes.
+    /// The length without compression, in bytes.
     pub length: u64,
-    /// Where it is, if its bytes were kept.
+    /// Where the layer is, if its bytes were kept.
     pub region: Option<Region>,
-    /// Its members.
+    /// The members.
     pub listing: Listing,
 }
 
 /// Where a layer goes, and its limits.
 #[derive(Debug)]
 pub struct Room {
-    /// Takes its bytes.
+    /// Takes the layer's bytes.
     pub appender: Appender,
-    /// What it may not exceed.
+    /// The limits.
     pub limits: Limits,
-    /// Memory for its names.
+    /// Memory for the layer's names.
     pub budget: Budget,
 }
 
-/// Reads and hashes a layer here, while other threads decompress and list it. They may continue
-/// after this returns.
+/// Reads and hashes a layer here, while other threads decompress and list it. The threads may
+/// continue after this function returns.
 pub fn read_large(
     mut whole: impl Read,
     compressed: bool,
@@ -73,7 +73,7 @@ pub fn read_large(
     let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
     drop(inlet);
     if filled? == Filled::Unread {
-        // Its digest is needed all the same.
+        // The digest is needed all the same.
         return Ok((hash_rest(hasher, &mut whole)?, listing));
     }
     Ok((hasher.finish(), listing))
@@ -119,7 +119,7 @@ fn few_processors() -> bool {
     thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2)
 }
 
-/// Lists the tar, and writes it to the temporary file. Without a hasher the caller knows the
+/// Lists the tar, and writes it to the temporary file. `hasher` is `None` if the caller knows the
 /// digest.
 pub fn list<R: Read>(
     plain: Result<R, StoreError>,
@@ -148,7 +148,7 @@ pub fn list<R: Read>(
     Ok(Listed { diff_id, length: appender.length, kept: appender.keeps(), listing })
 }
 
-/// It matters only if a manifest says that this file is a layer.
+/// The error matters only if a manifest says that this file is a layer.
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,

@@ -1,4 +1,4 @@
-//! The input of an image: one archive, read once from start to end, or a directory. Both are a
+//! The input of an image: one archive, read once from start to end, or a directory. An input is a
 //! sequence of named files and links.
 
 use std::fs::{self, File};
@@ -56,7 +56,7 @@ pub fn read_archive(
         check_count(&mut count)?;
         let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         match entry.kind {
-            // Reading holes takes time for nothing, and no tool makes such an archive.
+            // Reading holes wastes time, and no tool makes an archive with holes.
             Kind::File { .. } if size > span.end - span.start => {
                 let reason = "is a sparse file, which cannot be taken: pack the archive without -S";
                 return Err(Error::item(name, reason));

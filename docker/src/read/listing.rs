@@ -1,5 +1,5 @@
-//! The listing of a layer: the members of its tar and their places. It is compact, because an image
-//! may have a hundred layers with thousands of files each.
+//! The listing of a layer: the members of its tar and their places. A listing is compact, because
+//! an image may have a hundred layers with thousands of files each.
 
 use std::io::Read;
 use std::mem::size_of;
@@ -18,7 +18,7 @@ pub struct Listing {
     /// Paths and link targets, one after another.
     text: Vec<u8>,
     records: Vec<Record>,
-    /// The memory that it takes.
+    /// The memory that the listing takes.
     share: Option<Share>,
 }
 
@@ -88,19 +88,19 @@ impl Sort {
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Its place in the tar, with all its headers and its padding.
+    /// The place in the tar, with all its headers and its padding.
     pub span: Range<u64>,
-    /// Its path: parts joined by single slashes, none of them empty, `.` or `..`; empty of the
+    /// The path: parts joined by single slashes, none of them empty, `.` or `..`; empty of the
     /// root itself.
     pub path: &'a [u8],
-    /// The path that a hardlink leads to, or the target of a symlink as it stands.
+    /// The path that a hardlink leads to, or the unchanged target of a symlink.
     pub link: &'a [u8],
-    /// Its kind.
+    /// The kind.
     pub sort: Sort,
 }
 
 impl Listing {
-    /// Reads a whole tar. The listing takes memory of `budget` while it lives.
+    /// Reads a whole tar. The listing takes memory of `budget` until it is dropped.
     pub fn read(tar: impl Read, limits: Limits, budget: &Budget) -> Result<Self> {
         // The announced length shows whether the layer is cut.
         let mut tarball = Tarball::new(tar, true, limits);
@@ -149,7 +149,7 @@ impl Listing {
 
     /// Adds a member.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
-        // It is far over a limit.
+        // The archive is far over a limit.
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let record = Record {
             start: span.start,
@@ -164,7 +164,7 @@ impl Listing {
         self.records.push(record);
     }
 
-    /// Appends it to `bytes` in the form that [`Listing::decode`] reads.
+    /// Appends the listing to `bytes` in the form that [`Listing::decode`] reads.
     pub fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.reserve(self.text.len() + self.records.len() * ENCODED + 8);
         bytes.extend_from_slice(&(self.records.len() as u64).to_le_bytes());
@@ -180,8 +180,8 @@ impl Listing {
         bytes.extend_from_slice(&self.text);
     }
 
-    /// Decodes the listing of a tar of so many bytes. `None` if it is invalid or there is no memory
-    /// for it.
+    /// Decodes the listing of a tar of so many bytes. `None` if the listing is invalid or there is
+    /// no memory for it.
     pub fn decode(bytes: &[u8], length: u64, budget: &Budget) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
         let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
@@ -215,7 +215,7 @@ impl Listing {
         self.records.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -233,14 +233,14 @@ impl Listing {
         (0..self.len()).map(|number| self.member(number))
     }
 
-    /// A digest of everything in it.
+    /// A digest of everything in the listing.
     pub fn digest(&self) -> Digest {
         let mut bytes = Vec::new();
         self.encode(&mut bytes);
         Digest::of(&bytes)
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the listing takes.
     pub fn bytes(&self) -> usize {
         self.text.len() + self.records.len() * size_of::<Record>()
     }

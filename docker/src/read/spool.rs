@@ -26,7 +26,7 @@ pub struct Spool {
     ends: [u64; LANES],
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
-    /// Of them, those of the last region of each file.
+    /// The bytes of the last region of each file.
     last: [Arc<AtomicU64>; LANES],
     most: u64,
     min_free: u64,
@@ -37,9 +37,9 @@ pub struct Spool {
 pub struct Region {
     /// Which file.
     pub lane: usize,
-    /// Where it begins.
+    /// The start of the region.
     pub start: u64,
-    /// Its length.
+    /// The length.
     pub length: u64,
 }
 
@@ -64,7 +64,8 @@ impl Spool {
         })
     }
 
-    /// Leaves so many bytes of the filesystem free, even if other programs write there.
+    /// A spool that leaves so many bytes of the filesystem free, even if other programs write
+    /// there.
     #[must_use]
     pub fn leaving(self, min_free: u64) -> Self {
         Self { min_free, ..self }
@@ -75,7 +76,7 @@ impl Spool {
         self.ends.iter().sum()
     }
 
-    /// Whether nothing is.
+    /// Whether no bytes are kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -132,7 +133,7 @@ fn error(dir: &Path, action: &'static str, cause: io::Error) -> Error {
     Error::Temporary { action, dir: dir.to_owned(), cause }
 }
 
-/// Whether less space is free on the filesystem.
+/// Whether less than `min_free` bytes are free on the filesystem.
 fn lacks(file: &File, min_free: u64) -> io::Result<bool> {
     if min_free == 0 {
         return Ok(false);
@@ -225,8 +226,8 @@ impl Write for Appender {
     }
 }
 
-/// Writes everything that is read from `inner` to a region, and shows it to `seen`, a large piece
-/// at a time.
+/// Writes everything that is read from `inner` to a region, and passes the bytes to `seen`, a large
+/// piece at a time.
 pub struct Tee<'a, R, S> {
     inner: R,
     to: &'a mut Appender,
@@ -310,7 +311,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         const LONG: usize = 1 << 20;
         let mut spool = Spool::new(None, 4).unwrap();
-        // What another file had there before is gone.
+        // The earlier bytes of another file are gone.
         spool.append(0).write_all(b"old").unwrap();
         spool.discard(0).unwrap();
         let mut appender = spool.append(0);

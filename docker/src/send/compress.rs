@@ -12,7 +12,7 @@ use flate2::GzBuilder;
 
 use crate::error::Result;
 
-/// Most threads: more would only wait for the network.
+/// The most threads: more threads would only wait for the network.
 pub const MAX_THREADS: usize = 8;
 
 /// Bytes of a chunk.
@@ -29,9 +29,9 @@ pub fn chunk_bytes(compression: Compression) -> usize {
 pub struct Chunk {
     /// Which blob.
     pub blob: usize,
-    /// Its bytes.
+    /// The bytes.
     pub bytes: Vec<u8>,
-    /// Whether it is the blob's last.
+    /// Whether this is the blob's last chunk.
     pub last: bool,
 }
 
@@ -95,7 +95,7 @@ fn one(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let out = Vec::with_capacity(bytes.len() / 2);
     match compression {
         Compression::Gzip => {
-            // Neither name nor time: the same bytes give the same blob.
+            // The gzip header has neither name nor time, so the same bytes give the same blob.
             let mut encoder = GzBuilder::new().write(out, flate2::Compression::new(GZIP_LEVEL));
             encoder.write_all(bytes)?;
             encoder.finish()

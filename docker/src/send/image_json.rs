@@ -4,11 +4,11 @@ use tar::{EntryType, Header};
 
 use crate::choose::manifest::Run;
 
-/// Its path in the root.
+/// The path in the root.
 const DIRECTORY: &str = ".deploy/";
 const FILE: &str = ".deploy/image.json";
 
-/// Its tar, the same for the same `run`.
+/// The tar, the same for the same `run`.
 pub fn image_json_layer(run: &Run) -> Vec<u8> {
     let mut json = serde_json::to_vec_pretty(run).expect("texts and lists are JSON");
     json.push(b'\n');

@@ -1,6 +1,6 @@
 //! Packs a layer again without the members that are left out. The other members are copied byte for
-//! byte, headers included. So everything that they carry survives, and the result depends only on
-//! the input and the plan.
+//! byte, headers included. So all their metadata survive, and the result depends only on the input
+//! and the plan.
 
 use std::ops::Range;
 
@@ -22,9 +22,9 @@ const BLOCK: u64 = 512;
 pub enum Piece {
     /// A part of the temporary file.
     Copy {
-        /// The region of its layer.
+        /// The region of the layer.
         region: Region,
-        /// The range in it.
+        /// The range in the region.
         range: Range<u64>,
     },
     /// New bytes.
@@ -32,7 +32,7 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::Copy { range, .. } => range.end - range.start,
@@ -40,14 +40,14 @@ impl Piece {
         }
     }
 
-    /// Whether it has no bytes.
+    /// Whether the piece has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// Passes the pieces of a layer to `each` until it wants no more. `layers` are those of the image,
-/// `number` is that of the layer. Returns whether `each` wanted all.
+/// Passes the pieces of a layer to `each` until `each` wants no more. `layers` are the image's
+/// layers, `number` is the layer's number. Returns whether `each` took all pieces.
 pub fn pieces(
     spool: &Spool,
     layers: &[&Tar],
@@ -105,7 +105,7 @@ pub fn pieces(
     if from < end && !each(copied(from, end))? {
         return Ok(false);
     }
-    // Two blocks of zeros end an archive, whatever the layer ended with.
+    // Two blocks of zeros end the archive, whatever the end of the layer was.
     each(Piece::Bytes(vec![0; 1024]))
 }
 
@@ -147,7 +147,7 @@ fn rewritten(
         }
     }
     if at == span.end {
-        // A PAX entry must not have a size without a body: a reader could believe it.
+        // A PAX entry without a body must not have a size: a reader could believe the size.
         records.retain(|(key, _)| key != b"size");
         header.set_size(0);
     }
@@ -172,7 +172,7 @@ fn rewritten(
 struct Headers {
     last: Header,
     records: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where they end and the body begins.
+    /// Where the headers end and the body begins.
     end: u64,
 }
 
@@ -257,7 +257,7 @@ fn text(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// It was valid when it was first read.
+/// The archive was valid when it was first read.
 fn changed() -> Error {
     Error::archive("was changed in the temporary file while it was read")
 }

@@ -1,5 +1,5 @@
-//! A directory as the destination: it gets the archives of the layers, as they would be sent, and
-//! their order.
+//! A directory as the destination. It gets the archives of the layers, as they would be sent to a
+//! registry, and their order.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use deploy_wire::image::{Compression, Image, KnownLayer, Origin};
 use super::{Committed, Destination};
 use crate::error::{Error, Result};
 
-/// The file with the names of the others, lowest layer first.
+/// The file with the names of the layers' files, lowest layer first.
 const ORDER: &str = "layers";
 
 /// A directory that gets the layers of an image.
@@ -111,7 +111,8 @@ impl Destination for Into {
             let first = &image.layers[first.unwrap_or(n)];
             order = order + first.component.as_str() + "." + self.suffix + "\n";
         }
-        // The names of the layers are synced before the name that says they are complete.
+        // The names of the layers are synced before the name of the list, which says that they are
+        // complete.
         sync(&self.dir)?;
         let mut file = Unfinished::new(self.dir.join(ORDER))?;
         file.write(order.as_bytes())?;

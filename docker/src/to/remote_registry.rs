@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 
 /// Chunks between compression and the network.
 const QUEUE: usize = 4;
-/// Complete uploads that wait for the registry's disk, while the next ones are running.
+/// Complete uploads that wait for the registry's disk, while the next uploads run.
 const ENDING: usize = 8;
 /// The answer of every registry to an unknown verb.
 const UNKNOWN: &str = "Unknown command";
@@ -109,13 +109,14 @@ impl Remote {
             all.push((component.clone(), version.clone()));
             let add = Command::AddVersion { component, version, digest: layer.hash.into() };
             let answer = self.exec(&add.to_string(), b"")?;
-            // A Go registry has one exit code for every refusal, so only its text tells them apart.
+            // A Go registry has one exit code for every refusal, so only the text tells refusals
+            // apart.
             if answer.code != exit::OK && !text(&answer).contains("already exists") {
                 return Err(refused(&answer));
             }
         }
         all.extend_from_slice(layers);
-        // Only a Go registry gets this command. It replaces without a flag.
+        // Only a Go registry gets this command. `addimage` replaces without a flag.
         let add = Command::AddConfiguration { name: name.clone(), layers: all, replace: false };
         self.done(&add).map(Committed::Done)
     }

@@ -1,16 +1,18 @@
-//! `deploy-from-docker` against a real registry: what configurations, components and blobs
-//! come of images.
+//! `deploy-from-docker` against a real registry: the configurations, components and blobs that
+//! images become.
+
+mod known_layers;
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use crate::image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip, layer};
+use crate::image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip};
 use crate::rig::{Rig, binary};
 use deploy_store::Digest;
 
-/// Three layers: the second empty, the third removes of the first.
+/// Three layers: the second is empty, and the third removes files of the first.
 fn layers() -> Vec<Vec<u8>> {
     let first = Tar::new().dir("etc/").file("etc/old", "old").file("etc/kept", "kept");
     let first = first.dir("var/").file("var/a", "a").hardlink("var/b", "var/a");
@@ -37,7 +39,7 @@ fn files(dir: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// Names of what lies in a directory, sorted.
+/// Names in a directory, sorted.
 fn list(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
     let mut names: Vec<_> =
@@ -46,7 +48,7 @@ fn list(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What an agent makes of the blobs that `-into` wrote.
+/// The files that an agent unpacks from the blobs of `-into`.
 fn unpacked(rig: &Rig, into: &str) -> Vec<(String, String)> {
     let names = fs::read_to_string(rig.path(into).join("layers")).unwrap();
     let blobs = names.lines().map(|name| rig.path(into).join(name));
@@ -146,200 +148,6 @@ fn every_image_format_gives_the_same_result() {
 }
 
 #[test]
-fn only_changed_layers_are_sent() {
-    let rig = Rig::start();
-    let mut layers = vec![layer("one", "one"), layer("two", "two"), layer("three", "three")];
-    rig.import(&["-name", "app"], &docker(&[("app:1", &layers)])).good();
-    let (_, first) = rig.configuration("app");
-    let before = list(&rig.path("reg/files"));
-    layers[2] = layer("three", "another");
-    rig.import(&["-name", "app"], &docker(&[("app:2", &layers)])).good();
-    let (_, second) = rig.configuration("app");
-    assert_eq!(first[..2], second[..2]);
-    assert_ne!(first[2], second[2]);
-    assert_eq!(first[2].0, second[2].0, "a version of the same component");
-    assert_eq!(list(&rig.path("reg/files")).len(), before.len() + 1);
-    let history = rig.operator(&["history", "-name", "app"]);
-    assert_eq!(history.lines().filter(|line| !line.trim().is_empty()).count(), 2, "{history}");
-    // A removal changes the layer that is removed from, and no other.
-    layers[2] = Tar::new().file(".wh.one", "").file("three", "three").end();
-    rig.import(&["-name", "app"], &docker(&[("app:3", &layers)])).good();
-    let (_, third) = rig.configuration("app");
-    let names: Vec<_> = third.iter().map(|(component, _)| component.as_str()).collect();
-    assert_eq!(names, ["app.l2", "app.l3"], "the first is empty now");
-    assert_eq!(third[0], first[1]);
-}
-
-#[test]
-fn known_layers_are_reread_only_if_others_change_them() {
-    let rig = Rig::start();
-    let large = |name: &str| {
-        let text = format!("{name} ").repeat(100_000);
-        Tar::new().file(name, &text).file(&format!("{name}.old"), &text)
-    };
-    let linked = large("two").hardlink("two.link", "two.old").end();
-    let mut layers = vec![large("one").end(), linked, large("three").end(), large("last").end()];
-    let import = |layers: &[Vec<u8>]| {
-        fs::write(rig.path("image.tar"), docker(&[("app:1", layers)])).unwrap();
-        let output = rig.importer(&["-q=false", "-name", "app", "image.tar"]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stderr).unwrap()
-    };
-    import(&layers);
-    assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
-    // Nothing of it is written: no file may grow beyond 50 KiB here.
-    let confined = |words: &[&str]| {
-        let inner = rig.importer(words);
-        let mut outer = Command::new("sh");
-        outer.args(["-c", "ulimit -f 100; trap '' XFSZ; exec \"$@\"", "sh"]).env_clear();
-        outer.arg(inner.get_program()).args(inner.get_args());
-        outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        outer.current_dir(inner.get_current_dir().unwrap());
-        outer.stdin(fs::File::open(rig.path("image.tar")).unwrap()).output().unwrap()
-    };
-    let output = confined(&["-name", "app", "image.tar"]);
-    assert!(output.status.success(), "{output:?}");
-    let output = confined(&["-name", "app"]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(!output.status.success() && said.contains("temporary file"), "{said}");
-    // Three of five are known, and the second loses the name that another leads to.
-    layers.push(Tar::new().file(".wh.two.old", "").file("four", "four").end());
-    layers[2] = large("other").end();
-    let said = import(&layers);
-    assert!(said.contains("5 layers, 2 reused"), "{said}");
-    // As they are of an image that is read once.
-    rig.alone(&["-into", "into", "-name", "app"], &docker(&[("app:1", &layers)])).good();
-    let (_, found) = rig.configuration("app");
-    assert_eq!(found.len(), 5);
-    for (component, version) in found {
-        let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
-        assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
-    }
-    // What has a path need not be there twice.
-    let before = rig.everything();
-    let fifo = rig.path("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let image = docker(&[("app:1", &layers)]);
-    std::thread::scope(|scope| {
-        scope.spawn(|| fs::write(&fifo, &image).unwrap());
-        let output = rig.importer(&["-name", "app", "fifo"]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-    });
-    assert_eq!(rig.everything(), before);
-}
-
-#[test]
-fn known_compressed_layer_is_only_hashed() {
-    let rig = Rig::start();
-    // Of what gzip makes shorter too little would be left.
-    let noise = |seed: u64| {
-        let next = |seed: &u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
-        let noise = std::iter::successors(Some(seed), next).map(|number| number.to_be_bytes()[0]);
-        noise.take(400_000).collect::<Vec<u8>>()
-    };
-    let large = |name: &str| Tar::new().file(name, noise(name.len() as u64)).file("old", name);
-    let mut layers = vec![large("a").end(), large("bb").end(), large("ccc").end()];
-    let layout = |layers: &[Vec<u8>]| {
-        let mut layout = Layout::default();
-        let pack = |layer: &Vec<u8>| layout.blob(&format!("{LAYER}+gzip"), &gzip(layer));
-        let parts: Vec<_> = layers.iter().map(pack).collect();
-        let said = layout.blob(CONFIG, config(layers).to_string().as_bytes());
-        let manifest = layout.manifest(&said, &parts);
-        layout.list(manifest);
-        layout
-    };
-    let import = |layout: &Layout, words: &[&str]| {
-        fs::write(rig.path("image.tar"), layout.archive()).unwrap();
-        let words = [&["-q=false", "-name", "app", "image.tar"], words].concat();
-        let output = rig.importer(&words).output().unwrap();
-        (output.status.success(), String::from_utf8(output.stderr).unwrap())
-    };
-    let cache = rig.path(".cache/deploy-from-docker");
-    let file = |layer: &[u8]| {
-        let start = crate::image::digest(&gzip(layer))["sha256:".len()..].to_owned();
-        let names = list(&cache.join("image-layers"));
-        let name = names.iter().find(|name| name.starts_with(&start)).expect("it is remembered");
-        cache.join("image-layers").join(name)
-    };
-    let year = Duration::from_secs(31_536_000);
-    let age = |path: &Path| {
-        fs::File::open(path).unwrap().set_modified(SystemTime::now() - year).unwrap();
-    };
-    let is_old =
-        |path: &Path| fs::metadata(path).unwrap().modified().unwrap().elapsed().unwrap() > year / 2;
-
-    assert!(import(&layout(&layers), &["-no-cache"]).0);
-    assert!(!cache.exists());
-    let (_, said) = import(&layout(&layers), &[]);
-    assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
-    let known: Vec<_> = layers.iter().map(|layer| file(layer)).collect();
-    for path in &known {
-        age(path);
-    }
-    let (_, said) = import(&layout(&layers), &[]);
-    assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
-    let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
-    assert_eq!(old, [false; 3], "not looked at");
-    // A removal has a layer packed again that is known, and so is read again.
-    layers.push(Tar::new().file("last", noise(9)).file(".wh.old", "").end());
-    let (good, said) = import(&layout(&layers), &[]);
-    assert!(good && said.contains("4 layers, 0 reused"), "{said}");
-    file(&layers[3]);
-    // As if nothing were known.
-    rig.alone(&["-into", "into", "-name", "app"], &layout(&layers).archive()).good();
-    let (_, found) = rig.configuration("app");
-    assert_eq!(found.len(), 4);
-    for (component, version) in found {
-        let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
-        assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
-    }
-
-    // That a layer was seen says nothing of the one that has its name now.
-    let before = rig.everything();
-    let mut packed = gzip(&layers[1]);
-    let mut damaged = layout(&layers);
-    let middle = packed.len() / 2;
-    packed[middle] ^= 1;
-    damaged.replace(&gzip(&layers[1]), &packed);
-    let (good, said) = import(&damaged, &[]);
-    assert!(!good && said.contains("is damaged: its sha256 is"), "{said}");
-    assert_eq!(rig.everything(), before);
-
-    // Nor is an image lost whose layer is there under another's name as well.
-    let (seen, mut other) = (gzip(&layers[0]), gzip(&layers[0]));
-    other[4] ^= 1; // The time in its header.
-    let mut astray = Layout::default();
-    astray.blob(LAYER, &seen);
-    astray.replace(&seen, &other);
-    let part = astray.blob(&format!("{LAYER}+gzip"), &other);
-    let said = astray.blob(CONFIG, config(&layers[..1]).to_string().as_bytes());
-    let manifest = astray.manifest(&said, &[part]);
-    astray.list(manifest);
-    let (good, said) = import(&astray, &["-n"]);
-    assert!(good && said.contains("1 layers"), "{said}");
-
-    // A cache that cannot be used is one line where it was asked for, and nothing elsewhere.
-    let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
-    assert!(
-        !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),
-        "{said}"
-    );
-    fs::remove_dir_all(&cache).unwrap();
-    fs::write(&cache, "").unwrap();
-    assert!(import(&layout(&layers), &[]).0);
-    assert!(import(&layout(&layers), &["-cache-dir", "elsewhere"]).0);
-    assert!(rig.path("elsewhere/image-layers").join(known[0].file_name().unwrap()).exists());
-    // As root with another's home directory: theirs is left alone.
-    if rustix::process::geteuid().is_root() {
-        fs::remove_file(&cache).unwrap();
-        fs::remove_dir(rig.path(".cache")).unwrap();
-        std::os::unix::fs::chown(rig.path("."), Some(12_345), None).unwrap();
-        assert!(import(&layout(&layers), &[]).0);
-        assert!(!rig.path(".cache").exists());
-    }
-}
-
-#[test]
 fn dry_run_changes_nothing() {
     let rig = Rig::start();
     for flag in ["-dry-run", "-n"] {
@@ -391,8 +199,8 @@ fn image_command_is_kept_on_request() {
     assert_eq!(names.lines().count(), 3);
 }
 
-/// Killed at any time, `-into` leaves whole layers under their names, and the list of them only
-/// once all are there.
+/// If the program is killed at any time, `-into` leaves only complete layers under their names, and
+/// the list only if all layers are there.
 #[test]
 fn killed_import_leaves_no_partial_layer() {
     let rig = Rig::start();
@@ -426,7 +234,7 @@ fn killed_import_leaves_no_partial_layer() {
         }
         assert!(named.len() == 7 || !named.iter().any(|name| *name == "layers"), "{named:?}");
         some += u32::from(!named.is_empty());
-        // And what was left is not in the way of the next run.
+        // Leftovers do not disturb the next run.
         if round % 8 == 7 {
             assert!(importer(&into).status().unwrap().success());
             assert_eq!(list(&rig.path(&into)), list(&rig.path("whole")));
@@ -445,7 +253,7 @@ fn zstd_is_used_on_request() {
     assert_eq!(unpacked(&rig, "into").len(), 3);
     rig.import(&["-name", "app", "-compress", "zstd"], &image).good();
     let (zstd, _) = rig.configuration("app");
-    // What is there in one form is no reason not to send the other.
+    // A blob with one compression does not replace a blob with the other.
     rig.import(&["-name", "app"], &image).good();
     assert_ne!(rig.configuration("app").0, zstd);
 }

@@ -1,4 +1,4 @@
-//! Progress of an import: a bar on a terminal, between the lines that say what happens.
+//! Progress of an import: a bar on a terminal, between the lines about events.
 
 use std::fs;
 use std::process::{Command, Stdio};

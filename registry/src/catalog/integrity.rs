@@ -54,7 +54,7 @@ impl Catalog {
             sqlx::query_as("PRAGMA foreign_key_check").fetch_all(&self.scanners).await?;
         found.extend(foreign.into_iter().map(|(table, row, parent, _)| {
             let row = row.map_or_else(String::new, |row| format!(" {row}"));
-            format!("row{row} of {table} refers to what is not in {parent}")
+            format!("row{row} of {table} refers to a row that {parent} lacks")
         }));
         found.extend(self.check_contradictions().await?);
         let empty: Vec<String> = sqlx::query_scalar(

@@ -66,7 +66,7 @@ pub fn not_whole(layer: &Layer) -> String {
     let Layer { component, version, digest, .. } = layer;
     format!(
         "version \"{version}\" of component \"{component}\" is damaged or missing here, and no \
-         agent could have it; upload the same archive again ({digest}), and it can be used"
+         agent could download it; upload the same archive again ({digest}) to use the version"
     )
 }
 

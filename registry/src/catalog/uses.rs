@@ -4,7 +4,7 @@
 //! history to learn what is used.
 
 #[cfg(test)]
-mod model;
+mod random_changes;
 
 use std::collections::BTreeSet;
 

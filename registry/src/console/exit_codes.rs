@@ -1,4 +1,4 @@
-//! Exit codes of commands. No other module of the registry makes them.
+//! Exit codes of commands. No other module of the registry makes exit codes.
 
 use deploy_wire::command::{Command, Refusal};
 use deploy_wire::exit;
@@ -49,7 +49,7 @@ pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Ref
 }
 
 /// Whether the command only asked a question. Before an upload, `deployctl` asks whether the
-/// registry has the file. The answer that it has not is no refusal of a change.
+/// registry has the file. The answer "no" is not a refused change.
 pub(super) fn only_asks(client: Client, command: &Command, refusal: &Refusal) -> bool {
     client == Client::Deployctl
         && matches!(command, Command::AddVersion { .. })

@@ -1,6 +1,6 @@
-//! `import`: a container image on standard input. The importer reads, plans and packs it on a
-//! thread of its own, because it waits for the disk and for the client. It sends requests for
-//! everything that changes the registry, and this module answers them.
+//! `import`: a container image on standard input. The importer reads, plans and packs the image on
+//! a thread of its own, because this work waits for the disk and for the client. The importer sends
+//! a request for every change of the registry, and this module answers the requests.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub async fn run(
     let turn = registry.begun_imports.open(&change.key);
     let too_many = || "too many imports have begun and not ended, try again later";
     let _turn = turn.ok_or_else(|| Refusal::new(exit::FAILED, too_many()))?;
-    // A client that sends nothing yet needs no slot.
+    // A client that has sent nothing yet needs no slot.
     input.begin().await.map_err(|err| Refusal::new(exit::FAILED, err.to_string()))?;
     let slot = registry.imports.take(&change.key).await;
     let options = Options { meter: Arc::clone(meter), ..options(registry, wanted)? };
@@ -82,8 +82,8 @@ pub async fn run(
     Ok(Done::from(text(&summary, dry_run, begun.elapsed())))
 }
 
-/// Input that may lose its slot to others while the client sends nothing. It waits for another slot
-/// when the client continues.
+/// Input that may lose its slot to another import while the client sends nothing. The import waits
+/// for another slot when the client continues.
 struct Paced {
     input: Input,
     slot: Slot,
@@ -110,7 +110,7 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // The temporary file leaves the same space free as uploads.
+    // The temporary file leaves as much space free as uploads do.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
@@ -142,7 +142,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// If the importer has ended, nobody receives the answer. The caller notices that.
+    /// If the importer has ended, nobody receives the answer. The caller notices the end.
     async fn answer(&mut self, request: ImportRequest) {
         match request {
             ImportRequest::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
@@ -180,7 +180,7 @@ impl Work<'_> {
         let upload = self.upload.take().ok_or_else(|| failed("no upload".to_owned()))?;
         match self.registry.finish_upload(upload).await? {
             found if found == digest => Ok(()),
-            found => Err(failed(format!("what was written as {digest} is {found}"))),
+            found => Err(failed(format!("the blob written as {digest} has the digest {found}"))),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::catalog::State;
 use crate::console::table::{list, table};
 use crate::verbs::put::{Put, PutTarget};
 
-/// How many digits of an id a table shows.
+/// Number of digits of an id that a table shows.
 const SHORT_ID: usize = 12;
 
 /// Names, one a line.
@@ -21,7 +21,7 @@ pub fn names<'a>(names: impl Iterator<Item = &'a str>, json: bool) -> Result<Str
     Ok(names.fold(String::new(), |text, name| text + &escape(name) + "\n"))
 }
 
-/// The layers of a configuration; with `verbose` also its name, time and id.
+/// The layers of a configuration; with `verbose` also the configuration's name, time and id.
 pub fn configuration(configuration: &Configuration, verbose: bool) -> String {
     let rows: Vec<Vec<String>> = configuration
         .layers()

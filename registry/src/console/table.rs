@@ -21,7 +21,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// The same without spaces at the end of a line.
+/// `rows` of cells as lines, without spaces at the end of a line.
 pub fn list(rows: &[Vec<String>]) -> String {
     table(rows).lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

@@ -1,5 +1,5 @@
-//! The verbs of upkeep: `gc`, `refs`, `verify`, `stat`, `diff`, `audit`. Their answers are text or
-//! JSON. Fields of the JSON documents are only added, never removed.
+//! The verbs of upkeep: `gc`, `refs`, `verify`, `stat`, `diff`, `audit`. The answers of these verbs
+//! are text or JSON. Fields of the JSON documents are only added, never removed.
 
 use deploy_store::{Digest, How, Meter, escape};
 use deploy_wire::command::{Command, Refusal, Since};
@@ -112,7 +112,7 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
     as_asked(json, as_json, text)
 }
 
-/// A reference in three columns: its kind, what refers, and details.
+/// A reference in three columns: its kind, the thing that refers, and details.
 fn cells(reference: &Reference) -> [String; 3] {
     match reference {
         Reference::Current { configuration, number } => {
@@ -173,9 +173,10 @@ fn verified_text(verified: &Verified) -> String {
     if verified.findings.iter().any(lost) { text + MEND } else { text }
 }
 
-/// How to repair lost files: verify does not.
-const MEND: &str = "to mend what is damaged or missing upload the same bytes again, as with sftp, \
-    or with deployctl addver of the same file as the same version: they are taken back at once\n";
+/// How to restore lost files. `verify` itself does not restore them.
+const MEND: &str = "to restore damaged or missing files, upload the same bytes again, with sftp, \
+                    or with deployctl addver of the same file as the same version: the registry \
+                    takes them back at once\n";
 
 fn kind(kind: Kind) -> &'static str {
     match kind {

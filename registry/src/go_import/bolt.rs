@@ -25,16 +25,16 @@ const MAX_DEPTH: usize = 64;
 /// Why a file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is another kind of file.
+    /// The file is of another kind.
     #[error("is no bolt file")]
     Foreign,
-    /// It was written on a machine with another byte order.
+    /// The file was written on a machine with another byte order.
     #[error("was written on a big-endian machine; import it there")]
     BigEndian,
-    /// It has another version than the Go tool writes.
+    /// The file has another version than the Go tool writes.
     #[error("has version {0} of the bolt format; version {VERSION} is read")]
     Version(u32),
-    /// It is damaged.
+    /// The file is damaged.
     #[error("is damaged: {0}")]
     Damaged(String),
 }
@@ -61,13 +61,13 @@ struct Meta {
 /// A bucket that has not been read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bucket<'a> {
-    /// Its first page.
+    /// The first page.
     Page(u64),
-    /// Its one page, within the value of its parent.
+    /// The one page, within the value of its parent.
     Inline(&'a [u8]),
 }
 
-/// What a key refers to.
+/// The value or bucket of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item<'a> {
     /// Bytes.
@@ -76,16 +76,17 @@ pub enum Item<'a> {
     Bucket(Bucket<'a>),
 }
 
-/// A key and what it refers to.
+/// A key, and the value or bucket that it refers to.
 pub type Entry<'a> = (&'a [u8], Item<'a>);
 
 impl<'a> Bolt<'a> {
-    /// Opens a file. It uses the newer of the two meta pages that is not damaged.
+    /// Opens a file. The reader uses the newer undamaged meta page of the two.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let first = meta(bytes, 0);
         let second = match first {
             Ok(meta) => Some(self::meta(bytes, meta.page_size)),
-            // The first is damaged. The second is at the start of the second page.
+            // The first meta page is damaged. The second meta page is at the start of the second
+            // page.
             Err(_) => PAGE_SIZES
                 .map(|bits| (1 << bits, self::meta(bytes, 1 << bits)))
                 .find(|(size, meta)| meta.as_ref().is_ok_and(|meta| meta.page_size == *size))
@@ -105,7 +106,7 @@ impl<'a> Bolt<'a> {
         self.meta.transaction
     }
 
-    /// The bucket that has all other buckets.
+    /// The bucket that contains all other buckets.
     pub fn root(&self) -> Bucket<'a> {
         Bucket::Page(self.meta.root)
     }
@@ -124,7 +125,7 @@ impl<'a> Bolt<'a> {
         Ok(entries)
     }
 
-    /// Reads the page `number` and those below it.
+    /// Reads the page `number` and the pages below it.
     fn pages(&mut self, number: u64, depth: usize, into: &mut Vec<Entry<'a>>) -> Result<()> {
         if depth > MAX_DEPTH {
             return damaged(format!("page {number} is more than {MAX_DEPTH} levels down"));
@@ -170,7 +171,7 @@ impl<'a> Bolt<'a> {
     }
 }
 
-/// Reads the entries of a leaf page. Their bytes follow each other.
+/// Reads the entries of a leaf page. The bytes of the elements follow each other.
 fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()> {
     let bad = |n: usize| Error::Damaged(format!("key {n} of page {number} is outside of it"));
     if page.len() < PAGE_HEADER || u16_at(page, 8) != LEAF {

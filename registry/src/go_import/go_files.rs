@@ -9,7 +9,7 @@ use deploy_store::disk::{Dir, FileType};
 use deploy_store::{Configuration, Digest, Error, Hasher, Meter, Result, Unit};
 use rustix::io::Errno;
 
-/// Files that are read at once.
+/// Number of files that are read at once.
 const THREADS: usize = 4;
 /// Bytes of one read.
 const BUFFER: usize = 256 << 10;
@@ -66,8 +66,8 @@ impl Files {
                             Ok(Found::Damaged(bytes, why)) => {
                                 drop(found.damaged.insert(*digest, (bytes, why)));
                             }
-                            // For example, another user owns the file. This says nothing about
-                            // its bytes.
+                            // For example, another user owns the file. This says nothing about the
+                            // bytes of the file.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
                                 *failed.lock().expect("nobody panics with it") = Some(err);
@@ -102,7 +102,7 @@ impl Files {
     }
 }
 
-/// Whether the disk has lost this part of a file, while other parts may be readable.
+/// Whether the disk has lost a part of a file, while other parts may be readable.
 fn is_lost(err: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
     lost.iter().any(|errno| err.raw_os_error() == Some(errno.raw_os_error()))
@@ -114,7 +114,7 @@ enum Found {
     Damaged(u64, String),
 }
 
-/// Whether a file has the digest of its name, as far as it can be read.
+/// Checks that a file has the digest of its name, as far as the file can be read.
 fn check(digest: Digest, mut file: std::fs::File, meter: &Meter) -> io::Result<Found> {
     let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; BUFFER]);
     loop {

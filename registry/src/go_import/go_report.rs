@@ -14,7 +14,7 @@ use crate::go_import::{Files, State};
 pub struct Report {
     /// The Go tool's catalogue.
     pub state_db: PathBuf,
-    /// Number of its last transaction.
+    /// Number of the last transaction of `state.db`.
     pub transaction: u64,
     /// Components.
     pub components: usize,
@@ -45,20 +45,20 @@ pub struct Report {
 /// A file that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bad {
-    /// Its path in the registry's directory.
+    /// The path in the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
-    /// What needs it.
+    /// The versions and states that need the file.
     pub hits: Vec<String>,
 }
 
 /// A file that nothing uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Orphan {
-    /// Its path in the registry's directory.
+    /// The path in the registry's directory.
     pub path: String,
-    /// Its length.
+    /// The length.
     pub bytes: u64,
 }
 
@@ -155,7 +155,7 @@ impl Report {
         text.push_str(if self.dry_run {
             "nothing was imported\n"
         } else {
-            "all of it is imported; state.db is as it was\n"
+            "everything is imported; state.db is unchanged\n"
         });
         text
     }
@@ -226,7 +226,8 @@ fn without_version(state: &State) -> Vec<String> {
                 None => "is there no more",
             };
             odd.push(format!(
-                "configuration {} uses version {version} of {component}, which {why}; its file is kept",
+                "configuration {} uses version {version} of {component}, which {why}; its file is \
+                 kept",
                 configuration.name
             ));
         }

@@ -23,18 +23,18 @@ const MAX_REFERENCES: usize = 64 << 20;
 /// Why the Go tool's catalogue cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Bolt(#[from] bolt::Error),
-    /// It belongs to another program.
+    /// The file belongs to another program.
     #[error("is no catalogue of a Go registry: it has neither components nor configs")]
     Foreign,
-    /// A necessary part of it is invalid.
+    /// A necessary part of the file is invalid.
     #[error("cannot be imported: {path} {why}; mend or delete it with the Go tool")]
     Unusable {
-        /// Where in the file.
+        /// The place in the file.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong.
         why: String,
     },
 }
@@ -44,7 +44,7 @@ pub enum Error {
 pub struct State {
     /// The number of bolt's last transaction.
     pub transaction: u64,
-    /// Digest over all keys and values. It shows whether anything has changed.
+    /// Digest over all keys and values. The digest shows whether anything has changed.
     pub contents: Digest,
     /// All components.
     pub components: BTreeSet<ComponentName>,
@@ -52,14 +52,14 @@ pub struct State {
     pub versions: Vec<Layer>,
     /// All configurations.
     pub configurations: Vec<States>,
-    /// Contradictions, a line each. None of them prevents an import.
+    /// Contradictions, a line each. No odd entry prevents an import.
     pub odd: Vec<String>,
 }
 
 /// A configuration with all its states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct States {
-    /// Its name.
+    /// The name.
     pub name: ConfigurationName,
     /// The states, oldest first. The last is the current one.
     pub states: Vec<Configuration>,
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(current) = current else {
-                // It was deleted, or never finished.
+                // The configuration was deleted, or never finished.
                 self.odd.push(format!("{path} has no current state: it is left out"));
                 continue;
             };

@@ -1,4 +1,4 @@
-//! Connections: how many there may be, and one from accept to its end.
+//! Connections: limits on their number, and one connection from its acceptance to its end.
 
 pub(super) mod admission;
 pub(super) mod algorithms;

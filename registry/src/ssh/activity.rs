@@ -1,5 +1,5 @@
 //! The activity of a connection: whether work is active, and when something last moved. Deadlines
-//! and the stop of the server depend on it.
+//! and the stop of the server depend on this record.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -55,7 +55,8 @@ impl Activity {
         Busy(Arc::clone(self))
     }
 
-    /// Begins work that the deadline of the connection does not cut off.
+    /// Begins work that does not wait for the client. The deadline of the connection does not cut
+    /// it off.
     pub fn working(&self) -> Working<'_> {
         self.working.fetch_add(1, Ordering::SeqCst);
         Working(self)

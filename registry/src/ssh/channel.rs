@@ -65,8 +65,8 @@ pub async fn run(
     }
 }
 
-/// Waits until a request is granted, and ignores what the client sends before. If the client's
-/// first message after the request arrives here, it is returned, too.
+/// Waits until a request is granted, and ignores earlier messages of the client. If the client's
+/// first message after the request arrives here, the function returns it, too.
 async fn wait(
     reader: &mut ChannelReadHalf,
     mut started: oneshot::Receiver<ChannelRequest>,
@@ -78,7 +78,7 @@ async fn wait(
             message = reader.wait() => match message {
                 None | Some(ChannelMsg::Close) => return None,
                 Some(message) => {
-                    // The request may have been granted in between. Then this is its input.
+                    // The request may have been granted in between. Then this message is its input.
                     if let Ok(request) = started.try_recv() {
                         return Some((request, Some(message)));
                     }

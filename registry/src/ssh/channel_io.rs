@@ -1,8 +1,8 @@
-//! Both directions of a channel. It continues to receive while it sends.
+//! The two directions of a channel. The code continues to receive while it sends.
 //!
-//! If a channel's messages are not taken, the ssh library stops reading the whole connection. Then
-//! it never learns that the client has room for more. So code that waits for room must take
-//! messages meanwhile, or both sides wait for ever.
+//! If nobody takes a channel's messages, the ssh library stops reading the whole connection. Then
+//! the library never learns that the client has room for more. So code that waits for room must
+//! take messages meanwhile, or client and server wait for each other for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use crate::stdin::{Feed, Piece};
 
 /// Bytes of a client that are kept while data is sent to it.
 pub const MAX_AHEAD: usize = 1 << 20;
-/// Data is sent in pieces of this size. Each must be accepted before the client counts as gone.
+/// Data is sent in pieces of this size. The client must accept each piece in time, or it counts as
+/// gone.
 const PIECE: usize = 32 << 10;
 /// A client has read an answer up to this size as soon as it is sent. Part of a longer answer may
 /// still be on its way.
@@ -39,7 +40,7 @@ pub struct Gone;
 pub struct Incoming {
     reader: ChannelReadHalf,
     writer: ChannelWriteHalf<Msg>,
-    /// Received bytes that were not taken yet.
+    /// Received bytes that nobody has taken yet.
     pub bytes: BytesMut,
     /// Whether the client has ended its input.
     pub ended: bool,
@@ -48,7 +49,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// The channel with these two halves.
+    /// A channel from its two halves.
     pub fn new(
         reader: ChannelReadHalf,
         writer: ChannelWriteHalf<Msg>,
@@ -58,7 +59,7 @@ impl Incoming {
         Self { reader, writer, bytes, ended: false, columns: None, activity }
     }
 
-    /// Takes a message that was read elsewhere.
+    /// Takes a message that another function has read.
     pub fn take(&mut self, message: ChannelMsg) -> Result<(), Gone> {
         take(Some(message), &mut self.bytes, &mut self.ended, &mut self.columns).map(drop)
     }
@@ -74,7 +75,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// As [`Incoming::more`], for at most `time`. Returns whether something arrived.
+    /// Like [`Incoming::more`], for at most `time`. Returns whether something arrived.
     pub async fn more_within(&mut self, time: Duration) -> Result<bool, Gone> {
         match timeout(time, self.more()).await {
             Ok(more) => more.map(|()| true),
@@ -82,7 +83,7 @@ impl Incoming {
         }
     }
 
-    /// The width of the terminal, if it is a new one.
+    /// The width of the terminal, if the width has changed.
     pub fn new_columns(&mut self) -> Option<u32> {
         self.columns.take()
     }
@@ -97,7 +98,7 @@ impl Incoming {
         self.send_as(Some(STDERR), data.into()).await
     }
 
-    /// Sends in pieces. The client stalls if no piece moves, not if all of them take long.
+    /// Sends in pieces. A client is stalled if no piece moves, not if all pieces take long.
     async fn send_as(&mut self, kind: Option<u32>, mut data: Bytes) -> Result<(), Gone> {
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
@@ -128,8 +129,8 @@ impl Incoming {
         }
     }
 
-    /// Waits for `work`, gives it what the client sends, and shows its progress. It ends when the
-    /// client leaves. After `work` has dropped its input, further bytes are discarded.
+    /// Waits for `work`, passes the client's bytes to `work`, and shows its progress. The wait ends
+    /// when the client leaves. After `work` has dropped its input, further bytes are discarded.
     pub async fn feeding<T>(
         &mut self,
         feed: Feed,
@@ -140,7 +141,7 @@ impl Incoming {
         let Self { reader, writer, bytes, ended, columns, .. } = self;
         let mut feed = Some(feed);
         let mut working = None;
-        // A task of its own, because it waits if the client reads nothing.
+        // Sending has a task of its own, because it waits if the client reads nothing.
         let showing = async {
             loop {
                 let text = progress.next().await;
@@ -153,7 +154,7 @@ impl Incoming {
         tokio::pin!(work, showing);
         loop {
             if feed.is_none() && working.is_none() {
-                // From now on the work waits for nothing from the client.
+                // From now on, the work does not wait for the client.
                 working = Some(activity.working());
             }
             let waiting = feed.clone();
@@ -226,16 +227,17 @@ impl Incoming {
         }
     }
 
-    /// As [`Incoming::finish`], after an answer of `length` bytes. The end of a long answer is
-    /// still in the client's window. Until the client has left, or has had time to read it, the
-    /// connection counts as `busy`.
+    /// Like [`Incoming::finish`], after an answer of `length` bytes. The end of a long answer is
+    /// still in the client's window. Until the client has left, or has had time to read the answer,
+    /// the connection counts as `busy`.
     pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
         let Self { mut reader, writer, .. } = self;
         end(&writer, code).await;
         if length > SHORT {
             tokio::spawn(async move {
                 let left = async { while reader.wait().await.is_some() {} };
-                // After that time nobody waits for the client, whether it has read or not.
+                // After that time nobody waits for the client, whether it has read the answer or
+                // not.
                 let _ = timeout(LINGER, left).await;
                 drop(busy);
             });
@@ -254,13 +256,13 @@ impl Incoming {
 }
 
 async fn end(writer: &ChannelWriteHalf<Msg>, code: u8) {
-    // The client may be gone at any of these. Then nobody needs the answer.
+    // The client may be gone at any of these calls. Then nobody needs the answer.
     let _ = writer.exit_status(code.into()).await;
     let _ = writer.eof().await;
     let _ = writer.close().await;
 }
 
-/// Takes a message. Returns whether it brought bytes, the end, or a new width.
+/// Takes a message. Returns whether the message brought bytes, the end, or a new width.
 fn take(
     message: Option<ChannelMsg>,
     bytes: &mut BytesMut,

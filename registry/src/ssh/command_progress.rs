@@ -14,8 +14,8 @@ use super::context::Terminal;
 const FEWEST_COLUMNS: usize = 20;
 /// Wider terminals count as this wide.
 const MOST_COLUMNS: usize = 500;
-/// The form of progress for a client: what its environment asks for (`asked`), otherwise what its
-/// terminal suggests.
+/// The form of progress for a client: as its environment asks (`asked`), otherwise as its terminal
+/// suggests.
 pub fn form(terminal: Option<Terminal>, asked: Option<usize>) -> Form {
     let columns = terminal.map(|terminal| usize::try_from(terminal.columns).unwrap_or(COLUMNS));
     match (asked, columns) {
@@ -33,7 +33,7 @@ fn clamp_columns(columns: usize) -> usize {
 /// Progress of one command.
 #[derive(Debug)]
 pub struct Progress {
-    /// What the command counts with.
+    /// The meter with which the command counts.
     pub meter: Arc<Meter>,
     display: Display,
     is_shown: bool,

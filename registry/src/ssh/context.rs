@@ -1,4 +1,4 @@
-//! What the task of a channel works with.
+//! The values that the task of a channel works with.
 
 use std::sync::Arc;
 
@@ -11,31 +11,31 @@ use crate::console::{self, Answer};
 use crate::registry::Registry;
 use crate::stdin::Input;
 
-/// What the task of a channel works with.
+/// The values that the task of a channel works with.
 #[derive(Debug)]
 pub struct Context {
     /// The registry.
     pub registry: Arc<Registry>,
-    /// What the connection is doing.
+    /// The activity of the connection.
     pub activity: Arc<Activity>,
-    /// What the client may do.
+    /// The client's rights.
     pub role: Role,
-    /// Who the client is.
+    /// The client.
     pub caller: Caller,
 }
 
 /// The terminal of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terminal {
-    /// Its width.
+    /// The width.
     pub columns: u32,
-    /// Whether it shows colours.
+    /// Whether the terminal shows colours.
     pub colours: bool,
 }
 
 impl Context {
-    /// Runs one command line with `input` as its standard input. `meter` counts its progress. The
-    /// command runs to its end even if the client leaves.
+    /// Runs one command line with `input` as its standard input. `meter` counts the command's
+    /// progress. The command runs to its end even if the client leaves.
     pub fn answer(
         &self,
         line: String,

@@ -1,4 +1,4 @@
-//! What all connections of a server share.
+//! The values that all connections of a server share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::registry::Registry;
 /// A client is gone if it accepts nothing for this long while data waits to be sent.
 pub(super) const STALL: Duration = Duration::from_secs(120);
 
-/// What all connections share.
+/// The values that all connections share.
 #[derive(Debug)]
 pub struct Server {
     pub(super) registry: Arc<Registry>,
@@ -24,8 +24,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for `registry`. It closes a connection that is older than `deadline` when nothing
-    /// moves on it.
+    /// A server for `registry`. The server closes a connection older than `deadline` when no data
+    /// moves on the connection.
     pub fn new(
         registry: Arc<Registry>,
         keyring: Arc<Keyring>,

@@ -32,9 +32,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// The files that a client sees.
 #[derive(Debug)]
 pub struct Files {
-    /// The files that it may read.
+    /// The files that the client may read.
     pub view: View,
-    /// Its uploads, if it may write.
+    /// The uploads, if the client may write.
     pub uploads: Option<Uploads>,
 }
 
@@ -77,7 +77,7 @@ impl Files {
         }
     }
 
-    /// What an operator should know before the session ends.
+    /// A notice for the operator before the session ends.
     fn left_over(&self) -> Option<String> {
         self.uploads.as_ref().and_then(Uploads::left_over)
     }
@@ -115,12 +115,13 @@ pub async fn run(
             tracing::info!("sftp packet cannot be read, session ended");
             return Ok(false);
         };
-        // Busy until the reply is sent, so that the server does not stop in between.
+        // The connection counts as busy until the reply is sent, so that the server does not stop
+        // in between.
         let _busy = activity.busy();
         let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;
         drop(working);
-        // Stock clients show only the code, which says little, and standard error.
+        // Stock clients show only standard error and the code, which says little.
         if let Some(why) = why.filter(|why| *why != told) {
             client.send_error(format!("{why}\n")).await?;
             told = why;

@@ -81,8 +81,8 @@ async fn complete(editor: &mut Editor, context: &Context) {
     }
 }
 
-/// The names that may stand there. If the catalogue fails there are none: the command will report
-/// the failure.
+/// The names that may complete the word. If the catalogue fails, there are no names: the command
+/// itself will report the failure.
 async fn names(context: &Context, typed: &Typed) -> Vec<String> {
     let catalog = &context.registry.catalog;
     match &typed.wanted {
@@ -169,7 +169,7 @@ async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> R
                         Line::Done => {}
                     }
                 }
-                // One byte too many marks a line that was cut.
+                // A line of one byte too many is a line that was cut.
                 byte if line.len() <= MAX_LINE => line.push(byte),
                 _ => {}
             }

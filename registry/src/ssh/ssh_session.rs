@@ -34,7 +34,7 @@ pub const MAX_USER: usize = 256;
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
-    /// The program, as it identifies itself.
+    /// The client program, by its identification.
     pub client: Client,
     server: Arc<Server>,
     address: SocketAddr,
@@ -58,7 +58,7 @@ struct Opened {
     progress: Option<usize>,
 }
 
-/// Who logged in. It is checked again when the keys change.
+/// The login. The key is checked again when the key files change.
 #[derive(Debug)]
 pub struct Login {
     /// The user name.
@@ -68,8 +68,8 @@ pub struct Login {
 }
 
 impl Session {
-    /// A session from `address`. It sends to `login` when the client has logged in, and sets
-    /// `refused` when a login is refused.
+    /// A session from `address`. The session sends to `login` when the client has logged in, and
+    /// sets `refused` when a login is refused.
     pub fn new(
         server: Arc<Server>,
         address: SocketAddr,
@@ -111,7 +111,7 @@ impl Session {
             .ok()
     }
 
-    /// Logs a client in whose signature has been verified.
+    /// Logs in a client whose signature has been verified.
     fn log_in(&mut self, user: &str, proof: Proof, algorithm: &Algorithm) -> Auth {
         let Some(identity) = self.identify(user, &proof, algorithm) else {
             return Auth::reject();
@@ -140,7 +140,7 @@ impl Session {
         self.who.as_ref().is_some_and(|(identity, _)| identity.role == Role::Operator)
     }
 
-    /// Grants a request on a channel without one, or refuses it.
+    /// Grants a request on a channel without a granted request, or refuses it.
     fn grant(
         &mut self,
         id: ChannelId,
@@ -171,8 +171,8 @@ impl Handler for Session {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        // For a certificate, the library shows only its key here. The certificate itself arrives
-        // with the signature.
+        // For a certificate, the library shows only the certificate's key here. The certificate
+        // itself arrives with the signature.
         let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
             && self.server.keyring.has_authorities(user);
         if may_be_certified {
@@ -185,7 +185,7 @@ impl Handler for Session {
         }
     }
 
-    /// Only this method and the next grant rights: the library has verified the signature.
+    /// Only this method and the next method grant rights: the library has verified the signature.
     async fn auth_publickey(
         &mut self,
         user: &str,
@@ -230,7 +230,7 @@ impl Handler for Session {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
             if let Err(err) = served {
                 tracing::error!("internal error in a channel: {err}");
-                // The client waits, and no other code closes the channel.
+                // The client waits for the close, and no other code closes the channel.
                 let _ = handle.close(id).await;
             }
             drop(permit);

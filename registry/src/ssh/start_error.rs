@@ -42,15 +42,15 @@ pub enum Error {
     /// The host key cannot be used.
     #[error("host key {}: {reason}", path.display())]
     HostKey {
-        /// Its file.
+        /// The file.
         path: PathBuf,
-        /// Why, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
     /// The host key cannot be written.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
-    /// The address cannot be listened on.
+    /// The server cannot listen on the address.
     #[error("listen tcp {address}: {}{}", plain(cause), advice(cause))]
     Listen {
         /// The address as given.
@@ -70,7 +70,7 @@ fn init(err: &io::Error) -> &'static str {
     }
 }
 
-/// An error of the system without its number, with a lowercase first letter.
+/// The text of a system error, without its number and with a lowercase first letter.
 pub(crate) fn plain(err: &io::Error) -> String {
     let text = err.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Bytes that clients have announced and not sent yet. They are reserved on the disk.
+//! Bytes that clients have announced and not sent yet. The registry reserves these bytes on the
+//! disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -47,7 +48,7 @@ impl AnnouncedShare {
         self.size > 0
     }
 
-    /// Records that the upload has `bytes` bytes now.
+    /// Records the present length of the upload.
     pub fn came(&mut self, bytes: u64) {
         let left = self.size.saturating_sub(bytes).min(self.left);
         let mut all = self.all.lock();

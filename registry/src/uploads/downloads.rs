@@ -1,4 +1,4 @@
-//! Active downloads. Garbage collection keeps a blob that is being read, although an open file
+//! Active downloads. Garbage collection keeps a blob that somebody reads, although an open file
 //! would stay readable.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,13 +1,13 @@
-//! How much clients may have open for reading: a limit for all, and a quarter of it for one key.
-//! So no key takes the files or the memory that all others need.
+//! How much clients may have open for reading: a limit for all clients, and a quarter of that limit
+//! for one key. So no key takes the files or the memory that other keys need.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One key may have this part of all: a quarter.
+/// One key may have a quarter of all open files.
 const SHARE: usize = 4;
 
-/// A limit on what is open.
+/// A limit on open files.
 #[derive(Debug)]
 pub struct OpenFileQuota {
     most: usize,
@@ -28,12 +28,12 @@ pub struct OpenFileGuard {
 }
 
 impl OpenFileQuota {
-    /// At most `most` at once.
+    /// A limit of `most` open files.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }
 
-    /// Opens one more for `key`, if the limits allow it.
+    /// Opens one more file for `key`, if the limits allow it.
     pub fn open(self: &Arc<Self>, key: &str) -> Option<OpenFileGuard> {
         let mut open = self.counts();
         let own = open.by_key.get(key).copied().unwrap_or(0);

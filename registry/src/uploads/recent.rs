@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use crate::caller::Caller;
 
-/// Uploads that are remembered, of all keys together.
+/// Most remembered uploads of all keys together.
 const MAX_ALL: usize = 2048;
-/// The same for one key. The oldest are forgotten first.
+/// Most remembered uploads of one key. The oldest uploads are forgotten first.
 const MAX_OF_KEY: usize = 256;
 
 /// The remembered uploads, oldest first.
@@ -30,19 +30,19 @@ struct Entry {
 /// A complete upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Uploaded {
-    /// Its digest.
+    /// The digest.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// When it was complete.
+    /// When the upload was complete.
     pub time: Timestamp,
-    /// Whether it is bound to a version.
+    /// Whether the upload is bound to a version.
     pub bound: bool,
 }
 
 impl RecentUploads {
-    /// Remembers an upload of `caller` under `path`. It replaces an earlier one of the same
-    /// connection.
+    /// Remembers an upload of `caller` under `path`. The new upload replaces an earlier one of the
+    /// same name and connection.
     pub fn remember(&self, caller: &Caller, path: &str, uploaded: Uploaded) {
         let mut entries = self.entries();
         entries.retain(|entry| !entry.is_of(caller, path));
@@ -57,9 +57,9 @@ impl RecentUploads {
         entries.push_back(Entry { key, connection, path: path.to_owned(), uploaded });
     }
 
-    /// What `caller` uploaded as `path`, in this connection or in another one of the same key: some
-    /// programs use several connections. `None` if several other connections uploaded different
-    /// bytes as `path`.
+    /// The upload of `caller` with the name `path`, in this connection or in another connection of
+    /// the same key: some programs use several connections. `None` if several other connections
+    /// uploaded different bytes as `path`.
     pub fn find(&self, caller: &Caller, path: &str) -> Option<Uploaded> {
         let entries = self.entries();
         if let Some(entry) = entries.iter().find(|entry| entry.is_of(caller, path)) {
@@ -76,14 +76,14 @@ impl RecentUploads {
         self.entries().iter().any(|entry| entry.is_of(caller, path))
     }
 
-    /// What this connection of `caller` uploaded, with the paths.
+    /// The uploads of this connection of `caller`, with their paths.
     pub fn of_connection(&self, caller: &Caller) -> Vec<(String, Uploaded)> {
         let entries = self.entries();
         let mine = entries.iter().filter(|entry| entry.is_by(caller));
         mine.map(|entry| (entry.path.clone(), entry.uploaded)).collect()
     }
 
-    /// Forgets what [`RecentUploads::find`] finds.
+    /// Forgets the upload that [`RecentUploads::find`] finds.
     pub fn forget(&self, caller: &Caller, path: &str) {
         let mut entries = self.entries();
         let own = entries.iter().any(|entry| entry.is_of(caller, path));

@@ -1,5 +1,5 @@
-//! Slots for work that waits for its client, as uploads and imports do. They are shared among keys.
-//! If a client sends nothing for a while, another one may take its slot.
+//! Slots for work that waits for its client, as uploads and imports do. The slots are shared among
+//! keys. If a client sends nothing for a while, another client may take its slot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 pub struct Sharing {
     /// The number of slots.
     pub most: usize,
-    /// Slots that a key gets even if others wait.
+    /// Slots that a key gets even if other keys wait.
     pub share: usize,
     /// Slots that no key gets beyond its share.
     pub reserve: usize,
@@ -36,14 +36,14 @@ pub struct SlotPool {
 struct Taken {
     next: u64,
     slots: HashMap<u64, Holder>,
-    /// How many of each key wait for a slot.
+    /// Number of waiting callers of each key.
     waiting: HashMap<String, usize>,
 }
 
 #[derive(Debug)]
 struct Holder {
     key: String,
-    /// Since when the work waits for its client, if it does.
+    /// The time since which the work waits for its client, if it waits.
     silent: Option<Instant>,
 }
 
@@ -58,12 +58,12 @@ pub struct Slot {
 struct Waiting<'a>(&'a SlotPool, &'a str);
 
 impl SlotPool {
-    /// All slots are free.
+    /// A pool with all slots free.
     pub fn new(sharing: Sharing) -> Arc<Self> {
         Arc::new(Self { sharing, taken: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A slot for `key`, if one is free or a silent client can lose its slot.
+    /// A slot for `key`, if a slot is free or a silent client can lose its slot.
     pub fn try_take(self: &Arc<Self>, key: &str) -> Option<Slot> {
         self.try_take_at(key, Instant::now())
     }
@@ -72,7 +72,7 @@ impl SlotPool {
         let Sharing { silence, .. } = self.sharing;
         let mut taken = self.taken();
         while !taken.has_room(key, self.sharing) {
-            // A key that has its share can only take a slot from itself.
+            // A key with its full share can only take a slot from another client of the same key.
             let own = taken.of_key(key) >= self.sharing.share;
             let slots = taken.slots.iter().filter(|(_, slot)| !own || slot.key == key);
             let silent = slots.filter_map(|(number, slot)| Some((slot.silent?, *number)));
@@ -127,7 +127,7 @@ impl Slot {
         }
     }
 
-    /// Records that the client has sent something. Returns whether it still has the slot.
+    /// Records that the client has sent something. Returns whether the client still has the slot.
     pub fn client_sent(&self) -> bool {
         let mut taken = self.pool.taken();
         let slot = taken.slots.get_mut(&self.number);

@@ -1,5 +1,5 @@
-//! An upload: bytes in any order, at last a staged blob. Threads write, hash and sync while more
-//! bytes arrive.
+//! An upload: its bytes come in any order, and its end makes a staged blob. Threads write, hash and
+//! sync while more bytes arrive.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use super::upload_room::UploadRoom;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Bytes of one upload that may wait for the disk. With more, the client waits.
+/// Bytes of one upload that may wait for the disk. With more bytes, the client waits.
 const MAX_QUEUED: usize = 4 << 20;
 /// Bytes that a thread writes at a time, at least.
 const BATCH: usize = 1 << 20;
@@ -25,7 +25,7 @@ const SYNC_EVERY: usize = 32 << 20;
 /// Memory that a write takes besides its bytes, so that tiny writes count, too.
 const WRITE_OVERHEAD: usize = 100;
 
-/// A blob that is being uploaded. If it is dropped before [`Upload::finish`], it is removed.
+/// A blob that is being uploaded. Dropping the value before [`Upload::finish`] removes the upload.
 #[derive(Debug)]
 pub struct Upload {
     room: Arc<UploadRoom>,
@@ -36,14 +36,14 @@ pub struct Upload {
     behind: File,
     syncing: Option<JoinHandle<io::Result<()>>>,
     unsynced: usize,
-    /// Its part of the staged bytes of its key.
+    /// The part of the quota of its key.
     share: QuotaShare,
-    /// The bytes that its client still has to send.
+    /// The bytes that the client still has to send.
     announced: AnnouncedShare,
     slot: Slot,
 }
 
-/// Where the file is: here, or with the thread that writes to it.
+/// Who has the file: this value, or the thread that writes to the file.
 #[derive(Debug)]
 enum Disk {
     Idle(Box<BlobWriter>),
@@ -52,7 +52,7 @@ enum Disk {
 }
 
 impl Upload {
-    /// Begins an upload of `key`, of `size` bytes if the client announced it. It fails with
+    /// Begins an upload of `key`, of `size` bytes if the client announced it. Starting fails with
     /// [`Error::Busy`] if too many uploads are open, and with [`Error::OverLimit`] if `size` is too
     /// large.
     pub async fn begin(room: &Arc<UploadRoom>, key: &str, size: Option<u64>) -> Result<Self> {
@@ -91,8 +91,8 @@ impl Upload {
         self.end == 0
     }
 
-    /// Takes bytes. If they cannot be written, a later write or [`Upload::finish`] may be the one
-    /// that fails.
+    /// Takes bytes. If the bytes cannot be written, a later write or [`Upload::finish`] may report
+    /// the failure.
     pub async fn write(&mut self, offset: u64, data: Bytes) -> Result<()> {
         if !self.slot.client_sent() {
             self.slot = self.room.slots.try_take(self.share.key()).ok_or_else(too_many)?;
@@ -128,7 +128,7 @@ impl Upload {
         if self.announced.is_known() { self.room.check_space(0, 0) } else { self.room.check_free() }
     }
 
-    /// Whether another client has its slot, because its own client was silent.
+    /// Whether another client has the upload's slot, because its own client was silent.
     pub fn has_lost_slot(&self) -> bool {
         self.slot.is_lost()
     }
@@ -198,7 +198,7 @@ impl Upload {
         self.disk = Disk::Failed(failed);
     }
 
-    /// Ends the upload: syncs it and stages it under its digest, where it waits to be bound.
+    /// Ends the upload: syncs the file and stages it under its digest, where it waits to be bound.
     pub async fn finish(mut self) -> Result<Digest> {
         self.wait_for_write().await;
         self.start_writing();

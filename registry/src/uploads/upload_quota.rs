@@ -1,5 +1,5 @@
-//! How many bytes each key has quota. These are open uploads, and complete ones that no version
-//! is bound to yet.
+//! How many bytes each key has staged: open uploads, and complete uploads that no version is bound
+//! to yet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use deploy_store::{Digest, Size};
 
 use crate::error::{Error, Result};
 
-/// The staged bytes of one registry. Uploads from before its start count for no key.
+/// The staged bytes of one registry. Uploads from before the registry's start count for no key.
 #[derive(Debug)]
 pub struct UploadQuota {
     limit: u64,
@@ -38,7 +38,7 @@ struct Share {
 }
 
 impl UploadQuota {
-    /// No key may stage more than `limit` bytes.
+    /// A quota: no key may stage more than `limit` bytes.
     pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { limit, counts: Mutex::default() })
     }
@@ -49,7 +49,7 @@ impl UploadQuota {
         QuotaShare { quota: Arc::clone(self), share }
     }
 
-    /// Returns the bytes of waiting uploads that are no longer quota.
+    /// Returns the bytes of waiting uploads that are no longer staged to their keys.
     pub fn release_gone(&self, is_there: impl Fn(Digest) -> bool) {
         let mut counts = self.counts();
         let gone: Vec<Digest> =
@@ -66,8 +66,8 @@ impl UploadQuota {
         self.counts().waiting.keys().copied().collect()
     }
 
-    /// The waiting uploads of `key`, unless this was asked within the last `pause`. They may belong
-    /// to one import, which continues.
+    /// The waiting uploads of `key`, unless somebody asked for them within the last `pause`. The
+    /// uploads may belong to one import, which continues.
     pub fn to_renew(&self, key: &str, pause: Duration) -> Vec<Digest> {
         let (mut counts, now) = (self.counts(), Instant::now());
         if counts.renewed.get(key).is_some_and(|last| now.duration_since(*last) < pause) {
@@ -104,7 +104,8 @@ impl QuotaShare {
         &self.share.key
     }
 
-    /// Records that the upload has `bytes` bytes now; [`Error::OverLimit`] if the key has too many.
+    /// Records the present length of the upload; [`Error::OverLimit`] if the key has too many
+    /// bytes.
     pub fn grow(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.share.bytes);
         let mut counts = self.quota.counts();

@@ -1,5 +1,5 @@
-//! The room for uploads: slots, bytes of each key, and free space of the disk. Every limit on
-//! uploads is checked here, whichever way the bytes come.
+//! The room for uploads: slots, bytes of each key, and free space of the disk. This module checks
+//! every limit on uploads, for every protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,12 +66,12 @@ impl UploadRoom {
 
     /// Returns the bytes of uploads that are no longer staged to their keys.
     pub fn release_gone(&self) {
-        // An upload that cannot be looked at continues to count.
+        // An upload that cannot be examined continues to count.
         self.quota.release_gone(|digest| self.blobs.is_staged(digest).unwrap_or(true));
     }
 
-    /// Renews the waiting uploads of `key`, because more of the same key arrive, as in the import
-    /// of an image with many layers.
+    /// Renews the waiting uploads of `key`, because more uploads of the same key arrive, as in the
+    /// import of an image with many layers.
     pub async fn renew(&self, key: &str) {
         let waiting = self.quota.to_renew(key, self.limits.grace / RENEWALS);
         if waiting.is_empty() {
@@ -88,8 +88,8 @@ impl UploadRoom {
         self.check_space(0, self.announced.bytes())
     }
 
-    /// [`Error::OverLimit`] if `bytes` more would leave too little free space, while other clients
-    /// still have to send `announced` bytes.
+    /// [`Error::OverLimit`] if `bytes` more bytes would leave too little free space, while other
+    /// clients still have to send `announced` bytes.
     pub(super) fn check_space(&self, bytes: u64, announced: u64) -> Result<()> {
         let floor = self.limits.min_free;
         let free = self.blobs.free_bytes()?;

@@ -1,5 +1,4 @@
-//! `showlayers` and `addimage`: what is known about the layers of images, and the last step of an
-//! import.
+//! `showlayers` and `addimage`: the known layers of images, and the last step of an import.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,8 +18,8 @@ use crate::registry::Registry;
 const NAMED: usize = 5;
 
 impl Registry {
-    /// The layers of images whose blobs are here. With `asked`, only those of `asked`, and the
-    /// caller gets a lease on them: they stay as long as an upload does.
+    /// The layers of images whose blobs are here. With `asked`, only the layers of `asked`, and the
+    /// caller gets a lease: the registry keeps their blobs as long as an upload.
     pub async fn known_layers(&self, asked: Option<&[Origin]>) -> Result<Vec<KnownLayer>> {
         let mut known = match asked {
             None => self.catalog.layers().await?,
@@ -30,7 +29,7 @@ impl Registry {
         let here = blocking(move || {
             let mut here = Vec::with_capacity(known.len());
             for layer in known.drain(..) {
-                // A layer whose file is lost is not known, whatever its row says.
+                // A layer whose file is lost does not count as known, whatever its row says.
                 if blobs.contains(layer.hash)? {
                     here.push(layer);
                 }
@@ -41,8 +40,9 @@ impl Registry {
     }
 
     /// Makes a configuration from `image` with the layers `upper` on top, or replaces the layers of
-    /// one. It checks the names and the archives first, then publishes the blobs, and adds all rows
-    /// last, in one transaction. [`Error::MissingLayers`] lists blobs that are not here.
+    /// an existing configuration. `addimage` checks the names and the archives first, then
+    /// publishes the blobs, and adds all rows last, in one transaction. [`Error::MissingLayers`]
+    /// lists blobs that are not here.
     pub async fn add_image(
         &self,
         name: &ConfigurationName,
@@ -74,7 +74,7 @@ impl Registry {
         };
         match self.bind(digests.into_iter().collect(), StagedCopies::Remove, record).await? {
             Some(imaged) => Ok(imaged),
-            // A blob was collected or has expired since it was looked at.
+            // A blob was collected or has expired since the check.
             None => {
                 let (missing, _) = self.sort_layers(&layers)?;
                 Err(missing_layers(&layers, &missing))
@@ -88,7 +88,7 @@ impl Registry {
         if !missing.is_empty() {
             return Err(missing_layers(layers, &missing));
         }
-        // Two at once, as many as may be checked.
+        // Two threads at once, as many as the limit on checks.
         let rest = Mutex::new(staged);
         let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
         let some = async || {
@@ -105,7 +105,7 @@ impl Registry {
         one.and(other)
     }
 
-    /// The missing blobs of `layers`, and the staged ones.
+    /// The missing blobs of `layers`, and the staged blobs.
     fn sort_layers(&self, layers: &[NewLayer]) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>)> {
         let (mut missing, mut staged) = (BTreeSet::new(), BTreeSet::new());
         for NewLayer { digest, .. } in layers {
@@ -161,7 +161,8 @@ mod tests {
         let (other, v1) = ("other".parse().unwrap(), "v1".parse().unwrap());
         registry.bind_version(&other, &v1, bound, &change).await.unwrap();
         let name = "image".parse().unwrap();
-        // A version that does not exist, as if it was deleted after the check.
+        // The error for a version that does not exist, for example because it was deleted after the
+        // check.
         let upper = [("gone".parse().unwrap(), Clone::clone(&v1))];
         let layers = vec![layer("a", one), layer("b", two), layer("c", bound)];
         let wanted = NewImage { name: &name, layers: layers.clone(), upper: &upper };

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 
 impl Registry {
-    /// Binds a staged or stored blob to a new version. It checks the names and the archive first,
-    /// then publishes the blob, and adds the row last.
+    /// Binds a staged or stored blob to a new version. `addver` checks the names and the archive
+    /// first, then publishes the blob, and adds the row last.
     pub async fn add_version(
         &self,
         component: &ComponentName,
@@ -19,7 +19,7 @@ impl Registry {
         change: &Change,
     ) -> Result<()> {
         if let Err(err) = self.catalog.check_new_version(component, version).await {
-            // For a lost blob, the client has to learn that it is to send the bytes again.
+            // For a lost blob, the client has to learn that it must send the bytes again.
             if !self.blobs().contains(digest)? && self.catalog.is_bound(digest).await? {
                 self.require_staged(digest)?;
             }
@@ -65,7 +65,7 @@ impl Registry {
     }
 }
 
-/// What the Go tool says if no upload has the hash.
+/// The Go tool's message if no upload has the hash.
 pub(crate) fn not_uploaded() -> Error {
     Error::NotFound("no uploaded file with given hash found".to_owned())
 }

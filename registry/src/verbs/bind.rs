@@ -1,4 +1,4 @@
-//! The one way in which blobs become part of the catalogue.
+//! The only way in which blobs become part of the catalogue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -9,12 +9,12 @@ use crate::registry::Registry;
 use crate::stdin::Input;
 use crate::uploads::upload::Upload;
 
-/// The blob of a version that was put.
+/// The blob of a new version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Put {
     /// The archive's digest.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
 }
 
@@ -28,7 +28,7 @@ pub struct PutTarget {
 }
 
 impl Registry {
-    /// Uploads the bytes of `input` and binds them. It checks the names before it reads a byte.
+    /// Uploads the bytes of `input` and binds them. `put` checks the names before it reads a byte.
     pub async fn put(&self, target: &PutTarget, mut input: Input, change: &Change) -> Result<Put> {
         self.catalog.check_new_version(&target.component, &target.version).await?;
         let mut upload = Upload::begin(&self.uploads, &change.key, None).await?;
@@ -53,7 +53,7 @@ impl Registry {
         Ok(Put { digest, bytes })
     }
 
-    /// As [`Registry::put_upload`], for a blob that is staged already.
+    /// Like [`Registry::put_upload`], for a blob that is staged already.
     pub async fn put_staged(
         &self,
         target: &PutTarget,
@@ -61,7 +61,7 @@ impl Registry {
         change: &Change,
     ) -> Result<()> {
         let PutTarget { component, version } = target;
-        // The audit trail gets the command that would do the same again.
+        // The audit trail gets the command that would repeat the change.
         let command = Command::AddVersion {
             component: component.clone(),
             version: version.clone(),
@@ -75,7 +75,7 @@ impl Registry {
             return Err(err);
         }
         let bound = self.bind_version(component, version, digest, &change).await;
-        // The obstacle may disappear; then the bytes need not be sent again.
+        // The obstacle may disappear. Then the client need not send the bytes again.
         bound.map_err(|err| Error::NotBound { digest, cause: Box::new(err) })
     }
 

@@ -17,7 +17,7 @@ pub struct Stat {
     pub counts: RowCounts,
     /// Blobs that are stored and complete.
     pub blobs: BlobCount,
-    /// What all versions would take if none shared its blob.
+    /// The bytes of all versions if no two versions shared a blob.
     pub bound: BlobCount,
     /// Damaged blobs, which are in quarantine.
     pub damaged: u64,

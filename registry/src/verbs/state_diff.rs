@@ -1,4 +1,4 @@
-//! `diff`: what differs between two states of a configuration. These are layers, or the files that
+//! `diff`: the differences between two states of a configuration, in layers or in the files that
 //! agents would have.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub struct LayerChange {
     pub to: Option<(VersionName, Digest)>,
 }
 
-/// What differs between two states.
+/// The differences between two states.
 #[derive(Debug, Clone)]
 pub struct Diff {
     /// Number of the earlier state.
@@ -32,7 +32,7 @@ pub struct Diff {
     pub to: u64,
     /// Layers in the order of the later state, followed by removed layers.
     pub layers: Vec<LayerChange>,
-    /// Whether the layers that both states have come in another order.
+    /// Whether the layers of both states come in another order.
     pub reordered: bool,
     /// Files by path, if the caller asked for files.
     pub files: Option<Vec<Changed>>,
@@ -68,8 +68,9 @@ pub fn layers(from: &Configuration, to: &Configuration) -> (Vec<LayerChange>, bo
 }
 
 impl Registry {
-    /// What differs between two states of a configuration. Without numbers, it compares the current
-    /// state with the one before. With `files`, it reads the blobs of layers that differ.
+    /// The differences between two states of a configuration. Without numbers, `diff` compares the
+    /// current state with the state before. With `files`, `diff` reads the blobs of layers that
+    /// differ.
     pub async fn diff(
         &self,
         name: &ConfigurationName,

@@ -1,4 +1,4 @@
-//! Uploads that complete: one that has the bytes of a lost blob replaces it at once.
+//! The end of uploads: an upload with the bytes of a lost blob replaces that blob at once.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::registry::Registry;
 use crate::uploads::upload::Upload;
 
 impl Registry {
-    /// Ends an upload, and stages it. If it has the bytes of a lost blob, it is published, too.
+    /// Ends an upload, and stages it. If the upload has the bytes of a lost blob, it is published,
+    /// too.
     pub async fn finish_upload(&self, upload: Upload) -> Result<Digest> {
         let digest = upload.finish().await?;
         if let Err(err) = self.take_back(digest).await {
@@ -20,8 +21,8 @@ impl Registry {
         Ok(digest)
     }
 
-    /// Publishes a staged blob if it is missing or in quarantine and something needs it. Returns
-    /// whether it did.
+    /// Publishes a staged blob if that blob is lost or in quarantine, and something needs it.
+    /// Returns whether the blob was published.
     pub async fn take_back(&self, digest: Digest) -> Result<bool> {
         if self.blobs().contains(digest)? || !self.catalog.is_needed(digest).await? {
             return Ok(false);

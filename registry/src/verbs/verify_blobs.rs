@@ -1,5 +1,6 @@
-//! `verify`: reads and hashes every blob, checks the catalogue, and compares both. A damaged blob
-//! moves to `quarantine/` and is never deleted. An upload of the same bytes replaces it.
+//! `verify`: reads and hashes every blob, checks the catalogue, and compares the blobs with the
+//! catalogue. A damaged blob moves to `quarantine/` and is never deleted. An upload of the same
+//! bytes replaces the damaged file.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -20,12 +21,12 @@ use crate::registry::Registry;
 
 /// Name of the note about the last run.
 pub const NOTE: &str = "verify";
-/// Names of the notes about where an interrupted run stopped: one for runs of operators, one for
+/// Names of the notes about the end of an interrupted run: one note for runs of operators, one for
 /// runs in the background.
 const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
 /// Bytes that are read and hashed before another task gets a turn.
 const PIECE: usize = 8 << 20;
-/// Bytes of one read. They fit into the processor's cache.
+/// Bytes of one read. A chunk of this size fits into the processor's cache.
 const BUFFER: usize = 256 << 10;
 
 /// How much to verify.
@@ -33,12 +34,12 @@ const BUFFER: usize = 256 << 10;
 pub struct Scope {
     /// The share of blobs to read, picked at random.
     pub sample: Option<Sample>,
-    /// After this time, no other blob is begun.
+    /// After this time, the run begins no other blob.
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
     /// For a run in the background: most bytes to read each second. Such a run does not wait for a
-    /// run of an operator, and its caller writes the note about it.
+    /// run of an operator, and its caller writes the note about the run.
     pub rate: Option<u64>,
 }
 
@@ -47,7 +48,7 @@ pub struct Scope {
 pub struct Verified {
     /// Blobs that were read.
     pub blobs: u64,
-    /// Their bytes.
+    /// The bytes.
     pub bytes: u64,
     /// Blobs that exist.
     pub of: u64,
@@ -73,16 +74,16 @@ pub enum Kind {
     Foreign,
 }
 
-/// Something that is wrong.
+/// A problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// Its kind.
+    /// The kind.
     pub kind: Kind,
     /// A path in the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
-    /// What refers to it.
+    /// What refers to the file.
     pub hits: Vec<Reference>,
 }
 
@@ -93,7 +94,7 @@ pub struct Noted {
     pub time: Timestamp,
     /// Blobs that were read.
     pub blobs: u64,
-    /// Their bytes.
+    /// The bytes.
     pub bytes: u64,
     /// Whether these were all blobs.
     pub complete: bool,
@@ -109,13 +110,13 @@ impl Verified {
 }
 
 impl Registry {
-    /// Verifies the catalogue, and the blobs within `scope`. One run of an operator and one in the
-    /// background may be active at a time.
+    /// Verifies the catalogue, and the blobs within `scope`. One run of an operator and one run in
+    /// the background may be active at a time.
     pub async fn verify(&self, scope: Scope) -> Result<Verified> {
         self.verify_counted(scope, &Meter::default()).await
     }
 
-    /// As [`Registry::verify`]; `meter` counts the bytes read.
+    /// Like [`Registry::verify`]; `meter` counts the bytes read.
     pub async fn verify_counted(&self, scope: Scope, meter: &Meter) -> Result<Verified> {
         let background = scope.rate.is_some();
         let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
@@ -169,7 +170,7 @@ impl Registry {
         self.catalog.set_note(NOTE, &noted).await
     }
 
-    /// Finds what is wrong without reading blobs; `problems` are those of the catalogue.
+    /// Finds problems without reading blobs. `problems` are those of the catalogue.
     async fn find_without_reading(
         &self,
         problems: Vec<String>,
@@ -215,7 +216,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads a blob. A damaged one moves to quarantine.
+    /// Reads a blob. A damaged blob moves to quarantine.
     async fn verify_blob(
         &self,
         blob: &BlobInfo,
@@ -225,11 +226,12 @@ impl Registry {
         let digest = blob.digest;
         let (file, found, bytes) = match hash(self, digest, rate, meter).await {
             Ok(hashed) => hashed,
-            // It was collected meanwhile.
+            // The blob was collected meanwhile.
             Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => {
                 let why = format!(
-                    "cannot be read: {err}; mend the disk or the file's permissions, or move the file away and upload the same bytes again"
+                    "cannot be read: {err}; repair the disk or the file's permissions, or move the \
+                     file away and upload the same bytes again"
                 );
                 return self.finding_in(digest, Kind::Unreadable, why).await.map(Some);
             }
@@ -245,7 +247,7 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         match blocking(move || store.reader(digest)).await {
             Ok(now) if is_same(&file, &now) => {}
-            // Another run has found it, and it may have been uploaded again since.
+            // Another run has found the damage, and the blob may have been uploaded again since.
             Ok(_) | Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => return Err(err.into()),
         }

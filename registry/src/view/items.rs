@@ -1,4 +1,4 @@
-//! What directories list.
+//! The items of directories.
 
 use deploy_store::{BlobInfo, Configuration};
 use deploy_wire::path::encode;
@@ -11,9 +11,9 @@ pub enum Item {
     Directory(String),
     /// The document of a configuration.
     Document {
-        /// Its file name.
+        /// The file name.
         name: String,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
         /// When the configuration was changed.
         modified: Timestamp,
@@ -22,20 +22,20 @@ pub enum Item {
     Blob(BlobInfo),
     /// A blob under the name of a version.
     Version {
-        /// Its file name.
+        /// The file name.
         name: String,
-        /// Its size in bytes, or 0 if the blob is missing.
+        /// The size in bytes, or 0 if the blob is missing.
         size: u64,
         /// When the version was made.
         created: Timestamp,
     },
     /// An upload that is not bound to a version.
     Upload {
-        /// Its file name.
+        /// The file name.
         name: String,
-        /// Its size in bytes.
+        /// The size in bytes.
         size: u64,
-        /// When it was complete.
+        /// When the upload was complete.
         time: Timestamp,
     },
 }

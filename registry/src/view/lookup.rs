@@ -1,4 +1,4 @@
-//! What is at a place: a directory lists items, and a file is a blob or a document. Agents see
+//! The contents of a place: a directory lists items, and a file is a blob or a document. Agents see
 //! `configs` and `files`, operators see everything.
 
 use std::fs::File;
@@ -21,12 +21,13 @@ use crate::uploads::downloads::Download;
 pub enum OpenFile {
     /// A blob, with the time of its version if it was opened as a version.
     Blob(File, Download, Option<Timestamp>),
-    /// A document, and when it was changed. For the current state of a configuration this is now.
+    /// A document, and the time of its change. For the current state of a configuration, that time
+    /// is now.
     Document(Bytes, Timestamp),
 }
 
-/// Whether `place` is a directory. [`Error::NotFound`] if it is in a directory of a component or
-/// configuration that does not exist.
+/// Whether `place` is a directory. [`Error::NotFound`] if `place` is in a directory of a component
+/// or configuration that does not exist.
 pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
     match place {
         Place::Component(_) | Place::History(_) => list(registry, place, true).await.map(|_| true),

@@ -1,4 +1,4 @@
-//! Paths that clients name. They are pure text, never paths of this machine.
+//! Paths that clients name. These paths are pure text, never paths of this machine.
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName, escape};
 use deploy_wire::path::decode;
@@ -13,7 +13,7 @@ pub const MAX_PATH: usize = 4096;
 const ARCHIVES: [&str; 8] =
     [".tar", ".tgz", ".tar.gz", ".tar.zst", ".tzst", ".zst", ".gz", ".tar.xz"];
 
-/// What a path names.
+/// The meaning of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// `/`
@@ -60,7 +60,7 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// What `path` names for an agent. `None` if it cannot name anything.
+/// The meaning of `path` for an agent. `None` if there cannot be such a file.
 pub fn parse(path: &str) -> Option<Place> {
     if path.len() > MAX_PATH || path.contains('\0') {
         return None;
@@ -78,7 +78,7 @@ pub fn parse(path: &str) -> Option<Place> {
     path.strip_prefix("/files/")?.parse().ok().map(Place::Blob)
 }
 
-/// What `path` names for an operator, who sees more than an agent.
+/// The meaning of `path` for an operator, who sees more than an agent.
 pub fn parse_for_operator(path: &str) -> Option<Place> {
     if path.len() > MAX_PATH {
         return None;
@@ -105,8 +105,9 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
     }
 }
 
-/// The component that a directory in `/put` stands for. A name like that of an archive stands for
-/// none: an operator who forgets the component would otherwise upload into a directory.
+/// The component that a directory in `/put` stands for. A name that ends like an archive's name
+/// stands for no component: otherwise, an operator who forgets the component would upload into a
+/// directory.
 fn put_into(name: &str) -> Option<ComponentName> {
     let is_archive = ARCHIVES.iter().any(|ending| {
         name.len() > ending.len()
@@ -116,19 +117,20 @@ fn put_into(name: &str) -> Option<ComponentName> {
     (!is_archive && component.check_new().is_ok()).then_some(component)
 }
 
-/// What an upload becomes.
+/// The result of an upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Goal {
-    /// It is staged, and its name is only a label.
+    /// The upload is staged, and its name is only a label.
     Staged,
-    /// It is staged until the client renames it. With the version it will become, if its name says.
+    /// The upload is staged until the client renames it. Has the version that it will become, if
+    /// the name says so.
     Temporary(Option<PutTarget>),
-    /// It becomes a version.
+    /// The upload becomes a version.
     Version(PutTarget),
 }
 
-/// What an upload to `path` becomes. Only an upload to `/put` is bound. A path that is no target is
-/// an error in `/put`, and in directories that only show versions and configurations.
+/// The result of an upload to `path`. Only an upload to `/put` is bound. A path that is not a
+/// target is an error in `/put`, and in directories that only show versions and configurations.
 pub fn goal(path: &str) -> Result<Goal, String> {
     let cleaned = clean(path);
     let (top, rest) = cleaned[1..].split_once('/').unwrap_or((&cleaned[1..], ""));

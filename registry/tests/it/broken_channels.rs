@@ -1,5 +1,5 @@
-//! Clients that are logged in and break the protocol of channels: whatever comes of their own
-//! connection, another one goes on, nothing panics, and memory stays small.
+//! Logged-in clients that break the protocol of channels. Their own connection may end, but another
+//! one continues, nothing panics, and memory stays small.
 
 use std::io::Write as _;
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -11,19 +11,19 @@ use crate::raw::{
 };
 use crate::rig::Rig;
 
-/// What one hostile client may cost, with what is always under way.
+/// Most memory that one hostile client may cost, including usual work.
 const MUCH_KIB: u64 = 48 << 10;
-/// A client that reads nothing is not written to for longer.
+/// A write to a client that reads nothing stops after this time.
 const FULL: Duration = Duration::from_secs(2);
 
-/// What the protocol's breach must come to.
+/// The required result of a breach of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// The connection goes on.
+    /// The connection continues.
     Lives,
-    /// The server ends it.
+    /// The server ends the connection.
     Ends,
-    /// Either: a client that reads nothing may have to break off within a packet.
+    /// Either result is right: a client that reads nothing may have to stop within a packet.
     Any,
 }
 
@@ -45,7 +45,7 @@ impl Bystander {
         Self { ssh, stdin, stdout, said: 0 }
     }
 
-    /// Its session goes on: a question gets its answer.
+    /// Checks that the session continues: a question gets its answer.
     fn goes_on(&mut self) {
         use std::io::BufRead as _;
         self.stdin.write_all(b"components -json\n").unwrap();
@@ -63,10 +63,10 @@ impl Drop for Bystander {
     }
 }
 
-/// What is done, what must come of it, and how it is done.
+/// The name of a breach, its required result, and the function.
 type Case<'a> = (&'a str, Then, &'a dyn Fn(&mut Raw));
 
-/// Has a client of its own do each of `cases`, and looks at the others after each.
+/// Does each of `cases` with a client of its own, and checks the bystander after each.
 fn each(cases: &[Case<'_>]) {
     let mut rig = Rig::start();
     let mut calm = Bystander::new(&rig);
@@ -92,7 +92,7 @@ fn each(cases: &[Case<'_>]) {
     assert!(rig.stop("-TERM").success());
 }
 
-/// A channel on which a command runs that reads what it is sent.
+/// A channel with a command that reads its input.
 fn reading(raw: &mut Raw) -> [u8; 4] {
     let channel = raw.open(1 << 20).unwrap();
     let line = string(b"put -name c -version v");
@@ -118,7 +118,7 @@ fn broken_windows_end_only_their_connection() {
             raw.wait_for(99).unwrap();
         }),
         ("32 times the window's data for one who waits", Then::Lives, &|raw| {
-            // Nothing was asked for, so nobody has use for it.
+            // There was no request, so the data is useless.
             let channel = raw.open(0).unwrap();
             for _ in 0..(64 << 20) / 32_768 {
                 raw.send(&data(channel, &vec![b'x'; 32_768])).unwrap();
@@ -299,7 +299,7 @@ fn missing_key_exchange_ends_only_its_connection() {
                 }
             }
         }),
-        // They are passed over: the keys stay as they are.
+        // The server ignores them: the keys stay the same.
         ("new keys that were not agreed on", Then::Lives, &|raw| {
             raw.send(&[21]).unwrap();
         }),
@@ -310,7 +310,7 @@ fn missing_key_exchange_ends_only_its_connection() {
     ]);
 }
 
-/// A message of each kind, cut off anywhere, on a channel that is there.
+/// A message of each kind, cut off at each byte, on an existing channel.
 #[test]
 fn truncated_messages_end_only_their_connection() {
     let mut rig = Rig::start();
@@ -341,7 +341,7 @@ fn truncated_messages_end_only_their_connection() {
                 raw = Raw::log_in(&rig, "op", "me");
             }
         }
-        // So that there is room for the next ones.
+        // A new connection makes room for the next channels.
         raw = Raw::log_in(&rig, "op", "me");
         calm.goes_on();
     }

@@ -1,4 +1,4 @@
-//! Certificates: users whom an authority signed for, and a host that shows one.
+//! Certificates of users, signed by an authority, and the certificate of a host.
 
 use std::fs;
 use std::process::Command;
@@ -108,7 +108,7 @@ fn host_certificate_is_presented() {
         let output = ssh.args(["me@127.0.0.1", "components"]).output().unwrap();
         assert_eq!(output.status.success(), known, "{ca}: {}", both(&output));
     }
-    // One of another key is no certificate of this host.
+    // A certificate of another key is not a certificate of this host.
     rig.stop("-TERM");
     keygen(&rig, &["-s", "host_ca", "-I", "reg", "-h", "-n", "127.0.0.1", "other.pub"]);
     fs::rename(rig.path("other-cert.pub"), rig.path("reg/host_key-cert.pub")).unwrap();

@@ -1,15 +1,15 @@
-//! Other people's clients against the real registry: upload, bind, list, download, with what
-//! each does around it. Those that are programs or libraries are run; the others are played from
-//! their packets.
+//! Clients of other projects against the real registry: upload, bind, list and download, with
+//! everything else that each client does. Programs and libraries are run; all other clients are
+//! replayed from their packets.
+
+mod replayed;
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::raw::sftp::{
-    APPEND, Answer, LSTAT, MKDIR, NEW, REALPATH, REMOVE, SETSTAT, STAT, Sftp, attributes,
-};
+use crate::raw::sftp::Answer;
 use crate::rig::{Rig, both};
 
 const DONE: Answer = Answer::Status(0);
@@ -17,11 +17,11 @@ const NOT_FOUND: Answer = Answer::Status(2);
 const DENIED: Answer = Answer::Status(3);
 const FAILURE: Answer = Answer::Status(4);
 
-/// Whether a client is here. Where it is not, that is said loudly; in CI it is a failure.
+/// Whether a client is installed. If not, prints a notice; in CI that is a failure.
 fn is_here(client: &str, found: bool) -> bool {
     assert!(found || std::env::var_os("CI").is_none(), "{client} is not here: scripts/needs test");
     if !found {
-        // Past the test harness, which keeps what passing tests print to itself.
+        // This bypasses the test harness, which hides the output of passing tests.
         let text = format!("NOT TESTED: {client}, which is not here; scripts/needs test\n");
         std::io::stderr().write_all(text.as_bytes()).unwrap();
     }
@@ -49,7 +49,7 @@ fn python_with(module: &str) -> Option<String> {
 fn site() -> Rig {
     let rig = Rig::start();
     for name in ["x.tgz", "one", "two", "three"] {
-        // More than the packets of any client that are under way at once would need.
+        // More bytes than any client sends at once.
         let scrambled = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0];
         let contents: Vec<u8> = (0..300_000).map(|n| scrambled(n) ^ name.as_bytes()[0]).collect();
         rig.archive(name, &contents);
@@ -77,7 +77,7 @@ fn run(rig: &Rig, command: &mut Command) -> Output {
     command.env("PORT", rig.port().to_string()).output().unwrap()
 }
 
-/// What a script printed, which must end well.
+/// The output of a script, which must succeed.
 fn ok(rig: &Rig, program: &str, arguments: &[&str]) -> String {
     let output = run(rig, Command::new("timeout").arg("60").arg(program).args(arguments));
     assert!(output.status.success(), "{program} {arguments:?}: {}", both(&output));
@@ -176,7 +176,7 @@ fn lftp() {
     assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
     same(&rig, "got");
     run("mirror -R dir /put/all");
-    // What is there already is not sent again.
+    // Existing files are not sent again.
     run("mirror -R dir /put/all");
     assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
 }
@@ -198,14 +198,14 @@ fn rclone() {
     };
     run(&["copyto", "x.tgz", "reg:/put/code/v1"]);
     run(&["copyto", "x.tgz", "reg:x.tgz"]);
-    // Four at a time, over several connections.
+    // rclone sends four files at a time, over several connections.
     run(&["copy", "dir", "reg:put/all"]);
     run(&["copy", "--size-only", "dir", "reg:put/all"]);
     assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
     assert!(run(&["lsl", "reg:put/code"]).trim_end().ends_with(" v1"));
     run(&["copyto", "reg:components/code/v1", "got"]);
     same(&rig, "got");
-    // As newer ones do by themselves, with a temporary name.
+    // Newer versions upload under a temporary name by themselves.
     run(&["copyto", "x.tgz", "reg:put/code/v2.5f3a9c1b.partial"]);
     run(&["moveto", "reg:put/code/v2.5f3a9c1b.partial", "reg:put/code/v3"]);
     assert_eq!(versions(&rig, "code"), ["v1", "v3"]);
@@ -280,7 +280,8 @@ fn putty() {
     same(&rig, "got");
 }
 
-/// Where `scripts/needs test` puts what is no Debian package: beside the programs.
+/// The directory for packages that Debian lacks: `scripts/needs test` puts them beside the
+/// programs.
 fn npm_modules() -> PathBuf {
     let programs = Path::new(env!("CARGO_BIN_EXE_deploy-registry")).parent().unwrap();
     programs.parent().unwrap().join("clients/node_modules")
@@ -313,7 +314,7 @@ const Client = require(process.argv[1]); const fs = require('fs'); const assert 
     same(&rig, "got");
 }
 
-/// As Ansible and everybody's scripts do.
+/// The way of Ansible and of many scripts.
 #[test]
 fn openssh_sftp_and_scp() {
     let rig = site();
@@ -330,7 +331,7 @@ fn openssh_sftp_and_scp() {
         "versions are not written to /components: upload to /put/code/v9",
         "/put takes a component and a version: /put/NAME/VERSION",
         "configurations are not written to /configs: use the commands addconf and changeconf",
-        "it is a version, which can only become another",
+        "it is a version: it can only be renamed to another version",
         "/put/code/left.tmp was not renamed and is no version; it stays for a while as -hash=",
     ] {
         assert!(said.contains(text), "{text:?} in {said}");
@@ -346,7 +347,7 @@ fn openssh_sftp_and_scp() {
         assert!(output.status.success(), "{to}: {}", both(&output));
         assert_eq!(versions(&rig, component), ["one", "three", "two"]);
     }
-    // A component's directory is one, so the file keeps its name in it.
+    // The path of a component is a directory, so the file keeps its name in that directory.
     let mut scp = rig.client("scp", "op");
     assert!(scp.args(["x.tgz", "op@127.0.0.1:/put/named"]).status().unwrap().success());
     assert_eq!(versions(&rig, "named"), ["x.tgz"]);
@@ -354,97 +355,4 @@ fn openssh_sftp_and_scp() {
     assert!(tty.stdout.starts_with(b"all\r\n"), "{}", both(&tty));
     let bare = rig.ssh("op", "op", &["-T", "components"]);
     assert!(!bare.stdout.contains(&b'\r'));
-}
-
-/// `WinSCP` 6: looks first, uploads as `.filepart`, sets times, renames; where the connection was
-/// lost it goes on with what it finds.
-#[test]
-fn winscp_as_played() {
-    let rig = site();
-    let bytes = fs::read(rig.path("x.tgz")).unwrap();
-    let size = bytes.len() as u64;
-    let mut sftp = Sftp::start(&rig);
-    assert_eq!(sftp.path(REALPATH, ".", &[]), Answer::Names(vec!["/".to_owned()]));
-    for (part, whole) in [("/put/code/v1.filepart", "/put/code/v1"), ("/x.tgz.filepart", "/x.tgz")]
-    {
-        assert_eq!(sftp.path(LSTAT, whole, &[]), NOT_FOUND);
-        assert_eq!(sftp.path(LSTAT, part, &[]), NOT_FOUND);
-        assert_eq!(sftp.upload(part, NEW, &bytes), DONE);
-        assert_eq!(sftp.path(SETSTAT, part, &attributes(0o100_644, 1)), DONE);
-        assert_eq!(sftp.path(LSTAT, part, &[]), Answer::File(false, size));
-        assert_eq!(rig.ok("components"), if part.contains("put") { "" } else { "code\n" });
-        assert_eq!(sftp.rename(part, whole), DONE);
-        assert_eq!(sftp.path(LSTAT, part, &[]), NOT_FOUND);
-        assert_eq!(sftp.path(LSTAT, whole, &[]), Answer::File(false, size));
-    }
-    assert_eq!(sftp.list("/put/code"), ["v1"]);
-    assert!(sftp.list("/").contains(&"x.tgz".to_owned()));
-    // One that is taken is refused before a byte is sent.
-    assert_eq!(sftp.upload("/put/code/v1.filepart", NEW, &bytes), FAILURE);
-    // The name is there already when it is renamed: nothing changes, and the bytes stay.
-    assert_eq!(sftp.upload("/put/code/v2.filepart", NEW, &bytes), DONE);
-    assert_eq!(sftp.rename("/put/code/v2.filepart", "/put/code/v1"), FAILURE);
-    assert_eq!(sftp.path(STAT, "/put/code/v2.filepart", &[]), Answer::File(false, size));
-    assert_eq!(sftp.upload("/put/code/v2.filepart", APPEND, &bytes[..9]), FAILURE);
-    assert_eq!(sftp.path(REMOVE, "/put/code/v2.filepart", &[]), DONE);
-    assert_eq!(sftp.path(REMOVE, "/put/code/v1", &[]), DENIED);
-    // What no agent could unpack becomes no version under either name.
-    assert_eq!(sftp.upload("/put/code/v3.filepart", NEW, b"text"), DONE);
-    assert_eq!(sftp.rename("/put/code/v3.filepart", "/put/code/v3"), FAILURE);
-    let told = sftp.end();
-    assert!(told.contains("version \"v1\" already exists"), "{told}");
-    assert!(told.contains("no agent could unpack"), "{told}");
-    assert_eq!(versions(&rig, "code"), ["v1"]);
-    let audit = rig.ok("audit");
-    assert_eq!(audit.matches("addver -name=code -version=v1").count(), 1, "{audit}");
-}
-
-/// `FileZilla`: makes and enters the directory, uploads, sets the time, lists it anew.
-#[test]
-fn filezilla_as_played() {
-    let rig = site();
-    let bytes = fs::read(rig.path("x.tgz")).unwrap();
-    let mut sftp = Sftp::start(&rig);
-    assert_eq!(sftp.path(MKDIR, "/put/code", &[0; 4]), DONE);
-    assert_eq!(sftp.path(STAT, "/put/code", &[]), Answer::File(true, 0));
-    assert!(sftp.list("/put/code").is_empty());
-    assert_eq!(sftp.upload("/put/code/v1", NEW, &bytes), DONE);
-    assert_eq!(sftp.path(SETSTAT, "/put/code/v1", &attributes(0o100_600, 7)), DONE);
-    assert_eq!(sftp.path(SETSTAT, "/put/code", &attributes(0o040_755, 7)), DONE);
-    assert_eq!(sftp.list("/put/code"), ["v1"]);
-    for (path, answer) in [
-        ("/put/code/v1/x", FAILURE),
-        ("/put/.code", FAILURE),
-        ("/put/x.tgz", FAILURE),
-        ("/components/code", FAILURE),
-        ("/", FAILURE),
-        ("/components/new", DENIED),
-        ("/d", DENIED),
-    ] {
-        assert_eq!(sftp.path(MKDIR, path, &[0; 4]), answer, "{path}");
-    }
-    // A size that it has not is no attribute that may be passed over.
-    let shorter = [&[0, 0, 0, 1][..], &7_u64.to_be_bytes()].concat();
-    assert_eq!(sftp.path(SETSTAT, "/put/code/v1", &shorter), DENIED);
-    assert_eq!(sftp.path(SETSTAT, "/put/code/v9", &attributes(0o100_600, 7)), NOT_FOUND);
-}
-
-/// Cyberduck with temporary names: NAME-RANDOM, which nobody can know for one, then renamed.
-#[test]
-fn cyberduck_as_played() {
-    let rig = site();
-    let bytes = fs::read(rig.path("x.tgz")).unwrap();
-    let mut sftp = Sftp::start(&rig);
-    assert_eq!(sftp.upload("/put/code/v1-Ab3dE5gH", NEW, &bytes), DONE);
-    assert_eq!(sftp.path(SETSTAT, "/put/code/v1-Ab3dE5gH", &attributes(0o100_644, 7)), DONE);
-    assert_eq!(sftp.rename("/put/code/v1-Ab3dE5gH", "/put/code/v1"), DONE);
-    assert_eq!(versions(&rig, "code"), ["v1"]);
-    // Whoever uses it already keeps it.
-    assert_eq!(sftp.upload("/put/code/v2-Ab3dE5gH", NEW, &bytes), DONE);
-    rig.ok("addconf -name p -layer code:v2-Ab3dE5gH");
-    assert_eq!(sftp.rename("/put/code/v2-Ab3dE5gH", "/put/code/v2"), DONE);
-    assert_eq!(versions(&rig, "code"), ["v1", "v2", "v2-Ab3dE5gH"]);
-    // Another connection's are not its to rename.
-    let mut other = Sftp::start(&rig);
-    assert_eq!(other.rename("/put/code/v2", "/put/code/v3"), DENIED);
 }

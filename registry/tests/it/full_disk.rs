@@ -1,5 +1,5 @@
-//! A full disk: what was acknowledged stays, what does not fit is refused and leaves
-//! nothing, and all goes on when there is room again.
+//! A full disk: everything acknowledged stays, an upload that does not fit is refused and leaves
+//! nothing, and the work continues when there is room again.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -25,7 +25,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     rig.wait_for_log("No space left on device");
     assert!(rig.uploads().is_empty(), "{:?}", rig.uploads());
 
-    // Not a byte left: neither uploads nor changes.
+    // No byte is free: the registry refuses uploads and changes.
     let next = rig.archive("next.tar.gz", b"next");
     rig.put("next.tar.gz");
     let ballast = dir.path().join("ballast");
@@ -39,7 +39,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     );
     rig.stop("-KILL");
 
-    // Reading goes on meanwhile, and everything after.
+    // Reads continue meanwhile, and everything continues afterwards.
     rig.run();
     assert_eq!(rig.ok("configurations"), "project1\n");
     assert_eq!(rig.ok("showcomp -name code").lines().count(), 1);

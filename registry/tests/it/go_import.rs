@@ -1,4 +1,4 @@
-//! The directory of a Go registry, taken over: what it answered is what is answered here.
+//! Takes over the directory of a Go registry: this registry gives the same answers.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -15,7 +15,7 @@ fn go() -> PathBuf {
     deploy_testing::package().join("tests/go")
 }
 
-/// A rig with the Go registry's directory as its own, modes as the Go tool makes them.
+/// A rig with the Go registry's directory, with the Go tool's modes.
 fn rig() -> Rig {
     let rig = Rig::idle();
     let reg = rig.path("reg");
@@ -40,7 +40,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|err| panic!("{err}: {}", both(output)))
 }
 
-/// The commands with what the Go tool answered, and its exit code.
+/// The commands with the Go tool's answers and exit codes.
 fn answers() -> Vec<(String, String, i32)> {
     let text = fs::read_to_string(go().join("answers.txt")).unwrap();
     let parts = text.split("$ ").filter(|part| !part.is_empty());
@@ -93,10 +93,10 @@ fn hidden_history_of_the_go_tool_can_be_rolled_back_to() {
     assert!(hashes.iter().zip(starts).all(|(hash, start)| hash.starts_with(start)), "{hashes:?}");
     rig.ok("rollback -name project1 -to 2");
     assert!(rig.ok("showconf -v -name project1").contains("1e739ba1"));
-    // What is most recent is the last in the Go tool's order, too.
+    // The most recent version is the last one in the Go tool's order, too.
     rig.ok("bumpconf -name project1 -component config");
     assert!(rig.ok("showconf -name project1").contains("v03"));
-    // And all of it once more after a restart, without a second import.
+    // The same holds after a restart, without a second import.
     assert!(rig.stop("-TERM").success());
     rig.run();
     assert!(!rig.log().iter().any(|line| line.contains("imported what")), "{:?}", rig.log());
@@ -132,7 +132,7 @@ fn import_dry_run_changes_nothing() {
     let shown = json(&import(&rig, &["-n", "-json"]));
     assert_eq!((&shown["versions"], &shown["dry_run"]), (&11.into(), &true.into()));
     let done = import(&rig, &[]);
-    assert!(both(&done).contains("all of it is imported"), "{}", both(&done));
+    assert!(both(&done).contains("everything is imported"), "{}", both(&done));
     let again = import(&rig, &[]);
     assert!(
         !again.status.success() && both(&again).contains("imported already"),
@@ -150,7 +150,7 @@ fn running_go_registry_is_reported_and_later_locked_out() {
     let mut rig = rig();
     let file = File::options().read(true).write(true).open(rig.path("reg/state.db")).unwrap();
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
-    // What it has under way looks like what a crash left.
+    // The uploads of a running Go registry look like leftovers of a crash.
     fs::write(rig.path("reg/uploads/upload-1"), "half of one").unwrap();
     for refused in [
         import(&rig, &["-n"]),
@@ -175,13 +175,13 @@ fn running_go_registry_is_reported_and_later_locked_out() {
     assert!(!rig.path("reg/catalogue.db").exists(), "something was made");
     flock(&file, FlockOperation::Unlock).unwrap();
     rig.run();
-    // As long as this registry runs, bolt cannot be opened.
+    // While this registry runs, bolt cannot open the file.
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_err();
     assert!(rig.stop("-TERM").success());
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
-/// As in a directory of another owner: it would be all of them.
+/// An unreadable file, as in a directory of another owner, where all files would be unreadable.
 #[test]
 fn unreadable_file_stops_the_import_and_is_not_moved() {
     const NOBODY: u32 = 65534;
@@ -194,7 +194,7 @@ fn unreadable_file_stops_the_import_and_is_not_moved() {
     let mut command = Command::new(program);
     command.args(["import-state", "-dir", "reg"]).current_dir(rig.path(""));
     if rustix::process::geteuid().is_root() {
-        // To root no file is closed.
+        // Root can read every file.
         for path in ["", "reg", "reg/files", "reg/uploads", "reg/state.db"] {
             chown(rig.path(path), Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -207,7 +207,7 @@ fn unreadable_file_stops_the_import_and_is_not_moved() {
     assert!(text.contains(&before[0]) && text.contains("Permission denied"), "{text}");
     assert_eq!(names(&rig.path("reg/files")), before);
     assert_eq!(names(&rig.path("reg/quarantine")), [""; 0]);
-    // Once it is readable, all is imported.
+    // When the file is readable, everything is imported.
     fs::set_permissions(&closed, Permissions::from_mode(0o600)).unwrap();
     rig.run();
     assert_eq!(names(&rig.path("reg/files")), before);
@@ -241,7 +241,7 @@ fn damage_is_reported_with_the_affected_versions() {
     assert_eq!(names(&rig.path("reg/quarantine")), std::slice::from_ref(&damaged));
     let verified = rig.ssh("op", "me", &["verify"]);
     assert_eq!(verified.status.code(), Some(8));
-    // A state that was lost before is nothing that verify looks for; the version is.
+    // verify does not report a state that was lost before, but reports the version.
     let found = both(&verified);
     assert!(
         found.contains(&damaged) && found.contains(&missing) && found.contains(&old),
@@ -250,7 +250,7 @@ fn damage_is_reported_with_the_affected_versions() {
     let of_old = found.split(&format!("files/{old}")).nth(1).unwrap();
     let hits = of_old.lines().skip(1).take_while(|line| line.starts_with('\t'));
     assert_eq!(hits.collect::<Vec<_>>(), ["\thits version config v02"], "{found}");
-    // The same bytes, uploaded again, mend it.
+    // Uploading the same bytes again repairs the damage.
     fs::copy(go().join("registry/files").join(&damaged), rig.path("again")).unwrap();
     rig.put("again");
     assert_eq!(
@@ -290,7 +290,7 @@ fn damaged_state_db_is_refused_and_left_alone() {
         );
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
-    // With a good one it goes on as if nothing had been.
+    // With a valid file the registry continues as before.
     fs::write(&path, good).unwrap();
     let done = import(&rig, &[]);
     assert!(done.status.success(), "{}", both(&done));
@@ -302,7 +302,8 @@ fn later_changes_of_a_go_registry_are_noticed() {
     rig.run();
     assert!(rig.stop("-TERM").success());
     let path = rig.path("reg/state.db");
-    // Another transaction with nothing new is no change; what was there before the last is.
+    // Another transaction without changes does not count as a change. The state of an earlier
+    // transaction does.
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096 + 16 + 20] ^= 1;
     fs::write(&path, bytes).unwrap();
@@ -329,7 +330,7 @@ fn later_changes_of_a_go_registry_are_noticed() {
 
 #[test]
 fn killed_import_leaves_no_trace() {
-    // Killed at whatever moment: the next start has all of it, once.
+    // If the import is killed at any moment, the next start has everything once.
     for moment in 0..12 {
         let mut rig = rig();
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-registry"))
@@ -353,7 +354,7 @@ fn killed_import_leaves_no_trace() {
 #[test]
 fn configuration_with_a_missing_version_is_reported_and_kept() {
     let mut rig = rig();
-    // The Go tool's file, after a version was taken out of it by force.
+    // The Go tool's file without one version.
     let path = rig.path("reg/state.db");
     let mut bytes = fs::read(&path).unwrap();
     let (from, to) = (b"\"Version\": \"m4\"", b"\"Version\": \"m8\"");

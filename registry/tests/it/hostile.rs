@@ -1,10 +1,11 @@
-//! Clients that mean harm, before and after they log in: none ends the server, costs it
-//! much memory, keeps others waiting, or puts anything into a log but text.
+//! Hostile clients, before and after their login. No client ends the server, costs it much memory,
+//! makes other clients wait, or writes anything but text to a log.
+
+mod before_login;
 
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +16,11 @@ use russh::client::{self, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{ChannelMsg, Disconnect};
 
-/// From the first byte to having logged in, see `server/connection.rs`.
+/// Time from the first byte to the login, see `ssh/accept/connection.rs`.
 const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// What takes no time, on a machine that does other things, too.
+/// Longest time of a quick step on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What a registry may take that has little to do.
+/// Most memory of a registry with little work.
 const MUCH_KIB: u64 = 128 << 10;
 
 struct Trusting;
@@ -45,139 +46,6 @@ async fn log_in(rig: &Rig, key: &str, user: &str) -> Handle<Trusting> {
     client
 }
 
-#[test]
-fn slow_handshakes_have_one_deadline() {
-    let rig = Rig::start();
-    let begun = Instant::now();
-    let mut slow = Vec::new();
-    // A byte a second of an identification; one, and a packet that never ends; nothing.
-    for start in [&b""[..], b"SSH-2.0-slow\r\n\0\0\x40\0", b"S"] {
-        let mut stream = TcpStream::connect(("127.0.0.1", rig.port())).unwrap();
-        stream.set_nonblocking(true).unwrap();
-        stream.write_all(start).unwrap();
-        slow.push(Some(stream));
-    }
-    while slow.iter().any(Option::is_some) {
-        assert!(begun.elapsed() < LOGIN_TIME + PATIENCE, "they are still there");
-        for stream in &mut slow {
-            let Some(open) = stream else { continue };
-            let mut buffer = [0; 256];
-            let ended = match open.read(&mut buffer) {
-                Ok(n) => n == 0,
-                Err(err) => err.kind() != std::io::ErrorKind::WouldBlock,
-            };
-            if ended || open.write_all(b"x").is_err() {
-                assert!(begun.elapsed() + Duration::from_secs(2) > LOGIN_TIME, "too early");
-                *stream = None;
-            }
-        }
-        assert!(rig.ssh("op", "me", &["help"]).status.success(), "others have to wait");
-        std::thread::sleep(Duration::from_secs(1));
-    }
-}
-
-/// A packet without encryption (RFC 4253, 6).
-fn plain(payload: &[u8]) -> Vec<u8> {
-    let padding = 8 + (16 - (5 + payload.len() + 8) % 8) % 8;
-    let length = u32::try_from(1 + payload.len() + padding).unwrap();
-    let head = [&length.to_be_bytes()[..], &[u8::try_from(padding).unwrap()]].concat();
-    [&head[..], payload, &vec![0; padding]].concat()
-}
-
-/// A KEXINIT (RFC 4253, 7.1) of these methods of exchange and these ciphers.
-fn kexinit(methods: &str, ciphers: &str) -> Vec<u8> {
-    let mut payload = vec![20];
-    payload.extend([7; 16]);
-    let macs = "hmac-sha2-256";
-    for list in [methods, "ssh-ed25519", ciphers, ciphers, macs, macs, "none", "none", "", ""] {
-        payload.extend(string(list.as_bytes()));
-    }
-    payload.extend([0; 5]);
-    payload
-}
-
-/// What a server said without encryption: the kinds of its packets, until it hung up.
-fn kinds(mut said: &[u8]) -> Vec<u8> {
-    let line = said.windows(2).position(|two| two == b"\r\n").map_or(said.len(), |at| at + 2);
-    said = &said[line..];
-    let mut kinds = Vec::new();
-    while let Some((head, rest)) = said.split_first_chunk::<4>() {
-        kinds.push(rest[1]);
-        said = rest.get(u32::from_be_bytes(*head) as usize..).unwrap_or_default();
-    }
-    kinds
-}
-
-#[test]
-fn broken_handshake_ends_only_its_connection() {
-    let rig = Rig::start();
-    let (curve, cipher) = ("curve25519-sha256", "aes256-gcm@openssh.com");
-    let good = plain(&kexinit(curve, cipher));
-    let zero = plain(&[&[30][..], &string(&[0; 32])].concat());
-    let after = |packets: &[&[u8]]| [&good[..], &packets.concat()].concat();
-    let cases: Vec<(&str, Vec<u8>)> = vec![
-        ("noise", noise(64 << 10)),
-        ("a packet of no bytes", vec![0; 512]),
-        ("a packet of 4 GiB", [&[0xff; 4][..], &noise(512)].concat()),
-        ("a packet of 40,000 bytes", [&40_000_u32.to_be_bytes()[..], &noise(50_000)].concat()),
-        ("padding longer than its packet", b"\0\0\0\x0c\xff\x14aaaaaaaaaaaaaa".repeat(10)),
-        ("a login that the client declares done", plain(&[52])),
-        ("a channel without anything", plain(&[&[90][..], &string(b"session"), &[0; 12]].concat())),
-        ("new keys without an exchange", plain(&[21])),
-        ("lists that are cut off", plain(&kexinit(curve, cipher)[..40])),
-        ("no method in common", plain(&kexinit("x", cipher))),
-        ("no cipher in common", plain(&kexinit(curve, "none"))),
-        ("lists of 30,000 bytes", plain(&kexinit(&"a,".repeat(15_000), cipher))),
-        ("a point that is zero", after(&[&zero])),
-        ("a point of no bytes", after(&[&plain(&[30, 0, 0, 0, 0])])),
-        ("a login after half an exchange", after(&[&plain(&[50]), &plain(&[52])])),
-        ("new keys after half an exchange", after(&[&plain(&[21]), &noise(1000)])),
-    ];
-    let before = rig.memory("VmRSS:");
-    std::thread::scope(|scope| {
-        for (what, bytes) in &cases {
-            let address = ("127.0.0.1", rig.port());
-            scope.spawn(move || {
-                let mut stream = TcpStream::connect(address).unwrap();
-                let deadline = LOGIN_TIME + PATIENCE;
-                stream.set_read_timeout(Some(deadline)).unwrap();
-                // It may hang up before it has all.
-                let _ = stream.write_all(&[b"SSH-2.0-odd\r\n", &bytes[..]].concat());
-                let mut said = Vec::new();
-                let ended = stream.read_to_end(&mut said);
-                let is_reset =
-                    |err: &std::io::Error| err.kind() == std::io::ErrorKind::ConnectionReset;
-                assert!(ended.as_ref().err().is_none_or(is_reset), "{what}: {ended:?}");
-                // KEXINIT, and why it hangs up: no exchange, no service.
-                let kinds = kinds(&said);
-                assert!(kinds.iter().all(|kind| matches!(kind, 1 | 20)), "{what}: {kinds:?}");
-            });
-        }
-        assert!(rig.ssh("op", "me", &["help"]).status.success());
-    });
-    let after = rig.memory("VmHWM:");
-    assert!(after < before + (32 << 10), "{before} KiB before, {after} at most");
-    assert!(rig.ssh("op", "me", &["help"]).status.success());
-    let log = rig.log();
-    assert!(!log.iter().any(|line| line.contains("internal error")), "{log:#?}");
-}
-
-#[tokio::test]
-async fn requests_before_login_are_refused() {
-    let rig = Rig::start();
-    let client = connect(&rig).await;
-    let opened = tokio::time::timeout(Duration::from_secs(10), client.channel_open_session()).await;
-    assert!(!matches!(opened, Ok(Ok(_))), "a channel without a login");
-    // A key that nobody has signed with gives no right.
-    let mut client = connect(&rig).await;
-    let stranger = load_secret_key(rig.path("other"), None).unwrap();
-    let stranger = PrivateKeyWithHashAlg::new(Arc::new(stranger), None);
-    assert!(!client.authenticate_publickey("me", stranger).await.unwrap().success());
-    let opened = tokio::time::timeout(Duration::from_secs(10), client.channel_open_session()).await;
-    assert!(!matches!(opened, Ok(Ok(_))), "a channel for a stranger");
-    assert!(rig.ssh("op", "me", &["help"]).status.success());
-}
-
 #[tokio::test]
 async fn channels_and_requests_are_limited() {
     let rig = Rig::start();
@@ -198,13 +66,13 @@ async fn channels_and_requests_are_limited() {
     }
     channel.request_subsystem(true, "sftp").await.ok();
     drop(open);
-    // One after another there may be any number.
+    // Any number of channels may be opened one after another.
     let before = rig.memory("VmRSS:");
     for n in 0..1000 {
         let opened = loop {
             match client.channel_open_session().await {
                 Ok(channel) => break channel,
-                // Closed ones are given back a little later.
+                // The server frees closed channels a little later.
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
@@ -216,7 +84,7 @@ async fn channels_and_requests_are_limited() {
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
 
-/// Whether a request was granted; `false` also when the channel is over.
+/// Whether a request was granted; `false` also if the channel has ended.
 async fn wait(channel: &mut russh::Channel<client::Msg>) -> bool {
     loop {
         match channel.wait().await {
@@ -241,7 +109,7 @@ async fn terminal_with_a_thousand_modes_is_accepted() {
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
 
-/// An sftp session whose packets are ours.
+/// An sftp session with packets made by the test.
 struct Raw {
     ssh: Child,
     stdin: ChildStdin,
@@ -308,7 +176,7 @@ fn client_that_reads_nothing_costs_little_memory_and_delays_nobody() {
         let path = string(format!("/files/{digest}").as_bytes());
         client.send(3, 1, &[&path, &1_u32.to_be_bytes(), &0_u32.to_be_bytes()]).unwrap();
     }
-    // Each asks for half a gigabyte and reads none of it.
+    // Each client asks for half a gigabyte and reads nothing.
     let asking: Vec<_> = greedy
         .into_iter()
         .map(|mut client| {
@@ -350,7 +218,8 @@ fn upload_slots_are_released_and_abandoned_uploads_removed() {
                 other => panic!("an answer of kind {other}"),
             }
         }
-        // A byte in each, far out in one: it is a hole until it is too far.
+        // One byte in each file, at a far offset in one: that leaves a hole, until the offset is
+        // too far.
         let write = |client: &mut Raw, handle: &[u8], offset: u64| {
             let offset = offset.to_be_bytes();
             client.send(6, 7, &[&string(handle), &offset, &string(b"x")]).unwrap();
@@ -362,7 +231,7 @@ fn upload_slots_are_released_and_abandoned_uploads_removed() {
             write(client, b"up2", far);
         }
     }
-    // Of 256 in all a quarter is for other keys.
+    // A quarter of all 256 uploads is reserved for other keys.
     assert_eq!((opened, refused), (192, 5 * 66 - 192), "64 for each, 192 for a key");
     drop(clients);
     wait_until("what was not closed is gone", || rig.uploads().is_empty());
@@ -422,8 +291,8 @@ async fn client_text_cannot_control_a_terminal() {
         None,
     );
     assert!(!stranger.authenticate_publickey(odd, key).await.unwrap().success());
-    // The same by somebody who may log in: name, command, label, layer, names in listings.
-    // Stock clients do not send such names.
+    // A client that may log in sends odd text as user name, command, label, layer, and names in
+    // listings. Stock clients do not send such names.
     let friend = log_in(&rig, "op", odd).await;
     let mut channel = friend.channel_open_session().await.unwrap();
     channel.exec(true, format!("showconf -name '{odd}'")).await.unwrap();
@@ -465,12 +334,12 @@ async fn client_text_cannot_control_a_terminal() {
     }
     for line in log {
         assert!(!line.chars().any(drives), "logged {line:?}");
-        // A line of the log that a client wrote would begin as one.
+        // A log line that a client forged would begin like this.
         assert!(!line.starts_with("2026-01-01"), "logged {line:?}");
     }
 }
 
-/// What a terminal acts on, and what turns the direction of a text.
+/// Whether a character controls a terminal, or changes the direction of text.
 fn drives(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}')
 }

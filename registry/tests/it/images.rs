@@ -1,5 +1,5 @@
-//! Images that become configurations, and what is known of their layers: all of a change is
-//! made or nothing, and what an importer was told stays true for a while.
+//! Images that become configurations, and the known layers of images. A change is made completely
+//! or not at all, and an answer to an importer stays true for a while.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,7 +16,7 @@ use deploy_wire::exit;
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 use jiff::Timestamp;
 
-/// What a layer of this text would be made from.
+/// The origin of a layer with this text.
 fn origin(text: &str) -> Origin {
     let (diff_id, removals) = (Digest::of(text.as_bytes()), Digest::of(b""));
     Origin { diff_id, removals, compression: Compression::Gzip }
@@ -46,7 +46,7 @@ async fn add(bench: &Bench, image: &Image, on_top: &[(&str, &str)]) -> Result<Im
     Ok(bench.registry().add_image(&name, image, &upper(on_top), &change()).await?)
 }
 
-/// All that a change could have left: names, states, rows, files.
+/// Everything that a change could leave: names, states, rows, files.
 async fn everything(bench: &Bench) -> String {
     let catalog = &bench.registry().catalog;
     let mut all = Vec::new();
@@ -113,10 +113,10 @@ async fn importing_an_image_twice_makes_one_state() {
     assert_eq!((changed.number, changed.before), (2, Some(1)));
     assert_eq!(catalog.states(&name, |number, state| (number, state)).await.unwrap().len(), 2);
     assert_eq!(names(&bench.path("uploads")), [""; 0]);
-    // Each is in the trail, what changed nothing as well.
+    // Each command is in the audit trail, even if it changed nothing.
     assert_eq!(catalog.audit(None, None, 3).await.unwrap()[2].change.command, "test");
     assert_eq!(catalog.audit(None, None, 100).await.unwrap().len(), 4);
-    // Of versions beyond those that are kept none goes that a state needs.
+    // gc does not remove old versions that a state needs.
     assert!(bench.registry().collect(false).await.unwrap().versions.is_empty());
 }
 
@@ -126,7 +126,7 @@ async fn refused_image_changes_nothing() {
     bench.put("config", "v1", "config").await;
     let [a, b] = ["a", "b"].map(|text| bench.upload(text));
     let bad = crate::bench::upload(bench.registry().blobs(), b"no archive");
-    // A version that is not what it is called after.
+    // A version whose name is not the hash of its blob.
     bench.put("l2", &Digest::of(&archive("wrong")).to_string(), "right").await;
     bench.upload("wrong");
     let with = |hash: Digest| {
@@ -172,12 +172,12 @@ async fn only_present_and_sound_layers_are_known() {
     add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap();
     let other = Origin { compression: Compression::Zstd, ..origin("a") };
     assert!(bench.registry().known_layers(Some(&[other])).await.unwrap().is_empty());
-    // In the order asked, each once.
+    // The answer has the order of the request, and each layer once.
     assert_eq!(known(&bench, &["c", "x", "a", "c"]).await, digests(&["c", "a"]));
     let all = bench.registry().known_layers(None).await.unwrap();
     assert_eq!(all.len(), 3);
     assert!(all.iter().all(|layer| layer.bytes == archive("a").len() as u64));
-    // One file is damaged, one lost.
+    // One file is damaged, and one is lost.
     let file = |text: &str| bench.path("files").join(Digest::of(&archive(text)).to_string());
     let mut bytes = fs::read(file("b")).unwrap();
     bytes[600] ^= 1;
@@ -187,7 +187,8 @@ async fn only_present_and_sound_layers_are_known() {
     assert_eq!(known(&bench, &["a", "b", "c"]).await, digests(&["a"]));
     let refused = add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap_err();
     assert_eq!(refused.code, exit::NOT_FOUND, "{refused}");
-    // Both are uploaded again: one taken back as the upload ends, the other by the import.
+    // Both files are uploaded again. The end of the upload takes back one of them, the import the
+    // other.
     let c = bench.upload("c");
     bench.upload("b");
     assert!(bench.registry().take_back(c).await.unwrap());
@@ -208,7 +209,7 @@ async fn newer_blob_of_an_origin_wins() {
     assert_eq!(known(&bench, &["a"]).await, [b]);
 }
 
-/// Has nothing refer to the image's blobs any more, as if for long.
+/// Removes all references to the image's blobs, and makes the blobs look old.
 async fn abandon(bench: &Bench, image: &Image) {
     let catalog = &bench.registry().catalog;
     catalog.delete_configuration(&"img".parse().unwrap(), &change()).await.unwrap();

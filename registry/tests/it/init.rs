@@ -1,4 +1,4 @@
-//! `init`: what it makes, a registry starts on.
+//! `init`: a registry starts on the new directory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,7 +24,7 @@ fn registry_starts_on_what_init_made() {
     assert_eq!(mode("reg"), 0o700);
     assert_eq!(mode("reg/host_key"), 0o600);
     assert_eq!([mode("etc/op.keys"), mode("etc/srv.keys")], [0o640, 0o640]);
-    // Once is enough.
+    // A second `init` is refused.
     let again = init(&rig, &["-operator-key", "other.pub"]);
     assert_eq!(again.status.code(), Some(6), "{}", both(&again));
     assert!(both(&again).contains("is in use: it has host_key"), "{}", both(&again));

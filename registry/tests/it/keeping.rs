@@ -132,7 +132,7 @@ fn damaged_blob_is_quarantined_and_repaired_by_an_upload() {
         assert!(text.contains("\thits rollback p state 1\n"), "{text}");
         assert!(text.contains("foreign files/README"), "{text}");
         assert!(
-            text.contains("to mend what is damaged or missing upload the same bytes"),
+            text.contains("to restore damaged or missing files, upload the same bytes"),
             "{text}"
         );
         assert_eq!(json(&rig, "verify -json")["damaged"], 3);

@@ -1,5 +1,5 @@
-//! `OpenSSH` clients against the real registry: who gets in, what they may do, and that
-//! the walk works with nothing but ssh and sftp.
+//! `OpenSSH` clients against the real registry: logins, rights, and the whole walk with only ssh
+//! and sftp.
 
 use std::fs;
 use std::process::{Child, Stdio};

@@ -1,4 +1,4 @@
-//! The registry as a process: how it starts, refuses to, stops, and takes new keys.
+//! The registry as a process: it starts, refuses to start, stops, and reads new keys.
 
 use std::fs;
 use std::io::Read;
@@ -77,7 +77,7 @@ fn stop_is_clean_and_waits_for_an_upload() {
     let mut rig = Rig::start();
     fs::write(rig.path("big"), vec![7; 1 << 20]).unwrap();
     fs::write(rig.path("batch"), "put big\n").unwrap();
-    // A prompt that idles must not hold up the stop.
+    // An idle prompt must not delay the stop.
     let mut idle = rig.client("ssh", "op");
     let mut idle = idle.args(["-T", "me@127.0.0.1"]).stdin(Stdio::piped()).spawn().unwrap();
     rig.wait_for_log("login user=me");

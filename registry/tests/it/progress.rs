@@ -1,17 +1,17 @@
-//! Progress of long commands over ssh: a bar where the client has a terminal, else lines.
+//! Progress of long commands over ssh: a bar if the client has a terminal, otherwise lines.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::rig::{Rig, both};
 
-/// A file in the registry that takes long to read, and no room: it is one hole.
+/// A file in the registry that takes long to read, and no room, because it is one hole.
 fn hole(rig: &Rig, bytes: u64) {
     let path = rig.path("reg/files").join("ab".repeat(32));
     std::fs::File::create(path).unwrap().set_len(bytes).unwrap();
 }
 
-/// What a terminal of 60 columns gets to see of `ssh -t registry LINE`.
+/// The output of `ssh -t registry LINE` on a terminal of 60 columns.
 fn on_terminal(rig: &Rig, line: &str) -> String {
     let ssh = rig.client("ssh", "op");
     let words = std::iter::once(ssh.get_program()).chain(ssh.get_args());
@@ -66,7 +66,7 @@ fn the_prompt_shows_a_bar_too() {
 #[test]
 fn pipe_gets_a_progress_line_every_ten_seconds() {
     let rig = Rig::start();
-    // It is not read to its end: the test is over before.
+    // `verify` does not read the whole file: the test ends before.
     hole(&rig, 1 << 42);
     let mut ssh = rig.client("ssh", "op");
     ssh.args(["me@127.0.0.1", "verify", "-json"]).stdin(Stdio::null());
@@ -93,7 +93,7 @@ fn bar_uses_the_clients_terminal_width() {
         String::from_utf8(ssh.output().unwrap().stderr).unwrap()
     };
     assert_eq!(told("0"), "");
-    // It was set aside, and is put there again.
+    // The file was quarantined, and is put there again.
     hole(&rig, 3 << 30);
     let bars = told("40");
     assert!(bars.contains("read ") && bars.ends_with('\r'), "{bars:?}");

@@ -1,5 +1,5 @@
-//! The prompt in a terminal: a session of tmux in which a stock `ssh -t` runs, with the screen
-//! as its user sees it.
+//! The prompt in a terminal: a session of tmux with a stock `ssh -t`. The test reads the user's
+//! screen.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -13,7 +13,7 @@ struct Terminal<'a> {
 }
 
 impl<'a> Terminal<'a> {
-    /// `None`, said loudly, where there is no tmux; in CI that is a failure.
+    /// Without tmux, prints a notice and returns `None`; in CI that is a failure.
     fn open(rig: &'a Rig) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             assert!(std::env::var_os("CI").is_none(), "no tmux, and this is CI");
@@ -53,7 +53,7 @@ impl<'a> Terminal<'a> {
         self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "24"]);
     }
 
-    /// What the screen shows down to the cursor's row, the blank after the prompt kept.
+    /// The text of the screen down to the cursor's row, with the blank after the prompt.
     fn screen(&self) -> String {
         let shown = self.tmux(&["capture-pane", "-p", "-N"]);
         let at = self.tmux(&["display-message", "-p", "#{cursor_x} #{cursor_y}"]);
@@ -121,7 +121,7 @@ fn completion_of_verbs_flags_and_names() {
     terminal.ends_with("> addver\n-hash     -name     -version\n> addver ");
     terminal.press(&["C-u"]);
 
-    // A whole command by its beginnings.
+    // A whole command, typed by the beginnings of its words.
     for (typed, shown) in [
         ("ch", "> changeconf "),
         ("-n", "> changeconf -name "),
@@ -153,12 +153,12 @@ fn completion_of_verbs_flags_and_names() {
     terminal.ends_with("> showconf -name xy");
 }
 
-/// What the README shows of it is what a terminal shows.
+/// A terminal shows what docs/CLI.md shows of the completion.
 #[test]
-fn completion_shown_in_the_readme_works() {
+fn completion_shown_in_the_documents_works() {
     let rig = Rig::start();
-    let readme = include_str!("../../../README.md");
-    let mut lines = readme.lines().skip_while(|line| !line.contains("<Tab>"));
+    let document = include_str!("../../../docs/CLI.md");
+    let mut lines = document.lines().skip_while(|line| !line.contains("<Tab>"));
     let typed = lines.next().unwrap().trim().strip_prefix("> ").unwrap();
     let listed: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
     for (component, version) in
@@ -176,7 +176,7 @@ fn completion_shown_in_the_readme_works() {
         assert_eq!(key, "<Tab>");
         terminal.press(&["Tab"]);
     }
-    // The line as it was when the names were asked for, then all that the README has.
+    // The line at the time of the completion, then everything that the document shows.
     terminal.ends_with(&format!("{}\n{}", listed.last().unwrap(), listed.join("\n")));
 }
 
@@ -190,7 +190,7 @@ fn history_help_and_colours() {
     terminal.type_in("showcomp -name nothing");
     terminal.press(&["Enter"]);
     terminal.ends_with("no component \"nothing\" found\n> ");
-    // What was typed so far is not lost by looking back.
+    // A look into the history does not lose the typed text.
     terminal.type_in("conf");
     terminal.press(&["Up"]);
     terminal.ends_with("> showcomp -name nothing");
@@ -208,7 +208,7 @@ fn history_help_and_colours() {
         "Examples:\n  bumpconf -name web -component config\n  \
          bumpconf -name web -component code -component config\n> ",
     );
-    // The prompt is red, and so is what went wrong.
+    // The prompt is red, and so are errors.
     terminal.type_in("showconf");
     terminal.press(&["Enter"]);
     terminal.ends_with("name should be set\n> ");
@@ -241,7 +241,7 @@ fn reverse_search_finds_old_lines() {
     terminal.type_in("n");
     terminal.press(&["Enter"]);
     terminal.ends_with("> configurations\nweb\n> ");
-    // Escape and arrows leave what was found, ^G what was there.
+    // Escape and arrows keep the found line, ^G restores the original line.
     terminal.type_in("part");
     terminal.press(&["C-r"]);
     terminal.type_in("none");
@@ -272,7 +272,7 @@ fn line_is_redrawn_after_a_resize() {
                 eighty columns wide\"";
     terminal.type_in(long);
     let line = format!("> {long}");
-    // What is above may have left the screen by the top.
+    // Rows above may have left the screen at the top.
     let rows = |line: &str, width: usize| -> String {
         let rows = line.as_bytes().chunks(width).map(String::from_utf8_lossy);
         let rows: Vec<String> = rows.map(|row| row.trim_end().to_owned()).collect();
@@ -282,7 +282,8 @@ fn line_is_redrawn_after_a_resize() {
     for width in [80, 40, 61, 100, 33, 120, 50] {
         terminal.resize(u32::try_from(width).unwrap());
         terminal.ends_with(&rows(&line, width));
-        // The terminal itself has moved what was there; the registry hears of it a moment later.
+        // The terminal itself has wrapped the text again; the registry learns about the new width a
+        // moment later.
         std::thread::sleep(Duration::from_millis(500));
         terminal.press(&["Home"]);
         terminal.type_in("XX");
@@ -291,7 +292,7 @@ fn line_is_redrawn_after_a_resize() {
         terminal.press(&["Home", "DC", "DC", "End"]);
         terminal.ends_with(&rows(&line, width));
     }
-    // It can be edited in the middle, and is one line to the registry.
+    // The line can be edited in the middle, and is one line for the registry.
     terminal.press(&["Home", "M-f", "M-f"]);
     terminal.type_in("=x");
     terminal.press(&["C-k", "Enter"]);

@@ -10,7 +10,7 @@ use crate::rig::{Rig, both, wait_until};
 /// `ssh registry LINE` with `input` on its standard input.
 fn piped(rig: &Rig, line: &str, input: &[u8]) -> Output {
     let mut child = start(rig, line);
-    // Whoever refuses early reads no more.
+    // A registry that refuses early reads no further input.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -76,7 +76,7 @@ fn put_keeps_no_unusable_upload() {
 #[test]
 fn truncated_archive_is_never_bound() {
     let rig = Rig::start();
-    // Of plain tar a part may look whole.
+    // A part of a plain tar may look complete.
     fs::write(rig.path("file"), vec![7; 1 << 20]).unwrap();
     let mut tar = Command::new("tar");
     tar.args(["-cf", "all.tar", "file"]).current_dir(rig.dir.path());
@@ -99,7 +99,7 @@ fn interrupted_sftp_upload_binds_nothing() {
     let mut tar = Command::new("tar");
     tar.args(["-cf", "all.tar", "file"]).current_dir(rig.dir.path());
     assert!(tar.status().unwrap().success());
-    // Interrupted, the client closes the file as if it were whole.
+    // An interrupted client closes the file as if it were complete.
     let mut command = rig.client("sftp", "op");
     command.args(["-l", "8000", "-q", "me@127.0.0.1"]).stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -148,7 +148,7 @@ fn scp_uploads_and_binds() {
         assert!(both(&output).contains(text), "{to}: {}", both(&output));
     }
     rig.wait_for_log("upload refused: version \"v3\" already exists");
-    // The same bytes once more wait until they expire, as others may count on them.
+    // A second upload of the same bytes stays until it expires, because other clients may need it.
     assert_eq!(rig.uploads(), [digest.as_str()]);
     assert_eq!(rig.ok("showcomp -name config").lines().count(), 3);
     assert_eq!(rig.ok("components"), "config\n");
@@ -156,7 +156,7 @@ fn scp_uploads_and_binds() {
     assert!(!old.status.success());
     assert!(both(&old).contains("use scp without -O"), "{}", both(&old));
 
-    // What goes anywhere else is an upload and no more, as ever.
+    // An upload to any other path is only staged, as usual.
     let output = scp(&rig, &[], "x.tgz", "wherever.tgz");
     assert!(output.status.success(), "{}", both(&output));
     assert_eq!(rig.uploads(), [digest]);
@@ -177,11 +177,7 @@ fn version_made_by_somebody_else_meanwhile_wins() {
     input.write_all(&bytes[9..]).unwrap();
     drop(input);
     let output = child.wait_with_output().unwrap();
-    refused(
-        &output,
-        6,
-        &format!("already exists; what was uploaded stays for a while as -hash={ours}"),
-    );
+    refused(&output, 6, &format!("already exists; the upload stays for a while as -hash={ours}"));
     rig.ok(&format!("addver -name a -version 2 -hash {ours}"));
 }
 
@@ -239,7 +235,7 @@ fn registry_can_be_browsed_as_directories() {
         let output = rig.sftp("op", "me", denied);
         assert!(both(&output).contains("ermission denied"), "{denied}: {}", both(&output));
     }
-    // Services see what they always saw.
+    // Services see the same files as before.
     let output = rig.sftp("srv", "deploy-agent", "ls -1 /\n-ls /components");
     let seen = both(&output);
     assert!(seen.contains("configs") && !seen.contains("\ncomponents"), "{seen}");

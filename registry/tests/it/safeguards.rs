@@ -1,5 +1,5 @@
-//! Commands that would throw something away, or name what is not there; and what each client is
-//! told to do about it.
+//! Commands that would discard something, or that name missing things; and the advice that each
+//! client gets.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,7 +13,7 @@ use crate::rig::{Rig, both};
 const GO: &str = "SSH-2.0-Go";
 const DEPLOYCTL: &str = "SSH-2.0-deploy-tools_0.9.0";
 
-/// Versions `code:v1`, `code:v2` and `other:v1`; their digests.
+/// Makes versions `code:v1`, `code:v2` and `other:v1`. Returns their digests.
 fn versions(rig: &Rig) -> [String; 3] {
     [("code", "v1"), ("code", "v2"), ("other", "v1")].map(|(component, version)| {
         let name = format!("{component}-{version}.tgz");
@@ -92,7 +92,7 @@ fn damaged_or_missing_version_cannot_enter_a_configuration() {
         let (code, said) = run(&rig, line);
         assert_eq!(code, 8, "{line}: {said}");
         let what = format!(
-            "damaged or missing here, and no agent could have it; upload the same archive again ({digest})"
+            "damaged or missing here, and no agent could download it; upload the same archive again ({digest})"
         );
         assert!(said.contains(&what), "{line}: {said}");
     }
@@ -140,7 +140,7 @@ fn unique_hash_prefix_is_accepted() {
     let [v1, ..] = versions(&rig);
     assert!(rig.ok(&format!("refs {}", &v1[..8])).contains("code v1"));
     rig.ok(&format!("addver -name code -version again -hash {}", &v1[..12]));
-    // An upload that no version has yet.
+    // An upload without a version.
     let staged = rig.archive("staged", b"staged");
     rig.put("staged");
     rig.ok(&format!("addver -name code -version v9 -hash {}", &staged[..10]));
@@ -157,7 +157,7 @@ fn unique_hash_prefix_is_accepted() {
     }
 }
 
-/// `deployctl` asks before it uploads; that is no refused change.
+/// `deployctl` asks before it uploads. Such a question is not a refused change.
 #[test]
 fn probe_for_a_blob_is_not_audited() {
     let rig = Rig::start();
@@ -177,7 +177,7 @@ fn import(rig: &Rig) -> Child {
 #[test]
 fn idle_imports_block_nobody() {
     let rig = Rig::start();
-    // Two that have begun and two that have not, which all hang.
+    // Four hanging imports: two that have begun and two that have not.
     let hanging: Vec<Child> = (0..4)
         .map(|n| {
             let mut child = import(&rig);
@@ -200,7 +200,7 @@ fn idle_imports_block_nobody() {
     }
 }
 
-/// Whoever reads slowly has the end of an answer in front of them when the registry stops.
+/// A slow reader still gets the end of an answer when the registry stops.
 #[test]
 fn stop_waits_for_a_running_answer() {
     let mut rig = Rig::start();

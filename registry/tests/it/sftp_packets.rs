@@ -1,5 +1,5 @@
-//! The sftp protocol itself, packet by packet, through `ssh -s`: what services see, and
-//! that no packet does what it should not.
+//! The sftp protocol itself, packet by packet, through `ssh -s`: the files that services see, and
+//! the limits on every packet.
 
 use std::fs;
 use std::io::Write;
@@ -39,7 +39,7 @@ impl Client {
         opened.map(|handle| handle.handle).map_err(code)
     }
 
-    /// The same of a file that will be so long; the handle, or what the server says.
+    /// Opens a file with an announced size. Returns the handle, or the server's answer.
     async fn announce(&self, path: &str, size: u64) -> Result<String, String> {
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
         let attributes = FileAttributes { size: Some(size), ..FileAttributes::empty() };
@@ -81,7 +81,7 @@ fn code(err: Error) -> StatusCode {
     }
 }
 
-/// A registry with a configuration `p` of one blob; the blob's digest and bytes.
+/// A registry with a configuration `p` of one blob. Returns the blob's digest and bytes, too.
 fn with_configuration() -> (Rig, String, Vec<u8>) {
     let rig = Rig::start();
     let digest = rig.archive("a.tar.gz", b"some bytes");
@@ -109,9 +109,10 @@ async fn open_files_per_key_are_limited() {
             Err(code) => break code,
         }
     };
-    // A quarter of the half.
+    // One key may open a quarter of the half.
     assert_eq!((open.len(), refused), (32, StatusCode::Failure));
-    // Agents may have one key, and it is no service's doing that another reads much.
+    // Several agents may share a key, and one of them must not suffer because another one reads
+    // much.
     let configuration = greedy.open("configs/p.json").await.unwrap();
     assert!(greedy.read(&configuration, 0, 100).await.unwrap().starts_with(b"{"));
     let mut lists = Vec::new();
@@ -246,14 +247,14 @@ async fn announced_upload_without_room_is_refused_at_once() {
         assert!(refused.contains(part), "{refused}");
     }
     rig.wait_for_log("there is no room for 900 TiB");
-    // Two of which each has room, and not both.
+    // Two uploads that fit one at a time, but not together.
     let stat = rustix::fs::statvfs(rig.dir.path()).unwrap();
     let most = stat.f_bavail * stat.f_frsize / 10 * 6;
     let one = client.announce("one", most).await.unwrap();
     client.write(&one, 0, b"fine").await.unwrap();
     let refused = client.announce("two", most).await.unwrap_err();
     assert!(refused.contains(", and other uploads have still to bring "), "{refused}");
-    // A small one has room beside it, and one that has ended wants none.
+    // A small upload fits beside the large one, and an upload that has ended takes no room.
     let small = client.announce("small", 7).await.unwrap();
     client.write(&small, 0, b"more than that").await.unwrap();
     client.close(&small).await.unwrap();
@@ -274,7 +275,7 @@ async fn oversized_upload_fails_and_leaves_no_file() {
     for offset in [1 << 20, 1 << 40, u64::MAX - 1] {
         let handle = client.create("x").await.unwrap();
         client.write(&handle, 0, b"fine").await.unwrap();
-        // The error shows at the write or, as the disk is written to behind it, at the close.
+        // The error shows at the write or, because the disk is written later, at the close.
         let _ = client.write(&handle, offset, b"too far").await;
         assert_eq!(client.close(&handle).await, Err(StatusCode::Failure), "{offset}");
     }

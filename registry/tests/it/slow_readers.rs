@@ -1,5 +1,5 @@
-//! A long answer is limited by silence: who reads slowly gets all of it, and who reads nothing
-//! holds nobody up for ever.
+//! Only silence limits a long answer: a slow reader gets the whole answer, and a client that reads
+//! nothing does not block others for ever.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use russh::client::{self, Handle};
 use russh::{Channel, ChannelMsg};
 use tokio::time::sleep;
 
-/// A client that takes nothing for so long is gone.
+/// A client that takes nothing for this long counts as gone.
 const STALL: Duration = Duration::from_secs(2);
 
-/// Logs in at `port`, as a client that has room for a few kilobytes.
+/// Logs in at `port`, as a client with room for a few kilobytes.
 async fn log_in(rig: &Rig, port: u16) -> Handle<Trusting> {
     let config = client::Config {
         window_size: 16 << 10,
@@ -32,8 +32,8 @@ async fn run(client: &Handle<Trusting>, line: &str) -> Channel<client::Msg> {
     channel
 }
 
-/// Reads what a command answers, and waits after each message: how long the answer was, in how
-/// many messages it came, and the exit code.
+/// Reads the answer to a command, and waits after each message. Returns the length of the answer,
+/// the number of messages, and the exit code.
 async fn read(mut channel: Channel<client::Msg>, pause: Duration) -> (usize, u32, Option<u32>) {
     let (mut length, mut messages, mut code) = (0, 0, None);
     while let Some(message) = channel.wait().await {
@@ -63,7 +63,7 @@ async fn slow_reader_gets_all_and_silent_reader_is_disconnected() {
     let server = Server::new(Arc::new(registry), Arc::new(keyring), &host_key, day).stalling(STALL);
     let serving = tokio::spawn(server::serve(Arc::new(server), listener, std::future::pending()));
     let client = log_in(&rig, port).await;
-    // Refused ones are in the audit, too.
+    // Refused commands are in the audit trail, too.
     let name = "long".repeat(60);
     for n in 0..150 {
         let line = format!("delcomp -name {name}{n}");

@@ -1,5 +1,5 @@
-//! What operators type and what they see, word for word. The files in `transcripts/` run through a
-//! real ssh client against a real registry.
+//! Plays the files in `transcripts/` through a real ssh client against a real registry: what
+//! operators type and what they see, word for word.
 //!
 //! A line that begins with `$ ` is a command; `<FILE` at its end is its standard input. `! ` begins
 //! a line of standard error, and `= ` the exit code if it is not 0. Everything else is standard
@@ -15,7 +15,7 @@ use std::process::Command;
 
 use crate::rig::Rig;
 
-/// Archives that every transcript finds uploaded.
+/// Archives that are uploaded before every transcript.
 const ARCHIVES: [&str; 5] = ["a1", "a2", "b1", "b2", "c1"];
 
 fn check(name: &str) {
@@ -51,7 +51,7 @@ fn check(name: &str) {
     assert_eq!(seen.lines().count(), expected.lines().count(), "{name}");
 }
 
-/// What no agent could unpack.
+/// Archives that no agent could unpack.
 fn bad_archives(rig: &Rig) -> [(&'static str, Vec<u8>); 5] {
     let whole = fs::read(rig.path("a1")).unwrap();
     let mut changed = whole.clone();
@@ -96,7 +96,7 @@ fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
     seen
 }
 
-/// The text with what differs from run to run replaced.
+/// The text, with names in place of everything that differs from run to run.
 fn mask(text: &str, rig: &Rig, digests: &BTreeMap<&str, String>) -> String {
     let keygen = Command::new("ssh-keygen").arg("-lf").arg(rig.path("op.pub")).output();
     let key = String::from_utf8(keygen.unwrap().stdout).unwrap();

@@ -1,4 +1,4 @@
-//! The systemd units, looked at by systemd itself.
+//! Runs systemd's checks on the systemd units.
 
 use std::fs;
 use std::io::Write as _;
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// The units with a program that is there, in a directory.
+/// The units in a directory, with an existing program.
 fn units() -> (TempDir, [String; 2]) {
     let temp = TempDir::new().unwrap();
     let from = deploy_testing::package().join("../packaging");
@@ -51,7 +51,7 @@ fn systemd_accepts_the_units() {
 #[test]
 fn registry_unit_is_sandboxed_as_documented() {
     let (_temp, [registry, agent]) = units();
-    // Tenths of what docs/OPERATING.md says.
+    // The ratings of docs/OPERATING.md, in tenths.
     for (unit, most) in [(registry, "--threshold=14"), (agent, "--threshold=81")] {
         let words = ["security", "--no-pager", "--offline=yes", most, &unit];
         let Some(output) = analyze(&words) else { return };

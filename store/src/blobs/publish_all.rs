@@ -1,4 +1,4 @@
-//! Steps on many blobs at once, with one sync for all.
+//! Steps on many blobs at once, with one sync for all blobs.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -9,8 +9,8 @@ use crate::disk::{fault, name_of};
 use crate::error::{Error, Result};
 
 impl Blobs {
-    /// As [`Blobs::publish`] of each. Returns those that were not published before. If one fails,
-    /// none of them is published.
+    /// Publishes each blob as [`Blobs::publish`] does. Returns the blobs that were not published
+    /// before. If one publication fails, no blob is published.
     pub fn publish_all(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut published = Vec::with_capacity(digests.len());
         let done = self.publish_each(digests, &mut published);
@@ -39,7 +39,7 @@ impl Blobs {
         self.staging.sync()
     }
 
-    /// As [`Blobs::withdraw`] of each.
+    /// Withdraws each blob as [`Blobs::withdraw`] does.
     pub fn withdraw_all(&self, digests: &[Digest]) -> Result<()> {
         for &digest in digests {
             let name = name_of(digest);
@@ -49,7 +49,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Renews the lease of staged blobs, as if they had arrived now. Missing ones are skipped.
+    /// Renews the lease of staged blobs, as if they had arrived now. Missing blobs are skipped.
     pub fn renew_staged(&self, digests: &[Digest]) -> Result<()> {
         let now = SystemTime::now();
         for &digest in digests {

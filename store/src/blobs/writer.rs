@@ -1,4 +1,4 @@
-//! A blob that is being written. It is hashed as it arrives, in any order.
+//! A blob that is being written. The bytes are hashed as they arrive, in any order.
 
 use std::fs::File;
 use std::io;
@@ -10,8 +10,8 @@ use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, TempFile, fault, name_of};
 use crate::error::{Error, Result};
 
-/// A blob that is being written. If it is dropped before it is finished, its file is removed,
-/// unless [`super::Blobs::resume`] made it.
+/// A blob that is being written. Dropping an unfinished blob removes its file, unless
+/// [`super::Blobs::resume`] made the blob.
 #[derive(Debug)]
 pub struct BlobWriter {
     dir: Arc<Dir>,
@@ -69,7 +69,7 @@ impl BlobWriter {
     }
 
     /// A second handle of the file, to sync the bytes so far while more are written. If that sync
-    /// fails, the blob must fail, because the system reports the error only once.
+    /// fails, the whole blob must fail, because the system reports the error only once.
     pub fn sync_handle(&self) -> Result<File> {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }
@@ -82,7 +82,7 @@ impl BlobWriter {
         Ok(digest)
     }
 
-    /// As [`BlobWriter::finish`], but only if the digest is `expected`; otherwise the file is
+    /// Like [`BlobWriter::finish`], but only if the digest is `expected`; otherwise the file is
     /// removed.
     pub fn finish_as(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
@@ -94,8 +94,8 @@ impl BlobWriter {
         Err(Error::DigestMismatch { what, expected, found })
     }
 
-    /// Checks that the bytes are the whole of `expected`; otherwise removes them. The file stays
-    /// where it is, neither synced nor staged, for [`super::Blobs::partial_reader`].
+    /// Checks that the bytes are the whole blob `expected`; otherwise removes the bytes. The file
+    /// stays where it is, neither synced nor staged, for [`super::Blobs::partial_reader`].
     pub fn check(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
         if found == expected {
@@ -117,7 +117,7 @@ impl BlobWriter {
     }
 
     fn commit(self, digest: Digest) -> Result<()> {
-        // The age of the blob counts from now, whenever the client began.
+        // The age of the blob counts from now, not from the start of the upload.
         let now = SystemTime::now();
         self.temp.file().set_modified(now).map_err(|err| self.temp.error("touch", err))?;
         self.temp.commit(&self.dir, &name_of(digest))

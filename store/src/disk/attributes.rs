@@ -1,4 +1,4 @@
-//! Compares the extended attributes of a file with those that it should have.
+//! Compares the extended attributes of a file with the wanted ones.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -16,13 +16,13 @@ const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 /// Length of an access list that says no more than a mode: a version and three entries (see
-/// acl(5)). The system keeps it as the mode.
+/// acl(5)). The system keeps such a list as the mode.
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
-/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them,
-/// and no others that an archive could have set. Without `owner` only `user.*` counts, and without
-/// `lists` no access list does.
+/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports
+/// attributes, and no other attributes that an archive could have set. Without `owner`, only
+/// `user.*` counts. Without `lists`, access lists do not count.
 pub fn has_attributes(
     dir: &Dir,
     name: &CStr,
@@ -71,13 +71,14 @@ fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
         Ok(length) => Ok(value[..length] == *xattr.value),
         Err(Errno::NODATA) => Ok(is_acl && xattr.value.len() <= MINIMAL),
         Err(Errno::RANGE) => Ok(false),
-        // It was never set, because the filesystem does not support it.
+        // The attribute was never set, because the filesystem does not support it.
         Err(Errno::OPNOTSUPP) => Ok(true),
         Err(err) => Err(err),
     }
 }
 
-/// Whether two access lists are equivalent: the numbers of entries without one do not matter.
+/// Whether two access lists are equivalent: in entries that name nobody, the number does not
+/// matter.
 fn same_acl(one: &[u8], other: &[u8]) -> bool {
     let entries = |list: &[u8]| -> Vec<[u8; ACL_ENTRY]> {
         let (entries, _) = list.get(4..).unwrap_or_default().as_chunks::<ACL_ENTRY>();
@@ -140,7 +141,7 @@ mod tests {
             assert!(!has(&[xattr(b"user.a", value)]));
         }
         assert!(!has(&[xattr(b"user.a", b"one"), xattr(b"user.b", b"")]));
-        // The link itself has none, whatever it leads to.
+        // The link itself has no attributes, whatever it leads to.
         assert!(has_attributes(&dir, c"link", &meta(&[]), true, true).unwrap());
     }
 

@@ -30,7 +30,7 @@ pub struct Dir {
 pub struct Item {
     /// The name.
     pub name: CString,
-    /// Its kind.
+    /// The kind.
     pub kind: FileType,
 }
 
@@ -74,7 +74,7 @@ impl Dir {
         self.child(name)
     }
 
-    /// As [`Dir::child_or_create`], but a later barrier syncs its creation.
+    /// Like [`Dir::child_or_create`], but a later barrier syncs its creation.
     pub fn child_or_make(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Err(err) if !err.exists() => Err(err),
@@ -113,7 +113,8 @@ impl Dir {
         };
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let fd = match fs::openat2(&self.fd, name, DIRECTORY, Mode::empty(), resolve) {
-            // A kernel before 5.6, or a filter of system calls that does not know it.
+            // A kernel before 5.6 lacks the system call, and some filters of system calls do not
+            // know it.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(fail)?;
                 if !same_mount(&self.fd, &fd) {
@@ -131,7 +132,7 @@ impl Dir {
         &self.path
     }
 
-    /// The path of `name` in here, for messages.
+    /// The path of `name` in this directory, for messages.
     pub fn path_of(&self, name: &CStr) -> PathBuf {
         self.path.join(OsStr::from_bytes(name.to_bytes()))
     }
@@ -184,7 +185,7 @@ impl Dir {
     }
 
     fn open_not_following(&self, name: &CStr, access: OFlags) -> Result<File> {
-        // NONBLOCK: a fifo at the name of a file must not block.
+        // NONBLOCK is set because a fifo in the place of a file must not block.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         fault::step()
             .and_then(|()| fs::openat(&self.fd, name, flags, Mode::empty()))
@@ -251,7 +252,7 @@ impl Dir {
         Ok(items)
     }
 
-    /// Calls `each` with the names in the directory, in any order. It may remove the name.
+    /// Calls `each` with the names in the directory, in any order. `each` may remove the name.
     pub fn for_each(&self, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<()> {
         let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
         for entry in fs::Dir::read_from(&self.fd).map_err(fail)? {
@@ -263,9 +264,9 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether syncing the filesystem twice costs little more than once. It does on ext4 and XFS;
-    /// btrfs writes its trees again each time (50,000 files with a sync every 64 MiB: 5.2 s,
-    /// without 4.5 s).
+    /// Whether syncing the filesystem twice costs little more than once. On ext4 and XFS the answer
+    /// is yes. btrfs writes its trees again each time (50,000 files with a sync every 64 MiB: 5.2
+    /// s, without 4.5 s).
     pub fn syncs_in_parts(&self) -> Result<bool> {
         const KNOWN: [u64; 2] = [0xef53, 0x5846_5342];
         let stat = fs::fstatfs(&self.fd)
@@ -305,7 +306,7 @@ impl AsFd for Dir {
 }
 
 impl Error {
-    /// Whether the cause is that the name exists.
+    /// Whether the error means that the name exists.
     pub fn exists(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::AlreadyExists)
     }

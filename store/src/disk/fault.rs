@@ -1,6 +1,6 @@
-//! Faults, for tests: the n-th operation of this process on a disk fails, or it and all later ones
-//! do, as if the process had died there. Without the feature `faults` there are none, and [`step`]
-//! does nothing.
+//! Faults, for tests: the n-th operation of this process on a disk fails, or that operation and all
+//! later ones fail, as if the process had died there. Without the feature `faults` there are no
+//! faults, and [`step`] does nothing.
 
 #[cfg(not(feature = "faults"))]
 mod off {
@@ -37,18 +37,18 @@ mod on {
 
     use rustix::io::Errno;
 
-    /// What happens at an operation.
+    /// The fault of an operation.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Fault {
-        /// It fails: the disk is broken.
+        /// The operation fails: the disk is broken.
         Broken,
-        /// It fails: the disk is full.
+        /// The operation fails: the disk is full.
         Full,
-        /// Half of the bytes are written, then the disk is full; everything else fails.
+        /// Half of the bytes are written, then the disk is full. Operations other than writes fail.
         Short,
         /// This operation and every later one fail, as if the process had been killed.
         Dead,
-        /// The program panics there, as by a mistake.
+        /// The program panics, as by a mistake.
         Panic,
     }
 
@@ -67,7 +67,7 @@ mod on {
         *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(armed);
     }
 
-    /// No more faults. Returns whether it happened.
+    /// Ends the faults. Returns whether the fault happened.
     pub fn disarm() -> bool {
         let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner).take();
         armed.is_some_and(|armed| armed.happened)

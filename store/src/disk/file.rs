@@ -14,9 +14,9 @@ use super::dir::{Dir, cstring};
 use super::fault;
 use crate::error::{Error, Result};
 
-/// A file that is being written under a temporary name. If it is dropped before it is committed, it
-/// is removed. It locks itself while it is open, so that a sweep can tell it from a leftover of a
-/// crash.
+/// A file that is being written under a temporary name. Dropping the value before
+/// [`TempFile::commit`] removes the file. The file is locked while it is open, so that a sweep can
+/// tell it from a leftover of a crash.
 #[derive(Debug)]
 pub struct TempFile {
     dir: Arc<Dir>,
@@ -38,7 +38,8 @@ impl TempFile {
         }
     }
 
-    /// Opens `name` in `dir`, or creates it, to continue at its end. It is kept when dropped.
+    /// Opens `name` in `dir`, or creates it, to continue at its end. Dropping the value keeps the
+    /// file.
     pub fn resume(dir: &Arc<Dir>, name: &CStr) -> Result<Self> {
         let file = match dir.create_file(name, 0o600) {
             Err(err) if err.exists() => dir.open_file_rw(name)?,
@@ -65,7 +66,7 @@ impl TempFile {
         &self.name
     }
 
-    /// Sets whether the file is kept under its temporary name when it is dropped.
+    /// Sets whether dropping the value keeps the file under its temporary name.
     pub fn keep(&mut self, keep: bool) {
         self.keep = keep;
     }
@@ -116,7 +117,7 @@ pub(crate) fn temp_name(prefix: &str) -> CString {
     CString::new(format!("{prefix}-{}-{n}", std::process::id())).expect("prefix has no NUL")
 }
 
-/// Locks a directory until it is closed, as a [`TempFile`] locks itself.
+/// Locks a directory until it is closed, as a [`TempFile`] locks its file.
 pub(crate) fn hold(dir: impl AsFd) -> std::io::Result<()> {
     Ok(fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
 }
@@ -127,7 +128,7 @@ pub(crate) fn is_held(file: impl AsFd) -> bool {
 }
 
 /// Replaces the file at `path` by one with `contents`, durably. Afterwards, and after a crash at
-/// any point, it has either the old bytes or the new.
+/// any point, the file has either the old bytes or the new bytes.
 pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = Arc::new(Dir::open(parent.unwrap_or(Path::new(".")))?);

@@ -1,5 +1,5 @@
-//! Creates files that have their final metadata after as few calls as possible: metadata that the
-//! system gives by itself is not set again.
+//! Creates files with their final metadata in as few calls as possible: metadata that the system
+//! gives by itself is not set again.
 
 use std::os::fd::AsFd;
 
@@ -11,7 +11,8 @@ use super::meta::{mode_of, set_mode, set_owner, set_times, set_xattrs};
 use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 
-/// Setgid on a directory: new entries inherit its group, and new directories the bit.
+/// Setgid on a directory: new entries inherit the directory's group, and new directories inherit
+/// the bit.
 const SETGID: u32 = 0o2000;
 
 /// The metadata that the system gives to new files in a directory and below it.
@@ -20,17 +21,17 @@ pub struct Fresh {
     uid: u32,
     gid: u32,
     /// Permissions that a new file cannot be created with, because of the umask or the directory's
-    /// default access list. `None` if new directories get more than that.
+    /// default access list. `None` if new directories get other metadata, too.
     denied: Option<u32>,
 }
 
 impl Fresh {
-    /// Finds this out by creating a file.
+    /// Finds out these metadata by creating a file.
     pub fn probe(dir: &Dir) -> Result<Self> {
         let (name, file) = loop {
             let name = temp_name("probe");
             match dir.create_to_write(&name, 0o777) {
-                // Another process of the same number left it.
+                // Another process with the same process id left the file.
                 Err(err) if err.exists() => {}
                 other => break (name, other?),
             }
@@ -42,8 +43,8 @@ impl Fresh {
         Ok(Self { uid: stat.st_uid, gid: stat.st_gid, denied })
     }
 
-    /// Completes the metadata of a file or directory that was created with `mode` and filled; its
-    /// owner only if `owner` says so (see [`super::set_meta`]).
+    /// Completes the metadata of a file or directory that was created with `mode` and filled; sets
+    /// the owner only if `owner` says so (see [`super::set_meta`]).
     pub fn finish(
         &self,
         file: impl AsFd,

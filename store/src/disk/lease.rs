@@ -9,18 +9,19 @@ const F_SETSIG: i32 = 10;
 /// Whether a file has writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// No process has it open for writing, or mapped so that writes reach it.
+    /// No process has the file open for writing, or mapped so that writes reach it.
     None,
-    /// Some process has.
+    /// Some process has the file open or mapped for writing.
     Some,
     /// Unknown: the filesystem has no leases, they are switched off (`fs.leases-enable`), or the
-    /// file belongs to another user and we have no `CAP_LEASE`.
+    /// file belongs to another user and this process has no `CAP_LEASE`.
     Unknown,
 }
 
-/// Finds out whether a process has the file open for writing: takes a read lease, which the system
-/// refuses in that case (fcntl(2), `F_SETLEASE`), and returns it at once. `file` must be open for
-/// reading only. A process that opens the file for writing in between waits for microseconds.
+/// Finds out whether a process has the file open for writing: takes a read lease and returns it at
+/// once. The system refuses the lease if there are writers (fcntl(2), `F_SETLEASE`). `file` must be
+/// open for reading only. A process that opens the file for writing in between waits for
+/// microseconds.
 pub fn writers(file: &File) -> Writers {
     // The system tells the holder of a lease by a signal that another process wants to write. The
     // default SIGIO would end the program; SIGURG is ignored.
@@ -69,12 +70,12 @@ mod tests {
         assert_eq!(writers(&file), Writers::None);
         let writer = OpenOptions::new().append(true).open(&path).unwrap();
         assert_eq!(writers(&file), Writers::Some);
-        // Whatever happens to its name.
+        // The answer does not depend on the file's name.
         fs::remove_file(&path).unwrap();
         assert_eq!(writers(&file), Writers::Some);
         drop((writer, reader));
         assert_eq!(writers(&file), Writers::None);
-        // The lease was returned: nobody has to wait for us.
+        // The lease was returned, so no writer has to wait.
         fs::write(&path, "new").unwrap();
     }
 
@@ -93,7 +94,7 @@ mod tests {
                     drop(OpenOptions::new().write(true).open(&path).unwrap());
                 }
             });
-            // On a busy machine the two may miss each other for a while.
+            // On a busy machine, the writer and the reader may miss each other for a while.
             let is_long = |time: Duration| time > Duration::from_secs(30);
             while begun.elapsed() < Duration::from_millis(500)
                 || (seen.contains(&0) && !is_long(begun.elapsed()))

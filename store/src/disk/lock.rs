@@ -14,8 +14,9 @@ use crate::error::{Error, Result};
 /// Pauses before a directory counts as in use.
 const PATIENCE: [Duration; 5] = [Duration::from_millis(20); 5];
 
-/// A lock on a directory or file. It is released when it is dropped or the process dies. An agent's
-/// lock is that of the Go tool (`flock` on the directory itself), so the two exclude each other.
+/// A lock on a directory or file. The lock is released when this value is dropped or the process
+/// dies. An agent uses the same lock as the Go agent (`flock` on the directory itself), so the two
+/// agents exclude each other.
 #[derive(Debug)]
 pub struct Lock {
     _file: OwnedFd,
@@ -27,8 +28,8 @@ impl Lock {
         Self::acquire(Dir::open(path)?.into(), path, FlockOperation::NonBlockingLockExclusive)
     }
 
-    /// Takes a shared lock on the open file at `path`. It excludes writers with an exclusive lock:
-    /// bolt's (`flock` on its file).
+    /// Takes a shared lock on the open file at `path`. The lock excludes writers with an exclusive
+    /// lock, such as bolt (`flock` on its file).
     pub fn share(file: &File, path: &Path) -> Result<Self> {
         let file = file.try_clone().map_err(|err| Error::io("lock", path, err))?;
         Self::acquire(file.into(), path, FlockOperation::NonBlockingLockShared)
@@ -39,8 +40,8 @@ impl Lock {
         loop {
             match flock(&file, how) {
                 Ok(()) => return Ok(Self { _file: file }),
-                // A program that the last holder was starting also has the descriptor, until it is
-                // started.
+                // A program that the last holder was starting also has the descriptor, until its
+                // start is complete.
                 Err(rustix::io::Errno::WOULDBLOCK) => match patience.next() {
                     Some(pause) => std::thread::sleep(pause),
                     None => return Err(Error::Busy { path: path.to_owned(), pid: holder(path) }),

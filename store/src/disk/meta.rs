@@ -16,8 +16,8 @@ use crate::inode_meta::Meta;
 
 type PathOf<'a> = &'a dyn Fn() -> std::path::PathBuf;
 
-/// Gives the open file or directory the metadata `meta`. Without `owner`, its owner is not set, and
-/// of its attributes only `user.*`.
+/// Gives the open file or directory the metadata `meta`. Without `owner`, the owner is not set, and
+/// of the attributes only `user.*` are set.
 pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<()> {
     if owner {
         set_owner(&fd, path, meta)?;
@@ -29,7 +29,7 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
 }
 
 /// The permissions of `meta`. Without `owner` there is no setuid and no setgid, because the file
-/// keeps our owner.
+/// keeps this process's user as owner.
 pub fn mode_of(meta: &Meta, owner: bool) -> u32 {
     if owner { meta.mode } else { meta.mode & !0o6000 }
 }
@@ -71,8 +71,8 @@ pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
         .map_err(|err| Error::io("set time of", path(), err))
 }
 
-/// Whether the inode has the mode of `meta`, as the system stores it, and if `owner` is set, its
-/// owner.
+/// Whether the inode has the mode of `meta`, as the system stores it, and, if `owner` is set, the
+/// owner of `meta`.
 pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let mode = stat.st_mode & 0o7777;
     let is_mode = mode == mode_of(meta, owner)
@@ -81,8 +81,8 @@ pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     is_mode && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
 }
 
-/// The mode of a file with the access list of `meta`, if there is one (acl(5)): its permissions are
-/// those of the owner, of the mask (or else the group), and of others.
+/// The mode of a file with the access list of `meta`, if there is one (acl(5)): the permissions of
+/// the owner, of the mask (or else the group), and of others.
 fn listed_mode(meta: &Meta) -> Option<u32> {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     let list = meta.xattrs.iter().find(|xattr| &*xattr.name == b"system.posix_acl_access")?;
@@ -105,7 +105,8 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
         }
         let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), dir.path())?;
         match fs::fremovexattr(dir, &*name) {
-            // It was never set, because we may not or the filesystem does not support it.
+            // The attribute was never set: the process may not set it, or the filesystem does not
+            // support it.
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(err) => return Err(Error::io("remove attribute of", dir.path(), err)),
         }
@@ -155,8 +156,8 @@ pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
         && has(stat, meta, owner)
 }
 
-/// Whether the inode, of any kind, has the mode and time of `meta`, and if `owner` is set, its
-/// owner.
+/// Whether the inode, of any kind, has the mode and time of `meta`, and, if `owner` is set, the
+/// owner of `meta`.
 pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
     may_be_used_like(stat, meta, owner)
@@ -165,9 +166,9 @@ pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
         && (nanoseconds == meta.mtime.nanoseconds || nanoseconds == 0)
 }
 
-/// Whether a filesystem that was given the time `want` may return `got`. Out of its range it stores
-/// the nearest time, which is never between these two (ext4 with small inodes and XFS without large
-/// times have the smallest range).
+/// Whether a filesystem that was given the time `want` may return `got`. A time out of the
+/// filesystem's range becomes the nearest time in the range. The nearest time is never between the
+/// two limits here (ext4 with small inodes and XFS without large times have the smallest range).
 fn is_kept(want: i64, got: i64) -> bool {
     const FIRST: i64 = i32::MIN as i64;
     const LAST: i64 = i32::MAX as i64;

@@ -12,7 +12,7 @@ use rustix::fs::{self, AtFlags, StatxFlags};
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// The system's table. The table of the thread needs no permission.
+/// The system's table of mounts. To read the thread's own table needs no permission.
 const TABLE: &str = "/proc/thread-self/mountinfo";
 /// Field of a line that names the mount point (see `proc_pid_mountinfo(5)`).
 const MOUNT_POINT: usize = 4;
@@ -30,7 +30,7 @@ impl Mounts {
         match std::fs::read(TABLE) {
             Ok(text) => Self::parse(&text),
             Err(err) => {
-                tracing::debug!("what is mounted is not known: read {TABLE}: {err}");
+                tracing::debug!("the list of mounts cannot be read: {TABLE}: {err}");
                 Self::default()
             }
         }
@@ -63,7 +63,7 @@ fn mounted(point: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::CrossesDevices, reason)
 }
 
-/// Spaces and the like are written as `\040`.
+/// The table has spaces and similar characters as `\040`.
 fn unescaped(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

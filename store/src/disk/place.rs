@@ -13,18 +13,18 @@ use rustix::io::Errno;
 use super::fault;
 use super::holes::{Part, parts};
 
-/// Bytes that the kernel copies at a time, and bytes that are copied by hand.
+/// Bytes that the kernel copies at a time, and bytes that this program copies at a time.
 const MOST: usize = 1 << 30;
 const BUFFER: usize = 256 << 10;
 
 /// The result of an attempt to share extents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cloned {
-    /// They are shared.
+    /// The extents are shared.
     Whole,
-    /// The source is not a file of that length.
+    /// The source is not a file of the stated length.
     Another,
-    /// This pair of files cannot share.
+    /// These two files cannot share extents.
     Cannot,
 }
 
@@ -52,7 +52,7 @@ fn is_file(file: &File, size: u64) -> io::Result<bool> {
 }
 
 /// Copies the bytes of `from`, which must be a file of `size` bytes, to the empty `to`, in the
-/// kernel if possible; `false` if it has another length. Holes become holes.
+/// kernel if possible; `false` if `from` has another length. Holes become holes.
 pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
     fault::step()?;
     if !is_file(from, size)? {
@@ -73,12 +73,12 @@ pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
             Ok(())
         }
     })?;
-    // No write covers a hole at the end.
+    // No write covers a hole at the end of the file.
     to.set_len(size)?;
     Ok(whole && end == size)
 }
 
-/// Copies a part of `from` to the same place in `to`; `false` if it ends before.
+/// Copies a part of `from` to the same place in `to`; `false` if `from` ends before.
 fn copy_range(from: &File, to: &File, range: Range<u64>) -> io::Result<bool> {
     let (mut read, mut written) = (range.start, range.start);
     while read < range.end {
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(to.metadata().unwrap().len(), SIZE);
         assert!(to.metadata().unwrap().blocks() * 512 < SIZE / 2, "the holes were filled");
         assert!(!copy_contents(&from, &to, SIZE - 1).unwrap());
-        // If the kernel cannot copy.
+        // The copy without the kernel's help.
         let by_hand = tempfile::tempfile().unwrap();
         assert!(copy_by_hand(&from, &by_hand, 0..SIZE).unwrap());
         by_hand.read_exact_at(&mut bytes, 0).unwrap();

@@ -1,5 +1,5 @@
-//! Removes a directory with everything in it, however deep. A mount below is never entered. What
-//! cannot be removed stays, and everything else is removed.
+//! Removes a directory with everything in it, however deep. The removal never enters a mount. Files
+//! that cannot be removed stay, and everything else is removed.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -15,13 +15,13 @@ use crate::error::{Error, Result};
 
 /// Most directories that are open at a time, one in the other.
 const OPEN: usize = 100;
-/// Prefix of directories that are moved to be removed. The next start removes those that a crash
-/// left among the roots.
+/// Prefix of directories that are moved to be removed. The next start removes such directories that
+/// a crash left among the roots.
 const GONE: &str = ".gone";
 
 impl Dir {
-    /// Removes `name` and everything below it. It is a success if it does not exist. What cannot be
-    /// removed stays, with the directories that lead to it; the error is the first one.
+    /// Removes `name` and everything below it. A missing file counts as success. Files that cannot
+    /// be removed stay, with the directories that lead to them; the first error is returned.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -36,7 +36,7 @@ impl Dir {
         removal.first.map_or(Ok(()), Err)
     }
 
-    /// As [`Dir::remove_tree`], but changes nothing if something is mounted below.
+    /// Like [`Dir::remove_tree`], but changes nothing if something is mounted on or below `name`.
     pub fn remove_unmounted(&self, name: &CStr, mounts: &Mounts) -> Result<()> {
         mounts.check(self, name, "remove")?;
         self.remove_tree(name)
@@ -68,13 +68,13 @@ impl Dir {
                 let own = self.fixed(name, AtFlags::SYMLINK_NOFOLLOW);
                 let above = self.fixed(c"", AtFlags::EMPTY_PATH);
                 if own.contains(StatxAttributes::IMMUTABLE) {
-                    "it is immutable; chattr -i lets it go"
+                    "it is immutable; remove the flag with chattr -i"
                 } else if above.contains(StatxAttributes::IMMUTABLE) {
-                    "its directory is immutable; chattr -i lets it go"
+                    "its directory is immutable; remove the flag with chattr -i"
                 } else if !own.is_empty() {
-                    "it is append-only; chattr -a lets it go"
+                    "it is append-only; remove the flag with chattr -a"
                 } else if !above.is_empty() {
-                    "its directory is append-only; chattr -a lets it go"
+                    "its directory is append-only; remove the flag with chattr -a"
                 } else {
                     return err.into();
                 }
@@ -84,13 +84,14 @@ impl Dir {
         io::Error::new(io::Error::from(err).kind(), reason)
     }
 
-    /// Opens the directory `name`. If it is closed to its owner, it is opened up before.
+    /// Opens the directory `name`. If the directory is closed to its owner, the function first
+    /// changes its mode.
     pub(crate) fn child_opened_up(&self, name: &CStr) -> Result<Self> {
         match self.child_within(name) {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             other => return other,
         }
-        // By descriptor, because a symlink may have replaced the name by now.
+        // The mode is changed by descriptor, because a symlink may have replaced the name by now.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let closed: OwnedFd = fs::openat(self, name, flags, Mode::empty())
             .map_err(|err| self.error("open directory", name, err))?;
@@ -121,7 +122,7 @@ impl Removal<'_> {
         }
         match fault::step().and_then(|()| fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // The failure inside it was reported.
+            // The failure inside the directory was reported.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.first.is_some() => {}
             Err(err) => {
                 let why = parent.why(name, err);

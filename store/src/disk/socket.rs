@@ -1,5 +1,5 @@
-//! Unix sockets under a name in a directory. The system limits their paths to 107 bytes, so they
-//! are reached through the descriptor of their directory.
+//! Unix sockets under a name in a directory. The system limits the paths of sockets to 107 bytes,
+//! so the path goes through the descriptor of the directory.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -26,7 +26,8 @@ impl Dir {
                 self.remove_file(name)?;
             }
             Ok(_) => {
-                let reason = std::io::Error::other("something else stands there; move it away");
+                let why = "another file has this name; move that file away";
+                let reason = std::io::Error::other(why);
                 return Err(Error::io("listen on", self.path_of(name), reason));
             }
             Err(err) if err.is_not_found() => {}
@@ -38,7 +39,7 @@ impl Dir {
     fn listen_new(&self, name: &CStr) -> rustix::io::Result<UnixListener> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // The mode is set at creation, so others can never connect.
+        // The mode is set at creation, so other users can never connect.
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         bind(&socket, &SocketAddrUnix::new(self.way_to(name))?)?;
         listen(&socket, BACKLOG)?;
@@ -83,7 +84,7 @@ mod tests {
         assert!(dir.connect(c"control").unwrap().is_some());
         std::fs::write(deep.join("file"), "mine").unwrap();
         let refused = dir.listen(c"file").unwrap_err().to_string();
-        assert!(refused.contains("something else stands there"), "{refused}");
+        assert!(refused.contains("another file has this name"), "{refused}");
         assert_eq!(std::fs::read_to_string(deep.join("file")).unwrap(), "mine");
     }
 }

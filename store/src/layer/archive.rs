@@ -13,8 +13,8 @@ use crate::limits::Limits;
 /// Longest target of a symlink: Linux's limit, without the NUL.
 const MAX_TARGET: usize = 4095;
 
-/// Bytes of names, targets and attributes for each entry that an archive may have, and bytes that
-/// it may have in any case.
+/// Allowed bytes of names, targets and attributes for each entry of an archive, and bytes that
+/// every archive may have.
 const PER_ENTRY: u64 = 256;
 const ALWAYS: u64 = 64 << 20;
 
@@ -45,9 +45,9 @@ impl<R: Read> Body<'_, R> {
 }
 
 /// Reads the whole archive from `plain`, its decompressed bytes, and passes every entry to `each`,
-/// in order. A file comes with its body, and its entry does not have the hash of the contents yet:
-/// `each` reads the body and fills the hash in, or does neither. If the compressed form is
-/// `framed`, the archive cannot be cut short without notice.
+/// in order. A file comes with its body. Its entry does not have the hash of the contents yet:
+/// `each` reads the body and sets the hash, or does neither. If the compressed form is `framed`,
+/// the archive cannot be cut short without notice.
 pub fn read<R: Read>(
     plain: R,
     framed: bool,

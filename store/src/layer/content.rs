@@ -1,9 +1,9 @@
-//! The digest of a file's contents. It costs as much time as the file has data, however long its
-//! holes are.
+//! The digest of a file's contents. The digest takes time for the file's data only, however long
+//! the holes are.
 //!
 //! Contents are read in blocks of 64 KiB. A block of zeros is not hashed but counted, whatever its
 //! origin: a hole of an archive, a hole of a filesystem, or written zeros. So the digest depends on
-//! the contents alone. Contents without such a block have their BLAKE3 as their digest.
+//! the contents alone. The digest of contents without such a block is their BLAKE3.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -45,20 +45,20 @@ impl fmt::Debug for Content {
 const BLOCK: u64 = 64 << 10;
 /// Bytes of a file that are read at a time.
 const BUFFER: usize = 256 << 10;
-/// BLAKE3's context: it separates digests of contents with blocks of zeros from all others.
+/// BLAKE3's context: it separates digests of contents with blocks of zeros from all other digests.
 const CONTEXT: &str = "deploy-tools 2026 contents of a file with blocks of zeros";
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Computes the digest of contents, piece by piece.
 #[derive(Debug, Clone)]
 pub struct ContentHasher {
-    /// Over all bytes except blocks of zeros.
+    /// The hash over all bytes except blocks of zeros.
     data: blake3::Hasher,
-    /// Over the places of the blocks of zeros; most files have none.
+    /// The hash over the places of the blocks of zeros; most files have no such blocks.
     runs: Option<Box<blake3::Hasher>>,
     /// Bytes so far.
     at: u64,
-    /// Leading zeros of the current block, while it has nothing else.
+    /// Leading zeros of the current block, while the block has only zeros.
     zeros: u64,
     /// Bytes of the blocks of zeros right before the current block.
     run: u64,
@@ -131,7 +131,7 @@ impl ContentHasher {
         Content(*runs.finalize().as_bytes())
     }
 
-    /// Zeros in a block that has nothing else so far.
+    /// Counts zeros in a block that has only zeros so far.
     fn more_zeros(&mut self, n: u64) {
         self.at += n;
         self.zeros += n;
@@ -141,14 +141,14 @@ impl ContentHasher {
         }
     }
 
-    /// Other bytes follow.
+    /// Ends the zeros: other bytes follow.
     fn end_zeros(&mut self) {
         if self.run > 0 || self.zeros > 0 {
             self.end_zeros_of(self.at % BLOCK);
         }
     }
 
-    /// The same, at this offset in the current block.
+    /// Ends the zeros at this offset in the current block.
     fn end_zeros_of(&mut self, into: u64) {
         if self.run > 0 {
             let start = self.at - into - self.run;
@@ -168,7 +168,7 @@ pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
     content_of_seen(file, |_| {})
 }
 
-/// As [`content_of`]; `seen` gets the length of each part after it is read, holes included.
+/// Like [`content_of`]; `seen` gets the length of each part after it is read, holes included.
 pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Content, u64)> {
     let mut hasher = ContentHasher::default();
     let mut buffer = vec![0; BUFFER];
@@ -200,8 +200,8 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
     Ok((hasher.content(), hasher.length()))
 }
 
-/// Copies the contents of `from` to the empty `to`. Returns whether they are `content`, of `size`
-/// bytes; otherwise the copy is useless. Holes become holes.
+/// Copies the contents of `from` to the empty `to`. Returns whether the contents are `content`, of
+/// `size` bytes; otherwise the copy is useless. Holes become holes.
 pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::Result<bool> {
     if from.metadata()?.len() != size {
         return Ok(false);
@@ -235,19 +235,19 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
         }
     })?;
     if end < size {
-        // No write covers a hole at the end.
+        // No write covers a hole at the end of the file.
         to.set_len(size)?;
     }
     Ok(hasher.length() == size && hasher.content() == content)
 }
 
-/// As many zeros as a block has.
+/// `n` zeros, at most one block.
 fn zeros(n: u64) -> &'static [u8] {
     &ZEROS[..usize::try_from(n).expect("a block is short")]
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // Most blocks are not all zeros, which shows at once; the others are compared in large steps.
+    // Most blocks begin with another byte than zero. All other blocks are compared in large steps.
     bytes.first() == Some(&0)
         && bytes.chunks(1024).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
 }
@@ -260,7 +260,7 @@ mod tests {
 
     const SIZE: usize = 64 << 10;
 
-    /// The content of `bytes` that come in pieces of `piece` bytes; those of zeros as holes.
+    /// The content of `bytes` that come in pieces of `piece` bytes. Pieces of zeros come as holes.
     fn in_pieces(bytes: &[u8], piece: usize) -> Content {
         let mut hasher = ContentHasher::default();
         for part in bytes.chunks(piece) {

@@ -1,5 +1,5 @@
-//! Decompression. The first bytes decide: gzip (RFC 1952, any number of members), zstd (RFC 8878,
-//! any number of frames) or none. Only a few zeros may follow.
+//! Decompression. The first bytes decide the format: gzip (RFC 1952, any number of members), zstd
+//! (RFC 8878, any number of frames) or plain. Only a few zeros may follow the data.
 
 pub mod gzip;
 pub mod trailing;
@@ -18,8 +18,8 @@ use zstd::{Frames, is_frame};
 const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
-/// The decompressed bytes of an archive. Reading them to the end checks every checksum of the
-/// compressed form, and that only padding follows it.
+/// The decompressed bytes of an archive. Reading to the end checks every checksum of the compressed
+/// form, and that only padding follows.
 pub struct Decoder<R: Read> {
     inner: Inner<R>,
     taken: Rc<Cell<u64>>,

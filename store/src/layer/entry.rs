@@ -20,11 +20,11 @@ pub struct EntryPath(Box<[u8]>);
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its path.
+    /// The path.
     pub path: EntryPath,
-    /// Its kind.
+    /// The kind.
     pub kind: Kind,
-    /// The metadata of its inode. Those of a hardlink are ignored.
+    /// The metadata of the inode. The metadata of a hardlink are ignored.
     pub meta: Meta,
 }
 
@@ -35,9 +35,9 @@ pub enum Kind {
     Directory,
     /// A regular file.
     File {
-        /// Its length in bytes.
+        /// The length in bytes.
         size: u64,
-        /// The digest of its contents.
+        /// The digest of the file's contents.
         content: Content,
     },
     /// Another name of the file at a path.
@@ -116,7 +116,7 @@ impl EntryPath {
         self.0.split(|&byte| byte == b'/').filter(|part| !part.is_empty())
     }
 
-    /// Its directory and its last part; `None` for the root.
+    /// The directory and its last part; `None` for the root.
     pub fn split(&self) -> Option<(Self, &[u8])> {
         if self.is_root() {
             return None;
@@ -171,7 +171,7 @@ impl fmt::Debug for EntryPath {
     }
 }
 
-/// Bytes from an archive as text for a message, truncated if it is too long.
+/// Bytes from an archive as text for a message. A long text is truncated.
 pub fn lossy(bytes: &[u8]) -> String {
     let cut = bytes.len().min(300);
     String::from_utf8_lossy(&bytes[..cut]).into_owned()

@@ -1,5 +1,5 @@
-//! A layer's index: its entries in archive order. It depends on the entries alone. On disk it is
-//! one file with its format and a checksum; docs/FORMAT.md has the layout.
+//! A layer's index: its entries in archive order. The index depends on the entries alone. On disk,
+//! the index is one file with a format version and a checksum; docs/FORMAT.md has the layout.
 
 pub mod entries;
 
@@ -14,7 +14,7 @@ use crate::inode_meta::{Meta, Mtime, Xattr};
 use crate::limits::Limits;
 use entries::Entries;
 
-/// First bytes of the file; the last one is the format's version.
+/// First bytes of the file; the last of these bytes is the format's version.
 pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x02";
 pub(super) const CHECKSUM: usize = 32;
 /// Bytes that are written and read at a time.
@@ -58,7 +58,7 @@ impl Index {
     }
 }
 
-/// Writes the file form entry by entry, without holding it in memory.
+/// Writes the file form entry by entry, without holding the whole index in memory.
 #[derive(Debug)]
 pub struct IndexWriter<F> {
     file: F,
@@ -183,7 +183,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Input that is still to be read. `None` if there is too little of it.
+/// Input that is still to be read. `None` if there are too few bytes.
 pub(super) struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {

@@ -1,5 +1,5 @@
-//! Objects: contents of files in the agent's cache, in `objects/ab/…`. [`object_name`] says what
-//! they are. They are created in batches, see [`batch`].
+//! Objects: contents of files in the agent's cache, in `objects/ab/…`. [`object_name`] describes
+//! the names. Objects are created in batches, see [`batch`].
 
 pub mod batch;
 pub mod object_name;
@@ -43,11 +43,11 @@ pub struct Objects {
 /// The result of a check of an object before it is linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// It is sound, and nobody can write to it unseen.
+    /// The object is sound, and nobody can write to it unseen.
     Sound,
-    /// It does not exist.
+    /// The object does not exist.
     Missing,
-    /// Its inode must not be shared: it is changed, or may soon be. Its contents may still be
+    /// The inode must not be shared: it is changed, or may soon be. Its contents may still be
     /// right.
     Changed(PrivateReason),
 }
@@ -65,18 +65,18 @@ impl Objects {
         &self.dir
     }
 
-    /// Its path, for messages.
+    /// The path, for messages.
     pub fn path(&self) -> &std::path::Path {
         self.dir.path()
     }
 
-    /// The directories that objects are in.
+    /// The directories of objects.
     pub fn fans(&self) -> Result<impl Iterator<Item = CString>> {
         let names = self.dir.list()?.into_iter().map(|item| item.name);
         Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
-    /// What the names of objects guarantee here.
+    /// What the names of objects guarantee in this directory.
     pub fn naming(&self) -> Naming {
         self.naming
     }
@@ -92,7 +92,7 @@ impl Objects {
     }
 
     /// Checks an object before it is linked: by its seal, or if that does not suffice, by reading
-    /// it. Evidence of the watches must be recorded before.
+    /// it. Record the evidence of the watches before this call.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -134,7 +134,7 @@ impl Objects {
         let (file, stat) = match found {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(Look::Missing),
-            // It is not a regular file.
+            // The object is not a regular file.
             Err(Error::Corrupt { .. }) => return Ok(Look::Changed(PrivateReason::Written)),
             Err(err) => return Err(err),
         };
@@ -177,7 +177,7 @@ impl Objects {
         Ok(stat.is_none_or(|stat| self.seals.of(name, &stat) == Sealed::Intact))
     }
 
-    /// Opens an object with these contents, whatever its metadata.
+    /// Opens any object with these contents. Its metadata do not matter.
     pub fn open_contents(&self, content: Content) -> Result<Option<File>> {
         let plain = Naming::Contents.name(content, &Meta::default(), 0);
         let Some(fan) = self.fan_if_there(plain.fan())? else { return Ok(None) };
@@ -194,8 +194,8 @@ impl Objects {
         found.map(|name| fan.open_file(&name)).transpose()
     }
 
-    /// Seals an object again after an operation of our own that moved its ctime. It was checked
-    /// right before, so nobody else can have changed it in between.
+    /// Seals an object again after an operation of this program that moved its ctime. The object
+    /// was checked right before, so nobody else can have changed it in between.
     pub fn seal(&self, name: &ObjectName) -> Result<()> {
         match self.find(name, |dir| dir.stat(name.as_c_str()))? {
             Some(stat) => self.seals.set(name, &stat),
@@ -204,7 +204,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether the object exists and its inode is as it must be.
+    /// Whether the object exists, and its inode has the right size and metadata.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let stat = self.find(name, |dir| dir.stat(name.as_c_str()))?;
         Ok(stat.is_some_and(|stat| self.fits(&stat, size, meta)))
@@ -217,12 +217,13 @@ impl Objects {
         }
     }
 
-    /// Opens an object of any kind: the clone finds out whether it is a file.
+    /// Opens an object, which may be of any kind. The clone of the object shows whether it is a
+    /// file.
     pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_any(name.as_c_str()))
     }
 
-    /// Opens an object whose inode is as it must be.
+    /// Opens an object if its inode has the right size and metadata.
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
         let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
@@ -232,7 +233,7 @@ impl Objects {
     pub fn has_contents(&self, name: &ObjectName, size: u64) -> Result<bool> {
         let file = match self.open_named(name) {
             Ok(Some(file)) => file,
-            // It is not a regular file.
+            // The object is not a regular file.
             Ok(None) | Err(Error::Corrupt { .. }) => return Ok(false),
             Err(err) => return Err(err),
         };
@@ -246,8 +247,8 @@ impl Objects {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// Bytes of disk that a copy of the file takes, by its object: fewer than its length if it has
-    /// holes.
+    /// Bytes of disk that a copy of the file takes, by its object. A file with holes takes fewer
+    /// bytes than its length.
     pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
         /// Shorter files are not checked for holes.
         const LARGE: u64 = 16 << 20;
@@ -276,7 +277,8 @@ impl Objects {
         Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
     }
 
-    /// Applies `look` to the directory of the object: the published one, or that of a shared batch.
+    /// Applies `look` to the directory of the object: the published directory, or the directory of
+    /// a shared batch.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
         let found = |looked: Result<T>| match looked {
             Err(err) if err.is_not_found() => Ok(None),
@@ -299,8 +301,8 @@ impl Objects {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an object of the synced file `from` in `dir`, by linking it. It is a success if the
-    /// object exists.
+    /// Makes an object of the synced file `from` in `dir`, by linking. An existing object counts as
+    /// success.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
             Ok(()) => self.seal(name),
@@ -309,7 +311,7 @@ impl Objects {
         }
     }
 
-    /// Moves a damaged object to `quarantine`. Returns whether it existed.
+    /// Moves a damaged object to `quarantine`. Returns whether the object existed.
     pub fn quarantine(&self, name: &ObjectName, quarantine: &Dir) -> Result<bool> {
         let fan = self.fan(name)?;
         if !fan.contains(name.as_c_str())? {

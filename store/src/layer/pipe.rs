@@ -1,22 +1,23 @@
-//! A bounded stream of bytes between two threads: one fills it, the other reads it. Chunks are
-//! returned and reused.
+//! A bounded stream of bytes between two threads: one thread fills the stream, the other reads it.
+//! Chunks are returned and reused.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// Bytes of a chunk.
 const CHUNK: usize = 256 << 10;
-/// Number of chunks that usually wait to be read at most; one more is being filled, and one read.
+/// Usual maximum of chunks that wait to be read. In addition, one chunk is being filled, and one
+/// read.
 const WAITING: usize = 4;
 
-/// The end that is filled. If it is dropped, the stream ends.
+/// The end for filling. Dropping this end ends the stream.
 #[derive(Debug)]
 pub struct Inlet {
     to: SyncSender<io::Result<Chunk>>,
     back: Receiver<Box<[u8]>>,
 }
 
-/// The end that is read. If it is dropped, filling stops.
+/// The end for reading. Dropping this end stops the filling.
 #[derive(Debug)]
 pub struct Outlet {
     from: Receiver<io::Result<Chunk>>,
@@ -29,7 +30,7 @@ pub struct Outlet {
 pub enum Filled {
     /// The input is at its end.
     Whole,
-    /// The other end was dropped before.
+    /// The other end was dropped before the input's end.
     Unread,
 }
 
@@ -45,8 +46,8 @@ pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// A stream that accepts about so many bytes before any is read, so that the writer can continue with
-/// another.
+/// A stream that accepts about so many bytes before the reader reads, so that the writer can
+/// continue with another stream.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();
@@ -54,8 +55,8 @@ pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
 }
 
 impl Inlet {
-    /// Fills the stream from `reader`; `seen` gets the bytes first. An error of the reader is what
-    /// the other end reads after those bytes.
+    /// Fills the stream from `reader`; `seen` gets the bytes first. If `reader` fails, the other
+    /// end gets the error after those bytes.
     pub fn fill(
         &mut self,
         reader: &mut impl Read,
@@ -89,7 +90,7 @@ impl Read for Outlet {
             // The end of the channel is the end of the stream.
             let Ok(next) = self.from.recv() else { return Ok(0) };
             let read = std::mem::replace(&mut self.current, next?);
-            // The writer may have finished.
+            // The writer may have ended.
             let _ = self.back.send(read.bytes);
         }
         let Chunk { bytes, at, end } = &mut self.current;
@@ -147,7 +148,7 @@ mod tests {
         });
     }
 
-    /// So many ones, and then an error.
+    /// A reader of so many ones, and then an error.
     struct Cut(usize);
 
     impl Read for Cut {

@@ -1,9 +1,9 @@
 //! The stages of reading an archive, each in its own thread. The calling thread reads the bytes of
-//! the blob, another decompresses them, and a third reads tar. Bounded streams connect them, so
-//! none runs far ahead.
+//! the blob, another decompresses them, and a third reads tar. Bounded streams connect the threads,
+//! so that no thread runs far ahead.
 //!
-//! Each stage ends when the next one has ended. So an error anywhere closes the streams on both its
-//! sides, and all threads have ended when [`run`] returns.
+//! Each stage ends when the next stage has ended. So an error in any stage closes the streams on
+//! both sides of the stage, and all threads have ended when [`run`] returns.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 
 /// Decompresses `source` and passes the result to `read`, with whether the compressed form is
-/// framed ([`Decoder::is_framed`]). `seen` gets every byte of the source. The first result is that
-/// of reading `source`, which may have stopped early because `read` did; the second is that of
-/// everything else. Success means that the compressed form was checked to its very end.
+/// framed ([`Decoder::is_framed`]). `seen` gets every byte of the source. The first result is the
+/// result of reading `source`, which may have stopped early because `read` stopped. The second is
+/// the result of everything else. Success means that the compressed form was checked to its end.
 pub fn run<R: Read, T: Send>(
     source: &mut R,
     limits: Limits,
@@ -29,7 +29,7 @@ pub fn run<R: Read, T: Send>(
         let (plain_inlet, plain) = pipe();
         let (tell, framed) = sync_channel(1);
         let decoding = scope.spawn(move || decode(packed, plain_inlet, limits, &tell));
-        // A decoder that could not begin sent nothing, and its error is the result.
+        // A decoder that could not begin has sent nothing, and its error is the result.
         let reading = scope.spawn(move || framed.recv().ok().map(|framed| read(plain, framed)));
         let filled = inlet.fill(source, seen);
         drop(inlet);
@@ -43,8 +43,8 @@ pub fn run<R: Read, T: Send>(
     })
 }
 
-/// Errors of the compressed form are in the stream: the reader meets them after the bytes before
-/// them.
+/// Errors of the compressed form are part of the stream: the reader gets an error after the bytes
+/// before it.
 fn decode(
     packed: Outlet,
     mut plain: Inlet,
@@ -53,13 +53,13 @@ fn decode(
 ) -> Result<()> {
     let mut decoder = Decoder::new(packed, limits)?;
     if framed.send(decoder.is_framed()).is_ok() {
-        // To the end, if the reader goes so far: then the whole compressed form is checked.
+        // If the reader reads to the end, the whole compressed form is checked.
         let _ = plain.fill(&mut decoder, |_| {});
     }
     Ok(())
 }
 
-/// The result of a thread. A panic in it continues here.
+/// The result of a thread. A panic in that thread continues here.
 pub(crate) fn joined<T>(ended: thread::Result<T>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

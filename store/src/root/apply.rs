@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
-/// Changes `root` from `old` to `new`; `uses` counts its files. If this is interrupted, the
-/// directory holds neither.
+/// Changes `root` from `old` to `new`; `uses` counts the files of `root`. After an interruption,
+/// the directory holds neither tree.
 pub fn apply(
     old: &Tree,
     new: &Tree,
@@ -56,8 +56,8 @@ pub fn apply(
     Ok(placer.finish())
 }
 
-/// Places the files of `tree` at `paths` again in `root`, which holds them. Of a file with several
-/// names, all are placed.
+/// Places the files of `tree` at `paths` again in `root`, which holds these files. For a file with
+/// several names, all names are placed.
 pub fn replace(
     tree: &Tree,
     paths: &BTreeSet<EntryPath>,
@@ -98,7 +98,7 @@ pub fn replace(
     Ok(placer.finish())
 }
 
-/// For files with several names of which one must be placed: a name that exists already.
+/// For each file with several names that gets a new name: a name that exists already.
 fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>, EntryPath)> {
     let mut wanted: HashSet<*const File> = HashSet::new();
     let mut placed: BTreeSet<&EntryPath> = BTreeSet::new();

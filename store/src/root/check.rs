@@ -1,6 +1,6 @@
-//! Compares a directory with the tree that it should hold, entry by entry, by the inodes. Contents
-//! are not read: a write to a file moves its time. An entry that cannot be examined counts as
-//! different.
+//! Compares the inodes of a directory, entry by entry, with the tree that the directory should
+//! hold. Contents are not read: a write to a file moves its time. An entry that cannot be examined
+//! counts as different.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -23,15 +23,16 @@ const OPEN: usize = 100;
 /// How an entry differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
-    /// It is missing.
+    /// The entry is missing.
     Missing,
-    /// It should not exist.
+    /// The entry should not exist.
     Extra,
-    /// Its size, mode, owner, time, attributes or target differ.
+    /// The size, mode, owner, time, attributes or target differ.
     Altered,
-    /// It is equal, but no link to the other names of its file, or a link to another file.
+    /// The entry is equal, but it is no link to the other names of its file, or a link to another
+    /// file.
     Links,
-    /// It is of another kind, something is mounted on it, or it cannot be examined.
+    /// The entry is of another kind, something is mounted on it, or it cannot be examined.
     Other,
 }
 
@@ -42,14 +43,14 @@ impl Drift {
     }
 }
 
-/// What is compared.
+/// The scope of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Everything but attributes.
     All,
     /// Everything in the tree, attributes included. Additional entries do not count.
     Kept {
-        /// Whether access lists count: not where new files inherit some.
+        /// Whether access lists count. Access lists do not count where new files inherit them.
         lists: bool,
     },
     /// Regular files only. In a directory that nobody else can enter, only files that have names
@@ -58,8 +59,8 @@ pub enum Scope {
 }
 
 /// Calls `each` for every entry of `root` that differs from `tree`; `owner` says whether owners are
-/// restored. `meter` counts the compared entries of `tree`. An error if the root itself cannot be
-/// listed.
+/// restored. `meter` counts the compared entries of `tree`. It is an error if the root itself
+/// cannot be listed.
 pub fn check(
     root: &Dir,
     tree: &Tree,
@@ -72,7 +73,7 @@ pub fn check(
     let mut checker = Checker { owner, scope, meter, each: &mut each, deep: Vec::new(), links };
     checker.directory(root, &EntryPath::root(), tree.root())?;
     while let Some((path, directory)) = checker.deep.pop() {
-        // The directories above it were checked.
+        // The directories above this one were checked.
         let looked = open_dir(root, &path).and_then(|dir| {
             let dir = dir.as_ref().unwrap_or(root);
             checker.directory(dir, &path, directory)
@@ -218,7 +219,7 @@ impl<'t> Checker<'_, 't> {
     fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
-            // Its time changes with every file that a service creates in it.
+            // The time changes with every file that a service creates in it.
             Node::Directory(directory) => disk::may_be_used_like(stat, &directory.meta, self.owner),
             Node::Symlink(link) => {
                 let (uid, gid) = (link.meta.uid, link.meta.gid);

@@ -1,5 +1,5 @@
 //! The difference of two trees: the steps that change a directory from one tree to the other. Pure;
-//! shared directories are not looked at.
+//! shared directories are skipped.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use crate::layer::entry::EntryPath;
 pub enum Step<'a> {
     /// Remove the entry at the path, with everything below it.
     Remove(EntryPath, &'a Node),
-    /// Place the new entry at the path, with everything below it. Nothing is there.
+    /// Place the new entry at the path, with everything below it. The path is free.
     Place(EntryPath, &'a Node),
-    /// Give the file the contents and the time of this one; everything else stays.
+    /// Give the file the contents and the time of the new file; everything else stays.
     Rewrite(EntryPath, &'a File),
-    /// Give the directory, which has the metadata of the first, those of the second: something in
-    /// it has changed, or its metadata have.
+    /// Give a directory with the first metadata the second metadata: something in the directory has
+    /// changed, or its metadata have.
     Finish(EntryPath, &'a Directory, &'a Directory),
 }
 
 impl Step<'_> {
-    /// Where the step is taken.
+    /// The path of the step.
     pub fn path(&self) -> &EntryPath {
         let (Self::Remove(path, _)
         | Self::Place(path, _)
@@ -39,7 +39,8 @@ pub fn diff<'a>(old: &'a Tree, new: &'a Tree, rewrite: bool) -> Vec<Step<'a>> {
     steps
 }
 
-/// Adds the steps between two directories. Returns whether names in it were added or removed.
+/// Adds the steps between two directories. Returns whether names in the directory were added or
+/// removed.
 fn between<'a>(
     path: &EntryPath,
     old: &'a Arc<Directory>,
@@ -83,7 +84,7 @@ fn between<'a>(
 }
 
 /// Whether only contents and time differ between two files. A write would remove setuid, setgid and
-/// capabilities, and may be forbidden to a user; such files are created again.
+/// capabilities, and may be forbidden to a user; files for which that matters are created again.
 fn fits(one: &File, other: &File) -> bool {
     let (is, should) = (&one.meta, &other.meta);
     !one.is_linked()
@@ -95,7 +96,7 @@ fn fits(one: &File, other: &File) -> bool {
 }
 
 /// Whether the old node may stay. Files with several names are the same only if they are one `Arc`:
-/// equal ones may have other names.
+/// equal files may have other names.
 fn same(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::File(one), Node::File(other)) => {

@@ -1,5 +1,5 @@
-//! Merges layers into a tree: takes every entry of every layer in order, and later ones win. Pure;
-//! entries of one layer are treated like those of several.
+//! Merges layers into a tree: takes every entry of every layer in order, and later entries win.
+//! Pure; entries of one layer are treated like entries of several layers.
 //!
 //! Paths are resolved as if chrooted into the tree so far: `..` stops at the root, and absolute
 //! symlinks start there. The resulting tree has no path that passes through a symlink, so building
@@ -19,8 +19,8 @@ use crate::owners::Owners;
 
 /// Most symlinks on the way of one path, as in the kernel.
 const MAX_HOPS: usize = 40;
-/// Bytes of the paths that are looked up for one layer, because each may lead through many
-/// symlinks.
+/// Most bytes of the paths that are looked up for one layer, because each path may lead through
+/// many symlinks.
 const MAX_LOOKED_UP: u64 = 1 << 33;
 /// Most parents whose resolved paths are kept.
 const PARENTS: usize = 1024;
@@ -42,7 +42,7 @@ pub fn add_layer(
     add_layer_owned(tree, layer, &Owners::default())
 }
 
-/// As [`add_layer`], with the owners of `owners`.
+/// Like [`add_layer`], with the owners of `owners`.
 pub fn add_layer_owned(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
@@ -56,8 +56,8 @@ pub fn add_layer_owned(
     apply(tree, layer, MissingTarget::Refuse, owners)
 }
 
-/// Whether `layer` can be merged at all. Targets of hardlinks and symlinks may be in lower layers,
-/// which are not known yet.
+/// Checks that `layer` can be merged at all. Targets of hardlinks and symlinks may be in lower
+/// layers, which are not known yet.
 pub fn check(layer: &Index) -> Result<()> {
     let entries = layer.entries.iter().map(Ok);
     apply(&mut Tree::default(), entries, MissingTarget::PassOver, &Owners::default())
@@ -90,8 +90,8 @@ fn apply(
     missing: MissingTarget,
     owners: &Owners,
 ) -> Result<()> {
-    // Entries of one directory come together. So its resolved path is kept until something other
-    // than a file changes, which may change where it leads.
+    // Entries of one directory come together. So a resolved path is kept until something other than
+    // a file changes, because that may change where the path leads.
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
     let mut looked_up = LookedUp(0);
     for entry in layer {
@@ -106,8 +106,8 @@ fn apply(
             None => {
                 let resolved = match directory(tree, entry, &parent, owners, &mut looked_up)? {
                     Way::Directory(resolved) => resolved,
-                    // The lower layers decide where it leads, and so what the following entries
-                    // mean.
+                    // The lower layers decide where the symlink leads, and so what the following
+                    // entries mean.
                     Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
                     Way::Nowhere(err) => return Err(err),
                 };
@@ -193,9 +193,9 @@ fn new_directory(meta: Meta) -> Node {
     Node::Directory(Arc::new(Directory { meta, ..Directory::default() }))
 }
 
-/// A directory over a directory gives it its metadata. Over a symlink to a directory, the symlink
-/// stays and its target gets the metadata. Over anything else it replaces it. No path that was
-/// resolved before leads elsewhere afterwards.
+/// Places a directory. The new directory gives its metadata to an existing directory. An existing
+/// symlink to a directory stays, and its target gets the metadata. Anything else is replaced. No
+/// path that was resolved before leads elsewhere afterwards.
 fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mut LookedUp) {
     match tree.get(path) {
         Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
@@ -211,8 +211,8 @@ fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mu
     }
 }
 
-/// The path and node of the target of a hardlink. If it is a symlink, the symlink is linked itself,
-/// not followed.
+/// The path and node of the target of a hardlink. A symlink as the target is linked itself, not
+/// followed.
 fn linked(
     tree: &Tree,
     entry: &Entry,
@@ -237,15 +237,16 @@ fn linked(
     }
 }
 
-/// Where a path leads.
+/// The end of a path.
 enum Way {
-    /// To a directory.
+    /// The path leads to a directory.
     Directory(EntryPath),
-    /// Through a symlink to something that is not a directory, in this tree.
+    /// In this tree, the path leads through a symlink to something that is not a directory.
     Nowhere(Error),
 }
 
-/// The directory that `path` leads to. It and its parents are created if they are missing.
+/// The directory that `path` leads to. The directory and its parents are created if they are
+/// missing.
 fn directory(
     tree: &mut Tree,
     entry: &Entry,
@@ -290,7 +291,8 @@ fn no_directory(entry: &Entry, at: &EntryPath, what: &str) -> Error {
     bad_entry(entry.path.as_bytes(), format!("passes through {at:?}, which is {what}"))
 }
 
-/// The directory that `path` leads to, following symlinks inside the tree. `None` if there is none.
+/// The directory that `path` leads to, following symlinks inside the tree. `None` if there is no
+/// such directory.
 fn resolve(tree: &Tree, path: &EntryPath, looked_up: &mut LookedUp) -> Result<Option<EntryPath>> {
     let mut rest: Vec<Box<[u8]>> = path.parts().map(Into::into).collect();
     rest.reverse();

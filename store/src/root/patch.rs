@@ -90,7 +90,7 @@ impl Patcher<'_> {
         }
     }
 
-    /// Makes `node` as `name` in `into`; of a directory, as much as possible.
+    /// Makes `node` as `name` in `into`. In a directory, makes as many entries as possible.
     fn make(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let Node::Directory(directory) = node else {
             let made = self.place(into, parent, name, node);

@@ -6,7 +6,7 @@ use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// The directory that `path` is in (`None`: `root` itself) and its last part.
+/// The directory of `path` (`None`: `root` itself), and the last part of `path`.
 pub fn open_parent(root: &Dir, path: &EntryPath) -> Result<(Option<Dir>, CString)> {
     let (parent, name) = path.split().ok_or_else(no_such_name)?;
     Ok((open_dir(root, &parent)?, c_name(name)?))
@@ -21,7 +21,7 @@ pub fn open_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
-/// As [`open_dir`], only to find names in it, see [`Dir::child_unread`].
+/// Like [`open_dir`], only to find names in it, see [`Dir::child_unread`].
 pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     let mut dir: Option<Dir> = None;
     for part in path.parts() {
@@ -30,7 +30,7 @@ pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
-/// A name for the system. No name has a NUL: archives with one are refused.
+/// A name for the system. No name has a NUL: archives with a NUL in a name are refused.
 pub fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| no_such_name())
 }

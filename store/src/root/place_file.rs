@@ -17,7 +17,7 @@ use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
 
 impl Placer<'_> {
-    /// Places `file` as `name` in `into`. `fresh`: `into` was made by this placer.
+    /// Places `file` as `name` in `into`. `fresh`: this placer made `into`.
     pub(super) fn place_file(
         &self,
         into: &Dir,
@@ -35,7 +35,7 @@ impl Placer<'_> {
             let (dir, first) = open_parent(self.root, first)?;
             return dir.as_ref().unwrap_or(self.root).link(&first, into, name);
         }
-        // Held until the file exists: other threads may be about to link to it.
+        // The lock is held until the file exists, because other threads may be about to link to it.
         self.place_inode(into, name, path, file, fresh)?;
         first.insert(address, path());
         Ok(())
@@ -64,8 +64,8 @@ impl Placer<'_> {
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// Whether the root gets its own copy: others than the owner may write to the file, or one of
-    /// its names is declared or was found to be written to.
+    /// Whether the root gets its own copy: not only the owner may write to the file, or one of its
+    /// names is declared or was found to be written to.
     fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
         if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
             return true;
@@ -76,8 +76,8 @@ impl Placer<'_> {
         self.placement.may_have_private() && self.placement.is_private(&path())
     }
 
-    /// By hardlink; by copy if an equal file of this root has the object, or if the object must not
-    /// be shared any more.
+    /// Places a file by hardlink. Places it by copy if an equal file of this root has the object,
+    /// or if the object must not be shared any more.
     fn place_link(
         &self,
         into: &Dir,
@@ -134,8 +134,8 @@ impl Placer<'_> {
         self.finish_file(into, &made, name, file, fresh)
     }
 
-    /// Gives the existing file `name` the contents of `file` and its time. It must have no other
-    /// name.
+    /// Gives the existing file `name` the contents and the time of `file`. The file must have no
+    /// other name.
     pub fn rewrite(&self, into: &Dir, name: &CStr, file: &File) -> Result<()> {
         let open = || into.open_to_rewrite(name);
         let to = if file.size == 0 {

@@ -1,6 +1,6 @@
-//! Places the nodes of a tree in a directory: files from objects by reflink, hardlink or copy; all
-//! others are created. Nobody else can enter the directory yet, and the tree has no path through a
-//! symlink. Each step opens one name and follows no link.
+//! Places the nodes of a tree in a directory: files from objects, by reflink, hardlink or copy; all
+//! other nodes are created. Nobody else can enter the directory yet, and the tree has no path
+//! through a symlink. Each step opens one name and follows no link.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -19,10 +19,10 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// Most directories that each thread has open, one in the other. A process may usually have 1,024
-/// files open, and most of these are left, whatever the tree.
+/// files open. With this limit, most of them stay free, for any tree.
 const OPEN: usize = 100;
 
-/// Mode bits that allow others than the owner to write to a file.
+/// Mode bits that allow not only the owner to write to a file.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Places nodes in one root, on several threads where that is faster.
@@ -59,7 +59,7 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// For placing `tree` in `root`, which is empty.
+    /// A placer for `tree` in `root`, which is empty.
     pub fn new(
         objects: &'a Objects,
         placement: Placement,
@@ -73,7 +73,7 @@ impl<'a> Placer<'a> {
         Self { objects, placement, root, fresh: true, counts, first, deep, private, found }
     }
 
-    /// For changing `root` to `tree`; `uses` counts its files.
+    /// A placer that changes `root` to `tree`; `uses` counts the files of `tree`.
     pub fn changing(
         objects: &'a Objects,
         placement: Placement,
@@ -100,14 +100,14 @@ impl<'a> Placer<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the path of an existing name of a file, to which others are linked.
+    /// Adds the path of an existing name of a file. Other names are linked to it.
     pub fn knows(&self, file: &Arc<File>, path: EntryPath) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.insert(Arc::as_ptr(file).addr(), path);
     }
 
     /// Places everything in `directory` in the root, which is empty. Within a rayon pool, the
-    /// pool's threads fill its directories.
+    /// pool's threads fill the directories.
     pub fn fill_root(&self, directory: &'a Directory) -> Result<()> {
         self.fill(self.root, &EntryPath::root(), directory)?;
         self.fill_deep()
@@ -131,11 +131,13 @@ impl<'a> Placer<'a> {
         for (name, node) in directory.iter() {
             match node {
                 Node::Directory(directory) => below.push((name, directory)),
-                // Entries in a directory that was made in an older one inherit from it.
+                // A directory that was made in an older directory inherits from it, and passes that
+                // on to new entries.
                 leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
-        // Counted once for each directory: threads that count each file would wait for one another.
+        // The meter counts once for each directory: threads that count each file would wait for one
+        // another.
         self.placement.meter.add(directory.count() as u64);
         let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
             self.place_directory(into, path, name, directory)
@@ -168,7 +170,7 @@ impl<'a> Placer<'a> {
     ) -> Result<()> {
         let (c_name, path) = (c_name(name)?, parent.join(name));
         if path.parts().count().is_multiple_of(OPEN) {
-            // The directories above it need not stay open while it is filled.
+            // The directories above this one need not stay open while it is filled.
             into.make_dir(&c_name, 0o700)?;
             if !self.fresh {
                 self.found().built.directories.push(path.clone());
@@ -179,7 +181,8 @@ impl<'a> Placer<'a> {
         let meta = &directory.meta;
         let mode = match meta.mode & 0o777 {
             mode if self.fresh && mode & 0o700 == 0o700 => mode,
-            // Closed to others until it has its owner, open to us until it is filled.
+            // The directory is closed to others until it has its owner, and open to the agent until
+            // it is filled.
             _ => 0o700,
         };
         into.make_dir(&c_name, mode)?;
@@ -192,8 +195,8 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    /// Completes the metadata of a file that was created with `mode`. `fresh`: its directory was
-    /// made by this placer, too.
+    /// Completes the metadata of a file that was created with `mode`. `fresh`: this placer made the
+    /// directory, too.
     pub(super) fn finish_new(
         &self,
         file: impl std::os::fd::AsFd,
@@ -215,8 +218,8 @@ impl<'a> Placer<'a> {
         disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
     }
 
-    /// Records that `node` was removed from the root. Of a file with several names this is not
-    /// known: its object counts as used, so a later file may be copied.
+    /// Records that `node` was removed from the root. For a file with several names, nobody knows
+    /// this: its object counts as used, so a later file may be copied.
     pub fn forget(&self, node: &Node) {
         match node {
             Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),
@@ -273,7 +276,7 @@ impl<'a> Placer<'a> {
         }
         let number = device.map_or(0, |device| rustix::fs::makedev(device.major, device.minor));
         match into.make_node(name, kind, 0o600, number) {
-            // Root without the capability, as in a container.
+            // The user is root, but lacks the capability, as in a container.
             Err(err) if device.is_some() && not_permitted(&err) => {
                 self.found().built.skipped.push(path());
                 return Ok(());

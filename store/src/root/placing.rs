@@ -14,14 +14,14 @@ use crate::meter::Meter;
 use crate::owners::Owners;
 use crate::writable::Writable;
 
-/// How files get from the cache into a root.
+/// The way in which files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkMode {
     /// Reflink if the filesystem can, else hardlink, else copy.
     Auto,
-    /// Share extents (copy on write); fail if that is impossible.
+    /// Sharing of extents (copy on write); it is an error if that is impossible.
     Reflink,
-    /// Another name of the cached file; fail if that is impossible.
+    /// Another name of the cached file; it is an error if that is impossible.
     Hardlink,
     /// A copy of the bytes.
     Copy,
@@ -32,7 +32,7 @@ pub enum LinkMode {
 pub struct Placement {
     /// Reflink, hardlink or copy.
     pub mode: LinkMode,
-    /// Whether to fail if a file cannot be placed this way, rather than try another.
+    /// Whether to fail if a file cannot be placed in this way, instead of trying another way.
     pub strict: bool,
     /// Whether owners are restored and devices made.
     pub owner: bool,
@@ -59,8 +59,8 @@ impl Placement {
         self.writable.has(path) || self.learned.has(path)
     }
 
-    /// The files with several names, by their addresses, of which one name is private in `tree`: a
-    /// write to one name shows under all.
+    /// The addresses of files with several names that have a private name in `tree`: a write to one
+    /// name shows under all names.
     pub(super) fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
         if self.mode != LinkMode::Hardlink || !self.may_have_private() {
             return HashSet::new();
@@ -76,11 +76,11 @@ impl Placement {
 /// Number of files by the way they were placed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Placed {
-    /// By sharing extents.
+    /// Files placed by sharing extents.
     pub reflinked: u64,
-    /// As another name of the cached file.
+    /// Files placed as another name of the cached file.
     pub hardlinked: u64,
-    /// By copying bytes.
+    /// Files placed by copying bytes.
     pub copied: u64,
 }
 
@@ -95,7 +95,7 @@ pub struct Built {
     pub twins: Vec<(ObjectName, EntryPath)>,
     /// Files that were copied because their objects were found changed, with the reasons.
     pub changed: Vec<(EntryPath, PrivateReason)>,
-    /// Those objects, with their sizes and the metadata that they should have.
+    /// The objects to renew, with their sizes and wanted metadata.
     pub renew: Vec<(ObjectName, u64, Meta)>,
     /// Directories that were created in an existing root.
     pub directories: Vec<EntryPath>,
@@ -107,14 +107,14 @@ pub struct Built {
 pub struct Uses(HashMap<u32, u32>);
 
 impl Uses {
-    /// Adds a file; returns how many there were.
+    /// Adds a file; returns the earlier number of files of the object.
     pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
         let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;
         *count - 1
     }
 
-    /// How many files the object has, collisions included.
+    /// Number of files of the object, collisions included.
     pub fn of(&self, object: &ObjectName) -> u32 {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }
@@ -131,6 +131,6 @@ impl Uses {
 }
 
 fn key(object: &ObjectName) -> u32 {
-    // The upper half is mixed better.
+    // The upper half of the hash is mixed better.
     u32::try_from(object.hash() >> 32).expect("the shift leaves half")
 }

@@ -20,11 +20,11 @@ pub struct Tree {
     pub(super) root: Arc<Directory>,
     /// Whether an entry describes the root itself.
     described: bool,
-    /// Whether a rule sets its owner.
+    /// Whether a rule sets the owner of the root itself.
     owned: bool,
 }
 
-/// A directory and what is in it.
+/// A directory and its entries.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     /// The metadata of its inode.
@@ -48,9 +48,9 @@ pub enum Node {
 /// The inode of a regular file.
 #[derive(Debug)]
 pub struct File {
-    /// Its length in bytes.
+    /// The length in bytes.
     pub size: u64,
-    /// The digest of its contents.
+    /// The digest of the file's contents.
     pub content: Content,
     /// The metadata of its inode.
     pub meta: Meta,
@@ -60,22 +60,22 @@ pub struct File {
 /// A symlink.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Symlink {
-    /// Its target, byte for byte.
+    /// The target, byte for byte.
     pub target: Box<[u8]>,
-    /// Its owner and time.
+    /// The owner and time.
     pub meta: Meta,
 }
 
 /// A fifo or device.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Special {
-    /// Its kind.
+    /// The kind.
     pub kind: SpecialKind,
     /// The metadata of its inode.
     pub meta: Meta,
 }
 
-/// Files that are neither regular, nor directories, nor symlinks. No sockets: tar has none.
+/// Files that are neither regular, nor directories, nor symlinks. tar has no sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialKind {
     /// A fifo.
@@ -92,7 +92,7 @@ impl File {
         Self { size, content, meta, linked: AtomicBool::new(false) }
     }
 
-    /// Whether it has, or once had, several names.
+    /// Whether the file has, or once had, several names.
     pub fn is_linked(&self) -> bool {
         self.linked.load(Ordering::Relaxed)
     }
@@ -101,7 +101,7 @@ impl File {
         self.linked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the other is an equal file, or this one itself.
+    /// Whether `other` is an equal file, or the same file.
     pub fn equals(&self, other: &Self) -> bool {
         (self.size, self.content, &self.meta) == (other.size, other.content, &other.meta)
     }
@@ -132,18 +132,18 @@ impl Tree {
         self.owned || self.described
     }
 
-    /// Whether an entry describes the root itself. Otherwise it is [`Directory::implied`], with the
-    /// time at which it is made.
+    /// Whether an entry describes the root itself. Otherwise the root is [`Directory::implied`],
+    /// with the time at which it is made.
     pub fn is_described(&self) -> bool {
         self.described
     }
 
-    /// The directory that all paths begin in.
+    /// The root directory.
     pub fn root(&self) -> &Arc<Directory> {
         &self.root
     }
 
-    /// Whether both are the same tree, not just equal.
+    /// Whether `other` is the same tree, not just an equal one.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.root, &other.root)
     }
@@ -192,7 +192,7 @@ impl Tree {
         count
     }
 
-    /// Whether it is empty.
+    /// Whether the tree is empty.
     pub fn is_empty(&self) -> bool {
         self.root.children.is_empty()
     }
@@ -233,12 +233,12 @@ impl Directory {
         Meta { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime, xattrs: Box::default() }
     }
 
-    /// Its names with their nodes, in byte order.
+    /// The names with their nodes, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.children.iter().map(|(name, node)| (&**name, node))
     }
 
-    /// Number of its names.
+    /// Number of names in the directory.
     pub(super) fn count(&self) -> usize {
         self.children.len()
     }

@@ -34,7 +34,7 @@ impl Store {
         self.extract_anew(digest).map(Some)
     }
 
-    /// The layer's index. A missing or damaged one is made again.
+    /// The layer's index. A missing or damaged index is made again.
     pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
         match self.open_index(digest) {
             // An index of an earlier format lacks information.
@@ -124,7 +124,7 @@ impl Store {
     }
 }
 
-/// Hashes the rest of the blob, which nobody has read.
+/// Hashes the unread rest of the blob.
 fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -158,7 +158,7 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
 }
 
 /// Reads an archive: puts the contents of its files into `batch` and passes its entries to `each`.
-/// The first result is that of reading `source`, see [`pipeline::run`].
+/// The first result is the result of reading `source`, see [`pipeline::run`].
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,

@@ -11,7 +11,7 @@ pub(super) const UNFINISHED: &str = ".new";
 /// Prefix of roots that are being removed.
 pub(super) const RETIRED: &str = ".old";
 /// Prefix of a replaced root, followed by the id of the root in its place. A service may still run
-/// in it, so it stays until a script has succeeded.
+/// in the replaced root, so it stays until a script has succeeded.
 pub(super) const REPLACED: &str = ".replaced";
 /// Prefix of the files that probe how files can be placed.
 pub(super) const PROBE: &str = ".probe";

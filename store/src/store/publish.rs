@@ -30,8 +30,8 @@ use crate::root::tree::Tree;
 impl Store {
     /// Builds and publishes the root of `configuration`, whose layers are extracted; returns at
     /// once if the root exists. [`Error::NoSuchBlob`] if a layer must be extracted again because of
-    /// a damaged object and its blob is missing: fetch the blob, call [`Store::extract`], and call
-    /// this again.
+    /// a damaged object, and the layer's blob is missing: fetch the blob, call [`Store::extract`],
+    /// and call this again.
     pub fn root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         if !self.is_published(id)? {
@@ -47,8 +47,8 @@ impl Store {
         Ok(Root { id, path, reused: true, from_spare: false, placed, replaced, changed })
     }
 
-    /// As [`Store::root`], but builds the root even if it exists. The complete root replaces the
-    /// existing one by one exchange of names, and the existing one is kept (see
+    /// Like [`Store::root`], but builds the root even if it exists. The complete new root replaces
+    /// the existing root in one exchange of names, and the existing root is kept (see
     /// [`Root::replaced`]).
     pub fn rebuild_root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
@@ -92,8 +92,8 @@ impl Store {
         Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
     }
 
-    /// Whether the root exists and we built it. A directory with the right name, even with an `.ok`
-    /// beside it, may be an incomplete root of another agent.
+    /// Whether the root exists and this program built it. A directory with the right name, even
+    /// with an `.ok` beside it, may be an incomplete root of another agent.
     pub(super) fn is_published(&self, id: Digest) -> Result<bool> {
         let name = name_of(id);
         Ok(self.roots.contains(&name)? && is_directory(&self.unpacked, &name)?)
@@ -113,20 +113,21 @@ impl Store {
         }
     }
 
-    /// Renames the finished root to its id. If a directory is in its place, the two exchange names,
-    /// and the new name of the old one is returned. If any step fails, the finished root is under
-    /// `staging`.
+    /// Renames the finished root to its id. If a directory is in its place, the two directories
+    /// exchange names, and the new name of the old directory is returned. If any step fails, the
+    /// finished root is under `staging`.
     fn publish(&self, id: Digest, staging: &CStr) -> Result<Option<CString>> {
         let name = name_of(id);
         if !self.unpacked.contains(&name)? {
             return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
-        // A mount would move along, away from the place that its users know.
-        Mounts::read().check(&self.unpacked, &name, "replace")?;
+        // A mount would move together with the directory, away from the path that its users know.
+        let mounts = Mounts::read();
+        mounts.check(&self.unpacked, &name, "replace").map_err(Error::of_moving_root)?;
         let aside = self.free_for_replaced(id)?;
-        // The existing root is never under a name that a start cleans up.
+        // The existing root never has a name that a start cleans up.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
-        let exchanged = match self.unpacked.exchange(&aside, &name) {
+        let exchanged = match self.unpacked.exchange(&aside, &name).map_err(Error::of_moving_root) {
             Ok(false) => self.change_places(&aside, &name),
             other => other.map(drop),
         };
@@ -150,8 +151,8 @@ impl Store {
     }
 
     /// A name for the root that the root `id` replaces. The first name is for the root that was in
-    /// use. The later ones are for attempts whose script failed; only the last of these is kept,
-    /// because each script had the chance to leave the earlier ones.
+    /// use. Later names are for attempts whose script failed. Only the last of these roots is kept,
+    /// because each script had the chance to stop the services in earlier ones.
     fn free_for_replaced(&self, id: Digest) -> Result<CString> {
         let first = replaced_name(id, 0);
         if !self.unpacked.contains(&first)? {
@@ -173,9 +174,9 @@ impl Store {
         Ok(first)
     }
 
-    /// Records that the root of `configuration` is ours and complete. A crash or a full disk may
-    /// leave an unreadable record. The root is complete even then, and its next deployment writes
-    /// the record again.
+    /// Records that this program built the root of `configuration`, and that the root is complete.
+    /// A crash or a full disk may leave an unreadable record. The root is complete even then, and
+    /// its next deployment writes the record again.
     pub(super) fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;
@@ -184,13 +185,14 @@ impl Store {
             .map_err(|err| Error::io("write", self.roots.path_of(&name), err))
     }
 
-    /// Makes the published roots durable. Call it before you report for good that one is deployed:
-    /// until then a power cut may remove a root again, as a whole.
+    /// Makes the published roots durable. Call this before you record that a root is deployed:
+    /// until then a power cut may remove the root again, as a whole.
     pub fn sync_roots(&self) -> Result<()> {
         self.unpacked.sync_filesystem()
     }
 
-    /// Writes the mark that the Go agent looks for beside a root. This program does not rely on it.
+    /// Writes the mark that the Go agent looks for beside a root. This program does not rely on the
+    /// mark.
     pub(super) fn mark_for_go(&self, id: Digest) -> Result<()> {
         match self.unpacked.create_file(&ok_name(id), 0o640) {
             Err(err) if !err.exists() => Err(err),
@@ -217,7 +219,7 @@ pub(super) fn build_in(
     Ok(built)
 }
 
-/// Opens the finished root for others, and syncs it.
+/// Opens the finished root for other users, and syncs it.
 fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     describe(root, tree, owner)?;
     root.sync_filesystem()
@@ -245,7 +247,7 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     meta
 }
 
-/// Removes roots that a crash left incomplete, and returns those that cannot be removed.
+/// Removes roots that a crash left incomplete. Returns the roots that cannot be removed.
 pub(super) fn clean_up(unpacked: &Dir) -> Result<Vec<Left>> {
     remove_all(unpacked, &TEMPORARY)
 }

@@ -1,4 +1,4 @@
-//! What the next agent needs to know of the objects: their seals, and the private paths.
+//! The records about objects for the next agent: seals and private paths.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -11,14 +11,14 @@ use crate::layer::objects::object_name::Naming;
 
 /// File in the agent's directory with the seals of the objects.
 const SEALS: &CStr = c"seals";
-/// Most bytes of it that are read: those of 16 million objects.
+/// The most bytes of the file that are read: enough for 16 million objects.
 const MOST: u64 = 256 << 20;
 /// The identity of this boot of the system.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Store {
-    /// Reads the seals of the previous agent. Unreadable seals are ignored: the objects are then
-    /// read again.
+    /// Reads the seals of the previous agent. Unreadable seals are ignored, and the agent reads
+    /// those objects again.
     pub(super) fn read_seals(&self) -> Result<()> {
         if self.objects.naming() == Naming::Contents {
             return Ok(());
@@ -34,7 +34,8 @@ impl Store {
         if read {
             self.objects.seals().read(&bytes, &boot());
         }
-        // Until the file is written again, nobody knows what happened since.
+        // The file is removed, because it does not show changes that happen until it is written
+        // again.
         top.remove_file(SEALS)
     }
 

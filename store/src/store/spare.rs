@@ -1,8 +1,8 @@
 //! The spare root: a complete, synced copy of the current root in a directory that only the agent
-//! can enter. The next root is made from it by applying the difference.
+//! can enter. The agent makes the next root from the spare by applying the difference.
 //!
-//! A spare lives as long as the program. The next start removes it, so an incomplete spare, or one
-//! of another program, is never used.
+//! A spare lives as long as the program. The next start removes it, so an incomplete spare, or the
+//! spare of another program, is never used.
 
 mod doubt;
 mod release;
@@ -40,7 +40,7 @@ pub(super) struct Spare {
     pub(super) name: CString,
     pub(super) tree: Tree,
     uses: Uses,
-    /// Sees every change in it, and later in the root that it becomes.
+    /// Sees every change in the spare, and later in the root that the spare becomes.
     pub(super) watch: Option<Place>,
 }
 
@@ -70,8 +70,8 @@ pub enum SpareOutcome {
 
 impl Store {
     /// Makes the spare of `configuration`, whose layers are extracted, so that the next root can be
-    /// made by the difference. This takes as long as building a root. Meanwhile, and without a
-    /// spare, roots are built from nothing.
+    /// made by applying the difference. This takes as long as building a root. Meanwhile, and
+    /// without a spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded();
         let tree = self.tree(configuration)?;
@@ -82,8 +82,8 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     self.watch_anew()?;
-                    // Renew the objects before the spare shares them: a process that holds the old inodes
-                    // keeps those.
+                    // Renew the objects before the spare shares them: a process with old inodes
+                    // open then does not reach the new ones.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
@@ -105,7 +105,7 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Makes `tree` from the spare, if there is one and nobody changed its contents.
+    /// Makes `tree` from the spare, if there is a spare and nobody changed its contents.
     pub(super) fn use_spare(&self, tree: &Tree) -> Option<Made> {
         let spare = self.take_untouched_spare()?;
         let name = spare.name.clone();
@@ -117,14 +117,14 @@ impl Store {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
                     _ => tracing::warn!("the spare root cannot be used, a new one is built: {err}"),
                 }
-                // If even this fails, the next start removes it.
+                // If even this fails, the next start removes the directory.
                 let _ = self.discard(&name);
                 None
             }
         }
     }
 
-    /// The spare, if there is one that nobody has modified.
+    /// The spare, if there is a spare and nobody has modified it.
     fn take_untouched_spare(&self) -> Option<Spare> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let touched = match &spare.watch {
@@ -155,7 +155,7 @@ impl Store {
             "the spare root was changed by hand and is not used: {}",
             listed(&names)
         );
-        // If this fails, the next start removes it.
+        // If this fails, the next start removes the directory.
         let _ = self.discard(&spare.name);
         let _ = self.end_watches(spare.watch);
         None
@@ -212,7 +212,7 @@ impl Store {
         Ok(paths)
     }
 
-    /// Changes the spare to `tree`; after an error it is discarded.
+    /// Changes the spare to `tree`. After an error the spare is discarded.
     fn change(&self, mut spare: Spare, tree: &Tree) -> Result<(Spare, Built)> {
         let root = self.unpacked.child(&spare.name)?;
         let (objects, placement) = (&self.objects, self.placement.clone());
@@ -237,7 +237,8 @@ impl Store {
         }
     }
 
-    /// Forgets the events of our own changes in a spare, before anybody else can enter it.
+    /// Forgets the events of this program's own changes in a spare, before anybody else can enter
+    /// the spare.
     fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) {
         let evidence = self.take_evidence(place);
         let again = evidence.opened.iter().filter(|path| !made.contains(path));
@@ -245,7 +246,7 @@ impl Store {
     }
 
     /// Builds the spare from nothing. Damage found here may be in the published root, too, because
-    /// it holds the same files.
+    /// that root holds the same files.
     fn build_spare(&self, tree: &Tree, configuration: &Configuration) -> Result<Spare> {
         self.mending(tree, configuration, || {
             let name = self.unpacked.make_temp(SPARE, 0o700)?;
@@ -267,7 +268,7 @@ impl Store {
         })
     }
 
-    /// `None` if there is room for a spare.
+    /// The missing room for a spare; `None` if there is enough room.
     fn room_for(&self, tree: &Tree) -> Result<Option<SpareOutcome>> {
         let (mut bytes, mut inodes) = (RESERVE, 0);
         for (_, node) in tree.walk() {
@@ -282,7 +283,7 @@ impl Store {
             };
         }
         let (free_bytes, free_inodes) = self.unpacked.free()?;
-        // Filesystems that create inodes on demand report none.
+        // Filesystems that create inodes on demand report no inodes.
         let enough = free_bytes >= bytes && (free_inodes == 0 || free_inodes >= 2 * inodes);
         Ok((!enough).then_some(SpareOutcome::NoRoom { bytes, inodes: 2 * inodes }))
     }
@@ -295,7 +296,7 @@ impl Store {
     fn remove_discarded(&self) {
         match remove_all(&self.unpacked, &[DISCARDED]) {
             Ok(left) => self.log_leftovers(left),
-            Err(err) => tracing::debug!("what is no use any more stays: {err}"),
+            Err(err) => tracing::debug!("a file that is not needed any more stays: {err}"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Sweeps of an agent's directory: lists what exists, plans what to remove, and removes it.
-//! References are removed before what they refer to, so a crash leaves garbage, not gaps.
+//! Sweeps of an agent's directory: lists what exists, plans what to remove, and removes it. A
+//! reference is removed before the thing that it refers to, so a crash leaves garbage, not gaps.
 
 mod agent_dir;
 mod inventory;
@@ -40,7 +40,8 @@ pub use agent_dir::taken_over;
 pub use keep::{Ages, Keep};
 pub use removals::{Kept, Removal, Sweep, What};
 
-/// Called for a root that is moved away and has no record any more, before it is removed.
+/// A function that is called before a root is removed, when the root is moved away and has no
+/// record any more.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
 /// Plans a sweep of the directory `dir`, on which no agent runs, and executes it unless this is a
@@ -55,7 +56,7 @@ pub fn sweep_alone(
     let _lock = Lock::take(dir)?;
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
-    // Without roots or objects there is no way of placing to find out.
+    // Without roots and objects, the way of placing does not matter.
     let link = match (if_exists(top.child(c"unpacked"))?, if_exists(top.child(c"objects"))?) {
         (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
         _ => link,
@@ -86,13 +87,13 @@ pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
 impl Store {
     /// Plans a sweep.
     pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
-        // Otherwise these would count as leftovers.
+        // Otherwise the pending layers would count as leftovers.
         self.flush_or_drop_pending();
         self.agent_dir()?.plan(keep)
     }
 
-    /// Executes a plan. Nothing may have been made or deployed since it was planned. Returns what
-    /// could not be removed, for [`Sweep::without`].
+    /// Executes a plan. Nothing may have been made or deployed since the planning. Returns the
+    /// things that could not be removed, for [`Sweep::without`].
     pub fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
         let release = |retired: &CStr, id| self.release_root(retired, id);
         let stuck = self.agent_dir()?.sweep(plan, &release)?;
@@ -141,7 +142,7 @@ impl Store {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(spare) = spare else { return Ok(false) };
         self.end_watches(spare.watch)?;
-        // If this fails, the next start removes it.
+        // If this fails, the next start removes the spare.
         let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
         let released = self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
         if let Err(err) = released {
@@ -231,8 +232,8 @@ impl AgentDir {
         Ok(Sweep { extents_shared, ..planner::plan(&inventory, keep, &layers, &needed) })
     }
 
-    /// Removes what was planned, in that order. Missing things are skipped. A failed removal is
-    /// returned and does not stop the rest, except where one thing refers to the other.
+    /// Removes the planned things, in order. Missing things are skipped. A failed removal is
+    /// returned and does not stop later ones, except where one thing refers to the other.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
@@ -240,7 +241,7 @@ impl AgentDir {
         let mut before = None;
         for removal in &plan.removals {
             if before == Some(What::Layer) && removal.what != What::Layer {
-                // The names of the indexes must be gone for good before any object is removed.
+                // The removals of indexes must be synced before any object is removed.
                 if let Some(layers) = if_exists(self.top.child(c"layers"))? {
                     layers.sync()?;
                 }
@@ -292,8 +293,9 @@ impl AgentDir {
         Ok(Some(dir))
     }
 
-    /// A root that cannot be moved away stays a root. Nothing in it is removed before it is moved
-    /// and its record is removed for good: an incomplete root must not count as a root.
+    /// A root that cannot be moved away stays a root. Before anything in a root is removed, the
+    /// root is moved and its record is removed and synced: an incomplete root must not count as a
+    /// root.
     fn remove_root(
         &self,
         unpacked: &Dir,

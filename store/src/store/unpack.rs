@@ -28,23 +28,24 @@ use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// Prefix of work directories, by which they are recognised as ours.
+/// Prefix of work directories: this program recognises its own directories by the prefix.
 const WORK: &str = ".unpack";
 /// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
-/// The names that are moved from there to an existing directory, so that they can be removed after
-/// a kill.
+/// The list of names that are moved to an existing directory, so that they can be removed after a
+/// kill.
 const NAMES: &CStr = c"names";
 
 /// Merges local archives, lowest first, into the directory `into`, which must not exist or be
-/// empty. Objects live in a temporary directory beside `into`, or inside it if it exists, and are
-/// moved by linking. A new directory appears when it is complete and synced. Names that are moved
-/// into an existing one are complete and synced, too. Leftovers of a killed call are removed.
+/// empty. Objects are in a temporary directory beside `into`, or inside `into` if it exists, and
+/// are moved by linking. A new directory appears when it is complete and synced. Names that are
+/// moved into an existing directory are complete and synced, too. Leftovers of a killed call are
+/// removed.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
 
-/// As [`unpack`]; `meter` counts the bytes that were read, and then the entries that were placed.
+/// Like [`unpack`]; `meter` counts the bytes that were read, and then the entries that were placed.
 pub fn unpack_counted(
     archives: &[PathBuf],
     into: &Path,
@@ -57,7 +58,7 @@ pub fn unpack_counted(
     let name = path.file_name().ok_or_else(no_name)?;
     let name = CString::new(name.as_bytes()).map_err(|_| no_name())?;
     let parent = match Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755) {
-        // A user without access to the directory above may still write to this one.
+        // A user without access to the parent directory may still write to this directory.
         Err(err) if err.is_denied() && path.is_dir() => {
             return unpack_in(archives, &Arc::new(Dir::open(&path)?), into, options, meter);
         }
@@ -77,7 +78,7 @@ pub fn unpack_counted(
     work.end(&parent, placed)
 }
 
-/// The same for an existing directory; nothing outside it is written.
+/// Unpacks into an existing directory; nothing outside that directory is written.
 fn unpack_in(
     archives: &[PathBuf],
     dir: &Arc<Dir>,
@@ -87,7 +88,7 @@ fn unpack_in(
 ) -> Result<Placed> {
     remove_leftovers(dir, WORK)?;
     if !dir.list()?.is_empty() {
-        let reason = std::io::Error::other("it is there and not empty");
+        let reason = std::io::Error::other("it exists and is not empty");
         return Err(Error::io("unpack into", into, reason));
     }
     let work = Work::begin(dir, WORK)?;
@@ -103,7 +104,7 @@ fn unpack_in(
     });
     let (tree, placed) = work.end(dir, placed)?;
     if tree.is_described() && is_ours(dir)? {
-        // The name moved with the last one.
+        // The list of names was moved with the last name.
         disk::set_times(&**dir, &|| dir.path().to_owned(), &tree.root().meta)?;
     }
     dir.sync()?;
@@ -122,7 +123,7 @@ impl Work {
         let dir = Arc::new(parent.child(&name)?);
         let stat = rustix::fs::fstat(&*dir).map_err(|err| Error::io("stat", dir.path(), err))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-            // Another user with access to the directory above replaced it.
+            // Another user with access to the parent directory replaced the directory.
             let reason = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
             return Err(Error::io("work in", dir.path(), reason));
         }
@@ -130,18 +131,18 @@ impl Work {
         Ok(Self { name, dir })
     }
 
-    /// Removes it. If that fails, the unpacked directory is there all the same.
+    /// Removes the work directory. If that fails, the unpacked directory exists all the same.
     fn end<T>(self, parent: &Dir, placed: Result<T>) -> Result<T> {
         if let Err(err) = parent.remove_tree(&self.name) {
             let path = parent.path_of(&self.name);
-            tracing::warn!("{} stays, as it cannot be removed: {err}", path.display());
+            tracing::warn!("{} cannot be removed: {err}", path.display());
         }
         placed
     }
 }
 
-/// Removes the leftovers of killed calls in `dir`: unlocked work directories of ours, and what was
-/// moved out of them.
+/// Removes the leftovers of killed calls in `dir`: unlocked work directories of this program, and
+/// files that were moved out of them.
 fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
     for item in dir.list()? {
         let digits =
@@ -210,20 +211,23 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     Ok(())
 }
 
-/// Gives an existing directory the metadata of its archives, if they have an entry for it.
+/// Gives an existing directory the metadata of the archives' entry `./`, if there is one.
 fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     if !tree.is_described() {
         return Ok(());
     }
     if !is_ours(dir)? {
-        tracing::warn!("{} keeps its mode and time: it is another user's", dir.path().display());
+        tracing::warn!(
+            "{} keeps its mode and time, because it belongs to another user",
+            dir.path().display()
+        );
         return Ok(());
     }
     let owner = rustix::process::geteuid().is_root();
     disk::set_meta(dir, &|| dir.path().to_owned(), &root_meta(tree, owner), owner)
 }
 
-/// Whether we may change mode and time of a directory.
+/// Whether this process may change mode and time of a directory.
 fn is_ours(dir: &Dir) -> Result<bool> {
     let stat = rustix::fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
     let user = rustix::process::geteuid();
@@ -238,7 +242,7 @@ fn merge_in(
     meter: &Arc<Meter>,
 ) -> Result<(Tree, Placed)> {
     let owner = rustix::process::geteuid().is_root();
-    // The objects are removed later, so linking them moves them.
+    // The objects are removed later, so linking an object moves it.
     let (mode, strict) = match options.link {
         LinkMode::Auto => (LinkMode::Hardlink, false),
         forced => (forced, true),
@@ -290,7 +294,7 @@ fn merge_in(
     Ok((tree, built.placed))
 }
 
-/// Bytes of all archives; 0 if one is not a regular file, and so has no length.
+/// Bytes of all archives; 0 if one archive is not a regular file, and so has no length.
 fn length_of(archives: &[PathBuf]) -> u64 {
     let length = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;

@@ -1,6 +1,6 @@
 //! Verifies an agent's directory: reads and hashes every object and blob, and compares every index
-//! and published root with what it must be. It only reads and takes no lock, so it may run beside
-//! an agent. Files that disappear meanwhile are skipped.
+//! and published root with its right contents. `verify` only reads and takes no lock, so it may run
+//! beside an agent. Files that disappear meanwhile are skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -30,12 +30,12 @@ use crate::root::tree::Tree;
 use crate::writable::Writable;
 use sound::{blob_is_sound, object_is_sound};
 
-/// What was looked at.
+/// Counts of verified things.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Objects.
     pub objects: u64,
-    /// Their bytes.
+    /// The bytes.
     pub bytes: u64,
     /// Cached blobs.
     pub blobs: u64,
@@ -47,12 +47,12 @@ pub struct Verified {
     pub taken_over: u64,
 }
 
-/// Something that is damaged.
+/// Damage that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Where.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong.
     pub what: String,
 }
 
@@ -136,7 +136,7 @@ pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// Bytes of all objects and blobs. Unreadable ones are reported when they are read.
+/// Bytes of all objects and blobs. Unreadable files are reported when they are read.
 fn cached_bytes(top: &Dir) -> Result<u64> {
     let mut bytes = 0;
     let mut add = |dir: &Dir| -> Result<()> {
@@ -196,7 +196,7 @@ fn hex_of(name: &CStr) -> Option<[u8; 64]> {
     ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
 }
 
-/// How many files of a layer have no object, neither in `known` nor created since.
+/// Number of files of a layer that have no object, neither in `known` nor created since.
 fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> Result<u64> {
     let mut lacking = 0;
     for entry in &index.entries {
@@ -231,7 +231,7 @@ fn merged(indexes: &[Index], comparison: &Comparison<'_>) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Reads all files of a root whose contents nobody knows, and reports unreadable ones.
+/// Reads all files of a root whose contents nobody knows, and reports unreadable files.
 fn read_all(
     dir: &Dir,
     name: &CStr,

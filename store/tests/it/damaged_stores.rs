@@ -1,4 +1,4 @@
-//! What services, disks and crashes do to a store, and that no wrong root comes of it.
+//! Damage by services, disks and crashes: no wrong root results.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use crate::rig::{configuration, layer, options, run};
 use deploy_store::{Error, Layer, LinkMode, Store, verify};
 use deploy_testing::directories;
 
-/// A store with a layer of code, and two of configuration to go with it.
+/// A store with a layer of code, and two layers of configuration.
 struct Bench {
     work: tempfile::TempDir,
     store: Store,
@@ -17,7 +17,7 @@ struct Bench {
     configs: [Layer; 2],
 }
 
-/// A symlink of the code layer, and where it leads.
+/// A symlink of the code layer, and its target.
 const LINK: (&str, &str) = ("bin/link", "run");
 const FILES: [(&str, &str); 3] =
     [("bin/run", "#!/bin/sh\n"), ("lib/big", "a rather big library"), ("lib/other", "other")];
@@ -60,7 +60,7 @@ impl Bench {
         self.store.root(&configuration(&layers)).map(|root| root.path)
     }
 
-    /// Builds it and looks at every byte.
+    /// Builds the root and checks every byte.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.root(n).unwrap();
         for (path, contents) in FILES {
@@ -70,7 +70,7 @@ impl Bench {
         }
     }
 
-    /// Another agent on the directory.
+    /// Opens the directory again, as another agent.
     fn reopen(self) -> Self {
         let Self { work, store, code, configs } = self;
         let link = store.link_mode();
@@ -80,7 +80,7 @@ impl Bench {
     }
 }
 
-/// Every store there is to try.
+/// Calls `test` with a store for each filesystem and link mode.
 fn each(mut test: impl FnMut(Bench, String)) {
     for dir in directories() {
         for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
@@ -114,7 +114,7 @@ fn writes_to_one_root_reach_no_other() {
         bench.is_right(1, &what);
         let set_aside = names(&bench.path("quarantine")).len();
         let linked = bench.store.link_mode() == LinkMode::Hardlink;
-        // What has another mode alone has its contents still, and is copied from then on.
+        // A file with only another mode still has its contents, and is copied from then on.
         assert_eq!(set_aside, if linked { 2 } else { 0 }, "{what}");
     });
 }
@@ -188,7 +188,7 @@ fn damaged_index_is_recreated() {
         let sound = fs::read(&index).unwrap();
         for damaged in [&b""[..], b"nonsense", &sound[..sound.len() / 2]] {
             fs::write(&index, damaged).unwrap();
-            // Who has planned with an index does not read it again.
+            // A store that has used an index for a plan does not read the index again.
             bench = bench.reopen();
             bench.is_right(0, &what);
             assert_eq!(fs::read(&index).unwrap(), sound, "{what}");
@@ -206,7 +206,7 @@ fn leftovers_of_a_crash_are_removed_at_the_next_start() {
             fs::write(bench.path(name).join("a/b/file"), "half").unwrap();
         }
         fs::write(bench.path("layers/index-1-1"), "half").unwrap();
-        // A root that was renamed, but whose record was not written any more.
+        // A root that was renamed, but without a record.
         let root = bench.root(0).unwrap();
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         fs::remove_file(bench.path("roots").join(id)).unwrap();

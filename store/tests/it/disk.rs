@@ -1,5 +1,5 @@
-//! Disks that are full, read-only, or in two parts, files with as many names as they can
-//! have, and indexes of the future.
+//! Disks that are full, read-only or divided, files with the maximum number of names, and indexes
+//! of a newer version.
 
 #![allow(clippy::print_stdout, reason = "what is left out is said")]
 
@@ -12,7 +12,7 @@ use crate::rig::{configuration, layer, named, options, run};
 use deploy_store::{Digest, Error, Layer, LinkMode, Store};
 use deploy_testing::directories;
 
-/// A store in `dir` with a layer of a file, and how files are placed there.
+/// A store in `dir` with a layer of one file, and its link mode.
 fn store(dir: &Path, link: LinkMode) -> (Store, Layer) {
     let store = Store::open(&dir.join("agent"), options(link)).unwrap();
     let tree = dir.join("tree");
@@ -27,17 +27,17 @@ fn contents(root: &Path) -> String {
     fs::read_to_string(root.join("file")).unwrap()
 }
 
-/// What `mount` mounts, until it is dropped.
+/// A mount. Dropping the value unmounts it.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // There is nobody to report an error to.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// `None`, said loudly, where nothing can be mounted: which is not so in CI.
+/// If mounting is impossible, prints a notice and returns `None`; in CI that is a failure.
 fn mount(arguments: &[&str], at: &Path) -> Option<Mounted> {
     let mounted = Command::new("mount").args(arguments).arg(at).output().unwrap();
     if mounted.status.success() {
@@ -69,7 +69,7 @@ fn store_opens_on_a_completely_full_disk() {
     }
 }
 
-/// All that an agent does for two changes; the text of the file in each root.
+/// The work of an agent for two changes. Returns the text of the file in each root.
 fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> {
     let store = Store::open(&disk.join("agent"), options(LinkMode::Auto))?;
     let mut layers = Vec::new();
@@ -108,7 +108,7 @@ fn full_disk_at_any_step_is_reported_and_recovered() {
         run("tar", &["-czf", "layer.tar.gz", "-C", text, "."], work.path());
         fs::read(work.path().join("layer.tar.gz")).unwrap()
     });
-    // Of bytes and of inodes one page, or one, more each time.
+    // Each time, the disk has one more page, or one more inode.
     for (what, unit, enough) in [("size", 4096, "1g"), ("nr_inodes", 1, "1m")] {
         let mut failed = 0;
         loop {
@@ -244,8 +244,8 @@ fn newer_index_format_is_refused_and_kept() {
     }
 }
 
-/// Found by 10,000 rounds of the race in the agent's tests: blobs were written through a
-/// symlink that stood where the cache should.
+/// Found by 10,000 rounds of the race in the agent's tests: blobs were written through a symlink in
+/// the place of the cache.
 #[test]
 fn symlinks_inside_a_store_are_refused() {
     let work = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Of a hundred single bits that flip on an agent's disk, in objects and in indexes, all are
-//! found and named.
+//! Flips a hundred single bits on an agent's disk, in objects and in indexes. All are found and
+//! named.
 
 use std::collections::BTreeSet;
 use std::fs;

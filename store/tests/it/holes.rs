@@ -1,5 +1,4 @@
-//! Files of holes: what is done with them takes time for their data, in every link mode, and the
-//! holes stay.
+//! Files with holes: all work takes time for the data only, in every link mode, and the holes stay.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -12,10 +11,10 @@ use deploy_testing::directories;
 
 const SIZE: u64 = 60_000_000_000;
 const AT: u64 = 40_000_000_000;
-/// Hashing as many zeros takes longer, on any machine.
+/// Hashing so many zeros takes longer, on any machine.
 const SOON: Duration = Duration::from_secs(10);
 
-/// An archive of one file of holes, and one of its twins.
+/// An archive of one file of holes, and an archive of its twins.
 fn archive(dir: &Path) -> std::path::PathBuf {
     let file = File::create(dir.join("lastlog")).unwrap();
     assert!(file.set_len(SIZE).is_ok(), "{} has no files of {SIZE} bytes", dir.display());
@@ -53,13 +52,13 @@ fn holes_cost_no_time() {
             let wanted = configuration(&[layer]);
             let root = store.root(&wanted).unwrap();
             is_right(&root.path.join("lastlog"));
-            // There is room for as much data as there is.
+            // The disk has room for the data, but not for the holes.
             let spare = store.prepare_spare(&wanted).unwrap();
             assert_eq!(spare, SpareOutcome::Ready, "{link:?}");
             let mut found = Vec::new();
             verify(&agent, |finding| found.push(finding)).unwrap();
             assert_eq!(found, []);
-            // What is written into a hole is found.
+            // A write into a hole is detected.
             let object = fs::read_dir(agent.join("objects"))
                 .unwrap()
                 .filter_map(|fan| fs::read_dir(fan.unwrap().path()).ok()?.next())

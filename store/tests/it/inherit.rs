@@ -1,5 +1,5 @@
-//! What a directory gives to what is made in it (its group, its default access list), and how
-//! many files layers keep open that wait for their root.
+//! Inheritance from a directory (its group, its default access list), and the number of files that
+//! pending layers keep open.
 
 #![allow(clippy::print_stdout, reason = "what is left out is said")]
 
@@ -58,7 +58,7 @@ fn add(store: &Store, name: &str, bytes: &[u8]) -> Layer {
     named(name, digest)
 }
 
-/// Access lists of all that is below `root`.
+/// Access lists of everything below `root`.
 fn lists(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut waiting = vec![root.to_owned()];
@@ -145,7 +145,8 @@ fn pending_layers_keep_few_files_open() {
         most = most.max(open().saturating_sub(before));
         layers.push(named(&format!("c{n}"), digest));
     }
-    // Of one layer that was just extracted, and of those that wait; other tests have some, too.
+    // Open files of the layer that was just extracted and of pending layers; other tests have open
+    // files, too.
     assert!(most < 600, "{most} files are open");
     let root = store.root(&configuration(&layers)).unwrap();
     assert_eq!(fs::read_dir(&root.path).unwrap().count(), 8 * 600);

@@ -1,6 +1,6 @@
-//! What cannot be removed, because something is mounted there or somebody forbids it: it
-//! stays with all that is in it, is told with its reason, goes when that is gone, and is no
-//! reason for anything else to fail.
+//! Files that cannot be removed, because something is mounted there or they are immutable. Such
+//! files stay with all their contents and are reported with the reason. When the reason ends, the
+//! files are removed. Meanwhile nothing else fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use deploy_testing::{directories, in_own_mounts};
 
 const LINKS: [LinkMode; 3] = [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy];
 
-/// A store with two roots, of which the first is of no more use.
+/// A store with two roots. The first root is not needed any more.
 struct Bench {
     work: tempfile::TempDir,
     store: Option<Store>,
@@ -86,7 +86,7 @@ impl Bench {
         self.store = Some(Store::open(&dir, options(self.link)).unwrap());
     }
 
-    /// The next root and spare can be made beside whatever is left.
+    /// Checks that the next root and spare can be made beside leftovers.
     fn goes_on(&self) {
         let third = configuration(&[
             self.all[0].layers()[0].clone(),
@@ -102,8 +102,8 @@ impl Bench {
     }
 }
 
-/// Ways of mounting something in a root, the first path; the second is what is precious.
-/// What is mounted, and how, on a path of a directory.
+/// A way of mounting something in a root: its name, and a function that gets the mount point and
+/// the precious directory.
 type Mount = (&'static str, fn(&Path, &Path));
 
 fn mounts() -> Vec<Mount> {
@@ -143,7 +143,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Unmounts all that is mounted below `dir`. Returns in how many a canary was.
+/// Unmounts everything below `dir`. Returns the number of mounts with a canary.
 fn unmount(dir: &Path) -> usize {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -176,7 +176,7 @@ fn root_with_a_mount_stays_until_unmounted() {
             bench.goes_on();
             bench.reopen();
             assert!(bench.sweep().is_some(), "{what}: it stays a root, and is tried again");
-            // In its place nothing is built, either.
+            // No root is built in its place, either.
             let err = bench.store().rebuild_root(&bench.all[0]).unwrap_err().to_string();
             assert!(err.contains("something is mounted on"), "{what}: {err}");
             let drifted = bench.store().drifted_root(&bench.all[0]);
@@ -218,7 +218,7 @@ fn store_opens_with_a_mounted_leftover() {
     }
 }
 
-/// What is mounted after the table was read.
+/// A mount that was made after the table was read.
 #[test]
 fn removal_never_enters_a_mount() {
     if !in_own_mounts("leftovers::removal_never_enters_a_mount") {
@@ -240,8 +240,7 @@ fn removal_never_enters_a_mount() {
     }
 }
 
-/// Kernels before 5.6 and 5.8 have no such calls, and filters of system calls refuse what
-/// they do not know.
+/// Kernels before 5.6 and 5.8 lack these calls, and filters of system calls refuse unknown calls.
 #[test]
 #[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
 fn removal_never_enters_a_mount_without_openat2() {
@@ -275,7 +274,7 @@ fn immutable_and_append_only_files_stay() {
             ("i", "data", "its directory is immutable"),
             ("a", "data", "its directory is append-only"),
         ] {
-            // With the files of objects, those could not go either.
+            // With hardlinks to objects, the objects could not be removed either.
             let mut bench = Bench::new(&dir, LinkMode::Copy);
             let path = bench.first().join(at);
             run("chattr", &[&format!("+{attribute}"), text(&path)], Path::new("/"));
@@ -297,7 +296,7 @@ fn immutable_and_append_only_files_stay() {
             assert_eq!(bench.sweep(), None);
             assert!(!left.exists());
         }
-        // A root's top that is immutable cannot be moved away: it stays a root.
+        // A root with an immutable top directory cannot be moved away: it stays a root.
         let bench = Bench::new(&dir, LinkMode::Copy);
         run("chattr", &["+i", text(&bench.first())], Path::new("/"));
         assert!(bench.sweep().unwrap().contains("it is immutable"));
@@ -318,7 +317,7 @@ fn store_opens_with_immovable_leftovers() {
     for dir in directories() {
         let mut bench = Bench::new(&dir, LinkMode::Auto);
         let agent = bench.work.path().join("agent");
-        // Also under the names that this process would take next.
+        // The leftovers also have the names that this process would take next.
         let pid = std::process::id();
         let mut left = Vec::new();
         for n in 0..200 {

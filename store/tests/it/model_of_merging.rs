@@ -1,5 +1,5 @@
-//! Roots against the most simple-minded way to the same: every member of every layer put
-//! into one directory, one after another, symlinks followed as if chrooted there.
+//! Compares roots with a naive model: every member of every layer is put into one directory, one
+//! after another, and symlinks are followed as if chrooted there.
 
 use std::cell::Cell;
 use std::fs;
@@ -16,10 +16,10 @@ use deploy_testing::directories;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Symlinks on one way that are followed.
+/// Most symlinks that are followed on one path.
 const HOPS: usize = 40;
 
-/// The directory that `path` leads to below `root`, made where there is nothing.
+/// The directory that `path` leads to below `root`, created if it is missing.
 fn directory(root: &Path, path: &str, make: bool) -> io::Result<PathBuf> {
     let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
     let (mut at, mut hops) = (root.to_owned(), 0);
@@ -60,7 +60,7 @@ fn directory(root: &Path, path: &str, make: bool) -> io::Result<PathBuf> {
 }
 
 fn parent(root: &Path, name: &str, make: bool) -> io::Result<PathBuf> {
-    // Each part is looked up for itself: what is made may stand behind a symlink.
+    // Each part is looked up separately, because a new directory may be behind a symlink.
     let (dirs, last) = name.rsplit_once('/').unwrap_or(("", name));
     let mut at = root.to_owned();
     for part in dirs.split('/').filter(|part| !part.is_empty()) {
@@ -129,7 +129,7 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
             }
             if from != path {
                 let held = root.with_extension("held");
-                // A link to a symlink is another symlink: nobody can tell but by the inode.
+                // A link to a symlink is another symlink: only the inode shows the difference.
                 if meta.is_symlink() {
                     symlink(fs::read_link(&from)?, &held)?;
                 } else {
@@ -148,7 +148,7 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Dumps without the times of what is no file: nobody gave them to the naive tree.
+/// Dumps with times of files only: the naive tree has no other times.
 fn without_times(lines: Vec<String>) -> Vec<String> {
     let plain = |line: String| {
         let mut fields: Vec<&str> = line.split(' ').collect();

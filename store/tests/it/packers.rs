@@ -1,5 +1,5 @@
-//! What packers write that is not quite plain: padding, large windows, strong compression, access
-//! lists as text, sizes where there is no body, and formats that are none of ours.
+//! Unusual output of packers: padding, large windows, strong compression, access lists as text,
+//! sizes without a body, and unsupported formats.
 
 #![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
 
@@ -104,9 +104,9 @@ fn zstd_window_and_ratio_limits() {
     assert_eq!(check(&packed), Ok(1));
     let lower = Limits { ratio: 1_100, ..Limits::STANDARD };
     assert!(check_with(&packed, lower).unwrap_err().contains("1100 times"));
-    // As --long=27 does; more has to be allowed.
+    // The window of --long=27; a larger window must be allowed by a flag.
     assert_eq!(check(&zstd(&[file("f"), vec![0; 1024]].concat(), 27)), Ok(1));
-    // A frame that asks for 256 MiB, as --long=28 does.
+    // A frame that asks for 256 MiB, as with --long=28.
     let mut asking = zstd(&file("f"), 27);
     assert_eq!(asking[5] >> 3, 17, "a window of 2^27 is no longer in the second byte");
     asking[5] += 1 << 3;
@@ -135,7 +135,7 @@ fn refused_formats_are_named() {
         }
     }
     assert!(check(&[b'x'; 900]).unwrap_err().contains("neither gzip, zstd nor tar"));
-    // A name that begins so is a name.
+    // A name that begins like a format's first bytes is just a name.
     assert_eq!(check(&[file("BZh"), vec![0; 1024]].concat()), Ok(1));
 }
 
@@ -153,12 +153,12 @@ fn size_on_entries_without_data_matches_both_tars() {
             assert!(refused.contains("has a body"), "{refused}");
         }
     }
-    // PAX alone gives a hardlink its contents once more; where that cannot be told it is refused.
+    // Only PAX repeats the contents of a hardlink. If that is ambiguous, the archive is refused.
     let link = [records(&[("comment", "x")]), header("s", b'1', 512, "f", USTAR)].concat();
     let archive = |after: &[&[u8]]| [&file("f"), &link[..], &after.concat()].concat();
     assert_eq!(check(&archive(&[&body, &file("after"), &end])), Ok(3));
     let refused = check(&archive(&[&file("after"), &end])).unwrap_err();
-    assert!(refused.contains("its body or the next entry"), "{refused}");
+    assert!(refused.contains("could also be the next entry"), "{refused}");
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn text_acls_are_restored() {
             "user::rwx,group::r-x,group:root:r--,mask::r-x,other::---",
         )]),
         checked.as_bytes().to_vec(),
-        // It is no directory's.
+        // The default list belongs to an entry that is not a directory.
         records(&[("SCHILY.acl.default", "user::rwx,group::r-x,other::---")]),
         file("g"),
         vec![0; 1024],

@@ -1,5 +1,5 @@
-//! What goes wrong in the middle of an extraction: it is reported with its cause, all
-//! threads end, and nothing of it is left.
+//! Failures in the middle of an extraction: the error has its cause, all threads end, and nothing
+//! of the layer is left.
 
 #![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
 
@@ -14,7 +14,7 @@ use crate::rig::{configuration, named, options};
 use deploy_store::{Ages, Digest, Error, Keep, LinkMode, Store, check_archive, unpack, verify};
 use deploy_testing::directories;
 
-/// A tar of `files` files of `size` bytes that do not compress, and nothing after it.
+/// A tar of `files` files of `size` incompressible bytes, without an end mark.
 fn tar(files: u32, size: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut state = 1_u64;
@@ -42,7 +42,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The threads with the name of the calling one: a thread has its name from the one that starts it.
+/// Number of threads with the name of the calling thread: a thread inherits the name of its
+/// starter.
 fn threads() -> usize {
     let own = fs::read("/proc/thread-self/comm").unwrap();
     let all = fs::read_dir("/proc/self/task").unwrap();
@@ -53,7 +54,7 @@ fn threads() -> usize {
     .count()
 }
 
-/// Everything under `dir`, other than directories.
+/// Everything below `dir` except directories.
 fn files(dir: &Path) -> Vec<String> {
     let found = Command::new("find").arg(dir).args(["!", "-type", "d"]).output().unwrap();
     String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -108,7 +109,7 @@ fn extract_bad_archives() {
                 assert_eq!(threads(), 1, "{what}");
             }
         }
-        // And the same store takes what is right.
+        // The same store accepts a valid archive.
         let good = gzip(&small);
         let digest = Digest::of(&good);
         store.blobs().ingest(digest, &good[..]).unwrap();
@@ -116,8 +117,8 @@ fn extract_bad_archives() {
     }
 }
 
-/// Found by comparing trees with GNU tar's: buffers that a large file had come in were used
-/// again for small ones with its bytes still in them.
+/// Found by comparing trees with GNU tar's: buffers of a large file were reused for small files
+/// while they still had the large file's bytes.
 #[test]
 fn small_files_after_large_files_have_their_own_bytes() {
     let mut builder = tar::Builder::new(Vec::new());
@@ -170,8 +171,8 @@ fn a_full_disk_is_reported_with_path_and_cause() {
     }
 }
 
-/// Files that are equal, and as many as there are, make one object; a second layer adds
-/// what is new to directories of objects that are there.
+/// Any number of equal files make one object. A second layer adds new objects to existing
+/// directories of objects.
 #[test]
 fn equal_files_are_written_once() {
     for dir in directories() {
@@ -179,7 +180,8 @@ fn equal_files_are_written_once() {
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Copy)).unwrap();
         let mut new = Vec::new();
         for parts in [vec![(400, 900), (2, 300_000)], vec![(600, 900), (3, 300_000)]] {
-            // The same noise each time: the first files are those of the layer before.
+            // The noise is the same each time, so the first files equal the files of the layer
+            // before.
             let mut archive = Vec::new();
             for (files, size) in parts.iter().chain(&parts) {
                 let bytes = tar(*files, *size);
@@ -195,8 +197,7 @@ fn equal_files_are_written_once() {
     }
 }
 
-/// Found by fuzzing against the `tar` crate: what was said of the label was taken to be said
-/// of the member after it.
+/// Found by fuzzing against the `tar` crate: the header of a label was applied to the next member.
 #[test]
 fn extended_header_before_a_volume_label_is_refused() {
     let archive = |kinds: &[u8]| {
@@ -219,11 +220,12 @@ fn extended_header_before_a_volume_label_is_refused() {
     assert!(err.contains("before a volume's label"), "{err}");
 }
 
-/// A sweep would take what nobody sees for leftovers, and a large layer, which is visible at
-/// once, may need objects of a small one that waits for its root.
+/// A sweep would take invisible objects for leftovers, and a large layer, which is visible at once,
+/// may need objects of a small pending layer.
 #[test]
 fn pending_layers_are_published_before_a_sweep() {
-    // So many files that each directory of objects is there: what waits is looked for in those.
+    // So many files that each directory of objects exists: lookups of pending objects use these
+    // directories.
     let many = tar(4000, 16);
     let [swept, small, large] = [tar(2, 3000), tar(1, 1 << 20), tar(20, 1 << 20)];
     for dir in directories() {

@@ -1,5 +1,5 @@
-//! Roots made of the spare are the roots that are built from nothing, whatever the
-//! layers, in every link mode; and no spare that was damaged is ever used.
+//! A root made from the spare equals a root that is built from nothing, for any layers, in every
+//! link mode. A damaged spare is never used.
 
 use std::cell::Cell;
 use std::fs;
@@ -14,7 +14,7 @@ use deploy_testing::directories;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 
-/// The layer in both stores, with as many members as can be extracted.
+/// Makes the layer in both stores, with as many members as can be extracted.
 fn layer(stores: [&Store; 2], name: &str, members: &[Member]) -> Layer {
     let bytes = archive(members);
     let digest = Digest::of(&bytes);
@@ -136,7 +136,7 @@ fn spare_is_private_and_made_once() {
         assert_eq!(again, SpareOutcome::Unchanged);
         bench.is_right(true, &format!("{link:?} in {}", dir.display()));
         assert!(!spare.exists());
-        // The next one follows, whichever configuration it is for.
+        // The next spare can be made for either configuration.
         bench.store.prepare_spare(&bench.configurations[1]).unwrap();
         bench.store.sweep_roots(&[bench.configurations[1].id()]).unwrap();
         assert!(bench.store.root(&bench.configurations[0]).unwrap().from_spare);
@@ -153,7 +153,7 @@ fn writes_to_a_root_do_not_reach_roots_made_from_the_spare() {
             |path| drop(fs::File::create(path).unwrap()),
             |path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap(),
             |path| {
-                // A name that the tree does not know.
+                // A name that is not in the tree.
                 fs::rename(path, path.with_file_name("moved")).unwrap();
                 fs::write(path.with_file_name("moved"), "x").unwrap();
             },
@@ -168,7 +168,7 @@ fn writes_to_a_root_do_not_reach_roots_made_from_the_spare() {
             let root = bench.store.root_path(bench.configurations[0].id());
             let before = fs::read(root.join("a/two")).unwrap();
             damage(&root.join("a/two"));
-            // What it holds is right, so that the spare gets a copy of it.
+            // The contents are right, so the spare gets a copy.
             let held = fs::read(root.join("a/two")).is_ok_and(|now| now == before);
             let harmless = held
                 || !root.join("a/two").exists()
@@ -185,7 +185,7 @@ fn modified_spare_is_rejected() {
         for damage in [
             (|spare: &Path| fs::write(spare.join("a/two"), "x").unwrap()) as fn(&Path),
             |spare| {
-                // As an editor does.
+                // Replaces a file as an editor does.
                 fs::write(spare.join("a/.two"), "x").unwrap();
                 fs::rename(spare.join("a/.two"), spare.join("a/two")).unwrap();
             },
@@ -203,7 +203,7 @@ fn modified_spare_is_rejected() {
                     .unwrap();
             },
             |spare| {
-                // Another directory of the same name, of files that look right.
+                // Another directory of the same name, with files that look right.
                 let aside = spare.with_file_name("aside");
                 fs::rename(spare, &aside).unwrap();
                 fs::create_dir_all(spare.join("a")).unwrap();
@@ -217,7 +217,7 @@ fn modified_spare_is_rejected() {
                 damage(&bench.spare());
                 let what = format!("{link:?} in {}", dir.display());
                 if prepare {
-                    // The one that is there must not pass for another one.
+                    // The existing spare must not count as the spare of another configuration.
                     let made = bench.store.prepare_spare(&bench.configurations[0]).unwrap();
                     assert_eq!(made, SpareOutcome::Ready, "{what}");
                 }
@@ -275,7 +275,7 @@ fn pending_layer_is_invisible_until_its_root_is_published() {
         assert_eq!(store.extract_for_root(digest).unwrap().unwrap().files, 3, "{link:?}");
         assert!(store.has_layer(digest).unwrap());
         assert_eq!(store.extract_for_root(digest).unwrap(), None);
-        // Nobody else sees it, and nothing of it is left when the program ends here.
+        // The layer is not visible, and nothing of it is left if the program ends here.
         let waiting = names("layers");
         assert!(waiting.iter().all(|name| layers.contains(name) || name.len() < 64));
         drop(store);
@@ -291,7 +291,7 @@ fn pending_layer_is_invisible_until_its_root_is_published() {
             assert!(!bytes.is_empty() && bytes.iter().all(|&byte| byte == text), "{name}");
         }
         drop(store);
-        // What it left is whole: a root is built of it without its blob.
+        // The extracted layer is complete: a root can be built without its blob.
         let store = Store::open(&agent, options(link)).unwrap();
         store.sweep_roots(&[]).unwrap();
         let again = store.root(&wanted).unwrap();

@@ -1,5 +1,5 @@
-//! What a sweep says that it will free is what it frees, to the byte, whatever came
-//! before; and what it leaves is whole and can be deployed.
+//! A sweep frees exactly the bytes that its plan states, after any history. Everything that stays
+//! is complete and can be deployed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ struct Bench {
     link: LinkMode,
 }
 
-/// Every name but directories', and every file's bytes once.
+/// The number of names without directories, and the bytes of every file once.
 #[derive(Debug, PartialEq, Eq)]
 struct Census {
     names: BTreeSet<PathBuf>,
@@ -66,7 +66,7 @@ impl Bench {
         self.store.as_ref().unwrap()
     }
 
-    /// A layer of `n` files that it shares with the others, and one of its own.
+    /// A layer of `n` files that it shares with other layers, and one file of its own.
     fn layer(&self, name: &str, version: u32, n: u32) -> Layer {
         let tree = self.work.path().join(format!("{name}{version}"));
         fs::create_dir_all(tree.join("dir")).unwrap();
@@ -88,7 +88,7 @@ impl Bench {
         layer(self.store(), name, &archive)
     }
 
-    /// Three configurations, deployed one after the other, with all that happens besides.
+    /// Three configurations, deployed one after the other, with other events in between.
     fn history(&self) -> [Configuration; 3] {
         let code = self.layer("code", 1, 5);
         let all = [1, 2, 3].map(|version| {
@@ -100,7 +100,7 @@ impl Bench {
         }
         self.layer("nobody", 1, 7);
         self.store().blobs().resume(Digest::of(b"to come")).unwrap().write_at(0, b"half").unwrap();
-        // A service writes into its root, anew and through the links.
+        // A service writes to its root: new files, and through hardlinks.
         let root = self.store().root_path(all[0].id());
         fs::write(root.join("log"), "of a service").unwrap();
         fs::write(root.join("config-own"), "in place").unwrap();
@@ -130,7 +130,7 @@ impl Bench {
     }
 }
 
-/// What went between two moments is what was planned.
+/// Checks that the planned files and bytes were removed between two moments.
 fn told_truly(planned: &Sweep, before: &Census, after: &Census, shared: bool, what: &str) {
     let names = before.names.difference(&after.names).count();
     assert_eq!(planned.files(), names as u64, "{what}: {planned:#?}");
@@ -153,7 +153,7 @@ fn dry_run_matches_what_the_sweep_frees() {
     each_mode(|bench, what| {
         let all = bench.history();
         let shared = bench.store().link_mode() == LinkMode::Reflink;
-        // Fewer roots each time, the last time none but the current one.
+        // Each time fewer roots are kept, the last time only the current one.
         for kept in [&all[..], &all[1..], &all[2..]] {
             let kept: Vec<&Configuration> = kept.iter().collect();
             let keep = Bench::keep(&all[2], &kept);
@@ -179,7 +179,7 @@ fn dry_run_matches_what_the_sweep_frees() {
         assert!(!bench.path("quarantine/was").exists());
         assert_eq!(fs::read_dir(bench.path("partial")).unwrap().count(), 1, "{what}");
         bench.sound(what);
-        // All that the current configuration is made of is here still.
+        // All data of the current configuration is still there.
         bench.store().sweep_roots(&[]).unwrap();
         let root = bench.store().root(&all[2]).unwrap();
         assert!(!root.reused && root.path.join("dir/code4").exists(), "{what}");
@@ -190,8 +190,8 @@ fn dry_run_matches_what_the_sweep_frees() {
     });
 }
 
-/// An agent that is started with another `-link` has objects of other names: they stay as long
-/// as they are all that there is of a deployed layer, and a root is made of them.
+/// An agent with another `-link` has objects with other names. The old objects stay while they are
+/// the only objects of a deployed layer, and a root can be made from them.
 #[test]
 fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
     for dir in directories() {
@@ -214,7 +214,7 @@ fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
             let root = bench.store().root(&configuration).unwrap();
             let text = fs::read_to_string(root.path.join("code-own")).unwrap();
             assert_eq!(text, "code 1".repeat(100), "{what}");
-            // Now there are two of each.
+            // Now there are two objects for each file.
             let planned = bench.store().plan_sweep(&keep).unwrap();
             assert!(planned.count(What::Object) > 5, "{what}: {planned:#?}");
             bench.store().sweep(&planned).unwrap();
@@ -236,7 +236,7 @@ fn reflinked_files_count_once_and_private_writes_count() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         let root = planned.removals.iter().find(|it| it.what == What::Root).unwrap();
         let record = fs::metadata(bench.path("roots").join(all[0].id().to_string())).unwrap().len();
-        // "of a service", and "in place", which is no object's any more.
+        // The bytes of "of a service" and of "in place", which is not an object any more.
         assert_eq!(root.bytes, 12 + 8 + record, "{what}");
     });
 }
@@ -262,7 +262,7 @@ fn sweep_without_an_agent_also_removes_crash_leftovers() {
         }
         fs::write(bench.path("layers/index-1-1"), "half").unwrap();
         fs::write(bench.path("temp-state-1-1"), "half").unwrap();
-        // Removed by hand: its record holds its layers no longer.
+        // The root was removed by hand, so its record does not keep its layers.
         fs::remove_dir_all(bench.path("unpacked").join(all[0].id().to_string())).unwrap();
         let before = Census::of(&bench.path(""));
         let rehearsed = alone(true);
@@ -308,7 +308,10 @@ fn sweep_removes_no_object_if_an_index_is_damaged() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         assert_eq!(planned.count(What::Object), 0, "{what}");
         let objects = planned.kept.iter().find(|kept| kept.what == What::Object).unwrap();
-        assert!(objects.count > 5 && objects.why.contains("cannot be told"), "{what}: {objects:?}");
+        assert!(
+            objects.count > 5 && objects.why.contains("its objects are unknown"),
+            "{what}: {objects:?}"
+        );
     });
 }
 

@@ -1,4 +1,4 @@
-//! What the root itself and directories that no entry names carry, on every way to a root.
+//! The metadata of the root itself and of directories without an entry, on every way to a root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -42,13 +42,13 @@ fn publish(store: &Store, name: &str, bytes: &[u8]) -> Layer {
     named(name, digest)
 }
 
-/// Mode, owner where it is restored, and time where an entry says it.
+/// Mode, owner if it is restored, and time if an entry states it.
 fn carries(path: &Path) -> (u32, u32, i64) {
     let meta = fs::metadata(path).unwrap();
     (meta.mode() & 0o7777, if is_root() { meta.uid() } else { 0 }, meta.mtime())
 }
 
-/// The same as an agent that is not root would see.
+/// The same metadata for an agent that is not root.
 fn wanted(mode: u32, owner: u32, time: i64) -> (u32, u32, i64) {
     if is_root() { (mode, owner, time) } else { (mode & 0o1777 | 0o700, 0, time) }
 }
@@ -91,7 +91,7 @@ fn root_entry_sets_mode_owner_and_time() {
             let (mode, owner, _) = carried(std::slice::from_ref(&plain), true);
             assert_eq!((mode, owner), (0o755, 0), "without any");
             assert_eq!(carried(&[other, one.clone()], true), first, "and back");
-            // What somebody does to it is found.
+            // Changes of the root directory are found.
             let root = store.root_path(configuration(&[one]).id());
             fs::set_permissions(root, fs::Permissions::from_mode(0o777)).unwrap();
             let found = findings(&agent);
@@ -172,7 +172,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     let work = tempfile::tempdir().unwrap();
     let (file, into) = (work.path().join("a.tar"), work.path().join("into"));
     fs::write(&file, archive(&[("d/f", 0o644, 0, 5), ("g", 0o644, 0, 5)])).unwrap();
-    // As one dies that has moved half of its names.
+    // The leftovers of a program that died after it had moved half of its names.
     fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
     fs::write(into.join(".unpack-99-0/names"), b"d\0g\0../outside").unwrap();
     fs::write(into.join("g"), "half").unwrap();
@@ -181,7 +181,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     assert_eq!(fs::read(into.join("g")).unwrap(), b"text");
     assert_eq!(fs::read_dir(&into).unwrap().count(), 2);
     assert_eq!(fs::read(work.path().join("outside")).unwrap(), b"kept");
-    // Beside a new one: only what was for the same.
+    // Beside a new directory, only leftovers for the same directory are removed.
     let other = work.path().join("other");
     let hash = |name: &str| blake3::hash(name.as_bytes()).to_hex()[..8].to_owned();
     let (ours, anothers) = (hash("other"), hash("another"));
@@ -191,7 +191,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     unpack(&[file], &other, options(LinkMode::Auto)).unwrap();
     assert!(!work.path().join(format!(".unpack-{ours}-99-0")).exists());
     assert!(work.path().join(format!(".unpack-{anothers}-99-0")).exists());
-    // Somebody's own is not touched.
+    // Files of other users are not touched.
     fs::create_dir_all(work.path().join("third/.unpack-mine")).unwrap();
     let refused =
         unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
@@ -207,8 +207,8 @@ fn layer_of_an_older_format_is_extracted_again() {
     let layer = publish(&store, "a", &archive(&[("./", 0o711, 0, 77), ("./x", 0o644, 0, 5)]));
     assert!(store.has_layer(layer.digest).unwrap());
     drop(store);
-    // The same entries but for the root's, in the first format: its entry is a length of 0, a
-    // kind, mode, owner, group, nanoseconds, seconds and the number of attributes.
+    // The same entries without the root's, in the first format. The root's entry is a length of 0,
+    // a kind, mode, owner, group, nanoseconds, seconds and the number of attributes.
     let path = agent.join("layers").join(layer.digest.to_string());
     let bytes = fs::read(&path).unwrap();
     let mut old = bytes[..16].to_vec();

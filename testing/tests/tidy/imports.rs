@@ -1,5 +1,5 @@
-//! Imports run one way: no crate names one above it, and no files of a crate name each other in a
-//! circle, except a module and its own children.
+//! Imports run one way: no crate names a crate above it, and the files of a crate do not name each
+//! other in a circle, except a module and its own children.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +35,7 @@ fn no_files_import_each_other_in_a_circle() {
             .collect();
         let graph = graph(&files);
         for module in graph.keys() {
-            // Reported once, at the first of its files.
+            // A circle is reported once, at the first of its files.
             if let Some(path) = way_back(&graph, module)
                 && path.iter().all(|other| module <= other)
                 && !PAIRS.iter().any(|(of, a, b)| *of == krate && path == [*a, *b])
@@ -47,13 +47,13 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
-/// Files that only together make sense: an error and what it is about, a directory and its mounts.
+/// Files that belong together: an error and its subject, a directory and its mounts.
 const PAIRS: [(&str, &str, &str); 2] =
     [("store", "digest", "error"), ("store", "disk::dir", "disk::mounts")];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Which module names which, without a module's children and parents.
+/// The modules that each module names, without its children and parents.
 fn graph(files: &[&Source]) -> Graph {
     let modules: BTreeSet<&str> = files.iter().map(|file| file.module.as_str()).collect();
     let mut graph = Graph::new();
@@ -107,7 +107,7 @@ fn paths(code: &str, module: &str) -> Vec<String> {
     found
 }
 
-/// The paths that begin here: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// The paths that begin in `text`: `a::{b, c::d}` is `a::b` and `a::c::d`.
 fn leaves(text: &str) -> Vec<String> {
     let end = text.find(|sign: char| !(sign.is_alphanumeric() || sign == '_' || sign == ':'));
     let (head, rest) = text.split_at(end.unwrap_or(text.len()));

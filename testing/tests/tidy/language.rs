@@ -5,7 +5,7 @@ use std::fs;
 use crate::source::{sources, top};
 
 /// A phrase in lower case, and what to write instead.
-const FORBIDDEN: [(&str, &str); 25] = [
+const FORBIDDEN: [(&str, &str); 24] = [
     ("is told", "is logged, is reported"),
     ("are told", "are logged, are reported"),
     ("told of", "reported"),
@@ -25,12 +25,11 @@ const FORBIDDEN: [(&str, &str); 25] = [
     ("let go", "released, disconnected"),
     ("turned away", "rate-limited, refused"),
     ("as ever", "as usual"),
-    ("is waited for", "somebody waits for it: name the subject"),
+    ("is waited for", "name the subject that waits"),
     ("are waited for", "name the subject that waits"),
     ("had his hands", "changed, modified"),
     ("of its own accord", "on its own"),
-    ("snapshot of the state", "copy of the state"),
-    ("who waits", "name the subject"),
+    ("who waits", "name the subject that waits"),
 ];
 
 /// The documents at the top and in `docs`. docs/STYLE.md shows the forbidden phrases themselves.

@@ -1,6 +1,6 @@
 //! Keeps the house: sizes, imports that run one way, libraries in their rooms, names.
 //!
-//! Each test lists every place that breaks its rule, with what to do about it.
+//! Each test lists every place that breaks its rule, with advice.
 
 mod imports;
 mod language;

@@ -1,11 +1,11 @@
-//! Two files of one name have one meaning, and documents name files that exist.
+//! Two files of one name have the same meaning, and documents name files that exist.
 
 use std::collections::BTreeMap;
 
 use crate::source::{sources, top};
 
-/// Names that mean the same wherever they stand.
-const COMMON: [&str; 14] = [
+/// Names with the same meaning in every folder.
+const COMMON: [&str; 13] = [
     "lib",
     "main",
     "error",
@@ -17,11 +17,10 @@ const COMMON: [&str; 14] = [
     "names",
     "blocking",
     "exit_codes",
-    "limit_flags",
     "sftp",
     "verbs",
 ];
-/// Folders whose files are named by the verb or command that they are about.
+/// Folders whose files are named after their verb or command.
 const BY_VERB: [&str; 3] = ["/verbs/", "/commands/", "ctl/src/"];
 
 #[test]

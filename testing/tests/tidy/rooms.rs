@@ -1,8 +1,8 @@
-//! Libraries and codes that belong to one room of the house each.
+//! Libraries and exit codes that only one folder may use.
 
 use crate::source::sources;
 
-/// A word, where it may stand, and why only there.
+/// A word, the folders that may use it, and the reason.
 const ROOMS: [(&str, &[&str], &str); 5] = [
     ("sqlx::", &["registry/src/catalog"], "the catalogue is the only room with a database"),
     (

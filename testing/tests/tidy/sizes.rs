@@ -38,7 +38,7 @@ fn lines_have_at_most_110_characters() {
     for path in all_files() {
         let text = fs::read_to_string(&path).expect("a source file is text");
         for (at, line) in text.lines().enumerate() {
-            // rustfmt does not break texts; tests have whole programs of other languages in them.
+            // rustfmt does not break texts, and tests contain whole programs in other languages.
             let is_text =
                 line.contains('"') || line.ends_with('\\') || path.ends_with("clients.rs");
             if line.chars().count() > LINE && !is_text {
@@ -49,8 +49,8 @@ fn lines_have_at_most_110_characters() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// Name, first line and number of lines of every function. rustfmt ends a function with a brace
-/// as far to the right as its `fn`.
+/// Name, first line and number of lines of every function. rustfmt ends a function with a brace at
+/// the indentation of its `fn`.
 fn functions(text: &str) -> Vec<(String, usize, usize)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();

@@ -8,15 +8,15 @@ pub const CRATES: [&str; 7] = ["agent", "ctl", "registry", "docker", "cli", "wir
 
 /// One file of a crate's `src`.
 pub struct Source {
-    /// From the top of the checkout, such as `agent/src/cycle.rs`.
+    /// The path from the top of the checkout, such as `agent/src/cycle.rs`.
     pub path: String,
     /// The module's path within its crate, such as `cycle::poll`; empty for `lib.rs`.
     pub module: String,
-    /// The name of the directory of its crate.
+    /// The directory of the file's crate.
     pub krate: &'static str,
     /// The text before the first unit test.
     pub code: String,
-    /// All of the text.
+    /// The whole text.
     pub text: String,
 }
 

@@ -1,4 +1,5 @@
-//! Certificates of hosts (PROTOCOL.certkeys): whether one is valid for the host that shows it.
+//! Certificates of hosts (PROTOCOL.certkeys): checks whether a certificate is valid for the host
+//! that shows it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +8,7 @@ use russh::keys::{Algorithm, Certificate, PublicKey};
 
 use crate::wildcard;
 
-/// Why `certificate` is not valid for `host`; `None` if it is.
+/// Why `certificate` is not valid for `host`; `None` if it is valid.
 pub(super) fn check(
     certificate: &Certificate,
     authorities: &[PublicKey],
@@ -21,15 +22,15 @@ pub(super) fn check(
     let is_revoked =
         |key: &PublicKey| key.key_data() == signer || key.key_data() == certificate.public_key();
     if revoked.iter().any(is_revoked) {
-        return Err("it, or its authority, is revoked".to_owned());
+        return Err("the certificate or its authority is revoked".to_owned());
     }
-    // The library has this only as part of a complete validation.
+    // The library checks this only as part of a complete validation.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("its signature is not accepted".to_owned());
     }
     if certificate.cert_type() != CertType::Host {
-        return Err("it is none of a host".to_owned());
+        return Err("it is not a certificate of a host".to_owned());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if now < certificate.valid_after() || now >= certificate.valid_before() {

@@ -1,4 +1,4 @@
-//! Why the communication with a server failed, with the exit code for it.
+//! Why the communication with a server failed, with the exit code for each failure.
 
 use std::io;
 use std::path::PathBuf;
@@ -35,8 +35,9 @@ pub enum ClientError {
     },
     /// The server's key is not known.
     #[error(
-        "ssh: handshake failed: host key of {addr} is not in {}: it is {found}; if that is right, \
-         give it with -fp or connect with ssh once", file.display()
+        "ssh: handshake failed: host key of {addr} is not in {}: it is {found}; if that \
+         fingerprint is right, give it with -fp or connect with ssh once",
+        file.display()
     )]
     HostUnknown {
         /// The address.
@@ -50,7 +51,7 @@ pub enum ClientError {
     #[error(
         "ssh: unable to authenticate as user {user:?} with the keys tried ({tried}): is the key \
          in the registry's key file of {}, not expired, and allowed from here? the registry's log \
-         says which it is",
+         has the reason",
         role(user)
     )]
     Denied {
@@ -76,21 +77,21 @@ pub enum ClientError {
     /// The connection is open, but nothing arrives.
     #[error("{what}: no answer for {} seconds", STALLED.as_secs())]
     Stalled {
-        /// What the client was doing.
+        /// The action of the client.
         what: String,
     },
     /// The server refused.
     #[error("{what}: {why}")]
     Refused {
-        /// What the client was doing.
+        /// The action of the client.
         what: String,
         /// The server's message.
         why: String,
     },
-    /// The server does not have it.
+    /// The server does not have the file.
     #[error("{what}: {why}")]
     NotFound {
-        /// What the client was doing.
+        /// The action of the client.
         what: String,
         /// The server's message.
         why: String,
@@ -108,7 +109,7 @@ pub enum ClientError {
     Sink(#[from] deploy_store::Error),
 }
 
-/// The server decides by its key file.
+/// The keys that the server accepts from `user`, and the flag of the server's key file.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
         "agents (-srvauth; an operator's is none)"

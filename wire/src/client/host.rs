@@ -53,8 +53,8 @@ impl HostCheck {
         Ok(Self { how: how.clone(), addr: addr.to_owned(), host: host.to_owned(), known })
     }
 
-    /// The algorithms to ask for, with those of the known keys first: a server with several keys
-    /// shows only one. No SHA-1.
+    /// The algorithms to ask for, with the algorithms of the known keys first: a server with
+    /// several keys shows only one. No SHA-1.
     pub(super) fn algorithms(&self) -> Cow<'static, [Algorithm]> {
         let Known { keys, without_port, .. } = &self.known;
         let keys = if keys.is_empty() { without_port } else { keys };
@@ -134,10 +134,10 @@ fn flaw(print: &str) -> String {
     let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
     match digits {
         Some((_, digits)) if digits.len() == DIGITS => String::new(),
-        Some(_) => format!(" (it has not {DIGITS} characters after SHA256:)"),
+        Some(_) => format!(" (it lacks the {DIGITS} characters after SHA256:)"),
         None if print.is_empty() => "nothing (no fingerprint is given)".to_owned(),
         None if print.len() == DIGITS => " (it lacks its prefix, SHA256:)".to_owned(),
-        None => " (it is none with SHA-256, as ssh-keygen -l prints them)".to_owned(),
+        None => " (it is not a SHA-256 fingerprint, as ssh-keygen -l prints them)".to_owned(),
     }
 }
 

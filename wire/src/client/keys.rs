@@ -31,7 +31,7 @@ const MAX_LOOKED_AT: usize = 64;
 /// The usual files, in the order of ssh.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
-/// Reads the key file, if one was given: an unusable one must fail before the connection.
+/// Reads the key file, if one was given: an unusable key must fail before the connection.
 pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
     match keys {
         Keys::File(path) => read(path).map(Some),
@@ -60,7 +60,7 @@ struct Login<'a> {
     user: &'a str,
     /// The keys that were offered.
     tried: Vec<String>,
-    /// Why others were not offered.
+    /// Why other keys were not offered.
     skipped: Vec<String>,
 }
 
@@ -76,7 +76,7 @@ impl Login<'_> {
         match result {
             Ok(result) => Ok(result.success()),
             Err(err) if self.tried.len() == 1 => Err(err.into()),
-            // Servers hang up after so many keys.
+            // A server disconnects after too many keys.
             Err(_) => Ok(false),
         }
     }
@@ -221,7 +221,7 @@ impl Login<'_> {
     }
 }
 
-/// Makes an Ed25519 key at `path`, 0600, with its public half beside it; or reads the existing one.
+/// Makes an Ed25519 key at `path`, 0600, with its public half beside it; or reads the existing key.
 /// Returns the public key as a line of a key file.
 pub fn make_key(path: &Path, comment: &str) -> Result<String, ClientError> {
     let line = |key: &PrivateKey| key.public_key().to_openssh().map_err(|err| failed(path, &err));
@@ -258,7 +258,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
     })
 }
 
-/// What a file is that is not a private key.
+/// The kind of a file that is not a private key.
 fn what_it_is(path: &Path) -> Option<String> {
     let is_missing = |path: &Path| {
         let found = path.symlink_metadata();

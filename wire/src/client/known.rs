@@ -7,17 +7,18 @@ use russh::keys::ssh_key::known_hosts::HostPatterns;
 
 use crate::wildcard;
 
-/// The usual port. Names are written without it.
+/// The usual port. Files have names without this port.
 const SSH: u16 = 22;
 
 /// The keys of one host.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Keys that it may show.
+    /// Keys that the host may show.
     pub(super) keys: Vec<PublicKey>,
-    /// Keys that are listed without the port. They count if there are no others, as in ssh.
+    /// Keys that are listed without the port. Keys without a port count if there are no other keys,
+    /// as in ssh.
     pub(super) without_port: Vec<PublicKey>,
-    /// Keys that may have signed its certificate.
+    /// Keys that may have signed the host's certificate.
     pub(super) authorities: Vec<PublicKey>,
     /// Keys that are revoked, for any host.
     pub(super) revoked: Vec<PublicKey>,
@@ -55,7 +56,7 @@ impl Known {
     }
 }
 
-/// Whether a list of names matches `name`: one of them matches, and no negated one does.
+/// Whether a list of names matches `name`: one name matches, and no negated name matches.
 fn names_it(names: &str, name: &str) -> bool {
     let mut found = false;
     for pattern in names.split(',') {
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_ssh_reads_them() {
-        // Made by ssh-keygen -H of "reg.example.com" and "[reg.example.com]:2022".
+        // Hashes that ssh-keygen -H made of "reg.example.com" and "[reg.example.com]:2022".
         for (names, port, want) in [
             ("reg.example.com", 22, true),
             ("Reg.Example.COM", 22, true),

@@ -15,7 +15,8 @@ pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const AGENT: &str = "deploy-agent";
 
 /// How to connect to `addr`. Without a fingerprint, ssh's known hosts decide. Without a key file,
-/// the ssh agent and the usual files are tried. Without a user, it is the logged-in one.
+/// the ssh agent and the usual files are tried. Without a user name, the name of the logged-in user
+/// is used.
 pub fn operator(
     addr: &str,
     fingerprint: &str,

@@ -1,5 +1,5 @@
 //! Signs for a certificate of an RSA key (RFC 8332). With a key file, the library would use the
-//! algorithm's old name, that of SHA-1, which servers refuse.
+//! algorithm's old name, which means SHA-1, and which servers refuse.
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;

@@ -15,8 +15,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) const STALLED: Duration = Duration::from_secs(60);
 /// Bytes that every server accepts in one request.
 const SMALL: u64 = 32 << 10;
-/// Most bytes that are requested, or sent, in one request. They fit a packet that every server with
-/// larger limits accepts.
+/// Most bytes that are requested, or sent, in one request. Requests of this size fit a packet that
+/// every server with larger limits accepts.
 const LARGE: u64 = 255 << 10;
 
 /// An sftp session.
@@ -67,7 +67,7 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// The same for a file of `size` bytes, if that is known.
+    /// Opens a file of `size` bytes, if the size is known.
     pub(super) async fn open_sized(
         &self,
         path: &str,
@@ -79,12 +79,12 @@ impl Sftp {
         Ok(opened.handle)
     }
 
-    /// At most `length` bytes from `offset`; none at the end of the file.
+    /// At most `length` bytes from `offset`; no bytes at the end of the file.
     pub(super) async fn read(&self, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
         match self.answer(self.raw.read(handle, offset, length)).await {
             Ok(data) if data.data.len() > length as usize => {
                 self.broken.store(true, Ordering::Relaxed);
-                Err(Error::UnexpectedBehavior("it sends more than it was asked for".to_owned()))
+                Err(Error::UnexpectedBehavior("the server sends more than requested".to_owned()))
             }
             Ok(data) => Ok(data.data),
             Err(err) if is_status(&err, StatusCode::Eof) => Ok(Vec::new()),
@@ -105,8 +105,8 @@ impl Sftp {
         self.answer(self.raw.close(handle)).await.map(drop)
     }
 
-    /// Waits for an answer as long as any answers arrive: those to earlier requests come first,
-    /// however slow the line is.
+    /// Waits for an answer as long as any answers arrive: answers to earlier requests come first,
+    /// even on a slow line.
     async fn answer<T>(&self, request: impl Future<Output = SftpResult<T>>) -> SftpResult<T> {
         tokio::pin!(request);
         let mut since = Instant::now();
@@ -130,7 +130,7 @@ impl Sftp {
     }
 }
 
-/// The usable part of a server's limit; zero means that it does not say.
+/// The usable part of a server's limit; zero means that the server states no limit.
 fn size(allowed: u64) -> u32 {
     let usable = if allowed == 0 { SMALL } else { allowed.min(LARGE) };
     u32::try_from(usable).expect("LARGE fits")

@@ -1,5 +1,5 @@
-//! Uploads and downloads with many requests at the same time: otherwise, each would cost a round
-//! trip.
+//! Uploads and downloads with many requests at the same time: otherwise, each request would cost a
+//! round trip.
 
 use std::collections::VecDeque;
 
@@ -18,8 +18,9 @@ const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
     /// Uploads `chunks` as `path`, and closes the file at their end. If the server gets the `size`,
-    /// it can refuse at the start what it has no room for. `progress` gets the number of bytes that
-    /// the server has. A dropped upload is not closed, so the server knows that it is incomplete.
+    /// it can refuse an upload that does not fit at the start. `progress` gets the number of bytes
+    /// that the server has. A dropped upload is not closed, so the server knows that it is
+    /// incomplete.
     pub async fn put(
         &self,
         path: &str,
@@ -61,8 +62,8 @@ impl Client {
         sftp.close(&handle).await.map_err(refused)
     }
 
-    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order. While it blocks,
-    /// the server waits.
+    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order. While `sink`
+    /// blocks, the server waits.
     pub async fn get(
         &self,
         path: &str,
@@ -111,8 +112,8 @@ impl Client {
         size.map_err(refused)
     }
 
-    /// The contents of a small file, or `None` if it does not exist. Two round trips, unless it is
-    /// larger than one answer.
+    /// The contents of a small file, or `None` if it does not exist. This takes two round trips,
+    /// unless the file is larger than one answer.
     pub async fn read_small(
         &self,
         path: &str,
@@ -134,7 +135,7 @@ impl Client {
         closed.map_err(|err| ClientError::sftp(path, err))?;
         let too_large = || ClientError::TooLarge { what: path.to_owned(), limit };
         if contents.len() == sftp.read_size as usize {
-            // There may be more, but by now of another file.
+            // There may be more bytes, but by now of another file.
             contents.clear();
             let fits = |have: usize, more: usize| have + more <= limit;
             self.get(path, 0, |bytes| {

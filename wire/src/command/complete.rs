@@ -8,20 +8,20 @@ use deploy_store::escape;
 /// The last word of a line, so far.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typed {
-    /// Where it begins, in bytes of the line.
+    /// Where the word begins, in bytes of the line.
     pub start: usize,
     /// The part that stays as it is: `-name=`, or the component of a layer.
     head: String,
     /// The part to complete.
     tail: String,
-    /// What it may become.
+    /// The words that it may become.
     pub wanted: Wanted,
 }
 
 /// What a word may become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
-    /// One of these.
+    /// One of these words.
     Words(Vec<String>),
     /// A component.
     Component,
@@ -44,13 +44,13 @@ pub enum Completion {
     Several(Vec<String>),
 }
 
-/// A word of a line that may be unfinished, and where it begins.
+/// A word of a line, possibly unfinished, and the place where the word begins.
 struct Word {
     start: usize,
     text: String,
 }
 
-/// What is expected at the end of `line`; `None` if nothing known fits.
+/// The word that is expected at the end of `line`; `None` if nothing known fits.
 pub fn typed(line: &str) -> Option<Typed> {
     let mut words = words(line);
     let last = words.pop()?;
@@ -66,13 +66,13 @@ pub fn typed(line: &str) -> Option<Typed> {
     after(find(&first.text)?, &given, last)
 }
 
-/// The same for `words` from a shell, those after the name of `verb`.
+/// Completes `words` from a shell, the words after the name of `verb`.
 pub fn typed_in_shell(verb: &'static Verb, words: &[String]) -> Option<Typed> {
     let (last, given) = words.split_last()?;
     after(verb, given, Word { start: 0, text: last.clone() })
 }
 
-/// What `last` may become after `words`.
+/// The words that `last` may become after `words`.
 fn after(verb: &'static Verb, words: &[String], last: Word) -> Option<Typed> {
     let given = given(verb, words);
     if let Some((flag, None)) = given.last().filter(|(flag, _)| flag.takes != Takes::Nothing) {
@@ -101,7 +101,7 @@ fn one_of(word: Word, words: Vec<String>) -> Typed {
     Typed { start, head: String::new(), tail, wanted: Wanted::Words(words) }
 }
 
-/// What the value of `flag` may become.
+/// The values that `flag` may get.
 fn value(
     flag: &Flag,
     head: String,
@@ -129,7 +129,7 @@ fn value(
     Some(Typed { start, head, tail: text, wanted })
 }
 
-/// The flags in `words`, with their values; the last may have none yet.
+/// The flags in `words`, with their values; the last flag may have no value yet.
 fn given(verb: &'static Verb, words: &[String]) -> Vec<(&'static Flag, Option<String>)> {
     let mut given = Vec::new();
     let mut words = words.iter();
@@ -206,10 +206,10 @@ impl Typed {
                 Completion::Text(whole + end)
             }
             [first, .., last] => {
-                // The prefix of the first and the last sorted name is that of all.
+                // The common prefix of the first and the last sorted name is common to all names.
                 let same = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
                 let common: String = same.map(|(c, _)| c).collect();
-                // The dashes of flags alone are no progress.
+                // The dashes of flags alone do not count as progress.
                 let is_more = common.len() > self.tail.len();
                 if is_more && !(self.tail.is_empty() && common.chars().all(|c| c == '-')) {
                     return Completion::Text(unfinished(&format!("{}{common}", self.head)));
@@ -220,7 +220,7 @@ impl Typed {
     }
 }
 
-/// `word` as the beginning of a longer one.
+/// `word` as the beginning of a longer word.
 fn unfinished(word: &str) -> String {
     let quoted = quote(word);
     match quoted.strip_suffix('"') {
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The line after Tab, or what is shown.
+    /// The line after Tab, or the shown text.
     fn tab(line: &str) -> String {
         let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let Some(typed) = typed(line) else { return "-".to_owned() };

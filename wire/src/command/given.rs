@@ -77,7 +77,7 @@ impl Given {
         self.given.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a flag, empty if it was not given. The last one counts.
+    /// The value of a flag, empty if the flag was not given. The last value counts.
     pub(super) fn get(&self, name: &str) -> &str {
         self.all(name).last().unwrap_or_default()
     }
@@ -121,7 +121,7 @@ impl Given {
         self.value(name, |value| value.parse().map_err(|_| "no number".to_owned()))
     }
 
-    /// The converted value of a flag, if it was given.
+    /// The converted value of a flag, if the flag was given.
     pub(super) fn value<T>(
         &self,
         name: &str,

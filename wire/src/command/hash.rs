@@ -15,12 +15,12 @@ const DIGITS: usize = 64;
 pub struct Hash(String);
 
 impl Hash {
-    /// The complete hash, if it is one.
+    /// The complete hash, if all digits were given.
     pub fn whole(&self) -> Option<Digest> {
         self.0.parse().ok()
     }
 
-    /// Whether it matches `digest`.
+    /// Whether `digest` begins with these digits.
     pub fn is_of(&self, digest: Digest) -> bool {
         digest.to_string().starts_with(&self.0)
     }

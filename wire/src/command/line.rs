@@ -9,7 +9,7 @@ use deploy_store::{ComponentName, VersionName};
 use super::verb::{DRY_RUN, INPUT, QUIET};
 use super::{Command, quote};
 
-/// The flags of a command, as they are written: those with values come first.
+/// The flags of a command, in the written order: flags with values come first.
 #[derive(Debug, Default)]
 pub struct Line {
     flags: Vec<(&'static str, String)>,
@@ -34,7 +34,7 @@ impl Line {
         self.switches.extend(on.then_some(name));
     }
 
-    /// Adds a component and a version of it.
+    /// Adds a component and one of its versions.
     pub fn version(&mut self, component: &ComponentName, version: &VersionName) {
         self.flag("name", component.as_str());
         self.flag("version", version.as_str());
@@ -64,17 +64,17 @@ impl Command {
         self.described().map_or("help", |verb| verb.name)
     }
 
-    /// Whether it changes what the registry keeps.
+    /// Whether the command changes what the registry keeps.
     pub fn is_change(&self) -> bool {
         self.described().is_some_and(|verb| verb.changes) && !self.line().is_on(DRY_RUN)
     }
 
-    /// Whether it shows no progress.
+    /// Whether the command shows no progress.
     pub fn is_quiet(&self) -> bool {
         self.line().is_on(QUIET)
     }
 
-    /// Whether it reads standard input.
+    /// Whether the command reads standard input.
     pub fn has_input(&self) -> bool {
         self.described().is_some_and(|verb| verb.reads_input) || self.line().is_on(INPUT)
     }
@@ -94,7 +94,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// Written so that [`crate::flags::duration`] can read it.
+/// A duration as text that [`crate::flags::duration`] can read.
 pub(super) fn duration_text(time: Duration) -> String {
     match time.subsec_nanos() {
         0 => format!("{}s", time.as_secs()),

@@ -6,7 +6,7 @@ use crate::exit;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// For people; may have several lines, without the last newline.
+    /// The text for people. It may have several lines, without the last newline.
     pub text: String,
     /// Exit code, from [`crate::exit`].
     pub code: u8,

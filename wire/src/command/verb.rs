@@ -5,29 +5,29 @@ use std::fmt::Write;
 /// A verb of the console.
 #[derive(Debug)]
 pub struct Verb {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it does, in a few words.
+    /// What the verb does, in a few words.
     pub about: &'static str,
-    /// Its flags, by name.
+    /// The flags, by name.
     pub flags: &'static [Flag],
-    /// Examples, as they are typed at the prompt. Examples that read standard input are for a
+    /// Examples, as a user types them at the prompt. Examples that read standard input are for a
     /// shell, because the prompt has no input.
     pub examples: &'static [&'static str],
-    /// Whether it changes the registry, unless it only shows what it would do.
+    /// Whether the verb changes the registry, unless the command is a dry run.
     pub changes: bool,
-    /// Whether it reads standard input without the flag `-`.
+    /// Whether the verb reads standard input without the flag `-`.
     pub reads_input: bool,
 }
 
 /// A flag of a verb.
 #[derive(Debug)]
 pub struct Flag {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// What it means.
+    /// The meaning of the flag.
     pub about: &'static str,
-    /// What kind of value it takes.
+    /// The kind of value that the flag takes.
     pub takes: Takes,
 }
 
@@ -41,7 +41,7 @@ pub enum Takes {
     Layer,
     Component,
     Configuration,
-    /// Of the component in the flag before it, or in `-name`.
+    /// A version of the component in the flag before this one, or in `-name`.
     Version,
 }
 
@@ -76,7 +76,7 @@ pub(super) const fn number(name: &'static str, about: &'static str) -> Flag {
 
 /// Name of the flag `-`, which reads standard input.
 pub const INPUT: &str = "";
-/// Name of the switch that only shows what would be done.
+/// Name of the switch for a dry run.
 pub(super) const DRY_RUN: &str = "n";
 /// Name of the switch that turns progress off.
 pub(super) const QUIET: &str = "q";
@@ -145,7 +145,7 @@ impl Verb {
         self.help_with(self.examples)
     }
 
-    /// The same, with other examples.
+    /// The output of `help` for the verb, with other examples.
     pub fn help_with(&self, examples: &[&str]) -> String {
         let mut text = self.usage();
         for (n, line) in examples.iter().enumerate() {
@@ -163,9 +163,9 @@ pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two words (Damerau and
-/// Levenshtein, each place changed once).
+/// Levenshtein; each place changes once).
 fn distance(one: &str, other: &str) -> usize {
-    // A word far longer than any verb is not a misspelt one.
+    // A word that is far longer than any verb is not a misspelt verb.
     let one: Vec<char> = one.chars().take(64).collect();
     let other: Vec<char> = other.chars().collect();
     let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];

@@ -1,4 +1,4 @@
-//! One file for each verb: its help, flags and examples, and how it is read and written.
+//! One file for each verb: its help, flags and examples, and how its command is read and written.
 
 use super::given::Given;
 use super::line::Line;
@@ -23,7 +23,7 @@ macro_rules! verbs {
         }
 
         impl Command {
-            /// Its verb; none for `help`.
+            /// The verb; `None` for `help`.
             pub(super) fn described(&self) -> Option<&'static Verb> {
                 match self {
                     Self::Help { .. } => None,
@@ -34,7 +34,7 @@ macro_rules! verbs {
                 }
             }
 
-            /// Writes its flags.
+            /// Writes the command's flags.
             pub(super) fn write(&self, line: &mut Line) {
                 match self {
                     Self::Help { .. } => {}

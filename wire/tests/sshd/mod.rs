@@ -1,4 +1,4 @@
-//! A real sshd on a port of its own, with keys made for it.
+//! A real sshd on a port of its own, with its own keys.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -18,18 +18,18 @@ pub struct Sshd {
     dir: tempfile::TempDir,
 }
 
-/// What an account is called here.
+/// The name of the account that runs the test.
 pub fn user() -> String {
     let output = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Sshd {
-    /// `None`, with a word about it, where no sshd is installed; in CI that is a failure.
+    /// Without sshd, prints a notice and returns `None`; in CI that is a failure.
     pub fn start(subsystem: &str) -> Option<Self> {
         if !Path::new(SSHD).exists() {
             assert!(std::env::var_os("CI").is_none(), "{SSHD} is missing: install openssh-server");
-            // Past the test harness, which keeps what passing tests print to itself.
+            // This bypasses the test harness, which hides the output of passing tests.
             let text = format!("SKIPPED: {SSHD} is missing: install openssh-server\n");
             std::io::stderr().write_all(text.as_bytes()).unwrap();
             return None;
@@ -46,7 +46,7 @@ impl Sshd {
         let authorized = format!("{keys}cert-authority {}", read(dir.path(), "ca.pub"));
         fs::write(dir.path().join("authorized"), authorized).unwrap();
         if user() == "root" {
-            // sshd wants it, and only a service manager makes it.
+            // sshd needs this directory, and only a service manager makes it.
             fs::create_dir_all("/run/sshd").unwrap();
         }
         let (child, port) = (0..STARTS).find_map(|_| listen(dir.path(), subsystem)).unwrap();
@@ -57,7 +57,7 @@ impl Sshd {
         self.dir.path().join(name)
     }
 
-    /// The path as sftp wants it.
+    /// The path in the form for sftp.
     pub fn remote(&self, name: &str) -> String {
         self.path(name).into_os_string().into_string().unwrap()
     }
@@ -103,7 +103,7 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        // It may have ended already.
+        // sshd may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -131,7 +131,7 @@ fn read(dir: &Path, name: &str) -> String {
     fs::read_to_string(dir.join(name)).unwrap()
 }
 
-/// `None` when somebody else got the port.
+/// `None` if another process got the port.
 fn listen(dir: &Path, subsystem: &str) -> Option<(Child, u16)> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let path = dir.display();
@@ -161,7 +161,7 @@ fn listen(dir: &Path, subsystem: &str) -> Option<(Child, u16)> {
         }
         seen = seen + &line + "\n";
     }
-    // A pipe that nobody empties would stop it one day.
+    // sshd would block on a full pipe.
     std::thread::spawn(move || log.for_each(drop));
     Some((child, port))
 }

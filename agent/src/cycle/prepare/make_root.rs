@@ -17,15 +17,16 @@ use crate::records::agent_report;
 use crate::records::{state_file, unsettled};
 use crate::space::make_room;
 
-/// Attempts to repair a damaged cache in one cycle, in addition to one for each layer.
+/// Maximum attempts to repair a damaged cache in one cycle, in addition to one attempt for each
+/// layer.
 const REPAIR_ATTEMPTS: usize = 3;
 
 /// How to get a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Use an existing root. `in_use`: it is deployed.
+    /// Use an existing root. `in_use`: the root is deployed.
     Reuse { in_use: bool },
-    /// Build it even if it exists.
+    /// Build the root even if it exists.
     Rebuild,
 }
 
@@ -100,7 +101,7 @@ async fn download(
     Ok(fetched)
 }
 
-/// Extracts the layers that are not extracted yet, at least `fetched` bytes of blobs, and builds
+/// Extracts the layers that are not extracted yet (at least `fetched` bytes of blobs), and builds
 /// the root.
 async fn build(
     agent: &Agent,
@@ -133,7 +134,7 @@ async fn build(
     built
 }
 
-/// Records that the script is about to run. If that fails, it is recorded and synced later.
+/// Records that the script is about to run. If that fails, the agent records and syncs it later.
 async fn intend(agent: &Agent, id: Digest) {
     let (dir, state) = (agent.dir.clone(), agent.state.clone());
     let work = move || {
@@ -217,13 +218,17 @@ fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
 fn announce_adopted(id: Digest, changed: &[String]) {
     let files = changed.len();
     if changed.is_empty() {
-        tracing::info!(event = "root_adopted", %id, "root {id} had no record: it was compared with its layers and is taken over");
+        tracing::info!(
+            event = "root_adopted", %id,
+            "root {id} had no record; the agent compared the root with its layers and adopts it"
+        );
     } else {
         tracing::warn!(
             event = "root_adopted",
             %id,
             files,
-            "root {id} had no record, is in use or has something mounted in it, and is taken over as it is, though it was changed: {}",
+            "root {id} had no record and was changed, but is in use or has a mount inside; the \
+             agent adopts the changed root: {}",
             listed(changed)
         );
     }

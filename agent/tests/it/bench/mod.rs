@@ -1,4 +1,4 @@
-//! A registry and an agent on it, the real programs, with an operator's stock clients.
+//! A registry and an agent as real programs, with an operator's stock clients.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::{self, File};
@@ -31,7 +31,8 @@ impl Drop for Registry {
     }
 }
 
-/// The program beside our own: another package's binary is not built for our tests.
+/// The registry's program, beside the agent's: cargo does not build another package's program for
+/// these tests.
 pub fn registry_program() -> PathBuf {
     deploy_testing::program("deploy-registry")
 }
@@ -192,7 +193,7 @@ pub fn terminate(process: &mut Child) -> Option<i32> {
     process.wait().unwrap().code()
 }
 
-/// An agent that polls so rarely that nothing happens unasked.
+/// An agent that polls so rarely that it acts only on requests.
 pub struct Agent<'a> {
     pub bench: &'a Bench,
     pub process: Child,
@@ -224,7 +225,7 @@ impl<'a> Agent<'a> {
     }
 }
 
-/// What a subcommand said.
+/// The output of a subcommand.
 pub struct Said {
     pub code: Option<i32>,
     pub out: String,
@@ -269,7 +270,7 @@ pub fn deployed(bench: &Bench) -> String {
     bench.state().unwrap().layers()[1].version.as_str().to_owned()
 }
 
-/// Names below the agent's directory, but for what its own running changes.
+/// Names below the agent's directory, without files that the agent changes while it runs.
 pub fn names(bench: &Bench) -> Vec<String> {
     let mut find = Command::new("find");
     find.args(["a1", "-not", "-type", "d"]).current_dir(bench.temp.path());

@@ -1,4 +1,4 @@
-//! Logs of dm-log-writes and the states that the disk was in. Format: the kernel's
+//! Logs of dm-log-writes, and the states of the logged disk. Format: the kernel's
 //! Documentation/admin-guide/device-mapper/log-writes.rst and drivers/md/dm-log-writes.c.
 
 use std::fs::File;
@@ -11,17 +11,17 @@ const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
-/// Of everything that is addressed on the disk itself.
+/// The unit of addresses on the disk.
 const SECTOR: u64 = 512;
 
-/// A log of what was written to a disk.
+/// A log of writes to a disk.
 pub struct Log {
     file: File,
     entries: u64,
     sector: u64,
 }
 
-/// One thing that was written.
+/// One write.
 struct Entry {
     flags: u64,
     at: u64,
@@ -32,11 +32,11 @@ struct Entry {
 #[derive(Debug)]
 #[expect(dead_code, reason = "what failed is told with all of it")]
 pub struct State {
-    /// Entries of the log until then.
+    /// Entries of the log before this state.
     pub entry: u64,
-    /// What was acknowledged until then.
+    /// The marks of acknowledged steps before this state.
     pub marks: Vec<String>,
-    /// Whether some of what was not flushed got lost.
+    /// Whether the state lacks some unflushed writes.
     pub lossy: bool,
 }
 
@@ -49,9 +49,9 @@ impl Log {
         Self { file, entries, sector }
     }
 
-    /// Calls `each` with the disk as it was after each entry from the mark `begin` on, and
-    /// before each flush `lossy` times with one that lost about half of what was written
-    /// since the last.
+    /// Calls `each` with the disk after each entry from the mark `begin` on. Before each flush,
+    /// also calls it `lossy` times with a disk that lost about half of the writes since the last
+    /// flush.
     pub fn replay(&self, base: &Path, lossy: u64, seed: u64, mut each: impl FnMut(&Path, State)) {
         let [whole, flushed, torn] =
             ["whole", "flushed", "torn"].map(|name| base.with_file_name(name));

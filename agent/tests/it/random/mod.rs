@@ -1,10 +1,10 @@
 //! Random numbers from a seed that a failure prints, and numbers from the environment.
 
-/// A small generator (xorshift64): tests want a seed they can print, not quality.
+/// A small generator (xorshift64): tests need a seed that they can print, not quality.
 pub struct Random(u64);
 
 impl Random {
-    /// From `DEPLOY_TEST_SEED`, or else the clock; prints which.
+    /// Takes the seed from `DEPLOY_TEST_SEED`, or else from the clock, and prints it.
     #[allow(clippy::print_stdout, reason = "the seed of a failure")]
     pub fn start() -> Self {
         let clock = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();

@@ -1,4 +1,4 @@
-//! A registry, an agent and an operator, each the program itself, in one directory.
+//! A registry, an agent and an operator as real programs, in one directory.
 #![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and tells why")]
 
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ pub fn top() -> PathBuf {
 }
 
 impl Site {
-    /// Keys and nothing else.
+    /// A site with keys only.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["operator", "server"] {
@@ -46,7 +46,7 @@ impl Site {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Starts the registry on the directory `dir`, on the port it had before.
+    /// Starts the registry on the directory `dir`, on its previous port.
     pub fn start_registry(&mut self, dir: &str) {
         let child = Command::new(binary("deploy-registry"))
             .args(["-addr", &format!("127.0.0.1:{}", self.port), "-dir", dir])
@@ -65,7 +65,7 @@ impl Site {
         after("host key fingerprint: ").clone_into(&mut self.fingerprint);
     }
 
-    /// Ends the registry at once, as a machine that is lost does.
+    /// Kills the registry, as the loss of its machine would.
     pub fn kill_registry(&mut self) {
         end(self.registry.take());
     }
@@ -81,7 +81,7 @@ impl Site {
         command
     }
 
-    /// Starts the agent of `name`, which looks often.
+    /// Starts the agent of `name`, which polls often.
     pub fn start_agent(&mut self, name: &str) {
         let log = File::create(self.path("agent.log")).unwrap();
         let mut command = self.agent(name);
@@ -92,7 +92,7 @@ impl Site {
         self.agent.as_mut().is_some_and(|agent| agent.try_wait().unwrap().is_none())
     }
 
-    /// What an operator's command answers; it must succeed.
+    /// The answer to an operator's command, which must succeed.
     pub fn operator(&self, words: &[&str]) -> String {
         let output = self.try_operator(words);
         assert!(output.status.success(), "{words:?}: {}", both(&output));

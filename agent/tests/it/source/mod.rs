@@ -1,5 +1,5 @@
-//! A stand-in for the registry: OpenSSH's server with its own sftp on a directory that
-//! holds `configs/` and `files/`.
+//! A substitute for the registry: OpenSSH's sftp server on a directory with `configs/` and
+//! `files/`.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -29,7 +29,8 @@ impl Drop for Source {
 }
 
 impl Source {
-    /// Starts a server. `None`, said loudly, where there is none; in CI that is a failure.
+    /// Starts a server. Without OpenSSH's server, prints a notice and returns `None`; in CI that is
+    /// a failure.
     pub fn start() -> Option<Self> {
         if !Path::new(SSHD).exists() {
             assert!(std::env::var_os("CI").is_none(), "no {SSHD}, and this is CI");
@@ -44,7 +45,7 @@ impl Source {
         for name in ["host", "id"] {
             deploy_testing::make_key(&dir.join(name));
         }
-        // Asked for and let go again: another process would have to take it just now.
+        // The port is free now. Another process could take it only in this moment.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = dir.display();
         let settings = format!(
@@ -53,7 +54,7 @@ impl Source {
              PermitRootLogin yes\n"
         );
         fs::write(dir.join("sshd_config"), settings).unwrap();
-        // As the system's own start script does.
+        // The system's own start script makes this directory, too.
         let _ = fs::create_dir_all("/run/sshd");
         let mut server = Command::new(SSHD)
             .args(["-D", "-e", "-f"])
@@ -67,7 +68,7 @@ impl Source {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "the ssh server did not start");
         }
-        // Its later words go nowhere, but somebody has to take them.
+        // Nobody uses later output, but somebody has to read it.
         std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
         Some(Self { temp, server, port })
     }
@@ -124,7 +125,7 @@ impl Source {
         configuration
     }
 
-    /// Ends the server's processes for its connections; the server itself goes on.
+    /// Ends the server's processes for its connections. The server itself keeps running.
     pub fn drop_connections(&self) {
         let children = format!("/proc/{0}/task/{0}/children", self.server.id());
         for pid in fs::read_to_string(children).unwrap().split_whitespace() {
@@ -138,7 +139,7 @@ pub fn write_executable(path: &Path, body: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A directory on a filesystem of 16 MiB, which one test at a time has for itself.
+/// A directory on a filesystem of 16 MiB. One test at a time uses it.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
     _alone: Lock,
@@ -150,7 +151,7 @@ impl SmallDisk {
     }
 }
 
-/// `None`, said loudly, where there is none; in CI that is a failure.
+/// Without such a filesystem, prints a notice and returns `None`; in CI that is a failure.
 pub fn small_disk() -> Option<SmallDisk> {
     let small = std::env::var_os("DEPLOY_TEST_SMALL");
     if small.is_none() {

@@ -1,4 +1,4 @@
-//! Trees of small files: made up, packed, and read from a disk.
+//! Trees of small files: generated, packed, and read from a disk.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub fn files<P: Into<String>>(list: impl IntoIterator<Item = (P, String)>) -> Fi
     list.into_iter().map(|(path, text)| (path.into(), text.into_bytes())).collect()
 }
 
-/// As a tar.gz, always with the same bytes.
+/// The tree as a tar.gz, always with the same bytes.
 pub fn archive(files: &Files) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, bytes) in files {
@@ -28,7 +28,7 @@ pub fn archive(files: &Files) -> Vec<u8> {
     archive.into_inner().unwrap().finish().unwrap()
 }
 
-/// What is below `root`.
+/// The files below `root`.
 pub fn read(root: &Path) -> Files {
     let (mut found, mut queue) = (Files::new(), vec![root.to_owned()]);
     while let Some(dir) = queue.pop() {

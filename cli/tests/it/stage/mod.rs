@@ -1,5 +1,5 @@
-//! Where transcripts are played: a directory with keys, archives and a registry, and the real
-//! programs on the path.
+//! The stage for transcripts: a directory with keys, archives and a registry, and the real programs
+//! on the path.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 /// Time for a program to start, or for a command of a transcript.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The archives that lie there, and what is in each.
+/// The archives in the directory, and the contents of each.
 const ARCHIVES: [(&str, &str); 5] = [
     ("code_v1", "program v1"),
     ("code_v2", "program v2"),
@@ -24,7 +24,7 @@ const ARCHIVES: [(&str, &str); 5] = [
     ("config_v3", "config v3"),
 ];
 
-/// Prints an image with the name that it is given, as docker save does.
+/// Prints an image with the given name, as docker save does.
 const MAKE_IMAGE: &str = r#"set -e
 dir=$(mktemp -d)
 tar="tar --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=gnu -c"
@@ -43,17 +43,17 @@ printf '"Layers":["1/layer.tar","2/layer.tar"]}]' >> $dir/manifest.json
 tar -cC $dir config.json 1/layer.tar 2/layer.tar manifest.json
 rm -r $dir"#;
 
-/// Where a transcript is played.
+/// The stage of a transcript.
 pub struct Stage {
     dir: TempDir,
     running: Vec<Child>,
     environment: BTreeMap<&'static str, String>,
-    /// What differs from run to run, and its name in transcripts.
+    /// Text that differs from run to run, and its name in transcripts.
     pub known: Vec<(String, String)>,
 }
 
 impl Stage {
-    /// With keys, archives and a registry that was given these flags, too.
+    /// A stage with keys, archives and a registry with these additional flags.
     pub fn set(flags: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let mut stage =
@@ -101,7 +101,7 @@ impl Stage {
             ("DEPLOY_AGENT_ADDR", &values[0]),
             ("DEPLOY_AGENT_FP", &values[1]),
             ("DEPLOY_AGENT_KEY", &values[3]),
-            // What the filesystem and the kernel can do is not the same everywhere.
+            // Filesystems and kernels differ, so the link mode and the confinement are fixed.
             ("DEPLOY_AGENT_LINK", &"hardlink".to_owned()),
             ("DEPLOY_AGENT_CONFINE", &"off".to_owned()),
         ] {
@@ -115,7 +115,8 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// The stock clients, told of the host `registry`; and `await`, for what takes a moment.
+    /// Writes the configuration of the stock clients for the host `registry`, and the command
+    /// `await`, which waits for output.
     fn write_clients(&self, addr: &str) {
         let (host, port) = addr.rsplit_once(':').unwrap();
         let config = format!(
@@ -160,7 +161,7 @@ impl Stage {
         shell
     }
 
-    /// What a command that must succeed prints.
+    /// The output of a command that must succeed.
     fn done(&self, words: &[&str]) -> String {
         let output = Command::new(words[0]).args(&words[1..]).current_dir(self.dir.path()).output();
         let output = output.unwrap();
@@ -174,7 +175,7 @@ impl Stage {
         self.shell(&limit).env("LINE", line).output().unwrap()
     }
 
-    /// Starts what goes on until the end; its words go to a file.
+    /// Starts a program that runs until the end. Its output goes to a file.
     pub fn start(&mut self, line: &str, log: &str) {
         let file = File::create(self.path(log)).unwrap();
         let mut shell = self.shell(&format!("exec {line}"));
@@ -182,7 +183,7 @@ impl Stage {
         self.running.push(to_file.spawn().unwrap());
     }
 
-    /// Waits until a file says `text`; all of the file.
+    /// Waits until a file contains `text`, and returns the whole file.
     fn wait_for(&self, log: &str, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -206,7 +207,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for child in &mut self.running {
-            // What it has begun goes with it.
+            // Its children end with it.
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = child.wait();

@@ -21,7 +21,7 @@ pub struct Rig {
     fingerprint: String,
 }
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub out: String,
@@ -47,7 +47,7 @@ pub fn noise(bytes: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(bytes).collect()
 }
 
-/// The program with nothing of the environment that could change what it does.
+/// The program, without environment variables that could change its behaviour.
 pub fn deployctl(home: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deployctl"));
     let path = std::env::var_os("PATH").unwrap();
@@ -123,7 +123,7 @@ impl Rig {
         &self.addr
     }
 
-    /// A line of `known_hosts`, from what the registry's host key is.
+    /// A line of `known_hosts` with the registry's host key.
     pub fn known_host(&self) -> String {
         let (host, port) = self.addr.split_once(':').unwrap();
         format!("[{host}]:{port} {}", self.host_key())
@@ -136,7 +136,7 @@ impl Rig {
         String::from_utf8(key.stdout).unwrap()
     }
 
-    /// The program, told where the registry is and nothing of keys.
+    /// The program with the registry's address and without keys.
     pub fn bare(&self, words: &[&str]) -> Command {
         let mut command = deployctl(self.dir.path(), words);
         command.env("DEPLOYCTL_ADDR", &self.addr).env("DEPLOYCTL_FINGERPRINT", &self.fingerprint);
@@ -148,7 +148,7 @@ impl Rig {
         self.bare(&[&["-key", "op"], words].concat()).output().unwrap().into()
     }
 
-    /// The same with something on standard input.
+    /// Runs the program as an operator, with `input` on standard input.
     pub fn run_with_input(&self, words: &[&str], input: &[u8]) -> Answer {
         let mut command = self.bare(&[&["-key", "op"], words].concat());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -156,7 +156,7 @@ impl Rig {
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
         let feeder = std::thread::spawn(move || {
-            // The program may have seen enough.
+            // The program may have stopped reading.
             let _ = stdin.write_all(&input);
         });
         let output = child.wait_with_output().unwrap();
@@ -164,7 +164,8 @@ impl Rig {
         output.into()
     }
 
-    /// Makes `name` a tar.gz of one file with that text in it, and gives its bytes.
+    /// Makes the file `name`, a tar.gz of one file with the text `text`. Returns the bytes of the
+    /// archive.
     pub fn archive(&self, name: &str, text: &[u8]) -> Vec<u8> {
         fs::write(self.path("content"), text).unwrap();
         let mut tar = Command::new("tar");
@@ -173,7 +174,7 @@ impl Rig {
         fs::read(self.path(name)).unwrap()
     }
 
-    /// Names of what lies in a directory of the registry.
+    /// Names in a directory of the registry.
     pub fn list(&self, dir: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path("reg").join(dir)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()

@@ -36,7 +36,7 @@ fn only_kept_layers_are_found() {
     let found = cache.find(one.digest, 100, &budget()).unwrap();
     assert_eq!((found.diff_id, found.length, found.kept), (one.diff_id, 2560, false));
     assert!(found.listing.members().eq(one.listing.members()));
-    // What says nothing of the file does not remove it.
+    // A lookup that cannot match does not remove the file.
     assert!(cache.find(one.digest, 100, &Budget::new(50)).is_none());
     assert!(cache.find(one.digest, 101, &budget()).is_none(), "of another length");
     let later = Cache { version: "1.2.3 (def)".to_owned(), ..cache.clone() };
@@ -74,7 +74,7 @@ fn damaged_entries_are_rewritten() {
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     assert!(!path.exists());
-    // A whole one, under the name of another.
+    // A complete entry under the name of another.
     fs::write(&path, seal(&other, VERSION)).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     cache.forget(one.digest);
@@ -89,7 +89,7 @@ fn any_sealed_bytes_are_harmless() {
     let body = unseal(&sealed, VERSION).unwrap();
     let look = |body: &[u8]| {
         if let Some(found) = decode(body, one.digest, 100, &budget()) {
-            // No name reaches out of the text, no member out of the tar.
+            // A name must be within the text, and a member within the tar.
             let length = found.length;
             assert!(found.listing.members().all(|member| member.span.end <= length));
         }
@@ -122,7 +122,7 @@ fn least_recently_used_entries_are_removed_first() {
         fs::write(dir.path().join(name), "").unwrap();
         date(&dir.path().join(name), age);
     }
-    // What others have beside it is theirs.
+    // Other files in the directory are left alone.
     let theirs = [one_name(&tars[0]), "new-site.tar".to_owned()].map(|name| dir.path().join(name));
     for path in &theirs {
         fs::write(path, "theirs").unwrap();
@@ -158,7 +158,7 @@ fn files_writable_by_others_are_not_trusted() {
     for word in ["it can be written by others", "0770", "image-layers", "-cache-dir", "-no-cache"] {
         assert!(refused.contains(word), "{word}: {refused}");
     }
-    // A link leads nowhere, nor does a fifo hold an import up.
+    // A link is not followed, and a fifo does not block an import.
     mode(&inner, 0o700).unwrap();
     let real = dir.path().join("real");
     fs::rename(&inner, &real).unwrap();

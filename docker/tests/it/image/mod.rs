@@ -1,4 +1,4 @@
-//! Images composed of bytes, so that anything can be wrong with them.
+//! Images composed byte by byte, so that a test can make any defect.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
@@ -11,7 +11,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// A tar archive, an entry a call. Names are taken as they are.
+/// A tar archive; each call adds an entry. Names are not checked.
 pub struct Tar(tar::Builder<Vec<u8>>);
 
 impl Tar {
@@ -27,7 +27,7 @@ impl Tar {
         header.set_uid(0);
         header.set_gid(0);
         header.set_size(content.len() as u64);
-        // `set_path` would refuse what is wrong with them.
+        // `set_path` would refuse bad names.
         let fields = header.as_old_mut();
         fields.name[..name.len()].copy_from_slice(name.as_bytes());
         fields.linkname[..link.len()].copy_from_slice(link.as_bytes());
@@ -62,7 +62,7 @@ pub fn layer(name: &str, content: &str) -> Vec<u8> {
     Tar::new().file(name, content).end()
 }
 
-/// What an image's configuration says of layers that are these once unpacked.
+/// An image's configuration for these uncompressed layers.
 pub fn config(layers: &[Vec<u8>]) -> Value {
     let ids: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
     json!({
@@ -74,7 +74,7 @@ pub fn config(layers: &[Vec<u8>]) -> Value {
     })
 }
 
-/// This machine's, in the images' words.
+/// The processor of this machine, in the words of images.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -109,18 +109,18 @@ pub fn docker(images: &[(&str, &[Vec<u8>])]) -> Vec<u8> {
     tar.file("manifest.json", Value::from(manifest).to_string()).end()
 }
 
-/// The manifest of docker's of an image `app:1` with these files as layers.
+/// Docker's manifest of an image `app:1` with these files as layers.
 pub fn docker_manifest(layers: &[&str]) -> Value {
     json!([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": layers}])
 }
 
-/// Layers, a configuration and a manifest of docker's, whatever they say.
+/// A docker archive of any layers, configuration and manifest.
 pub fn docker_with(layers: &[(&str, &[u8])], config: &Value, manifest: &Value) -> Vec<u8> {
     let tar = layers.iter().fold(Tar::new(), |tar, (name, layer)| tar.file(name, layer));
     tar.file("config.json", config.to_string()).file("manifest.json", manifest.to_string()).end()
 }
 
-/// An OCI layout: blobs, and what its index lists.
+/// An OCI layout: blobs, and the entries of its index.
 #[derive(Default)]
 pub struct Layout {
     blobs: Vec<(String, Vec<u8>)>,
@@ -139,19 +139,19 @@ impl Layout {
         layout
     }
 
-    /// What its index lists.
+    /// The entries of the index.
     pub fn listed(&self) -> &[Value] {
         &self.listed
     }
 
-    /// Adds a blob; its descriptor.
+    /// Adds a blob. Returns its descriptor.
     pub fn blob(&mut self, media: &str, bytes: &[u8]) -> Value {
         let digest = digest(bytes);
         self.blobs.push((digest.clone(), bytes.to_vec()));
         json!({"mediaType": media, "digest": digest, "size": bytes.len()})
     }
 
-    /// Adds a manifest; its descriptor.
+    /// Adds a manifest. Returns its descriptor.
     pub fn manifest(&mut self, config: &Value, layers: &[Value]) -> Value {
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers,
@@ -159,13 +159,13 @@ impl Layout {
         self.blob(MANIFEST, manifest.to_string().as_bytes())
     }
 
-    /// Adds an index; its descriptor.
+    /// Adds an index. Returns its descriptor.
     pub fn index(&mut self, manifests: &[Value]) -> Value {
         let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests});
         self.blob(INDEX, index.to_string().as_bytes())
     }
 
-    /// Has `index.json` list it as `app:1.4`.
+    /// Lists `descriptor` in `index.json` as `app:1.4`.
     pub fn list(&mut self, descriptor: Value) {
         self.list_as("app:1.4", descriptor);
     }
@@ -175,13 +175,13 @@ impl Layout {
         self.listed.push(descriptor);
     }
 
-    /// Has the last blob that is `from` be `to` and keep its name.
+    /// Replaces the bytes `from` of the last such blob with `to`, under the same name.
     pub fn replace(&mut self, from: &[u8], to: &[u8]) {
         let digest = digest(from);
         self.blobs.iter_mut().rfind(|(name, _)| *name == digest).unwrap().1 = to.to_vec();
     }
 
-    /// Leaves out the blob that is `bytes`.
+    /// Removes the blob with the contents `bytes`.
     pub fn remove(&mut self, bytes: &[u8]) {
         let digest = digest(bytes);
         self.blobs.retain(|(name, _)| *name != digest);

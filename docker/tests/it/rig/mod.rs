@@ -14,13 +14,13 @@ use tokio::runtime::Runtime;
 
 pub struct Rig {
     dir: tempfile::TempDir,
-    /// Serves until it is dropped.
+    /// The runtime that serves until it is dropped.
     _threads: Runtime,
     pub addr: String,
     pub fingerprint: String,
 }
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Answer {
     pub out: String,
@@ -37,7 +37,7 @@ impl From<Output> for Answer {
 }
 
 impl Answer {
-    /// The answer, which must be success.
+    /// Asserts success, and returns the answer.
     #[track_caller]
     pub fn good(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
@@ -75,7 +75,7 @@ impl Rig {
         self.dir.path().join(name)
     }
 
-    /// A program of the workspace, with nothing of the environment that could change it.
+    /// A program of the workspace, without environment variables that could change its behaviour.
     fn command(&self, program: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(program);
         let path = std::env::var_os("PATH").unwrap();
@@ -84,7 +84,7 @@ impl Rig {
         command
     }
 
-    /// The program, told where the registry is.
+    /// The program with the registry's address.
     pub fn importer(&self, words: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_deploy-from-docker"));
         let mut command = self.command(program, &["-addr", &self.addr, "-fp", &self.fingerprint]);
@@ -92,23 +92,23 @@ impl Rig {
         command
     }
 
-    /// Runs it with an image on standard input.
+    /// Runs the program with an image on standard input.
     pub fn import(&self, words: &[&str], image: &[u8]) -> Answer {
         run_with_input(self.importer(words), image)
     }
 
-    /// The program with no registry to go to.
+    /// The program without a registry.
     pub fn offline(&self, words: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_deploy-from-docker"));
         self.command(program, &[&["-q"], words].concat())
     }
 
-    /// Runs it alone, with an image on standard input.
+    /// Runs the program without a registry, with an image on standard input.
     pub fn alone(&self, words: &[&str], image: &[u8]) -> Answer {
         run_with_input(self.offline(words), image)
     }
 
-    /// What an operator's command answers; it must succeed.
+    /// The answer to an operator's command, which must succeed.
     #[track_caller]
     pub fn operator(&self, words: &[&str]) -> String {
         let program = binary("deployctl");
@@ -116,7 +116,7 @@ impl Rig {
         Answer::from(command.args(["-key", "op"]).args(words).output().unwrap()).good().out
     }
 
-    /// All that the registry says of what it has.
+    /// The registry's answers about all its contents.
     pub fn everything(&self) -> String {
         let answers = [["configurations", "-json"], ["components", "-json"]];
         let mut everything = answers.map(|words| self.operator(&words)).concat();
@@ -144,7 +144,7 @@ fn run_with_input(mut command: Command, input: &[u8]) -> Answer {
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|threads| {
         threads.spawn(move || {
-            // The program may have seen enough.
+            // The program may have stopped reading.
             let _ = stdin.write_all(input);
         });
         child.wait_with_output().unwrap().into()

@@ -54,7 +54,7 @@ fn newer_undamaged_meta_page_is_used() {
     let torn = |at: usize| changed(|bytes| bytes[at + PAGE_HEADER + 20] ^= 1);
     assert_eq!(Bolt::open(&torn(0)).unwrap().transaction(), 25);
     assert_eq!(Bolt::open(&torn(PAGE)).unwrap().transaction(), 24);
-    // The transaction before the last had a root of its own.
+    // The transaction before the last one had a root page of its own.
     walk(&torn(PAGE)).unwrap();
     let both = changed(|bytes| {
         for at in [PAGE_HEADER, PAGE + PAGE_HEADER] {
@@ -81,8 +81,8 @@ fn other_files_are_refused_with_a_reason() {
     }
 }
 
-/// A bolt file with pages of `size` bytes: a root with one bucket `b`, whose keys `k00000` and
-/// on are on as many leaf pages as they need, each with a value of `value` bytes.
+/// A bolt file with pages of `size` bytes: a root with one bucket `b`. The keys `k00000`, `k00001`,
+/// … take as many leaf pages as they need, and each has a value of `value` bytes.
 #[allow(clippy::cast_possible_truncation, reason = "the files are small")]
 pub(crate) fn forge(size: usize, keys: usize, value: usize) -> Vec<u8> {
     fn page(number: u64, kind: u16, count: usize, body: &[u8], size: usize) -> Vec<u8> {

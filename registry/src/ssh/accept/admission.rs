@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 /// Most connections that have not logged in.
 pub const MAX_UNAUTHENTICATED: usize = 200;
-/// The same from one address (for IPv6, from one /64).
+/// Most connections from one address (for IPv6, from one /64) that have not logged in.
 pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
 /// Most connections.
 pub const MAX_CONNECTIONS: usize = 10_000;
-/// The same from one source: a fleet behind one address must fit.
+/// Most connections from one source: a fleet behind one address must fit.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = 5_000;
 /// After so many failed logins, further connections from the source are refused for a while.
 pub const MAX_FAILED: u32 = 100;
@@ -22,7 +22,7 @@ const MOST_FAILED: u32 = MAX_FAILED + 30;
 const LOG_EVERY: Duration = Duration::from_secs(1);
 /// After this time, one failure is forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
-/// Most sources that are remembered. With more, idle ones are forgotten.
+/// Most sources that are remembered. With more sources, the server forgets idle sources.
 const MAX_SOURCES: usize = 10_000;
 
 /// Decides which connections are admitted.
@@ -34,7 +34,7 @@ struct Counts {
     connections: usize,
     waiting: usize,
     by_source: HashMap<IpAddr, Source>,
-    /// When refusals were logged last, and how many there were since.
+    /// When refusals were logged last, and the number of refusals since then.
     logged: Option<Instant>,
     unlogged: u64,
 }
@@ -54,7 +54,7 @@ impl Source {
         Self { connections: 0, waiting: 0, failed: 0, since: now }
     }
 
-    /// Failures that are not forgotten.
+    /// Failures that still count.
     fn failures(&self, now: Instant) -> u32 {
         let gone = now.duration_since(self.since).as_secs() / FORGIVEN_AFTER.as_secs();
         self.failed.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
@@ -66,7 +66,7 @@ impl Source {
     }
 }
 
-/// The admission of a connection. Its drop ends the connection's part of the limits.
+/// The admission of a connection. Dropping the value ends the connection's part of the limits.
 #[derive(Debug)]
 pub struct AdmissionGuard {
     control: Arc<AdmissionControl>,
@@ -135,7 +135,7 @@ impl AdmissionControl {
 }
 
 impl Counts {
-    /// If there are too many sources, forgets those without connections.
+    /// If there are too many sources, forgets sources without connections.
     fn forget_idle(&mut self, now: Instant) {
         if self.by_source.len() >= MAX_SOURCES {
             self.by_source.retain(|_, source| source.connections > 0 || source.failures(now) > 1);

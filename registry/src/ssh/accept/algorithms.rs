@@ -1,4 +1,4 @@
-//! What the server offers to clients: algorithms, sizes and times of the ssh protocol.
+//! The server's offers to clients: algorithms, sizes and times of the ssh protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, m
 
 use crate::ssh::auth::host_key::HostKey;
 
-/// Most refused attempts to log in. The first request of most clients only asks for the methods,
-/// and counts, too.
+/// Most refused attempts to log in. Most clients first ask only for the methods; that request
+/// counts, too.
 pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
 /// How long a refusal takes, for every reason.
 const REFUSAL_TIME: Duration = Duration::from_millis(50);
@@ -21,9 +21,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVES_UNANSWERED: usize = 4;
 /// Bytes that a client may send before the server confirms them.
 const WINDOW: u32 = 2 << 20;
-/// Largest packet of channel data. The library allows no larger ones.
+/// Largest packet of channel data. The library allows no larger packets.
 const MAX_PACKET: u32 = 65_535;
-/// Packets that may wait for the task of a channel. With more, the connection is not read.
+/// Packets that may wait for the task of a channel. With more packets, the server stops reading the
+/// connection.
 const CHANNEL_BUFFER: usize = 128;
 /// Messages of channels that may wait to be encrypted.
 const EVENT_BUFFER: usize = 32;
@@ -63,7 +64,8 @@ const KEYS: &[Algorithm] = &[
 /// The identification of the server, with the line end.
 pub const ID: &str = concat!("SSH-2.0-deploy-registry_", env!("CARGO_PKG_VERSION"), "\r\n");
 
-/// The configurations of the library: one for clients with a fast cipher, and one for all others.
+/// The configurations of the library: one for clients with a fast cipher, and one for all other
+/// clients.
 #[derive(Debug)]
 pub struct Offers {
     fast: Arc<Config>,

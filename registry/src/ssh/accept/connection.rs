@@ -1,5 +1,5 @@
-//! One connection from accept to its end. The server ends it if the login takes too long, after its
-//! deadline, when its key may no longer log in, and when the server stops.
+//! One connection, from its acceptance to its end. The server ends it if the login takes too long,
+//! after its deadline, when its key may no longer log in, and when the server stops.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,15 +23,15 @@ use crate::ssh::activity::Activity;
 use crate::ssh::server::Server;
 use crate::ssh::ssh_session::{Login, Session};
 
-/// From the first byte to the end of the login.
+/// Maximum time from the first byte to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
 /// A connection over its deadline is closed when nothing has moved for this long.
 const QUIET: Duration = Duration::from_secs(60);
 /// How often deadlines are checked.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// The same while the server stops.
+/// How often deadlines are checked while the server stops.
 const CHECK_OFTEN: Duration = Duration::from_millis(50);
-/// How long a client may take to disconnect after it was told to.
+/// How long a client may take to disconnect after the server has asked it to.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends.
@@ -51,7 +51,7 @@ pub async fn run(
 }
 
 fn sever(socket: &OwnedFd) {
-    // The peer may have closed it already.
+    // The peer may have closed the socket already.
     let _ = shutdown(socket, Shutdown::Both);
 }
 
@@ -129,7 +129,8 @@ async fn watch_over(
             break "the deadline of the connection has passed";
         }
     };
-    // Tell the client first and log then: after the log line the client hears nothing more.
+    // The server first tells the client and then logs: after the log line the client gets no more
+    // messages.
     farewell(&session.handle(), reason).await;
     tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
     // If the session does not end by itself, the caller shuts down the socket.

@@ -1,6 +1,6 @@
-//! The first bytes of a connection, read before the ssh library gets it. In ssh the client's order
-//! of ciphers decides, and most clients list a slow one first. This module finds the ciphers of the
-//! client, so that the server can offer only fast ones.
+//! The first bytes of a connection, read before the ssh library gets it. In ssh, the client's order
+//! of ciphers decides, and most clients list a slow cipher first. This module finds the ciphers of
+//! the client, so that the server can offer only fast ciphers.
 
 use std::io;
 use std::pin::Pin;
@@ -24,12 +24,12 @@ const LISTS_BEFORE: usize = 2;
 pub struct Greeted {
     stream: TcpStream,
     replay: Bytes,
-    /// Bytes of our identification that are already sent. The library writes them again.
+    /// Bytes of the server's identification that are already sent. The library writes them again.
     skip: usize,
 }
 
 /// Sends `id` (with its line end) and reads the first bytes of the client. Returns the connection,
-/// the ciphers that the client has in both directions, and its identification.
+/// the ciphers that the client offers in both directions, and the client's identification.
 pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<String>, String)> {
     stream.write_all(id.as_bytes()).await?;
     let mut heard = BytesMut::new();
@@ -74,8 +74,8 @@ fn unfit(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// The ciphers that are in both lists of a KEXINIT packet. A packet that cannot be parsed has none
-/// here; the library judges it later.
+/// The ciphers that are in both lists of a KEXINIT packet. A packet that cannot be parsed has no
+/// ciphers here; the library judges the packet later.
 fn ciphers_of(mut packet: &[u8]) -> Option<Vec<String>> {
     packet.try_get_u32().ok()?;
     let padding = usize::from(packet.try_get_u8().ok()?);

@@ -19,9 +19,9 @@ const MAX_COMMENT: usize = 100;
 pub struct AuthorizedKey {
     /// The key.
     pub key: PublicKey,
-    /// Whether it may have a terminal.
+    /// Whether the key's user may have a terminal.
     pub pty: bool,
-    /// Whether it signs certificates of users, instead of being the key of a user.
+    /// Whether the key signs certificates of users, and is not the key of a user.
     pub authority: bool,
     principals: Option<Vec<String>>,
     from: Option<Vec<Source>>,
@@ -31,7 +31,7 @@ pub struct AuthorizedKey {
 /// A line that is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Its number, from 1.
+    /// The line's number, from 1.
     pub line: usize,
     /// Why.
     pub reason: String,
@@ -44,8 +44,8 @@ impl AuthorizedKey {
     }
 
     /// Whether a certificate with these `principals`, signed by this key, is valid for `user`. If
-    /// the line lists principals, the certificate must have one of them. Otherwise it must have the
-    /// user's name, or no principals at all (see ssh-keygen(1)).
+    /// the line lists principals, the certificate must name one of these principals. Otherwise the
+    /// certificate must have the user's name, or no principals at all (see ssh-keygen(1)).
     pub fn covers(&self, principals: &[String], user: &str) -> bool {
         match &self.principals {
             Some(wanted) => principals.iter().any(|name| wanted.contains(name)),
@@ -78,7 +78,7 @@ impl AuthorizedKey {
     }
 }
 
-/// Parses the keys in `text`. A bad line does not affect the others.
+/// Parses the keys in `text`. A bad line does not affect other lines.
 pub fn parse(text: &str) -> (Vec<AuthorizedKey>, Vec<Refused>) {
     let (mut keys, mut refused) = (Vec::new(), Vec::new());
     for (number, line) in text.lines().enumerate() {
@@ -164,7 +164,7 @@ impl AuthorizedKey {
             None => (option, None),
         };
         match (name.to_ascii_lowercase().as_str(), value) {
-            // Refused as by sshd, because it is ambiguous.
+            // A second `from` is refused as by sshd, because it is ambiguous.
             ("from", Some(_)) if self.from.is_some() => {
                 return Err("option from is given twice".to_owned());
             }
@@ -202,7 +202,7 @@ fn unquote(value: &str) -> Result<&str, String> {
         .ok_or_else(|| format!("value {value:?} must stand in quotes"))
 }
 
-/// Parses `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]` (see sshd(8)). Without the Z, it is local time.
+/// Parses `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]` (see sshd(8)). Without the Z, the time is local.
 fn parse_expiry(text: &str) -> Result<Timestamp, String> {
     let (digits, utc) = text.strip_suffix(['Z', 'z']).map_or((text, false), |rest| (rest, true));
     let well_formed =

@@ -12,7 +12,7 @@ use russh::keys::{Algorithm, Certificate, PrivateKey, decode_secret_key};
 use crate::ssh::start_error::{Error, plain};
 
 const NAME: &str = "host_key";
-/// Its certificate, under the name that `ssh-keygen -s` gives it.
+/// The certificate, under the name that `ssh-keygen -s` gives it.
 const CERTIFICATE: &str = "host_key-cert.pub";
 /// Longest host key file that is read. An RSA key of 16,384 bits has 13 KiB.
 const MAX_BYTES: u64 = 64 << 10;
@@ -27,8 +27,8 @@ pub struct HostKey {
 }
 
 /// The host key of the registry in `dir`, with the certificate beside it. The file `host_key` may
-/// have the format OpenSSH, PEM or PKCS#8; the Go tool's EC key works, too. If there is none, it
-/// creates an Ed25519 key.
+/// have the format OpenSSH, PEM or PKCS#8; the Go tool's EC key works, too. If there is no such
+/// file, the function creates an Ed25519 key.
 pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
     let key = private_key(dir)?;
     let path = dir.join(CERTIFICATE);

@@ -20,7 +20,7 @@ pub const SERVICE_USER: &str = "deploy-agent";
 /// Longest key file that is read.
 pub const MAX_FILE: u64 = 16 << 20;
 
-/// What a logged-in client may do.
+/// The rights of a logged-in client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Runs commands and uploads.
@@ -32,15 +32,15 @@ pub enum Role {
 /// A logged-in client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// What the client may do.
+    /// The client's rights.
     pub role: Role,
-    /// Fingerprint and comment of its key.
+    /// Fingerprint and comment of the client's key.
     pub label: String,
-    /// Whether it may have a terminal.
+    /// Whether the client may have a terminal.
     pub pty: bool,
 }
 
-/// What a client logs in with.
+/// The key or certificate of a login.
 #[derive(Debug, Clone)]
 pub enum Proof {
     /// A key.
@@ -95,24 +95,24 @@ impl Keyring {
         self.replace(KeyFile::reload);
     }
 
-    /// As [`Keyring::reload`], for files that have changed.
+    /// Like [`Keyring::reload`], for files that have changed.
     pub fn reload_changed(&self) {
         self.replace(KeyFile::reload_changed);
     }
 
     fn replace(&self, reload: impl Fn(&KeyFile) -> bool) {
-        // Both files are reloaded, whatever the first returns.
+        // `|` reloads the two files, whatever the first reload returns.
         if reload(&self.operators) | reload(&self.services) {
             self.version.send_modify(|version| *version += 1);
         }
     }
 
-    /// Changes whenever the keys change.
+    /// A counter that changes whenever the keys change.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
 
-    /// Who `user` with `proof` from `address` is, or why the login is refused.
+    /// Identifies `user` with `proof` from `address`, or says why the login is refused.
     pub fn identify(&self, user: &str, proof: &Proof, address: IpAddr) -> Result<Identity, String> {
         let (role, file, others) = match user {
             SERVICE_USER => (Role::Service, &self.services, &self.operators),
@@ -195,7 +195,7 @@ impl KeyFile {
     }
 }
 
-/// The number of keys in `text`, which is a key file; or what is wrong with its first bad line.
+/// The number of keys in the key file `text`, or the error of its first bad line.
 pub fn keys_in(text: &str) -> Result<usize, String> {
     let (keys, refused) = authorized_keys::parse(text);
     match refused.first() {

@@ -1,5 +1,5 @@
-//! Certificates of users (PROTOCOL.certkeys): whether one lets its holder log in, and with which
-//! rights.
+//! Certificates of users (PROTOCOL.certkeys): decides whether a certificate lets its holder log in,
+//! and with which rights.
 
 use std::net::IpAddr;
 
@@ -17,14 +17,15 @@ const MAX_NAME: usize = 100;
 /// The rights from a certificate.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Fingerprint of its key and its name, escaped.
+    /// Fingerprint of the certificate's key, and the certificate's name, escaped.
     pub label: String,
-    /// Whether its holder may have a terminal.
+    /// Whether the holder of the certificate may have a terminal.
     pub pty: bool,
 }
 
-/// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives none. The
-/// library has verified its signature. `authority` is the line of the key that signed it.
+/// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives no
+/// rights. The library has verified the certificate's signature. `authority` is the line of the key
+/// that signed it.
 pub fn check(
     certificate: &Certificate,
     authority: &AuthorizedKey,

@@ -1,5 +1,6 @@
-//! Directories inside a component's directory. Clients that upload a whole directory to an existing
-//! one create a directory in it. No such directory exists: files in it belong to the component.
+//! Directories inside a component's directory. A client that uploads a whole directory to an
+//! existing directory creates a new directory in the existing one. No such directory exists: files
+//! in it belong to the component.
 
 use std::collections::HashSet;
 
@@ -15,7 +16,8 @@ const MAX_DIRECTORIES: usize = 64;
 pub struct NestedDirectories(HashSet<String>);
 
 impl NestedDirectories {
-    /// Creates one. Returns whether it exists now: there may be too many.
+    /// Creates a directory. Returns whether the directory exists now: there may be too many
+    /// directories.
     pub fn make(&mut self, path: &str) -> bool {
         let path = clean(path);
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
@@ -47,7 +49,7 @@ impl NestedDirectories {
         while path.len() <= MAX_PATH {
             let cleaned = clean(path);
             let ends = cleaned.match_indices('/').map(|(at, _)| at).chain([cleaned.len()]);
-            // These are the ends of "", /put, /put/NAME, and /put/NAME/DIRECTORY.
+            // The ends of "", /put, /put/NAME, and /put/NAME/DIRECTORY.
             let ends: Vec<usize> = ends.skip(2).take(2).collect();
             let [component, directory] = ends[..] else { return };
             if !self.0.contains(&cleaned[..directory]) {

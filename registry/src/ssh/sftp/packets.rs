@@ -9,7 +9,7 @@ use russh_sftp::protocol::{
 
 use crate::error::Error;
 
-/// Longest packet of a client; `OpenSSH` refuses longer ones too.
+/// Longest packet of a client; `OpenSSH` refuses longer packets, too.
 pub const MAX_PACKET: u32 = 256 << 10;
 /// Longest read or write: a packet without its other fields.
 pub const MAX_DATA: u32 = 255 << 10;
@@ -23,15 +23,15 @@ const LAST_REQUEST: u8 = 20;
 const DATA: u8 = 103;
 const LIMITS_EXTENSION: &str = "limits@openssh.com";
 const FSYNC_EXTENSION: &str = "fsync@openssh.com";
-/// A rename. Most clients use it if the server announces it.
+/// The extension for renames. Most clients use this extension if the server announces it.
 pub(super) const RENAME_EXTENSION: &str = "posix-rename@openssh.com";
-/// Announced and always denied, so that clients get a clear answer.
+/// The server announces this extension and always denies it, so that clients get a clear answer.
 const DENIED_EXTENSION: &str = "hardlink@openssh.com";
 
 /// Why a request was not done.
 #[derive(Debug)]
 pub struct SftpError {
-    /// The code. Most clients show only this.
+    /// The status code. Most clients show only the code.
     pub code: StatusCode,
     /// The reason.
     pub text: String,
@@ -75,7 +75,7 @@ pub(crate) enum SftpRequest {
     Other(Packet),
 }
 
-/// The answer to a request. Data already has the form of its packet.
+/// The answer to a request. Data has the form of its packet already.
 #[derive(Debug)]
 pub enum Reply {
     /// Done.
@@ -147,7 +147,7 @@ pub(super) fn version() -> Packet {
     Packet::Version(version)
 }
 
-/// The answer to an extended request that is no rename.
+/// The answer to an extended request other than a rename.
 pub(super) fn extend(Extended { id, request, .. }: Extended) -> Bytes {
     match request.as_str() {
         LIMITS_EXTENSION => {
@@ -196,7 +196,7 @@ pub(super) fn encode(packet: Packet) -> Bytes {
 
 const DATA_HEADER: usize = 13;
 
-/// An empty data packet with room for `length` bytes. [`data_of`] is where they belong.
+/// An empty data packet with room for `length` bytes. The bytes belong into [`data_of`].
 pub fn data_packet(length: usize) -> BytesMut {
     BytesMut::zeroed(DATA_HEADER + length)
 }

@@ -1,6 +1,5 @@
 //! Reading over sftp. Agents see `configs/NAME.json` from the catalogue and the published blobs in
-//! `files/`. Operators also see components, versions and states. Nothing else exists, whatever a
-//! path says.
+//! `files/`. Operators also see components, versions and states. No other path exists.
 
 use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};
@@ -109,8 +108,8 @@ impl View {
         }
         self.open.check_room()?;
         let place = self.place(path)?;
-        // All readers share a configuration in memory, and a whole fleet may ask at once. So it
-        // does not count.
+        // All readers share a configuration in memory, and a whole fleet may ask at once. So a
+        // configuration does not count.
         let counts = !matches!(place, Place::Configuration(_));
         let quota = counts.then(|| self.take_quota(&self.registry.open_files)).transpose()?;
         let open = Open::from(lookup::open(&self.registry, place).await?);
@@ -195,7 +194,7 @@ fn blob_attributes(meta: &Metadata, created: Option<Timestamp>) -> FileAttribute
 /// Reads at once if the bytes are in memory, and otherwise on a thread that may wait for the disk.
 /// A change of threads costs more than such a read.
 async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, SftpError> {
-    // No file is that long, and the system gives the highest offset another meaning.
+    // No file is that long, and the highest offset has another meaning for the system.
     if i64::try_from(offset).is_err() {
         return Err(SftpError::end());
     }

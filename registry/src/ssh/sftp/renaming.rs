@@ -1,5 +1,5 @@
 //! Renames, directories and removals by operators over sftp. Clients upload under a temporary name
-//! and rename the complete file, create the directory for it, and remove what they gave up.
+//! and rename the complete file, create the directory for it, and remove abandoned files.
 
 use deploy_store::{ComponentName, escape};
 use deploy_wire::command::Command;
@@ -23,7 +23,7 @@ impl Uploads {
             let why = "it is still being uploaded: close it before it is renamed";
             return Err(self.refuse(from, why.to_owned()));
         }
-        // A client learns nothing about uploads of others.
+        // A client learns nothing about uploads of other keys.
         let found = self.registry.recent.find(&self.caller, &old);
         let uploaded = found.ok_or_else(SftpError::denied)?;
         if uploaded.bound && !self.registry.recent.is_own(&self.caller, &old) {
@@ -39,7 +39,8 @@ impl Uploads {
                 true
             }
             Goal::Staged | Goal::Temporary(_) if uploaded.bound => {
-                let why = "it is a version, which can only become another: /put/NAME/VERSION";
+                let why = "it is a version: it can only be renamed to another version, \
+                           /put/NAME/VERSION";
                 return Err(self.refuse(to, why.to_owned()));
             }
             Goal::Staged | Goal::Temporary(_) => false,
@@ -69,8 +70,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Deletes the version that a renamed upload was bound to before: its name did not look
-    /// temporary. A version that is in use stays.
+    /// Deletes the former version of a renamed upload. The upload was bound because its former name
+    /// did not look temporary. A version that is in use stays.
     async fn delete_former(&self, former: PutTarget) {
         let PutTarget { component, version } = former;
         let command = Command::DeleteVersion {
@@ -99,7 +100,7 @@ impl Uploads {
                 let why = "/put/NAME/VERSION is a file: upload the archive to it";
                 return Err(self.refuse(path, why.to_owned()));
             }
-            // Clients create each part of a path and expect this answer for existing parts.
+            // Clients create each part of a path and expect a failure for existing parts.
             Some(place) if lookup::is_directory(&self.registry, &place).await.unwrap_or(false) => {
                 return Err(SftpError::failure("there is such a directory already"));
             }
@@ -131,8 +132,8 @@ impl Uploads {
         }
     }
 
-    /// Lists uploads of this connection to `/put` whose temporary names were never changed. They
-    /// did not become versions, and the user may not know that.
+    /// Lists uploads of this connection to `/put` whose temporary names were never changed. These
+    /// uploads did not become versions, and the user may not have noticed.
     pub(super) fn left_over(&self) -> Option<String> {
         let recent = self.registry.recent.of_connection(&self.caller);
         let left = recent.iter().filter(|(path, uploaded)| {

@@ -1,7 +1,8 @@
 //! Uploads of operators over sftp. The name of an upload is only a label: its identity is the
-//! digest of its bytes when it is closed. Names in `/put` mean more. `/put/NAME/VERSION` is bound
-//! to that version when it is closed, or the close fails. An upload with a temporary name waits to
-//! be renamed. Clients can look at what they have written, and set its times.
+//! digest of its bytes when it is closed. Names in `/put` have a meaning. An upload to
+//! `/put/NAME/VERSION` is bound to that version when it is closed, or the close fails. An upload
+//! with a temporary name waits to be renamed. Clients can look at their uploads, and set the times
+//! of uploads.
 
 use std::sync::Arc;
 
@@ -45,7 +46,7 @@ struct Open {
     _busy: Busy,
 }
 
-/// Handles of uploads begin with this.
+/// The prefix of handles of uploads.
 pub const HANDLE: &str = "up";
 
 impl Uploads {
@@ -60,7 +61,7 @@ impl Uploads {
         }
     }
 
-    /// Answers a request that is no write.
+    /// Answers a request other than a write.
     pub async fn answer(&mut self, packet: Packet) -> Result<Reply, SftpError> {
         match packet {
             Packet::Open(open) => self.open(&open.filename, open.pflags, open.attrs.size).await,
@@ -80,7 +81,7 @@ impl Uploads {
         }
     }
 
-    /// Opens an upload. `size` is the size that the client announces, if it does.
+    /// Opens an upload. `size` is the size that the client announces, if any.
     async fn open(
         &mut self,
         label: &str,
@@ -114,7 +115,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Fails if the client wants to append to a closed upload: its bytes are no longer open.
+    /// Fails if the client wants to append to a closed upload, because the file is no longer open.
     fn check_whole(&self, label: &str, flags: OpenFlags) -> Result<(), SftpError> {
         let path = view_path::clean(label);
         let is_there = || self.registry.recent.find(&self.caller, &path).is_some();
@@ -224,8 +225,8 @@ fn attributes(size: u64, time: Timestamp) -> FileAttributes {
     file_attributes::blob(size, time.as_second())
 }
 
-/// Answers a request to set the attributes `wanted` of a file that has `known` ones. Modes and
-/// times are ignored. Another size is denied.
+/// Answers a request to set the attributes `wanted` of a file with the attributes `known`. Modes
+/// and times are ignored. Another size is denied.
 pub fn set_attributes(known: &FileAttributes, wanted: &FileAttributes) -> Result<Reply, SftpError> {
     match wanted.size {
         Some(size) if known.size != Some(size) => Err(SftpError::denied()),

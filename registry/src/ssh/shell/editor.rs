@@ -1,5 +1,5 @@
-//! The line editor of the prompt: bytes of a terminal in, lines and bytes for the terminal out. It
-//! is pure, and knows nothing of connections or commands. `search` is its `^R`.
+//! The line editor of the prompt: bytes of a terminal in, lines and bytes for the terminal out. The
+//! editor is pure, and knows nothing of connections or commands. `search` implements `^R`.
 
 mod draw;
 mod search;
@@ -15,7 +15,7 @@ pub const MAX_LINE: usize = 4096;
 pub const MAX_HISTORY: usize = 100;
 /// The prompt: a red `>` and a space.
 pub const PROMPT: &str = "\x1b[31m> \x1b[0m";
-/// The same for a terminal without colours.
+/// The prompt for a terminal without colours.
 pub const PLAIN_PROMPT: &str = "> ";
 /// Most completions that are shown.
 pub const MAX_SHOWN: usize = 200;
@@ -23,7 +23,7 @@ const PROMPT_WIDTH: usize = 2;
 const DEFAULT_WIDTH: usize = 80;
 const MAX_ESCAPE: usize = 16;
 
-/// What the user asked for.
+/// An action of the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The user submitted a line.
@@ -52,7 +52,8 @@ pub struct Editor {
     /// The last search pattern.
     sought: Vec<char>,
     pending: Vec<u8>,
-    /// Whether an escape has ended a search. It may be the key itself, or begin a sequence.
+    /// Whether an escape has ended a search. The byte may be the Escape key itself, or begin a
+    /// sequence.
     escaped: bool,
     after_return: bool,
     out: Vec<u8>,
@@ -138,7 +139,7 @@ impl Editor {
         std::mem::take(&mut self.out)
     }
 
-    /// Takes bytes up to the first event. Returns how many it took.
+    /// Takes bytes up to the first event. Returns the number of these bytes.
     pub fn feed(&mut self, input: &[u8]) -> (usize, Option<Event>) {
         for (taken, &byte) in input.iter().enumerate() {
             if let Some(event) = self.byte(byte) {
@@ -192,7 +193,7 @@ impl Editor {
     /// One more byte of an escape sequence or of a multi-byte character.
     fn sequence(&mut self, byte: u8) {
         if self.pending.first().is_some_and(|&first| first >= 0x80) && byte & 0xc0 != 0x80 {
-            // The character is incomplete, and this byte begins another one.
+            // The character is incomplete, and this byte begins another character.
             self.pending.clear();
             self.byte(byte);
             return;

@@ -1,4 +1,4 @@
-//! A registry in this process, with blobs that are made up.
+//! A registry in this process, with generated blobs.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use deploy_store::{Blobs, Digest};
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
 
-/// Where fsync costs nothing, if there is such a place: for tests of thousands of steps,
-/// none of which is about power cuts.
+/// A directory where fsync costs nothing, if there is one: for tests of thousands of steps that are
+/// not about power cuts.
 pub fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -67,12 +67,12 @@ impl Bench {
         self.dir.path().join(name)
     }
 
-    /// As when the program ended and was started again.
+    /// Opens the registry again, as after a restart of the program.
     pub async fn reopen(&mut self) {
         self.try_reopen().await.unwrap();
     }
 
-    /// As [`Bench::reopen`], where the disk may not let it.
+    /// Like [`Bench::reopen`], but may fail because of the disk.
     pub async fn try_reopen(&mut self) -> Result<(), Refusal> {
         if let Some(registry) = self.registry.take() {
             registry.catalog.close().await;

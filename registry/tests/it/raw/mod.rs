@@ -1,5 +1,5 @@
-//! An ssh client that sends what it is told to, whether or not the protocol allows it: one
-//! exchange of keys (RFC 8731), one cipher (RFC 5647), a login with an Ed25519 key.
+//! An ssh client that sends any messages, even if the protocol forbids them: with one key exchange
+//! (RFC 8731), one cipher (RFC 5647), and a login with an Ed25519 key.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod sftp;
@@ -44,7 +44,7 @@ pub fn number(n: usize) -> [u8; 4] {
     u32::try_from(n).unwrap().to_be_bytes()
 }
 
-/// A KEXINIT of what this client can.
+/// A KEXINIT with the algorithms of this client.
 pub fn kexinit() -> Vec<u8> {
     let (cipher, mac) = ("aes256-gcm@openssh.com", "hmac-sha2-256");
     let mut payload = vec![KEXINIT];
@@ -90,7 +90,7 @@ impl Raw {
         Self::log_in_as(rig, key, user, "SSH-2.0-raw")
     }
 
-    /// As [`Raw::log_in`], as a client that identifies itself so.
+    /// Like [`Raw::log_in`], with another ssh identification.
     pub fn log_in_as(rig: &Rig, key: &str, user: &str, hello: &str) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", rig.port())).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -128,7 +128,7 @@ impl Raw {
         self.send_packet(length, packet)
     }
 
-    /// Sends a packet that says of itself that it is so long.
+    /// Sends a packet with the stated `length`.
     pub fn send_packet(&mut self, length: [u8; 4], mut packet: Vec<u8>) -> io::Result<()> {
         let nonce = self.to_server.next();
         let aad = Aad::from(length);
@@ -136,7 +136,7 @@ impl Raw {
         self.stream.write_all(&[&length[..], &packet, tag.as_ref()].concat())
     }
 
-    /// Sends bytes that are no packet.
+    /// Sends bytes that are not a packet.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
@@ -153,7 +153,7 @@ impl Raw {
         Ok(packet[1..end].to_vec())
     }
 
-    /// The next message of this kind; `None` when the connection ends before.
+    /// The next message of this kind; `None` if the connection ends before.
     pub fn wait_for(&mut self, kind: u8) -> Option<Vec<u8>> {
         loop {
             match self.read() {
@@ -168,7 +168,7 @@ impl Raw {
         }
     }
 
-    /// Opens a session's channel; its number at the server.
+    /// Opens a channel for a session. Returns its number at the server.
     pub fn open(&mut self, window: u32) -> Option<[u8; 4]> {
         self.send(&open(window)).ok()?;
         loop {
@@ -180,7 +180,7 @@ impl Raw {
         }
     }
 
-    /// Runs a command: its exit code, and what it printed on both ways.
+    /// Runs a command. Returns its exit code and its output on both streams.
     pub fn run(&mut self, line: &str) -> (u8, String) {
         let channel = self.open(1 << 21).expect("a channel");
         self.send(&request(channel, "exec", true, &string(line.as_bytes()))).unwrap();
@@ -274,7 +274,7 @@ fn read_line(stream: &mut TcpStream) -> Vec<u8> {
     line
 }
 
-/// A number as RFC 4251 has it.
+/// A number in the form of RFC 4251.
 fn mpint(bytes: &[u8]) -> Vec<u8> {
     let start = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len());
     let bytes = &bytes[start..];
@@ -282,8 +282,8 @@ fn mpint(bytes: &[u8]) -> Vec<u8> {
     string(&[sign, bytes].concat())
 }
 
-/// Says hello and agrees on keys: the session's id, and the keys of both directions. Whose
-/// the host key is does not matter here.
+/// Identifies itself and agrees on keys. Returns the session's id and the keys of both directions.
+/// Any host key is accepted.
 fn exchange(stream: &mut TcpStream, hello: &[u8]) -> (Vec<u8>, Keys, Keys) {
     let ours = kexinit();
     let random = SystemRandom::new();

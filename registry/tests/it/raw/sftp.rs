@@ -1,4 +1,4 @@
-//! Sftp, packet by packet, as clients that cannot be had here send it.
+//! Sftp, packet by packet, as clients send it that cannot be installed here.
 
 use super::{DATA, EOF, EXTENDED_DATA, Raw, data, request, string};
 use crate::rig::Rig;
@@ -25,13 +25,13 @@ const ATTRS: u8 = 105;
 pub const NEW: u32 = 2 | 8 | 16;
 pub const APPEND: u32 = 2 | 4 | 8;
 
-/// What was answered.
+/// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// A status, 0 is success.
     Status(u32),
     Handle(Vec<u8>),
-    /// Whether it is a directory, and the size.
+    /// Whether the file is a directory, and its size.
     File(bool, u64),
     Names(Vec<String>),
 }
@@ -42,7 +42,7 @@ pub struct Sftp {
     channel: [u8; 4],
     heard: Vec<u8>,
     id: u32,
-    /// What came on standard error.
+    /// The output on standard error.
     pub told: String,
 }
 
@@ -107,7 +107,7 @@ impl Sftp {
         self.ask(kind, &[&string(path.as_bytes()), more])
     }
 
-    /// Writes a file in pieces of 32 KiB; the status of its close, or of the open.
+    /// Writes a file in pieces of 32 KiB. Returns the status of the close, or of a failed open.
     pub fn upload(&mut self, path: &str, flags: u32, bytes: &[u8]) -> Answer {
         let more = [flags.to_be_bytes(), [0; 4]].concat();
         let handle = match self.path(OPEN, path, &more) {
@@ -137,7 +137,7 @@ impl Sftp {
         all
     }
 
-    /// Says that no more comes, and hears the rest.
+    /// Ends the input, and reads the remaining output.
     pub fn end(mut self) -> String {
         self.raw.send(&[&[EOF][..], &self.channel].concat()).unwrap();
         while let Ok(message) = self.raw.read() {
@@ -170,7 +170,7 @@ fn names(mut packet: &[u8]) -> Vec<String> {
         names.push(String::from_utf8(take(length)).unwrap());
         let length = number(take(4));
         take(length);
-        // Of a path that is only cleaned there are no attributes.
+        // The answer to a request for a clean path has no attributes.
         let flags = number(take(4));
         let sizes = [(1, 8), (2, 8), (4, 4), (8, 8)];
         take(sizes.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, size)| size).sum());

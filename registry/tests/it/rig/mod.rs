@@ -1,4 +1,4 @@
-//! A registry of one's own and `OpenSSH` clients to talk to it.
+//! A registry for one test, and `OpenSSH` clients.
 #![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and tells why")]
 
 use std::fs;
@@ -44,12 +44,12 @@ impl Rig {
         rig
     }
 
-    /// With a running registry.
+    /// A rig with a running registry.
     pub fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// With a running registry that was given more flags.
+    /// A rig with a running registry with more flags.
     pub fn start_with(flags: &[&str]) -> Self {
         let mut rig = Self::idle();
         rig.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -62,12 +62,12 @@ impl Rig {
         self.run_under(&[]);
     }
 
-    /// As [`Rig::run`], behind a command such as `prlimit`.
+    /// Like [`Rig::run`], behind a command such as `prlimit`.
     pub fn run_under(&mut self, before: &[&str]) {
         assert!(self.try_run_under(before), "the registry does not start");
     }
 
-    /// As [`Rig::run_under`]; whether it listens, or has ended before it did.
+    /// Like [`Rig::run_under`]. Returns whether the registry listens; `false` if it ended before.
     pub fn try_run_under(&mut self, before: &[&str]) -> bool {
         let mut words: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
         words.push(env!("CARGO_BIN_EXE_deploy-registry").to_owned());
@@ -98,7 +98,7 @@ impl Rig {
         true
     }
 
-    /// Ends the registry, and what it runs under, at once. Returns whether it ran until now.
+    /// Kills the registry and its wrapping command. Returns whether the registry ran until now.
     pub fn kill_all(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
         if running.child.try_wait().unwrap().is_some() {
@@ -109,7 +109,7 @@ impl Rig {
         for child in children.unwrap_or_default().split_whitespace() {
             let _ = Command::new("kill").args(["-KILL", child]).status();
         }
-        // It ends with what it traces.
+        // The tracer ends with its child.
         running.child.wait().unwrap();
         true
     }
@@ -158,7 +158,7 @@ impl Rig {
         self.running.take().expect("the registry runs").child.wait().unwrap()
     }
 
-    /// Runs the registry with `flags` where it is expected to end by itself.
+    /// Runs the registry with `flags` that must make it end by itself.
     pub fn refused(&self, flags: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_deploy-registry"))
             .args(flags)
@@ -184,12 +184,12 @@ impl Rig {
         fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap()
     }
 
-    /// Puts the registry's directory on a small filesystem. `None`, said loudly, where
-    /// there is none; in CI that is a failure.
+    /// Puts the registry's directory on a small filesystem. Without such a filesystem, prints a
+    /// notice and returns `None`; in CI that is a failure.
     pub fn on_small_disk(&self) -> Option<TempDir> {
         let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
             assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
-            // Past the test harness, which keeps what passing tests print to itself.
+            // This bypasses the test harness, which hides the output of passing tests.
             let text = b"NOT TESTED: a full disk; scripts/test as root makes one\n";
             std::io::stderr().write_all(text).unwrap();
             return None;
@@ -206,7 +206,7 @@ impl Rig {
         fs::rename(self.path("new.keys"), self.path(file)).unwrap();
     }
 
-    /// A client program that is ready but for its own arguments.
+    /// A client program with everything except its own arguments.
     pub fn client(&self, program: &str, key: &str) -> Command {
         let mut command = Command::new(program);
         let port = self.port().to_string();
@@ -232,14 +232,14 @@ impl Rig {
         command.arg(format!("{user}@127.0.0.1")).args(arguments).output().unwrap()
     }
 
-    /// A command of the operator that must succeed; its output.
+    /// Runs a command of the operator, which must succeed. Returns its output.
     pub fn ok(&self, line: &str) -> String {
         let output = self.ssh("op", "me", &[line]);
         assert!(output.status.success(), "{line}: {}", both(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Feeds `ssh` (with `options`) `input` and the end of input.
+    /// Runs `ssh` with `options`, and passes `input` and the end of input.
     pub fn ssh_with_input(&self, options: &[&str], input: &[u8]) -> Output {
         let mut command = self.client("ssh", "op");
         command.args(options).arg("me@127.0.0.1").stdin(Stdio::piped());
@@ -248,7 +248,7 @@ impl Rig {
         child.wait_with_output().unwrap()
     }
 
-    /// Runs `sftp` commands; those that fail do not end it when they begin with `-`.
+    /// Runs `sftp` commands. A failing command that begins with `-` does not end the batch.
     pub fn sftp(&self, key: &str, user: &str, batch: &str) -> Output {
         fs::write(self.path("batch"), format!("{batch}\n")).unwrap();
         let mut command = self.client("sftp", key);
@@ -256,7 +256,7 @@ impl Rig {
         command.output().unwrap()
     }
 
-    /// Makes `name`, a tar.gz with one file; its sha256.
+    /// Makes `name`, a tar.gz with one file. Returns its sha256.
     pub fn archive(&self, name: &str, contents: &[u8]) -> String {
         fs::write(self.path("file"), contents).unwrap();
         let dir = self.dir.path();
@@ -268,7 +268,7 @@ impl Rig {
         self.sha256(name)
     }
 
-    /// Uploads the directory `name`, packed; the sha256 of that.
+    /// Packs and uploads the directory `name`. Returns the archive's sha256.
     pub fn pack(&self, name: &str) -> String {
         let packed = format!("{name}.tar.gz");
         let tar = ["-czf", &packed, "-C", name, "--mtime=@1", "etc"];
@@ -328,12 +328,12 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// What a program printed on both ways, for messages.
+/// The output of a program on both streams, for messages.
 pub fn both(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
 }
 
-/// Looks again and again until `done`.
+/// Waits until `done` holds.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !done() {

@@ -11,8 +11,8 @@ use crate::disk::file::temp_name;
 use crate::error::{Error, Result};
 
 impl Dir {
-    /// Makes a directory under an unused temporary name, and returns that name. A leftover of another
-    /// process with the same number stays.
+    /// Makes a directory under an unused temporary name, and returns that name. The leftover of
+    /// another process with the same process id stays.
     pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -43,15 +43,15 @@ impl Dir {
             .map_err(|err| self.error("create directory", name, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, and replaces what a rename may replace.
+    /// Renames `from` to `to` in directory `into`, and replaces an existing `to` as rename(2) does.
     pub fn rename(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
         fault::step()
             .and_then(|()| fs::renameat(&self.fd, from, &into.fd, to))
             .map_err(|err| self.error("rename", from, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, if `to` does not exist. `false`: it exists, or
-    /// the filesystem cannot guarantee it.
+    /// Renames `from` to `to` in directory `into`, if `to` does not exist. `false`: `to` exists, or
+    /// the filesystem cannot guarantee that it does not.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
@@ -61,14 +61,16 @@ impl Dir {
         }
     }
 
-    /// Exchanges two names of this directory in one step. `false`: the filesystem cannot.
+    /// Exchanges two names of this directory in one step. `false`: the filesystem does not support
+    /// this.
     pub fn exchange(&self, one: &CStr, other: &CStr) -> Result<bool> {
         let flags = RenameFlags::EXCHANGE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, one, &self.fd, other, flags))
         {
             Ok(()) => Ok(true),
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
-            // The first name is ours, so the second one is held.
+            // The first name belongs to this process, so the second name is the one that cannot be
+            // moved.
             Err(err) => Err(Error::io("exchange", self.path_of(other), self.why(other, err))),
         }
     }
@@ -95,7 +97,7 @@ impl Dir {
             .map_err(|err| self.error("create node", name, err))
     }
 
-    /// Removes the file `name`. It is a success if it does not exist.
+    /// Removes the file `name`. A missing file counts as success.
     pub fn remove_file(&self, name: &CStr) -> Result<()> {
         match fault::step().and_then(|()| fs::unlinkat(&self.fd, name, AtFlags::empty())) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),

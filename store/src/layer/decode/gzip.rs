@@ -1,4 +1,4 @@
-//! Reads gzip (RFC 1952) member by member, to see what follows each.
+//! Reads gzip (RFC 1952) member by member, to check the bytes after each member.
 
 use std::io::{self, BufRead, Read};
 
@@ -12,13 +12,13 @@ const MAGIC: u8 = 0x1f;
 /// The bytes of all members, one after another.
 #[derive(Debug)]
 pub struct Members<R> {
-    /// Empty only while it changes.
+    /// `None` only during a change of the state.
     at: Option<At<R>>,
 }
 
 #[derive(Debug)]
 enum At<R> {
-    /// In a member.
+    /// The reader is within a member.
     Member(Box<GzDecoder<R>>),
     /// After one.
     Between(R),

@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead};
 
-/// Zeros that may follow.
+/// Number of zeros that may follow.
 const PADDING: u64 = 1 << 20;
 /// Most bytes that are counted for the message.
 const COUNTED: u64 = 1 << 30;

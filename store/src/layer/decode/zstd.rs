@@ -1,4 +1,4 @@
-//! Reads zstd (RFC 8878) frame by frame, to see what each needs and what follows it.
+//! Reads zstd (RFC 8878) frame by frame, to check the window of each frame and the bytes after it.
 
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Read};
@@ -11,8 +11,8 @@ use super::trailing::only_padding;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Longest header of a frame.
 const HEADER: usize = 18;
-/// Largest window of the format that this machine can address, as a power of two. It only opens the
-/// decoder: the window in a frame's header is checked against `-max-window` first.
+/// Largest window of the format that this machine can address, as a power of two. This limit only
+/// opens the decoder: the window in a frame's header is checked against `-max-window` first.
 const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 
 /// The bytes of all frames, one after another.
@@ -66,8 +66,8 @@ impl<R: BufRead> Frames<R> {
             Some(window) if window > self.window => {
                 let (window, most) = (mebibytes(window), mebibytes(self.window));
                 let text = format!(
-                    "it wants a zstd window of {window}, and {most} are allowed: pack it with a smaller \
-                     --long, or allow more with -max-window"
+                    "it wants a zstd window of {window}, and {most} are allowed: pack the archive \
+                     with a smaller --long, or allow more with -max-window"
                 );
                 Err(io::Error::other(text))
             }
@@ -111,14 +111,14 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// Whether these first bytes are zstd: a frame, or one of the sixteen kinds of skippable ones.
+/// Whether these first bytes are zstd: a frame, or one of the sixteen kinds of skippable frames.
 pub fn is_frame(start: &[u8]) -> bool {
     start.starts_with(&MAGIC)
         || (start.first().is_some_and(|byte| byte >> 4 == 5)
             && start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]))
 }
 
-/// The window that a frame with these first bytes needs, in bytes; none for a skippable frame.
+/// The window that a frame with these first bytes needs, in bytes; `None` for a skippable frame.
 fn window_of(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head.strip_prefix(&MAGIC)?.split_first()?;
     if descriptor & 0x20 == 0 {
@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(read(&large, 128 << 20).unwrap(), b"text");
         let refused = read(&large, 64 << 20).unwrap_err().to_string();
         assert!(refused.contains("window of 128 MiB, and 64 MiB are allowed"), "{refused}");
-        // Not of the first frame alone.
+        // The check covers later frames, too.
         let later = [packed(b"text", 20), large].concat();
         assert!(read(&later, 64 << 20).unwrap_err().to_string().contains("128 MiB"));
         assert_eq!(window_of(&zstd::bulk::compress(&[1; 300], 3).unwrap()), Some(300));

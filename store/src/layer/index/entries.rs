@@ -1,4 +1,4 @@
-//! Reads a stored index entry by entry, without holding it in memory.
+//! Reads a stored index entry by entry, without holding the whole index in memory.
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use crate::layer::entry::Entry;
 /// Bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Whether the file begins like an index of an earlier version. Other defects are reported when it
-/// is read.
+/// Whether the file begins like an index of an earlier version. Other defects are reported when the
+/// index is read.
 pub fn is_earlier(mut file: impl Read) -> bool {
     let mut begin = [0; MAGIC.len()];
     let read = file.read_exact(&mut begin).is_ok();
@@ -25,7 +25,7 @@ pub struct Entries<R> {
     /// For messages.
     path: PathBuf,
     buffer: Vec<u8>,
-    /// Where in `buffer` the next entry begins.
+    /// The start of the next entry in `buffer`.
     at: usize,
     /// Bytes of the file, before its checksum, that are not in `buffer` yet.
     rest: u64,
@@ -34,8 +34,8 @@ pub struct Entries<R> {
     current: bool,
 }
 
-/// The first format, which has no entry of the root itself. It is still read, so that its objects
-/// are kept, but it lacks information.
+/// The first format, which has no entry of the root itself. Version 1 is still read, so that its
+/// objects are kept, but it lacks information.
 const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
@@ -75,7 +75,7 @@ impl<R: Read + Seek> Entries<R> {
         Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count, current })
     }
 
-    /// Whether it has the current format, and not an earlier one that lacks information.
+    /// Whether the index has the current format, and not an earlier one that lacks information.
     pub fn is_current(&self) -> bool {
         self.current
     }

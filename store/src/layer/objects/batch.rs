@@ -1,6 +1,7 @@
-//! Batches of objects. They are written beside the others under temporary names, synced by one
-//! barrier, then renamed. If a directory `ab` does not exist yet, it is renamed as a whole. A
-//! shared batch can be placed in a root before it is published, so that both share one barrier.
+//! Batches of objects. New objects are written beside the existing ones under temporary names,
+//! synced by one barrier, then renamed. If a directory `ab` does not exist yet, it is renamed as a
+//! whole. A shared batch can be placed in a root before it is published, so that the batch and the
+//! root share one barrier.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,11 +15,10 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
 
-/// Permissions of an object that is contents alone.
+/// Permissions of an object that has contents without metadata.
 const PLAIN_MODE: u32 = 0o400;
 
-/// Objects that several threads are writing. If the batch is dropped before it is published, they
-/// are removed.
+/// Objects that several threads are writing. Dropping an unpublished batch removes the objects.
 #[derive(Debug)]
 pub struct Batch {
     objects: Arc<Objects>,
@@ -37,7 +37,7 @@ pub(in crate::layer) struct Staged {
     name: CString,
     dir: Dir,
     /// For each directory of objects: `Some` is its substitute in `dir` if it does not exist yet.
-    /// Objects of the others are in `dir` itself.
+    /// Objects of existing directories are in `dir` itself.
     fans: Box<[OnceLock<Option<Dir>>]>,
 }
 
@@ -62,13 +62,13 @@ impl Batch {
         Ok(Self { objects, staged, fresh, ahead, written, publishing })
     }
 
-    /// Allows to place its objects. They are not synced: no root with them may be published before
-    /// they are.
+    /// Allows other code to place the batch's objects. The objects are not synced: no root with
+    /// these objects may be published before a sync.
     pub fn share(&self) {
         self.objects.shared().push(Arc::clone(&self.staged));
     }
 
-    /// Number of directories that it keeps open.
+    /// Number of directories that the batch keeps open.
     pub fn open_directories(&self) -> usize {
         self.staged.fans.iter().filter(|fan| matches!(fan.get(), Some(Some(_)))).count()
     }
@@ -119,8 +119,8 @@ impl Batch {
         self.staged.dir.sync_filesystem()
     }
 
-    /// As [`Batch::sync`], in the middle of the work; does nothing where that costs more than it
-    /// saves.
+    /// Like [`Batch::sync`], in the middle of the work. Does nothing where an early sync costs more
+    /// time than it saves.
     pub fn sync_ahead(&self) -> Result<()> {
         if self.ahead { self.sync() } else { Ok(()) }
     }
@@ -138,14 +138,14 @@ impl Batch {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Makes the synced objects visible. Returns their number. A later barrier must sync their
-    /// names.
+    /// Makes the synced objects visible. Returns their number. A later barrier must sync the names
+    /// of the objects.
     pub fn publish(self) -> Result<u64> {
         for (at, fan) in self.staged.fans.iter().enumerate() {
             let Some(Some(dir)) = fan.get() else { continue };
             let name = fan_name(at);
             if !self.staged.dir.rename_new(&name, &self.objects.dir, &name)? {
-                // Another batch made it meanwhile.
+                // Another batch made the object meanwhile.
                 self.publish_from(dir)?;
             }
         }
@@ -157,7 +157,7 @@ impl Batch {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
             Some(name) => {
                 dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
-                // A rename moves the ctime. Nobody can see yet where it was placed.
+                // A rename moves the ctime. Nobody can see yet where the object was placed.
                 let sealed =
                     self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
                 if sealed { self.objects.seal(&name) } else { Ok(()) }
@@ -201,7 +201,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The file, to be written from its beginning.
+    /// The file, for writing from its beginning.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -219,7 +219,7 @@ impl Writing<'_> {
             return batch.staged.dir.remove_file(&self.name);
         }
         if self.end < self.at {
-            // No write covers a hole at the end.
+            // No write covers a hole at the end of the file.
             self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
         }
         let path = || batch.staged.dir.path_of(&self.name);

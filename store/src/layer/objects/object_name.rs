@@ -1,6 +1,6 @@
 //! The names of objects. With hardlinks, an object is a whole inode: its name is the BLAKE3 of its
-//! contents and a digest of its metadata, because links share both. Otherwise its name is that of
-//! the contents alone.
+//! contents and a digest of its metadata, because links share contents and metadata. Otherwise the
+//! name of an object is the digest of its contents alone.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -8,12 +8,12 @@ use std::io::Write as _;
 use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
 
-/// What an object's name guarantees.
+/// The guarantee of an object's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
-    /// Its contents.
+    /// The contents.
     Contents,
-    /// Its contents and metadata, including the owner if `owner`.
+    /// The contents and metadata, including the owner if `owner`.
     Inode {
         /// Whether owners are restored.
         owner: bool,
@@ -21,8 +21,8 @@ pub enum Naming {
 }
 
 impl Naming {
-    /// The name of the object for a file. If an object is an inode, `twin` (from 0) tells equal
-    /// files of one root apart that are not links of each other.
+    /// The name of the object for a file. If an object is an inode, `twin` (from 0) tells apart
+    /// equal files of one root that are not links of each other.
     pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
         let mut name = [0; NAME];
         put_hex(&mut name[..64], &content.0);
@@ -33,7 +33,7 @@ impl Naming {
         if twin > 0 { name.twin(twin) } else { name }
     }
 
-    /// The other kind of names, for the other way of placing files.
+    /// The other of the two kinds of names, for the other way of placing files.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -52,7 +52,7 @@ const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 pub struct ObjectName([u8; NAME]);
 
 impl ObjectName {
-    /// The object's name in `text`, if it is one.
+    /// Parses a file name; `None` if it is not the name of an object.
     pub fn from_file_name(name: &CStr) -> Option<Self> {
         let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         let bytes = name.to_bytes();
@@ -80,7 +80,7 @@ impl ObjectName {
         CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
     }
 
-    /// The contents that it guarantees.
+    /// The contents that the name guarantees.
     pub fn content(&self) -> Content {
         let mut content = [0; 32];
         let digit =
@@ -95,7 +95,7 @@ impl ObjectName {
     pub fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_ne_bytes(*word));
-        // As FxHash does: the text consists of digests already.
+        // Hashes as FxHash does. That is enough, because the name consists of digests.
         words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 

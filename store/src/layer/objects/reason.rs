@@ -3,13 +3,13 @@
 /// Why each root gets its own copy of the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PrivateReason {
-    /// Its contents were changed in place.
+    /// The contents were changed in place.
     Written,
-    /// Its owner, mode, time or attributes were changed.
+    /// The owner, mode, time or attributes were changed.
     Metadata,
-    /// A process had it open for writing.
+    /// A process had the file open for writing.
     Open,
-    /// It was renamed, or given another name.
+    /// The file was renamed, or given another name.
     Renamed,
 }
 

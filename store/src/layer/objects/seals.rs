@@ -1,12 +1,13 @@
 //! Seals: the state of each object's inode when the object was last known to be sound.
 //!
-//! With hardlinks, objects are inodes that services can reach. Every change of one moves its ctime,
-//! which nobody can set: a write through any name, descriptor or mapping; another owner, mode or
-//! attribute; a time that is put back. So an object with the inode and ctime of its seal is
-//! unchanged. The agent's own links and removals move the ctime, too. It checks the object before
-//! each, and seals it again afterwards.
+//! With hardlinks, objects are inodes that services can reach. Every change of an inode moves its
+//! ctime, which nobody can set: a write through any name, descriptor or mapping; another owner,
+//! mode or attribute; a time that is put back. So an object with the inode and ctime of its seal is
+//! unchanged. The agent's own links and removals move the ctime, too. The agent checks the object
+//! before each link or removal, and seals the object again afterwards.
 //!
-//! An object without a seal is not damaged: it is read, and sealed if it is sound.
+//! An object without a seal need not be damaged: the agent reads such an object, and seals it if it
+//! is sound.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,7 @@ use rustix::fs::Stat;
 
 use super::object_name::ObjectName;
 
-/// First bytes of the file of seals; the last one is its version.
+/// First bytes of the file of seals; the last of these bytes is the format's version.
 const MAGIC: &[u8; 8] = b"dtseals\x01";
 /// Bytes of the identity of a boot.
 const BOOT: usize = 36;
@@ -25,8 +26,8 @@ const RECORD: usize = 16;
 const CHECKSUM: usize = 16;
 /// The seal of an object that this program wrote and that has had no other name yet.
 const NEW: u64 = 0;
-/// Bit of a seal: no process had the object open for writing at the last check, and none has opened
-/// it since, as far as watches can tell.
+/// Bit of a seal: no process had the object open for writing at the last check, and no process has
+/// opened it since, according to the watches.
 const CLOSED: u64 = 1;
 
 /// The seals of all objects, by [`ObjectName::hash`].
@@ -36,9 +37,9 @@ pub struct Seals(Mutex<HashMap<u64, u64>>);
 /// The result of comparing an object with its seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealed {
-    /// Nobody can have touched it.
+    /// Nobody can have touched the object.
     Intact,
-    /// Somebody touched it, or that is not known.
+    /// Somebody touched the object, or nobody knows.
     Unknown,
 }
 
@@ -52,8 +53,8 @@ impl Seals {
         }
     }
 
-    /// Seals a sound object whose inode has the state `stat`. Whether a process may have it open
-    /// stays as it was known; for a new object none can.
+    /// Seals a sound object whose inode has the state `stat`. Whether a process may have the object
+    /// open stays as known before; no process can have a new object open.
     pub fn set(&self, name: &ObjectName, stat: &Stat) {
         let mut seals = self.lock();
         let closed = match seals.get(&name.hash()) {
@@ -125,8 +126,8 @@ impl Seals {
         bytes
     }
 
-    /// Reads the seals of an earlier program. None if the file is damaged or from another boot: a
-    /// power cut may have lost the time of a write whose bytes reached the disk.
+    /// Reads the seals of an earlier program. Reads no seals if the file is damaged or from another
+    /// boot: a power cut may have lost the time of a write whose bytes reached the disk.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {

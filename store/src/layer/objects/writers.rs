@@ -1,5 +1,5 @@
-//! The threads that write a layer's objects. Small files are handed over whole, many at a time; a
-//! large file is streamed in pieces to one thread. The bytes that wait to be written are bounded.
+//! The threads that write a layer's objects. A writer gets small files whole, many at a time, and a
+//! large file in pieces. The bytes that wait to be written are bounded.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,9 +16,9 @@ use crate::layer::entry::Content;
 use crate::layer::pipeline::joined;
 use crate::layer::tar::tarball::Piece;
 
-/// Files up to this size are handed over whole.
+/// A writer gets files up to this size whole.
 const SMALL: u64 = 128 << 10;
-/// Bytes, and number, of small files that are handed over together.
+/// Bytes, and number, of small files that a writer gets together.
 const TOGETHER: usize = 128 << 10;
 const TOGETHER_FILES: usize = 64;
 /// Bytes of a piece of a large file.
@@ -119,7 +119,8 @@ pub fn with_writers<T>(
                 scope.spawn(move || write_all(batch, &waiting, pool, trouble))
             })
             .collect();
-        // The writers hold the other end: when they are gone, handing over fails rather than waits.
+        // The writers hold the other end. When the writers have ended, sending fails and does not
+        // wait.
         drop(waiting);
         let (sync, asked) = sync_channel(1);
         let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));
@@ -146,7 +147,7 @@ impl Writers<'_> {
         self.ahead += size;
         if self.ahead >= AHEAD {
             self.ahead = 0;
-            // A request is waiting already, and covers these bytes.
+            // If a request is waiting already, it covers these bytes.
             let _ = self.sync.try_send(());
         }
         if size <= SMALL {
@@ -260,8 +261,8 @@ fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble
     }
 }
 
-/// Sends written data to the disk while more arrives. Its errors count: the system reports each
-/// only once, so the barrier at the end would miss them.
+/// Sends written data to the disk while more data arrives. Errors of these syncs count: the system
+/// reports each error only once, so the barrier at the end would miss them.
 fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
     while asked.recv().is_ok() {
         if let Err(err) = batch.sync_ahead() {
@@ -298,7 +299,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
     Ok(())
 }
 
-/// Stands for a writer's error, which is the actual result.
+/// A substitute for a writer's error, which is the actual result.
 fn stopped() -> Error {
     Error::bad_archive("was given up")
 }

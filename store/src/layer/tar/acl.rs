@@ -1,8 +1,9 @@
 //! POSIX access lists (acl(5)). Their text form, which GNU tar, bsdtar and star write
 //! (`SCHILY.acl.access`, `SCHILY.acl.default`), is converted to the attribute's form of Linux.
 //!
-//! Owners are numbers here. A user or group that a list gives only by name is looked up in
-//! `/etc/passwd` and `/etc/group`, as in GNU tar. If it is not found, the list is left out.
+//! In this module, owners are numbers. If a list has only the name of a user or group, the name is
+//! looked up in `/etc/passwd` and `/etc/group`, as in GNU tar. If the name is not found, the list
+//! is left out.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,7 +14,7 @@ use crate::layer::entry::lossy;
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The attribute of a directory with the list that new entries inherit.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
-/// Version of the attribute's form, and the number of an entry that needs none.
+/// Version of the attribute's form, and the number in entries that name nobody.
 const VERSION: u32 = 2;
 const NOBODY: u32 = u32::MAX;
 /// Tags, in the order that entries must have.
@@ -69,7 +70,8 @@ pub fn from_text(
                 Some(entry) => entries.push(entry),
                 None => {
                     tracing::warn!(
-                        "an access list has {:?}, whom this machine does not know: it is left out",
+                        "an access list has {:?}, whom this machine does not know: the list is \
+                         left out",
                         lossy(part)
                     );
                     return Ok(None);
@@ -80,7 +82,7 @@ pub fn from_text(
     entries.sort_by_key(|(tag, _, number)| (*tag, *number));
     let has = |wanted: u16| entries.iter().any(|(tag, ..)| *tag == wanted);
     if !has(MASK) && (has(USER) || has(GROUP)) {
-        // The mask as setfacl computes it if none is given.
+        // The mask that setfacl computes for a list without a mask.
         let all = entries.iter().filter(|(tag, ..)| matches!(*tag, USER | GROUP_OBJ | GROUP));
         let all = all.fold(0, |all, (_, permissions, _)| all | permissions);
         entries.push((MASK, all, NOBODY));
@@ -101,7 +103,7 @@ pub fn from_text(
 
 /// Refuses an attribute's value that the kernel would refuse later.
 pub fn check_value(value: &[u8]) -> Result<(), String> {
-    let bad = || "its access list is none".to_owned();
+    let bad = || "its access list is invalid".to_owned();
     let (version, rest) = value.split_first_chunk().ok_or_else(bad)?;
     let (entries, odd) = rest.as_chunks::<8>();
     if u32::from_le_bytes(*version) != VERSION || !odd.is_empty() {
@@ -121,7 +123,7 @@ pub fn check_value(value: &[u8]) -> Result<(), String> {
     if entries.is_sorted_by_key(|(tag, ..)| *tag) { check(&entries) } else { Err(bad()) }
 }
 
-/// Whether entries, in order, are a list (`acl_valid(3)`).
+/// Checks that sorted entries are a valid list (`acl_valid(3)`).
 fn check(entries: &[Entry]) -> Result<(), String> {
     let count = |wanted: u16| entries.iter().filter(|(tag, ..)| *tag == wanted).count();
     let named = |tag: u16| matches!(tag, USER | GROUP);
@@ -137,13 +139,14 @@ fn check(entries: &[Entry]) -> Result<(), String> {
     if entries.iter().all(entry) && !twice && mask && whole {
         return Ok(());
     }
-    Err("its access list is none: user, group and other once each, others by number, and a mask"
+    Err("its access list is invalid: it must have user, group and other once each, further entries \
+         by number, and a mask"
         .to_owned())
 }
 
 /// One entry: `TAG:[NAME]:PERMISSIONS[:NUMBER]`. `None` for an unknown name.
 fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<Entry>, String> {
-    let bad = || format!("its access list has {:?}, which is no entry of one", lossy(text));
+    let bad = || format!("its access list has {:?}, which is not an entry", lossy(text));
     let mut fields: Vec<&[u8]> = text.split(|byte| *byte == b':').map(<[u8]>::trim_ascii).collect();
     if is_default && matches!(fields[0], b"default" | b"d") {
         fields.remove(0);
@@ -192,7 +195,7 @@ fn permissions_of(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// The number of a user or group; the largest one means none to the kernel.
+/// The number of a user or group. The largest number means "nobody" to the kernel.
 fn number_of(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = digits.then(|| std::str::from_utf8(text).ok())??;
@@ -229,12 +232,13 @@ mod tests {
             (OTHER, 4, NOBODY),
         ];
         for text in [
-            // GNU tar, bsdtar and star, and Solaris' way of a mask.
+            // The forms of GNU tar, bsdtar and star, and the mask of Solaris.
             "user::rw-\nuser:1000:rwx\ngroup::r--\ngroup:50:r-x\nmask::rwx\nother::r--\n",
             "user::rw-,group::r--,other::r--,user:lisa:rwx:1000,group:staff:r-x:50,mask::rwx",
             "u::rw,g::r,o:r--,u:1000:rwx,g:50:r-x,m:rwx",
-            "user::rw-\nuser:1000:rwx\t#effective:rwx\n# none\ngroup::r--\ngroup:50:rx\nmask::rwx\nother::r--",
-            // A mask as setfacl would make it.
+            "user::rw-\nuser:1000:rwx\t#effective:rwx\n# \
+             none\ngroup::r--\ngroup:50:rx\nmask::rwx\nother::r--",
+            // The mask that setfacl would make.
             "user::rw-,user:1000:rwx,group::r--,group:50:r-x,other::r--",
         ] {
             assert_eq!(read(text, false), Ok(Some(want.clone())), "{text}");

@@ -10,16 +10,16 @@ pub fn what_is(start: &[u8]) -> Option<&'static str> {
         (b"\x1f\x9d", "is a file of compress: make it gzip, as with gzip -dc FILE | gzip, or zstd"),
         (
             b"PK\x03\x04",
-            "is a zip file: pack what is in it with tar, as with tar czf FILE.tar.gz -C DIR .",
+            "is a zip file: pack its contents with tar, as with tar czf FILE.tar.gz -C DIR .",
         ),
-        (b"PK\x05\x06", "is an empty zip file: pack what was to be in it with tar"),
+        (b"PK\x05\x06", "is an empty zip file: pack the files with tar"),
         (
             b"7z\xbc\xaf\x27\x1c",
-            "is a 7z file: pack what is in it with tar, as with tar czf FILE.tar.gz -C DIR .",
+            "is a 7z file: pack its contents with tar, as with tar czf FILE.tar.gz -C DIR .",
         ),
         (
             b"Rar!\x1a\x07",
-            "is a rar file: pack what is in it with tar, as with tar czf FILE.tar.gz -C DIR .",
+            "is a rar file: pack its contents with tar, as with tar czf FILE.tar.gz -C DIR .",
         ),
     ];
     FORMATS.iter().find(|(magic, _)| start.starts_with(magic)).map(|(_, said)| *said)

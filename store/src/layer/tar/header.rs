@@ -36,8 +36,8 @@ pub fn name_of(header: &Header) -> Vec<u8> {
     [prefix, b"/", name].concat()
 }
 
-/// Checks the header's sum of bytes, its own field counting as spaces. Some old writers summed
-/// signed bytes.
+/// Checks the header's sum of bytes. The field of the sum itself counts as spaces. Some old writers
+/// summed signed bytes.
 pub fn check_sum(header: &Header) -> Result<()> {
     let bytes = header.as_bytes();
     let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);
@@ -52,7 +52,7 @@ pub fn check_sum(header: &Header) -> Result<()> {
     }
 }
 
-/// A numeric field: octal with spaces or NUL around, or GNU's base 256. Blank is 0.
+/// A numeric field: octal with spaces or NUL around, or GNU's base 256. A blank field is 0.
 pub fn field(bytes: &[u8]) -> Result<i64, String> {
     if bytes[0] & 0x80 != 0 {
         // The sign is the second bit: the first only marks the form.
@@ -129,7 +129,7 @@ fn add_acls(
     for (at, text) in pax.acls.iter().enumerate() {
         let (name, is_default) = [(acl::ACCESS, false), (acl::DEFAULT, true)][at];
         let Some(text) = text else { continue };
-        // A list in the attribute's form has numbers in any case.
+        // A list in the attribute's form always has numbers.
         if xattrs.iter().any(|xattr| *xattr.name == *name) {
             continue;
         }
@@ -147,11 +147,11 @@ fn add_acls(
 }
 
 /// Owners have 32 bits. Some writers give -2 (nobody) as a negative number. -1 means "unchanged" to
-/// the kernel and is nobody's number.
+/// the kernel, so it is not a valid owner.
 fn owner(number: i64) -> Result<u32, String> {
     let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
     match u32::try_from(number).ok().or(wrapped) {
-        None | Some(u32::MAX) => Err(format!("its owner {number} is none")),
+        None | Some(u32::MAX) => Err(format!("its owner {number} is not a valid number")),
         Some(id) => Ok(id),
     }
 }
@@ -161,13 +161,13 @@ pub fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
     if !matches!(flag, Flag::CharDevice | Flag::BlockDevice) {
         return Ok((0, 0));
     }
-    // ustar and GNU headers have both numbers at one place; older headers have none.
+    // ustar and GNU headers have the two numbers in the same fields; older headers have no numbers.
     if header.as_ustar().is_none() && header.as_gnu().is_none() {
         return Err("is a device, for whose numbers a v7 header has no place".to_owned());
     }
     let part = |range: std::ops::Range<usize>| {
         let number = field(&header.as_bytes()[range]).ok();
-        number.and_then(|number| u32::try_from(number).ok()).ok_or("its device number is none")
+        number.and_then(|number| u32::try_from(number).ok()).ok_or("its device number is not valid")
     };
     Ok((part(329..337)?, part(337..345)?))
 }
@@ -194,7 +194,7 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing against the `tar` crate: an invalid field was read as one.
+    /// Found by fuzzing against the `tar` crate: an invalid field was read as the number 1.
     #[test]
     fn a_v7_header_has_no_device_numbers() {
         let mut header = Header::new_old();

@@ -1,5 +1,5 @@
-//! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): records
-//! `LENGTH KEY=VALUE\n`, values being any bytes.
+//! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): records `LENGTH KEY=VALUE\n`,
+//! with any bytes in values.
 
 use crate::inode_meta::{Mtime, Xattr};
 
@@ -54,7 +54,7 @@ impl Pax {
         Ok(())
     }
 
-    /// Bytes of memory that it takes, beside those of a few numbers.
+    /// Bytes of memory that the header takes, without a few numbers.
     pub fn bytes(&self) -> usize {
         let Self { path, linkpath, xattrs, acls: [access, default], sparse, .. } = self;
         let texts = [path, linkpath, &sparse.name, &sparse.map, access, default];
@@ -66,7 +66,7 @@ impl Pax {
     fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let key = std::str::from_utf8(key).map_err(|_| "a PAX keyword is not UTF-8")?;
         match key {
-            // An empty value cancels that of a global header.
+            // An empty value cancels the value of a global header.
             "path" => self.path = nonempty(value),
             "linkpath" => self.linkpath = nonempty(value),
             "size" => self.size = optional(value, |value| number(key, value))?,
@@ -109,7 +109,8 @@ impl Pax {
     }
 }
 
-/// The kernel's limit for an attribute (xattr(7)), and ours for an access list in text form.
+/// The kernel's limit for an attribute (xattr(7)). The same limit holds here for an access list in
+/// text form.
 const MAX_VALUE: usize = 64 << 10;
 
 fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
@@ -119,8 +120,8 @@ fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
     Ok(nonempty(value))
 }
 
-/// Attributes that are restored: those of users, capabilities and ACLs. Never `trusted.*`, nor
-/// those that an overlay filesystem acts upon.
+/// Whether an attribute is restored: attributes of users, capabilities and ACLs are. `trusted.*`
+/// and attributes with an effect on overlay filesystems never are.
 fn may_restore(name: &str) -> bool {
     (name.starts_with("user.") && name.len() > 5 && !name.starts_with("user.overlay."))
         || name == "security.capability"
@@ -206,7 +207,8 @@ mod tests {
         assert_eq!(pax.xattrs.len(), 1);
     }
 
-    /// Found by fuzzing against the `tar` crate, which has the first; POSIX has the last.
+    /// Found by fuzzing against the `tar` crate, which takes the first record; in POSIX, the last
+    /// record counts.
     #[test]
     fn last_record_of_a_key_wins() {
         let mut pax = Pax::default();

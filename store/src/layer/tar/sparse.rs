@@ -16,16 +16,16 @@ const BLOCK: usize = 512;
 /// A run of data in a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// Its offset.
+    /// The offset.
     pub offset: u64,
-    /// Its length.
+    /// The length.
     pub length: u64,
 }
 
 /// Why a map is refused.
 #[derive(Debug)]
 pub enum Why {
-    /// The map is wrong.
+    /// The map is invalid.
     Map(String),
     /// The archive cannot be read.
     Archive(Error),
@@ -53,9 +53,9 @@ pub fn error(name: &[u8], why: Why) -> Error {
 
 type Map = Result<(u64, Vec<Extent>), Why>;
 
-/// A file's length and extents from GNU's old headers; `block` reads more of them.
+/// A file's length and extents from GNU's old headers; `block` reads further headers.
 pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Map {
-    let bad = || "its sparse map is no map".to_owned();
+    let bad = || "its sparse map is invalid".to_owned();
     let gnu = header.as_gnu().ok_or_else(bad)?;
     let length = field(&gnu.realsize).ok().and_then(|size| u64::try_from(size).ok());
     let mut extents = Vec::new();
@@ -79,8 +79,8 @@ pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) 
     checked(length.ok_or_else(bad)?, extents)
 }
 
-/// The same from a PAX 1.0 file, whose map is in the first blocks of the body; their length is
-/// subtracted from `left`.
+/// A file's length and extents from a PAX 1.0 file, whose map is in the first blocks of the body;
+/// the length of these blocks is subtracted from `left`.
 pub fn pax_1(
     sparse: &Sparse,
     left: &mut u64,
@@ -97,7 +97,7 @@ pub fn pax_1(
                 return Ok(number);
             }
             if text.len() - at > BLOCK {
-                return Err("its sparse map is no map".to_owned().into());
+                return Err("its sparse map is invalid".to_owned().into());
             }
             *left = left.checked_sub(BLOCK as u64).ok_or_else(cut)?;
             text.drain(..at);
@@ -117,7 +117,8 @@ pub fn pax_1(
     checked(length, extents)
 }
 
-/// The same from the records of PAX 0.0 and 0.1, or of a file that is not sparse.
+/// A file's length and extents from the records of PAX 0.0 and 0.1, or of a file that is not
+/// sparse.
 pub fn pax_0(sparse: &Sparse, body: u64) -> Map {
     let numbers: Vec<u64> = match &sparse.map {
         Some(map) => map
@@ -128,7 +129,7 @@ pub fn pax_0(sparse: &Sparse, body: u64) -> Map {
         None => return Ok((body, vec![Extent { offset: 0, length: body }])),
     };
     if !numbers.len().is_multiple_of(2) {
-        return Err("its sparse map is no map".to_owned().into());
+        return Err("its sparse map is invalid".to_owned().into());
     }
     let extents = numbers.chunks_exact(2).map(|pair| Extent { offset: pair[0], length: pair[1] });
     let length = sparse.realsize.ok_or_else(|| "its sparse size is missing".to_owned())?;

@@ -1,10 +1,10 @@
 //! The tar container (POSIX.1-2017 ustar and pax, GNU tar, v7): a stream of headers
 //! and bodies.
 //!
-//! The `tar` crate's `Header` gives the layout of the header block. Its entry reader
-//! is not used: it reads long names and PAX headers into memory without a limit,
-//! splits PAX records at newlines (binary attributes have them), and knows no PAX
-//! sparse files. Where two readers of tar could disagree, this one refuses.
+//! The `tar` crate's `Header` gives the layout of the header block. The crate's entry reader is not
+//! used: it reads long names and PAX headers into memory without a limit, splits PAX records at
+//! newlines (binary attributes have them), and knows no PAX sparse files. Where two readers of tar
+//! could disagree, this reader refuses the archive.
 
 mod blocks;
 mod other;
@@ -24,18 +24,18 @@ use crate::layer::entry::bad_entry;
 use crate::limits::Limits;
 use blocks::{BLOCK, padding_of};
 
-/// One member as in the archive: names are raw bytes, not checked yet.
+/// One member, unchanged from the archive: names are raw bytes and not checked yet.
 #[derive(Debug)]
 pub struct Member {
-    /// Its name.
+    /// The name.
     pub name: Vec<u8>,
-    /// Its kind.
+    /// The kind.
     pub flag: Flag,
     /// Target of a link.
     pub link: Vec<u8>,
     /// Length of a file's contents, holes included.
     pub size: u64,
-    /// The metadata of its inode.
+    /// The metadata of the inode.
     pub meta: Meta,
     /// Numbers of a device.
     pub device: (u32, u32),
@@ -69,13 +69,13 @@ pub struct Tarball<R> {
     length: u64,
     /// Zeros between the end of the body and the next block.
     padding: u64,
-    /// Whether there was a header, so that this is tar.
+    /// Whether there was a header, so that the file is tar.
     begun: bool,
-    /// The other format that it begins as.
+    /// The other format that the first bytes show.
     foreign: Option<&'static str>,
     /// Numbers of users and groups in access lists.
     names: Names,
-    /// Bytes read so far, and among them the start of the last member's first header and its end.
+    /// Bytes read so far, and the offsets of the start and the end of the last member.
     position: u64,
     start: u64,
     end: u64,
@@ -97,8 +97,8 @@ impl Extended {
 }
 
 impl<R: Read> Tarball<R> {
-    /// Reads from `inner`. An archive that is `framed` cannot be cut short without notice. So it
-    /// may lack the blocks that end it, and the padding of its last body.
+    /// Reads from `inner`. An archive that is `framed` cannot be cut short without notice. So the
+    /// archive may lack its end mark, and the padding of its last body.
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
@@ -120,24 +120,24 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// Whether a header was read: otherwise this is not tar.
+    /// Whether a header was read. Without a header, the file is not tar.
     pub fn is_tar(&self) -> bool {
         self.begun
     }
 
-    /// What to say if it is not tar but another known format.
+    /// The message for a file that is not tar but another known format.
     pub fn foreign(&self) -> Option<&'static str> {
         self.foreign
     }
 
-    /// Where the last member is in the archive: from its first header, extended ones included, to
-    /// the end of its body's last block.
+    /// The place of the last member in the archive: from its first header, extended headers
+    /// included, to the end of its body's last block.
     pub fn span(&self) -> std::ops::Range<u64> {
         self.start..self.end
     }
 
-    /// The next member, or `None` after the last one, when everything after it was read and found
-    /// to be zeros.
+    /// The next member, or `None` after the last member. Before `None`, everything after the last
+    /// member is read and checked to be zeros.
     pub fn next_member(&mut self) -> Result<Option<Member>> {
         self.finish_body()?;
         let mut extended = Extended::default();
@@ -163,7 +163,7 @@ impl<R: Read> Tarball<R> {
                         return Err(Error::bad_archive("has two PAX headers for one entry"));
                     }
                 }
-                // Readers do not agree on whose header it is.
+                // Readers do not agree to which member such a header belongs.
                 b'g' if !extended.is_empty() => {
                     return Err(Error::bad_archive(
                         "has a global header within an entry's headers",
@@ -172,7 +172,8 @@ impl<R: Read> Tarball<R> {
                 b'g' => self.global_header(&header, size)?,
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
-                // Readers do not agree on whether it belongs to the label or to what follows.
+                // Readers do not agree whether such a header belongs to the label or to the next
+                // member.
                 b'V' if extended.bytes > 0 => {
                     return Err(Error::bad_archive(
                         "has an extended header before a volume's label",
@@ -191,7 +192,7 @@ impl<R: Read> Tarball<R> {
         if self.global.size.is_some() || self.global.path.is_some() {
             return Err(Error::bad_archive("has a global header with a path or size"));
         }
-        // There may be any number of them.
+        // There may be any number of such headers.
         if self.global.bytes() as u64 > self.limits.header_bytes {
             let what = "size of the global headers of one archive".to_owned();
             return Err(Error::OverLimit { what, limit: self.limits.header_bytes });
@@ -290,7 +291,7 @@ impl<R: Read> Tarball<R> {
             if self.framed {
                 return Ok(None);
             }
-            return Err(Error::bad_archive("ends without the blocks that end one: it was cut off"));
+            return Err(Error::bad_archive("ends without its end mark: it was cut off"));
         }
         if n < BLOCK {
             return Err(Error::bad_archive("is cut off in a header"));
@@ -320,9 +321,9 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// Body of an extended header. All those of one entry count towards one limit.
+    /// Body of an extended header. All headers of one entry count towards one limit.
     fn extended_body(&mut self, size: u64, total: &mut u64) -> Result<Vec<u8>> {
-        // An empty one counts too, so that a run of them ends.
+        // An empty header counts, too, so that a run of empty headers ends.
         *total = total.saturating_add(size.max(BLOCK as u64));
         if *total > self.limits.header_bytes {
             return Err(Error::OverLimit {

@@ -73,12 +73,12 @@ fn later_layers_win() {
         ("a/700 | a/x=1", "a/700 a/x=1"),
         ("a/x=1", "a/ a/x=1"),
         ("a/x=1 | a/700", "a/700 a/x=1"),
-        // Another kind replaces, and takes what was below along.
+        // An entry of another kind replaces a directory with everything below it.
         ("a/ a/b/ a/b/c=1 ab=2 | a=3", "a=3 ab=2"),
         ("a=1 | a/", "a/"),
         ("a/ a/x=1 | a->b", "a->b"),
         ("a/ a/x=1 | a!", "a!"),
-        // What is below a directory sorts before what only begins alike.
+        // Entries below a directory sort before names that only begin alike.
         ("a/ a-b=1 a/z=2 | a=3", "a=3 a-b=1"),
     ] {
         assert_eq!(merged(layers), tree, "{layers}");
@@ -93,10 +93,10 @@ fn symlinks_lead_inside_the_tree_only() {
         ("up->../../.. usr/ | up/usr/x=1", "up->../../.. usr/ usr/x=1"),
         ("a->b b->c c/ | a/x=1", "a->b b->c c/ c/x=1"),
         ("a/ a/l->../b b/ | a/l/x=1", "a/ a/l->../b b/ b/x=1"),
-        // A directory entry over a symlink to a directory is that directory's.
+        // A directory entry over a symlink to a directory applies to that directory.
         ("lib->usr usr/ | lib/700", "lib->usr usr/700"),
         ("lib->usr | lib/700", "lib/700"),
-        // A file over a symlink replaces the link, not what it leads to.
+        // A file over a symlink replaces the link, not its target.
         ("a->b b=1 | a=2", "a=2 b=1"),
     ] {
         assert_eq!(merged(layers), tree, "{layers}");
@@ -118,11 +118,11 @@ fn hardlinks_are_names_of_one_file() {
     for (layers, tree) in [
         ("a=1 b==a c==b", "a=1 b==a c==a"),
         ("a=1 | b==a", "a=1 b==a"),
-        // A name that is replaced leaves the others as they are.
+        // The replacement of one name does not change other names.
         ("a=1 b==a | a=2", "a=2 b=1"),
         ("a=1 b==a | a/ a/x==b", "a/ a/x=1 b==a/x"),
         ("a=1 a==a", "a=1"),
-        // A symlink is linked itself; a way through one is followed.
+        // A symlink as a target is linked itself; a symlink on the way is followed.
         ("l->x m==l", "l->x m->x"),
         ("d/ d/f=1 l->d m==l/f", "d/ d/f=1 l->d m==d/f"),
     ] {
@@ -177,7 +177,7 @@ proptest! {
                 above = parent;
             }
         }
-        // One layer or two is the same.
+        // One layer and two layers give the same result.
         let together = merged(&entries.join(" "));
         prop_assert_eq!(merged(&text), together);
     }

@@ -1,5 +1,5 @@
-//! Checks in little memory whether the entries of an archive can be merged: it takes some 40 bytes
-//! for each entry, where the whole index takes hundreds.
+//! Checks in little memory whether the entries of an archive can be merged: the check takes some 40
+//! bytes for each entry, while the whole index takes hundreds.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -11,26 +11,26 @@ use crate::layer::index::Index;
 use crate::limits::Limits;
 use crate::root::merge;
 
-/// Collects what [`merge::check`] looks at, entry by entry.
+/// Collects the data for [`merge::check`], entry by entry.
 ///
-/// Nearly every archive is plain: no path is a directory here and something else there, and
-/// hardlinks lead to files. Then nothing is resolved or replaced, and the merge cannot fail. Sets
-/// of hashes show that an archive is plain. If two paths have the same hash, a plain archive only
-/// seems not to be. The entries are kept for archives that are not plain.
+/// Nearly every archive is plain: no path is once a directory and once something else, and
+/// hardlinks lead to files. Then the merge resolves and replaces nothing, and cannot fail. Sets of
+/// hashes show that an archive is plain. If two paths have the same hash, a plain archive may seem
+/// not to be plain. The entries are kept for archives that are not plain.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,
     directories: HashSet<u64>,
     others: HashSet<u64>,
-    /// Those of the others that cannot be hardlinked.
+    /// Entries that cannot be hardlinked.
     specials: HashSet<u64>,
-    /// The directory of the last entry. It and all directories above it are in the set.
+    /// The directory of the last entry. The path and all directories above it are in the set.
     parent: Vec<u8>,
     irregular: bool,
     kept: Kept,
 }
 
-/// Entries one after another. A path lacks the part that it shares with the one before.
+/// Entries one after another. A path lacks the part that it shares with the path before.
 #[derive(Default)]
 struct Kept {
     bytes: Vec<u8>,
@@ -38,10 +38,10 @@ struct Kept {
 }
 
 impl MergeCheck {
-    /// Takes the next entry in.
+    /// Adds the next entry.
     pub fn add(&mut self, entry: &Entry) {
         if entry.path.is_root() {
-            // It is a directory, whatever else there is.
+            // The entry is a directory, whatever else there is.
             return;
         }
         self.kept.add(entry);
@@ -52,7 +52,7 @@ impl MergeCheck {
         }
     }
 
-    /// Refuses what [`merge::check`] does.
+    /// Refuses the same archives as [`merge::check`].
     pub fn check(self) -> Result<()> {
         let Self { irregular, kept, .. } = self;
         if irregular { merge::check(&kept.into_index()) } else { Ok(()) }
@@ -100,7 +100,8 @@ impl MergeCheck {
         true
     }
 
-    /// The target may be missing, but not below a symlink, nor anything but a file.
+    /// The target may be missing. The target may not be below a symlink, and an existing target
+    /// must be a file.
     fn is_plain_target(&self, target: &[u8]) -> bool {
         let hash = self.hasher.hash_one(target);
         !self.directories.contains(&hash)
@@ -109,7 +110,7 @@ impl MergeCheck {
     }
 }
 
-/// The directories that `path` is in, but for the root.
+/// The directories above `path`, without the root.
 fn parents(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &path[..at])
 }
@@ -137,8 +138,8 @@ impl Kept {
         }
     }
 
-    /// Paths and targets are limited to far less than what two bytes can count, but for
-    /// limits that somebody raised.
+    /// Paths and targets have far fewer bytes than two bytes can count, unless somebody raised the
+    /// limits.
     fn number(&mut self, number: usize) {
         let number = u32::try_from(number).expect("paths are limited");
         match u16::try_from(number) {

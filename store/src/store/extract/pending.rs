@@ -1,6 +1,6 @@
-//! Layers that are extracted and not visible yet. A small layer needs no barrier of its own. It is
-//! placed before it is visible, shares the barrier of its root, and becomes visible before the
-//! root. If the program ends in between, nothing of the layer stays; its blob is still in the
+//! Layers that are extracted and not visible yet. A small layer needs no barrier of its own. Such a
+//! layer is placed before it is visible, shares the barrier of its root, and becomes visible before
+//! the root. If the program ends in between, nothing of the layer stays; its blob is still in the
 //! cache.
 
 use std::fs::File;
@@ -15,11 +15,11 @@ use crate::layer::objects::batch::Batch;
 use crate::layer::pipeline::joined;
 use crate::store::{Extracted, Store};
 
-/// Most bytes of files with which a layer waits for its root.
+/// A layer with at most so many bytes of files waits for its root.
 const SMALL: u64 = 16 << 20;
 
 /// Most directories that pending layers keep open: a process may usually have 1,024 files open, and
-/// most of these are left.
+/// most of them stay free.
 const MOST_OPEN: usize = 256;
 
 /// A layer that waits for a barrier.
@@ -27,13 +27,13 @@ const MOST_OPEN: usize = 256;
 pub(in crate::store) struct Pending {
     pub digest: Digest,
     pub batch: Batch,
-    /// Its index, complete.
+    /// The index, complete.
     pub index: TempFile,
     pub extracted: Extracted,
 }
 
 impl Store {
-    /// As [`Store::extract`], but a small layer becomes visible together with the root that
+    /// Like [`Store::extract`], but a small layer becomes visible together with the root that
     /// [`Store::root`] builds next, after one barrier for both.
     pub fn extract_for_root(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
@@ -42,7 +42,8 @@ impl Store {
         let (pending, merge_check) = self.decode(digest)?;
         let extracted = pending.extracted;
         if extracted.bytes > SMALL || !self.one_filesystem {
-            // It may need objects of the pending layers, so these become visible first.
+            // The root may need objects of the pending layers, so these layers become visible
+            // first.
             self.flush_pending()?;
             return self.publish_layer(pending, merge_check).map(Some);
         }
@@ -78,7 +79,7 @@ impl Store {
     /// Makes the pending layers visible, after they were synced.
     pub(in crate::store) fn publish_pending(&self) -> Result<()> {
         let all = std::mem::take(&mut *self.pending());
-        // A layer may need objects of any of the others.
+        // A layer may need objects of any other pending layer.
         let mut layers = Vec::new();
         for Pending { digest, batch, index, .. } in all {
             batch.publish()?;
@@ -91,7 +92,7 @@ impl Store {
         Ok(())
     }
 
-    /// The same without a root: syncs first.
+    /// Makes the pending layers visible without a root: syncs first.
     pub(in crate::store) fn flush_pending(&self) -> Result<()> {
         let Some(sync) = self.pending().first().map(|pending| pending.batch.sync()) else {
             return Ok(());
@@ -100,7 +101,7 @@ impl Store {
         self.publish_pending()
     }
 
-    /// The same, or drops the pending layers: their blobs are still in the cache.
+    /// Makes the pending layers visible, or drops them: their blobs are still in the cache.
     pub(in crate::store) fn flush_or_drop_pending(&self) {
         if let Err(err) = self.flush_pending() {
             tracing::warn!("layers are to be extracted again: {err}");
@@ -115,7 +116,7 @@ impl Store {
         merge_check: MergeCheck,
     ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
-        // The only barrier: contents are synced before their names appear.
+        // This is the only barrier: contents are synced before their names appear.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
             merge_check.check()?;
@@ -133,7 +134,7 @@ impl Store {
     }
 }
 
-/// Whether one sync covers both.
+/// Whether one sync covers cache and roots.
 pub(in crate::store) fn is_one_filesystem(
     one: &crate::disk::Dir,
     other: &crate::disk::Dir,

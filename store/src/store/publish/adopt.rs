@@ -1,6 +1,6 @@
 //! Adopts objects under other names. If an agent ran with `-link copy` and now hardlinks, or had
-//! another `-owner`, its objects are still good and only have other names. They are copied under
-//! the new names, so nothing is fetched again.
+//! another `-owner`, its objects are still sound and only have other names. The agent copies the
+//! objects to the new names, so it fetches nothing again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,8 +21,8 @@ use crate::store::Store;
 const PIECE: usize = 256 << 10;
 
 impl Store {
-    /// Makes the missing objects of `tree` whose contents exist under another name, and takes those
-    /// out of `missing`.
+    /// Makes the missing objects of `tree` whose contents exist under another name, and removes
+    /// these objects from `missing`.
     pub(in crate::store) fn adopt_renamed(
         &self,
         tree: &Tree,
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-/// Copies an object. Returns whether it has the contents of its name.
+/// Copies an object. Returns whether the copy has the contents of its name.
 fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
     if from.metadata()?.len() != file.size {
         return Ok(false);
@@ -78,7 +78,7 @@ fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Re
             while at < range.end {
                 let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(PIECE);
                 match from.read_at(&mut piece[..most], at) {
-                    // It was truncated meanwhile.
+                    // The file was truncated meanwhile.
                     Ok(0) => break,
                     Ok(n) => {
                         hasher.update(&piece[..n]);

@@ -14,7 +14,7 @@ use crate::root::tree::Tree;
 use crate::store::Store;
 use crate::store::messages::listed;
 
-/// How often damage is repaired before a build gives up.
+/// Maximum repairs before a build fails.
 const MEND_ATTEMPTS: u32 = 3;
 
 impl Store {
@@ -38,9 +38,9 @@ impl Store {
         }
     }
 
-    /// Sets aside every damaged object of `tree`, and extracts the layers again that hold one.
-    /// `found` is an object that was found damaged. If its inode does not show it, the inodes of
-    /// others may not either, and all objects are read.
+    /// Quarantines every damaged object of `tree`, and extracts the layers with damaged objects
+    /// again. `found` is an object that was found damaged. If the inode of the object does not show
+    /// the damage, other inodes may not show damage either, so all objects are read.
     fn mend(&self, tree: &Tree, configuration: &Configuration, found: &Path) -> Result<()> {
         let (mut missing, mut damaged) = (BTreeSet::new(), Vec::new());
         let found = found.file_name().map(|name| CString::new(name.as_bytes()));
@@ -54,8 +54,8 @@ impl Store {
             let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
             if doubtful && !self.objects.has_contents(&name, file.size)? {
                 missing.insert(file.content);
-                // An object that was set aside before and could not be made again was reported
-                // then.
+                // An object that was quarantined before and could not be made again was reported at
+                // that time.
                 if self.objects.quarantine(&name, &self.quarantine)?
                     || !self.quarantine.contains(name.as_c_str())?
                 {

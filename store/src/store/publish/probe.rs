@@ -1,4 +1,4 @@
-//! Finds out how files can be placed in this directory.
+//! Finds out how files can be placed in the store's directory.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::root::placing::{LinkMode, Placement};
 use crate::store::names::PROBE;
 use crate::writable::Writable;
 
-/// Length of the name of an object that is contents alone.
+/// Length of the name of an object that has contents without metadata.
 const CONTENTS_NAME: usize = 64;
 
-/// How files are placed: as asked, or the best way that these directories allow, found by a trial.
+/// How files are placed: as asked, or in the best way that a trial finds for these directories.
 pub(in crate::store) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Placement> {
     let owner = rustix::process::geteuid().is_root();
     let strict = link != LinkMode::Auto;

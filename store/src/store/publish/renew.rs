@@ -1,6 +1,6 @@
 //! Gives objects new inodes. The file of a private path is copied from its object. While an earlier
-//! root shares the object's inode, or a process has it open for writing, a write there would damage
-//! the object, and the layer would have to be fetched again.
+//! root shares the object's inode, or a process has the inode open for writing, a write would
+//! damage the object, and the agent would have to fetch the layer again.
 
 use std::collections::HashSet;
 
@@ -14,8 +14,8 @@ use crate::root::tree::{Node, Tree};
 use crate::store::Store;
 
 impl Store {
-    /// Renews the objects of private files of `tree` that others can reach, and returns them.
-    /// A root that shares the old inode then shares no object any more.
+    /// Renews the objects of private files of `tree` that other processes can reach, and returns
+    /// these objects. After that, a root with the old inode shares no object any more.
     pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {
@@ -52,8 +52,8 @@ impl Store {
         Ok(stat.st_nlink > 1 || writers(&file) == Writers::Some)
     }
 
-    /// Copies an object whose contents are right. Returns whether they are; others are found and
-    /// repaired when they are used.
+    /// Copies an object whose contents are right. Returns whether the contents are right. Damage is
+    /// found and repaired when the object is used.
     fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let Some(from) = self.objects.open_named(name)? else { return Ok(false) };
         let writing = to.begin_file()?;

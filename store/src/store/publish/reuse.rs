@@ -1,5 +1,5 @@
-//! Checks an existing root before it is deployed again. The service in it, or one in a root that
-//! shares files with it, may have changed it.
+//! Checks an existing root before it is deployed again. The service in the root, or a service in
+//! another root with shared files, may have changed the root.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -24,11 +24,11 @@ use crate::store::names::{UNFINISHED, is_directory, ok_name};
 /// A published root that differs from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drifted {
-    /// The names that differ, or why that cannot be determined.
+    /// The names that differ, or why the differences cannot be determined.
     pub names: Vec<String>,
-    /// Whether something is missing or of another kind, which is more than a service's writes.
+    /// Whether something is missing or of another kind. A service's writes do not have this effect.
     pub lacking: bool,
-    /// The mount in it, if there is one: then the root must not be replaced.
+    /// A mount in the root, if there is one: then the root must not be replaced.
     pub mounted: Option<PathBuf>,
 }
 

@@ -1,5 +1,5 @@
-//! Decides which objects must be checked before a spare that shares them becomes a root: those that
-//! somebody may have touched since the last check, by the evidence of the watches.
+//! Decides which objects must be checked before a spare that shares them becomes a root: the
+//! objects that somebody may have touched since the last check, by the evidence of the watches.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CStr;
@@ -21,17 +21,17 @@ use crate::root::tree::{Directory, File, Node, Tree};
 use crate::store::Store;
 use crate::store::names::ids;
 
-/// What must be checked.
+/// The objects to check.
 enum Doubt {
-    /// These objects, each with a path that a root has it at.
+    /// The objects in doubt, each with its path in a root.
     Some(Vec<(ObjectName, EntryPath)>),
     /// All objects, because nothing is known.
     All,
 }
 
 impl Store {
-    /// Checks every file that `root`, a spare with `tree`, shares with others. `uses` counts its
-    /// files. Returns the paths that must not be shared any more, with the reasons.
+    /// Checks every file that `root`, a spare with `tree`, shares with other roots. `uses` counts
+    /// the files of `root`. Returns the paths that must not be shared any more, with the reasons.
     pub(in crate::store) fn changed_since(
         &self,
         root: &Dir,
@@ -111,7 +111,7 @@ impl Store {
         self.objects.name(file.content, &file.meta, 0)
     }
 
-    /// Why the file at `path`, in `dir`, must not be shared any more; `None` if it may be.
+    /// Why the file at `path`, in `dir`, must not be shared any more; `None` if it may be shared.
     fn changed_file(
         &self,
         dir: &Dir,
@@ -131,7 +131,8 @@ impl Store {
                 Look::Sound | Look::Missing => Ok(None),
             };
         }
-        // The object has no seal, or is no object any more: its contents are checked.
+        // The object has no seal, or the file is not an object any more, so its contents are
+        // checked.
         let look = self.look_at_all(&self.name_of(file), file.size, &file.meta)?;
         let stat = dir.stat(&name)?;
         match (look, self.object_of(file, &stat)) {
@@ -145,8 +146,8 @@ impl Store {
         }
     }
 
-    /// The files of `tree` whose objects are among `renewed`: they share an inode that is no object
-    /// any more.
+    /// The files of `tree` whose objects are among `renewed`. Their inodes are not objects any
+    /// more.
     pub(in crate::store) fn files_of(
         &self,
         tree: &Tree,
@@ -178,7 +179,7 @@ impl Store {
     }
 
     /// Records the objects that somebody may have opened in `root`, which holds `tree` or is
-    /// removed. `evidence` is everything that was seen there.
+    /// removed. `evidence` has all events of `root`.
     pub(in crate::store) fn note_opens(
         &self,
         root: Option<&Dir>,
@@ -280,7 +281,7 @@ struct Doubtful {
 }
 
 impl Doubtful {
-    /// Adds the objects of the events in a root. Returns whether that is all of them.
+    /// Adds the objects of the events in a root. Returns whether these are all.
     fn add(
         &mut self,
         store: &Store,
@@ -311,7 +312,7 @@ impl Doubtful {
             }
         }
         for dir in &evidence.opened {
-            // If the directory was replaced, its files may be anywhere.
+            // If the directory was replaced, its files may have any names.
             let there = find_dir(root, dir).ok();
             let there = there.as_ref().map(|dir| dir.as_ref().unwrap_or(root));
             for (path, file) in files_in(tree, dir) {
@@ -332,7 +333,8 @@ impl Doubtful {
         path: &EntryPath,
         file: &File,
     ) -> Option<ObjectName> {
-        // A copy belongs to the root alone. A missing or renamed file may be somewhere.
+        // A copy belongs to the root alone. A missing or renamed file may have another name
+        // somewhere.
         if file.size == 0 || has_one_name(root, path) == Some(true) {
             return None;
         }

@@ -15,8 +15,8 @@ use crate::root::tree::{File, Node, Tree};
 use crate::store::Store;
 
 impl Store {
-    /// Removes the shared files from the directory `retired`, which was the root `id`, if its tree
-    /// is known. If this fails, the files are removed with the rest of the root.
+    /// Removes the shared files from the directory `retired`, the former root `id`, if its tree is
+    /// known. If this fails, the files are removed with the rest of the root.
     pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
@@ -28,8 +28,8 @@ impl Store {
     }
 
     /// Removes the shared files of `root`, which holds `tree` and is to be removed. Files that
-    /// somebody touched stay and are removed with the rest: their objects are not sealed, and are
-    /// read before they are used again.
+    /// somebody touched stay and are removed with the rest of the root. Their objects are not
+    /// sealed, and are read before they are used again.
     pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());
@@ -41,7 +41,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                // Something that replaced a directory is not ours.
+                // A replacement of a directory does not belong to this program.
                 let Ok(dir) = find_dir(root, &parent) else { continue };
                 open = Some((parent, dir));
             }
@@ -59,7 +59,7 @@ impl Store {
         self.objects.seal(&object)
     }
 
-    /// The object that is sealed with this inode in its present state: that of the file, or a twin.
+    /// The object whose seal has this inode in its present state: the file's object or a twin.
     pub(in crate::store) fn object_of(
         &self,
         file: &File,

@@ -1,7 +1,7 @@
-//! Watches directories with inotify(7): one instance for all of them, and another one for the first
-//! opened file of each directory.
+//! Watches directories with inotify(7): one instance for all directories, and another instance for
+//! the first opened file of each directory.
 //!
-//! The spare is watched in every mode, because nobody else has any business in it. With hardlinks
+//! The spare is watched in every mode, because nobody else has a reason to touch it. With hardlinks
 //! the published roots are watched, too: a write to a file there reaches the object and the spare.
 //! The directories of objects are watched against accidental changes. Events since the last check
 //! of the objects are evidence; [`super::doubt`] decides which objects must be checked again.
@@ -25,13 +25,13 @@ const BUFFER: usize = 64 << 10;
 /// Most names that are remembered for each root.
 const MOST_NAMES: usize = 10_000;
 
-/// Events of a file that was written to, or may have been.
+/// The events of a possible write to a file.
 const WRITTEN: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MOVED_FROM);
 
-/// Events of a directory whose names nobody may change.
+/// The events to watch in a directory whose names nobody may change.
 const RENAMED: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_TO)
@@ -42,16 +42,16 @@ const RENAMED: WatchFlags = WatchFlags::CREATE
 /// opens files all the time causes one event.
 const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
-/// A watched directory with all below it.
+/// A watched directory with everything below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store) struct Place(u32);
 
-/// What happened in a place.
+/// The events of a place.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Evidence {
     /// There were more events than the system kept.
     pub lost: bool,
-    /// Names with events; a directory's own path stands for itself.
+    /// The names that had events. An event of a directory itself has the directory's own path.
     pub names: BTreeSet<EntryPath>,
     /// Names that files no longer have.
     pub moved: BTreeSet<EntryPath>,
@@ -77,13 +77,13 @@ impl Evidence {
     }
 }
 
-/// All that is watched.
+/// All watches.
 #[derive(Debug)]
 pub(in crate::store) struct Watcher {
     changes: OwnedFd,
     opens: OwnedFd,
     dirs: HashMap<i32, (Place, EntryPath)>,
-    /// Directories in which the first open is awaited.
+    /// Directories that wait for the first open.
     waiting: HashMap<i32, (Place, EntryPath)>,
     seen: HashMap<Place, Evidence>,
     next: u32,
@@ -114,8 +114,8 @@ impl Watcher {
         place
     }
 
-    /// Watches all directories of `tree`, which the directory at `root` holds; with `opens` also
-    /// opened files.
+    /// Watches all directories of `tree`, which the directory at `root` holds; with `opens`, also
+    /// for opened files.
     pub fn watch_tree(&mut self, root: &Path, tree: &Tree, opens: bool) -> Result<Place> {
         let place = self.place();
         let all = self.add(place, root, &EntryPath::root(), opens).and_then(|()| {
@@ -139,7 +139,7 @@ impl Watcher {
         if opens { self.wait_for_open(place, root, path) } else { Ok(()) }
     }
 
-    /// Watches a directory in which we create and remove files ourselves.
+    /// Watches a directory in which this program itself creates and removes files.
     pub fn add_busy(&mut self, place: Place, root: &Path, path: &EntryPath) -> Result<()> {
         let number =
             add(&self.changes, root, path, WRITTEN | WatchFlags::DELETE | WatchFlags::CREATE)?;
@@ -160,7 +160,7 @@ impl Watcher {
         self.seen.entry(place).or_default()
     }
 
-    /// The same, and forgets it.
+    /// Returns the evidence of a place, and forgets it.
     pub fn take(&mut self, place: Place) -> Evidence {
         self.read();
         self.seen.insert(place, Evidence::default()).unwrap_or_default()
@@ -176,11 +176,11 @@ impl Watcher {
         self.seen.remove(&place);
     }
 
-    /// From now on watches only opens in a place. We are about to change it ourselves, and our
-    /// changes would overflow the queue.
+    /// From now on, watches only opens in a place. This program is about to change the place, and
+    /// these changes would overflow the queue.
     pub fn end_changes(&mut self, place: Place) {
         for number in of_place(&self.dirs, place) {
-            // The watch is gone if its directory is.
+            // The watch ends with its directory.
             let _ = inotify::remove_watch(&self.changes, number);
             self.dirs.remove(&number);
         }

@@ -24,7 +24,7 @@ use crate::store::names::{REPLACED, ids};
 #[derive(Debug, Default)]
 pub(in crate::store) struct Watched {
     pub(in crate::store) watcher: Option<Watcher>,
-    /// Whether watching was tried and does not work.
+    /// Whether a watch has failed.
     failed: bool,
     /// The watched published roots, with their trees.
     pub(in crate::store) roots: HashMap<Digest, (Place, Tree)>,
@@ -41,7 +41,7 @@ pub(in crate::store) struct Watched {
 /// Evidence from removed roots: a process may still have one of their files open.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Gone {
-    /// Their trees, and the evidence in each.
+    /// The trees, and the evidence in each.
     pub roots: Vec<(Tree, Evidence)>,
     /// Whether any object may be affected.
     pub all: bool,
@@ -56,7 +56,9 @@ impl Watched {
                     self.failed = true;
                     tracing::warn!(
                         event = "not_watched",
-                        "roots cannot be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_instances and max_user_watches"
+                        "roots cannot be watched, so the agent looks at all their files before \
+                         each change, which takes longer ({err}); raise \
+                         fs.inotify.max_user_instances and max_user_watches"
                     );
                 }
             }
@@ -75,7 +77,7 @@ impl Store {
     }
 
     /// Watches the directory `name` among the roots, which holds `tree`: a spare, or a root before
-    /// it is published. `None` if that fails.
+    /// it is published. `None` if the watch fails.
     pub(in crate::store) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         let mut all = self.watched();
         let watcher = all.watcher(&self.path)?;
@@ -83,11 +85,13 @@ impl Store {
         match watching {
             Ok(place) => Some(place),
             Err(err) => {
-                // Logged once: the message would be the same for each root.
+                // The failure is logged once, because the message would be the same for each root.
                 if !std::mem::replace(&mut all.failed, true) {
                     tracing::warn!(
                         event = "not_watched",
-                        "not all roots can be watched, so that all their files are looked at before each change, which takes longer ({err}); raise fs.inotify.max_user_watches"
+                        "not all roots can be watched, so the agent looks at all their files \
+                         before each change, which takes longer ({err}); raise \
+                         fs.inotify.max_user_watches"
                     );
                 }
                 None
@@ -95,12 +99,12 @@ impl Store {
         }
     }
 
-    /// As [`Store::watch`], if a write to a file of the root reaches an object.
+    /// Like [`Store::watch`], if a write to a file of the root reaches an object.
     pub(in crate::store) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         self.is_shared().then(|| self.watch(name, tree)).flatten()
     }
 
-    /// Watches new directories in a place. Returns whether that worked.
+    /// Watches new directories in a place. Returns whether the watches work.
     pub(in crate::store) fn watch_more(
         &self,
         place: Place,
@@ -123,7 +127,7 @@ impl Store {
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return };
         for path in dirs {
-            // A removed directory has no files. Other failures are found later.
+            // A removed directory has no files. The next check finds other failures.
             let _ = watcher.wait_for_open(place, root, path);
         }
     }
@@ -161,14 +165,14 @@ impl Store {
         }
     }
 
-    /// Takes out the root `id`, which is to be removed and is called `name`. Returns its tree, if
-    /// it is complete, and its place, whose watch the caller must end.
+    /// Removes the watch of the root `id`, which is called `name` and will be removed. Returns its
+    /// tree, if it is complete, and its place, whose watch the caller must end.
     pub(in crate::store) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
         let Some((place, tree)) = self.watched().roots.remove(&id) else {
             self.note_all_maybe_open();
             return None;
         };
-        // A process may keep a file of it open.
+        // A process may keep a file of the root open.
         self.keep_evidence(place, &tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
             watcher.end_changes(place);
@@ -176,8 +180,8 @@ impl Store {
         Some((place, tree))
     }
 
-    /// Ends the watches of a place that holds `tree` and from which we removed files. Keeps the
-    /// evidence of opens by others.
+    /// Ends the watches of a place that holds `tree` and from which this program removed files.
+    /// Keeps the evidence of opens by other processes.
     pub(in crate::store) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
         self.keep_evidence(place, tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
@@ -185,8 +189,8 @@ impl Store {
         }
     }
 
-    /// Takes the evidence of a root that is called `name` and is to be removed, and keeps it until
-    /// all objects are checked.
+    /// Takes the evidence of a root that is called `name` and will be removed. Keeps the evidence
+    /// until all objects are checked.
     fn keep_evidence(&self, place: Place, tree: &Tree, name: &CStr) {
         let evidence = self.take_evidence(place);
         if !evidence.is_empty() {
@@ -213,7 +217,7 @@ impl Store {
         }
     }
 
-    /// Adds the replaced roots that an earlier agent left. They are not watched.
+    /// Adds the replaced roots that an earlier agent left. These roots are not watched.
     pub(in crate::store) fn watch_asides(&self) -> Result<()> {
         if self.is_shared() {
             let names = self.unpacked.list()?.into_iter().map(|item| item.name);
@@ -244,7 +248,7 @@ impl Store {
             }
             stays
         });
-        // Nobody can know any more which files were opened there.
+        // Nobody knows which files were opened in vanished roots.
         all.gone.all |= !vanished.is_empty();
         if let Some(watcher) = &mut all.watcher {
             for place in ended.into_iter().chain(vanished) {
@@ -254,9 +258,9 @@ impl Store {
         Ok(())
     }
 
-    /// Watches everything that is shared and not watched yet, and forgets the evidence so far.
-    /// Renamed or linked files become private. After this, every object must be checked before it
-    /// is linked.
+    /// Watches everything that is shared and not watched yet. Forgets the evidence so far. Renamed
+    /// or linked files become private. After this, every object must be checked before it is
+    /// linked.
     pub(in crate::store) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
         if !self.is_shared() {
@@ -271,7 +275,7 @@ impl Store {
             let known = self.watched().roots.get(&id).cloned();
             let Some((place, tree)) = known else {
                 self.note_all_maybe_open();
-                // The tree of a root without a record, or with a missing layer, is not known.
+                // If a root has no record, or a layer is missing, its tree is not known.
                 let known = self.marked(id).and_then(|configuration| self.tree(&configuration));
                 let Ok(tree) = known else { continue };
                 let place = self.watch(&name_of(id), &tree);
@@ -314,8 +318,8 @@ impl Store {
         Ok(())
     }
 
-    /// Waits for the next open in the directories of a root that reported one. Returns whether that
-    /// worked.
+    /// Waits for the next open in the directories of a root that reported one. Returns whether the
+    /// watches work.
     fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
         let root = self.unpacked.path_of(name);
         let mut all = self.watched();
@@ -345,7 +349,7 @@ impl Store {
         Ok(())
     }
 
-    /// The files of `tree` that have another name by now, by the evidence of their root.
+    /// The files of `tree` that have got another name, according to the evidence of their root.
     fn renamed_files(&self, id: Digest, evidence: &Evidence, tree: &Tree) -> Vec<EntryPath> {
         let is_file = |path: &&EntryPath| matches!(tree.get(path), Some(Node::File(_)));
         let mut found: Vec<EntryPath> = evidence.moved.iter().filter(is_file).cloned().collect();

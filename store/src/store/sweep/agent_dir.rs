@@ -1,4 +1,4 @@
-//! Looks at an agent's directory for a sweep. It only reads.
+//! Lists an agent's directory for a sweep. This module only reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, CString};
@@ -29,11 +29,11 @@ pub(in crate::store) struct AgentDir {
     pub naming: Naming,
     pub link: LinkMode,
     pub owner: bool,
-    /// The spare, if one is in use.
+    /// The spare, if there is one.
     pub spare: Option<CString>,
 }
 
-/// Roots without a record in the agent's directory `dir`: those of another program such as the Go
+/// Roots without a record in the agent's directory `dir`: roots of another program such as the Go
 /// agent, or of unknown origin. Oldest first.
 pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
     let top = Dir::open(dir)?;
@@ -84,9 +84,9 @@ impl AgentDir {
         Ok(inventory)
     }
 
-    /// The names of the objects of these layers, without twins; or the layer whose index is
-    /// damaged. If an object exists only under its name of another way of placing, that name is
-    /// needed, because the object can be copied from there.
+    /// The names of the objects of these layers, without twins; or the layer with a damaged index.
+    /// If an object exists only under its name of another way of placing, that name counts as
+    /// needed, because the object can be copied from that file.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
@@ -101,7 +101,7 @@ impl AgentDir {
                 Ok(None) => continue,
                 Ok(Some(index)) => index,
                 Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => {
-                    let why = "the index of layer {} is damaged, so what is needed cannot be told";
+                    let why = "the index of layer {} is damaged, so its objects are unknown";
                     return Ok(Err(why.replace("{}", &digest.to_string())));
                 }
                 Err(err) => return Err(err),
@@ -134,7 +134,7 @@ impl AgentDir {
         let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
         for item in unpacked.list()? {
             let Some(id) = digest_of(&item.name) else { continue };
-            // Our roots have a record, those of the Go agent have none.
+            // Roots of this program have a record, roots of the Go agent have no record.
             let taken_over = !found.contains_key(&id) && item.kind == FileType::Directory;
             if taken_over {
                 let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
@@ -158,8 +158,8 @@ impl AgentDir {
         Ok(found.into_values().collect())
     }
 
-    /// What a sweep of roots also removes: replaced roots, and directories that an earlier sweep
-    /// could not remove.
+    /// Other directories that a sweep of roots removes: replaced roots, and directories that an
+    /// earlier sweep could not remove.
     fn asides(&self, keep: &Keep, mounts: &Mounts, inventory: &mut Inventory) -> Result<()> {
         let leftovers = keep.cache.is_some_and(|ages| ages.leftovers);
         let Some(dir) = if_exists(self.top.child(c"unpacked"))? else { return Ok(()) };
@@ -183,12 +183,13 @@ impl AgentDir {
         Ok(())
     }
 
-    /// Whether it is the spare, or a temporary file that a process has open.
+    /// Whether `name` is the spare, or a temporary file that a process has open.
     fn lives(&self, dir: &Dir, name: &CStr) -> bool {
         self.spare.as_deref() == Some(name) || dir.open_file(name).is_ok_and(|open| is_held(&open))
     }
 
-    /// The tree of a root, if it is needed to tell which files share extents with objects.
+    /// The tree of a root, if a sweep needs the tree to tell which files share extents with
+    /// objects.
     fn tree(&self, record: &Record) -> Option<Tree> {
         let Record::Of(configuration) = record else { return None };
         if self.link != LinkMode::Reflink {
@@ -274,7 +275,7 @@ impl AgentDir {
     }
 
     /// The files of `name` in `dir` and everything below it, directories left out. Files that match
-    /// `tree` share extents with their objects, which count for both.
+    /// `tree` share extents with their objects. The shared bytes count with the objects.
     fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
         let mut found = Vec::new();
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(found) };
@@ -294,8 +295,8 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // The directory is closed to us, and is opened only when it is removed. A mount is not
-            // removed.
+            // The directory is closed to this program, and its mode changes only when it is
+            // removed. A mount is not removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),

@@ -1,4 +1,4 @@
-//! What a sweep sees of an agent's directory.
+//! The contents of an agent's directory, as a sweep sees them.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -11,11 +11,11 @@ use crate::digest::Digest;
 pub(in crate::store) struct File {
     /// Device and number.
     pub inode: (u64, u64),
-    /// The number of its names.
+    /// The number of the file's names.
     pub links: u64,
-    /// Its bytes; 0 if it shares extents with an object.
+    /// The bytes; 0 if the file shares extents with an object.
     pub bytes: u64,
-    /// The time from which its age counts, in seconds.
+    /// The time from which the age of the file counts, in seconds.
     pub changed: i64,
 }
 
@@ -24,7 +24,7 @@ pub(in crate::store) struct File {
 pub(in crate::store) enum Record {
     /// There is no record.
     None,
-    /// It cannot be read.
+    /// The index cannot be read.
     Unreadable,
     /// The root was built from this configuration.
     Of(Configuration),
@@ -38,9 +38,10 @@ pub(in crate::store) struct FoundRoot {
     pub record_file: Vec<File>,
     /// Whether the directory exists.
     pub is_there: bool,
-    /// Its files, record and mark; only of roots that may be removed, if bytes are counted.
+    /// The files, the record and the mark. Listed only for roots that may be removed, and only if
+    /// bytes are counted.
     pub files: Vec<File>,
-    /// Why a root cannot be removed although it may: something is mounted there.
+    /// Why a root that may be removed cannot be removed: something is mounted there.
     pub mounted: Option<String>,
 }
 
@@ -48,25 +49,25 @@ pub(in crate::store) struct FoundRoot {
 #[derive(Debug)]
 pub(in crate::store) struct Aside {
     pub path: PathBuf,
-    /// Whether it was replaced by another root, so that a service may run in it.
+    /// Whether another root replaced this one, so that a service may run in it.
     pub replaced: bool,
-    /// Why it cannot be removed: something is mounted there.
+    /// Why the directory cannot be removed: something is mounted there.
     pub mounted: Option<String>,
     pub files: Vec<File>,
 }
 
-/// What exists in the directory.
+/// Everything in the directory.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Inventory {
     pub roots: Vec<FoundRoot>,
     pub layers: Vec<(Digest, File)>,
     pub objects: Vec<(CString, File)>,
     pub blobs: Vec<(Digest, File)>,
-    /// Also whether it cannot be resumed.
+    /// Whether the download cannot be resumed.
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
     pub asides: Vec<Aside>,
-    /// Also when it was set aside.
+    /// When the file was quarantined.
     pub quarantine: Vec<(CString, i64, Vec<File>)>,
     pub spare: Option<CString>,
 }

@@ -1,11 +1,11 @@
-//! What a sweep keeps, and how far it goes.
+//! What a sweep keeps, and what else it removes.
 
 use std::time::SystemTime;
 
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// What a sweep keeps, and how far it goes.
+/// What a sweep keeps, and what else it removes.
 #[expect(clippy::struct_excessive_bools, reason = "each says of one thing whether it goes")]
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
@@ -13,13 +13,13 @@ pub struct Keep {
     pub configurations: Vec<(Configuration, &'static str)>,
     /// Roots that are kept, each with the reason; `None`: all.
     pub roots: Option<Vec<(Digest, &'static str)>>,
-    /// Whether replaced roots are removed. A script must have succeeded before, so that its service
-    /// could leave them.
+    /// Whether replaced roots are removed. Before that, a script must have succeeded, so that its
+    /// service could leave these roots.
     pub replaced: bool,
-    /// Whether roots without a record, which another program made, are removed like others.
+    /// Whether roots without a record, which another program made, are removed like other roots.
     /// Otherwise they are kept.
     pub taken_over: bool,
-    /// What is removed from the cache; `None`: nothing.
+    /// The age of cached data to remove; `None`: the sweep removes no cached data.
     pub cache: Option<Ages>,
     /// Whether blobs of extracted layers are kept.
     pub keep_blobs: bool,

@@ -1,5 +1,5 @@
-//! Leftovers: what could not be removed stays, is logged once, and is tried again by the next sweep
-//! or start. A leftover must not make anything else fail.
+//! Leftovers: files that could not be removed. A leftover is logged once, and the next sweep or
+//! start tries again. A leftover must not make other work fail.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
@@ -8,7 +8,7 @@ use crate::disk::{Dir, Mounts};
 use crate::error::{Error, Result};
 use crate::store::Store;
 
-/// Something that could not be removed.
+/// A file or directory that could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Left {
     pub path: PathBuf,
@@ -21,8 +21,8 @@ impl Left {
     }
 }
 
-/// Removes everything in `dir` whose name begins with one of `prefixes`, and returns what could not
-/// be removed.
+/// Removes everything in `dir` whose name begins with one of `prefixes`. Returns the names that
+/// could not be removed.
 pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     let mut mounts = None;
@@ -39,7 +39,7 @@ pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<L
 }
 
 impl Store {
-    /// Logs leftovers, except those that were logged before.
+    /// Logs leftovers, except leftovers that were logged before.
     pub(in crate::store) fn log_leftovers(&self, left: impl IntoIterator<Item = Left>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for Left { path, why } in left {
@@ -47,7 +47,8 @@ impl Store {
                 tracing::warn!(
                     event = "not_removed",
                     path = %path.display(),
-                    "{} is no use any more and stays, as it cannot be removed: {why}; it is tried again later",
+                    "{} is not needed any more but cannot be removed: {why}; the next sweep tries \
+                     again",
                     path.display()
                 );
             } else {
@@ -56,7 +57,7 @@ impl Store {
         }
     }
 
-    /// Removes a retired directory among the roots, or logs what stays of it.
+    /// Removes a retired directory among the roots, or logs that a part of the directory stays.
     pub(in crate::store) fn remove_retired(&self, name: &std::ffi::CStr) {
         self.end_watch_aside(name);
         if let Err(err) = self.unpacked.remove_unmounted(name, &Mounts::read()) {

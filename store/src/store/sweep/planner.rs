@@ -1,5 +1,5 @@
-//! Plans a sweep: decides from what exists and what must be kept what is removed, each with its
-//! reason. Pure: it looks at an [`Inventory`] and at nothing else.
+//! Plans a sweep: decides what to remove, from the existing files and the data to keep, and gives
+//! the reasons. Pure: the planner uses only an [`Inventory`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::removals::{Kept, Removal, Sweep, What};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// Bytes of an object's name that the index of a layer determines: all but the twin.
+/// Bytes of an object's name that the index of a layer determines: everything except the twin.
 const BASE: usize = 64 + 1 + 32;
 
 /// The layers that are kept, each with the reason.
@@ -43,7 +43,7 @@ pub(super) fn kept_layers(inventory: &Inventory, keep: &Keep) -> BTreeMap<Digest
 /// Why a root of another program is kept.
 const TAKEN_OVER: &str = "it was here before this agent; gc -taken-over removes it";
 
-/// Why the root is kept, if it is.
+/// Why the root is kept; `None` if it is not kept.
 fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     let Some(roots) = &keep.roots else { return Some("roots are not swept".to_owned()) };
     let named = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| *why);
@@ -52,8 +52,8 @@ fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     why.or_else(|| root.mounted.clone())
 }
 
-/// What is removed and what is kept. `layers` are the kept layers; `needed` are their objects, or
-/// why these are not known.
+/// Makes the plan. `layers` are the kept layers; `needed` are their objects, or why their objects
+/// are not known.
 pub(super) fn plan(
     inventory: &Inventory,
     keep: &Keep,
@@ -73,7 +73,7 @@ pub(super) fn plan(
     planner.plan
 }
 
-/// Whether something with this time of change is old enough to be removed.
+/// Whether a file with this time of change is old enough to be removed.
 fn old(changed: i64, before: Option<SystemTime>) -> bool {
     before.is_none_or(|before| changed < seconds(before))
 }
@@ -85,7 +85,7 @@ fn seconds(time: SystemTime) -> i64 {
 
 struct Planner {
     plan: Sweep,
-    /// How many names of each inode are removed so far.
+    /// Number of removed names of each inode so far.
     names: HashMap<(u64, u64), u64>,
 }
 
@@ -133,15 +133,16 @@ impl Planner {
         }
         if let Some(name) = &inventory.spare {
             let path = Path::new("unpacked").join(&*name.to_string_lossy());
-            self.keep(What::Spare, path, "the next root is made of it", 0);
+            self.keep(What::Spare, path, "the agent makes the next root from it", 0);
         }
     }
 
-    /// Records whose root is gone, and those that a crash cut short: such a root is not ours.
+    /// Plans records without a root, and records that a crash cut short: such a root does not count
+    /// as this program's.
     fn records(&mut self, inventory: &Inventory, keep: &Keep) {
         for root in &inventory.roots {
             let path = Path::new("roots").join(root.id.to_string());
-            // Otherwise it is removed with its root.
+            // Otherwise the record is removed with its root.
             let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",
@@ -157,7 +158,7 @@ impl Planner {
             let path = Path::new("layers").join(digest.to_string());
             match kept.get(digest) {
                 Some(why) => self.keep(What::Layer, path, why, file.bytes),
-                None => self.remove(What::Layer, path, "nothing kept needs it", &[*file]),
+                None => self.remove(What::Layer, path, "no kept root or layer needs it", &[*file]),
             }
         }
     }
@@ -179,14 +180,14 @@ impl Planner {
                 Ok(_) => {
                     let fan = String::from_utf8_lossy(&bytes[..2]);
                     let path = Path::new("objects").join(&*fan).join(&*name.to_string_lossy());
-                    self.remove(What::Object, path, "no layer that is kept has it", &[*file]);
+                    self.remove(What::Object, path, "no kept layer uses it", &[*file]);
                     continue;
                 }
             };
             let (count, bytes) = kept.entry(why).or_default();
             (*count, *bytes) = (*count + 1, *bytes + file.bytes);
         }
-        // There may be a million of them.
+        // There may be a million objects.
         self.plan.kept.extend(kept.into_iter().map(|(why, (count, bytes))| Kept {
             what: What::Object,
             path: PathBuf::from("objects"),
@@ -216,7 +217,7 @@ impl Planner {
                     self.keep(What::Blob, path, "it is new", file.bytes);
                 }
                 Some(_) => self.remove(What::Blob, path, "it is extracted", &[*file]),
-                None => self.remove(What::Blob, path, "nothing kept needs it", &[*file]),
+                None => self.remove(What::Blob, path, "no kept root or layer needs it", &[*file]),
             }
         }
     }
@@ -291,7 +292,7 @@ mod tests {
             objects: vec![object("a", file(1, 2, 10)), object("b", file(2, 2, 20))],
             ..Inventory::default()
         };
-        // b is a file of a kept layer: removing the root's name of it frees nothing.
+        // b is a file of a kept layer: removing its name in the root frees nothing.
         let plan = planned(&inventory, &at_once(), &["b"]);
         let freed: Vec<(What, u64, u64)> =
             plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();

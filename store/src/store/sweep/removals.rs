@@ -1,4 +1,4 @@
-//! The result of planning a sweep: what is removed and what is kept, each with its reason.
+//! The plan of a sweep: removed things and kept things, each with its reason.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -20,14 +20,14 @@ pub enum What {
     Download,
     /// Unfinished work.
     Leftover,
-    /// A damaged file that was set aside.
+    /// A quarantined file.
     Quarantined,
     /// The spare root.
     Spare,
 }
 
 impl What {
-    /// The word for it.
+    /// The word for the kind.
     pub fn word(self) -> &'static str {
         match self {
             Self::Root => "root",
@@ -46,11 +46,11 @@ impl What {
 /// A thing that is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
-    /// Its kind.
+    /// The kind.
     pub what: What,
-    /// Its path in the agent's directory.
+    /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Why it is removed.
+    /// Why the thing is removed.
     pub why: &'static str,
     /// Number of removed names, directories not counted.
     pub files: u64,
@@ -59,37 +59,37 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// The same as kept, if removing it failed.
+    /// The removal as a kept thing, if removing failed.
     pub(super) fn stuck(&self, why: String) -> Kept {
         Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
     }
 }
 
-/// A thing that is kept. All objects that are kept for one reason are one.
+/// A kept thing. All objects that are kept for one reason count as one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// Its kind.
+    /// The kind.
     pub what: What,
-    /// Its path in the agent's directory.
+    /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Why it is kept.
+    /// Why the thing is kept.
     pub why: String,
-    /// How many things this stands for.
+    /// The number of things.
     pub count: u64,
-    /// Its bytes, if they were counted.
+    /// The bytes, if they were counted.
     pub bytes: u64,
 }
 
 /// The plan of a sweep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// What is removed, in the necessary order.
+    /// The removed things, in the necessary order.
     pub removals: Vec<Removal>,
-    /// What is kept.
+    /// The kept things.
     pub kept: Vec<Kept>,
-    /// What stays because it cannot be removed.
+    /// Things that stay because they cannot be removed.
     pub stuck: Vec<Kept>,
-    /// Whether roots share extents with objects, which then count for both.
+    /// Whether roots share extents with objects. Shared bytes count with the objects.
     pub extents_shared: bool,
 }
 
@@ -104,7 +104,7 @@ impl Sweep {
         self.removals.iter().map(|removal| removal.bytes).sum()
     }
 
-    /// The same without what turned out to be `stuck`.
+    /// The plan without the things in `stuck`, which could not be removed.
     #[must_use]
     pub fn without(mut self, stuck: Vec<Kept>) -> Self {
         if !stuck.is_empty() {
@@ -115,7 +115,7 @@ impl Sweep {
         self
     }
 
-    /// How many things of a kind are removed.
+    /// Number of removed things of a kind.
     pub fn count(&self, what: What) -> usize {
         self.removals.iter().filter(|removal| removal.what == what).count()
     }

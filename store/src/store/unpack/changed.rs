@@ -1,4 +1,4 @@
-//! Compares two stacks of layers, from the archives alone: which files differ.
+//! Finds the files that differ between two stacks of layers, from the archives alone.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,25 +25,25 @@ const BUFFER: usize = 64 << 10;
 pub struct Changed {
     /// The path, from the root.
     pub path: EntryPath,
-    /// How they differ.
+    /// How the trees differ.
     pub how: How,
 }
 
 /// How two trees differ at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
-    /// Only the later tree has it.
+    /// Only the later tree has the file.
     Added,
-    /// Only the earlier tree has it.
+    /// Only the earlier tree has the file.
     Removed,
-    /// Both have it, but of another kind or with other contents.
+    /// Both trees have the file, but of another kind or with other contents.
     Changed,
-    /// Only its metadata differs.
+    /// Only the metadata differs.
     Metadata,
 }
 
 /// The paths at which the roots of two stacks of layers differ, in order. `open` opens a layer's
-/// archive; each is read once.
+/// archive; each archive is read once.
 pub fn changed_files(
     from: &[Digest],
     to: &[Digest],
@@ -60,7 +60,7 @@ pub fn changed_files(
     Ok(between(&tree(from)?, &tree(to)?))
 }
 
-/// The index of an archive, which is not stored.
+/// The index of an archive. The index is not stored.
 fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
     let mut index = Index::default();
     let (_, read) = pipeline::run(

@@ -1,4 +1,4 @@
-//! Sets damaged files of the cache aside, so that they are made again. Nothing is deleted. Each
+//! Quarantines damaged files of the cache, so that they are made again. Nothing is deleted. Each
 //! file is checked once more, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,19 +20,19 @@ use crate::store::names::ids;
 /// The result for a file that was reported as damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Aside {
-    /// Its path in the agent's directory.
+    /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Where it is now; `None` if it was sound or missing.
+    /// Where the file is now; `None` if it was sound or missing.
     pub moved: Option<PathBuf>,
-    /// Other names of the file, in roots that it is hardlinked to.
+    /// Other names of the file, in roots that have it as a hardlink.
     pub links: u64,
-    /// Layers that need it and must be extracted again.
+    /// Layers that need the file and must be extracted again.
     pub layers: Vec<Digest>,
 }
 
 impl Store {
-    /// Checks `damaged`, paths in the agent's directory, and sets aside those that are damaged. The
-    /// spare must not be used any more after this: see [`Store::remove_spare`].
+    /// Checks `damaged`, paths in the agent's directory, and quarantines the files that are
+    /// damaged. The spare must not be used after this: see [`Store::remove_spare`].
     pub fn set_aside(&self, damaged: &[PathBuf]) -> Result<Vec<Aside>> {
         let mut all = Vec::new();
         let mut contents: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -56,13 +56,13 @@ impl Store {
         Ok(all)
     }
 
-    /// Extracts a layer again, whether or not it seems to be extracted. [`Error::NoSuchBlob`]:
-    /// fetch its blob and call again.
+    /// Extracts a layer again, even if it seems to be extracted. [`Error::NoSuchBlob`]: fetch its
+    /// blob and call again.
     pub fn extract_again(&self, layer: Digest) -> Result<()> {
         self.extract_anew(layer).map(drop)
     }
 
-    /// Sets aside the index of a layer that nothing needs, so that it does not refer to missing
+    /// Quarantines the index of a layer that nothing needs, so that it does not refer to missing
     /// objects.
     pub fn forget_layer(&self, layer: Digest) -> Result<()> {
         let name = name_of(layer);

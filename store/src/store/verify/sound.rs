@@ -11,10 +11,11 @@ use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
 
-/// Longest file whose bytes are all hashed if its name is not that of its contents.
+/// If a file's name does not match its contents, all bytes of files up to this length are hashed.
 const MOST_PLAIN: u64 = 1 << 30;
 
-/// Whether an object's contents match its name, and their length. `None` if it is missing.
+/// Whether an object's contents match its name, and the length of the contents. `None` if it is
+/// missing.
 pub(in crate::store) fn object_is_sound(
     dir: &Dir,
     name: &CStr,
@@ -30,7 +31,7 @@ pub(in crate::store) fn object_is_sound(
     let (content, bytes) = content_of_seen(&file, |n| meter.add(n)).map_err(fail)?;
     let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
     // An earlier version named files with blocks of zeros by all their bytes. A file that takes
-    // long to hash is left to be made again.
+    // long to hash counts as damaged, and is made again.
     let earlier = || match bytes {
         ..=MOST_PLAIN => plain_content_of(&file).map(named),
         _ => Ok(false),
@@ -39,7 +40,7 @@ pub(in crate::store) fn object_is_sound(
     Ok(Some((sound, bytes)))
 }
 
-/// Whether a blob's contents match its name. `None` if it is missing.
+/// Whether a blob's contents match its name. `None` if the file is missing.
 pub(in crate::store) fn blob_is_sound(
     dir: &Dir,
     digest: Digest,

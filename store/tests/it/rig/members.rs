@@ -1,4 +1,4 @@
-//! Archives of any members, mostly such as make sense together.
+//! Archives of any members, mostly sensible combinations.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,14 +9,14 @@ pub enum Member {
     Directory(String, u32),
     File(String, u8, u32, u64),
     Symlink(String, String),
-    /// To one of the files before it in its layer.
+    /// A hardlink to one of the earlier files of its layer.
     Hardlink(String, usize),
     Fifo(String),
 }
 
 /// Members of one archive.
 pub fn members() -> impl Strategy<Value = Vec<Member>> {
-    // Mostly files where files may be, now and then one where a directory was.
+    // Mostly names for files, sometimes the name of a directory.
     let name = "([ab]/){0,2}([xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[abx])";
     let target = "(/|\\.\\./)?[ab](/[abx]|/\\.\\.)?";
     let mode = prop_oneof![Just(0o755), Just(0o700), Just(0o555)];
@@ -73,12 +73,12 @@ pub fn archive(members: &[Member]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// What a file holds: 0 is an empty one, 3 one that is larger than a block.
+/// The contents of a file: 0 is an empty file, 3 a file larger than a block.
 pub fn contents(text: u8) -> Vec<u8> {
     vec![text; usize::from(text) * if text == 3 { 3000 } else { 5 }]
 }
 
-/// The name that a hardlink after `members` is to.
+/// The target of a hardlink after `members`.
 pub fn target(members: &[Member], pick: usize) -> Option<&str> {
     let files = members.iter().filter_map(|member| match member {
         Member::File(name, ..) => Some(&**name),

@@ -1,5 +1,5 @@
-//! Stores on every filesystem named in `DEPLOY_TEST_DIRS` (colon-separated
-//! directories); without the variable, on the temporary directory's.
+//! Stores on every filesystem named in `DEPLOY_TEST_DIRS` (colon-separated directories); without
+//! the variable, on the filesystem of the temporary directory.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod members;
@@ -79,7 +79,7 @@ pub fn dump(root: &Path) -> Vec<String> {
     lines
 }
 
-/// The same, with a line for the root itself.
+/// A line for each path below `root`, and a line for the root itself.
 pub fn dump_all(root: &Path) -> Vec<String> {
     let mut lines = dump(root);
     lines.push(format!(". {}", carried(root, &fs::metadata(root).unwrap())));

@@ -17,7 +17,7 @@ async fn send(stream: &mut DuplexStream, kind: u8, body: &[u8]) {
     stream.write_all(body).await.unwrap();
 }
 
-/// A session with a server that has said its version, 3, and nothing more.
+/// A session with a server that has sent only its version, 3.
 async fn session() -> (Sftp, DuplexStream) {
     let (ours, mut theirs) = tokio::io::duplex(1 << 20);
     let server = async {
@@ -77,7 +77,7 @@ async fn more_than_asked_for_is_an_error() {
         server
     };
     let (read, _server) = futures_util::future::join(sftp.read("handle", 0, 4), server).await;
-    assert!(read.unwrap_err().to_string().contains("more than it was asked for"));
+    assert!(read.unwrap_err().to_string().contains("more than requested"));
     assert!(!sftp.is_alive());
 }
 

@@ -29,7 +29,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub enum Since {
     /// This time.
     At(Timestamp),
-    /// So long ago.
+    /// A duration before now.
     Ago(Duration),
 }
 

@@ -1,4 +1,4 @@
-//! `bumpconf`: takes layers of a configuration to their newest versions.
+//! `bumpconf`: changes layers of a configuration to their newest versions.
 
 use crate::command::given::Given;
 use crate::command::line::Line;

@@ -1,4 +1,4 @@
-//! `diff`: shows what differs between two states of a configuration.
+//! `diff`: shows the differences between two states of a configuration.
 
 use crate::command::given::Given;
 use crate::command::line::Line;
@@ -10,7 +10,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "show what differs between two states of configuration",
     flags: &[
             switch("files", "compare files rather than layers"),
-            number("from", "number of the earlier state (default: the one before the other)"),
+            number("from", "number of the earlier state (default: the state before the other one)"),
             JSON,
             CONFIGURATION,
             number("to", "number of the later state (default: the current one)"),

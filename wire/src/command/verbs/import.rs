@@ -35,9 +35,9 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub struct Import {
     /// Configuration to create or replace; `None`: named like the image.
     pub name: Option<ConfigurationName>,
-    /// Which image, if there are several.
+    /// The image to import, if the archive has several images.
     pub image: Option<String>,
-    /// Which of an image's platforms, as `os/arch` or `os/arch/variant`.
+    /// The platform to import, as `os/arch` or `os/arch/variant`.
     pub platform: Option<String>,
     /// Layers on top of the image's, lowest first.
     pub layers: Vec<(ComponentName, VersionName)>,
@@ -45,7 +45,7 @@ pub struct Import {
     pub compress: Compression,
     /// Whether to add a layer that says how the image is run.
     pub image_config: bool,
-    /// Whether only to show what would be done.
+    /// Whether this is a dry run.
     pub dry_run: bool,
     /// Without progress.
     pub quiet: bool,

@@ -1,4 +1,4 @@
-//! `refs`: shows what refers to a blob.
+//! `refs`: shows the references to a blob.
 
 use crate::command::given::{Given, hash_of};
 use crate::command::line::Line;

@@ -10,7 +10,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "make earlier state of configuration current again",
     flags: &[
             CONFIGURATION,
-            number("to", "number of the state (default: the one before the current)"),
+            number("to", "number of the state (default: the state before the current one)"),
         ],
     examples: &["rollback -name web", "rollback -name web -to 4"],
     changes: true,

@@ -27,7 +27,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub struct Sample(pub u32);
 
 impl Sample {
-    /// All of it.
+    /// The whole.
     pub const ALL: Self = Self(10_000);
 }
 

@@ -18,7 +18,7 @@ impl Editor {
         self.move_to(self.cell(self.cursor));
     }
 
-    /// Position of the line's character `position`, in cells from the start of the prompt.
+    /// How many cells lie between the start of the prompt and the line's character `position`.
     pub(super) fn cell(&self, position: usize) -> usize {
         let widths = self.line[..position].iter().map(|&c| width(c));
         widths.fold(self.start(), |at, width| at + self.gap(at, width) + width)
@@ -30,8 +30,8 @@ impl Editor {
         if width > left { left } else { 0 }
     }
 
-    /// Writes characters. After a full row, a space moves the terminal to the next one. So it knows
-    /// that both rows are one line when its width changes.
+    /// Writes characters. After a full row, a space moves the terminal to the next row. So the
+    /// terminal knows that both rows are one line when the width changes.
     pub(super) fn put(&mut self, text: &[char]) {
         for &c in text {
             let width = width(c);

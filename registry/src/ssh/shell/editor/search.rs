@@ -26,8 +26,8 @@ impl Search {
 }
 
 impl Editor {
-    /// Takes a byte for the active search, if it belongs there. Any other byte ends the search and
-    /// has its usual meaning.
+    /// Takes a byte for the active search, if the byte belongs to the search. Any other byte ends
+    /// the search and has its usual meaning.
     pub(super) fn search_takes(&mut self, byte: u8) -> bool {
         if self.search.is_none() {
             return false;

@@ -192,7 +192,7 @@ fn search_finds_old_lines() {
         (b"\x12web\x05 -v\r", "showconf -name web -v"),
         (b"\x12webx\x7f\r", "showconf -name web"),
         (b"\x12zzz\r", ""),
-        // The user gives up.
+        // The user ends the search.
         (b"part\x12web\x07ial\r", "partial"),
         (b"part\x12web\x03ial\r", "partial"),
         (b"part\x12web\x7f\x7f\x7f\x07ial\r", "partial"),

@@ -85,7 +85,7 @@ impl<R: Read> Tarball<R> {
         }
         Ok(n)
     }
-    /// Reads from the bytes read ahead first.
+    /// Reads first from the bytes that were read ahead.
     pub(super) fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
             return self.inner.read(buffer);

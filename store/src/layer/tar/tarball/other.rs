@@ -1,4 +1,4 @@
-//! Members that are not files: the following bytes decide whether they have a body.
+//! Members that are not files: the following bytes decide whether such a member has a body.
 
 use std::io::{self, Read};
 
@@ -10,9 +10,10 @@ use crate::error::Result;
 use crate::layer::tar::header::{Flag, check_sum};
 
 impl<R: Read> Tarball<R> {
-    /// Bytes that follow the header of a member that is not a file, although it has a `size`. POSIX
-    /// gives it no body, whatever the header says, and both GNU tar and bsdtar follow that. But a
-    /// PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous member is refused.
+    /// Length of the body of a member that is not a file, although its header has a `size`. POSIX
+    /// gives such an entry no body, whatever the header says, and GNU tar and bsdtar follow POSIX.
+    /// But a PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous member is
+    /// refused.
     pub(super) fn body_of_other(
         &mut self,
         flag: Flag,
@@ -26,9 +27,7 @@ impl<R: Read> Tarball<R> {
         Ok(match (self.goes_on()?, may_have_one) {
             (true, false) => Ok(0),
             (false, true) => Ok(size),
-            (true, true) => {
-                Err("has a size, and what follows may be its body or the next entry".to_owned())
-            }
+            (true, true) => Err("has a size, but its body could also be the next entry".to_owned()),
             (false, false) => Err("has a body, which only a file may have".to_owned()),
         })
     }

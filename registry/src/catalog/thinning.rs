@@ -10,8 +10,9 @@ use sqlx::{Sqlite, Transaction};
 use super::configuration_rows::count;
 use super::{Catalog, Result, nanoseconds, uses};
 
-/// Rows that one transaction removes at most: others wait for milliseconds.
-const BATCH: i64 = 500;
+/// States and audit entries that one transaction removes at most: others wait for milliseconds.
+const STATES: i64 = 100;
+const ENTRIES: i64 = 500;
 
 /// What was removed because it was too old.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -79,7 +80,7 @@ impl Catalog {
                  (SELECT number FROM audit WHERE time < $1 ORDER BY time LIMIT $2)",
             )
             .bind(nanoseconds(before))
-            .bind(BATCH)
+            .bind(ENTRIES)
             .execute(&self.writer)
             .await?
             .rows_affected();
@@ -124,7 +125,7 @@ impl Catalog {
         )
         .bind(history)
         .bind(floor)
-        .bind(BATCH)
+        .bind(STATES)
         .fetch_one(&mut **transaction)
         .await?;
         let Some(last) = last else {

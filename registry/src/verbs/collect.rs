@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use deploy_store::{BlobInfo, Digest, Meter, Swept, Unit};
 use jiff::Timestamp;
@@ -16,8 +16,12 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::reserve;
 
-/// Blobs that are condemned and removed at a time. Between batches, versions may be bound.
-const BATCH: usize = 64;
+/// Blobs of the first batch that is condemned and removed. Between batches, versions may be bound.
+const FIRST_BATCH: usize = 16;
+/// Most blobs of a batch.
+const LARGEST_BATCH: usize = 256;
+/// How long a batch should take: nobody can bind a version meanwhile.
+const BATCH_TIME: Duration = Duration::from_millis(40);
 /// Name of the note about the last run.
 pub const NOTE: &str = "gc";
 
@@ -102,6 +106,18 @@ pub fn plan(
     (unneeded, kept)
 }
 
+/// How many blobs the batch after one of `size` has, which took so long. The removal of one large
+/// file takes longer than that of many small ones.
+fn next_batch(size: usize, took: Duration) -> usize {
+    if took > BATCH_TIME {
+        (size / 2).max(1)
+    } else if took < BATCH_TIME / 4 {
+        (size * 2).min(LARGEST_BATCH)
+    } else {
+        size
+    }
+}
+
 fn keep_reason(need: Need) -> KeepReason {
     match need {
         Need::Current => KeepReason::Current,
@@ -169,7 +185,11 @@ impl Registry {
         let (unneeded, mut kept) = plan(all, &needs, &downloads, &leased, cutoff);
         let mut blobs = Vec::with_capacity(unneeded.len());
         meter.begin("removed", Unit::Items("files"), unneeded.len() as u64);
-        for batch in unneeded.chunks(BATCH) {
+        let (mut rest, mut size) = (&unneeded[..], FIRST_BATCH);
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(size.min(rest.len()));
+            rest = after;
+            let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
                 // It was bound, or an importer asked for it, after the plan was made.
@@ -179,6 +199,7 @@ impl Registry {
             }
             blobs.extend(removed);
             meter.add(batch.len() as u64);
+            size = next_batch(size, began.elapsed());
         }
         meter.end();
         let uploads = self.expire_uploads(self.settings.grace).await?;
@@ -285,6 +306,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn batches_follow_the_time_that_they_take() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(next_batch(16, milliseconds(3)), 32);
+        assert_eq!(next_batch(LARGEST_BATCH, milliseconds(3)), LARGEST_BATCH);
+        assert_eq!(next_batch(32, milliseconds(20)), 32);
+        assert_eq!(next_batch(32, milliseconds(200)), 16);
+        assert_eq!(next_batch(1, milliseconds(900)), 1);
+    }
 
     #[test]
     fn first_reason_counts_and_old_unneeded_blobs_are_removed() {

@@ -1,6 +1,6 @@
-//! `gc`: removes what nothing needs. These are versions beyond those that are kept, blobs without a
-//! reference, and uploads that nobody bound. A pure plan finds them. The removal of a blob has
-//! steps and may stop after each one, see `catalog/retention.rs`.
+//! `gc`: removes versions beyond those that are kept, blobs without a reference, and uploads that
+//! nobody bound. A pure function plans which blobs to remove. Blobs are removed in steps, and a
+//! stop after any step is safe: see `catalog/retention.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -16,11 +16,11 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::reserve;
 
-/// Blobs of the first batch that is condemned and removed. Between batches, versions may be bound.
+/// Size of the first batch of blobs to remove. Between batches, versions may be bound.
 const FIRST_BATCH: usize = 16;
 /// Most blobs of a batch.
 const LARGEST_BATCH: usize = 256;
-/// How long a batch should take: nobody can bind a version meanwhile.
+/// How long a batch should take. Meanwhile nobody can bind a version.
 const BATCH_TIME: Duration = Duration::from_millis(40);
 /// Name of the note about the last run.
 pub const NOTE: &str = "gc";
@@ -61,11 +61,11 @@ pub struct Collection {
 /// The note about the last collection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Noted {
-    /// When.
+    /// When the collection ended.
     pub time: Timestamp,
-    /// Versions that it deleted.
+    /// The number of deleted versions.
     pub versions: u64,
-    /// Blobs that it removed, and all removed bytes.
+    /// The number of removed blobs, and all removed bytes.
     #[serde(flatten)]
     pub blobs: BlobCount,
 }
@@ -106,8 +106,8 @@ pub fn plan(
     (unneeded, kept)
 }
 
-/// How many blobs the batch after one of `size` has, which took so long. The removal of one large
-/// file takes longer than that of many small ones.
+/// The size of the next batch, after a batch of `size` blobs took `took`. The removal of one large
+/// file takes longer than the removal of many small files.
 fn next_batch(size: usize, took: Duration) -> usize {
     if took > BATCH_TIME {
         (size / 2).max(1)
@@ -144,22 +144,22 @@ impl Registry {
         Ok(Collection { versions, blobs, uploads, thinned, kept })
     }
 
-    /// Removes old versions, unneeded blobs and uploads that nobody bound. Uploads, downloads and
-    /// all other verbs continue meanwhile. If the catalogue has no version at all, only `force`
+    /// Removes old versions, unneeded blobs and uploads that nobody bound. Meanwhile uploads,
+    /// downloads and all other verbs continue. If the catalogue has no version at all, only `force`
     /// removes the files.
     pub async fn collect(&self, force: bool) -> Result<Collection> {
         self.collect_counted(force, &Meter::default()).await
     }
 
-    /// Collects unless nothing can have changed since the last collection. Then a registry with many
-    /// files has nothing to do. `None`: nothing can have changed.
+    /// Collects if anything may have changed since the last collection; otherwise returns `None`
+    /// and reads no files.
     pub async fn collect_changes(&self) -> Result<Option<Collection>> {
         let change = self.catalog.last_change().await?;
         let is_settled = || {
             let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
             *settled == Some(change)
         };
-        // What is too old depends on the time.
+        // With `-keep-history`, states become too old without any change.
         if self.settings.keep_history.is_none() && is_settled() {
             return Ok(None);
         }
@@ -171,7 +171,7 @@ impl Registry {
         Ok(Some(done))
     }
 
-    /// As [`Registry::collect`]; `meter` counts the removed files.
+    /// Like [`Registry::collect`]; `meter` counts the removed files.
     pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
         let _one_at_a_time = self.collecting.lock().await;
         // On a full disk, the catalogue needs room to record what is removed.
@@ -192,7 +192,7 @@ impl Registry {
             let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
-                // It was bound, or an importer asked for it, after the plan was made.
+                // The blob was bound, or an importer asked for it, after the plan was made.
                 let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;
@@ -213,8 +213,8 @@ impl Registry {
         Ok(done)
     }
 
-    /// Removes the histories of deleted configurations, and what `-keep-history` does not keep. The
-    /// audit trail says what was removed.
+    /// Removes the histories of deleted configurations, and states and audit entries that
+    /// `-keep-history` does not keep. The audit trail gets an entry with the numbers.
     async fn thin(&self) -> Result<Thinned> {
         self.catalog.remove_histories().await?;
         let Some(oldest) = self.oldest_kept() else { return Ok(Thinned::default()) };
@@ -247,21 +247,21 @@ impl Registry {
                 "the catalogue is damaged, so nothing is removed: {why}; see verify"
             )));
         }
-        // All of it is read before anything is removed.
+        // The whole catalogue is read before anything is removed.
         let needs = self.catalog.needs().await?;
         let all = self.list_blobs().await?;
         if !force && !all.is_empty() && needs.is_empty() {
             return Err(Error::Conflict(format!(
                 "no version of any component is known, but {} files are here: is this the right \
-                 catalogue? if they are to go, use -force",
+                 catalogue? use -force to remove them",
                 all.len()
             )));
         }
         Ok(all)
     }
 
-    /// Removes those of `blobs` that nothing needs, file and row, and returns them. No version is
-    /// bound meanwhile. Blobs that an importer was told about at `leased` or later are kept.
+    /// Removes and returns those of `blobs` that nothing needs and that have had no lease since
+    /// `leased`: first the files, then the rows. Meanwhile no version is bound.
     async fn remove_unneeded(
         &self,
         blobs: &[BlobInfo],

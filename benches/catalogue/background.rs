@@ -1,4 +1,4 @@
-//! The work beside which verbs are measured: polls of agents, `gc`, and a change a second.
+//! Load in the background while verbs are measured: polls, `gc` in a loop, and one change a second.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -18,7 +18,7 @@ use crate::verb_steps::{CONFIGURATIONS, DELETED, Verb, configuration};
 const AGENTS: usize = 20;
 const POLLS_A_SECOND: u32 = 200;
 const LARGEST: usize = 1 << 20;
-/// Polls of one connection that wait for an answer. The registry opens 64 files for a connection.
+/// Most unanswered polls of one connection. The registry opens 64 files for a connection.
 const UNDER_WAY: usize = 32;
 
 /// Agents that stay connected.
@@ -31,7 +31,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// The connection, which is replaced if it is lost.
+    /// The connection. A lost connection is replaced.
     async fn client(&self) -> Result<Arc<Client>, String> {
         let mut client = self.client.lock().await;
         if !client.is_alive() {
@@ -53,7 +53,7 @@ impl Agent {
 }
 
 impl Agents {
-    /// Connects them.
+    /// Connects all agents.
     pub async fn connect(registry: &Registry) -> Self {
         let mut agents = Vec::new();
         for _ in 0..AGENTS {
@@ -65,7 +65,7 @@ impl Agents {
         Self(agents)
     }
 
-    /// Polls configurations at random until `stop`, each time over another connection.
+    /// Polls configurations at random until `stop`, each over the next connection in turn.
     pub async fn poll(&self, seen: &Arc<Seen>, stop: impl Fn() -> bool) {
         let mut timer = interval(Duration::from_secs(1) / POLLS_A_SECOND);
         let (mut asking, random) = (JoinSet::new(), RandomState::new());
@@ -80,7 +80,7 @@ impl Agents {
             let (agent, seen) = (Arc::clone(agent), Arc::clone(seen));
             asking.spawn(async move {
                 let result = agent.poll(&path).await;
-                // A poll that starts late has waited, too.
+                // The time counts from when the poll was due, so a late start counts, too.
                 seen.note(due.elapsed(), result);
             });
             while asking.try_join_next().is_some() {}
@@ -96,7 +96,7 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts it.
+    /// Starts the background work.
     pub async fn start(registry: &Registry, agents: Agents) -> Self {
         let stopping = Arc::new(AtomicBool::new(false));
         let mut tasks = Vec::new();
@@ -116,7 +116,7 @@ impl Background {
         Self { stopping, tasks }
     }
 
-    /// Stops it, and prints its times.
+    /// Stops the background work, and prints its times.
     pub async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
         for (name, seen, task) in self.tasks {

@@ -1,12 +1,12 @@
-//! What `scripts/bench-catalogue` runs against a registry with the catalogue of
-//! `benches/catalogue/build`: every verb alone, and again beside polls, `gc` and changes.
+//! The program that `scripts/bench-catalogue` runs. It measures every verb of a registry with the
+//! catalogue of `benches/catalogue/build`, alone and beside polls, `gc` and changes.
 //!
 //! `deploy-catalogue ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID REPETITIONS SECONDS`
 //!
-//! It prints lines of words separated by tabs, which `benches/catalogue/table` makes a table of, and
-//! the first errors of each kind on standard error.
+//! It prints tab-separated lines, from which `benches/catalogue/table` makes a table. It prints the
+//! first errors of each kind on standard error.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its purpose")]
 
 mod background;
 mod verb_steps;
@@ -21,12 +21,13 @@ use deploy_wire::client::Client;
 use crate::background::{Agents, Background};
 use crate::verb_steps::{VERBS, Verb};
 
-/// Repetitions of a verb that takes longer than the time for it, unless it takes much longer.
+/// A verb runs this often even if its time is over, unless that takes [`MUCH`] times as long.
 const FEWEST: u32 = 3;
+/// See [`FEWEST`].
 const MUCH: u32 = 5;
-/// Errors of one kind that are printed.
+/// Most errors of one kind that are printed.
 const SHOWN: usize = 3;
-/// Errors of all kinds.
+/// The number of errors of all kinds.
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
 
 /// Times and failures of one kind of work.
@@ -63,7 +64,7 @@ impl Seen {
         self.errors.lock().unwrap().len()
     }
 
-    /// Prints a line: kind, name, how many, median, 99 %, the longest time, and errors.
+    /// Prints a line: kind, name, count, median, 99th percentile, longest time, number of errors.
     fn print(&self, kind: &str, name: &str) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
@@ -77,7 +78,7 @@ impl Seen {
     }
 }
 
-/// Repeats one verb, with numbers from `first`, for `longest` at most.
+/// Repeats one verb with each of `numbers`, for `longest` at most; see [`FEWEST`].
 async fn measure(
     client: &Client,
     verb: Verb,
@@ -91,7 +92,7 @@ async fn measure(
             break;
         }
         seen.measure(client, verb, number).await;
-        // A verb that only fails would wait for its time each time.
+        // A verb that always fails would use up its whole time.
         if seen.errors() > SHOWN {
             break;
         }

@@ -1,6 +1,6 @@
-//! What each verb is measured with. Every repetition has a number, and every change of a number is
-//! a change of its own: no two repetitions touch the same thing. The names are those that
-//! `benches/catalogue/build` gives.
+//! The command that measures each verb. Every repetition has a number and uses its own
+//! configurations and versions, so no two repetitions change the same thing.
+//! `benches/catalogue/build` defines the names.
 
 use std::ops::Range;
 
@@ -8,24 +8,26 @@ use deploy_benches::measured_registry::{exec, put};
 use deploy_store::{Configuration, Digest, Layer};
 use deploy_wire::client::Client;
 
-/// Most repetitions of a verb in one round. There are two rounds.
+/// Most repetitions of a verb in one round. Each verb has two rounds.
 pub const MOST: u32 = 100;
 /// Configurations that only `delconf` uses.
 pub const DELETED: Range<u32> = 0..100;
-/// Configurations of each verb that changes configurations, two rounds each.
+/// The first of the configurations that each verb changes; each verb has two rounds.
 const CHANGED: u32 = 100;
 const BUMPED: u32 = 300;
 const ROLLED_BACK: u32 = 500;
-/// Configurations that are changed once a second meanwhile.
+/// Configurations that the background changes, one a second.
 const CHANGED_MEANWHILE: Range<u32> = 700..800;
-/// Configurations from which `delver` deletes old versions.
+/// The first of the configurations whose old versions `delver` deletes.
 const THINNED: u32 = 800;
-/// All configurations.
+/// The number of all configurations.
 pub const CONFIGURATIONS: u32 = 1_000;
-/// Components that no configuration uses: those that get versions, and those that are deleted.
+/// Components that no configuration uses, and that get new versions.
 const GROWING: Range<u32> = 1_900..1_940;
+/// The first of the components that no configuration uses, and that are deleted.
 const DELETED_COMPONENTS: u32 = 1_940;
-/// States use versions 1 to 40 in turns. Of the others, 44 to 47 are for one verb each.
+/// States use versions 1 to 40 in turns. Versions 44 to 47 are for `gc`, `delver`, `pin` and
+/// `unpin`.
 const CYCLE: u32 = 40;
 const LARGEST: usize = 1 << 20;
 
@@ -48,7 +50,7 @@ pub enum Verb {
     Put,
     AddConfiguration,
     ChangeConfiguration,
-    /// Of configurations that nothing else changes, again and again.
+    /// `changeconf` in the background, on its own configurations.
     ChangeMeanwhile,
     BumpConfiguration,
     RollBack,
@@ -60,7 +62,7 @@ pub enum Verb {
     DeleteComponent,
     WouldCollect,
     Collect,
-    /// With what other verbs have left.
+    /// `gc` in the background, which removes what other verbs left.
     CollectMeanwhile,
 }
 
@@ -102,7 +104,7 @@ pub struct Step {
     pub input: Vec<u8>,
 }
 
-/// Name of a configuration.
+/// The name of a configuration.
 pub fn configuration(number: u32) -> String {
     format!("service{number:04}")
 }
@@ -112,7 +114,7 @@ fn component(number: u32) -> String {
 }
 
 impl Verb {
-    /// Does what must be done before, and returns what is to be measured.
+    /// Prepares a repetition and returns the command to measure.
     pub async fn prepare(self, client: &Client, number: u32) -> Result<Step, String> {
         if let Some(line) = self.reading(client, number).await? {
             return Ok(Step { line, input: Vec::new() });
@@ -207,7 +209,7 @@ impl Verb {
     }
 }
 
-/// The layer at `position` of a configuration as agents read it.
+/// The layer at `position` of a configuration, read as agents read it.
 async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, String> {
     let path = format!("configs/{name}.json");
     let json = client.read_small(&path, LARGEST).await.map_err(|err| err.to_string())?;
@@ -217,7 +219,7 @@ async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, St
     layer.ok_or_else(|| format!("{path}: no layer {position}"))
 }
 
-/// The version that states use so many turns after that of a layer.
+/// The version that comes `turns` after the layer's in the cycle.
 fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     let version = layer.version.as_str();
     let number: Option<u32> = version.strip_prefix('v').and_then(|digits| digits.parse().ok());
@@ -226,7 +228,7 @@ fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     Ok(format!("v{}", (number - 1 + turns) % CYCLE + 1))
 }
 
-/// A change of one layer to its next version.
+/// The command that changes one layer to its next version.
 async fn change(client: &Client, number: u32) -> Result<String, String> {
     let name = configuration(number);
     let layer = layer(client, &name, 1).await?;

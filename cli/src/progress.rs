@@ -68,8 +68,9 @@ pub struct Display {
     line: Instant,
     told: Option<u64>,
     has_bar: bool,
-    /// The start of the interval for the rate, and the start of the next interval.
+    /// Time and count at the start of the interval for the rate.
     from: (Instant, u64),
+    /// Time and count at the start of the next interval.
     next: (Instant, u64),
 }
 

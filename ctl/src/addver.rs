@@ -152,7 +152,7 @@ impl Archive {
             Source::File(name) => Ok(Self::Named(name.clone())),
             Source::Directory { path, times } => {
                 if Path::new(path).is_file() {
-                    bail!("{path} is a file: -file uploads one");
+                    bail!("{path} is a file; use -file to upload a file");
                 }
                 let file = tempfile::tempfile().context("make a temporary file (in $TMPDIR)")?;
                 pack(Path::new(path), *times, io::BufWriter::new(&file))?;
@@ -188,7 +188,7 @@ impl Archive {
             Self::Named(path) => {
                 let meta = fs::metadata(path).with_context(|| opening(path))?;
                 if meta.is_dir() {
-                    bail!("{path} is a directory: -dir packs and uploads one");
+                    bail!("{path} is a directory; use -dir to pack and upload a directory");
                 }
                 if !meta.is_file() {
                     return Ok(None);

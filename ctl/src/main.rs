@@ -165,7 +165,8 @@ fn show(answer: &Exec) -> Result<u8> {
     Ok(answer.code)
 }
 
-/// Prints to standard error. Text from a user or the registry cannot drive the terminal.
+/// Prints to standard error. Control characters are escaped, so that text from a user or the
+/// registry cannot control the terminal.
 fn complain(text: &str) {
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {

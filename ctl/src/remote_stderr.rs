@@ -52,8 +52,8 @@ impl Told {
     fn bar(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned();
         let Some(columns) = self.columns else { return };
-        // Control characters are removed, so that the registry's text cannot drive the terminal or
-        // leave its line.
+        // Control characters are removed, so that the registry's text cannot control the terminal
+        // or leave its line.
         let plain = text.trim_end().chars().map(|c| if c.is_control() { '?' } else { c });
         self.has_bar = true;
         progress::show(progress::Told::Bar(plain.take(columns.saturating_sub(1)).collect()));

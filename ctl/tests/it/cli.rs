@@ -188,7 +188,10 @@ fn unreadable_files_are_reported() {
     let absent = file("absent");
     assert_eq!(absent, refused("open absent: No such file or directory (os error 2)\n", 1));
     let directory = file(".");
-    assert_eq!(directory, refused(". is a directory: -dir packs and uploads one\n", 1));
+    assert_eq!(
+        directory,
+        refused(". is a directory; use -dir to pack and upload a directory\n", 1)
+    );
 }
 
 #[test]

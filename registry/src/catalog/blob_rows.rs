@@ -1,5 +1,5 @@
-//! Rows of blobs. A blob is live, condemned before its file is removed, or damaged once its file
-//! is in quarantine.
+//! Rows of blobs. A blob is live, condemned (its file may be removed) or damaged (its file is in
+//! quarantine).
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ impl Catalog {
         rows.into_iter().map(row).collect()
     }
 
-    /// The row of a blob that is not condemned, if there is one.
+    /// The row of a blob, if the blob has a row and is not condemned.
     pub async fn blob(&self, digest: Digest) -> Result<Option<BlobRow>> {
         let row: Option<(i64, String)> = sqlx::query_as(
             "SELECT bytes, state FROM blobs WHERE digest = $1 AND state != 'condemned'",
@@ -71,8 +71,8 @@ impl Catalog {
         }))
     }
 
-    /// Adds a row for each of `blobs` that has none. A catalogue of an older format has none at
-    /// all, and after a crash a blob may have none.
+    /// Adds a row for each of `blobs` that has no row. A catalogue of an older format has no rows
+    /// of blobs, and after a crash a blob's row may be missing.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
         let known: Vec<String> =
             sqlx::query_scalar("SELECT digest FROM blobs").fetch_all(&self.scanners).await?;
@@ -93,7 +93,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Condemned blobs: a crash may have interrupted their removal.
+    /// The condemned blobs. A crash may have interrupted their removal.
     pub async fn condemned(&self) -> Result<Vec<Digest>> {
         let rows: Vec<String> =
             sqlx::query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
@@ -125,7 +125,7 @@ impl Catalog {
     }
 }
 
-/// Whether the row says that the file exists and is complete.
+/// Whether the blob's row says that the file exists and is complete.
 pub(super) async fn is_live(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,

@@ -10,10 +10,10 @@ use super::audit::Change;
 use super::blob_rows::{self, BlobRow, BlobState};
 use super::{Catalog, Result, configuration_rows, nanoseconds, notes, uses};
 
-/// Who made the loaded states: the Go tool does not record it.
+/// Who made the loaded states: the Go tool does not record this.
 const WHO: &str = "unknown";
 
-/// All that a new catalogue is to have.
+/// Everything that is loaded into a new catalogue.
 #[derive(Debug)]
 pub struct Contents<'a> {
     /// All components.
@@ -36,7 +36,7 @@ pub struct StateToLoad<'a> {
 }
 
 impl Catalog {
-    /// Loads `contents` and writes the note `name`. Only for a new catalogue.
+    /// Loads `contents` into a new catalogue, and writes the note `name`.
     pub async fn load(
         &self,
         contents: &Contents<'_>,
@@ -44,8 +44,8 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        // Such rows were made of file names alone. An interrupted load may have moved some of
-        // these files to quarantine since.
+        // The existing rows of blobs were made from file names alone. An interrupted load may since
+        // have moved some of the files to quarantine.
         sqlx::query("DELETE FROM blobs").execute(&mut **transaction).await?;
         for component in contents.components {
             sqlx::query("INSERT INTO components (name) VALUES ($1)")

@@ -94,7 +94,7 @@ pub(super) async fn load(
     Configuration::new(name.clone(), layers, timestamp(modified)).map_err(|err| bad_row(&err))
 }
 
-/// The states with numbers above `after` and their layers, oldest first, about `limit` at most.
+/// The states with numbers above `after` and their layers, oldest first, `limit` at most.
 pub(super) async fn load_after(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -253,7 +253,7 @@ pub(super) async fn delete(
     Ok(())
 }
 
-/// Adds to a counter, and returns its new value.
+/// Adds `more` to a counter, and returns the counter's new value.
 pub(super) async fn count(
     transaction: &mut Transaction<'_, Sqlite>,
     counter: &str,

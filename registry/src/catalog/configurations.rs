@@ -1,4 +1,4 @@
-//! The verbs of configurations.
+//! Reads and changes configurations.
 
 use bytes::Bytes;
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, VersionName};
@@ -13,7 +13,7 @@ use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
-/// States that are read at a time.
+/// States of one page. Longer listings use the connections for scans.
 const LONG: u64 = 200;
 
 impl Catalog {
@@ -55,14 +55,14 @@ impl Catalog {
         Ok(Some(json))
     }
 
-    /// What `item` makes of the current state of each configuration, in byte order of their names.
+    /// Applies `item` to the current state of each configuration, in byte order of their names.
     pub async fn configurations<T>(&self, item: impl Fn(Configuration) -> T) -> Result<Vec<T>> {
         let names = self.configuration_names(None, u64::MAX).await?;
         let mut items = Vec::with_capacity(names.len());
         for name in names {
-            // Each is a transaction of its own, so that others get a turn.
+            // Each configuration has its own transaction, so that others get a turn.
             let mut transaction = self.scan_tx().await?;
-            // It may have been deleted since its name was read.
+            // The configuration may have been deleted since its name was read.
             if let Some(number) = find_current(&mut transaction, &name).await? {
                 items.push(item(load(&mut transaction, &name, number).await?));
             }
@@ -70,8 +70,8 @@ impl Catalog {
         Ok(items)
     }
 
-    /// Makes a configuration. With `replace` it may also replace the layers of an existing one.
-    /// Returns the number of the state that was current before.
+    /// Makes a configuration. With `replace`, the configuration may already exist; its layers are
+    /// then replaced. Returns the number of the state that was current before.
     pub async fn add_configuration(
         &self,
         name: &ConfigurationName,
@@ -117,7 +117,7 @@ impl Catalog {
     }
 
     /// As [`Catalog::change_configuration`], with the latest version of each component. If the
-    /// configuration has them all, it changes nothing and returns `None`.
+    /// configuration has all these versions, nothing changes, and the answer is `None`.
     pub async fn bump_configuration(
         &self,
         name: &ConfigurationName,
@@ -141,7 +141,8 @@ impl Catalog {
         Ok(Some(replaced.layers))
     }
 
-    /// Deletes a configuration. Its history is gone at once; gc removes its rows.
+    /// Deletes a configuration. Its history cannot be read any more; gc removes the history's rows
+    /// later.
     pub async fn delete_configuration(
         &self,
         name: &ConfigurationName,
@@ -162,13 +163,13 @@ impl Catalog {
         before: Option<u64>,
         limit: u64,
     ) -> Result<Vec<State>> {
-        // Without a limit this takes long.
+        // Short readers must not wait for a long listing.
         let mut transaction =
             if limit > LONG { self.scan_tx().await? } else { self.read_tx().await? };
         states(&mut transaction, name, before, limit).await
     }
 
-    /// What `item` makes of each state of a configuration and its number, oldest first.
+    /// Applies `item` to each state of a configuration and its number, oldest first.
     pub async fn states<T>(
         &self,
         name: &ConfigurationName,
@@ -194,8 +195,8 @@ impl Catalog {
         load(&mut transaction, name, number).await
     }
 
-    /// Two states of a configuration with their numbers: `from`, or the state before `to`, and
-    /// `to`, or the current state.
+    /// The states `from` and `to` with their numbers. `to` defaults to the current state, and
+    /// `from` to the state before `to`.
     pub async fn two_states(
         &self,
         name: &ConfigurationName,

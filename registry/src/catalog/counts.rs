@@ -1,4 +1,4 @@
-//! How many of everything the catalogue knows.
+//! Counts rows and blobs of the catalogue.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ impl Catalog {
         })
     }
 
-    /// Live blobs, damaged blobs, and the bytes of the live ones.
+    /// Number and bytes of the live blobs, and number of damaged blobs.
     pub async fn blob_counts(&self) -> Result<(BlobCount, u64)> {
         let (live, bytes, damaged): (i64, i64, i64) = sqlx::query_as(
             "SELECT COALESCE(SUM(state = 'live'), 0), \
@@ -62,7 +62,7 @@ impl Catalog {
         Ok((live, damaged.cast_unsigned()))
     }
 
-    /// What all versions would take if each had a blob of its own.
+    /// Number and bytes of blobs if no versions shared a blob.
     pub async fn bound(&self) -> Result<BlobCount> {
         let (blobs, bytes): (i64, i64) = sqlx::query_as(
             "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \

@@ -15,23 +15,23 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// A row does not hold what it must.
+/// The error for a row with an invalid value.
 pub(super) fn bad_row(err: &deploy_store::Error) -> Error {
     Error::Damaged(format!("catalogue: {err}"))
 }
 
-/// The database file at `path` cannot be opened.
+/// The error for a database file at `path` that cannot be opened.
 pub(super) fn not_opened(path: &Path, err: &sqlx::Error) -> Error {
     if is_damage(err) { damaged(path, &plain(err)) } else { unusable(path, &err.to_string()) }
 }
 
-/// The database file at `path` is no database, or not a complete one.
+/// The error for a file at `path` that is no database, or not a complete one.
 pub(super) fn damaged(path: &Path, why: &str) -> Error {
     let path = path.display();
     Error::Damaged(format!("open catalogue {path}: it is damaged: {why}; nothing was changed"))
 }
 
-/// The database file at `path` cannot be used, because of `why`.
+/// The error for a database file at `path` that cannot be used, because of `why`.
 pub(super) fn unusable(path: &Path, why: &str) -> Error {
     Error::Database(format!("open catalogue {}: {why}; nothing was changed", path.display()))
 }
@@ -52,7 +52,7 @@ fn is_damage(err: &sqlx::Error) -> bool {
     matches!(primary_code(err), Some(11 | 26))
 }
 
-/// The primary result code. It is the lower byte of the extended code.
+/// The primary result code: the lower byte of the extended code.
 fn primary_code(err: &sqlx::Error) -> Option<i32> {
     let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code)?;
     code.parse::<i32>().ok().map(|code| code & 0xff)

@@ -2,11 +2,11 @@
 //! seconds and nearly always ask for an unchanged configuration. The answer from memory needs no
 //! transaction.
 //!
-//! A transaction that changes a configuration says so before its first change and after its end.
-//! Meanwhile no document of this configuration is kept. A reader notes the [`DocumentCache::age`]
-//! before its own transaction begins, and the cache keeps what it read only if no change has begun
-//! or ended since. So a document from memory is never older than what a reader of the database
-//! would see.
+//! A transaction announces a change of a configuration before the change begins, and reports its
+//! own end. Meanwhile the cache keeps no document of this configuration. A reader notes the
+//! [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's document
+//! only if no change has begun or ended since. So a document from memory is never older than the
+//! document that a reader of the database would see.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ struct Kept {
     age: Age,
     bytes: usize,
     by_name: HashMap<ConfigurationName, Bytes>,
-    /// How many transactions change a configuration, where any do.
+    /// How many transactions are changing each configuration.
     changing: HashMap<ConfigurationName, usize>,
 }
 
@@ -40,13 +40,13 @@ impl DocumentCache {
         self.kept().by_name.get(name).cloned()
     }
 
-    /// The present age. A reader asks for it before its transaction begins.
+    /// The present age. A reader asks for the age before its transaction begins.
     pub(super) fn age(&self) -> Age {
         self.kept().age
     }
 
-    /// Keeps a document that a transaction read which began after `age` was the present age. It is
-    /// not kept if a change has begun or ended since.
+    /// Keeps a document, unless a change has begun or ended since `age`. The reader got `age`
+    /// before its transaction began.
     pub(super) fn keep(&self, age: Age, name: &ConfigurationName, json: &Bytes) {
         let mut kept = self.kept();
         let is_known = kept.by_name.contains_key(name);
@@ -55,14 +55,14 @@ impl DocumentCache {
             return;
         }
         if kept.bytes + json.len() > MAX_BYTES {
-            // Agents ask again, and the documents come back.
+            // The next polls fill the cache again.
             kept.clear();
         }
         kept.bytes += json.len();
         kept.by_name.insert(name.clone(), json.clone());
     }
 
-    /// A transaction is about to change the configuration `name`.
+    /// Announces that a transaction is about to change the configuration `name`.
     pub(super) fn begin_change(&self, name: &ConfigurationName) {
         let mut kept = self.kept();
         kept.age.0 += 1;
@@ -72,7 +72,7 @@ impl DocumentCache {
         }
     }
 
-    /// The transaction of a [`DocumentCache::begin_change`] is committed or undone.
+    /// Reports that the transaction of a [`DocumentCache::begin_change`] is committed or undone.
     pub(super) fn end_change(&self, name: &ConfigurationName) {
         let mut kept = self.kept();
         kept.age.0 += 1;

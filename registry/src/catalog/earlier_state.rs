@@ -1,5 +1,5 @@
-//! Rollbacks: they make an earlier state of a configuration current again, and each goes further
-//! back than the last.
+//! Rollbacks. A rollback makes an earlier state of a configuration current again. Each rollback
+//! goes further back than the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::configuration_rows::{State, load, require_current, require_state, sav
 use super::versions::find_version;
 use super::{Catalog, Error, Result, blob_rows};
 
-/// States that are read at first.
+/// Number of states that are read at first.
 const PAGE: u64 = 64;
 
 /// Where a rollback goes.
@@ -19,7 +19,7 @@ const PAGE: u64 = 64;
 enum Before {
     /// To the state with this number.
     State(u64),
-    /// Older states decide it.
+    /// Undecided: older states must be read.
     Older,
     /// Nowhere: there is no such state.
     None,
@@ -37,8 +37,8 @@ pub struct RolledBack {
 }
 
 impl Catalog {
-    /// Makes the state `to` current again, as a new state. Without a number, it restores the state
-    /// before the current one.
+    /// Makes the state `to` current again, as a new state. Without a number, the rollback restores
+    /// the state before the current one.
     pub async fn roll_back(
         &self,
         name: &ConfigurationName,
@@ -90,7 +90,8 @@ impl Catalog {
     }
 }
 
-/// The number of the state to restore. Reads the history from its end, as far as needed.
+/// The number of the state to restore. Reads the history backwards from its newest state, as far as
+/// needed.
 pub(super) async fn find_before(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -110,9 +111,9 @@ pub(super) async fn find_before(
     }
 }
 
-/// The state to restore from `states`, which are the newest and come newest first. It has another
-/// tree than the current state, and its files exist. The search skips every tree that an earlier
-/// rollback left on the way to the current state, because somebody found that tree wrong.
+/// Chooses the state to restore from the newest `states`, newest first. The chosen state has
+/// another tree than the current one, and its files exist. The search skips every tree that an
+/// earlier rollback left on the way to the current state, because somebody found that tree wrong.
 /// `is_whole`: there are no older states.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
@@ -147,8 +148,8 @@ fn before(states: &[State], is_whole: bool) -> Before {
     }
 }
 
-/// The trees that the rollback `at` and the rollbacks directly before it left. `None`: this depends
-/// on older states than there are in `numbered`.
+/// The trees that the rollback `at` and the rollbacks directly before it left. `None` if states
+/// older than `numbered` decide this.
 fn left_by(
     at: &State,
     numbered: &BTreeMap<u64, &State>,
@@ -165,7 +166,8 @@ fn left_by(
         if is_older(came_from) || is_older(went_to) {
             return None;
         }
-        // A rollback to a newer state, by number, says that the tree was not wrong.
+        // A rollback to a state with a higher number is intended: the tree that it left is not
+        // wrong.
         if came_from <= went_to {
             break;
         }
@@ -175,11 +177,12 @@ fn left_by(
     Some(left)
 }
 
-/// For each state, the number of the state that it restores in the end, or its own.
+/// For each state, the number of the state that it restored, through any chain of rollbacks; its
+/// own number if it is no rollback.
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        // Of a state that is not here, the number at least shows that it is older.
+        // The number of a state that is not in `numbered` shows at least that the state is older.
         let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }
@@ -218,7 +221,7 @@ mod tests {
             ("a b", Some(1)),
             ("a a b b", Some(2)),
             ("a b c", Some(2)),
-            // Each goes further back, past the trees that were rolled back.
+            // Each rollback goes further back, past the trees that were rolled back.
             ("a b c 2", Some(1)),
             ("a b c 2 1", None),
             ("a b 1", None),
@@ -240,7 +243,7 @@ mod tests {
             // The same tree further back, left by the first of several rollbacks in a row.
             ("a b 1 c d a 5 4", None),
             ("e a c d a 4 3", Some(1)),
-            // To a newer state, by number: that was intended.
+            // A rollback to a state with a higher number is intended.
             ("a b 1 2", Some(1)),
             ("a b c 1 3", Some(2)),
             ("a b c 2 3", Some(2)),

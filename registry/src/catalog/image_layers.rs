@@ -1,4 +1,4 @@
-//! What the blobs of container images were made from, and images that become configurations.
+//! Origins of blobs, and configurations made from images.
 
 use std::collections::BTreeSet;
 
@@ -18,9 +18,9 @@ use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
 /// A layer of an image, with its blob's length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLayer {
-    /// Its component, made if it is new.
+    /// The layer's component, made if it is new.
     pub component: ComponentName,
-    /// Its blob.
+    /// The layer's blob.
     pub digest: Digest,
     /// The blob's length.
     pub bytes: u64,
@@ -35,7 +35,7 @@ pub struct NewImage<'a> {
     pub name: &'a ConfigurationName,
     /// The image's layers, lowest first.
     pub layers: Vec<NewLayer>,
-    /// Layers on top of them.
+    /// Layers on top of the image's layers.
     pub upper: &'a [(ComponentName, VersionName)],
 }
 
@@ -78,8 +78,8 @@ impl Catalog {
         rows.into_iter().map(known).collect()
     }
 
-    /// Those of `asked` whose blobs are live, in that order, each once. The caller holds a lease on
-    /// them, see [`Catalog::leased_since`].
+    /// The layers of `asked` whose blobs are live, in that order, each once. The caller then holds
+    /// a lease on these blobs, see [`Catalog::leased_since`].
     pub async fn known_layers(&self, asked: &[Origin], now: Timestamp) -> Result<Vec<KnownLayer>> {
         let mut transaction = self.write_tx().await?;
         let query = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
@@ -108,7 +108,7 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Blobs that an importer was told about at `time` or later.
+    /// Blobs that were leased at `time` or later: an importer was told that the blob exists.
     pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
         let rows: Vec<String> = sqlx::query_scalar("SELECT digest FROM layers WHERE asked >= $1")
             .bind(nanoseconds(time))
@@ -119,14 +119,15 @@ impl Catalog {
 
     /// Fails as [`Catalog::add_image`] would, without changing anything.
     pub async fn check_image(&self, image: &NewImage<'_>, change: &Change) -> Result<()> {
-        // Makes it and rolls back.
+        // Makes the image and rolls back.
         let mut transaction = self.write_tx().await?;
         add_image(&mut transaction, image, change).await?;
         transaction.rollback().await
     }
 
-    /// Makes a configuration from an image, or replaces the layers of one, and adds all versions
-    /// that it needs. A configuration that has these layers already gets no new state.
+    /// Makes a configuration from an image, or replaces the layers of an existing configuration.
+    /// Adds all versions that the configuration needs. A configuration that has these layers
+    /// already gets no new state.
     pub async fn add_image(&self, image: &NewImage<'_>, change: &Change) -> Result<Imaged> {
         let mut transaction = self.change_tx(change).await?;
         let imaged = add_image(&mut transaction, image, change).await?;
@@ -135,7 +136,7 @@ impl Catalog {
     }
 }
 
-/// Whether an importer was told about the blob at `time` or later.
+/// Whether the blob was leased at `time` or later: an importer was told that the blob exists.
 pub(super) async fn is_leased(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,
@@ -177,7 +178,7 @@ async fn add_image(
     }
     for (component, version) in image.upper {
         let found = find_version(transaction, component, version).await?;
-        // Not [`Error::NotFound`]: for that, an importer sends blobs again.
+        // Not [`Error::NotFound`]: after that error an importer uploads the blobs again.
         let layer = found.ok_or_else(|| Error::Failed(no_version(component, version)))?;
         check_whole(transaction, &layer).await?;
         layers.push(layer);

@@ -4,13 +4,14 @@ use sqlx::sqlite::SqlitePool;
 
 use super::{Catalog, Result};
 
-/// The tables that say what exists and what is needed, and that do not grow with every change.
+/// The tables that list what exists and what is needed. These tables do not grow with every change.
 const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
 
-/// Rows that contradict each other: what is wrong, and a query for the names of configurations.
+/// Rows that contradict each other: a text for the problem, and a query for the names of
+/// configurations.
 const CONTRADICTIONS: [(&str, &str); 2] = [
     (
-        "its current state is not there",
+        "its current state is missing",
         "SELECT name FROM configurations c WHERE NOT EXISTS \
          (SELECT 1 FROM states s WHERE s.history = c.history AND s.number = c.current)",
     ),
@@ -21,8 +22,8 @@ const CONTRADICTIONS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Looks for damage in a file that was just opened, and returns the first. Of a catalogue of this
-/// version it looks at what is needed to start; `verify` looks at all histories.
+/// Looks for damage in a file that was just opened, and returns the first problem. In a catalogue
+/// of this version it checks only the tables that a start needs; `verify` checks all histories.
 pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<String>> {
     let is_of_this_version: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'uses') \
@@ -46,8 +47,8 @@ pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<Strin
 }
 
 impl Catalog {
-    /// Checks the whole database, and returns one line for each problem. Takes longer the more
-    /// states there are.
+    /// Checks the whole database, and returns one line for each problem. The check takes longer
+    /// with more states.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut found = self.check_structure(&["PRAGMA integrity_check".to_owned()]).await?;
         let foreign: Vec<(String, Option<i64>, String, i64)> =
@@ -73,13 +74,13 @@ impl Catalog {
         .fetch_one(&self.scanners)
         .await?;
         if counted != states {
-            found.push(format!("there are {states} states, but {counted} were counted"));
+            found.push(format!("the counter of states is {counted}, but there are {states}"));
         }
         Ok(found)
     }
 
-    /// Checks what gc relies on, and returns one line for each problem. Histories are read only as
-    /// far as their states are kept.
+    /// Checks the rows that gc relies on, and returns one line for each problem. Reads only the
+    /// newest states of each history, as far as states are kept.
     pub async fn check_kept(&self) -> Result<Vec<String>> {
         let checks: Vec<String> =
             TABLES.iter().map(|table| format!("PRAGMA integrity_check({table})")).collect();
@@ -89,7 +90,7 @@ impl Catalog {
             let count: i64 =
                 sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.scanners).await?;
             if count > 0 {
-                found.push(format!("{count} rows of {table} refer to what is not there"));
+                found.push(format!("{count} rows of {table} refer to missing rows"));
             }
         }
         found.extend(self.check_contradictions().await?);
@@ -114,7 +115,7 @@ impl Catalog {
             found.extend(names.into_iter().map(|name| format!("configuration {name:?}: {what}")));
         }
         for name in self.wrong_uses().await? {
-            let what = "what its current state and its rollback targets use is not recorded right";
+            let what = "the recorded uses do not match its current state and rollback targets";
             found.push(format!("configuration {name:?}: {what}"));
         }
         Ok(found)

@@ -1,7 +1,7 @@
 //! The steps that bring a database's tables to what this version expects.
 //!
-//! `sqlx::migrate!` could list them. But for that macro cargo builds sqlx and `SQLite` a second time,
-//! for the compiler, which took a tenth of a first build.
+//! `sqlx::migrate!` could list the steps, but cargo then builds sqlx and `SQLite` twice: the second
+//! time for the macro. That took a tenth of a first build.
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
@@ -17,7 +17,8 @@ const STEPS: [(i64, &str, &str); 6] = [
     (7, "histories", include_str!("../../migrations/0007_histories.sql")),
 ];
 
-/// Brings a database from any earlier version to this one, and refuses one of a later version.
+/// Brings a database from any earlier version to this one, and refuses a database of a later
+/// version.
 pub fn migrator() -> Migrator {
     let steps = STEPS.map(|(number, name, statements)| {
         let statements = statements.into_sql_str();
@@ -76,7 +77,7 @@ mod tests {
         bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
-    /// A migration that is a file but not in the list would never run.
+    /// A migration in a file that is not in the list would never run.
     #[test]
     fn every_file_is_listed() {
         let dir = std::path::Path::new("migrations");

@@ -1,6 +1,6 @@
 //! Moves the states of a catalogue of an earlier version to the tables of this version, after
-//! migration 7. Each configuration is a transaction of its own: an interrupted move continues at the
-//! next start.
+//! migration 7. Each configuration is moved in its own transaction, so the next start continues an
+//! interrupted move.
 
 #[cfg(test)]
 mod tests;
@@ -10,8 +10,8 @@ use deploy_store::{Meter, Unit};
 use super::{Catalog, Result};
 
 impl Catalog {
-    /// Moves all states that are still in the old tables, and drops these. `meter` counts the
-    /// states.
+    /// Moves all states that are still in the old tables, and drops these tables. `meter` counts
+    /// the states.
     pub(super) async fn move_histories(&self, meter: &Meter) -> Result<()> {
         let old: i64 = sqlx::query_scalar(
             "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'old_states'",
@@ -24,7 +24,7 @@ impl Catalog {
         let count: i64 =
             sqlx::query_scalar("SELECT COUNT(*) FROM old_states").fetch_one(&self.writer).await?;
         if count > 0 {
-            tracing::info!("the catalogue is of an earlier version: {count} states are moved");
+            tracing::info!("the catalogue has an earlier format; moving {count} states");
         }
         meter.begin("moved", Unit::Items("states"), count.cast_unsigned());
         let configurations: Vec<(String, i64)> =
@@ -42,7 +42,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Returns the number of states.
+    /// Moves one history, and returns the number of its states.
     async fn move_history(&self, name: &str, history: i64) -> Result<u64> {
         let mut transaction = self.write_tx().await?;
         let moved: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM states WHERE history = $1")

@@ -1,4 +1,4 @@
-//! What refers to what: the reasons to keep a blob or a version.
+//! References: the reasons to keep a blob or a version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ pub enum Reference {
         /// The state's number.
         number: u64,
     },
-    /// A pinned version is bound to it.
+    /// A pinned version is bound to the blob.
     Pin {
         /// The component.
         component: ComponentName,
@@ -34,7 +34,7 @@ pub enum Reference {
         /// The message of the pin.
         message: String,
     },
-    /// A version is bound to it.
+    /// A version is bound to the blob.
     Version {
         /// The component.
         component: ComponentName,
@@ -44,7 +44,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// What it says about the blob.
+    /// The kind of need that the reference is.
     pub fn need(&self) -> Need {
         match self {
             Self::Current { .. } => Need::Current,
@@ -55,16 +55,16 @@ impl Reference {
     }
 }
 
-/// The first reason to keep a blob. The order is that of [`Reference`].
+/// The first reason to keep a blob, in the order of [`Reference`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// A layer of the current state of a configuration.
     Current,
     /// A layer of a state that a rollback may restore.
     RollbackTarget,
-    /// A pinned version is bound to it.
+    /// A pinned version is bound to the blob.
     Pin,
-    /// A version is bound to it.
+    /// A version is bound to the blob.
     Version,
 }
 
@@ -141,7 +141,7 @@ impl Catalog {
         needs(&mut transaction, &BTreeSet::new()).await
     }
 
-    /// The digests of known blobs that begin with these hex digits, two at most.
+    /// Digests of known blobs that begin with the hex digits `prefix`, two at most.
     pub async fn blobs_like(&self, prefix: &str) -> Result<BTreeSet<Digest>> {
         let mut found = BTreeSet::new();
         for query in [
@@ -152,7 +152,7 @@ impl Catalog {
         ] {
             let digests: Vec<String> = sqlx::query_scalar(query)
                 .bind(prefix)
-                // No digit is greater.
+                // No hex digit is greater than "g".
                 .bind(format!("{prefix}g"))
                 .fetch_all(&self.readers)
                 .await?;
@@ -212,8 +212,8 @@ pub(super) async fn is_referenced(
     Ok(found)
 }
 
-/// A use of the version, or without `version` of any version of the component; one by a current
-/// state if there is one.
+/// Finds a use of `version`, or of any version of the component. A use by a current state comes
+/// first.
 pub(super) async fn find_use(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -227,7 +227,7 @@ pub(super) async fn find_use(
     )
     .bind(component.as_str())
     .bind(version.map_or("", VersionName::as_str))
-    // Nothing in UTF-8 is greater.
+    // No character is greater.
     .bind(version.map_or("\u{10ffff}", VersionName::as_str))
     .fetch_optional(&mut **transaction)
     .await?;

@@ -1,4 +1,5 @@
-//! Layers that replace others: which versions may enter a configuration, and what they replace.
+//! Layers that replace others: which versions may enter a configuration, and which layers these
+//! versions replace.
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, VersionName};
 use deploy_wire::command::Hash;
@@ -12,7 +13,7 @@ use super::{Error, Result, blob_rows};
 
 /// The result of replacing layers.
 pub(super) struct Replaced {
-    /// The replaced layers that have another version now.
+    /// The old layers, where the version changed.
     pub(super) layers: Vec<Layer>,
     /// Whether anything differs.
     pub(super) differs: bool,

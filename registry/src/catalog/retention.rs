@@ -1,4 +1,4 @@
-//! What is deleted: versions, components, and the rows of blobs that nothing refers to.
+//! Deletes versions, components, and rows of unneeded blobs.
 
 use deploy_store::{BlobInfo, ComponentName, Digest, VersionName};
 use jiff::Timestamp;
@@ -11,12 +11,12 @@ use super::references::{Needs, Versions, find_use, is_referenced, needs};
 use super::versions::{delete, has_component, require_version};
 use super::{Catalog, Error, Result, column, image_layers};
 
-/// Versions that one transaction deletes at most: others wait for milliseconds.
+/// Most versions that one transaction deletes, so that other writers wait only for milliseconds.
 const BATCH: usize = 100;
 
 impl Catalog {
-    /// Deletes a version that no configuration uses. Without `force`, it also keeps a version that
-    /// a rollback would need.
+    /// Deletes a version that no configuration uses. Without `force`, the deletion of a version
+    /// that a rollback would need fails, too.
     pub async fn delete_version(
         &self,
         component: &ComponentName,
@@ -72,8 +72,8 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// The versions that [`Catalog::delete_old_versions`] would delete, and the blobs that something
-    /// would still refer to.
+    /// The versions that [`Catalog::delete_old_versions`] would delete, and the blobs that
+    /// something would still refer to.
     pub async fn old_versions(&self, keep: usize) -> Result<(Versions, Needs)> {
         let mut transaction = self.scan_tx().await?;
         let old = old_versions(&mut transaction, keep).await?;
@@ -81,8 +81,8 @@ impl Catalog {
         Ok((old, needs))
     }
 
-    /// Deletes the versions of every component beyond the newest `keep` (0 keeps all). It keeps
-    /// versions that are pinned or that a configuration or a rollback target uses. Returns the
+    /// Deletes the versions of every component beyond the newest `keep` (0 keeps all). Versions
+    /// that are pinned, or that a configuration or a rollback target uses, stay. Returns the
     /// deleted versions.
     pub async fn delete_old_versions(&self, keep: usize) -> Result<Versions> {
         let mut transaction = self.scan_tx().await?;
@@ -101,9 +101,8 @@ impl Catalog {
         Ok(deleted)
     }
 
-    /// Condemns those of `blobs` that nothing refers to and that no importer was told about at
-    /// `leased` or later, and returns them. Their files may be removed then;
-    /// [`Catalog::forget`] comes last.
+    /// Condemns and returns those of `blobs` that nothing refers to and that have had no lease
+    /// since `leased`. The caller then removes the files and calls [`Catalog::forget`].
     pub async fn condemn(
         &self,
         blobs: &[BlobInfo],
@@ -126,8 +125,8 @@ impl Catalog {
         Ok(unneeded)
     }
 
-    /// Deletes the rows of condemned blobs whose files are removed, and of the layers that they
-    /// were made from.
+    /// Deletes the rows of condemned blobs whose files are removed, and the rows of the layers that
+    /// these blobs were made from.
     pub async fn forget(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         for digest in digests {
@@ -163,6 +162,7 @@ async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) ->
 }
 
 /// Deletes the version if it is still beyond the newest `keep`, and neither pinned nor used.
+/// Returns whether the version was deleted.
 async fn delete_old(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,

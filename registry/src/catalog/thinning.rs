@@ -1,5 +1,5 @@
-//! Removes the rows that only grow, a few at a time: histories of deleted configurations, and, if
-//! the operator wants that, old states and old entries of the audit trail.
+//! Removes rows of tables that otherwise only grow, a few rows at a time: histories of deleted
+//! configurations, and, with `-keep-history`, old states and old entries of the audit trail.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,10 @@ use sqlx::{Sqlite, Transaction};
 use super::configuration_rows::count;
 use super::{Catalog, Result, nanoseconds, uses};
 
-/// Rows that one transaction removes at most: others wait for milliseconds.
-const BATCH: i64 = 500;
+/// Most states that one transaction removes, so that other writers wait only for milliseconds.
+const STATES: i64 = 100;
+/// Most audit entries that one transaction removes.
+const ENTRIES: i64 = 500;
 
 /// What was removed because it was too old.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -23,7 +25,7 @@ pub struct Thinned {
 }
 
 impl Catalog {
-    /// Removes what is left of the histories of deleted configurations.
+    /// Removes the remaining rows of the histories of deleted configurations.
     pub async fn remove_histories(&self) -> Result<()> {
         let removed: Vec<i64> = sqlx::query_scalar("SELECT history FROM removed_histories")
             .fetch_all(&self.readers)
@@ -60,8 +62,8 @@ impl Catalog {
     }
 
     /// Removes the states and the entries of the audit trail that are older than `before`. The
-    /// current state, every state that a rollback may restore, every state that these restored, and
-    /// all newer states stay.
+    /// current state stays, and so do every state that a rollback may restore, every state that
+    /// these states restored, and every state newer than the oldest of those.
     pub async fn thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {
@@ -79,7 +81,7 @@ impl Catalog {
                  (SELECT number FROM audit WHERE time < $1 ORDER BY time LIMIT $2)",
             )
             .bind(nanoseconds(before))
-            .bind(BATCH)
+            .bind(ENTRIES)
             .execute(&self.writer)
             .await?
             .rows_affected();
@@ -90,8 +92,7 @@ impl Catalog {
         }
     }
 
-    /// The histories that have states which may be removed, and for each the number of the oldest
-    /// state that stays.
+    /// The histories with removable states, each with the number of the oldest state that stays.
     async fn thinnable(&self, before: Timestamp) -> Result<Vec<(i64, i64)>> {
         let mut transaction = self.scan_tx().await?;
         // The oldest state of each history shows whether there is anything to do.
@@ -114,8 +115,9 @@ impl Catalog {
         Ok(thinnable)
     }
 
-    /// Removes the oldest states of a history with numbers below `floor`, some at a time. Returns
-    /// how many it removed. `counted`: they are states of a configuration that exists.
+    /// Removes the oldest states of a history with numbers below `floor`, [`STATES`] at most.
+    /// Returns the number of removed states. `counted`: the states belong to a configuration that
+    /// exists.
     async fn remove_states(&self, history: i64, floor: i64, counted: bool) -> Result<u64> {
         let mut transaction = self.write_tx().await?;
         let last: Option<i64> = sqlx::query_scalar(
@@ -124,7 +126,7 @@ impl Catalog {
         )
         .bind(history)
         .bind(floor)
-        .bind(BATCH)
+        .bind(STATES)
         .fetch_one(&mut **transaction)
         .await?;
         let Some(last) = last else {
@@ -151,8 +153,8 @@ impl Catalog {
     }
 }
 
-/// The number of the oldest state that stays: all states from it on are complete, and none of them
-/// restored an older one. So a rollback finds its way as before.
+/// The number of the oldest state that stays. No later state is removed, and none restored an older
+/// state, so rollbacks work as before.
 async fn floor(
     transaction: &mut Transaction<'_, Sqlite>,
     history: i64,

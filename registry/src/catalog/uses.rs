@@ -1,7 +1,7 @@
-//! The states of each configuration that are kept, and their layers: table `uses`. These are the
+//! The kept states of each configuration, and their layers: table `uses`. The kept states are the
 //! current state and the newest states with different trees, which a rollback may restore. Every
-//! change of a configuration changes `uses` in the same transaction, so that nobody has to read a
-//! history to learn what is used.
+//! change of a configuration changes `uses` in the same transaction, so no reader has to search a
+//! history for uses.
 
 #[cfg(test)]
 mod random_changes;
@@ -14,12 +14,12 @@ use sqlx::{Sqlite, Transaction};
 use super::write_tx::WriteTx;
 use super::{Catalog, Result};
 
-/// States that are read at a time while the kept ones are looked for.
+/// States that are read at a time while searching for the states to keep.
 const PAGE: u32 = 64;
-/// The counter that says for how many kept states the table was made.
+/// The counter that has the `-keep-states` for which the table was made.
 const COUNTER: &str = "keep_states";
 
-/// A state, as far as the choice of kept states needs it.
+/// The part of a state that the choice of kept states needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) number: i64,
@@ -59,9 +59,8 @@ impl Choice {
     }
 }
 
-/// Of the kept states, newest first, those that are not kept any more once the new state `added` is
-/// current. `None`: this cannot be said without older states, because a state without its files
-/// stops being current.
+/// The kept states that are dropped once `added` is current; `kept` has the newest state first.
+/// `None` if older states decide: a state without files stops being current.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;
@@ -72,7 +71,7 @@ fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64
 }
 
 impl Catalog {
-    /// Makes the table anew if it was made for another number of kept states. `meter` counts the
+    /// Makes the table anew if it was made for another `-keep-states`. `meter` counts the
     /// configurations.
     pub(super) async fn renew_uses(&self, meter: &Meter) -> Result<()> {
         let made: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1")
@@ -83,7 +82,7 @@ impl Catalog {
         if made == wanted {
             return Ok(());
         }
-        // If this is interrupted, the next start begins again.
+        // If interrupted, the next start repeats it.
         self.count_kept(-1).await?;
         let configurations: Vec<(i64, i64)> =
             sqlx::query_as("SELECT history, current FROM configurations ORDER BY history")
@@ -132,7 +131,7 @@ impl Catalog {
     }
 }
 
-/// Whether the layers of a kept state are not those of the state.
+/// Whether the recorded layers of a kept state differ from its layers.
 async fn differs(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Result<bool> {
     let (unlike, recorded, layers): (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT COUNT(*) FROM uses u WHERE u.history = $1 AND NOT EXISTS \
@@ -185,7 +184,7 @@ pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64)
     Ok(())
 }
 
-/// Deletes all that is kept of a history.
+/// Deletes the rows of a history from the table.
 pub(super) async fn delete(transaction: &mut WriteTx, history: i64) -> Result<()> {
     sqlx::query("DELETE FROM uses WHERE history = $1")
         .bind(history)
@@ -194,7 +193,7 @@ pub(super) async fn delete(transaction: &mut WriteTx, history: i64) -> Result<()
     Ok(())
 }
 
-/// The numbers of the states of a history that the table has.
+/// Numbers of the states of a history in the table.
 pub(super) async fn numbers(
     transaction: &mut Transaction<'_, Sqlite>,
     history: i64,
@@ -220,7 +219,8 @@ async fn put(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()>
     Ok(())
 }
 
-/// The numbers of the states that are to be kept. Reads the history from its end, as far as needed.
+/// The numbers of the states to keep. Reads the history backwards from its newest state, as far as
+/// needed.
 async fn kept(
     transaction: &mut Transaction<'_, Sqlite>,
     history: i64,
@@ -259,7 +259,7 @@ mod tests {
         Candidate { number, hash: hash.to_owned(), lost: hash == "lost" }
     }
 
-    /// The states that are kept of a history of these hashes, oldest first.
+    /// The states to keep of a history with these hashes, oldest first.
     fn chosen(hashes: &[&str], keep: usize) -> Vec<i64> {
         let current = i64::try_from(hashes.len()).unwrap();
         let mut choice = Choice::new(keep, current);
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// What is dropped with each new state leaves what a look at the whole history would keep.
+    /// Dropping states one by one keeps the same states as a look at the whole history.
     #[test]
     fn each_new_state_drops_what_the_whole_history_would_not_keep() {
         let hashes = ["a", "b", "a", "c", "c", "d", "b", "a", "e", "a", "b"];

@@ -10,17 +10,18 @@ use super::Result;
 use super::document_cache::DocumentCache;
 use crate::error::Error;
 
-/// A transaction that may change something. It is undone unless it is committed.
+/// A transaction that may change something. Without a commit, it is undone.
 #[derive(Debug)]
 pub(super) struct WriteTx {
-    // Before `changing`: it ends first.
+    // Declared before `changing`, so that it is dropped first.
     transaction: Transaction<'static, Sqlite>,
     changing: Changing,
-    /// States of a configuration with different trees that stay targets of a rollback.
+    /// How many states of a configuration, with different trees, stay rollback targets.
     pub(super) keep_states: usize,
 }
 
-/// The configurations that a transaction changes. No document of theirs is kept meanwhile.
+/// The configurations that a transaction changes. Meanwhile the cache keeps none of their
+/// documents.
 #[derive(Debug)]
 struct Changing {
     documents: Arc<DocumentCache>,
@@ -46,14 +47,14 @@ impl WriteTx {
         Self { transaction, changing, keep_states }
     }
 
-    /// Says that the transaction changes the configuration `name`.
+    /// Announces that the transaction changes the configuration `name`.
     pub(super) fn changes(&mut self, name: &ConfigurationName) {
         self.changing.documents.begin_change(name);
         self.changing.names.push(name.clone());
     }
 
-    /// Commits it. If the caller does not wait for the end, it is committed all the same, and the
-    /// documents of its configurations are kept again only then.
+    /// Commits, even if the caller stops waiting. The cache keeps documents of the changed
+    /// configurations again only after that.
     pub(super) async fn commit(self) -> Result<()> {
         let Self { transaction, changing, .. } = self;
         let committed = tokio::spawn(async move {
@@ -67,7 +68,7 @@ impl WriteTx {
         }
     }
 
-    /// Undoes it.
+    /// Undoes the transaction.
     pub(super) async fn rollback(self) -> Result<()> {
         Ok(self.transaction.rollback().await?)
     }

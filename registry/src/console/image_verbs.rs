@@ -79,7 +79,7 @@ fn text(known: &[KnownLayer]) -> String {
 /// The answer of `addimage` as text.
 pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged, client: Client) -> String {
     match imaged.before {
-        _ if imaged.is_as_it_was() => format!("configuration \"{name}\" is as it was\n"),
+        _ if imaged.is_as_it_was() => format!("configuration \"{name}\" is unchanged\n"),
         Some(number) => super::back_to(client, name, number),
         None => String::new(),
     }

@@ -30,7 +30,7 @@ pub enum Error {
     #[error("is no catalogue of a Go registry: it has neither components nor configs")]
     Foreign,
     /// A necessary part of the file is invalid.
-    #[error("cannot be imported: {path} {why}; mend or delete it with the Go tool")]
+    #[error("cannot be imported: {path} {why}; repair or delete it with the Go tool")]
     Unusable {
         /// The place in the file.
         path: String,

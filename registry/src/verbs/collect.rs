@@ -1,10 +1,10 @@
-//! `gc`: removes what nothing needs. These are versions beyond those that are kept, blobs without a
-//! reference, and uploads that nobody bound. A pure plan finds them. The removal of a blob has
-//! steps and may stop after each one, see `catalog/retention.rs`.
+//! `gc`: removes versions beyond those that are kept, blobs without a reference, and uploads that
+//! nobody bound. A pure function plans which blobs to remove. Blobs are removed in steps, and a
+//! stop after any step is safe: see `catalog/retention.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use deploy_store::{BlobInfo, Digest, Meter, Swept, Unit};
 use jiff::Timestamp;
@@ -16,8 +16,12 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::reserve;
 
-/// Blobs that are condemned and removed at a time. Between batches, versions may be bound.
-const BATCH: usize = 64;
+/// Size of the first batch of blobs to remove. Between batches, versions may be bound.
+const FIRST_BATCH: usize = 16;
+/// Most blobs of a batch.
+const LARGEST_BATCH: usize = 256;
+/// How long a batch should take. Meanwhile nobody can bind a version.
+const BATCH_TIME: Duration = Duration::from_millis(40);
 /// Name of the note about the last run.
 pub const NOTE: &str = "gc";
 
@@ -57,11 +61,11 @@ pub struct Collection {
 /// The note about the last collection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Noted {
-    /// When.
+    /// When the collection ended.
     pub time: Timestamp,
-    /// Versions that it deleted.
+    /// The number of deleted versions.
     pub versions: u64,
-    /// Blobs that it removed, and all removed bytes.
+    /// The number of removed blobs, and all removed bytes.
     #[serde(flatten)]
     pub blobs: BlobCount,
 }
@@ -102,6 +106,18 @@ pub fn plan(
     (unneeded, kept)
 }
 
+/// The size of the next batch, after a batch of `size` blobs took `took`. The removal of one large
+/// file takes longer than the removal of many small files.
+fn next_batch(size: usize, took: Duration) -> usize {
+    if took > BATCH_TIME {
+        (size / 2).max(1)
+    } else if took < BATCH_TIME / 4 {
+        (size * 2).min(LARGEST_BATCH)
+    } else {
+        size
+    }
+}
+
 fn keep_reason(need: Need) -> KeepReason {
     match need {
         Need::Current => KeepReason::Current,
@@ -128,22 +144,22 @@ impl Registry {
         Ok(Collection { versions, blobs, uploads, thinned, kept })
     }
 
-    /// Removes old versions, unneeded blobs and uploads that nobody bound. Uploads, downloads and
-    /// all other verbs continue meanwhile. If the catalogue has no version at all, only `force`
+    /// Removes old versions, unneeded blobs and uploads that nobody bound. Meanwhile uploads,
+    /// downloads and all other verbs continue. If the catalogue has no version at all, only `force`
     /// removes the files.
     pub async fn collect(&self, force: bool) -> Result<Collection> {
         self.collect_counted(force, &Meter::default()).await
     }
 
-    /// Collects unless nothing can have changed since the last collection. Then a registry with many
-    /// files has nothing to do. `None`: nothing can have changed.
+    /// Collects if anything may have changed since the last collection; otherwise returns `None`
+    /// and reads no files.
     pub async fn collect_changes(&self) -> Result<Option<Collection>> {
         let change = self.catalog.last_change().await?;
         let is_settled = || {
             let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
             *settled == Some(change)
         };
-        // What is too old depends on the time.
+        // With `-keep-history`, states become too old without any change.
         if self.settings.keep_history.is_none() && is_settled() {
             return Ok(None);
         }
@@ -155,7 +171,7 @@ impl Registry {
         Ok(Some(done))
     }
 
-    /// As [`Registry::collect`]; `meter` counts the removed files.
+    /// Like [`Registry::collect`]; `meter` counts the removed files.
     pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
         let _one_at_a_time = self.collecting.lock().await;
         // On a full disk, the catalogue needs room to record what is removed.
@@ -169,16 +185,21 @@ impl Registry {
         let (unneeded, mut kept) = plan(all, &needs, &downloads, &leased, cutoff);
         let mut blobs = Vec::with_capacity(unneeded.len());
         meter.begin("removed", Unit::Items("files"), unneeded.len() as u64);
-        for batch in unneeded.chunks(BATCH) {
+        let (mut rest, mut size) = (&unneeded[..], FIRST_BATCH);
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(size.min(rest.len()));
+            rest = after;
+            let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
-                // It was bound, or an importer asked for it, after the plan was made.
+                // The blob was bound, or an importer asked for it, after the plan was made.
                 let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;
             }
             blobs.extend(removed);
             meter.add(batch.len() as u64);
+            size = next_batch(size, began.elapsed());
         }
         meter.end();
         let uploads = self.expire_uploads(self.settings.grace).await?;
@@ -192,8 +213,8 @@ impl Registry {
         Ok(done)
     }
 
-    /// Removes the histories of deleted configurations, and what `-keep-history` does not keep. The
-    /// audit trail says what was removed.
+    /// Removes the histories of deleted configurations, and states and audit entries that
+    /// `-keep-history` does not keep. The audit trail gets an entry with the numbers.
     async fn thin(&self) -> Result<Thinned> {
         self.catalog.remove_histories().await?;
         let Some(oldest) = self.oldest_kept() else { return Ok(Thinned::default()) };
@@ -226,21 +247,21 @@ impl Registry {
                 "the catalogue is damaged, so nothing is removed: {why}; see verify"
             )));
         }
-        // All of it is read before anything is removed.
+        // The whole catalogue is read before anything is removed.
         let needs = self.catalog.needs().await?;
         let all = self.list_blobs().await?;
         if !force && !all.is_empty() && needs.is_empty() {
             return Err(Error::Conflict(format!(
                 "no version of any component is known, but {} files are here: is this the right \
-                 catalogue? if they are to go, use -force",
+                 catalogue? use -force to remove them",
                 all.len()
             )));
         }
         Ok(all)
     }
 
-    /// Removes those of `blobs` that nothing needs, file and row, and returns them. No version is
-    /// bound meanwhile. Blobs that an importer was told about at `leased` or later are kept.
+    /// Removes and returns those of `blobs` that nothing needs and that have had no lease since
+    /// `leased`: first the files, then the rows. Meanwhile no version is bound.
     async fn remove_unneeded(
         &self,
         blobs: &[BlobInfo],
@@ -285,6 +306,16 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn batches_follow_the_time_that_they_take() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(next_batch(16, milliseconds(3)), 32);
+        assert_eq!(next_batch(LARGEST_BATCH, milliseconds(3)), LARGEST_BATCH);
+        assert_eq!(next_batch(32, milliseconds(20)), 32);
+        assert_eq!(next_batch(32, milliseconds(200)), 16);
+        assert_eq!(next_batch(1, milliseconds(900)), 1);
+    }
 
     #[test]
     fn first_reason_counts_and_old_unneeded_blobs_are_removed() {

@@ -30,7 +30,7 @@ async fn tamper(rig: &Rig, statements: Vec<String>) {
 async fn inconsistent_catalogue_is_reported_and_nothing_is_removed() {
     for (statement, told) in [
         ("DELETE FROM state_layers WHERE number = 2", "a state has no layers"),
-        ("DELETE FROM states WHERE number = 2", "its current state is not there"),
+        ("DELETE FROM states WHERE number = 2", "its current state is missing"),
         ("DELETE FROM components", "refers to a row that components lacks"),
         ("UPDATE versions SET digest = 'x' WHERE name = 'v2'", "x"),
     ] {

@@ -1,5 +1,5 @@
 //! Compares the inodes of a directory, entry by entry, with the tree that the directory should
-//! hold. Contents are not read: a write to a file moves its time. An entry that cannot be examined
+//! hold. Contents are not read: a write changes the file's mtime. An entry that cannot be examined
 //! counts as different.
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +17,7 @@ use crate::layer::entry::EntryPath;
 use crate::meter::Meter;
 use crate::writable::Writable;
 
-/// Most directories that are open at a time, one in the other.
+/// Most nested directories that are open at a time.
 const OPEN: usize = 100;
 
 /// How an entry differs.
@@ -29,7 +29,7 @@ pub enum Drift {
     Extra,
     /// The size, mode, owner, time, attributes or target differ.
     Altered,
-    /// The entry is equal, but it is no link to the other names of its file, or a link to another
+    /// The entry matches, but is not linked to the other names of its file, or is linked to another
     /// file.
     Links,
     /// The entry is of another kind, something is mounted on it, or it cannot be examined.
@@ -37,7 +37,7 @@ pub enum Drift {
 }
 
 impl Drift {
-    /// Whether the entry itself is gone, added or replaced, which is more than a service's writes.
+    /// Whether the entry is missing, added or replaced. A service's writes alone do not cause that.
     pub fn is_lack(self) -> bool {
         !matches!(self, Self::Altered | Self::Links)
     }
@@ -59,8 +59,8 @@ pub enum Scope {
 }
 
 /// Calls `each` for every entry of `root` that differs from `tree`; `owner` says whether owners are
-/// restored. `meter` counts the compared entries of `tree`. It is an error if the root itself
-/// cannot be listed.
+/// restored. `meter` counts the compared entries of `tree`. Fails if the root itself cannot be
+/// listed.
 pub fn check(
     root: &Dir,
     tree: &Tree,
@@ -90,17 +90,17 @@ struct Checker<'a, 't> {
     scope: Scope,
     meter: &'a Meter,
     each: &'a mut dyn FnMut(EntryPath, Drift),
-    /// Deep directories that are still to be checked.
+    /// Deep directories that the checker has not entered yet.
     deep: Vec<(EntryPath, &'t Directory)>,
     links: Links,
 }
 
-/// Which names are links to which inodes, of files that are as they should be.
+/// Hard links between the files that match the tree.
 #[derive(Default)]
 struct Links {
     /// The first name of each file with several names, by the file's address.
     first: HashMap<usize, FirstName>,
-    /// The address of the file that each inode with several names is, by device and inode.
+    /// The file's address for each inode with several names, by device and inode.
     files: HashMap<(u64, u64), usize>,
 }
 
@@ -111,7 +111,7 @@ struct FirstName {
 }
 
 impl Links {
-    /// Adds a name of `file`. Returns the names that are not linked as they should be.
+    /// Adds a name of `file`. Returns the names that are not linked as in the tree.
     fn add(
         &mut self,
         path: impl Fn() -> EntryPath,
@@ -130,7 +130,7 @@ impl Links {
         if first.inode == inode {
             return Vec::new();
         }
-        // Any of them may be the one that was replaced.
+        // Any of these names may be the replaced one.
         let mut names = vec![path()];
         if !std::mem::replace(&mut first.reported, true) {
             names.push(first.path.clone());
@@ -188,7 +188,7 @@ impl<'t> Checker<'_, 't> {
         Ok(())
     }
 
-    /// The entry's status, if it is as it should be; `None`: it was left out.
+    /// The status of an entry that matches; `None` if the entry was left out.
     fn compare(&self, dir: &Dir, name: &CStr, node: &Node) -> Result<Option<Stat>, Drift> {
         let stat = match dir.stat(name) {
             Ok(stat) => stat,
@@ -219,7 +219,7 @@ impl<'t> Checker<'_, 't> {
     fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
-            // The time changes with every file that a service creates in it.
+            // A directory's mtime changes with every file created in it.
             Node::Directory(directory) => disk::may_be_used_like(stat, &directory.meta, self.owner),
             Node::Symlink(link) => {
                 let (uid, gid) = (link.meta.uid, link.meta.gid);
@@ -232,8 +232,8 @@ impl<'t> Checker<'_, 't> {
     }
 }
 
-/// The files that a service writes to. A write to one name of a file shows under all its names, and
-/// a service replaces a name as often as it writes to the file.
+/// The files that a service writes to. A write through one name shows under all names. A service
+/// may also replace a name.
 pub struct Written<'a> {
     writable: &'a Writable,
     /// Files with several names of which one is writable, by their addresses.
@@ -241,7 +241,7 @@ pub struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    /// Of `tree`, those of which a name is `writable`.
+    /// The files of `tree` with a `writable` name.
     pub fn new(tree: &Tree, writable: &'a Writable) -> Self {
         let mut linked = HashSet::new();
         if !writable.is_empty() {
@@ -257,12 +257,12 @@ impl<'a> Written<'a> {
         Self { writable, linked }
     }
 
-    /// Whether it is what `tree` has at `path`, or would have there.
+    /// Whether a service writes to the entry of `tree` at `path`, or would if it existed.
     pub fn has_at(&self, tree: &Tree, path: &EntryPath) -> bool {
         tree.get(path).map_or_else(|| self.writable.has(path), |node| self.has(path, node))
     }
 
-    /// Whether `node`, which is at `path`, is one of them.
+    /// Whether a service writes to `node` at `path`.
     pub fn has(&self, path: &EntryPath, node: &Node) -> bool {
         let is_linked = || match node {
             Node::File(file) => self.linked.contains(&Arc::as_ptr(file).addr()),

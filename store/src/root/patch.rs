@@ -1,8 +1,8 @@
 //! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
 //! beside the old one and replaces it. An entry that cannot be made stays as it is.
 //!
-//! No repaired file shares its inode with the cache: the names of one file are made one by one, and
-//! linked at the end. Only then is it known which of them exist.
+//! Repaired files share no inode with the cache. Each name of a file is made separately. The names
+//! are linked at the end, when it is known which of them exist.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -39,13 +39,13 @@ pub fn patch(
     for path in paths {
         let Some(node) = tree.get(path) else { continue };
         if let Err(err) = patcher.mend(path, node) {
-            tracing::debug!("{path} is not mended: {err}");
+            tracing::debug!("{path} cannot be repaired: {err}");
         }
         linked_files(node, &mut linked);
     }
     for names in patcher.groups(&linked) {
         if let Err(err) = patcher.link(&names) {
-            tracing::debug!("{} is not linked to its other names: {err}", names[0]);
+            tracing::debug!("{} cannot be linked to its other names: {err}", names[0]);
         }
     }
 }
@@ -81,7 +81,7 @@ impl Patcher<'_> {
         moved.and_then(|()| self.finish_parent(path))
     }
 
-    /// Puts the time of the directory of `path` back, which a change in it moved.
+    /// Restores the mtime of the directory of `path`, which the repair changed.
     fn finish_parent(&self, path: &EntryPath) -> Result<()> {
         let Some((parent, _)) = path.split() else { return Ok(()) };
         match (open_dir(self.root, &parent)?, self.tree.get(&parent)) {
@@ -90,7 +90,8 @@ impl Patcher<'_> {
         }
     }
 
-    /// Makes `node` as `name` in `into`. In a directory, makes as many entries as possible.
+    /// Makes `node` as `name` in `into`. If `node` is a directory, makes as many of its entries as
+    /// possible.
     fn make(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let Node::Directory(directory) = node else {
             let made = self.place(into, parent, name, node);
@@ -104,13 +105,13 @@ impl Patcher<'_> {
         let (dir, path) = (into.child(&c_name)?, parent.join(name));
         for (name, node) in directory.iter() {
             if let Err(err) = self.make(&dir, &path, name, node) {
-                tracing::debug!("{} is not made: {err}", path.join(name));
+                tracing::debug!("{} cannot be made: {err}", path.join(name));
             }
         }
         self.finish(&dir, &directory.meta)
     }
 
-    /// The names of each of these files, unless a service writes to it.
+    /// All names of each file in `linked`, except files that a service writes to.
     fn groups(&self, linked: &HashSet<*const File>) -> Vec<Vec<EntryPath>> {
         let mut groups: HashMap<*const File, Vec<EntryPath>> = HashMap::new();
         if !linked.is_empty() {
@@ -125,7 +126,7 @@ impl Patcher<'_> {
         groups.into_values().filter(|names| !is_written(names)).collect()
     }
 
-    /// Makes all of `names` links to the first that is as it should be.
+    /// Links all of `names` to the first one that matches the tree.
     fn link(&self, names: &[EntryPath]) -> Result<()> {
         let Some(Node::File(file)) = self.tree.get(&names[0]) else { return Ok(()) };
         let mut first: Option<(&EntryPath, Stat)> = None;
@@ -151,7 +152,7 @@ impl Patcher<'_> {
         Ok(())
     }
 
-    /// One placer for each entry: a file with several names is made once for each.
+    /// Makes an entry. Each entry gets its own placer, so a file is made once per name.
     fn place(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let mut uses = Uses::default();
         Placer::changing(self.objects, self.placement.clone(), self.root, self.tree, &mut uses)

@@ -36,5 +36,5 @@ pub fn c_name(name: &[u8]) -> Result<CString> {
 }
 
 fn no_such_name() -> Error {
-    Error::BadEntry { entry: String::new(), reason: "is no name of a file".to_owned() }
+    Error::BadEntry { entry: String::new(), reason: "is not a file name".to_owned() }
 }

@@ -34,8 +34,7 @@ impl Store {
         if read {
             self.objects.seals().read(&bytes, &boot());
         }
-        // The file is removed, because it does not show changes that happen until it is written
-        // again.
+        // The file is removed now: it would be out of date after the next change.
         top.remove_file(SEALS)
     }
 

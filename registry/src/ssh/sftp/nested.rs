@@ -1,6 +1,6 @@
 //! Directories inside a component's directory. A client that uploads a whole directory to an
-//! existing directory creates a new directory in the existing one. No such directory exists: files
-//! in it belong to the component.
+//! existing directory creates a new directory in the existing one. The registry only remembers the
+//! new directory's path: files in it belong to the component.
 
 use std::collections::HashSet;
 
@@ -23,7 +23,7 @@ impl NestedDirectories {
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
     }
 
-    /// The request without such directories in its paths.
+    /// The request without these directories in its paths.
     pub fn without(&self, mut packet: Packet) -> Packet {
         if self.0.is_empty() {
             return packet;

@@ -78,19 +78,24 @@ impl Seen {
     }
 }
 
-/// Repeats one verb with each of `numbers`, for `longest` at most; see [`FEWEST`].
+/// Repeats one verb with each of `numbers`, for `longest` at most; see [`FEWEST`]. At least `pause`
+/// is between the starts of two repetitions.
 async fn measure(
     client: &Client,
     verb: Verb,
     numbers: std::ops::Range<u32>,
     longest: Duration,
+    pause: Duration,
 ) -> Seen {
     let (seen, began) = (Seen::default(), Instant::now());
+    let mut next = tokio::time::interval(pause.max(Duration::from_nanos(1)));
+    next.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for (done, number) in (0..).zip(numbers) {
         let over = if done < FEWEST { longest * MUCH } else { longest };
         if done > 0 && began.elapsed() > over {
             break;
         }
+        next.tick().await;
         seen.measure(client, verb, number).await;
         // A verb that always fails would use up its whole time.
         if seen.errors() > SHOWN {
@@ -104,7 +109,9 @@ async fn all_verbs(client: &Client, kind: &str, round: u32, repetitions: u32, lo
     for (verb, name, most) in VERBS {
         let count = most.min(repetitions);
         let numbers = round * count..(round + 1) * count;
-        measure(client, verb, numbers, longest).await.print(kind, name);
+        // Without pauses, all repetitions of a fast verb would fall into the same part of one gc.
+        let pause = if round == 0 { Duration::ZERO } else { longest / count };
+        measure(client, verb, numbers, longest, pause).await.print(kind, name);
     }
 }
 

@@ -24,6 +24,11 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The fingerprint of the key.
+    pub fn fingerprint(&self) -> String {
+        self.key.split(' ').next().unwrap_or_default().to_owned()
+    }
+
     /// A change that this caller makes now with `command`.
     pub fn change(&self, command: &Command) -> Change {
         Change {
@@ -32,6 +37,7 @@ impl Caller {
             address: self.address.clone(),
             command: command.to_string(),
             now: Timestamp::now(),
+            overrides: command.overrides(),
         }
     }
 }

@@ -11,17 +11,21 @@
 //!            references, retention                          what refers to what; what is deleted
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
+//!            changes                                        tells those who wait for a change
+//! fleet/     hosts, reports of agents, events               see fleet.rs
 //! ```
 
 mod audit;
 mod blob_rows;
 mod bulk_load;
+mod changes;
 mod configuration_rows;
 mod configurations;
 mod counts;
 mod database_error;
 mod document_cache;
 mod earlier_state;
+pub mod fleet;
 mod image_layers;
 mod integrity;
 mod migrations;
@@ -51,6 +55,7 @@ use sqlx::{Connection as _, Sqlite, Transaction};
 pub use audit::{Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
+pub use changes::{Announced, Changes};
 pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
@@ -83,6 +88,8 @@ pub struct Catalog {
     /// Connections for what takes long: lists, gc and verify.
     scanners: SqlitePool,
     documents: Arc<DocumentCache>,
+    /// Those who wait for changes.
+    pub changes: Arc<Changes>,
     /// States of a configuration with different trees that stay targets of a rollback.
     keep_states: usize,
 }
@@ -114,7 +121,14 @@ impl Catalog {
         let options = options.create_if_missing(false).read_only(true);
         let readers = pool(READERS).connect_lazy_with(options.clone());
         let scanners = pool(SCANNERS).connect_lazy_with(options);
-        let catalog = Self { writer, readers, scanners, documents: Arc::default(), keep_states };
+        let catalog = Self {
+            writer,
+            readers,
+            scanners,
+            documents: Arc::default(),
+            changes: Arc::default(),
+            keep_states,
+        };
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
         Ok(catalog)
@@ -131,7 +145,8 @@ impl Catalog {
     /// Begins a transaction that may change something.
     async fn write_tx(&self) -> Result<WriteTx> {
         let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(WriteTx::new(transaction, Arc::clone(&self.documents), self.keep_states))
+        let (documents, changes) = (Arc::clone(&self.documents), Arc::clone(&self.changes));
+        Ok(WriteTx::new(transaction, documents, changes, self.keep_states))
     }
 
     /// Begins a transaction that reads for a moment.
@@ -190,6 +205,7 @@ mod tests {
             address: "here".into(),
             command: "test".into(),
             now: Timestamp::now(),
+            overrides: false,
         }
     }
 

@@ -2,6 +2,8 @@
 //! lines all use it.
 
 mod exit_codes;
+mod fleet_text;
+mod fleet_verbs;
 mod gc_answer;
 mod image_import;
 mod image_verbs;
@@ -12,13 +14,14 @@ mod upkeep;
 use std::sync::Arc;
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, Meter};
-use deploy_wire::command::{self, Command, Refusal};
+use deploy_wire::command::{self, ChangeOptions, Command, Refusal};
 use deploy_wire::exit;
 
 pub use self::exit_codes::session_code;
 use self::exit_codes::{exit_code, only_asks, reword};
 use crate::caller::{Caller, Client};
 use crate::catalog::Change;
+use crate::catalog::fleet::Event;
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::stdin::Input;
@@ -92,6 +95,17 @@ pub async fn run(
     }
 }
 
+/// What the user of a failed command reads, and the exit code.
+pub fn refusal(err: Error) -> Refusal {
+    err.into()
+}
+
+/// Events, one a line, as text or as JSON.
+pub fn events(events: &[Event], json: bool) -> String {
+    let line = if json { fleet_text::event_json } else { fleet_text::event };
+    events.iter().map(line).collect()
+}
+
 /// Records a change that failed with `err` in the audit trail.
 pub async fn audit_refusal(registry: &Registry, change: &Change, err: &Error) {
     audit(registry, change, exit_code(err), &err.to_string()).await;
@@ -162,8 +176,16 @@ async fn execute(
         | Command::BumpConfiguration { .. }
         | Command::DeleteConfiguration { .. }
         | Command::Rollback { .. } => {
-            change_configurations(registry, caller, command, change).await.map(Done::from)
+            change_configurations(registry, caller, command, change, meter).await
         }
+        Command::Fleet { .. }
+        | Command::Why { .. }
+        | Command::Wait { .. }
+        | Command::Events { .. }
+        | Command::Host { .. }
+        | Command::Retry { .. }
+        | Command::Freeze { .. }
+        | Command::Metrics { .. } => fleet_verbs::execute(registry, command, change, meter).await,
         Command::AddVersion { .. }
         | Command::DeleteVersion { .. }
         | Command::DeleteComponent { .. }
@@ -262,47 +284,51 @@ async fn change_configurations(
     caller: &Caller,
     command: &Command,
     change: &Change,
-) -> Result<String, Refusal> {
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
     let catalog = &registry.catalog;
-    match command {
-        Command::AddConfiguration { name, layers, replace } => {
+    let (name, options, said) = match command {
+        Command::AddConfiguration { name, layers, replace, options } => {
             let replace =
                 *replace || registry.settings.addconf_replaces || caller.client == Client::Go;
             registry.check_here(layers).await?;
             let before = catalog.add_configuration(name, layers, replace, change).await?;
-            Ok(before.map_or_else(String::new, |number| back_to(caller.client, name, number)))
+            let hint = before.map(|number| back_to(caller.client, name, number));
+            (name, *options, hint.unwrap_or_default())
         }
-        Command::ChangeConfiguration { name, changes, if_hash } => {
+        Command::ChangeConfiguration { name, changes, if_hash, options } => {
             registry.check_here(changes).await?;
             let if_hash = if_hash.clone();
             let replaced = catalog.change_configuration(name, changes, if_hash, change).await?;
-            Ok(roll_back_hint(caller, name.as_str(), &replaced))
+            (name, *options, roll_back_hint(caller, name.as_str(), &replaced))
         }
-        Command::BumpConfiguration { name, components, if_hash } => {
+        Command::BumpConfiguration { name, components, if_hash, options } => {
             let if_hash = if_hash.clone();
             let replaced = catalog.bump_configuration(name, components, if_hash, change).await?;
-            Ok(replaced.map_or_else(
+            let said = replaced.map_or_else(
                 || up_to_date(caller, name),
                 |replaced| roll_back_hint(caller, name.as_str(), &replaced),
-            ))
+            );
+            (name, *options, said)
         }
-        Command::DeleteConfiguration { name, force } => {
+        Command::DeleteConfiguration { name, force, overrides: _ } => {
             if !force {
                 let text = "Run command with -force flag to confirm removal";
                 return Err(Refusal::new(exit::FAILED, text));
             }
             catalog.delete_configuration(name, change).await?;
-            Ok(String::new())
+            (name, ChangeOptions::default(), String::new())
         }
-        Command::Rollback { name, to } => {
+        Command::Rollback { name, to, options } => {
             let done = catalog.roll_back(name, *to, change).await?;
             let (layers, reordered) = state_diff::layers(&done.from, &done.to);
             let number = done.number;
             let text = format!("configuration \"{name}\" is as in state {number} again\n");
-            Ok(text + &upkeep::layers_text(&layers, reordered))
+            (name, *options, text + &upkeep::layers_text(&layers, reordered))
         }
         _ => unreachable!("`execute` runs the other verbs"),
-    }
+    };
+    fleet_verbs::after_change(registry, name, options, said, meter).await
 }
 
 fn help(verb: Option<&str>) -> String {

@@ -172,6 +172,7 @@ pub async fn take_over(
         address: "here".to_owned(),
         command: "import-state".to_owned(),
         now,
+        overrides: false,
     };
     // Damaged files are moved before the import is noted. If the import is interrupted and begins
     // again, it finds these files missing, which is correct.

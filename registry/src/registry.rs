@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Semaphore};
 use crate::blocking::blocking;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::fleet::Fleet;
 use crate::go_import::{self, StateDb};
 use crate::reserve;
 use crate::uploads::downloads::ActiveDownloads;
@@ -91,6 +92,8 @@ pub struct Registry {
     pub catalog: Catalog,
     /// What the registry keeps, and its limits.
     pub settings: Settings,
+    /// The fleet: connected agents and their reports.
+    pub fleet: Arc<Fleet>,
     /// Active downloads.
     pub downloads: Arc<ActiveDownloads>,
     /// The room for uploads.
@@ -181,11 +184,13 @@ impl Registry {
             _ => None,
         };
         let blobs = Arc::new(blobs);
+        let fleet = Arc::new(Fleet::open(&catalog).await?);
         reserve::make(&top, &blobs);
         Ok(Self {
             uploads: UploadRoom::new(Arc::clone(&blobs), settings.upload_limits()),
             blobs,
             catalog,
+            fleet,
             settings,
             downloads: Arc::default(),
             quarantine: Arc::new(quarantine),

@@ -8,6 +8,7 @@
 //! context       what the task of a channel has        shell/     the prompt and its line editor
 //! channel_io    both directions of a channel          sftp/      packets, reading, writing
 //! command_progress  progress on the client's stderr
+//! service       the commands of agents
 //! ```
 
 pub(crate) mod accept;
@@ -17,7 +18,9 @@ pub(crate) mod channel;
 pub(crate) mod channel_io;
 pub(crate) mod command_progress;
 pub(crate) mod context;
+mod follow;
 pub(crate) mod server;
+mod service;
 pub(crate) mod sftp;
 mod shell;
 pub(crate) mod ssh_session;
@@ -91,6 +94,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future
     drop(listener);
     tracing::info!(connections = connections.len(), "stopping, waiting for what runs");
     stopping.send_replace(true);
+    server.registry.fleet.stop();
     let drained = async {
         while let Some(ended) = connections.join_next().await {
             report(ended);

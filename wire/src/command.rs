@@ -1,12 +1,15 @@
 //! Commands of the registry's console: one grammar for ssh exec, the interactive
 //! prompt and `deployctl`.
 
+mod change_options;
 pub mod complete;
 mod given;
 mod hash;
 mod line;
 mod parse;
 mod refusal;
+mod service;
+mod share;
 mod verb;
 mod verbs;
 mod words;
@@ -15,13 +18,19 @@ use std::time::Duration;
 
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
 
+use crate::fleet::{HostName, Label, Phase};
+
+pub use change_options::{ChangeOptions, DEFAULT_WAIT};
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
 pub use refusal::Refusal;
+pub use service::ServiceCommand;
+pub use share::Share;
 pub use verb::{Flag, INPUT, Takes, Verb, closest, component, listing_of, switch, text, version};
 pub use verbs::audit::Since;
+pub use verbs::host::HostAction;
 pub use verbs::import::Import;
-pub use verbs::verify::Sample;
+pub use verbs::wait::Wait;
 pub use verbs::{VERBS, find, listing};
 pub use words::{MAX_LINE, quote, quote_always, split};
 
@@ -59,6 +68,8 @@ pub enum Command {
         layers: Vec<(ComponentName, VersionName)>,
         /// Whether an existing configuration of that name is replaced.
         replace: bool,
+        /// What to do besides the change.
+        options: ChangeOptions,
     },
     /// `addimage`, with the layers on standard input
     AddImage {
@@ -79,6 +90,8 @@ pub enum Command {
         changes: Vec<(ComponentName, VersionName)>,
         /// Change only if the configuration has this id.
         if_hash: Option<Hash>,
+        /// What to do besides the change.
+        options: ChangeOptions,
     },
     /// `bumpconf`
     BumpConfiguration {
@@ -88,6 +101,8 @@ pub enum Command {
         components: Vec<ComponentName>,
         /// Change only if the configuration has this id.
         if_hash: Option<Hash>,
+        /// What to do besides the change.
+        options: ChangeOptions,
     },
     /// `showconf`
     ShowConfiguration {
@@ -156,6 +171,8 @@ pub enum Command {
         name: ConfigurationName,
         /// Whether the user confirmed.
         force: bool,
+        /// Whether a frozen configuration is deleted, too.
+        overrides: bool,
     },
     /// `history`
     History {
@@ -174,6 +191,8 @@ pub enum Command {
         name: ConfigurationName,
         /// State to make current again; `None`: the state before the current one.
         to: Option<u64>,
+        /// What to do besides the change.
+        options: ChangeOptions,
     },
     /// `diff`
     Diff {
@@ -225,7 +244,7 @@ pub enum Command {
     /// `verify`
     Verify {
         /// Share of the blobs to read, picked at random.
-        sample: Option<Sample>,
+        sample: Option<Share>,
         /// Time after which the run begins no other blob.
         budget: Option<Duration>,
         /// Whether to continue where the last run ended.
@@ -251,6 +270,65 @@ pub enum Command {
         /// As JSON.
         json: bool,
     },
+    /// `fleet`
+    Fleet {
+        /// Only agents of this configuration; `None`: a summary of each configuration.
+        name: Option<ConfigurationName>,
+        /// Only hosts of this group.
+        group: Option<Label>,
+        /// Only hosts in this phase.
+        phase: Option<Phase>,
+        /// Only hosts that do not run what the registry offers.
+        behind: bool,
+        /// Only hosts whose names come after this one.
+        after: Option<HostName>,
+        /// Most hosts to show; `None`: all.
+        limit: Option<u64>,
+        /// As JSON.
+        json: bool,
+    },
+    /// `why`
+    Why {
+        /// The host.
+        host: HostName,
+        /// The configuration; `None`: every configuration of the host.
+        name: Option<ConfigurationName>,
+        /// As JSON.
+        json: bool,
+    },
+    /// `wait`
+    Wait(Wait),
+    /// `events`
+    Events {
+        /// Only events of this configuration.
+        name: Option<ConfigurationName>,
+        /// Only events with greater numbers.
+        since: Option<u64>,
+        /// Most events to show, the newest; `None`: all that the registry keeps.
+        limit: Option<u64>,
+        /// Whether to show new events until interrupted.
+        follow: bool,
+        /// As JSON.
+        json: bool,
+    },
+    /// `host`
+    Host(HostAction),
+    /// `retry`
+    Retry {
+        /// Only agents of this configuration.
+        name: Option<ConfigurationName>,
+        /// The host; `None`: all hosts whose deploy failed.
+        host: Option<HostName>,
+    },
+    /// `freeze`
+    Freeze {
+        /// The configuration.
+        name: ConfigurationName,
+        /// For how long, and why; `None`: changes are allowed again.
+        until: Option<(Duration, String)>,
+    },
+    /// `metrics`
+    Metrics {},
 }
 
 #[cfg(test)]
@@ -311,6 +389,26 @@ mod tests {
             "verify -q",
             "stat -json",
             "audit -since 36h -limit 5",
+            "addconf -name p -layer a:1 -override -wait",
+            "changeconf -name p -component a -version 2 -wait -timeout 90s",
+            "rollback -name p -override -wait -timeout=1m",
+            "delconf -name p -force -override",
+            "fleet -name p -group canary -phase rolled_back -behind -after web-01 -limit 5 -json",
+            "why -host web-01 -name p -json",
+            "wait -name p -state 15 -timeout 10m -min 98% -group canary -json -q",
+            &format!("wait -name p -id {hash}"),
+            "events -name p -since 4 -limit 3 -follow -json",
+            "host list -after web-01 -limit 3 -retired -json",
+            "host label web-01 group=canary zone=",
+            "host -action label -host web-01 -label group=canary",
+            "host hold web-01 -m 'new disk'",
+            "host release web-01",
+            "host retire -host web-01",
+            "retry -host web-01 -name p",
+            "retry -failed",
+            "freeze -name p -m why -for 2h",
+            "freeze -name p -off",
+            "metrics",
             "audit -since 2026-01-02T03:04:05Z",
         ] {
             check(line).unwrap();
@@ -373,6 +471,21 @@ mod tests {
             ("verify -budget x", "invalid value \"x\" for flag -budget"),
             ("audit -since yesterday", "invalid value \"yesterday\" for flag -since"),
             ("pin -name code", "both name and version should be set"),
+            ("bumpconf -name p -component a -timeout 5m", "-timeout needs -wait"),
+            ("fleet -phase dancing", "phases are offered, fetched"),
+            ("fleet -group 'a b'", "label \"a b\" has ' '"),
+            ("why", "host should be set"),
+            ("wait", "name should be set"),
+            ("wait -name p -min 0%", "from 0.01% to 100%"),
+            ("host", "say what to do"),
+            ("host dance web-01", "say what to do"),
+            ("host label web-01", "give a label"),
+            ("host label web-01 =x", "label \"\" is empty"),
+            ("host hold web-01", "say why with -m"),
+            ("host hold -m x", "host should be set"),
+            ("retry", "either -host or -failed"),
+            ("retry -failed -host web-01", "either -host or -failed"),
+            ("freeze -name p", "say why with -m"),
         ] {
             let refusal = check(line).unwrap_err();
             assert!(refusal.text.contains(text), "{line}: {}", refusal.text);

@@ -14,6 +14,8 @@ pub const DENIED: u8 = 4;
 pub const NOT_FOUND: u8 = 5;
 /// Conflict with the existing state.
 pub const CONFLICT: u8 = 6;
+/// Not done in time.
+pub const TIMEOUT: u8 = 7;
 /// Damage found.
 pub const CORRUPT: u8 = 8;
 /// The registry cannot be reached.
@@ -28,6 +30,7 @@ pub const HELP: &str = "\
 4     not authorised
 5     not found
 6     conflict with the existing state
+7     not done in time
 8     damage found
 10    the registry cannot be reached
 130   interrupted

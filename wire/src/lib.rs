@@ -6,6 +6,7 @@ pub mod client;
 pub mod command;
 pub mod exit;
 pub mod flags;
+pub mod fleet;
 pub mod image;
 pub mod path;
 pub mod wildcard;

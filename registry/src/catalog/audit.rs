@@ -20,6 +20,8 @@ pub struct Change {
     pub command: String,
     /// The time.
     pub now: Timestamp,
+    /// Whether frozen configurations are changed, too.
+    pub overrides: bool,
 }
 
 /// One entry of the trail.
@@ -78,7 +80,8 @@ impl Catalog {
         .fetch_all(&self.scanners)
         .await?;
         let entry = |(number, time, user, key, address, command, code, why): Row| {
-            let change = Change { user, key, address, command, now: timestamp(time) };
+            let now = timestamp(time);
+            let change = Change { user, key, address, command, now, overrides: false };
             let code = u8::try_from(code).unwrap_or(u8::MAX);
             Audited { number: number.cast_unsigned(), change, code, why }
         };

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
+use super::fleet::events::{self, Kind};
+use super::fleet::{freezes, running};
 use super::uses::{self, Candidate};
 use super::versions::{Row, layer};
 use super::write_tx::WriteTx;
@@ -190,6 +192,9 @@ pub(super) async fn save(
     layers: Vec<Layer>,
     change: &Change,
 ) -> Result<(u64, Digest)> {
+    if !change.overrides {
+        freezes::check(transaction, name, change.now).await?;
+    }
     transaction.changes(name);
     let configuration = Configuration::new(name.clone(), layers, change.now)?;
     let history = match find_history(transaction, name).await? {
@@ -201,13 +206,15 @@ pub(super) async fn save(
         .fetch_one(&mut ***transaction)
         .await?;
     let number = last.unwrap_or(0) + 1;
+    let revision = count(transaction, "revision", 1).await?;
     sqlx::query(
-        "INSERT INTO configurations (name, current, history) VALUES ($1, $2, $3) \
-         ON CONFLICT (name) DO UPDATE SET current = $2",
+        "INSERT INTO configurations (name, current, history, revision) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (name) DO UPDATE SET current = $2, revision = $4",
     )
     .bind(name.as_str())
     .bind(number)
     .bind(history)
+    .bind(revision)
     .execute(&mut ***transaction)
     .await?;
     let hash = configuration.id().to_string();
@@ -226,6 +233,8 @@ pub(super) async fn save(
     put_layers(transaction, history, number, configuration.layers()).await?;
     uses::add(transaction, history, &Candidate { number, hash, lost: false }).await?;
     count(transaction, "states", 1).await?;
+    let message = format!("state {number}, {}", configuration.id());
+    events::add(transaction, change.now, Kind::Changed, name.as_str(), "", &message).await?;
     Ok((number.cast_unsigned(), configuration.id()))
 }
 
@@ -234,8 +243,14 @@ pub(super) async fn delete(
     transaction: &mut WriteTx,
     name: &ConfigurationName,
     history: i64,
+    change: &Change,
 ) -> Result<()> {
+    if !change.overrides {
+        freezes::check(transaction, name, change.now).await?;
+    }
     transaction.changes(name);
+    running::forget(transaction, name, history).await?;
+    events::add(transaction, change.now, Kind::Deleted, name.as_str(), "", "").await?;
     uses::delete(transaction, history).await?;
     let states: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM states WHERE history = $1")
         .bind(history)

@@ -152,7 +152,7 @@ impl Catalog {
         let Some(history) = find_history(&mut transaction, name).await? else {
             return Err(Error::NotFound(format!("\"{name}\" configuration not found")));
         };
-        delete(&mut transaction, name, history).await?;
+        delete(&mut transaction, name, history, change).await?;
         transaction.commit().await
     }
 

@@ -8,13 +8,14 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name and statements of each step. A database records number, name and checksum of
 /// every step that it has seen, so a published step never changes.
-const STEPS: [(i64, &str, &str); 6] = [
+const STEPS: [(i64, &str, &str); 7] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
     (4, "lost", include_str!("../../migrations/0004_lost.sql")),
     (5, "layers", include_str!("../../migrations/0005_layers.sql")),
     (6, "rollbacks", include_str!("../../migrations/0006_rollbacks.sql")),
     (7, "histories", include_str!("../../migrations/0007_histories.sql")),
+    (8, "fleet", include_str!("../../migrations/0008_fleet.sql")),
 ];
 
 /// Brings a database from any earlier version to this one, and refuses a database of a later

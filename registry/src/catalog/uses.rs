@@ -1,5 +1,6 @@
 //! The kept states of each configuration, and their layers: table `uses`. The kept states are the
-//! current state and the newest states with different trees, which a rollback may restore. Every
+//! current state, the newest states with different trees, which a rollback may restore, and the
+//! states that hosts run. Every
 //! change of a configuration changes `uses` in the same transaction, so no reader has to search a
 //! history for uses.
 
@@ -11,6 +12,7 @@ use std::collections::BTreeSet;
 use deploy_store::{Meter, Unit};
 use sqlx::{Sqlite, Transaction};
 
+use super::fleet::running;
 use super::write_tx::WriteTx;
 use super::{Catalog, Result};
 
@@ -120,7 +122,8 @@ impl Catalog {
                 .await?;
         let mut wrong = Vec::new();
         for (name, history, current) in configurations {
-            let right = kept(&mut transaction, history, current, self.keep_states).await?;
+            let mut right = kept(&mut transaction, history, current, self.keep_states).await?;
+            right.extend(running::numbers(&mut transaction, history).await?);
             if right != numbers(&mut transaction, history).await?
                 || differs(&mut transaction, history).await?
             {
@@ -163,7 +166,8 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
     let Some(dropped) = dropped(&before, added, transaction.keep_states) else {
         return renew(transaction, history, added.number).await;
     };
-    for number in dropped {
+    let running = running::numbers(transaction, history).await?;
+    for number in dropped.into_iter().filter(|number| !running.contains(number)) {
         sqlx::query("DELETE FROM uses WHERE history = $1 AND number = $2")
             .bind(history)
             .bind(number)
@@ -176,12 +180,21 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
 /// Makes the table of one history anew.
 pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64) -> Result<()> {
     let keep = transaction.keep_states;
-    let kept = kept(transaction, history, current, keep).await?;
+    let mut kept = kept(transaction, history, current, keep).await?;
+    kept.extend(running::numbers(transaction, history).await?);
     delete(transaction, history).await?;
     for number in kept {
         put(transaction, history, number).await?;
     }
     Ok(())
+}
+
+/// Adds a state that a host runs to the table, if it is not there.
+pub(super) async fn protect(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()> {
+    if numbers(transaction, history).await?.contains(&number) {
+        return Ok(());
+    }
+    put(transaction, history, number).await
 }
 
 /// Deletes the rows of a history from the table.

@@ -7,6 +7,7 @@ use deploy_store::ConfigurationName;
 use sqlx::{Sqlite, Transaction};
 
 use super::Result;
+use super::changes::Changes;
 use super::document_cache::DocumentCache;
 use crate::error::Error;
 
@@ -25,6 +26,7 @@ pub(super) struct WriteTx {
 #[derive(Debug)]
 struct Changing {
     documents: Arc<DocumentCache>,
+    changes: Arc<Changes>,
     names: Vec<ConfigurationName>,
 }
 
@@ -41,9 +43,10 @@ impl WriteTx {
     pub(super) fn new(
         transaction: Transaction<'static, Sqlite>,
         documents: Arc<DocumentCache>,
+        changes: Arc<Changes>,
         keep_states: usize,
     ) -> Self {
-        let changing = Changing { documents, names: Vec::new() };
+        let changing = Changing { documents, changes, names: Vec::new() };
         Self { transaction, changing, keep_states }
     }
 
@@ -59,7 +62,11 @@ impl WriteTx {
         let Self { transaction, changing, .. } = self;
         let committed = tokio::spawn(async move {
             let committed = transaction.commit().await;
+            let (changes, names) = (Arc::clone(&changing.changes), changing.names.clone());
             drop(changing);
+            if committed.is_ok() {
+                names.iter().for_each(|name| changes.announce(name));
+            }
             committed
         });
         match committed.await {

@@ -330,7 +330,7 @@ fn audit_text(entries: &[Audited]) -> String {
     let rows: Vec<Vec<String>> = entries
         .iter()
         .map(|entry| {
-            let Change { user, key, address, command, now } = &entry.change;
+            let Change { user, key, address, command, now, .. } = &entry.change;
             let result = match entry.code {
                 exit::OK => "ok".to_owned(),
                 code => format!("{code}: {}", escape(&entry.why)),

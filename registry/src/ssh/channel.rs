@@ -13,7 +13,7 @@ use super::command_progress::Progress;
 use super::context::{Context, Terminal};
 use super::sftp::reading::View;
 use super::sftp::writing::Uploads;
-use super::{sftp, shell};
+use super::{follow, service, sftp, shell};
 use crate::caller::Client;
 use crate::console::{self, Answer};
 use crate::stdin;
@@ -25,6 +25,8 @@ pub enum ChannelRequest {
     Exec(String, Option<Terminal>, Form),
     /// The prompt, with the terminal, if there is one.
     Shell(Option<Terminal>, Form),
+    /// A command of an agent.
+    Service(String),
     /// Sftp.
     Sftp,
 }
@@ -48,8 +50,12 @@ pub async fn run(
     }
     let succeeded = match request {
         ChannelRequest::Exec(line, terminal, form) => {
+            if let Some(follow) = follow::wanted(&line) {
+                return follow::run(client, &context, &follow, terminal.is_some()).await;
+            }
             return exec(client, &context, line, terminal, form).await;
         }
+        ChannelRequest::Service(line) => return service::run(client, &context, &line).await,
         ChannelRequest::Shell(terminal, form) => {
             shell::run(&mut client, &context, terminal, form).await
         }

@@ -1,5 +1,6 @@
 //! The values that the task of a channel works with.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use deploy_store::Meter;
@@ -22,6 +23,8 @@ pub struct Context {
     pub role: Role,
     /// The client.
     pub caller: Caller,
+    /// The client's address.
+    pub address: IpAddr,
 }
 
 /// The terminal of a client.

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use deploy_cli::progress::Form;
 use deploy_store::escape;
 use deploy_wire::PROGRESS;
+use deploy_wire::command::ServiceCommand;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
@@ -225,6 +226,7 @@ impl Handler for Session {
             activity: Arc::clone(&self.activity),
             role: identity.role,
             caller: caller.clone(),
+            address: self.address.ip(),
         };
         tokio::spawn(async move {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
@@ -313,13 +315,18 @@ impl Handler for Session {
         command: &[u8],
         ssh: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let allowed = self.is_operator() && command.len() <= MAX_COMMAND;
-        let line = String::from_utf8(command.to_vec()).ok().filter(|_| allowed);
-        self.grant(
-            id,
-            |terminal, form| line.map(|line| ChannelRequest::Exec(line, terminal, form)),
-            ssh,
-        )
+        let line = String::from_utf8(command.to_vec()).ok();
+        let line = line.filter(|line| line.len() <= MAX_COMMAND);
+        let is_operator = self.is_operator();
+        let request = |terminal, form| {
+            let line = line?;
+            if is_operator {
+                return Some(ChannelRequest::Exec(line, terminal, form));
+            }
+            // All other commands are refused, as by a registry that knows no commands of agents.
+            ServiceCommand::is_one(&line).then_some(ChannelRequest::Service(line))
+        };
+        self.grant(id, request, ssh)
     }
 
     async fn subsystem_request(

@@ -228,7 +228,9 @@ impl Registry {
             tracing::info!(event = "history_removed", states, audit, "{command}");
             let own = || "deploy-registry".to_owned();
             let now = Timestamp::now();
-            let change = Change { user: own(), key: own(), address: String::new(), command, now };
+            let address = String::new();
+            let change =
+                Change { user: own(), key: own(), address, command, now, overrides: false };
             self.catalog.audit_change(&change, 0, "").await?;
         }
         Ok(thinned)

@@ -4,6 +4,8 @@ use deploy_store::{ComponentName, VersionName};
 
 use super::verb::{self, Flag, Takes, Verb};
 use super::{Hash, Refusal};
+use crate::fleet::HostName;
+use crate::fleet::host_name::BadName;
 
 /// The flags of one command, in the order given.
 pub struct Given {
@@ -115,6 +117,20 @@ impl Given {
         name: &str,
     ) -> Result<Option<T>, Refusal> {
         if self.all(name).next().is_none() { Ok(None) } else { self.parsed(name).map(Some) }
+    }
+
+    /// The word in a flag that need not be given.
+    pub(super) fn word<T: std::str::FromStr<Err = BadName>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, Refusal> {
+        self.value(name, |text| text.parse().map_err(|err: BadName| err.to_string()))
+    }
+
+    /// The host, which must be given.
+    pub(super) fn host(&self) -> Result<HostName, Refusal> {
+        self.need(&["host"], "host should be set")?;
+        self.word("host")?.ok_or_else(|| Refusal::usage("host should be set".to_owned()))
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use deploy_store::{ComponentName, VersionName};
 
-use super::verb::{DRY_RUN, INPUT, QUIET};
-use super::{Command, quote};
+use super::verb::{DRY_RUN, INPUT, OVERRIDE, QUIET};
+use super::{Command, HostAction, quote};
 
 /// The flags of a command, in the written order: flags with values come first.
 #[derive(Debug, Default)]
@@ -47,6 +47,11 @@ impl Line {
         }
     }
 
+    /// The flags with values, in the order in which they were added.
+    pub(super) fn flags(&self) -> &[(&'static str, String)] {
+        &self.flags
+    }
+
     fn is_on(&self, name: &str) -> bool {
         self.switches.contains(&name)
     }
@@ -66,7 +71,14 @@ impl Command {
 
     /// Whether the command changes what the registry keeps.
     pub fn is_change(&self) -> bool {
-        self.described().is_some_and(|verb| verb.changes) && !self.line().is_on(DRY_RUN)
+        let only_shows =
+            self.line().is_on(DRY_RUN) || matches!(self, Self::Host(HostAction::List { .. }));
+        self.described().is_some_and(|verb| verb.changes) && !only_shows
+    }
+
+    /// Whether the command changes frozen configurations, too.
+    pub fn overrides(&self) -> bool {
+        self.line().is_on(OVERRIDE)
     }
 
     /// Whether the command shows no progress.

@@ -2,7 +2,7 @@
 
 use super::given::Given;
 use super::verb::{self, Verb};
-use super::verbs::{VERBS, find, parser};
+use super::verbs::{VERBS, find, host, parser};
 use super::{Command, Refusal};
 use crate::exit;
 
@@ -15,10 +15,11 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         return Ok(Command::Help { verb: rest.first().cloned() });
     }
     let verb = find(name).ok_or_else(|| unknown(name))?;
-    // The one verb whose argument needs no flag.
+    // The one verb whose only argument needs no flag.
     let bare = |word: &String| verb.name == "refs" && !word.starts_with('-');
     let hash = rest.first().filter(|word| bare(word)).map(|word| format!("-hash={word}"));
     let rest: Vec<String> = match hash {
+        None if verb.name == "host" => host::with_flags(rest),
         Some(hash) => std::iter::once(hash).chain(rest[1..].iter().cloned()).collect(),
         None => rest.to_vec(),
     };

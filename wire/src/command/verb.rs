@@ -101,6 +101,16 @@ pub(super) const HASH: Flag =
     text("hash", "sha256 content hash in hex representation (64 chars, or the first 8 or more)");
 pub(super) const IF_HASH: Flag =
     text("if-hash", "change only if this is the configuration's hash now");
+/// Name of the switch that changes a frozen configuration all the same.
+pub(super) const OVERRIDE: &str = "override";
+
+pub(super) const OVERRIDE_FLAG: Flag =
+    switch(OVERRIDE, "change the configuration even if it is frozen");
+pub(super) const TIMEOUT: Flag =
+    text("timeout", "with -wait: maximum time to wait, as in 10m, the default");
+pub(super) const WAIT: Flag = switch("wait", "wait until the hosts have deployed the change");
+pub(super) const HOST: Flag = text("host", "name of the host");
+pub(super) const GROUP: Flag = text("group", "only hosts of this group");
 pub(super) const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
 

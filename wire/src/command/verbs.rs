@@ -81,4 +81,12 @@ verbs! {
     Verify => verify,
     Stat => stat,
     Audit => audit,
+    Fleet => fleet,
+    Why => why,
+    Wait => wait,
+    Events => events,
+    Host => host,
+    Retry => retry,
+    Freeze => freeze,
+    Metrics => metrics,
 }

@@ -82,7 +82,14 @@ impl World {
     fn change(&mut self) -> Change {
         self.now = self.now.checked_add(Duration::from_secs(60)).unwrap();
         let text = String::new;
-        Change { user: text(), key: text(), address: text(), command: text(), now: self.now }
+        Change {
+            user: text(),
+            key: text(),
+            address: text(),
+            command: text(),
+            now: self.now,
+            overrides: false,
+        }
     }
 
     /// What a verb refuses changes nothing, which is compared, too.

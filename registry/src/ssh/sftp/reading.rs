@@ -3,6 +3,7 @@
 
 use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};
+use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::vec::IntoIter;
@@ -17,6 +18,7 @@ use super::file_attributes;
 use super::handles::HandleTable;
 use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
 use crate::caller::Caller;
+use crate::fleet::polls::Poller;
 use crate::registry::Registry;
 use crate::ssh::activity::{Activity, Busy};
 use crate::ssh::auth::keyring::Role;
@@ -37,6 +39,7 @@ pub struct View {
     activity: Arc<Activity>,
     operator: bool,
     caller: Caller,
+    address: IpAddr,
     open: HandleTable<(Open, Busy, Option<OpenFileGuard>)>,
 }
 
@@ -60,6 +63,7 @@ impl View {
             activity: Arc::clone(&context.activity),
             operator: context.role == Role::Operator,
             caller: context.caller.clone(),
+            address: context.address,
             open: HandleTable::new(""),
         }
     }
@@ -102,12 +106,28 @@ impl View {
         parse(path).ok_or_else(SftpError::not_found)
     }
 
+    /// What an agent is shown as `place`: an agent whose host is held sees the state that it runs.
+    fn shown(&self, place: Place) -> Place {
+        let Place::Configuration(name) = &place else { return place };
+        if self.operator {
+            return place;
+        }
+        let fleet = &self.registry.fleet;
+        fleet.metrics.polls.inc();
+        let (name, key) = (name.clone(), self.caller.fingerprint());
+        let poller = Poller { name: name.clone(), key, address: self.address.to_canonical() };
+        match fleet.polls.polled(poller, Timestamp::now()) {
+            Some(number) => Place::State(name, number),
+            None => place,
+        }
+    }
+
     async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, SftpError> {
         if flags.bits() & !OpenFlags::READ.bits() != 0 {
             return Err(SftpError::denied());
         }
         self.open.check_room()?;
-        let place = self.place(path)?;
+        let place = self.shown(self.place(path)?);
         // All readers share a configuration in memory, and a whole fleet may ask at once. So a
         // configuration does not count.
         let counts = !matches!(place, Place::Configuration(_));
@@ -118,7 +138,7 @@ impl View {
 
     /// Attributes of the file or directory `path`.
     pub async fn stat(&self, path: &str) -> Result<FileAttributes, SftpError> {
-        let place = self.place(path)?;
+        let place = self.shown(self.place(path)?);
         if lookup::is_directory(&self.registry, &place).await? {
             return Ok(file_attributes::directory());
         }

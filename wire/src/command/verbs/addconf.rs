@@ -2,8 +2,8 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
-use crate::command::verb::{CONFIGURATION, LAYER, Verb, switch};
-use crate::command::{Command, Refusal};
+use crate::command::verb::{CONFIGURATION, LAYER, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, switch};
+use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "addconf",
@@ -11,7 +11,10 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             LAYER,
             CONFIGURATION,
+            OVERRIDE_FLAG,
             switch("replace", "replace the configuration of that name, if there is one"),
+            TIMEOUT,
+            WAIT,
         ],
     examples: &[
             "addconf -name web -layer code:v7 -layer config:v3",
@@ -26,12 +29,14 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     let text = "configuration should have at least one layer; give it with -layer";
     given.need(&["layer"], text)?;
     let (name, layers) = (given.configuration_name()?, given.layers()?);
-    Ok(Command::AddConfiguration { name, layers, replace: given.is_set("replace") })
+    let options = ChangeOptions::parse(given)?;
+    Ok(Command::AddConfiguration { name, layers, replace: given.is_set("replace"), options })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::AddConfiguration { name, layers, replace } = command else { return };
+    let Command::AddConfiguration { name, layers, replace, options } = command else { return };
     line.flag("name", name.as_str());
     line.layers(layers);
     line.switch("replace", *replace);
+    options.write(line);
 }

@@ -2,15 +2,23 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
-use crate::command::verb::{CONFIGURATION, IF_HASH, Verb, component};
-use crate::command::{Command, Refusal};
+use crate::command::verb::{CONFIGURATION, IF_HASH, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, component};
+use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "bumpconf",
     about: "update single layer of configuration to most recent uploaded version",
-    flags: &[component("component", "component name to update"), IF_HASH, CONFIGURATION],
+    flags: &[
+        component("component", "component name to update"),
+        IF_HASH,
+        CONFIGURATION,
+        OVERRIDE_FLAG,
+        TIMEOUT,
+        WAIT,
+    ],
     examples: &[
             "bumpconf -name web -component config",
+            "bumpconf -name web -component config -wait",
             "bumpconf -name web -component code -component config",
         ],
     changes: true,
@@ -26,14 +34,16 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         name: given.configuration_name()?,
         components: components.collect::<Result<_, _>>()?,
         if_hash: given.if_hash()?,
+        options: ChangeOptions::parse(given)?,
     })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::BumpConfiguration { name, components, if_hash } = command else { return };
+    let Command::BumpConfiguration { name, components, if_hash, options } = command else { return };
     line.flag("name", name.as_str());
     for component in components {
         line.flag("component", component.as_str());
     }
     line.maybe("if-hash", if_hash.as_ref());
+    options.write(line);
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::command::given::{Given, pair};
 use crate::command::line::Line;
-use crate::command::verb::{CONFIGURATION, IF_HASH, Verb, component, version};
-use crate::command::{Command, Refusal};
+use crate::command::verb::{
+    CONFIGURATION, IF_HASH, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, component, version,
+};
+use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "changeconf",
@@ -14,10 +16,14 @@ pub(in crate::command) const VERB: Verb = Verb {
             component("component", "component name to update"),
             IF_HASH,
             CONFIGURATION,
+            OVERRIDE_FLAG,
+            TIMEOUT,
             version("version", "new version of selected component"),
+            WAIT,
         ],
     examples: &[
             "changeconf -name web -component config -version v2",
+            "changeconf -name web -component config -version v2 -wait -timeout 5m",
             "changeconf -name web -component code -version v6 -component config -version v2",
         ],
     changes: true,
@@ -49,15 +55,17 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         name: given.configuration_name()?,
         changes: changes.collect(),
         if_hash: given.if_hash()?,
+        options: ChangeOptions::parse(given)?,
     })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::ChangeConfiguration { name, changes, if_hash } = command else { return };
+    let Command::ChangeConfiguration { name, changes, if_hash, options } = command else { return };
     line.flag("name", name.as_str());
     for (component, version) in changes {
         line.flag("component", component.as_str());
         line.flag("version", version.as_str());
     }
     line.maybe("if-hash", if_hash.as_ref());
+    options.write(line);
 }

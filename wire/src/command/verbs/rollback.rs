@@ -2,15 +2,18 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
-use crate::command::verb::{CONFIGURATION, Verb, number};
-use crate::command::{Command, Refusal};
+use crate::command::verb::{CONFIGURATION, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, number};
+use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "rollback",
     about: "make earlier state of configuration current again",
     flags: &[
             CONFIGURATION,
+            OVERRIDE_FLAG,
+            TIMEOUT,
             number("to", "number of the state (default: the state before the current one)"),
+            WAIT,
         ],
     examples: &["rollback -name web", "rollback -name web -to 4"],
     changes: true,
@@ -18,11 +21,16 @@ pub(in crate::command) const VERB: Verb = Verb {
 };
 
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
-    Ok(Command::Rollback { name: given.configuration()?, to: given.number("to")? })
+    Ok(Command::Rollback {
+        name: given.configuration()?,
+        to: given.number("to")?,
+        options: ChangeOptions::parse(given)?,
+    })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::Rollback { name, to } = command else { return };
+    let Command::Rollback { name, to, options } = command else { return };
     line.flag("name", name.as_str());
     line.maybe("to", to.as_ref());
+    options.write(line);
 }

@@ -1,9 +1,8 @@
 //! `verify`: reads blobs and looks for damage.
 
-use std::fmt;
-
 use crate::command::given::Given;
 use crate::command::line::{Line, duration_text};
+use crate::command::share::Share;
 use crate::command::verb::{JSON, QUIET, QUIET_FLAG, Verb, switch, text};
 use crate::command::{Command, Refusal};
 
@@ -22,27 +21,9 @@ pub(in crate::command) const VERB: Verb = Verb {
     reads_input: false,
 };
 
-/// A share, in hundredths of a per cent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sample(pub u32);
-
-impl Sample {
-    /// The whole.
-    pub const ALL: Self = Self(10_000);
-}
-
-impl fmt::Display for Sample {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0 / 100, self.0 % 100) {
-            (whole, 0) => write!(f, "{whole}%"),
-            (whole, rest) => write!(f, "{whole}.{rest:02}%"),
-        }
-    }
-}
-
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     Ok(Command::Verify {
-        sample: given.value("sample", sample)?,
+        sample: given.value("sample", Share::parse)?,
         budget: given.value("budget", crate::flags::duration)?,
         resume: given.is_set("resume"),
         json: given.is_set("json"),
@@ -57,18 +38,4 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     line.switch("resume", *resume);
     line.switch("json", *json);
     line.switch(QUIET, *quiet);
-}
-
-/// A share, as in `5%`.
-fn sample(text: &str) -> Result<Sample, String> {
-    let number = text.strip_suffix('%').unwrap_or(text);
-    let (whole, part) = number.split_once('.').unwrap_or((number, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let hundredths = format!("{part:0<2}");
-    Some(format!("{whole}{hundredths}"))
-        .filter(|all| hundredths.len() == 2 && all.len() <= 6 && digits(all))
-        .and_then(|all| all.parse().ok())
-        .filter(|hundredths| (1..=Sample::ALL.0).contains(hundredths))
-        .map(Sample)
-        .ok_or_else(|| "should be from 0.01% to 100%".to_owned())
 }

@@ -1,0 +1,81 @@
+//! Tells those who wait that a configuration has changed.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use deploy_store::ConfigurationName;
+use tokio::sync::watch;
+
+/// Configurations that are remembered. With more, those that nobody waits for are forgotten.
+const MOST: usize = 1000;
+
+/// The last change of a configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// How many changes there were since somebody began to wait.
+    pub count: u64,
+    /// When the last change was on the disk.
+    pub at: Option<Instant>,
+}
+
+/// The configurations that somebody waits for.
+#[derive(Debug, Default)]
+pub struct Changes(Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>);
+
+impl Changes {
+    /// Waits for changes of a configuration, which need not exist.
+    pub fn subscribe(&self, name: &ConfigurationName) -> watch::Receiver<Announced> {
+        let mut all = self.all();
+        if let Some(sender) = all.get(name) {
+            return sender.subscribe();
+        }
+        if all.len() >= MOST {
+            all.retain(|_, sender| sender.receiver_count() > 0);
+        }
+        let (sender, receiver) = watch::channel(Announced::default());
+        all.insert(name.clone(), sender);
+        receiver
+    }
+
+    /// Announces that a change is on the disk.
+    pub fn announce(&self, name: &ConfigurationName) {
+        let Some(sender) = self.all().get(name).cloned() else { return };
+        let at = Some(Instant::now());
+        sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<ConfigurationName, watch::Sender<Announced>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn change_reaches_those_who_wait_for_it() {
+        let changes = Changes::default();
+        let [one, other]: [ConfigurationName; 2] = ["a", "b"].map(|name| name.parse().unwrap());
+        let (mut first, mut second) = (changes.subscribe(&one), changes.subscribe(&other));
+        changes.announce(&one);
+        first.changed().await.unwrap();
+        assert_eq!(first.borrow().count, 1);
+        assert!(!second.has_changed().unwrap());
+        changes.announce(&other);
+        second.changed().await.unwrap();
+    }
+
+    #[test]
+    fn names_that_nobody_waits_for_are_forgotten() {
+        let changes = Changes::default();
+        let kept = changes.subscribe(&"kept".parse().unwrap());
+        for n in 0..3 * MOST {
+            changes.subscribe(&format!("n{n}").parse().unwrap());
+        }
+        assert!(changes.all().len() <= MOST);
+        changes.announce(&"kept".parse().unwrap());
+        assert!(kept.has_changed().unwrap());
+    }
+}

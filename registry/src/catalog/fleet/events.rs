@@ -1,0 +1,196 @@
+//! What happened in the fleet, in order. Events have numbers, so that a client that was away goes
+//! on where it was.
+
+use std::fmt;
+
+use deploy_store::ConfigurationName;
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use crate::catalog::configuration_rows::count;
+use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
+
+/// Events that are kept.
+pub const MOST: i64 = 100_000;
+/// Events above [`MOST`] after which the oldest are removed, so that most events remove nothing.
+const SLACK: i64 = 1000;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A configuration has a new current state.
+    Changed,
+    /// A configuration was deleted.
+    Deleted,
+    /// A host reported for the first time.
+    HostAdded,
+    /// Two agents report under one name.
+    HostDuplicate,
+    /// A host was retired.
+    HostRetired,
+    /// An operator holds a host.
+    HostHeld,
+    /// An operator released a host.
+    HostReleased,
+    /// A deploy succeeded.
+    Healthy,
+    /// A deploy failed.
+    Failed,
+    /// Health checks failed, and the agent went back.
+    RolledBack,
+    /// An agent holds what failed or was rolled back.
+    Held,
+}
+
+impl Kind {
+    const ALL: [Self; 11] = [
+        Self::Changed,
+        Self::Deleted,
+        Self::HostAdded,
+        Self::HostDuplicate,
+        Self::HostRetired,
+        Self::HostHeld,
+        Self::HostReleased,
+        Self::Healthy,
+        Self::Failed,
+        Self::RolledBack,
+        Self::Held,
+    ];
+
+    /// The kind as one word, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Changed => "changed",
+            Self::Deleted => "deleted",
+            Self::HostAdded => "host_added",
+            Self::HostDuplicate => "host_duplicate",
+            Self::HostRetired => "host_retired",
+            Self::HostHeld => "host_held",
+            Self::HostReleased => "host_released",
+            Self::Healthy => "healthy",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+            Self::Held => "held",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Its number, from 1.
+    pub number: u64,
+    /// When it happened, by the registry's clock.
+    pub time: Timestamp,
+    /// What happened; `None` for a kind of a later version.
+    pub kind: Option<Kind>,
+    /// The configuration; empty if the event is about no configuration.
+    pub configuration: String,
+    /// The host; empty if the event is about no host.
+    pub host: String,
+    /// Details, for people.
+    pub message: String,
+}
+
+type Row = (i64, i64, String, String, String, String);
+
+/// Records that something happened.
+pub async fn add(
+    transaction: &mut Transaction<'_, Sqlite>,
+    now: Timestamp,
+    kind: Kind,
+    configuration: &str,
+    host: &str,
+    message: &str,
+) -> Result<()> {
+    let number = count(transaction, "event", 1).await?;
+    sqlx::query(
+        "INSERT INTO events (number, time, kind, configuration, host, message) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(number)
+    .bind(nanoseconds(now))
+    .bind(kind.word())
+    .bind(configuration)
+    .bind(host)
+    .bind(message)
+    .execute(&mut **transaction)
+    .await?;
+    if number % SLACK == 0 {
+        sqlx::query("DELETE FROM events WHERE number <= $1")
+            .bind(number - MOST)
+            .execute(&mut **transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+impl Catalog {
+    /// The number of the last event.
+    pub async fn last_event(&self) -> Result<u64> {
+        let number: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
+            .fetch_one(&self.readers)
+            .await?;
+        Ok(number.cast_unsigned())
+    }
+
+    /// The oldest `limit` events with numbers above `after`, oldest first; with `name`, only events
+    /// of this configuration.
+    pub async fn events_after(
+        &self,
+        name: Option<&ConfigurationName>,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<Event>> {
+        let query = "SELECT number, time, kind, configuration, host, message FROM events \
+                     WHERE number > $1 AND ($2 = '' OR configuration = $2) \
+                     ORDER BY number LIMIT $3";
+        self.some_events(query, name, after, limit).await
+    }
+
+    /// The newest `limit` events with numbers above `after`, oldest first; with `name`, only events
+    /// of this configuration.
+    pub async fn newest_events(
+        &self,
+        name: Option<&ConfigurationName>,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<Event>> {
+        let query = "SELECT number, time, kind, configuration, host, message FROM events \
+                     WHERE number > $1 AND ($2 = '' OR configuration = $2) \
+                     ORDER BY number DESC LIMIT $3";
+        let mut events = self.some_events(query, name, after, limit).await?;
+        events.reverse();
+        Ok(events)
+    }
+
+    async fn some_events(
+        &self,
+        query: &'static str,
+        name: Option<&ConfigurationName>,
+        after: u64,
+        limit: u64,
+    ) -> Result<Vec<Event>> {
+        let rows: Vec<Row> = sqlx::query_as(query)
+            .bind(i64::try_from(after).unwrap_or(i64::MAX))
+            .bind(name.map_or("", ConfigurationName::as_str))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.scanners)
+            .await?;
+        let event = |(number, time, kind, configuration, host, message): Row| Event {
+            number: number.cast_unsigned(),
+            time: timestamp(time),
+            kind: Kind::ALL.into_iter().find(|one| one.word() == kind),
+            configuration,
+            host,
+            message,
+        };
+        Ok(rows.into_iter().map(event).collect())
+    }
+}

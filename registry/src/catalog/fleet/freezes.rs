@@ -1,0 +1,108 @@
+//! Configurations that may not change for a while.
+
+use deploy_store::{ConfigurationName, escape};
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use crate::catalog::audit::Change;
+use crate::catalog::configuration_rows::require_current;
+use crate::catalog::{Catalog, Error, Result, nanoseconds, timestamp};
+
+/// Why a configuration may not change, and until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freeze {
+    /// Why.
+    pub message: String,
+    /// The key that froze it: fingerprint and comment.
+    pub who: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+type Row = (String, String, i64, i64);
+
+impl Catalog {
+    /// Freezes a configuration until `until`, or changes why and until when it is frozen.
+    pub async fn freeze(
+        &self,
+        name: &ConfigurationName,
+        message: &str,
+        until: Timestamp,
+        change: &Change,
+    ) -> Result<()> {
+        let mut transaction = self.change_tx(change).await?;
+        require_current(&mut transaction, name).await?;
+        sqlx::query(
+            "INSERT INTO freezes (configuration, message, who, since, until) \
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (configuration) \
+             DO UPDATE SET message = $2, who = $3, since = $4, until = $5",
+        )
+        .bind(name.as_str())
+        .bind(message)
+        .bind(&change.key)
+        .bind(nanoseconds(change.now))
+        .bind(nanoseconds(until))
+        .execute(&mut **transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    /// Allows changes of a configuration again.
+    pub async fn unfreeze(&self, name: &ConfigurationName, change: &Change) -> Result<()> {
+        let mut transaction = self.change_tx(change).await?;
+        if find(&mut transaction, name, change.now).await?.is_none() {
+            return Err(Error::NotFound(format!("configuration \"{name}\" is not frozen")));
+        }
+        sqlx::query("DELETE FROM freezes WHERE configuration = $1")
+            .bind(name.as_str())
+            .execute(&mut **transaction)
+            .await?;
+        transaction.commit().await
+    }
+
+    /// The freeze of a configuration that is in force at `now`, if there is one.
+    pub async fn frozen(&self, name: &ConfigurationName, now: Timestamp) -> Result<Option<Freeze>> {
+        let mut transaction = self.read_tx().await?;
+        find(&mut transaction, name, now).await
+    }
+}
+
+/// The freeze of a configuration that is in force at `now`, if there is one.
+async fn find(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    now: Timestamp,
+) -> Result<Option<Freeze>> {
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT message, who, since, until FROM freezes WHERE configuration = $1 AND until > $2",
+    )
+    .bind(name.as_str())
+    .bind(nanoseconds(now))
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(row.map(|(message, who, since, until)| Freeze {
+        message,
+        who,
+        since: timestamp(since),
+        until: timestamp(until),
+    }))
+}
+
+/// Fails if the configuration is frozen.
+pub async fn check(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    now: Timestamp,
+) -> Result<()> {
+    let Some(Freeze { message, who, until, .. }) = find(transaction, name, now).await? else {
+        return Ok(());
+    };
+    let (message, who) = (escape(&message), escape(&who));
+    let text = format!(
+        "configuration \"{name}\" is frozen until {until:.0} by {who}: {message}; use -override \
+         to change it all the same"
+    );
+    Err(Error::Conflict(text))
+}

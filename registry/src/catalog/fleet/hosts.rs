@@ -1,0 +1,323 @@
+//! Hosts: names, keys, labels, and what operators do with them.
+
+use std::collections::BTreeMap;
+
+use deploy_store::escape;
+use deploy_wire::fleet::{HostName, Label};
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::events::{self, Kind};
+use super::{agents, running};
+use crate::catalog::audit::Change;
+use crate::catalog::write_tx::WriteTx;
+use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
+
+/// Most hosts that are not retired.
+pub const MAX_HOSTS: i64 = 100_000;
+
+/// Why an operator lets a host deploy nothing new.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostHold {
+    /// Why.
+    pub message: String,
+    /// The operator's key: fingerprint and comment.
+    pub who: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRow {
+    /// Its number in the catalogue.
+    pub number: i64,
+    /// Its name.
+    pub name: String,
+    /// The fingerprint of the key that reported it.
+    pub key: String,
+    /// When it reported for the first time.
+    pub since: Timestamp,
+    /// When it was retired.
+    pub retired: Option<Timestamp>,
+    /// The hold of an operator.
+    pub hold: Option<HostHold>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl HostRow {
+    /// The group that operators gave the host; empty if none.
+    pub fn group(&self) -> &str {
+        self.labels.get("group").map_or("", String::as_str)
+    }
+}
+
+type Row =
+    (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, Option<i64>, String);
+
+/// The columns of a [`Row`]. Labels come as one text: names and values have no blanks.
+const COLUMNS: &str = "SELECT h.host, h.name, h.key, h.since, h.retired, h.held, h.held_by, \
+     h.held_since, COALESCE((SELECT GROUP_CONCAT(l.name || '=' || l.value, ' ') \
+     FROM host_labels l WHERE l.host = h.host), '') FROM hosts h";
+
+fn host(row: Row) -> HostRow {
+    let (number, name, key, since, retired, held, held_by, held_since, labels) = row;
+    let labels = labels.split(' ').filter_map(|label| label.split_once('='));
+    HostRow {
+        number,
+        name,
+        key,
+        since: timestamp(since),
+        retired: retired.map(timestamp),
+        hold: held.map(|message| HostHold {
+            message,
+            who: held_by.unwrap_or_default(),
+            since: timestamp(held_since.unwrap_or_default()),
+        }),
+        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+    }
+}
+
+/// The host called `name` that is not retired.
+pub async fn find(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &str,
+) -> Result<Option<HostRow>> {
+    let query = format!("{COLUMNS} WHERE h.name = $1 AND h.retired IS NULL");
+    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        .bind(name)
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(row.map(host))
+}
+
+async fn require(transaction: &mut Transaction<'_, Sqlite>, name: &HostName) -> Result<HostRow> {
+    let none = || Error::NotFound(format!("host \"{name}\" not found; host list shows all"));
+    find(transaction, name.as_str()).await?.ok_or_else(none)
+}
+
+/// Adds a host. Returns its number.
+pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestamp) -> Result<i64> {
+    let hosts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE retired IS NULL")
+        .fetch_one(&mut ***transaction)
+        .await?;
+    if hosts >= MAX_HOSTS {
+        return Err(Error::OverLimit(format!("there are {hosts} hosts already; retire some")));
+    }
+    let number = crate::catalog::configuration_rows::count(transaction, "host", 1).await?;
+    sqlx::query("INSERT INTO hosts (host, name, key, since) VALUES ($1, $2, $3, $4)")
+        .bind(number)
+        .bind(name)
+        .bind(key)
+        .bind(nanoseconds(now))
+        .execute(&mut ***transaction)
+        .await?;
+    events::add(transaction, now, Kind::HostAdded, "", name, key).await?;
+    Ok(number)
+}
+
+/// Why `host`, which reports with the key `key`, is another's.
+pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
+    let (name, owner) = (escape(&host.name), escape(&host.key));
+    (host.key != key).then(|| {
+        format!(
+            "host \"{name}\" reports with another key, {owner}; if the host has a new key, run: \
+             host retire {name}"
+        )
+    })
+}
+
+impl Catalog {
+    /// The host called `name` that is not retired.
+    pub async fn host(&self, name: &HostName) -> Result<HostRow> {
+        let mut transaction = self.read_tx().await?;
+        require(&mut transaction, name).await
+    }
+
+    /// Hosts with names after `after`, in byte order, `limit` at most.
+    pub async fn hosts(
+        &self,
+        after: Option<&HostName>,
+        limit: u64,
+        with_retired: bool,
+    ) -> Result<Vec<HostRow>> {
+        let query = format!(
+            "{COLUMNS} WHERE h.name > $1 AND ($2 OR h.retired IS NULL) ORDER BY h.name, h.host \
+             LIMIT $3"
+        );
+        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(after.map_or("", HostName::as_str))
+            .bind(with_retired)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&self.scanners)
+            .await?;
+        Ok(rows.into_iter().map(host).collect())
+    }
+
+    /// Sets labels of a host, and removes those without a value.
+    pub async fn label_host(
+        &self,
+        name: &HostName,
+        labels: &[(Label, Option<Label>)],
+        change: &Change,
+    ) -> Result<()> {
+        let mut transaction = self.change_tx(change).await?;
+        let host = require(&mut transaction, name).await?;
+        for (label, value) in labels {
+            sqlx::query("DELETE FROM host_labels WHERE host = $1 AND name = $2")
+                .bind(host.number)
+                .bind(label.as_str())
+                .execute(&mut **transaction)
+                .await?;
+            let Some(value) = value else { continue };
+            sqlx::query("INSERT INTO host_labels (host, name, value) VALUES ($1, $2, $3)")
+                .bind(host.number)
+                .bind(label.as_str())
+                .bind(value.as_str())
+                .execute(&mut **transaction)
+                .await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Lets a host deploy nothing new. Returns the names of its configurations.
+    pub async fn hold_host(
+        &self,
+        name: &HostName,
+        message: &str,
+        change: &Change,
+    ) -> Result<Vec<String>> {
+        let mut transaction = self.change_tx(change).await?;
+        let host = require(&mut transaction, name).await?;
+        sqlx::query("UPDATE hosts SET held = $1, held_by = $2, held_since = $3 WHERE host = $4")
+            .bind(message)
+            .bind(&change.key)
+            .bind(nanoseconds(change.now))
+            .bind(host.number)
+            .execute(&mut **transaction)
+            .await?;
+        let names = agents::names(&mut transaction, host.number).await?;
+        for configuration in &names {
+            show_state(&mut transaction, host.number, configuration, true).await?;
+        }
+        let host = name.as_str();
+        events::add(&mut transaction, change.now, Kind::HostHeld, "", host, message).await?;
+        transaction.commit().await?;
+        Ok(names)
+    }
+
+    /// Ends the hold of a host. Returns the names of its configurations.
+    pub async fn release_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
+        let mut transaction = self.change_tx(change).await?;
+        let host = require(&mut transaction, name).await?;
+        if host.hold.is_none() {
+            return Err(Error::NotFound(format!("host \"{name}\" is not held")));
+        }
+        let names = release(&mut transaction, host.number).await?;
+        let host = name.as_str();
+        events::add(&mut transaction, change.now, Kind::HostReleased, "", host, "").await?;
+        transaction.commit().await?;
+        Ok(names)
+    }
+
+    /// Retires a host: it does not count any more, and its name is free. Returns the names of its
+    /// configurations.
+    pub async fn retire_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
+        let mut transaction = self.change_tx(change).await?;
+        let host = require(&mut transaction, name).await?;
+        let names = retire(&mut transaction, &host, change.now, "").await?;
+        transaction.commit().await?;
+        Ok(names)
+    }
+
+    /// Retires the hosts that did not report since `before` and for which `is_gone` holds. Returns
+    /// their names.
+    pub async fn retire_gone(
+        &self,
+        before: Timestamp,
+        now: Timestamp,
+        is_gone: impl Fn(i64) -> bool,
+    ) -> Result<Vec<String>> {
+        let silent: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT h.host, h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 \
+             AND NOT EXISTS (SELECT 1 FROM agents a WHERE a.host = h.host AND a.reported >= $1)",
+        )
+        .bind(nanoseconds(before))
+        .fetch_all(&self.scanners)
+        .await?;
+        let mut retired = Vec::new();
+        for (_, name) in silent.into_iter().filter(|(number, _)| is_gone(*number)) {
+            let mut transaction = self.write_tx().await?;
+            if let Some(host) = find(&mut transaction, &name).await? {
+                let why = "did not report for as long as -retire-after says";
+                retire(&mut transaction, &host, now, why).await?;
+            }
+            transaction.commit().await?;
+            retired.push(name);
+        }
+        Ok(retired)
+    }
+}
+
+/// Ends the hold of a host. Returns the names of its configurations.
+async fn release(transaction: &mut WriteTx, host: i64) -> Result<Vec<String>> {
+    sqlx::query("UPDATE hosts SET held = NULL, held_by = NULL, held_since = NULL WHERE host = $1")
+        .bind(host)
+        .execute(&mut ***transaction)
+        .await?;
+    let names = agents::names(transaction, host).await?;
+    for configuration in &names {
+        show_state(transaction, host, configuration, false).await?;
+    }
+    Ok(names)
+}
+
+async fn retire(
+    transaction: &mut WriteTx,
+    host: &HostRow,
+    now: Timestamp,
+    why: &str,
+) -> Result<Vec<String>> {
+    let names = release(transaction, host.number).await?;
+    for name in &names {
+        agents::forget_state(transaction, host.number, name).await?;
+    }
+    sqlx::query("UPDATE hosts SET retired = $1 WHERE host = $2")
+        .bind(nanoseconds(now))
+        .bind(host.number)
+        .execute(&mut ***transaction)
+        .await?;
+    for query in ["DELETE FROM agents WHERE host = $1", "DELETE FROM attempts WHERE host = $1"] {
+        sqlx::query(query).bind(host.number).execute(&mut ***transaction).await?;
+    }
+    events::add(transaction, now, Kind::HostRetired, "", &host.name, why).await?;
+    Ok(names)
+}
+
+/// Begins or ends to show an agent the state that it runs, or else the current state.
+async fn show_state(
+    transaction: &mut WriteTx,
+    host: i64,
+    configuration: &str,
+    held: bool,
+) -> Result<()> {
+    let name = column(configuration)?;
+    let Some(current) = running::current(transaction, &name).await? else { return Ok(()) };
+    let (state, old): (Option<i64>, Option<i64>) = sqlx::query_as(
+        "SELECT state, held_state FROM agents WHERE configuration = $1 AND host = $2",
+    )
+    .bind(configuration)
+    .bind(host)
+    .fetch_one(&mut ***transaction)
+    .await?;
+    let new = held.then(|| old.or(state).unwrap_or(current.number));
+    running::change(transaction, &current, old, new).await?;
+    sqlx::query("UPDATE agents SET held_state = $1 WHERE configuration = $2 AND host = $3")
+        .bind(new)
+        .bind(configuration)
+        .bind(host)
+        .execute(&mut ***transaction)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! What agents are offered.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use deploy_store::{ConfigurationName, Digest};
+use jiff::Timestamp;
+
+use super::events::{self, Kind};
+use super::running;
+use crate::catalog::configuration_rows::load;
+use crate::catalog::{Catalog, Result, column};
+
+impl Catalog {
+    /// Revision, id and document of the current state of a configuration, if there is such a
+    /// configuration.
+    pub async fn offered(&self, name: &ConfigurationName) -> Result<Option<(u64, Digest, Bytes)>> {
+        let mut transaction = self.read_tx().await?;
+        let Some(current) = running::current(&mut transaction, name).await? else {
+            return Ok(None);
+        };
+        let state = load(&mut transaction, name, current.number.cast_unsigned()).await?;
+        Ok(Some((current.revision, state.id(), state.to_json().into())))
+    }
+
+    /// Number, revision and id of the current state of a configuration, if there is such a
+    /// configuration.
+    pub async fn current_state(
+        &self,
+        name: &ConfigurationName,
+    ) -> Result<Option<(u64, u64, Digest)>> {
+        let mut transaction = self.read_tx().await?;
+        let Some(current) = running::current(&mut transaction, name).await? else {
+            return Ok(None);
+        };
+        let number = current.number.cast_unsigned();
+        Ok(Some((number, current.revision, column(&current.hash)?)))
+    }
+
+    /// The current state of each configuration: its name, number, revision and id.
+    pub async fn current_states(&self) -> Result<Vec<(String, u64, u64, Digest)>> {
+        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
+            "SELECT c.name, c.current, c.revision, s.hash FROM configurations c \
+             JOIN states s ON s.history = c.history AND s.number = c.current ORDER BY c.name",
+        )
+        .fetch_all(&self.scanners)
+        .await?;
+        let state = |(name, number, revision, hash): (String, i64, i64, String)| {
+            Ok((name, number.cast_unsigned(), revision.cast_unsigned(), column(&hash)?))
+        };
+        rows.into_iter().map(state).collect()
+    }
+
+    /// The states that agents are shown whose hosts cannot be told apart, because they only poll:
+    /// by key and configuration, if all hosts with this key are held.
+    pub async fn held_by_key(&self) -> Result<HashMap<(String, ConfigurationName), u64>> {
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT h.key, a.configuration, MAX(a.held_state) FROM hosts h \
+             JOIN agents a ON a.host = h.host WHERE h.retired IS NULL AND h.key IN \
+               (SELECT key FROM hosts WHERE held IS NOT NULL AND retired IS NULL) \
+             GROUP BY h.key, a.configuration HAVING COUNT(a.held_state) = COUNT(*)",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let held = |(key, name, number): (String, String, i64)| {
+            Ok(((key, column(&name)?), number.cast_unsigned()))
+        };
+        rows.into_iter().map(held).collect()
+    }
+
+    /// Records that two agents report under one name.
+    pub async fn add_duplicate(&self, host: &str, name: &str, address: &str) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
+        let message = format!("another agent reports as {host}, from {address}");
+        let kind = Kind::HostDuplicate;
+        events::add(&mut transaction, Timestamp::now(), kind, name, host, &message).await?;
+        transaction.commit().await
+    }
+}

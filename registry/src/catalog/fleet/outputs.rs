@@ -1,0 +1,65 @@
+//! Ends of the output of scripts. Hosts that fail in the same way often print the same, so equal
+//! outputs are kept once.
+
+use deploy_store::Digest;
+use sqlx::{Sqlite, Transaction};
+
+use crate::catalog::{Catalog, Result};
+
+/// The compression of outputs: small, and fast enough for thousands a second.
+const LEVEL: i32 = 3;
+/// Most bytes of an output when it is decompressed again.
+const MAX_BYTES: usize = deploy_wire::fleet::MAX_OUTPUT;
+/// Most outputs that one transaction removes.
+const BATCH: i64 = 200;
+
+/// Keeps an output, and returns its digest; `None` if it is empty.
+pub async fn put(
+    transaction: &mut Transaction<'_, Sqlite>,
+    output: &str,
+) -> Result<Option<String>> {
+    if output.is_empty() {
+        return Ok(None);
+    }
+    let digest = Digest::of(output.as_bytes()).to_string();
+    let bytes = zstd::bulk::compress(output.as_bytes(), LEVEL).unwrap_or_default();
+    sqlx::query("INSERT INTO outputs (digest, bytes) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+        .bind(&digest)
+        .bind(bytes)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(Some(digest))
+}
+
+impl Catalog {
+    /// The output with the digest `digest`; empty if it is not kept any more.
+    pub async fn output(&self, digest: &str) -> Result<String> {
+        let bytes: Option<Vec<u8>> =
+            sqlx::query_scalar("SELECT bytes FROM outputs WHERE digest = $1")
+                .bind(digest)
+                .fetch_optional(&self.readers)
+                .await?;
+        let bytes = bytes.and_then(|bytes| zstd::bulk::decompress(&bytes, MAX_BYTES).ok());
+        Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    }
+
+    /// Removes outputs that no report has any more. Returns how many.
+    pub async fn remove_unused_outputs(&self) -> Result<u64> {
+        let mut removed = 0;
+        loop {
+            let some = sqlx::query(
+                "DELETE FROM outputs WHERE digest IN (SELECT digest FROM outputs o \
+                 WHERE NOT EXISTS (SELECT 1 FROM agents a WHERE a.output = o.digest) \
+                 AND NOT EXISTS (SELECT 1 FROM attempts t WHERE t.output = o.digest) LIMIT $1)",
+            )
+            .bind(BATCH)
+            .execute(&self.writer)
+            .await?
+            .rows_affected();
+            removed += some;
+            if some == 0 {
+                return Ok(removed);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The states that hosts run, or that held hosts are shown. Their layers are kept like those of
+//! rollback targets: an agent may need them to repair its root.
+
+use std::collections::BTreeSet;
+
+use deploy_store::{ConfigurationName, Digest};
+use sqlx::{Sqlite, Transaction};
+
+use crate::catalog::write_tx::WriteTx;
+use crate::catalog::{Result, uses};
+
+/// Numbers of the states of a history that hosts run.
+pub async fn numbers(
+    transaction: &mut Transaction<'_, Sqlite>,
+    history: i64,
+) -> Result<BTreeSet<i64>> {
+    let numbers: Vec<i64> = sqlx::query_scalar("SELECT number FROM running WHERE history = $1")
+        .bind(history)
+        .fetch_all(&mut **transaction)
+        .await?;
+    Ok(numbers.into_iter().collect())
+}
+
+/// The history and the current state of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Current {
+    /// Number of the history.
+    pub history: i64,
+    /// Number of the current state.
+    pub number: i64,
+    /// Number of the change that made the state current.
+    pub revision: u64,
+    /// Id of the current state.
+    pub hash: String,
+}
+
+/// The history and the current state of a configuration, if there is such a configuration.
+pub async fn current(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+) -> Result<Option<Current>> {
+    let row: Option<(i64, i64, i64, String)> = sqlx::query_as(
+        "SELECT c.history, c.current, c.revision, s.hash FROM configurations c \
+         JOIN states s ON s.history = c.history AND s.number = c.current WHERE c.name = $1",
+    )
+    .bind(name.as_str())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    Ok(row.map(|(history, number, revision, hash)| Current {
+        history,
+        number,
+        revision: revision.cast_unsigned(),
+        hash,
+    }))
+}
+
+/// The newest kept state with the id `id`.
+pub async fn find(
+    transaction: &mut Transaction<'_, Sqlite>,
+    current: &Current,
+    id: Digest,
+) -> Result<Option<i64>> {
+    let id = id.to_string();
+    if current.hash == id {
+        return Ok(Some(current.number));
+    }
+    Ok(sqlx::query_scalar(
+        "SELECT MAX(n.number) FROM (SELECT DISTINCT number FROM uses WHERE history = $1) n \
+         JOIN states s ON s.history = $1 AND s.number = n.number WHERE s.hash = $2",
+    )
+    .bind(current.history)
+    .bind(id)
+    .fetch_one(&mut **transaction)
+    .await?)
+}
+
+/// Counts a host that ran the state `old`, and runs `new` now.
+pub async fn change(
+    transaction: &mut WriteTx,
+    current: &Current,
+    old: Option<i64>,
+    new: Option<i64>,
+) -> Result<()> {
+    if old == new {
+        return Ok(());
+    }
+    if let Some(number) = new {
+        let hosts: i64 = sqlx::query_scalar(
+            "INSERT INTO running (history, number, hosts) VALUES ($1, $2, 1) \
+             ON CONFLICT (history, number) DO UPDATE SET hosts = hosts + 1 RETURNING hosts",
+        )
+        .bind(current.history)
+        .bind(number)
+        .fetch_one(&mut ***transaction)
+        .await?;
+        if hosts == 1 {
+            uses::protect(transaction, current.history, number).await?;
+        }
+    }
+    let Some(number) = old else { return Ok(()) };
+    let hosts: Option<i64> = sqlx::query_scalar(
+        "UPDATE running SET hosts = hosts - 1 WHERE history = $1 AND number = $2 RETURNING hosts",
+    )
+    .bind(current.history)
+    .bind(number)
+    .fetch_optional(&mut ***transaction)
+    .await?;
+    if hosts.is_some_and(|hosts| hosts <= 0) {
+        sqlx::query("DELETE FROM running WHERE history = $1 AND number = $2")
+            .bind(current.history)
+            .bind(number)
+            .execute(&mut ***transaction)
+            .await?;
+        uses::renew(transaction, current.history, current.number).await?;
+    }
+    Ok(())
+}
+
+/// Forgets what the agents of a configuration run, before its history is deleted.
+pub async fn forget(
+    transaction: &mut WriteTx,
+    name: &ConfigurationName,
+    history: i64,
+) -> Result<()> {
+    sqlx::query(
+        "UPDATE agents SET state = NULL, held_state = NULL, revision = 0 WHERE configuration = $1",
+    )
+    .bind(name.as_str())
+    .execute(&mut ***transaction)
+    .await?;
+    sqlx::query("DELETE FROM running WHERE history = $1")
+        .bind(history)
+        .execute(&mut ***transaction)
+        .await?;
+    Ok(())
+}

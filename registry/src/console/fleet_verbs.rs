@@ -1,0 +1,144 @@
+//! The verbs of the fleet: `fleet`, `why`, `wait`, `events`, `host`, `retry`, `freeze`, `metrics`.
+
+use std::sync::Arc;
+
+use deploy_store::{ConfigurationName, Meter};
+use deploy_wire::command::{ChangeOptions, Command, HostAction, Refusal, Share, Wait};
+use deploy_wire::exit;
+use jiff::Timestamp;
+
+use super::Done;
+use super::fleet_text as text;
+use super::print::document;
+use crate::catalog::Change;
+use crate::error::Error;
+use crate::registry::Registry;
+use crate::verbs::fleet_status::FleetQuery;
+use crate::verbs::wait_for::{Ending, Waited};
+
+/// Events that are shown without `-limit`.
+const EVENTS: u64 = 100;
+
+/// Runs one of these verbs.
+pub async fn execute(
+    registry: &Registry,
+    command: &Command,
+    change: &Change,
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
+    match command {
+        Command::Fleet { name, group, phase, behind, after, limit, json } => {
+            let query = FleetQuery {
+                name: name.clone(),
+                group: group.clone(),
+                phase: *phase,
+                behind: *behind,
+                after: after.clone(),
+                limit: *limit,
+            };
+            let fleet = registry.fleet_status(&query).await?;
+            let text = if *json { document(&fleet)? } else { text::fleet(&fleet, &query) };
+            Ok(Done::from(text))
+        }
+        Command::Why { host, name, json } => {
+            let why = registry.why(host, name.as_ref()).await?;
+            Ok(Done::from(if *json { document(&why)? } else { text::why(&why) }))
+        }
+        Command::Wait(wait) => {
+            let waited = registry.wait_for(wait, meter).await?;
+            ended(&wait.name, &waited, wait.json)
+        }
+        Command::Events { name, since, limit, follow: _, json } => {
+            let (after, limit) = (since.unwrap_or(0), limit.unwrap_or(EVENTS));
+            let events = registry.catalog.newest_events(name.as_ref(), after, limit).await?;
+            let line = |event| if *json { text::event_json(event) } else { text::event(event) };
+            Ok(Done::from(events.iter().map(line).collect::<String>()))
+        }
+        Command::Host(action) => host(registry, action, change).await,
+        Command::Retry { name, host } => {
+            let asked = registry.catalog.retry(name.as_ref(), host.as_ref(), change).await?;
+            for (host, name) in &asked {
+                registry.fleet.agent_changed(host, name);
+            }
+            Ok(Done::from(text::asked(&asked)))
+        }
+        Command::Freeze { name, until: None } => {
+            registry.catalog.unfreeze(name, change).await?;
+            Ok(Done::from(format!("configuration \"{name}\" may be changed again\n")))
+        }
+        Command::Freeze { name, until: Some((time, message)) } => {
+            let end = change.now.checked_add(*time).unwrap_or(Timestamp::MAX);
+            registry.catalog.freeze(name, message, end, change).await?;
+            Ok(Done::from(format!("configuration \"{name}\" is frozen until {end:.0}\n")))
+        }
+        Command::Metrics {} => Ok(Done::from(registry.metrics().await?)),
+        _ => unreachable!("`console` runs the other verbs"),
+    }
+}
+
+async fn host(registry: &Registry, action: &HostAction, change: &Change) -> Result<Done, Refusal> {
+    let (catalog, fleet) = (&registry.catalog, &registry.fleet);
+    let (host, names) = match action {
+        HostAction::List { after, limit, retired, json } => {
+            let limit = limit.unwrap_or(u64::MAX);
+            let hosts = catalog.hosts(after.as_ref(), limit, *retired).await?;
+            let text = if *json { text::hosts_json(&hosts)? } else { text::hosts(&hosts) };
+            return Ok(Done::from(text));
+        }
+        HostAction::Label(host, labels) => {
+            catalog.label_host(host, labels, change).await?;
+            (host, Vec::new())
+        }
+        HostAction::Hold(host, message) => (host, catalog.hold_host(host, message, change).await?),
+        HostAction::Release(host) => (host, catalog.release_host(host, change).await?),
+        HostAction::Retire(host) => (host, catalog.retire_host(host, change).await?),
+    };
+    fleet.host_changed(host, &names).await?;
+    Ok(Done::from(String::new()))
+}
+
+/// The answer of a wait.
+fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, Refusal> {
+    let code = match waited.ending {
+        Ending::Converged => exit::OK,
+        Ending::Halted => exit::FAILED,
+        Ending::Superseded => exit::CONFLICT,
+        Ending::TimedOut => exit::TIMEOUT,
+    };
+    if json {
+        return Ok(Done { stdout: text::waited_json(name, waited)?, code });
+    }
+    let said = text::waited(name, waited);
+    if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
+}
+
+/// Waits until the hosts have deployed a change that was just made, if `options` say so. `said` is
+/// the answer of the change.
+pub async fn after_change(
+    registry: &Registry,
+    name: &ConfigurationName,
+    options: ChangeOptions,
+    said: String,
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
+    let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
+    let current = registry.catalog.current_state(name).await?;
+    let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
+    let (state, ..) = current.ok_or_else(none)?;
+    let wait = Wait {
+        name: name.clone(),
+        state: Some(state),
+        id: None,
+        timeout,
+        min: Share::ALL,
+        group: None,
+        json: false,
+        quiet: false,
+    };
+    let waited = registry.wait_for(&wait, meter).await?;
+    // The change is made, so the way back is shown whether the hosts have deployed it or not.
+    match ended(name, &waited, false) {
+        Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
+        Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
+    }
+}

@@ -1,0 +1,21 @@
+//! The fleet: agents that are connected, what they are offered, and what they report.
+//!
+//! ```text
+//! hub            what all watches share         watch_session  one agent's watch
+//! presence       who is connected               report_queue   reports, many in one transaction
+//! offer_cache    offers, made once for all      polls          agents that only poll
+//! convergence    decides what `wait` answers    metrics        counters and histograms
+//! ```
+//!
+//! Nothing here knows ssh: `ssh/` passes lines on, and `console/` runs verbs.
+
+pub mod convergence;
+pub mod hub;
+pub mod metrics;
+mod offer_cache;
+pub mod polls;
+pub mod presence;
+mod report_queue;
+pub mod watch_session;
+
+pub use hub::Fleet;

@@ -1,0 +1,169 @@
+//! Decides what `wait` answers, from what the registry knows: without disk, network or clock.
+
+use deploy_store::Digest;
+use deploy_wire::command::Share;
+use deploy_wire::fleet::Phase;
+
+/// What is known of one host that runs the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// The phase of its last report.
+    pub phase: Phase,
+    /// What it runs.
+    pub runs: Option<Digest>,
+    /// What it deploys or has deployed.
+    pub wants: Option<Digest>,
+    /// The revision that its last report answers.
+    pub revision: u64,
+    /// Whether it is connected now.
+    pub connected: bool,
+    /// Whether an operator holds it.
+    pub held: bool,
+}
+
+/// What `wait` waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Goal {
+    /// The revision that made the configuration current.
+    pub revision: u64,
+    /// The configuration's id.
+    pub id: Digest,
+    /// The share of the hosts that is enough.
+    pub min: Share,
+}
+
+/// How many hosts are where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Hosts that count.
+    pub hosts: u64,
+    /// Hosts that have confirmed the goal.
+    pub done: u64,
+    /// Hosts on which the goal failed.
+    pub failed: u64,
+    /// Hosts that are not connected and have not confirmed the goal.
+    pub absent: u64,
+    /// Hosts that an operator holds. They do not count.
+    pub held: u64,
+    /// Hosts that are needed.
+    pub needed: u64,
+}
+
+/// What `wait` answers now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Enough hosts have confirmed.
+    Converged,
+    /// So many hosts failed that not enough can confirm.
+    Halted,
+    /// It is not decided yet.
+    Waiting,
+}
+
+/// Whether the host has confirmed that it runs the goal and is healthy.
+///
+/// A report from before the change does not count, even if the host ran the same configuration
+/// then: it may be deploying another one since.
+pub fn is_done(standing: &Standing, goal: &Goal) -> bool {
+    standing.phase == Phase::Healthy
+        && standing.runs == Some(goal.id)
+        && standing.revision >= goal.revision
+}
+
+/// Whether the goal failed on the host.
+pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
+    let ended_badly = standing.phase.is_failure() || standing.phase == Phase::Held;
+    ended_badly && standing.wants == Some(goal.id) && standing.revision >= goal.revision
+}
+
+/// Counts hosts.
+pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
+    let mut tally = Tally::default();
+    for host in hosts {
+        if host.held {
+            tally.held += 1;
+            continue;
+        }
+        tally.hosts += 1;
+        if is_done(&host, goal) {
+            tally.done += 1;
+        } else if is_failed(&host, goal) {
+            tally.failed += 1;
+        } else if !host.connected {
+            tally.absent += 1;
+        }
+    }
+    tally.needed = goal.min.of(tally.hosts);
+    tally
+}
+
+/// Decides what `wait` answers.
+pub fn verdict(tally: &Tally) -> Verdict {
+    if tally.done >= tally.needed {
+        Verdict::Converged
+    } else if tally.hosts - tally.failed < tally.needed {
+        Verdict::Halted
+    } else {
+        Verdict::Waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn goal(min: u32) -> Goal {
+        Goal { revision: 7, id: Digest::of(b"new"), min: Share(min * 100) }
+    }
+
+    fn standing(phase: Phase, id: &str, revision: u64) -> Standing {
+        let id = Some(Digest::of(id.as_bytes()));
+        Standing { phase, runs: id, wants: id, revision, connected: true, held: false }
+    }
+
+    fn decided(hosts: &[Standing], min: u32) -> Verdict {
+        verdict(&tally(hosts.iter().copied(), &goal(min)))
+    }
+
+    #[test]
+    fn all_hosts_that_count_have_to_confirm() {
+        let done = standing(Phase::Healthy, "new", 7);
+        let old = standing(Phase::Healthy, "old", 7);
+        let busy = standing(Phase::Script, "new", 7);
+        assert_eq!(decided(&[done, done], 100), Verdict::Converged);
+        assert_eq!(decided(&[done, old], 100), Verdict::Waiting);
+        assert_eq!(decided(&[done, busy], 100), Verdict::Waiting);
+        assert_eq!(decided(&[done, Standing { connected: false, ..old }], 100), Verdict::Waiting);
+        assert_eq!(decided(&[done, old], 50), Verdict::Converged);
+        assert_eq!(decided(&[], 100), Verdict::Converged);
+        let held = Standing { held: true, ..old };
+        assert_eq!(decided(&[done, held], 100), Verdict::Converged);
+    }
+
+    #[test]
+    fn report_from_before_the_change_does_not_count() {
+        // From new to old and back to new: the host may still be on its way to old.
+        let before = standing(Phase::Healthy, "new", 6);
+        assert_eq!(decided(&[before], 100), Verdict::Waiting);
+        let failed_before = standing(Phase::Failed, "new", 6);
+        assert_eq!(decided(&[failed_before], 100), Verdict::Waiting);
+        assert_eq!(decided(&[standing(Phase::Healthy, "new", 8)], 100), Verdict::Converged);
+    }
+
+    #[test]
+    fn failures_halt_when_too_few_hosts_remain() {
+        let done = standing(Phase::Healthy, "new", 7);
+        let failed = standing(Phase::Failed, "new", 7);
+        let back = Standing {
+            phase: Phase::RolledBack,
+            runs: Some(Digest::of(b"old")),
+            ..standing(Phase::RolledBack, "new", 7)
+        };
+        let other = standing(Phase::Failed, "old", 7);
+        assert_eq!(decided(&[done, failed], 100), Verdict::Halted);
+        assert_eq!(decided(&[done, back], 100), Verdict::Halted);
+        assert_eq!(decided(&[done, other], 100), Verdict::Waiting);
+        assert_eq!(decided(&[done, failed, done], 60), Verdict::Converged);
+        assert_eq!(decided(&[done, failed, failed], 60), Verdict::Halted);
+    }
+}

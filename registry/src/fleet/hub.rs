@@ -1,0 +1,111 @@
+//! What all watches of a registry share.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use deploy_store::ConfigurationName;
+use deploy_wire::fleet::HostName;
+use tokio::sync::watch;
+
+use super::metrics::Metrics;
+use super::offer_cache::OfferCache;
+use super::polls::Polls;
+use super::presence::{AgentId, Presence};
+use super::report_queue::ReportQueue;
+use super::watch_session::{WatchSession, Watcher};
+use crate::catalog::Catalog;
+use crate::catalog::fleet::{Applied, Sent};
+use crate::error::{Error, Result};
+
+/// The fleet of a registry.
+#[derive(Debug)]
+pub struct Fleet {
+    pub(super) catalog: Catalog,
+    pub(super) offers: OfferCache,
+    pub(super) reports: ReportQueue,
+    /// Connected agents.
+    pub presence: Arc<Presence>,
+    /// Agents that only poll, and what held hosts are shown.
+    pub polls: Polls,
+    /// Counters and histograms.
+    pub metrics: Arc<Metrics>,
+    written: watch::Sender<u64>,
+    stopped: watch::Sender<bool>,
+}
+
+impl Fleet {
+    /// The fleet of `catalog`. Call it within a runtime.
+    pub async fn open(catalog: &Catalog) -> Result<Self> {
+        let (written, _) = watch::channel(0);
+        let metrics = Arc::new(Metrics::default());
+        let reports = ReportQueue::new(catalog.clone(), Arc::clone(&metrics), written.clone());
+        let fleet = Self {
+            catalog: catalog.clone(),
+            offers: OfferCache::default(),
+            reports,
+            presence: Arc::default(),
+            polls: Polls::default(),
+            metrics,
+            written,
+            stopped: watch::Sender::new(false),
+        };
+        fleet.reload_holds().await?;
+        Ok(fleet)
+    }
+
+    /// Begins the watch of an agent.
+    pub async fn watch(
+        self: &Arc<Self>,
+        watcher: Watcher,
+        address: IpAddr,
+    ) -> Result<WatchSession> {
+        WatchSession::begin(Arc::clone(self), watcher, address).await
+    }
+
+    /// Keeps the report of a script.
+    pub async fn report(&self, sent: Sent) -> Result<()> {
+        match self.reports.send(sent).await.await {
+            Ok(Applied::New { .. } | Applied::Old) => Ok(()),
+            Ok(Applied::Refused(why)) => Err(Error::Conflict(why)),
+            Err(_) => Err(Error::Failed("the report could not be kept; send it again".to_owned())),
+        }
+    }
+
+    /// Changes when reports have been written.
+    pub fn written(&self) -> watch::Receiver<u64> {
+        self.written.subscribe()
+    }
+
+    /// Changes to `true` when the registry stops.
+    pub fn stopped(&self) -> watch::Receiver<bool> {
+        self.stopped.subscribe()
+    }
+
+    /// Ends waits, because the registry stops.
+    pub fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+
+    /// Tells the agents of a host that an operator did something with the host.
+    pub async fn host_changed(&self, host: &HostName, names: &[String]) -> Result<()> {
+        self.reload_holds().await?;
+        for name in names {
+            self.agent_changed(host.as_str(), name);
+        }
+        self.written.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Tells an agent that an operator did something with it.
+    pub fn agent_changed(&self, host: &str, name: &str) {
+        let (Ok(host), Ok(name)) = (host.parse(), name.parse::<ConfigurationName>()) else {
+            return;
+        };
+        self.presence.signal(&AgentId { host, name });
+    }
+
+    async fn reload_holds(&self) -> Result<()> {
+        self.polls.set_held(self.catalog.held_by_key().await?);
+        Ok(())
+    }
+}

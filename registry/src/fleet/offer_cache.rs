@@ -1,0 +1,68 @@
+//! Offers as lines. A change goes to thousands of agents at once, so its line is made once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use deploy_store::ConfigurationName;
+use deploy_wire::fleet::lines::to_line;
+use deploy_wire::fleet::{Offer, ToAgent};
+use tokio::sync::OnceCell;
+
+use crate::catalog::Catalog;
+use crate::error::Result;
+
+/// Lines that are kept. With more configurations, all are made again.
+const MOST: usize = 2000;
+
+/// An offer, and its line.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The offer.
+    pub offer: Offer,
+    /// The line for agents without a hold and without retries.
+    pub line: Bytes,
+}
+
+/// A line under way or done, and the change that it was made after.
+type Slot = (u64, Arc<OnceCell<Arc<Prepared>>>);
+
+/// The lines of the last changes.
+#[derive(Debug, Default)]
+pub struct OfferCache(Mutex<HashMap<ConfigurationName, Slot>>);
+
+impl OfferCache {
+    /// The offer of a configuration after its change `count`, or after a later one.
+    pub async fn get(
+        &self,
+        catalog: &Catalog,
+        name: &ConfigurationName,
+        count: u64,
+    ) -> Result<Arc<Prepared>> {
+        let cell = self.cell(name, count);
+        let made = cell.get_or_try_init(|| async {
+            let offer = match catalog.offered(name).await? {
+                Some((revision, id, json)) => Offer::of(revision, id, &json),
+                None => Offer::default(),
+            };
+            let line = to_line(&ToAgent { offer: Some(offer.clone()), ..ToAgent::default() });
+            Ok(Arc::new(Prepared { offer, line: line.into() }))
+        });
+        made.await.map(Arc::clone)
+    }
+
+    fn cell(&self, name: &ConfigurationName, count: u64) -> Arc<OnceCell<Arc<Prepared>>> {
+        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((made_after, cell)) = slots.get(name)
+            && *made_after >= count
+        {
+            return Arc::clone(cell);
+        }
+        if slots.len() >= MOST {
+            slots.clear();
+        }
+        let cell = Arc::default();
+        slots.insert(name.clone(), (count, Arc::clone(&cell)));
+        cell
+    }
+}

@@ -1,0 +1,104 @@
+//! Agents that only poll: what is known of them, and what they are shown while their hosts are held.
+//! The agents of 2017 neither watch nor report.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use deploy_store::ConfigurationName;
+use jiff::Timestamp;
+
+/// Agents that are remembered. With more, those that did not poll for longest are forgotten.
+const MOST: usize = 20_000;
+
+/// An agent that only polls, as far as it can be told from others.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Poller {
+    /// The configuration.
+    pub name: ConfigurationName,
+    /// The fingerprint of its key.
+    pub key: String,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// What is known of agents that only poll.
+#[derive(Debug, Default)]
+pub struct Polls(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    last: HashMap<Poller, Timestamp>,
+    /// The states that agents with this key are shown.
+    held: HashMap<(String, ConfigurationName), u64>,
+}
+
+impl Polls {
+    /// Records a poll, and returns the number of the state to show if the hosts with this key are
+    /// held.
+    pub fn polled(&self, poller: Poller, now: Timestamp) -> Option<u64> {
+        let mut known = self.known();
+        let held = if known.held.is_empty() {
+            None
+        } else {
+            known.held.get(&(poller.key.clone(), poller.name.clone())).copied()
+        };
+        if known.last.len() >= MOST && !known.last.contains_key(&poller) {
+            let mut times: Vec<Timestamp> = known.last.values().copied().collect();
+            times.sort();
+            let middle = times[times.len() / 2];
+            known.last.retain(|_, time| *time > middle);
+        }
+        known.last.insert(poller, now);
+        held
+    }
+
+    /// The agents that polled since `since`, in order.
+    pub fn since(&self, since: Timestamp) -> Vec<(Poller, Timestamp)> {
+        let known = self.known();
+        let recent = known.last.iter().filter(|(_, time)| **time >= since);
+        let mut pollers: Vec<_> = recent.map(|(poller, time)| (poller.clone(), *time)).collect();
+        drop(known);
+        pollers.sort();
+        pollers
+    }
+
+    /// Sets the states that agents are shown while all hosts with their key are held.
+    pub fn set_held(&self, held: HashMap<(String, ConfigurationName), u64>) {
+        self.known().held = held;
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn poller(n: usize) -> Poller {
+        let address = [10, 0, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()];
+        Poller { name: "web".parse().unwrap(), key: "k".to_owned(), address: address.into() }
+    }
+
+    #[test]
+    fn oldest_pollers_are_forgotten() {
+        let polls = Polls::default();
+        let time = |n: usize| Timestamp::from_second(i64::try_from(n).unwrap()).unwrap();
+        for n in 0..MOST + 10 {
+            assert_eq!(polls.polled(poller(n), time(n)), None);
+        }
+        assert!(polls.known().last.len() <= MOST);
+        assert_eq!(polls.since(time(MOST + 5)).len(), 5);
+    }
+
+    #[test]
+    fn held_key_is_shown_its_state() {
+        let polls = Polls::default();
+        polls.set_held([(("k".to_owned(), "web".parse().unwrap()), 7)].into());
+        assert_eq!(polls.polled(poller(1), Timestamp::UNIX_EPOCH), Some(7));
+        let other = Poller { key: "other".to_owned(), ..poller(1) };
+        assert_eq!(polls.polled(other, Timestamp::UNIX_EPOCH), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! Which agents are connected. This is only in memory: nothing is written to the disk for an agent
+//! that is still there.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use deploy_store::ConfigurationName;
+use deploy_wire::fleet::HostName;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+/// Agents that are remembered after they left.
+const MOST_SEEN: usize = 200_000;
+
+/// An agent: one configuration on one host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AgentId {
+    /// The host.
+    pub host: HostName,
+    /// The configuration.
+    pub name: ConfigurationName,
+}
+
+/// The connected agents.
+#[derive(Debug, Default)]
+pub struct Presence(Mutex<Agents>);
+
+#[derive(Debug, Default)]
+struct Agents {
+    connected: HashMap<AgentId, Vec<Live>>,
+    seen: HashMap<AgentId, Timestamp>,
+    next: u64,
+    count: usize,
+}
+
+/// A watch of an agent.
+#[derive(Debug, Clone)]
+struct Live {
+    number: u64,
+    instance: String,
+    address: IpAddr,
+    signals: Signals,
+}
+
+/// What a watch waits for.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// An operator did something with the host.
+    pub changed: Arc<Notify>,
+    /// The same agent has connected again, so this watch is dead.
+    pub replaced: Arc<Notify>,
+}
+
+/// Keeps an agent connected until it is dropped.
+#[derive(Debug)]
+pub struct Present {
+    presence: Arc<Presence>,
+    agent: AgentId,
+    number: u64,
+    /// What the watch waits for.
+    pub signals: Signals,
+    /// Whether another agent is connected under the same name.
+    pub is_duplicate: bool,
+}
+
+impl Presence {
+    /// Records that an agent watches. An earlier watch of the same directory from the same address
+    /// is dead, and is told so.
+    pub fn enter(self: &Arc<Self>, agent: AgentId, instance: &str, address: IpAddr) -> Present {
+        let signals = Signals::default();
+        let mut agents = self.agents();
+        agents.next += 1;
+        let number = agents.next;
+        let live =
+            Live { number, instance: instance.to_owned(), address, signals: signals.clone() };
+        let others = agents.connected.entry(agent.clone()).or_default();
+        let same = |other: &Live| other.instance == instance && other.address == address;
+        for other in others.iter().filter(|other| same(other)) {
+            other.signals.replaced.notify_one();
+        }
+        let is_duplicate = others.iter().any(|other| !same(other));
+        others.push(live);
+        agents.count += 1;
+        drop(agents);
+        Present { presence: Arc::clone(self), agent, number, signals, is_duplicate }
+    }
+
+    /// Whether the agent is connected.
+    pub fn is_connected(&self, agent: &AgentId) -> bool {
+        self.agents().connected.contains_key(agent)
+    }
+
+    /// Whether several agents are connected under this name.
+    pub fn is_duplicate(&self, agent: &AgentId) -> bool {
+        self.agents().connected.get(agent).is_some_and(|live| {
+            live.iter()
+                .any(|one| one.instance != live[0].instance || one.address != live[0].address)
+        })
+    }
+
+    /// When the agent was last connected, if that was since this registry started.
+    pub fn last_seen(&self, agent: &AgentId) -> Option<Timestamp> {
+        self.agents().seen.get(agent).copied()
+    }
+
+    /// How many watches there are.
+    pub fn count(&self) -> usize {
+        self.agents().count
+    }
+
+    /// How many agents of a configuration are connected.
+    pub fn count_of(&self, name: &ConfigurationName) -> usize {
+        self.agents().connected.keys().filter(|agent| agent.name == *name).count()
+    }
+
+    /// Address and configuration of each connected agent.
+    pub fn addresses(&self) -> HashSet<(IpAddr, ConfigurationName)> {
+        let agents = self.agents();
+        let all = agents.connected.iter();
+        all.flat_map(|(agent, live)| live.iter().map(|one| (one.address, agent.name.clone())))
+            .collect()
+    }
+
+    /// Tells the watches of a host that an operator did something with it.
+    pub fn signal(&self, agent: &AgentId) {
+        let agents = self.agents();
+        for live in agents.connected.get(agent).into_iter().flatten() {
+            live.signals.changed.notify_one();
+        }
+    }
+
+    fn agents(&self) -> MutexGuard<'_, Agents> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let mut agents = self.presence.agents();
+        agents.count -= 1;
+        let Some(live) = agents.connected.get_mut(&self.agent) else { return };
+        live.retain(|one| one.number != self.number);
+        if !live.is_empty() {
+            return;
+        }
+        agents.connected.remove(&self.agent);
+        if agents.seen.len() >= MOST_SEEN {
+            agents.seen.clear();
+        }
+        agents.seen.insert(self.agent.clone(), Timestamp::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(host: &str) -> AgentId {
+        AgentId { host: host.parse().unwrap(), name: "web".parse().unwrap() }
+    }
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[tokio::test]
+    async fn agent_that_connects_again_replaces_its_dead_watch() {
+        let presence = Arc::new(Presence::default());
+        let dead = presence.enter(agent("a"), "x", address(1));
+        let again = presence.enter(agent("a"), "x", address(1));
+        assert!(!again.is_duplicate && !presence.is_duplicate(&agent("a")));
+        dead.signals.replaced.notified().await;
+        drop(dead);
+        assert!(presence.is_connected(&agent("a")) && presence.last_seen(&agent("a")).is_none());
+        drop(again);
+        assert!(!presence.is_connected(&agent("a")) && presence.last_seen(&agent("a")).is_some());
+        assert_eq!(presence.count(), 0);
+    }
+
+    #[test]
+    fn two_directories_or_two_addresses_under_one_name_are_duplicates() {
+        let presence = Arc::new(Presence::default());
+        let first = presence.enter(agent("a"), "x", address(1));
+        assert!(!first.is_duplicate);
+        let cloned = presence.enter(agent("a"), "x", address(2));
+        assert!(cloned.is_duplicate && presence.is_duplicate(&agent("a")));
+        drop(cloned);
+        assert!(!presence.is_duplicate(&agent("a")));
+        assert!(presence.enter(agent("a"), "y", address(1)).is_duplicate);
+        assert!(!presence.enter(agent("b"), "y", address(1)).is_duplicate);
+    }
+}

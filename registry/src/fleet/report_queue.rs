@@ -1,0 +1,97 @@
+//! Reports on their way to the disk. Reports that come within a moment are one transaction, so that
+//! ten thousand agents may report at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::metrics::Metrics;
+use crate::catalog::Catalog;
+use crate::catalog::fleet::{Applied, Sent};
+use crate::error::Error;
+
+/// How long the first report of a batch waits for others.
+const GATHER: Duration = Duration::from_millis(20);
+/// Most reports of one transaction.
+const BATCH: usize = 500;
+/// Reports that wait. Then agents wait, too.
+const WAITING: usize = 2000;
+/// The pause after an error of the catalogue.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How often the same reports are tried before their agents have to send them again.
+const TRIES: u32 = 3;
+
+/// A report, and who waits for its result.
+type Entry = (Sent, oneshot::Sender<Applied>);
+
+/// Takes reports, and writes them in batches.
+#[derive(Debug, Clone)]
+pub struct ReportQueue(mpsc::Sender<Entry>);
+
+impl ReportQueue {
+    /// A queue for `catalog`. After each batch `written` has another number.
+    pub fn new(catalog: Catalog, metrics: Arc<Metrics>, written: watch::Sender<u64>) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(run(catalog, metrics, receiver, written));
+        Self(sender)
+    }
+
+    /// Queues a report. The receiver gets the result when the report is on the disk; it gets
+    /// nothing if the catalogue failed.
+    pub async fn send(&self, sent: Sent) -> oneshot::Receiver<Applied> {
+        let (done, result) = oneshot::channel();
+        // If the queue is gone, the registry stops, and the receiver sees that.
+        let _ = self.0.send((sent, done)).await;
+        result
+    }
+}
+
+async fn run(
+    catalog: Catalog,
+    metrics: Arc<Metrics>,
+    mut receiver: mpsc::Receiver<Entry>,
+    written: watch::Sender<u64>,
+) {
+    while let Some(first) = receiver.recv().await {
+        let mut batch = vec![first];
+        let until = Instant::now() + GATHER;
+        while batch.len() < BATCH
+            && let Ok(Some(next)) = timeout_at(until, receiver.recv()).await
+        {
+            batch.push(next);
+        }
+        let (sent, waiting): (Vec<Sent>, Vec<_>) = batch.into_iter().unzip();
+        // Without a result, the agents send their reports again.
+        let Some(results) = write(&catalog, &sent).await else { continue };
+        for ((sent, done), result) in sent.iter().zip(waiting).zip(results) {
+            metrics.reported(&sent.report, &result);
+            // The agent may have left.
+            let _ = done.send(result);
+        }
+        written.send_modify(|count| *count += 1);
+    }
+}
+
+/// Writes a batch; `None` if the catalogue cannot.
+async fn write(catalog: &Catalog, sent: &[Sent]) -> Option<Vec<Applied>> {
+    for attempt in 1..=TRIES {
+        match catalog.apply_reports(sent, Timestamp::now()).await {
+            Ok(results) => return Some(results),
+            Err(Error::Database(why)) if attempt == TRIES => {
+                tracing::error!(
+                    event = "reports_refused",
+                    count = sent.len(),
+                    "reports are not written; their agents send them again: {why}"
+                );
+            }
+            Err(err) => {
+                tracing::warn!(event = "reports_wait", count = sent.len(), "reports wait: {err}");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,265 @@
+//! One agent's watch: what it is offered, and the reports that it sends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use deploy_store::ConfigurationName;
+use deploy_wire::fleet::lines::{from_line, to_line};
+use deploy_wire::fleet::{HostName, Offer, ToAgent, ToRegistry};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
+
+use super::hub::Fleet;
+use super::presence::{AgentId, Present};
+use crate::catalog::Announced;
+use crate::catalog::fleet::{Applied, Sent};
+use crate::error::Result;
+
+/// Reports of one agent that are on their way to the disk. Then the agent has to wait.
+const MAX_PENDING: usize = 32;
+/// Agents that all begin at once. Of a larger fleet, some begin later.
+const AT_ONCE: u64 = 1000;
+/// The time between the starts of two agents of a larger fleet.
+const SPREAD: Duration = Duration::from_millis(3);
+/// The longest time that an agent is told to wait.
+const LONGEST_SPREAD: Duration = Duration::from_secs(30);
+
+/// Who watches what.
+#[derive(Debug, Clone)]
+pub struct Watcher {
+    /// The fingerprint of the key.
+    pub key: String,
+    /// The host.
+    pub host: HostName,
+    /// The configuration.
+    pub name: ConfigurationName,
+    /// The random id of the agent's directory.
+    pub instance: String,
+}
+
+/// A line for the agent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The line.
+    pub line: Bytes,
+    /// When the change that it tells of was on the disk, if it tells of one.
+    pub changed: Option<Instant>,
+}
+
+/// What the catalogue says about the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Host {
+    held: Option<String>,
+    retries: u64,
+    last_seq: u64,
+    /// Why reports are not kept.
+    refused: Option<String>,
+}
+
+/// A report on its way to the disk: its number, and what became of it.
+type Pending = BoxFuture<'static, (u64, Option<Applied>)>;
+
+/// One agent's watch.
+pub struct WatchSession {
+    fleet: Arc<Fleet>,
+    watcher: Watcher,
+    present: Option<Present>,
+    changes: watch::Receiver<Announced>,
+    host: Host,
+    pending: FuturesUnordered<Pending>,
+    /// The first line is still to be sent.
+    is_new: bool,
+}
+
+impl std::fmt::Debug for WatchSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WatchSession").field("watcher", &self.watcher).finish_non_exhaustive()
+    }
+}
+
+impl WatchSession {
+    /// Begins a watch.
+    pub(super) async fn begin(
+        fleet: Arc<Fleet>,
+        watcher: Watcher,
+        address: IpAddr,
+    ) -> Result<Self> {
+        let changes = fleet.catalog.changes.subscribe(&watcher.name);
+        let host = look_up(&fleet, &watcher).await?;
+        let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
+        let is_own = host.refused.is_none();
+        let present =
+            is_own.then(|| fleet.presence.enter(agent, &watcher.instance, address.to_canonical()));
+        if present.as_ref().is_some_and(|present| present.is_duplicate) {
+            let (host, name) = (watcher.host.as_str(), watcher.name.as_str());
+            tracing::warn!(event = "host_duplicate", host, name, %address, "two agents report as {host}");
+            fleet.catalog.add_duplicate(host, name, &address.to_string()).await?;
+        }
+        let pending = FuturesUnordered::new();
+        Ok(Self { fleet, watcher, present, changes, host, pending, is_new: true })
+    }
+
+    /// Waits for the next line to the agent; `None` if the watch should end. The future may be
+    /// dropped at any time.
+    pub async fn next(&mut self) -> Result<Option<Outgoing>> {
+        if self.is_new {
+            let line = self.first().await?;
+            self.is_new = false;
+            return Ok(Some(Outgoing { line, changed: None }));
+        }
+        let replaced = async {
+            match &self.present {
+                Some(present) => present.signals.replaced.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        let host_changed = async {
+            match &self.present {
+                Some(present) => present.signals.changed.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = replaced => Ok(None),
+            changed = self.changes.changed() => {
+                if changed.is_err() {
+                    return Ok(None);
+                }
+                let at = self.changes.borrow().at;
+                Ok(Some(Outgoing { line: self.offer().await?, changed: at }))
+            }
+            () = host_changed => {
+                self.host = look_up(&self.fleet, &self.watcher).await?;
+                Ok(Some(Outgoing { line: self.offer().await?, changed: None }))
+            }
+            Some((seq, applied)) = self.pending.next() => {
+                let Some(line) = answer(seq, applied) else { return Ok(None) };
+                Ok(Some(Outgoing { line, changed: None }))
+            }
+        }
+    }
+
+    /// Takes a line of the agent. `Err` says why the watch should end.
+    pub async fn take(&mut self, line: &[u8]) -> Result<(), String> {
+        let line: ToRegistry = from_line(line).map_err(|err| err.to_string())?;
+        let Some(report) = line.report else { return Ok(()) };
+        if self.pending.len() >= MAX_PENDING {
+            return Err("too many reports without an answer".to_owned());
+        }
+        let seq = report.seq;
+        if let Some(why) = self.host.refused.clone() {
+            self.pending.push(Box::pin(async move { (seq, Some(Applied::Refused(why))) }));
+            return Ok(());
+        }
+        let Watcher { key, host, name, instance } = self.watcher.clone();
+        let sent = Sent { key, host, name, instance, report: report.within_limits() };
+        let result = self.fleet.reports.send(sent).await;
+        self.pending.push(Box::pin(async move { (seq, result.await.ok()) }));
+        Ok(())
+    }
+
+    /// Records how long a change took until its line was written.
+    pub fn sent(&self, outgoing: &Outgoing) {
+        if let Some(changed) = outgoing.changed {
+            self.fleet.metrics.push_latency.observe(changed.elapsed().as_secs_f64());
+        }
+    }
+
+    async fn first(&mut self) -> Result<Bytes> {
+        let offer = self.offer_alone().await?;
+        let line = ToAgent {
+            last_seq: Some(self.host.last_seq),
+            offer: Some(offer),
+            refused: self.host.refused.clone(),
+            ack: None,
+        };
+        Ok(to_line(&line).into())
+    }
+
+    async fn offer(&mut self) -> Result<Bytes> {
+        let count = self.changes.borrow_and_update().count;
+        let prepared =
+            self.fleet.offers.get(&self.fleet.catalog, &self.watcher.name, count).await?;
+        let offer = self.shown(&prepared.offer);
+        if offer == prepared.offer {
+            return Ok(prepared.line.clone());
+        }
+        Ok(to_line(&ToAgent { offer: Some(offer), ..ToAgent::default() }).into())
+    }
+
+    async fn offer_alone(&mut self) -> Result<Offer> {
+        let count = self.changes.borrow_and_update().count;
+        let prepared =
+            self.fleet.offers.get(&self.fleet.catalog, &self.watcher.name, count).await?;
+        Ok(self.shown(&prepared.offer))
+    }
+
+    /// What this agent is shown instead of `offer`.
+    fn shown(&self, offer: &Offer) -> Offer {
+        let agents = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
+        Offer {
+            document: offer.document.clone().filter(|_| self.host.held.is_none()),
+            held: self.host.held.clone(),
+            retries: self.host.retries,
+            start_after_ms: start_after(agents, random_fraction()),
+            ..offer.clone()
+        }
+    }
+}
+
+/// The line that says what became of a report. `None`: the registry could not keep it, and the
+/// watch ends, so that the agent sends it again.
+fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
+    let refused = match applied? {
+        Applied::New { .. } | Applied::Old => None,
+        Applied::Refused(why) => Some(why),
+    };
+    Some(to_line(&ToAgent { ack: Some(seq), refused, ..ToAgent::default() }).into())
+}
+
+async fn look_up(fleet: &Fleet, watcher: &Watcher) -> Result<Host> {
+    let Watcher { key, host, name, .. } = watcher;
+    Ok(match fleet.catalog.known_agent(key, host, name).await? {
+        Err(why) => Host { refused: Some(why), ..Host::default() },
+        Ok(None) => Host::default(),
+        Ok(Some((host, agent))) => Host {
+            held: host.hold.map(|hold| hold.message),
+            retries: agent.as_ref().map_or(0, |agent| agent.retries),
+            last_seq: agent.as_ref().map_or(0, |agent| agent.report.seq),
+            refused: None,
+        },
+    })
+}
+
+/// How long one of `agents` waits before it begins, in milliseconds.
+fn start_after(agents: u64, fraction: f64) -> u64 {
+    let spread =
+        SPREAD.saturating_mul(u32::try_from(agents.saturating_sub(AT_ONCE)).unwrap_or(u32::MAX));
+    let wait = spread.min(LONGEST_SPREAD).mul_f64(fraction);
+    u64::try_from(wait.as_millis()).unwrap_or(0)
+}
+
+/// A random number from 0 to 1. The standard library's hash keys are random enough to spread load.
+fn random_fraction() -> f64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let bits = RandomState::new().build_hasher().finish();
+    f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_large_fleets_are_spread() {
+        assert_eq!(start_after(1000, 1.0), 0);
+        assert_eq!(start_after(2000, 1.0), 3000);
+        assert_eq!(start_after(2000, 0.0), 0);
+        assert_eq!(start_after(u64::MAX, 1.0), 30_000);
+    }
+}

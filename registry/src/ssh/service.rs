@@ -1,0 +1,142 @@
+//! Serves the commands of agents: `watch` and `report`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deploy_wire::command::{Refusal, ServiceCommand};
+use deploy_wire::fleet::{HEARTBEAT, HostName, MAX_LINE, Phase, Reason, Report, SILENCE};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use super::channel_io::{Gone, Incoming};
+use super::context::Context;
+use crate::catalog::fleet::Sent;
+use crate::console;
+use crate::error::Error;
+use crate::fleet::watch_session::{WatchSession, Watcher};
+
+/// The pause before a watch ends that cannot begin, so that agents do not try at once again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves the command in `line`.
+pub async fn run(mut client: Incoming, context: &Context, line: &str) {
+    let served = match ServiceCommand::parse(line) {
+        Ok(ServiceCommand::Watch { name, host, instance }) => {
+            let watcher = Watcher { key: context.caller.fingerprint(), host, name, instance };
+            watch(&mut client, context, watcher).await
+        }
+        Ok(command) => {
+            let done = report(context, command).await.map_err(console::refusal);
+            answer(&mut client, context, line, done).await
+        }
+        Err(refusal) => answer(&mut client, context, line, Err(refusal)).await,
+    };
+    match served {
+        Ok(code) => client.finish(code).await,
+        Err(Gone) => client.close().await,
+    }
+}
+
+/// Sends the answer of a command. Returns its exit code.
+async fn answer(
+    client: &mut Incoming,
+    context: &Context,
+    line: &str,
+    done: Result<(), Refusal>,
+) -> Result<u8, Gone> {
+    let (address, Err(Refusal { text, code })) = (&context.caller.address, done) else {
+        return Ok(console::session_code(true));
+    };
+    tracing::info!(address, line, code, why = text, "command fail");
+    client.send_error(format!("{text}\n")).await?;
+    Ok(code)
+}
+
+/// Keeps the result that a script reports.
+async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error> {
+    let ServiceCommand::Report { name, host, id, code, phase, message } = command else {
+        return Ok(());
+    };
+    let usual = if code == 0 { Phase::Healthy } else { Phase::Failed };
+    let phase = phase.unwrap_or(usual);
+    let is_good = phase == Phase::Healthy;
+    let report = Report {
+        phase,
+        runs: is_good.then_some(id),
+        wants: Some(id),
+        reason: phase.is_failure().then_some(Reason::Script),
+        message,
+        exit_code: Some(code),
+        ..Report::default()
+    };
+    let host = match host {
+        Some(host) => host,
+        None => named_by_address(context.address)?,
+    };
+    let (key, instance) = (context.caller.fingerprint(), String::new());
+    let report = report.within_limits();
+    context.registry.fleet.report(Sent { key, host, name, instance, report }).await
+}
+
+/// The name of a host that gives none.
+fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
+    let text = address.to_canonical().to_string().replace(':', "-");
+    text.parse().map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
+}
+
+/// Serves a watch until the agent leaves, is silent for too long, or breaks the rules.
+async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Result<u8, Gone> {
+    let fleet = Arc::clone(&context.registry.fleet);
+    let mut session = match fleet.watch(watcher, context.address).await {
+        Ok(session) => session,
+        Err(err) => {
+            tokio::time::sleep(PAUSE).await;
+            client.send_error(format!("{err}\n")).await?;
+            return Ok(console::session_code(false));
+        }
+    };
+    let ended = serve(client, &mut session).await?;
+    let address = &context.caller.address;
+    tracing::debug!(address, "watch ended: {ended}");
+    client.send_error(format!("{ended}\n")).await?;
+    Ok(console::session_code(false))
+}
+
+/// Passes lines on in both directions. Returns why the watch ends.
+async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<String, Gone> {
+    let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silent_at = Instant::now() + SILENCE;
+    loop {
+        while let Some(end) = client.bytes.iter().position(|byte| *byte == b'\n') {
+            let line = client.bytes.split_to(end + 1);
+            if let Err(why) = session.take(&line).await {
+                return Ok(why);
+            }
+        }
+        if client.bytes.len() > MAX_LINE {
+            return Ok(format!("the line is longer than {MAX_LINE} bytes"));
+        }
+        if client.ended {
+            return Ok("the agent has left".to_owned());
+        }
+        tokio::select! {
+            biased;
+            next = session.next() => match next {
+                Ok(Some(outgoing)) => {
+                    client.send(outgoing.line.clone()).await?;
+                    session.sent(&outgoing);
+                    heartbeat.reset();
+                }
+                Ok(None) => return Ok("the agent watches elsewhere".to_owned()),
+                Err(err) => return Ok(err.to_string()),
+            },
+            more = client.more() => {
+                more?;
+                silent_at = Instant::now() + SILENCE;
+            }
+            _ = heartbeat.tick() => client.send("\n").await?,
+            () = sleep_until(silent_at) => return Ok("the agent is silent".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Which hosts run what: for the verb `fleet`, for `/fleet` over sftp and for metrics.
+
+use std::collections::{BTreeMap, HashMap};
+
+use deploy_store::{ConfigurationName, Digest};
+use deploy_wire::fleet::{HostName, Label, Phase, Reason};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::fleet::{AgentRow, HostRow};
+use crate::error::{Error, Result};
+use crate::fleet::convergence::{self, Goal, Standing, Tally};
+use crate::fleet::polls::Poller;
+use crate::fleet::presence::AgentId;
+use crate::registry::Registry;
+
+/// An agent that only polls is shown if it polled within this many seconds.
+const RECENT: i64 = 24 * 60 * 60;
+
+/// Which hosts to show.
+#[derive(Debug, Clone, Default)]
+pub struct FleetQuery {
+    /// Only this configuration.
+    pub name: Option<ConfigurationName>,
+    /// Only hosts of this group.
+    pub group: Option<Label>,
+    /// Only hosts in this phase.
+    pub phase: Option<Phase>,
+    /// Only hosts that do not run what the registry offers.
+    pub behind: bool,
+    /// Only hosts whose names come after this one.
+    pub after: Option<HostName>,
+    /// Most hosts to show; `None`: all.
+    pub limit: Option<u64>,
+}
+
+/// The fleet, as documents show it. Fields are only added, never removed.
+#[derive(Debug, Clone, Serialize)]
+pub struct FleetStatus {
+    /// Each configuration and its counts.
+    pub configurations: Vec<ConfigurationStatus>,
+    /// The hosts that were asked for, by name.
+    pub hosts: Vec<HostStatus>,
+    /// Whether there are more hosts than were asked for.
+    pub more: bool,
+}
+
+/// The counts of one configuration.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConfigurationStatus {
+    /// Its name.
+    pub configuration: String,
+    /// Number of the current state.
+    pub state: u64,
+    /// Id of the current state.
+    pub hash: String,
+    /// Hosts of the configuration.
+    pub hosts: u64,
+    /// Hosts that confirmed the current state.
+    pub done: u64,
+    /// Hosts that have not confirmed the current state and are not held by an operator.
+    pub behind: u64,
+    /// Hosts on which the current state failed.
+    pub failed: u64,
+    /// Hosts that are not connected and have not confirmed the current state.
+    pub absent: u64,
+    /// Hosts that an operator holds.
+    pub held: u64,
+    /// Agents that poll and never reported. They count nowhere else.
+    pub unknown: u64,
+    /// Hosts by the phase of their last report.
+    pub phases: BTreeMap<&'static str, u64>,
+}
+
+/// One host and one of its configurations.
+#[derive(Debug, Clone, Serialize)]
+pub struct HostStatus {
+    /// Its name, or the address of an agent that only polls.
+    pub host: String,
+    /// The configuration.
+    pub configuration: String,
+    /// The group that operators gave it.
+    pub group: String,
+    /// The phase of its last report.
+    pub phase: &'static str,
+    /// Number of the state that it runs, if that is known.
+    pub runs: Option<u64>,
+    /// Id of what it runs.
+    pub runs_hash: Option<Digest>,
+    /// Number of the state that it deploys or has deployed, if that is known.
+    pub wants: Option<u64>,
+    /// Id of what it deploys or has deployed.
+    pub wants_hash: Option<Digest>,
+    /// Whether it confirmed the current state.
+    pub done: bool,
+    /// Since when it is in the phase.
+    pub since: Option<Timestamp>,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// When it was seen last.
+    pub last_seen: Timestamp,
+    /// Whether two agents report under this name.
+    pub duplicate: bool,
+    /// Why an operator holds it.
+    pub held: Option<String>,
+    /// Why its deploy failed, as a word.
+    pub reason: Option<&'static str>,
+    /// What happened, for people.
+    pub message: String,
+    /// The version of its agent.
+    pub version: String,
+}
+
+/// The current state of a configuration.
+#[derive(Debug, Clone)]
+struct Current {
+    state: u64,
+    revision: u64,
+    id: Digest,
+}
+
+impl Registry {
+    /// The fleet, or the part of it that `query` asks for.
+    pub async fn fleet_status(&self, query: &FleetQuery) -> Result<FleetStatus> {
+        let currents = self.currents(query.name.as_ref()).await?;
+        let hosts: HashMap<i64, HostRow> = self
+            .catalog
+            .hosts(None, u64::MAX, false)
+            .await?
+            .into_iter()
+            .map(|host| (host.number, host))
+            .collect();
+        let agents = self.catalog.agents(query.name.as_ref()).await?;
+        let mut all: Vec<(HostStatus, Standing)> = Vec::with_capacity(agents.len());
+        for agent in agents {
+            let Some(host) = hosts.get(&agent.host) else { continue };
+            let Some(current) = currents.get(&agent.configuration) else { continue };
+            all.push(self.status_of(host, agent, current));
+        }
+        let polling = self.only_polling(&currents, &all);
+        let in_group = |host: &HostStatus| {
+            query.group.as_ref().is_none_or(|group| group.as_str() == host.group)
+        };
+        all.retain(|(host, _)| in_group(host));
+        let configurations = currents.iter().map(|(name, current)| {
+            let of_it = || all.iter().filter(|(host, _)| host.configuration == *name);
+            let unknown = polling.iter().filter(|host| host.configuration == *name).count();
+            summary(name, current, of_it(), if query.group.is_some() { 0 } else { unknown })
+        });
+        let mut configurations: Vec<ConfigurationStatus> = configurations.collect();
+        configurations.sort_by(|one, other| one.configuration.cmp(&other.configuration));
+        let mut shown: Vec<HostStatus> = all.into_iter().map(|(host, _)| host).collect();
+        shown.extend(polling.into_iter().filter(in_group));
+        let (hosts, more) = selected(shown, query);
+        Ok(FleetStatus { configurations, hosts, more })
+    }
+
+    /// How many hosts of a configuration are where, for `goal`.
+    pub async fn fleet_tally(
+        &self,
+        name: &ConfigurationName,
+        goal: &Goal,
+        group: Option<&Label>,
+    ) -> Result<(Tally, Vec<String>)> {
+        let hosts = self.catalog.hosts(None, u64::MAX, false).await?;
+        let hosts: HashMap<i64, &HostRow> = hosts.iter().map(|host| (host.number, host)).collect();
+        let (mut standings, mut failed) = (Vec::new(), Vec::new());
+        for agent in self.catalog.agents(Some(name)).await? {
+            let Some(host) = hosts.get(&agent.host) else { continue };
+            if group.is_some_and(|group| group.as_str() != host.group()) {
+                continue;
+            }
+            let standing = self.standing(host, &agent);
+            if convergence::is_failed(&standing, goal) {
+                failed.push(host.name.clone());
+            }
+            standings.push(standing);
+        }
+        failed.sort();
+        Ok((convergence::tally(standings, goal), failed))
+    }
+
+    async fn currents(&self, name: Option<&ConfigurationName>) -> Result<HashMap<String, Current>> {
+        let Some(name) = name else {
+            let states = self.catalog.current_states().await?;
+            let current = |(name, state, revision, id)| (name, Current { state, revision, id });
+            return Ok(states.into_iter().map(current).collect());
+        };
+        let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
+        let (state, revision, id) = self.catalog.current_state(name).await?.ok_or_else(none)?;
+        Ok([(name.to_string(), Current { state, revision, id })].into())
+    }
+
+    fn standing(&self, host: &HostRow, agent: &AgentRow) -> Standing {
+        let id = agent_id(&host.name, &agent.configuration);
+        Standing {
+            phase: agent.report.phase,
+            runs: agent.report.runs,
+            wants: agent.report.wants,
+            revision: agent.report.revision,
+            connected: id.is_some_and(|id| self.fleet.presence.is_connected(&id)),
+            held: host.hold.is_some(),
+        }
+    }
+
+    fn status_of(
+        &self,
+        host: &HostRow,
+        agent: AgentRow,
+        current: &Current,
+    ) -> (HostStatus, Standing) {
+        let standing = self.standing(host, &agent);
+        let goal = goal_of(current);
+        let id = agent_id(&host.name, &agent.configuration);
+        let presence = &self.fleet.presence;
+        let number = |hash: Option<Digest>, known: Option<i64>| {
+            let is_current = hash == Some(current.id);
+            if is_current { Some(current.state) } else { known.map(i64::cast_unsigned) }
+        };
+        let report = agent.report;
+        let status = HostStatus {
+            host: host.name.clone(),
+            configuration: agent.configuration,
+            group: host.group().to_owned(),
+            phase: report.phase.word(),
+            runs: number(report.runs, agent.state),
+            runs_hash: report.runs,
+            wants: number(report.wants, None),
+            wants_hash: report.wants,
+            done: convergence::is_done(&standing, &goal),
+            since: Some(agent.since),
+            connected: standing.connected,
+            last_seen: if standing.connected {
+                Timestamp::now()
+            } else {
+                let seen = id.as_ref().and_then(|id| presence.last_seen(id));
+                seen.map_or(agent.reported, |seen| seen.max(agent.reported))
+            },
+            duplicate: id.is_some_and(|id| presence.is_duplicate(&id)),
+            held: host.hold.as_ref().map(|hold| hold.message.clone()),
+            reason: report.reason.map(Reason::word),
+            message: report.message,
+            version: report.version,
+        };
+        (status, standing)
+    }
+
+    /// Agents that poll and never reported.
+    fn only_polling(
+        &self,
+        currents: &HashMap<String, Current>,
+        known: &[(HostStatus, Standing)],
+    ) -> Vec<HostStatus> {
+        let recent = Timestamp::now().as_second().saturating_sub(RECENT);
+        let since = Timestamp::from_second(recent).unwrap_or(Timestamp::UNIX_EPOCH);
+        let watching = self.fleet.presence.addresses();
+        let pollers = self.fleet.polls.since(since).into_iter();
+        let unknown = pollers.filter(|(poller, _)| {
+            let address = poller.address.to_string();
+            !watching.contains(&(poller.address, poller.name.clone()))
+                && !known.iter().any(|(host, _)| {
+                    host.host == address && host.configuration == poller.name.as_str()
+                })
+        });
+        unknown
+            .filter(|(poller, _)| currents.contains_key(poller.name.as_str()))
+            .map(|(poller, polled)| polling(poller, polled))
+            .collect()
+    }
+}
+
+fn agent_id(host: &str, name: &str) -> Option<AgentId> {
+    Some(AgentId { host: host.parse().ok()?, name: name.parse().ok()? })
+}
+
+fn goal_of(current: &Current) -> Goal {
+    let min = deploy_wire::command::Share::ALL;
+    Goal { revision: current.revision, id: current.id, min }
+}
+
+/// An agent that polls and never reported.
+fn polling(poller: Poller, polled: Timestamp) -> HostStatus {
+    HostStatus {
+        host: poller.address.to_string(),
+        configuration: poller.name.to_string(),
+        group: String::new(),
+        phase: Phase::Unknown.word(),
+        runs: None,
+        runs_hash: None,
+        wants: None,
+        wants_hash: None,
+        done: false,
+        since: None,
+        connected: false,
+        last_seen: polled,
+        duplicate: false,
+        held: None,
+        reason: None,
+        message: format!("only polls, with the key {}", poller.key),
+        version: String::new(),
+    }
+}
+
+fn summary<'a>(
+    name: &str,
+    current: &Current,
+    hosts: impl Iterator<Item = &'a (HostStatus, Standing)>,
+    unknown: usize,
+) -> ConfigurationStatus {
+    let mut phases: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut standings = Vec::new();
+    for (host, standing) in hosts {
+        *phases.entry(host.phase).or_default() += 1;
+        standings.push(*standing);
+    }
+    let tally = convergence::tally(standings, &goal_of(current));
+    ConfigurationStatus {
+        configuration: name.to_owned(),
+        state: current.state,
+        hash: current.id.to_string(),
+        hosts: tally.hosts + tally.held,
+        done: tally.done,
+        behind: tally.hosts - tally.done,
+        failed: tally.failed,
+        absent: tally.absent,
+        held: tally.held,
+        unknown: unknown as u64,
+        phases,
+    }
+}
+
+/// The hosts that `query` asks for, in order, and whether there are more.
+fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>, bool) {
+    let is_wanted = |host: &HostStatus| {
+        query.phase.is_none_or(|phase| phase.word() == host.phase)
+            && !(query.behind && (host.done || host.held.is_some()))
+            && query.after.as_ref().is_none_or(|after| host.host.as_str() > after.as_str())
+    };
+    hosts.retain(is_wanted);
+    hosts.sort_by(|one, other| {
+        (&one.host, &one.configuration).cmp(&(&other.host, &other.configuration))
+    });
+    let limit = usize::try_from(query.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
+    let more = hosts.len() > limit;
+    hosts.truncate(limit);
+    (hosts, more)
+}

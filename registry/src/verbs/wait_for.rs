@@ -1,0 +1,123 @@
+//! `wait`: waits until the hosts of a configuration have deployed its current state.
+
+use std::time::Duration;
+
+use deploy_store::{Digest, Meter, Unit};
+use deploy_wire::command::Wait;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::error::{Error, Result};
+use crate::fleet::convergence::{self, Goal, Tally, Verdict};
+use crate::registry::Registry;
+
+/// The shortest time between two looks at the fleet.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest time between two looks at the fleet.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Enough hosts confirmed.
+    Converged,
+    /// Too many hosts failed.
+    Halted,
+    /// Another state is current now.
+    Superseded,
+    /// The time is over.
+    TimedOut,
+}
+
+/// The result of a wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waited {
+    /// How it ended.
+    pub ending: Ending,
+    /// The number of the state.
+    pub state: u64,
+    /// The id of the state.
+    pub id: Digest,
+    /// How many hosts are where.
+    pub tally: Tally,
+    /// The hosts that failed, by name.
+    pub failed: Vec<String>,
+}
+
+impl Registry {
+    /// Waits until enough hosts have confirmed. `meter` counts them.
+    pub async fn wait_for(&self, wait: &Wait, meter: &Meter) -> Result<Waited> {
+        let end = Instant::now() + wait.timeout.min(Duration::from_secs(365 * 24 * 60 * 60));
+        let mut changes = self.catalog.changes.subscribe(&wait.name);
+        let (mut written, mut stopped) = (self.fleet.written(), self.fleet.stopped());
+        let mut goal: Option<Goal> = None;
+        let mut shown = (0, 0);
+        let waited = loop {
+            changes.borrow_and_update();
+            written.borrow_and_update();
+            let waited = self.look(wait, &mut goal).await?;
+            if waited.ending != Ending::TimedOut {
+                break waited;
+            }
+            show(meter, &waited.tally, &mut shown);
+            if Instant::now() >= end {
+                break waited;
+            }
+            let next = async {
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    _ = written.changed() => {}
+                    () = sleep(LOOK_EVERY) => {}
+                }
+                sleep(PAUSE).await;
+            };
+            tokio::select! {
+                // At the end there is one more look.
+                _ = timeout_at(end, next) => {}
+                _ = stopped.wait_for(|stopped| *stopped) => {
+                    return Err(Error::Failed("the registry stops; wait again".to_owned()));
+                }
+            }
+        };
+        meter.end();
+        Ok(waited)
+    }
+
+    /// Looks at the fleet. If it is not decided yet, the ending is [`Ending::TimedOut`].
+    async fn look(&self, wait: &Wait, goal: &mut Option<Goal>) -> Result<Waited> {
+        let none = || Error::NotFound(format!("configuration \"{}\" not found", wait.name));
+        let (state, revision, id) =
+            self.catalog.current_state(&wait.name).await?.ok_or_else(none)?;
+        let now = Goal { revision, id, min: wait.min };
+        let is_other_id = wait.id.as_ref().is_some_and(|wanted| !wanted.is_of(id));
+        let is_later = wait.state.is_some_and(|wanted| state > wanted);
+        let is_earlier = wait.state.is_some_and(|wanted| state < wanted);
+        let is_replaced = goal.as_ref().is_some_and(|goal| goal.id != id);
+        let ending = |ending, tally, failed| Ok(Waited { ending, state, id, tally, failed });
+        if is_other_id || is_later || is_replaced {
+            return ending(Ending::Superseded, Tally::default(), Vec::new());
+        }
+        if is_earlier {
+            return ending(Ending::TimedOut, Tally::default(), Vec::new());
+        }
+        *goal = Some(now);
+        let (tally, failed) = self.fleet_tally(&wait.name, &now, wait.group.as_ref()).await?;
+        let how = match convergence::verdict(&tally) {
+            Verdict::Converged => Ending::Converged,
+            Verdict::Halted => Ending::Halted,
+            Verdict::Waiting => Ending::TimedOut,
+        };
+        ending(how, tally, failed)
+    }
+}
+
+/// Shows how many hosts have confirmed. Hosts may also stop confirming.
+fn show(meter: &Meter, tally: &Tally, shown: &mut (u64, u64)) {
+    let (done, needed) = *shown;
+    if tally.needed != needed || tally.done < done {
+        meter.begin("confirmed", Unit::Items("hosts"), tally.needed);
+        meter.add(tally.done);
+    } else {
+        meter.add(tally.done - done);
+    }
+    *shown = (tally.done, tally.needed);
+}

@@ -1,0 +1,111 @@
+//! `why`: what happened to the deploys on a host.
+
+use deploy_store::{ConfigurationName, Digest};
+use deploy_wire::fleet::{HostName, Reason, Step};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::catalog::fleet::Attempt;
+use crate::error::{Error, Result};
+use crate::registry::Registry;
+use crate::verbs::fleet_status::{FleetQuery, HostStatus};
+
+/// What happened on a host. Fields are only added, never removed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Why {
+    /// The host.
+    pub host: String,
+    /// Its configurations.
+    pub configurations: Vec<WhyOne>,
+}
+
+/// What happened to one configuration of a host.
+#[derive(Debug, Clone, Serialize)]
+pub struct WhyOne {
+    /// Where the host is now.
+    #[serde(flatten)]
+    pub status: HostStatus,
+    /// Its last deploys, newest first.
+    pub attempts: Vec<Tried>,
+    /// The end of the output of the script in the last deploy.
+    pub output: String,
+}
+
+/// One deploy.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tried {
+    /// Its number on this host.
+    pub number: u64,
+    /// Id of the configuration that was to be deployed.
+    pub wants_hash: Option<Digest>,
+    /// How far it came.
+    pub phase: &'static str,
+    /// Why it failed, as a word.
+    pub reason: Option<&'static str>,
+    /// What happened, for people.
+    pub message: String,
+    /// The exit code of the script or of the health check.
+    pub exit_code: Option<i32>,
+    /// Its steps with their times.
+    pub steps: Vec<Step>,
+    /// When it began.
+    pub began: Timestamp,
+    /// When its last report came.
+    pub reported: Timestamp,
+}
+
+impl From<Attempt> for Tried {
+    fn from(attempt: Attempt) -> Self {
+        Self {
+            number: attempt.number,
+            wants_hash: attempt.wants,
+            phase: attempt.phase.word(),
+            reason: attempt.reason.map(Reason::word),
+            message: attempt.message,
+            exit_code: attempt.exit_code,
+            steps: attempt.steps,
+            began: attempt.began,
+            reported: attempt.reported,
+        }
+    }
+}
+
+impl Registry {
+    /// What happened on a host, with `name` only to this configuration.
+    pub async fn why(&self, host: &HostName, name: Option<&ConfigurationName>) -> Result<Why> {
+        let row = self.catalog.host(host).await?;
+        let mut configurations = Vec::new();
+        for agent in self.catalog.agents_of(row.number).await? {
+            if name.is_some_and(|name| name.as_str() != agent.configuration) {
+                continue;
+            }
+            let Some(status) = self.status_on(host, &agent.configuration).await? else { continue };
+            let name = agent.configuration.parse()?;
+            let attempts = self.catalog.attempts(&name, row.number).await?;
+            let output = match attempts.first().and_then(|last| last.output.as_ref()) {
+                Some(digest) => self.catalog.output(digest).await?,
+                None => String::new(),
+            };
+            let attempts = attempts.into_iter().map(Tried::from).collect();
+            configurations.push(WhyOne { status, attempts, output });
+        }
+        if configurations.is_empty() {
+            let text = match name {
+                Some(name) => format!("host \"{host}\" has not reported on \"{name}\""),
+                None => format!("host \"{host}\" has not reported on any configuration"),
+            };
+            return Err(Error::NotFound(text));
+        }
+        Ok(Why { host: host.to_string(), configurations })
+    }
+
+    async fn status_on(&self, host: &HostName, name: &str) -> Result<Option<HostStatus>> {
+        let name = Some(name.parse()?);
+        let fleet = match self.fleet_status(&FleetQuery { name, ..FleetQuery::default() }).await {
+            // The configuration was deleted since the host reported.
+            Err(Error::NotFound(_)) => return Ok(None),
+            other => other?,
+        };
+        Ok(fleet.hosts.into_iter().find(|one| one.host == host.as_str()))
+    }
+}

@@ -1,0 +1,146 @@
+//! The lines of a watch.
+
+use deploy_store::{Configuration, Digest};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::report::Report;
+use super::{MAX_DOCUMENT, MAX_LINE};
+
+/// What an agent should deploy.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Offer {
+    /// The number of the change that made the offer. A later change has a greater number.
+    pub revision: u64,
+    /// The configuration's id; `None` if there is no such configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<Digest>,
+    /// The configuration's document as the agent would read it over sftp, unless it is longer than
+    /// [`MAX_DOCUMENT`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    /// How long the agent waits before it acts, in milliseconds, so that a large fleet does not
+    /// download all at once.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub start_after_ms: u64,
+    /// Why the agent deploys nothing new, if an operator holds the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
+    /// How often operators have asked this agent to try again. If the number is greater than
+    /// before, the agent forgets what it holds and tries at once.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub retries: u64,
+}
+
+/// A line from the registry. Each field that is set says one thing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToAgent {
+    /// The number of the last report that the registry has of this agent. Sent first, so that the
+    /// agent's next report has a greater number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<u64>,
+    /// What the agent should deploy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offer: Option<Offer>,
+    /// Reports up to this number are on the registry's disk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ack: Option<u64>,
+    /// Why the registry keeps no reports of this agent, such as a host name that is another's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+}
+
+/// A line from an agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ToRegistry {
+    /// A report.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// Why a line cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// The line is too long.
+    #[error("the line is longer than {MAX_LINE} bytes")]
+    TooLong,
+    /// The line is no JSON object of the known form.
+    #[error("the line has another form: {0}")]
+    Form(#[from] serde_json::Error),
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Offer {
+    /// The offer of `configuration`, whose document is `json`.
+    pub fn of(revision: u64, id: Digest, json: &[u8]) -> Self {
+        let document = std::str::from_utf8(json).ok().filter(|text| text.len() <= MAX_DOCUMENT);
+        let document = document.map(str::to_owned);
+        Self { revision, id: Some(id), document, ..Self::default() }
+    }
+
+    /// The configuration, if the document is here and is the offered configuration.
+    pub fn configuration(&self) -> Option<Configuration> {
+        let configuration = Configuration::from_json(self.document.as_ref()?.as_bytes()).ok()?;
+        (Some(configuration.id()) == self.id).then_some(configuration)
+    }
+}
+
+/// `message` as one line, with its end.
+pub fn to_line(message: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// Reads one line. An empty line is a sign of life that says nothing else.
+pub fn from_line<T: DeserializeOwned + Default>(line: &[u8]) -> Result<T, Unreadable> {
+    if line.len() > MAX_LINE {
+        return Err(Unreadable::TooLong);
+    }
+    if line.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    Ok(serde_json::from_slice(line)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{MAX_OUTPUT, Phase};
+
+    #[test]
+    fn lines_survive_and_unknown_fields_are_ignored() {
+        let report = Report { seq: 7, phase: Phase::Healthy, ..Report::default() };
+        let line = to_line(&ToRegistry { report: Some(report.clone()) });
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(from_line::<ToRegistry>(&line).unwrap().report, Some(report));
+        let later = br#"{"ack": 3, "dance": {"style": "tango"}}"#;
+        assert_eq!(from_line::<ToAgent>(later).unwrap().ack, Some(3));
+        assert_eq!(from_line::<ToAgent>(b" \n").unwrap(), ToAgent::default());
+        for junk in [&b"{"[..], b"[]", b"\xff", b"{\"ack\": -1}"] {
+            assert!(from_line::<ToAgent>(junk).is_err(), "{junk:?}");
+        }
+        assert!(matches!(
+            from_line::<ToAgent>(&vec![b' '; MAX_LINE + 1]),
+            Err(Unreadable::TooLong)
+        ));
+    }
+
+    #[test]
+    fn longest_report_fits_a_line() {
+        let report = Report {
+            output: "\u{1}".repeat(MAX_OUTPUT),
+            message: "\u{1}".repeat(5000),
+            ..Report::default()
+        };
+        let line = to_line(&ToRegistry { report: Some(report.within_limits()) });
+        assert!(line.len() < MAX_LINE, "{}", line.len());
+    }
+}

@@ -1,0 +1,253 @@
+//! What an agent reports about a deploy.
+
+use deploy_store::Digest;
+use serde::{Deserialize, Serialize};
+
+use super::MAX_OUTPUT;
+
+/// Most characters of a message.
+const MAX_MESSAGE: usize = 2000;
+/// Most characters of the other texts.
+const MAX_WORD: usize = 64;
+/// Most steps of a deploy.
+const MAX_STEPS: usize = 16;
+
+/// How far an agent is with the configuration that it wants to deploy.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The agent has received the offer.
+    Offered,
+    /// All layers are on the host.
+    Fetched,
+    /// The root is built.
+    Staged,
+    /// The script runs.
+    Script,
+    /// The script succeeded, and the health checks run.
+    Checking,
+    /// The configuration is deployed, and the health checks succeeded, if there are any.
+    Healthy,
+    /// The deploy failed. The agent may try again.
+    Failed,
+    /// The health checks failed, and the agent deployed the previous configuration again.
+    RolledBack,
+    /// The agent deploys nothing, because an operator or a failure holds it.
+    Held,
+    /// Nobody knows: the agent never reported, or reported a phase of a later protocol.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why a deploy failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// The registry cannot be reached, or refuses.
+    Registry,
+    /// A layer cannot be downloaded or extracted.
+    Layer,
+    /// The disk is full.
+    Space,
+    /// The deploy script failed.
+    Script,
+    /// The health checks failed.
+    Health,
+    /// An operator rolled back or holds the host.
+    Operator,
+    /// Another reason.
+    #[serde(other)]
+    Other,
+}
+
+/// The time that a step of a deploy took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The phase that ended the step.
+    pub phase: Phase,
+    /// Milliseconds since the step before.
+    pub ms: u64,
+}
+
+/// The report of one agent on one configuration. A later report replaces an earlier one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// The report's number. An agent's later report has a greater number.
+    pub seq: u64,
+    /// The revision of the newest offer that the agent has acted on; 0 if it only polls.
+    pub revision: u64,
+    /// The number of the deploy among this agent's deploys.
+    pub attempt: u64,
+    /// How far the deploy is.
+    pub phase: Phase,
+    /// The deployed configuration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runs: Option<Digest>,
+    /// The configuration that the agent deploys or has deployed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wants: Option<Digest>,
+    /// Why the deploy failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// What happened, for people.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// The exit code of the script or of the health check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The end of the script's output.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub output: String,
+    /// The finished steps of the deploy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// The boot id of the host.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub boot: String,
+    /// The version of the agent.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// How the agent places files.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub link: String,
+}
+
+impl Phase {
+    /// The phase as one word, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Offered => "offered",
+            Self::Fetched => "fetched",
+            Self::Staged => "staged",
+            Self::Script => "script",
+            Self::Checking => "checking",
+            Self::Healthy => "healthy",
+            Self::Failed => "failed",
+            Self::RolledBack => "rolled_back",
+            Self::Held => "held",
+        }
+    }
+
+    /// The phase called `word`.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|phase| phase.word() == word)
+    }
+
+    /// All phases.
+    pub const ALL: [Self; 10] = [
+        Self::Offered,
+        Self::Fetched,
+        Self::Staged,
+        Self::Script,
+        Self::Checking,
+        Self::Healthy,
+        Self::Failed,
+        Self::RolledBack,
+        Self::Held,
+        Self::Unknown,
+    ];
+
+    /// Whether the deploy has ended, well or badly.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Healthy | Self::Failed | Self::RolledBack | Self::Held)
+    }
+
+    /// Whether the deploy has ended badly.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::RolledBack)
+    }
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
+        Self::Registry,
+        Self::Layer,
+        Self::Space,
+        Self::Script,
+        Self::Health,
+        Self::Operator,
+        Self::Other,
+    ];
+
+    /// The reason as one word, as in JSON.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Layer => "layer",
+            Self::Space => "space",
+            Self::Script => "script",
+            Self::Health => "health",
+            Self::Operator => "operator",
+            Self::Other => "other",
+        }
+    }
+
+    /// The reason called `word`.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+}
+
+impl Report {
+    /// The same report, with texts that are cut to what the registry keeps: the end of the output,
+    /// and the beginning of the others.
+    #[must_use]
+    pub fn within_limits(mut self) -> Self {
+        let cut = |text: &mut String, most: usize| {
+            if let Some((at, _)) = text.char_indices().nth(most) {
+                text.truncate(at);
+            }
+        };
+        cut(&mut self.message, MAX_MESSAGE);
+        cut(&mut self.boot, MAX_WORD);
+        cut(&mut self.version, MAX_WORD);
+        cut(&mut self.link, MAX_WORD);
+        self.steps.truncate(MAX_STEPS);
+        let mut start = self.output.len().saturating_sub(MAX_OUTPUT);
+        while !self.output.is_char_boundary(start) {
+            start += 1;
+        }
+        self.output.drain(..start);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_phases_and_reasons_are_those_of_json() {
+        for phase in Phase::ALL {
+            assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{}\"", phase.word()));
+            assert_eq!(Phase::of(phase.word()), Some(phase));
+        }
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.word()));
+            assert_eq!(Reason::of(reason.word()), Some(reason));
+        }
+        let read = |text| serde_json::from_str::<Report>(text).unwrap();
+        let later = read(r#"{"seq": 3, "phase": "levitating", "reason": "moon", "new": [1]}"#);
+        assert_eq!((later.phase, later.reason), (Phase::Unknown, Some(Reason::Other)));
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_whole_characters() {
+        let report = Report {
+            message: "ä".repeat(3000),
+            output: format!("{}end", "ä".repeat(MAX_OUTPUT)),
+            steps: vec![Step { phase: Phase::Staged, ms: 1 }; 40],
+            ..Report::default()
+        };
+        let cut = report.within_limits();
+        assert_eq!(cut.message.chars().count(), MAX_MESSAGE);
+        assert!(cut.output.len() <= MAX_OUTPUT && cut.output.ends_with("äend"));
+        assert_eq!(cut.steps.len(), MAX_STEPS);
+    }
+}

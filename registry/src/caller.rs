@@ -1,4 +1,4 @@
-//! The user who sends a command, and the user's program.
+//! The user who sends a command, and the program that the user runs.
 
 use deploy_wire::command::Command;
 use jiff::Timestamp;
@@ -17,14 +17,14 @@ pub struct Caller {
     pub user: String,
     /// Fingerprint and comment of the key.
     pub key: String,
-    /// Address.
+    /// The client's address.
     pub address: String,
-    /// The program.
+    /// The client's program.
     pub client: Client,
 }
 
 impl Caller {
-    /// A change that this caller makes now with `command`.
+    /// The audit data for a change that this caller makes now with `command`.
     pub fn change(&self, command: &Command) -> Change {
         Change {
             user: self.user.clone(),
@@ -39,9 +39,9 @@ impl Caller {
 /// The program that sends commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// ssh, or any other program.
+    /// `ssh`, or any other program.
     Ssh,
-    /// The prompt.
+    /// The registry's interactive prompt.
     Prompt,
     /// This project's `deployctl`.
     Deployctl,
@@ -50,7 +50,7 @@ pub enum Client {
 }
 
 impl Client {
-    /// The client with this ssh identification.
+    /// The client that sends this ssh identification.
     pub fn of(identification: &str) -> Self {
         let text = identification.trim_end();
         if text == GO {
@@ -62,12 +62,13 @@ impl Client {
         }
     }
 
-    /// A command line as the user of this client types it. For the Go tool, the hint is unchanged.
+    /// A command line as the user of this client types it. The Go tool gets the line unchanged.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),
             Self::Deployctl => format!("deployctl {line}"),
-            // Two shells read the line, so what a shell would change is quoted twice.
+            // The user's shell and the registry both parse the line. If a shell would change a
+            // quoted value, the whole line is quoted again.
             Self::Ssh
                 if line.contains(['\\', '$', '`', '\'', ' ', '*', '?', '~']) && quoted(line) =>
             {
@@ -78,7 +79,7 @@ impl Client {
     }
 }
 
-/// Whether a value in the line needs its quotes.
+/// Whether the line has a quoted value that needs its quotes.
 fn quoted(line: &str) -> bool {
     line.split('"').skip(1).step_by(2).any(|value| {
         !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+@:/-".contains(&byte))

@@ -1,5 +1,5 @@
-//! Imports the directory of a Go registry. The import reads `state.db`, never writes to it, and
-//! loads its contents into a new catalogue in one transaction.
+//! Imports the directory of a Go registry. The import reads `state.db` and never changes this file.
+//! It loads the contents of `state.db` into a new catalogue, in one transaction.
 
 pub mod bolt;
 mod go_files;
@@ -20,9 +20,9 @@ pub use go_files::Files;
 pub use go_report::Report;
 pub use go_state::State;
 
-/// The Go tool's catalogue in a registry's directory.
+/// The name of the Go tool's catalogue in a registry's directory.
 pub const STATE_DB: &str = "state.db";
-/// Name of the note about an import.
+/// The name of the note about an import.
 const NOTE: &str = "import";
 /// Largest `state.db` that is read, in bytes.
 const MAX_STATE_DB: u64 = 8 << 30;
@@ -48,7 +48,7 @@ pub enum Error {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why the file cannot be imported.
         cause: go_state::Error,
     },
     /// The file is larger than the limit.

@@ -84,14 +84,14 @@ pub enum Error {
     Catalog(#[from] crate::error::Error),
 }
 
-/// The note about an import.
+/// The contents of the note about an import.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Imported {
     time: Timestamp,
     contents: String,
 }
 
-/// The catalogue of a Go registry, locked so that this registry cannot start.
+/// The catalogue of a Go registry. The file is locked, so that the Go registry cannot start.
 #[derive(Debug)]
 pub struct StateDb {
     path: PathBuf,
@@ -133,8 +133,8 @@ impl StateDb {
     }
 }
 
-/// Whether the state of a Go registry is to be imported. [`Error::Changed`] if a Go registry has
-/// changed `state.db` since the import.
+/// Whether the registry should import the state of a Go registry now. [`Error::Changed`] if a Go
+/// registry has changed `state.db` since an earlier import.
 pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
     let Some(state_db) = state_db else { return Ok(false) };
     if let Some(imported) = catalog.note::<Imported>(NOTE).await? {
@@ -151,8 +151,8 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
     Ok(true)
 }
 
-/// Imports the state of a Go registry in `dir`, and logs what it found. `meter` counts the bytes
-/// read.
+/// Imports the state of a Go registry in `dir`, and logs the report. `meter` counts the bytes that
+/// are read.
 pub async fn take_over(
     dir: &Path,
     state_db: &StateDb,
@@ -173,8 +173,8 @@ pub async fn take_over(
         command: "import-state".to_owned(),
         now,
     };
-    // Damaged files are moved before the import is noted. If the import is interrupted and begins
-    // again, it finds these files missing, which is correct.
+    // The import moves damaged files before it writes its note. If the import is interrupted, the
+    // next import finds these files missing, which is correct.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         blobs.set_aside(*digest, quarantine)?;
@@ -184,7 +184,7 @@ pub async fn take_over(
     Ok(report)
 }
 
-/// The contents of the new catalogue. An earlier state that needs a missing file is lost.
+/// The contents of the new catalogue. An earlier state that needs a missing file counts as lost.
 fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
     let row = |(&digest, bytes): (&Digest, u64), damaged| BlobRow { digest, bytes, damaged };
     let sound = files.sound.iter().map(|(digest, bytes)| row((digest, *bytes), false));
@@ -206,8 +206,8 @@ fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
     }
 }
 
-/// Fails if `state.db` has changed since it was imported. A file that cannot be read is only
-/// logged, because this registry does not need it.
+/// Fails if `state.db` has changed since the import. If the file cannot be read, the function only
+/// logs the error, because the registry no longer needs the file.
 fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
     match state_db.read() {
         Ok(state) if state.contents.to_string() == imported.contents => Ok(()),
@@ -247,8 +247,8 @@ fn log(report: &Report) {
     report.odd.iter().for_each(|odd| tracing::warn!("{odd}"));
 }
 
-/// What an import of the Go registry in `dir` would find. This function changes nothing. `meter`
-/// counts the bytes read.
+/// The report that an import of the Go registry in `dir` would make. This function changes nothing.
+/// `meter` counts the bytes that are read.
 pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;

@@ -1,5 +1,5 @@
-//! Uploads and downloads of clients, and their limits. Each limit is shared among keys, so that no
-//! client takes all places.
+//! Uploads and downloads of clients, and their limits. Keys share each limit, so that no single
+//! client can use up a limit.
 //!
 //! ```text
 //! upload         one upload: bytes in any order, at last a staged blob

@@ -45,7 +45,7 @@ pub struct Report {
 /// A file that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bad {
-    /// The path in the registry's directory.
+    /// The path of the file within the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
@@ -53,12 +53,12 @@ pub struct Bad {
     pub hits: Vec<String>,
 }
 
-/// A file that nothing uses.
+/// A file that no version and no state uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Orphan {
-    /// The path in the registry's directory.
+    /// The path of the file within the registry's directory.
     pub path: String,
-    /// The length.
+    /// The length in bytes.
     pub bytes: u64,
 }
 

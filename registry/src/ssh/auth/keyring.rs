@@ -75,7 +75,7 @@ struct KeyFile {
     seen: Mutex<Option<Stamp>>,
 }
 
-/// Identifies the contents of a file, to notice that the file has changed.
+/// The properties of a file that show whether the file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,

@@ -192,7 +192,8 @@ pub(super) fn encode_reply(id: u32, done: Result<Reply, SftpError>) -> Bytes {
 }
 
 pub(super) fn encode(packet: Packet) -> Bytes {
-    // Only a packet over 4 GiB cannot be encoded. An empty packet ends the client's session.
+    // Encoding fails only for a packet over 4 GiB. The empty packet that is then sent ends the
+    // client's session.
     Bytes::try_from(packet).unwrap_or_default()
 }
 

@@ -27,7 +27,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub struct Sample(pub u32);
 
 impl Sample {
-    /// The whole.
+    /// The share that includes all blobs.
     pub const ALL: Self = Self(10_000);
 }
 
@@ -59,7 +59,7 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     line.switch(QUIET, *quiet);
 }
 
-/// A share, as in `5%`.
+/// Reads a share, such as `5%`.
 fn sample(text: &str) -> Result<Sample, String> {
     let number = text.strip_suffix('%').unwrap_or(text);
     let (whole, part) = number.split_once('.').unwrap_or((number, ""));

@@ -62,7 +62,8 @@ impl Client {
         }
     }
 
-    /// A command line as the user of this client types it. The Go tool gets the line unchanged.
+    /// A command line as the user of this client types it. At the prompt and for the Go tool, the
+    /// line stays unchanged.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),

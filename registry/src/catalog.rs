@@ -9,7 +9,7 @@
 //! rows       blob_rows  versions  pins  configuration_rows  uses  notes  audit
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
-//!            references, retention                          what refers to what; what is deleted
+//!            references, retention                          references to blobs; deletions
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
 //! ```

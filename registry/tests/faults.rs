@@ -192,7 +192,7 @@ impl World {
                     .filter(|finding| finding.path != path || !right(finding.kind))
                     .collect();
                 assert!(rest.is_empty(), "{what}: {rest:?}");
-                // A fault may hide that the blob was restored.
+                // After a fault, the blob may be restored although the verb failed.
                 let back = verb == Verb::TakeBack && registry.blobs().contains(digest).unwrap();
                 assert!(back || verified.damaged() == 1, "{what}: {verified:?}");
                 let aside = fs::read_dir(self.bench.path("quarantine")).unwrap().count();

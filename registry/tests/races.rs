@@ -323,7 +323,7 @@ async fn layers_reported_to_an_importer_are_not_removed() {
                 catalog.delete_configuration(&configuration, &change()).await.unwrap();
                 let component = &image.layers[0].component;
                 catalog.delete_component(component, true, &change()).await.unwrap();
-                // The collector may remove every other image.
+                // If `n` is odd, gc may remove the blob of the image.
                 let origin = image.layers[0].origin.unwrap();
                 if n % 2 == 0 && !registry.known_layers(Some(&[origin])).await.unwrap().is_empty() {
                     // The registry knows the layer, so the client does not send it again.

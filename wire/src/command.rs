@@ -1,5 +1,5 @@
-//! The commands of the registry's console. ssh exec, the interactive prompt and `deployctl` all use
-//! this grammar.
+//! The grammar of the commands for the registry's console. ssh exec, the interactive prompt and
+//! `deployctl` all use this grammar.
 
 pub mod complete;
 mod given;

@@ -4,8 +4,8 @@
 //! A transaction announces the change of a configuration before the change begins, and later
 //! reports its own end. In between, the cache keeps no document of this configuration. A reader
 //! notes the [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's
-//! document only if no change has begun or ended since. So a document from memory is never older
-//! than the document that a reader of the database would see.
+//! document only if no change has begun or ended since then. So a document from memory is never
+//! older than the document that a reader of the database would see.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

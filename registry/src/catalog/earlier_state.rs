@@ -112,9 +112,9 @@ pub(super) async fn find_before(
 }
 
 /// Chooses the state to restore from the newest `states`, newest first. The chosen state has
-/// another tree than the current state, and its files exist. The search skips every tree that an
-/// earlier rollback left on the way to the current state, because somebody found that tree wrong.
-/// `is_whole` means that `states` is the whole history.
+/// another tree than the current state, and its files exist. On the way to the current state,
+/// rollbacks may have replaced some trees. The search skips these trees, because somebody found
+/// them wrong. `is_whole` means that `states` is the whole history.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
     let numbered: BTreeMap<u64, &State> = states.iter().map(|it| (it.number, it)).collect();
@@ -166,8 +166,8 @@ fn left_by(
         if is_older(came_from) || is_older(went_to) {
             return None;
         }
-        // Somebody chose a state with a higher number on purpose. This rollback does not show that
-        // the tree before it is wrong.
+        // If a rollback goes to a state with a higher number, somebody chose that state on purpose.
+        // Such a rollback does not show that the replaced tree is wrong.
         if came_from <= went_to {
             break;
         }
@@ -223,13 +223,13 @@ mod tests {
             ("a b", Some(1)),
             ("a a b b", Some(2)),
             ("a b c", Some(2)),
-            // Each rollback goes further back, and skips the trees that earlier rollbacks left.
+            // Each rollback goes further back, and skips the trees that earlier rollbacks replaced.
             ("a b c 2", Some(1)),
             ("a b c 2 1", None),
             ("a b 1", None),
             ("a b c d 3 2", Some(1)),
             ("a b c d 3 2 1", None),
-            // A new tree after a rollback.
+            // Here, a new tree follows a rollback.
             ("a b c 2 d", Some(4)),
             ("a b c 2 d 4", Some(1)),
             ("a b 1 c", Some(3)),
@@ -240,10 +240,11 @@ mod tests {
             // state.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
-            // A tree that somebody found wrong is skipped further back, too.
+            // A replaced tree is skipped further back, too.
             ("b a b 2", None),
             ("c b a b 3", Some(1)),
-            // This holds also for a tree that the first of several rollbacks in a row left.
+            // The same is true for a tree that was replaced by the first of several rollbacks in a
+            // row.
             ("a b 1 c d a 5 4", None),
             ("e a c d a 4 3", Some(1)),
             // A rollback to a state with a higher number is on purpose, and marks no tree as wrong.

@@ -1,4 +1,4 @@
-//! Origins of blobs, and configurations made from images.
+//! Records the origins of blobs, and makes configurations from images.
 
 use std::collections::BTreeSet;
 

@@ -4,7 +4,7 @@ use sqlx::sqlite::SqlitePool;
 
 use super::{Catalog, Result};
 
-/// The tables that list all things and their uses. These tables do not grow with every change.
+/// The tables that the quick checks read. These tables do not grow with every change.
 const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
 
 /// Contradictions between rows. Each has a text for the problem, and a query for the names of the

@@ -165,7 +165,7 @@ impl Catalog {
     }
 }
 
-/// Every blob that something refers to, apart from the versions in `without`.
+/// Every blob that something refers to. References from the versions in `without` do not count.
 pub(super) async fn needs(
     transaction: &mut Transaction<'_, Sqlite>,
     without: &BTreeSet<&(ComponentName, VersionName)>,

@@ -64,9 +64,9 @@ impl Catalog {
     }
 
     /// Removes the states and the entries of the audit trail that are older than `before`. The
-    /// current state stays, and so does every state that a rollback may restore. The states that
-    /// these states restored stay, too. Every state newer than the oldest state that stays is also
-    /// retained.
+    /// current state stays, and so does every state that a rollback may restore. If a state that
+    /// stays is a rollback, the state that it restored stays, too. All states newer than the oldest
+    /// state that stays also stay.
     pub async fn thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {

@@ -71,7 +71,7 @@ fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64
 }
 
 impl Catalog {
-    /// Makes the table again if it was made for another value of `-keep-states`. `meter` counts the
+    /// Rebuilds the table if it was made for another value of `-keep-states`. `meter` counts the
     /// configurations.
     pub(super) async fn renew_uses(&self, meter: &Meter) -> Result<()> {
         let made: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1")
@@ -82,7 +82,7 @@ impl Catalog {
         if made == wanted {
             return Ok(());
         }
-        // With -1 as the value, the next start repeats an interrupted run.
+        // The value -1 makes the next start repeat an interrupted run.
         self.count_kept(-1).await?;
         let configurations: Vec<(i64, i64)> =
             sqlx::query_as("SELECT history, current FROM configurations ORDER BY history")
@@ -174,7 +174,7 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
     put(transaction, history, added.number).await
 }
 
-/// Makes the table's rows for one history again.
+/// Rebuilds the table's rows for one history.
 pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64) -> Result<()> {
     let keep = transaction.keep_states;
     let kept = kept(transaction, history, current, keep).await?;

@@ -76,7 +76,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Document<'a> {
         name: &'a str,
-        /// The value of `name`; other documents call this field `component`.
+        /// A copy of `name`, because other documents call this field `component`.
         component: &'a str,
         versions: Vec<Entry<'a>>,
     }
@@ -94,7 +94,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
-        /// The value of `number`; other documents call this field `state`.
+        /// A copy of `number`, because other documents call this field `state`.
         state: u64,
         hash: String,
         modified: Timestamp,
@@ -105,7 +105,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
-        /// The value of `name`; other documents call this field `configuration`.
+        /// A copy of `name`, because other documents call this field `configuration`.
         configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }

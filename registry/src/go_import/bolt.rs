@@ -86,7 +86,7 @@ impl<'a> Bolt<'a> {
         let second = match first {
             Ok(meta) => Some(self::meta(bytes, meta.page_size)),
             // The first meta page is damaged, so the page size is unknown. The second meta page
-            // begins after one page.
+            // begins one page after the start of the file.
             Err(_) => PAGE_SIZES
                 .map(|bits| (1 << bits, self::meta(bytes, 1 << bits)))
                 .find(|(size, meta)| meta.as_ref().is_ok_and(|meta| meta.page_size == *size))

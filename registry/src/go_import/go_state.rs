@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! components/NAME/byVersion/VERSION         JSON of the version
-//! components/NAME/byTime/SECOND#VERSION     the same
+//! components/NAME/byTime/SECOND#VERSION     JSON of the version
 //! configs/NAME/current                      JSON of the configuration
-//! configs/NAME/SECOND#HASH5                 the same, of every state it has had
+//! configs/NAME/SECOND#HASH5                 JSON of each state of the configuration
 //! files/DIGEST                              JSON list of the versions that use the file
 //! ```
 

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One key may have this part of all open files: a quarter.
+/// One key may have a quarter of all open files: the limit divided by this number.
 const SHARE: usize = 4;
 
 /// A limit on open files.
@@ -21,7 +21,7 @@ struct Open {
     by_key: HashMap<String, usize>,
 }
 
-/// One open file. Dropping the value ends its part of the quota.
+/// One open file. Dropping the value releases its part of the quota.
 #[derive(Debug)]
 pub struct OpenFileGuard {
     quota: Arc<OpenFileQuota>,

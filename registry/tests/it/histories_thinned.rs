@@ -56,7 +56,7 @@ async fn old_states_go_and_rollback_targets_stay() {
     assert_eq!(trail.len(), 1);
     let told = &trail[0].change.command;
     assert!(told.contains("5 states and 17 entries of the audit trail removed"), "{told}");
-    // The next rollback goes further back, and skips the tree that the first rollback left.
+    // The next rollback goes further back, and skips the tree that the first rollback replaced.
     let back = registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     assert_eq!(back.number, 6);
     assert!(registry.verify(Scope::default()).await.unwrap().findings.is_empty());

@@ -22,7 +22,7 @@ pub enum ClientError {
         /// The cause.
         cause: io::Error,
     },
-    /// The server's key is not the expected one.
+    /// The server's key is not the expected key.
     #[error(
         "ssh: handshake failed: host key fingerprint mismatch: {found}; expected {expected}: is \
          this the right server?"

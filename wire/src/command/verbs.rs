@@ -1,4 +1,4 @@
-//! The verbs, one file for each. A verb's file has its help, flags and examples, and the code that
+//! The verbs. Each verb has its own file, with its help, its flags, its examples, and the code that
 //! reads and writes its command.
 
 use super::given::Given;

@@ -141,7 +141,8 @@ impl World {
         }
     }
 
-    /// Marks a state as lost, like an import from a Go registry that misses the state's files.
+    /// Marks a state as lost, as an import from a Go registry does if the state's files are
+    /// missing.
     async fn lose(&self, name: &str, number: u64) {
         let mut transaction = self.catalog.write_tx().await.unwrap();
         let row: Option<(i64, i64)> =

@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(60);
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How often the server checks deadlines while it stops.
 const CHECK_OFTEN: Duration = Duration::from_millis(50);
-/// How long a client may take to disconnect after the server has asked it to.
+/// How long a client may take to disconnect after the server's request.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends.

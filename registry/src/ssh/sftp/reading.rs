@@ -1,5 +1,6 @@
 //! Serves reads over sftp. Agents see `configs/NAME.json` from the catalogue, and the published
-//! blobs in `files/`. Operators also see components, versions and states. No other path exists.
+//! blobs in `files/`. Operators also see components, versions, states and `/put`. No other path
+//! exists.
 
 use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};

@@ -40,8 +40,8 @@ fn winscp_as_played() {
     assert_eq!(sftp.upload("/put/code/v2.filepart", APPEND, &bytes[..9]), FAILURE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v2.filepart", &[]), DONE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v1", &[]), DENIED);
-    // An archive that no agent could unpack does not become a version, under its temporary name or
-    // its final name.
+    // An archive that no agent could unpack does not become a version, neither under its temporary
+    // name nor under its final name.
     assert_eq!(sftp.upload("/put/code/v3.filepart", NEW, b"text"), DONE);
     assert_eq!(sftp.rename("/put/code/v3.filepart", "/put/code/v3"), FAILURE);
     let told = sftp.end();

@@ -1,8 +1,8 @@
-//! Work that waits for the disk.
+//! Runs work that waits for the disk.
 
 use std::path::PathBuf;
 
-/// Runs `work` on a thread of its own, so that tasks that wait for the network continue.
+/// Runs `work` on a separate thread. Meanwhile, the tasks that wait for the network continue.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
 ) -> deploy_store::Result<T> {

@@ -1,4 +1,4 @@
-//! The user who sends a command, and the user's program.
+//! The user who sends a command, and the program that the user runs.
 
 use deploy_wire::command::Command;
 use jiff::Timestamp;
@@ -17,9 +17,9 @@ pub struct Caller {
     pub user: String,
     /// Fingerprint and comment of the key.
     pub key: String,
-    /// Address.
+    /// The client's address.
     pub address: String,
-    /// The program.
+    /// The client's program.
     pub client: Client,
 }
 
@@ -29,7 +29,7 @@ impl Caller {
         self.key.split(' ').next().unwrap_or_default().to_owned()
     }
 
-    /// A change that this caller makes now with `command`.
+    /// The audit data for a change that this caller makes now with `command`.
     pub fn change(&self, command: &Command) -> Change {
         Change {
             user: self.user.clone(),
@@ -45,9 +45,9 @@ impl Caller {
 /// The program that sends commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// ssh, or any other program.
+    /// `ssh`, or any other program.
     Ssh,
-    /// The prompt.
+    /// The registry's interactive prompt.
     Prompt,
     /// This project's `deployctl`.
     Deployctl,
@@ -56,7 +56,7 @@ pub enum Client {
 }
 
 impl Client {
-    /// The client with this ssh identification.
+    /// The client that sends this ssh identification.
     pub fn of(identification: &str) -> Self {
         let text = identification.trim_end();
         if text == GO {
@@ -68,12 +68,14 @@ impl Client {
         }
     }
 
-    /// A command line as the user of this client types it. For the Go tool, the hint is unchanged.
+    /// A command line as the user of this client types it. At the prompt and for the Go tool, the
+    /// line stays unchanged.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),
             Self::Deployctl => format!("deployctl {line}"),
-            // Two shells read the line, so what a shell would change is quoted twice.
+            // The user's shell and the registry both parse the line. If a shell would change a
+            // quoted value, the whole line is quoted again.
             Self::Ssh
                 if line.contains(['\\', '$', '`', '\'', ' ', '*', '?', '~']) && quoted(line) =>
             {
@@ -84,7 +86,7 @@ impl Client {
     }
 }
 
-/// Whether a value in the line needs its quotes.
+/// Whether the line has a quoted value that needs its quotes.
 fn quoted(line: &str) -> bool {
     line.split('"').skip(1).step_by(2).any(|value| {
         !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+@:/-".contains(&byte))

@@ -1,14 +1,15 @@
 //! The catalogue: which components, versions and configurations exist. No other code uses the
 //! database. Each verb is one transaction, and a change is on disk when its function returns.
 //!
-//! One connection writes. Others read, and never wait for it: they see what was committed before
-//! they began. Long readers have connections of their own, so that short ones never wait for them.
+//! One connection writes. The other connections only read, and they never wait for the writer: a
+//! read transaction sees the changes that were committed before the transaction began. Long reads
+//! use separate connections, so that short reads never wait for long reads.
 //!
 //! ```text
 //! rows       blob_rows  versions  pins  configuration_rows  uses  notes  audit
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
-//!            references, retention                          what refers to what; what is deleted
+//!            references, retention                          references to blobs; deletions
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
 //!            changes                                        tells those who wait for a change
@@ -69,35 +70,35 @@ use self::document_cache::DocumentCache;
 use self::write_tx::WriteTx;
 use crate::error::{Error, Result};
 
-/// Connections for short and for long readers.
+/// How many connections there are for short reads (`READERS`) and for long reads (`SCANNERS`).
 const READERS: u32 = 4;
 const SCANNERS: u32 = 2;
-/// How long a verb waits for a connection. Others hold one for milliseconds, but a full or slow disk
-/// may take its time.
+/// How long a verb waits for a connection. Other verbs hold a connection for milliseconds, but
+/// longer if the disk is full or slow.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// Bytes that the journal keeps on the disk when all of it is in the database.
+/// Largest size of the journal file, in bytes, after its whole contents are in the database.
 const LARGEST_JOURNAL: &str = "67108864";
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    /// The connection that changes something.
+    /// The only connection that may change the database.
     writer: SqlitePool,
-    /// Connections for what is read in a moment.
+    /// Connections for short reads.
     readers: SqlitePool,
-    /// Connections for what takes long: lists, gc and verify.
+    /// Connections for long reads: lists, gc and verify.
     scanners: SqlitePool,
     documents: Arc<DocumentCache>,
     /// Those who wait for changes.
     pub changes: Arc<Changes>,
-    /// States of a configuration with different trees that stay targets of a rollback.
+    /// How many states of a configuration, with different trees, stay rollback targets.
     keep_states: usize,
 }
 
 impl Catalog {
-    /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is left alone. Of each
-    /// configuration the newest `keep_states` different states stay targets of a rollback. `meter`
-    /// counts what has to be moved in the catalogue of an earlier version.
+    /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is left alone. For each
+    /// configuration, the newest `keep_states` states with different trees stay rollback targets.
+    /// `meter` counts the progress of moving the catalogue of an earlier version.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
         let path = dir.join("catalogue.db");
         let options = SqliteConnectOptions::new()
@@ -110,7 +111,7 @@ impl Catalog {
             .pragma("journal_size_limit", LARGEST_JOURNAL);
         let writer = pool(1).connect_with(options.clone()).await;
         let writer = writer.map_err(|err| not_opened(&path, &err))?;
-        // Checked before anything is written.
+        // The check must come before the first write.
         if let Some(problem) =
             integrity::at_start(&writer).await.map_err(|err| not_opened(&path, &err))?
         {
@@ -134,9 +135,9 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Waits for running transactions and closes the database.
+    /// Waits for running transactions, and closes the database.
     pub async fn close(&self) {
-        // The writer last: it leaves everything in one file.
+        // The writer closes last, so that it leaves all data in one file.
         self.readers.close().await;
         self.scanners.close().await;
         self.writer.close().await;
@@ -149,34 +150,35 @@ impl Catalog {
         Ok(WriteTx::new(transaction, documents, changes, self.keep_states))
     }
 
-    /// Begins a transaction that reads for a moment.
+    /// Begins a short transaction that only reads.
     async fn read_tx(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.readers.begin().await?)
     }
 
-    /// Begins a transaction that may read for long.
+    /// Begins a transaction that only reads, and may take long.
     async fn scan_tx(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.scanners.begin().await?)
     }
 }
 
-/// A pool of `connections`.
+/// The settings of a pool with `connections` connections.
 fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(LONGEST_WAIT)
-        // Connections to a file do not become stale. The task that looks for stale ones may
-        // spin for ever (sqlx issue 3645). Without these two settings there is no such task.
+        // Connections to a file do not become stale. The sqlx task that looks for stale connections
+        // may spin for ever (sqlx issue 3645). These two settings prevent that task.
         .idle_timeout(None)
         .max_lifetime(None)
-        // If SQLite ends a transaction by itself, as on a full disk, sqlx still counts it as open.
-        // Such a connection would refuse all others, so it is not used again.
+        // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
+        // transaction as open. The connection would then refuse all further transactions, so the
+        // pool discards it.
         .before_acquire(|connection, _| {
             Box::pin(async move { Ok(!connection.is_in_transaction()) })
         })
 }
 
-/// Parses a column. A row that does not hold what it must is damage.
+/// Parses the text of a column. An invalid text means that the catalogue is damaged.
 fn column<T: FromStr<Err = deploy_store::Error>>(text: &str) -> Result<T> {
     text.parse().map_err(|err| bad_row(&err))
 }
@@ -267,15 +269,15 @@ mod tests {
         assert!(catalog.configuration_json(&name).await.unwrap().is_some());
         assert_eq!(catalog.history(&name, None, 9).await.unwrap().len(), 1);
         writing.rollback().await.unwrap();
-        // A writer waits for no reader either.
+        // A writer does not wait for readers either.
         deploy(&catalog, "v2").await;
         assert_eq!(catalog.history(&name, None, 9).await.unwrap().len(), 2);
         drop(long);
         catalog.close().await;
     }
 
-    /// Readers and a writer at once: what a reader gets is never older than a change that was
-    /// complete when it asked.
+    /// Readers and a writer run at once. A reader's document always includes every change that was
+    /// complete when the reader asked.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn document_is_never_older_than_a_complete_change() {
         use std::sync::atomic::{AtomicU64, Ordering};
@@ -294,7 +296,7 @@ mod tests {
                 let version = 1000 + rest[..3].parse::<u64>().unwrap();
                 assert!(version >= least, "{version} after {least}");
                 seen += 1;
-                // The document may come from memory, without a wait.
+                // If the document comes from memory, the loop would never yield without this line.
                 tokio::task::yield_now().await;
             }
             seen

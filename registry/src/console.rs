@@ -1,5 +1,5 @@
 //! The console: runs one command line and prints its answer. Exec requests, the prompt and piped
-//! lines all use it.
+//! lines all use the console.
 
 mod exit_codes;
 mod fleet_text;
@@ -32,11 +32,11 @@ use crate::verbs::state_diff;
 /// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Data.
+    /// The data of the answer.
     pub stdout: Vec<u8>,
-    /// Everything else.
+    /// All text that is not data.
     pub stderr: Vec<u8>,
-    /// Exit code.
+    /// The exit code.
     pub code: u8,
 }
 
@@ -64,10 +64,10 @@ pub async fn run(
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
-            // Dropping the input says that the command reads no input.
+            // The dropped input signals that the command reads no input.
             let input = if command.has_input() { input } else { Input::none() };
             let unseen = Arc::default();
-            // Scripts of the Go tool take every line on stderr for a hint.
+            // Scripts for the Go tool treat every line on stderr as a hint.
             let is_seen = !command.is_quiet() && caller.client != Client::Go;
             let meter = if is_seen { meter } else { &unseen };
             let done = execute(registry, caller, command, &change, input, meter).await;
@@ -106,7 +106,7 @@ pub fn events(events: &[Event], json: bool) -> String {
     events.iter().map(line).collect()
 }
 
-/// Records a change that failed with `err` in the audit trail.
+/// Adds an entry to the audit trail for a change that failed with `err`.
 pub async fn audit_refusal(registry: &Registry, change: &Change, err: &Error) {
     audit(registry, change, exit_code(err), &err.to_string()).await;
 }
@@ -200,8 +200,8 @@ async fn execute(
     }
 }
 
-/// The answer to a bump that changes nothing. The answer is empty for scripts of the Go tool, which
-/// take every line for a hint.
+/// The answer to a bump that changes nothing. For the Go tool's client the answer is empty, because
+/// scripts for the Go tool treat every line as a hint.
 fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
     match caller.client {
         Client::Go => String::new(),
@@ -209,7 +209,7 @@ fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
     }
 }
 
-/// Runs the verbs that only show something.
+/// Runs the verbs that only show data.
 async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal> {
     let catalog = &registry.catalog;
     match command {
@@ -248,7 +248,7 @@ async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal>
     }
 }
 
-/// Runs the verbs that change versions. The answer of these verbs is empty.
+/// Runs the verbs that change versions. These verbs print nothing.
 async fn change_versions(
     registry: &Registry,
     command: &Command,
@@ -277,8 +277,7 @@ async fn change_versions(
     Ok(String::new())
 }
 
-/// Runs the verbs that change configurations. The answer of these verbs says how to undo the
-/// change.
+/// Runs the verbs that change configurations. These verbs print how to undo the change.
 async fn change_configurations(
     registry: &Registry,
     caller: &Caller,
@@ -340,14 +339,14 @@ fn help(verb: Option<&str>) -> String {
     }
 }
 
-/// The command that restores the state `number`, ready to be pasted.
+/// A hint with the command that restores the state `number`. The user can paste the command.
 fn back_to(client: Client, name: &ConfigurationName, number: u64) -> String {
     let name = command::quote_always(name.as_str());
     let line = client.typed(&format!("rollback -name={name} -to={number}"));
     format!("to roll back run:\n\t{line}\n")
 }
 
-/// The command that undoes a change, ready to be pasted.
+/// A hint with the command that undoes a change. The user can paste the command.
 fn roll_back_hint(caller: &Caller, name: &str, replaced: &[Layer]) -> String {
     if replaced.is_empty() {
         return String::new();

@@ -1,18 +1,18 @@
-//! Why the registry did not do something. `console/exit_codes.rs` decides which exit code an error
-//! has, and `ssh/sftp/packets.rs` which status an sftp client gets.
+//! The errors of the registry. `console/exit_codes.rs` chooses the exit code for each error.
+//! `ssh/sftp/packets.rs` chooses the status for an sftp client.
 
 use deploy_store::Digest;
 
-/// Why the registry or its catalogue did not do something. The text says what failed, and why.
+/// Why an operation of the registry or of its catalogue failed. The text says what failed, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The thing that the caller named does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Layers of an image are neither stored nor staged. An importer sends them again.
+    /// Layers of an image are neither stored nor staged. An importer sends these layers again.
     #[error("{0}")]
     MissingLayers(String),
-    /// An existing thing prevents the change.
+    /// The change conflicts with something that exists.
     #[error("{0}")]
     Conflict(String),
     /// A name is not allowed.
@@ -23,16 +23,16 @@ pub enum Error {
     BadArchive {
         /// The staged blob.
         digest: Digest,
-        /// What is wrong.
+        /// Why an agent could not unpack the archive.
         cause: deploy_store::Error,
     },
     /// A blob or the catalogue is damaged, or a blob is missing.
     #[error("{0}")]
     Damaged(String),
-    /// Too much is under way. A later try may succeed.
+    /// Too many operations are in progress. A later attempt may succeed.
     #[error("{0}")]
     Busy(String),
-    /// The upload is larger than a limit or the free space allows.
+    /// The upload is larger than a limit allows, or larger than the free space.
     #[error("{0}")]
     OverLimit(String),
     /// Another failure.

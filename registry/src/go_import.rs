@@ -1,5 +1,5 @@
-//! Imports the directory of a Go registry. The import reads `state.db`, never writes to it, and
-//! loads its contents into a new catalogue in one transaction.
+//! Imports the directory of a Go registry. The import reads `state.db` and never changes this file.
+//! It loads the contents of `state.db` into a new catalogue, in one transaction.
 
 pub mod bolt;
 mod go_files;
@@ -20,9 +20,9 @@ pub use go_files::Files;
 pub use go_report::Report;
 pub use go_state::State;
 
-/// The Go tool's catalogue in a registry's directory.
+/// The name of the Go tool's catalogue in a registry's directory.
 pub const STATE_DB: &str = "state.db";
-/// Name of the note about an import.
+/// The name of the note about an import.
 const NOTE: &str = "import";
 /// Largest `state.db` that is read, in bytes.
 const MAX_STATE_DB: u64 = 8 << 30;
@@ -48,7 +48,7 @@ pub enum Error {
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why the file cannot be imported.
         cause: go_state::Error,
     },
     /// The file is larger than the limit.
@@ -84,14 +84,14 @@ pub enum Error {
     Catalog(#[from] crate::error::Error),
 }
 
-/// The note about an import.
+/// The contents of the note about an import.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Imported {
     time: Timestamp,
     contents: String,
 }
 
-/// The catalogue of a Go registry, locked so that this registry cannot start.
+/// The catalogue of a Go registry. The file is locked, so that the Go registry cannot start.
 #[derive(Debug)]
 pub struct StateDb {
     path: PathBuf,
@@ -133,8 +133,8 @@ impl StateDb {
     }
 }
 
-/// Whether the state of a Go registry is to be imported. [`Error::Changed`] if a Go registry has
-/// changed `state.db` since the import.
+/// Whether the registry should import the state of a Go registry now. [`Error::Changed`] if a Go
+/// registry has changed `state.db` since an earlier import.
 pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
     let Some(state_db) = state_db else { return Ok(false) };
     if let Some(imported) = catalog.note::<Imported>(NOTE).await? {
@@ -151,8 +151,8 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
     Ok(true)
 }
 
-/// Imports the state of a Go registry in `dir`, and logs what it found. `meter` counts the bytes
-/// read.
+/// Imports the state of a Go registry in `dir`, and logs the report. `meter` counts the bytes that
+/// are read.
 pub async fn take_over(
     dir: &Path,
     state_db: &StateDb,
@@ -174,8 +174,8 @@ pub async fn take_over(
         now,
         overrides: false,
     };
-    // Damaged files are moved before the import is noted. If the import is interrupted and begins
-    // again, it finds these files missing, which is correct.
+    // The import moves damaged files before it writes its note. If the import is interrupted, the
+    // next import finds these files missing, which is correct.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
         blobs.set_aside(*digest, quarantine)?;
@@ -185,7 +185,7 @@ pub async fn take_over(
     Ok(report)
 }
 
-/// The contents of the new catalogue. An earlier state that needs a missing file is lost.
+/// The contents of the new catalogue. An earlier state that needs a missing file counts as lost.
 fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
     let row = |(&digest, bytes): (&Digest, u64), damaged| BlobRow { digest, bytes, damaged };
     let sound = files.sound.iter().map(|(digest, bytes)| row((digest, *bytes), false));
@@ -207,8 +207,8 @@ fn contents<'a>(state: &'a State, files: &Files) -> Contents<'a> {
     }
 }
 
-/// Fails if `state.db` has changed since it was imported. A file that cannot be read is only
-/// logged, because this registry does not need it.
+/// Fails if `state.db` has changed since the import. If the file cannot be read, the function only
+/// logs the error, because the registry no longer needs the file.
 fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
     match state_db.read() {
         Ok(state) if state.contents.to_string() == imported.contents => Ok(()),
@@ -248,8 +248,8 @@ fn log(report: &Report) {
     report.odd.iter().for_each(|odd| tracing::warn!("{odd}"));
 }
 
-/// What an import of the Go registry in `dir` would find. This function changes nothing. `meter`
-/// counts the bytes read.
+/// The report that an import of the Go registry in `dir` would make. This function changes nothing.
+/// `meter` counts the bytes that are read.
 pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;

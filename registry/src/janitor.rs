@@ -1,5 +1,5 @@
-//! Background work. The janitor runs gc, expires uploads, and slowly reads all blobs, so that
-//! damage is found before a client needs the blob.
+//! Background work. The janitor runs gc and expires uploads. It also reads all blobs slowly, to
+//! find damage before a client needs a damaged blob.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::verbs::verify_blobs::{Scope, Verified};
 
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
 const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
-/// At least this time is between the starts of two readings of all blobs.
+/// Least time from the start of one reading of all blobs to the start of the next reading.
 const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// Duration of one part of a reading. After each part its position is noted.
+/// Duration of one part of a reading. After each part, the registry records the position.
 const VERIFY_PART: Duration = Duration::from_secs(60);
 /// The pause after an error.
 const VERIFY_AGAIN: Duration = Duration::from_secs(600);
-/// The pause between two parts.
+/// The pause between two parts of a reading.
 const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs gc and expires uploads, until it is dropped.
+/// Runs gc and expires uploads, until the future is dropped.
 pub async fn run(registry: Arc<Registry>) {
     let timer = |every: Duration| {
         let mut timer = interval_at(Instant::now() + every, every);
@@ -62,7 +62,7 @@ pub async fn run(registry: Arc<Registry>) {
     }
 }
 
-/// Reads all blobs again and again, at most `rate` bytes a second, until it is dropped.
+/// Reads all blobs again and again, at most `rate` bytes a second, until the future is dropped.
 pub async fn verify(registry: Arc<Registry>, rate: u64) {
     loop {
         let began = Instant::now();
@@ -76,7 +76,8 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                     all.blobs += verified.blobs;
                     all.bytes += verified.bytes;
                     all.findings.extend(verified.findings);
-                    // Every part repeats the findings that need no reading.
+                    // Each part reports again all findings that need no reading, so duplicates are
+                    // removed.
                     all.findings.sort();
                     all.findings
                         .dedup_by(|one, other| (one.kind, &one.path) == (other.kind, &other.path));
@@ -96,7 +97,7 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                 }
                 Err(err) => {
                     failed("verify", &err);
-                    // The obstacle is probably temporary.
+                    // The cause of the error is probably temporary.
                     tokio::time::sleep(VERIFY_AGAIN).await;
                 }
             }

@@ -1,5 +1,5 @@
-//! The registry: blobs and a catalogue of components, versions and configurations, served over ssh
-//! and sftp. See ARCHITECTURE.md.
+//! The registry. It stores blobs and a catalogue of components, versions and configurations, and
+//! serves them over ssh and sftp. See ARCHITECTURE.md.
 
 mod blocking;
 pub mod caller;

@@ -1,4 +1,4 @@
-//! The registry's log: one line for each event on stderr, as text or as JSON.
+//! The registry's log. Each event is one line on stderr, as text or as JSON.
 
 use std::fmt::Write as _;
 
@@ -14,9 +14,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The form of the registry's lines.
 const FORM: Form = Form { text: for_people, json: as_json };
 
-/// Sends the log of this process, panics included, to stderr.
+/// Sends the log of this process to stderr, including panics.
 pub fn start(format: Format) {
-    // Other libraries do not log: their errors are returned.
+    // Other libraries do not log, because they return their errors.
     let ours = Targets::new()
         .with_target("deploy_registry", LevelFilter::INFO)
         .with_target("deploy_store", LevelFilter::INFO)
@@ -45,7 +45,8 @@ fn as_json(entry: &Entry, now: Timestamp) -> String {
     let mut document = Map::new();
     document.insert("ts".to_owned(), time(now).into());
     document.insert("level".to_owned(), entry.level_word().into());
-    // A line with an event name has its text as message. Otherwise the text is the event.
+    // If the entry has an event name, its text is the field `message`. Otherwise, its text is the
+    // field `event`.
     let named = entry.event().is_some();
     let text = if named { "message" } else { "event" };
     if !(named && entry.message.is_empty()) {

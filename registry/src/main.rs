@@ -26,7 +26,7 @@ use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long closing the catalogue may take.
+/// Most time that closing the catalogue may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Keeps components and configurations, and serves them over ssh and sftp.
@@ -192,7 +192,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => code.into(),
         Err(err) => {
-            // The text of each error includes its cause.
+            // The text of each error already includes the error's cause.
             tracing::error!("{err}");
             let damaged = matches!(err.downcast_ref(), Some(OpenError::Catalog(Error::Damaged(_))));
             if damaged { exit::CORRUPT } else { exit::FAILED }.into()
@@ -211,7 +211,7 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     let report = if dry_run {
         go_import::dry_run(&flags.dir, &meter)?
     } else {
-        // This subcommand does not create a directory.
+        // This check comes first, because this subcommand must not create a directory.
         go_import::StateDb::there(&flags.dir)?;
         let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
         let registry = runtime()?.block_on(open)?;
@@ -223,7 +223,7 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
 }
 
-/// Shows the progress of an import. Each line of the text is a line of the log.
+/// Shows the progress of an import. Each line of the progress text becomes a line of the log.
 fn show_progress(told: Told) {
     match told {
         Told::Line(line) => tracing::info!(event = "progress", "{line}"),
@@ -231,7 +231,7 @@ fn show_progress(told: Told) {
     }
 }
 
-/// The command line as clap knows it.
+/// The description of the command line for clap.
 fn described() -> clap::Command {
     let command = Flags::command().version(deploy_cli::version!());
     let command = LimitFlags::with_variables(command, "DEPLOY_REGISTRY", std::convert::identity);
@@ -262,8 +262,8 @@ fn serve_until_stopped(flags: &Flags) -> Result<()> {
     raise_file_limit();
     let runtime = runtime()?;
     let served = runtime.block_on(serve(flags));
-    // The server has waited for active work. Cutting off the rest is like a crash: nothing is left
-    // half done.
+    // The server has already waited for active work. Ending the remaining work is like a crash, and
+    // a crash is safe at any time.
     runtime.shutdown_background();
     served
 }
@@ -300,7 +300,8 @@ async fn serve(flags: &Flags) -> Result<()> {
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
     ssh::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
-    // Closing moves all data into one file. If it takes too long, the data is in the log beside it.
+    // Closing moves all data into one file. If closing takes too long, part of the data stays in
+    // the journal next to that file.
     let _ = tokio::time::timeout(CLOSING, catalog.close()).await;
     tracing::info!("stopped");
     Ok(())
@@ -333,15 +334,17 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-/// How long the catalogue may take to answer before the service manager hears nothing.
+/// Most time that the catalogue may take to answer. After this time, the registry sends no report
+/// to the service manager.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Regularly reports to the service manager, if it asks for that, that the catalogue answers.
+/// Regularly reports to the service manager that the catalogue answers, if the service manager asks
+/// for such reports.
 async fn keep_watch(catalog: Catalog) {
     let Some(every) = service::watchdog() else { return };
     loop {
-        // Only an answer matters. Other errors are reported where they occur, and a restart would
-        // not fix them.
+        // Any answer is enough, even an error. Such errors are reported where they occur, and a
+        // restart would not fix them.
         let answer = tokio::time::timeout(ANSWER, catalog.is_new()).await;
         if matches!(answer, Err(_) | Ok(Err(Error::NoAnswer(_)))) {
             continue;
@@ -351,9 +354,9 @@ async fn keep_watch(catalog: Catalog) {
     }
 }
 
-/// Raises the limit of open files: each connection and open blob is one.
+/// Raises the limit on open files. Each connection and each open blob counts as one file.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
-    // If this fails, fewer connections fit.
+    // If this call fails, the registry can serve fewer connections.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

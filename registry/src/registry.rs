@@ -22,17 +22,17 @@ use crate::uploads::recent::RecentUploads;
 use crate::uploads::slots::{Sharing, SlotPool};
 use crate::uploads::upload_room::{UploadLimits, UploadRoom};
 
-/// Archives that are checked at once.
+/// How many archives are checked at once.
 const CHECKS: usize = 2;
-/// How slots of image imports are shared. Each import takes memory for the names in its layers.
+/// How image imports share their slots. Each import needs memory for the names in its layers.
 const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
 /// The most imports that have begun, including imports that wait for their clients.
 const MAX_IMPORTS: usize = 32;
-/// Directory lists that are open at once. In a registry with 100,000 files, a list takes some 6
-/// MiB.
+/// How many directory lists may be open at once. In a registry with 100,000 files, a list takes
+/// some 6 MiB of memory.
 const LISTS: usize = 64;
 
-/// What a registry keeps, and its limits.
+/// The settings of a registry: what it keeps, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Largest upload, in bytes.
@@ -43,12 +43,12 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of the filesystem that uploads leave free.
     pub min_free: u64,
-    /// Versions of a component that are kept beyond the versions in use; 0 keeps all.
+    /// How many versions of a component are kept in addition to the versions in use; 0 keeps all.
     pub max_versions: usize,
-    /// States of a configuration with different trees that stay rollback targets.
+    /// How many states of a configuration, with different trees, stay rollback targets.
     pub keep_states: usize,
-    /// Age from which states and entries of the audit trail are removed, unless a rollback may need
-    /// them; `None` keeps them for ever.
+    /// Age from which gc removes states and entries of the audit trail, unless a rollback may need
+    /// them. `None` keeps them for ever.
     pub keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,
@@ -73,7 +73,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// A file that was last written before this time may be removed.
+    /// The start of the grace period. A file that was last written before this time may be removed.
     pub fn grace_cutoff(&self) -> SystemTime {
         SystemTime::now().checked_sub(self.grace).unwrap_or(SystemTime::UNIX_EPOCH)
     }
@@ -84,13 +84,13 @@ impl Settings {
     }
 }
 
-/// A registry's data directory, held exclusively.
+/// An open registry. It has exclusive use of its data directory.
 #[derive(Debug)]
 pub struct Registry {
     blobs: Arc<Blobs>,
     /// The catalogue, for verbs that use no blobs.
     pub catalog: Catalog,
-    /// What the registry keeps, and its limits.
+    /// The settings: what the registry keeps, and its limits.
     pub settings: Settings,
     /// The fleet: connected agents and their reports.
     pub fleet: Arc<Fleet>,
@@ -100,28 +100,30 @@ pub struct Registry {
     pub uploads: Arc<UploadRoom>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
-    /// Held while a reference to a blob is made, and while blobs without references are removed.
+    /// A task holds this lock while it makes a reference to a blob, or removes blobs without
+    /// references.
     pub(crate) binding: Mutex<()>,
-    /// Held by the running collection.
+    /// The running collection holds this lock.
     pub(crate) collecting: Mutex<()>,
-    /// The last change before a collection that left nothing to do, if the last one did.
+    /// If the last collection left nothing to do, the number of the last change before that
+    /// collection.
     pub(crate) settled: std::sync::Mutex<Option<u64>>,
-    /// Held by the running verification.
+    /// The running verification holds this lock.
     pub(crate) verifying: Mutex<()>,
     pub(crate) checks: Semaphore,
-    /// Slots of image imports that work.
+    /// The slots of active image imports.
     pub(crate) imports: Arc<SlotPool>,
-    /// Image imports that have begun.
+    /// The image imports that have begun, including imports that wait for their clients.
     pub(crate) begun_imports: Arc<OpenFileQuota>,
-    /// Files that clients read.
+    /// The files that clients have open.
     pub(crate) open_files: Arc<OpenFileQuota>,
-    /// Directory lists that clients read, each of which may be long.
+    /// The directory lists that clients have open. Each list may be long.
     pub(crate) open_lists: Arc<OpenFileQuota>,
     /// Recent uploads over sftp.
     pub(crate) recent: RecentUploads,
     /// The report of the import from a Go registry when this registry was opened.
     pub imported: Option<go_import::Report>,
-    /// Prevents a Go registry from starting.
+    /// This lock prevents a Go registry from starting.
     _state_db: Option<StateDb>,
     _lock: Lock,
 }
@@ -155,13 +157,13 @@ impl Registry {
     ) -> Result<Self, OpenError> {
         let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
-        // This lock comes first: the uploads of a running Go registry look like the remains of a
-        // crash.
+        // The registry takes this lock before it opens the blobs. Otherwise the uploads of a
+        // running Go registry would look like the remains of a crash.
         let state_db = StateDb::open(dir)?;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
-        // SQLite does not report that a directory cannot be written to. Staging a blob does.
+        // SQLite does not report a directory that cannot be written to, but staging a blob does.
         match blobs.stage() {
-            // The registry must start with a full disk, so that gc can free space.
+            // The registry must start even if the disk is full, so that gc can free space.
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
@@ -173,7 +175,7 @@ impl Registry {
             opened => opened?,
         };
         let import_wanted = go_import::is_wanted(state_db.as_ref(), &catalog).await?;
-        // No Go registry works here, so the registry may remove files from now on.
+        // No Go registry uses this directory now, so the registry may remove files from now on.
         blobs.clean_up()?;
         finish_removals(&blobs, &catalog).await?;
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;

@@ -31,10 +31,10 @@ pub struct Init {
 }
 
 impl Init {
-    /// Creates everything and prints the next steps. `init` replaces no file that exists. Every
-    /// file gets the owner of its directory, so that root can run `init` for another user.
+    /// Creates all files and prints the next steps. `init` replaces no existing file. Every file
+    /// gets the owner of its directory, so that root can run `init` for another user.
     pub fn run(&self, addr: &str, dir: &Path, opauth: &Path, srvauth: &Path) -> Result<u8> {
-        // Checks everything before it creates anything.
+        // `init` checks all arguments before it creates the first file.
         let operators = read_all(&self.operator_key)?;
         let services = read_all(&self.service_key)?;
         if let Some(name) = first_in(dir)? {
@@ -83,18 +83,18 @@ impl Init {
     }
 }
 
-/// A name in `dir`, if the directory exists and is not empty.
+/// The name of an entry in `dir`, if the directory exists and is not empty.
 fn first_in(dir: &Path) -> Result<Option<String>> {
     let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.with_context(|| format!("read directory {}", dir.display()))?,
     };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    // The root of a filesystem has the directory `lost+found`.
+    // The root directory of a filesystem may have an entry `lost+found`.
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// The keys in `keys`, which are files or keys, one a line.
+/// Reads the public keys in `keys`. Each item is a key, or a file with one key on each line.
 fn read_all(keys: &[String]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for key in keys {
@@ -118,7 +118,8 @@ fn read_key(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(failed)
 }
 
-/// Adds missing `keys` to the key file at `path`. Returns how many keys the file has then.
+/// Adds missing `keys` to the key file at `path`. Returns the number of keys in the file
+/// afterwards.
 fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     let failed = |err: std::io::Error| anyhow!("key file {}: {err}", path.display());
     let (mut text, is_new) = match fs::read_to_string(path) {

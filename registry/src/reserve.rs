@@ -1,5 +1,5 @@
-//! The emergency reserve: a file that is removed when the disk is full. The catalogue then has room
-//! to record removals.
+//! The emergency reserve: a file that the registry removes when the disk is full. The catalogue
+//! then has room to record the removals of gc.
 
 use std::ffi::CStr;
 

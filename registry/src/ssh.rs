@@ -1,5 +1,5 @@
-//! The ssh server of the registry. The server accepts connections and serves each in a task of its
-//! own.
+//! The ssh server of the registry. The server accepts connections, and serves each connection in a
+//! separate task.
 //!
 //! ```text
 //! server        what all connections share            accept/    from the first byte to the end
@@ -45,11 +45,11 @@ pub use crate::ssh::auth::keyring::{Keyring, keys_in};
 pub use crate::ssh::sftp::exchange::exchange;
 pub use crate::ssh::start_error::Error;
 
-/// How long active transfers and commands may continue after the server was told to stop.
+/// How long active transfers and commands may continue after the stop signal.
 pub const GRACE: Duration = Duration::from_secs(30);
 /// How often the key files are checked for changes.
 const KEYS_EVERY: Duration = Duration::from_secs(2);
-/// The pause after an error of accept, such as too many open files.
+/// The pause after `accept` has failed, for example because of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The fingerprint of a key, as ssh prints it.
@@ -64,7 +64,8 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
     let resolved = lookup_host(everywhere.as_deref().unwrap_or(address)).await;
     let resolved = resolved.map_err(|err| failed(address, err))?;
-    // A name such as localhost means its IPv4 address first, as with the Go tool.
+    // If a name such as localhost has several addresses, an IPv4 address comes first, as with the
+    // Go tool.
     let Some(first) = resolved.min_by_key(SocketAddr::is_ipv6) else {
         return Err(failed(address, io::ErrorKind::AddrNotAvailable.into()));
     };
@@ -121,14 +122,14 @@ fn admit(
             if let Some(count) = server.admission.refusals_to_log() {
                 tracing::warn!(%address, count, "connection refused: {reason}");
             }
-            // Like sshd, send a line before the identification; clients show it in verbose mode. Do
-            // not wait for a client that does not read.
+            // Like sshd, the server sends a line before its identification. Clients show this line
+            // in verbose mode. The server does not wait for a client that does not read.
             let _ = stream.try_write(format!("{reason}\r\n").as_bytes());
         }
     }
 }
 
-/// Pauses after an error of accept. A full file table must not end the server. Nor must a
+/// Pauses after `accept` has failed. Two causes must not end the server: a full file table, and a
 /// connection that ended before the server accepted it.
 async fn pause(err: &io::Error) {
     tracing::warn!("accept: {}", start_error::plain(err));

@@ -1,5 +1,6 @@
-//! The standard input of a command: a stream of a few chunks at a time, so that the client waits
-//! for the command. The stream ends well only if the client has ended it.
+//! The standard input of a command. It is a stream that holds only a few chunks at a time, so a
+//! fast client waits for the command. The stream ends without an error only if the client has ended
+//! it.
 
 use std::io::{self, Read};
 
@@ -7,10 +8,10 @@ use bytes::{Buf, Bytes};
 use deploy_store::Size;
 use tokio::sync::mpsc;
 
-/// Chunks that may wait to be read. With more chunks, the client waits.
+/// Most chunks that may wait to be read. After this many chunks, the client must wait.
 const MAX_CHUNKS: usize = 4;
 
-/// The reading end.
+/// The reading end of the stream.
 #[derive(Debug)]
 pub struct Input {
     pieces: Option<mpsc::Receiver<Piece>>,
@@ -18,7 +19,8 @@ pub struct Input {
     ended: bool,
 }
 
-/// The writing end. If it is dropped before [`Piece::End`], the input was cut off.
+/// The writing end of the stream. If this end is dropped before it sends [`Piece::End`], the input
+/// counts as cut off.
 pub type Feed = mpsc::Sender<Piece>;
 
 /// A piece of the stream.
@@ -37,7 +39,8 @@ pub fn channel() -> (Feed, Input) {
 }
 
 impl Input {
-    /// No input, as at the prompt: there, further bytes are the next line.
+    /// An input without bytes. Commands at the prompt have no input, because further bytes belong
+    /// to the next line.
     pub fn none() -> Self {
         Self { pieces: None, current: Bytes::new(), ended: true }
     }
@@ -47,7 +50,7 @@ impl Input {
         self.pieces.is_none()
     }
 
-    /// The next bytes; `None` at the end. The function fails if the stream was cut off.
+    /// The next bytes, or `None` at the end. The function fails if the stream was cut off.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         if !self.current.is_empty() {
             return Ok(Some(std::mem::take(&mut self.current)));
@@ -97,7 +100,7 @@ impl Input {
     }
 }
 
-/// For threads that may block.
+/// The blocking form of the input, for threads that may block.
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {

@@ -1,11 +1,11 @@
-//! Uploads and downloads of clients, and their limits. Each limit is shared among keys, so that no
-//! client takes all places.
+//! Uploads and downloads of clients, and their limits. Keys share each limit, so that no single
+//! client can use up a limit.
 //!
 //! ```text
-//! upload         one upload: bytes in any order, at last a staged blob
-//! upload_room    all uploads: it alone decides whether one more, or more bytes, fit
-//! upload_quota   staged bytes of each key        announced   bytes that clients still have to send
-//! slots          places of uploads and imports   open_files  files and lists that are being read
+//! upload         one upload, from its first byte to the staged blob
+//! upload_room    all limits on uploads, for every protocol
+//! upload_quota   staged bytes of each key        announced   bytes that clients have yet to send
+//! slots          slots for uploads and imports   open_files  files and lists that are being read
 //! downloads      blobs that are being read       recent      uploads by their paths
 //! ```
 

@@ -1,4 +1,5 @@
-//! The files that clients see: paths, and the contents of each path. This module knows no protocol.
+//! The files that clients see: the paths, and the contents at each path. This module does not
+//! depend on a protocol.
 
 pub(crate) mod items;
 pub(crate) mod lookup;

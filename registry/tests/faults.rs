@@ -1,8 +1,8 @@
-//! Makes every disk operation of every verb fail, or be the last one. After each fault, nothing
-//! acknowledged is missing, there is no damage except the injected one, and the verb can be
-//! repeated.
+//! Makes every disk operation of every verb fail, or be the last operation before a crash. After
+//! each fault, three things must hold. No acknowledged change is missing. There is no damage except
+//! the injected damage. The verb can be repeated.
 
-#![allow(clippy::print_stdout, reason = "the number of steps is told")]
+#![allow(clippy::print_stdout, reason = "the test prints the number of steps")]
 
 #[path = "it/bench/mod.rs"]
 mod bench;
@@ -39,10 +39,10 @@ const VERBS: [Verb; 7] = [
     Verb::Open,
 ];
 
-/// A registry in which each verb finds something to do.
+/// A registry in which each verb has something to do.
 struct World {
     bench: Bench,
-    /// Blobs of v1 to v4 of `code`.
+    /// The digests of the blobs of `code:v1` to `code:v4`.
     digests: Vec<Digest>,
     damaged: Option<Digest>,
 }
@@ -80,7 +80,7 @@ impl World {
         self.damaged = Some(digest);
     }
 
-    /// Leaves condemned rows, as a crash would.
+    /// Leaves a part of an upload, as a crash would.
     fn leave_condemned(&self) {
         fs::write(self.bench.path("uploads").join("upload-1-1"), "cut off").unwrap();
     }
@@ -121,7 +121,7 @@ impl World {
         }
     }
 
-    /// Adds an image of three layers, one of which exists.
+    /// Adds an image of three layers. One of these layers already exists.
     async fn add_image(&self) -> Result<(), Refusal> {
         let registry = self.bench.registry();
         let mut image = Image::default();
@@ -141,7 +141,7 @@ impl World {
         Ok(registry.add_image(&name, &image, &[], &bench::change()).await.map(drop)?)
     }
 
-    /// Whether the image exists. The image must be complete or missing.
+    /// Whether the image exists. Fails if only a part of the image exists.
     async fn has_image(&self, what: &str) -> bool {
         let registry = self.bench.registry();
         let configured = registry.catalog.configuration(&"image".parse().unwrap()).await.is_ok();
@@ -155,7 +155,8 @@ impl World {
         configured
     }
 
-    /// Checks that everything acknowledged is there, and that there is only the injected damage.
+    /// Checks that no acknowledged change is missing, and that there is no damage except the
+    /// injected damage.
     async fn check(&self, verb: Verb, acknowledged: bool, what: &str) {
         let registry = self.bench.registry();
         let version = |component: &str, version: &str| {
@@ -175,11 +176,11 @@ impl World {
             Verb::AddImage => self.has_image(what).await,
             _ => acknowledged,
         };
-        assert!(added || !acknowledged, "{what}: what was acknowledged is gone");
+        assert!(added || !acknowledged, "{what}: an acknowledged change is gone");
         let verified = registry.verify(Scope::default()).await.unwrap();
         match self.damaged {
             None => {
-                // The blob was taken back although the answer was lost.
+                // Nothing was damaged, or the verb has restored the damaged blob.
                 assert!(verified.damaged() == 0, "{what}: {verified:?}");
             }
             Some(digest) => {
@@ -191,10 +192,11 @@ impl World {
                     .filter(|finding| finding.path != path || !right(finding.kind))
                     .collect();
                 assert!(rest.is_empty(), "{what}: {rest:?}");
+                // After a fault, the blob may be restored although the verb failed.
                 let back = verb == Verb::TakeBack && registry.blobs().contains(digest).unwrap();
                 assert!(back || verified.damaged() == 1, "{what}: {verified:?}");
                 let aside = fs::read_dir(self.bench.path("quarantine")).unwrap().count();
-                assert_eq!(aside, 1, "{what}: what was damaged is deleted");
+                assert_eq!(aside, 1, "{what}: the damaged file is not in quarantine");
             }
         }
         let needed = registry.catalog.needs().await.unwrap();

@@ -1,8 +1,8 @@
-//! Random histories of a registry, with collections that are interrupted anywhere. Nothing with a
-//! reference is ever removed, everything without one is removed, and `gc -n` predicts `gc` to the
-//! byte.
+//! Runs random histories of a registry, with collections that are interrupted at random moments. gc
+//! never removes a blob with a reference, and removes every blob without a reference. `gc -n`
+//! predicts the result of `gc` to the byte.
 
-#![allow(clippy::print_stdout, reason = "the seed is told")]
+#![allow(clippy::print_stdout, reason = "the test prints the seed")]
 
 #[path = "it/bench/mod.rs"]
 mod bench;
@@ -22,11 +22,11 @@ use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 const COMPONENTS: [&str; 3] = ["code", "config", "data"];
 const IMAGE: [&str; 3] = ["i1", "i2", "i3"];
 const CONFIGURATIONS: [&str; 2] = ["p", "q"];
-/// Number of histories that run at once.
+/// How many histories run at once.
 const LANES: u8 = 3;
 const STEPS: usize = 40;
 
-/// A random generator (xorshift64*). The seed alone repeats a failure.
+/// A generator of random numbers (xorshift64*). The seed is enough to repeat a failure.
 struct Dice(u64);
 
 impl Dice {
@@ -39,11 +39,11 @@ impl Dice {
     }
 }
 
-/// The acknowledged changes.
+/// The state that the registry must have after all acknowledged changes.
 #[derive(Default)]
 struct Model {
     versions: BTreeMap<(String, String), Digest>,
-    /// The order in which versions were made.
+    /// A number for each version. The numbers have the order in which the versions were made.
     made: BTreeMap<(String, String), usize>,
     pins: BTreeSet<(String, String)>,
     next: usize,
@@ -55,8 +55,9 @@ struct History {
     model: Model,
     dice: Dice,
     log: Vec<String>,
-    /// For each configuration, the state of the last rollback, and the trees that this rollback and
-    /// the rollbacks right before it left.
+    /// For each configuration, the number of the state that the last rollback made, and a set of
+    /// trees. These trees were current before this rollback, or before one of the rollbacks
+    /// directly before it.
     left: BTreeMap<String, (u64, BTreeSet<Digest>)>,
 }
 
@@ -100,8 +101,8 @@ impl History {
         self.is_whole().await;
     }
 
-    /// Adds a version with one of few texts, so that versions share blobs; sometimes without an
-    /// upload.
+    /// Adds a version with one of a few texts, so that versions share blobs. Sometimes there was no
+    /// upload before.
     async fn add(&mut self, component: &str) {
         let bytes = archive(&self.dice.throw(8).to_string());
         let digest = Digest::of(&bytes);
@@ -204,7 +205,7 @@ impl History {
         self.log.push(format!("delete {component} {version} {force} {deleted:?}"));
         if deleted.is_ok() {
             let key = (component.to_owned(), version);
-            assert!(!self.model.pins.contains(&key), "a pinned version went");
+            assert!(!self.model.pins.contains(&key), "a pinned version was deleted");
             self.model.versions.remove(&key);
         }
     }
@@ -229,7 +230,7 @@ impl History {
         let rolled = catalog.roll_back(&name, None, &change()).await;
         let rolled = rolled.map(|done| done.number);
         self.log.push(format!("roll back {name} {rolled:?}"));
-        // Each rollback goes further back than the one before, until there is a new change.
+        // Until there is a new change, each rollback goes further back than the rollback before it.
         let left = &mut self.left;
         let Ok(states) = catalog.states(&name, |number, state| (number, state)).await else {
             return;
@@ -239,19 +240,20 @@ impl History {
         let last = states.len() - 1;
         let Ok(number) = rolled else { return };
         let (now, before) = (states[last].1.id(), states[last - 1].1.id());
-        assert_eq!(now, ids[&number], "it is as in that state");
-        assert_ne!(now, before, "another tree");
+        assert_eq!(now, ids[&number], "the current tree is that of the restored state");
+        assert_ne!(now, before, "the rollback kept the same tree");
         let made = states[last].0;
         let (_, gone) = left
             .remove(name.as_str())
             .filter(|(number, _)| *number == made - 1)
             .unwrap_or_default();
         let gone: BTreeSet<Digest> = gone.into_iter().chain([before]).collect();
-        assert!(!gone.contains(&now), "forth again to {number}");
+        assert!(!gone.contains(&now), "the rollback returned to state {number}");
         left.insert(name.as_str().to_owned(), (made, gone));
     }
 
-    /// Collects. `gc -n` must predict `gc`, and nothing unneeded may be left.
+    /// Runs a collection. `gc -n` must predict the result of `gc`, and no unneeded blob may be
+    /// left.
     async fn collect(&mut self) {
         let registry = self.bench.registry();
         let planned = registry.would_collect().await.unwrap();
@@ -272,7 +274,7 @@ impl History {
         self.take_away_old().await;
     }
 
-    /// Collects, and stops somewhere as if the program died.
+    /// Runs a collection, and stops it at a random moment, as if the program had crashed.
     async fn collect_cut_off(&mut self) {
         let patience = Duration::from_micros(self.dice.throw(3000) as u64);
         let cut = {
@@ -284,8 +286,8 @@ impl History {
         self.take_away_old().await;
     }
 
-    /// Forgets removed versions: they must be older than the newest two, not pinned, and unused by
-    /// states that count.
+    /// Removes deleted versions from the model. Checks that none of these versions was pinned or
+    /// was one of the newest two.
     async fn take_away_old(&mut self) {
         let there = versions(self.bench.registry()).await;
         let gone: Vec<_> =
@@ -300,8 +302,7 @@ impl History {
         }
     }
 
-    /// Checks that every version, every state that counts and every known layer has its complete
-    /// blob.
+    /// Checks that every version, every kept state and every known layer has its complete blobs.
     async fn is_whole(&self) {
         let registry = self.bench.registry();
         let known = registry.catalog.layers().await.unwrap();
@@ -332,7 +333,7 @@ async fn versions(registry: &Registry) -> BTreeMap<(String, String), Digest> {
     found
 }
 
-/// One history, step by step.
+/// Runs one history, step by step.
 async fn live(seed: u64) {
     let bench = Bench::new(settings()).await;
     let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
@@ -358,7 +359,7 @@ fn needed_blobs_are_never_removed() {
     let first: u64 = number("DEPLOY_TEST_SEED", std::process::id().into());
     let histories = number("DEPLOY_TEST_HISTORIES", 250);
     println!("DEPLOY_TEST_SEED={first}, {histories} histories of {STEPS} steps");
-    // While one history waits for the disk, another one continues.
+    // While one history waits for the disk, another history continues.
     std::thread::scope(|scope| {
         for lane in (0..LANES).map(u64::from) {
             scope.spawn(move || {

@@ -1,7 +1,7 @@
-//! Panics at any place while a client is served. That client gets an error or is disconnected, and
-//! another client in the middle of an upload notices nothing.
+//! Makes the server panic at every place while it serves a client. This client gets an error or is
+//! disconnected. Another client, in the middle of an upload, must notice nothing.
 
-#![allow(clippy::print_stdout, reason = "the number of panics is told")]
+#![allow(clippy::print_stdout, reason = "the test prints the number of panics")]
 
 #[path = "it/login/mod.rs"]
 mod login;
@@ -28,7 +28,8 @@ use tokio::time::timeout;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A registry in this process, so that faults can be injected, and the keys of its clients.
+/// A registry and the keys of its clients. The registry runs in the process of the test, so that
+/// the test can inject faults.
 struct Served {
     rig: Rig,
     port: u16,
@@ -67,8 +68,8 @@ async fn sftp(client: &Handle<Trusting>) -> RawSftpSession {
     let channel = client.channel_open_session().await.unwrap();
     channel.request_subsystem(true, "sftp").await.unwrap();
     let sftp = RawSftpSession::new(channel.into_stream());
-    // The library waits longer than the test: a timeout of the client means a failure of the
-    // server.
+    // The library waits longer than the test. So the test itself notices if the server does not
+    // answer.
     sftp.set_timeout(2 * PATIENCE.as_secs());
     sftp.init().await.unwrap();
     sftp
@@ -80,7 +81,7 @@ async fn create(sftp: &RawSftpSession) -> Result<String, String> {
     opened.map(|handle| handle.handle).map_err(|err| err.to_string())
 }
 
-/// Writes two pieces of a megabyte and closes. Each piece is larger than one write.
+/// Writes two pieces of a megabyte each, and closes the file. Each piece is larger than one write.
 async fn upload(sftp: &RawSftpSession, byte: u8) -> Result<(), String> {
     let handle = create(sftp).await?;
     let part = vec![byte; 200 << 10];
@@ -99,7 +100,7 @@ async fn download(sftp: &RawSftpSession, digest: Digest) -> Result<(), String> {
     sftp.close(handle).await.map(drop).map_err(|err| err.to_string())
 }
 
-/// The exit code of a command; an error if the channel ended without a code.
+/// Runs a command, and returns its exit code. Fails if the channel ends without a code.
 async fn run(client: &Handle<Trusting>, line: &str) -> Result<u32, String> {
     let mut channel: Channel<_> =
         client.channel_open_session().await.map_err(|err| err.to_string())?;
@@ -133,7 +134,8 @@ async fn panic_in_one_session_does_not_affect_another() {
     for what in ["upload", "addver", "download"] {
         for n in 1.. {
             assert!(n < 200, "{what} never ends");
-            // A session without a fault works, and so does the connection with the fault.
+            // There is no fault now, so a new session on the connection of earlier faults must
+            // work.
             let session = sftp(&unlucky).await;
             if what == "addver" {
                 let handle = create(&session).await.unwrap();
@@ -160,7 +162,7 @@ async fn panic_in_one_session_does_not_affect_another() {
             let ended = ended.unwrap_or_else(|_| panic!("{what} {n} waits for ever"));
             assert!(happened || ended.is_ok(), "{what} {n}: {ended:?}");
             drop(session);
-            // The server serves other clients meanwhile.
+            // The server must still serve other clients.
             assert_eq!(run(&bystander, "components").await, Ok(0), "{what} {n}");
             if !happened {
                 break;

@@ -1,5 +1,5 @@
-//! Runs verbs at the same time, also with the sweep of blobs. Each verb is done completely or not
-//! at all, and no version ever lacks its blob.
+//! Runs verbs at the same time, together with collections. Each verb is done completely or not at
+//! all, and no version ever lacks its blob.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -47,7 +47,7 @@ impl Bench {
         add(&self.registry, component, version, digest).await
     }
 
-    /// Every version's blob must be there.
+    /// Checks that the blob of every version exists.
     async fn is_whole(&self) {
         for component in self.registry.catalog.components(None, u64::MAX).await.unwrap() {
             for layer in self.registry.catalog.versions(&component).await.unwrap() {
@@ -144,7 +144,7 @@ async fn gc_keeps_a_blob_that_is_being_bound() {
                 let name = format!("{task}-{n}");
                 add(&registry, "code", &name, digest).await.unwrap();
                 if n % 2 == 0 {
-                    // Makes the blob old enough for removal.
+                    // This makes the blob old enough for removal.
                     let file = files.join(digest.to_string());
                     let file = std::fs::File::options().append(true).open(file).unwrap();
                     file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -160,7 +160,7 @@ async fn gc_keeps_a_blob_that_is_being_bound() {
     bench.is_whole().await;
     let kept = bench.registry.catalog.versions(&"code".parse().unwrap()).await.unwrap();
     assert_eq!(kept.len(), 101);
-    assert!(removed > 10, "the sweep came too late to be in anybody's way: {removed}");
+    assert!(removed > 10, "gc removed too few blobs for a race: {removed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +191,7 @@ async fn upload_during_gc_of_the_same_blob_is_kept() {
                     let digest = bench.upload(&text);
                     match bench.add(&component, "v1", digest).await {
                         Ok(()) => break digest,
-                        // Another task has bound this upload to its own version, and aged the blob.
+                        // Another task has bound this upload, and has made the blob look old.
                         Err(err) => assert!(err.contains("no uploaded file"), "{err}"),
                     }
                 };
@@ -227,13 +227,13 @@ async fn blob_repaired_during_verify_is_kept() {
     let registry = Arc::clone(&bench.registry);
     let slow = Scope { rate: Some(2 << 20), ..Scope::default() };
     let reading = tokio::spawn(async move { registry.verify(slow).await.unwrap() });
-    // The verification has begun, and reads for ten seconds, even on a slow disk.
+    // The verification begins now, and reads for ten seconds, even on a slow disk.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let found = bench.registry.verify(Scope::default()).await.unwrap();
     assert_eq!(found.findings.len(), 1, "{found:?}");
     assert_eq!(bench.upload(&text), digest);
     assert!(bench.registry.take_back(digest).await.unwrap());
-    assert!(!reading.is_finished(), "it was read too fast to be in the way");
+    assert!(!reading.is_finished(), "the background run was too fast to overlap");
     let found = reading.await.unwrap();
     assert!(found.findings.is_empty(), "{found:?}");
     assert!(bench.blobs().contains(digest).unwrap());
@@ -250,7 +250,7 @@ async fn reader_never_sees_an_older_state_again() {
     let name: ConfigurationName = "p".parse().unwrap();
     let layer = |n: u64| (code.clone(), format!("v{}", n % 2).parse().unwrap());
     bench.registry.catalog.add_configuration(&name, &[layer(0)], false, &change()).await.unwrap();
-    // Number of acknowledged changes, and number of changes that may have begun.
+    // The number of acknowledged changes, and the number of changes that may have begun.
     let (done, begun) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut reading = JoinSet::new();
     for _ in 0..3 {
@@ -276,7 +276,7 @@ async fn reader_never_sees_an_older_state_again() {
         let catalog = &bench.registry.catalog;
         catalog.change_configuration(&name, &[layer(n)], None, &change()).await.unwrap();
         done.store(n, Ordering::SeqCst);
-        // Time to record the present state.
+        // The pause gives the readers time to read the present state.
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     let reads: u64 = reading.join_all().await.iter().sum();
@@ -324,10 +324,10 @@ async fn layers_reported_to_an_importer_are_not_removed() {
                 catalog.delete_configuration(&configuration, &change()).await.unwrap();
                 let component = &image.layers[0].component;
                 catalog.delete_component(component, true, &change()).await.unwrap();
-                // The collector may remove every other image.
+                // If `n` is odd, gc may remove the blob of the image.
                 let origin = image.layers[0].origin.unwrap();
                 if n % 2 == 0 && !registry.known_layers(Some(&[origin])).await.unwrap().is_empty() {
-                    // The layer is not sent again.
+                    // The registry knows the layer, so the client does not send it again.
                     let added = registry.add_image(&configuration, &image, &[], &change()).await;
                     added.unwrap();
                     reused += 1;

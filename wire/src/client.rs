@@ -1,4 +1,5 @@
-//! The ssh and sftp client: one connection, which stays open until the client is dropped.
+//! The ssh and sftp client. A client has one connection, which stays open until the client is
+//! dropped.
 
 mod certificate;
 mod error;
@@ -32,7 +33,7 @@ use sftp::{STALLED, Sftp};
 
 /// Largest accepted answer to a command, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Flow control window of a channel: bytes that may be on their way to the client.
+/// Flow control window of a channel: most bytes that may be on their way to the client.
 const WINDOW: u32 = 16 << 20;
 
 /// The server, and how to connect to it.
@@ -40,22 +41,22 @@ const WINDOW: u32 = 16 << 20;
 pub struct Connect {
     /// `host:port`
     pub addr: String,
-    /// User name.
+    /// The user name.
     pub user: String,
     /// The keys for logging in.
     pub keys: Keys,
     /// How to identify the server.
     pub host: HostKey,
-    /// Time for connecting and logging in.
+    /// Most time for connecting and logging in.
     pub timeout: Duration,
 }
 
 /// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exec {
-    /// Standard output.
+    /// The command's standard output.
     pub stdout: Vec<u8>,
-    /// Standard error.
+    /// The command's standard error.
     pub stderr: Vec<u8>,
     /// The exit code.
     pub code: u8,
@@ -93,19 +94,19 @@ impl Client {
         })
     }
 
-    /// Whether the connection seems usable.
+    /// Whether the connection still seems usable.
     pub fn is_alive(&self) -> bool {
         !self.handle.is_closed() && self.sftp.get().is_none_or(Sftp::is_alive)
     }
 
-    /// Runs a command and waits for its end.
+    /// Runs a command, and waits until the command ends.
     pub async fn exec(&self, line: &str) -> Result<Exec, ClientError> {
         let (mut reader, _writer) = self.start(line).await?;
         answer(&mut reader).await
     }
 
-    /// Like [`Client::exec`], but `told` gets the command's standard error as it arrives. `columns`
-    /// is the value of [`PROGRESS`](crate::PROGRESS), if any.
+    /// Like [`Client::exec`], but passes the command's standard error to `told` as it arrives.
+    /// `columns` is the value of [`PROGRESS`](crate::PROGRESS), if any.
     pub async fn exec_told(
         &self,
         line: &str,
@@ -114,7 +115,7 @@ impl Client {
     ) -> Result<Exec, ClientError> {
         let channel = self.handle.channel_open_session().await?;
         if let Some(columns) = columns {
-            // A registry that does not know the variable ignores it.
+            // A registry that does not know this variable ignores it.
             channel.set_env(false, crate::PROGRESS, columns.to_string()).await?;
         }
         channel.exec(true, line).await?;
@@ -122,11 +123,12 @@ impl Client {
         answer_told(&mut reader, told).await
     }
 
-    /// Runs a command with `input` as its standard input, and waits for its end.
+    /// Runs a command with `input` as its standard input, and waits until the command ends.
     pub async fn exec_with_input(&self, line: &str, input: &[u8]) -> Result<Exec, ClientError> {
         let (mut reader, writer) = self.start(line).await?;
         let send = async {
-            // If the connection breaks, waiting for the answer fails, too.
+            // If the connection breaks, the wait for the answer fails, too, so this error is
+            // ignored.
             if writer.data(input).await.is_ok() {
                 let _ = writer.eof().await;
             }
@@ -135,7 +137,7 @@ impl Client {
         tokio::pin!(send, answer);
         tokio::select! {
             biased;
-            // A refused command ends before it has read anything.
+            // A refused command ends before it has read its input.
             answer = &mut answer => answer,
             () = &mut send => answer.await,
         }
@@ -152,7 +154,7 @@ impl Client {
 
     /// Sends a disconnect message. A dropped client closes the connection without such a message.
     pub async fn disconnect(&self) {
-        // The server may have closed the connection already.
+        // This call may fail, because the server may have closed the connection already.
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
     }
 
@@ -182,14 +184,14 @@ impl Client {
     }
 }
 
-/// Waits for the end of a command.
+/// Waits until a command ends, and returns its answer.
 async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
     let mut stderr = Vec::new();
     let exec = answer_told(reader, &mut |bytes| stderr.extend_from_slice(bytes)).await?;
     Ok(Exec { stderr, ..exec })
 }
 
-/// Waits for the end of a command; `told` gets its standard error.
+/// Like [`answer`], but passes the command's standard error to `told`.
 async fn answer_told(
     reader: &mut ChannelReadHalf,
     told: &mut (dyn FnMut(&[u8]) + Send),

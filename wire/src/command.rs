@@ -1,5 +1,5 @@
-//! Commands of the registry's console: one grammar for ssh exec, the interactive
-//! prompt and `deployctl`.
+//! The grammar of the commands for the registry's console. ssh exec, the interactive prompt and
+//! `deployctl` all use this grammar.
 
 mod change_options;
 pub mod complete;
@@ -39,12 +39,12 @@ pub use words::{MAX_LINE, quote, quote_always, split};
 pub enum Command {
     /// `help [verb]`
     Help {
-        /// The verb to explain; `None`: all verbs.
+        /// The verb to explain, or `None` for all verbs.
         verb: Option<String>,
     },
     /// `addver`
     AddVersion {
-        /// Component, created if it is new.
+        /// The component. It is created if it does not exist.
         component: ComponentName,
         /// Version to create.
         version: VersionName,
@@ -53,20 +53,20 @@ pub enum Command {
     },
     /// `put`, with the archive on standard input
     Put {
-        /// Component, created if it is new.
+        /// The component. It is created if it does not exist.
         component: ComponentName,
         /// Version to create.
         version: VersionName,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `addconf`
     AddConfiguration {
-        /// Configuration to create, or with `replace` to replace.
+        /// Configuration to create. With `replace`, this may be an existing configuration.
         name: ConfigurationName,
         /// The layers, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
-        /// Whether an existing configuration of that name is replaced.
+        /// Whether to replace an existing configuration of this name.
         replace: bool,
         /// What to do besides the change.
         options: ChangeOptions,
@@ -75,9 +75,9 @@ pub enum Command {
     AddImage {
         /// Configuration to create or replace.
         name: ConfigurationName,
-        /// Layers on top of the image's, lowest first.
+        /// Layers on top of the image's layers, lowest first.
         layers: Vec<(ComponentName, VersionName)>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `import`, with an image's archive on standard input
@@ -88,7 +88,7 @@ pub enum Command {
         name: ConfigurationName,
         /// Layers to change, in one transaction.
         changes: Vec<(ComponentName, VersionName)>,
-        /// Change only if the configuration has this id.
+        /// If given, the change is made only if the configuration has this id.
         if_hash: Option<Hash>,
         /// What to do besides the change.
         options: ChangeOptions,
@@ -99,7 +99,7 @@ pub enum Command {
         name: ConfigurationName,
         /// Components to set to their newest version, in one transaction.
         components: Vec<ComponentName>,
-        /// Change only if the configuration has this id.
+        /// If given, the change is made only if the configuration has this id.
         if_hash: Option<Hash>,
         /// What to do besides the change.
         options: ChangeOptions,
@@ -108,166 +108,167 @@ pub enum Command {
     ShowConfiguration {
         /// Configuration to show.
         name: ConfigurationName,
-        /// Whether to show name, time and id.
+        /// Whether to show the configuration's name, time and id, too.
         verbose: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `showcomp`
     ShowComponent {
         /// Component to show.
         name: ComponentName,
-        /// Only versions that were added before this one.
+        /// If given, show only versions that were added before this version.
         before: Option<VersionName>,
-        /// Most versions to show, the newest; `None`: all.
+        /// Most versions to show, newest versions only; `None` shows all.
         limit: Option<u64>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `components`
     Components {
-        /// Only names after this one.
+        /// If given, show only names after this name.
         after: Option<ComponentName>,
-        /// Most names to show; `None`: all.
+        /// Most names to show; `None` shows all.
         limit: Option<u64>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `configurations`
     Configurations {
-        /// Only names after this one.
+        /// If given, show only names after this name.
         after: Option<ConfigurationName>,
-        /// Most names to show; `None`: all.
+        /// Most names to show; `None` shows all.
         limit: Option<u64>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `showlayers`
     ShowLayers {
-        /// Whether to show only the layers that standard input lists.
+        /// Whether to show only the layers that are listed on standard input.
         asked: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `delver`
     DeleteVersion {
-        /// Component.
+        /// The component.
         component: ComponentName,
         /// Version to delete.
         version: VersionName,
-        /// Whether to delete even if an earlier state of a configuration needs it.
+        /// Whether to delete even versions that an earlier state of a configuration needs.
         force: bool,
     },
     /// `delcomp`
     DeleteComponent {
         /// Component to delete with all its versions.
         name: ComponentName,
-        /// Whether to delete even if an earlier state of a configuration needs it.
+        /// Whether to delete even versions that an earlier state of a configuration needs.
         force: bool,
     },
     /// `delconf`
     DeleteConfiguration {
         /// Configuration to delete.
         name: ConfigurationName,
-        /// Whether the user confirmed.
+        /// Whether the user has confirmed the deletion.
         force: bool,
         /// Whether a frozen configuration is deleted, too.
         overrides: bool,
     },
     /// `history`
     History {
-        /// Configuration.
+        /// The configuration.
         name: ConfigurationName,
-        /// Only states with lower numbers.
+        /// If given, show only states with lower numbers.
         before: Option<u64>,
-        /// Most states to show, newest first; `None`: all.
+        /// Most states to show, newest first; `None` shows all.
         limit: Option<u64>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `rollback`
     Rollback {
-        /// Configuration.
+        /// The configuration.
         name: ConfigurationName,
-        /// State to make current again; `None`: the state before the current one.
+        /// State to make current again; `None` stands for an earlier state that the registry
+        /// chooses.
         to: Option<u64>,
         /// What to do besides the change.
         options: ChangeOptions,
     },
     /// `diff`
     Diff {
-        /// Configuration.
+        /// The configuration.
         name: ConfigurationName,
-        /// State to compare with; `None`: the state before the other one.
+        /// The earlier state to compare; `None` stands for the state before `to`.
         from: Option<u64>,
-        /// State to compare; `None`: the current state.
+        /// The later state to compare; `None` stands for the current state.
         to: Option<u64>,
         /// Whether to compare files instead of layers.
         files: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `pin`
     Pin {
-        /// Component.
+        /// The component.
         component: ComponentName,
         /// Version to keep until it is unpinned.
         version: VersionName,
-        /// Why.
+        /// Why the version is pinned.
         message: String,
     },
     /// `unpin`
     Unpin {
-        /// Component.
+        /// The component.
         component: ComponentName,
-        /// Version that need not be kept any more.
+        /// Version to unpin.
         version: VersionName,
     },
     /// `refs`
     References {
-        /// Blob to explain.
+        /// Blob whose references are shown.
         digest: Hash,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `gc`
     Collect {
-        /// Only show what would be removed.
+        /// Whether only to show what would be removed.
         dry_run: bool,
-        /// Whether to run even if no version is known at all.
+        /// Whether to run even if the catalogue has no version at all.
         force: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
-        /// Without progress.
+        /// Whether to show no progress.
         quiet: bool,
     },
     /// `verify`
     Verify {
-        /// Share of the blobs to read, picked at random.
+        /// Share of the blobs to read. The blobs are picked at random.
         sample: Option<Share>,
-        /// Time after which the run begins no other blob.
+        /// Time after which the run does not begin another blob.
         budget: Option<Duration>,
-        /// Whether to continue where the last run ended.
+        /// Whether to continue where the last run stopped.
         resume: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
-        /// Without progress.
+        /// Whether to show no progress.
         quiet: bool,
     },
     /// `stat`
     Stat {
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `audit`
     Audit {
-        /// Show only changes since this time.
+        /// If given, show only changes since this time.
         since: Option<Since>,
-        /// Only entries with lower numbers.
+        /// If given, show only entries with lower numbers.
         before: Option<u64>,
-        /// Most entries to show, newest first; `None`: all.
+        /// Most entries to show, newest first; `None` shows all.
         limit: Option<u64>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `fleet`

@@ -1,18 +1,18 @@
-//! Exit codes, the same in every program and in the answers of the registry.
+//! Exit codes. They are the same in every program and in the answers of the registry.
 
-/// Done.
+/// The work is done.
 pub const OK: u8 = 0;
-/// Failed.
+/// The work failed.
 pub const FAILED: u8 = 1;
 /// The command line cannot be understood.
 pub const USAGE: u8 = 2;
 /// The work is partly done.
 pub const PARTLY: u8 = 3;
-/// Not authorised.
+/// The user is not authorised.
 pub const DENIED: u8 = 4;
-/// Not found.
+/// The named thing does not exist.
 pub const NOT_FOUND: u8 = 5;
-/// Conflict with the existing state.
+/// The change conflicts with the existing state.
 pub const CONFLICT: u8 = 6;
 /// Not done in time.
 pub const TIMEOUT: u8 = 7;
@@ -21,7 +21,7 @@ pub const CORRUPT: u8 = 8;
 /// The registry cannot be reached.
 pub const UNREACHABLE: u8 = 10;
 
-/// What `help exit-codes` prints.
+/// The output of `help exit-codes`.
 pub const HELP: &str = "\
 0     done
 1     failed

@@ -1,12 +1,12 @@
-//! Converts flags, as users of the Go tool and of GNU tools spell them, to the spelling that clap
-//! reads. Reads values in Go's spelling.
+//! Converts flags to the spelling that clap reads. Users may spell flags as in the Go tool or as in
+//! GNU tools. This module also reads values in Go's spelling.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
-/// Converts `-name v` and `-name=v` to `--name v` and `--name=v`, for the flags in `known`. Words
-/// after `--`, and words that are not a known flag, stay unchanged.
+/// For the flags in `known`, converts `-name v` and `-name=v` to `--name v` and `--name=v`. Words
+/// after `--` stay unchanged, and so do words that are not a known flag.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;
     let mut one = |argument: OsString| {
@@ -24,7 +24,8 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
     if known.iter().any(|flag| flag.as_bytes() == &rest[..end]) { dashed(rest) } else { argument }
 }
 
-/// Makes clap name an unknown `-flag` in full, not by its first letter.
+/// Rewrites an unknown `-flag`, so that clap's error has the whole flag and not only its first
+/// letter.
 pub fn name_in_full(word: OsString) -> OsString {
     match word.as_bytes() {
         [b'-', b'a'..=b'z', b'a'..=b'z', ..] => ["-".into(), word].into_iter().collect(),
@@ -32,10 +33,9 @@ pub fn name_in_full(word: OsString) -> OsString {
     }
 }
 
-/// Returns the arguments up to the first word that is not a flag, spelt for clap, and all later
-/// words unchanged: for a program whose subcommands have their own grammar. `valued` are the flags
-/// with a value, which may be the next word and may start with a dash; `--` ends the flags and is
-/// dropped.
+/// Splits the arguments of a program whose subcommands have their own grammar. Returns the leading
+/// flags, spelt for clap, and all later words, unchanged. `valued` lists the flags with a value.
+/// The value may be the next word, and may start with a dash. `--` ends the flags, and is dropped.
 pub fn leading(
     arguments: impl IntoIterator<Item = OsString>,
     valued: &[String],
@@ -63,14 +63,14 @@ pub fn leading(
     (own, arguments.collect())
 }
 
-/// `name`, or `name=value`, with the dashes for clap.
+/// Adds the dashes that clap needs to `name` or `name=value`.
 fn dashed(flag: &[u8]) -> OsString {
     let end = flag.iter().position(|&byte| byte == b'=').unwrap_or(flag.len());
     let dashes: &[u8] = if end == 1 { b"-" } else { b"--" };
     OsString::from_vec([dashes, flag].concat())
 }
 
-/// Go's words for a boolean.
+/// Reads a boolean in Go's spelling.
 pub fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -79,7 +79,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A duration as Go writes it: `30s`, `1h30m`, `1.5h`, `300ms`, `0`.
+/// Reads a duration in Go's spelling, such as `30s`, `1h30m`, `1.5h`, `300ms` or `0`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is no duration; write it like 30s, 5m or 1h30m");
     if text == "0" {
@@ -108,7 +108,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(bad()) } else { Ok(total) }
 }
 
-/// A number of bytes: `1024`, `64K`, `10G`, `512MiB`. Units are powers of 1024.
+/// Reads a number of bytes, such as `1024`, `64K`, `10G` or `512MiB`. Units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is no size; write it like 1048576, 512MiB or 10G");
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -1,5 +1,5 @@
-//! Imports of container images: the documents that an importer and the registry exchange, as JSON
-//! on the input and output of `showlayers -` and `addimage -`.
+//! The JSON documents that an importer of container images and the registry exchange. They are the
+//! input and output of `showlayers -` and `addimage -`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,16 +7,16 @@ use std::str::FromStr;
 use deploy_store::{ComponentName, Digest, MAX_JSON, MAX_LAYERS};
 use serde::{Deserialize, Serialize};
 
-/// Compression of a layer's blob.
+/// The compression of a layer's blob.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// RFC 1952, which every agent unpacks.
+    /// gzip (RFC 1952), which every agent unpacks.
     #[default]
     Gzip,
-    /// RFC 8878, which Go agents do not unpack.
+    /// Zstandard (RFC 8878), which Go agents do not unpack.
     Zstd,
 }
 
@@ -25,12 +25,11 @@ pub enum Compression {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
-    /// sha256 of the image's layer without its compression (the OCI image specification's
-    /// `diff_id`).
+    /// The sha256 of the image's uncompressed layer (`diff_id` in the OCI image specification).
     #[serde(with = "text")]
     pub diff_id: Digest,
-    /// sha256 over the entries that were left out or put in because of other layers; the sha256 of
-    /// no bytes if there are none.
+    /// The sha256 over the entries that were left out or added because of other layers. If there
+    /// are no such entries, this is the sha256 of no bytes.
     #[serde(with = "text")]
     pub removals: Digest,
     /// How the blob is compressed.
@@ -49,17 +48,17 @@ pub struct KnownLayer {
     pub bytes: u64,
 }
 
-/// A layer of a new configuration. The version of the layer is named by the blob's hash.
+/// A layer of a new configuration. The blob's hash is the name of the layer's version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageLayer {
-    /// The component, created if it is new.
+    /// The component. It is created if it does not exist.
     #[serde(with = "text")]
     pub component: ComponentName,
-    /// The blob, uploaded or known.
+    /// The blob, which was uploaded or is known to the registry.
     #[serde(with = "text")]
     pub hash: Digest,
-    /// The origin of the blob, which the registry remembers.
+    /// The origin of the blob. The registry remembers the origin.
     pub origin: Option<Origin>,
 }
 
@@ -77,12 +76,12 @@ pub struct Image {
 pub struct BadImage(String);
 
 impl Image {
-    /// The wire form.
+    /// The image as a JSON document.
     pub fn to_json(&self) -> Vec<u8> {
         to_json(self)
     }
 
-    /// Reads the wire form, within limits.
+    /// Reads an image from a JSON document, within limits.
     pub fn from_json(bytes: &[u8]) -> Result<Self, BadImage> {
         let image: Self = from_json(bytes)?;
         check_count(image.layers.len())?;
@@ -90,7 +89,7 @@ impl Image {
     }
 }
 
-/// The request form of `showlayers -`.
+/// The request of `showlayers -`, as a JSON document.
 pub fn origins_to_json(origins: &[Origin]) -> Vec<u8> {
     to_json(&origins)
 }
@@ -147,7 +146,7 @@ impl FromStr for Compression {
     }
 }
 
-/// Values that are serialised as their text.
+/// Serialises values as text.
 mod text {
     use std::fmt::Display;
     use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Code that the programs share on the wire: the command grammar of the registry's console, the
-//! spelling of flags, and the ssh/sftp client.
+//! Code that the programs share for their communication: the command grammar of the registry's
+//! console, the spelling of flags, and the ssh and sftp client.
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -11,6 +11,6 @@ pub mod image;
 pub mod path;
 pub mod wildcard;
 
-/// Variable of a channel's environment with which a client asks for progress on standard error: the
-/// columns of the client's terminal, or 0 for no progress.
+/// A variable in the environment of a channel. A client uses it to ask for progress on standard
+/// error. The value is the number of columns of the client's terminal, or 0 for no progress.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";

@@ -1,6 +1,6 @@
-//! Names as parts of the paths that operators see over sftp, `/components/NAME/VERSION` and so on.
-//! Names that can be created today are unchanged. Older names may have bytes that a path cannot
-//! have; these bytes are percent-encoded (RFC 3986, section 2.1).
+//! Converts names to parts of the paths that operators see over sftp, such as
+//! `/components/NAME/VERSION`. Names that are allowed today stay unchanged. Older names may have
+//! bytes that a path cannot have. These bytes are percent-encoded (RFC 3986, section 2.1).
 
 use std::fmt::Write as _;
 
@@ -20,7 +20,7 @@ pub fn encode(name: &str) -> String {
     part
 }
 
-/// The name for `part` of a path, if there is one.
+/// The name that belongs to `part` of a path, if there is such a name.
 pub fn decode(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.bytes();

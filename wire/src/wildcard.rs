@@ -1,7 +1,8 @@
 //! Patterns with `*` and `?`, as in ssh's files.
 
-/// Whether `pattern` matches `text`: `*` matches any text, `?` one character. Takes time in
-/// proportion to the product of the lengths, whatever the pattern.
+/// Whether `pattern` matches `text`. `*` matches any text, and `?` matches one byte, which is one
+/// character of ASCII text. For every pattern, the time is at most proportional to the product of
+/// both lengths.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut from) = (0, 0);

@@ -1,4 +1,4 @@
-//! The client against OpenSSH's server.
+//! Tests the client with OpenSSH's server.
 
 mod sshd;
 
@@ -10,10 +10,10 @@ use sshd::{Sshd, make_key, sign, user};
 use tokio::sync::mpsc;
 
 const INTERNAL: &str = "internal-sftp";
-/// A server with the old limits of the Go tool's: requests of 32 KiB.
+/// A server with the same limit as the Go tool's server: requests of at most 32 KiB.
 const OLD: &str = "internal-sftp -P limits";
 
-/// Bytes that show when a piece is missing or misplaced.
+/// Bytes in which a missing or misplaced piece can be noticed.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -56,7 +56,7 @@ async fn get(client: &Client, path: &str, offset: u64) -> Result<Vec<u8>, Client
 async fn command_gets_all_its_input() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let client = sshd.client().await;
-    // More data than the windows of both sides.
+    // The input is larger than the windows of both sides.
     let input = noise(40 << 20);
     let answer = client.exec_with_input("cat; echo end >&2; exit 3", &input).await.unwrap();
     assert!(answer.stdout == input);
@@ -158,7 +158,7 @@ async fn many_small_files_transfer() {
 async fn server_without_sftp_is_reported() {
     let Some(sshd) = Sshd::start("none") else { return };
     let client = sshd.client().await;
-    // The subsystem's program is missing: its channel opens and ends at once.
+    // The subsystem's program is missing, so the channel ends as soon as it is open.
     let err = client.read_small("/x", 10).await.unwrap_err();
     assert!(matches!(err, ClientError::Lost(_) | ClientError::Refused { .. }), "{err}");
     assert_eq!(client.exec("true").await.unwrap().code, 0);
@@ -200,7 +200,7 @@ async fn host_certificates_are_checked() {
     let err = sshd.refusal(|connect| connect.host = host).await;
     assert!(matches!(err, ClientError::HostUnknown { .. }), "{err}");
 
-    // The key alone gives no access, but the certificate beside it does.
+    // The key alone gives no access, but the certificate next to the key does.
     let keys = Keys::File(sshd.path("stranger"));
     let err = sshd.refusal(|connect| connect.keys = keys.clone()).await;
     assert!(matches!(err, ClientError::Denied { .. }), "{err}");
@@ -235,7 +235,7 @@ async fn known_hosts_files_are_checked() {
     connect.host = hashed;
     Client::connect(&connect).await.unwrap();
 
-    // Reads the file as ssh does.
+    // The client reads the file as ssh does.
     let port = sshd.addr().split_once(':').unwrap().1.to_owned();
     let key = right.split_once(' ').unwrap().1;
     for line in [
@@ -301,7 +301,7 @@ async fn unreachable_server_is_reported() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     let mut connect = sshd.connect();
     drop(sshd);
-    // The key file was removed with the server.
+    // The key file was removed together with the server.
     connect.keys = Keys::Auto;
     let err = Client::connect(&connect).await.unwrap_err();
     assert!(matches!(err, ClientError::Unreachable { .. }), "{err}");

@@ -1,5 +1,5 @@
-//! The audit trail. Each change and its entry are one transaction. Refused changes have an entry,
-//! too.
+//! The audit trail. A change and its entry are written in one transaction. Refused changes have an
+//! entry, too.
 
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
@@ -27,11 +27,11 @@ pub struct Change {
 /// One entry of the trail.
 #[derive(Debug, Clone)]
 pub struct Audited {
-    /// Its number, from 1.
+    /// The entry's number; the first entry has number 1.
     pub number: u64,
     /// The change, and who made or tried it.
     pub change: Change,
-    /// Exit code; 0 if the change was made.
+    /// The exit code of the command; 0 if the change was made.
     pub code: u8,
     /// Why the change was refused.
     pub why: String,
@@ -40,15 +40,15 @@ pub struct Audited {
 type Row = (i64, i64, String, String, String, String, i64, String);
 
 impl Catalog {
-    /// Begins the transaction of a change. Its commit includes the entry.
+    /// Begins the transaction of a change, and adds the change's entry to the transaction.
     pub(super) async fn change_tx(&self, change: &Change) -> Result<WriteTx> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, 0, "").await?;
         Ok(transaction)
     }
 
-    /// Records a change that was made by other means, or that was refused with the exit code
-    /// `code`.
+    /// Adds the entry of a change that has no transaction of its own, or of a change that was
+    /// refused with the exit code `code`.
     pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, code, why).await?;
@@ -63,7 +63,8 @@ impl Catalog {
         Ok(number.cast_unsigned())
     }
 
-    /// The newest `limit` entries of `since` or later with numbers below `before`, newest first.
+    /// Entries with numbers below `before` that were made at `since` or later. Returns the newest
+    /// `limit` of these entries, newest first.
     pub async fn audit(
         &self,
         since: Option<Timestamp>,

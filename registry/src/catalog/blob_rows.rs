@@ -1,5 +1,5 @@
-//! Rows of blobs. A blob is live, condemned (its file may be removed) or damaged (its file is in
-//! quarantine).
+//! The rows of blobs. A blob is live, condemned (its file may be removed) or damaged (its file is
+//! in quarantine).
 
 use std::collections::BTreeSet;
 
@@ -14,9 +14,9 @@ use super::{Catalog, Result, column, nanoseconds};
 pub struct BlobRow {
     /// The blob.
     pub digest: Digest,
-    /// Its length.
+    /// The blob's length.
     pub bytes: u64,
-    /// Whether its file was damaged and moved to quarantine.
+    /// Whether the blob's file was damaged and moved to quarantine.
     pub damaged: bool,
 }
 
@@ -72,7 +72,7 @@ impl Catalog {
     }
 
     /// Adds a row for each of `blobs` that has no row. A catalogue of an older format has no rows
-    /// of blobs, and after a crash a blob's row may be missing.
+    /// of blobs. After a crash, the row of a blob may be missing.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
         let known: Vec<String> =
             sqlx::query_scalar("SELECT digest FROM blobs").fetch_all(&self.scanners).await?;

@@ -10,10 +10,10 @@ use super::audit::Change;
 use super::blob_rows::{self, BlobRow, BlobState};
 use super::{Catalog, Result, configuration_rows, nanoseconds, notes, uses};
 
-/// Who made the loaded states: the Go tool does not record this.
+/// The recorded author of each loaded state. The Go tool does not record who made a state.
 const WHO: &str = "unknown";
 
-/// Everything that is loaded into a new catalogue.
+/// The contents of a new catalogue.
 #[derive(Debug)]
 pub struct Contents<'a> {
     /// All components.
@@ -29,14 +29,14 @@ pub struct Contents<'a> {
 /// A state of a configuration.
 #[derive(Debug)]
 pub struct StateToLoad<'a> {
-    /// Its layers.
+    /// The state's layers.
     pub state: &'a Configuration,
-    /// Whether it needs a file that does not exist, so that no rollback can restore it.
+    /// Whether the state needs a file that does not exist. No rollback can restore such a state.
     pub lost: bool,
 }
 
 impl Catalog {
-    /// Loads `contents` into a new catalogue, and writes the note `name`.
+    /// Loads `contents` into a new catalogue, and writes `note` under the name `name`.
     pub async fn load(
         &self,
         contents: &Contents<'_>,
@@ -44,8 +44,8 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        // The existing rows of blobs were made from file names alone. An interrupted load may since
-        // have moved some of the files to quarantine.
+        // The existing rows of blobs were made from file names alone. An interrupted load may have
+        // moved some of these files to quarantine since then.
         sqlx::query("DELETE FROM blobs").execute(&mut **transaction).await?;
         for component in contents.components {
             sqlx::query("INSERT INTO components (name) VALUES ($1)")

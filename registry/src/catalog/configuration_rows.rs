@@ -1,5 +1,5 @@
-//! Rows of configurations and their states. Every change makes a new state, numbered from 1, and
-//! one state is current.
+//! The rows of configurations and of their states. Every change of a configuration makes a new
+//! state. The states are numbered from 1, and one state is current.
 
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer};
 use jiff::Timestamp;
@@ -16,28 +16,29 @@ use super::{Error, Result, bad_row, column, nanoseconds, timestamp};
 /// A state of a configuration, without its layers.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Its number.
+    /// The state's number.
     pub number: u64,
-    /// Digest over its layers.
+    /// Digest over the state's layers.
     pub hash: Digest,
-    /// When it was made.
+    /// The time at which the state was made.
     pub modified: Timestamp,
-    /// The key that made it: fingerprint and comment.
+    /// Fingerprint and comment of the key that made the state.
     pub who: String,
-    /// The command that made it.
+    /// The command that made the state.
     pub command: String,
-    /// Whether it is the current state.
+    /// Whether this is the current state.
     pub current: bool,
-    /// Whether it was imported without the files of its layers.
+    /// Whether the state was imported without the files of its layers.
     pub lost: bool,
-    /// The state that it restored, if a rollback made it.
+    /// The number of the restored state, if a rollback made this state.
     pub back_to: Option<u64>,
 }
 
-/// Number, hash, time, who, command, whether it is lost, and which state it restored.
+/// The columns of a state: number, hash, time, who, command, lost, and the number of the restored
+/// state.
 type StateRow = (i64, String, i64, String, String, bool, Option<i64>);
 
-/// Number of the current state, if there is such a configuration.
+/// The number of the configuration's current state, if the configuration exists.
 pub(super) async fn find_current(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -50,7 +51,7 @@ pub(super) async fn find_current(
     Ok(number.map(i64::cast_unsigned))
 }
 
-/// Number of the history, if there is such a configuration.
+/// The number of the configuration's history, if the configuration exists.
 pub(super) async fn find_history(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -61,7 +62,7 @@ pub(super) async fn find_history(
         .await?)
 }
 
-/// Number of the current state, or [`Error::NotFound`].
+/// The number of the configuration's current state, or [`Error::NotFound`].
 pub(super) async fn require_current(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -96,7 +97,7 @@ pub(super) async fn load(
     Configuration::new(name.clone(), layers, timestamp(modified)).map_err(|err| bad_row(&err))
 }
 
-/// The states with numbers above `after` and their layers, oldest first, `limit` at most.
+/// The first `limit` states with numbers above `after`, with their layers, oldest first.
 pub(super) async fn load_after(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -150,7 +151,7 @@ pub(super) async fn require_state(
     Ok(())
 }
 
-/// The states with numbers below `before` without their layers, newest first, `limit` at most.
+/// The newest `limit` states with numbers below `before`, without their layers, newest first.
 pub(super) async fn states(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -185,7 +186,7 @@ pub(super) async fn states(
     rows.into_iter().map(state).collect()
 }
 
-/// Saves `layers` as the new current state, and returns its number and id.
+/// Saves `layers` as the new current state, and returns the state's number and id.
 pub(super) async fn save(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

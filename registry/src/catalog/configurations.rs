@@ -13,11 +13,11 @@ use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
-/// States of one page. Longer listings use the connections for scans.
+/// Most states of a short listing. Longer listings use the connections for long reads.
 const LONG: u64 = 200;
 
 impl Catalog {
-    /// Names of the configurations after `after`, in byte order, `limit` at most.
+    /// The first `limit` names of configurations after the name `after`, in byte order.
     pub async fn configuration_names(
         &self,
         after: Option<&ConfigurationName>,
@@ -60,7 +60,7 @@ impl Catalog {
         let names = self.configuration_names(None, u64::MAX).await?;
         let mut items = Vec::with_capacity(names.len());
         for name in names {
-            // Each configuration has its own transaction, so that others get a turn.
+            // Each configuration has its own transaction, so that other readers get a turn.
             let mut transaction = self.scan_tx().await?;
             // The configuration may have been deleted since its name was read.
             if let Some(number) = find_current(&mut transaction, &name).await? {
@@ -70,8 +70,8 @@ impl Catalog {
         Ok(items)
     }
 
-    /// Makes a configuration. With `replace`, the configuration may already exist; its layers are
-    /// then replaced. Returns the number of the state that was current before.
+    /// Makes a configuration. With `replace`, the configuration may already exist, and the call
+    /// replaces its layers. Returns the number of the state that was current before.
     pub async fn add_configuration(
         &self,
         name: &ConfigurationName,
@@ -98,7 +98,8 @@ impl Catalog {
         Ok(before)
     }
 
-    /// Replaces layers by the named versions. Returns the layers that have another version now.
+    /// Replaces layers by the named versions. Returns the old layers of the components whose
+    /// version changed.
     pub async fn change_configuration(
         &self,
         name: &ConfigurationName,
@@ -116,8 +117,9 @@ impl Catalog {
         Ok(replaced.layers)
     }
 
-    /// As [`Catalog::change_configuration`], with the latest version of each component. If the
-    /// configuration has all these versions, nothing changes, and the answer is `None`.
+    /// Like [`Catalog::change_configuration`], with the latest version of each component. If the
+    /// configuration already has all these versions, the function changes nothing and returns
+    /// `None`.
     pub async fn bump_configuration(
         &self,
         name: &ConfigurationName,
@@ -141,8 +143,8 @@ impl Catalog {
         Ok(Some(replaced.layers))
     }
 
-    /// Deletes a configuration. Its history cannot be read any more; gc removes the history's rows
-    /// later.
+    /// Deletes a configuration. The configuration's history cannot be read any more. gc removes the
+    /// history's rows later.
     pub async fn delete_configuration(
         &self,
         name: &ConfigurationName,
@@ -156,7 +158,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// The states of a configuration with numbers below `before`, newest first, `limit` at most.
+    /// The newest `limit` states of a configuration with numbers below `before`, newest first.
     pub async fn history(
         &self,
         name: &ConfigurationName,
@@ -169,7 +171,7 @@ impl Catalog {
         states(&mut transaction, name, before, limit).await
     }
 
-    /// Applies `item` to each state of a configuration and its number, oldest first.
+    /// Applies `item` to the number and contents of each state of a configuration, oldest first.
     pub async fn states<T>(
         &self,
         name: &ConfigurationName,

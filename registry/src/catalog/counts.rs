@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Catalog, Result};
 
-/// Blobs and their bytes.
+/// A number of blobs, and the sum of their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlobCount {
-    /// How many blobs.
+    /// The number of blobs.
     #[serde(rename = "files")]
     pub blobs: u64,
-    /// Their bytes.
+    /// The sum of the blobs' bytes.
     pub bytes: u64,
 }
 
@@ -62,7 +62,7 @@ impl Catalog {
         Ok((live, damaged.cast_unsigned()))
     }
 
-    /// Number and bytes of blobs if no versions shared a blob.
+    /// How many blobs and bytes there would be if each version had its own blob.
     pub async fn bound(&self) -> Result<BlobCount> {
         let (blobs, bytes): (i64, i64) = sqlx::query_as(
             "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
@@ -73,7 +73,7 @@ impl Catalog {
         Ok(BlobCount { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() })
     }
 
-    /// Whether nothing was ever added to this catalogue.
+    /// Whether this catalogue is new: nothing was ever added to it.
     pub async fn is_new(&self) -> Result<bool> {
         let count: i64 = sqlx::query_scalar(
             "SELECT (SELECT value FROM counters WHERE name = 'version') \

@@ -1,4 +1,4 @@
-//! Errors of the database, as errors of the catalogue.
+//! Converts errors of the database to errors of the catalogue.
 
 use std::path::Path;
 
@@ -25,18 +25,18 @@ pub(super) fn not_opened(path: &Path, err: &sqlx::Error) -> Error {
     if is_damage(err) { damaged(path, &plain(err)) } else { unusable(path, &err.to_string()) }
 }
 
-/// The error for a file at `path` that is no database, or not a complete one.
+/// The error for a file at `path` that is not a database, or is damaged.
 pub(super) fn damaged(path: &Path, why: &str) -> Error {
     let path = path.display();
     Error::Damaged(format!("open catalogue {path}: it is damaged: {why}; nothing was changed"))
 }
 
-/// The error for a database file at `path` that cannot be used, because of `why`.
+/// The error for a database file at `path` that cannot be used; `why` is the reason.
 pub(super) fn unusable(path: &Path, why: &str) -> Error {
     Error::Database(format!("open catalogue {}: {why}; nothing was changed", path.display()))
 }
 
-/// The message of `SQLite`, without the numbers of its errors.
+/// The error message of `SQLite`, without the error code.
 fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }

@@ -1,12 +1,11 @@
-//! Configurations as agents read them, kept in memory until a change begins. Agents poll every few
-//! seconds and nearly always ask for an unchanged configuration. The answer from memory needs no
-//! transaction.
+//! A cache of configurations in the form that agents read. Agents poll every few seconds and nearly
+//! always ask for an unchanged configuration. An answer from memory needs no transaction.
 //!
-//! A transaction announces a change of a configuration before the change begins, and reports its
-//! own end. Meanwhile the cache keeps no document of this configuration. A reader notes the
-//! [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's document
-//! only if no change has begun or ended since. So a document from memory is never older than the
-//! document that a reader of the database would see.
+//! A transaction announces the change of a configuration before the change begins, and later
+//! reports its own end. In between, the cache keeps no document of this configuration. A reader
+//! notes the [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's
+//! document only if no change has begun or ended since then. So a document from memory is never
+//! older than the document that a reader of the database would see.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 
-/// Most bytes that are kept: thousands of configurations of usual size.
+/// Most bytes that the cache keeps. Thousands of configurations of usual size fit.
 const MAX_BYTES: usize = 32 << 20;
 
 /// The documents of one catalogue.
@@ -26,16 +25,16 @@ struct Kept {
     age: Age,
     bytes: usize,
     by_name: HashMap<ConfigurationName, Bytes>,
-    /// How many transactions are changing each configuration.
+    /// For each configuration, the number of transactions that are changing it.
     changing: HashMap<ConfigurationName, usize>,
 }
 
-/// How many changes have begun and ended.
+/// A counter of the changes that have begun or ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Age(u64);
 
 impl DocumentCache {
-    /// The document of a configuration, if it is kept.
+    /// The document of a configuration, if the cache keeps one.
     pub(super) fn get(&self, name: &ConfigurationName) -> Option<Bytes> {
         self.kept().by_name.get(name).cloned()
     }
@@ -45,8 +44,8 @@ impl DocumentCache {
         self.kept().age
     }
 
-    /// Keeps a document, unless a change has begun or ended since `age`. The reader got `age`
-    /// before its transaction began.
+    /// Keeps a reader's document, unless a change has begun or ended since `age`. The reader got
+    /// `age` before its transaction began.
     pub(super) fn keep(&self, age: Age, name: &ConfigurationName, json: &Bytes) {
         let mut kept = self.kept();
         let is_known = kept.by_name.contains_key(name);

@@ -1,5 +1,5 @@
 //! Rollbacks. A rollback makes an earlier state of a configuration current again. Each rollback
-//! goes further back than the last one.
+//! goes further back than the rollback before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,21 +11,21 @@ use super::configuration_rows::{State, load, require_current, require_state, sav
 use super::versions::find_version;
 use super::{Catalog, Error, Result, blob_rows};
 
-/// Number of states that are read at first.
+/// How many states the first query reads.
 const PAGE: u64 = 64;
 
-/// Where a rollback goes.
+/// The result of the search for the state that a rollback restores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Before {
-    /// To the state with this number.
+    /// The rollback restores the state with this number.
     State(u64),
-    /// Undecided: older states must be read.
+    /// Older states must be read to decide this.
     Older,
-    /// Nowhere: there is no such state.
+    /// There is no state to restore.
     None,
 }
 
-/// What a rollback did.
+/// The result of a rollback.
 #[derive(Debug)]
 pub struct RolledBack {
     /// Number of the restored state.
@@ -37,8 +37,8 @@ pub struct RolledBack {
 }
 
 impl Catalog {
-    /// Makes the state `to` current again, as a new state. Without a number, the rollback restores
-    /// the state before the current one.
+    /// Makes the state `to` current again, as a new state. Without `to`, the function chooses an
+    /// earlier state.
     pub async fn roll_back(
         &self,
         name: &ConfigurationName,
@@ -90,8 +90,8 @@ impl Catalog {
     }
 }
 
-/// The number of the state to restore. Reads the history backwards from its newest state, as far as
-/// needed.
+/// The number of the state to restore. The function reads the history backwards from the newest
+/// state, as far as needed.
 pub(super) async fn find_before(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,
@@ -112,9 +112,9 @@ pub(super) async fn find_before(
 }
 
 /// Chooses the state to restore from the newest `states`, newest first. The chosen state has
-/// another tree than the current one, and its files exist. The search skips every tree that an
-/// earlier rollback left on the way to the current state, because somebody found that tree wrong.
-/// `is_whole`: there are no older states.
+/// another tree than the current state, and its files exist. On the way to the current state,
+/// rollbacks may have replaced some trees. The search skips these trees, because somebody found
+/// them wrong. `is_whole` means that `states` is the whole history.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
     let numbered: BTreeMap<u64, &State> = states.iter().map(|it| (it.number, it)).collect();
@@ -148,8 +148,8 @@ fn before(states: &[State], is_whole: bool) -> Before {
     }
 }
 
-/// The trees that the rollback `at` and the rollbacks directly before it left. `None` if states
-/// older than `numbered` decide this.
+/// The trees that were current directly before the rollback `at`, and before each of the rollbacks
+/// that precede `at` without a gap. `None` if the answer depends on states older than `numbered`.
 fn left_by(
     at: &State,
     numbered: &BTreeMap<u64, &State>,
@@ -166,8 +166,8 @@ fn left_by(
         if is_older(came_from) || is_older(went_to) {
             return None;
         }
-        // A rollback to a state with a higher number is intended: the tree that it left is not
-        // wrong.
+        // If a rollback goes to a state with a higher number, somebody chose that state on purpose.
+        // Such a rollback does not show that the replaced tree is wrong.
         if came_from <= went_to {
             break;
         }
@@ -177,12 +177,13 @@ fn left_by(
     Some(left)
 }
 
-/// For each state, the number of the state that it restored, through any chain of rollbacks; its
-/// own number if it is no rollback.
+/// Maps the number of each state to the number of its origin. The origin of a rollback is the
+/// origin of the restored state. Any other state is its own origin.
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        // The number of a state that is not in `numbered` shows at least that the state is older.
+        // A restored state that is not in `numbered` counts as its own origin: its number shows at
+        // least that it is older.
         let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }
@@ -195,7 +196,8 @@ mod tests {
 
     use super::*;
 
-    /// States with these trees. The last is current. A number is a rollback to that state.
+    /// States with the trees that `history` lists. The last state is current. A number stands for a
+    /// rollback to the state with this number.
     fn states(history: &str) -> Vec<State> {
         let mut states: Vec<State> = Vec::new();
         for (number, word) in (1_u64..).zip(history.split(' ')) {
@@ -221,29 +223,31 @@ mod tests {
             ("a b", Some(1)),
             ("a a b b", Some(2)),
             ("a b c", Some(2)),
-            // Each rollback goes further back, past the trees that were rolled back.
+            // Each rollback goes further back, and skips the trees that earlier rollbacks replaced.
             ("a b c 2", Some(1)),
             ("a b c 2 1", None),
             ("a b 1", None),
             ("a b c d 3 2", Some(1)),
             ("a b c d 3 2 1", None),
-            // A new tree after a rollback.
+            // Here, a new tree follows a rollback.
             ("a b c 2 d", Some(4)),
             ("a b c 2 d 4", Some(1)),
             ("a b 1 c", Some(3)),
             ("a b 1 c 3", None),
             ("a b 1 c d 4", Some(3)),
             ("a b 1 c d 4 3", None),
-            // A state that equals an earlier one without a rollback hides none.
+            // A state with the tree of an earlier state, made without a rollback, hides no other
+            // state.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
-            // The same tree further back, after somebody found it wrong.
+            // A replaced tree is skipped further back, too.
             ("b a b 2", None),
             ("c b a b 3", Some(1)),
-            // The same tree further back, left by the first of several rollbacks in a row.
+            // The same is true for a tree that was replaced by the first of several rollbacks in a
+            // row.
             ("a b 1 c d a 5 4", None),
             ("e a c d a 4 3", Some(1)),
-            // A rollback to a state with a higher number is intended.
+            // A rollback to a state with a higher number is on purpose, and marks no tree as wrong.
             ("a b 1 2", Some(1)),
             ("a b c 1 3", Some(2)),
             ("a b c 2 3", Some(2)),
@@ -255,7 +259,7 @@ mod tests {
             let states = states(history);
             let want = want.map_or(Before::None, Before::State);
             assert_eq!(before(&states, true), want, "{history}");
-            // Fewer states give the same answer, or none.
+            // With fewer states, the answer is the same, or the search asks for older states.
             for count in 1..states.len() {
                 let found = before(&states[..count], false);
                 assert!(found == Before::Older || found == want, "{history}: {found:?} of {count}");

@@ -1,4 +1,4 @@
-//! Origins of blobs, and configurations made from images.
+//! Records the origins of blobs, and makes configurations from images.
 
 use std::collections::BTreeSet;
 
@@ -18,13 +18,13 @@ use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
 /// A layer of an image, with its blob's length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLayer {
-    /// The layer's component, made if it is new.
+    /// The layer's component. The component is made if it does not exist.
     pub component: ComponentName,
     /// The layer's blob.
     pub digest: Digest,
     /// The blob's length.
     pub bytes: u64,
-    /// What the blob was made from.
+    /// The origin of the blob: what the blob was made from.
     pub origin: Option<Origin>,
 }
 
@@ -39,14 +39,14 @@ pub struct NewImage<'a> {
     pub upper: &'a [(ComponentName, VersionName)],
 }
 
-/// The configuration that an image became.
+/// The configuration that was made from an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imaged {
-    /// The configuration's id now.
+    /// The configuration's id after the import.
     pub id: Digest,
-    /// The number of its state now.
+    /// The number of the configuration's current state after the import.
     pub number: u64,
-    /// The number of the state that was current before, if there was one.
+    /// The number of the state that was current before the import, if there was one.
     pub before: Option<u64>,
 }
 
@@ -78,8 +78,8 @@ impl Catalog {
         rows.into_iter().map(known).collect()
     }
 
-    /// The layers of `asked` whose blobs are live, in that order, each once. The caller then holds
-    /// a lease on these blobs, see [`Catalog::leased_since`].
+    /// The layers of `asked` whose blobs are live, in the order of `asked`, each once. The call
+    /// gives the caller a lease on these blobs, see [`Catalog::leased_since`].
     pub async fn known_layers(&self, asked: &[Origin], now: Timestamp) -> Result<Vec<KnownLayer>> {
         let mut transaction = self.write_tx().await?;
         let query = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
@@ -108,7 +108,8 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Blobs that were leased at `time` or later: an importer was told that the blob exists.
+    /// Blobs that were leased at `time` or later. A blob is leased when the registry answers an
+    /// importer that the blob exists.
     pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
         let rows: Vec<String> = sqlx::query_scalar("SELECT digest FROM layers WHERE asked >= $1")
             .bind(nanoseconds(time))
@@ -117,9 +118,9 @@ impl Catalog {
         rows.iter().map(|digest| column(digest)).collect()
     }
 
-    /// Fails as [`Catalog::add_image`] would, without changing anything.
+    /// Fails if [`Catalog::add_image`] would fail, and changes nothing.
     pub async fn check_image(&self, image: &NewImage<'_>, change: &Change) -> Result<()> {
-        // Makes the image and rolls back.
+        // The check makes the configuration, and then undoes the transaction.
         let mut transaction = self.write_tx().await?;
         add_image(&mut transaction, image, change).await?;
         transaction.rollback().await
@@ -136,7 +137,7 @@ impl Catalog {
     }
 }
 
-/// Whether the blob was leased at `time` or later: an importer was told that the blob exists.
+/// Whether the blob was leased at `time` or later, see [`Catalog::leased_since`].
 pub(super) async fn is_leased(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,
@@ -151,7 +152,7 @@ pub(super) async fn is_leased(
     Ok(count > 0)
 }
 
-/// Deletes the rows of layers that a condemned blob was made from.
+/// Deletes the rows of the layers that condemned blobs were made from.
 pub(super) async fn forget(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,
@@ -178,7 +179,8 @@ async fn add_image(
     }
     for (component, version) in image.upper {
         let found = find_version(transaction, component, version).await?;
-        // Not [`Error::NotFound`]: after that error an importer uploads the blobs again.
+        // The error must not be [`Error::NotFound`], because importers answer that error with
+        // another upload of the blobs.
         let layer = found.ok_or_else(|| Error::Failed(no_version(component, version)))?;
         check_whole(transaction, &layer).await?;
         layers.push(layer);
@@ -196,7 +198,8 @@ async fn add_image(
     Ok(Imaged { id, number, before })
 }
 
-/// The version of a layer, made if it does not exist. Records what the blob was made from.
+/// Returns the version of a layer, and makes the version if it does not exist. Records the origin
+/// of the blob.
 async fn bind(
     transaction: &mut Transaction<'_, Sqlite>,
     layer: &NewLayer,

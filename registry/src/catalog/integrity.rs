@@ -4,11 +4,11 @@ use sqlx::sqlite::SqlitePool;
 
 use super::{Catalog, Result};
 
-/// The tables that list what exists and what is needed. These tables do not grow with every change.
+/// The tables that the quick checks read. These tables do not grow with every change.
 const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
 
-/// Rows that contradict each other: a text for the problem, and a query for the names of
-/// configurations.
+/// Contradictions between rows. Each has a text for the problem, and a query for the names of the
+/// affected configurations.
 const CONTRADICTIONS: [(&str, &str); 2] = [
     (
         "its current state is missing",
@@ -23,7 +23,8 @@ const CONTRADICTIONS: [(&str, &str); 2] = [
 ];
 
 /// Looks for damage in a file that was just opened, and returns the first problem. In a catalogue
-/// of this version it checks only the tables that a start needs; `verify` checks all histories.
+/// of this version, the function checks only the tables that a start needs. `verify` checks all
+/// histories.
 pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<String>> {
     let is_of_this_version: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'uses') \
@@ -47,8 +48,8 @@ pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<Strin
 }
 
 impl Catalog {
-    /// Checks the whole database, and returns one line for each problem. The check takes longer
-    /// with more states.
+    /// Checks the whole database, and returns one line for each problem. The more states there are,
+    /// the longer the check takes.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut found = self.check_structure(&["PRAGMA integrity_check".to_owned()]).await?;
         let foreign: Vec<(String, Option<i64>, String, i64)> =
@@ -79,8 +80,8 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Checks the rows that gc relies on, and returns one line for each problem. Reads only the
-    /// newest states of each history, as far as states are kept.
+    /// Checks the rows that gc relies on, and returns one line for each problem. Of each history,
+    /// the check reads only the newest states, as far back as the oldest kept state.
     pub async fn check_kept(&self) -> Result<Vec<String>> {
         let checks: Vec<String> =
             TABLES.iter().map(|table| format!("PRAGMA integrity_check({table})")).collect();

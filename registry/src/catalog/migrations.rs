@@ -1,13 +1,13 @@
-//! The steps that bring a database's tables to what this version expects.
+//! The migration steps. They bring the tables of a database to the form that this version expects.
 //!
-//! `sqlx::migrate!` could list the steps, but cargo then builds sqlx and `SQLite` twice: the second
-//! time for the macro. That took a tenth of a first build.
+//! `sqlx::migrate!` could list the steps, but then cargo builds sqlx and `SQLite` a second time,
+//! for the macro. The second build took a tenth of the time of a first build.
 
 use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
-/// Number, name and statements of each step. A database records number, name and checksum of
-/// every step that it has seen, so a published step never changes.
+/// Number, name and statements of each step. A database records the number, name and checksum of
+/// every step that was applied to it. So a published step never changes.
 const STEPS: [(i64, &str, &str); 7] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
@@ -32,7 +32,7 @@ pub fn migrator() -> Migrator {
 mod tests {
     use super::*;
 
-    /// The checksums that databases in use have recorded.
+    /// Databases in use have recorded these checksums.
     #[test]
     fn published_steps_are_unchanged() {
         let checksums = [
@@ -78,7 +78,7 @@ mod tests {
         bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
     }
 
-    /// A migration in a file that is not in the list would never run.
+    /// A step that is missing from the list would never run.
     #[test]
     fn every_file_is_listed() {
         let dir = std::path::Path::new("migrations");

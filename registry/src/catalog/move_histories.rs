@@ -1,5 +1,5 @@
-//! Moves the states of a catalogue of an earlier version to the tables of this version, after
-//! migration 7. Each configuration is moved in its own transaction, so the next start continues an
+//! Moves the states of an earlier version's catalogue to the tables of this version, after
+//! migration 7. Each configuration moves in its own transaction, so the next start can continue an
 //! interrupted move.
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Notes of what the registry did last, by name.
+//! Notes about the registry's last operations. Each note has a name.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,7 +7,7 @@ use sqlx::{Executor, Sqlite};
 use super::{Catalog, Result};
 
 impl Catalog {
-    /// The note `name`; `None` also if it cannot be parsed.
+    /// The note `name`. `None` if there is no such note, or if the note cannot be parsed.
     pub async fn note<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let text: Option<String> = sqlx::query_scalar("SELECT value FROM notes WHERE name = $1")
             .bind(name)
@@ -16,7 +16,7 @@ impl Catalog {
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
-    /// Writes the note `name`, and replaces an earlier one.
+    /// Writes the note `name`, and replaces an earlier note of this name.
     pub async fn set_note(&self, name: &str, value: &impl Serialize) -> Result<()> {
         put(&self.writer, name, value).await
     }

@@ -55,7 +55,8 @@ impl Catalog {
     }
 }
 
-/// Fails if `version` of `component` is pinned; without `version`, if any version is.
+/// Fails if `version` of `component` is pinned. Without `version`, fails if any version of
+/// `component` is pinned.
 pub(super) async fn check_unpinned(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,

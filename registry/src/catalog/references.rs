@@ -44,7 +44,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The kind of need that the reference is.
+    /// The need that corresponds to this reference.
     pub fn need(&self) -> Need {
         match self {
             Self::Current { .. } => Need::Current,
@@ -55,7 +55,7 @@ impl Reference {
     }
 }
 
-/// The first reason to keep a blob, in the order of [`Reference`].
+/// The strongest reason to keep a blob. The order is that of [`Reference`], strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// A layer of the current state of a configuration.
@@ -68,7 +68,7 @@ pub enum Need {
     Version,
 }
 
-/// Every blob that something refers to, with the first reason.
+/// Every blob that something refers to, with the strongest reason to keep it.
 pub type Needs = BTreeMap<Digest, Need>;
 
 /// Versions of components.
@@ -83,7 +83,7 @@ pub(super) struct VersionUse {
 }
 
 impl VersionUse {
-    /// Says why the version is kept, and how to delete it.
+    /// A text that says why the version is kept, and how to delete it.
     pub fn needed(&self) -> String {
         let (number, name) = (self.number, &self.configuration);
         format!(
@@ -141,7 +141,8 @@ impl Catalog {
         needs(&mut transaction, &BTreeSet::new()).await
     }
 
-    /// Digests of known blobs that begin with the hex digits `prefix`, two at most.
+    /// Digests that begin with the hex digits `prefix`, two at most. The search covers all known
+    /// blobs.
     pub async fn blobs_like(&self, prefix: &str) -> Result<BTreeSet<Digest>> {
         let mut found = BTreeSet::new();
         for query in [
@@ -164,7 +165,7 @@ impl Catalog {
     }
 }
 
-/// Every blob that something other than the versions `without` refers to.
+/// Every blob that something refers to. References from the versions in `without` do not count.
 pub(super) async fn needs(
     transaction: &mut Transaction<'_, Sqlite>,
     without: &BTreeSet<&(ComponentName, VersionName)>,
@@ -227,7 +228,7 @@ pub(super) async fn find_use(
     )
     .bind(component.as_str())
     .bind(version.map_or("", VersionName::as_str))
-    // No character is greater.
+    // No character is greater than this one.
     .bind(version.map_or("\u{10ffff}", VersionName::as_str))
     .fetch_optional(&mut **transaction)
     .await?;

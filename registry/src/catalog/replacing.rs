@@ -1,5 +1,5 @@
-//! Layers that replace others: which versions may enter a configuration, and which layers these
-//! versions replace.
+//! Replaces layers of configurations. This module decides which versions may enter a configuration,
+//! and which layers these versions replace.
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, VersionName};
 use deploy_wire::command::Hash;
@@ -13,13 +13,13 @@ use super::{Error, Result, blob_rows};
 
 /// The result of replacing layers.
 pub(super) struct Replaced {
-    /// The old layers, where the version changed.
+    /// The old layers of the components whose version changed.
     pub(super) layers: Vec<Layer>,
-    /// Whether anything differs.
+    /// Whether the new layers differ from the old layers.
     pub(super) differs: bool,
 }
 
-/// Says that a configuration exists, and which of its layers `wanted` would remove.
+/// A text that says that a configuration exists, and which of its layers `wanted` would remove.
 pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Layer]) -> String {
     let is_wanted = |old: &Layer| {
         wanted.iter().any(|new| (&new.component, &new.version) == (&old.component, &old.version))
@@ -40,7 +40,8 @@ pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Lay
     )
 }
 
-/// The version, if its blob is complete; [`Error::NotFound`] or [`Error::Damaged`] otherwise.
+/// The version, if its blob is complete. Otherwise the function fails with [`Error::NotFound`] or
+/// [`Error::Damaged`].
 pub(super) async fn find_whole(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -62,7 +63,7 @@ pub(super) async fn check_whole(
     Err(Error::Damaged(not_whole(layer)))
 }
 
-/// Says why a version with a damaged or missing blob cannot enter a configuration.
+/// A text that says why a version with a damaged or missing blob cannot enter a configuration.
 pub fn not_whole(layer: &Layer) -> String {
     let Layer { component, version, digest, .. } = layer;
     format!(

@@ -11,12 +11,13 @@ use super::references::{Needs, Versions, find_use, is_referenced, needs};
 use super::versions::{delete, has_component, require_version};
 use super::{Catalog, Error, Result, column, image_layers};
 
-/// Most versions that one transaction deletes, so that other writers wait only for milliseconds.
+/// Most versions that one transaction deletes. With this limit, other writers wait only for
+/// milliseconds.
 const BATCH: usize = 100;
 
 impl Catalog {
-    /// Deletes a version that no configuration uses. Without `force`, the deletion of a version
-    /// that a rollback would need fails, too.
+    /// Deletes a version that no configuration uses. Without `force`, the deletion also fails if a
+    /// rollback would need the version.
     pub async fn delete_version(
         &self,
         component: &ComponentName,
@@ -41,8 +42,8 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Deletes a component with all its versions, under the conditions of
-    /// [`Catalog::delete_version`].
+    /// Deletes a component with all its versions. The conditions of [`Catalog::delete_version`]
+    /// apply to every version.
     pub async fn delete_component(
         &self,
         component: &ComponentName,
@@ -72,8 +73,8 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// The versions that [`Catalog::delete_old_versions`] would delete, and the blobs that
-    /// something would still refer to.
+    /// The versions that [`Catalog::delete_old_versions`] would delete, and the blobs that would
+    /// still be needed afterwards.
     pub async fn old_versions(&self, keep: usize) -> Result<(Versions, Needs)> {
         let mut transaction = self.scan_tx().await?;
         let old = old_versions(&mut transaction, keep).await?;
@@ -81,9 +82,9 @@ impl Catalog {
         Ok((old, needs))
     }
 
-    /// Deletes the versions of every component beyond the newest `keep` (0 keeps all). Versions
-    /// that are pinned, or that a configuration or a rollback target uses, stay. Returns the
-    /// deleted versions.
+    /// Deletes old versions: of every component, the newest `keep` versions stay (0 keeps all).
+    /// Pinned versions stay, too, and so do versions that a configuration or a rollback target
+    /// uses. Returns the deleted versions.
     pub async fn delete_old_versions(&self, keep: usize) -> Result<Versions> {
         let mut transaction = self.scan_tx().await?;
         let old = old_versions(&mut transaction, keep).await?;
@@ -101,8 +102,9 @@ impl Catalog {
         Ok(deleted)
     }
 
-    /// Condemns and returns those of `blobs` that nothing refers to and that have had no lease
-    /// since `leased`. The caller then removes the files and calls [`Catalog::forget`].
+    /// Condemns each blob of `blobs` that has no reference and has had no lease since `leased`.
+    /// Returns the condemned blobs. The caller then removes the files and calls
+    /// [`Catalog::forget`].
     pub async fn condemn(
         &self,
         blobs: &[BlobInfo],
@@ -125,8 +127,8 @@ impl Catalog {
         Ok(unneeded)
     }
 
-    /// Deletes the rows of condemned blobs whose files are removed, and the rows of the layers that
-    /// these blobs were made from.
+    /// Deletes the rows of condemned blobs after their files were removed. Also deletes the rows of
+    /// the layers that these blobs were made from.
     pub async fn forget(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         for digest in digests {
@@ -140,7 +142,7 @@ impl Catalog {
     }
 }
 
-/// The versions of every component beyond the newest `keep` that are neither pinned nor used.
+/// The old versions of every component: neither pinned, nor used, nor among the newest `keep`.
 async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) -> Result<Versions> {
     if keep == 0 {
         return Ok(Versions::new());
@@ -161,7 +163,7 @@ async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) ->
     rows.iter().map(|(component, name)| Ok((column(component)?, column(name)?))).collect()
 }
 
-/// Deletes the version if it is still beyond the newest `keep`, and neither pinned nor used.
+/// Deletes the version if it is still neither pinned, nor used, nor among the newest `keep`.
 /// Returns whether the version was deleted.
 async fn delete_old(
     transaction: &mut Transaction<'_, Sqlite>,

@@ -1,5 +1,6 @@
-//! Removes rows of tables that otherwise only grow, a few rows at a time: histories of deleted
-//! configurations, and, with `-keep-history`, old states and old entries of the audit trail.
+//! Removes rows from tables that would otherwise only grow, a few rows at a time. The rows are the
+//! histories of deleted configurations. With `-keep-history`, they are also old states and old
+//! entries of the audit trail.
 
 use std::collections::BTreeSet;
 
@@ -10,12 +11,13 @@ use sqlx::{Sqlite, Transaction};
 use super::configuration_rows::count;
 use super::{Catalog, Result, nanoseconds, uses};
 
-/// Most states that one transaction removes, so that other writers wait only for milliseconds.
+/// Most states that one transaction removes. With this limit, other writers wait only for
+/// milliseconds.
 const STATES: i64 = 100;
 /// Most audit entries that one transaction removes.
 const ENTRIES: i64 = 500;
 
-/// What was removed because it was too old.
+/// How many rows were removed because of their age.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Thinned {
     /// States of configurations.
@@ -62,8 +64,9 @@ impl Catalog {
     }
 
     /// Removes the states and the entries of the audit trail that are older than `before`. The
-    /// current state stays, and so do every state that a rollback may restore, every state that
-    /// these states restored, and every state newer than the oldest of those.
+    /// current state stays, and so does every state that a rollback may restore. If a state that
+    /// stays is a rollback, the state that it restored stays, too. All states newer than the oldest
+    /// state that stays also stay.
     pub async fn thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {
@@ -92,7 +95,8 @@ impl Catalog {
         }
     }
 
-    /// The histories with removable states, each with the number of the oldest state that stays.
+    /// The histories with removable states. For each history, the result has the number of the
+    /// oldest state that stays.
     async fn thinnable(&self, before: Timestamp) -> Result<Vec<(i64, i64)>> {
         let mut transaction = self.scan_tx().await?;
         // The oldest state of each history shows whether there is anything to do.
@@ -116,8 +120,8 @@ impl Catalog {
     }
 
     /// Removes the oldest states of a history with numbers below `floor`, [`STATES`] at most.
-    /// Returns the number of removed states. `counted`: the states belong to a configuration that
-    /// exists.
+    /// Returns the number of removed states. `counted` means that the counter of states includes
+    /// these states, because their configuration exists.
     async fn remove_states(&self, history: i64, floor: i64, counted: bool) -> Result<u64> {
         let mut transaction = self.write_tx().await?;
         let last: Option<i64> = sqlx::query_scalar(
@@ -153,8 +157,8 @@ impl Catalog {
     }
 }
 
-/// The number of the oldest state that stays. No later state is removed, and none restored an older
-/// state, so rollbacks work as before.
+/// The number of the oldest state that stays. All later states stay, too, and none of them restored
+/// a removed state. So rollbacks work as before.
 async fn floor(
     transaction: &mut Transaction<'_, Sqlite>,
     history: i64,

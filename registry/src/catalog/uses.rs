@@ -1,8 +1,7 @@
-//! The kept states of each configuration, and their layers: table `uses`. The kept states are the
-//! current state, the newest states with different trees, which a rollback may restore, and the
-//! states that hosts run. Every
-//! change of a configuration changes `uses` in the same transaction, so no reader has to search a
-//! history for uses.
+//! The table `uses`: the kept states of each configuration, and their layers. The kept states are
+//! the current state, the newest states with different trees, which a rollback may restore, and the
+//! states that hosts run. Every change of a configuration changes `uses` in the same transaction, so
+//! no reader needs to search a history for uses.
 
 #[cfg(test)]
 mod random_changes;
@@ -16,22 +15,22 @@ use super::fleet::running;
 use super::write_tx::WriteTx;
 use super::{Catalog, Result};
 
-/// States that are read at a time while searching for the states to keep.
+/// How many states each query reads during the search for the states to keep.
 const PAGE: u32 = 64;
-/// The counter that has the `-keep-states` for which the table was made.
+/// The name of the counter that records the value of `-keep-states` for which the table was made.
 const COUNTER: &str = "keep_states";
 
 /// The part of a state that the choice of kept states needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) number: i64,
-    /// Digest over its layers.
+    /// Digest over the state's layers.
     pub(super) hash: String,
-    /// Whether it was imported without the files of its layers.
+    /// Whether the state was imported without the files of its layers.
     pub(super) lost: bool,
 }
 
-/// Chooses the states to keep from states that come newest first.
+/// Chooses the states to keep. The caller passes the states of a history one by one, newest first.
 #[derive(Debug)]
 pub(super) struct Choice {
     keep: usize,
@@ -40,7 +39,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Keeps the state `current` and the newest `keep` states with different hashes.
+    /// A choice that keeps the state `current` and the newest `keep` states with different hashes.
     pub(super) fn new(keep: usize, current: i64) -> Self {
         Self { keep, current, hashes: BTreeSet::new() }
     }
@@ -61,8 +60,8 @@ impl Choice {
     }
 }
 
-/// The kept states that are dropped once `added` is current; `kept` has the newest state first.
-/// `None` if older states decide: a state without files stops being current.
+/// The kept states to drop once `added` is current; `kept` has the newest state first. `None` if
+/// `kept` has a state without files, which stops being current. Then the choice needs older states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;
@@ -73,7 +72,7 @@ fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64
 }
 
 impl Catalog {
-    /// Makes the table anew if it was made for another `-keep-states`. `meter` counts the
+    /// Rebuilds the table if it was made for another value of `-keep-states`. `meter` counts the
     /// configurations.
     pub(super) async fn renew_uses(&self, meter: &Meter) -> Result<()> {
         let made: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1")
@@ -84,7 +83,7 @@ impl Catalog {
         if made == wanted {
             return Ok(());
         }
-        // If interrupted, the next start repeats it.
+        // The value -1 makes the next start repeat an interrupted run.
         self.count_kept(-1).await?;
         let configurations: Vec<(i64, i64)> =
             sqlx::query_as("SELECT history, current FROM configurations ORDER BY history")
@@ -113,7 +112,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Compares the table with the states, and returns the configurations for which it is wrong.
+    /// Compares the table with the states. Returns the names of the configurations for which the
+    /// table is wrong.
     pub(super) async fn wrong_uses(&self) -> Result<Vec<String>> {
         let mut transaction = self.scan_tx().await?;
         let configurations: Vec<(String, i64, i64)> =
@@ -134,7 +134,7 @@ impl Catalog {
     }
 }
 
-/// Whether the recorded layers of a kept state differ from its layers.
+/// Whether the table's layers for the kept states of a history differ from the states' layers.
 async fn differs(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Result<bool> {
     let (unlike, recorded, layers): (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT COUNT(*) FROM uses u WHERE u.history = $1 AND NOT EXISTS \
@@ -151,7 +151,7 @@ async fn differs(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Res
     Ok(unlike != 0 || recorded != layers)
 }
 
-/// Changes the table after the state `added` became the current state of a history.
+/// Updates the table after the state `added` became the current state of a history.
 pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candidate) -> Result<()> {
     let rows: Vec<(i64, String, bool)> = sqlx::query_as(
         "SELECT n.number, s.hash, s.lost \
@@ -177,7 +177,7 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
     put(transaction, history, added.number).await
 }
 
-/// Makes the table of one history anew.
+/// Rebuilds the table's rows for one history.
 pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64) -> Result<()> {
     let keep = transaction.keep_states;
     let mut kept = kept(transaction, history, current, keep).await?;
@@ -206,7 +206,7 @@ pub(super) async fn delete(transaction: &mut WriteTx, history: i64) -> Result<()
     Ok(())
 }
 
-/// Numbers of the states of a history in the table.
+/// The numbers of a history's states in the table.
 pub(super) async fn numbers(
     transaction: &mut Transaction<'_, Sqlite>,
     history: i64,
@@ -232,8 +232,8 @@ async fn put(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()>
     Ok(())
 }
 
-/// The numbers of the states to keep. Reads the history backwards from its newest state, as far as
-/// needed.
+/// The numbers of the states to keep. The function reads the history backwards from the newest
+/// state, as far as needed.
 async fn kept(
     transaction: &mut Transaction<'_, Sqlite>,
     history: i64,
@@ -272,7 +272,8 @@ mod tests {
         Candidate { number, hash: hash.to_owned(), lost: hash == "lost" }
     }
 
-    /// The states to keep of a history with these hashes, oldest first.
+    /// The numbers of the states to keep. `hashes` has the hashes of a history's states, oldest
+    /// first.
     fn chosen(hashes: &[&str], keep: usize) -> Vec<i64> {
         let current = i64::try_from(hashes.len()).unwrap();
         let mut choice = Choice::new(keep, current);
@@ -297,7 +298,7 @@ mod tests {
         }
     }
 
-    /// Dropping states one by one keeps the same states as a look at the whole history.
+    /// Dropping states one by one keeps the same states as a choice from the whole history.
     #[test]
     fn each_new_state_drops_what_the_whole_history_would_not_keep() {
         let hashes = ["a", "b", "a", "c", "c", "d", "b", "a", "e", "a", "b"];

@@ -7,11 +7,11 @@ use super::audit::Change;
 use super::blob_rows::{self, BlobState};
 use super::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
-/// A version's row: component, name, digest, time.
+/// The columns of a version: component, name, digest, time.
 pub(super) type Row = (String, String, String, i64);
 
 impl Catalog {
-    /// Fails as [`Catalog::add_version`] would, without changing anything.
+    /// Fails if [`Catalog::add_version`] would fail, and changes nothing.
     pub async fn check_new_version(
         &self,
         component: &ComponentName,
@@ -21,7 +21,7 @@ impl Catalog {
         check_new(&mut transaction, component, version).await
     }
 
-    /// Binds a blob of `bytes` bytes to a new version. A component that does not exist is made.
+    /// Binds a blob of `bytes` bytes to a new version. Makes the component if it does not exist.
     pub async fn add_version(
         &self,
         component: &ComponentName,
@@ -45,7 +45,7 @@ impl Catalog {
         Ok(count > 0)
     }
 
-    /// Whether a version, or a state that is current or a rollback target, needs the blob.
+    /// Whether any version, any current state or any rollback target needs the blob.
     pub async fn is_needed(&self, digest: Digest) -> Result<bool> {
         let count: i64 = sqlx::query_scalar(
             "SELECT (SELECT COUNT(*) FROM versions WHERE digest = $1) \
@@ -57,7 +57,7 @@ impl Catalog {
         Ok(count > 0)
     }
 
-    /// Names of the components after `after`, in byte order, `limit` at most.
+    /// The first `limit` names of components after the name `after`, in byte order.
     pub async fn components(
         &self,
         after: Option<&ComponentName>,
@@ -96,8 +96,8 @@ impl Catalog {
         rows.into_iter().map(layer).collect::<Result<_>>().map(Some)
     }
 
-    /// The newest `limit` versions of a component that were added before `before`, oldest first;
-    /// [`Error::NotFound`] if there is no such component or no version `before`.
+    /// The newest `limit` versions of a component that were added before the version `before`,
+    /// oldest first. [`Error::NotFound`] if there is no such component, or no version `before`.
     pub async fn newest_versions(
         &self,
         component: &ComponentName,
@@ -131,13 +131,13 @@ impl Catalog {
         rows.into_iter().rev().map(layer).collect()
     }
 
-    /// One version of a component; [`Error::NotFound`] if there is none.
+    /// One version of a component; [`Error::NotFound`] if there is no such version.
     pub async fn version(&self, component: &ComponentName, version: &VersionName) -> Result<Layer> {
         let mut transaction = self.read_tx().await?;
         require_version(&mut transaction, component, version).await
     }
 
-    /// One version of a component, if there is one.
+    /// One version of a component, if it exists.
     pub async fn find_version(
         &self,
         component: &ComponentName,
@@ -148,7 +148,8 @@ impl Catalog {
     }
 }
 
-/// Fails if the version exists, or if its name or that of a new component is not allowed.
+/// Fails if the version exists, if its name is not allowed, or if its component is new and has a
+/// name that is not allowed.
 async fn check_new(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -164,7 +165,7 @@ async fn check_new(
     }
 }
 
-/// Adds a version, and its component if that does not exist.
+/// Adds a version, and also its component if the component does not exist.
 pub(super) async fn insert_version(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
@@ -235,7 +236,7 @@ pub(super) async fn require_version(
     found.ok_or_else(|| Error::NotFound(no_version(component, version)))
 }
 
-/// What the Go tool says if a version does not exist.
+/// The text of the Go tool for a version that does not exist.
 pub(super) fn no_version(component: &ComponentName, version: &VersionName) -> String {
     format!("no version \"{version}\" for component \"{component}\" found")
 }
@@ -244,7 +245,7 @@ fn no_component(component: &ComponentName) -> Error {
     Error::NotFound(format!("no component \"{component}\" found"))
 }
 
-/// The version that was added last.
+/// The version of a component that was added last.
 pub(super) async fn latest_version(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,

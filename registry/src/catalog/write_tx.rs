@@ -14,15 +14,15 @@ use crate::error::Error;
 /// A transaction that may change something. Without a commit, it is undone.
 #[derive(Debug)]
 pub(super) struct WriteTx {
-    // Declared before `changing`, so that it is dropped first.
+    // This field stands before `changing`, so that Rust drops it first.
     transaction: Transaction<'static, Sqlite>,
     changing: Changing,
     /// How many states of a configuration, with different trees, stay rollback targets.
     pub(super) keep_states: usize,
 }
 
-/// The configurations that a transaction changes. Meanwhile the cache keeps none of their
-/// documents.
+/// The configurations that a transaction changes. During the transaction, the cache keeps none of
+/// their documents.
 #[derive(Debug)]
 struct Changing {
     documents: Arc<DocumentCache>,
@@ -39,7 +39,7 @@ impl Drop for Changing {
 }
 
 impl WriteTx {
-    /// Takes over a transaction that has begun.
+    /// Wraps a transaction that has begun.
     pub(super) fn new(
         transaction: Transaction<'static, Sqlite>,
         documents: Arc<DocumentCache>,
@@ -56,8 +56,8 @@ impl WriteTx {
         self.changing.names.push(name.clone());
     }
 
-    /// Commits, even if the caller stops waiting. The cache keeps documents of the changed
-    /// configurations again only after that.
+    /// Commits, even if the caller stops waiting. Only after the commit does the cache keep
+    /// documents of the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
         let Self { transaction, changing, .. } = self;
         let committed = tokio::spawn(async move {

@@ -6,7 +6,7 @@ use deploy_wire::exit;
 use crate::caller::Client;
 use crate::error::Error;
 
-/// The text that tells how to delete a version that a rollback would need.
+/// The part of a refusal that says how to delete a version that a rollback would need.
 const USE_FORCE: &str = "use -force to delete it all the same";
 
 /// The exit code of a command that fails with `err`.
@@ -38,7 +38,8 @@ pub fn session_code(succeeded: bool) -> u8 {
     if succeeded { exit::OK } else { exit::FAILED }
 }
 
-/// Rewords a refusal for `client`: users of the Go tool get the line to paste.
+/// Rewords a refusal for `client`. For users of the Go tool, the text includes a command line to
+/// paste.
 pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Refusal {
     if client != Client::Go || !refusal.text.contains(USE_FORCE) {
         return refusal;
@@ -48,8 +49,8 @@ pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Ref
     Refusal { text: refusal.text.replace(USE_FORCE, &how), ..refusal }
 }
 
-/// Whether the command only asked a question. Before an upload, `deployctl` asks whether the
-/// registry has the file. The answer "no" is not a refused change.
+/// Whether the command was only a question. Before an upload, `deployctl` asks whether the registry
+/// has the file. If the registry answers "no", it has not refused a change.
 pub(super) fn only_asks(client: Client, command: &Command, refusal: &Refusal) -> bool {
     client == Client::Deployctl
         && matches!(command, Command::AddVersion { .. })

@@ -1,11 +1,11 @@
-//! What `gc` removed and kept, or would remove and keep.
+//! The answer of `gc`: what gc removed and kept, or would remove and keep.
 
 use serde_json::{Value, json};
 
 use crate::console::table::list;
 use crate::verbs::collect::Collection;
 
-/// As text.
+/// The answer as text.
 pub(super) fn collected(collection: &Collection, dry_run: bool) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |cells: [&str; 4]| rows.push(cells.map(str::to_owned).to_vec());
@@ -33,7 +33,7 @@ pub(super) fn collected(collection: &Collection, dry_run: bool) -> String {
     list(&rows) + &format!("{} {freed}\n", collection.bytes())
 }
 
-/// As JSON.
+/// The answer as JSON.
 pub(super) fn collected_json(collection: &Collection, dry_run: bool) -> Value {
     let versions = collection.versions.iter().map(|(component, version)| {
         json!({ "component": component.as_str(), "version": version.as_str() })

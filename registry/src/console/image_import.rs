@@ -1,6 +1,7 @@
-//! `import`: a container image on standard input. The importer reads, plans and packs the image on
-//! a thread of its own, because this work waits for the disk and for the client. The importer sends
-//! a request for every change of the registry, and this module answers the requests.
+//! The verb `import`, which reads a container image from standard input. The importer reads, plans
+//! and packs the image on a separate thread, because this work waits for the disk and for the
+//! client. For every change of the registry, the importer sends a request, and this module answers
+//! it.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -53,7 +54,7 @@ pub async fn run(
     let turn = registry.begun_imports.open(&change.key);
     let too_many = || "too many imports have begun and not ended, try again later";
     let _turn = turn.ok_or_else(|| Refusal::new(exit::FAILED, too_many()))?;
-    // A client that has sent nothing yet needs no slot.
+    // Until the client sends its first bytes, the import needs no slot.
     input.begin().await.map_err(|err| Refusal::new(exit::FAILED, err.to_string()))?;
     let slot = registry.imports.take(&change.key).await;
     let options = Options { meter: Arc::clone(meter), ..options(registry, wanted)? };
@@ -82,8 +83,8 @@ pub async fn run(
     Ok(Done::from(text(&summary, dry_run, begun.elapsed())))
 }
 
-/// Input that may lose its slot to another import while the client sends nothing. The import waits
-/// for another slot when the client continues.
+/// The input of an import. While the client sends nothing, the import may lose its slot to another
+/// import. When the client continues, the import waits for a new slot.
 struct Paced {
     input: Input,
     slot: Slot,
@@ -110,7 +111,7 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // The temporary file leaves as much space free as uploads do.
+    // The temporary file must leave as much disk space free as uploads do.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
@@ -127,7 +128,7 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
         min_free: settings.min_free,
         limits: settings.limits,
         threads: threads.map_or(1, std::num::NonZero::get).min(MAX_THREADS),
-        // A stream cannot be read twice, so a cache would save nothing.
+        // A cache would save nothing, because a stream cannot be read twice.
         cache: None,
         ..Options::default()
     })
@@ -142,7 +143,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// If the importer has ended, nobody receives the answer. The caller notices the end.
+    /// If the importer has ended, nobody receives the answer. The caller notices that the importer
+    /// has ended.
     async fn answer(&mut self, request: ImportRequest) {
         match request {
             ImportRequest::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
@@ -190,11 +192,11 @@ impl Work<'_> {
         image: &Image,
         layers: &Upper,
     ) -> Result<Committed, Refusal> {
-        // The import may have begun long ago. The change happens now.
+        // The import may have begun long ago, but the change happens now.
         let change = Change { now: Timestamp::now(), ..self.change.clone() };
         match self.registry.add_image(name, image, layers, &change).await {
             Ok(imaged) => Ok(Committed::Done(image_verbs::imaged_text(name, &imaged, self.client))),
-            // A staged layer may also have expired since it was looked at.
+            // A staged layer may also have expired since the importer asked for it.
             Err(err @ (RegistryError::MissingLayers(_) | RegistryError::NotFound(_))) => {
                 Ok(Committed::Missing(err.to_string()))
             }
@@ -207,7 +209,7 @@ fn failed(why: String) -> Refusal {
     Refusal::new(exit::FAILED, why)
 }
 
-/// The importer's side: it sends requests to this registry.
+/// The importer's connection to this registry. It sends the importer's requests.
 struct Here {
     to: mpsc::Sender<ImportRequest>,
 }

@@ -18,7 +18,7 @@ use crate::stdin::Input;
 pub struct Wanted<'a> {
     /// The configuration.
     pub name: &'a ConfigurationName,
-    /// Layers on top of the image's.
+    /// Layers on top of the image's layers.
     pub upper: &'a [(ComponentName, VersionName)],
     /// Whether to answer as JSON.
     pub json: bool,

@@ -13,7 +13,7 @@ use crate::verbs::put::{Put, PutTarget};
 /// Number of digits of an id that a table shows.
 const SHORT_ID: usize = 12;
 
-/// Names, one a line.
+/// Names, one on each line, or as JSON.
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, json: bool) -> Result<String, Refusal> {
     if json {
         return document(&names.collect::<Vec<_>>());
@@ -21,7 +21,8 @@ pub fn names<'a>(names: impl Iterator<Item = &'a str>, json: bool) -> Result<Str
     Ok(names.fold(String::new(), |text, name| text + &escape(name) + "\n"))
 }
 
-/// The layers of a configuration; with `verbose` also the configuration's name, time and id.
+/// The layers of a configuration. With `verbose`, the text also has the configuration's name, time
+/// and id.
 pub fn configuration(configuration: &Configuration, verbose: bool) -> String {
     let rows: Vec<Vec<String>> = configuration
         .layers()
@@ -49,7 +50,7 @@ pub fn versions(versions: &[Layer]) -> String {
     table(&rows)
 }
 
-/// States, newest first. An asterisk marks the current one.
+/// States, newest first. An asterisk marks the current state.
 pub fn history(states: &[State]) -> String {
     let rows: Vec<Vec<String>> = states
         .iter()
@@ -75,7 +76,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Document<'a> {
         name: &'a str,
-        /// The value of `name`; other documents call this field `component`.
+        /// A copy of `name`, because other documents call this field `component`.
         component: &'a str,
         versions: Vec<Entry<'a>>,
     }
@@ -93,7 +94,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
-        /// The value of `number`; other documents call this field `state`.
+        /// A copy of `number`, because other documents call this field `state`.
         state: u64,
         hash: String,
         modified: Timestamp,
@@ -104,7 +105,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
-        /// The value of `name`; other documents call this field `configuration`.
+        /// A copy of `name`, because other documents call this field `configuration`.
         configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }
@@ -121,12 +122,12 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     document(&History { name: configuration, configuration, states: states.collect() })
 }
 
-/// The version that was put, as `sha256sum` prints it.
+/// The answer of `put`: the digest and the new version, in the format of `sha256sum`.
 pub fn put(target: &PutTarget, put: Put) -> String {
     format!("{}  {}:{}\n", put.digest, target.component, target.version)
 }
 
-/// The version that was put, as JSON.
+/// The answer of `put`, as JSON.
 pub fn put_json(target: &PutTarget, put: Put) -> Result<String, Refusal> {
     document(&serde_json::json!({
         "component": target.component.as_str(),
@@ -142,7 +143,7 @@ pub(super) fn document(value: &impl Serialize) -> Result<String, Refusal> {
         .map_err(|err| Refusal::new(exit::FAILED, format!("print JSON: {err}")))
 }
 
-/// RFC 3339 in whole seconds, UTC.
+/// A time as RFC 3339 defines it, in UTC and whole seconds.
 pub(super) fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

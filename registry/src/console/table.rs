@@ -1,7 +1,7 @@
-//! Tables as Go's `text/tabwriter` aligns them with the settings of the Go tool: each cell is
-//! padded to the width of its column's widest cell plus three spaces.
+//! Tables with the alignment of Go's `text/tabwriter` and the settings of the Go tool. Each cell is
+//! padded to the width of the widest cell in its column plus three spaces.
 
-/// `rows` of cells as lines.
+/// Aligns `rows` of cells, and returns one line for each row.
 pub fn table(rows: &[Vec<String>]) -> String {
     const PADDING: usize = 3;
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -21,7 +21,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// `rows` of cells as lines, without spaces at the end of a line.
+/// Like [`table`], without spaces at the end of a line.
 pub fn list(rows: &[Vec<String>]) -> String {
     table(rows).lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }

@@ -1,5 +1,5 @@
-//! The verbs of upkeep: `gc`, `refs`, `verify`, `stat`, `diff`, `audit`. The answers of these verbs
-//! are text or JSON. Fields of the JSON documents are only added, never removed.
+//! The maintenance verbs: `gc`, `refs`, `verify`, `stat`, `diff`, `audit`. These verbs answer with
+//! text or JSON. New versions may add fields to the JSON documents, but never remove fields.
 
 use deploy_store::{Digest, How, Meter, escape};
 use deploy_wire::command::{Command, Refusal, Since};
@@ -17,7 +17,7 @@ use crate::verbs::stat::Stat;
 use crate::verbs::state_diff::{Diff, LayerChange};
 use crate::verbs::verify_blobs::{Finding, Kind, Scope, Verified};
 
-/// Runs one of these verbs.
+/// Runs one of the maintenance verbs.
 pub async fn execute(
     registry: &Registry,
     command: &Command,
@@ -173,7 +173,7 @@ fn verified_text(verified: &Verified) -> String {
     if verified.findings.iter().any(lost) { text + MEND } else { text }
 }
 
-/// How to restore lost files. `verify` itself does not restore them.
+/// A hint that says how to restore lost files. `verify` itself does not restore files.
 const MEND: &str = "to restore damaged or missing files, upload the same bytes again, with sftp, \
                     or with deployctl addver of the same file as the same version: the registry \
                     takes them back at once\n";
@@ -274,7 +274,7 @@ fn diff_text(diff: &Diff) -> String {
     layers_text(&diff.layers, diff.reordered)
 }
 
-/// The layers that differ, one a line, with both versions.
+/// The layers that differ, one on each line, with both versions.
 pub(super) fn layers_text(layers: &[LayerChange], reordered: bool) -> String {
     let rows: Vec<Vec<String>> = layers
         .iter()

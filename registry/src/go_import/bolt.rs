@@ -1,16 +1,16 @@
-//! Reads a bolt file (boltdb, bbolt), which has the catalogue of the Go tool. docs/FORMAT.md
-//! describes the format. The code is pure: bytes in, keys and values out.
+//! Reads a bolt file (boltdb, bbolt). The Go tool keeps its catalogue in such a file.
+//! docs/FORMAT.md describes the format. The code is pure: it turns bytes into keys and values.
 //!
-//! Even in a hostile file, no page is read twice and no byte of a page belongs to two elements. So
-//! the length of the file bounds the work.
+//! Even in a hostile file, the reader reads no page twice, and no byte of a page belongs to two
+//! elements. So the length of the file limits the work.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
-/// Page sizes that are tried: the sizes of all machines that Go supports, and smaller ones, which a
-/// program may choose.
+/// The page sizes that the reader tries, as powers of two. These are the sizes of all machines that
+/// Go supports, and smaller sizes, which a program may choose.
 const PAGE_SIZES: Range<u32> = 9..17;
 const PAGE_HEADER: usize = 16;
 const META: usize = 64;
@@ -19,7 +19,7 @@ const BUCKET_HEADER: usize = 16;
 const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
 const IS_BUCKET: u32 = 1;
-/// Most levels of branch pages in one bucket. Even 2^64 keys need no more.
+/// Most levels of branch pages in one bucket. Even 2^64 keys need no more levels.
 const MAX_DEPTH: usize = 64;
 
 /// Why a file cannot be read.
@@ -31,7 +31,7 @@ pub enum Error {
     /// The file was written on a machine with another byte order.
     #[error("was written on a big-endian machine; import it there")]
     BigEndian,
-    /// The file has another version than the Go tool writes.
+    /// The file has another format version than the Go tool's files.
     #[error("has version {0} of the bolt format; version {VERSION} is read")]
     Version(u32),
     /// The file is damaged.
@@ -53,7 +53,7 @@ pub struct Bolt<'a> {
 struct Meta {
     page_size: usize,
     root: u64,
-    /// The first page that was never used.
+    /// The number of the first page that was never used.
     end: u64,
     transaction: u64,
 }
@@ -61,16 +61,16 @@ struct Meta {
 /// A bucket that has not been read yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bucket<'a> {
-    /// The first page.
+    /// The number of the bucket's first page.
     Page(u64),
-    /// The one page, within the value of its parent.
+    /// The bucket's only page, which is part of a value in the parent bucket.
     Inline(&'a [u8]),
 }
 
 /// The value or bucket of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Item<'a> {
-    /// Bytes.
+    /// The bytes of a value.
     Value(&'a [u8]),
     /// A bucket with more keys.
     Bucket(Bucket<'a>),
@@ -80,13 +80,13 @@ pub enum Item<'a> {
 pub type Entry<'a> = (&'a [u8], Item<'a>);
 
 impl<'a> Bolt<'a> {
-    /// Opens a file. The reader uses the newer undamaged meta page of the two.
+    /// Opens a file. Of the two meta pages, the reader uses the newer undamaged page.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let first = meta(bytes, 0);
         let second = match first {
             Ok(meta) => Some(self::meta(bytes, meta.page_size)),
-            // The first meta page is damaged. The second meta page is at the start of the second
-            // page.
+            // The first meta page is damaged, so the page size is unknown. The second meta page
+            // begins one page after the start of the file.
             Err(_) => PAGE_SIZES
                 .map(|bits| (1 << bits, self::meta(bytes, 1 << bits)))
                 .find(|(size, meta)| meta.as_ref().is_ok_and(|meta| meta.page_size == *size))
@@ -111,7 +111,7 @@ impl<'a> Bolt<'a> {
         Bucket::Page(self.meta.root)
     }
 
-    /// All entries of a bucket, sorted by key. A bucket can be read only once.
+    /// All entries of a bucket, sorted by key. The caller can read a bucket only once.
     pub fn entries(&mut self, bucket: &Bucket<'a>) -> Result<Vec<Entry<'a>>> {
         let mut entries = Vec::new();
         match bucket {
@@ -200,8 +200,8 @@ fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()
     Ok(())
 }
 
-/// The bucket that a value describes: either the number of its first page, or 0 and the page
-/// itself.
+/// The bucket that a value describes. The value has either the number of the bucket's first page,
+/// or 0 and the page itself.
 fn bucket(value: &[u8]) -> Option<Bucket<'_>> {
     let header = value.get(..BUCKET_HEADER)?;
     Some(match u64_at(header, 0) {
@@ -237,7 +237,7 @@ fn meta(bytes: &[u8], at: usize) -> Result<Meta> {
     })
 }
 
-/// FNV-1a, 64 bits.
+/// The hash function FNV-1a with 64 bits.
 fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

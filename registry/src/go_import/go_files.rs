@@ -9,19 +9,19 @@ use deploy_store::disk::{Dir, FileType};
 use deploy_store::{Configuration, Digest, Error, Hasher, Meter, Result, Unit};
 use rustix::io::Errno;
 
-/// Number of files that are read at once.
+/// Number of threads. Each thread reads one file at a time.
 const THREADS: usize = 4;
-/// Bytes of one read.
+/// Size of one read, in bytes.
 const BUFFER: usize = 256 << 10;
 
 /// The contents of `files/`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Files {
-    /// Files that have the digest of their names, with their lengths.
+    /// Files whose contents match the digest in their names, with their lengths.
     pub sound: BTreeMap<Digest, u64>,
     /// Damaged files, with their lengths and what is wrong.
     pub damaged: BTreeMap<Digest, (u64, String)>,
-    /// Names that are no digests.
+    /// File names that are not digests.
     pub foreign: Vec<String>,
 }
 
@@ -34,7 +34,7 @@ impl Files {
             let name = item.name.to_string_lossy().into_owned();
             match name.parse::<Digest>() {
                 Ok(digest) if item.kind == FileType::RegularFile => {
-                    // If this fails, reading the file fails, too, and reports why.
+                    // If this call fails, reading the file will fail, too, and report why.
                     let length = dir.stat(&item.name).map_or(0, |stat| stat.st_size);
                     bytes += u64::try_from(length).unwrap_or(0);
                     digests.push((digest, item.name));
@@ -66,8 +66,8 @@ impl Files {
                             Ok(Found::Damaged(bytes, why)) => {
                                 drop(found.damaged.insert(*digest, (bytes, why)));
                             }
-                            // For example, another user owns the file. This says nothing about the
-                            // bytes of the file.
+                            // Another user may own the file, for example. Such an error does not
+                            // mean that the bytes of the file are damaged.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
                                 *failed.lock().expect("nobody panics with it") = Some(err);
@@ -102,7 +102,7 @@ impl Files {
     }
 }
 
-/// Whether the disk has lost a part of a file, while other parts may be readable.
+/// Whether the error means that the disk has lost a part of a file. Other parts may be readable.
 fn is_lost(err: &io::Error) -> bool {
     let lost = [Errno::IO, Errno::UCLEAN, Errno::BADMSG];
     lost.iter().any(|errno| err.raw_os_error() == Some(errno.raw_os_error()))
@@ -114,7 +114,7 @@ enum Found {
     Damaged(u64, String),
 }
 
-/// Checks that a file has the digest of its name, as far as the file can be read.
+/// Checks that the contents of a file match the digest in its name, as far as the file can be read.
 fn check(digest: Digest, mut file: std::fs::File, meter: &Meter) -> io::Result<Found> {
     let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; BUFFER]);
     loop {

@@ -9,24 +9,24 @@ use serde::Serialize;
 
 use crate::go_import::{Files, State};
 
-/// What an import found.
+/// The report of an import.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
-    /// The Go tool's catalogue.
+    /// The path of the Go tool's catalogue.
     pub state_db: PathBuf,
     /// Number of the last transaction of `state.db`.
     pub transaction: u64,
-    /// Components.
+    /// The number of components.
     pub components: usize,
-    /// Versions.
+    /// The number of versions.
     pub versions: usize,
-    /// Configurations.
+    /// The number of configurations.
     pub configurations: usize,
-    /// States of all configurations.
+    /// The number of states of all configurations.
     pub states: usize,
-    /// Files.
+    /// The number of files.
     pub files: usize,
-    /// Bytes of all files.
+    /// The bytes of all files together.
     pub bytes: u64,
     /// Damaged files.
     pub damaged: Vec<Bad>,
@@ -36,7 +36,7 @@ pub struct Report {
     pub orphans: Vec<Orphan>,
     /// Earlier states that no rollback can restore, because their files were removed.
     pub lost: Vec<Lost>,
-    /// Contradictions in the state of the Go registry.
+    /// Contradictions in the state of the Go registry, as text.
     pub odd: Vec<String>,
     /// Whether this was a dry run, which imports nothing.
     pub dry_run: bool,
@@ -45,7 +45,7 @@ pub struct Report {
 /// A file that is damaged or missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bad {
-    /// The path in the registry's directory.
+    /// The path of the file within the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
@@ -53,16 +53,16 @@ pub struct Bad {
     pub hits: Vec<String>,
 }
 
-/// A file that nothing uses.
+/// A file that no version and no state uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Orphan {
-    /// The path in the registry's directory.
+    /// The path of the file within the registry's directory.
     pub path: String,
-    /// The length.
+    /// The length in bytes.
     pub bytes: u64,
 }
 
-/// A state without all its files.
+/// A state that lacks some of its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// The configuration.
@@ -120,12 +120,12 @@ impl Report {
         self.damaged.is_empty() && self.missing.is_empty()
     }
 
-    /// As one JSON document.
+    /// The report as one JSON document.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self)
     }
 
-    /// As text.
+    /// The report as text.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| {
@@ -208,7 +208,7 @@ fn lost(state: &State, files: &Files) -> Vec<Lost> {
     lost
 }
 
-/// Layers of current states whose version does not exist, or has other bytes now.
+/// Finds layers of current states with a version that does not exist, or that now has other bytes.
 fn without_version(state: &State) -> Vec<String> {
     let versions: BTreeMap<_, _> = state
         .versions

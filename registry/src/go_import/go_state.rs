@@ -1,10 +1,10 @@
-//! The catalogue of the Go tool, read from its bolt file. The code is pure.
+//! Reads the catalogue of the Go tool from its bolt file. The code is pure.
 //!
 //! ```text
 //! components/NAME/byVersion/VERSION         JSON of the version
-//! components/NAME/byTime/SECOND#VERSION     the same
+//! components/NAME/byTime/SECOND#VERSION     JSON of the version
 //! configs/NAME/current                      JSON of the configuration
-//! configs/NAME/SECOND#HASH5                 the same, of every state it has had
+//! configs/NAME/SECOND#HASH5                 JSON of each state of the configuration
 //! files/DIGEST                              JSON list of the versions that use the file
 //! ```
 
@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::go_import::bolt::{self, Bolt, Bucket, Item};
 
-/// Longest list of the versions that use one file, in bytes.
+/// Most bytes of a list of the versions that use one file.
 const MAX_REFERENCES: usize = 64 << 20;
 
 /// Why the Go tool's catalogue cannot be used.
@@ -32,7 +32,7 @@ pub enum Error {
     /// A necessary part of the file is invalid.
     #[error("cannot be imported: {path} {why}; repair or delete it with the Go tool")]
     Unusable {
-        /// The place in the file.
+        /// The path of the invalid part within the file.
         path: String,
         /// What is wrong.
         why: String,
@@ -42,7 +42,7 @@ pub enum Error {
 /// The contents of a Go registry's catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// The number of bolt's last transaction.
+    /// The number of the last transaction in the bolt file.
     pub transaction: u64,
     /// Digest over all keys and values. The digest shows whether anything has changed.
     pub contents: Digest,
@@ -52,20 +52,20 @@ pub struct State {
     pub versions: Vec<Layer>,
     /// All configurations.
     pub configurations: Vec<States>,
-    /// Contradictions, a line each. No odd entry prevents an import.
+    /// Contradictions, one line each. Contradictions do not prevent an import.
     pub odd: Vec<String>,
 }
 
 /// A configuration with all its states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct States {
-    /// The name.
+    /// The configuration's name.
     pub name: ConfigurationName,
-    /// The states, oldest first. The last is the current one.
+    /// The states, oldest first. The last state is the current state.
     pub states: Vec<Configuration>,
 }
 
-/// How the Go tool names a version in the list of a file.
+/// A version in the Go tool's list of the versions that use a file.
 #[derive(Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
     #[serde(rename = "Component")]
@@ -75,7 +75,7 @@ struct Named {
 }
 
 impl State {
-    /// Reads all of `bytes`, a bolt file.
+    /// Reads the whole bolt file `bytes`.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
         let mut reader =
             Reader { bolt: Bolt::open(bytes)?, hasher: Hasher::default(), odd: vec![] };
@@ -109,7 +109,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The entries of a bucket. Adds them to the digest over everything.
+    /// Returns the entries of a bucket, and adds them to the digest over all keys and values.
     fn entries(
         &mut self,
         bucket: &Bucket<'a>,
@@ -130,7 +130,7 @@ impl<'a> Reader<'a> {
         Ok(entries)
     }
 
-    /// The buckets in `bucket`. Other entries are reported as contradictions.
+    /// The buckets in `bucket`. The function reports other entries as contradictions.
     fn buckets(
         &mut self,
         bucket: Option<Bucket<'a>>,
@@ -192,7 +192,7 @@ impl<'a> Reader<'a> {
             components.insert(component);
             versions.extend(here);
         }
-        // The Go tool sorts by second and name. The times here have nanoseconds.
+        // The Go tool sorts by second and name, but these times also have nanoseconds.
         versions.sort_by_key(|version| version.created);
         Ok((components, versions))
     }
@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(current) = current else {
-                // The configuration was deleted, or never finished.
+                // The configuration was deleted, or never completed.
                 self.odd.push(format!("{path} has no current state: it is left out"));
                 continue;
             };
@@ -235,7 +235,7 @@ impl<'a> Reader<'a> {
         Ok(configurations)
     }
 
-    /// Compares the lists of versions that use a file with the versions.
+    /// Compares the versions with the lists that say which versions use each file.
     fn files(&mut self, bucket: Option<Bucket<'a>>, versions: &[Layer]) -> Result<(), Error> {
         let Some(bucket) = bucket else { return Ok(()) };
         let mut bound: BTreeSet<(String, Named)> = versions
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The version under `key`.
+/// Parses the version that is stored under `key`.
 fn version(component: &ComponentName, key: &[u8], value: &[u8]) -> Result<Layer, String> {
     let layer = Layer::from_json(value).map_err(|err| err.to_string())?;
     if layer.component != *component || layer.version.as_str().as_bytes() != key {

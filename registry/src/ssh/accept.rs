@@ -1,4 +1,5 @@
-//! Connections: limits on their number, and one connection from its acceptance to its end.
+//! Accepts connections: the limits on their number, and each connection from its acceptance to its
+//! end.
 
 pub(super) mod admission;
 pub(super) mod algorithms;

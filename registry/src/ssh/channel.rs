@@ -21,17 +21,17 @@ use crate::stdin;
 /// The one request that a channel serves.
 #[derive(Debug)]
 pub enum ChannelRequest {
-    /// A command line, with the terminal, if there is one, and the form of progress.
+    /// A command line, the terminal (if there is one), and the form of progress.
     Exec(String, Option<Terminal>, Form),
-    /// The prompt, with the terminal, if there is one.
+    /// The prompt, with the terminal (if there is one) and the form of progress.
     Shell(Option<Terminal>, Form),
     /// A command of an agent.
     Service(String),
-    /// Sftp.
+    /// An sftp session.
     Sftp,
 }
 
-/// Serves the request that `started` grants on `channel`.
+/// Waits until `started` grants a request on `channel`, and serves this request.
 pub async fn run(
     channel: Channel<Msg>,
     started: oneshot::Receiver<ChannelRequest>,
@@ -72,7 +72,7 @@ pub async fn run(
 }
 
 /// Waits until a request is granted, and ignores earlier messages of the client. If the client's
-/// first message after the request arrives here, the function returns it, too.
+/// first message after the request arrives during the wait, the function returns this message, too.
 async fn wait(
     reader: &mut ChannelReadHalf,
     mut started: oneshot::Receiver<ChannelRequest>,
@@ -84,7 +84,8 @@ async fn wait(
             message = reader.wait() => match message {
                 None | Some(ChannelMsg::Close) => return None,
                 Some(message) => {
-                    // The request may have been granted in between. Then this message is its input.
+                    // The request may have been granted just before. In that case, this message is
+                    // the request's input.
                     if let Ok(request) = started.try_recv() {
                         return Some((request, Some(message)));
                     }

@@ -1,8 +1,8 @@
 //! The two directions of a channel. The code continues to receive while it sends.
 //!
-//! If nobody takes a channel's messages, the ssh library stops reading the whole connection. Then
-//! the library never learns that the client has room for more. So code that waits for room must
-//! take messages meanwhile, or client and server wait for each other for ever.
+//! If nobody takes a channel's messages, the ssh library stops reading the whole connection. The
+//! library then never learns that the client has room for more data. So code that waits for such
+//! room must also take messages. Otherwise, client and server would wait for each other for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::ssh::activity::{Activity, Busy};
 use crate::ssh::command_progress::Progress;
 use crate::stdin::{Feed, Piece};
 
-/// Bytes of a client that are kept while data is sent to it.
+/// Most bytes of a client that are kept while data is sent to the client.
 pub const MAX_AHEAD: usize = 1 << 20;
-/// Data is sent in pieces of this size. The client must accept each piece in time, or it counts as
-/// gone.
+/// Data is sent in pieces of this size. A client that does not accept a piece in time counts as
+/// disconnected.
 const PIECE: usize = 32 << 10;
-/// A client has read an answer up to this size as soon as it is sent. Part of a longer answer may
+/// An answer up to this size counts as read as soon as it is sent. Part of a longer answer may
 /// still be on its way.
 const SHORT: usize = 32 << 10;
 /// How long a client may take to read the end of an answer.
 const LINGER: Duration = Duration::from_secs(30);
-/// Time between the end of the bar and the answer. `ssh` prints standard output before standard
-/// error of the same moment, and the answer would appear inside the bar.
+/// The pause between the end of the progress bar and the answer. If both arrive at once, `ssh`
+/// prints standard output first, and the answer would appear inside the bar.
 const BAR_PAUSE: Duration = Duration::from_millis(50);
 const STDERR: u32 = 1;
 
-/// The client is gone, or accepts nothing any more.
+/// The client has disconnected, or accepts no more data.
 #[derive(Debug)]
 pub struct Gone;
 
@@ -49,7 +49,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// A channel from its two halves.
+    /// Both directions of a channel, made from the channel's two halves.
     pub fn new(
         reader: ChannelReadHalf,
         writer: ChannelWriteHalf<Msg>,
@@ -64,7 +64,7 @@ impl Incoming {
         take(Some(message), &mut self.bytes, &mut self.ended, &mut self.columns).map(drop)
     }
 
-    /// Waits until there are more bytes, the end, or a new width of the terminal.
+    /// Waits for more bytes, for the end of the input, or for a new width of the terminal.
     pub async fn more(&mut self) -> Result<(), Gone> {
         while !self.ended {
             let message = self.reader.wait().await;
@@ -75,7 +75,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Like [`Incoming::more`], for at most `time`. Returns whether something arrived.
+    /// Like [`Incoming::more`], but waits for at most `time`. Returns whether something arrived.
     pub async fn more_within(&mut self, time: Duration) -> Result<bool, Gone> {
         match timeout(time, self.more()).await {
             Ok(more) => more.map(|()| true),
@@ -98,7 +98,8 @@ impl Incoming {
         self.send_as(Some(STDERR), data.into()).await
     }
 
-    /// Sends in pieces. A client is stalled if no piece moves, not if all pieces take long.
+    /// Sends data in pieces. A client counts as stalled if it accepts no piece in time, however
+    /// long all pieces together take.
     async fn send_as(&mut self, kind: Option<u32>, mut data: Bytes) -> Result<(), Gone> {
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
@@ -129,8 +130,9 @@ impl Incoming {
         }
     }
 
-    /// Waits for `work`, passes the client's bytes to `work`, and shows its progress. The wait ends
-    /// when the client leaves. After `work` has dropped its input, further bytes are discarded.
+    /// Waits for `work`, passes the client's bytes to `work`, and shows the progress of `work`. The
+    /// wait ends when the client disconnects. After `work` has dropped its input, the function
+    /// discards further bytes.
     pub async fn feeding<T>(
         &mut self,
         feed: Feed,
@@ -141,7 +143,7 @@ impl Incoming {
         let Self { reader, writer, bytes, ended, columns, .. } = self;
         let mut feed = Some(feed);
         let mut working = None;
-        // Sending has a task of its own, because it waits if the client reads nothing.
+        // Progress is sent by a separate future, because sending waits if the client reads nothing.
         let showing = async {
             loop {
                 let text = progress.next().await;
@@ -208,7 +210,7 @@ impl Incoming {
         Ok(())
     }
 
-    /// Waits for `work` and shows its progress.
+    /// Waits for `work`, and shows the progress of `work`.
     pub async fn beside<T>(
         &mut self,
         progress: &mut Progress,
@@ -227,17 +229,17 @@ impl Incoming {
         }
     }
 
-    /// Like [`Incoming::finish`], after an answer of `length` bytes. The end of a long answer is
-    /// still in the client's window. Until the client has left, or has had time to read the answer,
-    /// the connection counts as `busy`.
+    /// Like [`Incoming::finish`], after an answer of `length` bytes. The client may not have read
+    /// the end of a long answer yet. Until the client has disconnected, or has had time to read the
+    /// answer, the connection counts as busy.
     pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
         let Self { mut reader, writer, .. } = self;
         end(&writer, code).await;
         if length > SHORT {
             tokio::spawn(async move {
                 let left = async { while reader.wait().await.is_some() {} };
-                // After that time nobody waits for the client, whether it has read the answer or
-                // not.
+                // After this time, the server no longer waits for the client, even if the client
+                // has not read the answer.
                 let _ = timeout(LINGER, left).await;
                 drop(busy);
             });
@@ -256,13 +258,15 @@ impl Incoming {
 }
 
 async fn end(writer: &ChannelWriteHalf<Msg>, code: u8) {
-    // The client may be gone at any of these calls. Then nobody needs the answer.
+    // The client may have disconnected before any of these calls. In that case nobody needs the
+    // answer.
     let _ = writer.exit_status(code.into()).await;
     let _ = writer.eof().await;
     let _ = writer.close().await;
 }
 
-/// Takes a message. Returns whether the message brought bytes, the end, or a new width.
+/// Takes a message. Returns whether the message brought bytes, the end of the input, or a new
+/// width.
 fn take(
     message: Option<ChannelMsg>,
     bytes: &mut BytesMut,

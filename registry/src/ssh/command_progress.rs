@@ -1,5 +1,5 @@
-//! Progress of a command, on the client's stderr: a bar on a terminal, otherwise a line every ten
-//! seconds.
+//! Shows the progress of a command on the client's stderr. On a terminal, the progress is a bar.
+//! Otherwise, it is a line every ten seconds.
 
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::context::Terminal;
 
-/// Narrower terminals count as this wide.
+/// Smallest width in columns. Narrower terminals count as this wide.
 const FEWEST_COLUMNS: usize = 20;
-/// Wider terminals count as this wide.
+/// Largest width in columns. Wider terminals count as this wide.
 const MOST_COLUMNS: usize = 500;
-/// The form of progress for a client: as its environment asks (`asked`), otherwise as its terminal
-/// suggests.
+/// The form of progress for a client. If the client's environment asks for a form (`asked`), this
+/// form is used. Otherwise, the client's terminal decides.
 pub fn form(terminal: Option<Terminal>, asked: Option<usize>) -> Form {
     let columns = terminal.map(|terminal| usize::try_from(terminal.columns).unwrap_or(COLUMNS));
     match (asked, columns) {
@@ -30,10 +30,10 @@ fn clamp_columns(columns: usize) -> usize {
     columns.clamp(FEWEST_COLUMNS, MOST_COLUMNS)
 }
 
-/// Progress of one command.
+/// The progress of one command.
 #[derive(Debug)]
 pub struct Progress {
-    /// The meter with which the command counts.
+    /// The meter with which the command counts its progress.
     pub meter: Arc<Meter>,
     display: Display,
     is_shown: bool,
@@ -43,7 +43,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Progress of a command that begins now.
+    /// The progress of a command that begins now.
     pub fn new(form: Form) -> Self {
         let now = Instant::now();
         Self {

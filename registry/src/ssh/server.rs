@@ -9,7 +9,8 @@ use super::auth::host_key::HostKey;
 use super::auth::keyring::Keyring;
 use crate::registry::Registry;
 
-/// A client is gone if it accepts nothing for this long while data waits to be sent.
+/// A client that accepts no data for this long, while data waits to be sent, counts as
+/// disconnected.
 pub(super) const STALL: Duration = Duration::from_secs(120);
 
 /// The values that all connections share.
@@ -24,8 +25,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for `registry`. The server closes a connection older than `deadline` when no data
-    /// moves on the connection.
+    /// A server for `registry`. The server closes a connection that is older than `deadline` as
+    /// soon as no data moves on it.
     pub fn new(
         registry: Arc<Registry>,
         keyring: Arc<Keyring>,
@@ -36,7 +37,7 @@ impl Server {
         Self { registry, keyring, offers, deadline, stall: STALL, admission: Arc::default() }
     }
 
-    /// The same server, but with another limit for clients that accept nothing, see `STALL`.
+    /// The same server with another limit for clients that accept no data, see `STALL`.
     #[must_use]
     pub fn stalling(self, stall: Duration) -> Self {
         Self { stall, ..self }

@@ -1,5 +1,5 @@
-//! Serves sftp, version 3. `packets` parses and encodes. `writing` has the uploads of operators,
-//! and `reading` the files that clients see.
+//! Serves sftp, version 3. `packets` parses and encodes packets. `writing` handles the uploads of
+//! operators, and `reading` handles the files that clients see.
 
 pub(crate) mod exchange;
 mod file_attributes;
@@ -26,7 +26,7 @@ use super::activity::Activity;
 use super::channel_io::{Gone, Incoming};
 use crate::view::view_path;
 
-/// How often a silent client is checked: its uploads may have lost their slots.
+/// How often the server checks whether the uploads of a silent client have lost their slots.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// The files that a client sees.
@@ -39,7 +39,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// Answers a request. Requests about uploads are recognised by their handles.
+    /// Answers a request. The handle of a request shows whether the request is about an upload.
     async fn answer(&mut self, packet: Packet) -> Result<Reply, SftpError> {
         let writes = OpenFlags::WRITE | OpenFlags::APPEND | OpenFlags::CREATE | OpenFlags::TRUNCATE;
         let is_upload = match &packet {
@@ -77,7 +77,7 @@ impl Files {
         }
     }
 
-    /// A notice for the operator before the session ends.
+    /// A notice to the operator at the end of the session.
     fn left_over(&self) -> Option<String> {
         self.uploads.as_ref().and_then(Uploads::left_over)
     }
@@ -116,12 +116,12 @@ pub async fn run(
             return Ok(false);
         };
         // The connection counts as busy until the reply is sent, so that the server does not stop
-        // in between.
+        // before that.
         let _busy = activity.busy();
         let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;
         drop(working);
-        // Stock clients show only standard error and the code, which says little.
+        // Stock clients show only standard error and the status code, and the code says little.
         if let Some(why) = why.filter(|why| *why != told) {
             client.send_error(format!("{why}\n")).await?;
             told = why;
@@ -130,7 +130,8 @@ pub async fn run(
     }
 }
 
-/// The reply to a request, and the reason of a failure for the operator's standard error.
+/// Returns the reply to a request. If the request failed, also returns the reason, for the
+/// operator's standard error.
 pub(super) async fn answer(request: SftpRequest, files: &mut Files) -> (Bytes, Option<String>) {
     let (id, done) = match request {
         SftpRequest::Write { id, handle, offset, data } => (

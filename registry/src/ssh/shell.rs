@@ -1,4 +1,4 @@
-//! The prompt: with a line editor on a terminal, otherwise line by line.
+//! The prompt. On a terminal, it has a line editor. Otherwise, it reads line by line.
 
 mod editor;
 
@@ -14,8 +14,8 @@ use crate::ssh::context::{Context, Terminal};
 use crate::ssh::shell::editor::{Editor, Event, MAX_LINE};
 use crate::stdin::Input;
 
-/// Serves the prompt until the client leaves. Returns whether all commands succeeded; on a terminal
-/// always true.
+/// Serves the prompt until the client leaves. Returns whether all commands succeeded. On a
+/// terminal, the function always returns true.
 pub async fn run(
     client: &mut Incoming,
     context: &Context,
@@ -81,8 +81,8 @@ async fn complete(editor: &mut Editor, context: &Context) {
     }
 }
 
-/// The names that may complete the word. If the catalogue fails, there are no names: the command
-/// itself will report the failure.
+/// The names that may complete the word. If the catalogue fails, the function returns no names,
+/// because the command itself will report the failure.
 async fn names(context: &Context, typed: &Typed) -> Vec<String> {
     let catalog = &context.registry.catalog;
     match &typed.wanted {
@@ -120,7 +120,7 @@ async fn run_for_terminal(
     client.send(for_terminal(&if colours { in_red(&stderr) } else { stderr })).await
 }
 
-/// Runs a line without input, and shows its progress.
+/// Runs a command line without standard input, and shows its progress.
 async fn run_beside(
     client: &mut Incoming,
     context: &Context,
@@ -132,7 +132,7 @@ async fn run_beside(
     client.beside(&mut progress, work).await
 }
 
-/// An error with its first line in red. The usage below it is unchanged.
+/// An error text with its first line in red. The usage below the first line is unchanged.
 fn in_red(text: &[u8]) -> Vec<u8> {
     let (first, rest) = text.split_at(text.iter().position(|&c| c == b'\n').unwrap_or(text.len()));
     if first.is_empty() {
@@ -141,7 +141,7 @@ fn in_red(text: &[u8]) -> Vec<u8> {
     [&b"\x1b[31m"[..], first, b"\x1b[0m", rest].concat()
 }
 
-/// Text with the line ends of a terminal.
+/// Converts the line ends of a text to the line ends of a terminal.
 pub fn for_terminal(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len() + text.len() / 16);
     for &byte in text {
@@ -153,8 +153,8 @@ pub fn for_terminal(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Serves lines without a terminal: there is no echo and no prompt. Returns whether all commands
-/// succeeded.
+/// Serves command lines without a terminal. There is no echo and no prompt. Returns whether all
+/// commands succeeded.
 async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> Result<bool, Gone> {
     let mut succeeded = true;
     let mut line: Vec<u8> = Vec::new();
@@ -169,7 +169,8 @@ async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> R
                         Line::Done => {}
                     }
                 }
-                // A line of one byte too many is a line that was cut.
+                // A line that is too long keeps one byte more than the limit, which marks the line
+                // as cut.
                 byte if line.len() <= MAX_LINE => line.push(byte),
                 _ => {}
             }

@@ -1,5 +1,5 @@
 //! The ssh session of one client: who the client is, and which requests are granted. A granted
-//! request runs in a task of its own (`channel.rs`).
+//! request runs in a separate task (`channel.rs`).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use crate::ssh::command_progress;
 use crate::ssh::context::{Context, Terminal};
 use crate::ssh::server::Server;
 
-/// Channels of one connection at a time.
+/// Most channels that one connection may have open at a time.
 pub const MAX_CHANNELS: usize = 10;
 /// Longest command line of an exec request.
 pub const MAX_COMMAND: usize = 64 << 10;
@@ -35,7 +35,7 @@ pub const MAX_USER: usize = 256;
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
-    /// The client program, by its identification.
+    /// The client program, which its identification shows.
     pub client: Client,
     server: Arc<Server>,
     address: SocketAddr,
@@ -44,22 +44,22 @@ pub struct Session {
     refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
     channels: Arc<Semaphore>,
-    /// Channels without a granted request.
+    /// The channels for which no request was granted yet.
     open: HashMap<ChannelId, Opened>,
 }
 
-/// A channel without a granted request.
+/// A channel for which no request was granted yet.
 #[derive(Debug)]
 struct Opened {
     start: oneshot::Sender<ChannelRequest>,
     terminal: Option<Terminal>,
     /// Whether the client set `NO_COLOR`.
     no_colour: bool,
-    /// The value of `DEPLOY_PROGRESS`.
+    /// The value of the client's variable `DEPLOY_PROGRESS`.
     progress: Option<usize>,
 }
 
-/// The login. The key is checked again when the key files change.
+/// The login of a client. The server checks the key again when the key files change.
 #[derive(Debug)]
 pub struct Login {
     /// The user name.
@@ -69,8 +69,8 @@ pub struct Login {
 }
 
 impl Session {
-    /// A session from `address`. The session sends to `login` when the client has logged in, and
-    /// sets `refused` when a login is refused.
+    /// A session of a client at `address`. After a login, the session sends the login to `login`.
+    /// After a refused login, it sets `refused`.
     pub fn new(
         server: Arc<Server>,
         address: SocketAddr,
@@ -141,7 +141,7 @@ impl Session {
         self.who.as_ref().is_some_and(|(identity, _)| identity.role == Role::Operator)
     }
 
-    /// Grants a request on a channel without a granted request, or refuses it.
+    /// Grants or refuses a request. Each channel can have only one granted request.
     fn grant(
         &mut self,
         id: ChannelId,
@@ -157,7 +157,7 @@ impl Session {
         let Some(request) = request(terminal, form) else { return ssh.channel_failure(id) };
         if let Some(opened) = self.open.remove(&id) {
             ssh.channel_success(id)?;
-            // If there is no receiver, the channel is already closed.
+            // Sending fails only if the channel is already closed.
             let _ = opened.start.send(request);
         }
         Ok(())
@@ -172,8 +172,8 @@ impl Handler for Session {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        // For a certificate, the library shows only the certificate's key here. The certificate
-        // itself arrives with the signature.
+        // If the client offers a certificate, the library passes only the certificate's key here.
+        // The certificate itself arrives with the signature.
         let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
             && self.server.keyring.has_authorities(user);
         if may_be_certified {
@@ -186,7 +186,8 @@ impl Handler for Session {
         }
     }
 
-    /// Only this method and the next method grant rights: the library has verified the signature.
+    /// Only this method and the next method grant rights, because only for them has the library
+    /// verified the signature.
     async fn auth_publickey(
         &mut self,
         user: &str,
@@ -200,7 +201,7 @@ impl Handler for Session {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
-        // A signature with SHA-1 was refused when the key was offered.
+        // If the signature used SHA-1, the session has already refused the offered key.
         let proof = Proof::Certificate(Box::new(certificate.clone()));
         Ok(self.log_in(user, proof, &certificate.signature().algorithm()))
     }
@@ -232,7 +233,8 @@ impl Handler for Session {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
             if let Err(err) = served {
                 tracing::error!("internal error in a channel: {err}");
-                // The client waits for the close, and no other code closes the channel.
+                // The client waits until the channel is closed, and no other code closes the
+                // channel.
                 let _ = handle.close(id).await;
             }
             drop(permit);

@@ -14,7 +14,7 @@ pub enum Error {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why the operation failed.
         cause: io::Error,
     },
     /// A key file is larger than the limit.
@@ -53,9 +53,9 @@ pub enum Error {
     /// The server cannot listen on the address.
     #[error("listen tcp {address}: {}{}", plain(cause), advice(cause))]
     Listen {
-        /// The address as given.
+        /// The address, as the user gave it.
         address: String,
-        /// Why.
+        /// Why the operation failed.
         cause: io::Error,
     },
 }

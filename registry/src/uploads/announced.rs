@@ -1,5 +1,5 @@
-//! Bytes that clients have announced and not sent yet. The registry reserves these bytes on the
-//! disk.
+//! Counts the bytes that clients have announced but not sent yet. The registry keeps this much
+//! space free on the disk.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,18 +9,18 @@ pub struct Announced {
     bytes: Mutex<u64>,
 }
 
-/// The announced bytes of one upload; released when dropped.
+/// The announced bytes of one upload. Dropping the value releases the bytes.
 #[derive(Debug)]
 pub struct AnnouncedShare {
     all: Arc<Announced>,
-    /// Bytes of the whole upload.
+    /// The size of the whole upload, in bytes.
     size: u64,
     left: u64,
 }
 
 impl Announced {
-    /// Reserves `size` bytes for an upload (0 if the size is unknown), if `fits` agrees. `fits`
-    /// gets the bytes that other clients still have to send.
+    /// Reserves `size` bytes for an upload, if `fits` succeeds. `size` is 0 if the size is unknown.
+    /// `fits` gets the number of bytes that other clients have yet to send.
     pub fn begin<E>(
         self: &Arc<Self>,
         size: u64,
@@ -32,7 +32,7 @@ impl Announced {
         Ok(AnnouncedShare { all: Arc::clone(self), size, left: size })
     }
 
-    /// Bytes that all clients still have to send.
+    /// The number of bytes that all clients have yet to send.
     pub fn bytes(&self) -> u64 {
         *self.lock()
     }

@@ -1,5 +1,5 @@
-//! Active downloads. Garbage collection keeps a blob that somebody reads, although an open file
-//! would stay readable.
+//! Counts active downloads. gc keeps a blob that a client is downloading, although an open file
+//! would stay readable without its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use deploy_store::Digest;
 #[derive(Debug, Default)]
 pub struct ActiveDownloads(Mutex<BTreeMap<Digest, usize>>);
 
-/// A download; ends when dropped.
+/// An active download. Dropping the value ends the download.
 #[derive(Debug)]
 pub struct Download {
     downloads: Arc<ActiveDownloads>,

@@ -1,10 +1,11 @@
-//! How much clients may have open for reading: a limit for all clients, and a quarter of that limit
-//! for one key. So no key takes the files or the memory that other keys need.
+//! Limits how many files clients may have open for reading. There is a limit for all clients
+//! together, and one key may use a quarter of this limit. So no key can take the files or the
+//! memory that other keys need.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One key may have a quarter of all open files.
+/// One key may have a quarter of all open files: the limit divided by this number.
 const SHARE: usize = 4;
 
 /// A limit on open files.
@@ -20,7 +21,7 @@ struct Open {
     by_key: HashMap<String, usize>,
 }
 
-/// One open file; closed when dropped.
+/// One open file. Dropping the value releases its part of the quota.
 #[derive(Debug)]
 pub struct OpenFileGuard {
     quota: Arc<OpenFileQuota>,
@@ -28,7 +29,7 @@ pub struct OpenFileGuard {
 }
 
 impl OpenFileQuota {
-    /// A limit of `most` open files.
+    /// A quota of `most` open files.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, open: Mutex::default() })
     }

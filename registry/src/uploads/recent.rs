@@ -1,5 +1,5 @@
-//! Recent uploads, under the paths that clients gave them. Clients look at a file that they have
-//! just written, set its times, and rename it to its final name.
+//! Remembers recent uploads under the paths that clients gave them. After an upload, clients look
+//! at the file, set its times, and rename it to its final name.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::caller::Caller;
 
 /// Most remembered uploads of all keys together.
 const MAX_ALL: usize = 2048;
-/// Most remembered uploads of one key. The oldest uploads are forgotten first.
+/// Most remembered uploads of one key. The registry forgets the oldest uploads first.
 const MAX_OF_KEY: usize = 256;
 
 /// The remembered uploads, oldest first.
@@ -21,7 +21,7 @@ pub struct RecentUploads(Mutex<VecDeque<Entry>>);
 #[derive(Debug)]
 struct Entry {
     key: String,
-    /// The address with its port, which identifies a connection.
+    /// The client's address and port, which identify the connection.
     connection: String,
     path: String,
     uploaded: Uploaded,
@@ -34,15 +34,15 @@ pub struct Uploaded {
     pub digest: Digest,
     /// The size in bytes.
     pub bytes: u64,
-    /// When the upload was complete.
+    /// The time at which the upload was complete.
     pub time: Timestamp,
     /// Whether the upload is bound to a version.
     pub bound: bool,
 }
 
 impl RecentUploads {
-    /// Remembers an upload of `caller` under `path`. The new upload replaces an earlier one of the
-    /// same name and connection.
+    /// Remembers an upload of `caller` under `path`. The new upload replaces an earlier upload with
+    /// the same path from the same connection.
     pub fn remember(&self, caller: &Caller, path: &str, uploaded: Uploaded) {
         let mut entries = self.entries();
         entries.retain(|entry| !entry.is_of(caller, path));
@@ -57,9 +57,9 @@ impl RecentUploads {
         entries.push_back(Entry { key, connection, path: path.to_owned(), uploaded });
     }
 
-    /// The upload of `caller` with the name `path`, in this connection or in another connection of
-    /// the same key: some programs use several connections. `None` if several other connections
-    /// uploaded different bytes as `path`.
+    /// The upload of `caller` with the path `path`. The upload may come from this connection or
+    /// from another connection of the same key, because some programs use several connections.
+    /// `None` if several other connections uploaded different bytes to `path`.
     pub fn find(&self, caller: &Caller, path: &str) -> Option<Uploaded> {
         let entries = self.entries();
         if let Some(entry) = entries.iter().find(|entry| entry.is_of(caller, path)) {
@@ -83,7 +83,7 @@ impl RecentUploads {
         mine.map(|entry| (entry.path.clone(), entry.uploaded)).collect()
     }
 
-    /// Forgets the upload that [`RecentUploads::find`] finds.
+    /// Forgets the upload that [`RecentUploads::find`] returns.
     pub fn forget(&self, caller: &Caller, path: &str) {
         let mut entries = self.entries();
         let own = entries.iter().any(|entry| entry.is_of(caller, path));

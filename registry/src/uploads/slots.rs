@@ -1,5 +1,5 @@
-//! Slots for work that waits for its client, as uploads and imports do. The slots are shared among
-//! keys. If a client sends nothing for a while, another client may take its slot.
+//! Slots for work that waits for its client, such as uploads and imports. All keys share the slots.
+//! If a client sends nothing for a while, another client may take its slot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use tokio::time::timeout;
 /// How often a waiting caller checks whether a client has become silent.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How slots are shared.
+/// How keys share the slots.
 #[derive(Debug, Clone, Copy)]
 pub struct Sharing {
     /// The number of slots.
     pub most: usize,
-    /// Slots that a key gets even if other keys wait.
+    /// The number of slots that a key may take even if other keys wait.
     pub share: usize,
-    /// Slots that no key gets beyond its share.
+    /// The number of free slots that a key must leave when it takes more than its share.
     pub reserve: usize,
     /// A client that sends nothing for this long may lose its slot.
     pub silence: Duration,
@@ -43,11 +43,11 @@ struct Taken {
 #[derive(Debug)]
 struct Holder {
     key: String,
-    /// The time since which the work waits for its client, if it waits.
+    /// If the work waits for its client, the time at which the wait began.
     silent: Option<Instant>,
 }
 
-/// A slot; free again when dropped.
+/// A slot. Dropping the value frees the slot.
 #[derive(Debug)]
 pub struct Slot {
     pool: Arc<SlotPool>,
@@ -58,12 +58,12 @@ pub struct Slot {
 struct Waiting<'a>(&'a SlotPool, &'a str);
 
 impl SlotPool {
-    /// A pool with all slots free.
+    /// A pool in which all slots are free.
     pub fn new(sharing: Sharing) -> Arc<Self> {
         Arc::new(Self { sharing, taken: Mutex::default(), freed: Notify::new() })
     }
 
-    /// A slot for `key`, if a slot is free or a silent client can lose its slot.
+    /// Takes a slot for `key`, if a slot is free or can be taken from a silent client.
     pub fn try_take(self: &Arc<Self>, key: &str) -> Option<Slot> {
         self.try_take_at(key, Instant::now())
     }
@@ -72,7 +72,8 @@ impl SlotPool {
         let Sharing { silence, .. } = self.sharing;
         let mut taken = self.taken();
         while !taken.has_room(key, self.sharing) {
-            // A key with its full share can only take a slot from another client of the same key.
+            // If the key already has its full share, it can take a slot only from another client of
+            // the same key.
             let own = taken.of_key(key) >= self.sharing.share;
             let slots = taken.slots.iter().filter(|(_, slot)| !own || slot.key == key);
             let silent = slots.filter_map(|(number, slot)| Some((slot.silent?, *number)));
@@ -96,7 +97,7 @@ impl SlotPool {
             if let Some(slot) = self.try_take(key) {
                 return slot;
             }
-            // No event says that a client has become silent.
+            // The wait has a time limit, because no event reports that a client has become silent.
             let _ = timeout(CHECK_EVERY, freed).await;
         }
     }
@@ -120,7 +121,7 @@ impl Taken {
 }
 
 impl Slot {
-    /// From now on the work waits for its client.
+    /// Records that the work waits for its client from now on.
     pub fn waits_for_client(&self) {
         if let Some(slot) = self.pool.taken().slots.get_mut(&self.number) {
             slot.silent.get_or_insert_with(Instant::now);
@@ -137,7 +138,7 @@ impl Slot {
         })
     }
 
-    /// Whether another client has the slot now.
+    /// Whether the client has lost its slot to another client.
     pub fn is_lost(&self) -> bool {
         !self.pool.taken().slots.contains_key(&self.number)
     }

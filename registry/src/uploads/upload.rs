@@ -1,5 +1,5 @@
-//! An upload: its bytes come in any order, and its end makes a staged blob. Threads write, hash and
-//! sync while more bytes arrive.
+//! An upload. The bytes arrive in any order, and a finished upload becomes a staged blob. Threads
+//! write, hash and sync while more bytes arrive.
 
 use std::fs::File;
 use std::io;
@@ -16,13 +16,14 @@ use super::upload_room::UploadRoom;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Bytes of one upload that may wait for the disk. With more bytes, the client waits.
+/// Most bytes of one upload that may wait for the disk. If more bytes wait, the client must wait,
+/// too.
 const MAX_QUEUED: usize = 4 << 20;
-/// Bytes that a thread writes at a time, at least.
+/// Fewest bytes that a thread writes at a time.
 const BATCH: usize = 1 << 20;
-/// Bytes after which the written part of an upload is synced.
+/// The written part of an upload is synced each time this many bytes were written.
 const SYNC_EVERY: usize = 32 << 20;
-/// Memory that a write takes besides its bytes, so that tiny writes count, too.
+/// Bytes of memory that a write takes in addition to its data, so that tiny writes count, too.
 const WRITE_OVERHEAD: usize = 100;
 
 /// A blob that is being uploaded. Dropping the value before [`Upload::finish`] removes the upload.
@@ -36,14 +37,14 @@ pub struct Upload {
     behind: File,
     syncing: Option<JoinHandle<io::Result<()>>>,
     unsynced: usize,
-    /// The part of the quota of its key.
+    /// The upload's share of the quota of its key.
     share: QuotaShare,
-    /// The bytes that the client still has to send.
+    /// The bytes that the client has yet to send.
     announced: AnnouncedShare,
     slot: Slot,
 }
 
-/// Who has the file: this value, or the thread that writes to the file.
+/// Shows where the open file is: in this value, or in the thread that writes to the file.
 #[derive(Debug)]
 enum Disk {
     Idle(Box<BlobWriter>),
@@ -52,9 +53,9 @@ enum Disk {
 }
 
 impl Upload {
-    /// Begins an upload of `key`, of `size` bytes if the client announced it. Starting fails with
-    /// [`Error::Busy`] if too many uploads are open, and with [`Error::OverLimit`] if `size` is too
-    /// large.
+    /// Begins an upload with `key`. `size` is the number of bytes, if the client announced it. The
+    /// call fails with [`Error::Busy`] if too many uploads are open, and with [`Error::OverLimit`]
+    /// if `size` is too large.
     pub async fn begin(room: &Arc<UploadRoom>, key: &str, size: Option<u64>) -> Result<Self> {
         let slot = room.slots.try_take(key).ok_or_else(too_many)?;
         let size = size.unwrap_or(0);
@@ -81,18 +82,18 @@ impl Upload {
         })
     }
 
-    /// Bytes from the start to the end of the farthest write.
+    /// The length of the upload: the end of the farthest write.
     pub fn len(&self) -> u64 {
         self.end
     }
 
-    /// Whether no byte has arrived.
+    /// Whether no byte has arrived yet.
     pub fn is_empty(&self) -> bool {
         self.end == 0
     }
 
-    /// Takes bytes. If the bytes cannot be written, a later write or [`Upload::finish`] may report
-    /// the failure.
+    /// Takes bytes that the client has sent. If the disk cannot take the bytes, perhaps only a
+    /// later write or [`Upload::finish`] reports the failure.
     pub async fn write(&mut self, offset: u64, data: Bytes) -> Result<()> {
         if !self.slot.client_sent() {
             self.slot = self.room.slots.try_take(self.share.key()).ok_or_else(too_many)?;
@@ -123,12 +124,13 @@ impl Upload {
         }
     }
 
-    /// An upload of a known size has its space, unless something other than uploads takes it.
+    /// Checks the free space of the disk. An upload of known size has reserved its space, but other
+    /// programs may take this space.
     fn check_free(&self) -> Result<()> {
         if self.announced.is_known() { self.room.check_space(0, 0) } else { self.room.check_free() }
     }
 
-    /// Whether another client has the upload's slot, because its own client was silent.
+    /// Whether the upload has lost its slot to another client, because its own client was silent.
     pub fn has_lost_slot(&self) -> bool {
         self.slot.is_lost()
     }
@@ -169,8 +171,8 @@ impl Upload {
         }));
     }
 
-    /// Syncs the written part while more bytes arrive, so that little remains to sync at the end.
-    /// Returns whether enough was written for a sync.
+    /// Syncs the written part while more bytes arrive, so that little remains to be synced at the
+    /// end. Returns whether enough bytes were written for a sync.
     async fn sync_behind(&mut self) -> bool {
         self.unsynced += BATCH;
         if self.unsynced < SYNC_EVERY
@@ -186,7 +188,8 @@ impl Upload {
         true
     }
 
-    /// Waits for a sync. The system reports an error only once.
+    /// Waits for a running sync, and keeps its error, because the system reports an error only
+    /// once.
     async fn wait_for_sync(&mut self) {
         let Some(task) = self.syncing.take() else { return };
         let failed = match task.await {
@@ -198,7 +201,8 @@ impl Upload {
         self.disk = Disk::Failed(failed);
     }
 
-    /// Ends the upload: syncs the file and stages it under its digest, where it waits to be bound.
+    /// Ends the upload: syncs the file, and stages it under its digest. The staged file waits to be
+    /// bound.
     pub async fn finish(mut self) -> Result<Digest> {
         self.wait_for_write().await;
         self.start_writing();

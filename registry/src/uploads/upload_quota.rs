@@ -1,5 +1,5 @@
-//! How many bytes each key has staged: open uploads, and complete uploads that no version is bound
-//! to yet.
+//! Counts how many bytes each key has staged. These are the bytes of open uploads, and of complete
+//! uploads to which no version is bound yet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,8 @@ use deploy_store::{Digest, Size};
 
 use crate::error::{Error, Result};
 
-/// The staged bytes of one registry. Uploads from before the registry's start count for no key.
+/// The staged bytes of one registry. Uploads from before the registry's start do not count for any
+/// key.
 #[derive(Debug)]
 pub struct UploadQuota {
     limit: u64,
@@ -20,11 +21,11 @@ pub struct UploadQuota {
 struct Counts {
     by_key: HashMap<String, u64>,
     waiting: HashMap<Digest, Share>,
-    /// When the waiting uploads of a key were renewed last.
+    /// For each key, the time at which its waiting uploads were last renewed.
     renewed: HashMap<String, Instant>,
 }
 
-/// The bytes of one upload; returned when dropped.
+/// The bytes of one upload. Dropping the value gives the bytes back to the key's quota.
 #[derive(Debug)]
 pub struct QuotaShare {
     quota: Arc<UploadQuota>,
@@ -38,7 +39,7 @@ struct Share {
 }
 
 impl UploadQuota {
-    /// A quota: no key may stage more than `limit` bytes.
+    /// A quota with a limit: no key may stage more than `limit` bytes.
     pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { limit, counts: Mutex::default() })
     }
@@ -49,7 +50,8 @@ impl UploadQuota {
         QuotaShare { quota: Arc::clone(self), share }
     }
 
-    /// Returns the bytes of waiting uploads that are no longer staged to their keys.
+    /// Finds waiting uploads that are no longer staged, and gives their bytes back to the quotas of
+    /// their keys.
     pub fn release_gone(&self, is_there: impl Fn(Digest) -> bool) {
         let mut counts = self.counts();
         let gone: Vec<Digest> =
@@ -61,13 +63,13 @@ impl UploadQuota {
         }
     }
 
-    /// The complete uploads that no version is bound to yet.
+    /// The complete uploads to which no version is bound yet.
     pub fn waiting(&self) -> Vec<Digest> {
         self.counts().waiting.keys().copied().collect()
     }
 
-    /// The waiting uploads of `key`, unless somebody asked for them within the last `pause`. The
-    /// uploads may belong to one import, which continues.
+    /// The waiting uploads of `key`. The list is empty if this function has listed them within the
+    /// last `pause`. The uploads may belong to an import that is still running.
     pub fn to_renew(&self, key: &str, pause: Duration) -> Vec<Digest> {
         let (mut counts, now) = (self.counts(), Instant::now());
         if counts.renewed.get(key).is_some_and(|last| now.duration_since(*last) < pause) {
@@ -104,7 +106,7 @@ impl QuotaShare {
         &self.share.key
     }
 
-    /// Records the present length of the upload; [`Error::OverLimit`] if the key has too many
+    /// Records the present length of the upload. [`Error::OverLimit`] if the key has too many
     /// bytes.
     pub fn grow(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.share.bytes);
@@ -126,7 +128,7 @@ impl QuotaShare {
     /// Records that the upload is complete and waits to be bound.
     pub fn wait(mut self, digest: Digest) {
         let share = Share { key: self.share.key.clone(), bytes: self.share.bytes };
-        // From now on the bytes belong to the waiting file.
+        // From now on, the bytes belong to the waiting upload.
         self.share.bytes = 0;
         let mut counts = self.quota.counts();
         if let Some(before) = counts.waiting.insert(digest, share) {
@@ -158,7 +160,7 @@ mod tests {
         quota.begin("b").grow(100).unwrap();
         one.wait(digest);
         assert!(two.grow(41).is_err());
-        // The same bytes uploaded twice are one file.
+        // Two uploads of the same bytes are one file.
         two.grow(40).unwrap();
         two.wait(digest);
         let mut three = quota.begin("a");

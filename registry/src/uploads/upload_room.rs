@@ -1,5 +1,5 @@
-//! The room for uploads: slots, bytes of each key, and free space of the disk. This module checks
-//! every limit on uploads, for every protocol.
+//! The room for uploads: the slots, the bytes of each key, and the free space of the disk. This
+//! module checks every limit on uploads, for every protocol.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,17 @@ use super::upload_quota::UploadQuota;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Uploads that are open at once, of all clients together.
+/// Most uploads that all clients together may have open at once.
 pub const MAX_UPLOADS: usize = 256;
-/// How slots of uploads are shared. A client that sends nothing for a minute may lose its slot.
+/// How keys share the slots for uploads. A client that sends nothing for a minute may lose its
+/// slot.
 const SHARING: Sharing = Sharing {
     most: MAX_UPLOADS,
     share: MAX_UPLOADS / 4,
     reserve: MAX_UPLOADS / 4,
     silence: Duration::from_secs(60),
 };
-/// How often within the grace period waiting uploads are renewed, at most.
+/// Most renewals of waiting uploads within one grace period.
 const RENEWALS: u32 = 8;
 
 /// The limits on uploads.
@@ -48,7 +49,7 @@ pub struct UploadRoom {
 }
 
 impl UploadRoom {
-    /// Room without uploads.
+    /// An empty room, without uploads.
     pub fn new(blobs: Arc<Blobs>, limits: UploadLimits) -> Arc<Self> {
         Arc::new(Self {
             blobs,
@@ -59,19 +60,20 @@ impl UploadRoom {
         })
     }
 
-    /// The complete uploads that no version is bound to yet.
+    /// The complete uploads to which no version is bound yet.
     pub fn waiting(&self) -> Vec<Digest> {
         self.quota.waiting()
     }
 
-    /// Returns the bytes of uploads that are no longer staged to their keys.
+    /// Finds uploads that are no longer staged, and gives their bytes back to the quotas of their
+    /// keys.
     pub fn release_gone(&self) {
-        // An upload that cannot be examined continues to count.
+        // An upload that cannot be examined still counts as staged.
         self.quota.release_gone(|digest| self.blobs.is_staged(digest).unwrap_or(true));
     }
 
-    /// Renews the waiting uploads of `key`, because more uploads of the same key arrive, as in the
-    /// import of an image with many layers.
+    /// Renews the waiting uploads of `key`, so that they do not expire while more uploads of this
+    /// key arrive. The import of an image with many layers needs this.
     pub async fn renew(&self, key: &str) {
         let waiting = self.quota.to_renew(key, self.limits.grace / RENEWALS);
         if waiting.is_empty() {
@@ -83,13 +85,14 @@ impl UploadRoom {
         }
     }
 
-    /// [`Error::OverLimit`] if one more upload of unknown size would leave too little free space.
+    /// Fails with [`Error::OverLimit`] if one more upload of unknown size would leave too little
+    /// free space.
     pub fn check_free(&self) -> Result<()> {
         self.check_space(0, self.announced.bytes())
     }
 
-    /// [`Error::OverLimit`] if `bytes` more bytes would leave too little free space, while other
-    /// clients still have to send `announced` bytes.
+    /// Fails with [`Error::OverLimit`] if `bytes` more bytes would leave too little free space.
+    /// Other clients have yet to send `announced` bytes.
     pub(super) fn check_space(&self, bytes: u64, announced: u64) -> Result<()> {
         let floor = self.limits.min_free;
         let free = self.blobs.free_bytes()?;

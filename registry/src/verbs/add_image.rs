@@ -1,4 +1,5 @@
-//! `showlayers` and `addimage`: the known layers of images, and the last step of an import.
+//! The verbs `showlayers`, which lists the known layers of images, and `addimage`, which is the
+//! last step of an import.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,12 +15,13 @@ use crate::catalog::{Change, Imaged, NewImage, NewLayer};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
-/// Missing layers that the error lists.
+/// Most missing layers that the error lists.
 const NAMED: usize = 5;
 
 impl Registry {
-    /// The layers of images whose blobs are here. With `asked`, only the layers of `asked`, and the
-    /// caller gets a lease: the registry keeps their blobs as long as an upload.
+    /// The layers of images whose blobs the registry has. With `asked`, the function returns only
+    /// layers of `asked`, and the caller gets a lease on their blobs. The registry keeps a leased
+    /// blob as long as an upload.
     pub async fn known_layers(&self, asked: Option<&[Origin]>) -> Result<Vec<KnownLayer>> {
         let mut known = match asked {
             None => self.catalog.layers().await?,
@@ -29,7 +31,7 @@ impl Registry {
         let here = blocking(move || {
             let mut here = Vec::with_capacity(known.len());
             for layer in known.drain(..) {
-                // A layer whose file is lost does not count as known, whatever its row says.
+                // A layer without its file does not count as known, whatever the catalogue says.
                 if blobs.contains(layer.hash)? {
                     here.push(layer);
                 }
@@ -42,7 +44,7 @@ impl Registry {
     /// Makes a configuration from `image` with the layers `upper` on top, or replaces the layers of
     /// an existing configuration. `addimage` checks the names and the archives first, then
     /// publishes the blobs, and adds all rows last, in one transaction. [`Error::MissingLayers`]
-    /// lists blobs that are not here.
+    /// lists blobs that the registry does not have.
     pub async fn add_image(
         &self,
         name: &ConfigurationName,
@@ -74,7 +76,7 @@ impl Registry {
         };
         match self.bind(digests.into_iter().collect(), StagedCopies::Remove, record).await? {
             Some(imaged) => Ok(imaged),
-            // A blob was collected or has expired since the check.
+            // Since the check, gc has removed a blob, or a staged blob has expired.
             None => {
                 let (missing, _) = self.sort_layers(&layers)?;
                 Err(missing_layers(&layers, &missing))
@@ -88,13 +90,13 @@ impl Registry {
         if !missing.is_empty() {
             return Err(missing_layers(layers, &missing));
         }
-        // Two threads at once, as many as the limit on checks.
+        // Two checks run at once, which is the limit on checks.
         let rest = Mutex::new(staged);
         let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
         let some = async || {
             while let Some(digest) = next() {
                 if let Err(err) = self.check_staged(digest).await {
-                    // The other archives need no check then.
+                    // After a failure, the other archives need no check.
                     while next().is_some() {}
                     return Err(err);
                 }
@@ -105,7 +107,7 @@ impl Registry {
         one.and(other)
     }
 
-    /// The missing blobs of `layers`, and the staged blobs.
+    /// Returns the missing blobs of `layers`, and the staged blobs of `layers`.
     fn sort_layers(&self, layers: &[NewLayer]) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>)> {
         let (mut missing, mut staged) = (BTreeSet::new(), BTreeSet::new());
         for NewLayer { digest, .. } in layers {
@@ -161,8 +163,7 @@ mod tests {
         let (other, v1) = ("other".parse().unwrap(), "v1".parse().unwrap());
         registry.bind_version(&other, &v1, bound, &change).await.unwrap();
         let name = "image".parse().unwrap();
-        // The error for a version that does not exist, for example because it was deleted after the
-        // check.
+        // The version `v1` does not exist. Somebody may have deleted it after the check.
         let upper = [("gone".parse().unwrap(), Clone::clone(&v1))];
         let layers = vec![layer("a", one), layer("b", two), layer("c", bound)];
         let wanted = NewImage { name: &name, layers: layers.clone(), upper: &upper };
@@ -174,7 +175,7 @@ mod tests {
         };
         assert_eq!([one, two, bound].map(is_staged), [(true, false), (true, false), (false, true)]);
         assert_eq!(registry.catalog.components(None, 9).await.unwrap(), [other]);
-        // An upload that has expired after the check.
+        // This upload expires after the check.
         registry.blobs().unstage(two).unwrap();
         let wanted = NewImage { upper: &[], ..wanted };
         let refused = registry.bind_image(wanted.clone(), &change).await.unwrap_err();

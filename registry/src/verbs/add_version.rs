@@ -1,4 +1,4 @@
-//! `addver`: a staged or stored blob becomes a version.
+//! The verb `addver`, which makes a version from a staged or stored blob.
 
 use deploy_store::{ComponentName, Digest, VersionName, check_archive};
 
@@ -19,7 +19,8 @@ impl Registry {
         change: &Change,
     ) -> Result<()> {
         if let Err(err) = self.catalog.check_new_version(component, version).await {
-            // For a lost blob, the client has to learn that it must send the bytes again.
+            // If the blob is lost, the error must show the client that it has to send the bytes
+            // again.
             if !self.blobs().contains(digest)? && self.catalog.is_bound(digest).await? {
                 self.require_staged(digest)?;
             }
@@ -47,7 +48,7 @@ impl Registry {
         bound.ok_or_else(not_uploaded)
     }
 
-    /// Fails if agents cannot unpack the staged archive, or if it is not staged.
+    /// Fails if the archive is not staged, or if agents cannot unpack it.
     pub(super) async fn check_staged(&self, digest: Digest) -> Result<()> {
         let staged = self.require_staged(digest)?;
         let permit = self.checks.acquire().await;
@@ -65,7 +66,7 @@ impl Registry {
     }
 }
 
-/// The Go tool's message if no upload has the hash.
+/// The Go tool's message for a hash without an upload.
 pub(crate) fn not_uploaded() -> Error {
     Error::NotFound("no uploaded file with given hash found".to_owned())
 }

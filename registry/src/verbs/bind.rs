@@ -1,4 +1,4 @@
-//! The only way in which blobs become part of the catalogue.
+//! Binds blobs to the catalogue. Blobs become part of the catalogue in no other way.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use crate::registry::Registry;
 /// The length of each blob, in bytes.
 pub(super) type Sizes = BTreeMap<Digest, u64>;
 
-/// What `bind` does with the staged copy of a blob that is stored already.
+/// What `bind` does with the staged copy of a blob that is already stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StagedCopies {
     /// The copy stays until it expires, because other clients may need it.
     Keep,
-    /// The copy is removed: only the import that sent it needed it.
+    /// The copy is removed, because only the import that sent the copy needed it.
     Remove,
 }
 
 impl Registry {
-    /// Publishes the blobs `digests` and then calls `record`, which adds their rows in one
-    /// transaction. If `record` fails, the published blobs return to the staging area, so that a
-    /// second try needs no second upload. Returns `None`, and publishes nothing, if a blob is
+    /// Publishes the blobs `digests`, and then calls `record`, which adds their rows in one
+    /// transaction. If `record` fails, the published blobs return to the staging area, so that
+    /// another attempt needs no new upload. Returns `None`, and publishes nothing, if a blob is
     /// neither stored nor staged.
     pub(super) async fn bind<T>(
         &self,
@@ -50,7 +50,7 @@ impl Registry {
         recorded.map(Some)
     }
 
-    /// Returns the blobs that were not stored before.
+    /// Publishes blobs, and returns the blobs that were not stored before.
     async fn publish(
         &self,
         mut digests: Vec<Digest>,

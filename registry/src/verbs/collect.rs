@@ -1,6 +1,6 @@
-//! `gc`: removes versions beyond those that are kept, blobs without a reference, and uploads that
-//! nobody bound. A pure function plans which blobs to remove. Blobs are removed in steps, and a
-//! stop after any step is safe: see `catalog/retention.rs`.
+//! The verb `gc`. It removes old versions, blobs without a reference, and uploads that nobody
+//! bound. A pure function plans which blobs to remove. gc removes blobs in steps, and a stop after
+//! any step is safe: see `catalog/retention.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
@@ -16,16 +16,17 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::reserve;
 
-/// Size of the first batch of blobs to remove. Between batches, versions may be bound.
+/// The number of blobs in the first batch that gc removes. Between batches, clients may bind
+/// versions.
 const FIRST_BATCH: usize = 16;
-/// Most blobs of a batch.
+/// Most blobs in one batch.
 const LARGEST_BATCH: usize = 256;
-/// How long a batch should take. Meanwhile nobody can bind a version.
+/// How long a batch should take. During a batch, no client can bind a version.
 const BATCH_TIME: Duration = Duration::from_millis(40);
-/// Name of the note about the last run.
+/// The name of the note about the last collection.
 pub const NOTE: &str = "gc";
 
-/// Why a blob is kept. If there are several reasons, the first counts.
+/// Why a blob is kept. If there are several reasons, the first reason in this order counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepReason {
@@ -37,16 +38,16 @@ pub enum KeepReason {
     Pinned,
     /// The blob of another version.
     Version,
-    /// A client downloads it.
+    /// A client is downloading the blob.
     Transfer,
-    /// Nothing needs it, but it is within the grace period, or an importer has a lease on it.
+    /// Nothing needs the blob, but it is within the grace period, or an importer has a lease on it.
     Young,
 }
 
 /// What a collection removes and keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collection {
-    /// Versions beyond those that are kept.
+    /// Versions that are neither in use nor among the newest versions.
     pub versions: Versions,
     /// Blobs that nothing needs.
     pub blobs: Vec<BlobInfo>,
@@ -58,14 +59,14 @@ pub struct Collection {
     pub kept: BTreeMap<KeepReason, BlobCount>,
 }
 
-/// The note about the last collection.
+/// The contents of the note about the last collection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Noted {
-    /// When the collection ended.
+    /// The time at which the collection ended.
     pub time: Timestamp,
     /// The number of deleted versions.
     pub versions: u64,
-    /// The number of removed blobs, and all removed bytes.
+    /// The number of removed blobs, and the number of all removed bytes.
     #[serde(flatten)]
     pub blobs: BlobCount,
 }
@@ -77,8 +78,8 @@ impl Collection {
     }
 }
 
-/// Which of `blobs` are removed, and why the others are kept. An unneeded blob is removed if it was
-/// last written before `cutoff` and no importer has a lease on it (`leased`).
+/// Plans which of `blobs` to remove, and says why the other blobs are kept. An unneeded blob is
+/// removed if it was last written before `cutoff`, and if no importer has a lease on it (`leased`).
 pub fn plan(
     blobs: Vec<BlobInfo>,
     needs: &Needs,
@@ -106,8 +107,8 @@ pub fn plan(
     (unneeded, kept)
 }
 
-/// The size of the next batch, after a batch of `size` blobs took `took`. The removal of one large
-/// file takes longer than the removal of many small files.
+/// The size of the next batch, if a batch of `size` blobs took the time `took`. Sizes vary because
+/// the removal of one large file takes longer than the removal of many small files.
 fn next_batch(size: usize, took: Duration) -> usize {
     if took > BATCH_TIME {
         (size / 2).max(1)
@@ -128,7 +129,7 @@ fn keep_reason(need: Need) -> KeepReason {
 }
 
 impl Registry {
-    /// What [`Registry::collect`] would remove now.
+    /// Plans a collection: returns what [`Registry::collect`] would remove now.
     pub async fn would_collect(&self) -> Result<Collection> {
         let cutoff = self.settings.grace_cutoff();
         let (versions, needs) = self.catalog.old_versions(self.settings.max_versions).await?;
@@ -144,22 +145,22 @@ impl Registry {
         Ok(Collection { versions, blobs, uploads, thinned, kept })
     }
 
-    /// Removes old versions, unneeded blobs and uploads that nobody bound. Meanwhile uploads,
-    /// downloads and all other verbs continue. If the catalogue has no version at all, only `force`
-    /// removes the files.
+    /// Removes old versions, unneeded blobs, and uploads that nobody bound. During a collection,
+    /// uploads, downloads and all other verbs continue. If the catalogue has no version at all, the
+    /// function removes files only with `force`.
     pub async fn collect(&self, force: bool) -> Result<Collection> {
         self.collect_counted(force, &Meter::default()).await
     }
 
-    /// Collects if anything may have changed since the last collection; otherwise returns `None`
-    /// and reads no files.
+    /// Runs a collection if anything may have changed since the last collection. Otherwise, the
+    /// function returns `None`, and reads no files.
     pub async fn collect_changes(&self) -> Result<Option<Collection>> {
         let change = self.catalog.last_change().await?;
         let is_settled = || {
             let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
             *settled == Some(change)
         };
-        // With `-keep-history`, states become too old without any change.
+        // With `-keep-history`, states become too old even if nothing changes.
         if self.settings.keep_history.is_none() && is_settled() {
             return Ok(None);
         }
@@ -174,7 +175,7 @@ impl Registry {
     /// Like [`Registry::collect`]; `meter` counts the removed files.
     pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
         let _one_at_a_time = self.collecting.lock().await;
-        // On a full disk, the catalogue needs room to record what is removed.
+        // On a full disk, the catalogue needs room to record the removals.
         reserve::release(&self.top, self.blobs())?;
         let cutoff = self.settings.grace_cutoff();
         let all = self.check_catalogue(force).await?;
@@ -192,7 +193,7 @@ impl Registry {
             let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
-                // The blob was bound, or an importer asked for it, after the plan was made.
+                // After the plan was made, somebody bound the blob, or an importer asked for it.
                 let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;
@@ -213,8 +214,9 @@ impl Registry {
         Ok(done)
     }
 
-    /// Removes the histories of deleted configurations, and states and audit entries that
-    /// `-keep-history` does not keep. The audit trail gets an entry with the numbers.
+    /// Removes the histories of deleted configurations. Also removes states and audit entries that
+    /// are older than `-keep-history` allows. The audit trail gets an entry with the numbers of
+    /// removed states and entries.
     async fn thin(&self) -> Result<Thinned> {
         self.catalog.remove_histories().await?;
         let Some(oldest) = self.oldest_kept() else { return Ok(Thinned::default()) };
@@ -236,20 +238,21 @@ impl Registry {
         Ok(thinned)
     }
 
-    /// The time before which states and entries of the audit trail are too old.
+    /// States and entries of the audit trail from before this time are too old.
     fn oldest_kept(&self) -> Option<Timestamp> {
         let age = self.settings.keep_history?;
         Some(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
     }
 
-    /// Lists the blobs, and fails if the catalogue does not look like the right one for them.
+    /// Lists the blobs. Fails if the catalogue is damaged, or does not seem to belong to these
+    /// blobs.
     async fn check_catalogue(&self, force: bool) -> Result<Vec<BlobInfo>> {
         if let Some(why) = self.catalog.check_kept().await?.first() {
             return Err(Error::Damaged(format!(
                 "the catalogue is damaged, so nothing is removed: {why}; see verify"
             )));
         }
-        // The whole catalogue is read before anything is removed.
+        // gc reads the whole catalogue before it removes anything.
         let needs = self.catalog.needs().await?;
         let all = self.list_blobs().await?;
         if !force && !all.is_empty() && needs.is_empty() {
@@ -262,8 +265,9 @@ impl Registry {
         Ok(all)
     }
 
-    /// Removes and returns those of `blobs` that nothing needs and that have had no lease since
-    /// `leased`: first the files, then the rows. Meanwhile no version is bound.
+    /// Removes each blob of `blobs` that nothing needs and that has had no lease since `leased`.
+    /// Files are removed first, and rows last. During this call, no version can be bound. Returns
+    /// the removed blobs.
     async fn remove_unneeded(
         &self,
         blobs: &[BlobInfo],
@@ -278,7 +282,7 @@ impl Registry {
         Ok(condemned)
     }
 
-    /// Removes the files of condemned blobs, then their rows.
+    /// Removes the files of condemned blobs, and then the rows of these blobs.
     async fn remove_condemned(&self, digests: Vec<Digest>) -> Result<()> {
         if digests.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Whether files exist, and which file a hash or its first digits stand for.
+//! Looks up files: whether files exist, and which file a hash or its first digits stand for.
 
 use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Hash;
@@ -9,7 +9,7 @@ use crate::registry::Registry;
 
 impl Registry {
     /// Fails if the file of a version is missing, whatever the catalogue says. The lookup ignores
-    /// versions that do not exist: the catalogue reports them.
+    /// versions that do not exist, because the catalogue reports these versions.
     pub async fn check_here(&self, layers: &[(ComponentName, VersionName)]) -> Result<()> {
         for (component, version) in layers {
             if let Some(layer) = self.catalog.find_version(component, version).await?
@@ -21,8 +21,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The stored or staged file that a hash, or its first digits, stand for, if there is such a
-    /// file; [`Error::Conflict`] if there are several.
+    /// The stored or staged file for a hash or for its first digits, if there is such a file.
+    /// [`Error::Conflict`] if there are several such files.
     pub async fn find_hash(&self, hash: &Hash) -> Result<Option<Digest>> {
         if let Some(digest) = hash.whole() {
             return Ok(Some(digest));

@@ -1,4 +1,5 @@
-//! `put`: uploads and binds in one step. Files that are written to `/put` over sftp use it, too.
+//! The verb `put`, which uploads and binds in one step. Uploads to `/put` over sftp use this code,
+//! too.
 
 use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Command;
@@ -21,7 +22,7 @@ pub struct Put {
 /// The version that an upload becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutTarget {
-    /// Component, made if it does not exist.
+    /// The component. It is made if it does not exist.
     pub component: ComponentName,
     /// The new version.
     pub version: VersionName,
@@ -39,8 +40,8 @@ impl Registry {
     }
 
     /// Binds a complete upload. An archive that no agent could unpack is removed. If the version
-    /// cannot be made, for example because another client made it meanwhile, the upload stays
-    /// staged.
+    /// cannot be made, the upload stays staged. For example, another client may have made this
+    /// version in the meantime.
     pub async fn put_upload(
         &self,
         target: &PutTarget,
@@ -53,7 +54,7 @@ impl Registry {
         Ok(Put { digest, bytes })
     }
 
-    /// Like [`Registry::put_upload`], for a blob that is staged already.
+    /// Like [`Registry::put_upload`], for a blob that is already staged.
     pub async fn put_staged(
         &self,
         target: &PutTarget,
@@ -75,7 +76,7 @@ impl Registry {
             return Err(err);
         }
         let bound = self.bind_version(component, version, digest, &change).await;
-        // The obstacle may disappear. Then the client need not send the bytes again.
+        // The cause of the failure may disappear. The client then need not send the bytes again.
         bound.map_err(|err| Error::NotBound { digest, cause: Box::new(err) })
     }
 

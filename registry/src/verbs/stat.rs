@@ -1,4 +1,4 @@
-//! `stat`: counts and bytes of a registry.
+//! The verb `stat`, which shows counts and bytes of a registry.
 
 use std::sync::Arc;
 
@@ -13,28 +13,29 @@ use crate::verbs::{collect, verify_blobs};
 /// Counts and bytes of a registry.
 #[derive(Debug, Clone)]
 pub struct Stat {
-    /// Rows of the catalogue.
+    /// The numbers of rows in the catalogue.
     pub counts: RowCounts,
     /// Blobs that are stored and complete.
     pub blobs: BlobCount,
-    /// The bytes of all versions if no two versions shared a blob.
+    /// How many blobs and bytes there would be if each version had its own blob.
     pub bound: BlobCount,
-    /// Damaged blobs, which are in quarantine.
+    /// The number of damaged blobs, which are in quarantine.
     pub damaged: u64,
     /// Uploads that are open or wait to be bound.
     pub staged: Swept,
-    /// Active downloads.
+    /// The number of active downloads.
     pub downloads: u64,
-    /// Bytes free on the filesystem.
+    /// The number of free bytes on the filesystem.
     pub free: u64,
-    /// The last collection.
+    /// The note about the last collection.
     pub gc: Option<collect::Noted>,
-    /// The last verification.
+    /// The note about the last verification.
     pub verify: Option<verify_blobs::Noted>,
 }
 
 impl Stat {
-    /// The bytes of all versions, if each had a blob of its own, divided by the bytes on the disk.
+    /// The ratio of two sizes: the bytes of all versions if each version had its own blob, and the
+    /// bytes on the disk.
     #[expect(clippy::cast_precision_loss, reason = "it is shown with two digits")]
     pub fn dedupe_ratio(&self) -> f64 {
         if self.blobs.bytes == 0 { 1.0 } else { self.bound.bytes as f64 / self.blobs.bytes as f64 }

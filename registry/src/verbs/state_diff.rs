@@ -1,5 +1,5 @@
-//! `diff`: the differences between two states of a configuration, in layers or in the files that
-//! agents would have.
+//! The verb `diff`, which compares two states of a configuration. It compares their layers, or the
+//! files that agents would have.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,19 +26,19 @@ pub struct LayerChange {
 /// The differences between two states.
 #[derive(Debug, Clone)]
 pub struct Diff {
-    /// Number of the earlier state.
+    /// The number of the earlier state.
     pub from: u64,
-    /// Number of the later state.
+    /// The number of the later state.
     pub to: u64,
-    /// Layers in the order of the later state, followed by removed layers.
+    /// The layers that differ, in the order of the later state, followed by removed layers.
     pub layers: Vec<LayerChange>,
-    /// Whether the layers of both states come in another order.
+    /// Whether the common layers of both states are in a different order.
     pub reordered: bool,
-    /// Files by path, if the caller asked for files.
+    /// The files that differ, sorted by path, if the caller asked for files.
     pub files: Option<Vec<Changed>>,
 }
 
-/// The layers that differ, and whether the layers that both states have come in another order.
+/// The layers that differ, and whether the common layers of both states are in a different order.
 pub fn layers(from: &Configuration, to: &Configuration) -> (Vec<LayerChange>, bool) {
     let of = |configuration: &Configuration| -> BTreeMap<ComponentName, (VersionName, Digest)> {
         let layers = configuration.layers().iter();
@@ -69,7 +69,7 @@ pub fn layers(from: &Configuration, to: &Configuration) -> (Vec<LayerChange>, bo
 
 impl Registry {
     /// The differences between two states of a configuration. Without numbers, `diff` compares the
-    /// current state with the state before. With `files`, `diff` reads the blobs of layers that
+    /// current state with the state before it. With `files`, `diff` reads the blobs of layers that
     /// differ.
     pub async fn diff(
         &self,

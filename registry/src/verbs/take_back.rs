@@ -1,4 +1,4 @@
-//! The end of uploads: an upload with the bytes of a lost blob replaces that blob at once.
+//! Ends uploads. An upload with the bytes of a lost blob replaces the lost blob at once.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::registry::Registry;
 use crate::uploads::upload::Upload;
 
 impl Registry {
-    /// Ends an upload, and stages it. If the upload has the bytes of a lost blob, it is published,
-    /// too.
+    /// Ends an upload, and stages it. If the upload has the bytes of a lost blob, the function also
+    /// publishes it.
     pub async fn finish_upload(&self, upload: Upload) -> Result<Digest> {
         let digest = upload.finish().await?;
         if let Err(err) = self.take_back(digest).await {

@@ -1,6 +1,6 @@
-//! `verify`: reads and hashes every blob, checks the catalogue, and compares the blobs with the
-//! catalogue. A damaged blob moves to `quarantine/` and is never deleted. An upload of the same
-//! bytes replaces the damaged file.
+//! The verb `verify`. It reads and hashes every blob, checks the catalogue, and compares the blobs
+//! with the catalogue. A damaged blob moves to `quarantine/`, and is never deleted there. An upload
+//! of the same bytes replaces the damaged file.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -19,14 +19,14 @@ use crate::catalog::Reference;
 use crate::error::Result;
 use crate::registry::Registry;
 
-/// Name of the note about the last run.
+/// The name of the note about the last verification.
 pub const NOTE: &str = "verify";
-/// Names of the notes about the end of an interrupted run: one note for runs of operators, one for
-/// runs in the background.
+/// The names of the notes that record where an interrupted run stopped. One note is for runs of
+/// operators, and the other is for runs in the background.
 const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
-/// Bytes that are read and hashed before another task gets a turn.
+/// How many bytes are read and hashed before another task gets a turn.
 const PIECE: usize = 8 << 20;
-/// Bytes of one read. A chunk of this size fits into the processor's cache.
+/// Size of one read, in bytes. A buffer of this size fits into the processor's cache.
 const BUFFER: usize = 256 << 10;
 
 /// How much to verify.
@@ -34,23 +34,23 @@ const BUFFER: usize = 256 << 10;
 pub struct Scope {
     /// The share of blobs to read, picked at random.
     pub sample: Option<Sample>,
-    /// After this time, the run begins no other blob.
+    /// After this time, the run does not begin another blob.
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
-    /// For a run in the background: most bytes to read each second. Such a run does not wait for a
-    /// run of an operator, and its caller writes the note about the run.
+    /// For a run in the background, the most bytes to read each second. A run in the background
+    /// does not wait for a run of an operator. The caller of such a run writes the note about it.
     pub rate: Option<u64>,
 }
 
 /// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Blobs that were read.
+    /// The number of blobs that were read.
     pub blobs: u64,
-    /// The bytes.
+    /// The number of bytes that were read.
     pub bytes: u64,
-    /// Blobs that exist.
+    /// The number of blobs that exist.
     pub of: u64,
     /// Whether the run reached the last blob.
     pub complete: bool,
@@ -70,53 +70,53 @@ pub enum Kind {
     Missing,
     /// A blob could not be read.
     Unreadable,
-    /// A file among the blobs is not a blob. This is no damage.
+    /// A file among the blobs is not a blob. Such a file does not count as damage.
     Foreign,
 }
 
 /// A problem that was found.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// The kind.
+    /// The kind of the problem.
     pub kind: Kind,
     /// A path in the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
-    /// What refers to the file.
+    /// The references to the file.
     pub hits: Vec<Reference>,
 }
 
-/// The note about the last verification.
+/// The contents of the note about the last verification.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Noted {
-    /// When.
+    /// The time at which the verification ended.
     pub time: Timestamp,
-    /// Blobs that were read.
+    /// The number of blobs that were read.
     pub blobs: u64,
-    /// The bytes.
+    /// The number of bytes that were read.
     pub bytes: u64,
-    /// Whether these were all blobs.
+    /// Whether the verification read all blobs.
     pub complete: bool,
-    /// How many findings are damage.
+    /// The number of findings that are damage.
     pub damaged: u64,
 }
 
 impl Verified {
-    /// How many findings are damage.
+    /// The number of findings that are damage.
     pub fn damaged(&self) -> usize {
         self.findings.iter().filter(|finding| finding.kind != Kind::Foreign).count()
     }
 }
 
 impl Registry {
-    /// Verifies the catalogue, and the blobs within `scope`. One run of an operator and one run in
-    /// the background may be active at a time.
+    /// Verifies the catalogue, and the blobs within `scope`. At most one run of an operator and one
+    /// run in the background may be active at a time.
     pub async fn verify(&self, scope: Scope) -> Result<Verified> {
         self.verify_counted(scope, &Meter::default()).await
     }
 
-    /// Like [`Registry::verify`]; `meter` counts the bytes read.
+    /// Like [`Registry::verify`]; `meter` counts the bytes that are read.
     pub async fn verify_counted(&self, scope: Scope, meter: &Meter) -> Result<Verified> {
         let background = scope.rate.is_some();
         let _one_at_a_time = if background { None } else { Some(self.verifying.lock().await) };
@@ -126,7 +126,7 @@ impl Registry {
         let noted: Option<String> =
             if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
-        // All histories are checked once for each reading of the blobs.
+        // The run that begins a reading of the blobs checks all histories, and later parts do not.
         let problems = match from {
             None => self.catalog.check().await?,
             Some(_) => self.catalog.check_kept().await?,
@@ -170,7 +170,7 @@ impl Registry {
         self.catalog.set_note(NOTE, &noted).await
     }
 
-    /// Finds problems without reading blobs. `problems` are those of the catalogue.
+    /// Finds problems without reading blobs. `problems` are the problems of the catalogue.
     async fn find_without_reading(
         &self,
         problems: Vec<String>,
@@ -188,7 +188,7 @@ impl Registry {
             }
         }
         if !missing.is_empty() {
-            // A blob that was collected in the meantime is not missing.
+            // A blob that gc has removed in the meantime is not missing.
             let _binding = self.binding.lock().await;
             let now = self.catalog.needs().await?;
             missing.retain(|digest| now.contains_key(digest));
@@ -226,7 +226,7 @@ impl Registry {
         let digest = blob.digest;
         let (file, found, bytes) = match hash(self, digest, rate, meter).await {
             Ok(hashed) => hashed,
-            // The blob was collected meanwhile.
+            // gc has removed the blob in the meantime.
             Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => {
                 let why = format!(
@@ -247,7 +247,8 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         match blocking(move || store.reader(digest)).await {
             Ok(now) if is_same(&file, &now) => {}
-            // Another run has found the damage, and the blob may have been uploaded again since.
+            // Another run has already found the damage. Since then, somebody may have uploaded the
+            // blob again.
             Ok(_) | Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => return Err(err.into()),
         }
@@ -259,14 +260,14 @@ impl Registry {
         self.finding_in(digest, Kind::Damaged, why).await.map(Some)
     }
 
-    /// A finding in a blob, with what refers to it.
+    /// A finding in a blob, with the references to the blob.
     async fn finding_in(&self, digest: Digest, kind: Kind, why: String) -> Result<Finding> {
         let hits = self.catalog.references_of(digest).await?;
         Ok(Finding { kind, path: format!("files/{digest}"), why, hits })
     }
 }
 
-/// Bytes to read. With a sample, this is an estimate.
+/// The number of bytes to read. With a sample, this number is an estimate.
 fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Sample>) -> u64 {
     let all: u64 = blobs.iter().map(|blob| blob.bytes).sum();
     match sample {
@@ -283,7 +284,8 @@ fn is_same(one: &File, other: &File) -> bool {
     }
 }
 
-/// The file of a blob, with the digest and the length of its contents.
+/// Opens and reads the file of a blob. Returns the file, and the digest and the length of its
+/// contents.
 async fn hash(
     registry: &Registry,
     digest: Digest,
@@ -332,7 +334,7 @@ fn hash_piece(file: &mut File, hasher: &mut Hasher) -> std::io::Result<u64> {
     Ok(done as u64)
 }
 
-/// Whether the sample includes a blob, at random.
+/// Whether the random sample includes the next blob.
 fn is_picked(sample: Sample) -> bool {
     use std::hash::{BuildHasher as _, RandomState};
     RandomState::new().hash_one(()) % u64::from(Sample::ALL.0) < u64::from(sample.0)

@@ -15,7 +15,7 @@ pub enum Item {
         name: String,
         /// The size in bytes.
         size: u64,
-        /// When the configuration was changed.
+        /// The time at which the configuration was changed.
         modified: Timestamp,
     },
     /// A blob.
@@ -26,7 +26,7 @@ pub enum Item {
         name: String,
         /// The size in bytes, or 0 if the blob is missing.
         size: u64,
-        /// When the version was made.
+        /// The time at which the version was made.
         created: Timestamp,
     },
     /// An upload that is not bound to a version.
@@ -35,7 +35,7 @@ pub enum Item {
         name: String,
         /// The size in bytes.
         size: u64,
-        /// When the upload was complete.
+        /// The time at which the upload was complete.
         time: Timestamp,
     },
 }

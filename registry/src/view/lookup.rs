@@ -1,5 +1,5 @@
-//! The contents of a place: a directory lists items, and a file is a blob or a document. Agents see
-//! `configs` and `files`, operators see everything.
+//! Looks up the contents of a place. A directory lists items, and a file is a blob or a document.
+//! Agents see `configs` and `files`, and operators see all directories.
 
 use std::fs::File;
 use std::sync::Arc;
@@ -19,10 +19,9 @@ use crate::uploads::downloads::Download;
 /// An open file.
 #[derive(Debug)]
 pub enum OpenFile {
-    /// A blob, with the time of its version if it was opened as a version.
+    /// A blob. If the client opened it as a version, the time of the version is included.
     Blob(File, Download, Option<Timestamp>),
-    /// A document, and the time of its change. For the current state of a configuration, that time
-    /// is now.
+    /// A document and its time. For the current state of a configuration, the time is the present.
     Document(Bytes, Timestamp),
 }
 

@@ -1,7 +1,9 @@
-//! Temporary names: clients write a file under such a name and rename it when it is complete.
+//! Recognises temporary names. Some clients write a file under a temporary name, and rename the
+//! file when it is complete.
 
-/// Endings of temporary names, after a dot: `WinSCP` (`filepart`), rclone (`partial`), `lftp`
-/// (`in`), Spring Integration (`writing`), Camel (`inprogress`) and others.
+/// Endings that follow the last dot of a temporary name. They come from `WinSCP` (`filepart`),
+/// rclone (`partial`), `lftp` (`in`), Spring Integration (`writing`), Camel (`inprogress`) and
+/// others.
 const ENDINGS: [&str; 12] = [
     "filepart",
     "part",

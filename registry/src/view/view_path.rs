@@ -1,4 +1,4 @@
-//! Paths that clients name. These paths are pure text, never paths of this machine.
+//! Interprets paths that clients send. These paths are pure text, and never paths on this machine.
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName, escape};
 use deploy_wire::path::decode;
@@ -6,10 +6,10 @@ use deploy_wire::path::decode;
 use crate::verbs::put::PutTarget;
 use crate::view::temporary_names::{is_temporary, without_ending};
 
-/// Longest path that a client may name.
+/// Longest path that a client may send.
 pub const MAX_PATH: usize = 4096;
 
-/// Endings of archive names.
+/// The endings of archive names.
 const ARCHIVES: [&str; 8] =
     [".tar", ".tgz", ".tar.gz", ".tar.zst", ".tzst", ".zst", ".gz", ".tar.xz"];
 
@@ -44,8 +44,8 @@ pub enum Place {
     PutInto(ComponentName),
 }
 
-/// `path` as an absolute path without empty, `.` and `..` parts. Relative paths start at the root,
-/// and `..` cannot lead above the root.
+/// Returns `path` as an absolute path without empty, `.` and `..` parts. Relative paths start at
+/// the root, and `..` cannot lead above the root.
 pub fn clean(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
@@ -60,7 +60,7 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The meaning of `path` for an agent. `None` if there cannot be such a file.
+/// The meaning of `path` for an agent. `None` if no such file can exist.
 pub fn parse(path: &str) -> Option<Place> {
     if path.len() > MAX_PATH || path.contains('\0') {
         return None;
@@ -105,9 +105,9 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
     }
 }
 
-/// The component that a directory in `/put` stands for. A name that ends like an archive's name
-/// stands for no component: otherwise, an operator who forgets the component would upload into a
-/// directory.
+/// The component that a directory in `/put` stands for. A name with the ending of an archive stands
+/// for no component. Otherwise, an operator who forgets the component in the path would upload into
+/// a directory with the archive's name.
 fn put_into(name: &str) -> Option<ComponentName> {
     let is_archive = ARCHIVES.iter().any(|ending| {
         name.len() > ending.len()
@@ -122,15 +122,16 @@ fn put_into(name: &str) -> Option<ComponentName> {
 pub enum Goal {
     /// The upload is staged, and its name is only a label.
     Staged,
-    /// The upload is staged until the client renames it. Has the version that it will become, if
-    /// the name says so.
+    /// The upload is staged until the client renames it. If the name shows which version the upload
+    /// will become, the value is this version.
     Temporary(Option<PutTarget>),
     /// The upload becomes a version.
     Version(PutTarget),
 }
 
-/// The result of an upload to `path`. Only an upload to `/put` is bound. A path that is not a
-/// target is an error in `/put`, and in directories that only show versions and configurations.
+/// The result of an upload to `path`. Only an upload to `/put` is bound. In `/put`, and in
+/// directories that only show versions and configurations, a path that is not a valid target is an
+/// error.
 pub fn goal(path: &str) -> Result<Goal, String> {
     let cleaned = clean(path);
     let (top, rest) = cleaned[1..].split_once('/').unwrap_or((&cleaned[1..], ""));

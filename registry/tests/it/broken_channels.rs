@@ -1,5 +1,5 @@
-//! Logged-in clients that break the protocol of channels. Their own connection may end, but another
-//! one continues, nothing panics, and memory stays small.
+//! Logged-in clients break the protocol of channels. The connection of such a client may end, but
+//! other connections continue. The registry does not panic, and its memory use stays small.
 
 use std::io::Write as _;
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -11,9 +11,9 @@ use crate::raw::{
 };
 use crate::rig::Rig;
 
-/// Most memory that one hostile client may cost, including usual work.
+/// Most memory that one hostile client may cost, including the usual work.
 const MUCH_KIB: u64 = 48 << 10;
-/// A write to a client that reads nothing stops after this time.
+/// A test's write stops after this time if the server has no room for the data.
 const FULL: Duration = Duration::from_secs(2);
 
 /// The required result of a breach of the protocol.
@@ -23,11 +23,12 @@ enum Then {
     Lives,
     /// The server ends the connection.
     Ends,
-    /// Either result is right: a client that reads nothing may have to stop within a packet.
+    /// Both results are right, because a client that reads nothing may have to stop in the middle
+    /// of a packet.
     Any,
 }
 
-/// Another client, in the middle of a session at the prompt.
+/// Another client, which is in the middle of a session at the prompt.
 struct Bystander {
     ssh: std::process::Child,
     stdin: ChildStdin,
@@ -45,7 +46,7 @@ impl Bystander {
         Self { ssh, stdin, stdout, said: 0 }
     }
 
-    /// Checks that the session continues: a question gets its answer.
+    /// Checks that the session continues: a command still gets its answer.
     fn goes_on(&mut self) {
         use std::io::BufRead as _;
         self.stdin.write_all(b"components -json\n").unwrap();
@@ -63,10 +64,10 @@ impl Drop for Bystander {
     }
 }
 
-/// The name of a breach, its required result, and the function.
+/// A breach of the protocol: its name, its required result, and the function that makes it.
 type Case<'a> = (&'a str, Then, &'a dyn Fn(&mut Raw));
 
-/// Does each of `cases` with a client of its own, and checks the bystander after each.
+/// Runs each of `cases` with a new client, and checks the bystander after each case.
 fn each(cases: &[Case<'_>]) {
     let mut rig = Rig::start();
     let mut calm = Bystander::new(&rig);
@@ -104,7 +105,7 @@ fn reading(raw: &mut Raw) -> [u8; 4] {
 fn broken_windows_end_only_their_connection() {
     let most = u32::MAX.to_be_bytes();
     each(&[
-        ("a window that grows over its most", Then::Lives, &|raw| {
+        ("a window that grows over the largest value", Then::Lives, &|raw| {
             let channel = raw.open(u32::MAX).unwrap();
             for _ in 0..1_000 {
                 raw.send(&[&[ADJUST][..], &channel, &most].concat()).unwrap();
@@ -112,25 +113,25 @@ fn broken_windows_end_only_their_connection() {
             raw.send(&request(channel, "exec", true, &string(b"components -json"))).unwrap();
             assert_eq!(raw.wait_for(DATA).unwrap()[9..], *b"[]\n");
         }),
-        ("a window of nothing", Then::Lives, &|raw| {
+        ("a window of 0 bytes", Then::Lives, &|raw| {
             let channel = raw.open(0).unwrap();
             raw.send(&request(channel, "exec", true, &string(b"help"))).unwrap();
             raw.wait_for(99).unwrap();
         }),
-        ("32 times the window's data for one who waits", Then::Lives, &|raw| {
-            // There was no request, so the data is useless.
+        ("32 times the window's data on a channel without a request", Then::Lives, &|raw| {
+            // There was no request on this channel, so the server has no use for the data.
             let channel = raw.open(0).unwrap();
             for _ in 0..(64 << 20) / 32_768 {
                 raw.send(&data(channel, &vec![b'x'; 32_768])).unwrap();
             }
         }),
-        ("the same for a command, which stores it", Then::Lives, &|raw| {
+        ("32 times the window's data for a command that stores the data", Then::Lives, &|raw| {
             let channel = reading(raw);
             for _ in 0..(64 << 20) / 32_768 {
                 raw.send(&data(channel, &vec![b'x'; 32_768])).unwrap();
             }
         }),
-        ("packets that are larger than was agreed", Then::Lives, &|raw| {
+        ("packets that are larger than agreed", Then::Lives, &|raw| {
             let channel = reading(raw);
             for _ in 0..20 {
                 raw.send(&data(channel, &vec![b'x'; 200_000])).unwrap();
@@ -143,7 +144,7 @@ fn broken_windows_end_only_their_connection() {
 fn unknown_channels_end_only_their_connection() {
     let none = [0xff; 4];
     each(&[
-        ("all that one can say about a channel", Then::Lives, &|raw| {
+        ("every message about a channel that does not exist", Then::Lives, &|raw| {
             for channel in [none, number(3), number(0x8000_0000)] {
                 for kind in [EOF, CLOSE, 99, 100] {
                     raw.send(&[&[kind][..], &channel].concat()).unwrap();
@@ -154,7 +155,7 @@ fn unknown_channels_end_only_their_connection() {
                 raw.send(&extended.concat()).unwrap();
             }
         }),
-        ("one that is closed, again and again", Then::Lives, &|raw| {
+        ("a channel that is closed again and again", Then::Lives, &|raw| {
             let channel = raw.open(1 << 20).unwrap();
             for _ in 0..100 {
                 raw.send(&[&[CLOSE][..], &channel].concat()).unwrap();
@@ -162,7 +163,7 @@ fn unknown_channels_end_only_their_connection() {
                 raw.send(&[&[EOF][..], &channel].concat()).unwrap();
             }
         }),
-        ("data after the end of data", Then::Lives, &|raw| {
+        ("data after the end of the data", Then::Lives, &|raw| {
             let channel = reading(raw);
             raw.send(&[&[EOF][..], &channel].concat()).unwrap();
             for _ in 0..100 {
@@ -180,7 +181,7 @@ fn broken_requests_end_only_their_connection() {
             let line = string(&vec![b'x'; 1 << 20]);
             let _ = raw.send(&request(channel, "exec", true, &line));
         }),
-        ("one of 200,000 bytes", Then::Lives, &|raw| {
+        ("a command line of 200,000 bytes", Then::Lives, &|raw| {
             let channel = raw.open(1 << 20).unwrap();
             let line = string(&vec![b'x'; 200_000]);
             raw.send(&request(channel, "exec", true, &line)).unwrap();
@@ -193,7 +194,7 @@ fn broken_requests_end_only_their_connection() {
                 raw.send(&request(channel, "env", false, &fields.concat())).unwrap();
             }
         }),
-        ("requests that nobody knows", Then::Lives, &|raw| {
+        ("unknown requests", Then::Lives, &|raw| {
             let channel = raw.open(1 << 20).unwrap();
             for name in ["x", "", "\u{1b}[2J", &"n".repeat(30_000)] {
                 raw.send(&request(channel, name, true, &[])).unwrap();
@@ -201,7 +202,7 @@ fn broken_requests_end_only_their_connection() {
                 raw.send(&global).unwrap();
             }
         }),
-        ("100,000 questions, and no answer read", Then::Any, &|raw| {
+        ("100,000 requests from a client that reads no answer", Then::Any, &|raw| {
             raw.write_timeout(FULL);
             let ask = [&[80][..], &string(b"keepalive@openssh.com"), &[1]].concat();
             for _ in 0..100_000 {
@@ -210,7 +211,7 @@ fn broken_requests_end_only_their_connection() {
                 }
             }
         }),
-        ("20,000 channels, and no answer read", Then::Any, &|raw| {
+        ("20,000 channels from a client that reads no answer", Then::Any, &|raw| {
             raw.write_timeout(FULL);
             for _ in 0..20_000 {
                 if raw.send(&open(1 << 20)).is_err() {
@@ -244,28 +245,28 @@ fn broken_packets_end_only_their_connection() {
         ("a packet of 4 GiB", Then::Ends, &|raw| {
             let _ = raw.send_packet([0xff; 4], vec![0; 64]);
         }),
-        ("a packet of a megabyte that does not come", Then::Ends, &|raw| {
+        ("a packet of a megabyte that never arrives", Then::Ends, &|raw| {
             let _ = raw.send_packet(number(1 << 20), vec![0; 64]);
         }),
-        ("a packet of nothing", Then::Ends, &|raw| {
+        ("a packet of 0 bytes", Then::Ends, &|raw| {
             let _ = raw.send_packet([0; 4], Vec::new());
         }),
-        ("padding over the packet's end", Then::Ends, &|raw| {
+        ("padding beyond the end of the packet", Then::Ends, &|raw| {
             let _ = raw.send_packet(number(32), [&[0xff][..], &[DATA; 31]].concat());
         }),
-        ("bytes that nobody has encrypted", Then::Ends, &|raw| {
+        ("bytes that are not encrypted", Then::Ends, &|raw| {
             let _ = raw.send_bytes(&[0x5a; 4_096]);
         }),
-        ("a leave with a long reason", Then::Ends, &|raw| {
+        ("a disconnect with a long reason", Then::Ends, &|raw| {
             let reason = string(&vec![b'\x1b'; 30_000]);
             raw.send(&[&[DISCONNECT][..], &number(2), &reason, &string(b"")].concat()).unwrap();
         }),
-        ("kinds of messages that there are not", Then::Lives, &|raw| {
+        ("messages of unknown kinds", Then::Lives, &|raw| {
             for kind in [0, 60, 77, 101, 150, 192, 255] {
                 raw.send(&[kind, 1, 2, 3]).unwrap();
             }
         }),
-        ("a login within the login", Then::Lives, &|raw| {
+        ("a login after the login", Then::Lives, &|raw| {
             let service = [&[5][..], &string(b"ssh-userauth")].concat();
             let mut request = vec![50];
             for text in ["deploy-agent", "ssh-connection", "none"] {
@@ -282,7 +283,7 @@ fn broken_packets_end_only_their_connection() {
 #[test]
 fn missing_key_exchange_ends_only_its_connection() {
     each(&[
-        ("an exchange that is begun and left, and data meanwhile", Then::Ends, &|raw| {
+        ("a key exchange that never ends, with data", Then::Ends, &|raw| {
             let channel = reading(raw);
             raw.send(&kexinit()).unwrap();
             raw.wait_for(KEXINIT).expect("the server's part");
@@ -292,25 +293,25 @@ fn missing_key_exchange_ends_only_its_connection() {
                 }
             }
         }),
-        ("1,000 beginnings of an exchange", Then::Ends, &|raw| {
+        ("1,000 beginnings of a key exchange", Then::Ends, &|raw| {
             for _ in 0..1_000 {
                 if raw.send(&kexinit()).is_err() {
                     break;
                 }
             }
         }),
-        // The server ignores them: the keys stay the same.
+        // The server ignores this message, and the keys stay the same.
         ("new keys that were not agreed on", Then::Lives, &|raw| {
             raw.send(&[21]).unwrap();
         }),
-        ("half of an exchange, and new keys", Then::Ends, &|raw| {
+        ("new keys after half of a key exchange", Then::Ends, &|raw| {
             raw.send(&kexinit()).unwrap();
             let _ = raw.send(&[21]);
         }),
     ]);
 }
 
-/// A message of each kind, cut off at each byte, on an existing channel.
+/// Sends a message of each kind, cut off at each byte, on an existing channel.
 #[test]
 fn truncated_messages_end_only_their_connection() {
     let mut rig = Rig::start();

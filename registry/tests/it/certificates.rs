@@ -1,4 +1,4 @@
-//! Certificates of users, signed by an authority, and the certificate of a host.
+//! Tests users' certificates, which an authority has signed, and the certificate of a host.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +11,8 @@ fn keygen(rig: &Rig, arguments: &[&str]) {
     assert!(made.status.success(), "{arguments:?}: {}", both(&made));
 }
 
-/// A key `name` with a certificate of `ca`, made with these flags.
+/// Makes a key `name` with a certificate. The authority `ca` signs the certificate, and `flags` are
+/// the flags of `ssh-keygen`.
 fn certified(rig: &Rig, name: &str, ca: &str, flags: &[&str]) {
     rig.make_key(name, "ed25519");
     keygen(rig, &[&["-s", ca, "-I", name], flags, &[&format!("{name}.pub")]].concat());

@@ -1,6 +1,6 @@
-//! Clients of other projects against the real registry: upload, bind, list and download, with
-//! everything else that each client does. Programs and libraries are run; all other clients are
-//! replayed from their packets.
+//! Tests clients of other projects with the real registry. They upload, bind, list and download,
+//! and do everything else that each client usually does. The test runs programs and libraries, and
+//! replays the packets of all other clients.
 
 mod replayed;
 
@@ -17,7 +17,8 @@ const NOT_FOUND: Answer = Answer::Status(2);
 const DENIED: Answer = Answer::Status(3);
 const FAILURE: Answer = Answer::Status(4);
 
-/// Whether a client is installed. If not, prints a notice; in CI that is a failure.
+/// Whether a client is installed. If it is not installed, the function prints a notice, or fails in
+/// CI.
 fn is_here(client: &str, found: bool) -> bool {
     assert!(found || std::env::var_os("CI").is_none(), "{client} is not here: scripts/needs test");
     if !found {
@@ -33,7 +34,7 @@ fn has_program(name: &str) -> bool {
     is_here(name, std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
-/// A python that has `module`.
+/// A Python program that can load `module`.
 fn python_with(module: &str) -> Option<String> {
     let given = std::env::var("PY").ok();
     let pythons = given.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned));
@@ -45,11 +46,11 @@ fn python_with(module: &str) -> Option<String> {
     is_here(&format!("python's {module}"), found.is_some()).then_some(found).flatten()
 }
 
-/// A registry, and files to upload: `x.tgz`, and three in `dir`.
+/// A registry, and files to upload: `x.tgz`, and three files in `dir`.
 fn site() -> Rig {
     let rig = Rig::start();
     for name in ["x.tgz", "one", "two", "three"] {
-        // More bytes than any client sends at once.
+        // These are more bytes than any client sends at once.
         let scrambled = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0];
         let contents: Vec<u8> = (0..300_000).map(|n| scrambled(n) ^ name.as_bytes()[0]).collect();
         rig.archive(name, &contents);
@@ -176,7 +177,7 @@ fn lftp() {
     assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
     same(&rig, "got");
     run("mirror -R dir /put/all");
-    // Existing files are not sent again.
+    // lftp does not send existing files again.
     run("mirror -R dir /put/all");
     assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
 }
@@ -205,7 +206,7 @@ fn rclone() {
     assert!(run(&["lsl", "reg:put/code"]).trim_end().ends_with(" v1"));
     run(&["copyto", "reg:components/code/v1", "got"]);
     same(&rig, "got");
-    // Newer versions upload under a temporary name by themselves.
+    // Newer versions of rclone upload under a temporary name on their own.
     run(&["copyto", "x.tgz", "reg:put/code/v2.5f3a9c1b.partial"]);
     run(&["moveto", "reg:put/code/v2.5f3a9c1b.partial", "reg:put/code/v3"]);
     assert_eq!(versions(&rig, "code"), ["v1", "v3"]);
@@ -280,8 +281,8 @@ fn putty() {
     same(&rig, "got");
 }
 
-/// The directory for packages that Debian lacks: `scripts/needs test` puts them beside the
-/// programs.
+/// The directory for packages that Debian lacks. `scripts/needs test` puts these packages next to
+/// the programs.
 fn npm_modules() -> PathBuf {
     let programs = Path::new(env!("CARGO_BIN_EXE_deploy-registry")).parent().unwrap();
     programs.parent().unwrap().join("clients/node_modules")
@@ -314,7 +315,7 @@ const Client = require(process.argv[1]); const fs = require('fs'); const assert 
     same(&rig, "got");
 }
 
-/// The way of Ansible and of many scripts.
+/// Ansible and many scripts use these programs.
 #[test]
 fn openssh_sftp_and_scp() {
     let rig = site();
@@ -347,7 +348,7 @@ fn openssh_sftp_and_scp() {
         assert!(output.status.success(), "{to}: {}", both(&output));
         assert_eq!(versions(&rig, component), ["one", "three", "two"]);
     }
-    // The path of a component is a directory, so the file keeps its name in that directory.
+    // The path of a component is a directory, so scp keeps the name of the file in this directory.
     let mut scp = rig.client("scp", "op");
     assert!(scp.args(["x.tgz", "op@127.0.0.1:/put/named"]).status().unwrap().success());
     assert_eq!(versions(&rig, "named"), ["x.tgz"]);

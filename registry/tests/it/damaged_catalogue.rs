@@ -1,6 +1,7 @@
-//! A catalogue that contradicts itself, clocks that jump, disks that are full or read-only.
+//! Tests a catalogue that contradicts itself, clocks that jump, and disks that are full or
+//! read-only.
 
-#![allow(clippy::print_stdout, reason = "what is left out is said")]
+#![allow(clippy::print_stdout, reason = "the test prints what it leaves out")]
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -16,7 +17,7 @@ fn settings() -> Settings {
     Settings { grace: Duration::ZERO, max_versions: 1, ..Settings::default() }
 }
 
-/// Does to the database what no verb does.
+/// Changes the database with statements that no verb would run.
 async fn tamper(rig: &Rig, statements: Vec<String>) {
     let url = format!("sqlite://{}", rig.path("reg/catalogue.db").display());
     let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
@@ -65,7 +66,7 @@ fn damaged_catalogue_is_left_alone() {
     rig.stop("-TERM");
     let path = rig.path("reg/catalogue.db");
     let whole = fs::read(&path).unwrap();
-    assert!(!rig.path("reg/catalogue.db-wal").exists(), "it was not closed");
+    assert!(!rig.path("reg/catalogue.db-wal").exists(), "the catalogue was not closed");
     let no_database = vec![b'x'; whole.len()];
     let torn = [&whole[..4096], &vec![0xa5; whole.len() - 4096][..]].concat();
     for damaged in [no_database, torn] {
@@ -74,7 +75,7 @@ fn damaged_catalogue_is_left_alone() {
         let refused = rig.refused(&[&["-addr", "127.0.0.1:0"], &flags[..]].concat());
         assert_eq!(refused.status.code(), Some(8), "{}", both(&refused));
         assert!(both(&refused).contains("it is damaged"), "{}", both(&refused));
-        assert!(fs::read(&path).unwrap() == damaged, "it was written to");
+        assert!(fs::read(&path).unwrap() == damaged, "the damaged catalogue was changed");
     }
     fs::write(&path, &whole).unwrap();
     rig.run();
@@ -93,7 +94,7 @@ async fn rollback_skips_states_without_their_files() {
     rig.ok("changeconf -name p -component code -version v2");
     rig.ok("changeconf -name p -component code -version v3");
     rig.stop("-TERM");
-    // As an import from a Go registry leaves it.
+    // An import from a Go registry leaves such a state if its file is missing.
     let lost = "UPDATE states SET lost = TRUE WHERE number = 2";
     let gone = "DELETE FROM blobs WHERE digest = (SELECT digest FROM versions WHERE name = 'v2')";
     std::fs::remove_file(rig.path("reg/files").join(rig.sha256("v2"))).unwrap();
@@ -134,7 +135,7 @@ async fn clock_set_back_loses_nothing_and_keeps_order() {
     });
     rig.ok("addconf -name p -layer code:v1");
     rig.stop("-TERM");
-    // All that was done so far was done in the future.
+    // Moves the time of every change so far into the far future.
     let far = "9000000000000000000";
     let later = |table: &str, column: &str| format!("UPDATE {table} SET {column} = {far}");
     let statements =
@@ -151,7 +152,7 @@ async fn clock_set_back_loses_nothing_and_keeps_order() {
     rig.ok(&format!("addver -name code -version v3 -hash {digest}"));
     rig.ok("bumpconf -name p -component code");
     assert!(rig.ok("showconf -name p").contains("v3"));
-    // v2 goes, its file is younger than anything can be, and stays.
+    // gc deletes the version v2. The time of its file lies in the future, so the file stays.
     let gone = rig.ok("gc");
     assert!(gone.contains("code v2") && gone.ends_with("0 bytes freed\n"), "{gone}");
     rig.ok("rollback -name p");
@@ -179,7 +180,7 @@ fn full_disk_can_be_freed() {
     while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     let refused = rig.ssh("op", "me", &["addconf -name p -layer code:v2"]);
     assert!(both(&refused).contains("disk is full"), "{}", both(&refused));
-    // Nor is it in the way of a start, which has files of its own to make.
+    // The registry must also start with a full disk, although a start makes files.
     assert!(rig.stop("-TERM").success());
     while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     rig.run();

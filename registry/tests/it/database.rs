@@ -1,12 +1,12 @@
-//! The database's own writes and syncs fail, or are the last thing that the registry does.
+//! Makes the database's own writes and syncs fail, or kills the registry at one of them.
 
-#![allow(clippy::print_stdout, reason = "what is left out is said")]
+#![allow(clippy::print_stdout, reason = "the test prints what it leaves out")]
 
 use std::process::Command;
 
 use crate::rig::{Rig, both};
 
-/// Which of the words that follow were acknowledged.
+/// Runs changes, and returns the command lines of the acknowledged changes.
 fn change(rig: &Rig, digests: &[String]) -> Vec<String> {
     let mut done = Vec::new();
     for (n, digest) in digests.iter().enumerate() {
@@ -23,7 +23,7 @@ fn change(rig: &Rig, digests: &[String]) -> Vec<String> {
     done
 }
 
-/// Has the n-th `call` fail so, for every n.
+/// For every n, makes the n-th system call `call` fail with `fault`.
 fn check(call: &str, fault: &str) {
     if Command::new("strace").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no strace");
@@ -35,7 +35,7 @@ fn check(call: &str, fault: &str) {
     let digests: Vec<String> =
         (0..2).map(|n| rig.archive(&format!("a{n}"), format!("{n}").as_bytes())).collect();
     let next = rig.archive("next", b"next");
-    // Made, and whole, before anything fails.
+    // The registry's directory is made before the first fault.
     rig.run();
     rig.stop("-TERM");
     let dir = rig.dir.path().to_owned();
@@ -71,7 +71,7 @@ fn check(call: &str, fault: &str) {
         }
         let verified = rig.ssh("op", "me", &["verify"]);
         assert!(verified.status.success(), "{call} {fault} at {n}: {}", both(&verified));
-        // And all goes on.
+        // After the fault, changes work as usual.
         rig.put("next");
         rig.ok(&format!("addver -name code -version next -hash {next}"));
         rig.stop("-KILL");

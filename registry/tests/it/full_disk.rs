@@ -1,5 +1,5 @@
-//! A full disk: everything acknowledged stays, an upload that does not fit is refused and leaves
-//! nothing, and the work continues when there is room again.
+//! Tests a full disk. Every acknowledged change stays. An upload that does not fit is refused, and
+//! leaves no file. The work continues when there is room again.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -17,7 +17,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     rig.ok(&format!("addver -name code -version v1 -hash {kept}"));
     rig.ok("addconf -name project1 -layer code:v1");
 
-    // An upload that does not fit.
+    // This upload does not fit on the disk.
     fs::write(rig.path("big"), vec![7; 20 << 20]).unwrap();
     let refused = rig.sftp("op", "me", "put big");
     assert!(!refused.status.success(), "{}", both(&refused));
@@ -25,7 +25,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     rig.wait_for_log("No space left on device");
     assert!(rig.uploads().is_empty(), "{:?}", rig.uploads());
 
-    // No byte is free: the registry refuses uploads and changes.
+    // While no byte is free, the registry refuses uploads and changes.
     let next = rig.archive("next.tar.gz", b"next");
     rig.put("next.tar.gz");
     let ballast = dir.path().join("ballast");
@@ -39,7 +39,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     );
     rig.stop("-KILL");
 
-    // Reads continue meanwhile, and everything continues afterwards.
+    // Reads work while the disk is full, and changes work again afterwards.
     rig.run();
     assert_eq!(rig.ok("configurations"), "project1\n");
     assert_eq!(rig.ok("showcomp -name code").lines().count(), 1);

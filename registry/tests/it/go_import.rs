@@ -1,4 +1,5 @@
-//! Takes over the directory of a Go registry: this registry gives the same answers.
+//! Tests the import of a Go registry's directory. The registry gives the same answers as the Go
+//! registry.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -15,7 +16,8 @@ fn go() -> PathBuf {
     deploy_testing::package().join("tests/go")
 }
 
-/// A rig with the Go registry's directory, with the Go tool's modes.
+/// A rig with the directory of a Go registry. The files have the same modes as files of the Go
+/// tool.
 fn rig() -> Rig {
     let rig = Rig::idle();
     let reg = rig.path("reg");
@@ -40,7 +42,7 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|err| panic!("{err}: {}", both(output)))
 }
 
-/// The commands with the Go tool's answers and exit codes.
+/// Commands, with the answers and exit codes of the Go tool.
 fn answers() -> Vec<(String, String, i32)> {
     let text = fs::read_to_string(go().join("answers.txt")).unwrap();
     let parts = text.split("$ ").filter(|part| !part.is_empty());
@@ -71,7 +73,7 @@ fn every_answer_matches_the_go_tool() {
         assert_eq!(fs::read(rig.path("got")).unwrap(), want, "{name}");
     }
     assert_eq!(rig.sha256("reg/state.db"), before);
-    // The host key is the one that clients know.
+    // The host key is still the key that clients know.
     let known = rig.wait_for_log("host key fingerprint");
     let fingerprint = deploy_testing::fingerprint(&rig.path("reg/host_key"));
     assert!(known.contains(&fingerprint), "{known}: {fingerprint}");
@@ -93,10 +95,10 @@ fn hidden_history_of_the_go_tool_can_be_rolled_back_to() {
     assert!(hashes.iter().zip(starts).all(|(hash, start)| hash.starts_with(start)), "{hashes:?}");
     rig.ok("rollback -name project1 -to 2");
     assert!(rig.ok("showconf -v -name project1").contains("1e739ba1"));
-    // The most recent version is the last one in the Go tool's order, too.
+    // The most recent version is also the last version in the Go tool's order.
     rig.ok("bumpconf -name project1 -component config");
     assert!(rig.ok("showconf -name project1").contains("v03"));
-    // The same holds after a restart, without a second import.
+    // After a restart, the answers are the same, and there was no second import.
     assert!(rig.stop("-TERM").success());
     rig.run();
     assert!(!rig.log().iter().any(|line| line.contains("imported what")), "{:?}", rig.log());
@@ -150,7 +152,7 @@ fn running_go_registry_is_reported_and_later_locked_out() {
     let mut rig = rig();
     let file = File::options().read(true).write(true).open(rig.path("reg/state.db")).unwrap();
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
-    // The uploads of a running Go registry look like leftovers of a crash.
+    // To this registry, the uploads of a running Go registry look like the remains of a crash.
     fs::write(rig.path("reg/uploads/upload-1"), "half of one").unwrap();
     for refused in [
         import(&rig, &["-n"]),
@@ -172,16 +174,16 @@ fn running_go_registry_is_reported_and_later_locked_out() {
         assert!(text.contains("a Go registry still runs") && text.contains(&pid), "{text}");
     }
     assert_eq!(names(&rig.path("reg/uploads")), ["upload-1"]);
-    assert!(!rig.path("reg/catalogue.db").exists(), "something was made");
+    assert!(!rig.path("reg/catalogue.db").exists(), "the refused import made a catalogue");
     flock(&file, FlockOperation::Unlock).unwrap();
     rig.run();
-    // While this registry runs, bolt cannot open the file.
+    // While the registry runs, bolt cannot lock the file.
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_err();
     assert!(rig.stop("-TERM").success());
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
-/// An unreadable file, as in a directory of another owner, where all files would be unreadable.
+/// Tests an unreadable file. If another user owned the directory, all files would be unreadable.
 #[test]
 fn unreadable_file_stops_the_import_and_is_not_moved() {
     const NOBODY: u32 = 65534;
@@ -207,7 +209,7 @@ fn unreadable_file_stops_the_import_and_is_not_moved() {
     assert!(text.contains(&before[0]) && text.contains("Permission denied"), "{text}");
     assert_eq!(names(&rig.path("reg/files")), before);
     assert_eq!(names(&rig.path("reg/quarantine")), [""; 0]);
-    // When the file is readable, everything is imported.
+    // As soon as the file is readable, the registry imports everything.
     fs::set_permissions(&closed, Permissions::from_mode(0o600)).unwrap();
     rig.run();
     assert_eq!(names(&rig.path("reg/files")), before);
@@ -241,7 +243,8 @@ fn damage_is_reported_with_the_affected_versions() {
     assert_eq!(names(&rig.path("reg/quarantine")), std::slice::from_ref(&damaged));
     let verified = rig.ssh("op", "me", &["verify"]);
     assert_eq!(verified.status.code(), Some(8));
-    // verify does not report a state that was lost before, but reports the version.
+    // `verify` does not report a state that was already lost at the import, but it reports the
+    // version.
     let found = both(&verified);
     assert!(
         found.contains(&damaged) && found.contains(&missing) && found.contains(&old),
@@ -290,7 +293,7 @@ fn damaged_state_db_is_refused_and_left_alone() {
         );
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
-    // With a valid file the registry continues as before.
+    // With a valid file, the import works as usual.
     fs::write(&path, good).unwrap();
     let done = import(&rig, &[]);
     assert!(done.status.success(), "{}", both(&done));
@@ -302,7 +305,7 @@ fn later_changes_of_a_go_registry_are_noticed() {
     rig.run();
     assert!(rig.stop("-TERM").success());
     let path = rig.path("reg/state.db");
-    // Another transaction without changes does not count as a change. The state of an earlier
+    // A new transaction without changes does not count as a change, but the state of an earlier
     // transaction does.
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096 + 16 + 20] ^= 1;
@@ -330,7 +333,7 @@ fn later_changes_of_a_go_registry_are_noticed() {
 
 #[test]
 fn killed_import_leaves_no_trace() {
-    // If the import is killed at any moment, the next start has everything once.
+    // Wherever the import is killed, the next start has each item exactly once.
     for moment in 0..12 {
         let mut rig = rig();
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-registry"))
@@ -354,7 +357,7 @@ fn killed_import_leaves_no_trace() {
 #[test]
 fn configuration_with_a_missing_version_is_reported_and_kept() {
     let mut rig = rig();
-    // The Go tool's file without one version.
+    // The test removes one version from the Go tool's file.
     let path = rig.path("reg/state.db");
     let mut bytes = fs::read(&path).unwrap();
     let (from, to) = (b"\"Version\": \"m4\"", b"\"Version\": \"m8\"");

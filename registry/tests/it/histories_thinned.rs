@@ -1,5 +1,5 @@
-//! Histories that end: configurations that are deleted, and states and audit entries that
-//! `-keep-history` does not keep.
+//! Tests what is removed from histories: the histories of deleted configurations, and states and
+//! audit entries that are too old for `-keep-history`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ fn names() -> (ComponentName, ConfigurationName) {
     ("code".parse().unwrap(), "p".parse().unwrap())
 }
 
-/// Configuration `p` gets versions v1 to v`count` of `code`, one after the other.
+/// Gives configuration `p` the versions v1 to v`count` of `code`, one after another.
 async fn deploy(bench: &Bench, count: u64) {
     let registry = bench.registry();
     let (component, name) = names();
@@ -43,7 +43,7 @@ async fn old_states_go_and_rollback_targets_stay() {
     deploy(&bench, 8).await;
     let (_, name) = names();
     let registry = bench.registry();
-    // State 9 restored state 7, so both stay with all between them.
+    // State 9 restored state 7. So both states stay, and all states between them stay, too.
     registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     let planned = registry.would_collect().await.unwrap();
     assert_eq!(planned.thinned, Thinned { states: 5, audit: 17 });
@@ -51,12 +51,12 @@ async fn old_states_go_and_rollback_targets_stay() {
     assert_eq!(done, planned);
     assert_eq!(numbers(&bench).await, [9, 8, 7, 6]);
     assert_eq!(registry.stat().await.unwrap().counts.states, 4);
-    // The trail says what became of the rest.
+    // The audit trail says how many states and entries were removed.
     let trail = registry.catalog.audit(None, None, 9).await.unwrap();
     assert_eq!(trail.len(), 1);
     let told = &trail[0].change.command;
     assert!(told.contains("5 states and 17 entries of the audit trail removed"), "{told}");
-    // Further back, past what was rolled back from.
+    // The next rollback goes further back, and skips the tree that the first rollback replaced.
     let back = registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     assert_eq!(back.number, 6);
     assert!(registry.verify(Scope::default()).await.unwrap().findings.is_empty());
@@ -72,7 +72,8 @@ async fn everything_is_kept_unless_the_operator_says_otherwise() {
     assert_eq!(bench.registry().catalog.audit(None, None, 99).await.unwrap().len(), 8);
 }
 
-/// Nothing of a deleted configuration is left to one of the same name, before gc and after it.
+/// A new configuration inherits nothing from a deleted configuration of the same name, neither
+/// before gc nor after gc.
 #[tokio::test]
 async fn configuration_that_is_made_again_has_no_past() {
     let mut bench = Bench::new(Settings::default()).await;
@@ -101,7 +102,7 @@ async fn registry_in_which_nothing_changed_is_not_collected_again() {
     let (component, _) = names();
     let done = registry.collect_changes().await.unwrap().unwrap();
     assert_eq!(done.versions.len(), 4);
-    // The files of the deleted versions are young, so there is something to do later.
+    // The files of the deleted versions are still young, so a later collection has something to do.
     assert!(registry.collect_changes().await.unwrap().is_some());
     let bench = Bench::new(Settings { grace: Duration::ZERO, ..Settings::default() }).await;
     deploy(&bench, 3).await;

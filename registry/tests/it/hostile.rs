@@ -1,5 +1,5 @@
-//! Hostile clients, before and after their login. No client ends the server, costs it much memory,
-//! makes other clients wait, or writes anything but text to a log.
+//! Tests hostile clients before and after their login. No client can end the server or cost it much
+//! memory. No client can make other clients wait, or write anything but text to a log.
 
 mod before_login;
 
@@ -16,11 +16,11 @@ use russh::client::{self, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{ChannelMsg, Disconnect};
 
-/// Time from the first byte to the login, see `ssh/accept/connection.rs`.
+/// Most time from the first byte to the login, see `ssh/accept/connection.rs`.
 const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// Longest time of a quick step on a busy machine.
+/// Longest time that a quick step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Most memory of a registry with little work.
+/// Most memory that a registry with little work may use.
 const MUCH_KIB: u64 = 128 << 10;
 
 struct Trusting;
@@ -66,13 +66,13 @@ async fn channels_and_requests_are_limited() {
     }
     channel.request_subsystem(true, "sftp").await.ok();
     drop(open);
-    // Any number of channels may be opened one after another.
+    // A client may open any number of channels one after another.
     let before = rig.memory("VmRSS:");
     for n in 0..1000 {
         let opened = loop {
             match client.channel_open_session().await {
                 Ok(channel) => break channel,
-                // The server frees closed channels a little later.
+                // The server frees a closed channel only after a short time.
                 Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
@@ -84,7 +84,7 @@ async fn channels_and_requests_are_limited() {
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
 
-/// Whether a request was granted; `false` also if the channel has ended.
+/// Whether a request was granted. `false` also if the channel has ended.
 async fn wait(channel: &mut russh::Channel<client::Msg>) -> bool {
     loop {
         match channel.wait().await {
@@ -109,7 +109,7 @@ async fn terminal_with_a_thousand_modes_is_accepted() {
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
 
-/// An sftp session with packets made by the test.
+/// An sftp session in which the test makes the packets.
 struct Raw {
     ssh: Child,
     stdin: ChildStdin,
@@ -194,7 +194,7 @@ fn client_that_reads_nothing_costs_little_memory_and_delays_nobody() {
     std::thread::sleep(Duration::from_secs(3));
     let begun = Instant::now();
     assert!(rig.ssh("op", "me", &["components"]).status.success());
-    assert!(begun.elapsed() < PATIENCE, "others wait {:?}", begun.elapsed());
+    assert!(begun.elapsed() < PATIENCE, "another client waited {:?}", begun.elapsed());
     let peak = rig.memory("VmHWM:");
     assert!(peak < before + (96 << 10), "{before} KiB before, {peak} at most");
     let greedy: Vec<Raw> = asking.into_iter().map(|thread| thread.join().unwrap()).collect();
@@ -218,8 +218,8 @@ fn upload_slots_are_released_and_abandoned_uploads_removed() {
                 other => panic!("an answer of kind {other}"),
             }
         }
-        // One byte in each file, at a far offset in one: that leaves a hole, until the offset is
-        // too far.
+        // Writes one byte to each file. In one file, the offset is large and leaves a hole. In
+        // another file, the offsets are too large.
         let write = |client: &mut Raw, handle: &[u8], offset: u64| {
             let offset = offset.to_be_bytes();
             client.send(6, 7, &[&string(handle), &offset, &string(b"x")]).unwrap();
@@ -234,7 +234,7 @@ fn upload_slots_are_released_and_abandoned_uploads_removed() {
     // A quarter of all 256 uploads is reserved for other keys.
     assert_eq!((opened, refused), (192, 5 * 66 - 192), "64 for each, 192 for a key");
     drop(clients);
-    wait_until("what was not closed is gone", || rig.uploads().is_empty());
+    wait_until("the open uploads are removed", || rig.uploads().is_empty());
     rig.archive("a", b"fine");
     rig.put("a");
     assert_eq!(rig.uploads().len(), 1);
@@ -291,8 +291,8 @@ async fn client_text_cannot_control_a_terminal() {
         None,
     );
     assert!(!stranger.authenticate_publickey(odd, key).await.unwrap().success());
-    // A client that may log in sends odd text as user name, command, label, layer, and names in
-    // listings. Stock clients do not send such names.
+    // A client that may log in sends odd text as its user name and in commands, labels, layers and
+    // names. Stock clients do not send such text.
     let friend = log_in(&rig, "op", odd).await;
     let mut channel = friend.channel_open_session().await.unwrap();
     channel.exec(true, format!("showconf -name '{odd}'")).await.unwrap();
@@ -334,7 +334,7 @@ async fn client_text_cannot_control_a_terminal() {
     }
     for line in log {
         assert!(!line.chars().any(drives), "logged {line:?}");
-        // A log line that a client forged would begin like this.
+        // A forged log line would begin with this date.
         assert!(!line.starts_with("2026-01-01"), "logged {line:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Images that become configurations, and the known layers of images. A change is made completely
-//! or not at all, and an answer to an importer stays true for a while.
+//! Tests configurations that are made from images, and the known layers of images. A change is made
+//! completely or not at all. An answer to an importer stays true for a while.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,13 +16,13 @@ use deploy_wire::exit;
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 use jiff::Timestamp;
 
-/// The origin of a layer with this text.
+/// The origin of a layer with the contents `text`.
 fn origin(text: &str) -> Origin {
     let (diff_id, removals) = (Digest::of(text.as_bytes()), Digest::of(b""));
     Origin { diff_id, removals, compression: Compression::Gzip }
 }
 
-/// Layers `l1`, `l2`, … of these texts.
+/// An image with layers `l1`, `l2`, … that have these texts as contents.
 fn image(texts: &[&str]) -> Image {
     let layer = |(n, text): (usize, &&str)| ImageLayer {
         component: format!("l{}", n + 1).parse().unwrap(),
@@ -46,7 +46,7 @@ async fn add(bench: &Bench, image: &Image, on_top: &[(&str, &str)]) -> Result<Im
     Ok(bench.registry().add_image(&name, image, &upper(on_top), &change()).await?)
 }
 
-/// Everything that a change could leave: names, states, rows, files.
+/// Everything that a failed change could leave behind: names, states, rows and files.
 async fn everything(bench: &Bench) -> String {
     let catalog = &bench.registry().catalog;
     let mut all = Vec::new();
@@ -113,7 +113,7 @@ async fn importing_an_image_twice_makes_one_state() {
     assert_eq!((changed.number, changed.before), (2, Some(1)));
     assert_eq!(catalog.states(&name, |number, state| (number, state)).await.unwrap().len(), 2);
     assert_eq!(names(&bench.path("uploads")), [""; 0]);
-    // Each command is in the audit trail, even if it changed nothing.
+    // The audit trail has an entry for each command, even if the command changed nothing.
     assert_eq!(catalog.audit(None, None, 3).await.unwrap()[2].change.command, "test");
     assert_eq!(catalog.audit(None, None, 100).await.unwrap().len(), 4);
     // gc does not remove old versions that a state needs.
@@ -126,7 +126,7 @@ async fn refused_image_changes_nothing() {
     bench.put("config", "v1", "config").await;
     let [a, b] = ["a", "b"].map(|text| bench.upload(text));
     let bad = crate::bench::upload(bench.registry().blobs(), b"no archive");
-    // A version whose name is not the hash of its blob.
+    // The name of this version is not the hash of its blob.
     bench.put("l2", &Digest::of(&archive("wrong")).to_string(), "right").await;
     bench.upload("wrong");
     let with = |hash: Digest| {
@@ -168,11 +168,11 @@ async fn only_present_and_sound_layers_are_known() {
     for text in ["a", "b", "c"] {
         bench.upload(text);
     }
-    assert!(known(&bench, &["a"]).await.is_empty(), "what is only uploaded is not known");
+    assert!(known(&bench, &["a"]).await.is_empty(), "a layer that is only uploaded is not known");
     add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap();
     let other = Origin { compression: Compression::Zstd, ..origin("a") };
     assert!(bench.registry().known_layers(Some(&[other])).await.unwrap().is_empty());
-    // The answer has the order of the request, and each layer once.
+    // The answer has the order of the request, and lists each layer once.
     assert_eq!(known(&bench, &["c", "x", "a", "c"]).await, digests(&["c", "a"]));
     let all = bench.registry().known_layers(None).await.unwrap();
     assert_eq!(all.len(), 3);
@@ -187,8 +187,8 @@ async fn only_present_and_sound_layers_are_known() {
     assert_eq!(known(&bench, &["a", "b", "c"]).await, digests(&["a"]));
     let refused = add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap_err();
     assert_eq!(refused.code, exit::NOT_FOUND, "{refused}");
-    // Both files are uploaded again. The end of the upload takes back one of them, the import the
-    // other.
+    // Both files are uploaded again. The end of an upload restores one file, and the import
+    // restores the other file.
     let c = bench.upload("c");
     bench.upload("b");
     assert!(bench.registry().take_back(c).await.unwrap());
@@ -238,7 +238,7 @@ async fn layers_reported_as_known_survive_the_next_gc() {
     assert_eq!(gone, digests(&["b"]));
     assert_eq!(known(&bench, &["a", "b"]).await, digests(&["a"]));
     let rows = bench.registry().catalog.layers().await.unwrap();
-    assert_eq!(rows.len(), 1, "what is known of a blob goes with it");
+    assert_eq!(rows.len(), 1, "the rows of a removed blob are deleted, too");
     bench.reopen().await;
     bench.upload("b");
     add(&bench, &image, &[]).await.unwrap();

@@ -1,4 +1,4 @@
-//! `init`: a registry starts on the new directory.
+//! Tests `init`. A registry can start with the new directory.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,7 +15,7 @@ fn registry_starts_on_what_init_made() {
     let mut rig = Rig::idle();
     let bad = init(&rig, &["-operator-key", "op"]);
     assert!(!bad.status.success() && both(&bad).contains("op is no public key"), "{}", both(&bad));
-    assert!(!rig.path("reg").exists() && !rig.path("etc").exists(), "something was made");
+    assert!(!rig.path("reg").exists() && !rig.path("etc").exists(), "init made a directory");
     let key = rig.public_key("srv");
     let first = init(&rig, &["-operator-key", "op.pub", "-service-key", &key]);
     let text = both(&first);

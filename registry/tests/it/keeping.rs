@@ -1,4 +1,5 @@
-//! What is kept, why, and what becomes of damage: over ssh, as operators see it.
+//! Tests over ssh, as operators see it, which blobs are kept, why they are kept, and what happens
+//! after damage.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -7,8 +8,8 @@ use std::time::SystemTime;
 use crate::rig::{Rig, both, names, wait_until};
 use serde_json::Value;
 
-/// A registry with versions v1 to v3 of `code`, and configuration `p` that had v1 and v2 and
-/// has v2 now.
+/// A registry with versions v1 to v3 of `code`, and a configuration `p`. The first state of `p` has
+/// v1, and its current state has v2.
 fn rig(flags: &[&str]) -> (Rig, [String; 3]) {
     let rig = Rig::start_with(flags);
     let digests = ["v1", "v2", "v3"].map(|version| {
@@ -27,7 +28,7 @@ fn json(rig: &Rig, line: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|err| panic!("{err}: {}", both(&output)))
 }
 
-/// As if the file had been written long ago.
+/// Makes the file look as if it had been written long ago.
 fn age(rig: &Rig, digest: &str) {
     let path = rig.path("reg/files").join(digest);
     File::options().append(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -47,7 +48,7 @@ fn rollback_targets_survive_maxver() {
     for digest in [&one, &two, &three] {
         age(&rig, digest);
     }
-    // v1 is what a rollback needs, v2 is current, v3 the newest.
+    // A rollback needs v1, the current state has v2, and v3 is the newest version.
     assert_eq!(json(&rig, "gc -json")["bytes"], 0);
     rig.ok("changeconf -name p -component code -version v3");
     rig.ok("changeconf -name p -component code -version v2");
@@ -82,7 +83,7 @@ fn repeated_rollback_goes_further_back() {
     assert_eq!(refused.status.code(), Some(5), "{}", both(&refused));
     assert!(both(&refused).contains("no earlier state to go back to"), "{}", both(&refused));
     assert!(rig.ok("showconf -name p").contains("code   v1 "));
-    // Something new; and forth again, where somebody says so.
+    // First there is a new state. Later, the operator goes forward to state 4 on purpose.
     rig.ok("changeconf -name p -component code -version v3");
     back("v1", 5, "v3");
     rig.ok("rollback -name p -to 4");
@@ -137,7 +138,7 @@ fn damaged_blob_is_quarantined_and_repaired_by_an_upload() {
         );
         assert_eq!(json(&rig, "verify -json")["damaged"], 3);
     }
-    // Nothing is deleted, and what is damaged is not handed out.
+    // No file is deleted, and agents cannot download damaged files.
     let mut aside = [two.clone(), three.clone()];
     aside.sort();
     assert_eq!(names(&rig.path("reg/quarantine")), aside);
@@ -194,7 +195,7 @@ fn interrupted_verify_resumes() {
     assert_eq!((&first["complete"], &first["files"]), (&Value::Bool(false), &0.into()));
     let rest = json(&rig, "verify -resume -json");
     assert_eq!((&rest["complete"], &rest["files"]), (&Value::Bool(true), &3.into()));
-    // What was complete begins anew.
+    // After a complete run, `-resume` begins a new run.
     assert_eq!(json(&rig, "verify -resume -json")["files"], 3);
     assert_eq!(json(&rig, "verify -sample 0.01% -json")["complete"], true);
 }
@@ -238,7 +239,7 @@ fn audit_lists_changes_and_refusals_with_their_user() {
 #[test]
 fn gc_keeps_blobs_that_are_being_downloaded() {
     let (rig, [_, _, three]) = rig(&["-grace", "0s"]);
-    // Far more than fits into what is under way, so that the file stays open.
+    // The file is much larger than the data that can be on its way, so the file stays open.
     let mut stuck = rig.client("sftp", "srv");
     let big = rig.archive("big", &noise(64 << 20));
     rig.put("big");
@@ -280,7 +281,7 @@ fn upload_limits_are_reported() {
     }
     let digest = rig.archive("small", b"small");
     rig.put("one");
-    // The same bytes are no more bytes; others are.
+    // Another upload of the same bytes would not count, but other bytes count.
     fs::write(rig.path("two"), [noise(2 << 20), vec![1]].concat()).unwrap();
     let refused = rig.sftp("op", "me", "put two");
     assert!(!refused.status.success(), "{}", both(&refused));

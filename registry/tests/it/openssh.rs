@@ -1,5 +1,5 @@
-//! `OpenSSH` clients against the real registry: logins, rights, and the whole walk with only ssh
-//! and sftp.
+//! Tests `OpenSSH` clients with the real registry: logins, rights, and a complete deployment with
+//! only ssh and sftp.
 
 use std::fs;
 use std::process::{Child, Stdio};
@@ -207,7 +207,7 @@ fn denials_use_the_go_tools_texts() {
     assert_eq!(rig.ok("showcomp -name c").lines().count(), 1);
 }
 
-/// A client in the middle of an upload.
+/// Starts a client, and waits until it is in the middle of an upload.
 fn slow_upload(rig: &Rig) -> Child {
     fs::write(rig.path("big"), vec![7; 4 << 20]).unwrap();
     fs::write(rig.path("batch"), "put big\n").unwrap();

@@ -1,4 +1,5 @@
-//! The registry as a process: it starts, refuses to start, stops, and reads new keys.
+//! Tests the registry as a process. The registry starts, refuses to start, stops, and reads new
+//! keys.
 
 use std::fs;
 use std::io::Read;
@@ -69,7 +70,7 @@ fn failed_start_prints_one_clear_line() {
     assert_eq!(output.status.code(), Some(1));
     let wanted = format!("listen tcp {busy}: address already in use; stop the program");
     assert!(both(&output).contains(&wanted), "{}", both(&output));
-    assert!(rig.ok("components").is_empty(), "the first goes on");
+    assert!(rig.ok("components").is_empty(), "the first registry continues");
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn stop_is_clean_and_waits_for_an_upload() {
     let port = rig.port();
     rig.signal("-TERM");
     rig.wait_for_log("closed: the registry stops");
-    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "it still accepts");
+    assert!(TcpStream::connect(("127.0.0.1", port)).is_err(), "the port is still open");
     assert!(slow.wait().unwrap().success(), "the upload was cut off");
     assert_eq!(rig.wait().code(), Some(0));
     assert_eq!(rig.uploads(), [rig.sha256("big")]);

@@ -1,4 +1,4 @@
-//! The prompt, through a real ssh client on a pty and on a pipe.
+//! Tests the prompt with a real ssh client, on a pty and on a pipe.
 
 use crate::rig::{Rig, both};
 

@@ -1,11 +1,13 @@
-//! Progress of long commands over ssh: a bar if the client has a terminal, otherwise lines.
+//! Tests the progress of long commands over ssh. The progress is a bar if the client has a
+//! terminal. Otherwise, it is lines of text.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::rig::{Rig, both};
 
-/// A file in the registry that takes long to read, and no room, because it is one hole.
+/// Makes a file in the registry that takes long to read. The file needs no disk space, because it
+/// is one large hole.
 fn hole(rig: &Rig, bytes: u64) {
     let path = rig.path("reg/files").join("ab".repeat(32));
     std::fs::File::create(path).unwrap().set_len(bytes).unwrap();
@@ -66,7 +68,7 @@ fn the_prompt_shows_a_bar_too() {
 #[test]
 fn pipe_gets_a_progress_line_every_ten_seconds() {
     let rig = Rig::start();
-    // `verify` does not read the whole file: the test ends before.
+    // The test ends before `verify` has read the whole file.
     hole(&rig, 1 << 42);
     let mut ssh = rig.client("ssh", "op");
     ssh.args(["me@127.0.0.1", "verify", "-json"]).stdin(Stdio::null());
@@ -93,7 +95,7 @@ fn bar_uses_the_clients_terminal_width() {
         String::from_utf8(ssh.output().unwrap().stderr).unwrap()
     };
     assert_eq!(told("0"), "");
-    // The file was quarantined, and is put there again.
+    // The first run has quarantined the file, so the test makes it again.
     hole(&rig, 3 << 30);
     let bars = told("40");
     assert!(bars.contains("read ") && bars.ends_with('\r'), "{bars:?}");

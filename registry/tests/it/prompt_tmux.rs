@@ -1,5 +1,5 @@
-//! The prompt in a terminal: a session of tmux with a stock `ssh -t`. The test reads the user's
-//! screen.
+//! Tests the prompt in a terminal. The terminal is a tmux session with a stock `ssh -t`, and the
+//! test reads the user's screen.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{PATIENCE, Rig, wait_until};
 
-/// A terminal with the prompt in it.
+/// A terminal that shows the prompt.
 struct Terminal<'a> {
     rig: &'a Rig,
 }
 
 impl<'a> Terminal<'a> {
-    /// Without tmux, prints a notice and returns `None`; in CI that is a failure.
+    /// Opens the terminal. Without tmux, the function prints a notice and returns `None`, or fails
+    /// in CI.
     fn open(rig: &'a Rig) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             assert!(std::env::var_os("CI").is_none(), "no tmux, and this is CI");
@@ -40,7 +41,7 @@ impl<'a> Terminal<'a> {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Presses keys by the names that tmux has for them.
+    /// Presses keys. `keys` has tmux's names for these keys.
     fn press(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
@@ -53,7 +54,7 @@ impl<'a> Terminal<'a> {
         self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", "24"]);
     }
 
-    /// The text of the screen down to the cursor's row, with the blank after the prompt.
+    /// The text of the screen down to the cursor's row, including the blank after the prompt.
     fn screen(&self) -> String {
         let shown = self.tmux(&["capture-pane", "-p", "-N"]);
         let at = self.tmux(&["display-message", "-p", "#{cursor_x} #{cursor_y}"]);
@@ -70,7 +71,7 @@ impl<'a> Terminal<'a> {
         rows.join("\n")
     }
 
-    /// Waits until the last rows are these.
+    /// Waits until the last rows of the screen are `rows`.
     fn ends_with(&self, rows: &str) {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -121,7 +122,7 @@ fn completion_of_verbs_flags_and_names() {
     terminal.ends_with("> addver\n-hash     -name     -version\n> addver ");
     terminal.press(&["C-u"]);
 
-    // A whole command, typed by the beginnings of its words.
+    // The user types only the beginnings of a command's words, and completes each word.
     for (typed, shown) in [
         ("ch", "> changeconf "),
         ("-n", "> changeconf -name "),
@@ -153,7 +154,7 @@ fn completion_of_verbs_flags_and_names() {
     terminal.ends_with("> showconf -name xy");
 }
 
-/// A terminal shows what docs/CLI.md shows of the completion.
+/// In a terminal, the completion looks as docs/CLI.md shows it.
 #[test]
 fn completion_shown_in_the_documents_works() {
     let rig = Rig::start();
@@ -176,7 +177,8 @@ fn completion_shown_in_the_documents_works() {
         assert_eq!(key, "<Tab>");
         terminal.press(&["Tab"]);
     }
-    // The line at the time of the completion, then everything that the document shows.
+    // The screen has the line at the time of the completion, and then everything that the document
+    // shows.
     terminal.ends_with(&format!("{}\n{}", listed.last().unwrap(), listed.join("\n")));
 }
 
@@ -190,7 +192,7 @@ fn history_help_and_colours() {
     terminal.type_in("showcomp -name nothing");
     terminal.press(&["Enter"]);
     terminal.ends_with("no component \"nothing\" found\n> ");
-    // A look into the history does not lose the typed text.
+    // The user looks at the history and returns, and the typed text is still there.
     terminal.type_in("conf");
     terminal.press(&["Up"]);
     terminal.ends_with("> showcomp -name nothing");
@@ -241,7 +243,7 @@ fn reverse_search_finds_old_lines() {
     terminal.type_in("n");
     terminal.press(&["Enter"]);
     terminal.ends_with("> configurations\nweb\n> ");
-    // Escape and arrows keep the found line, ^G restores the original line.
+    // Escape and arrow keys keep the found line, and ^G restores the original line.
     terminal.type_in("part");
     terminal.press(&["C-r"]);
     terminal.type_in("none");
@@ -272,7 +274,7 @@ fn line_is_redrawn_after_a_resize() {
                 eighty columns wide\"";
     terminal.type_in(long);
     let line = format!("> {long}");
-    // Rows above may have left the screen at the top.
+    // The first rows may have left the screen at the top.
     let rows = |line: &str, width: usize| -> String {
         let rows = line.as_bytes().chunks(width).map(String::from_utf8_lossy);
         let rows: Vec<String> = rows.map(|row| row.trim_end().to_owned()).collect();
@@ -282,7 +284,7 @@ fn line_is_redrawn_after_a_resize() {
     for width in [80, 40, 61, 100, 33, 120, 50] {
         terminal.resize(u32::try_from(width).unwrap());
         terminal.ends_with(&rows(&line, width));
-        // The terminal itself has wrapped the text again; the registry learns about the new width a
+        // The terminal itself has already wrapped the text again. The registry gets the new width a
         // moment later.
         std::thread::sleep(Duration::from_millis(500));
         terminal.press(&["Home"]);
@@ -292,7 +294,7 @@ fn line_is_redrawn_after_a_resize() {
         terminal.press(&["Home", "DC", "DC", "End"]);
         terminal.ends_with(&rows(&line, width));
     }
-    // The line can be edited in the middle, and is one line for the registry.
+    // The user can edit the line in the middle, and the registry reads it as one line.
     terminal.press(&["Home", "M-f", "M-f"]);
     terminal.type_in("=x");
     terminal.press(&["C-k", "Enter"]);

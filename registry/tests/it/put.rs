@@ -1,5 +1,5 @@
-//! Upload and binding in one stock command: `tar | ssh registry put` and
-//! `scp x registry:/put/NAME/VERSION`; and the registry as directories to look at.
+//! Tests uploads that one stock command also binds: `tar | ssh registry put` and `scp x
+//! registry:/put/NAME/VERSION`. Also tests the directories in which clients see the registry.
 
 use std::fs;
 use std::io::Write as _;
@@ -7,10 +7,10 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::rig::{Rig, both, wait_until};
 
-/// `ssh registry LINE` with `input` on its standard input.
+/// Runs `ssh registry LINE` with `input` on its standard input.
 fn piped(rig: &Rig, line: &str, input: &[u8]) -> Output {
     let mut child = start(rig, line);
-    // A registry that refuses early reads no further input.
+    // The write may fail, because a registry that refuses early reads no further input.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
@@ -50,7 +50,7 @@ fn tar_piped_into_put_is_bound() {
     assert!(rig.ok("audit").contains(&format!("addver -name=config -version=v3 -hash={digest}")));
     rig.ok("addconf -name p -layer config:v3");
 
-    // The same bytes again are stored once.
+    // Another upload of the same bytes is not stored a second time.
     let sent = fs::read(rig.path("sent")).unwrap();
     let again = piped(&rig, "put -name config -version v4 -json", &sent);
     assert!(both(&again).contains(&format!("\"hash\": \"{digest}\"")), "{}", both(&again));
@@ -76,7 +76,7 @@ fn put_keeps_no_unusable_upload() {
 #[test]
 fn truncated_archive_is_never_bound() {
     let rig = Rig::start();
-    // A part of a plain tar may look complete.
+    // A part of a plain tar archive may look complete.
     fs::write(rig.path("file"), vec![7; 1 << 20]).unwrap();
     let mut tar = Command::new("tar");
     tar.args(["-cf", "all.tar", "file"]).current_dir(rig.dir.path());
@@ -99,7 +99,7 @@ fn interrupted_sftp_upload_binds_nothing() {
     let mut tar = Command::new("tar");
     tar.args(["-cf", "all.tar", "file"]).current_dir(rig.dir.path());
     assert!(tar.status().unwrap().success());
-    // An interrupted client closes the file as if it were complete.
+    // An interrupted client closes the file as if the file were complete.
     let mut command = rig.client("sftp", "op");
     command.args(["-l", "8000", "-q", "me@127.0.0.1"]).stdin(Stdio::piped());
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -148,7 +148,8 @@ fn scp_uploads_and_binds() {
         assert!(both(&output).contains(text), "{to}: {}", both(&output));
     }
     rig.wait_for_log("upload refused: version \"v3\" already exists");
-    // A second upload of the same bytes stays until it expires, because other clients may need it.
+    // A second upload of the same bytes stays until it expires, because other clients may need
+    // these bytes.
     assert_eq!(rig.uploads(), [digest.as_str()]);
     assert_eq!(rig.ok("showcomp -name config").lines().count(), 3);
     assert_eq!(rig.ok("components"), "config\n");
@@ -235,7 +236,7 @@ fn registry_can_be_browsed_as_directories() {
         let output = rig.sftp("op", "me", denied);
         assert!(both(&output).contains("ermission denied"), "{denied}: {}", both(&output));
     }
-    // Services see the same files as before.
+    // Agents see the same files as before.
     let output = rig.sftp("srv", "deploy-agent", "ls -1 /\n-ls /components");
     let seen = both(&output);
     assert!(seen.contains("configs") && !seen.contains("\ncomponents"), "{seen}");

@@ -1,5 +1,5 @@
-//! Commands that would discard something, or that name missing things; and the advice that each
-//! client gets.
+//! Tests commands that would discard something, and commands with names of missing things. Also
+//! tests the advice that each client gets.
 
 use std::fs;
 use std::io::Write as _;
@@ -55,7 +55,7 @@ fn addconf_replaces_only_with_the_flag() {
     assert_eq!(said, "to roll back run:\n\tssh registry rollback -name=\"p\" -to=1\n");
     assert_eq!(layers(&rig), "code:v2");
 
-    // The Go tool's programs have no such flag.
+    // The Go tool's programs do not have the flag `-replace`.
     let mut go = Raw::log_in_as(&rig, "op", "me", GO);
     let done = go.run("addconf -name p -layer code:v1");
     assert_eq!(done, (0, "to roll back run:\n\trollback -name=\"p\" -to=2\n".to_owned()));
@@ -140,7 +140,7 @@ fn unique_hash_prefix_is_accepted() {
     let [v1, ..] = versions(&rig);
     assert!(rig.ok(&format!("refs {}", &v1[..8])).contains("code v1"));
     rig.ok(&format!("addver -name code -version again -hash {}", &v1[..12]));
-    // An upload without a version.
+    // This upload is not bound to a version.
     let staged = rig.archive("staged", b"staged");
     rig.put("staged");
     rig.ok(&format!("addver -name code -version v9 -hash {}", &staged[..10]));
@@ -157,7 +157,8 @@ fn unique_hash_prefix_is_accepted() {
     }
 }
 
-/// `deployctl` asks before it uploads. Such a question is not a refused change.
+/// Before an upload, `deployctl` asks whether the registry has the blob. The answer "no" is not a
+/// refused change.
 #[test]
 fn probe_for_a_blob_is_not_audited() {
     let rig = Rig::start();
@@ -177,7 +178,7 @@ fn import(rig: &Rig) -> Child {
 #[test]
 fn idle_imports_block_nobody() {
     let rig = Rig::start();
-    // Four hanging imports: two that have begun and two that have not.
+    // There are four hanging imports: two have begun, and two have not.
     let hanging: Vec<Child> = (0..4)
         .map(|n| {
             let mut child = import(&rig);

@@ -1,5 +1,5 @@
-//! The sftp protocol itself, packet by packet, through `ssh -s`: the files that services see, and
-//! the limits on every packet.
+//! Tests the sftp protocol packet by packet, through `ssh -s`: the files that agents see, and the
+//! limits on every packet.
 
 use std::fs;
 use std::io::Write;
@@ -39,7 +39,7 @@ impl Client {
         opened.map(|handle| handle.handle).map_err(code)
     }
 
-    /// Opens a file with an announced size. Returns the handle, or the server's answer.
+    /// Opens a file, and announces its size. Returns the handle, or the server's error.
     async fn announce(&self, path: &str, size: u64) -> Result<String, String> {
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
         let attributes = FileAttributes { size: Some(size), ..FileAttributes::empty() };
@@ -81,7 +81,7 @@ fn code(err: Error) -> StatusCode {
     }
 }
 
-/// A registry with a configuration `p` of one blob. Returns the blob's digest and bytes, too.
+/// A registry with a configuration `p` that has one blob. Also returns the blob's digest and bytes.
 fn with_configuration() -> (Rig, String, Vec<u8>) {
     let rig = Rig::start();
     let digest = rig.archive("a.tar.gz", b"some bytes");
@@ -109,10 +109,9 @@ async fn open_files_per_key_are_limited() {
             Err(code) => break code,
         }
     };
-    // One key may open a quarter of the half.
+    // Clients may use half of the process's open files, and one key may use a quarter of this half.
     assert_eq!((open.len(), refused), (32, StatusCode::Failure));
-    // Several agents may share a key, and one of them must not suffer because another one reads
-    // much.
+    // Several agents may share a key. One agent must not suffer because another agent reads much.
     let configuration = greedy.open("configs/p.json").await.unwrap();
     assert!(greedy.read(&configuration, 0, 100).await.unwrap().starts_with(b"{"));
     let mut lists = Vec::new();
@@ -247,14 +246,14 @@ async fn announced_upload_without_room_is_refused_at_once() {
         assert!(refused.contains(part), "{refused}");
     }
     rig.wait_for_log("there is no room for 900 TiB");
-    // Two uploads that fit one at a time, but not together.
+    // Each of these two uploads fits alone, but both together do not fit.
     let stat = rustix::fs::statvfs(rig.dir.path()).unwrap();
     let most = stat.f_bavail * stat.f_frsize / 10 * 6;
     let one = client.announce("one", most).await.unwrap();
     client.write(&one, 0, b"fine").await.unwrap();
     let refused = client.announce("two", most).await.unwrap_err();
     assert!(refused.contains(", and other uploads have still to bring "), "{refused}");
-    // A small upload fits beside the large one, and an upload that has ended takes no room.
+    // A small upload fits in addition to the large upload. An upload that has ended takes no room.
     let small = client.announce("small", 7).await.unwrap();
     client.write(&small, 0, b"more than that").await.unwrap();
     client.close(&small).await.unwrap();
@@ -275,7 +274,8 @@ async fn oversized_upload_fails_and_leaves_no_file() {
     for offset in [1 << 20, 1 << 40, u64::MAX - 1] {
         let handle = client.create("x").await.unwrap();
         client.write(&handle, 0, b"fine").await.unwrap();
-        // The error shows at the write or, because the disk is written later, at the close.
+        // The write may report the error. If not, the close reports it, because the registry writes
+        // to the disk later.
         let _ = client.write(&handle, offset, b"too far").await;
         assert_eq!(client.close(&handle).await, Err(StatusCode::Failure), "{offset}");
     }

@@ -1,5 +1,5 @@
-//! Only silence limits a long answer: a slow reader gets the whole answer, and a client that reads
-//! nothing does not block others for ever.
+//! Tests clients that read slowly or not at all. A slow reader gets the whole answer, however long
+//! it takes. For a client that reads nothing, the server gives up the answer after a while.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,10 +12,10 @@ use russh::client::{self, Handle};
 use russh::{Channel, ChannelMsg};
 use tokio::time::sleep;
 
-/// A client that takes nothing for this long counts as gone.
+/// A client that reads nothing for this long counts as disconnected.
 const STALL: Duration = Duration::from_secs(2);
 
-/// Logs in at `port`, as a client with room for a few kilobytes.
+/// Logs in at `port`, as a client that has room for only a few kilobytes.
 async fn log_in(rig: &Rig, port: u16) -> Handle<Trusting> {
     let config = client::Config {
         window_size: 16 << 10,
@@ -32,7 +32,7 @@ async fn run(client: &Handle<Trusting>, line: &str) -> Channel<client::Msg> {
     channel
 }
 
-/// Reads the answer to a command, and waits after each message. Returns the length of the answer,
+/// Reads the answer to a command, and pauses after each message. Returns the length of the answer,
 /// the number of messages, and the exit code.
 async fn read(mut channel: Channel<client::Msg>, pause: Duration) -> (usize, u32, Option<u32>) {
     let (mut length, mut messages, mut code) = (0, 0, None);
@@ -78,7 +78,7 @@ async fn slow_reader_gets_all_and_silent_reader_is_disconnected() {
     let (slowly, _, code) =
         read(run(&slow, "audit -limit 150 -json").await, STALL * 5 / 2 / messages).await;
     assert!(slowly == length && code == Some(0), "{slowly} of {length} bytes, {code:?}");
-    assert!(since.elapsed() > STALL * 2, "it was not slow");
+    assert!(since.elapsed() > STALL * 2, "the reader was not slow");
 
     let silent = log_in(&rig, port).await;
     let channel = run(&silent, "audit -limit 150 -json").await;

@@ -1,12 +1,13 @@
-//! Plays the files in `transcripts/` through a real ssh client against a real registry: what
-//! operators type and what they see, word for word.
+//! Plays the files in `transcripts/` with a real ssh client and a real registry. The files have the
+//! exact text that operators type and see.
 //!
-//! A line that begins with `$ ` is a command; `<FILE` at its end is its standard input. `! ` begins
-//! a line of standard error, and `= ` the exit code if it is not 0. Everything else is standard
-//! output, a dot for a blank line. `{a1}` is the sha256 of an uploaded archive, `{TIME}` any time,
-//! `{ID}` any other sha256, `{KEY}` the operator's key.
+//! A line that begins with `$ ` is a command, and `<FILE` at its end stands for its standard input.
+//! A line that begins with `! ` is a line of standard error. A line that begins with `= ` has the
+//! exit code, if this code is not 0. Every other line is standard output; a dot stands for a blank
+//! line. `{a1}` is the sha256 of an uploaded archive, and `{ID}` is any other sha256. `{TIME}` is
+//! any time, and `{KEY}` is the operator's key.
 //!
-//! With `UPDATE_TRANSCRIPTS` set, the test writes the files anew; read the diff.
+//! If `UPDATE_TRANSCRIPTS` is set, the test rewrites the files. Then read the diff.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -96,7 +97,7 @@ fn run(rig: &Rig, digests: &BTreeMap<&str, String>, command: &str) -> String {
     seen
 }
 
-/// The text, with names in place of everything that differs from run to run.
+/// Replaces everything in the text that differs from run to run by names.
 fn mask(text: &str, rig: &Rig, digests: &BTreeMap<&str, String>) -> String {
     let keygen = Command::new("ssh-keygen").arg("-lf").arg(rig.path("op.pub")).output();
     let key = String::from_utf8(keygen.unwrap().stdout).unwrap();

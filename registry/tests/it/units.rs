@@ -6,7 +6,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// The units in a directory, with an existing program.
+/// Copies the units to a directory. In the copies, the path of the program is replaced by an
+/// existing path.
 fn units() -> (TempDir, [String; 2]) {
     let temp = TempDir::new().unwrap();
     let from = deploy_testing::package().join("../packaging");
@@ -51,7 +52,7 @@ fn systemd_accepts_the_units() {
 #[test]
 fn registry_unit_is_sandboxed_as_documented() {
     let (_temp, [registry, agent]) = units();
-    // The ratings of docs/OPERATING.md, in tenths.
+    // These are the ratings in docs/OPERATING.md, in tenths.
     for (unit, most) in [(registry, "--threshold=14"), (agent, "--threshold=81")] {
         let words = ["security", "--no-pager", "--offline=yes", most, &unit];
         let Some(output) = analyze(&words) else { return };

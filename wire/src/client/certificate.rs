@@ -1,5 +1,5 @@
-//! Certificates of hosts (PROTOCOL.certkeys): checks whether a certificate is valid for the host
-//! that shows it.
+//! Checks hosts' certificates (PROTOCOL.certkeys): decides whether a certificate is valid for the
+//! host that sends it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use russh::keys::{Algorithm, Certificate, PublicKey};
 
 use crate::wildcard;
 
-/// Why `certificate` is not valid for `host`; `None` if it is valid.
+/// Fails if `certificate` is not valid for `host`. The error says why.
 pub(super) fn check(
     certificate: &Certificate,
     authorities: &[PublicKey],
@@ -24,7 +24,7 @@ pub(super) fn check(
     if revoked.iter().any(is_revoked) {
         return Err("the certificate or its authority is revoked".to_owned());
     }
-    // The library checks this only as part of a complete validation.
+    // The library checks the signature only as part of a complete validation.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("its signature is not accepted".to_owned());

@@ -1,4 +1,4 @@
-//! Why the communication with a server failed, with the exit code for each failure.
+//! The errors of the communication with a server, with an exit code for each error.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,15 +22,15 @@ pub enum ClientError {
         /// The cause.
         cause: io::Error,
     },
-    /// The server's key is not the expected one.
+    /// The server's key is not the expected key.
     #[error(
         "ssh: handshake failed: host key fingerprint mismatch: {found}; expected {expected}: is \
          this the right server?"
     )]
     HostKeyMismatch {
-        /// Fingerprint of its key.
+        /// The fingerprint of the server's key.
         found: String,
-        /// The expected key.
+        /// A description of the expected key.
         expected: String,
     },
     /// The server's key is not known.
@@ -42,7 +42,7 @@ pub enum ClientError {
     HostUnknown {
         /// The address.
         addr: String,
-        /// Fingerprint of its key.
+        /// The fingerprint of the server's key.
         found: String,
         /// The `known_hosts` file.
         file: PathBuf,
@@ -65,25 +65,25 @@ pub enum ClientError {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// Why the key cannot be used.
         why: String,
     },
-    /// There is no key to try, or no known host to compare with.
+    /// The client has no key for the login, or cannot check the server's key.
     #[error("{0}")]
     Setup(String),
     /// The connection was lost, or the server broke the protocol.
     #[error("connection to the registry lost: {0}")]
     Lost(String),
-    /// The connection is open, but nothing arrives.
+    /// The connection is open, but no answer arrives.
     #[error("{what}: no answer for {} seconds", STALLED.as_secs())]
     Stalled {
-        /// The action of the client.
+        /// The action of the client that failed.
         what: String,
     },
-    /// The server refused.
+    /// The server refused a request.
     #[error("{what}: {why}")]
     Refused {
-        /// The action of the client.
+        /// The action of the client that failed.
         what: String,
         /// The server's message.
         why: String,
@@ -91,7 +91,7 @@ pub enum ClientError {
     /// The server does not have the file.
     #[error("{what}: {why}")]
     NotFound {
-        /// The action of the client.
+        /// The action of the client that failed.
         what: String,
         /// The server's message.
         why: String,
@@ -99,7 +99,7 @@ pub enum ClientError {
     /// A received value is over a limit.
     #[error("{what} is larger than {}", Size(*limit as u64))]
     TooLarge {
-        /// What was received.
+        /// The kind of the received value.
         what: String,
         /// The limit.
         limit: usize,
@@ -109,7 +109,7 @@ pub enum ClientError {
     Sink(#[from] deploy_store::Error),
 }
 
-/// The keys that the server accepts from `user`, and the flag of the server's key file.
+/// A text for the keys that the server accepts from `user`, with the flag of the server's key file.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
         "agents (-srvauth; an operator's is none)"
@@ -129,7 +129,8 @@ impl ClientError {
         }
     }
 
-    /// The error of `what`, in the server's words if it sent any.
+    /// The error of the action `what`. If the server has sent a message, the error has this
+    /// message.
     pub(super) fn sftp(what: &str, err: SftpError) -> Self {
         let what = what.to_owned();
         match err {

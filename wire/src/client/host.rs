@@ -1,4 +1,4 @@
-//! Identifies the server: by a given fingerprint, or by `known_hosts`.
+//! Identifies the server by a given fingerprint, or with `known_hosts` files.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,16 @@ use russh::{Preferred, keys};
 use super::known::Known;
 use super::{ClientError, certificate};
 
-/// The known hosts of all users of a machine. ssh reads them, too.
+/// The file with the known hosts for all users of a machine. ssh reads this file, too.
 const OF_ALL: &str = "/etc/ssh/ssh_known_hosts";
 
-/// Characters of a fingerprint with SHA-256.
+/// The number of characters of a SHA-256 fingerprint after `SHA256:`.
 const DIGITS: usize = 43;
 
 /// How to identify the server.
 #[derive(Debug, Clone)]
 pub enum HostKey {
-    /// `SHA256:…`, as ssh prints it.
+    /// A fingerprint `SHA256:…`, as ssh prints it.
     Fingerprint(String),
     /// A `known_hosts` file.
     KnownHosts(PathBuf),
@@ -53,8 +53,8 @@ impl HostCheck {
         Ok(Self { how: how.clone(), addr: addr.to_owned(), host: host.to_owned(), known })
     }
 
-    /// The algorithms to ask for, with the algorithms of the known keys first: a server with
-    /// several keys shows only one. No SHA-1.
+    /// The algorithms to ask for. The algorithms of the known keys come first, because a server
+    /// with several keys shows only one key. The list has no algorithm with SHA-1.
     pub(super) fn algorithms(&self) -> Cow<'static, [Algorithm]> {
         let Known { keys, without_port, .. } = &self.known;
         let keys = if keys.is_empty() { without_port } else { keys };
@@ -70,7 +70,7 @@ impl HostCheck {
         algorithms.into()
     }
 
-    /// The algorithms of certificates to ask for: none if no authority is known.
+    /// The algorithms of certificates to ask for. If no authority is known, the list is empty.
     pub(super) fn certificates(&self) -> Cow<'static, [Algorithm]> {
         if self.known.authorities.is_empty() { Cow::Borrowed(&[]) } else { self.algorithms() }
     }
@@ -97,7 +97,8 @@ impl HostCheck {
         Err(ClientError::HostKeyMismatch { found, expected })
     }
 
-    /// A certificate that is not valid for the host counts only as the key in it.
+    /// Checks the host's certificate. If the certificate is not valid for the host, only the key in
+    /// the certificate counts.
     fn check_certificate(&self, shown: &Certificate) -> Result<(), ClientError> {
         let Known { authorities, revoked, .. } = &self.known;
         let Err(why) = certificate::check(shown, authorities, revoked, &self.host) else {
@@ -116,7 +117,7 @@ impl HostCheck {
 }
 
 fn split(addr: &str) -> Result<(&str, u16), ClientError> {
-    // In an IPv6 address every part looks like a port.
+    // In an IPv6 address without brackets, every part looks like a port.
     let bare = addr.matches(':').count() > 1 && !addr.starts_with('[');
     let Some((host, port)) = addr.rsplit_once(':').filter(|_| !bare && !addr.ends_with(']')) else {
         let host = if bare { format!("[{addr}]") } else { addr.to_owned() };
@@ -129,7 +130,7 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
     Ok((host.trim_matches(['[', ']']), port))
 }
 
-/// Why a text cannot be a fingerprint.
+/// A text that says why `print` cannot be a fingerprint.
 fn flaw(print: &str) -> String {
     let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
     match digits {
@@ -141,7 +142,8 @@ fn flaw(print: &str) -> String {
     }
 }
 
-/// `deployctl`'s help has always said `sha256:`, while ssh prints `SHA256:`.
+/// Compares two fingerprints and ignores the case of their prefix. `deployctl`'s help has always
+/// said `sha256:`, but ssh prints `SHA256:`.
 fn is_fingerprint(expected: &str, found: &str) -> bool {
     match (expected.split_once(':'), found.split_once(':')) {
         (Some((hash, digits)), Some((of, right))) => {

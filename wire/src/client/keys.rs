@@ -1,4 +1,4 @@
-//! Logs in: with a key file, or with the keys of the ssh agent and `~/.ssh`.
+//! Logs in with a key file, or with the keys of the ssh agent and `~/.ssh`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,18 +20,19 @@ use super::rsa::RsaSigner;
 /// The keys for logging in.
 #[derive(Debug, Clone)]
 pub enum Keys {
-    /// A private key file, not encrypted.
+    /// A private key file that is not encrypted.
     File(PathBuf),
-    /// The ssh agent's keys, then the usual files in `~/.ssh`.
+    /// The ssh agent's keys first, and then the usual files in `~/.ssh`.
     Auto,
 }
 
-/// Bytes of a file that are read to recognise it.
+/// How many bytes of a file are read to recognise its kind.
 const MAX_LOOKED_AT: usize = 64;
-/// The usual files, in the order of ssh.
+/// The usual key files, in the order in which ssh tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
-/// Reads the key file, if one was given: an unusable key must fail before the connection.
+/// Reads the key file, if one was given. This happens before the connection, so that an unusable
+/// key fails early.
 pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
     match keys {
         Keys::File(path) => read(path).map(Some),
@@ -54,7 +55,7 @@ pub(super) async fn log_in(
     if done { Ok(()) } else { Err(login.refused()) }
 }
 
-/// A login under way.
+/// A login in progress.
 struct Login<'a> {
     handle: &'a mut Handle<HostCheck>,
     user: &'a str,
@@ -76,12 +77,13 @@ impl Login<'_> {
         match result {
             Ok(result) => Ok(result.success()),
             Err(err) if self.tried.len() == 1 => Err(err.into()),
-            // A server disconnects after too many keys.
+            // The server may disconnect after too many keys.
             Err(_) => Ok(false),
         }
     }
 
-    /// Tries the certificate beside a key, as ssh does. If it is useless, the key itself is tried.
+    /// Tries the certificate that is stored next to a key, as ssh does. If the certificate does not
+    /// work, the caller tries the key itself.
     async fn with_certificate(&mut self, path: &Path, key: &PrivateKey) -> bool {
         let mut beside = path.as_os_str().to_owned();
         beside.push("-cert.pub");
@@ -125,7 +127,8 @@ impl Login<'_> {
         }
     }
 
-    /// Tries the agent's keys. A missing agent is not an error yet.
+    /// Tries the ssh agent's keys. If there is no agent, the function does not fail, because other
+    /// keys may work.
     async fn with_agent(&mut self) -> Result<bool, ClientError> {
         let failed = |err: &dyn std::fmt::Display| {
             format!("cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set: {err}")
@@ -168,7 +171,7 @@ impl Login<'_> {
             match result {
                 Ok(result) if result.success() => return Ok(true),
                 Ok(_) => {}
-                // An agent may ask its user, who may refuse.
+                // An agent may ask its user for permission, and the user may refuse.
                 Err(err) => self.skipped.push(format!("ssh-agent does not sign: {err}")),
             }
         }
@@ -195,7 +198,7 @@ impl Login<'_> {
         Ok(false)
     }
 
-    /// The hash for signatures of RSA keys; never SHA-1.
+    /// The hash for signatures of RSA keys. The hash is never SHA-1.
     async fn rsa_hash(&self, algorithm: Algorithm) -> Option<HashAlg> {
         if !algorithm.is_rsa() {
             return None;
@@ -221,8 +224,8 @@ impl Login<'_> {
     }
 }
 
-/// Makes an Ed25519 key at `path`, 0600, with its public half beside it; or reads the existing key.
-/// Returns the public key as a line of a key file.
+/// Makes an Ed25519 key with mode 0600 at `path`, and its public key next to it. If the key exists,
+/// the function reads it instead. Returns the public key as a line of a key file.
 pub fn make_key(path: &Path, comment: &str) -> Result<String, ClientError> {
     let line = |key: &PrivateKey| key.public_key().to_openssh().map_err(|err| failed(path, &err));
     if path.exists() {
@@ -258,7 +261,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
     })
 }
 
-/// The kind of a file that is not a private key.
+/// A text that says what a file is, if the file is not a private key.
 fn what_it_is(path: &Path) -> Option<String> {
     let is_missing = |path: &Path| {
         let found = path.symlink_metadata();

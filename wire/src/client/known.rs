@@ -1,5 +1,5 @@
-//! Reads files of known hosts as ssh does (sshd(8)): fields between blanks and tabs, names with
-//! `*`, `?` and `!`, hashed names, markers.
+//! Reads files of known hosts as ssh does (sshd(8)). Blanks and tabs separate fields. A file may
+//! have names with `*`, `?` and `!`, hashed names, and markers.
 
 use aws_lc_rs::hmac;
 use russh::keys::PublicKey;
@@ -7,7 +7,7 @@ use russh::keys::ssh_key::known_hosts::HostPatterns;
 
 use crate::wildcard;
 
-/// The usual port. Files have names without this port.
+/// The usual port of ssh. Names in files do not mention this port.
 const SSH: u16 = 22;
 
 /// The keys of one host.
@@ -15,17 +15,17 @@ const SSH: u16 = 22;
 pub(super) struct Known {
     /// Keys that the host may show.
     pub(super) keys: Vec<PublicKey>,
-    /// Keys that are listed without the port. Keys without a port count if there are no other keys,
-    /// as in ssh.
+    /// Keys that are listed without the port. As in ssh, these keys count only if there are no
+    /// other keys.
     pub(super) without_port: Vec<PublicKey>,
-    /// Keys that may have signed the host's certificate.
+    /// Keys of authorities that may have signed the host's certificate.
     pub(super) authorities: Vec<PublicKey>,
     /// Keys that are revoked, for any host.
     pub(super) revoked: Vec<PublicKey>,
 }
 
 impl Known {
-    /// Reads the lines of one file about `host` and `port`. Unreadable lines are skipped.
+    /// Reads those lines of one file that concern `host` and `port`. Unreadable lines are skipped.
     pub(super) fn read(&mut self, text: &str, host: &str, port: u16) {
         let host = host.to_ascii_lowercase();
         let name = if port == SSH { host.clone() } else { format!("[{host}]:{port}") };
@@ -56,7 +56,8 @@ impl Known {
     }
 }
 
-/// Whether a list of names matches `name`: one name matches, and no negated name matches.
+/// Whether a list of names matches `name`. At least one name must match, and no negated name may
+/// match.
 fn names_it(names: &str, name: &str) -> bool {
     let mut found = false;
     for pattern in names.split(',') {
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn names_are_read_as_ssh_reads_them() {
-        // Hashes that ssh-keygen -H made of "reg.example.com" and "[reg.example.com]:2022".
+        // `ssh-keygen -H` made these hashes of "reg.example.com" and "[reg.example.com]:2022".
         for (names, port, want) in [
             ("reg.example.com", 22, true),
             ("Reg.Example.COM", 22, true),

@@ -1,4 +1,4 @@
-//! How an operator connects: the meaning of the connection flags.
+//! Decides how an operator connects. This module defines the meaning of the connection flags.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::{Connect, HostKey, Keys};
 use crate::command::Refusal;
 
-/// Time for connecting and logging in.
+/// Most time for connecting and logging in.
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The user name of agents, which can only read.
+/// The user name of agents. Agents can only read.
 pub(super) const AGENT: &str = "deploy-agent";
 
-/// How to connect to `addr`. Without a fingerprint, ssh's known hosts decide. Without a key file,
-/// the ssh agent and the usual files are tried. Without a user name, the name of the logged-in user
-/// is used.
+/// How an operator connects to `addr`. Without a fingerprint, the client uses ssh's known hosts.
+/// Without a key file, it tries the keys of the ssh agent and the usual files. Without a user name,
+/// it uses the name of the logged-in user.
 pub fn operator(
     addr: &str,
     fingerprint: &str,
@@ -39,7 +39,8 @@ pub fn operator(
     Ok(Connect { addr: addr.to_owned(), user, keys, host, timeout })
 }
 
-/// `$USER` or `$LOGNAME`, which a cron job may lack, or else the name of the account.
+/// The value of `$USER` or `$LOGNAME`. A cron job may have neither variable, and then the function
+/// returns the name of the account.
 fn login_name() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     set("USER").or_else(|| set("LOGNAME")).or_else(account_name).unwrap_or_default()

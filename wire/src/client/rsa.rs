@@ -1,5 +1,5 @@
 //! Signs for a certificate of an RSA key (RFC 8332). With a key file, the library would use the
-//! algorithm's old name, which means SHA-1, and which servers refuse.
+//! algorithm's old name. This name means SHA-1, which servers refuse.
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;
@@ -14,7 +14,7 @@ pub(super) struct RsaSigner<'a>(pub &'a RsaKeypair);
 impl Signer for RsaSigner<'_> {
     type Error = AgentAuthError;
 
-    /// The data to sign, followed by the signature.
+    /// Returns the data to sign, followed by the signature.
     async fn auth_sign(
         &mut self,
         _key: &AgentIdentity,

@@ -1,4 +1,4 @@
-//! The connection's sftp session: requests, and how long to wait for answers.
+//! The sftp session of a connection. It sends requests, and decides how long to wait for answers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
-/// Time without any answer after which the session fails.
+/// If no answer arrives for this long, the session fails.
 pub(super) const STALLED: Duration = Duration::from_secs(60);
-/// Bytes that every server accepts in one request.
+/// Most bytes that every server accepts in one request.
 const SMALL: u64 = 32 << 10;
-/// Most bytes that are requested, or sent, in one request. Requests of this size fit a packet that
-/// every server with larger limits accepts.
+/// Most bytes that the client requests or sends in one request. Such a request fits into a packet
+/// that every server with larger limits accepts.
 const LARGE: u64 = 255 << 10;
 
 /// An sftp session.
@@ -26,20 +26,20 @@ pub(super) struct Sftp {
     pub(super) read_size: u32,
     /// Most bytes to send in one request.
     pub(super) write_size: usize,
-    /// When the last answer came.
+    /// The time at which the last answer arrived.
     heard: Mutex<Instant>,
     broken: AtomicBool,
 }
 
 impl Sftp {
-    /// Starts the session on a stream to a server.
+    /// Starts a session on a stream to a server.
     pub(super) async fn start<S>(stream: S) -> SftpResult<Self>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let raw = RawSftpSession::new(stream);
-        // The library's limit starts when a request is sent. On a slow line with many requests that
-        // would be too short: see `answer`.
+        // The library's time limit begins when a request is sent. On a slow line with many
+        // requests, this limit would be too short: see `answer`.
         raw.set_timeout(u64::from(u32::MAX));
         let mut session = Self {
             raw,
@@ -58,7 +58,7 @@ impl Sftp {
         Ok(session)
     }
 
-    /// Whether the session seems usable.
+    /// Whether the session still seems usable.
     pub(super) fn is_alive(&self) -> bool {
         !self.broken.load(Ordering::Relaxed)
     }
@@ -67,7 +67,7 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// Opens a file of `size` bytes, if the size is known.
+    /// Opens a file. If `size` is known, the server gets it.
     pub(super) async fn open_sized(
         &self,
         path: &str,
@@ -79,7 +79,7 @@ impl Sftp {
         Ok(opened.handle)
     }
 
-    /// At most `length` bytes from `offset`; no bytes at the end of the file.
+    /// Reads at most `length` bytes from `offset`. At the end of the file, the result is empty.
     pub(super) async fn read(&self, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
         match self.answer(self.raw.read(handle, offset, length)).await {
             Ok(data) if data.data.len() > length as usize => {
@@ -105,8 +105,8 @@ impl Sftp {
         self.answer(self.raw.close(handle)).await.map(drop)
     }
 
-    /// Waits for an answer as long as any answers arrive: answers to earlier requests come first,
-    /// even on a slow line.
+    /// Waits for the answer to `request`, and fails only if no answers arrive at all. On a slow
+    /// line, the answers to earlier requests must arrive first.
     async fn answer<T>(&self, request: impl Future<Output = SftpResult<T>>) -> SftpResult<T> {
         tokio::pin!(request);
         let mut since = Instant::now();
@@ -130,7 +130,8 @@ impl Sftp {
     }
 }
 
-/// The usable part of a server's limit; zero means that the server states no limit.
+/// The request size for a server that allows `allowed` bytes. Zero means that the server states no
+/// limit.
 fn size(allowed: u64) -> u32 {
     let usable = if allowed == 0 { SMALL } else { allowed.min(LARGE) };
     u32::try_from(usable).expect("LARGE fits")

@@ -1,5 +1,5 @@
-//! Uploads and downloads with many requests at the same time: otherwise, each request would cost a
-//! round trip.
+//! Uploads and downloads. A transfer has many requests in progress at the same time, because
+//! otherwise each request would cost a round trip.
 
 use std::collections::VecDeque;
 
@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 use super::sftp::{Sftp, is_status};
 use super::{Client, ClientError};
 
-/// Bytes of one transfer that are requested, or sent, and not answered.
+/// Most bytes of one transfer that are requested or sent, and not answered yet.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
-    /// Uploads `chunks` as `path`, and closes the file at their end. If the server gets the `size`,
-    /// it can refuse an upload that does not fit at the start. `progress` gets the number of bytes
-    /// that the server has. A dropped upload is not closed, so the server knows that it is
-    /// incomplete.
+    /// Uploads `chunks` as `path`, and closes the file at their end. A server that gets the `size`
+    /// can refuse an oversized upload at the start. `progress` gets the number of bytes that the
+    /// server has received. If the upload is dropped, the client does not close the file, so the
+    /// server knows that the file is incomplete.
     pub async fn put(
         &self,
         path: &str,
@@ -62,8 +62,8 @@ impl Client {
         sftp.close(&handle).await.map_err(refused)
     }
 
-    /// Downloads `path` from `offset` to its end; `sink` gets the bytes in order. While `sink`
-    /// blocks, the server waits.
+    /// Downloads the file `path` from `offset` to its end, and passes the bytes to `sink` in order.
+    /// While `sink` blocks, the server waits.
     pub async fn get(
         &self,
         path: &str,
@@ -96,7 +96,7 @@ impl Client {
         };
         drop(under_way);
         if sftp.is_alive() {
-            // The bytes count, whether or not the server closes the file without an error.
+            // All bytes have arrived, so an error of the close does not matter.
             let _ = sftp.close(&handle).await;
         }
         result
@@ -112,8 +112,8 @@ impl Client {
         size.map_err(refused)
     }
 
-    /// The contents of a small file, or `None` if it does not exist. This takes two round trips,
-    /// unless the file is larger than one answer.
+    /// The contents of a small file, or `None` if the file does not exist. The function needs two
+    /// round trips, or more if the file is larger than one answer.
     pub async fn read_small(
         &self,
         path: &str,
@@ -128,14 +128,15 @@ impl Client {
         let (read, closed) = join(sftp.read(&handle, 0, sftp.read_size), sftp.close(&handle)).await;
         let mut contents = match read {
             Ok(contents) => contents,
-            // The Go registry opens any path.
+            // The Go registry opens every path, and reports a missing file only here.
             Err(err) if is_status(&err, StatusCode::NoSuchFile) => return Ok(None),
             Err(err) => return Err(ClientError::sftp(path, err)),
         };
         closed.map_err(|err| ClientError::sftp(path, err))?;
         let too_large = || ClientError::TooLarge { what: path.to_owned(), limit };
         if contents.len() == sftp.read_size as usize {
-            // There may be more bytes, but by now of another file.
+            // There may be more bytes, but the path may name another file by now. So the function
+            // reads the file again.
             contents.clear();
             let fits = |have: usize, more: usize| have + more <= limit;
             self.get(path, 0, |bytes| {
@@ -151,12 +152,13 @@ impl Client {
     }
 }
 
-/// `chunk` in pieces that fit one request.
+/// Splits `chunk` into pieces that fit into one request.
 fn pieces(chunk: Vec<u8>, most: usize) -> Vec<Vec<u8>> {
     if chunk.len() <= most { vec![chunk] } else { chunk.chunks(most).map(<[u8]>::to_vec).collect() }
 }
 
-/// Reads `length` bytes, in as many steps as the server needs; fewer at the end of the file.
+/// Reads `length` bytes, in as many steps as the server needs. At the end of the file, the result
+/// is shorter.
 async fn read_whole(sftp: &Sftp, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
     let mut whole = sftp.read(handle, offset, length).await?;
     while !whole.is_empty() && whole.len() < length as usize {

@@ -1,24 +1,25 @@
-//! Completes an unfinished line: verbs, flags, names. Pure: the caller looks up the names.
+//! Completes the last word of an unfinished line: a verb, a flag or a name. The code is pure,
+//! because the caller looks up the names.
 
 use super::verb::{self, Flag, Takes, Verb};
 use super::verbs::{VERBS, find};
 use super::words::quote;
 use deploy_store::escape;
 
-/// The last word of a line, so far.
+/// The last, unfinished word of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Typed {
-    /// Where the word begins, in bytes of the line.
+    /// The position at which the word begins, in bytes of the line.
     pub start: usize,
     /// The part that stays as it is: `-name=`, or the component of a layer.
     head: String,
     /// The part to complete.
     tail: String,
-    /// The words that it may become.
+    /// The words that this word may become.
     pub wanted: Wanted,
 }
 
-/// What a word may become.
+/// The kinds of word that an unfinished word may become.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wanted {
     /// One of these words.
@@ -29,7 +30,7 @@ pub enum Wanted {
     Layer,
     /// A configuration.
     Configuration,
-    /// A version of this component.
+    /// A version of the component with this name.
     Version(String),
 }
 
@@ -40,17 +41,18 @@ pub enum Completion {
     Nothing,
     /// The word is replaced by this text.
     Text(String),
-    /// Several names match and are shown.
+    /// Several names match, and the caller shows them.
     Several(Vec<String>),
 }
 
-/// A word of a line, possibly unfinished, and the place where the word begins.
+/// A word of a line, which may be unfinished, and the position at which the word begins.
 struct Word {
     start: usize,
     text: String,
 }
 
-/// The word that is expected at the end of `line`; `None` if nothing known fits.
+/// The unfinished word at the end of `line`, with the words that it may become. `None` if no known
+/// word fits.
 pub fn typed(line: &str) -> Option<Typed> {
     let mut words = words(line);
     let last = words.pop()?;
@@ -66,7 +68,8 @@ pub fn typed(line: &str) -> Option<Typed> {
     after(find(&first.text)?, &given, last)
 }
 
-/// Completes `words` from a shell, the words after the name of `verb`.
+/// Like [`typed`], for words that a shell has split. `words` are the words after the name of
+/// `verb`.
 pub fn typed_in_shell(verb: &'static Verb, words: &[String]) -> Option<Typed> {
     let (last, given) = words.split_last()?;
     after(verb, given, Word { start: 0, text: last.clone() })
@@ -129,7 +132,7 @@ fn value(
     Some(Typed { start, head, tail: text, wanted })
 }
 
-/// The flags in `words`, with their values; the last flag may have no value yet.
+/// The flags in `words`, with their values. The last flag may have no value yet.
 fn given(verb: &'static Verb, words: &[String]) -> Vec<(&'static Flag, Option<String>)> {
     let mut given = Vec::new();
     let mut words = words.iter();
@@ -146,7 +149,7 @@ fn given(verb: &'static Verb, words: &[String]) -> Vec<(&'static Flag, Option<St
     given
 }
 
-/// The words of `line` by the rules of [`super::split`]; the last one is unfinished or empty.
+/// Splits `line` into words by the rules of [`super::split`]. The last word is unfinished or empty.
 fn words(line: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let mut word = Word { start: 0, text: String::new() };
@@ -181,8 +184,8 @@ fn words(line: &str) -> Vec<Word> {
 }
 
 impl Typed {
-    /// The complete words that match, for a shell, which does the rest. Names that cannot be sent
-    /// to a terminal are left out.
+    /// The complete words that match. The shell that asked does the rest of the completion. The
+    /// function leaves out names that cannot be sent to a terminal.
     pub fn whole<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = String> {
         let end = if self.wanted == Wanted::Layer { ":" } else { "" };
         self.fitting(names).map(move |name| format!("{}{name}{end}", self.head))
@@ -193,7 +196,7 @@ impl Typed {
         names.iter().filter(fits).filter(|name| !name.contains(char::is_control))
     }
 
-    /// How the line continues. Names that cannot be sent to a terminal are left out.
+    /// How the line continues. The function leaves out names that cannot be sent to a terminal.
     pub fn complete(&self, names: &[String]) -> Completion {
         let mut fitting: Vec<&String> = self.fitting(names).collect();
         fitting.sort();
@@ -206,7 +209,8 @@ impl Typed {
                 Completion::Text(whole + end)
             }
             [first, .., last] => {
-                // The common prefix of the first and the last sorted name is common to all names.
+                // The names are sorted, so a common prefix of the first and the last name is common
+                // to all names.
                 let same = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
                 let common: String = same.map(|(c, _)| c).collect();
                 // The dashes of flags alone do not count as progress.
@@ -220,7 +224,7 @@ impl Typed {
     }
 }
 
-/// `word` as the beginning of a longer word.
+/// `word` in the form of the beginning of a longer word.
 fn unfinished(word: &str) -> String {
     let quoted = quote(word);
     match quoted.strip_suffix('"') {
@@ -235,7 +239,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The line after Tab, or the shown text.
+    /// The line after the Tab key, or the names that are then shown.
     fn tab(line: &str) -> String {
         let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let Some(typed) = typed(line) else { return "-".to_owned() };

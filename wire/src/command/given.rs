@@ -1,4 +1,5 @@
-//! The flags of a command, read by the rules of Go's flag package, with the texts of the Go tool.
+//! Reads the flags of a command by the rules of Go's flag package. The error texts are those of the
+//! Go tool.
 
 use deploy_store::{ComponentName, VersionName};
 
@@ -7,14 +8,14 @@ use super::{Hash, Refusal};
 use crate::fleet::HostName;
 use crate::fleet::host_name::BadName;
 
-/// The flags of one command, in the order given.
+/// The flags of one command, in the order in which they were given.
 pub struct Given {
     verb: &'static Verb,
     pub(super) given: Vec<(&'static str, String)>,
 }
 
 impl Given {
-    /// Reads the flags of `verb`; `None` when help is asked for.
+    /// Reads the flags of `verb`. `None` if the user asks for help.
     pub(super) fn read(verb: &'static Verb, words: &[String]) -> Result<Option<Self>, Refusal> {
         let refuse = |text: String| Refusal::usage(format!("{text}\n{}", verb.usage().trim_end()));
         let mut flags = Self { verb, given: Vec::new() };
@@ -79,7 +80,8 @@ impl Given {
         self.given.iter().filter(move |(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
 
-    /// The value of a flag, empty if the flag was not given. The last value counts.
+    /// The value of a flag, or an empty text if the flag was not given. If the flag was given
+    /// several times, the last value counts.
     pub(super) fn get(&self, name: &str) -> &str {
         self.all(name).last().unwrap_or_default()
     }
@@ -111,7 +113,7 @@ impl Given {
         self.get(name).parse().map_err(|err: deploy_store::Error| Refusal::usage(err.to_string()))
     }
 
-    /// The name in a flag that need not be given.
+    /// The name in an optional flag, if the flag was given.
     pub(super) fn maybe<T: std::str::FromStr<Err = deploy_store::Error>>(
         &self,
         name: &str,
@@ -143,7 +145,7 @@ impl Given {
         name: &str,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<Option<T>, Refusal> {
-        // An empty value is an error: a script's variable may be unset.
+        // An empty value is an error, because it may come from an unset variable of a script.
         let Some(value) = self.all(name).last() else { return Ok(None) };
         read(value).map(Some).map_err(|why| {
             let usage = self.verb.usage();
@@ -209,7 +211,7 @@ pub(super) fn hash_of(text: &str) -> Result<Hash, Refusal> {
     })
 }
 
-/// Go's words for a boolean (strconv.ParseBool).
+/// Reads a boolean in the spellings that Go accepts (strconv.ParseBool).
 fn boolean(flag: &Flag, value: &str) -> Result<String, String> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok("true".to_owned()),

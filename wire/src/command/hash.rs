@@ -1,4 +1,4 @@
-//! Hashes as users give them: all digits, or the first of them.
+//! Hashes as users write them: all digits of a hash, or its first digits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ pub const MIN_DIGITS: usize = 8;
 /// Digits of a complete hash.
 const DIGITS: usize = 64;
 
-/// The first digits of a hash, [`MIN_DIGITS`] or more.
+/// At least the first [`MIN_DIGITS`] digits of a hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hash(String);
 

@@ -1,5 +1,5 @@
-//! Writes a command as a line, which [`super::split`] and [`super::parse`] read back as the same
-//! command.
+//! Writes a command as a line. From this line, [`super::split`] and [`super::parse`] read the same
+//! command again.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use deploy_store::{ComponentName, VersionName};
 use super::verb::{DRY_RUN, INPUT, OVERRIDE, QUIET};
 use super::{Command, HostAction, quote};
 
-/// The flags of a command, in the written order: flags with values come first.
+/// The flags of a command. In the written line, flags with values come before switches.
 #[derive(Debug, Default)]
 pub struct Line {
     flags: Vec<(&'static str, String)>,
@@ -29,18 +29,18 @@ impl Line {
         }
     }
 
-    /// Adds a switch that is on.
+    /// Adds a switch, if it is on.
     pub fn switch(&mut self, name: &'static str, on: bool) {
         self.switches.extend(on.then_some(name));
     }
 
-    /// Adds a component and one of its versions.
+    /// Adds the flags for a component and one of its versions.
     pub fn version(&mut self, component: &ComponentName, version: &VersionName) {
         self.flag("name", component.as_str());
         self.flag("version", version.as_str());
     }
 
-    /// Adds layers.
+    /// Adds a flag for each layer.
     pub fn layers(&mut self, layers: &[(ComponentName, VersionName)]) {
         for (component, version) in layers {
             self.flag("layer", format!("{}:{}", component.as_str(), version.as_str()));
@@ -64,12 +64,12 @@ impl Command {
         line
     }
 
-    /// The verb.
+    /// The command's verb.
     pub fn verb(&self) -> &'static str {
         self.described().map_or("help", |verb| verb.name)
     }
 
-    /// Whether the command changes what the registry keeps.
+    /// Whether the command changes the registry.
     pub fn is_change(&self) -> bool {
         let only_shows =
             self.line().is_on(DRY_RUN) || matches!(self, Self::Host(HostAction::List { .. }));

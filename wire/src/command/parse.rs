@@ -15,7 +15,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         return Ok(Command::Help { verb: rest.first().cloned() });
     }
     let verb = find(name).ok_or_else(|| unknown(name))?;
-    // The one verb whose only argument needs no flag.
+    // `refs` is the only verb whose single argument needs no flag.
     let bare = |word: &String| verb.name == "refs" && !word.starts_with('-');
     let hash = rest.first().filter(|word| bare(word)).map(|word| format!("-hash={word}"));
     let rest: Vec<String> = match hash {
@@ -29,7 +29,8 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
     parser(verb.name).ok_or_else(|| unknown(name))?(&given)
 }
 
-/// The flags of `verb` with their values, in the order given; `None` when help is asked for.
+/// The flags of `verb` with their values, in the order in which they were given. `None` if the user
+/// asks for help.
 pub fn read_flags(
     verb: &'static Verb,
     words: &[String],

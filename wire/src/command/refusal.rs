@@ -6,19 +6,19 @@ use crate::exit;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {
-    /// The text for people. It may have several lines, without the last newline.
+    /// The text for the user. The text may have several lines. The last line has no newline.
     pub text: String,
-    /// Exit code, from [`crate::exit`].
+    /// The exit code, one of the codes in [`crate::exit`].
     pub code: u8,
 }
 
 impl Refusal {
-    /// A refusal with one of the codes of [`crate::exit`].
+    /// A refusal with one of the codes in [`crate::exit`].
     pub fn new(code: u8, text: impl Into<String>) -> Self {
         Self { text: text.into(), code }
     }
 
-    /// The command line cannot be understood.
+    /// The refusal of a command line that cannot be understood.
     pub fn usage(text: String) -> Self {
         Self { text, code: exit::USAGE }
     }

@@ -1,4 +1,5 @@
-//! The description of a verb and its flags: for parsing, usage texts, completion and `deployctl`.
+//! The description of a verb and its flags. The parser, the usage texts, the completion and
+//! `deployctl` all use it.
 
 use std::fmt::Write;
 
@@ -9,12 +10,12 @@ pub struct Verb {
     pub name: &'static str,
     /// What the verb does, in a few words.
     pub about: &'static str,
-    /// The flags, by name.
+    /// The flags, sorted by name.
     pub flags: &'static [Flag],
-    /// Examples, as a user types them at the prompt. Examples that read standard input are for a
-    /// shell, because the prompt has no input.
+    /// Example command lines, as a user types them at the prompt. Examples that read standard input
+    /// are for a shell, because commands at the prompt have no input.
     pub examples: &'static [&'static str],
-    /// Whether the verb changes the registry, unless the command is a dry run.
+    /// Whether the verb changes the registry. A dry run never changes the registry.
     pub changes: bool,
     /// Whether the verb reads standard input without the flag `-`.
     pub reads_input: bool,
@@ -114,7 +115,7 @@ pub(super) const GROUP: Flag = text("group", "only hosts of this group");
 pub(super) const FORCE_STATE: Flag =
     switch("force", "remove even if an earlier state of a configuration uses it");
 
-/// The output of `help` for these verbs.
+/// The output of `help` for `verbs`.
 pub fn listing_of<'a>(verbs: impl IntoIterator<Item = &'a Verb>) -> String {
     let mut text = String::new();
     for verb in verbs {
@@ -129,7 +130,7 @@ impl Verb {
         self.flags.iter().find(|flag| flag.name == name)
     }
 
-    /// Usage in the form of Go's flag package.
+    /// The usage text, in the form of Go's flag package.
     pub fn usage(&self) -> String {
         let mut text = format!("Usage of {}:\n", self.name);
         for Flag { name, about, takes } in self.flags {
@@ -150,7 +151,7 @@ impl Verb {
 }
 
 impl Verb {
-    /// The output of `help` for the verb: usage, and examples.
+    /// The output of `help` for the verb: the usage text and the examples.
     pub fn help(&self) -> String {
         self.help_with(self.examples)
     }
@@ -166,16 +167,16 @@ impl Verb {
     }
 }
 
-/// The name in `names` that `word` probably means.
+/// The name in `names` that the user probably meant by `word`.
 pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = names.map(|name| (distance(word, name), name)).min()?;
     (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours between two words (Damerau and
-/// Levenshtein; each place changes once).
+/// The distance of two words by Damerau and Levenshtein: the number of insertions, deletions,
+/// replacements and swaps of neighbours. Each place changes at most once.
 fn distance(one: &str, other: &str) -> usize {
-    // A word that is far longer than any verb is not a misspelt verb.
+    // A word that is far longer than every verb is not a misspelt verb.
     let one: Vec<char> = one.chars().take(64).collect();
     let other: Vec<char> = other.chars().collect();
     let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];

@@ -1,11 +1,12 @@
-//! One file for each verb: its help, flags and examples, and how its command is read and written.
+//! The verbs. Each verb has its own file, with its help, its flags, its examples, and the code that
+//! reads and writes its command.
 
 use super::given::Given;
 use super::line::Line;
 use super::verb::{Verb, listing_of};
 use super::{Command, Refusal};
 
-/// Declares the verbs in the order of `help`: the variant of [`Command`] and the file of each.
+/// Declares the verbs in the order of `help`. Each verb has a variant of [`Command`] and a file.
 macro_rules! verbs {
     ($($variant:ident => $file:ident),* $(,)?) => {
         $(#[allow(clippy::unnecessary_wraps, reason = "all verbs are read by functions of one type")]
@@ -23,7 +24,7 @@ macro_rules! verbs {
         }
 
         impl Command {
-            /// The verb; `None` for `help`.
+            /// The verb of this command. `None` for `help`.
             pub(super) fn described(&self) -> Option<&'static Verb> {
                 match self {
                     Self::Help { .. } => None,
@@ -34,7 +35,7 @@ macro_rules! verbs {
                 }
             }
 
-            /// Writes the command's flags.
+            /// Adds the command's flags to `line`.
             pub(super) fn write(&self, line: &mut Line) {
                 match self {
                     Self::Help { .. } => {}
@@ -50,7 +51,7 @@ pub fn find(name: &str) -> Option<&'static Verb> {
     VERBS.iter().find(|verb| verb.name == name)
 }
 
-/// The output of `help`.
+/// The output of `help` for all verbs.
 pub fn listing() -> String {
     listing_of(VERBS)
 }

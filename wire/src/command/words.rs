@@ -5,8 +5,8 @@ use super::Refusal;
 /// Longest command line that is read, in bytes.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// The words of `line`. Unquoted shell syntax is refused, and the error names it, because the
-/// author of the line expects an expansion.
+/// Splits `line` into words. The function refuses unquoted shell syntax, because the author of the
+/// line expects an expansion. The error names this syntax.
 pub fn split(line: &str) -> Result<Vec<String>, Refusal> {
     if line.len() > MAX_LINE {
         return Err(Refusal::usage(format!("command line is longer than {MAX_LINE} bytes")));

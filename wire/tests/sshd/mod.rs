@@ -1,4 +1,4 @@
-//! A real sshd on a port of its own, with its own keys.
+//! A real sshd that has its own port and its own keys.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -25,7 +25,8 @@ pub fn user() -> String {
 }
 
 impl Sshd {
-    /// Without sshd, prints a notice and returns `None`; in CI that is a failure.
+    /// Starts sshd. If sshd is not installed, the function prints a notice and returns `None`, or
+    /// fails in CI.
     pub fn start(subsystem: &str) -> Option<Self> {
         if !Path::new(SSHD).exists() {
             assert!(std::env::var_os("CI").is_none(), "{SSHD} is missing: install openssh-server");
@@ -57,7 +58,7 @@ impl Sshd {
         self.dir.path().join(name)
     }
 
-    /// The path in the form for sftp.
+    /// A path in the server's directory, as text for the client.
     pub fn remote(&self, name: &str) -> String {
         self.path(name).into_os_string().into_string().unwrap()
     }
@@ -78,7 +79,7 @@ impl Sshd {
         line.split_whitespace().nth(1).unwrap().to_owned()
     }
 
-    /// How to connect with the right key to the right host.
+    /// The settings for a connection with the right key to the right host.
     pub fn connect(&self) -> Connect {
         Connect {
             addr: self.addr(),
@@ -93,7 +94,7 @@ impl Sshd {
         Client::connect(&self.connect()).await.unwrap()
     }
 
-    /// Why a client cannot connect.
+    /// The error of a client that cannot connect. `change` changes the settings of the connection.
     pub async fn refusal(&self, change: impl FnOnce(&mut Connect)) -> ClientError {
         let mut connect = self.connect();
         change(&mut connect);
@@ -120,7 +121,7 @@ pub fn make_key(dir: &Path, name: &str, flags: &[&str]) {
     assert!(command.unwrap().success());
 }
 
-/// Makes a certificate of a key, signed by `ca`.
+/// Makes a certificate of a key. The authority `ca` signs the certificate.
 pub fn sign(dir: &Path, flags: &[&str]) {
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-s", "ca", "-I", "test"]).args(flags).current_dir(dir);
@@ -131,7 +132,7 @@ fn read(dir: &Path, name: &str) -> String {
     fs::read_to_string(dir.join(name)).unwrap()
 }
 
-/// `None` if another process got the port.
+/// Starts sshd on a free port. `None` if another process took the port first.
 fn listen(dir: &Path, subsystem: &str) -> Option<(Child, u16)> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let path = dir.display();

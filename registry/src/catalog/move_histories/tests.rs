@@ -1,4 +1,4 @@
-//! A catalogue as version 0.8 left it.
+//! Tests the move with a catalogue that version 0.8 could have left.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use crate::catalog::{Catalog, Change, migrations, pool};
 
 const FIRST: i64 = 1_600_000_000_000_000_000;
 
-/// Makes a database with the tables of step 6: configuration `p` with 300 states, the last of which
-/// restored the first, and `q`, whose second state was imported without its files.
+/// Makes a database with the tables of step 6. Configuration `p` has 300 states, and its last state
+/// restored its first state. Configuration `q` has two states, and its first state was imported
+/// without its files.
 async fn earlier(dir: &Path) {
     let options =
         SqliteConnectOptions::new().filename(dir.join("catalogue.db")).create_if_missing(true);
@@ -56,7 +57,7 @@ async fn earlier(dir: &Path) {
     pool.close().await;
 }
 
-/// All that a caller sees is as it was.
+/// Checks that callers see the same catalogue as before the move.
 async fn is_as_it_was(catalog: &Catalog) {
     assert_eq!(catalog.check().await.unwrap(), [""; 0]);
     assert_eq!(catalog.check_kept().await.unwrap(), [""; 0]);
@@ -71,7 +72,8 @@ async fn is_as_it_was(catalog: &Catalog) {
     assert!(states[0].current && states[0].back_to == Some(1));
     assert_eq!(catalog.state(&p, 7).await.unwrap().layers()[0].version.as_str(), "v7");
     assert!(catalog.history(&q, None, 9).await.unwrap()[1].lost);
-    // The current state and the two different ones before it; of `q` only the current one.
+    // Of `p`, the table has the current state and the two different states before it. Of `q`, it
+    // has only the current state.
     let mut uses: Vec<(i64, String)> = sqlx::query_as("SELECT number, version FROM uses")
         .fetch_all(&catalog.readers)
         .await
@@ -103,7 +105,7 @@ async fn catalogue_of_an_earlier_version_is_moved() {
     catalog.close().await;
 }
 
-/// The program ends when one configuration is moved and the other is not.
+/// The program ends after one configuration has moved and before the other has.
 #[tokio::test]
 async fn interrupted_move_continues() {
     let dir = tempfile::tempdir().unwrap();

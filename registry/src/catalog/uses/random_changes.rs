@@ -1,5 +1,6 @@
-//! Random changes of a catalogue. After each, the table `uses` and all that is computed from it is
-//! compared with a computation that reads every state of every configuration.
+//! Makes random changes of a catalogue. After each change, the test compares the table `uses`, and
+//! all results that depend on it, with a reference computation. The reference computation reads
+//! every state of every configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -92,7 +93,8 @@ impl World {
         }
     }
 
-    /// What a verb refuses changes nothing, which is compared, too.
+    /// Makes one random change. The verb may refuse the change. The comparison after the step
+    /// checks that a refused change has no effect.
     async fn step(&mut self, step: &Step) {
         let change = self.change();
         let catalog = &self.catalog;
@@ -146,7 +148,8 @@ impl World {
         }
     }
 
-    /// As an import from a Go registry leaves a state without its files.
+    /// Marks a state as lost, as an import from a Go registry does if the state's files are
+    /// missing.
     async fn lose(&self, name: &str, number: u64) {
         let mut transaction = self.catalog.write_tx().await.unwrap();
         let row: Option<(i64, i64)> =
@@ -166,7 +169,8 @@ impl World {
         transaction.commit().await.unwrap();
     }
 
-    /// What would be deleted is what is deleted, and what is then needed is what was said.
+    /// Checks that exactly the announced versions are deleted, and that exactly the announced blobs
+    /// are needed afterwards.
     async fn collect(&self) {
         let (planned, left) = self.catalog.old_versions(KEEP_VERSIONS).await.unwrap();
         let mut done = self.catalog.delete_old_versions(KEEP_VERSIONS).await.unwrap();
@@ -178,7 +182,7 @@ impl World {
         self.catalog.remove_histories().await.unwrap();
     }
 
-    /// The way back leads to the same states as before.
+    /// Checks that rollbacks restore the same states after thinning as before.
     async fn thin(&mut self) {
         let before = self.targets().await;
         let cutoff = self.now.checked_sub(Duration::from_secs(60 * 5)).unwrap();
@@ -190,7 +194,7 @@ impl World {
         }
     }
 
-    /// Where a rollback of each configuration would go.
+    /// For each configuration, the number of the state that a rollback would restore.
     async fn targets(&mut self) -> BTreeMap<String, Option<u64>> {
         let mut targets = BTreeMap::new();
         for name in NAMES {
@@ -209,8 +213,8 @@ impl World {
         of.map(|used| Some(used.1.cast_unsigned())).collect()
     }
 
-    /// Every use by a kept state, computed from all states: configuration, number, whether it is
-    /// current, component, version and digest.
+    /// Every use by a kept state, computed from all states. A use has the configuration, the
+    /// state's number, whether the state is current, the component, the version and the digest.
     async fn oracle(&self) -> BTreeSet<(String, i64, bool, String, String, String)> {
         let mut transaction = self.catalog.read_tx().await.unwrap();
         let rows: Vec<(String, i64, String, i64, bool)> = sqlx::query_as(

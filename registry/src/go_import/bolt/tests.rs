@@ -3,7 +3,7 @@ use super::*;
 const GO: &[u8] = include_bytes!("../../../tests/go/registry/state.db");
 const PAGE: usize = 4096;
 
-/// Every key with its path, as text. This reads the whole file.
+/// Every key with its path, as text. The function reads the whole file.
 fn walk(bytes: &[u8]) -> Result<Vec<String>> {
     let mut bolt = Bolt::open(bytes)?;
     let (mut lines, mut todo) = (Vec::new(), vec![(String::new(), bolt.root())]);
@@ -26,7 +26,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// Rewrites a meta page after `change`, with a correct checksum.
+/// Applies `change` to each meta page, and then corrects its checksum.
 fn with_metas(change: impl Fn(&mut [u8])) -> Vec<u8> {
     changed(|bytes| {
         for at in [PAGE_HEADER, PAGE + PAGE_HEADER] {
@@ -54,7 +54,7 @@ fn newer_undamaged_meta_page_is_used() {
     let torn = |at: usize| changed(|bytes| bytes[at + PAGE_HEADER + 20] ^= 1);
     assert_eq!(Bolt::open(&torn(0)).unwrap().transaction(), 25);
     assert_eq!(Bolt::open(&torn(PAGE)).unwrap().transaction(), 24);
-    // The transaction before the last one had a root page of its own.
+    // The transaction before the last transaction had another root page.
     walk(&torn(PAGE)).unwrap();
     let both = changed(|bytes| {
         for at in [PAGE_HEADER, PAGE + PAGE_HEADER] {
@@ -81,8 +81,8 @@ fn other_files_are_refused_with_a_reason() {
     }
 }
 
-/// A bolt file with pages of `size` bytes: a root with one bucket `b`. The keys `k00000`, `k00001`,
-/// … take as many leaf pages as they need, and each has a value of `value` bytes.
+/// A bolt file with pages of `size` bytes. The root has one bucket, `b`. The bucket has the keys
+/// `k00000`, `k00001`, … on as many leaf pages as necessary. Each key has a value of `value` bytes.
 #[allow(clippy::cast_possible_truncation, reason = "the files are small")]
 pub(crate) fn forge(size: usize, keys: usize, value: usize) -> Vec<u8> {
     fn page(number: u64, kind: u16, count: usize, body: &[u8], size: usize) -> Vec<u8> {
@@ -109,7 +109,8 @@ pub(crate) fn forge(size: usize, keys: usize, value: usize) -> Vec<u8> {
         heads.extend(data);
         heads
     }
-    // Pages 0 and 1 are metas, 2 the root, 3 a branch, then leaves with one key each.
+    // Pages 0 and 1 are meta pages, page 2 is the root, and page 3 is a branch. The other pages are
+    // leaves with one key each.
     let first = |n: usize| format!("k{n:05}").into_bytes();
     let mut leaves = Vec::new();
     let (mut heads, mut data, mut next) = (Vec::<u8>::new(), Vec::<u8>::new(), 0_u64);
@@ -155,7 +156,7 @@ fn page_sizes_branches_and_overflow_pages_are_read() {
         let lines = walk(&bytes).unwrap_or_else(|err| panic!("pages of {size}: {err}"));
         assert_eq!(lines.len(), keys);
         assert_eq!(lines[1], format!("/b/k00001 {value}"));
-        // It also works if only the second meta page is undamaged.
+        // The reader also works if only the second meta page is undamaged.
         let mut torn = bytes.clone();
         torn[PAGE_HEADER + 20] ^= 1;
         assert_eq!(walk(&torn).unwrap(), lines);
@@ -177,7 +178,7 @@ fn circles_and_pages_used_twice_are_damage() {
     assert!(to(5).contains("is used twice"), "{}", to(5));
     assert!(to(0).contains("page 0 is none"), "{}", to(0));
     assert!(to(u64::MAX).contains("is none of"), "{}", to(u64::MAX));
-    // A leaf whose two keys share their bytes.
+    // Here, two keys of a leaf share their bytes.
     let shared = changed(|bytes| {
         let at = 11 * PAGE + PAGE_HEADER;
         let from = bytes[at + 4..at + 8].to_vec();
@@ -207,7 +208,7 @@ fn changed_bytes_never_panic_and_changed_headers_are_detected() {
             continue;
         }
         let read = walk(&changed(|bytes| bytes[at] ^= 0xff));
-        // Number and kind of a page.
+        // These bytes are the number and the kind of a page.
         if page > 1 && within < 10 {
             assert!(read.is_err(), "byte {at}");
         } else if page == 0 {

@@ -17,7 +17,7 @@ fn go_registry_is_read_completely() {
     assert!(project1[5].id().to_string().starts_with("97cc2a60"));
 }
 
-/// The file after each occurrence of one text was replaced by another of the same length.
+/// The file with each occurrence of `from` replaced by `to`, which has the same length.
 fn edited(from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = GO.to_vec();

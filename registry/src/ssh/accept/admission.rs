@@ -1,5 +1,6 @@
-//! Limits on connections: in all, from one source, and before login. A source that fails to log in
-//! too often is rate-limited. So no client without a key can fill the server.
+//! Limits on connections: on all connections, on connections from one source, and on connections
+//! before login. A source with too many failed logins is rate-limited. So a client without a key
+//! cannot use up all connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,19 +11,20 @@ use std::time::{Duration, Instant};
 pub const MAX_UNAUTHENTICATED: usize = 200;
 /// Most connections from one address (for IPv6, from one /64) that have not logged in.
 pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
-/// Most connections.
+/// Most connections in all.
 pub const MAX_CONNECTIONS: usize = 10_000;
-/// Most connections from one source: a fleet behind one address must fit.
+/// Most connections from one source. A whole fleet behind one address must fit.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = 5_000;
-/// After so many failed logins, further connections from the source are refused for a while.
+/// After this many failed logins, the server refuses further connections from the source for a
+/// while.
 pub const MAX_FAILED: u32 = 100;
-/// No more failures than this are counted.
+/// Largest number of failures that the server counts for a source.
 const MOST_FAILED: u32 = MAX_FAILED + 30;
-/// How often refusals are logged, with their number.
+/// The server logs the number of refusals at most once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(1);
-/// After this time, one failure is forgotten.
+/// Each time this period passes, the server forgets one failure.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
-/// Most sources that are remembered. With more sources, the server forgets idle sources.
+/// Most sources that the server remembers. If there are more, the server forgets idle sources.
 const MAX_SOURCES: usize = 10_000;
 
 /// Decides which connections are admitted.
@@ -34,7 +36,8 @@ struct Counts {
     connections: usize,
     waiting: usize,
     by_source: HashMap<IpAddr, Source>,
-    /// When refusals were logged last, and the number of refusals since then.
+    /// The time at which refusals were last logged. `unlogged` is the number of refusals since
+    /// then.
     logged: Option<Instant>,
     unlogged: u64,
 }
@@ -44,7 +47,7 @@ struct Counts {
 struct Source {
     connections: usize,
     waiting: usize,
-    /// Failures at the time `since`.
+    /// The number of failures at the time `since`.
     failed: u32,
     since: Instant,
 }
@@ -54,7 +57,7 @@ impl Source {
         Self { connections: 0, waiting: 0, failed: 0, since: now }
     }
 
-    /// Failures that still count.
+    /// The number of failures that still count.
     fn failures(&self, now: Instant) -> u32 {
         let gone = now.duration_since(self.since).as_secs() / FORGIVEN_AFTER.as_secs();
         self.failed.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
@@ -66,7 +69,8 @@ impl Source {
     }
 }
 
-/// The admission of a connection. Dropping the value ends the connection's part of the limits.
+/// The admission of a connection. After the value is dropped, the connection no longer counts
+/// towards the limits.
 #[derive(Debug)]
 pub struct AdmissionGuard {
     control: Arc<AdmissionControl>,
@@ -76,7 +80,7 @@ pub struct AdmissionGuard {
 }
 
 impl AdmissionControl {
-    /// Admits a connection from `address`, or says which limit is reached.
+    /// Admits a connection from `address`, or returns a text that says which limit is reached.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Result<AdmissionGuard, &'static str> {
         self.admit_at(address, Instant::now())
     }
@@ -118,7 +122,7 @@ impl AdmissionControl {
         })
     }
 
-    /// Counts a refusal. Returns the number of refusals to log, if it is time to log them.
+    /// Counts a refusal. If it is time to log the refusals, returns their number.
     pub fn refusals_to_log(&self) -> Option<u64> {
         let (mut counts, now) = (self.counts(), Instant::now());
         counts.unlogged += 1;
@@ -135,7 +139,8 @@ impl AdmissionControl {
 }
 
 impl Counts {
-    /// If there are too many sources, forgets sources without connections.
+    /// If there are too many sources, forgets each source without connections and with at most one
+    /// failure.
     fn forget_idle(&mut self, now: Instant) {
         if self.by_source.len() >= MAX_SOURCES {
             self.by_source.retain(|_, source| source.connections > 0 || source.failures(now) > 1);
@@ -179,7 +184,8 @@ impl Drop for AdmissionGuard {
     }
 }
 
-/// One IPv6 user has a whole /64 of addresses.
+/// The source of an address. For IPv6 this is the /64 network, because one user has a whole /64 of
+/// addresses.
 fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -217,7 +223,7 @@ mod tests {
         let control = Arc::new(AdmissionControl::default());
         let [here, there]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|text| text.parse().unwrap());
         for _ in 0..MAX_FAILED {
-            // A connection without a login attempt is no failure.
+            // A connection without a login attempt does not count as a failure.
             drop(control.admit(here).unwrap());
             control.admit(here).unwrap().refused();
         }

@@ -10,12 +10,12 @@ use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, m
 
 use crate::ssh::auth::host_key::HostKey;
 
-/// Most refused attempts to log in. Most clients first ask only for the methods; that request
-/// counts, too.
+/// Most refused attempts to log in. Most clients first ask only for the login methods, and this
+/// request counts, too.
 pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
-/// How long a refusal takes, for every reason.
+/// How long a refused login takes, whatever the reason of the refusal.
 const REFUSAL_TIME: Duration = Duration::from_millis(50);
-/// A peer is gone if it neither reads nor answers for this long.
+/// A peer that neither reads nor answers for this long counts as disconnected.
 const STALLED: Duration = Duration::from_secs(180);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVES_UNANSWERED: usize = 4;
@@ -23,10 +23,10 @@ const KEEPALIVES_UNANSWERED: usize = 4;
 const WINDOW: u32 = 2 << 20;
 /// Largest packet of channel data. The library allows no larger packets.
 const MAX_PACKET: u32 = 65_535;
-/// Packets that may wait for the task of a channel. With more packets, the server stops reading the
-/// connection.
+/// How many packets may wait for the task of a channel. If more packets wait, the server stops
+/// reading the connection.
 const CHANNEL_BUFFER: usize = 128;
-/// Messages of channels that may wait to be encrypted.
+/// How many messages of channels may wait to be encrypted.
 const EVENT_BUFFER: usize = 32;
 
 const KEX: &[kex::Name] = &[
@@ -40,7 +40,7 @@ const KEX: &[kex::Name] = &[
     kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
 ];
 
-/// Ciphers with support in processors.
+/// Ciphers that processors accelerate.
 const FAST: &[cipher::Name] = &[cipher::AES_128_GCM, cipher::AES_256_GCM];
 
 const CIPHERS: &[cipher::Name] =
@@ -49,7 +49,7 @@ const CIPHERS: &[cipher::Name] =
 const MACS: &[mac::Name] =
     &[mac::HMAC_SHA256_ETM, mac::HMAC_SHA512_ETM, mac::HMAC_SHA256, mac::HMAC_SHA512];
 
-/// Algorithms of host keys and of users' keys. RSA with SHA-1 is not allowed.
+/// The algorithms for host keys and for users' keys. RSA with SHA-1 is not allowed.
 const KEYS: &[Algorithm] = &[
     Algorithm::Ed25519,
     Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 },
@@ -78,7 +78,7 @@ impl Offers {
         Self { fast: Arc::new(config(host_key, FAST)), all: Arc::new(config(host_key, CIPHERS)) }
     }
 
-    /// The offer to a client that has `ciphers`.
+    /// The offer to a client that supports `ciphers`.
     pub fn to(&self, ciphers: &[String]) -> Arc<Config> {
         let has_fast = FAST.iter().any(|fast| ciphers.iter().any(|name| name == fast.as_ref()));
         Arc::clone(if has_fast { &self.fast } else { &self.all })

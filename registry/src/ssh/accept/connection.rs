@@ -1,5 +1,6 @@
-//! One connection, from its acceptance to its end. The server ends it if the login takes too long,
-//! after its deadline, when its key may no longer log in, and when the server stops.
+//! One connection, from its acceptance to its end. The server ends a connection for one of four
+//! reasons: the login takes too long, the deadline has passed, the key may no longer log in, or the
+//! server stops.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,15 +24,15 @@ use crate::ssh::activity::Activity;
 use crate::ssh::server::Server;
 use crate::ssh::ssh_session::{Login, Session};
 
-/// Maximum time from the first byte to the end of the login.
+/// Most time from the first byte to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// A connection over its deadline is closed when nothing has moved for this long.
+/// After its deadline, a connection is closed as soon as no data has moved for this long.
 const QUIET: Duration = Duration::from_secs(60);
-/// How often deadlines are checked.
+/// How often the server checks deadlines.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How often deadlines are checked while the server stops.
+/// How often the server checks deadlines while it stops.
 const CHECK_OFTEN: Duration = Duration::from_millis(50);
-/// How long a client may take to disconnect after the server has asked it to.
+/// How long a client may take to disconnect after the server's request.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until it ends.
@@ -42,7 +43,7 @@ pub async fn run(
     guard: AdmissionGuard,
     stopped: watch::Receiver<bool>,
 ) {
-    // The library's task cannot be ended from outside. Shutting down its socket ends it.
+    // The library's task cannot be ended from outside, but it ends when its socket is shut down.
     let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
     if let Err(reason) = serve(server, stream, address, guard, stopped).await {
         tracing::debug!(%address, "connection ended: {reason}");
@@ -85,7 +86,7 @@ async fn serve(
         }
     };
     let begun = timeout(LOGIN_TIME, opening).await;
-    // A login with another key or with a certificate is no failure.
+    // If another key or a certificate has logged in, the refused key does not count as a failure.
     if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
         guard.refused();
     }
@@ -100,7 +101,7 @@ async fn serve(
     watch_over(&server, session, address, &login, &activity, stopped).await
 }
 
-/// Waits for the end of the session, or ends it.
+/// Waits for the end of the session, or ends the session.
 async fn watch_over(
     server: &Server,
     mut session: RunningSession<Session>,
@@ -129,17 +130,17 @@ async fn watch_over(
             break "the deadline of the connection has passed";
         }
     };
-    // The server first tells the client and then logs: after the log line the client gets no more
-    // messages.
+    // The server sends its last message before it logs. So the client gets no more messages after
+    // the log line.
     farewell(&session.handle(), reason).await;
     tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
-    // If the session does not end by itself, the caller shuts down the socket.
+    // If the session does not end on its own, the caller shuts down the socket.
     let _ = timeout(FAREWELL, session).await;
     Ok(())
 }
 
 async fn farewell(handle: &Handle, reason: &str) {
     let telling = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
-    // A connection that accepts no message is only shut down.
+    // If the connection accepts no message, the server only shuts it down.
     let _ = timeout(FAREWELL, telling).await;
 }

@@ -1,6 +1,6 @@
-//! The first bytes of a connection, read before the ssh library gets it. In ssh, the client's order
-//! of ciphers decides, and most clients list a slow cipher first. This module finds the ciphers of
-//! the client, so that the server can offer only fast ciphers.
+//! Reads the first bytes of a connection before the ssh library gets the connection. In ssh, the
+//! client's order of ciphers decides, and most clients list a slow cipher first. This module finds
+//! the client's ciphers. If the client has a fast cipher, the server then offers only fast ciphers.
 
 use std::io;
 use std::pin::Pin;
@@ -10,21 +10,22 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Longest identification of a client with its line end.
+/// Longest identification of a client, including its line end.
 const MAX_ID: usize = 255;
 /// Longest packet with the algorithms of a client (RFC 4253 §6.1).
 const MAX_PACKET: usize = 35_000;
 const KEXINIT: u8 = 20;
 const COOKIE: usize = 16;
-/// Lists before the lists of ciphers: key exchange and host key.
+/// Number of lists before the lists of ciphers: key exchange and host key.
 const LISTS_BEFORE: usize = 2;
 
-/// A connection whose first bytes were read. The library reads them again.
+/// A connection whose first bytes were already read. The library reads these bytes again.
 #[derive(Debug)]
 pub struct Greeted {
     stream: TcpStream,
     replay: Bytes,
-    /// Bytes of the server's identification that are already sent. The library writes them again.
+    /// Number of bytes to drop from the library's output: the server's identification, which was
+    /// sent already.
     skip: usize,
 }
 
@@ -54,7 +55,7 @@ pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<
     Ok((Greeted { stream, replay: heard.freeze(), skip: id.len() }, ciphers, client))
 }
 
-/// Reads until `complete` returns where the message ends.
+/// Reads until `complete` returns the end of the message.
 async fn read_until(
     stream: &mut TcpStream,
     heard: &mut BytesMut,
@@ -74,8 +75,8 @@ fn unfit(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-/// The ciphers that are in both lists of a KEXINIT packet. A packet that cannot be parsed has no
-/// ciphers here; the library judges the packet later.
+/// The ciphers that are in both lists of a KEXINIT packet. A packet that cannot be parsed counts as
+/// a packet without ciphers. The library later checks the packet itself.
 fn ciphers_of(mut packet: &[u8]) -> Option<Vec<String>> {
     packet.try_get_u32().ok()?;
     let padding = usize::from(packet.try_get_u8().ok()?);

@@ -1,4 +1,5 @@
-//! Lines of an `authorized_keys` file: which keys may log in, from which addresses and until when.
+//! Parses lines of an `authorized_keys` file: which keys may log in, from which addresses, and
+//! until when.
 
 use std::net::IpAddr;
 
@@ -21,19 +22,20 @@ pub struct AuthorizedKey {
     pub key: PublicKey,
     /// Whether the key's user may have a terminal.
     pub pty: bool,
-    /// Whether the key signs certificates of users, and is not the key of a user.
+    /// Whether this is the key of an authority, which signs users' certificates, and not the key of
+    /// a user.
     pub authority: bool,
     principals: Option<Vec<String>>,
     from: Option<Vec<Source>>,
     expires: Option<Timestamp>,
 }
 
-/// A line that is not used.
+/// A line that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The line's number, from 1.
     pub line: usize,
-    /// Why.
+    /// Why the line cannot be used.
     pub reason: String,
 }
 
@@ -183,7 +185,7 @@ impl AuthorizedKey {
             }
             ("restrict" | "no-pty", None) => self.pty = false,
             ("pty", None) => self.pty = true,
-            // The server never offers what these options forbid.
+            // These options forbid functions that the server never offers.
             (
                 "no-port-forwarding" | "no-x11-forwarding" | "no-agent-forwarding" | "no-user-rc",
                 None,
@@ -261,7 +263,7 @@ mod tests {
         assert!(refused[7].reason.contains("twice"), "{}", refused[7].reason);
     }
 
-    /// Found by fuzzing: errors of the library quote bad input without escaping it.
+    /// A fuzz target found that errors of the library quote bad input without escaping it.
     #[test]
     fn errors_about_a_line_have_no_control_characters() {
         for line in ["tt\u{0}\u{1b}[31m AAAA", "a\u{1b}=\"x\" ssh-ed25519 AAAA", "\u{7} \u{8}"] {

@@ -1,4 +1,4 @@
-//! The host key: read in any common form, or created.
+//! Reads the host key in any common format, or creates a host key.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,7 +12,7 @@ use russh::keys::{Algorithm, Certificate, PrivateKey, decode_secret_key};
 use crate::ssh::start_error::{Error, plain};
 
 const NAME: &str = "host_key";
-/// The certificate, under the name that `ssh-keygen -s` gives it.
+/// The file name of the certificate, as `ssh-keygen -s` chooses it.
 const CERTIFICATE: &str = "host_key-cert.pub";
 /// Longest host key file that is read. An RSA key of 16,384 bits has 13 KiB.
 const MAX_BYTES: u64 = 64 << 10;
@@ -27,7 +27,7 @@ pub struct HostKey {
 }
 
 /// The host key of the registry in `dir`, with the certificate beside it. The file `host_key` may
-/// have the format OpenSSH, PEM or PKCS#8; the Go tool's EC key works, too. If there is no such
+/// have the format OpenSSH, PEM or PKCS#8. The Go tool's EC key works, too. If there is no such
 /// file, the function creates an Ed25519 key.
 pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
     let key = private_key(dir)?;
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn go_tool_pem_key_is_read() {
-        // Created by `ssh-keygen -t ecdsa -m PEM`, in the form that the Go tool writes.
+        // `ssh-keygen -t ecdsa -m PEM` created this key, in the format of the Go tool's keys.
         let pem = include_str!("testdata/ec_private_key.pem");
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), pem, 0o600);

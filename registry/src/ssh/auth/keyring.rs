@@ -1,4 +1,4 @@
-//! The two key files: who may log in as an operator or as an agent.
+//! The two key files. They list who may log in as an operator or as an agent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ use crate::ssh::auth::authorized_keys::{self, AuthorizedKey};
 use crate::ssh::auth::user_certificate;
 use crate::ssh::start_error::Error;
 
-/// The user name of agents. Every other user name is an operator's.
+/// The user name of agents. Every other user name belongs to an operator.
 pub const SERVICE_USER: &str = "deploy-agent";
 /// Longest key file that is read.
 pub const MAX_FILE: u64 = 16 << 20;
@@ -23,9 +23,9 @@ pub const MAX_FILE: u64 = 16 << 20;
 /// The rights of a logged-in client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Runs commands and uploads.
+    /// The client may run commands and upload.
     Operator,
-    /// Downloads.
+    /// The client may download.
     Service,
 }
 
@@ -75,7 +75,7 @@ struct KeyFile {
     seen: Mutex<Option<Stamp>>,
 }
 
-/// Distinguishes versions of a file.
+/// The properties of a file that show whether the file has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
@@ -84,24 +84,24 @@ struct Stamp {
 }
 
 impl Keyring {
-    /// Reads both files. Each must have at least one key.
+    /// Reads both files. Each file must have at least one key.
     pub fn load(operators: &Path, services: &Path) -> Result<Self, Error> {
         let (operators, services) = (KeyFile::load(operators)?, KeyFile::load(services)?);
         Ok(Self { operators, services, version: watch::Sender::new(0) })
     }
 
-    /// Reads both files again. If a file cannot be used, its previous keys stay valid.
+    /// Reads both files again. If a file cannot be used, the keys read from it before stay valid.
     pub fn reload(&self) {
         self.replace(KeyFile::reload);
     }
 
-    /// Like [`Keyring::reload`], for files that have changed.
+    /// Like [`Keyring::reload`], but reads only files that have changed.
     pub fn reload_changed(&self) {
         self.replace(KeyFile::reload_changed);
     }
 
     fn replace(&self, reload: impl Fn(&KeyFile) -> bool) {
-        // `|` reloads the two files, whatever the first reload returns.
+        // With `|`, both files are reloaded, whatever the first reload returns.
         if reload(&self.operators) | reload(&self.services) {
             self.version.send_modify(|version| *version += 1);
         }
@@ -112,7 +112,8 @@ impl Keyring {
         self.version.subscribe()
     }
 
-    /// Identifies `user` with `proof` from `address`, or says why the login is refused.
+    /// Identifies the client that logs in as `user` with `proof` from `address`, or says why the
+    /// login is refused.
     pub fn identify(&self, user: &str, proof: &Proof, address: IpAddr) -> Result<Identity, String> {
         let (role, file, others) = match user {
             SERVICE_USER => (Role::Service, &self.services, &self.operators),
@@ -151,7 +152,7 @@ impl Keyring {
         }))
     }
 
-    /// Whether certificates may let `user` in.
+    /// Whether `user` may log in with a certificate.
     pub fn has_authorities(&self, user: &str) -> bool {
         let file = if user == SERVICE_USER { &self.services } else { &self.operators };
         file.keys().iter().any(|known| known.authority)

@@ -1,4 +1,4 @@
-//! The `from=` option of a key: addresses, networks and wildcards.
+//! Parses the `from=` option of a key, which lists addresses, networks and wildcards.
 
 use std::net::IpAddr;
 
@@ -43,8 +43,8 @@ fn parse_network(address: &str, bits: &str) -> Option<Kind> {
 }
 
 impl Source {
-    /// Whether a list of sources allows `address`: an allowing item matches, and no refusing item
-    /// does.
+    /// Whether a list of sources allows `address`. At least one allowing item must match, and no
+    /// refusing item may match.
     pub fn any_matches(sources: &[Self], address: IpAddr) -> bool {
         let address = address.to_canonical();
         let matching = |refuses| {

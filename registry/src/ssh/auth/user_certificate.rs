@@ -1,5 +1,5 @@
-//! Certificates of users (PROTOCOL.certkeys): decides whether a certificate lets its holder log in,
-//! and with which rights.
+//! Checks users' certificates (PROTOCOL.certkeys): decides whether the holder of a certificate may
+//! log in, and with which rights.
 
 use std::net::IpAddr;
 
@@ -11,10 +11,10 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 use crate::ssh::auth::authorized_keys::AuthorizedKey;
 use crate::ssh::auth::source_patterns::{Source, parse_sources};
 
-/// Longest part of a certificate's name that is printed.
+/// Most characters of a certificate's name that are printed.
 const MAX_NAME: usize = 100;
 
-/// The rights from a certificate.
+/// The rights that a certificate gives.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// Fingerprint of the certificate's key, and the certificate's name, escaped.
@@ -25,7 +25,7 @@ pub struct Admitted {
 
 /// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives no
 /// rights. The library has verified the certificate's signature. `authority` is the line of the key
-/// that signed it.
+/// that signed the certificate.
 pub fn check(
     certificate: &Certificate,
     authority: &AuthorizedKey,
@@ -51,7 +51,7 @@ pub fn check(
         return Err(format!("certificate is for {names}, not for this user"));
     }
     for (name, value) in certificate.critical_options().iter() {
-        // Like sshd: an unknown option is a restriction, so it refuses the login.
+        // As in sshd, an unknown option is a restriction, so the login is refused.
         let sources = (name == "source-address").then(|| parse_sources(value));
         match sources {
             Some(Ok(sources)) if Source::any_matches(&sources, address) => {}

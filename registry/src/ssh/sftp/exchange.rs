@@ -1,5 +1,5 @@
-//! An sftp session without ssh: packets of a client in, answers out. The fuzz targets use it with
-//! both roles.
+//! An sftp session without ssh, which turns packets of a client into answers. The fuzz targets use
+//! such sessions with both roles.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::ssh::auth::keyring::Role;
 use crate::ssh::context::Context;
 use crate::ssh::server::STALL;
 
-/// Answers the packets in `bytes`, one after another, as for an operator or for an agent. The
-/// exchange stops at the first packet that ends a session, and drops open handles.
+/// Answers the packets in `bytes`, one after another. The client is an operator or an agent. The
+/// exchange stops at the first packet that ends a session, and then drops open handles.
 pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) -> Vec<Bytes> {
     let role = if operator { Role::Operator } else { Role::Service };
     let [user, key, address] = ["nobody", "no key", "no address"].map(str::to_owned);

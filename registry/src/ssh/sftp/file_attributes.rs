@@ -56,7 +56,7 @@ fn attributes(size: u64, permissions: u32, modified: i64) -> FileAttributes {
     }
 }
 
-/// The line of `ls -l`. Clients print it unchanged.
+/// The line of a file in `ls -l`. Clients print the line unchanged.
 fn long_name(name: &str, attrs: &FileAttributes, now: Timestamp) -> String {
     let mode = attrs.permissions.unwrap_or(0);
     let kind = if mode & 0o040_000 != 0 { 'd' } else { '-' };

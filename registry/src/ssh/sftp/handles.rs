@@ -1,10 +1,10 @@
-//! The open handles of a channel, by the names that its client uses.
+//! The open handles of a channel. The client refers to each handle by a name.
 
 use std::collections::HashMap;
 
 use super::packets::{MAX_HANDLES, Reply, SftpError};
 
-/// Open handles. No name is used twice.
+/// The table of open handles. Two handles never have the same name.
 #[derive(Debug)]
 pub struct HandleTable<T> {
     kind: &'static str,
@@ -44,7 +44,7 @@ impl<T> HandleTable<T> {
         self.open.values()
     }
 
-    /// Closes all handles for which `is_over` is true.
+    /// Closes all handles for which `is_over` is true, and returns their items.
     pub fn close_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
         self.open.extract_if(|_, item| is_over(item)).map(|(_, item)| item).collect()
     }

@@ -1,6 +1,6 @@
-//! Directories inside a component's directory. A client that uploads a whole directory to an
-//! existing directory creates a new directory in the existing one. The registry only remembers the
-//! new directory's path: files in it belong to the component.
+//! Directories inside a component's directory. A client that uploads a directory into an existing
+//! directory first creates a directory inside the existing directory. The registry only remembers
+//! the path of the new directory. Files in the new directory belong to the component.
 
 use std::collections::HashSet;
 
@@ -16,14 +16,14 @@ const MAX_DIRECTORIES: usize = 64;
 pub struct NestedDirectories(HashSet<String>);
 
 impl NestedDirectories {
-    /// Creates a directory. Returns whether the directory exists now: there may be too many
-    /// directories.
+    /// Creates a directory. Returns false if the directory does not exist because there are too
+    /// many directories.
     pub fn make(&mut self, path: &str) -> bool {
         let path = clean(path);
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
     }
 
-    /// The request without these directories in its paths.
+    /// Removes these directories from the paths of a request.
     pub fn without(&self, mut packet: Packet) -> Packet {
         if self.0.is_empty() {
             return packet;
@@ -49,7 +49,8 @@ impl NestedDirectories {
         while path.len() <= MAX_PATH {
             let cleaned = clean(path);
             let ends = cleaned.match_indices('/').map(|(at, _)| at).chain([cleaned.len()]);
-            // The ends of "", /put, /put/NAME, and /put/NAME/DIRECTORY.
+            // The ends of the prefixes "", /put, /put/NAME and /put/NAME/DIRECTORY. The code needs
+            // the last two.
             let ends: Vec<usize> = ends.skip(2).take(2).collect();
             let [component, directory] = ends[..] else { return };
             if !self.0.contains(&cleaned[..directory]) {

@@ -1,4 +1,4 @@
-//! Packets of the sftp protocol, version 3: parsing requests and encoding replies.
+//! Parses the requests and encodes the replies of the sftp protocol, version 3.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use deploy_store::escape;
@@ -9,11 +9,11 @@ use russh_sftp::protocol::{
 
 use crate::error::Error;
 
-/// Longest packet of a client; `OpenSSH` refuses longer packets, too.
+/// Longest packet of a client. `OpenSSH` refuses longer packets, too.
 pub const MAX_PACKET: u32 = 256 << 10;
-/// Longest read or write: a packet without its other fields.
+/// Longest data of a read or a write: the length of a packet minus the other fields.
 pub const MAX_DATA: u32 = 255 << 10;
-/// Handles that one channel may have open.
+/// Most handles that one channel may have open.
 pub const MAX_HANDLES: usize = 64;
 
 const INIT: u8 = 1;
@@ -25,10 +25,11 @@ const LIMITS_EXTENSION: &str = "limits@openssh.com";
 const FSYNC_EXTENSION: &str = "fsync@openssh.com";
 /// The extension for renames. Most clients use this extension if the server announces it.
 pub(super) const RENAME_EXTENSION: &str = "posix-rename@openssh.com";
-/// The server announces this extension and always denies it, so that clients get a clear answer.
+/// The server announces this extension, and denies every request for it, so that clients get a
+/// clear answer.
 const DENIED_EXTENSION: &str = "hardlink@openssh.com";
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Debug)]
 pub struct SftpError {
     /// The status code. Most clients show only the code.
@@ -48,7 +49,7 @@ impl SftpError {
         Self { code: StatusCode::NoSuchFile, text: "no such file".to_owned() }
     }
 
-    /// There is nothing more to read.
+    /// The client has read everything.
     pub fn end() -> Self {
         Self { code: StatusCode::Eof, text: "end of file".to_owned() }
     }
@@ -75,10 +76,10 @@ pub(crate) enum SftpRequest {
     Other(Packet),
 }
 
-/// The answer to a request. Data has the form of its packet already.
+/// The answer to a request. `Data` already has the form of a packet.
 #[derive(Debug)]
 pub enum Reply {
-    /// Done.
+    /// The request was successful.
     Done,
     /// An open handle.
     Handle(String),
@@ -93,7 +94,7 @@ pub enum Reply {
 /// The length of a packet is zero or over the limit.
 pub(super) struct BadLength;
 
-/// Takes the next packet, without its length field, if all of it has arrived.
+/// Takes the next packet, without its length field, if the whole packet has arrived.
 pub(super) fn take_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, BadLength> {
     let Some(mut head) = bytes.get(..4) else { return Ok(None) };
     let length = head.get_u32();
@@ -109,7 +110,7 @@ pub(super) fn take_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, BadLeng
     Ok(Some(bytes.split_to(length).freeze()))
 }
 
-/// Parses a request. `None` if it cannot be parsed, which ends the session.
+/// Parses a request. `None` if the request cannot be parsed; this ends the session.
 pub(super) fn parse(mut packet: Bytes) -> Option<SftpRequest> {
     match *packet.first()? {
         WRITE => {
@@ -133,7 +134,7 @@ fn take_string(packet: &mut Bytes) -> Option<Bytes> {
     (length <= packet.len()).then(|| packet.split_to(length))
 }
 
-/// The next request, if all of it has arrived and it can be parsed.
+/// The next request, if the whole request has arrived and can be parsed.
 pub(super) fn next(bytes: &mut BytesMut) -> Option<SftpRequest> {
     take_packet(bytes).ok().flatten().and_then(parse)
 }
@@ -156,7 +157,8 @@ pub(super) fn extend(Extended { id, request, .. }: Extended) -> Bytes {
             let data = limits.iter().flat_map(|limit: &u64| limit.to_be_bytes()).collect();
             encode(Packet::ExtendedReply(ExtendedReply { id, data }))
         }
-        // Every upload is synced when it is closed.
+        // The registry syncs every upload when the client closes it, so there is nothing to do
+        // here.
         FSYNC_EXTENSION => encode_reply(id, Ok(Reply::Done)),
         DENIED_EXTENSION => encode_reply(id, Err(SftpError::denied())),
         _ => {
@@ -190,13 +192,14 @@ pub(super) fn encode_reply(id: u32, done: Result<Reply, SftpError>) -> Bytes {
 }
 
 pub(super) fn encode(packet: Packet) -> Bytes {
-    // Only a packet over 4 GiB cannot be encoded. An empty packet ends the client's session.
+    // Encoding fails only for a packet over 4 GiB. The empty packet that is then sent ends the
+    // client's session.
     Bytes::try_from(packet).unwrap_or_default()
 }
 
 const DATA_HEADER: usize = 13;
 
-/// An empty data packet with room for `length` bytes. The bytes belong into [`data_of`].
+/// An empty data packet with room for `length` bytes. The caller writes the bytes to [`data_of`].
 pub fn data_packet(length: usize) -> BytesMut {
     BytesMut::zeroed(DATA_HEADER + length)
 }

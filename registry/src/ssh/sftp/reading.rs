@@ -1,5 +1,6 @@
-//! Reading over sftp. Agents see `configs/NAME.json` from the catalogue and the published blobs in
-//! `files/`. Operators also see components, versions and states. No other path exists.
+//! Serves reads over sftp. Agents see `configs/NAME.json` from the catalogue, and the published
+//! blobs in `files/`. Operators also see components, versions, states and `/put`. No other path
+//! exists.
 
 use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};
@@ -29,10 +30,10 @@ use crate::view::items::Item;
 use crate::view::lookup;
 use crate::view::view_path::{self, Place};
 
-/// Names in one reply to readdir.
+/// Most names in one reply to readdir.
 const PAGE: usize = 64;
 
-/// The files that one channel sees.
+/// The files that the client of one channel sees.
 #[derive(Debug)]
 pub struct View {
     registry: Arc<Registry>,
@@ -128,8 +129,8 @@ impl View {
         }
         self.open.check_room()?;
         let place = self.shown(self.place(path)?);
-        // All readers share a configuration in memory, and a whole fleet may ask at once. So a
-        // configuration does not count.
+        // A whole fleet may ask for a configuration at once, and all readers share its document in
+        // memory. So a configuration does not count towards the quota.
         let counts = !matches!(place, Place::Configuration(_));
         let quota = counts.then(|| self.take_quota(&self.registry.open_files)).transpose()?;
         let open = Open::from(lookup::open(&self.registry, place).await?);
@@ -156,7 +157,7 @@ impl View {
         Ok(self.open.insert((open, self.activity.busy(), Some(quota))))
     }
 
-    /// Adds the unbound uploads of this connection to the directory.
+    /// Adds the unbound uploads of this connection to the list of the directory.
     fn add_uploads(&self, directory: &str, items: &mut Vec<Item>) {
         for (path, uploaded) in self.registry.recent.of_connection(&self.caller) {
             let (parent, name) = view_path::split(&path);
@@ -211,10 +212,10 @@ fn blob_attributes(meta: &Metadata, created: Option<Timestamp>) -> FileAttribute
     file_attributes::blob(meta.len(), created.map_or(meta.mtime(), Timestamp::as_second))
 }
 
-/// Reads at once if the bytes are in memory, and otherwise on a thread that may wait for the disk.
-/// A change of threads costs more than such a read.
+/// Reads part of a blob. If the bytes are in memory, this thread reads them, because a change of
+/// threads costs more than such a read. Otherwise, a thread that may wait for the disk reads them.
 async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, SftpError> {
-    // No file is that long, and the highest offset has another meaning for the system.
+    // No file is that long. Besides, the highest offset has a special meaning for the system call.
     if i64::try_from(offset).is_err() {
         return Err(SftpError::end());
     }
@@ -254,7 +255,7 @@ fn read_full(
             Ok(0) => break,
             Ok(n) => done += n,
             Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-            // No file has bytes at such an offset.
+            // The system reports this error for an offset at which no file has bytes.
             Err(err) if err.kind() == io::ErrorKind::InvalidInput => break,
             Err(err) => return Err(err),
         }

@@ -1,5 +1,6 @@
-//! Renames, directories and removals by operators over sftp. Clients upload under a temporary name
-//! and rename the complete file, create the directory for it, and remove abandoned files.
+//! Serves renames, new directories and removals by operators over sftp. Clients upload a file under
+//! a temporary name, and rename the complete file. Clients also create the file's directory, and
+//! remove abandoned files.
 
 use deploy_store::{ComponentName, escape};
 use deploy_wire::command::Command;
@@ -13,7 +14,7 @@ use crate::view::lookup;
 use crate::view::view_path::{self, Goal, MAX_PATH, Place};
 
 impl Uploads {
-    /// Renames an upload. A rename to a version binds it to that version.
+    /// Renames an upload. A rename to the path of a version binds the upload to that version.
     pub(super) async fn rename(&mut self, from: &str, to: &str) -> Result<Reply, SftpError> {
         if from.len().max(to.len()) > MAX_PATH {
             return Err(SftpError::denied());
@@ -23,7 +24,7 @@ impl Uploads {
             let why = "it is still being uploaded: close it before it is renamed";
             return Err(self.refuse(from, why.to_owned()));
         }
-        // A client learns nothing about uploads of other keys.
+        // The error must not show whether another key has such an upload.
         let found = self.registry.recent.find(&self.caller, &old);
         let uploaded = found.ok_or_else(SftpError::denied)?;
         if uploaded.bound && !self.registry.recent.is_own(&self.caller, &old) {
@@ -70,8 +71,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Deletes the former version of a renamed upload. The upload was bound because its former name
-    /// did not look temporary. A version that is in use stays.
+    /// Deletes the former version of a renamed upload. The upload was bound to this version because
+    /// its former name did not look temporary. If the former version is in use, it stays.
     async fn delete_former(&self, former: PutTarget) {
         let PutTarget { component, version } = former;
         let command = Command::DeleteVersion {
@@ -100,7 +101,8 @@ impl Uploads {
                 let why = "/put/NAME/VERSION is a file: upload the archive to it";
                 return Err(self.refuse(path, why.to_owned()));
             }
-            // Clients create each part of a path and expect a failure for existing parts.
+            // Clients create each directory of a path, and expect a failure for existing
+            // directories.
             Some(place) if lookup::is_directory(&self.registry, &place).await.unwrap_or(false) => {
                 return Err(SftpError::failure("there is such a directory already"));
             }
@@ -116,8 +118,8 @@ impl Uploads {
         Err(self.refuse(path, why))
     }
 
-    /// Forgets an unbound upload. Its bytes stay until they expire, because other clients may need
-    /// them.
+    /// Forgets an unbound upload. The staged bytes stay until they expire, because other clients
+    /// may need them.
     pub(super) fn remove(&self, path: &str) -> Result<Reply, SftpError> {
         if path.len() > MAX_PATH {
             return Err(SftpError::denied());
@@ -132,8 +134,8 @@ impl Uploads {
         }
     }
 
-    /// Lists uploads of this connection to `/put` whose temporary names were never changed. These
-    /// uploads did not become versions, and the user may not have noticed.
+    /// Lists the uploads of this connection to `/put` that still have temporary names. These
+    /// uploads did not become versions, and the user may not have noticed this.
     pub(super) fn left_over(&self) -> Option<String> {
         let recent = self.registry.recent.of_connection(&self.caller);
         let left = recent.iter().filter(|(path, uploaded)| {

@@ -1,8 +1,8 @@
-//! Uploads of operators over sftp. The name of an upload is only a label: its identity is the
-//! digest of its bytes when it is closed. Names in `/put` have a meaning. An upload to
-//! `/put/NAME/VERSION` is bound to that version when it is closed, or the close fails. An upload
-//! with a temporary name waits to be renamed. Clients can look at their uploads, and set the times
-//! of uploads.
+//! Serves uploads of operators over sftp. In general, the name of an upload is only a label: the
+//! digest of the bytes identifies a closed upload. Names in `/put` have a meaning. When the client
+//! closes an upload to `/put/NAME/VERSION`, the registry binds the upload to this version, or the
+//! close fails. An upload with a temporary name waits until the client renames it. Clients can look
+//! at their uploads, and set the times of uploads.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ struct Open {
 pub const HANDLE: &str = "up";
 
 impl Uploads {
-    /// A channel without uploads.
+    /// The uploads of a new channel, which has no uploads yet.
     pub fn new(context: &Context) -> Self {
         Self {
             registry: Arc::clone(&context.registry),
@@ -103,7 +103,7 @@ impl Uploads {
         Ok(self.open.insert(Open { label, goal, upload, _busy: busy }))
     }
 
-    /// Fails if the version cannot be made, before a byte is uploaded.
+    /// Fails if the version cannot be made. The check comes before the first byte is uploaded.
     pub(super) async fn check(&self, label: &str, target: &PutTarget) -> Result<(), SftpError> {
         let PutTarget { component, version } = target;
         let checked = self.registry.catalog.check_new_version(component, version).await;
@@ -115,7 +115,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Fails if the client wants to append to a closed upload, because the file is no longer open.
+    /// Fails if the client wants to append to a closed upload. The file of a closed upload is no
+    /// longer open.
     fn check_whole(&self, label: &str, flags: OpenFlags) -> Result<(), SftpError> {
         let path = view_path::clean(label);
         let is_there = || self.registry.recent.find(&self.caller, &path).is_some();
@@ -126,7 +127,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Takes bytes of an upload.
+    /// Takes bytes that the client sends for an upload.
     pub async fn write(
         &mut self,
         handle: &str,
@@ -138,7 +139,7 @@ impl Uploads {
         written.map(|()| Reply::Done).map_err(|err| SftpError::failure(err.to_string()))
     }
 
-    /// Logs why an upload is refused, and makes the reply.
+    /// Logs why an upload is refused, and returns the error for the client.
     pub(super) fn refuse(&self, label: &str, why: String) -> SftpError {
         let Caller { user, key, address, .. } = &self.caller;
         tracing::warn!(
@@ -175,7 +176,7 @@ impl Uploads {
         }
     }
 
-    /// Drops open uploads that have lost their slots because their client was silent.
+    /// Drops open uploads that lost their slots because the client was silent.
     pub fn drop_lost(&mut self) {
         for lost in self.open.close_where(|open| open.upload.has_lost_slot()) {
             let label = escape(&lost.label);
@@ -183,8 +184,8 @@ impl Uploads {
         }
     }
 
-    /// Binds a complete upload. An interrupted `OpenSSH` client closes a partial file as if it were
-    /// complete. The check of the archive detects that.
+    /// Binds a complete upload. An interrupted `OpenSSH` client closes a partial file as if the
+    /// file were complete. The check of the archive detects such a file.
     async fn put(&self, target: PutTarget, upload: Upload) -> RegistryResult<Digest> {
         let change = self.caller.change(&put(&target));
         let done = self.registry.put_upload(&target, upload, &change).await;
@@ -211,7 +212,8 @@ impl Uploads {
         }
         let Uploaded { digest, bytes, time, bound } =
             self.registry.recent.find(&self.caller, &path)?;
-        // For a bound upload, the catalogue knows whether the version still exists.
+        // A bound upload is not shown here, because the catalogue knows whether its version still
+        // exists.
         let blobs = self.registry.blobs();
         let is_there = !bound
             && (blobs.is_staged(digest).unwrap_or(false)
@@ -225,8 +227,8 @@ fn attributes(size: u64, time: Timestamp) -> FileAttributes {
     file_attributes::blob(size, time.as_second())
 }
 
-/// Answers a request to set the attributes `wanted` of a file with the attributes `known`. Modes
-/// and times are ignored. Another size is denied.
+/// Answers a request to set the attributes `wanted` of a file with the attributes `known`. The
+/// function ignores modes and times, and denies a change of the size.
 pub fn set_attributes(known: &FileAttributes, wanted: &FileAttributes) -> Result<Reply, SftpError> {
     match wanted.size {
         Some(size) if known.size != Some(size) => Err(SftpError::denied()),

@@ -1,5 +1,6 @@
-//! The line editor of the prompt: bytes of a terminal in, lines and bytes for the terminal out. The
-//! editor is pure, and knows nothing of connections or commands. `search` implements `^R`.
+//! The line editor of the prompt. It turns the bytes of a terminal into lines, and into bytes for
+//! the terminal. The editor is pure: it does not depend on connections or commands. `search`
+//! implements `^R`.
 
 mod draw;
 mod search;
@@ -11,7 +12,7 @@ use unicode_width::UnicodeWidthChar as _;
 
 /// Longest line, in characters.
 pub const MAX_LINE: usize = 4096;
-/// Lines in the history.
+/// Most lines in the history.
 pub const MAX_HISTORY: usize = 100;
 /// The prompt: a red `>` and a space.
 pub const PROMPT: &str = "\x1b[31m> \x1b[0m";
@@ -34,7 +35,7 @@ pub enum Event {
     End,
 }
 
-/// A line being edited.
+/// The editor, with the line that the user edits.
 #[derive(Debug)]
 pub struct Editor {
     prompt: &'static str,
@@ -44,23 +45,23 @@ pub struct Editor {
     /// Position of the terminal's cursor, in cells from the start of the prompt.
     at: usize,
     history: VecDeque<Vec<char>>,
-    /// The line of the history that is shown, counted from the end; 0 is the new line.
+    /// The position of the shown line in the history, counted from the end; 0 is the new line.
     shown: usize,
-    /// The new line while an old line is shown.
+    /// The text of the new line, while an old line is shown.
     partial: Vec<char>,
     search: Option<Search>,
     /// The last search pattern.
     sought: Vec<char>,
     pending: Vec<u8>,
-    /// Whether an escape has ended a search. The byte may be the Escape key itself, or begin a
-    /// sequence.
+    /// Whether an escape byte has just ended a search. The byte may come from the Escape key, or
+    /// begin an escape sequence.
     escaped: bool,
     after_return: bool,
     out: Vec<u8>,
 }
 
 impl Editor {
-    /// An editor for a terminal of `columns`, with or without colours.
+    /// An editor for a terminal with `columns` columns, with or without colours.
     pub fn new(columns: u32, colours: bool) -> Self {
         Self {
             prompt: if colours { PROMPT } else { PLAIN_PROMPT },
@@ -80,8 +81,8 @@ impl Editor {
         }
     }
 
-    /// Redraws the line for a terminal that is now `columns` wide. Most terminals have wrapped the
-    /// line by then.
+    /// Redraws the line for a terminal that is now `columns` wide. Most terminals have already
+    /// wrapped the line to the new width.
     pub fn resize(&mut self, columns: u32) {
         self.width = usable(columns);
         for _ in 0..self.at / self.width {
@@ -103,7 +104,7 @@ impl Editor {
         self.line[..self.cursor].iter().collect()
     }
 
-    /// Replaces the text from `start`, in bytes of the line, to the cursor by `text`.
+    /// Replaces the text from `start` to the cursor by `text`. `start` counts bytes of the line.
     pub fn replace(&mut self, start: usize, text: &str) {
         let kept =
             self.before_cursor().get(..start).map_or(self.cursor, |kept| kept.chars().count());
@@ -111,7 +112,7 @@ impl Editor {
         text.chars().for_each(|c| self.insert(c));
     }
 
-    /// Shows words below the line, in columns, and then the line again.
+    /// Shows words in columns below the line, and then shows the line again.
     pub fn show(&mut self, words: &[String]) {
         let cursor = self.cursor;
         self.go_to(self.line.len());
@@ -129,17 +130,17 @@ impl Editor {
         self.draw();
     }
 
-    /// Rings the bell: there is no completion.
+    /// Rings the bell, because there is no completion.
     pub fn ring(&mut self) {
         self.out.push(0x07);
     }
 
-    /// The bytes for the terminal since the last call.
+    /// The bytes for the terminal that were added since the last call.
     pub fn take_output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
 
-    /// Takes bytes up to the first event. Returns the number of these bytes.
+    /// Takes bytes up to the first event. Returns the number of taken bytes, and the event.
     pub fn feed(&mut self, input: &[u8]) -> (usize, Option<Event>) {
         for (taken, &byte) in input.iter().enumerate() {
             if let Some(event) = self.byte(byte) {
@@ -190,7 +191,7 @@ impl Editor {
         None
     }
 
-    /// One more byte of an escape sequence or of a multi-byte character.
+    /// Takes one more byte of an escape sequence or of a multi-byte character.
     fn sequence(&mut self, byte: u8) {
         if self.pending.first().is_some_and(|&first| first >= 0x80) && byte & 0xc0 != 0x80 {
             // The character is incomplete, and this byte begins another character.
@@ -325,7 +326,7 @@ impl Editor {
     }
 }
 
-/// The width of a terminal of `columns`.
+/// The usable width of a terminal with `columns` columns.
 fn usable(columns: u32) -> usize {
     match columns as usize {
         0 => DEFAULT_WIDTH,
@@ -333,12 +334,12 @@ fn usable(columns: u32) -> usize {
     }
 }
 
-/// Cells of a character.
+/// The number of cells of a character.
 fn width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// `words` in rows of at most `cells`, sorted downwards.
+/// Arranges `words` in rows of at most `cells` cells, sorted downwards.
 fn columns(words: &[String], cells: usize) -> Vec<String> {
     let of = |word: &str| word.chars().map(width).sum::<usize>();
     let widest = words.iter().map(|word| of(word)).max().unwrap_or(0) + 2;

@@ -1,4 +1,4 @@
-//! A registry in this process, with generated blobs.
+//! A registry in the process of the test, with generated blobs.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ use deploy_store::{Blobs, Digest};
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
 
-/// A directory where fsync costs nothing, if there is one: for tests of thousands of steps that are
-/// not about power cuts.
+/// A directory where fsync costs nothing, if there is such a directory. It is for tests with
+/// thousands of steps that are not about power cuts.
 pub fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -30,7 +30,7 @@ pub fn change() -> Change {
     }
 }
 
-/// A tar archive of one file that holds `text`.
+/// A tar archive with one file, whose contents are `text`.
 pub fn archive(text: &str) -> Vec<u8> {
     let mut header = tar::Header::new_ustar();
     header.set_size(text.len() as u64);
@@ -79,7 +79,8 @@ impl Bench {
             registry.catalog.close().await;
             let blobs = Arc::clone(registry.blobs());
             drop(registry);
-            // A program that dies takes its threads with it.
+            // The threads of a crashed program end with it, so the old registry's threads must end,
+            // too.
             while Arc::strong_count(&blobs) > 1 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -1,4 +1,4 @@
-//! Clients that cannot be installed here, replayed from their packets.
+//! Replays the packets of clients that cannot be installed on the test machine.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use crate::raw::sftp::{
 
 use super::{DENIED, DONE, FAILURE, NOT_FOUND, site, versions};
 
-/// `WinSCP` 6: looks first, uploads as `.filepart`, sets times, renames. After a lost connection it
-/// continues a partial file.
+/// `WinSCP` 6 looks for the file, uploads it as `.filepart`, sets its times, and renames it. After
+/// a lost connection, it continues a partial file.
 #[test]
 fn winscp_as_played() {
     let rig = site();
@@ -31,16 +31,17 @@ fn winscp_as_played() {
     }
     assert_eq!(sftp.list("/put/code"), ["v1"]);
     assert!(sftp.list("/").contains(&"x.tgz".to_owned()));
-    // An existing version is refused before a byte is sent.
+    // The registry refuses an existing version before the client sends a byte.
     assert_eq!(sftp.upload("/put/code/v1.filepart", NEW, &bytes), FAILURE);
-    // The version exists already at the rename: nothing changes, and the bytes stay staged.
+    // At the rename, the version exists already. So nothing changes, and the bytes stay staged.
     assert_eq!(sftp.upload("/put/code/v2.filepart", NEW, &bytes), DONE);
     assert_eq!(sftp.rename("/put/code/v2.filepart", "/put/code/v1"), FAILURE);
     assert_eq!(sftp.path(STAT, "/put/code/v2.filepart", &[]), Answer::File(false, size));
     assert_eq!(sftp.upload("/put/code/v2.filepart", APPEND, &bytes[..9]), FAILURE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v2.filepart", &[]), DONE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v1", &[]), DENIED);
-    // An archive that no agent could unpack becomes no version under either name.
+    // An archive that no agent could unpack does not become a version, neither under its temporary
+    // name nor under its final name.
     assert_eq!(sftp.upload("/put/code/v3.filepart", NEW, b"text"), DONE);
     assert_eq!(sftp.rename("/put/code/v3.filepart", "/put/code/v3"), FAILURE);
     let told = sftp.end();
@@ -51,7 +52,8 @@ fn winscp_as_played() {
     assert_eq!(audit.matches("addver -name=code -version=v1").count(), 1, "{audit}");
 }
 
-/// `FileZilla`: makes and enters the directory, uploads, sets the time, lists the directory again.
+/// `FileZilla` makes and enters the directory, uploads the file, sets its time, and lists the
+/// directory again.
 #[test]
 fn filezilla_as_played() {
     let rig = site();
@@ -75,13 +77,14 @@ fn filezilla_as_played() {
     ] {
         assert_eq!(sftp.path(MKDIR, path, &[0; 4]), answer, "{path}");
     }
-    // A wrong size must not be ignored.
+    // The registry must not ignore a wrong size.
     let shorter = [&[0, 0, 0, 1][..], &7_u64.to_be_bytes()].concat();
     assert_eq!(sftp.path(SETSTAT, "/put/code/v1", &shorter), DENIED);
     assert_eq!(sftp.path(SETSTAT, "/put/code/v9", &attributes(0o100_600, 7)), NOT_FOUND);
 }
 
-/// Cyberduck with temporary names: NAME-RANDOM, which does not look temporary, and then a rename.
+/// Cyberduck with temporary names uploads to NAME-RANDOM, which does not look temporary, and then
+/// renames the file.
 #[test]
 fn cyberduck_as_played() {
     let rig = site();
@@ -91,7 +94,7 @@ fn cyberduck_as_played() {
     assert_eq!(sftp.path(SETSTAT, "/put/code/v1-Ab3dE5gH", &attributes(0o100_644, 7)), DONE);
     assert_eq!(sftp.rename("/put/code/v1-Ab3dE5gH", "/put/code/v1"), DONE);
     assert_eq!(versions(&rig, "code"), ["v1"]);
-    // A version that a configuration uses already stays.
+    // A version stays if a configuration already uses it.
     assert_eq!(sftp.upload("/put/code/v2-Ab3dE5gH", NEW, &bytes), DONE);
     rig.ok("addconf -name p -layer code:v2-Ab3dE5gH");
     assert_eq!(sftp.rename("/put/code/v2-Ab3dE5gH", "/put/code/v2"), DONE);

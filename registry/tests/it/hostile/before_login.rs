@@ -1,4 +1,4 @@
-//! Hostile clients before their login: slow, broken and premature messages.
+//! Tests hostile clients before their login: they send slow, broken and premature messages.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -15,8 +15,9 @@ fn slow_handshakes_have_one_deadline() {
     let rig = Rig::start();
     let begun = Instant::now();
     let mut slow = Vec::new();
-    // Three slow starts: an identification at one byte a second; an identification, and then a
-    // packet without an end; nothing.
+    // Three slow clients. At first, one client sends nothing, one sends an identification and the
+    // beginning of a packet, and one sends one byte. After that, each client sends one byte a
+    // second.
     for start in [&b""[..], b"SSH-2.0-slow\r\n\0\0\x40\0", b"S"] {
         let mut stream = TcpStream::connect(("127.0.0.1", rig.port())).unwrap();
         stream.set_nonblocking(true).unwrap();
@@ -24,7 +25,7 @@ fn slow_handshakes_have_one_deadline() {
         slow.push(Some(stream));
     }
     while slow.iter().any(Option::is_some) {
-        assert!(begun.elapsed() < LOGIN_TIME + PATIENCE, "they are still there");
+        assert!(begun.elapsed() < LOGIN_TIME + PATIENCE, "slow clients are still connected");
         for stream in &mut slow {
             let Some(open) = stream else { continue };
             let mut buffer = [0; 256];
@@ -37,12 +38,12 @@ fn slow_handshakes_have_one_deadline() {
                 *stream = None;
             }
         }
-        assert!(rig.ssh("op", "me", &["help"]).status.success(), "others have to wait");
+        assert!(rig.ssh("op", "me", &["help"]).status.success(), "another client had to wait");
         std::thread::sleep(Duration::from_secs(1));
     }
 }
 
-/// A packet without encryption (RFC 4253, 6).
+/// A packet without encryption (RFC 4253, section 6).
 fn plain(payload: &[u8]) -> Vec<u8> {
     let padding = 8 + (16 - (5 + payload.len() + 8) % 8) % 8;
     let length = u32::try_from(1 + payload.len() + padding).unwrap();
@@ -50,7 +51,7 @@ fn plain(payload: &[u8]) -> Vec<u8> {
     [&head[..], payload, &vec![0; padding]].concat()
 }
 
-/// A KEXINIT (RFC 4253, 7.1) with these methods of exchange and these ciphers.
+/// A KEXINIT message (RFC 4253, section 7.1) with these methods of key exchange and these ciphers.
 fn kexinit(methods: &str, ciphers: &str) -> Vec<u8> {
     let mut payload = vec![20];
     payload.extend([7; 16]);
@@ -62,7 +63,7 @@ fn kexinit(methods: &str, ciphers: &str) -> Vec<u8> {
     payload
 }
 
-/// The kinds of a server's unencrypted packets, until it disconnected.
+/// The kinds of the server's unencrypted packets, up to the disconnect.
 fn kinds(mut said: &[u8]) -> Vec<u8> {
     let line = said.windows(2).position(|two| two == b"\r\n").map_or(said.len(), |at| at + 2);
     said = &said[line..];
@@ -107,7 +108,7 @@ fn broken_handshake_ends_only_its_connection() {
                 let mut stream = TcpStream::connect(address).unwrap();
                 let deadline = LOGIN_TIME + PATIENCE;
                 stream.set_read_timeout(Some(deadline)).unwrap();
-                // The server may disconnect before it has everything.
+                // The server may disconnect before it has received all bytes.
                 let _ = stream.write_all(&[b"SSH-2.0-odd\r\n", &bytes[..]].concat());
                 let mut said = Vec::new();
                 let ended = stream.read_to_end(&mut said);

@@ -1,5 +1,5 @@
-//! An ssh client that sends any messages, even if the protocol forbids them: with one key exchange
-//! (RFC 8731), one cipher (RFC 5647), and a login with an Ed25519 key.
+//! An ssh client that can send any messages, even messages that the protocol forbids. The client
+//! knows one key exchange (RFC 8731) and one cipher (RFC 5647), and logs in with an Ed25519 key.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod sftp;
@@ -17,7 +17,7 @@ use russh::keys::load_secret_key;
 
 use crate::rig::{PATIENCE, Rig};
 
-/// Numbers of messages (RFC 4250, 4.1).
+/// Message numbers (RFC 4250, section 4.1).
 pub const DISCONNECT: u8 = 1;
 pub const KEXINIT: u8 = 20;
 pub const REQUEST_SUCCESS: u8 = 81;
@@ -34,7 +34,7 @@ pub const REQUEST: u8 = 98;
 
 const TAG: usize = 16;
 
-/// A string of the protocol: its length, then its bytes.
+/// A string of the protocol: first its length, then its bytes.
 pub fn string(text: &[u8]) -> Vec<u8> {
     [&number(text.len())[..], text].concat()
 }
@@ -44,7 +44,7 @@ pub fn number(n: usize) -> [u8; 4] {
     u32::try_from(n).unwrap().to_be_bytes()
 }
 
-/// A KEXINIT with the algorithms of this client.
+/// A KEXINIT message with the algorithms of this client.
 pub fn kexinit() -> Vec<u8> {
     let (cipher, mac) = ("aes256-gcm@openssh.com", "hmac-sha2-256");
     let mut payload = vec![KEXINIT];
@@ -56,7 +56,7 @@ pub fn kexinit() -> Vec<u8> {
     payload
 }
 
-/// One direction of the encryption.
+/// The keys of one direction.
 struct Keys {
     key: LessSafeKey,
     nonce: [u8; 12],
@@ -153,7 +153,7 @@ impl Raw {
         Ok(packet[1..end].to_vec())
     }
 
-    /// The next message of this kind; `None` if the connection ends before.
+    /// The next message of this kind. `None` if the connection ends before such a message arrives.
     pub fn wait_for(&mut self, kind: u8) -> Option<Vec<u8>> {
         loop {
             match self.read() {
@@ -168,7 +168,7 @@ impl Raw {
         }
     }
 
-    /// Opens a channel for a session. Returns its number at the server.
+    /// Opens a channel for a session. Returns the server's number for the channel.
     pub fn open(&mut self, window: u32) -> Option<[u8; 4]> {
         self.send(&open(window)).ok()?;
         loop {
@@ -180,7 +180,7 @@ impl Raw {
         }
     }
 
-    /// Runs a command. Returns its exit code and its output on both streams.
+    /// Runs a command. Returns the command's exit code and its output on both streams.
     pub fn run(&mut self, line: &str) -> (u8, String) {
         let channel = self.open(1 << 21).expect("a channel");
         self.send(&request(channel, "exec", true, &string(line.as_bytes()))).unwrap();
@@ -199,7 +199,7 @@ impl Raw {
         }
     }
 
-    /// Whether the server answers on this connection.
+    /// Whether the server still answers on this connection.
     pub fn answers(&mut self) -> bool {
         let alive = [&[80][..], &string(b"keepalive@openssh.com"), &[1]].concat();
         if self.send(&alive).is_err() {
@@ -219,7 +219,7 @@ impl Raw {
         }
     }
 
-    /// How long a write waits for room.
+    /// Sets how long a write waits for room.
     pub fn write_timeout(&mut self, time: Duration) {
         self.stream.set_write_timeout(Some(time)).unwrap();
     }
@@ -231,24 +231,24 @@ impl Drop for Raw {
     }
 }
 
-/// A request for a session's channel.
+/// A message that asks for a session channel.
 pub fn open(window: u32) -> Vec<u8> {
     let sizes = [7_u32, window, 32_768].map(u32::to_be_bytes).concat();
     [&[OPEN][..], &string(b"session"), &sizes].concat()
 }
 
-/// A request on a channel.
+/// A message with a request on a channel.
 pub fn request(channel: [u8; 4], name: &str, wants_reply: bool, fields: &[u8]) -> Vec<u8> {
     let name = string(name.as_bytes());
     [&[REQUEST][..], &channel, &name, &[u8::from(wants_reply)], fields].concat()
 }
 
-/// Data on a channel.
+/// A message with data on a channel.
 pub fn data(channel: [u8; 4], bytes: &[u8]) -> Vec<u8> {
     [&[DATA][..], &channel, &string(bytes)].concat()
 }
 
-/// A packet without encryption (RFC 4253, 6).
+/// A packet without encryption (RFC 4253, section 6).
 fn plain(payload: &[u8]) -> Vec<u8> {
     let padding = 4 + (8 - (5 + payload.len() + 4) % 8) % 8;
     let head = [&number(1 + payload.len() + padding)[..], &[u8::try_from(padding).unwrap()]];
@@ -274,7 +274,7 @@ fn read_line(stream: &mut TcpStream) -> Vec<u8> {
     line
 }
 
-/// A number in the form of RFC 4251.
+/// A large number (`mpint`) in the form of RFC 4251.
 fn mpint(bytes: &[u8]) -> Vec<u8> {
     let start = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len());
     let bytes = &bytes[start..];
@@ -282,8 +282,8 @@ fn mpint(bytes: &[u8]) -> Vec<u8> {
     string(&[sign, bytes].concat())
 }
 
-/// Identifies itself and agrees on keys. Returns the session's id and the keys of both directions.
-/// Any host key is accepted.
+/// Sends the client's identification, and agrees on keys with the server. Accepts any host key.
+/// Returns the session's id and the keys of both directions.
 fn exchange(stream: &mut TcpStream, hello: &[u8]) -> (Vec<u8>, Keys, Keys) {
     let ours = kexinit();
     let random = SystemRandom::new();

@@ -1,9 +1,10 @@
-//! Sftp, packet by packet, as clients send it that cannot be installed here.
+//! An sftp client that sends single packets. Tests use it to replay clients that cannot be
+//! installed on the test machine.
 
 use super::{DATA, EOF, EXTENDED_DATA, Raw, data, request, string};
 use crate::rig::Rig;
 
-/// Kinds of packets (draft-ietf-secsh-filexfer-02, 3).
+/// The kinds of packets (draft-ietf-secsh-filexfer-02, section 3).
 pub const OPEN: u8 = 3;
 pub const CLOSE: u8 = 4;
 pub const WRITE: u8 = 6;
@@ -21,17 +22,18 @@ const HANDLE: u8 = 102;
 const NAME: u8 = 104;
 const ATTRS: u8 = 105;
 
-/// Flags of open: write, create and truncate; and append.
+/// Flags for opening a file. `NEW` means write, create and truncate. `APPEND` means write, append
+/// and create.
 pub const NEW: u32 = 2 | 8 | 16;
 pub const APPEND: u32 = 2 | 4 | 8;
 
-/// An answer.
+/// An answer of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A status, 0 is success.
+    /// A status. 0 means success.
     Status(u32),
     Handle(Vec<u8>),
-    /// Whether the file is a directory, and its size.
+    /// Whether the file is a directory, and the size of the file.
     File(bool, u64),
     Names(Vec<String>),
 }
@@ -42,7 +44,7 @@ pub struct Sftp {
     channel: [u8; 4],
     heard: Vec<u8>,
     id: u32,
-    /// The output on standard error.
+    /// The server's output on standard error.
     pub told: String,
 }
 
@@ -81,7 +83,7 @@ impl Sftp {
         }
     }
 
-    /// Sends one request, whose fields come after its number, and reads the answer.
+    /// Sends one request, and reads the answer. `fields` are the fields after the request's number.
     pub fn ask(&mut self, kind: u8, fields: &[&[u8]]) -> Answer {
         self.id += 1;
         let packet = [&[kind][..], &self.id.to_be_bytes(), &fields.concat()].concat();
@@ -92,7 +94,7 @@ impl Sftp {
         match packet[0] {
             STATUS => Answer::Status(number(5)),
             HANDLE => Answer::Handle(packet[9..].to_vec()),
-            // Flags, size, user, group, permissions.
+            // The packet has flags, size, user, group and permissions.
             ATTRS => {
                 let size = u64::from_be_bytes(packet[9..17].try_into().unwrap());
                 Answer::File(number(25) & 0o040_000 != 0, size)
@@ -102,12 +104,13 @@ impl Sftp {
         }
     }
 
-    /// One request about a path, with more fields.
+    /// Sends one request with a path and more fields, and reads the answer.
     pub fn path(&mut self, kind: u8, path: &str, more: &[u8]) -> Answer {
         self.ask(kind, &[&string(path.as_bytes()), more])
     }
 
-    /// Writes a file in pieces of 32 KiB. Returns the status of the close, or of a failed open.
+    /// Writes a file in pieces of 32 KiB. Returns the status of the close. If opening the file
+    /// fails, returns that status.
     pub fn upload(&mut self, path: &str, flags: u32, bytes: &[u8]) -> Answer {
         let more = [flags.to_be_bytes(), [0; 4]].concat();
         let handle = match self.path(OPEN, path, &more) {
@@ -151,7 +154,7 @@ impl Sftp {
     }
 }
 
-/// Times and permissions, as a client sets them.
+/// Attributes with times and permissions, in the form in which a client sets them.
 pub fn attributes(permissions: u32, time: u32) -> Vec<u8> {
     [12, permissions, time, time].map(u32::to_be_bytes).concat()
 }

@@ -1,5 +1,5 @@
 //! A registry for one test, and `OpenSSH` clients.
-#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and tells why")]
+#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and prints why")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ struct Running {
     log: Arc<Log>,
 }
 
-/// The lines that the registry logged so far.
+/// The lines that the registry has logged so far.
 #[derive(Default)]
 struct Log {
     lines: Mutex<Vec<String>>,
@@ -33,7 +33,7 @@ struct Log {
 }
 
 impl Rig {
-    /// Keys and key files, but no registry yet.
+    /// A rig with keys and key files, but without a registry.
     pub fn idle() -> Self {
         let rig = Self { dir: TempDir::new().unwrap(), flags: Vec::new(), running: None };
         for (name, kind) in [("op", "ed25519"), ("srv", "ed25519"), ("other", "ed25519")] {
@@ -49,7 +49,7 @@ impl Rig {
         Self::start_with(&[])
     }
 
-    /// A rig with a running registry with more flags.
+    /// A rig with a running registry that has more flags.
     pub fn start_with(flags: &[&str]) -> Self {
         let mut rig = Self::idle();
         rig.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
@@ -62,12 +62,13 @@ impl Rig {
         self.run_under(&[]);
     }
 
-    /// Like [`Rig::run`], behind a command such as `prlimit`.
+    /// Like [`Rig::run`], but runs the registry under a command such as `prlimit`.
     pub fn run_under(&mut self, before: &[&str]) {
         assert!(self.try_run_under(before), "the registry does not start");
     }
 
-    /// Like [`Rig::run_under`]. Returns whether the registry listens; `false` if it ended before.
+    /// Like [`Rig::run_under`], but returns whether the registry listens. `false` means that the
+    /// registry has ended.
     pub fn try_run_under(&mut self, before: &[&str]) -> bool {
         let mut words: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
         words.push(env!("CARGO_BIN_EXE_deploy-registry").to_owned());
@@ -98,7 +99,8 @@ impl Rig {
         true
     }
 
-    /// Kills the registry and its wrapping command. Returns whether the registry ran until now.
+    /// Kills the registry and the command that it runs under. Returns whether the registry ran
+    /// until now.
     pub fn kill_all(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
         if running.child.try_wait().unwrap().is_some() {
@@ -109,7 +111,7 @@ impl Rig {
         for child in children.unwrap_or_default().split_whitespace() {
             let _ = Command::new("kill").args(["-KILL", child]).status();
         }
-        // The tracer ends with its child.
+        // The tracer ends when the registry ends.
         running.child.wait().unwrap();
         true
     }
@@ -126,7 +128,8 @@ impl Rig {
         self.running().child.id()
     }
 
-    /// Memory of the registry, in KiB: now (`VmRSS:`), or at most so far (`VmHWM:`).
+    /// The memory of the registry in KiB. `VmRSS:` stands for the present memory, and `VmHWM:` for
+    /// the highest value so far.
     pub fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
@@ -138,7 +141,7 @@ impl Rig {
         self.running().log.wait_for(text)
     }
 
-    /// The lines that the registry logged so far.
+    /// The lines that the registry has logged so far.
     pub fn log(&self) -> Vec<String> {
         self.running().log.lines().clone()
     }
@@ -148,7 +151,7 @@ impl Rig {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
-    /// Sends a signal and waits for the end.
+    /// Sends a signal to the registry, and waits for its end.
     pub fn stop(&mut self, signal: &str) -> ExitStatus {
         self.signal(signal);
         self.wait()
@@ -158,7 +161,7 @@ impl Rig {
         self.running.take().expect("the registry runs").child.wait().unwrap()
     }
 
-    /// Runs the registry with `flags` that must make it end by itself.
+    /// Runs the registry with `flags`. With these flags, the registry must end on its own.
     pub fn refused(&self, flags: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_deploy-registry"))
             .args(flags)
@@ -184,8 +187,8 @@ impl Rig {
         fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap()
     }
 
-    /// Puts the registry's directory on a small filesystem. Without such a filesystem, prints a
-    /// notice and returns `None`; in CI that is a failure.
+    /// Puts the registry's directory on a small filesystem. If there is no such filesystem, prints
+    /// a notice and returns `None`, or fails in CI.
     pub fn on_small_disk(&self) -> Option<TempDir> {
         let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
             assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
@@ -206,7 +209,7 @@ impl Rig {
         fs::rename(self.path("new.keys"), self.path(file)).unwrap();
     }
 
-    /// A client program with everything except its own arguments.
+    /// A client program with all arguments for the connection. The caller adds the other arguments.
     pub fn client(&self, program: &str, key: &str) -> Command {
         let mut command = Command::new(program);
         let port = self.port().to_string();
@@ -226,7 +229,7 @@ impl Rig {
         command
     }
 
-    /// `ssh` with `key` to `user`.
+    /// Runs `ssh` as `user` with `key`.
     pub fn ssh(&self, key: &str, user: &str, arguments: &[&str]) -> Output {
         let mut command = self.client("ssh", key);
         command.arg(format!("{user}@127.0.0.1")).args(arguments).output().unwrap()
@@ -239,7 +242,7 @@ impl Rig {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs `ssh` with `options`, and passes `input` and the end of input.
+    /// Runs `ssh` with `options`, and sends `input` and then the end of the input.
     pub fn ssh_with_input(&self, options: &[&str], input: &[u8]) -> Output {
         let mut command = self.client("ssh", "op");
         command.args(options).arg("me@127.0.0.1").stdin(Stdio::piped());
@@ -256,7 +259,7 @@ impl Rig {
         command.output().unwrap()
     }
 
-    /// Makes `name`, a tar.gz with one file. Returns its sha256.
+    /// Makes a tar.gz file `name` with one file in it. Returns the sha256 of the archive.
     pub fn archive(&self, name: &str, contents: &[u8]) -> String {
         fs::write(self.path("file"), contents).unwrap();
         let dir = self.dir.path();
@@ -288,7 +291,7 @@ impl Rig {
         assert!(output.status.success(), "{}", both(&output));
     }
 
-    /// Names in the directory of uploads.
+    /// The names in the directory of uploads.
     pub fn uploads(&self) -> Vec<String> {
         names(&self.path("reg/uploads"))
     }
@@ -328,12 +331,12 @@ pub fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The output of a program on both streams, for messages.
+/// The output of a program on both streams.
 pub fn both(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat()
 }
 
-/// Waits until `done` holds.
+/// Waits until `done` returns true.
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !done() {

@@ -17,7 +17,7 @@ async fn send(stream: &mut DuplexStream, kind: u8, body: &[u8]) {
     stream.write_all(body).await.unwrap();
 }
 
-/// A session with a server that has sent only its version, 3.
+/// A session with a server that has sent only its version, which is 3.
 async fn session() -> (Sftp, DuplexStream) {
     let (ours, mut theirs) = tokio::io::duplex(1 << 20);
     let server = async {
@@ -29,7 +29,7 @@ async fn session() -> (Sftp, DuplexStream) {
     (sftp.unwrap(), server)
 }
 
-/// Answers a READ with as many bytes.
+/// Answers a READ request with `length` bytes.
 async fn answer_read(stream: &mut DuplexStream, read: &[u8], length: u32) {
     let data = vec![7; length as usize];
     send(stream, DATA, &[&read[1..5], &length.to_be_bytes()[..], &data].concat()).await;

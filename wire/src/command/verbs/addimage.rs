@@ -1,4 +1,5 @@
-//! `addimage`: makes or replaces a configuration of the layers of an image.
+//! `addimage`: makes a configuration from the layers of an image, or replaces an existing
+//! configuration.
 
 use crate::command::given::Given;
 use crate::command::line::Line;

@@ -1,4 +1,4 @@
-//! `audit`: shows who changed what.
+//! `audit`: shows the entries of the audit trail.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 /// A point in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// This time.
+    /// The time itself.
     At(Timestamp),
     /// A duration before now.
     Ago(Duration),
@@ -59,7 +59,7 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     line.switch("json", *json);
 }
 
-/// A time, or a duration before now.
+/// Reads a time, or a duration before now.
 fn since(text: &str) -> Result<Since, String> {
     if let Ok(time) = text.parse() {
         return Ok(Since::At(time));

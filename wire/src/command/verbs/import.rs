@@ -33,21 +33,21 @@ pub(in crate::command) const VERB: Verb = Verb {
 /// How to import an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Import {
-    /// Configuration to create or replace; `None`: named like the image.
+    /// Configuration to create or replace. If `None`, the configuration gets the name of the image.
     pub name: Option<ConfigurationName>,
     /// The image to import, if the archive has several images.
     pub image: Option<String>,
     /// The platform to import, as `os/arch` or `os/arch/variant`.
     pub platform: Option<String>,
-    /// Layers on top of the image's, lowest first.
+    /// Layers on top of the image's layers, lowest first.
     pub layers: Vec<(ComponentName, VersionName)>,
-    /// How layers are compressed.
+    /// The compression of the layers' blobs.
     pub compress: Compression,
-    /// Whether to add a layer that says how the image is run.
+    /// Whether to add a layer with a file that says how the image is run.
     pub image_config: bool,
     /// Whether this is a dry run.
     pub dry_run: bool,
-    /// Without progress.
+    /// Whether to show no progress.
     pub quiet: bool,
 }
 
@@ -85,7 +85,7 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     line.switch(QUIET, *quiet);
 }
 
-/// A platform, as in `linux/arm64/v8`.
+/// Reads a platform, such as `linux/arm64/v8`.
 fn platform(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.split('/').collect();
     if !(2..=3).contains(&parts.len()) || parts.contains(&"") {

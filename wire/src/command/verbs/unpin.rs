@@ -1,4 +1,4 @@
-//! `unpin`: undoes `pin`.
+//! `unpin`: removes the pin of a version.
 
 use crate::command::given::Given;
 use crate::command::line::Line;

@@ -1,9 +1,11 @@
-//! The output of the editor: where each character of prompt and line is, and how to move there.
+//! The output of the editor: computes the cell of each character of the prompt and of the line, and
+//! moves the cursor.
 
 use crate::ssh::shell::editor::{Editor, PROMPT_WIDTH, width};
 
 impl Editor {
-    /// Writes prompt and line. The terminal's cursor is at the start of a row.
+    /// Writes the prompt and the line. Before the call, the terminal's cursor must be at the start
+    /// of a row.
     pub(super) fn draw(&mut self) {
         if let Some(search) = &self.search {
             let prompt = search.prompt();
@@ -18,20 +20,20 @@ impl Editor {
         self.move_to(self.cell(self.cursor));
     }
 
-    /// How many cells lie between the start of the prompt and the line's character `position`.
+    /// The number of cells between the start of the prompt and the line's character `position`.
     pub(super) fn cell(&self, position: usize) -> usize {
         let widths = self.line[..position].iter().map(|&c| width(c));
         widths.fold(self.start(), |at, width| at + self.gap(at, width) + width)
     }
 
-    /// Empty cells before a character that does not fit into the row.
+    /// The number of empty cells before a character that does not fit into the row.
     pub(super) fn gap(&self, at: usize, width: usize) -> usize {
         let left = self.width - at % self.width;
         if width > left { left } else { 0 }
     }
 
-    /// Writes characters. After a full row, a space moves the terminal to the next row. So the
-    /// terminal knows that both rows are one line when the width changes.
+    /// Writes characters. After a full row, a space moves the terminal's cursor to the next row.
+    /// The terminal then treats both rows as one line when its width changes.
     pub(super) fn put(&mut self, text: &[char]) {
         for &c in text {
             let width = width(c);

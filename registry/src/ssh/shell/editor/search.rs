@@ -1,6 +1,6 @@
-//! `^R`: searches the history backwards for a pattern, like readline. `^R` again finds older lines,
-//! Enter submits the found line, `^G` and `^C` restore the original line, and any other key edits
-//! the found line.
+//! Implements `^R`, which searches the history backwards for a pattern, as in readline. Another
+//! `^R` finds older lines, and Enter submits the found line. `^G` and `^C` restore the original
+//! line. Any other key edits the found line.
 
 use crate::ssh::shell::editor::{Editor, MAX_LINE, width};
 
@@ -8,11 +8,11 @@ use crate::ssh::shell::editor::{Editor, MAX_LINE, width};
 #[derive(Debug)]
 pub(super) struct Search {
     pattern: Vec<char>,
-    /// The line that is shown, counted from the end; 0 is the original line.
+    /// The position of the shown line in the history, counted from the end; 0 is the original line.
     at: usize,
     /// Whether no further line has the pattern.
     failed: bool,
-    /// Line, cursor and position in the history before the search.
+    /// The line, the cursor and the position in the history before the search.
     before: (Vec<char>, usize, usize),
 }
 
@@ -85,14 +85,15 @@ impl Editor {
         }
     }
 
-    /// Shows the newest line with the pattern, beginning `from` lines from the end.
+    /// Shows the newest line that has the pattern. The search begins `from` lines before the end of
+    /// the history.
     fn find(&mut self, from: usize) {
         let Some(search) = &mut self.search else { return };
         let length = search.pattern.len();
         let place = |line: &[char]| line.windows(length).rposition(|part| part == search.pattern);
         let found = (from..=self.history.len()).find_map(|n| {
             let line = &self.history[self.history.len() - n];
-            // Skip a line that equals the shown one.
+            // The search skips a line that equals the shown line.
             let is_new = n == search.at || search.at == 0 || *line != self.line;
             Some((n, place(line)?)).filter(|_| is_new)
         });
@@ -123,14 +124,14 @@ impl Editor {
         self.redraw();
     }
 
-    /// Redraws prompt and line in place.
+    /// Redraws the prompt and the line in place.
     fn redraw(&mut self) {
         self.move_to(0);
         self.out.extend(b"\x1b[J");
         self.draw();
     }
 
-    /// The end of the prompt, in cells from its start.
+    /// The length of the prompt, in cells.
     pub(super) fn start(&self) -> usize {
         let Some(search) = &self.search else { return super::PROMPT_WIDTH };
         let widths = search.prompt().into_iter().map(width);
@@ -138,7 +139,7 @@ impl Editor {
     }
 }
 
-/// The line after a search.
+/// The line that stays after a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// The found line.

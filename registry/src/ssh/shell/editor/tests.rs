@@ -1,6 +1,6 @@
 use super::*;
 
-/// Feeds `input` and returns the submitted lines and all output.
+/// Feeds `input` to the editor, and returns the submitted lines and all output.
 fn feed(editor: &mut Editor, mut input: &[u8]) -> (Vec<String>, String) {
     let mut lines = Vec::new();
     loop {
@@ -111,7 +111,8 @@ fn lines_are_capped() {
     assert_eq!(lines[0].len(), MAX_LINE);
 }
 
-/// A terminal of a few columns that interprets the output of the editor.
+/// Interprets the output of the editor as a terminal with `width` columns, and returns the rows of
+/// the screen.
 fn screen(width: usize, out: &str) -> Vec<String> {
     let mut rows = vec![vec![' '; width]; 8];
     let (mut row, mut column) = (0, 0);
@@ -174,7 +175,7 @@ fn resize_redraws_the_line() {
     editor.prompt();
     feed(&mut editor, b"abcdefghijklmnopqrstu");
     editor.resize(7);
-    // With 23 cells before it, the cursor is in the fourth row now.
+    // There are 23 cells before the cursor, so the cursor is now in the fourth row.
     let out = String::from_utf8(editor.take_output()).unwrap();
     assert!(out.starts_with("\x1b[A\x1b[A\x1b[A\r\x1b[J\x1b[31m> "), "{out:?}");
     let rows = screen(7, out.trim_start_matches("\x1b[A"));
@@ -192,16 +193,16 @@ fn search_finds_old_lines() {
         (b"\x12web\x05 -v\r", "showconf -name web -v"),
         (b"\x12webx\x7f\r", "showconf -name web"),
         (b"\x12zzz\r", ""),
-        // The user ends the search.
+        // Here, the user ends the search.
         (b"part\x12web\x07ial\r", "partial"),
         (b"part\x12web\x03ial\r", "partial"),
         (b"part\x12web\x7f\x7f\x7f\x07ial\r", "partial"),
-        // After an escape or an arrow, the cursor is at the match.
+        // After an escape or an arrow key, the cursor is at the match.
         (b"\x12web\x1bX\r", "showconf -name Xweb"),
         (b"\x12web\x1b[DX\r", "showconf -nameX web"),
         (b"\x12gc\x1b[A\r", "showcomp -name code"),
         (b"\x12gc\x1b[A\x1b[B\x1b[Bnew\r", "new"),
-        // The same search again.
+        // Here, the user repeats the last search.
         (b"\x12code\x07\x12\x12\r", "showcomp -name code"),
         ("\x12é\x07\x12web\r".as_bytes(), "showconf -name web"),
     ] {

@@ -97,7 +97,7 @@ pub enum Error {
     Rules {
         /// The directory.
         dir: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         cause: String,
     },
     /// `-confine require` was given, and the system lacks a part of the sandbox.

@@ -85,7 +85,7 @@ pub enum Error {
     Unwatched {
         /// The script.
         program: String,
-        /// Why not.
+        /// The cause.
         cause: io::Error,
     },
     /// The agent cannot write the script's state file, or the record of the start.

@@ -81,7 +81,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// The script was started, but the agent cannot wait for its end.
-    #[error("{program:?}: cannot wait for it: {cause}")]
+    #[error("{program:?}: cannot wait for its end: {cause}")]
     Unwatched {
         /// The script.
         program: String,

@@ -269,7 +269,7 @@ fn killed_gc_leaves_garbage_but_no_missing_files() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Each round kills `gc` after another number of removals.
+        // Each round kills `gc` after a different number of removals.
         let enough = usize::try_from(round).unwrap() * 120;
         eventually("it removes", || {
             before.saturating_sub(names(&bench).len()) > enough || gc.try_wait().unwrap().is_some()

@@ -1,7 +1,7 @@
 //! A hostile source makes as many connections and handshakes to a registry as it can. A real agent
 //! at another address still deploys, and the registry's memory stays small.
 
-#![allow(clippy::print_stdout, reason = "the figures are said")]
+#![allow(clippy::print_stdout, reason = "the test prints its figures")]
 
 #[path = "it/bench/mod.rs"]
 mod bench;

@@ -7,7 +7,7 @@
 //! `scripts/test-crash` runs this test. Without `DEPLOY_TEST_CRASH`, the test only prints that it
 //! does not run.
 
-#![allow(clippy::print_stdout, reason = "what is left out is said, and how much was looked at")]
+#![allow(clippy::print_stdout, reason = "skipped parts and figures are printed")]
 
 #[path = "it/log_writes/mod.rs"]
 mod log_writes;

@@ -2,7 +2,7 @@
 //! that user replaces the directory's contents with symlinks that lead outside, as fast as
 //! possible. Nothing outside changes. With `DEPLOY_TEST_ROUNDS=10000` the race is long.
 
-#![allow(clippy::print_stderr, reason = "what is left out, and the figures, are said")]
+#![allow(clippy::print_stderr, reason = "skipped parts and figures are printed")]
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};

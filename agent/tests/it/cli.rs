@@ -1,6 +1,6 @@
 //! Tests the program on the command line, without a registry.
 
-#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+#![allow(clippy::print_stderr, reason = "skipped parts are printed")]
 
 use std::fs;
 use std::path::Path;

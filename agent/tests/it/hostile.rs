@@ -3,7 +3,7 @@
 //! `tests/hostile/EXPECT` says. Each archive is unpacked whole, split over two layers, and through
 //! a cache after a write to one of its roots. This is done as root and as an ordinary user.
 
-#![allow(clippy::print_stderr, reason = "what is left out is said")]
+#![allow(clippy::print_stderr, reason = "skipped parts are printed")]
 
 mod arena;
 

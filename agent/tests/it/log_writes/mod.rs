@@ -30,7 +30,7 @@ struct Entry {
 
 /// A state of the disk at one moment.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what failed is told with all of it")]
+#[expect(dead_code, reason = "a failure prints all fields")]
 pub struct State {
     /// Number of log entries before this state.
     pub entry: u64,

@@ -1,5 +1,5 @@
 //! A registry, an agent and an operator as real programs, in one directory.
-#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and tells why")]
+#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and prints why")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;

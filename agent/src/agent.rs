@@ -17,7 +17,7 @@ use crate::stop::Stop;
 pub struct Agent {
     /// The agent's directory, as given on the command line.
     pub dir: PathBuf,
-    /// The store in that directory.
+    /// The store in the agent's directory.
     pub store: Arc<Store>,
     /// How to confine the threads that read archives and build roots.
     pub confinement: Confinement,
@@ -51,7 +51,8 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Spares {
     pub(crate) busy: Arc<AtomicBool>,
-    /// Id of the configuration that the last spare was made for, even if that failed.
+    /// Id of the configuration that the last spare was made for, even if the spare could not be
+    /// made.
     pub(crate) wanted: Mutex<Option<Digest>>,
 }
 

@@ -1,7 +1,7 @@
 //! A cycle reads the agent's records, asks the registry, decides, and acts on the decision.
 //!
 //! A deploy has four steps: `preflight`, `prepare`, `switch`, `finish`. Only this file, `redeploy`
-//! and `deploy_previous` (a rollback) run all of them.
+//! and `deploy_previous` (a rollback) run all four steps.
 
 pub mod decision;
 pub mod deploy_previous;

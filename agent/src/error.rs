@@ -49,7 +49,7 @@ pub enum Error {
     WrongBytes {
         /// Component and version.
         layer: String,
-        /// What was received.
+        /// The mismatch of the digests.
         cause: deploy_store::Error,
     },
     /// A layer cannot be extracted.
@@ -90,7 +90,7 @@ pub enum Error {
         Size(*floor)
     )]
     NoRoom {
-        /// What needs the room.
+        /// The step or the data that needs the room.
         what: String,
         /// The needed bytes.
         need: u64,
@@ -102,7 +102,7 @@ pub enum Error {
     /// The filesystem is full.
     #[error("{cause}; the deployed root stays unchanged; {}{}; {FREE_SOME}", lack.text(), still(*need))]
     Full {
-        /// What could not be written.
+        /// The error of the failed write.
         cause: String,
         /// The resource that is used up.
         lack: Lack,

@@ -6,7 +6,7 @@
 //! - Landlock (landlock(7)): the thread can change only files below the agent's directory, runs no
 //!   program and opens no TCP connection. The first version of Landlock is not used, because it
 //!   forbids renames.
-//! - `no_new_privs`.
+//! - `no_new_privs`: a program that a thread runs gains no rights.
 //! - Fewer capabilities: root keeps only the capabilities for owners, modes, devices and attributes
 //!   of files.
 //!
@@ -292,7 +292,7 @@ mod tests {
                     }
                 });
             });
-            // Reading is allowed, for example of time zones.
+            // Confined work may read files outside, for example time zones.
             fs::read(outside.join("canary")).unwrap();
         });
         fs::write(outside.join("x"), "x").unwrap();

@@ -1,5 +1,5 @@
 //! Names of a registry in shell completions. The shell's script asks the program for names, with a
-//! hidden subcommand. If the word cannot be a name, clap's completions apply.
+//! hidden subcommand. If the unfinished word cannot be a name, clap's completions apply.
 
 use clap_complete::Shell;
 

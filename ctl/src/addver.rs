@@ -3,7 +3,7 @@
 //! The program first hashes the file, which is cheap, and asks the registry to bind that hash. If
 //! the registry does not have the blob, the program reads the file again. It then validates, hashes
 //! and uploads the file in one pass. Standard input and pipes can be read only once, so the program
-//! uploads them without this question.
+//! uploads them without asking first.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
@@ -212,7 +212,8 @@ impl Archive {
     }
 }
 
-/// The context of an error when a file is opened. Says so if the file's directory does not exist.
+/// The context for an error of opening a file. If the file's directory does not exist, the text
+/// says so.
 fn opening(path: &str) -> String {
     let dir = Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty());
     match dir.filter(|dir| !dir.exists()) {

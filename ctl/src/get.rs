@@ -116,7 +116,8 @@ async fn to_file(
         bail!("there is no directory {}: make it, or name another with -o", dir.display());
     }
     let mut temp = New::make(dir).with_context(|| failed("write"))?;
-    // Without this, a temporary file with a name would stay if a signal ended the program.
+    // Signals are caught, because a temporary file with a name would stay if a signal ended the
+    // program.
     let signal = signals().context("watch for signals")?;
     tokio::select! {
         done = fetch(client, get, digest, temp.file(), quiet) => done?,

@@ -1,6 +1,6 @@
 //! `deployctl`: the operator's command. The program has every verb of the registry's console,
-//! except `import`. The program checks a command, and the registry runs the command. `addver` can
-//! also upload.
+//! except `import`. The program first checks a command, and the registry then runs the command.
+//! `addver` can also upload.
 
 mod addver;
 mod described;
@@ -142,7 +142,7 @@ async fn pass_on(flags: &Flags, command: &Command) -> Result<u8> {
     show(&answer?)
 }
 
-/// Runs a command on the registry, and passes standard input on to it.
+/// Runs a command on the registry, and passes standard input on to the command.
 async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     let connect = flags.connect()?;
     let read = tokio::task::spawn_blocking(|| {

@@ -19,7 +19,7 @@ use crate::verbs;
 
 /// Maximum time that a user waits for an answer while typing.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Age up to which an answer is reused, even an empty one.
+/// Age up to which an answer is reused, even an empty answer.
 const FRESH: Duration = Duration::from_secs(10);
 /// Age at which an answer is removed.
 const OLD: Duration = Duration::from_secs(3600);

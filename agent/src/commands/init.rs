@@ -32,7 +32,7 @@ pub enum Error {
         what: &'static str,
         /// The path.
         path: PathBuf,
-        /// What exists there.
+        /// The name that was found there.
         name: String,
         /// The flag for another path.
         flag: &'static str,
@@ -43,7 +43,7 @@ pub enum Error {
         /// The flag.
         flag: &'static str,
     },
-    /// The name cannot be the name of a unit.
+    /// The configuration's name cannot be part of a unit's name.
     #[error("-name: {0}")]
     Name(deploy_store::Error),
     /// A file or directory cannot be created.

@@ -305,9 +305,9 @@ fn holder_of(line: &str) -> Option<(u32, u64)> {
     Some((pid.parse().ok()?, file.rsplit(':').next()?.parse().ok()?))
 }
 
-/// Whether the process has the directory open. This check distinguishes inodes with the same number
-/// on two filesystems. The device numbers in `/proc/locks` cannot, because on some filesystems they
-/// differ from the device numbers of stat(2).
+/// Whether the process has the directory open. Only this check distinguishes inodes with the same
+/// number on two filesystems. The device numbers in `/proc/locks` are not compared, because on some
+/// filesystems they differ from the device numbers of stat(2).
 fn has_open(pid: u32, dir: &fs::Metadata) -> bool {
     // The open files of another user's process cannot be listed. In this case the inode number
     // alone decides.

@@ -44,7 +44,8 @@ pub fn ground(into: &Path) -> PathBuf {
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Unpacks. The whole program is confined, because it does nothing else.
+/// Confines the whole program and unpacks. The whole program can be confined, because it does
+/// nothing else.
 pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
     let confinement = Confinement::to(&ground(into), flags.confine)?;
     confinement.enter();

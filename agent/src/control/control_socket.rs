@@ -1,5 +1,5 @@
 //! The socket of a running agent. One task per client reads the request. The polling loop serves
-//! the request between two cycles, so that no request runs beside a deploy. A client that
+//! the request between two cycles, so that no request runs during a deploy. A client that
 //! disconnects or sends garbage affects no other client.
 
 use std::path::Path;
@@ -69,7 +69,7 @@ impl Control {
         Self { dir, requests, _sender: sender }
     }
 
-    /// The next request whose client still waits.
+    /// Returns the next request. Skips requests whose clients no longer wait for the answer.
     pub async fn next(&mut self) -> Asked {
         loop {
             match self.requests.recv().await {

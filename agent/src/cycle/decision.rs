@@ -10,7 +10,7 @@ use crate::records::rollback_hold::RollbackHold;
 pub enum Outcome {
     /// The registry's configuration is deployed.
     UpToDate,
-    /// A script failed, and it is too early to run it again.
+    /// A script failed, and it is too early to run the script again.
     Held,
     /// The registry's configuration is held, because somebody rolled back from it.
     RolledBack,
@@ -64,7 +64,7 @@ pub struct Known<'a> {
 /// What to do with a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing: the script runs again later.
+    /// Do nothing, because the script runs again later.
     Wait,
     /// The configuration is deployed already: only maintain the symlink and the spare root.
     Maintain,

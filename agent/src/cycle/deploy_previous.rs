@@ -43,7 +43,7 @@ pub struct Released {
 }
 
 impl RolledBack {
-    /// For people.
+    /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let Self { id, from, hold, changed } = self;
         let mut text = format!("rolled back to {id}\nheld        {from}\n");
@@ -63,7 +63,7 @@ impl RolledBack {
 }
 
 impl Released {
-    /// For people.
+    /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let text = if self.was_held {
             "released: the registry's configuration is deployed at the next poll\n"

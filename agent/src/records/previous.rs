@@ -1,6 +1,6 @@
 //! `previous.json` in the agent's directory: the configuration that was deployed before the current
 //! configuration. A rollback deploys this previous configuration. The record is a file of its own,
-//! because its root and the root's record may be removed before the rollback.
+//! because the previous root and that root's record may be removed before the rollback.
 
 use std::path::Path;
 

@@ -20,7 +20,8 @@ const MODE: u32 = 0o644;
 pub struct RollbackHold {
     /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// Id of the registry's configuration at the rollback, if this was neither `from` nor `to`.
+    /// Id of the registry's configuration at the rollback, if that configuration was neither `from`
+    /// nor `to`.
     pub registry: Option<String>,
     /// Id of the configuration that was rolled back to.
     pub to: String,
@@ -29,7 +30,7 @@ pub struct RollbackHold {
 }
 
 impl RollbackHold {
-    /// A hold on `from`, and on `registry` if it is neither `from` nor `to`.
+    /// A hold on `from`. `registry` is also held, unless it is `from` or `to`.
     pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
         let registry = registry.filter(|id| *id != from && *id != to);
         let registry = registry.map(|id| id.to_string());

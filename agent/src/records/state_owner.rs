@@ -53,7 +53,7 @@ struct Record {
     dir: PathBuf,
 }
 
-/// The state file of the agent of `dir`, without `-state`.
+/// Finds the state file of the agent of `dir`, if `-state` is not given.
 pub fn find(dir: &Path) -> PathBuf {
     let own = dir.join(NAME);
     let here = Path::new(NAME);

@@ -18,8 +18,8 @@ const NICE: i32 = 19;
 /// Pause between two checks whether a spare is being made.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes the spare. Call this while no spare is being made. The next cycle makes a new spare.
-/// Returns whether there was a spare.
+/// Removes the spare. Call this function only while no spare is being made. The next cycle makes a
+/// new spare. Returns whether there was a spare.
 pub async fn remove(agent: &Agent) -> Result<bool> {
     let Some(spares) = &agent.spares else { return Ok(false) };
     let (store, report) = (Arc::clone(&agent.store), agent.report.clone());

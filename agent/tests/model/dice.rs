@@ -8,7 +8,7 @@ pub struct Dice(u64);
 impl Dice {
     /// The dice of step `n` of the run with `seed`.
     pub fn of(seed: u64, n: u64) -> Self {
-        // splitmix64, so that neighbouring seeds give different numbers.
+        // The seed passes through splitmix64, so that neighbouring seeds give different numbers.
         let mut z = seed
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
             .wrapping_add(n.wrapping_mul(0xD1B5_4A32_D192_ED03));

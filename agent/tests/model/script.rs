@@ -16,11 +16,11 @@ use crate::world::World;
 pub enum Kill {
     #[default]
     Never,
-    /// This long after the request.
+    /// Kill the agent this long after the request.
     Soon(Duration),
-    /// While the script runs.
+    /// Kill the agent while the script runs.
     AtScript,
-    /// This long after the script was allowed to end.
+    /// Kill the agent this long after the script was allowed to end.
     AfterScript(Duration),
 }
 

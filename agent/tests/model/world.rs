@@ -1,5 +1,5 @@
-//! A registry and an agent as real programs, on one filesystem and with one link mode, and a model
-//! of the state that they must have.
+//! A registry and an agent as real programs, on one filesystem and with one link mode. Also a model
+//! of the state that both must have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

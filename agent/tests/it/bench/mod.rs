@@ -31,7 +31,7 @@ impl Drop for Registry {
     }
 }
 
-/// The registry's program, which is beside the agent's program. It must be built before, because
+/// The registry's program, which is beside the agent's program. It must be built first, because
 /// cargo does not build another package's program for these tests.
 pub fn registry_program() -> PathBuf {
     deploy_testing::program("deploy-registry")

@@ -49,8 +49,7 @@ fn no_two_files_share_a_name() {
     );
 }
 
-/// Checks paths such as `store/src/disk.rs` in documents and comments. The path of a folder may end
-/// in a slash.
+/// Checks paths such as `store/src/disk.rs` in documents. A folder's path may end in a slash.
 #[test]
 fn paths_in_documents_exist() {
     let mut missing = Vec::new();

@@ -1,4 +1,4 @@
-//! What an agent works with: its directory, its store and its settings.
+//! The `Agent`: the directory, the store and the settings that an agent works with.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,18 +12,18 @@ use crate::sandbox::Confinement;
 use crate::script::Script;
 use crate::stop::Stop;
 
-/// What an agent works with.
+/// The directory, the store and the settings of an agent.
 #[derive(Debug)]
 pub struct Agent {
     /// The agent's directory, as given on the command line.
     pub dir: PathBuf,
-    /// The store in that directory.
+    /// The store in the agent's directory.
     pub store: Arc<Store>,
     /// How to confine the threads that read archives and build roots.
     pub confinement: Confinement,
     /// The state file.
     pub state: PathBuf,
-    /// The script, if there is one.
+    /// The deploy script, if any.
     pub script: Option<Script>,
     /// Writes `agent.json` for `status`.
     pub report: Reporter,
@@ -31,15 +31,15 @@ pub struct Agent {
     pub current: Option<PathBuf>,
     /// Number of roots to keep, at least 1.
     pub keep_roots: usize,
-    /// Whether another program's roots count among the roots to keep.
+    /// Whether roots that another program made count among the roots to keep.
     pub count_taken_over: bool,
     /// Whether blobs of extracted layers stay in the cache.
     pub keep_blobs: bool,
     /// Bytes to keep free; 0 for none.
     pub min_free: u64,
-    /// Makes spare roots; `None` with `-no-spare`.
+    /// Makes spare roots; `None` with `-no-spare`, with `-once` and in subcommands.
     pub spares: Option<Spares>,
-    /// Limits downloads.
+    /// Limits the rate of downloads.
     pub throttle: Throttle,
     /// Whether to suppress progress.
     pub quiet: bool,
@@ -51,11 +51,12 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Spares {
     pub(crate) busy: Arc<AtomicBool>,
-    /// Id of the configuration that the last spare was made for, even if that failed.
+    /// Id of the configuration that the last spare was made for, even if the spare could not be
+    /// made.
     pub(crate) wanted: Mutex<Option<Digest>>,
 }
 
-/// Marks that a spare is being made, until it is dropped. A panic drops it, too, so that `gc` does
+/// While this value exists, a spare is being made. A panic also drops the value, so that `gc` does
 /// not wait forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 

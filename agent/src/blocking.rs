@@ -8,13 +8,13 @@ pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
         Ok(done) => done,
         Err(err) => match err.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // Cancelled: the runtime shuts down, and the program ends.
+            // The work was cancelled, because the runtime shuts down and the program ends.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// Like [`run`], in a confined thread.
+/// Like [`run`], but on a confined thread.
 pub async fn confined<T: Send + 'static>(
     confinement: &Confinement,
     work: impl FnOnce() -> T + Send + 'static,

@@ -17,7 +17,7 @@ use crate::{blocking, fetch};
 /// Maximum number of findings in one request.
 pub const AT_ONCE: usize = 4000;
 
-/// What was done about damage.
+/// What was done about one damaged file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mended {
     /// Path of the damaged file in the agent's directory.
@@ -38,7 +38,8 @@ enum Made {
     Failed(String),
 }
 
-/// Repairs the files `damaged`, paths in the agent's directory, if they really are damaged.
+/// Repairs the files in `damaged`, and skips files that turn out to be sound. The paths are
+/// relative to the agent's directory.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -48,8 +49,8 @@ pub async fn run(
     spare_builder::idle(agent).await;
     let needed = needed(agent, pending)?;
     let mut all = Vec::new();
-    // Blobs come first, because layers are extracted from them. Indexes are second, because they
-    // say to which layers objects belong.
+    // Blobs come first, because layers are extracted from them. Indexes come second, because they
+    // list the objects of each layer.
     for part in ["cache", "layers", "objects"] {
         let paths: Vec<PathBuf> =
             damaged.iter().map(PathBuf::from).filter(|path| path.starts_with(part)).collect();
@@ -57,7 +58,7 @@ pub async fn run(
             continue;
         }
         if part == "objects" {
-            // The spare is made of objects.
+            // The spare is made from objects, which may be damaged.
             spare_builder::remove(agent).await?;
         }
         let store = Arc::clone(&agent.store);
@@ -127,7 +128,8 @@ async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result
     Ok(())
 }
 
-/// Repairs a cached blob: only `-keep-blobs` keeps it in addition to its layer.
+/// Repairs a cached blob. The blob is downloaded again only with `-keep-blobs`; otherwise the
+/// extracted layer is enough.
 async fn blob(
     agent: &Agent,
     session: &mut Session,

@@ -1,4 +1,4 @@
-//! The subcommands: the output and the exit code of each.
+//! The subcommands. Each subcommand writes its output and returns its exit code.
 
 pub mod gc;
 pub mod init;
@@ -61,7 +61,8 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-/// Prints the answer: as JSON, or as `text` makes it. Returns the exit code.
+/// Prints the answer: with `json` as JSON, otherwise as the text that `text` returns. Returns the
+/// exit code.
 fn show<T: Serialize + DeserializeOwned>(
     answer: &Answer,
     json: bool,

@@ -1,7 +1,7 @@
-//! One cycle: it reads the agent's records, asks the registry, decides, and acts on the decision.
+//! A cycle reads the agent's records, asks the registry, decides, and acts on the decision.
 //!
 //! A deploy has four steps: `preflight`, `prepare`, `switch`, `finish`. Only this file, `redeploy`
-//! and `deploy_previous` (a rollback) run all of them.
+//! and `deploy_previous` (a rollback) run all four steps.
 
 pub mod decision;
 pub mod deploy_previous;
@@ -28,8 +28,8 @@ use crate::records::rollback_hold::RollbackHold;
 use crate::records::state_file;
 use crate::space::spare_builder;
 
-/// Runs one cycle. `waiting` is a configuration whose script failed, while it is too early to run
-/// the script again. `offered` receives the id of the registry's configuration.
+/// Runs one cycle. `waiting` is a configuration whose script failed and must not run again yet.
+/// `offered` receives the id of the registry's configuration.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -39,7 +39,7 @@ pub async fn run(
     let (deployed, hold) = read_records(agent).await?;
     let deployed_id = deployed.as_ref().map(Configuration::id);
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
-        // The completion of a rollback does not depend on the registry, which may be out of reach.
+        // The completion of a rollback does not depend on the registry, which may be unreachable.
         deploy_previous::resume(agent, session, hold).await?;
         return Ok(Outcome::RolledBack);
     }
@@ -72,7 +72,7 @@ pub async fn run(
     Ok(decision.outcome)
 }
 
-/// The deployed configuration, and the hold that a rollback left.
+/// Reads the deployed configuration, and the hold that a rollback left.
 async fn read_records(agent: &Agent) -> Result<(Option<Configuration>, Option<RollbackHold>)> {
     let (dir, state) = (agent.dir.clone(), agent.state.clone());
     blocking::run(move || Ok((state_file::read(&state)?, RollbackHold::read(&dir)?))).await

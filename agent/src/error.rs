@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Why a cycle, a rollback or a repair failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The registry cannot be reached, or it refuses.
+    /// The registry cannot be reached, or refuses the request.
     #[error(transparent)]
     Registry(#[from] ClientError),
     /// The registry has no such configuration.
@@ -41,7 +41,7 @@ pub enum Error {
     Download {
         /// Component and version.
         layer: String,
-        /// Why.
+        /// The cause.
         cause: ClientError,
     },
     /// The blob of a layer arrived with wrong bytes, twice.
@@ -49,7 +49,7 @@ pub enum Error {
     WrongBytes {
         /// Component and version.
         layer: String,
-        /// What was received.
+        /// The mismatch of the digests.
         cause: deploy_store::Error,
     },
     /// A layer cannot be extracted.
@@ -57,16 +57,16 @@ pub enum Error {
     Layer {
         /// Component and version.
         layer: String,
-        /// Why.
+        /// The cause.
         cause: deploy_store::Error,
     },
-    /// The agent's directory or state file.
+    /// An error of the agent's directory or its state file.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
     /// The configuration does not fit in the script's environment.
     #[error(transparent)]
     BadScriptEnvironment(script::Error),
-    /// A download is needed, and no registry was given.
+    /// A download is needed, but no registry was given.
     #[error(
         "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or \
          start the agent"
@@ -90,7 +90,7 @@ pub enum Error {
         Size(*floor)
     )]
     NoRoom {
-        /// What needs the room.
+        /// The step or the data that needs the room.
         what: String,
         /// The needed bytes.
         need: u64,
@@ -102,11 +102,11 @@ pub enum Error {
     /// The filesystem is full.
     #[error("{cause}; the deployed root stays unchanged; {}{}; {FREE_SOME}", lack.text(), still(*need))]
     Full {
-        /// What could not be written.
+        /// The error of the failed write.
         cause: String,
-        /// What is used up.
+        /// The resource that is used up.
         lack: Lack,
-        /// Bytes that remain to be downloaded, in a download.
+        /// If a download failed, the bytes that remain to be downloaded.
         need: Option<u64>,
     },
     /// The script did not succeed.
@@ -114,7 +114,7 @@ pub enum Error {
     Script {
         /// The configuration that was not deployed.
         target: Box<Configuration>,
-        /// Why.
+        /// The cause.
         cause: script::Error,
         /// The file with the end of the script's output.
         log: PathBuf,
@@ -139,10 +139,10 @@ impl Error {
     }
 }
 
-/// What is used up on a full filesystem.
+/// The resource that is used up on a full filesystem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
-    /// Bytes: this many are free.
+    /// Bytes. The value is the number of free bytes.
     Bytes(u64),
     /// Inodes: no more files can be created.
     Files,
@@ -160,7 +160,7 @@ impl Lack {
     }
 }
 
-/// How to free room room.
+/// How to free room.
 const FREE_SOME: &str = "to free room: deploy-agent gc removes everything unused, -keep-roots 1 \
     keeps no older root, -no-spare makes no spare root";
 
@@ -168,7 +168,7 @@ fn still(need: Option<u64>) -> String {
     need.map_or_else(String::new, |need| format!(", and {} remain to be downloaded", Size(need)))
 }
 
-/// What the script may have done, and where its output is.
+/// A text that warns of changes by the script, and says where the script's output is.
 fn after(cause: &script::Error, log: &Path) -> String {
     if !cause.has_run() {
         return String::new();

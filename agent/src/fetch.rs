@@ -15,15 +15,15 @@ use crate::blocking;
 use crate::error::{Error, Result};
 use crate::fetch::throttle::Throttle;
 
-/// Downloads at a time, over the one connection.
+/// Maximum number of downloads at a time. All use the same connection.
 const IN_FLIGHT: usize = 4;
-/// Time after which the size of a download is worth a request.
+/// Duration after which a download counts as long, so that its size is worth a request.
 const LONG: Duration = Duration::from_millis(500);
 
 /// What was downloaded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fetched {
-    /// Blobs.
+    /// Number of blobs.
     pub blobs: u64,
     /// Received bytes, without the bytes of an earlier attempt.
     pub bytes: u64,
@@ -55,7 +55,7 @@ pub fn missing(
     Ok(missing)
 }
 
-/// Bytes that [`download`] of `layers` will receive.
+/// Number of bytes that [`download`] will receive for `layers`.
 pub async fn size(client: &Client, store: &Store, layers: &[Layer]) -> Result<u64> {
     let mut bytes: u64 = 0;
     for layer in layers {
@@ -125,8 +125,8 @@ async fn expect(client: &Client, store: &Store, layers: Vec<Layer>) {
     store.meter().expect(whole);
 }
 
-/// Downloads one blob; wrong bytes are discarded and downloaded once more. Returns the bytes that
-/// were received, and the size of the blob.
+/// Downloads one blob. If the bytes are wrong, discards them and downloads the blob once more.
+/// Returns the number of received bytes, and the size of the blob.
 async fn fetch(
     client: &Client,
     store: &Arc<Store>,

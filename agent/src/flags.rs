@@ -39,7 +39,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line as clap knows it.
+    /// Describes the command line for clap.
     pub fn described(version: &'static str) -> clap::Command {
         let command = Self::command().version(version);
         let command = LimitFlags::with_variables(command, "DEPLOY_AGENT", |flag| flag.global(true));
@@ -68,8 +68,8 @@ impl Cli {
     }
 }
 
-/// Accepts a value for a flag that takes none, as in `-v=true`, and hides the environment's values
-/// from the help.
+/// Makes a boolean flag accept a value, as in `-v=true`. Also hides the values of environment
+/// variables from the help.
 fn go_boolean(arg: clap::Arg) -> clap::Arg {
     let arg = arg.hide_env_values(true);
     if !matches!(arg.get_action(), ArgAction::SetTrue) {
@@ -86,7 +86,7 @@ fn go_boolean(arg: clap::Arg) -> clap::Arg {
         .value_name("BOOL")
 }
 
-/// Joins `-script-arg` and the next argument, even if that looks like a flag.
+/// Joins `-script-arg` and the next argument, even if the next argument looks like a flag.
 fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let (mut done, mut arguments) = (false, arguments.into_iter());
     let mut all = Vec::new();
@@ -104,7 +104,8 @@ fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     all
 }
 
-/// `-name` as `--name`: clap would read `-name` as `-n` with more letters.
+/// Turns `-name` into `--name`, because clap would read `-name` as the flag `-n`, followed by more
+/// letters.
 fn long(argument: OsString) -> OsString {
     match argument.as_bytes() {
         [b'-', first, second, ..] if first.is_ascii_alphabetic() && *second != b'=' => {
@@ -116,8 +117,8 @@ fn long(argument: OsString) -> OsString {
     }
 }
 
-/// Adds the names of the boolean flags of `command` and its subcommands to `into`: only these take
-/// Go's words for true and false.
+/// Adds the names of the boolean flags of `command` and its subcommands to `into`. Only boolean
+/// flags take Go's words for true and false.
 fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     for arg in command.get_arguments().filter(|arg| arg.is_require_equals_set()) {
         into.extend(arg.get_long().map(str::to_owned));
@@ -344,7 +345,7 @@ pub struct Flags {
 pub struct Refused(pub &'static str);
 
 impl Flags {
-    /// Checks what clap cannot check, with the Go tool's messages.
+    /// Checks the flags where clap cannot check them. The messages are those of the Go tool.
     pub fn check(&self) -> Result<(), Refused> {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));
@@ -361,7 +362,8 @@ impl Flags {
         Ok(())
     }
 
-    /// Whether the number of roots to keep was given: then another program's roots count, too.
+    /// Whether the user gave the number of roots to keep. If so, roots that another program made
+    /// count, too.
     pub fn says_how_many_roots(&self) -> bool {
         self.given.contains("keep_roots") || self.cleanold
     }

@@ -1,5 +1,5 @@
-//! The agent tracks one configuration of a registry and deploys it. [`cycle`] has
-//! the steps of a deploy in their order; see ARCHITECTURE.md for the steps before them.
+//! The agent tracks one configuration of a registry and deploys it. [`cycle`] has the steps of a
+//! deploy in their order. ARCHITECTURE.md also describes the steps before a deploy.
 //!
 //! A module uses only modules above it in this list.
 
@@ -33,7 +33,7 @@ pub mod fetch;
 
 pub mod agent;
 
-/// What takes space in the agent's directory, and what frees space.
+/// The use of space in the agent's directory: which data to keep, and how to free space.
 pub mod space {
     pub mod background_sweep;
     pub mod collection;

@@ -21,7 +21,7 @@ pub const FORM: Form = Form { text: for_people, json: as_json };
 /// Sends the log of this process to stderr; `verbose` adds details.
 pub fn start(format: Format, verbose: bool) {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
-    // Other libraries do not log: their errors are returned.
+    // Log lines of other libraries are dropped, because these libraries also return their errors.
     let ours = Targets::new()
         .with_target("deploy_agent", level)
         .with_target("deploy_store", level)
@@ -37,13 +37,14 @@ pub(crate) fn millis(started: Instant) -> u64 {
     u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `2026/11/23 03:48:53 text`.
+/// The form for people: `2026/11/23 03:48:53 text`.
 fn for_people(entry: &Entry, now: Timestamp, zone: &TimeZone) -> String {
     let text = match (entry.event(), &*entry.message) {
         (Some(event), "") => event,
         (_, message) => message,
     };
-    // Only this program's own line breaks stay: line breaks before a tab.
+    // A line break before a tab is this program's own, and stays. All other line breaks are
+    // escaped.
     let text: Vec<String> = text.split("\n\t").map(printable).collect();
     format!("{}{}\n", entry.head(now, zone), text.join("\n\t"))
 }

@@ -1,4 +1,4 @@
-//! The polling loop: it runs cycles, waits longer after failures, and serves requests in between.
+//! The polling loop: runs cycles, waits longer after failures, and serves requests between cycles.
 
 pub mod backoff;
 mod script_backoff;
@@ -27,14 +27,14 @@ use crate::records::unsettled;
 use crate::space::background_sweep;
 use crate::stop::Signal;
 
-/// First wait after a failure, unless polls are more frequent.
+/// First wait after a failure; shorter if polls are more frequent.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait after failures, unless polls are rarer.
+/// Longest wait after failures; longer if polls are less frequent.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time between two sweeps of the cache if nothing new is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Minimum time between two sweeps if something new is deployed. A sweep looks at every object, and
-/// only removes objects older than an hour.
+/// Minimum time between two sweeps if something new is deployed. A sweep looks at every object, but
+/// removes only objects that are older than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the loop remembers from one cycle to the next.
@@ -42,9 +42,9 @@ const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 struct Memory {
     /// Number of cycles that failed in a row.
     failures: u32,
-    /// The script that failed last, if it did not succeed since.
+    /// The script that failed last, unless it has succeeded since then.
     script: Option<ScriptBackoff>,
-    /// Whether a rollback holds the registry's configuration, and that was logged.
+    /// Whether the log already says that a rollback holds the registry's configuration.
     rolled_back: bool,
     /// Time of the last sweep of the cache.
     swept: Option<Instant>,
@@ -52,8 +52,9 @@ struct Memory {
     offered: Option<Digest>,
 }
 
-/// Runs cycles, and serves requests between them, until a signal ends the agent; returns the signal.
-/// Only an unusable key on the first attempt is an error: everything else may recover.
+/// Runs cycles, and serves requests between them, until a signal ends the agent. Returns the
+/// signal. Only an unusable key in the first cycle is an error, because other failures may be
+/// temporary.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -66,7 +67,7 @@ pub async fn run(
     loop {
         let ended = tokio::select! {
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
-            () = progress_log::log(agent) => unreachable!("it never returns"),
+            () = progress_log::log(agent) => unreachable!("progress_log::log never returns"),
             signal = agent.stop.requested_when_idle() => return Ok(signal),
         };
         report(agent, &ended, memory.offered).await;
@@ -107,7 +108,7 @@ pub async fn run(
 }
 
 impl Memory {
-    /// The answer to a `sync` whose cycle had this result.
+    /// The answer to a `sync` whose cycle had the result `ended`.
     fn answer(&self, agent: &Agent, ended: &Result<Outcome>) -> Answer {
         let hold = RollbackHold::read(&agent.dir).ok().flatten();
         let left = unsettled::read(&agent.dir);
@@ -174,7 +175,7 @@ impl Memory {
     }
 }
 
-/// Runs a cycle, and from time to time a sweep of the cache, more often after a deploy.
+/// Runs a cycle. From time to time, also sweeps the cache, more often after a deploy.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
@@ -195,7 +196,7 @@ async fn cycle_and_sweep(
     Ok(outcome)
 }
 
-/// Runs one cycle, and a sweep of the cache after a deploy.
+/// Runs one cycle. If the cycle deployed a configuration, also sweeps the cache.
 pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopped> {
     let mut offered = None;
     let ended = tokio::select! {
@@ -224,7 +225,7 @@ fn log_held(offered: Option<Digest>) {
 /// Why a single cycle failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
-    /// A signal came first.
+    /// A signal arrived before the cycle ended.
     #[error("{0}")]
     Signal(Signal),
     /// The cycle failed.
@@ -256,7 +257,8 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
         Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => Some(None),
         Err(err) => Some(Some(err.to_string())),
     };
-    // Otherwise that configuration is deployed or held, and nothing has to be written.
+    // The report has the registry's configuration only after a failure. Otherwise this
+    // configuration is deployed or held, and nothing has to be written.
     let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
     let report = agent.report.clone();
     let update = move || {

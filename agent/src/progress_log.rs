@@ -6,10 +6,10 @@ use deploy_cli::progress::{Display, Form, Told, show};
 
 use crate::agent::Agent;
 
-/// Time between two updates: most cycles end before the first one.
+/// Time between two updates. Most cycles end before the first update.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Shows progress on stderr; a line of progress is a log line.
+/// Shows progress on stderr, as a bar or as a log line.
 pub fn tell(told: Told) {
     match told {
         Told::Line(line) => tracing::info!(event = "progress", "{line}"),

@@ -1,18 +1,18 @@
 //! The sandbox of the threads that read archives and build roots. A bug in these threads must not
-//! become a write as root elsewhere.
+//! lead to a write outside the agent's directory with the rights of root.
 //!
-//! The sandbox has three parts, each where the system supports it:
+//! The sandbox has three parts. Each part is used if the system supports it:
 //!
 //! - Landlock (landlock(7)): the thread can change only files below the agent's directory, runs no
 //!   program and opens no TCP connection. The first version of Landlock is not used, because it
 //!   forbids renames.
-//! - `no_new_privs`.
+//! - `no_new_privs`: a program that a thread runs gains no rights.
 //! - Fewer capabilities: root keeps only the capabilities for owners, modes, devices and attributes
 //!   of files.
 //!
 //! All three restrictions apply to a thread and to the threads that it starts, and cannot be
-//! undone. So confined work gets a thread of its own. Another thread starts the deploy script,
-//! which is not confined.
+//! undone. So confined work gets a thread of its own. The deploy script is not confined, because an
+//! unconfined thread starts it.
 
 use std::fmt;
 use std::path::Path;
@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 /// The newest rules that the agent asks for. An older kernel enforces the restrictions that it
 /// knows.
 const RULES: ABI = ABI::V6;
-/// The capabilities that are kept: to change owners of any file, and to see who has a file open;
-/// with their names for messages.
+/// The capabilities that are kept, with their names for messages. They allow a thread to change the
+/// owner of any file, and to see who has a file open.
 const NEEDED: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::CHOWN, "chown"),
     (CapabilitySet::DAC_OVERRIDE, "dac_override"),
@@ -61,7 +61,7 @@ pub enum Confine {
 pub struct Sandbox {
     /// Landlock: `full`, `partial` (the kernel knows fewer rules), or `none`.
     pub landlock: String,
-    /// Whether `no_new_privs` is set: running a program gains no rights.
+    /// Whether `no_new_privs` is set, so that running a program gains no rights.
     pub no_new_privs: bool,
     /// The remaining capabilities.
     pub capabilities: Vec<String>,
@@ -97,10 +97,10 @@ pub enum Error {
     Rules {
         /// The directory.
         dir: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         cause: String,
     },
-    /// `-confine require` was given, and the system lacks a part of the sandbox.
+    /// `-confine require` was given, but the system lacks a part of the sandbox.
     #[error(
         "-confine require, but this system has only {0}; use kernel 6.12 or later with landlock in \
          its list of security modules"
@@ -108,13 +108,13 @@ pub enum Error {
     Incomplete(Sandbox),
 }
 
-/// How to confine work. Clones are equal.
+/// How to confine work. Clones confine in the same way.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement(Option<Arc<Confined>>);
 
 #[derive(Debug)]
 struct Confined {
-    /// Landlock's rules; `None` where Landlock would forbid renames.
+    /// Landlock's rules; `None` if Landlock would forbid renames.
     rules: Option<RulesetCreated>,
     sandbox: Sandbox,
 }
@@ -125,8 +125,8 @@ impl Confinement {
         Self(None)
     }
 
-    /// Confinement to the directory `dir`. A thread tries the confinement, to find out what is in
-    /// force.
+    /// Confinement to the directory `dir`. A thread tries the confinement, to find out which
+    /// restrictions take effect.
     pub fn to(dir: &Path, how: Confine) -> Result<Self, Error> {
         if how == Confine::Off {
             return Ok(Self::none());
@@ -153,7 +153,8 @@ impl Confinement {
         self.0.as_ref().map(|confined| confined.sandbox.clone())
     }
 
-    /// Runs `work` in a confined thread of its own. The threads that `work` starts are confined, too.
+    /// Runs `work` in a confined thread of its own, and waits for the result. The threads that
+    /// `work` starts are confined, too.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let Some(confined) = &self.0 else { return work() };
         in_thread(|| {
@@ -175,14 +176,16 @@ fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Whether this kernel's Landlock can allow links and renames between directories, which a build
-/// of a root needs. The first version (ABI 1, Linux 5.13 to 5.18) always forbids them.
+/// Whether this kernel's Landlock can allow links and renames between directories, which a build of
+/// a root needs. The first version (ABI 1, Linux 5.13 to 5.18) always forbids such links and
+/// renames.
 fn allows_renames() -> bool {
     let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     rules.handle_access(AccessFs::Refer).is_ok()
 }
 
-/// Opens the directory once: a directory that takes its place later is not covered.
+/// The rules for the directory `dir`, which is opened only once. A directory that takes its place
+/// later is not covered.
 fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     let changes = AccessFs::from_write(RULES);
     let rules = Ruleset::default()
@@ -196,7 +199,7 @@ fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     Ok(rules)
 }
 
-/// Confines the calling thread. [`current_sandbox`] shows the parts that failed.
+/// Confines the calling thread. [`current_sandbox`] shows which parts failed.
 fn confine(rules: Option<&RulesetCreated>) {
     let restricted = rules.map(|rules| -> Result<_, Box<dyn std::error::Error>> {
         Ok(rules.try_clone()?.restrict_self().map_err(|err: RulesetError| err)?.ruleset)
@@ -220,7 +223,7 @@ fn confine(rules: Option<&RulesetCreated>) {
 }
 
 thread_local! {
-    /// Landlock's result in this thread; the kernel cannot be asked later.
+    /// Landlock's result in this thread. The kernel does not report this result later.
     static LANDLOCK: std::cell::Cell<&'static str> = const { std::cell::Cell::new("none") };
 }
 
@@ -289,7 +292,7 @@ mod tests {
                     }
                 });
             });
-            // Reading is allowed, for example of time zones.
+            // Confined work may read files outside, for example time zones.
             fs::read(outside.join("canary")).unwrap();
         });
         fs::write(outside.join("x"), "x").unwrap();

@@ -1,8 +1,8 @@
-//! The deploy script: what it gets, and why it may fail.
+//! The deploy script: its inputs, and the reasons why it may fail.
 //!
-//! The agent starts the script at least once for every change. If the agent dies after the script
-//! and before it replaces the state file, the next agent starts the script again. Processes that
-//! the script leaves in the background continue to run.
+//! The agent starts the script at least once for every change. If the agent dies after the script's
+//! end, but before the agent replaces the state file, the next agent starts the script again.
+//! Processes that the script leaves in the background continue to run.
 
 pub mod env_file;
 mod environment;
@@ -52,7 +52,7 @@ pub struct Change<'a> {
     pub old: Option<(Digest, &'a Path)>,
     /// The new configuration.
     pub new: &'a Configuration,
-    /// The root.
+    /// The root of the new configuration.
     pub new_root: &'a Path,
 }
 
@@ -80,12 +80,12 @@ pub enum Error {
         /// Why it failed.
         cause: io::Error,
     },
-    /// The script was started, and the agent cannot wait for its end.
-    #[error("{program:?}: cannot wait for it: {cause}")]
+    /// The script was started, but the agent cannot wait for its end.
+    #[error("{program:?}: cannot wait for its end: {cause}")]
     Unwatched {
         /// The script.
         program: String,
-        /// Why not.
+        /// The cause.
         cause: io::Error,
     },
     /// The agent cannot write the script's state file, or the record of the start.
@@ -127,7 +127,7 @@ impl Script {
 }
 
 impl Error {
-    /// Whether the script was started: then nobody knows what the script has changed.
+    /// Whether the script was started. If so, nobody knows what the script has changed.
     pub fn has_run(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Ended { .. } | Self::Unwatched { .. })
     }

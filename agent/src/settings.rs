@@ -1,5 +1,5 @@
-//! The settings of a subcommand that works without a running agent: its own flags, and the last
-//! agent's flags for flags that are not given.
+//! The settings of a subcommand that works without a running agent. They come from the subcommand's
+//! own flags. For flags that are not given, the last agent's values apply.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,14 @@ pub struct Settings {
     pub state: PathBuf,
     /// How to place files.
     pub link: LinkMode,
-    /// How the last agent placed files, if that is known. A probe would take room on the disk.
+    /// How the last agent placed files, if known. The subcommand does not probe the filesystem,
+    /// because a probe would take room on the disk.
     pub placing: LinkMode,
     /// Number of roots to keep.
     pub keep_roots: usize,
     /// Whether to keep the blobs of extracted layers.
     pub keep_blobs: bool,
-    /// Whether another program's roots count among the roots to keep.
+    /// Whether roots that another program made count among the roots to keep.
     pub count_taken_over: bool,
 }
 

@@ -25,7 +25,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The request to stop. Clones share it.
+/// The request to stop. Clones share the request.
 #[derive(Debug, Clone)]
 pub struct Stop {
     signal: watch::Receiver<Option<Signal>>,
@@ -39,7 +39,7 @@ impl Stop {
         (sender, Self { signal, critical: Arc::default() })
     }
 
-    /// A request that SIGTERM and SIGINT trigger. Call it within a runtime.
+    /// A request that SIGTERM and SIGINT trigger. Call this function within a runtime.
     pub fn on_signals() -> io::Result<Self> {
         let (sender, stop) = Self::new();
         let mut term = signal(SignalKind::terminate())?;
@@ -62,7 +62,7 @@ impl Stop {
         let name = signal.wait_for(Option::is_some).await.map(|name| *name);
         match name {
             Ok(Some(name)) => name,
-            // The sender is gone, so no signal can come.
+            // The sender is gone, so no signal can arrive.
             _ => std::future::pending().await,
         }
     }
@@ -74,7 +74,7 @@ impl Stop {
         name
     }
 
-    /// Enters the critical section; dropping the guard leaves it.
+    /// Enters the critical section. Dropping the guard leaves the section.
     pub async fn critical(&self) -> MutexGuard<'_, ()> {
         self.critical.lock().await
     }

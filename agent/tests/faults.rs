@@ -1,5 +1,6 @@
-//! Makes every disk operation of an agent fail, or be the last one. After each fault, every visible
-//! name is complete, everything acknowledged is true, and the next start reaches the right root.
+//! Makes each disk operation of an agent fail in turn, or makes it the agent's last operation.
+//! After each fault, every visible name is complete, and every acknowledged step has happened. The
+//! next start reaches the right root.
 
 #[path = "it/trees/mod.rs"]
 mod trees;
@@ -23,7 +24,7 @@ struct World {
     wanted: [(Configuration, Files); 2],
 }
 
-/// The acknowledged steps.
+/// The steps that were acknowledged.
 #[derive(Default)]
 struct Said {
     deployed: Option<Digest>,
@@ -52,7 +53,7 @@ impl World {
         Self { blobs, wanted }
     }
 
-    /// All disk operations of an agent for two deployments.
+    /// Does all disk operations of an agent for all deployments of the test.
     fn deploy(&self, dir: &Path, link: LinkMode, said: &mut Said) -> Result<(), Error> {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: false };
@@ -71,7 +72,7 @@ impl World {
                     if rebuild { store.rebuild_root(wanted) } else { store.root(wanted) }
                 };
                 match built() {
-                    // A damaged or lost blob is fetched again.
+                    // A damaged or lost blob is downloaded again.
                     Err(Error::NoSuchBlob(digest)) => {
                         store.blobs().ingest(digest, self.blobs[&digest].as_slice())?;
                         store.extract(digest)?;
@@ -91,7 +92,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks that every visible name is complete, and that everything acknowledged is true.
+    /// Checks that every visible name is complete, and that every acknowledged step has happened.
     fn check(&self, dir: &Path, said: &Said, what: &str) {
         for (wanted, files) in &self.wanted {
             let id = wanted.id().to_string();
@@ -111,8 +112,8 @@ impl World {
     }
 }
 
-/// Places with link modes: one where syncs cost nothing, and other filesystems. The number says how
-/// many operations to skip between two faults.
+/// The directories to test, with link modes: a filesystem where syncs cost nothing, and other
+/// filesystems. The number says how many operations to skip between two faults.
 fn places() -> Vec<(PathBuf, LinkMode, u64)> {
     let memory = PathBuf::from("/dev/shm");
     let fast = if memory.is_dir() { memory } else { std::env::temp_dir() };

@@ -1,7 +1,7 @@
 //! A hostile source makes as many connections and handshakes to a registry as it can. A real agent
-//! at another address deploys all the same, and memory stays small.
+//! at another address still deploys, and the registry's memory stays small.
 
-#![allow(clippy::print_stdout, reason = "the figures are said")]
+#![allow(clippy::print_stdout, reason = "the test prints its figures")]
 
 #[path = "it/bench/mod.rs"]
 mod bench;
@@ -21,8 +21,8 @@ use tokio::task::JoinSet;
 const HALF_OPEN: usize = 1_000;
 const HANDSHAKES_A_SECOND: u64 = 100;
 const MOST_MEMORY_KIB: u64 = 256 << 10;
-/// Maximum time of a deploy on a busy machine. On a quiet machine a deploy takes less than 5 s,
-/// which `DEPLOY_TEST_SECONDS=5` requires.
+/// Maximum time of a deploy on a busy machine, in seconds. On a quiet machine a deploy takes less
+/// than 5 s, which `DEPLOY_TEST_SECONDS=5` requires.
 const PATIENCE: u64 = 60;
 
 struct Trusting;
@@ -35,7 +35,7 @@ impl client::Handler for Trusting {
     }
 }
 
-/// A connection from another loopback address than the agent's.
+/// Connects from a loopback address that is not the agent's address.
 async fn knock(registry: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind("127.0.0.2:0".parse().expect("an address"))?;

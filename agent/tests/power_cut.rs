@@ -1,12 +1,13 @@
-//! Cuts the power at every moment of a day. Registry and agent run in a user-mode-linux guest on
-//! ext4, and dm-log-writes logs every write. The test mounts each state of the disk, and states
-//! that lost unflushed writes. It checks that everything acknowledged is there, that every visible
-//! name is complete, and that the next start continues.
+//! Simulates a power cut at every moment of a "day", which is a fixed list of work. Registry and
+//! agent run in a user-mode-linux guest on ext4, and dm-log-writes logs every write. The test
+//! mounts each state of the disk, and also states that have lost unflushed writes. The test checks
+//! that every acknowledged change is there, that every visible name is complete, and that the next
+//! start continues.
 //!
 //! `scripts/test-crash` runs this test. Without `DEPLOY_TEST_CRASH`, the test only prints that it
 //! does not run.
 
-#![allow(clippy::print_stdout, reason = "what is left out is said, and how much was looked at")]
+#![allow(clippy::print_stdout, reason = "skipped parts and figures are printed")]
 
 #[path = "it/log_writes/mod.rs"]
 mod log_writes;
@@ -30,19 +31,19 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 use log_writes::{Log, State};
 use trees::{Files, archive, files, read};
 
-/// Large enough for a spare root, which leaves some room free.
+/// Size of the guest's disk. A spare root must fit, and a spare leaves some room free.
 const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
-/// Number of states with lost writes before each flush.
+/// Number of states with lost writes that are made before each flush.
 const LOSSY: u64 = 2;
 /// Number of disks that are checked at the same time.
 const WORKERS: usize = 2;
 
-/// The work of the guest, and the right state after it.
+/// The work of the guest, and the states that it must lead to.
 struct Day {
     todo: String,
     blobs: BTreeMap<String, (Digest, Vec<u8>)>,
-    /// States of the configuration, in order, with the files of each.
+    /// States of the configuration, in order, with the files of each state.
     states: Vec<(Configuration, Files)>,
     files: BTreeMap<(String, String), Files>,
 }
@@ -68,7 +69,7 @@ impl Day {
             );
             day.deployed();
         }
-        // Versions that a collection removes, and versions that it must keep.
+        // Adds versions that gc removes, and versions that gc must keep.
         day.add("config", "v4");
         day.add("junk", "v1");
         day.todo += "op delcomp -name junk\nop gc\nmark gc\n";
@@ -138,8 +139,8 @@ impl Day {
             fs::write(out.join(name), bytes).unwrap();
         }
         fs::write(out.join("todo"), &self.todo).unwrap();
-        // The script runs so long that the journal is committed with the root visible, and nothing
-        // else.
+        // The script runs long enough for a commit of the journal. That commit has the visible
+        // root, but no later change.
         fs::write(out.join("script"), "#!/bin/sh\nsleep 2\n").unwrap();
         fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
         let guest = deploy_testing::package().join("tests/power_cut/guest");
@@ -160,7 +161,7 @@ impl Day {
         (base, log)
     }
 
-    /// Checks a copy of a disk. Keeps the disk if something is wrong.
+    /// Checks a copy of a disk. If a check fails, keeps the disk.
     fn look(&self, image: &Path, at: &Path, state: &State, threads: &tokio::runtime::Runtime) {
         let mounted = image.with_extension("mounted");
         run(Command::new("cp").arg("--sparse=always").args([image, &mounted]));
@@ -177,8 +178,8 @@ impl Day {
         }
     }
 
-    /// Checks that everything acknowledged before the mark is there and complete, and that the
-    /// programs continue.
+    /// Checks that every change that was acknowledged before this state is there and complete, and
+    /// that the programs continue.
     fn check(&self, disk: &Path, state: &State, threads: &tokio::runtime::Runtime) {
         let told = |kind: &str| {
             let numbers =
@@ -192,7 +193,7 @@ impl Day {
     }
 
     async fn check_registry(&self, dir: &Path, state: &State, configured: Option<usize>) {
-        // The settings of the guest's registry.
+        // These are the settings of the guest's registry.
         let (max_versions, keep_states, grace) = (2, 2, Duration::ZERO);
         let settings = Settings { max_versions, keep_states, grace, ..Settings::default() };
         let registry = Registry::open(dir, settings).await.unwrap();
@@ -205,7 +206,7 @@ impl Day {
             else {
                 continue;
             };
-            // Versions that the day itself deletes.
+            // The day itself deletes these versions.
             if matches!((component, version), ("junk", _) | ("config", "v1" | "v2")) {
                 continue;
             }
@@ -242,14 +243,14 @@ impl Day {
         } else if let Ok(json) = fs::read(disk.join("state.json")) {
             Configuration::from_json(&json).unwrap();
         }
-        // The next start: the root exists, or is made from cached or downloaded layers.
+        // The next start finds the root, or makes it from cached or downloaded layers.
         let limits = Limits::STANDARD;
         let options =
             Options { limits, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false };
         let store = Store::open(&dir, options).unwrap();
         let mut findings = Vec::new();
         deploy_store::verify(&dir, |finding| findings.push(finding)).unwrap();
-        // The next deploy writes a truncated record again.
+        // A truncated record is no fault, because the next deploy writes the record again.
         findings.retain(|finding| !finding.what.contains("cannot be compared"));
         assert!(findings.is_empty(), "{findings:?}");
         let (wanted, files) = &self.states[configured.unwrap_or(0)];
@@ -273,7 +274,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
-/// A directory where syncs cost nothing, if it has room for the guest's memory and disks.
+/// A directory where syncs cost nothing, if this directory has room for the guest's memory and
+/// disks.
 fn roomy() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Dir::open(memory).and_then(|dir| dir.free()).map_or(0, |(bytes, _)| bytes);
@@ -296,7 +298,8 @@ impl Drop for Mounted<'_> {
             // Files may still be open.
             return run(Command::new("umount").arg("-l").arg(self.0));
         }
-        // The children of the other worker have the files of this one open until their exec.
+        // The other worker's child processes have this worker's files open until their exec, so the
+        // test tries again.
         let umount = || Command::new("umount").arg("-d").arg(self.0).output().unwrap();
         let unmounted = (0..100).any(|_| {
             let done = umount().status.success();
@@ -339,11 +342,12 @@ fn power_cut_at_any_moment_loses_nothing() {
                 }
             });
         }
-        // If no worker is left, the channel must close.
+        // The channel must close when no worker is left, so this thread drops its receiver.
         drop(take);
         Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
-            // Each state has a file of its own: a loop device may outlive its unmounting for a
-            // while, and mount would use it again for a file of the same name, with old data.
+            // Each state has a file of its own, because a loop device may exist for a while after
+            // it was unmounted. For a file of the same name, mount would use that device again,
+            // with old data.
             let image = work.path().join(format!("state{}", states[0] + states[1]));
             run(Command::new("cp").arg("--sparse=always").args([disk, &image]));
             states[usize::from(state.lossy)] += 1;

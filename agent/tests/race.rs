@@ -1,8 +1,8 @@
-//! While root unpacks and builds roots, the owner of the directory, another user, replaces its
-//! contents with symlinks that lead outside, as fast as possible. Nothing outside changes.
-//! `DEPLOY_TEST_ROUNDS=10000` makes it a long race.
+//! A race: root unpacks and builds roots in a directory that another user owns. At the same time,
+//! that user replaces the directory's contents with symlinks that lead outside, as fast as
+//! possible. Nothing outside changes. With `DEPLOY_TEST_ROUNDS=10000` the race is long.
 
-#![allow(clippy::print_stderr, reason = "what is left out, and the figures, are said")]
+#![allow(clippy::print_stderr, reason = "skipped parts and figures are printed")]
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -26,15 +26,15 @@ fn options() -> Options {
     Options { limits: Limits::STANDARD, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false }
 }
 
-/// Replaces the contents of `dir` with symlinks to `outside` and back, until there is a file
-/// `stop`, and prints how often. The symlinks are made beside `dir`, because a user without write
-/// permission for a directory cannot move it elsewhere.
+/// Replaces the contents of `dir` with symlinks to `outside` and back, until the file `stop`
+/// exists. Returns the number of swaps. The symlinks are made in `dir` itself, because a user
+/// cannot move a directory elsewhere without write permission for it.
 fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     let (trap, aside) = (dir.join(TRAP), dir.join(ASIDE));
     let mut swaps = 0_u64;
     while !stop.exists() {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        // The names are read first: reading a directory during writes may never end.
+        // The names are read first, because reading a directory during changes may never end.
         let names: Vec<OsString> = names.map(|entry| entry.file_name()).collect();
         for name in names.iter().filter(|name| *name != TRAP && *name != ASIDE) {
             let path = dir.join(name);
@@ -45,7 +45,7 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
                     swaps += 1;
                 }
             }
-            // First the name is missing, then a symlink takes its place.
+            // In some swaps, the name is missing for a moment, and then a symlink takes its place.
             if swaps.is_multiple_of(7) && fs::rename(&path, &aside).is_ok() {
                 let _ = symlink(outside, &path);
                 let _ = fs::remove_file(&path);
@@ -57,7 +57,7 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     swaps
 }
 
-/// This program as another user: the other side of the race.
+/// The other side of the race: another user runs this program for this test.
 #[test]
 fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
@@ -81,7 +81,7 @@ impl Swapper {
         Self(command.spawn().unwrap())
     }
 
-    /// The count of swaps that the swapper printed at its end.
+    /// The number of swaps that the swapper printed at its end.
     fn swaps(mut self) -> u64 {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -97,7 +97,7 @@ impl Drop for Swapper {
     }
 }
 
-/// A layer that differs by `n`, with directories that anybody may write to.
+/// A layer whose contents depend on `n`, with directories that every user may write to.
 fn archive(n: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, kind) in
@@ -164,7 +164,7 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
     let at = |name: &str| temp.path().join(name);
-    // A file outside that a file of the archive could replace.
+    // Makes directories and files outside, which files of the archive could replace.
     let outside = at("outside");
     for dir in ["outside", "outside/open", "outside/open/deep", "outside/root"] {
         fs::create_dir(at(dir)).unwrap();
@@ -194,7 +194,8 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
             if n % 40 == 1 {
                 store = None;
             }
-            // Half of the rounds run without the sandbox: the store must be safe by itself.
+            // Half of the rounds run without the sandbox, because the store must be safe without
+            // it.
             let how = if n % 80 < 40 { Confine::Off } else { Confine::Auto };
             let open = |_| {
                 Some((Store::open(&dirs[0], options()).ok()?, Confinement::to(&dirs[0], how).ok()?))

@@ -1,5 +1,5 @@
-//! `completion`, `man` and `help exit-codes`, which every program has, and the printing of help.
-//! All use clap's description of the command line.
+//! The subcommands `completion`, `man` and `help exit-codes`, which every program has, and the
+//! printing of help. All of them use clap's description of the command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use crate::spelling::{help, one_dash};
 /// The shells with completions.
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
-/// The program's command line, with the subcommands of this module.
+/// Adds the subcommands of this module to the program's command line.
 pub fn full(command: Command) -> Command {
     command.subcommand(completion()).subcommand(man())
 }
@@ -42,8 +42,9 @@ fn man() -> Command {
     )
 }
 
-/// Executes `arguments` (the program's name first) if they need only `program`, its command line.
-/// `names` says whether the program's completions know names of a registry.
+/// Executes `arguments` (the program's name first) if they need nothing but `program`, the
+/// description of the command line. `names` says whether the program's completions know names of a
+/// registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,
@@ -95,7 +96,7 @@ fn answer(matches: &clap::ArgMatches, program: Command, names: Names) -> Result<
 /// Prints a usage error, or the requested help or version.
 pub fn exit(err: &clap::Error) -> ExitCode {
     let text = help(&without_escapes(err));
-    // Colours are left out without a terminal, and if NO_COLOR is set.
+    // The stream omits colours if it is not a terminal, or if NO_COLOR is set.
     let printed = if err.use_stderr() {
         anstream::stderr().write_all(text.as_bytes())
     } else {
@@ -109,8 +110,8 @@ pub fn exit(err: &clap::Error) -> ExitCode {
     }
 }
 
-/// The error as clap renders it. If the user typed escape sequences, the text has no colours, so
-/// that it cannot drive the terminal.
+/// The error as clap renders it. If the user typed control characters, the text has no colours and
+/// shows these characters escaped, so that it cannot control the terminal.
 fn without_escapes(err: &clap::Error) -> String {
     let typed = err.context().flat_map(|(_, value)| match value {
         ContextValue::String(text) => vec![text.clone()],
@@ -138,10 +139,10 @@ fn completions(mut program: Command, shell: Shell) -> String {
     clap_complete::generate(shell, &mut program, &name, &mut script);
     let script = one_dash(&String::from_utf8_lossy(&script));
     match shell {
-        // With -s, a word such as -addr would be four flags of one letter each.
+        // With `-s`, zsh would read a word such as `-addr` as four flags of one letter each.
         Shell::Zsh => script.replace("(-s -S -C)", "(-S -C)").replace("(-s -C)", "(-C)"),
         Shell::Fish => fish(&script),
-        // clap uses two names for a subcommand whose name has a hyphen.
+        // clap uses two different names for a subcommand if the program's name has a hyphen.
         Shell::Bash => {
             let words = name.replace('-', "__");
             let wrong = name.replace('-', "__subcmd__");
@@ -151,8 +152,8 @@ fn completions(mut program: Command, shell: Shell) -> String {
     }
 }
 
-/// For fish, long flags have two dashes and old flags have one. The script's own parser, with which
-/// it finds the subcommand, does not know old flags.
+/// Adapts the completions to fish, where long flags have two dashes and "old" flags have one dash.
+/// The script parses the line to find the subcommand. Its parser does not know old flags.
 fn fish(script: &str) -> String {
     let line = |line: &str| match line.trim() {
         _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),
@@ -164,13 +165,13 @@ fn fish(script: &str) -> String {
     script.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// `program` with everything that clap adds at run time.
+/// Returns `program` with everything that clap adds at run time.
 fn built(mut program: Command) -> Command {
     program.build();
     program
 }
 
-/// Writes the pages of `command` and its subcommands: `NAME.1`, `NAME-SUBCOMMAND.1`.
+/// Writes the man pages of `command` and its subcommands: `NAME.1`, `NAME-SUBCOMMAND.1`.
 fn pages(command: &Command, dir: &Path) -> Result<(), String> {
     let name = command.get_display_name().unwrap_or(command.get_name());
     let path = dir.join(format!("{name}.1"));
@@ -187,7 +188,7 @@ fn page(command: &Command) -> String {
     let man = clap_mangen::Man::new(command.clone().about(about.trim_end_matches('.').to_owned()));
     man.render(&mut roff).expect("memory takes any text");
     let mut text = String::from_utf8_lossy(&roff).into_owned();
-    // The flags have the same spelling as everywhere.
+    // Flags have one dash here, as in all other texts.
     for letter in 'a'..='z' {
         text = text.replace(&format!("\\-\\-{letter}"), &format!("\\-{letter}"));
     }
@@ -220,7 +221,7 @@ mod tests {
         }
     }
 
-    /// The script later looks for the subcommand under this name.
+    /// The script stores the subcommand's name in `cmd`, and later searches for the same name.
     #[test]
     fn bash_finds_the_subcommands_of_a_program_with_a_hyphen() {
         let sub = Command::new("status").arg(Arg::new("json").long("json"));

@@ -1,5 +1,5 @@
-//! What the programs' command lines have in common: help, completions, man pages, the version,
-//! limits for archives, logs, progress of long work, and messages to a service manager.
+//! The parts that all programs' command lines share: help, completions, man pages, the version and
+//! limits for archives. Also logs, the progress of long work, and messages to a service manager.
 
 mod documents;
 pub mod limit_flags;
@@ -22,8 +22,8 @@ pub use subcommand::focused;
 pub use git_version;
 
 /// The version with its commit, as `0.9.0 (ff8aa91b4)`; `-modified` marks uncommitted changes.
-/// Outside a checkout it is `0.9.0 (no commit)`. This is a macro, so that a new commit rebuilds
-/// only the programs and no library.
+/// Outside a checkout, the version is `0.9.0 (no commit)`. A macro is used, so that a new commit
+/// rebuilds only the programs and no library.
 #[macro_export]
 macro_rules! version {
     () => {

@@ -1,4 +1,4 @@
-//! Flags for the limits of archives, which agent and registry have; see [`deploy_store::Limits`].
+//! The flags of agent and registry that limit archives; see [`deploy_store::Limits`].
 
 use clap::{Arg, Args, Command};
 use deploy_store::Limits;
@@ -32,8 +32,8 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
-    /// Gives these flags of `command` their variables, such as `PREFIX_MAX_ENTRIES`, and applies
-    /// `change` to each flag.
+    /// Gives these flags of `command` their environment variables, such as `PREFIX_MAX_ENTRIES`.
+    /// Applies `change` to each of these flags.
     pub fn with_variables(command: Command, prefix: &str, change: fn(Arg) -> Arg) -> Command {
         let own = Self::augment_args(Command::new("limits"));
         let own: Vec<&str> = own.get_arguments().map(|flag| flag.get_id().as_str()).collect();
@@ -47,7 +47,7 @@ impl LimitFlags {
         })
     }
 
-    /// The store's form of these limits.
+    /// Converts the flags to the store's limits.
     pub fn limits(&self) -> Limits {
         Limits {
             entries: self.max_entries,

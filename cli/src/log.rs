@@ -27,7 +27,8 @@ pub enum Format {
 /// The target of this crate's own events, for filters.
 pub const TARGET: &str = "deploy_cli";
 
-/// Logs each panic as one escaped line: its text may contain data from a peer or an archive.
+/// Logs each panic as one escaped line, because its text may contain data from a peer or an
+/// archive.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -38,7 +39,7 @@ pub fn log_panics() {
     }));
 }
 
-/// The functions that write an entry as one line, with its end.
+/// The functions that write an entry as one line, with a newline at the end.
 #[derive(Debug, Clone, Copy)]
 pub struct Form {
     /// Writes the text, with the time in the given zone.
@@ -82,7 +83,7 @@ impl<S: Subscriber, W: Write + 'static> Layer<S> for Lines<W> {
 pub struct Entry {
     /// The level.
     pub level: Level,
-    /// The text; empty if the event has none.
+    /// The text; empty if the event has no text.
     pub message: String,
     /// The other fields, in the order of the event.
     pub fields: Vec<(&'static str, Value)>,
@@ -94,7 +95,7 @@ impl Entry {
         Self { level, message: String::new(), fields: Vec::new() }
     }
 
-    /// The name of the event, in the field `event`.
+    /// The name of the event, from the field `event`.
     pub fn event(&self) -> Option<&str> {
         self.fields.iter().find(|(name, _)| *name == "event").and_then(|(_, value)| value.as_str())
     }
@@ -110,7 +111,7 @@ impl Entry {
         format!("{time} {level}")
     }
 
-    /// The level as JSON documents name it.
+    /// The level's name in JSON documents.
     pub fn level_word(&self) -> String {
         self.level.as_str().to_lowercase()
     }
@@ -145,12 +146,12 @@ impl Visit for Entry {
     }
 }
 
-/// The time of an event as JSON documents state it.
+/// The time of an event, in the format of JSON documents.
 pub fn time(now: Timestamp) -> String {
     format!("{now:.6}")
 }
 
-/// Escapes `text`, except for backslashes: most text was escaped at its source.
+/// Escapes `text`, except for backslashes, because most text was escaped at its source.
 pub fn printable(text: &str) -> String {
     let parts: Vec<String> = text.split('\\').map(escape).collect();
     parts.join("\\")

@@ -1,13 +1,13 @@
-//! Names of a registry in shell completions. The script asks the program for names, by a hidden
-//! subcommand. Where no name belongs, clap's completions apply.
+//! Names of a registry in shell completions. The shell's script asks the program for names, with a
+//! hidden subcommand. If the unfinished word cannot be a name, clap's completions apply.
 
 use clap_complete::Shell;
 
-/// The hidden subcommand. The words so far follow it, the last one unfinished. The program prints
-/// complete words, one on a line, and fails where no name belongs.
+/// The hidden subcommand. Its arguments are the words typed so far; the last word is unfinished.
+/// The program prints complete words, one on a line, and fails if the last word cannot be a name.
 pub const COMPLETE_NAMES: &str = "complete-names";
 
-/// Whether a program knows names.
+/// Whether a program knows names of a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
     /// The program does not know names.
@@ -16,7 +16,8 @@ pub enum Names {
     Asked,
 }
 
-/// Bash splits words at colons and equals signs, and replaces only the part after the last one.
+/// Bash splits words at colons and equals signs, and replaces only the part after the last of these
+/// signs.
 const BASH: &str = r#"
 _NAME_names() {
     local words word typed= cut i
@@ -70,7 +71,7 @@ pub fn add(script: &str, shell: Shell, name: &str) -> String {
     let ours = |text: &str| text.replace("NAME", name);
     match shell {
         Shell::Bash => {
-            // The first lines are clap's function; the last lines register it.
+            // The first lines are clap's function; the last lines register this function.
             let by_us = format!("complete -F _{name}_names ");
             let script = script.replace(&format!("complete -F _{name} "), &by_us);
             script + &ours(BASH)

@@ -1,8 +1,9 @@
 //! Progress of long work: a bar on a terminal, or a line every ten seconds. Work that ends within a
 //! second shows nothing.
 //!
-//! The work counts with a [`Meter`]. [`Display`] decides what to show and when; it is pure, so that
-//! the registry can use it over ssh. [`Shown`] applies it to this process's own stderr.
+//! The work counts with a [`Meter`]. [`Display`] decides what to show and when. `Display` is pure,
+//! so that the registry can use it over ssh. [`Shown`] shows a display on this process's own
+//! stderr.
 
 mod bar;
 mod figures;
@@ -24,17 +25,17 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The columns of a terminal that does not state its width.
 pub const COLUMNS: usize = 80;
-/// The rate is computed over this time at least, as soon as the work takes that long.
+/// Minimum interval for the rate. While the work has not taken that long, the interval is shorter.
 const RATE_OVER: Duration = Duration::from_secs(5);
 
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// No progress.
+    /// Show no progress.
     Nothing,
-    /// As lines.
+    /// Show lines.
     Lines,
-    /// A bar on a terminal of so many columns.
+    /// Show a bar on a terminal with this number of columns.
     Bar(usize),
 }
 
@@ -49,12 +50,12 @@ impl Form {
     }
 }
 
-/// What to write.
+/// A text to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// A line, without its end.
     Line(String),
-    /// The new bar; empty if it is removed.
+    /// The new bar; empty to remove the bar.
     Bar(String),
 }
 
@@ -64,7 +65,7 @@ pub struct Display {
     form: Form,
     begun: Instant,
     stage: u64,
-    /// When the last line was due, and the state in that line.
+    /// Time of the last line, or of the start of the work. `told` is the count in the last line.
     line: Instant,
     told: Option<u64>,
     has_bar: bool,
@@ -89,7 +90,7 @@ impl Display {
         }
     }
 
-    /// What to show at `now` for this `reading` of the meter.
+    /// Returns what to show at `now` for this `reading` of the meter.
     pub fn look(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let Some(reading) = reading else { return self.without_bar() };
         let rate = self.rate(&reading, now);
@@ -110,8 +111,8 @@ impl Display {
         }
     }
 
-    /// What to show at the end of the work. If earlier lines reported a part, a last line reports
-    /// the rest.
+    /// Returns what to show at the end of the work. If earlier lines reported a part, a last line
+    /// reports the rest.
     pub fn end(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let told = self.told.take();
         if let (Some(reading), Some(told)) = (reading, told)
@@ -145,8 +146,8 @@ impl Display {
     }
 }
 
-/// Shows a meter from a thread of its own, until this value is dropped. Dropping it removes the
-/// bar.
+/// Shows a meter from a thread of its own, until this value is dropped. Dropping this value removes
+/// the bar.
 #[derive(Debug)]
 pub struct Shown {
     stop: Option<Sender<()>>,
@@ -154,7 +155,7 @@ pub struct Shown {
 }
 
 impl Shown {
-    /// Shows `meter` on stderr, or with `quiet` nowhere.
+    /// Shows `meter` on stderr. With `quiet`, shows nothing.
     pub fn new(meter: &Arc<Meter>, quiet: bool) -> Self {
         Self::with(meter, Form::here(quiet), show)
     }
@@ -182,7 +183,7 @@ impl Shown {
                 tell(told);
             }
         };
-        // Without a thread the work continues without progress.
+        // If no thread can be started, the work continues without progress.
         let thread = std::thread::Builder::new().name("progress".to_owned()).spawn(work).ok();
         Self { stop: Some(stop), thread }
     }
@@ -192,7 +193,7 @@ impl Drop for Shown {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {
-            // A panic was reported when it happened.
+            // A panic of the thread was already reported when it happened.
             let _ = thread.join();
         }
     }

@@ -1,5 +1,5 @@
-//! Messages to the service manager, by `sd_notify(3)`. Without a service manager, these functions
-//! do nothing.
+//! Messages to the service manager, as `sd_notify(3)` describes them. Without a service manager,
+//! these functions do nothing.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn tell(states: &[NotifyState<'_>]) {
     let _ = notify(states);
 }
 
-/// Reports that the program is running; `status` describes it in words.
+/// Reports that the program is running. `status` describes in words what the program does.
 pub fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
@@ -32,7 +32,7 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// How often to call [`alive`] if the manager has a watchdog: twice within its time.
+/// Time between two calls of [`alive`], if the manager has a watchdog: half of the watchdog's time.
 pub fn watchdog() -> Option<Duration> {
     watchdog_enabled().map(|time| time / 2)
 }

@@ -1,6 +1,7 @@
-//! Flags are documented as Go's flag package spells them, with one dash; clap writes two.
+//! The spelling of flags in documentation: one dash, as in Go's flag package. clap writes two
+//! dashes.
 
-/// `text` with one dash before each flag's name, whatever its colours.
+/// Returns `text` with one dash before each flag's name, with or without colours.
 pub fn one_dash(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -29,8 +30,8 @@ pub fn one_dash(text: &str) -> String {
     out
 }
 
-/// Help as clap renders it, with one dash before each flag's name. The columns stay: text after a
-/// removed dash is moved back.
+/// Returns help from clap with one dash before each flag's name. The columns stay aligned, because
+/// blanks replace the removed dashes.
 pub fn help(text: &str) -> String {
     text.split_inclusive('\n').map(help_line).collect()
 }
@@ -40,7 +41,8 @@ fn help_line(line: &str) -> String {
     let indent = line.len() - line.trim_start_matches(' ').len();
     let gap = line[indent..].find("  ").filter(|_| bare.trim_start().starts_with('-'));
     let (flag, about) = line.split_at(gap.map_or(line.len(), |gap| indent + gap));
-    // clap leaves room for flags of one letter. Here, all flags have one dash.
+    // Before a long flag, clap leaves room for a flag of one letter. This room is removed, because
+    // all flags have one dash here.
     let short = if bare.starts_with("      --") { &flag[4..] } else { flag };
     let spelt = one_dash(short);
     let lost = plain(flag).chars().count() - plain(&spelt).chars().count();

@@ -1,9 +1,9 @@
 //! `addver -file`: uses one connection, and uploads only what the registry lacks.
 //!
-//! The program first hashes a file, which is cheap, and asks the registry to bind that hash. If the
-//! registry does not have the blob, the program reads the file again: it validates, hashes and
-//! uploads the file in one pass. Standard input and pipes can be read only once, so the program
-//! uploads them at once.
+//! The program first hashes the file, which is cheap, and asks the registry to bind that hash. If
+//! the registry does not have the blob, the program reads the file again. It then validates, hashes
+//! and uploads the file in one pass. Standard input and pipes can be read only once, so the program
+//! uploads them without asking first.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
@@ -25,9 +25,10 @@ use crate::flags::Flags;
 use crate::pack::pack;
 use crate::verbs::ADDVER;
 
-/// Bytes of one read: the size of one upload request.
+/// Number of bytes of one read, which is the size of one upload request.
 const CHUNK: usize = 255 << 10;
-/// Chunks between the reader and the network, and between the reader and the validator.
+/// Maximum number of chunks that wait between the reader and the network, and between the reader
+/// and the validator.
 const QUEUE: usize = 8;
 /// The registry's answer if it does not have the blob.
 const NO_BLOB: &str = "no uploaded file with given hash found";
@@ -49,12 +50,12 @@ enum Source {
     Directory { path: String, times: bool },
 }
 
-/// The request of the flags.
+/// The request that the flags describe.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Print the usage.
     Help,
-    /// Upload.
+    /// Upload an archive, and bind its hash.
     Upload(Upload),
     /// Bind a hash, as on the console.
     Hash(Command),
@@ -75,7 +76,7 @@ pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
         ("", _) => Some(Source::Directory { path, times: value("times") == "true" }),
         _ => Some(Source::File(file)),
     };
-    // With the hash of no bytes, the console's own checks apply.
+    // If no hash was given, the hash of no bytes stands in, so that the console's own checks apply.
     let hash = if hash.is_empty() { Digest::of(b"").to_string() } else { hash };
     let mut line = vec!["addver".to_owned(), format!("-hash={hash}")];
     line.extend(["name", "version"].map(|flag| format!("-{flag}={}", value(flag))));
@@ -98,7 +99,7 @@ fn as_here(refusal: &Refusal) -> Refusal {
     Refusal { text, code: refusal.code }
 }
 
-/// `put`: uploads standard input and binds it.
+/// The upload of `put`, which uploads standard input and binds it.
 pub fn put(component: ComponentName, version: VersionName) -> Upload {
     Upload { component, version, source: Source::File("-".to_owned()) }
 }
@@ -168,7 +169,7 @@ impl Archive {
         }
     }
 
-    /// The archive from its start.
+    /// Opens the archive at its start.
     fn open(&self) -> Result<Box<dyn Read + Send>> {
         Ok(match self {
             Self::StandardInput => Box::new(io::stdin()),
@@ -211,7 +212,8 @@ impl Archive {
     }
 }
 
-/// The operation on a file, and whether the file needs a directory.
+/// The context for an error of opening a file. If the file's directory does not exist, the text
+/// says so.
 fn opening(path: &str) -> String {
     let dir = Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty());
     match dir.filter(|dir| !dir.exists()) {
@@ -220,14 +222,15 @@ fn opening(path: &str) -> String {
     }
 }
 
-/// Whether the registry only lacks the blob. The Go registry prints errors to standard output.
+/// Whether the command failed only because the registry lacks the blob. The Go registry prints
+/// errors to standard output.
 fn is_missing(answer: &Exec) -> bool {
     let says = |text: &[u8]| String::from_utf8_lossy(text).contains(NO_BLOB);
     answer.code != exit::OK && (says(&answer.stderr) || says(&answer.stdout))
 }
 
-/// Reads the file once: for the validator, the hash and the registry. The first failure ends all
-/// three. The upload is closed only after the file has ended and is a valid archive.
+/// Reads the file once, for the validator, the hash and the registry. The first failure ends all
+/// three. The upload is completed only after the whole file was read and is a valid archive.
 async fn send(
     client: &Client,
     archive: &Archive,
@@ -247,7 +250,7 @@ async fn send(
         // The two senders are kept until here, because dropping them means the end of the file.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
         let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
-            // The stopped receiver has the error.
+            // The receiver that stopped returns the error.
             return std::future::pending().await;
         };
         drop(to_validator);
@@ -259,7 +262,7 @@ async fn send(
     };
     let validating = async {
         validator.await.context("validator")?.context("file validation failed")?;
-        // Nobody waits for the upload after reading has failed.
+        // If reading has failed, no task receives this message.
         let _ = valid.send(());
         anyhow::Ok(())
     };
@@ -275,7 +278,8 @@ async fn send(
 fn validate(pieces: Receiver<Vec<u8>>) -> Result<(), deploy_store::Error> {
     let mut pieces = Pieces { pieces, current: io::Cursor::default() };
     check_archive(&mut pieces, Limits::STANDARD)?;
-    // Bytes after the archive's end belong to the file, and the reader waits for a receiver.
+    // Bytes after the archive's end belong to the file. They must be received here, because the
+    // reader waits for a receiver.
     while pieces.pieces.recv().is_ok() {}
     Ok(())
 }
@@ -302,7 +306,7 @@ fn read(
     }
 }
 
-/// The chunks of a channel as a reader, which ends with the channel.
+/// A reader of the chunks of a channel. The reader ends when the channel ends.
 struct Pieces {
     pieces: Receiver<Vec<u8>>,
     current: io::Cursor<Vec<u8>>,

@@ -1,4 +1,4 @@
-//! The whole command line for clap, for completions and the man page.
+//! Describes the whole command line for clap. Completions and the man page use this description.
 
 use clap::{Arg, ArgAction, CommandFactory as _, builder};
 use deploy_wire::command::{Flag, INPUT, Takes, Verb};
@@ -6,7 +6,7 @@ use deploy_wire::command::{Flag, INPUT, Takes, Verb};
 use crate::flags::Flags;
 use crate::verbs::all;
 
-/// The whole command line for clap.
+/// Returns the whole command line for clap.
 pub fn described() -> clap::Command {
     let command = all().fold(Flags::command(), |command, verb| command.subcommand(sub(verb)));
     deploy_cli::full(command.disable_help_subcommand(true))

@@ -1,4 +1,4 @@
-//! The program's own flags, in front of the subcommand.
+//! The program's own flags, which stand before the subcommand.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -40,8 +40,8 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Reads the command line, without the program's name; the subcommand's own flags are
-    /// left to the console's grammar.
+    /// Reads the command line, without the program's name. The console's grammar reads the
+    /// subcommand's own flags later.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command().override_help(usage());
         let names = command.get_arguments().filter(|arg| !arg.is_require_equals_set());
@@ -73,14 +73,14 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, timeout)
     }
 
-    /// Text of everything that determines the registry's answer to `line`.
+    /// A text that contains everything that determines the registry's answer to `line`.
     pub fn told(&self, line: &str) -> String {
         let key = self.key.to_string_lossy();
         [&self.addr, &self.fp, &*key, &self.user, line].join("\0")
     }
 }
 
-/// The usage in the form of the Go tool's.
+/// The usage in the form of the Go tool's usage.
 pub fn usage() -> String {
     let mut text = "Usage: deployctl [flags] subcommand [subcommand flags]\n".to_owned();
     for arg in Flags::command().get_arguments() {

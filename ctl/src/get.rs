@@ -1,5 +1,5 @@
-//! `get`: downloads the archive of a version. A file gets its name when it is complete and has the
-//! hash that the registry states.
+//! `get`: downloads the archive of a version. A file gets its name only when it is complete and has
+//! the hash that the registry states.
 
 use std::fs::{File, Permissions};
 use std::io::{self, IsTerminal as _, Write};
@@ -25,7 +25,7 @@ use crate::verbs::GET;
 /// Mode of a new file, before the umask.
 const MODE: u32 = 0o666;
 
-/// Exit codes of a program that a signal ended, as in shells.
+/// Exit codes of a program that a signal ended: the same codes as in shells.
 const INTERRUPTED: u8 = 128 + 2;
 const TERMINATED: u8 = 128 + 15;
 const HUNG_UP: u8 = 128 + 1;
@@ -38,7 +38,7 @@ pub struct Get {
     to: Option<PathBuf>,
 }
 
-/// Reads the flags; `None` where help is asked for.
+/// Reads the flags. Returns `None` if the user asks for help.
 pub fn parse(words: &[String]) -> Result<Option<Get>, Refusal> {
     let Some(given) = read_flags(&GET, words)? else { return Ok(None) };
     let last = |flag: &str| given.iter().rev().find(|(name, _)| *name == flag);
@@ -51,7 +51,7 @@ pub fn parse(words: &[String]) -> Result<Option<Get>, Refusal> {
     Ok(Some(Get { component, version, to: to.filter(|to| to.as_os_str() != "-") }))
 }
 
-/// Downloads.
+/// Downloads the archive.
 pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
     if get.to.is_none() && io::stdout().is_terminal() {
         let text = "an archive is not printed on a terminal: give -o FILE, or send the output on \
@@ -68,7 +68,7 @@ pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
     done.map(|()| exit::OK)
 }
 
-/// The hash of the version.
+/// Asks the registry for the hash of the version.
 async fn digest(client: &Client, get: &Get) -> Result<Digest> {
     let name = get.component.parse().map_err(|err: deploy_store::Error| Refusal::from(err))?;
     let line = Command::ShowComponent { name, before: None, limit: None, json: true }.to_string();
@@ -81,7 +81,7 @@ async fn digest(client: &Client, get: &Get) -> Result<Digest> {
         return Err(Refusal::new(answer.code, why).into());
     }
     let shown: serde_json::Value =
-        serde_json::from_str(&text).context("read what the registry says of the component")?;
+        serde_json::from_str(&text).context("read the registry's answer about the component")?;
     let versions = shown["versions"].as_array().into_iter().flatten();
     let mut versions = versions.filter(|one| one["version"] == *get.version);
     let Some(version) = versions.next() else {
@@ -90,7 +90,7 @@ async fn digest(client: &Client, get: &Get) -> Result<Digest> {
         return Err(Refusal::new(exit::NOT_FOUND, text).into());
     };
     let hash = version["hash"].as_str().and_then(|hash| hash.parse().ok());
-    hash.ok_or_else(|| anyhow!("the registry says no hash of the version"))
+    hash.ok_or_else(|| anyhow!("the registry's answer has no hash of the version"))
 }
 
 async fn to_file(
@@ -116,7 +116,8 @@ async fn to_file(
         bail!("there is no directory {}: make it, or name another with -o", dir.display());
     }
     let mut temp = New::make(dir).with_context(|| failed("write"))?;
-    // A named file would stay if a signal ended the program.
+    // Signals are caught, because a temporary file with a name would stay if a signal ended the
+    // program.
     let signal = signals().context("watch for signals")?;
     tokio::select! {
         done = fetch(client, get, digest, temp.file(), quiet) => done?,
@@ -126,7 +127,7 @@ async fn to_file(
     temp.name(dir, file).with_context(|| failed("rename to"))
 }
 
-/// Ends with the exit code of a signal that asks the program to end.
+/// Returns a future that ends when a signal asks the program to end. Its output is the exit code.
 fn signals() -> io::Result<impl Future<Output = u8>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -183,7 +184,8 @@ impl New {
         let beside = dir.join(format!(".deployctl-{}", std::process::id()));
         link(&beside)?;
         std::fs::rename(&beside, name).inspect_err(|_| {
-            // The error of the rename is more useful.
+            // The caller gets the error of the rename, which is more useful than an error of the
+            // removal.
             let _ = std::fs::remove_file(&beside);
         })
     }

@@ -1,5 +1,6 @@
-//! `deployctl`: the operator's command. The program has every verb of the registry's console. It
-//! checks a command first, and the registry runs it. `addver` uploads as well.
+//! `deployctl`: the operator's command. The program has every verb of the registry's console,
+//! except `import`. The program first checks a command, and the registry then runs the command.
+//! `addver` can also upload.
 
 mod addver;
 mod described;
@@ -116,7 +117,7 @@ async fn put(
     show(&answer)
 }
 
-/// The refusal of an unknown verb, with a suggestion.
+/// The refusal of an unknown verb, with a suggestion if a verb has a similar name.
 fn unknown(verb: &str) -> Refusal {
     let names: Vec<&str> = verbs::names().collect();
     let close = command::closest(verb, names.iter().copied());
@@ -141,7 +142,7 @@ async fn pass_on(flags: &Flags, command: &Command) -> Result<u8> {
     show(&answer?)
 }
 
-/// Runs a command on the registry, and passes standard input on to it.
+/// Runs a command on the registry, and passes standard input on to the command.
 async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     let connect = flags.connect()?;
     let read = tokio::task::spawn_blocking(|| {
@@ -158,7 +159,7 @@ async fn pass_on_with_input(flags: &Flags, command: &Command) -> Result<u8> {
     show(&answer)
 }
 
-/// Prints an answer unchanged; the answer's exit code becomes this program's.
+/// Prints an answer. The answer's exit code becomes this program's exit code.
 fn show(answer: &Exec) -> Result<u8> {
     complain(&String::from_utf8_lossy(&answer.stderr));
     deploy_cli::print(&answer.stdout).context("print the answer")?;

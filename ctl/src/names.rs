@@ -1,5 +1,5 @@
-//! `complete-names`: answers the completions of a shell while somebody types. The completion is
-//! quick, prints nothing without a registry, and remembers answers for some seconds.
+//! `complete-names`: answers the completions of a shell while the user types. The subcommand is
+//! quick, prints nothing if the registry is unreachable, and remembers answers for some seconds.
 
 use std::fs::{self, DirBuilder};
 use std::io::Write as _;
@@ -17,9 +17,9 @@ use serde_json::Value;
 use crate::flags::Flags;
 use crate::verbs;
 
-/// The most time that a typing user waits for an answer.
+/// Maximum time that a user waits for an answer while typing.
 const TIMEOUT: Duration = Duration::from_secs(2);
-/// Age up to which an answer is reused, even an empty one.
+/// Age up to which an answer is reused, even an empty answer.
 const FRESH: Duration = Duration::from_secs(10);
 /// Age at which an answer is removed.
 const OLD: Duration = Duration::from_secs(3600);
@@ -30,12 +30,13 @@ pub async fn complete(words: &[String]) -> u8 {
     let Some((flags, typed)) = read(&joined(words)) else { return exit::FAILED };
     let names = names(&flags, &typed.wanted).await.unwrap_or_default();
     let lines: String = typed.whole(&names).map(|word| word + "\n").collect();
-    // A shell that has ended needs no answer.
+    // A failure is ignored, because a shell that has ended needs no answer.
     let _ = std::io::stdout().write_all(lines.as_bytes());
     exit::OK
 }
 
-/// The program's flags among `words`, and the unfinished word; `None` where no name belongs.
+/// The program's flags among `words`, and the unfinished word. `None` if the unfinished word cannot
+/// be a name.
 fn read(words: &[String]) -> Option<(Flags, Typed)> {
     let flags = Flags::read(words.iter().map(Into::into)).ok()?;
     let (verb, rest) = flags.words.split_first()?;
@@ -44,7 +45,8 @@ fn read(words: &[String]) -> Option<(Flags, Typed)> {
     is_name.then_some((flags, typed))
 }
 
-/// The words as they were typed: bash treats colons and equals signs as separate words.
+/// Joins the words as the user typed them, because bash treats colons and equals signs as separate
+/// words.
 fn joined(words: &[String]) -> Vec<String> {
     let divides = |word: &str| matches!(word, ":" | "=");
     let mut all: Vec<String> = Vec::new();
@@ -95,7 +97,8 @@ async fn ask(flags: &Flags, line: &str) -> Option<Vec<String>> {
     Some(names.iter().filter_map(name).collect())
 }
 
-/// The directory of answers (XDG Base Directory Specification 0.8), if the user owns it.
+/// The directory of the remembered answers (XDG Base Directory Specification 0.8), if the user owns
+/// this directory.
 fn directory() -> Option<PathBuf> {
     let absolute = |name| {
         let path = std::env::var_os(name).map(PathBuf::from);
@@ -116,7 +119,7 @@ fn remembered(file: &Path) -> Option<Vec<String>> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Keeps an answer. If that fails, the next request goes to the registry, too.
+/// Remembers an answer. If that fails, the next completion asks the registry again.
 fn remember(file: &Path, names: &[String]) {
     let Some(dir) = file.parent() else { return };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);

@@ -1,6 +1,6 @@
 //! `addver -dir`: packs a directory as a tar.gz. The same files give the same bytes on every
-//! machine: names are sorted, owners are root, and times are left out unless the user asks for
-//! them.
+//! machine: names are sorted, and all owners are root. Times are left out unless the user asks for
+//! times.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use flate2::{Compression, GzBuilder};
 use tar::{Builder, EntryType, Header};
 
-/// The system in the gzip header: unknown.
+/// The value "unknown" for the operating system in the gzip header.
 const NO_SYSTEM: u8 = 255;
 
 /// Packs the contents of `dir` into `into`.
@@ -97,7 +97,7 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// A file whose length must not have changed.
+/// A file whose length must not change while it is packed.
 struct Whole {
     file: File,
     left: u64,

@@ -1,11 +1,11 @@
-//! The registry's standard error while a command runs. This program draws progress itself, and
-//! prints lines as they arrive.
+//! The registry's standard error while a command runs. This program draws the progress on its own
+//! terminal, and prints lines as they arrive.
 
 use deploy_cli::progress::{self, Form};
 
 use crate::complain;
 
-/// Longest line that is kept before it is printed.
+/// Maximum number of bytes of an unfinished line. A longer line is printed in pieces.
 const MAX_LINE: usize = 8 << 10;
 
 /// Prints the registry's standard error.
@@ -18,7 +18,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// A printer for this form of progress.
+    /// A printer that shows progress in this form.
     pub fn new(form: Form) -> Self {
         let columns = if let Form::Bar(columns) = form { Some(columns) } else { None };
         Self { columns, rest: Vec::new(), has_bar: false }
@@ -52,7 +52,7 @@ impl Told {
     fn bar(&mut self) {
         let text = String::from_utf8_lossy(&std::mem::take(&mut self.rest)).into_owned();
         let Some(columns) = self.columns else { return };
-        // Control characters are removed, so that the registry's text cannot control the terminal
+        // Control characters are replaced, so that the registry's text cannot control the terminal
         // or leave its line.
         let plain = text.trim_end().chars().map(|c| if c.is_control() { '?' } else { c });
         self.has_bar = true;

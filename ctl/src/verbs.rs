@@ -1,5 +1,5 @@
-//! The verbs of this program: those of the console, and those that run here. Each verb is described
-//! once, for help, completions and the man page.
+//! The verbs of this program: the console's verbs, and the verbs that this program runs itself.
+//! Each verb is described once, for help, completions and the man page.
 
 use deploy_wire::command::{Flag, VERBS, Verb, component, switch, text, version};
 
@@ -40,7 +40,8 @@ pub const GET: Verb = Verb {
     reads_input: false,
 };
 
-/// All verbs, in the order of `help`. Another program imports images.
+/// All verbs, in the order of `help`. The console's verb `import` is left out, because another
+/// program imports images.
 pub fn all() -> impl Iterator<Item = &'static Verb> {
     let mine = |verb: &'static Verb| if verb.name == ADDVER.name { &ADDVER } else { verb };
     VERBS.iter().filter(|verb| verb.name != "import").map(mine).chain(std::iter::once(&GET))
@@ -57,7 +58,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     std::iter::once("help").chain(all().map(|verb| verb.name)).chain(own)
 }
 
-/// Whether there is such a verb.
+/// Whether a verb or subcommand has this name.
 pub fn is_verb(name: &str) -> bool {
     names().any(|verb| verb == name)
 }
@@ -72,6 +73,6 @@ pub fn help(verb: &Verb) -> String {
     verb.help() + CONNECTION
 }
 
-/// The flags that every verb accepts and none lists.
+/// The flags that every verb accepts, but that no verb lists.
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";

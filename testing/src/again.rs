@@ -2,13 +2,14 @@
 
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Runs `test` of this test program again, behind the words of `before` (such as `unshare -m`),
-/// with `variable` set. `test` is the name that the program lists: `module::function`.
+/// Runs `test` of this test program again, with `variable` set. The words of `before` (such as
+/// `unshare -m`) begin the command line. `test` is the name that the program lists:
+/// `module::function`.
 pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus {
     let program = std::env::current_exe().expect("a test is a file");
     let listed = Command::new(&program).args(["--list", "--exact", test]).output();
     let listed = listed.expect("a test program starts").stdout;
-    // With the name of no test, the program would pass without running anything.
+    // If no test had this name, the program would succeed without running a test.
     assert!(
         String::from_utf8_lossy(&listed).lines().any(|line| line == format!("{test}: test")),
         "no test is called {test}"
@@ -19,8 +20,9 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
     again.status().expect("the first word is a program")
 }
 
-/// Whether the caller is root in a mount namespace of its own, and continues. Otherwise `test` has
-/// run in such a process, which has ended together with its mounts.
+/// Returns whether the caller is root in a mount namespace of its own. If so, the caller continues.
+/// Otherwise this function has run `test` in such a process, or has skipped the test. That process
+/// has ended together with its mounts.
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 pub fn in_own_mounts(test: &str) -> bool {
     const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";

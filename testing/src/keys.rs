@@ -1,4 +1,4 @@
-//! Keys of users and hosts, made by OpenSSH.
+//! Keys of users and hosts, which OpenSSH makes.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Where tests find directories and programs.
+//! Finds directories and programs for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ pub fn package() -> PathBuf {
 }
 
 /// The program called `name`, built beside the test. Cargo builds only the programs of the test's
-/// own package, so one of another package may be missing.
+/// own package, so a program of another package may be missing.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test is a file");
     let programs = test.parent().and_then(Path::parent).expect("tests are in target/*/deps");
@@ -23,8 +23,8 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The directories of `DEPLOY_TEST_DIRS`, each on a filesystem to try; without the variable, only
-/// the directory of temporary files.
+/// The directories of `DEPLOY_TEST_DIRS`, each on a filesystem to test. Without the variable, only
+/// the directory of temporary files is returned.
 pub fn directories() -> Vec<PathBuf> {
     match std::env::var_os("DEPLOY_TEST_DIRS") {
         Some(dirs) => std::env::split_paths(&dirs).collect(),

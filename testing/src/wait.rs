@@ -1,11 +1,11 @@
-//! Waiting for a condition, with a deadline instead of a fixed sleep.
+//! Waits for a condition, with a deadline instead of a fixed sleep.
 
 use std::time::{Duration, Instant};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Waits until `done` holds. Panics with `what` after a minute.
+/// Waits until `done` returns true. After a minute, panics with the text `what`.
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !done() {

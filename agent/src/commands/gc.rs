@@ -1,4 +1,4 @@
-//! `gc`: done by the running agent, or else by the subcommand.
+//! `gc`: the running agent does the work. If no agent runs, the subcommand does the work.
 
 use anyhow::Result;
 use deploy_wire::exit;

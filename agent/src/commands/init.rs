@@ -22,7 +22,7 @@ const SETTINGS: &str = "/etc/deploy-agent";
 /// Why no agent was created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory or the file exists already.
+    /// The directory is not empty, or the file exists already.
     #[error(
         "{what} {} is in use: it has {name}; start the agent on it, or give another {flag}",
         path.display()
@@ -32,7 +32,7 @@ pub enum Error {
         what: &'static str,
         /// The path.
         path: PathBuf,
-        /// What exists there.
+        /// The name that was found there.
         name: String,
         /// The flag for another path.
         flag: &'static str,
@@ -43,7 +43,7 @@ pub enum Error {
         /// The flag.
         flag: &'static str,
     },
-    /// The name cannot be the name of a unit.
+    /// The configuration's name cannot be part of a unit's name.
     #[error("-name: {0}")]
     Name(deploy_store::Error),
     /// A file or directory cannot be created.
@@ -54,7 +54,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         cause: std::io::Error,
     },
     /// The key cannot be created or read.
@@ -62,8 +62,8 @@ pub enum Error {
     Key(#[from] deploy_wire::client::ClientError),
 }
 
-/// Creates what the agent of `flags` needs. Returns a text with the next steps. `init` replaces
-/// nothing, and uses an existing key.
+/// Creates the directory, key and settings of the agent that `flags` describe. Returns a text with
+/// the next steps. `init` replaces nothing, and uses an existing key.
 pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let name: ConfigurationName = flags.name.parse().map_err(Error::Name)?;
     name.check_new().map_err(Error::Name)?;
@@ -78,7 +78,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let state = or("state", flags.state.as_deref().unwrap_or(&dir), dir.join("state.json"));
     let usual = Path::new(SETTINGS).join(format!("{name}.env"));
     let file = settings.map_or(usual, Path::to_owned);
-    // All checks come before anything is created.
+    // All checks are complete before anything is created.
     if let Some(name) = first_in(&dir)? {
         return Err(Error::InUse { what: "directory", path: dir, name, flag: "-dir" });
     }
@@ -136,7 +136,8 @@ fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// A line of the settings file: the environment variable of a flag, see systemd.exec(5).
+/// A line of the settings file: sets the environment variable of a flag. systemd.exec(5) describes
+/// the syntax.
 fn setting(flag: &'static str, value: &str) -> Result<String, Error> {
     if value.contains(['\n', '\r', '\0']) {
         return Err(Error::Unwritable { flag });

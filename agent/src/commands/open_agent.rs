@@ -56,7 +56,7 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
     if let Err(err) = state_owner::take(&flags.dir, &settings.state) {
-        // Each cycle also reports that the state file cannot be written.
+        // A debug line is enough, because each cycle reports a state file that cannot be written.
         tracing::debug!("cannot record the owner of the state file: {err}");
     }
     let link = link_word(store.link_mode());
@@ -101,7 +101,7 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
         count_taken_over: settings.count_taken_over,
         keep_blobs: settings.keep_blobs,
         min_free: flags.min_free,
-        // A spare exists only while the agent runs.
+        // With `-once` there is no spare, because a spare exists only while the agent runs.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
         quiet: flags.q,

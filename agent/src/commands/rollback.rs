@@ -1,4 +1,5 @@
-//! `rollback` and `rollback -release`: done by the running agent, or else by the subcommand.
+//! `rollback` and `rollback -release`: the running agent does the work. If no agent runs, the
+//! subcommand does the work.
 
 use anyhow::Result;
 use deploy_store::disk::Lock;

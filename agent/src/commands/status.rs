@@ -1,4 +1,4 @@
-//! `status`: describes the contents of an agent's directory. An agent may run meanwhile.
+//! `status`: describes the contents of an agent's directory. An agent may run at the same time.
 
 mod status_text;
 
@@ -39,16 +39,16 @@ pub struct Status {
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
-    /// Private paths: each root has its own copy of the file, because the file was changed in a
-    /// root.
+    /// Private paths. A file at a private path was changed in a root, so each root has its own copy
+    /// of the file.
     private: Vec<Private>,
     cache: Cache,
-    /// The script that runs.
+    /// The running script, if any.
     script: Option<Running>,
     last_error: Option<String>,
     /// How the files of the last root were placed.
     placed: Option<Placed>,
-    /// The spare root, of a running agent.
+    /// The spare root, if an agent runs.
     spare: Option<Spare>,
     hold: Option<RollbackHold>,
     /// Why the hold cannot be read.
@@ -57,13 +57,13 @@ pub struct Status {
     unsettled: Option<Left>,
     /// Number of quarantined files.
     quarantine: u64,
-    /// Free bytes of the filesystem.
+    /// Free bytes on the filesystem.
     free_bytes: u64,
     /// Bytes to keep free.
     min_free: u64,
 }
 
-/// A script that did not succeed.
+/// The record of a script that did not succeed.
 #[derive(Debug, Serialize)]
 struct Left {
     #[serde(flatten)]
@@ -138,7 +138,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         root.current = id.as_ref() == Some(&root.id);
         root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
-    // A user without permission sees no such roots.
+    // If the user may not read the directory, no roots of other programs are shown.
     let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
     let (hold, hold_error) = match RollbackHold::read(dir) {
         Ok(hold) => (hold, None),
@@ -148,7 +148,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     // While the first attempt runs, the server does not count as unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
     let unsettled = unsettled.map(|left| Left {
-        // Without an agent there is no next run.
+        // If no agent runs, no next attempt is planned.
         unsettled: Unsettled { next: left.next.filter(|_| agent_pid.is_some()), ..left },
         registry: report.offered,
     });
@@ -199,13 +199,14 @@ impl From<&Configuration> for Deployed {
 }
 
 impl Status {
-    /// As one JSON document.
+    /// Returns the status as one JSON document.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
 }
 
-/// The private paths. If their record cannot be read, the agent finds them out again.
+/// The private paths; none if their record cannot be read. In this case the agent detects the paths
+/// again.
 fn private(dir: &Path) -> Vec<Private> {
     let paths = deploy_store::private_paths(dir).unwrap_or_default();
     let private = |(path, why): (EntryPath, PrivateReason)| Private {
@@ -232,7 +233,8 @@ fn roots(dir: &Path) -> Vec<Root> {
     roots
 }
 
-/// Counts the cache. If the directory changes meanwhile, the figures are from different moments.
+/// Counts the files and bytes of the cache. If the directory changes meanwhile, the figures are
+/// from different moments.
 fn cache(dir: &Path) -> Cache {
     let (blobs, blob_bytes) = count(&dir.join("cache"), 0);
     let (_, partial_bytes) = count(&dir.join("partial"), 0);
@@ -259,7 +261,8 @@ fn cache(dir: &Path) -> Cache {
     }
 }
 
-/// Regular files and their bytes in `dir` and `depth` levels below.
+/// Counts the regular files, and their bytes, in `dir` and in `depth` levels of directories below
+/// `dir`.
 fn count(dir: &Path, depth: u32) -> (u64, u64) {
     let (mut files, mut bytes) = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -284,8 +287,8 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// The process that holds the agent's lock on the directory. The function does not try the lock,
-/// because that could make the start of an agent fail.
+/// The process that holds the agent's lock on the directory. The function does not take the lock,
+/// because an agent that starts meanwhile would then fail.
 fn holder(dir: &fs::Metadata) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
@@ -294,18 +297,20 @@ fn holder(dir: &fs::Metadata) -> Option<u32> {
     })
 }
 
-/// Process and inode of an exclusive flock in a line of `/proc/locks`, see proc(5):
-/// `1: FLOCK  ADVISORY  WRITE 708 08:01:1234 0 EOF`.
+/// Process and inode of an exclusive flock, from a line of `/proc/locks`, see proc(5): `1: FLOCK
+/// ADVISORY WRITE 708 08:01:1234 0 EOF`.
 fn holder_of(line: &str) -> Option<(u32, u64)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields[..] else { return None };
     Some((pid.parse().ok()?, file.rsplit(':').next()?.parse().ok()?))
 }
 
-/// Whether the process has the directory open. On some filesystems the device numbers in
-/// `/proc/locks` differ from the numbers of stat, so they cannot distinguish two inodes.
+/// Whether the process has the directory open. Only this check distinguishes inodes with the same
+/// number on two filesystems. The device numbers in `/proc/locks` are not compared, because on some
+/// filesystems they differ from the device numbers of stat(2).
 fn has_open(pid: u32, dir: &fs::Metadata) -> bool {
-    // A process of another user does not show its open files. Then the inode alone decides.
+    // The open files of another user's process cannot be listed. In this case the inode number
+    // alone decides.
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
     open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
         .any(|meta| (meta.st_dev(), meta.st_ino()) == (dir.st_dev(), dir.st_ino()))

@@ -1,4 +1,4 @@
-//! `sync`: only a running agent can poll the registry.
+//! `sync`: asks the running agent to poll the registry. If no agent runs, `sync` fails.
 
 use anyhow::Result;
 use deploy_store::disk::Lock;
@@ -12,7 +12,7 @@ use crate::flags::Flags;
 
 pub(super) fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
     let answer = ask::either(&flags.dir, &Request::Sync, || {
-        // A program without a socket may use the directory: then the lock is busy.
+        // A program that has no socket may use the directory. In this case the lock is busy.
         let _lock = Lock::take(&flags.dir)?;
         let why = "no agent runs here; start one, or run deploy-agent with its flags and -once";
         Ok(Answer::failed(exit::FAILED, why))

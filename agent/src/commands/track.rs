@@ -1,4 +1,4 @@
-//! Tracks a configuration: the program without a subcommand.
+//! Tracks a configuration. The program does this if it is started without a subcommand.
 
 use anyhow::{Result, anyhow};
 use deploy_cli::progress::{Form, Shown};
@@ -17,7 +17,7 @@ use crate::progress_log;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
 
-/// Tracks a configuration until a signal comes, or for one cycle with `-once`.
+/// Tracks a configuration until a signal arrives, or for one cycle with `-once`.
 pub(super) fn track(flags: &Flags) -> Result<u8> {
     flags.check()?;
     let runtime = tokio::runtime::Runtime::new().map_err(|err| anyhow!("start threads: {err}"))?;
@@ -25,7 +25,8 @@ pub(super) fn track(flags: &Flags) -> Result<u8> {
         let _entered = runtime.enter();
         let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
         open(flags, stop).map(|(agent, name)| {
-            // Without the loop nobody would serve requests.
+            // With `-once` there is no socket, because there is no polling loop that would serve
+            // requests.
             let control = (!flags.once).then(|| Control::open(&flags.dir));
             (agent, name, control)
         })
@@ -38,7 +39,7 @@ pub(super) fn track(flags: &Flags) -> Result<u8> {
             }
         })
     });
-    // Work on the disk may be under way: each step of it can be interrupted.
+    // Work on the disk may still be under way. Each step of that work can be interrupted.
     runtime.shutdown_background();
     done
 }
@@ -87,7 +88,7 @@ async fn keep_watch() {
     }
 }
 
-/// Logs the sandbox, with a warning where the kernel has no Landlock.
+/// Logs the sandbox. If the kernel has no Landlock, the log line is a warning.
 fn log_sandbox(sandbox: Option<&Sandbox>) {
     let told = sandbox.map_or_else(|| "-confine off".to_owned(), Sandbox::to_string);
     let has_landlock = sandbox.is_some_and(|sandbox| sandbox.landlock != "none");

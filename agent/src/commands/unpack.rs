@@ -36,7 +36,7 @@ pub fn run(
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory to which an unpacking into `into` is confined: `into` if it exists, or else the
+/// The directory to which `unpack` is confined: `into` if this directory exists, or else the
 /// nearest existing parent.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
@@ -44,7 +44,8 @@ pub fn ground(into: &Path) -> PathBuf {
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Unpacks with the whole program confined, because the program does nothing else.
+/// Confines the whole program and unpacks. The whole program can be confined, because it does
+/// nothing else.
 pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
     let confinement = Confinement::to(&ground(into), flags.confine)?;
     confinement.enter();

@@ -29,7 +29,7 @@ pub struct Verification {
     blobs: u64,
     layers: u64,
     roots: u64,
-    /// Roots that another program made: they were read, but not compared.
+    /// Number of roots that another program made. These roots were read, but not compared.
     taken_over: u64,
     /// Whether a repair was attempted.
     repaired: bool,
@@ -45,7 +45,8 @@ struct Finding {
     mended: bool,
 }
 
-/// Verifies the agent's directory `dir`; an agent may run meanwhile. `meter` counts the progress.
+/// Verifies the agent's directory `dir`. An agent may run at the same time. `meter` counts the
+/// progress.
 pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
     let mut findings = Vec::new();
     let cache = deploy_store::verify_cache(dir, meter, |found| findings.push(found.into()))?;
@@ -55,8 +56,8 @@ pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
     Ok(Verification::new(dir, verified, findings))
 }
 
-/// Verifies the directory and repairs the cache: `mend` gets the paths of damaged files in the
-/// directory. Roots are compared afterwards.
+/// Verifies the directory, and repairs the cache. `mend` receives the paths of the damaged files,
+/// relative to the directory. Roots are compared after the repair.
 pub fn repair<E: From<Error>>(
     dir: &Path,
     meter: &Meter,
@@ -98,7 +99,8 @@ impl Verification {
         Self { dir, objects, bytes, blobs, layers, roots, taken_over, repaired, findings }
     }
 
-    /// Whether there was nothing to verify: most likely this is not an agent's directory.
+    /// Whether there was nothing to verify. In this case `dir` is most likely not an agent's
+    /// directory.
     pub fn is_empty(&self) -> bool {
         let Self { objects, blobs, layers, roots, taken_over, ref findings, .. } = *self;
         objects + blobs + layers + roots + taken_over == 0 && findings.is_empty()
@@ -109,7 +111,7 @@ impl Verification {
         self.findings.iter().all(|found| found.mended)
     }
 
-    /// As one JSON document.
+    /// Returns the result as one JSON document.
     pub fn to_json(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
@@ -149,7 +151,7 @@ impl Verification {
         text
     }
 
-    /// For people: a line for each finding, and a summary.
+    /// Returns the result as text for people: a line for each finding, and a summary.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for Finding { path, what, done, .. } in &self.findings {

@@ -1,4 +1,4 @@
-//! The work of a subcommand if no agent runs.
+//! Does the work of a subcommand if no agent runs.
 
 use deploy_store::{ConfigurationName, Store};
 use deploy_wire::exit;
@@ -12,7 +12,7 @@ use crate::flags::Flags;
 use crate::settings::Settings;
 use crate::stop::Stop;
 
-/// Does `work` without a running agent, with a registry if the flags name one.
+/// Does `work` without a running agent. If the flags name a registry, `work` can use this registry.
 pub(super) fn alone(
     flags: &Flags,
     work: impl AsyncFnOnce(&Agent, &mut Session) -> Answer,
@@ -32,7 +32,7 @@ pub(super) fn alone(
         }
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
-    // Without a cycle the name is not used. A bad name is refused all the same.
+    // There is no cycle, so the name is not used. A bad name is still refused.
     if !flags.name.is_empty()
         && let Err(err) = flags.name.parse::<ConfigurationName>()
     {

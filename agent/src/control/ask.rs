@@ -1,4 +1,4 @@
-//! The subcommand's side: it asks the running agent.
+//! The subcommand's side of the socket: sends a request to the running agent.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,13 +9,13 @@ use deploy_store::disk::Dir;
 
 use crate::control::protocol::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
 
-/// Maximum wait for a directory that another program has locked and that no agent serves: another
-/// subcommand, or an agent that starts or ends.
+/// Maximum wait for a directory that is locked, but has no agent that serves requests. The lock
+/// belongs to another subcommand, or to an agent that starts or ends.
 const BUSY: Duration = Duration::from_secs(10);
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The agent cannot be asked, or does not answer.
+/// Why the agent could not be asked, or did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An error of the directory or the socket in it.
@@ -24,7 +24,7 @@ pub enum Error {
     /// The answer cannot be received.
     #[error("ask the agent: {cause}")]
     Io {
-        /// Why.
+        /// The cause.
         cause: io::Error,
     },
     /// The agent ended before it answered.
@@ -36,13 +36,13 @@ pub enum Error {
     /// The answer is malformed.
     #[error("the agent's answer cannot be read: {cause}")]
     BadAnswer {
-        /// Why.
+        /// The cause.
         cause: String,
     },
 }
 
-/// Sends the request to the agent of `dir` if one runs. Otherwise runs `alone`, which must lock the
-/// directory itself.
+/// Sends the request to the agent of `dir`, if this agent runs. Otherwise calls `alone`, which must
+/// lock the directory itself.
 pub fn either(
     dir: &Path,
     request: &Request,

@@ -1,6 +1,6 @@
-//! The socket of a running agent. A task reads each request; the polling loop serves it between two
-//! cycles, so that no request runs beside a deploy. A client that disconnects or sends garbage
-//! affects nobody else.
+//! The socket of a running agent. One task per client reads the request. The polling loop serves
+//! the request between two cycles, so that no request runs during a deploy. A client that
+//! disconnects or sends garbage affects no other client.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,24 +36,24 @@ impl Asked {
         !self.reply.is_closed()
     }
 
-    /// Answers. The client may have disconnected.
+    /// Sends the answer to the client, which may have disconnected.
     pub fn answer(self, answer: Answer) {
         let _ = self.reply.send(answer);
     }
 }
 
-/// The socket; dropping it removes it.
+/// The control socket. Dropping this value removes the socket.
 #[derive(Debug)]
 pub struct Control {
     dir: Option<Dir>,
     requests: mpsc::Receiver<Asked>,
-    /// Keeps the channel open where there is no socket.
+    /// Keeps the channel open if there is no socket.
     _sender: mpsc::Sender<Asked>,
 }
 
 impl Control {
-    /// Listens in the agent's directory, which must be locked. If that fails, the agent continues
-    /// without a socket, and subcommands cannot ask it.
+    /// Listens in the agent's directory, which must be locked. If listening fails, the agent
+    /// continues without a socket, and subcommands cannot reach it.
     pub fn open(dir: &Path) -> Self {
         let (sender, requests) = mpsc::channel(1);
         let dir = match listen(dir) {
@@ -69,7 +69,7 @@ impl Control {
         Self { dir, requests, _sender: sender }
     }
 
-    /// The next request whose client still waits.
+    /// Returns the next request. Skips requests whose clients no longer wait for the answer.
     pub async fn next(&mut self) -> Asked {
         loop {
             match self.requests.recv().await {
@@ -84,7 +84,7 @@ impl Control {
 impl Drop for Control {
     fn drop(&mut self) {
         if let Some(dir) = &self.dir {
-            // The next start replaces a socket that stays.
+            // If the removal fails, the next start of the agent replaces the socket.
             let _ = dir.remove_file(SOCKET);
         }
     }
@@ -111,7 +111,7 @@ async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<A
                     drop(place);
                 });
             }
-            // Most likely the agent has no free descriptors for the moment.
+            // Most likely the agent has no free file descriptors at the moment.
             Err(err) => {
                 tracing::debug!("cannot accept a request: {err}");
                 sleep(SIGN_OF_LIFE).await;
@@ -155,8 +155,8 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     }
 }
 
-/// Whether a process belongs to a script: to this agent's script, or to the script of a killed
-/// agent, for which this agent waits.
+/// Whether a process belongs to a script: to the script of this agent, or to the script that a
+/// killed agent left running.
 fn is_of_script(pid: i32, dir: &Path) -> bool {
     let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
     is_below(pid, std::process::id())
@@ -175,7 +175,8 @@ fn is_below(mut pid: i32, other: u32) -> bool {
     false
 }
 
-/// From proc(5): `4711 (any name) S PARENT …`.
+/// The parent of a process. `/proc/PID/stat` has the form `4711 (any name) S PARENT …`, see
+/// proc(5).
 fn parent(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
@@ -223,7 +224,7 @@ async fn request(read: &mut BufReader<OwnedReadHalf>) -> Result<Request, String>
     serde_json::from_slice(&line).map_err(|err| format!("is not valid: {err}"))
 }
 
-/// Returns when the client has disconnected, or sends more than its request.
+/// Returns when the client has disconnected, or has sent more than its request.
 async fn gone(mut read: BufReader<OwnedReadHalf>) {
     let mut byte = [0];
     let _ = read.read(&mut byte).await;

@@ -1,4 +1,5 @@
-//! The exit codes of subcommands. An agent that works for a subcommand sends the exit code along.
+//! The exit codes of subcommands. An agent that does the work of a subcommand sends the exit code
+//! in its answer.
 
 use deploy_wire::exit;
 
@@ -17,7 +18,7 @@ pub fn of(err: &Error) -> u8 {
     }
 }
 
-/// The exit code of a program that a signal ended, as in shells.
+/// The exit code of a program that a signal ended: the same code as in shells.
 pub fn of_signal(signal: Signal) -> u8 {
     match signal {
         Signal::Interrupt => 130,

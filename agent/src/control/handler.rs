@@ -20,14 +20,14 @@ use crate::space::collection;
 pub enum Next {
     /// Continue to wait for the next poll.
     Wait,
-    /// Poll now: another configuration is deployed, or may be.
+    /// Poll now, because the request may have changed what must be deployed.
     Poll,
     /// Poll now, and answer with the result.
     Sync(Asked),
 }
 
-/// Serves one request. `pending` is a configuration whose script failed, `offered` the registry's
-/// configuration at the last poll.
+/// Serves one request. `pending` is a configuration whose script failed. `offered` is the id of the
+/// registry's configuration at the last poll.
 pub async fn serve(
     agent: &Agent,
     session: &mut Session,

@@ -1,5 +1,6 @@
-//! The protocol of the socket `control` in the agent's directory. A request is one line of JSON. The
-//! answer is one JSON document. Blanks before it are signs of life while the agent works.
+//! The protocol of the socket `control` in the agent's directory. A request is one line of JSON.
+//! The answer is one JSON document. While the agent works, it sends blanks before the answer as
+//! signs of life.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -24,20 +25,20 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Remove everything unused, or only report it.
+    /// Remove all unused data, or only report this data.
     Gc {
-        /// Only report.
+        /// Only report, and remove nothing.
         dry_run: bool,
-        /// Also remove another program's roots. The field is sent only if it is true, because
-        /// earlier agents do not know it.
+        /// Also remove roots that another program made. The field is sent only if it is true,
+        /// because earlier agents do not know it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         taken_over: bool,
     },
     /// Poll the registry now.
     Sync,
-    /// Deploy the previous configuration, and hold the current one.
+    /// Deploy the previous configuration, and hold the current configuration.
     Rollback,
-    /// End the hold.
+    /// End the hold of a rollback.
     Release,
     /// Repair damage.
     Repair {
@@ -46,7 +47,7 @@ pub enum Request {
     },
 }
 
-/// The answer of the agent, or of the subcommand that works without one.
+/// The answer of the agent, or of the subcommand that works without an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Exit code of the subcommand.
@@ -58,7 +59,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer `document`, with an exit code.
+    /// An answer with an exit code and a document.
     pub fn of(code: u8, document: &impl Serialize) -> Self {
         match serde_json::to_value(document) {
             Ok(document) => Self { code, error: None, document },
@@ -71,7 +72,7 @@ impl Answer {
         Self { code, error: Some(error.into()), document: Value::Null }
     }
 
-    /// What was done, in the form of the request.
+    /// Parses the document of the answer. Each request has its own type of document.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.document)
     }

@@ -20,13 +20,14 @@ pub struct Synced {
     pub id: Option<String>,
     /// Why that configuration is not deployed.
     pub reason: Option<String>,
-    /// Id of the configuration whose script did not succeed last: the script's effects are unknown.
+    /// Id of the configuration for which the last script did not succeed. The script's effects are
+    /// unknown.
     #[serde(default)]
     pub unsettled: Option<String>,
 }
 
 impl Synced {
-    /// For people.
+    /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let id = self.id.as_deref().unwrap_or("unknown");
         let text = match (&*self.outcome, &self.reason) {
@@ -84,7 +85,8 @@ pub fn answer(
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }
         Err(err) => {
-            // The registry's configuration of an earlier look may be the deployed one.
+            // If this poll failed to learn the registry's configuration, `offered` is from an
+            // earlier poll, and may be the deployed configuration.
             let id = offered.filter(|_| !is_unknown(err)).map(|id| id.to_string());
             let failed = synced("failed", Some(err.to_string()));
             Answer::of(exit_codes::of(err), &Synced { id, ..failed })

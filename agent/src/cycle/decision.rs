@@ -1,4 +1,5 @@
-//! Decides what a cycle does, from what the agent knows: without disk, network or clock.
+//! Decides what a cycle does. The decision depends only on what the agent knows. It uses no disk,
+//! network or clock.
 
 use deploy_store::{Configuration, Layer};
 
@@ -9,9 +10,9 @@ use crate::records::rollback_hold::RollbackHold;
 pub enum Outcome {
     /// The registry's configuration is deployed.
     UpToDate,
-    /// A script failed, and it is too early to run it again.
+    /// A script failed, and it is too early to run the script again.
     Held,
-    /// Somebody rolled back from the registry's configuration.
+    /// The registry's configuration is held, because somebody rolled back from it.
     RolledBack,
     /// A configuration was deployed.
     Switched,
@@ -56,27 +57,27 @@ pub struct Known<'a> {
     pub offered: &'a Configuration,
     /// The hold that a rollback left, if any.
     pub hold: Option<&'a RollbackHold>,
-    /// A configuration whose script failed, while it is too early to run the script again.
+    /// A configuration whose script failed and must not run again yet.
     pub waiting: Option<&'a Configuration>,
 }
 
 /// What to do with a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing: the script runs again later.
+    /// Do nothing, because the script runs again later.
     Wait,
-    /// The configuration is deployed: look after the symlink and the spare root.
+    /// The configuration is deployed already: only maintain the symlink and the spare root.
     Maintain,
-    /// The configuration is deployed: deploy it again.
+    /// The configuration is deployed already: deploy it again.
     Redeploy,
-    /// Deploy it.
+    /// Deploy the configuration, which differs from the deployed configuration.
     Deploy(Change),
 }
 
 /// What a cycle does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
-    /// Whether to lift the hold of a rollback first: the registry has another configuration.
+    /// Whether to lift the hold of a rollback first, because the hold no longer applies.
     pub lifts_hold: bool,
     /// What to do with `target`.
     pub action: Action,
@@ -129,7 +130,7 @@ mod tests {
         RollbackHold::new(from.id(), to.id(), None, Timestamp::UNIX_EPOCH)
     }
 
-    /// Action and outcome, and whether the target is the registry's configuration.
+    /// The action, the outcome, and whether the target is the registry's configuration.
     fn decided(known: &Known<'_>) -> (Action, Outcome, bool) {
         let Decision { action, outcome, target, .. } = decide(known);
         (action, outcome, target == known.offered)
@@ -214,7 +215,7 @@ mod tests {
             assert!(decision.lifts_hold && decision.target == offered);
             assert_eq!(decision.action, action);
         }
-        // Another agent has deployed something else since.
+        // Another agent has deployed another configuration since the rollback.
         let elsewhere = Known { deployed: Some(&new), ..same };
         assert!(decide(&elsewhere).lifts_hold);
         assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));

@@ -26,10 +26,11 @@ pub struct RolledBack {
     pub id: String,
     /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// What is not deployed again until the registry's configuration changes.
+    /// The hold: its configurations are not deployed again until the registry's configuration
+    /// changes.
     pub hold: RollbackHold,
-    /// Names in the root that differ from the configuration: these files were changed, and cannot
-    /// be repaired.
+    /// Names of files in the root that differ from the configuration. These files were changed, and
+    /// cannot be repaired.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
 }
@@ -42,7 +43,7 @@ pub struct Released {
 }
 
 impl RolledBack {
-    /// For people.
+    /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let Self { id, from, hold, changed } = self;
         let mut text = format!("rolled back to {id}\nheld        {from}\n");
@@ -62,7 +63,7 @@ impl RolledBack {
 }
 
 impl Released {
-    /// For people.
+    /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let text = if self.was_held {
             "released: the registry's configuration is deployed at the next poll\n"
@@ -73,7 +74,7 @@ impl Released {
     }
 }
 
-/// Rolls back. `offered` is the registry's configuration at the last look.
+/// Rolls back. `offered` is the id of the registry's configuration at the last poll.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -90,8 +91,8 @@ pub async fn run(
 struct WayBack {
     /// The deployed configuration.
     current: Configuration,
-    /// The configuration that must not be deployed again: the deployed one, or the one whose script
-    /// failed.
+    /// Id of the configuration that must not be deployed again. It is the deployed configuration,
+    /// or a configuration whose script failed.
     from: Digest,
     to: Configuration,
 }
@@ -111,9 +112,9 @@ fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
     Ok(WayBack { current, from, to })
 }
 
-/// Id of the configuration whose script failed while it was to replace `deployed`. A rollback then
-/// leads from that configuration back to `deployed`. After a failed rollback to `previous` this is
-/// `None`: the rollback is tried again.
+/// Id of a configuration that was to replace `deployed`, but whose script failed. A rollback then
+/// leads from that configuration back to `deployed`. After a failed rollback to `previous` the
+/// result is `None`, and the rollback is tried again.
 fn failed(
     left: Option<&Unsettled>,
     deployed: Digest,
@@ -143,8 +144,8 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
     Ok(())
 }
 
-/// If the root differs from the configuration and is used all the same, returns the names that
-/// differ.
+/// Deploys `to` in place of `current`. If the root differs from the configuration and is used
+/// anyway, returns the names that differ.
 async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
@@ -153,9 +154,10 @@ async fn deploy_back(
     hold: &RollbackHold,
 ) -> Result<Vec<String>> {
     preflight::check(agent, to)?;
-    // A rollback depends neither on the registry nor on what a service did to the root.
+    // A rollback must succeed without the registry, and even if a service has changed the root.
     let root = prepare(agent, session, to, ChangedRoot::Accept).await?;
-    // A rollback to the deployed configuration leaves no deployed configuration behind.
+    // If `to` is deployed already, no configuration is replaced, and `previous.json` stays
+    // unchanged.
     let same = to.id() == current.id();
     let previous = if same { Previous::Keep } else { Previous::Clear };
     let switch =

@@ -8,7 +8,7 @@ use crate::space::{background_sweep, make_room, spare_builder};
 /// What a switch left behind.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Left<'a> {
-    /// The configuration deployed before, if there was one.
+    /// The configuration that was deployed before, if any.
     Behind(Option<&'a Configuration>),
     /// Nothing: the deployed configuration was deployed again, and no root became old.
     Nothing,

@@ -1,4 +1,4 @@
-//! What the agent checks before it begins a deploy.
+//! Checks that the agent makes before it begins a deploy.
 
 use deploy_store::Configuration;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::records::{current_link, state_file};
 use crate::script::{self, env_file};
 
-/// Finds errors that would otherwise show only after the downloads.
+/// Finds errors that would otherwise appear only after the downloads.
 pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
     state_file::check(&agent.state)?;
     if let Some(link) = &agent.current {
@@ -16,7 +16,7 @@ pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
     let Some(script) = &agent.script else { return Ok(()) };
     script::check_environment(new).map_err(Error::BadScriptEnvironment)?;
     if let Err(err) = script.find() {
-        // Somebody may repair the script during the downloads.
+        // This is only a warning, because somebody may repair the script during the downloads.
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     if let Err(err) = env_file::read(script.env_file.as_deref()) {

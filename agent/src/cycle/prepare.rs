@@ -1,5 +1,5 @@
-//! Prepares the root of a configuration: downloads and extracts what is missing, and builds the root.
-//! An existing root is used if it is undamaged.
+//! Prepares the root of a configuration: downloads and extracts missing layers, and builds the
+//! root. An existing root is used if it is undamaged.
 
 mod make_root;
 
@@ -21,12 +21,12 @@ use crate::space::make_room;
 pub(super) enum ChangedRoot {
     /// Fail; the next cycle tries again.
     Refuse,
-    /// Use the root unchanged: that is better than no root.
+    /// Use the changed root, because a changed root is better than no root.
     Accept,
 }
 
 /// Prepares the root of `new`. A root of an earlier deploy is rebuilt if it was changed. The
-/// changed root is kept until the new one is complete.
+/// changed root is kept until the new root is complete.
 pub(super) async fn prepare(
     agent: &Agent,
     session: &mut Session,
@@ -43,9 +43,10 @@ async fn reuse_or_build(
     new: &Configuration,
     changed: ChangedRoot,
 ) -> Result<Root> {
-    // That script may use this very root, and two scripts at once would undo each other's work.
+    // A script that still runs may use this very root. Two scripts at once would undo each other's
+    // work.
     running_script::wait_for_end(&agent.dir).await;
-    // A service may write to the root that is in use.
+    // The root in use is not checked, because its service may write to it.
     let used = in_use(agent, new.id()).await?;
     let in_use = used != Used::No;
     let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
@@ -90,14 +91,15 @@ async fn reuse_or_build(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Used {
     No,
-    /// According to the state file.
+    /// The root is in use, according to the state file.
     Yes,
-    /// The state file is lost; according to the agent's other records.
+    /// The state file is lost. The root is in use, according to the agent's other records.
     Probably,
 }
 
 /// Whether the root `id` is in use. If the state file is lost, the root that this agent deployed
-/// last counts as in use, or else the root that the symlink leads to.
+/// last counts as in use. If that root is unknown, the root that the symlink leads to counts as in
+/// use.
 async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     let (dir, state, link) = (agent.dir.clone(), agent.state.clone(), agent.current.clone());
     let root = agent.store.root_path(id);
@@ -118,7 +120,7 @@ async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     blocking::run(look).await
 }
 
-/// Whether the new root is complete, but the old one cannot be moved away.
+/// Whether the new root is complete, but the old root cannot be moved away.
 fn is_held(err: &Error) -> bool {
     matches!(err, Error::Store(err) if err.is_root_held())
 }
@@ -156,8 +158,9 @@ async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     is_there
 }
 
-/// The differences of a root of an earlier deploy. If the root is probably in use, only missing
-/// entries count, because its service may have written to the other entries.
+/// Compares a root of an earlier deploy with its configuration, and returns the differences. If the
+/// root is probably in use, only missing entries count, because its service may have written to the
+/// other entries.
 async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();

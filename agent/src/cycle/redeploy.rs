@@ -1,4 +1,5 @@
-//! Deploys the deployed configuration again: its root is missing, or a script did not succeed.
+//! Deploys the deployed configuration again, because its root is missing or a script did not
+//! succeed.
 
 use std::io;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::records::running_script;
 use crate::records::unsettled::{self, Unsettled};
 
 /// Whether the configuration `deployed` must be deployed again: somebody removed its root or the
-/// agent's directory, or a script was started since and did not succeed.
+/// agent's directory, or a later script did not succeed.
 pub(super) async fn is_needed(agent: &Agent, deployed: Option<Digest>) -> bool {
     let Some(deployed) = deployed else { return false };
     let (dir, store) = (agent.dir.clone(), Arc::clone(&agent.store));
@@ -45,7 +46,8 @@ pub(super) async fn run(
         let left = unsettled::read(&dir);
         announce(id, is_gone(&store, id), left.as_ref());
         if left.is_none() && has_script {
-            // The root exists again before the script has run.
+            // The coming start of the script is recorded first, because the root exists again
+            // before the script has run.
             unsettled::begin(&dir, None, id, None, false, false)?;
         }
         Ok::<_, deploy_store::Error>(())

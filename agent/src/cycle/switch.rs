@@ -1,5 +1,5 @@
-//! The step from one root to the next: symlink, script, state file. A signal to the agent
-//! waits until the step is done.
+//! The switch from one root to the next: symlink, script, state file. A signal to the agent takes
+//! effect after the switch.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -20,19 +20,21 @@ use crate::records::unsettled::{self, Unsettled};
 use crate::records::{current_link, previous, running_script, state_file};
 use crate::script::{self, Change};
 
-/// The end of the last script's output is kept under this name in the agent's directory.
+/// Name of the file in the agent's directory with the end of the last script's output.
 const SCRIPT_LOG: &CStr = c"script.log";
 
 /// What happens to the record of the previous configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Previous {
-    /// `previous.json` names the configuration deployed before this switch. A rollback deploys it.
+    /// `previous.json` names the configuration that was deployed before this switch. A rollback
+    /// deploys that configuration.
     Keep,
-    /// `previous.json` is removed: this switch is a rollback, and no rollback leads back.
+    /// `previous.json` is removed, because this switch is a rollback, and a rollback cannot be
+    /// rolled back.
     Clear,
 }
 
-/// A switch.
+/// A switch to a finished root.
 #[derive(Debug, Clone, Copy)]
 pub struct Switch<'a> {
     /// The deployed configuration, if any.
@@ -43,7 +45,8 @@ pub struct Switch<'a> {
     pub root: &'a Root,
     /// What happens to the record of the previous configuration.
     pub previous: Previous,
-    /// What a rollback holds: recorded before the switch, and lifted if the script fails.
+    /// The hold of a rollback. The agent records the hold before the switch, and lifts it if the
+    /// script fails.
     pub hold: Option<&'a RollbackHold>,
 }
 
@@ -51,7 +54,8 @@ pub struct Switch<'a> {
 pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let _critical = agent.stop.critical().await;
     if let Some(hold) = switch.hold.cloned() {
-        // This comes before the script: if the agent dies, the next agent completes the rollback.
+        // The hold is recorded before the script runs. If the agent dies, the next agent then
+        // completes the rollback.
         let dir = agent.dir.clone();
         blocking::run(move || hold.write(&dir)).await?;
     }
@@ -74,9 +78,9 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let left = blocking::run(move || unsettled::read(&dir)).await;
     let told = unsettled::old_for_script(left.as_ref(), old_id, new.id());
     let told = told.map(|id| (id, root_of(id)));
-    // The same tree under other versions has no old root: a script that removes its `OLDROOT` must
-    // not remove the root in use. But if that tree had to be rebuilt, the service runs in the
-    // replaced root.
+    // If only versions changed, the tree is the same, and there is no old root. Otherwise a script
+    // that removes its `OLDROOT` would remove the root in use. But if the root had to be rebuilt,
+    // the service still runs in the replaced root.
     let replaced = root.replaced.as_deref().map(absolute);
     let old = told.as_ref().map(|(id, root)| (*id, &**root));
     let old = old.or(old_id.zip(replaced.as_deref()));
@@ -98,7 +102,7 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Records the success: after this, a restart does not run the script again.
+/// Records the success. After this, a restart of the agent does not run the script again.
 async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let Switch { deployed, new, root, previous, .. } = switch;
     let (store, dir, state) = (Arc::clone(&agent.store), agent.dir.clone(), agent.state.clone());
@@ -108,7 +112,7 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let work = move || {
         store.sync_roots()?;
         // If the agent dies between the two writes, the previous configuration is also the deployed
-        // one, and a rollback leads nowhere.
+        // configuration, and there is nothing to roll back to.
         let left = deployed.filter(|deployed| deployed.id() != new.id());
         if let (Some(left), Previous::Keep) = (left, previous) {
             previous::write(&dir, Some(&left))?;
@@ -135,7 +139,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
 }
 
 /// Makes the symlink lead to the root of the deployed configuration. The symlink leads elsewhere if
-/// the agent was killed after it had switched the symlink, and the registry has gone back since.
+/// the agent was killed after the switch of the symlink, and the registry has then returned to the
+/// deployed configuration.
 pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = agent.current.clone() else { return Ok(()) };
     let root = absolute(&agent.store.root_path(deployed.id()));
@@ -160,7 +165,7 @@ pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     blocking::run(work).await
 }
 
-/// The symlink, switched, and where it must lead again if the script fails.
+/// A switched symlink, and the target that it gets back if the script fails.
 struct Link {
     path: PathBuf,
     back: Option<PathBuf>,
@@ -180,7 +185,8 @@ async fn switch_link(
 impl Link {
     fn switch(path: PathBuf, new_root: &Path, old_root: Option<PathBuf>) -> Result<Self> {
         let before = current_link::target(&path)?;
-        // The link is ahead of the state if the agent died between the two writes.
+        // The symlink leads to the new root already if an agent died between switching the symlink
+        // and writing the state file.
         let ahead = std::path::absolute(new_root).ok() == before;
         let elsewhere = before.filter(|_| !ahead);
         let back = old_root.or(elsewhere);
@@ -195,8 +201,8 @@ impl Link {
     }
 }
 
-/// Runs the script. `left` is what earlier scripts left; `synced`: everything was synced since the
-/// agent recorded its intention.
+/// Runs the script. `left` is the record of earlier scripts. `synced` says whether everything was
+/// synced after the agent had recorded its intention to run the script.
 async fn run_script(
     agent: &Agent,
     change: Change<'_>,
@@ -238,7 +244,7 @@ async fn run_script(
     Ok(())
 }
 
-/// Records why the script failed. A script that was not started leaves everything unchanged.
+/// Records why the script failed. If the script was not started, restores the record `left`.
 fn note_failure(
     dir: &Path,
     left: Option<&Unsettled>,
@@ -251,8 +257,8 @@ fn note_failure(
     if unsettled::read(dir).as_ref() == left { Ok(()) } else { unsettled::put(dir, left) }
 }
 
-/// Creates the file each time: an existing one may be a link that leads elsewhere, if the
-/// directory is another user's.
+/// Keeps the script's output in a new file each time. If another user owns the directory, an
+/// existing file may be a link that leads elsewhere.
 fn keep_output(dir: &Path, output: &[u8]) -> deploy_store::Result<()> {
     let dir = Dir::open(dir)?;
     dir.remove_file(SCRIPT_LOG)?;
@@ -264,7 +270,8 @@ fn keep_output(dir: &Path, output: &[u8]) -> deploy_store::Result<()> {
     })
 }
 
-/// A path that means the same in any working directory of the script, without a `./` in it.
+/// Makes a path absolute, so that it has the same meaning in any working directory of the script.
+/// The result has no `./`.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

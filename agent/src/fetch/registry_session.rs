@@ -7,7 +7,7 @@ use deploy_wire::client::{Client, Connect};
 
 use crate::error::{Error, Result};
 
-/// A connection that is made on first use, and made again after a loss.
+/// A connection that is made on first use, and again after the connection is lost.
 #[derive(Debug)]
 pub struct Session {
     connect: Option<Connect>,
@@ -27,13 +27,13 @@ impl Session {
         Self { connect: None, name: None, client: None }
     }
 
-    /// The same session, which tracks the configuration `name`.
+    /// Makes the session track the configuration `name`.
     #[must_use]
     pub fn tracking(self, name: ConfigurationName) -> Self {
         Self { name: Some(name), ..self }
     }
 
-    /// The connection; connects if there is none.
+    /// Returns the connection. Connects first if there is none.
     pub async fn client(&mut self) -> Result<Arc<Client>> {
         if let Some(client) = self.client.as_ref().filter(|client| client.is_alive()) {
             return Ok(Arc::clone(client));
@@ -49,7 +49,7 @@ impl Session {
         self.client = None;
     }
 
-    /// The tracked configuration as the registry has it now.
+    /// Asks the registry for the tracked configuration.
     pub async fn configuration(&mut self) -> Result<Configuration> {
         let name = self.name.clone().ok_or(Error::NoRegistry)?;
         let path = format!("configs/{}.json", name.as_str());

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maximum time for which an idle connection saves its allowance.
+/// Maximum time for which an unused allowance accumulates.
 const BURST: Duration = Duration::from_secs(1);
 
 /// An allowance of bytes; clones share it.
@@ -11,7 +11,7 @@ const BURST: Duration = Duration::from_secs(1);
 pub struct Throttle {
     /// Bytes per second; 0 for no limit.
     rate: u64,
-    /// Time at which the allowance covers all bytes so far.
+    /// Time at which the allowance will cover all bytes that were taken so far.
     paid: Arc<Mutex<Instant>>,
 }
 
@@ -34,7 +34,7 @@ impl Throttle {
         if self.rate == 0 {
             return Duration::ZERO;
         }
-        // The bytes of one packet are exact enough as a float.
+        // A float holds the size of one packet exactly enough.
         #[allow(clippy::cast_precision_loss)]
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,9 +1,9 @@
 //! The message for a bad fingerprint of the registry's key.
 
-/// Characters of a SHA-256 fingerprint, without its prefix.
+/// Number of characters of a SHA-256 fingerprint, without its prefix.
 const DIGITS: usize = 43;
 
-/// What is wrong with the fingerprint `print`: the Go tool's message, and advice.
+/// Says what is wrong with the fingerprint `print`: returns the Go tool's message with advice.
 pub fn flaw(print: &str) -> &'static str {
     match print.split_once(':') {
         None if print.is_empty() => {

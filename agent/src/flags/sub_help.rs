@@ -1,4 +1,4 @@
-//! Which of the agent's flags the short help of a subcommand shows.
+//! Selects the agent's flags that the short help of a subcommand shows.
 
 /// The heading under which the help of the subcommand `sub` shows the agent's flag `flag`; `None`
 /// if the subcommand does not use the flag.

@@ -1,4 +1,5 @@
-//! Times to wait: polls have jitter, failures an exponential backoff.
+//! Computes waits. Waits between polls have jitter, and waits after failures have an exponential
+//! backoff.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
@@ -13,8 +14,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after the `failures`-th failure in a row: between half and all of the doubled
-    /// time, depending on `fraction` (0 to 1), so that a fleet does not return all at once.
+    /// The wait after the `failures`-th failure in a row. Depending on `fraction` (0 to 1), the
+    /// wait is between half and all of the doubled time. So the agents of a fleet do not return all
+    /// at once.
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
         let whole = doubled.and_then(|factor| self.first.checked_mul(factor));

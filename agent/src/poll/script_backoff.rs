@@ -1,5 +1,5 @@
-//! Decides when a failed script runs again: later each time, while the registry's configuration
-//! stays the same.
+//! Decides when a failed script runs again. While the registry's configuration stays the same, the
+//! wait grows with each failure.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use deploy_store::Configuration;
 use crate::cycle::Change;
 use crate::poll::backoff::{Backoff, random_fraction};
 
-/// Longest wait before a failing script is run again, if polls are not rarer.
+/// Longest wait before a failed script is run again; longer if polls are less frequent.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// A configuration whose script failed, and the time until the script is run again.
@@ -22,8 +22,8 @@ pub(super) struct ScriptBackoff {
 }
 
 impl ScriptBackoff {
-    /// The wait after the script failed for `target`: longer each time. The first wait again if
-    /// `before` is the wait of another configuration.
+    /// The wait after the script failed for `target`, longer each time. If `before` is the wait of
+    /// another configuration, the waits start again with the first wait.
     pub(super) fn after(
         before: Option<Self>,
         target: Configuration,
@@ -52,7 +52,7 @@ impl ScriptBackoff {
         self.until.saturating_duration_since(Instant::now())
     }
 
-    /// Ends the wait: somebody asked for a poll, and may have repaired the script.
+    /// Ends the wait, because somebody asked for a poll and may have repaired the script.
     pub(super) fn mark_rerun(&mut self) {
         self.until = Instant::now();
     }
@@ -62,7 +62,7 @@ impl ScriptBackoff {
         format!("{}; it is run again in {:.0?}", self.cause, self.remaining())
     }
 
-    /// The message after the script has failed, if it is next run in `wait`.
+    /// The message after a failure of the script. The script is run again after `wait`.
     pub(super) fn failure(&self, wait: Duration) -> String {
         format!("{}; it is run again in {wait:.0?} or for a new configuration", self.cause)
     }

@@ -1,5 +1,5 @@
-//! `agent.json` in the agent's directory: what a running agent reports to subcommands. The agent
-//! writes the report when something in it changes.
+//! `agent.json` in the agent's directory: the report of a running agent for subcommands. The agent
+//! writes the report when its contents change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,14 +26,14 @@ pub struct Report {
     pub state: Option<PathBuf>,
     /// The number of roots to keep.
     pub keep_roots: Option<usize>,
-    /// Whether that number was given, so that another program's roots count among the roots to
-    /// keep.
+    /// Whether the user gave `keep_roots`, so that roots that another program made count among the
+    /// roots to keep.
     pub count_taken_over: bool,
     /// Whether the agent keeps blobs of extracted layers.
     pub keep_blobs: bool,
     /// Bytes to keep free.
     pub min_free: u64,
-    /// The sandbox of the threads that read archives; `None` without one.
+    /// The sandbox of the threads that read archives; `None` without a sandbox.
     pub confinement: Option<Sandbox>,
     /// How the files of the last root were placed.
     pub placed: Option<Placed>,
@@ -52,18 +52,18 @@ pub struct Report {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placed {
-    /// By sharing extents.
+    /// Number of files that share extents with the cache.
     pub reflinked: u64,
-    /// As another name of the cached file.
+    /// Number of files that are hardlinks to cached files.
     pub hardlinked: u64,
-    /// By copying bytes.
+    /// Number of files that were copied.
     pub copied: u64,
     /// Whether the root was made from the spare.
     pub from_spare: bool,
 }
 
 impl Placed {
-    /// For people.
+    /// Returns the numbers as text for people.
     pub fn to_text(self) -> String {
         let Self { reflinked, hardlinked, copied, from_spare } = self;
         let placed = describe(deploy_store::Placed { reflinked, hardlinked, copied });
@@ -89,7 +89,7 @@ pub struct Spare {
 }
 
 impl Report {
-    /// Metadata of the file in `dir`; a symlink is not followed.
+    /// Metadata of `agent.json` in `dir`. A symlink is not followed.
     pub fn metadata(dir: &Path) -> Option<fs::Metadata> {
         fs::symlink_metadata(dir.join(NAME)).ok()
     }
@@ -114,7 +114,7 @@ impl Reporter {
         Self { dir: dir.to_owned(), writing: Arc::default() }
     }
 
-    /// Changes the report. An error of writing is only logged.
+    /// Changes the report. A write error is only logged.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = Report::read(&self.dir);
@@ -141,7 +141,7 @@ pub fn link_word(link: LinkMode) -> &'static str {
     }
 }
 
-/// `3 files linked, 1 copied`.
+/// The numbers as text, for example `files: 3 linked, 1 copied`.
 pub fn describe(placed: deploy_store::Placed) -> String {
     let ways =
         [(placed.reflinked, "cloned"), (placed.hardlinked, "linked"), (placed.copied, "copied")];

@@ -1,5 +1,5 @@
-//! The symlink that `-current` names: it leads to the deployed root and is switched
-//! atomically.
+//! The symlink that `-current` names. The symlink leads to the deployed root, and the agent
+//! switches it atomically.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -11,8 +11,8 @@ use deploy_store::{Error, Result};
 
 use crate::records::state_file::split;
 
-/// Where the symlink `path` leads; `None` if there is no such file. Anything but a symlink is an
-/// error.
+/// The target of the symlink `path`; `None` if `path` does not exist. A file that is not a symlink
+/// is an error.
 pub fn target(path: &Path) -> Result<Option<PathBuf>> {
     let (dir, name) = split(path)?;
     let stat = match dir.stat(&name) {
@@ -34,7 +34,8 @@ pub fn switch(path: &Path, root: Option<&Path>) -> Result<()> {
         dir.remove_file(&name)?;
         return dir.sync();
     };
-    // A reader may have any working directory.
+    // A relative `root` depends on the agent's working directory, so the symlink gets an absolute
+    // path.
     let root = std::path::absolute(root).map_err(|err| Error::io("find", root, err))?;
     let invalid = || Error::io("link to", &root, io::Error::from(io::ErrorKind::InvalidInput));
     let root_name = CString::new(root.as_os_str().as_bytes()).map_err(|_| invalid())?;

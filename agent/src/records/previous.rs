@@ -1,6 +1,6 @@
 //! `previous.json` in the agent's directory: the configuration that was deployed before the current
-//! one. A rollback deploys it. The record is a file of its own, because the root and the root's
-//! record may have been removed by then.
+//! configuration. A rollback deploys this previous configuration. The record is a file of its own,
+//! because the previous root and that root's record may be removed before the rollback.
 
 use std::path::Path;
 

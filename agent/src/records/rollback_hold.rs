@@ -1,5 +1,5 @@
-//! `hold.json` in the agent's directory: the hold after a rollback. The agent does not deploy the
-//! registry's configuration of that time, until it changes.
+//! `hold.json` in the agent's directory: the hold after a rollback. Until the registry's
+//! configuration changes, the agent does not deploy it.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 /// The file's name in the agent's directory.
 const NAME: &std::ffi::CStr = c"hold.json";
-/// Everybody may read the file, as the state file.
+/// Everybody may read the file, like the state file.
 const MODE: u32 = 0o644;
 
 /// The configurations that must not be deployed, and why.
@@ -20,7 +20,8 @@ const MODE: u32 = 0o644;
 pub struct RollbackHold {
     /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// Id of the registry's configuration at that time, if it was a third one.
+    /// Id of the registry's configuration at the rollback, if that configuration was neither `from`
+    /// nor `to`.
     pub registry: Option<String>,
     /// Id of the configuration that was rolled back to.
     pub to: String,
@@ -29,14 +30,14 @@ pub struct RollbackHold {
 }
 
 impl RollbackHold {
-    /// A hold on `from`, and on `registry` if it is neither `from` nor `to`.
+    /// A hold on `from`. `registry` is also held, unless it is `from` or `to`.
     pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
         let registry = registry.filter(|id| *id != from && *id != to);
         let registry = registry.map(|id| id.to_string());
         Self { from: from.to_string(), registry, to: to.to_string(), since }
     }
 
-    /// Whether the rollback was interrupted: `deployed` is still the configuration that the
+    /// Whether the rollback was interrupted, so that `deployed` is still the configuration that the
     /// rollback leaves.
     pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
         deployed.is_some_and(|id| id.to_string() == self.from)
@@ -46,13 +47,13 @@ impl RollbackHold {
     /// deployed.
     pub fn holds(&self, deployed: Option<Digest>, offered: Digest) -> bool {
         let offered = offered.to_string();
-        // If another configuration was deployed since, the hold is over.
+        // If another configuration was deployed after the rollback, the hold no longer applies.
         deployed.is_some_and(|id| id.to_string() == self.to)
             && (offered == self.from || self.registry == Some(offered))
     }
 
-    /// The hold in `dir`, if there is one. A hold that cannot be read is an error, so that nothing
-    /// is deployed by mistake.
+    /// The hold in `dir`, if any. A hold that cannot be read is an error, so that nothing is
+    /// deployed by mistake.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = path(dir);
         let json = match fs::read(&path) {
@@ -74,7 +75,7 @@ impl RollbackHold {
         replace_file(&path(dir), &json, MODE)
     }
 
-    /// Removes the hold in `dir`, durably. Returns whether there was one.
+    /// Removes the hold in `dir`, durably. Returns whether there was a hold.
     pub fn lift(dir: &Path) -> Result<bool> {
         let dir = Dir::open(dir)?;
         let there = dir.contains(NAME)?;

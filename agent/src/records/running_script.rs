@@ -1,6 +1,6 @@
-//! `script.json` in the agent's directory: the script that runs, or that did not succeed. `status`
-//! shows it. If the agent is killed, its successor waits for the running script. `unsettled` records
-//! what a failed script leaves.
+//! `script.json` in the agent's directory: the record of a script that runs, or that did not
+//! succeed. `status` shows the running script. If the agent is killed, its successor waits for the
+//! running script. `unsettled` has the record of a failed script.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -13,35 +13,35 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"script.json";
-/// The name until it is complete.
+/// Name of the file until it is complete.
 const UNFINISHED: &CStr = c"script.json.new";
-/// Maximum bytes that are read.
+/// Maximum number of bytes that are read.
 const MOST: u64 = 4096;
 /// Pause between two checks whether the script has ended.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A script that runs.
+/// A running script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Id of the configuration that the script deploys.
     pub id: String,
-    /// The process and process group; 0 before it is started.
+    /// Id of the process and of its process group; 0 before the process is started.
     pub pid: u32,
-    /// Time of its start.
+    /// Time of the script's start.
     pub since: Timestamp,
-    /// Time of its start in clock ticks since the system's start: no other process with the same
-    /// number has the same time.
+    /// Time of the process's start, in clock ticks since the system's start. No other process with
+    /// the same id has the same start time.
     ticks: u64,
     /// The boot id of the system, from `/proc/sys/kernel/random/boot_id`.
     boot: String,
 }
 
-/// Records that the script was started. The file is not synced: after a power cut the script does
-/// not run.
+/// Records that the script was started. The file is not synced, because after a power cut the
+/// script does not run.
 pub fn note(dir: &Path, id: Digest, pid: u32) -> Result<()> {
     let json = Running::new(id, pid).to_json();
     let dir = Dir::open(dir)?;
-    // The file is created each time: an existing one may be a link that leads elsewhere.
+    // The file is created each time, because an existing file may be a link that leads elsewhere.
     dir.remove_file(UNFINISHED)?;
     let file = dir.create_file(UNFINISHED, 0o644)?;
     (&file).write_all(&json).map_err(|err| Error::io("write", dir.path_of(UNFINISHED), err))?;
@@ -63,8 +63,8 @@ pub fn read(dir: &Path) -> Option<Running> {
     noted(dir).filter(Running::is_alive)
 }
 
-/// The record, if an agent wrote the file: another user who owns the directory could name any
-/// process.
+/// The record, if root or the agent's user wrote the file. Another user who owns the directory
+/// could name any process in the file.
 fn noted(dir: &Path) -> Option<Running> {
     let (file, stat) = Dir::open(dir).ok()?.open_file_and_stat(NAME).ok()?;
     if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
@@ -102,7 +102,7 @@ impl Running {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Whether the script runs. Like every script, the process leads a process group.
+    /// Whether the script still runs. Like every script, the process must lead a process group.
     fn is_alive(&self) -> bool {
         let Some(process) = process(self.pid).filter(|_| self.pid > 1) else { return false };
         process.ticks == self.ticks && process.group == self.pid && boot() == self.boot
@@ -118,14 +118,14 @@ pub fn boot() -> String {
 /// A process that has not ended.
 struct Process {
     group: u32,
-    /// Time of its start in clock ticks.
+    /// Time of the process's start, in clock ticks.
     ticks: u64,
 }
 
 /// Fields 3, 5 and 22 of `/proc/PID/stat`, see proc(5).
 fn process(pid: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The process's name, which stands before these fields, may contain anything.
+    // The process's name, which stands before these fields, may contain any characters.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let (state, group, ticks) = (fields.first()?, fields.get(2)?, fields.get(19)?);
     let process = Process { group: group.parse().ok()?, ticks: ticks.parse().ok()? };
@@ -175,7 +175,7 @@ mod tests {
     fn foreign_processes_are_not_taken_for_the_script() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
-        // The first process, and a process in another group.
+        // The system's first process, and a process that does not lead a process group.
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         for pid in [1, child.id()] {
             note(dir, id, pid).unwrap();

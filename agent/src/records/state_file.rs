@@ -1,4 +1,4 @@
-//! The state file: the configuration that was deployed last, as the JSON of the registry.
+//! The state file: the configuration that was deployed last, in the registry's JSON format.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -10,11 +10,11 @@ use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Error, MAX_JSON, Result, replace_file};
 use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags, access, statx};
 
-/// Permissions of the state file: scripts and people read it.
+/// Permissions of the state file, which scripts and people read.
 const MODE: u32 = 0o644;
 
-/// Reads the state file; `None` if there is none. A damaged file is renamed to `NAME.damaged`, with
-/// a warning, and counts as missing: the next cycle deploys again and writes a new file.
+/// Reads the state file; `None` if there is no file. A damaged file is renamed to `NAME.damaged`,
+/// with a warning, and counts as missing. The next cycle then deploys again and writes a new file.
 pub fn read(path: &Path) -> Result<Option<Configuration>> {
     match peek(path) {
         Err(err @ (Error::BadConfiguration { .. } | Error::BadName { .. })) => {

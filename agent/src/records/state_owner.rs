@@ -1,6 +1,6 @@
-//! Which state file belongs to which agent's directory. Without `-state`, the agent's state file is
-//! the one in the directory. With `-state` the file may lie elsewhere, and then a second file
-//! beside it records the directory.
+//! Decides which state file belongs to which agent's directory. Without `-state`, the state file is
+//! in the agent's directory. With `-state`, the state file may be elsewhere. Then a second file
+//! beside the state file records the agent's directory.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -13,15 +13,16 @@ use serde::{Deserialize, Serialize};
 use crate::records::agent_report::Report;
 use crate::records::state_file;
 
-/// The state file's name: in the agent's directory, or for earlier agents in the working directory.
+/// The name of the state file. The file is in the agent's directory; earlier agents had it in the
+/// working directory.
 const NAME: &str = "state.json";
-/// The suffix of the record, after the state file's name.
+/// The record has the name of the state file with this suffix.
 const SUFFIX: &str = ".dir";
-/// Maximum bytes of the record that are read.
+/// Maximum number of bytes of the record that are read.
 const MOST: u64 = 16 << 10;
-/// Maximum entries beside a state file that are searched for an agent that uses it.
+/// Maximum number of entries beside a state file that are searched for an agent that uses the file.
 const MOST_NEAR: usize = 1000;
-/// Everybody may read the record, as the state file.
+/// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;
 
 /// The state file belongs to another agent.
@@ -33,11 +34,11 @@ const MODE: u32 = 0o644;
 pub struct Foreign {
     /// The state file.
     pub state: PathBuf,
-    /// The directory of its agent.
+    /// The directory of the other agent.
     pub other: PathBuf,
-    /// The directory that was given.
+    /// The directory of this agent.
     pub dir: PathBuf,
-    /// The record of that agent.
+    /// The record that names the other agent's directory, if any.
     pub record: Option<PathBuf>,
 }
 
@@ -52,7 +53,7 @@ struct Record {
     dir: PathBuf,
 }
 
-/// The state file of the agent of `dir`, without `-state`.
+/// Finds the state file of the agent of `dir`, if `-state` is not given.
 pub fn find(dir: &Path) -> PathBuf {
     let own = dir.join(NAME);
     let here = Path::new(NAME);
@@ -68,8 +69,8 @@ pub fn passed_over(dir: &Path) -> Option<PathBuf> {
     (alone && !is_of(dir, &here)).then_some(here)
 }
 
-/// Whether an agent of `dir` wrote the state file. Agents without such a record, such as the Go
-/// agent, count, too.
+/// Whether an agent of `dir` wrote the state file. An agent that leaves no record, such as the Go
+/// agent, counts, too.
 fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(owner) = owner(state) {
         return is_same(&owner, dir);
@@ -101,7 +102,7 @@ pub fn check(dir: &Path, state: &Path) -> Result<(), Foreign> {
     near(state).find(|other| is_of(other, state)).map_or(Ok(()), |other| foreign(other, None))
 }
 
-/// The directory of the state file, and the directories in it.
+/// The directory of the state file, and the directories inside this directory.
 fn near(state: &Path) -> impl Iterator<Item = PathBuf> {
     let parent = parent(state);
     let entries = fs::read_dir(&parent).into_iter().flatten().flatten().take(MOST_NEAR);
@@ -141,8 +142,8 @@ fn used_by(dir: &Path) -> Option<PathBuf> {
     is_trusted(&Report::metadata(dir)?).then(|| Report::read(dir).state)?
 }
 
-/// Whether root or the agent's user wrote the file. Another user who owns a directory has no say
-/// in state files elsewhere.
+/// Whether root or the agent's user wrote the file. Another user who owns a directory must not
+/// influence state files elsewhere.
 fn is_trusted(meta: &fs::Metadata) -> bool {
     meta.is_file() && (meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw())
 }
@@ -156,7 +157,7 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     one.file_name() == other.file_name() && is_same(&parent(one), &parent(other))
 }
 
-/// Whether both paths name one directory, which need not exist yet.
+/// Whether both paths name the same directory. The directory need not exist yet.
 fn is_same(one: &Path, other: &Path) -> bool {
     match (fs::metadata(one), fs::metadata(other)) {
         (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
@@ -185,7 +186,7 @@ mod tests {
             Reporter::new(dir).update(|report| report.state = Some(state.to_owned()));
             Ok::<(), Foreign>(())
         };
-        // A state file that nobody uses belongs to the first agent.
+        // A state file that no agent uses belongs to the first agent that wants it.
         runs(&one, &state).unwrap();
         runs(&one, &state).unwrap();
         let err = runs(&two, &state).unwrap_err().to_string();
@@ -193,7 +194,7 @@ mod tests {
             assert!(err.contains(&name.display().to_string()), "{err}");
         }
         assert!(err.contains("state.json.dir"), "{err}");
-        // That agent uses another state file now, or no longer exists.
+        // The other agent uses another state file now, or no longer exists.
         runs(&one, &one.join("state.json")).unwrap();
         runs(&two, &state).unwrap();
         runs(&one, &state).unwrap_err();

@@ -1,6 +1,6 @@
 //! `unsettled.json` in the agent's directory. A server is unsettled from the start of a script
-//! until a script succeeds: nobody knows what a failed or lost script has done. Until then no
-//! configuration is up to date.
+//! until a script succeeds, because the effects of a failed or lost script are unknown. While a
+//! server is unsettled, no configuration is up to date.
 
 use std::ffi::CStr;
 use std::io::{self, Read as _, Write as _};
@@ -16,11 +16,11 @@ use crate::records::running_script;
 const NAME: &CStr = c"unsettled.json";
 /// The record of a script that is about to start, see [`intend`].
 const INTENDED: &CStr = c"unsettled.next";
-/// Everybody may read the record, as the state file.
+/// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;
-/// Maximum bytes that are read.
+/// Maximum number of bytes that are read.
 const MOST: u64 = 16 << 10;
-/// Maximum characters of the error that are kept.
+/// Maximum number of characters of the error that are kept.
 const MOST_OF_ERROR: usize = 1000;
 
 /// The record of the last script that did not succeed.
@@ -31,17 +31,17 @@ pub struct Unsettled {
     pub id: String,
     /// Id of the old configuration that the script was started with.
     pub old_id: Option<String>,
-    /// Time of the first start since the last success.
+    /// Time of the first start of a script since the last success.
     pub since: Timestamp,
-    /// Number of failures since then.
+    /// Number of failures since the last success.
     pub failures: u32,
     /// Whether a rollback started the script.
     pub rollback: bool,
     /// Time of the last failure; `None` if the result is unknown.
     pub failed: Option<Timestamp>,
-    /// Why it failed.
+    /// Why the script failed.
     pub error: Option<String>,
-    /// Time of the next run.
+    /// Time of the script's next run.
     pub next: Option<Timestamp>,
 }
 
@@ -62,7 +62,7 @@ impl Unsettled {
         json
     }
 
-    /// What happened, for people.
+    /// Describes for people what happened.
     pub fn to_text(&self) -> String {
         let times = match self.failures {
             0 | 1 => String::new(),
@@ -75,8 +75,8 @@ impl Unsettled {
     }
 }
 
-/// The old configuration for a script that deploys `new` while `deployed` is deployed: its service
-/// may run now.
+/// The old configuration for a script that deploys `new` while `deployed` is deployed. The service
+/// of the old configuration may run now.
 pub fn old_for_script(
     left: Option<&Unsettled>,
     deployed: Option<Digest>,
@@ -84,17 +84,17 @@ pub fn old_for_script(
 ) -> Option<Digest> {
     let last = left.and_then(Unsettled::target);
     let old = match last {
-        // The same script again.
+        // The same script runs again.
         Some(last) if last == new => left.and_then(Unsettled::old).or(deployed),
-        // Back to the configuration before the failure.
+        // The script leads back to the configuration before the failure.
         Some(last) if deployed == Some(new) => Some(last),
         _ => deployed,
     };
-    // A script that removes the old root must not remove the new one.
+    // A script that removes the old root must not remove the new root.
     old.filter(|old| *old != new)
 }
 
-/// The content of [`INTENDED`]: a script that is about to start.
+/// The content of the file [`INTENDED`]: the record of a script that is about to start.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Intended {
@@ -120,7 +120,8 @@ pub fn read(dir: &Path) -> Option<Unsettled> {
     Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() })
 }
 
-/// The intention, if there is one. A damaged record has no boot id.
+/// The recorded intention to start a script, if any. A damaged record counts as an intention
+/// without a boot id.
 fn intended(dir: &Path) -> Option<Intended> {
     match read_json(dir, INTENDED) {
         Err(err) if err.is_not_found() => None,
@@ -136,9 +137,9 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// Records, on a settled server, what [`begin`] will record once the root of `id` is complete. The
-/// root's barrier syncs this record, too, so that no second sync is needed. After a power cut the
-/// script counts as started.
+/// If the server is settled, records in advance what [`begin`] will record when the root of `id` is
+/// complete. The root's barrier syncs this record, too, so that no second sync is needed. After a
+/// power cut the script counts as started.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
     // Without a boot id the record would count at once.
@@ -153,13 +154,13 @@ pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     (&file).write_all(&json).map_err(|cause| Error::io("write", dir.path_of(INTENDED), cause))
 }
 
-/// Removes the record of the intention: the script is not started.
+/// Removes the record of the intention, because the script is not started.
 pub fn forget_intended(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(INTENDED)
 }
 
-/// Records, durably, that a script is about to run for `id`. `left` is the record until now.
-/// `synced`: a barrier has passed since [`intend`].
+/// Records, durably, that a script is about to run for `id`. `left` is the earlier record. `synced`
+/// says whether a barrier has passed since [`intend`].
 pub fn begin(
     dir: &Path,
     left: Option<&Unsettled>,
@@ -188,8 +189,8 @@ fn begun(left: Option<&Unsettled>, id: Digest, old: Option<Digest>, rollback: bo
     Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() }
 }
 
-/// Writes the file without a temporary name: this takes one commit of the journal instead of two,
-/// and a truncated file counts, too.
+/// Writes the file without a temporary name, which takes one commit of the journal instead of two.
+/// A truncated file also counts as a record, so it does no harm.
 fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     let dir = Dir::open(dir)?;
     let file = dir.create_file(NAME, MODE)?;
@@ -214,7 +215,7 @@ pub fn set_next_run(dir: &Path, at: Timestamp) -> Result<()> {
     }
 }
 
-/// Sets the record to `left`.
+/// Replaces the record by `left`. `None` removes the record and the intention.
 pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
     let Some(left) = left else {
         forget_intended(dir)?;
@@ -232,7 +233,7 @@ pub fn clear(dir: &Path) -> Result<()> {
     running_script::forget(dir)
 }
 
-/// The configuration that the script was started for, from the record of its root.
+/// The configuration that the last script was started for, read from the record of its root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;
     let record = dir.join("roots").join(id.to_string());
@@ -259,8 +260,8 @@ mod tests {
         check(None, None, one, None);
         check(None, Some(one), one, None);
         check(None, Some(one), two, Some(one));
-        // The script failed for two. The script runs again for two, or for a way back to one, or
-        // for three.
+        // The script failed for `two`. The script runs again for `two`, for the way back to `one`,
+        // or for `three`.
         let failed = left(two, Some(one));
         check(Some(&failed), Some(one), two, Some(one));
         check(Some(&failed), Some(one), one, Some(two));

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 
 use deploy_store::Size;
 
-/// Maximum size of the file: the environment has little room beside the layers.
+/// Maximum size of the file. The variables of the layers leave little room in the environment.
 pub const MAX_FILE: u64 = 64 << 10;
 /// Variables that the agent sets, without the variables that begin with `LAYER_`.
 const SET: [&[u8]; 5] = [b"OLDID", b"OLDROOT", b"NEWID", b"NEWROOT", b"STATEFILE"];
 
-/// The file cannot be used.
+/// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
@@ -21,7 +21,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         cause: io::Error,
     },
     /// A line of the file is not a variable.
@@ -34,7 +34,7 @@ pub enum Error {
     },
 }
 
-/// Reads the variables in the file `path`; there are none without a file.
+/// Reads the variables in the file `path`. Without a file there are no variables.
 pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
@@ -111,7 +111,7 @@ mod tests {
             let err = parse(bad.as_bytes()).unwrap_err();
             assert!(err.contains(want), "{err}");
         }
-        // The last value of a name counts. Variables that the agent passes on may be set.
+        // The last value of a name counts. The file may set variables that the agent passes on.
         assert_eq!(parse(b"PATH=/bin\nPATH=/usr/bin\n").unwrap().len(), 2);
         assert!(read(None).unwrap().is_empty());
         let err = read(Some(Path::new("/none/there"))).unwrap_err().to_string();

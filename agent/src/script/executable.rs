@@ -1,4 +1,4 @@
-//! Finds the script's program, and says why it cannot be started.
+//! Finds the script's program, and says why a program cannot be started.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -37,8 +37,8 @@ const NO_FORMAT: &str =
 const BUSY: &str = "text file busy; close it in the program that is writing it";
 const TOO_LONG: &str = "argument list too long; give the configuration fewer layers";
 
-/// The file to run for `program`: `program` itself if it has a slash, else the first executable of
-/// that name in `path`.
+/// The file to run for `program`: `program` itself if it has a slash, or else the first executable
+/// with that name in the directories of `path`.
 pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> {
     let missing = |reason| Missing { program: program.to_owned(), reason };
     if program.contains('/') {
@@ -46,7 +46,7 @@ pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> 
         return check(&file).map(|()| file).map_err(missing);
     }
     let dirs = std::env::split_paths(path.unwrap_or_default());
-    // An empty part means the working directory, by convention.
+    // By convention, an empty part of `path` means the working directory.
     let files = dirs
         .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
         .map(|dir| dir.join(program));

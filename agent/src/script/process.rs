@@ -1,4 +1,4 @@
-//! The script's process: its start, its limits of time, and its end.
+//! The script's process: its start, its time limits, and its end.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -20,8 +20,9 @@ use crate::script::{Change, Error, Script, env_file, environment};
 use crate::stop::Stop;
 
 /// Runs the script for `change`, logs its output, and waits for its end. `note` is called with 0
-/// before the script starts, and with its process id after that. An error of the first call
-/// prevents the start. Returns the end of the output, and the reason if the script did not succeed.
+/// before the script starts, and with the script's process id after the start. An error of the
+/// first call prevents the start. Returns the end of the output, and the reason if the script did
+/// not succeed.
 pub async fn run(
     script: &Script,
     change: Change<'_>,
@@ -56,7 +57,7 @@ pub async fn run(
     (output.leave(), ended)
 }
 
-/// The command to start, for the thread that starts it.
+/// Owned copies of the script and the change, for the thread that starts the script.
 struct Order {
     script: Script,
     old: Option<(Digest, PathBuf)>,
@@ -80,7 +81,7 @@ impl Order {
     }
 }
 
-/// A script that runs.
+/// A running script.
 struct Started {
     child: Child,
     output: Output,
@@ -139,7 +140,8 @@ fn temp_dir() -> PathBuf {
     std::path::absolute(&dir).unwrap_or(dir)
 }
 
-/// Waits for the script's end (`None`) or for a reason to end it.
+/// Waits until the script ends, or until there is a reason to end it. Returns the reason; `None` if
+/// the script has ended.
 async fn wait(
     script: &Script,
     child: &mut Child,
@@ -178,7 +180,7 @@ async fn status(script: &Script, child: &mut Child) -> Result<(), Error> {
 }
 
 /// Ends the script and its process group: TERM, then KILL after some time. KILL reaches the rest of
-/// the group even if the script itself has ended by then.
+/// the group even if the script itself has already ended.
 async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
     let Some(group) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
         return;
@@ -193,7 +195,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
             }
         }
     };
-    // In every case, the remaining processes are killed.
+    // With or without a timeout, the remaining processes are killed next.
     let _ = tokio::time::timeout(script.kill_after, all_gone).await;
     signal(group, Signal::KILL);
     if let Err(err) = child.wait().await {

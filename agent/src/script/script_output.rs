@@ -1,8 +1,8 @@
 //! The script's output: the agent logs the output line by line and keeps its end.
 //!
 //! The output goes through a pipe, because programs that open `/dev/stderr` would truncate a file.
-//! Background processes of the script can print after the agent's end: a keeper process also has
-//! the pipe open, and then discards their output.
+//! Background processes of the script can print even after the agent's end, because a keeper
+//! process also has the pipe open. After the agent's end, the keeper discards their output.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,12 +15,13 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
-/// The keeper: it waits on its standard input for the agent's end. Then the keeper reads from the
-/// pipe, which is its standard output, until no process has the other end open.
+/// The shell command of the keeper. The keeper waits on its standard input for the agent's end.
+/// Then the keeper reads from the pipe, which is its standard output, until no process has the
+/// other end open.
 const KEEPER: &str =
     "read -r end; exec cat <&1 >/dev/null # what deploy-agent's script left prints";
 
-/// Bytes of output that are kept.
+/// Maximum number of bytes of output that are kept.
 pub const MAX_KEPT: usize = 64 << 10;
 /// Capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
@@ -34,7 +35,8 @@ pub struct Output {
     buffer: Vec<u8>,
     lines: Lines,
     ended: bool,
-    /// The system closes this end when the agent ends.
+    /// The writing end of the keeper's standard input. The system closes this end when the agent
+    /// ends.
     life: Option<PipeWriter>,
 }
 
@@ -46,7 +48,8 @@ impl Output {
         Ok(Self { pipe, buffer, lines, ended: false, life: None })
     }
 
-    /// Starts the keeper: after the agent's end, no process is blocked or killed by printing.
+    /// Starts the keeper, so that after the agent's end no process is blocked or killed when it
+    /// prints.
     pub fn outlive(&mut self) -> io::Result<()> {
         // The pipe is opened again, because this end does not block and the keeper's end must
         // block.
@@ -103,8 +106,8 @@ impl Output {
         }
     }
 
-    /// Returns the end of the output so far. While the agent runs, it also logs the output of
-    /// background processes.
+    /// Returns the end of the output so far. The agent continues to log the output of background
+    /// processes while it runs.
     pub fn leave(self) -> Vec<u8> {
         let kept = self.lines.kept.iter().copied().collect();
         if !self.ended {

@@ -1,4 +1,4 @@
-//! `gc`: removes everything unused now, or reports what it would remove.
+//! `gc`: immediately removes everything that is unused, or reports what it would remove.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -26,39 +26,39 @@ pub struct Gc {
     pub dir: PathBuf,
     /// Whether nothing was removed.
     pub dry_run: bool,
-    /// Removed files, links and so on.
+    /// Number of removed files, links and other entries.
     pub files: u64,
-    /// Bytes of the files whose last name is removed.
+    /// Bytes of the files whose last name was removed.
     pub bytes: u64,
-    /// Whether roots share extents with the cache: shared bytes count with the cache.
+    /// Whether roots share extents with the cache. If so, shared bytes count as bytes of the cache.
     pub extents_shared: bool,
     /// Bytes that are free now.
     pub free_bytes: u64,
-    /// The removed things.
+    /// The removed items.
     pub removed: Vec<Item>,
-    /// The kept things.
+    /// The kept items.
     pub kept: Vec<Item>,
 }
 
 /// One file or directory, or all objects with the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// The kind of thing.
+    /// The kind of item.
     pub what: String,
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// The reason for removing or keeping it.
+    /// The reason for removing or keeping the item.
     pub why: String,
-    /// Number of things.
+    /// Number of files, directories or objects that the item stands for.
     pub count: u64,
-    /// Files; for kept things only if they were counted.
+    /// Number of files; for kept items only if the files were counted.
     pub files: u64,
-    /// Bytes; for kept things only if they were counted.
+    /// Number of bytes; for kept items only if the bytes were counted.
     pub bytes: u64,
 }
 
-/// Runs `gc` within the agent, between two cycles. `pending` is a configuration whose script failed.
-/// `taken_over` also removes another program's roots.
+/// Runs `gc` within the agent, between two cycles. `pending` is a configuration whose script
+/// failed. With `taken_over`, `gc` also removes roots that another program made.
 pub async fn beside(
     agent: &Agent,
     pending: Option<&Configuration>,
@@ -85,8 +85,8 @@ pub async fn beside(
     Ok(gc)
 }
 
-/// Runs `gc` without an agent; it is an error if one runs. `taken_over` also removes another
-/// program's roots.
+/// Runs `gc` without an agent. A running agent is an error. With `taken_over`, `gc` also removes
+/// roots that another program made.
 pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
     if let Some(Running { id, pid, .. }) = running_script::read(dir) {
         let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
@@ -134,7 +134,7 @@ impl Gc {
         })
     }
 
-    /// For people: a line for each thing, and a summary.
+    /// Returns the result as text for people: a line for each item, and a summary.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         for (verb, items) in [("remove", &self.removed), ("keep", &self.kept)] {
@@ -173,7 +173,7 @@ impl Gc {
 #[derive(Default)]
 struct Items {
     items: Vec<Item>,
-    /// The index in `items` of the objects with one reason.
+    /// For each reason, the index in `items` of the item for objects with this reason.
     objects: BTreeMap<String, usize>,
 }
 

@@ -9,8 +9,8 @@ use crate::agent::Agent;
 use crate::records::{previous, state_file, unsettled};
 use crate::space::retained::{Retention, TakenOver};
 
-/// What sweeps of the agent must retain. `pending` is a configuration that is about to be deployed,
-/// or whose script failed.
+/// The data that the agent's sweeps must retain. `pending` is a configuration that is about to be
+/// deployed, or whose script failed.
 pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Retention> {
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
@@ -21,12 +21,14 @@ pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Reten
     Ok(Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
 }
 
-/// Whether sweeps keep another program's roots in `dir`, unless `gc -taken-over` removes them.
+/// What sweeps do with roots in `dir` that another program made. `gc -taken-over` removes these
+/// roots in any case.
 pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
     if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Keep) }
 }
 
-/// The deployed configuration. Without a readable state file nothing may be removed.
+/// Reads the deployed configuration. An unreadable state file is an error, because without it
+/// nothing may be removed.
 pub(crate) fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
     state_file::peek(state_file).map_err(|err| match err {
         Error::BadConfiguration { .. } | Error::BadName { .. } => {

@@ -1,6 +1,7 @@
-//! `-min-free`: the agent makes room by removing what is cheapest to recreate first: unused cache,
-//! then old roots, oldest first, with the cache that only they used, then the spare. The agent
-//! never removes the current root or the configuration that is being deployed.
+//! `-min-free`: the agent makes room by removing data, and begins with the data that is cheapest to
+//! recreate. First it removes unused cache. Then it removes old roots, oldest first, with the cache
+//! that only they used. The spare is last. The agent never removes the current root or the
+//! configuration that is being deployed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,8 +16,8 @@ use crate::space::{in_use, spare_builder};
 /// Bytes that a file may take in addition to its contents.
 const BLOCK: u64 = 4096;
 
-/// Makes room for `need` bytes of `what`, for the deploy of `coming`, and keeps `-min-free` bytes
-/// free beside them. Too little room is an error.
+/// Makes room for `need` bytes of `what`, which the deploy of `coming` needs. In addition,
+/// `-min-free` bytes stay free. Too little room is an error.
 pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) -> Result<()> {
     let floor = agent.min_free;
     let mut free = agent.store.free_bytes()?;
@@ -67,7 +68,7 @@ pub async fn tidy(agent: &Agent) {
     }
 }
 
-/// The bytes that would be free without all dispensable data.
+/// The bytes that would be free after the removal of all dispensable data.
 async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
     spare_builder::idle(agent).await;
     let needs = in_use::retention(agent, Some(coming))?;
@@ -81,7 +82,7 @@ async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreRes
     .await
 }
 
-/// Removes dispensable data until enough is free. Returns the free bytes afterwards.
+/// Removes dispensable data until enough bytes are free. Returns the free bytes afterwards.
 async fn free_best_effort(
     agent: &Agent,
     coming: Option<&Configuration>,
@@ -151,7 +152,7 @@ async fn free_after_sync(agent: &Agent) -> StoreResult<u64> {
     .await
 }
 
-/// `root 1a2b…, 2 layers, 14 objects`.
+/// The removals as text, for example `root 1a2b…, 2 layers, 14 objects`.
 fn describe(planned: &Sweep) -> String {
     let mut parts = Vec::new();
     for removal in planned.removals.iter().filter(|removal| removal.what == What::Root) {

@@ -23,27 +23,27 @@ pub struct Retention {
     pub keep_roots: usize,
     /// Whether to keep the blobs of extracted layers.
     pub keep_blobs: bool,
-    /// Whether no service can run in replaced roots any more, so that they can be removed.
+    /// Whether replaced roots can be removed, because no service can run in them any more.
     pub replaced: bool,
-    /// What a sweep does with another program's roots.
+    /// What a sweep does with roots that another program made.
     pub taken_over: TakenOver,
 }
 
 /// What a sweep does with the roots of another program, such as the Go agent, which kept all roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TakenOver {
-    /// The sweep keeps the roots: no flag says otherwise.
+    /// The sweep keeps the roots, because no flag says otherwise.
     #[default]
     Keep,
-    /// The roots count among the roots to keep, because that number was given. The ids are listed
-    /// oldest first; these roots are older than all others.
+    /// The roots count among the roots to keep, because the user gave that number. The ids are
+    /// listed oldest first. These roots are older than all other roots.
     Count(Vec<Digest>),
     /// The sweep removes the roots.
     Remove,
 }
 
 impl Retention {
-    /// What `gc` keeps: `gc` removes everything else at any age, except for downloads that may be
+    /// What `gc` keeps. `gc` removes all other data of any age, except for downloads that may be
     /// resumed. `published` are the roots, oldest first.
     pub fn at_once(&self, published: &[Digest], now: SystemTime) -> Keep {
         let ages =
@@ -51,7 +51,7 @@ impl Retention {
         Keep { cache: Some(ages), weigh: true, ..self.roots_only(published) }
     }
 
-    /// What the agent's own sweeps of the cache keep: young data, too.
+    /// What the agent's own sweeps of the cache keep. These sweeps also keep young data.
     pub fn aged(&self, published: &[Digest], now: SystemTime) -> Keep {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
@@ -93,13 +93,13 @@ impl Retention {
         }
     }
 
-    /// The roots to keep: the current one, the pending one, the previous one, then the
-    /// newest. `None` keeps all: the current root is not known or does not exist, so the state may
-    /// be another agent's.
+    /// The roots to keep: the current root, the pending root, the previous root, then the newest
+    /// roots. `None` keeps all roots, because the current root is unknown or does not exist. In
+    /// this case the state file may be another agent's.
     fn roots(&self, published: &[Digest]) -> Option<Vec<(Digest, &'static str)>> {
         let current = id(self.current.as_ref()).filter(|id| published.contains(id))?;
         let mut kept = vec![(current, "current")];
-        // The pending root does not count: soon it becomes the current one, or is removed.
+        // The pending root does not count, because it soon becomes the current root or is removed.
         let pending = id(self.pending.as_ref()).filter(|id| *id != current);
         let count = self.keep_roots + usize::from(pending.is_some());
         kept.extend(pending.map(|id| (id, "to be deployed")));

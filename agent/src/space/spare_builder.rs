@@ -18,8 +18,8 @@ const NICE: i32 = 19;
 /// Pause between two checks whether a spare is being made.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes the spare. Call this while no spare is being made. The next cycle makes a new spare.
-/// Returns whether there was a spare.
+/// Removes the spare. Call this function only while no spare is being made. The next cycle makes a
+/// new spare. Returns whether there was a spare.
 pub async fn remove(agent: &Agent) -> Result<bool> {
     let Some(spares) = &agent.spares else { return Ok(false) };
     let (store, report) = (Arc::clone(&agent.store), agent.report.clone());
@@ -46,12 +46,13 @@ pub async fn idle(agent: &Agent) {
 }
 
 /// Starts to make the spare of the deployed `configuration` if there is no spare. While another
-/// spare is being made, the function does nothing: that spare will differ a little more.
+/// spare is being made, the function does nothing. That spare then differs a little more from the
+/// next root.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
     let (id, floor) = (configuration.id(), agent.min_free);
     if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
-        // The agent would remove a spare again to make room.
+        // The agent would have to remove the spare again to make room.
         return;
     }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,7 +96,7 @@ fn fits(store: &Store, floor: u64, id: Digest) -> bool {
 /// Makes the spare. Returns whether there is a spare afterwards.
 fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
-    // The priority applies only to the calling thread. An error makes no difference to the result.
+    // The priority applies only to the calling thread. An error here does not change the result.
     let _ = rustix::process::setpriority_process(None, NICE);
     let started = Instant::now();
     match store.prepare_spare(configuration) {

@@ -46,7 +46,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
                     break;
                 }
                 add(site, &format!("v{n}"));
-                // Versions that are deleted during a backup.
+                // Deletes old versions while a backup runs.
                 if n > 3 {
                     site.try_operator(&[
                         "delver",
@@ -66,7 +66,8 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    // The assertions come only now: a panic above would leave the other thread running for ever.
+    // The assertions come only now, because a panic above would leave the other thread running for
+    // ever.
     for output in outputs {
         assert!(output.status.success(), "{}", both(&output));
     }
@@ -80,7 +81,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let version = version.split_whitespace().nth(1).unwrap().to_owned();
     site.wait_until("last deploy", |site| site.text("deployed") == version);
 
-    // The machine is lost. The restored registry on another machine has the same name and key:
+    // The machine is lost. The restored registry on another machine has the same address and key:
     site.kill_registry();
     fs::rename(site.path("registry"), site.path("lost")).unwrap();
     let restored = site.script("restore-registry", &["backup", "elsewhere"]);
@@ -88,13 +89,13 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let fingerprint = site.fingerprint.clone();
     site.start_registry("elsewhere");
     assert_eq!(site.fingerprint, fingerprint);
-    // The exit code is 0.
+    // `operator` also checks that the exit code is 0.
     let verified = site.operator(&["verify"]);
     assert!(verified.contains(": 0 damaged"), "{verified}");
     assert_eq!(site.operator(&["showconf", "-v", "-name", "p"]), conf);
     assert_eq!(site.operator(&["history", "-name", "p"]), history);
     add(&site, "after");
-    site.wait_until("the agent goes on", |site| site.text("deployed") == "after");
+    site.wait_until("the agent deploys again", |site| site.text("deployed") == "after");
     assert!(site.agent_runs());
 }
 

@@ -1,6 +1,6 @@
-//! The program on the command line, without a registry.
+//! Tests the program on the command line, without a registry.
 
-#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+#![allow(clippy::print_stderr, reason = "skipped parts are printed")]
 
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,7 @@ fn second_agent_names_the_holder_of_the_directory() {
     assert!(status.contains("agent          not running"), "{status}");
 }
 
-/// A tar.gz of files by the system's own tools.
+/// Makes a tar.gz of `files` with the system's own tools.
 fn archive(dir: &Path, name: &str, files: &[(&str, &str)]) {
     let tree = dir.join(format!("{name}.tree"));
     for (path, contents) in files {
@@ -107,8 +107,8 @@ fn unpack_merges_archives_into_a_new_directory() {
     assert_eq!(fs::read_to_string(dir.join("two/etc/conf")).unwrap(), "old");
 }
 
-/// Unpacks as an ordinary user who may write only to this directory. GNU tar and bsdtar can do
-/// that, too.
+/// Unpacks as an ordinary user who may write only to this directory. GNU tar and bsdtar can also do
+/// this.
 #[test]
 fn ordinary_user_can_unpack_into_an_owned_directory() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -193,7 +193,7 @@ fn unpack_of_deep_trees_stays_within_1024_open_files() {
         let file = dir.join(format!("out/{n}/{deep}/file"));
         assert_eq!(fs::read_to_string(file).unwrap(), "hello");
     }
-    // A removal in Rust's library would take one open file for each level.
+    // A removal by Rust's library would need one open file for each level.
     assert!(Command::new("rm").args(["-rf", "out"]).current_dir(dir).status().unwrap().success());
 }
 
@@ -236,7 +236,8 @@ fn status_of_an_empty_and_of_a_missing_directory() {
 fn verify_reports_damage_by_its_exit_code() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    // Most likely -dir is wrong, and the report must not look as if everything were sound.
+    // If there is nothing to verify, -dir is most likely wrong. The report must not look as if
+    // everything were sound.
     fs::write(dir.join("file"), "").unwrap();
     for words in [&["verify", "-dir", "."][..], &["verify", "-repair", "-json", "-dir", "."]] {
         fails(dir, words, 1, "nothing to verify in .: no agent has deployed there; check -dir");

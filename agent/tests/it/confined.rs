@@ -1,11 +1,11 @@
-//! Which processes are confined, as the processes themselves report.
+//! Tests which processes are confined. The processes themselves report their restrictions.
 
 use std::fs;
 
 use crate::bench::{Agent, Bench, ask};
 use deploy_testing::eventually;
 
-/// The value of a line of `/proc/PID/status` in the script's output.
+/// The value of one line of `/proc/PID/status`, which the script has copied.
 fn field(text: &str, name: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().to_owned()

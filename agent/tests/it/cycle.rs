@@ -1,4 +1,4 @@
-//! The cycle against a real ssh server that serves `configs/` and `files/` over sftp.
+//! Tests the cycle against a real ssh server that serves `configs/` and `files/` over sftp.
 
 mod full_disks;
 
@@ -22,7 +22,7 @@ use deploy_agent::stop::Stop;
 use deploy_store::{Configuration, Digest, Limits, LinkMode, Options, Store};
 use rustix::fs::inotify;
 
-/// An agent, its directory, and the registry's stand-in.
+/// An agent, its directory, and a server in place of the registry.
 struct Bench {
     source: Source,
     session: Session,
@@ -146,7 +146,7 @@ impl Opens {
         Self(watch)
     }
 
-    /// Opens of files with `name` in their names since the last call.
+    /// Number of times that files with `name` in their names were opened since the last call.
     fn count(&self, name: &str) -> usize {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 1 << 14];
         let mut events = inotify::Reader::new(&self.0, &mut buffer);
@@ -192,7 +192,8 @@ async fn same_tree_under_new_labels_updates_state_and_runs_script() {
     bench.source.remove_blob(code);
     bench.switches(&second).await;
     let id = first.id();
-    // The root stays in use: it is not offered as the old one, to be removed.
+    // The root stays in use, so the script does not get it as the old root, which a script may
+    // remove.
     assert_eq!(runs(&program), [format!(" {id} v1"), format!(" {id} v2")]);
     assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
 }
@@ -223,7 +224,7 @@ async fn failed_script_keeps_old_state_and_link() {
     assert_eq!(fs::read_link(&link).unwrap(), bench.root(&first));
     assert_eq!(fs::read(&bench.agent.state).unwrap(), first.to_json());
 
-    // The script is held back, but not for a newer configuration.
+    // The script does not run again for the same configuration, but runs for a newer configuration.
     let held = cycle::run(&bench.agent, &mut bench.session, Some(&target), &mut None).await;
     assert_eq!(held.unwrap(), Outcome::Held);
     set_code(&program, 0);
@@ -286,8 +287,8 @@ async fn interrupted_download_resumes() {
     assert_eq!(fetched.bytes, (whole.len() - half) as u64);
     bench.switches(&good).await;
 
-    // The leftover of an earlier attempt may have wrong bytes. Then the whole blob is downloaded
-    // again.
+    // The leftover of an earlier attempt may have wrong bytes. In this case the whole blob is
+    // downloaded again.
     let other = bench.source.blob(&[("other", &noise[1..])]);
     let other_good = bench.source.configure(&[("code", "v2", other)]);
     bench.agent.store.blobs().resume(other).unwrap().write_at(0, b"junk").unwrap();

@@ -1,6 +1,6 @@
-//! Follows the README of the Go tool word for word: its commands with stock `ssh`, `sftp` and this
-//! project's programs, its answers, its JSON, the environment of its script. Only the port differs,
-//! because the README's port may be in use.
+//! Follows the README of the Go tool word for word. It runs the README's commands with stock `ssh`,
+//! `sftp` and this project's programs. It compares the answers, the JSON and the environment of the
+//! script. Only the port differs, because the README's port may be in use.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -106,7 +106,8 @@ impl Reader {
         rest.lines().next().unwrap().clone_into(&mut self.fingerprint);
     }
 
-    /// The answers of the prompt of `ssh -p 2022 localhost`, on a terminal, to `lines`.
+    /// Runs `ssh -p 2022 localhost` on a terminal, and returns the answers to `lines` at its
+    /// prompt.
     fn prompt(&self, lines: &[&str]) -> Vec<String> {
         let mut terminal = self.shell("script -qec 'ssh -p 2022 localhost' /dev/null");
         let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -119,7 +120,7 @@ impl Reader {
         drop(stdin);
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{seen}");
-        // After each prompt comes the echo, with breaks where the terminal's lines are full.
+        // After each prompt comes the echo, with line breaks where the terminal's lines are full.
         let turns = seen.split("\x1b[31m> \x1b[0m").skip(1);
         let answer = |(turn, line): (&str, &&str)| {
             let mut rest = turn;
@@ -133,7 +134,7 @@ impl Reader {
     }
 }
 
-/// Names of the variables that the agent adds to a script's environment.
+/// The names of the variables that the agent adds to a script's environment.
 fn environment(env: &str) -> Vec<&str> {
     let usual = ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LC_ALL", "SHELL"];
     let shells_own = ["PWD", "OLDPWD", "SHLVL", "_"];
@@ -157,7 +158,7 @@ fn first_json(id: &Digest, code: &str, config: &str) -> String {
     )
 }
 
-/// The text with each time replaced by a time of the README.
+/// Replaces each time in the text by a time of the README.
 fn masked(text: &str) -> String {
     let mut words: Vec<&str> = text.split(' ').collect();
     for word in &mut words {
@@ -264,8 +265,8 @@ fn go_readme_works_word_for_word() {
     {
         assert!(env.lines().any(|has| has == line), "{line}: {env}");
     }
-    // The Go tool's paths are relative if -dir is relative. The paths of this agent mean the same
-    // in every working directory.
+    // The Go tool's paths are relative if -dir is relative. This agent's paths are absolute, so
+    // they have the same meaning in every working directory.
     let value =
         |name: &str| env.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let home = reader.home.path().canonicalize().unwrap();
@@ -282,12 +283,12 @@ fn go_readme_works_word_for_word() {
     );
 }
 
-/// The id of the new configuration in an environment.
+/// The id of the new configuration, from an environment.
 fn second(env: &str) -> &str {
     env.lines().find_map(|line| line.strip_prefix("NEWID=")).unwrap()
 }
 
-/// JSON with each time as `T`.
+/// Replaces each time in the JSON by `T`.
 fn without_times(json: &str) -> String {
     let line = |line: &str| {
         let key = ["\"Mtime\": \"", "\"Ctime\": \""].into_iter().find(|key| line.contains(key));

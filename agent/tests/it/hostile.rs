@@ -1,9 +1,9 @@
 //! Unpacks every archive of `tests/hostile` with `deploy-agent unpack`. Nothing outside the root
-//! changes, nothing crashes or hangs, memory stays small, and the verdict is the one in
-//! `tests/hostile/EXPECT`. Each archive is unpacked whole, split over two layers, and through a
-//! cache whose root was written to; as root and as an ordinary user.
+//! changes, nothing crashes or hangs, and memory stays small. The result is as
+//! `tests/hostile/EXPECT` says. Each archive is unpacked whole, split over two layers, and through
+//! a cache after a write to one of its roots. This is done as root and as an ordinary user.
 
-#![allow(clippy::print_stderr, reason = "what is left out is said")]
+#![allow(clippy::print_stderr, reason = "skipped parts are printed")]
 
 mod arena;
 
@@ -20,7 +20,7 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 use arena::{Arena, cases, clear, corpus, differences, tree};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_deploy-agent");
-/// Most memory of an unpacking, whatever the archive claims.
+/// Maximum memory of an unpacking, regardless of the sizes that the archive states.
 const MOST_MEMORY_KIB: u64 = 64 << 10;
 const LONGEST: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65534;
@@ -70,14 +70,15 @@ fn every_hostile_archive_gets_its_verdict_as_ordinary_user() {
     }
 }
 
-/// Members of a plain tar, each with its extended headers. `None`: the archive is not that simple.
+/// The members of a plain tar, each with its extended headers. `None` if the archive is not that
+/// simple.
 fn members(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let (mut members, mut at, mut begun) = (Vec::new(), 0, 0);
     while at + 512 <= bytes.len() && bytes[at..at + 512].iter().any(|&byte| byte != 0) {
         let size = std::str::from_utf8(&bytes[at + 124..at + 135]).ok()?.trim_matches('\0');
         let size = usize::from_str_radix(size.trim(), 8).ok()?;
         let kind = bytes[at + 156];
-        // A member with its length in an extended header is not that simple.
+        // An archive is not that simple if an extended header has the length of a member.
         if b"xg".contains(&kind) && bytes[at + 512..].windows(5).any(|text| text == b"size=") {
             return None;
         }
@@ -140,13 +141,14 @@ fn configuration(layers: &[Digest]) -> Configuration {
     Configuration::new("p".parse().unwrap(), layers, now).unwrap()
 }
 
-/// Appends to every file of a root and opens it to all, as a service may.
+/// Appends to every file of a root and opens the file to all users, as a service may do.
 fn write_through(root: &Path) {
     for (name, words) in tree(root) {
         if words[0] != "f" {
             continue;
         }
-        // Escaped names of the corpus are looked up with their escapes, and so are not found.
+        // Files whose names are escaped in the corpus are not found, because the name is looked up
+        // with its escapes.
         let path = root.join(name);
         if let Ok(mut file) = fs::File::options().append(true).open(&path) {
             std::io::Write::write_all(&mut file, b"written through").unwrap();
@@ -155,7 +157,7 @@ fn write_through(root: &Path) {
     }
 }
 
-/// The tree without groups that have only one name.
+/// The tree without hardlink groups that have only one name.
 fn names_of_their_own_left_out(
     tree: &BTreeMap<String, Vec<String>>,
 ) -> BTreeMap<String, Vec<String>> {
@@ -206,7 +208,7 @@ fn writes_to_a_root_do_not_reach_the_next_one() {
         let next = store.root(&configuration(&[layer, extra])).unwrap();
         let mut after = tree(&next.path);
         assert!(after.remove("extra-of-the-next").is_some());
-        // A file with one name in the root is shared with the cache, or is a copy.
+        // A file with only one name in the root may be a hardlink of a cached file, or a copy.
         let names = |tree: &BTreeMap<String, Vec<String>>| names_of_their_own_left_out(tree);
         assert_eq!(names(&after), names(&before), "{}", case.name);
         clear(&home);
@@ -214,7 +216,7 @@ fn writes_to_a_root_do_not_reach_the_next_one() {
     assert!(written > 20, "only {written} roots were written to");
 }
 
-/// A gzip of `times` repetitions of `bytes`.
+/// A gzip stream of `times` repetitions of `bytes`.
 fn bomb(bytes: &[u8], times: usize) -> Vec<u8> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for _ in 0..times {
@@ -278,7 +280,8 @@ fn every_archive_limit_is_named_and_has_a_flag() {
     }
 }
 
-/// The agent's memory must not grow with the size of an archive, whatever in the archive is large.
+/// The agent's memory must not grow with the size of an archive, no matter which part of the
+/// archive is large.
 #[test]
 fn unpack_memory_is_bounded_for_every_kind_of_large_archive() {
     let arena = Arena::new(None);

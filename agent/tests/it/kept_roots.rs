@@ -1,4 +1,5 @@
-//! Existing roots: a rollback needs no registry, and a root in use is never taken from its service.
+//! Tests existing roots: a rollback needs no registry, and a root in use is never taken away from
+//! its service.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -33,7 +34,7 @@ fn replaced(bench: &Bench) -> Vec<PathBuf> {
     paths.filter(|path| path.to_string_lossy().contains("/.replaced-")).collect()
 }
 
-/// The configuration's tree under another version.
+/// Gives the configuration's tree another version.
 fn relabel(bench: &Bench) {
     let digest = Digest::of(&fs::read(bench.path("blob.tar.gz")).unwrap());
     bench.operator("ssh", &[&format!("addver -name config -version again -hash {digest}")], "");
@@ -128,7 +129,7 @@ fn modified_kept_root_is_rebuilt_if_possible() {
     let first = root(&bench);
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "switched");
-    // If the agent cannot get a configuration, it leaves the kept root unchanged.
+    // If the agent cannot get the layers of a configuration, it leaves the kept root unchanged.
     fs::remove_file(first.join("conf")).unwrap();
     let kept = inode(&first);
     let told = says(&bench, &["rollback"], 0, "rolled back");
@@ -150,7 +151,8 @@ fn root_in_use_without_a_record_is_not_replaced() {
             let live = root(&bench);
             let found = inode(&live);
             if written {
-                // The write must not go through the file of the cache.
+                // The write must not change the file in the cache, so it replaces the file in the
+                // root.
                 fs::write(live.join("copy"), "one\nmore\n").unwrap();
                 fs::rename(live.join("copy"), live.join("conf")).unwrap();
             }

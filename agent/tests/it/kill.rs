@@ -1,7 +1,7 @@
-//! Kills registry or agent at any point of the walk (`kill -9`). After the restart nothing
-//! acknowledged is missing, no final name holds wrong bytes, and the walk completes. There are 200
-//! kills; `DEPLOY_TEST_KILLS` sets another number, `DEPLOY_TEST_SEED` the seed that a failure
-//! prints.
+//! Kills the registry or the agent (`kill -9`) at any point between an upload and a deployed root.
+//! After the restart, nothing that was acknowledged is missing, and no final name has wrong bytes.
+//! All uploads and deploys complete. There are 200 kills; `DEPLOY_TEST_KILLS` sets another number.
+//! A failure prints its seed, which `DEPLOY_TEST_SEED` sets.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The process may be dead already.
+        // A failure is ignored, because the process may be dead already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -165,8 +165,8 @@ async fn add(connect: &Connect, component: &str, version: &str) -> Result<(), St
     run(&client, &line, "already exists").await
 }
 
-/// Runs a command. An error that contains `fine` means success: an earlier attempt, whose answer
-/// was lost, did the work.
+/// Runs a command. An error that contains `fine` counts as success: an earlier attempt did the
+/// work, but its answer was lost.
 async fn run(client: &Client, line: &str, fine: &str) -> Result<(), String> {
     let answer = client.exec(line).await.map_err(|err| err.to_string())?;
     let complaint = String::from_utf8_lossy(&answer.stderr).into_owned();

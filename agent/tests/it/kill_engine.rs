@@ -1,7 +1,7 @@
-//! Kills the agent within bumps, sweeps and the making of spares (`kill -9`), in each link mode. At
-//! that moment every visible name is complete, and the next start reaches the right root.
-//! `DEPLOY_TEST_KILLS` sets the number of kills (default 90), `DEPLOY_TEST_SEED` the seed that a
-//! failure prints.
+//! Kills the agent (`kill -9`) during deploys, sweeps and the making of spares, in each link mode.
+//! After each kill every visible name is complete, and the next start reaches the right root.
+//! `DEPLOY_TEST_KILLS` sets the number of kills (default 90). A failure prints its seed, which
+//! `DEPLOY_TEST_SEED` sets.
 
 #![allow(clippy::print_stdout, reason = "where kills fell")]
 
@@ -18,11 +18,11 @@ use crate::random::{Random, number};
 use deploy_store::{Configuration, Digest};
 use deploy_testing::eventually;
 
-/// Versions of the layer that changes.
+/// Number of versions of the layer that changes.
 const VERSIONS: u64 = 6;
 
-/// The contents of a root: kind and mode of each path, and, except for directories, time and
-/// contents.
+/// The contents of a root. Each path has its kind and mode. Paths that are not directories also
+/// have their time and contents.
 type Contents = BTreeMap<PathBuf, (u32, i64, Vec<u8>)>;
 
 fn contents(root: &Path) -> Contents {
@@ -73,8 +73,8 @@ impl World {
             let config = bench.path("config");
             fs::create_dir_all(config.join("etc")).unwrap();
             fs::write(config.join("etc/version"), format!("v{version}\n")).unwrap();
-            // Files of this layer alone, files of the layer below, and files that appear and
-            // disappear.
+            // Some files are only in this layer, some replace files of the layer below, and some
+            // appear and disappear.
             for n in 0..12 {
                 let name = match n % 3 {
                     0 => format!("etc/conf{n}"),
@@ -106,7 +106,7 @@ impl World {
         world
     }
 
-    /// Reads the log until it has the event.
+    /// Reads the log until the event appears.
     fn await_event(&mut self, event: &str) {
         let wanted = format!("\"event\":\"{event}\"");
         let mut line = String::new();
@@ -124,7 +124,7 @@ impl World {
     fn kill(&mut self) {
         self.agent.kill().unwrap();
         self.agent.wait().unwrap();
-        // The log so far is old.
+        // Skips the log so far, which is from the killed agent.
         let mut past = String::new();
         while self.log.read_line(&mut past).unwrap() > 0 {}
     }
@@ -145,7 +145,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // The agent may be dead already.
+        // A failure is ignored, because the agent may be dead already.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
     }
@@ -162,7 +162,8 @@ fn run(program: &str, arguments: &[&str], bench: &Bench) {
     assert!(status.unwrap().success(), "{program} {arguments:?}");
 }
 
-/// Makes a version of the directory named like the component. Returns the blob.
+/// Uploads a version of the component, from the directory of the same name. Returns the name of the
+/// archive.
 fn upload(bench: &Bench, component: &str, version: &str) -> String {
     let blob = format!("{component}-{version}.tar.gz");
     run("tar", &["--sort=name", "-czf", &blob, "-C", component, "."], bench);
@@ -178,8 +179,8 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
     let mut fell: BTreeMap<&str, u64> = BTreeMap::new();
     let mut target = 0;
     for _ in 0..kills {
-        // Another version, or sometimes the previous one: its root is gone, but its layer is
-        // cached.
+        // The next target is another version, sometimes the previous version. The target's root may
+        // be removed, but its layer is still cached.
         target = (target + 1 + random.below(VERSIONS - 1)) % VERSIONS;
         let version = format!("v{target}");
         let command = format!("changeconf -name project1 -component config -version {version}");
@@ -208,7 +209,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         world.check_roots();
 
         world.agent = start(&world.bench, &world.flags);
-        // From here on, the agent catches signals.
+        // After this event, the agent catches signals.
         world.await_event("started");
         eventually("the next start deploys it", || {
             world.bench.state().is_some_and(|it| it.layers()[1].version.as_str() == version)
@@ -216,7 +217,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         let id = world.bench.state().unwrap().id().to_string();
         let root = world.bench.path("a1/unpacked").join(id);
         assert!(contents(&root) == world.roots[&version], "{version}: {}", root.display());
-        // From here on, the next change finds a spare in most cases.
+        // In most rounds, the next change finds a spare.
         if random.below(3) > 0 {
             world.await_event("spare_ready");
         }

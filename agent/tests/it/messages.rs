@@ -1,4 +1,4 @@
-//! Messages for operators: what failed, on which thing, why, and what to do next.
+//! Tests messages for operators, which say what failed, on which thing, why, and what to do next.
 
 use std::fs;
 
@@ -26,7 +26,7 @@ fn failed_script_message_warns_of_possible_changes() {
     // A tracking agent also reports the time of the next attempt.
     let agent = Agent::start(&bench, &[]);
     let again = "in the log; it is run again in ";
-    eventually("the next try is told", || bench.agent_log().contains(again));
+    eventually("the next attempt is logged", || bench.agent_log().contains(again));
     agent.stop();
     // A script that was not started has changed nothing.
     bench.script("#!/no/such/interpreter\n");

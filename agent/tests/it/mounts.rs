@@ -1,5 +1,5 @@
-//! Mounts that a script or an operator makes below a root. The agent never touches a mount, and
-//! neither its start nor a deploy nor a spare waits for the end of the mount.
+//! Tests mounts that a script or an operator makes below a root. The agent never touches a mount.
+//! The start of the agent, a deploy and a spare do not wait until the mount is gone.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn mount_below_a_root_is_untouched_and_blocks_nothing() {
         says(&bench, &["gc", "-n"], 0, &told);
         says(&bench, &["gc"], 0, &told);
         agent.stop();
-        // The same holds for a leftover of a killed agent.
+        // The agent also leaves a mount below a leftover of a killed agent untouched.
         let id = first.file_name().unwrap().to_str().unwrap();
         fs::remove_file(bench.path("a1/roots").join(id)).unwrap();
         fs::remove_file(bench.path(&format!("a1/unpacked/{id}.ok"))).unwrap();
@@ -79,7 +79,7 @@ fn mount_below_a_root_is_untouched_and_blocks_nothing() {
     }
 }
 
-/// Mounts something of every kind in directories of `root`. Returns the mount points, and a process
+/// Makes a mount of every kind in directories of `root`. Returns the mount points, and a process
 /// that uses one mount.
 fn mount_every_kind(bench: &Bench, root: &Path, precious: &Path) -> (Vec<PathBuf>, Child) {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
@@ -207,7 +207,7 @@ fn immutable_root_is_redeployed_in_place() {
         chattr("+i");
         bench.operator("ssh", &["rollback -name project1"], "");
         let said = says(&bench, &["sync"], 1, "");
-        // The script misses the file; the agent has tried.
+        // The script fails because a file is missing. The agent has used the changed root.
         assert!(said.err.contains("exit status 1") || said.out.contains("exit status 1"));
         let log = bench.agent_log();
         assert!(log.contains("uses the changed root") && log.contains("it is immutable"), "{log}");

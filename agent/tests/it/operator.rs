@@ -1,4 +1,4 @@
-//! The subcommands of operators, beside a running agent and alone.
+//! Tests the subcommands of operators, with and without a running agent.
 
 mod rollbacks;
 
@@ -38,7 +38,7 @@ fn sync_polls_immediately_and_reports_the_result() {
     assert_eq!(failed["outcome"], "failed");
     assert!(failed["reason"].as_str().unwrap().contains("exit status 3"), "{failed}");
     assert_eq!(deployed(&bench), "v01");
-    // The user who asks may have repaired the script, so the agent does not wait.
+    // The user who runs `sync` may have repaired the script, so the agent does not wait.
     bench.script("#!/bin/sh\nexit 4\n");
     let again = says(&bench, &["sync", "--json"], 1, "").json();
     assert!(again["reason"].as_str().unwrap().contains("exit status 4"), "{again}");
@@ -69,7 +69,7 @@ fn control_socket_is_private_and_survives_junk() {
 
     let answer = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
-        // The agent may refuse the request before all of it is sent.
+        // A failure is ignored, because the agent may refuse the request before all of it is sent.
         let _ = stream.write_all(bytes);
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
@@ -82,7 +82,7 @@ fn control_socket_is_private_and_survives_junk() {
     }
     let endless = vec![b'x'; 3 << 20];
     assert!(!answer(&endless).contains("\"code\":0"));
-    // Clients that disconnect before the end, at two different moments.
+    // Two clients disconnect early, one before its request and one within its request.
     drop(UnixStream::connect(&socket).unwrap());
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
@@ -123,7 +123,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     assert_eq!((why(" current"), why(" previous"), why(" one of the newest")), (1, 1, 1), "{text}");
     agent.stop();
 
-    // Without an agent: with the settings of the last agent, from any working directory.
+    // Without an agent, `gc` uses the settings of the last agent, in any working directory.
     let before = names(&bench);
     let quiet = says(&bench, &["gc", "-n", "--json"], 0, "").json();
     assert_eq!(quiet["files"], 0, "{quiet:#}");
@@ -269,7 +269,7 @@ fn killed_gc_leaves_garbage_but_no_missing_files() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // The request ends at another byte each time.
+        // Each round kills `gc` after a different number of removals.
         let enough = usize::try_from(round).unwrap() * 120;
         eventually("it removes", || {
             before.saturating_sub(names(&bench).len()) > enough || gc.try_wait().unwrap().is_some()

@@ -1,4 +1,4 @@
-//! Progress of long work on a server: a bar on a terminal, lines of the log elsewhere.
+//! Tests the progress of long work on a server: a bar on a terminal, otherwise lines of the log.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -50,7 +50,7 @@ fn unpack_shows_a_bar_then_its_result() {
     assert!(end.starts_with("unpacked 1 archive into \"one\": "), "{shown:?}");
     let (shown, code) = on_terminal(temp.path(), "unpack -q big.tar -into two");
     assert_eq!((code, shown.matches('\r').count()), (0, 1), "{shown:?}");
-    // Elsewhere there is no bar, and the work ends before the first line is due.
+    // Without a terminal there is no bar, and the work ends before the first line is due.
     let mut agent = Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
     agent.args(["unpack", "big.tar", "-into", "three"]).current_dir(temp.path());
     let output = agent.output().unwrap();

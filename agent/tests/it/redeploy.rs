@@ -1,5 +1,5 @@
-//! The agent rebuilds a deployed root that is missing. No second script starts while the script of
-//! a killed agent runs.
+//! Tests that the agent rebuilds a deployed root that is missing, and that no second script starts
+//! while the script of a killed agent runs.
 
 use std::fs;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ fn missing_root_is_rebuilt() {
     assert!(log.contains("is gone; the agent rebuilds it"), "{log}");
     assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "two\n");
 
-    // If the script fails then, any agent runs it again until it succeeds.
+    // If the script fails after such a rebuild, any agent runs it again until it succeeds.
     bench.script("#!/bin/sh\necho fails >>runs\nexit 1\n");
     let before = bench.runs();
     fs::remove_dir_all(root(&bench)).unwrap();
@@ -64,7 +64,7 @@ fn missing_root_is_rebuilt() {
 fn agent_waits_for_the_script_of_a_killed_agent() {
     let bench = Bench::new();
     bench.first_configuration();
-    // A request from within the script would wait for itself, with any agent.
+    // A request from within the script would wait for itself, whichever agent gets the request.
     let program = env!("CARGO_BIN_EXE_deploy-agent");
     bench.script(&format!(
         "#!/bin/sh\necho begin >>runs\nfor n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done\n\
@@ -93,8 +93,8 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     agent.stop();
 }
 
-/// The registry goes back to the deployed configuration while a killed agent's script still runs
-/// for another one. The server then gets the deployed configuration.
+/// The registry returns to the deployed configuration while a killed agent's script still runs for
+/// another configuration. The server then gets the deployed configuration.
 #[test]
 fn script_with_unknown_result_runs_again() {
     let bench = Bench::new();

@@ -1,5 +1,5 @@
-//! `verify -repair`, beside a running agent and alone: damaged files are quarantined, and
-//! everything that can be made or fetched again is restored.
+//! Tests `verify -repair` with and without a running agent. Damaged files are quarantined, and
+//! every file that can be extracted or downloaded again is restored.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use crate::bench::{Agent, Bench, says};
 use deploy_testing::eventually;
 use serde_json::Value;
 
-/// Paths of the objects of files with these bytes.
+/// The paths of all objects with these contents.
 fn objects(bench: &Bench, contents: &str) -> Vec<PathBuf> {
     let fans = fs::read_dir(bench.path("a1/objects")).unwrap().map(|fan| fan.unwrap().path());
     let all = fans.flat_map(|fan| fs::read_dir(fan).unwrap().map(|it| it.unwrap().path()));
     all.filter(|path| fs::read_to_string(path).is_ok_and(|text| text == contents)).collect()
 }
 
-/// Damages a file without a trace: times and size stay.
+/// Damages a file without a trace: the file keeps its times and its size.
 fn rot(path: &PathBuf) {
     let meta = fs::metadata(path).unwrap();
     let mut bytes = fs::read(path).unwrap();
@@ -44,7 +44,7 @@ fn running_agent_downloads_damaged_layers_again() {
     let agent = Agent::start(&bench, &[]);
     says(&bench, &["sync"], 0, "");
     let status = || says(&bench, &["status", "--json"], 0, "").json();
-    // The build of a spare would also find the damage.
+    // The test waits for the spare, because the build of a spare would also find the damage.
     eventually("the spare is ready", || status()["spare"]["ready"] == true);
     says(&bench, &["verify", "--repair"], 0, "all sound");
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
@@ -68,7 +68,7 @@ fn running_agent_downloads_damaged_layers_again() {
     says(&bench, &["verify"], 0, "all sound");
     says(&bench, &["status"], 0, "quarantine     2 files were damaged");
     eventually("another spare is ready", || status()["spare"]["ready"] == true);
-    // A layer that lacks a file.
+    // Now a file of a layer is missing.
     fs::remove_file(object).unwrap();
     let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them repaired").out;
     assert!(text.contains("1 of its files are not in the cache: fetched and extracted"), "{text}");
@@ -164,7 +164,7 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     says(&bench, &["sync"], 0, "");
     let id = bench.state().unwrap().id();
     let file = bench.path(&format!("a1/unpacked/{id}/conf"));
-    // Only the contents change, as with a failing disk.
+    // Only the contents of the file change, as on a failing disk.
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);

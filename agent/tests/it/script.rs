@@ -1,4 +1,4 @@
-//! The contract with scripts, tested with real scripts.
+//! Tests the contract between agent and script, with real scripts.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -169,7 +169,8 @@ fn script_arguments_and_variables_are_read_at_each_run() {
 
 #[test]
 fn background_processes_can_print_after_the_agent_ends() {
-    // The output is larger than any pipe. The runtime and all readers end with the script.
+    // The output is larger than any pipe. The runtime and all readers of the pipe end when the
+    // script ends.
     let bench = Bench::new(
         "#!/bin/sh\n{ sleep 0.2; seq 1000000 && echo said >$0.done; } &\necho $! >$0.pid\necho ok\n",
     );
@@ -246,7 +247,7 @@ fn timeout_ends_the_whole_process_group() {
     let (ready, sender) = (bench.path("deploy.sh.ready"), bench.sender.clone());
     let pid = bench.path("deploy.sh.pid");
     let stopper = std::thread::spawn(move || {
-        // The two events may come in either order.
+        // The child and the file of its process id may appear in either order.
         eventually("the child is ready", || {
             ready.exists() && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
         });
@@ -269,7 +270,7 @@ fn process_that_ignores_sigterm_is_killed() {
     assert!(err.contains("the most that -script-timeout allows"), "{err}");
 }
 
-/// Whether no such process runs. A zombie does not count as running.
+/// Whether the process `pid` no longer runs. A zombie does not count as running.
 fn is_gone(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))

@@ -1,4 +1,4 @@
-//! The place and the owner of the state file, and roots from before this agent.
+//! Tests the place and the owner of the state file, and roots that are older than this agent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -62,7 +62,7 @@ fn two_agents_of_one_working_directory_are_independent() {
 fn state_file_in_the_working_directory_is_used_only_by_its_agent() {
     let bench = Bench::new();
     bench.first_configuration();
-    // An earlier agent, which recorded only the place of its state file.
+    // Imitates an earlier agent, which recorded only the place of its state file.
     assert_eq!(once(&bench, "one", &["-state", "state.json"]).0, Some(0));
     fs::remove_file(bench.path("state.json.dir")).unwrap();
     deploys(&bench, "one");
@@ -73,7 +73,7 @@ fn state_file_in_the_working_directory_is_used_only_by_its_agent() {
     assert!(log.contains("state.json belongs to another agent than that of two"), "{log}");
     assert!(bench.path("two/state.json").exists());
     assert_eq!(bench.runs(), 2);
-    // A Go agent, which recorded nothing. Its root exists.
+    // Imitates a Go agent, which recorded nothing. Its root exists.
     for name in ["one/agent.json", "state.json.dir"] {
         fs::remove_file(bench.path(name)).unwrap();
     }
@@ -108,7 +108,7 @@ fn state_file_of_another_agent_is_refused() {
     refused("two", &state, bench.path("one").to_str().unwrap());
     deploys(&bench, "three");
     refused("two", &["-state", "three/state.json"], "three");
-    // Subcommands that change something, too.
+    // Subcommands that change something are also refused.
     deploys(&bench, "four");
     for verb in ["gc", "rollback"] {
         let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
@@ -155,7 +155,7 @@ fn unusable_state_file_is_reported_before_any_work() {
     says(&bench, &["sync"], 0, "switched to");
     agent.stop();
     if rustix::process::geteuid().is_root() {
-        // The output for another user, without permissions.
+        // Runs a program as another user, who has no permissions.
         let run = |program: &str, words: &[&str]| {
             let done = Command::new(program).args(words).current_dir(bench.temp.path()).output();
             let done = done.unwrap();

@@ -1,5 +1,5 @@
-//! Takes over the directories of a Go registry and a Go agent, which the Go tool made, and gives
-//! them back. See `registry/tests/go/README.md`.
+//! Takes over the directories of a Go registry and of a Go agent, and gives the agent's directory
+//! back. The Go tool made these directories, see `registry/tests/go/README.md`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use deploy_store::{Configuration, Digest};
 const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
 const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
 
-/// The two directories, with the Go tool's modes, and a running registry.
+/// Copies of the two directories, with the Go tool's modes, and a running registry.
 fn site() -> Site {
     let mut site = Site::new();
     let go = top().join("registry/tests/go");
@@ -52,8 +52,8 @@ fn files_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Checks what the Go agent relies on: the state file is the registry's JSON, the root has a mark
-/// beside it, and all cached blobs are complete.
+/// Checks the facts that the Go agent relies on. The state file is the registry's JSON, the root
+/// has a mark beside it, and all cached blobs are complete.
 fn check_for_go(site: &Site) {
     let json = fs::read(site.path("agent/state.json")).unwrap();
     let state = Configuration::from_json(&json).unwrap();
@@ -81,7 +81,7 @@ fn go_agent_directory_works_in_both_directions() {
     let (old, new) = (old.display(), new.display());
     let want = format!("NEWID={OFFERED}\nNEWROOT={new}\nOLDID={BEFORE}\nOLDROOT={old}\n");
     assert_eq!(site.text("deployed"), want);
-    // The agent used the cache: it fetched only the configuration.
+    // The agent used the cache, and downloaded only the configuration.
     assert!(log.contains("downloaded 0 of 2 layers: 0 bytes"), "{log}");
     let served = fs::read(top().join("registry/tests/go/configs/project1.json")).unwrap();
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), served);
@@ -109,7 +109,7 @@ fn unfinished_work_of_a_go_agent_is_completed() {
     let want = files_of(&etc);
     fs::write(etc.join("code.txt"), "changed").unwrap();
     fs::remove_file(etc.join("config.txt")).unwrap();
-    // An interrupted download, and a cached file with wrong bytes.
+    // Adds an interrupted download, and a cached file with wrong bytes.
     fs::write(site.path("agent/cache/temp-12345"), "part").unwrap();
     let cached = read_all(&site.path("agent/cache"))[0].0.clone();
     fs::write(site.path(&format!("agent/cache/{cached}")), "other bytes").unwrap();
@@ -126,7 +126,7 @@ fn unfinished_work_of_a_go_agent_is_completed() {
 fn running_go_agent_is_reported_and_left_alone() {
     let site = site();
     let before = fs::read(site.path("agent/state.json")).unwrap();
-    // The Go agent's lock: flock on the directory itself.
+    // The Go agent's lock is a flock on the directory itself.
     let lock = Lock::take(&site.path("agent")).unwrap();
     let output = site.agent("project1").arg("-once").output().unwrap();
     let text = both(&output);
@@ -137,7 +137,7 @@ fn running_go_agent_is_reported_and_left_alone() {
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), before);
     assert!(!site.path("agent/objects").exists(), "something was made");
     drop(lock);
-    // A running agent keeps the Go agent out.
+    // A running agent holds the same lock, so the Go agent cannot start.
     let mut site = site;
     site.start_agent("project1");
     site.wait_until("deployed", |site| site.text("agent/state.json").contains(OFFERED));
@@ -185,7 +185,7 @@ fn current_link_left_ahead_by_a_kill_is_corrected() {
     };
     once();
     let deployed = fs::read_link(site.path("current")).unwrap();
-    // The symlink of an interrupted deploy that the registry does not want any more.
+    // Imitates the symlink of an interrupted deploy. The registry no longer has that configuration.
     fs::remove_file(site.path("current")).unwrap();
     std::os::unix::fs::symlink(site.path("elsewhere"), site.path("current")).unwrap();
     let log = once();

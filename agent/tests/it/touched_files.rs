@@ -1,6 +1,6 @@
-//! Changes that a service makes to files of its root, where these are hardlinks of cached objects.
-//! The next root is right, however it is made, and the agent reports each damaged file once, by
-//! name.
+//! Tests changes that a service makes to files of its root, if the files are hardlinks of cached
+//! objects. The next root is right in every way of making it. The agent reports each damaged file
+//! once, by name.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -35,7 +35,7 @@ fn is_right(bench: &Bench, mtime: i64, what: &str) {
 fn files_changed_by_a_service_never_reach_the_next_root() {
     let damages: [(&str, Damage); 4] = [
         ("overwritten", |path| {
-            // The file keeps its length: only the time shows the write.
+            // The file keeps its length, so only the time shows the write.
             File::options().write(true).open(path).unwrap().write_all(b"xyz").unwrap();
         }),
         ("cut off", |path| File::options().write(true).open(path).unwrap().set_len(1).unwrap()),
@@ -77,7 +77,8 @@ fn files_changed_by_a_service_never_reach_the_next_root() {
             let told = |words: &str| {
                 log.lines().filter(|line| line.contains(words) && line.ends_with(": bin")).count()
             };
-            // A removed name affects no other root, and another mode does not affect the contents.
+            // A removed name does not affect other roots, and a changed mode does not affect the
+            // contents.
             let kept = matches!(name, "deleted" | "closed");
             let in_cache = usize::from(!kept);
             let in_root = usize::from(way == Way::Rollback);

@@ -1,5 +1,5 @@
-//! After a failed script, nothing is up to date until a script succeeds. If the registry or an
-//! operator goes back, the server gets the whole deployed configuration.
+//! Tests that after a failed script nothing is up to date until a script succeeds. If the registry
+//! or an operator rolls back, the server gets the whole deployed configuration.
 
 use std::fs;
 use std::path::Path;
@@ -10,8 +10,9 @@ use deploy_store::{Configuration, Digest};
 use deploy_testing::eventually;
 use serde_json::Value;
 
-/// Records its roots, stops the service, and starts it with the new root. Fails for a bad root or
-/// if the file `fails` exists, and waits while the file `wait` exists.
+/// The script records its roots, stops the service, and starts the service with the new root. The
+/// script fails for a bad root, or if the file `fails` exists. It waits while the file `wait`
+/// exists.
 const SCRIPT: &str = "#!/bin/sh\n\
     echo \"$(basename \"$OLDROOT\") $(basename \"$NEWROOT\")\" >>runs\n\
     test -d \"$NEWROOT\" || exit 9\n\
@@ -22,7 +23,7 @@ const SCRIPT: &str = "#!/bin/sh\n\
     test -e fails && exit 4\n\
     cp \"$NEWROOT/conf\" service\n";
 
-/// Version v01 is deployed, and its id.
+/// Deploys version v01. Returns the configuration's id.
 fn begun(bench: &Bench) -> String {
     bench.script(SCRIPT);
     bench.first_configuration();
@@ -99,7 +100,7 @@ fn registry_rollback_reruns_the_script_with_the_good_root() {
             text.contains("next try       2") && text.contains(&format!("registry has   {failed}"))
         );
         assert_eq!(service(&bench), None);
-        // One poll of a tracking agent.
+        // A tracking agent needs one poll.
         change(&bench, "v01");
         says(&bench, &["sync"], 0, "switched to");
         assert_eq!(last(&bench), format!("{failed} {good}"), "{:#?}", runs(&bench));
@@ -179,20 +180,20 @@ fn kills_do_not_change_how_an_unsettled_server_recovers() {
     let bench = Bench::new();
     let good = begun(&bench);
     let agent = Agent::start(&bench, &[]);
-    // The agent is killed while the bad script runs. The registry goes back before the next poll.
+    // The agent is killed while the bad script runs. The registry rolls back before the next poll.
     let agent = killed_meanwhile(&bench, "the bad script runs", agent, || {
         bench.bump("v02", "bad\n");
     });
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // The agent is killed while the script of the way back runs.
+    // The agent is killed while the script runs for the way back.
     let agent = killed_meanwhile(&bench, "the way back runs", agent, || change(&bench, "v01"));
     eventually("it is up again", || service(&bench).is_some());
     says(&bench, &["sync"], 0, "");
     assert_eq!(last(&bench), format!("{bad} {good}"), "{:#?}", runs(&bench));
     assert_eq!((service(&bench).as_deref(), &*deployed(&bench)), (Some("one\n"), "v01"));
     settled(&bench);
-    // The agent is killed after two failures, and no agent runs while the registry goes back.
+    // The agent is killed after two failures, and no agent runs while the registry rolls back.
     for version in ["v03", "v04"] {
         bench.bump(version, &format!("bad {version}\n"));
         says(&bench, &["sync"], 1, "exit status 3");
@@ -216,7 +217,7 @@ fn script_runs_again_if_only_its_note_was_written() {
     assert_eq!(bench.once(&[]).0, Some(1));
     change(&bench, "v01");
     assert_eq!(bench.once(&[]).0, Some(0));
-    // The record right before a script starts, and as a power cut may leave it.
+    // Imitates the record right before a script starts, and records that a power cut may leave.
     let note = |id: &str| format!("{{\"id\":\"{id}\",\"since\":\"2026-11-29T00:00:00Z\"}}");
     for (note, old) in [(note(&bad), &*bad), (note(&good), ""), (String::new(), "")] {
         fs::write(bench.path("a1/unsettled.json"), note).unwrap();
@@ -259,7 +260,7 @@ fn local_rollback_returns_from_a_failed_root() {
     says(&bench, &["rollback"], 1, "exit status 4");
     assert_eq!(last(&bench), format!("{bad} {good}"));
     fs::remove_file(bench.path("fails")).unwrap();
-    // Not killed: it may be in the middle of its next try.
+    // The agent is stopped and not killed, because it may be in the middle of its next attempt.
     agent.stop();
     // A rollback needs neither the registry nor an agent.
     says(&bench, &["rollback"], 5, "nothing was deployed before");
@@ -287,7 +288,8 @@ fn failed_local_rollback_is_retried_or_reverted() {
     let two = offered(&bench);
     says(&bench, &["sync"], 0, "switched to");
     fs::write(bench.path("fails"), "").unwrap();
-    // The registry's configuration is the deployed one: the script runs for it again, and fails.
+    // The registry's configuration is the deployed configuration. The script runs for it again, and
+    // fails.
     says(&bench, &["rollback"], 1, "exit status 4");
     eventually("it looks", || status(&bench)["failures"] == 2);
     fs::remove_file(bench.path("fails")).unwrap();
@@ -309,8 +311,8 @@ fn failed_local_rollback_is_retried_or_reverted() {
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     settled(&bench);
     agent.stop();
-    // Without an agent: a failure on the way back is retried, and does not count as a failed
-    // release.
+    // Without an agent, a failed rollback is retried. It does not count as the failure of a new
+    // configuration.
     says(&bench, &["rollback", "-release"], 0, "released");
     assert_eq!(bench.once(&[]).0, Some(0));
     fs::write(bench.path("fails"), "").unwrap();
@@ -355,7 +357,7 @@ fn no_script_runs_if_its_note_cannot_be_written() {
     );
 }
 
-/// The id of the first root that the script got.
+/// The id of the first new root that the script got.
 fn first(bench: &Bench) -> Digest {
     runs(bench)[0].trim().parse().unwrap()
 }
@@ -364,7 +366,7 @@ fn first(bench: &Bench) -> Digest {
 fn clock_jumps_delay_nothing_and_remove_no_root() {
     let bench = Bench::new();
     begun(&bench);
-    // The clock was put back: everything so far was done in the future.
+    // The test imitates a clock that was set back, so all times so far are in the future.
     let far = || {
         for dir in ["a1/roots", "a1/unpacked", "a1/layers"] {
             let mut touch = Command::new("find");

@@ -1,5 +1,5 @@
-//! The whole walk with the real programs: stock `sftp` and `ssh` upload blobs and make a
-//! configuration, `deploy-registry` keeps them, and `deploy-agent` deploys.
+//! Tests the whole way of an archive with the real programs. Stock `sftp` and `ssh` upload blobs
+//! and make a configuration, `deploy-registry` stores both, and `deploy-agent` deploys.
 
 use std::fs;
 use std::process::Command;
@@ -14,7 +14,7 @@ fn single_cycle_reports_by_its_exit_code() {
     bench.fails_once(&["-key", "stranger"], 4, "error: ");
     bench.fails_once(&["-key", "nope"], 1, "nope");
     let started = bench.agent(&["-key", "nope"]).output().unwrap();
-    assert_eq!(started.status.code(), Some(1), "an agent without a key goes on");
+    assert_eq!(started.status.code(), Some(1), "an agent without a key keeps running");
     let refused = "error: dial tcp 127.0.0.1:1: Connection refused (os error 111)\n";
     bench.fails_once(&["-addr", "127.0.0.1:1"], 10, refused);
     let wrong = "SHA256:uNiVztksCsDhcc0u9e8BrrQXVUpWMsb8iJh4aVnhPwA";
@@ -117,7 +117,7 @@ fn script_interrupted_by_the_agents_death_runs_again() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(bench.state(), None);
-    // The first script still waits for its line, so the agent would wait for the script.
+    // The first script still waits for a line of input, and the agent would wait for the script.
     fs::write(bench.path("go"), "done\n").unwrap();
     assert_eq!(bench.once(&[]).0, Some(0));
     assert_eq!(bench.runs(), 2);

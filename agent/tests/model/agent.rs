@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl World {
-    /// Starts the agent, and waits until its first poll is over.
+    /// Starts the agent, and waits until its first poll has ended.
     pub fn start(&mut self) -> Outcome {
         let path = self.bench.path("agent.log");
         let log = File::options().create(true).append(true).open(path).unwrap();
@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// Runs a subcommand, beside an agent or alone, and records its output.
+    /// Runs a subcommand, with or without a running agent, and records its output.
     pub fn subcommand(&mut self, arguments: &[&str]) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
         let output = command.args(arguments).arg("-dir").arg(self.agent_dir()).output().unwrap();
@@ -93,7 +93,8 @@ impl World {
                 Some(Event::Answer(answered, None))
                     if answered == number && self.runs() && Instant::now() < deadline =>
                 {
-                    // A child that a killed agent was starting still had the socket.
+                    // A killed agent's child, which had not yet executed its program, still had the
+                    // socket open.
                     std::thread::sleep(PAUSE);
                     number = self.events.request(&dir, request);
                 }
@@ -115,7 +116,7 @@ impl World {
         self.is_certain = false;
     }
 
-    /// After a kill: ends a running script, and starts the agent again.
+    /// Recovers from a kill: ends a running script, and starts the agent again.
     pub fn recover(&mut self) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
         while self.script_runs() {
@@ -177,7 +178,7 @@ impl World {
         fault("sync fails", text)
     }
 
-    /// The agent says that the registry's configuration is deployed.
+    /// Checks the agent's answer that the registry's configuration is deployed.
     fn is_synced(&mut self, failed: bool, text: &str) -> Outcome {
         if !self.registry_is_up {
             return fault("sync", format!("knows without the registry: {text}"));
@@ -240,10 +241,10 @@ impl World {
         let (code, error) = (answer["code"].as_u64(), answer["error"].to_string());
         self.say(format!("  rollback: {code:?} {error}"));
         let failed = self.ran.last().is_some_and(|(_, code)| *code != 0);
-        // After a failed rollback, the agent runs the script for the deployed configuration. The
+        // After a failed rollback, the agent runs the script for the deployed configuration. This
         // script may have run before the test reads the agent's answer.
         let any_failed = self.ran.iter().any(|(_, code)| *code != 0);
-        // The agent polls the registry afterwards.
+        // The agent polls the registry after the rollback.
         let back = self.deployed.clone();
         self.idle()?;
         self.learn();

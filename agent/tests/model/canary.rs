@@ -1,5 +1,5 @@
-//! Data outside of all roots, with mounts and symlinks that lead to it. The agent must not touch
-//! it.
+//! Data outside of all roots, to which mounts and symlinks lead. The agent must not touch this
+//! data.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,15 +13,16 @@ use rustix::fs::{Mode, OFlags};
 use crate::fault::{Fault, Outcome, fault};
 use crate::tree::{Tree, look};
 
-/// The ctime and the number of names of each inode.
+/// The ctime and the number of names of each inode, by path.
 type Touched = BTreeMap<PathBuf, (i64, i64, u64)>;
 
-/// Directories and files outside, in their first state.
+/// The directories and files outside of all roots, and their initial state.
 pub struct Canaries {
     top: PathBuf,
     tree: Tree,
     touched: Touched,
-    /// Tops of filesystems in memory, which disappear when nobody holds them.
+    /// The top directories of filesystems in memory. Such a filesystem disappears when no process
+    /// holds it open.
     held: Vec<OwnedFd>,
 }
 
@@ -41,17 +42,17 @@ impl Canaries {
         Self { top, tree, touched, held: Vec::new() }
     }
 
-    /// A directory with data, to be mounted somewhere.
+    /// A directory with data, for mounts.
     pub fn data(&self) -> PathBuf {
         self.top.join("data")
     }
 
-    /// A directory for symlinks to lead to.
+    /// A directory that symlinks lead to.
     pub fn linked(&self) -> PathBuf {
         self.top.join("linked")
     }
 
-    /// A file.
+    /// A file outside of all roots.
     pub fn file(&self) -> PathBuf {
         self.top.join("file")
     }
@@ -64,7 +65,7 @@ impl Canaries {
         Ok(())
     }
 
-    /// The owner unmounts the filesystem at `top`.
+    /// Forgets the filesystem at `top`, because its owner unmounts it.
     pub fn let_go(&mut self, top: &Path) {
         let Ok(stat) = fs::symlink_metadata(top) else { return };
         let is_it = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|it| it.st_dev == stat.dev());
@@ -118,8 +119,8 @@ fn touched(top: &Path) -> std::io::Result<Touched> {
     Ok(found)
 }
 
-/// Another process that maps files into its memory, writable. In this process that would need
-/// unsafe code.
+/// Another process that maps files into its memory for writing. In this process, such mappings
+/// would need unsafe code.
 pub struct Mapper {
     process: std::process::Child,
     answers: std::io::BufReader<std::process::ChildStdout>,
@@ -149,7 +150,7 @@ for line in sys.stdin:
 "#;
 
 impl Mapper {
-    /// `None` without Python.
+    /// Starts the process. Returns `None` if Python is not installed.
     pub fn start() -> Option<Self> {
         let mut command = std::process::Command::new("python3");
         command.args(["-c", MAPPER]).stdin(std::process::Stdio::piped());
@@ -176,7 +177,7 @@ impl Mapper {
         answer.parse().map_err(std::io::Error::other)
     }
 
-    /// Changes the first byte of a mapping.
+    /// Changes the first byte of mapping `number`.
     pub fn write(&mut self, number: usize) -> std::io::Result<()> {
         self.ask(&format!("write {number}")).map(|_| ())
     }

@@ -1,14 +1,14 @@
-//! Random choices. Every step has dice of its own, so that other steps choose the same if one step
-//! is left out.
+//! Random choices. Every step has dice of its own. If one step is left out, the other steps
+//! therefore make the same choices.
 
-/// A small generator (xorshift64*): a test needs a seed that it can print, not quality.
+/// A small generator (xorshift64*). A test needs a seed that it can print, but no high quality.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
     /// The dice of step `n` of the run with `seed`.
     pub fn of(seed: u64, n: u64) -> Self {
-        // splitmix64, so that neighbouring seeds give different numbers.
+        // The seed passes through splitmix64, so that neighbouring seeds give different numbers.
         let mut z = seed
             .wrapping_mul(0x9E37_79B9_7F4A_7C15)
             .wrapping_add(n.wrapping_mul(0xD1B5_4A32_D192_ED03));
@@ -29,12 +29,12 @@ impl Dice {
         usize::try_from((self.next() >> 16) % limit as u64).unwrap()
     }
 
-    /// True this many times in a hundred.
+    /// Returns true in `percent` of 100 cases.
     pub fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// One of `all`, if there is one.
+    /// One element of `all`; `None` if `all` is empty.
     pub fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
         if all.is_empty() { None } else { all.get(self.below(all.len())) }
     }

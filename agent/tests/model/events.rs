@@ -1,5 +1,6 @@
-//! Events from outside: the deploy script, which asks the test and waits, and answers of the agent.
-//! The script is a few lines of shell. The test does the script's work while the script waits.
+//! Events from outside: questions of the deploy script, and answers of the agent. The script is a
+//! few lines of shell, which ask the test and wait. The test does the script's work while the
+//! script waits.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -47,7 +48,8 @@ impl Events {
         let [ask, answer] = ["ask", "answer"].map(|name| {
             let path = dir.join(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-            // The fifo is opened for reading and writing, so that nobody waits for the other end.
+            // The fifo is opened for reading and writing, so that the open does not wait for the
+            // other end.
             File::options().read(true).write(true).open(path).unwrap()
         });
         let at = dir.display();
@@ -82,7 +84,7 @@ impl Events {
         number
     }
 
-    /// The next event, if one comes in time.
+    /// The next event, if an event arrives within this time.
     pub fn next(&self, within: Duration) -> Option<Event> {
         self.receiver.recv_timeout(within).ok()
     }

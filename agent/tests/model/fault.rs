@@ -3,9 +3,9 @@
 /// A promise that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The kind of fault. One cause mostly gives one kind.
+    /// The kind of fault. In most cases, faults with the same cause have the same kind.
     pub kind: String,
-    /// The seen and the wanted state.
+    /// The observed and the expected state.
     pub what: String,
 }
 

@@ -1,4 +1,4 @@
-//! Changes that services and scripts make to roots: ordinary changes, but not harmless ones.
+//! Changes that services and scripts make to roots. These changes are ordinary, but not harmless.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ type Act = fn(&mut World, &mut Dice, &Path) -> io::Result<String>;
 /// function.
 struct Acting(&'static str, usize, bool, Act);
 
-/// One name may stand for several acts.
+/// All acts. Several acts may have the same name.
 const ACTS: [Acting; 32] = [
     Acting("write", 6, false, write),
     Acting("restored", 8, false, write_restored),
@@ -61,7 +61,7 @@ const HOT: [&str; 6] =
     ["bin/server", "etc/app.conf", "shared/s0", "var/db", "lib/a/f0", "lib/a/f1"];
 
 impl World {
-    /// Changes `root`, or else any existing root.
+    /// Changes `root`. Without `root`, changes any existing root.
     pub fn hostile(&mut self, dice: &mut Dice, root: Option<&Path>) {
         let is_root = self.who == Who::Root;
         let may = |act: &&Acting| !crate::is_without(act.0) && (is_root || !act.2);
@@ -90,7 +90,8 @@ impl World {
         dice.pick(&there).cloned()
     }
 
-    /// Existing paths of a root, of this kind, that no mount or symlink leads through.
+    /// The existing paths of this kind in a root. Paths that lead through a mount or a symlink are
+    /// left out.
     pub fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         let Some(versions) = self.roots.get(&id).map(|known| known.versions.clone()) else {
@@ -136,7 +137,7 @@ pub fn nothing() -> io::Error {
     io::Error::other("there is nothing like that")
 }
 
-/// Root and path in a short form.
+/// The root and the path in a short form, for the list of steps.
 pub fn told(path: &Path) -> String {
     let text = path.display().to_string();
     let text = text.split_once("/unpacked/").map_or(&*text, |(_, rest)| rest).to_owned();

@@ -25,7 +25,7 @@ pub struct File {
     pub meta: Meta,
 }
 
-/// The meaning of a name in a layer.
+/// The node that a name in a layer stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
     Directory(Meta),
@@ -44,10 +44,10 @@ pub struct Layer {
 /// The components, lowest first.
 pub const COMPONENTS: [&str; 3] = ["code", "conf", "data"];
 
-/// File capabilities as the kernel keeps them: version 2, effective, `cap_net_bind_service`.
+/// File capabilities in the kernel's form: version 2, effective, `cap_net_bind_service`.
 pub const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The first second of all files.
+/// The earliest time of all files, in seconds.
 const EPOCH: i64 = 1_700_000_000;
 
 impl Layer {
@@ -99,7 +99,7 @@ impl Layer {
         }
         self.file("etc/app.conf", 80, dice);
         self.file("etc/env", 20, dice);
-        // A service writes to the second name.
+        // A service writes to the file through the second name.
         let db = self.file("etc/db", 120, dice);
         self.names.insert("var/db".to_owned(), Node::File(db));
         self.file("var/log", 30, dice);
@@ -135,7 +135,7 @@ impl Layer {
         number
     }
 
-    /// The same version with one to four changes.
+    /// The next version: this version with one to four changes.
     pub fn next(&self, dice: &mut Dice) -> Self {
         let mut layer = self.clone();
         while layer == *self {
@@ -202,7 +202,8 @@ impl Layer {
         }
     }
 
-    /// Removes a directory that no other component uses, or changes the metadata of one.
+    /// Removes a directory that no other component uses, or changes the metadata of such a
+    /// directory.
     fn change_directory(&mut self, dice: &mut Dice) {
         let own = ["bin", "lib/b", "lib/b/deep", "var", "var/lib", "www/img"];
         let there: Vec<&str> =

@@ -1,15 +1,16 @@
-//! Roots match their layers, whatever services and scripts do, and nothing outside is touched.
+//! Tests that roots match their layers, whatever services and scripts do, and that the agent
+//! touches nothing outside of the roots.
 //!
 //! The real registry and agent deploy one version after another, forwards, backwards and sideways.
-//! They are killed and restarted, while a service and a deploy script change roots at random.
-//! Whenever the script begins, the test compares its whole root with a model of its layers. After
-//! every step it compares everything outside, too.
+//! The test kills and restarts both programs, while a service and a deploy script change roots at
+//! random. Whenever the script begins, the test compares the script's whole new root with a model
+//! of its layers. After every step, the test also compares all data outside.
 //!
-//! The test cannot cover one case: a service writes in place to a file that a published root shares.
-//! So the comparison is the first thing that a script does, and nobody writes meanwhile.
+//! The test cannot cover one case: a service writes in place to a file that a published root
+//! shares. So the script begins with the comparison, and no service writes during the comparison.
 //!
 //! The test runs on every filesystem of `DEPLOY_TEST_DIRS`, in every link mode, as root and as an
-//! ordinary user. Variables choose parts of it:
+//! ordinary user. Environment variables choose parts of the test:
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -49,9 +50,9 @@ use world::Place;
 
 /// The variable that is set if the test runs in its own mount namespace, or as an ordinary user.
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
-/// The factor for the steps of `DEPLOY_TEST_MORE`.
+/// The factor by which `DEPLOY_TEST_MORE` increases the number of steps.
 const MORE: usize = 10;
-/// The command that runs a program so that its mounts end with it.
+/// The command that runs a program in a mount namespace, so that its mounts end with the program.
 const ROOT: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
 /// The command that runs a program as an ordinary user.
 const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -66,7 +67,7 @@ fn is_without(kind: &str) -> bool {
     names("DEPLOY_TEST_WITHOUT", kind)
 }
 
-/// The weight of steps of this kind; `usual` is the usual weight.
+/// The weight of steps of this kind. `usual` is the weight without `DEPLOY_TEST_MORE`.
 fn weight(kind: &str, usual: usize) -> usize {
     if names("DEPLOY_TEST_MORE", kind) { usual * MORE } else { usual }
 }
@@ -89,7 +90,7 @@ fn places() -> Vec<Place> {
     for dir in dirs {
         let has_reflinks = run::has_reflinks(&dir);
         for link in links.split(',') {
-            // This place would be the same as another one.
+            // This place would be the same as the place with the link mode `auto`.
             if link == "hardlink" && !has_reflinks && links.contains("auto") {
                 continue;
             }
@@ -107,7 +108,7 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     let inside = std::env::var(INSIDE).unwrap_or_default();
     let is_root = rustix::process::geteuid().is_root();
     if inside.is_empty() && is_root {
-        // The mounts end with the namespace, in every case.
+        // The namespace ends with its process, so no mount stays in any case.
         let as_root = is_without("root") || again(&ROOT, "root");
         let as_user = is_without("user") || again(&USER, "user");
         assert!(
@@ -120,8 +121,8 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Runs this test in a process of its own, and returns whether it passed. Without such a process,
-/// the test prints what it skips; in CI that is a failure.
+/// Runs this test again in a process of its own, and returns whether that run passed. If such a
+/// process cannot be started, prints that this part is skipped; in CI, this is a failure.
 fn again(before: &[&str], inside: &str) -> bool {
     let mut command = Command::new(before[0]);
     command.args(&before[1..]);

@@ -1,4 +1,5 @@
-//! A service may write at any time to files that it has open, whatever happened to its root.
+//! Writes to open files. A service may write at any time to files that it has open, whatever
+//! happened to its root.
 
 use std::fs::File;
 use std::io;
@@ -35,7 +36,7 @@ pub fn map_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<S
     Ok(told(&path))
 }
 
-/// Writes to a file that was opened before, and may close it.
+/// Writes to a file that a service has open, and then may close the file.
 pub fn write_to_open(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<String> {
     if world.open.is_empty() {
         return Err(nothing());

@@ -1,5 +1,5 @@
-//! Steps of services and scripts that lead out of a root, or prevent its removal: mounts, flags,
-//! symlinks.
+//! Changes by services and scripts that lead out of a root, or that prevent the removal of a root:
+//! mounts, flags and symlinks.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +25,7 @@ fn mount(arguments: &[&str], from: &Path, to: &Path) -> io::Result<()> {
 pub fn bind(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.directory(dice, root)?;
     if dice.percent(25) {
-        // A read-only bind mount.
+        // A bind mount of a directory on itself.
         mount(&["--bind"], &path, &path)?;
         return Ok(format!("{} at itself", told(&path)));
     }

@@ -40,11 +40,11 @@ pub fn has_reflinks(dir: &Path) -> bool {
     rustix::fs::ioctl_ficlone(to, File::open(from).unwrap()).is_ok()
 }
 
-/// Runs in all places, some at a time. Returns the findings.
+/// Runs the model in all places, several places at a time. Returns the findings.
 pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
     let seed = number("DEPLOY_TEST_SEED");
     let steps = usize::try_from(number("DEPLOY_TEST_STEPS").unwrap_or(STEPS)).unwrap();
-    // An ordinary user can do less, and gets fewer steps.
+    // An ordinary user can do fewer kinds of changes, so a quarter of the steps is enough.
     let steps = if who == "user" { steps.div_ceil(4) } else { steps };
     let jobs = number("DEPLOY_TEST_JOBS").unwrap_or(2);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -54,7 +54,7 @@ pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let Some(place) = places.get(n) else { return };
-                    // Each place has another seed, always the same.
+                    // Each place has its own seed, which is the same in every run.
                     let seed = seed.unwrap_or(n as u64 + 1);
                     if let Some(text) = one(place, seed, steps, who) {
                         found.lock().unwrap().push(text);
@@ -106,8 +106,8 @@ fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
     Some(text)
 }
 
-/// Does these steps. Each step has dice of its own, so it does the same whichever other steps are
-/// done, as far as possible.
+/// Does these steps. Each step has dice of its own. So, as far as possible, a step does the same
+/// whichever other steps are done.
 pub fn run(place: &Place, seed: u64, steps: &[usize]) -> Ended {
     let mut world = World::new(place, seed);
     let mut at = 0;
@@ -151,7 +151,7 @@ fn all(world: &mut World, seed: u64, steps: &[usize], at: &mut usize) -> Outcome
     at_last(world)
 }
 
-/// Without obstacles the agent deploys, and nothing is left over.
+/// Removes all obstacles. Checks that the agent then deploys, and that nothing is left over.
 fn at_last(world: &mut World) -> Outcome {
     world.say("at last");
     world.release();

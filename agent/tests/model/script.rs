@@ -11,16 +11,16 @@ use crate::fault::{Fault, Outcome, fault};
 use crate::tree::{Made, differences, look};
 use crate::world::World;
 
-/// When the agent is killed.
+/// The moment at which the test kills the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kill {
     #[default]
     Never,
-    /// This long after the request.
+    /// Kill the agent this long after the request.
     Soon(Duration),
-    /// While the script runs.
+    /// Kill the agent while the script runs.
     AtScript,
-    /// This long after the script was allowed to end.
+    /// Kill the agent this long after the script was allowed to end.
     AfterScript(Duration),
 }
 
@@ -35,11 +35,13 @@ pub struct Plan {
     pub kill: Kill,
 }
 
-/// Number of last lines of the agent's log in which it may have reported on the deployed root.
+/// Number of lines at the end of the agent's log that are searched for a report on the deployed
+/// root.
 const LAST_LINES: usize = 12;
 
 impl World {
-    /// A script has begun: nobody but the agent has touched its root since it was published.
+    /// Does the work of a script that has begun. Since the publication of the script's root, only
+    /// the agent can have touched that root.
     pub fn script(&mut self, asking: &Asking) -> Outcome {
         self.scripts += 1;
         let Asking { new_id, versions, .. } = asking;
@@ -114,7 +116,7 @@ impl World {
         if top != 0o755 {
             return fault("wrong root: mode", format!("the top has {top:o}"));
         }
-        // Files that a service may write to, under any name.
+        // Files that a service may write to. Their other names outside of `var` also count.
         let is_writable = self.flags.iter().any(|flag| flag == "-writable");
         let writable: BTreeSet<&str> = wanted
             .iter()
@@ -127,7 +129,8 @@ impl World {
         let found = differences(&wanted, &seen, made, spared);
         let Some((first, _)) = found.first() else { return Ok(()) };
         if made == Made::Reused && !self.registry_is_up {
-            // A changed root is better than no root: entries that the cache cannot repair stay.
+            // Entries that the cache cannot repair stay, because a changed root is better than no
+            // root.
             self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
             return Ok(());
         }
@@ -140,7 +143,7 @@ impl World {
         let log = self.agent_log();
         let mut lines = log.lines().rev().take(LAST_LINES);
         if made == Made::Reused && lines.any(|line| told.iter().any(|told| line.contains(told))) {
-            // A root with a mount, or one that cannot be moved, stays in its place.
+            // A root with a mount, or a root that cannot be moved, stays in its place.
             self.say(format!("  {} faults, and told: {:?}", found.len(), found.first()));
             return Ok(());
         }

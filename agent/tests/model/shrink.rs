@@ -1,13 +1,14 @@
-//! Looking for the fewest steps that still fail.
+//! Searches for the fewest steps that still fail.
 
-/// Leaves out of `steps` everything that `fails` does not need: halves, quarters and so on, then
-/// single steps.
+/// Leaves out of `steps` all steps without which `fails` is still true. Tries to leave out halves,
+/// then quarters and so on, and at last single steps.
 pub fn fewest(steps: &[usize], mut fails: impl FnMut(&[usize]) -> bool) -> Vec<usize> {
     let mut left = steps.to_vec();
     let mut size = left.len().div_ceil(2).max(1);
     loop {
         let mut at = 0;
-        // This goes from the beginning, because the last steps most likely cause the failure.
+        // The search begins with the first steps, because the last steps most likely cause the
+        // failure.
         while at < left.len() {
             let end = (at + size).min(left.len());
             let tried: Vec<usize> = left[..at].iter().chain(&left[end..]).copied().collect();

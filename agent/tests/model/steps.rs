@@ -54,13 +54,13 @@ impl World {
         self.check()
     }
 
-    /// The work after every deploy: mostly, the test waits until the agent is idle.
+    /// Ends a step that deploys. In most cases, the test waits until the agent is idle.
     fn after(&mut self, dice: &mut Dice) -> Outcome {
         if crate::is_without("races") || dice.percent(75) { self.idle() } else { Ok(()) }
     }
 
-    /// Changes the registry's configuration to this version of a component. Returns whether that
-    /// succeeded.
+    /// Changes the registry's configuration to this version of a component. Returns whether the
+    /// change succeeded.
     pub fn change(&mut self, component: usize, label: &str) -> bool {
         let name = COMPONENTS[component];
         let line = format!("changeconf -name project1 -component {name} -version {label}");
@@ -126,7 +126,7 @@ fn new_version(world: &mut World, dice: &mut Dice) -> Outcome {
     sync(world, dice)
 }
 
-/// The same tree under another name.
+/// Deploys the same tree under another version name.
 fn relabel(world: &mut World, dice: &mut Dice) -> Outcome {
     let component = dice.below(COMPONENTS.len());
     let labels = &world.pool[world.version(&world.offered[component])].labels;
@@ -135,7 +135,7 @@ fn relabel(world: &mut World, dice: &mut Dice) -> Outcome {
     sync(world, dice)
 }
 
-/// A failing script, and then the reaction of operators.
+/// Makes a script fail, and then imitates the reaction of operators.
 fn fail(world: &mut World, dice: &mut Dice) -> Outcome {
     let good = world.offered.clone();
     world.change_something(dice);
@@ -224,8 +224,8 @@ fn kill(world: &mut World, dice: &mut Dice) -> Outcome {
     if dice.percent(70) { sync(world, dice) } else { Ok(()) }
 }
 
-/// `verify -repair` beside the agent never changes a root. The poll after it runs a failed script
-/// again.
+/// Runs `verify -repair`, which never changes a root. The agent's next poll then runs a failed
+/// script again.
 fn repair(world: &mut World, dice: &mut Dice) -> Outcome {
     world.subcommand(&["verify", "-repair"]);
     sync(world, dice)
@@ -253,7 +253,7 @@ fn restart(world: &mut World, dice: &mut Dice) -> Outcome {
     if second { sync(world, dice) } else { Ok(()) }
 }
 
-/// The agent continues with another `-link`, or with its first one again.
+/// Restarts the agent with another value of `-link`, or with the first value again.
 fn relink(world: &mut World, dice: &mut Dice) -> Outcome {
     let first = world.link.clone();
     let at = world.flags.iter().position(|flag| flag == "-link").unwrap() + 1;
@@ -264,8 +264,8 @@ fn relink(world: &mut World, dice: &mut Dice) -> Outcome {
     bump(world, dice)
 }
 
-/// The agent loses its records about cache and roots, as when it takes over a directory of the Go
-/// tool.
+/// Removes the agent's records about cache and roots, as if the agent took over a directory of the
+/// Go tool.
 fn forget(world: &mut World, dice: &mut Dice) -> Outcome {
     let lost: &[&str] =
         [&["roots"][..], &["objects", "layers"], &["objects", "layers", "roots"]][dice.below(3)];
@@ -285,7 +285,7 @@ fn lose_state(world: &mut World, dice: &mut Dice) -> Outcome {
     sync(world, dice)
 }
 
-/// The registry is out of reach for some time.
+/// Stops the registry for some time.
 fn away(world: &mut World, dice: &mut Dice) -> Outcome {
     world.stop_registry();
     for _ in 0..=dice.below(3) {
@@ -307,6 +307,6 @@ fn away(world: &mut World, dice: &mut Dice) -> Outcome {
         world.check()?;
     }
     world.start_registry();
-    // The agent may poll by itself at any time now.
+    // From now on, the agent may poll on its own at any time.
     sync(world, dice)
 }

@@ -1,4 +1,4 @@
-//! The contents that a root must have by its layers, and the contents of a directory.
+//! The contents that a root must have according to its layers, and the contents of a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,14 +28,14 @@ pub struct Entry {
     pub meta: Meta,
     /// The bytes of a file, or the target of a symlink.
     pub body: Vec<u8>,
-    /// The first path of all names of the same inode.
+    /// The first path among all names of the entry's inode.
     pub group: String,
 }
 
 /// Entries by path; the top is `.`.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// The unpacking user: an ordinary user owns everything, and cannot set capabilities.
+/// The user who unpacks. An ordinary user owns all files, and cannot set capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Root,
@@ -52,7 +52,7 @@ impl Who {
         let mut meta = meta.clone();
         if let Self::User(uid, gid) = self {
             (meta.uid, meta.gid) = (uid, gid);
-            // Without the right owner, a file gets no setuid bit.
+            // If the owner cannot be set, the file gets no setuid bit.
             meta.mode &= !0o6000;
             meta.xattrs.retain(|name, _| name.starts_with("user."));
         }
@@ -60,7 +60,7 @@ impl Who {
     }
 }
 
-/// The root of these layers, lowest first (docs/FORMAT.md, "How layers merge").
+/// The root that these layers make, lowest layer first (docs/FORMAT.md, "How layers merge").
 pub fn merge(layers: &[&Layer], who: Who) -> Tree {
     let mut names: BTreeMap<String, (usize, Node)> = BTreeMap::new();
     for (n, layer) in layers.iter().enumerate() {
@@ -102,7 +102,7 @@ pub fn look(root: &Path, mounts: &BTreeSet<PathBuf>) -> std::io::Result<Tree> {
     let mut queue = vec![root.to_owned()];
     while let Some(dir) = queue.pop() {
         let items = match fs::read_dir(&dir) {
-            // A directory that a service has closed to itself.
+            // A service may have removed its own permission to read a directory.
             Err(err) if err.kind() == ErrorKind::PermissionDenied => continue,
             other => other?,
         };
@@ -164,7 +164,7 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// How the root was made.
+/// Whether the root is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
     /// The root is new: only the agent has touched it.
@@ -173,8 +173,8 @@ pub enum Made {
     Reused,
 }
 
-/// The differences between `seen` and `wanted`: first the kind of difference, then place and
-/// details.
+/// The differences between `seen` and `wanted`. Each has the kind of difference, and then the place
+/// with details.
 pub fn differences(
     wanted: &Tree,
     seen: &Tree,
@@ -182,7 +182,7 @@ pub fn differences(
     spared: impl Fn(&str) -> bool,
 ) -> Vec<(&'static str, String)> {
     let mut found = Vec::new();
-    // Names of a file that are below a mount cannot be seen.
+    // The test cannot see names of a file that are below a mount.
     let hidden: BTreeSet<&String> = wanted
         .iter()
         .filter(|(path, _)| {
@@ -203,7 +203,7 @@ pub fn differences(
         for what in entry_differs(entry, there, made) {
             found.push((what.0, format!("{path} ({})", what.1)));
         }
-        // Names that a service gave to a file do not count.
+        // Additional names that a service gave to a file do not count.
         let group =
             if made == Made::New { there.group.clone() } else { group_in(wanted, seen, there) };
         let is_link = entry.kind == Kind::File && there.kind == Kind::File;

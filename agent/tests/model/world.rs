@@ -1,5 +1,5 @@
-//! A registry and an agent as real programs, on one filesystem and with one link mode, and the
-//! model of their right state.
+//! A registry and an agent as real programs, on one filesystem and with one link mode. Also a model
+//! of the state that both must have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -30,14 +30,14 @@ pub struct Place {
     pub link: String,
 }
 
-/// A version of a component. Each has two names.
+/// A version of a component. Each version has two names.
 pub struct Version {
     pub component: usize,
     pub layer: Layer,
     pub labels: [String; 2],
 }
 
-/// A root that the script saw.
+/// A root that the script has seen.
 pub struct Known {
     /// Numbers of the versions in the root.
     pub versions: Vec<usize>,
@@ -52,7 +52,7 @@ pub enum Open {
 }
 
 pub struct World {
-    /// The first value of `-link`.
+    /// The value of `-link` at the start of the run.
     pub link: String,
     pub bench: Bench,
     pub who: Who,
@@ -71,15 +71,16 @@ pub struct World {
     /// Immutable or append-only files.
     pub flagged: Vec<(File, PathBuf)>,
     pub open: Vec<(Open, PathBuf)>,
-    /// By id.
+    /// The roots that scripts have seen, by id.
     pub roots: BTreeMap<String, Known>,
     /// Id of the deployed configuration.
     pub deployed: Option<String>,
-    /// Whether the agent was not killed since its last output.
+    /// Whether the agent's state is certain, because the agent was not killed after its last
+    /// output.
     pub is_certain: bool,
-    /// Whether there was a rollback whose hold may still count.
+    /// Whether there was a rollback whose hold may still apply.
     pub may_be_held: bool,
-    /// Names of the versions of the last script, and how it ended.
+    /// Names of the versions that the last script deployed, and the script's exit code.
     pub last_script: Option<(Vec<String>, u8)>,
     pub plan: Plan,
     /// Scripts that ran since the last request.
@@ -89,9 +90,9 @@ pub struct World {
     pub scripts: usize,
 }
 
-/// Trees that are remembered.
+/// Maximum number of trees that are remembered.
 const MOST_TREES: usize = 200;
-/// Versions of each component at first.
+/// Number of versions of each component at the start.
 const VERSIONS: usize = 4;
 
 impl World {
@@ -172,7 +173,7 @@ impl World {
         self.pool.iter().position(named).unwrap_or_else(|| panic!("no version {label:?}"))
     }
 
-    /// The right contents of a root of these versions.
+    /// The contents that a root of these versions must have.
     pub fn tree(&mut self, versions: &[usize]) -> Rc<Tree> {
         if self.trees.len() >= MOST_TREES {
             self.trees.clear();
@@ -205,7 +206,7 @@ impl World {
         points.filter(|point| point.starts_with(&dir)).collect()
     }
 
-    /// Whether the directory at `path` is the one that the script saw.
+    /// Whether the directory of the root `id` is still the directory that the script saw.
     pub fn is_known(&self, id: &str) -> bool {
         let Some(known) = self.roots.get(id) else { return false };
         let (Ok(held), Ok(there)) =
@@ -328,7 +329,8 @@ impl Drop for World {
     }
 }
 
-/// Without Python, prints a notice and returns `None`; in CI that is a failure.
+/// Starts a [`Mapper`]. If Python is not installed, prints a notice and returns `None`; in CI, this
+/// is a failure.
 fn mapper() -> Option<Mapper> {
     let mapper = Mapper::start();
     if mapper.is_none() {

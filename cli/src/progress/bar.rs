@@ -1,12 +1,13 @@
-//! The bar on the last line of this process's terminal. Everything that the process writes to
-//! stderr goes through here, so that a message replaces the whole bar.
+//! The bar on the last line of this process's terminal. The process writes to stderr only through
+//! this module, so that a message replaces the whole bar.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::Told;
 
-/// Columns of the present bar. The process has one terminal.
+/// Number of columns of the present bar. The variable is global, because the process has one
+/// terminal.
 static DRAWN: Mutex<usize> = Mutex::new(0);
 
 /// Shows a message or bar on stderr.
@@ -17,7 +18,7 @@ pub fn show(told: Told) {
         Told::Bar(text) => {
             let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
             if text.is_empty() && *drawn == 0 {
-                // A message has replaced the bar.
+                // A message has already replaced the bar.
                 return;
             }
             io::stderr().write_all(over(&text, &mut drawn).as_bytes())
@@ -25,8 +26,9 @@ pub fn show(told: Told) {
     };
 }
 
-/// The text of a bar that replaces one of `drawn` columns; the cursor is then at the start of the
-/// line. Blanks work on every terminal, unlike escape sequences.
+/// The text that replaces a bar of `drawn` columns with the bar `text`. After this text, the cursor
+/// is at the start of the line. Blanks erase the rest of the old bar, because they work on every
+/// terminal, unlike escape sequences.
 pub fn over(text: &str, drawn: &mut usize) -> String {
     let columns = text.chars().count();
     let blanks = drawn.saturating_sub(columns);
@@ -37,7 +39,7 @@ pub fn over(text: &str, drawn: &mut usize) -> String {
     format!("{text}{:blanks$}\r", "")
 }
 
-/// Columns of the terminal on stderr; `None` if it is not a terminal.
+/// Number of columns of the terminal on stderr; `None` if stderr is not a terminal.
 pub(super) fn columns() -> Option<usize> {
     let stderr = io::stderr();
     if !stderr.is_terminal() {
@@ -48,7 +50,7 @@ pub(super) fn columns() -> Option<usize> {
     Some(if columns == 0 { super::COLUMNS } else { columns })
 }
 
-/// Standard error; text written to it replaces the bar.
+/// Standard error. Text that is written to this value replaces the bar.
 #[derive(Debug, Clone, Copy)]
 pub struct Stderr;
 

@@ -1,12 +1,12 @@
-//! The state of work as text.
+//! Texts that show the state of work.
 
 use deploy_store::{Reading, Unit};
 
-/// Columns of the bar itself.
+/// Maximum number of columns of the bar itself.
 const MOST_CELLS: usize = 30;
 const FEWEST_CELLS: usize = 8;
 
-/// The state as a line: `read 1.00 MiB of 8.00 MiB (12%), 3.00 MiB/s, 2s left`.
+/// The state of work as a line: `read 1.00 MiB of 8.00 MiB (12%), 3.00 MiB/s, 2s left`.
 pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
     let mut text = match whole {
@@ -20,10 +20,10 @@ pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
     text + &left(reading, rate).map_or_else(String::new, |left| format!(", {left} left"))
 }
 
-/// The state as a bar that fits in a line of so many columns.
+/// The state of work as a bar that fits in a line of `columns` columns.
 pub(super) fn bar(reading: &Reading, rate: Option<u64>, columns: usize) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
-    // Writing the last column moves a terminal to its next line.
+    // The last column stays empty, because writing it moves a terminal to the next line.
     let room = columns.saturating_sub(1);
     let speed = rate.map_or_else(String::new, |rate| format!("  {}/s", full(unit, rate)));
     let text = match whole {
@@ -55,7 +55,7 @@ fn percent(done: u64, whole: u64) -> u128 {
     (u128::from(done) * 100 / u128::from(whole.max(1))).min(100)
 }
 
-/// The remaining time at this rate, in the form of flags.
+/// The remaining time at this rate, in the form that flags use for times.
 fn left(reading: &Reading, rate: Option<u64>) -> Option<String> {
     let rest = reading.whole?.checked_sub(reading.done).filter(|rest| *rest > 0)?;
     let seconds = rest.checked_div(rate?)?;
@@ -80,7 +80,7 @@ fn full(unit: Unit, count: u64) -> String {
     }
 }
 
-/// `512 B`, `1.00 KiB`, `3.21 GiB`.
+/// A number of bytes as text, for example `512 B`, `1.00 KiB` or `3.21 GiB`.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {

@@ -1,5 +1,5 @@
-//! Every flag of every program has an environment variable, and `-h` shows it. The test reads the
-//! output of the programs, so that it finds a new flag without a variable.
+//! Tests that every flag of every program has an environment variable, and that `-h` shows the
+//! variable. The test reads the programs' output, so it also finds a new flag without a variable.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -13,7 +13,7 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("deploy-agent", "DEPLOY_AGENT_"),
     ("deploy-registry", "DEPLOY_REGISTRY_"),
 ];
-/// Flags that ask about the program and set nothing.
+/// Flags that only show something about the program.
 const QUESTIONS: [&str; 3] = ["h", "help", "version"];
 /// Subcommands that describe the program.
 const ABOUT: [&str; 3] = ["completion", "help", "man"];
@@ -59,7 +59,7 @@ fn flags(help: &str) -> Vec<(String, String)> {
     flags
 }
 
-/// The variable in the help, in clap's form or in the Go tool's.
+/// The variable in the help, in clap's form or in the Go tool's form.
 fn variable(text: &str) -> Option<String> {
     let after = text.split("[env: ").nth(1).or_else(|| text.split(" $").nth(1))?;
     let end = after.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(after.len());
@@ -70,8 +70,8 @@ fn variable(text: &str) -> Option<String> {
 fn every_flag_has_an_environment_variable_in_its_help() {
     for (name, prefix) in PROGRAMS {
         let own = help(name, &[]);
-        // The flags of deployctl's subcommands belong to the registry's command language. These
-        // flags mean the same through ssh, where there are no variables.
+        // The flags of deployctl's subcommands belong to the registry's command language. The same
+        // flags work through ssh, where there are no variables.
         let subs = if is_operators(name) { Vec::new() } else { subcommands(&own) };
         assert!(is_operators(name) || subs.len() >= 2, "{name}: {subs:?}");
         let pages = subs.iter().map(|sub| help(name, &[sub])).chain([own.clone()]);
@@ -79,7 +79,8 @@ fn every_flag_has_an_environment_variable_in_its_help() {
         assert!(all.len() > 4, "{name}: {all:?}");
         for (flag, text) in all.iter().filter(|(flag, _)| !QUESTIONS.contains(&flag.as_str())) {
             let expected = match flag.as_str() {
-                // The names are those of the Go tools: both programs connect as an operator.
+                // These variables have the names of the Go tool, because both programs connect as
+                // an operator.
                 "fp" if is_operators(name) => "DEPLOYCTL_FINGERPRINT".to_owned(),
                 "addr" | "key" | "user" if is_operators(name) => {
                     format!("DEPLOYCTL_{}", flag.to_uppercase())

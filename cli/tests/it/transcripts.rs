@@ -1,11 +1,12 @@
-//! Plays the files in `transcripts/`: what users type and what they see, word for word. A shell
-//! runs the real programs and `OpenSSH`'s clients against a real registry. JSON output is checked
-//! against docs/schemas.
+//! Plays the files in `transcripts/`, which contain commands of users and the exact output. A shell
+//! runs the real programs and `OpenSSH`'s clients against a real registry. The test checks JSON
+//! output against docs/schemas.
 //!
-//! `$ ` begins a command of bash. The lines below it are standard output, with a dot for a blank
-//! line; `! ` begins a line of standard error, and `= ` the exit code if it is not 0. `& ` begins a
-//! command that runs beside later commands. `~ PATTERN => NAME` names output that differs from run
-//! to run. With `UPDATE_TRANSCRIPTS` set, the test writes the files again; read the diff.
+//! `$ ` begins a command of bash. The lines below the command are its standard output, with a dot
+//! for a blank line. `! ` begins a line of standard error. `= ` begins the exit code, if the code
+//! is not 0. `& ` begins a command that runs beside later commands. `~ PATTERN => NAME` names
+//! output that differs from run to run. If `UPDATE_TRANSCRIPTS` is set, the test writes the files
+//! again; check the diff.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -72,7 +73,7 @@ fn check(name: &str, flags: &[&str]) {
 }
 
 fn play(stage: &Stage, masks: &[(Regex, String)], command: &str) -> String {
-    // Archives are named by their contents.
+    // The command may contain names from the transcript, which are replaced by the real texts.
     let named = |text: &str, (value, name): &(String, String)| text.replace(name, value);
     let line = stage.known.iter().fold(command.to_owned(), |text, known| named(&text, known));
     let output = stage.play(&line);
@@ -174,7 +175,7 @@ fn commands() -> Vec<String> {
 /// A subcommand and a flag; either may be empty.
 type Usage = (String, String);
 
-/// The subcommands and flags of a program, by its own completions for fish.
+/// The subcommands and flags of a program, according to its own completions for fish.
 fn offered(name: &str) -> BTreeSet<Usage> {
     let script = std::process::Command::new(program(name)).args(["completion", "fish"]).output();
     let script = String::from_utf8(script.unwrap().stdout).unwrap();
@@ -194,7 +195,7 @@ fn offered(name: &str) -> BTreeSet<Usage> {
     all
 }
 
-/// The verbs and flags of the console, by its help.
+/// The verbs and flags of the console, according to its help.
 fn offered_by_console() -> BTreeSet<Usage> {
     let verbs = deploy_wire::command::VERBS.iter();
     verbs
@@ -215,7 +216,7 @@ fn every_verb_and_flag_has_a_transcript() {
         let everywhere: BTreeSet<&str> =
             offered.iter().filter(|(sub, _)| sub.is_empty()).map(|(_, flag)| &**flag).collect();
         for (sub, flag) in &offered {
-            // A flag that all subcommands take counts once.
+            // A flag that all subcommands accept needs only one transcript.
             let sub = if everywhere.contains(&**flag) { "" } else { sub };
             let used = commands.iter().any(|command| uses(command, program, sub, flag));
             let what = format!("{program} {sub} -{flag}");

@@ -1,4 +1,4 @@
-//! `deployctl` against a real registry: texts and exit codes.
+//! Tests the texts and exit codes of `deployctl` against a real registry.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -78,7 +78,7 @@ fn known_blob_is_not_sent_again() {
 #[test]
 fn standard_input_and_pipes_are_read_only_once() {
     let rig = Rig::start();
-    // Data that is larger than all queues on the way together, and not compressible.
+    // The data is larger than all queues on the way together, and is not compressible.
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -152,8 +152,8 @@ fn download_obeys_the_umask_and_replaces_files_atomically() {
         assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
         assert_eq!(fs::metadata(rig.path("got")).unwrap().mode() & 0o7777, mode, "{umask}");
     }
-    // `get` writes to a path that is not a file, and does not replace it: root may have given
-    // /dev/null.
+    // If the path is not a file, `get` writes to the path and does not replace it. Root may have
+    // given /dev/null as the path.
     assert!(Command::new("mkfifo").arg(rig.path("fifo")).status().unwrap().success());
     let reader = Command::new("cat").arg(rig.path("fifo")).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(get("022", "1", "fifo"), ok(""));

@@ -1,4 +1,4 @@
-//! Completion of names in real shells, with a registry and without.
+//! Tests the completion of names in real shells, with and without a registry.
 
 use std::fs::{self, File, FileTimes};
 use std::io::Write as _;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::rig::Rig;
 
-/// Longest wait for a screen.
+/// Maximum time to wait for a screen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry with two components and a configuration.
@@ -39,7 +39,7 @@ fn shell(rig: &Rig, program: &str, arguments: &[&str]) -> Command {
     shell
 }
 
-/// Whether there is such a shell; in CI there must be.
+/// Whether this shell is installed. In CI, a missing shell is a failure.
 fn is_there(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok()
         || Command::new(program).arg("-V").output().is_ok();
@@ -81,7 +81,7 @@ fn bash_completes_names() {
         ("addconf -name new -layer code : v", "v1 v2"),
         ("addconf -layer config : 2", "2026-01"),
         ("-q bumpconf -name web -component config -component cod", "code"),
-        // Other words than names are completed as usual.
+        // Words that are not names are completed as usual.
         ("show", "showconf showcomp showlayers"),
         ("showconf -na", "-name"),
         ("showconf -name nothing-like-it", ""),

@@ -1,4 +1,4 @@
-//! A download that is cut off leaves nothing behind.
+//! Tests that an interrupted download leaves no file behind.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -14,7 +14,8 @@ fn writes_to(pid: u32, dir: &str) -> bool {
         .any(|file| file.to_string_lossy().starts_with(dir))
 }
 
-/// Forwards connections to `addr`, and cuts a connection after so many bytes from the server.
+/// Forwards connections to `addr`, and cuts a connection after `bytes` bytes from the server.
+/// Returns the address to connect to.
 fn cut_after(addr: String, bytes: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let here = listener.local_addr().unwrap().to_string();
@@ -23,7 +24,7 @@ fn cut_after(addr: String, bytes: u64) -> String {
         let server = TcpStream::connect(addr).unwrap();
         let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
         let there = std::thread::spawn(move || io::copy(&mut from, &mut to));
-        // Either side may get an error from the cut.
+        // Errors are ignored, because either side may get an error from the cut.
         let _ = io::copy(&mut (&server).take(bytes), &mut &client);
         let _ = (client.shutdown(Shutdown::Both), server.shutdown(Shutdown::Both));
         let _ = there.join();
@@ -62,7 +63,7 @@ fn killed_download_leaves_no_file() {
                 break;
             }
         }
-        // The program may have ended by itself.
+        // The result is ignored, because the program may have ended on its own.
         let mut kill = Command::new("kill");
         kill.args([signal, &*child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
         if child.wait().unwrap().success() {

@@ -1,5 +1,5 @@
-//! Progress of an upload, or of a command of the registry: a bar on a terminal, a line every ten
-//! seconds elsewhere, and nothing with `-q`.
+//! Tests the progress of an upload, and of a command of the registry. On a terminal there is a bar,
+//! otherwise a line every ten seconds. With `-q` there is no progress.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{Rig, noise};
 
-/// Longest wait for a line.
+/// Maximum time to wait for a line.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The output of `deployctl WORDS` on a terminal, and the exit code.
@@ -54,7 +54,7 @@ fn upload_bar_disappears_when_done() {
     let (shown, code) =
         on_terminal(&rig, &["addver", "-name", "a", "-version", "1", "-file", "big.tar"]);
     assert_eq!(code, 0, "{shown:?}");
-    // The bar shows done and whole bytes, and the rate.
+    // The bar shows the uploaded bytes, the total and the rate.
     has_bar(&shown, "iB / 768.00 MiB");
     let (shown, code) = on_terminal(&rig, &["get", "-name", "a", "-version", "1", "-o", "got.tar"]);
     assert_eq!(code, 0, "{shown:?}");
@@ -89,7 +89,7 @@ fn quiet_flag_hides_the_bar() {
     rig.archive("big.tar.gz", &noise(8 << 20));
     let add = ["-q", "addver", "-name", "a", "-version", "1", "-file", "big.tar.gz"];
     assert_eq!(on_terminal(&rig, &add), (String::new(), 0));
-    // There was an upload, although the screen is empty.
+    // The upload was done, although the screen is empty.
     assert_eq!(rig.list("files").len(), 1);
 }
 
@@ -114,7 +114,7 @@ impl Slow {
                 let _ = say.send(line.unwrap());
             }
         });
-        // A file that would be far larger than the sent bytes.
+        // The header announces a file that is far larger than the sent bytes.
         let mut header = tar::Header::new_gnu();
         header.set_path("large").unwrap();
         header.set_size(1 << 40);
@@ -140,7 +140,7 @@ impl Drop for Slow {
 fn pipe_gets_progress_lines_and_quiet_gets_none() {
     let rig = Rig::start();
     let piece = noise(256 << 10);
-    // The quiet upload begins first, so its line would come first.
+    // The quiet upload begins first, so a line of it would come first.
     let mut quiet = Slow::start(&rig, "1", &["-q"]);
     quiet.send(&piece);
     let mut plain = Slow::start(&rig, "2", &[]);
@@ -158,7 +158,7 @@ fn pipe_gets_progress_lines_and_quiet_gets_none() {
     };
     assert!(told.iter().all(is_progress), "{told:?}");
     assert!(quiet.lines.try_recv().is_err());
-    // Errors are shown all the same.
+    // Errors are shown even with `-q`.
     quiet.stdin = None;
     let line = quiet.lines.recv_timeout(PATIENCE).unwrap();
     assert!(line.starts_with("file validation failed: "), "{line}");

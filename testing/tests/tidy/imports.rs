@@ -1,5 +1,5 @@
-//! Imports run one way: no crate names a crate above it, and the files of a crate do not name each
-//! other in a circle, except a module and its own children.
+//! Checks that imports run one way. No crate names a crate above it. The files of a crate do not
+//! name each other in a circle, except for a module and its own children.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,7 +53,7 @@ const PAIRS: [(&str, &str, &str); 2] =
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The modules that each module names, without its children and parents.
+/// The modules that each module names, except for its own children and parents.
 fn graph(files: &[&Source]) -> Graph {
     let modules: BTreeSet<&str> = files.iter().map(|file| file.module.as_str()).collect();
     let mut graph = Graph::new();
@@ -78,7 +78,8 @@ fn is_family(a: &str, b: &str) -> bool {
     a == b || a.starts_with(&format!("{b}::")) || b.starts_with(&format!("{a}::"))
 }
 
-/// The paths within its crate that a file names, from the crate's top. Groups are taken apart.
+/// The paths within its own crate that a file names, as paths from the crate's top. Groups in
+/// braces are split into single paths.
 fn paths(code: &str, module: &str) -> Vec<String> {
     let mut found = Vec::new();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
@@ -134,7 +135,7 @@ fn leaves(text: &str) -> Vec<String> {
     inner.flat_map(leaves).map(|leaf| format!("{head}{leaf}")).collect()
 }
 
-/// The shortest way from a module back to itself.
+/// The shortest path of imports from a module back to the same module.
 fn way_back(graph: &Graph, from: &str) -> Option<Vec<String>> {
     let mut ways = vec![vec![from.to_owned()]];
     let mut seen = BTreeSet::new();

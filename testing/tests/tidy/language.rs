@@ -1,10 +1,11 @@
-//! Words and phrases that docs/STYLE.md forbids, in documents, comments and messages.
+//! Checks that documents, comments and messages have no words and phrases that docs/STYLE.md
+//! forbids.
 
 use std::fs;
 
 use crate::source::{sources, top};
 
-/// A phrase in lower case, and what to write instead.
+/// Each forbidden phrase in lower case, and the words to write instead.
 const FORBIDDEN: [(&str, &str); 24] = [
     ("is told", "is logged, is reported"),
     ("are told", "are logged, are reported"),
@@ -32,7 +33,8 @@ const FORBIDDEN: [(&str, &str); 24] = [
     ("who waits", "name the subject that waits"),
 ];
 
-/// The documents at the top and in `docs`. docs/STYLE.md shows the forbidden phrases themselves.
+/// The documents at the top and in `docs`. docs/STYLE.md is left out, because it shows the
+/// forbidden phrases.
 fn documents() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for folder in [top(), top().join("docs")] {
@@ -63,7 +65,7 @@ fn violations(name: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// Whether a line has these words, as words of their own.
+/// Whether a line contains the phrase as whole words.
 fn has_phrase(line: &str, phrase: &str) -> bool {
     line.match_indices(phrase).any(|(at, _)| {
         let before = line[..at].chars().next_back();

@@ -1,4 +1,5 @@
-//! Keeps the house: sizes, imports that run one way, libraries in their rooms, names.
+//! Checks the order of the source code: sizes of files, directions of imports, folders for
+//! libraries, names, and language.
 //!
 //! Each test lists every place that breaks its rule, with advice.
 

@@ -1,10 +1,11 @@
-//! Two files of one name have the same meaning, and documents name files that exist.
+//! Checks that files with the same name have the same meaning, and that documents name only files
+//! that exist.
 
 use std::collections::BTreeMap;
 
 use crate::source::{sources, top};
 
-/// Names with the same meaning in every folder.
+/// File names that have the same meaning in every folder.
 const COMMON: [&str; 13] = [
     "lib",
     "main",
@@ -48,7 +49,7 @@ fn no_two_files_share_a_name() {
     );
 }
 
-/// Paths such as `store/src/disk.rs` in documents and comments. A folder may end in a slash.
+/// Checks paths such as `store/src/disk.rs` in documents. A folder's path may end in a slash.
 #[test]
 fn paths_in_documents_exist() {
     let mut missing = Vec::new();

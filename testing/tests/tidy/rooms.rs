@@ -1,4 +1,4 @@
-//! Libraries and exit codes that only one folder may use.
+//! Checks that some libraries and exit codes are used only in certain folders.
 
 use crate::source::sources;
 

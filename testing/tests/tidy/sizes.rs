@@ -1,4 +1,5 @@
-//! Limits of size: a reader sees a function on one screen and a file in one sitting.
+//! Checks limits of size, so that a function fits on one screen, and a file can be read in one
+//! sitting.
 
 use std::fs;
 
@@ -38,7 +39,8 @@ fn lines_have_at_most_110_characters() {
     for path in all_files() {
         let text = fs::read_to_string(&path).expect("a source file is text");
         for (at, line) in text.lines().enumerate() {
-            // rustfmt does not break texts, and tests contain whole programs in other languages.
+            // rustfmt does not break long texts, and tests contain whole programs in other
+            // languages.
             let is_text =
                 line.contains('"') || line.ends_with('\\') || path.ends_with("clients.rs");
             if line.chars().count() > LINE && !is_text {

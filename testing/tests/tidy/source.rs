@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The crates, from the top of the house down; see ARCHITECTURE.md.
+/// The crates, from the highest to the lowest; see ARCHITECTURE.md.
 pub const CRATES: [&str; 7] = ["agent", "ctl", "registry", "docker", "cli", "wire", "store"];
 
 /// One file of a crate's `src`.

@@ -12,7 +12,7 @@ use crate::records::running_script::Running;
 const PRIVATE_SHOWN: usize = 10;
 
 impl Status {
-    /// For people.
+    /// Returns the status as text for people.
     pub fn to_text(&self) -> String {
         let mut lines = Lines::default();
         self.deployed(&mut lines);
@@ -22,7 +22,7 @@ impl Status {
         lines.0
     }
 
-    /// The deployed configuration, and the agent.
+    /// Adds the deployed configuration and the agent.
     fn deployed(&self, lines: &mut Lines) {
         match (&self.configuration, &self.state_error) {
             (Some(deployed), _) => {
@@ -49,7 +49,7 @@ impl Status {
         }
     }
 
-    /// The roots, the spare and the private paths.
+    /// Adds the roots, the spare and the private paths.
     fn roots(&self, lines: &mut Lines) {
         for root in &self.roots {
             let built = root.built.map_or_else(String::new, |built| format!("{built:.0}"));
@@ -84,7 +84,7 @@ impl Status {
         }
     }
 
-    /// The cache, the quarantine and the filesystem.
+    /// Adds the cache, the quarantine and the filesystem.
     fn space(&self, lines: &mut Lines) {
         lines.add("cache", &self.cache.to_text());
         if self.quarantine > 0 {
@@ -100,7 +100,7 @@ impl Status {
         lines.add("free", &format!("{}{floor}", Size(self.free_bytes)));
     }
 
-    /// What is held, what failed, and what runs.
+    /// Adds the hold, the failed script, the running script and the last error.
     fn scripts(&self, lines: &mut Lines) {
         if let Some(hold) = &self.hold {
             lines.add(
@@ -123,7 +123,7 @@ impl Status {
     }
 }
 
-/// Lines of a name and a value.
+/// Lines, each with a name and a value.
 #[derive(Default)]
 struct Lines(String);
 
@@ -135,7 +135,7 @@ impl Lines {
 }
 
 impl Left {
-    /// Lines for what failed, the next attempt, and the registry's configuration.
+    /// Lines for the failed script, the next attempt, and the registry's configuration.
     fn lines(&self) -> [(&'static str, String); 3] {
         let Self { unsettled, registry } = self;
         let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };

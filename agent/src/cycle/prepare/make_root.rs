@@ -1,4 +1,5 @@
-//! Downloads, extracts and builds until a root is there.
+//! Makes a root: downloads and extracts layers, and builds the root. Starts again if the cache
+//! turns out to be damaged.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,21 +18,22 @@ use crate::records::agent_report;
 use crate::records::{state_file, unsettled};
 use crate::space::make_room;
 
-/// Maximum attempts to repair a damaged cache in one cycle, in addition to one attempt for each
-/// layer.
+/// Maximum number of attempts to repair a damaged cache in one cycle, in addition to one attempt
+/// for each layer.
 const REPAIR_ATTEMPTS: usize = 3;
 
 /// How to get a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
-    /// Use an existing root. `in_use`: the root is deployed.
+    /// Use an existing root, or build the root if there is none. `in_use` says whether the root is
+    /// deployed.
     Reuse { in_use: bool },
     /// Build the root even if it exists.
     Rebuild,
 }
 
-/// Downloads, extracts and builds. A cached blob or object that turns out to be damaged is fetched
-/// again.
+/// Downloads and extracts missing layers, and builds the root. If a cached blob or object turns out
+/// to be damaged, downloads the blob again.
 pub(super) async fn make(
     agent: &Agent,
     session: &mut Session,
@@ -101,8 +103,8 @@ async fn download(
     Ok(fetched)
 }
 
-/// Extracts the layers that are not extracted yet (at least `fetched` bytes of blobs), and builds
-/// the root.
+/// Extracts the layers that are not extracted yet, and builds the root. The blobs of these layers
+/// have at least `fetched` bytes.
 async fn build(
     agent: &Agent,
     new: &Configuration,
@@ -134,7 +136,8 @@ async fn build(
     built
 }
 
-/// Records that the script is about to run. If that fails, the agent records and syncs it later.
+/// Records that the script is about to run. If this record cannot be written now, the agent writes
+/// and syncs it later.
 async fn intend(agent: &Agent, id: Digest) {
     let (dir, state) = (agent.dir.clone(), agent.state.clone());
     let work = move || {

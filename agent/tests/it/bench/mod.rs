@@ -1,4 +1,4 @@
-//! A registry and an agent as real programs, with an operator's stock clients.
+//! A registry and an agent as real programs, and an operator with stock clients.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::{self, File};
@@ -12,7 +12,7 @@ use deploy_store::{Configuration, Digest};
 use deploy_testing::eventually;
 use serde_json::Value;
 
-/// A registry, its operator's and its agent's keys, and an agent's working directory.
+/// A registry, the keys of an operator and of an agent, and the working directory of an agent.
 pub struct Bench {
     pub temp: tempfile::TempDir,
     pub registry: Registry,
@@ -31,8 +31,8 @@ impl Drop for Registry {
     }
 }
 
-/// The registry's program, beside the agent's: cargo does not build another package's program for
-/// these tests.
+/// The registry's program, which is beside the agent's program. It must be built first, because
+/// cargo does not build another package's program for these tests.
 pub fn registry_program() -> PathBuf {
     deploy_testing::program("deploy-registry")
 }
@@ -115,7 +115,7 @@ impl Bench {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Uploads a blob with one file and binds it to a version.
+    /// Uploads a blob with one file, and binds the blob to a version.
     pub fn add_version(&self, component: &str, version: &str, name: &str, contents: &str) {
         let tree = self.path("tree");
         fs::create_dir(&tree).unwrap();
@@ -165,7 +165,7 @@ impl Bench {
         assert_eq!(log.lines().count(), 1, "{arguments:?}: {log}");
     }
 
-    /// A running agent whose log goes to the file `agent.log`.
+    /// Starts an agent that writes its log to the file `agent.log`.
     pub fn start_agent(&self) -> Child {
         let log = File::options().create(true).append(true).open(self.path("agent.log")).unwrap();
         self.agent(&["-poll", "50ms", "-v"]).stderr(log).spawn().unwrap()
@@ -179,7 +179,7 @@ impl Bench {
         Configuration::from_json(&fs::read(self.path("state.json")).ok()?).ok()
     }
 
-    /// Waits until this version of the config is deployed.
+    /// Waits until this version of the component `config` is deployed.
     pub fn deployed(&self, version: &str) {
         eventually(version, || {
             self.state().is_some_and(|state| state.layers()[1].version.as_str() == version)
@@ -270,7 +270,7 @@ pub fn deployed(bench: &Bench) -> String {
     bench.state().unwrap().layers()[1].version.as_str().to_owned()
 }
 
-/// Names below the agent's directory, without files that the agent changes while it runs.
+/// The names below the agent's directory, without files that the agent changes while it runs.
 pub fn names(bench: &Bench) -> Vec<String> {
     let mut find = Command::new("find");
     find.args(["a1", "-not", "-type", "d"]).current_dir(bench.temp.path());

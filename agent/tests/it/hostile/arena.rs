@@ -12,7 +12,7 @@ use deploy_store::Digest;
 
 use super::{AGENT, LONGEST, MOST_MEMORY_KIB};
 
-/// The expectation of `EXPECT` for an archive.
+/// The expected result of an archive, from `EXPECT`.
 #[derive(Debug)]
 pub(super) struct Case {
     pub(super) name: String,
@@ -61,7 +61,7 @@ pub(super) struct Ended {
 
 impl Arena {
     pub(super) fn new(uid: Option<u32>) -> Self {
-        // In memory if possible, because this test does not need syncs.
+        // The directory is in memory if possible, because this test does not need syncs.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let dir = dir.unwrap();
@@ -86,7 +86,7 @@ impl Arena {
         Self { dir, _bin: bin, uid, agent }
     }
 
-    /// A copy of an archive of the corpus that the unpacking user may read.
+    /// Copies an archive of the corpus, so that the user who unpacks may read the copy.
     pub(super) fn archive(&self, case: &Case) -> PathBuf {
         let path = self.dir.path().join("case");
         fs::copy(corpus().join(&case.name), &path).unwrap();
@@ -171,7 +171,7 @@ fn peak(pid: u32) -> Option<u64> {
     line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// The state of everything below `dir`, except for `without`.
+/// The state of all files and directories below `dir`, except for `without`.
 fn around(dir: &Path, without: &Path) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
@@ -264,7 +264,7 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
     nodes.iter().map(words).collect()
 }
 
-/// The hash of contents in `EXPECT`: over the length and over the blocks that are not empty.
+/// The hash of contents as in `EXPECT`. It covers the length and the blocks that are not empty.
 fn hash(bytes: &[u8]) -> String {
     let mut hashed = format!("{};", bytes.len()).into_bytes();
     for (n, block) in bytes.chunks(4096).enumerate() {
@@ -276,7 +276,7 @@ fn hash(bytes: &[u8]) -> String {
     Digest::of(&hashed).to_string()[..32].to_owned()
 }
 
-/// The differences between `tree` and the expectation of the case.
+/// The differences between `tree` and the expected tree of the case.
 pub(super) fn differences(case: &Case, tree: &BTreeMap<String, Vec<String>>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (path, what) in &case.tree {

@@ -1,5 +1,5 @@
-//! Logs of dm-log-writes, and the states of the logged disk. Format: the kernel's
-//! Documentation/admin-guide/device-mapper/log-writes.rst and drivers/md/dm-log-writes.c.
+//! Reads logs of dm-log-writes, and makes the states of the logged disk. The kernel describes the
+//! format in Documentation/admin-guide/device-mapper/log-writes.rst and drivers/md/dm-log-writes.c.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -21,22 +21,22 @@ pub struct Log {
     sector: u64,
 }
 
-/// One write.
+/// One write in the log.
 struct Entry {
     flags: u64,
     at: u64,
     data: Vec<u8>,
 }
 
-/// A moment.
+/// A state of the disk at one moment.
 #[derive(Debug)]
-#[expect(dead_code, reason = "what failed is told with all of it")]
+#[expect(dead_code, reason = "a failure prints all fields")]
 pub struct State {
-    /// Entries of the log before this state.
+    /// Number of log entries before this state.
     pub entry: u64,
     /// The marks of acknowledged steps before this state.
     pub marks: Vec<String>,
-    /// Whether the state lacks some unflushed writes.
+    /// Whether the state has lost some unflushed writes.
     pub lossy: bool,
 }
 
@@ -49,9 +49,9 @@ impl Log {
         Self { file, entries, sector }
     }
 
-    /// Calls `each` with the disk after each entry from the mark `begin` on. Before each flush,
-    /// also calls it `lossy` times with a disk that lost about half of the writes since the last
-    /// flush.
+    /// Calls `each` with the disk after each entry that follows the mark `begin`. Before each
+    /// flush, also calls `each` `lossy` times. Each of these disks has lost about half of the
+    /// writes since the last flush.
     pub fn replay(&self, base: &Path, lossy: u64, seed: u64, mut each: impl FnMut(&Path, State)) {
         let [whole, flushed, torn] =
             ["whole", "flushed", "torn"].map(|name| base.with_file_name(name));

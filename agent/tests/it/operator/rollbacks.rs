@@ -1,4 +1,4 @@
-//! `rollback`: beside a running agent, alone, and interrupted.
+//! Tests `rollback`: with a running agent, without an agent, and interrupted.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -90,7 +90,7 @@ fn rollback_without_an_agent_rebuilds_a_missing_root() {
     bench.first_configuration();
     assert_eq!(bench.once(&[]).0, Some(0));
     bench.bump("v02", "two\n");
-    // Only one root is kept: the previous root and its record are removed.
+    // Only one root is kept, so the previous root and its record are removed.
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     assert_eq!(fs::read_dir(bench.path("a1/roots")).unwrap().count(), 1);
     bench.script("#!/bin/sh\nexit 4\n");
@@ -135,7 +135,7 @@ fn killed_rollback_is_completed_by_the_next_start() {
     eventually("the script waits", || bench.path("go").exists());
     // The successor waits if the start of the script was recorded.
     eventually("the script is noted", || bench.path("a1/script.json").exists());
-    // Another subcommand has to wait for the rollback, and gets the same result.
+    // A second subcommand has to wait for the rollback, and also fails when the agent is killed.
     let waiting = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
         .args(["gc", "-dir", "a1"])
         .current_dir(bench.temp.path())
@@ -148,7 +148,8 @@ fn killed_rollback_is_completed_by_the_next_start() {
         let output = child.wait_with_output().unwrap();
         let err = String::from_utf8(output.stderr).unwrap();
         let gone = output.status.code() == Some(1) && err.contains("ended before it answered");
-        // The second subcommand may have come after the agent's end, while the script still runs.
+        // The second subcommand may have started after the agent's end, while the script still
+        // runs.
         let refused = err.contains("a script whose agent was killed runs for");
         assert!(gone || (alone && refused), "{err}");
     }

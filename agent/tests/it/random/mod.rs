@@ -1,6 +1,6 @@
 //! Random numbers from a seed that a failure prints, and numbers from the environment.
 
-/// A small generator (xorshift64): tests need a seed that they can print, not quality.
+/// A small generator (xorshift64). Tests need a seed that they can print, but no high quality.
 pub struct Random(u64);
 
 impl Random {
@@ -22,7 +22,7 @@ impl Random {
     }
 }
 
-/// The variable `name`, or `default` without it.
+/// The number in the environment variable `name`, or `default` if the variable is not set.
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }

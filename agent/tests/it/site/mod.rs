@@ -1,5 +1,5 @@
 //! A registry, an agent and an operator as real programs, in one directory.
-#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and tells why")]
+#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and prints why")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -65,7 +65,7 @@ impl Site {
         after("host key fingerprint: ").clone_into(&mut self.fingerprint);
     }
 
-    /// Kills the registry, as the loss of its machine would.
+    /// Kills the registry, as if its machine were lost.
     pub fn kill_registry(&mut self) {
         end(self.registry.take());
     }
@@ -81,7 +81,7 @@ impl Site {
         command
     }
 
-    /// Starts the agent of `name`, which polls often.
+    /// Starts an agent that tracks the configuration `name` and polls often.
     pub fn start_agent(&mut self, name: &str) {
         let log = File::create(self.path("agent.log")).unwrap();
         let mut command = self.agent(name);
@@ -92,7 +92,7 @@ impl Site {
         self.agent.as_mut().is_some_and(|agent| agent.try_wait().unwrap().is_none())
     }
 
-    /// The answer to an operator's command, which must succeed.
+    /// Runs an operator's command, which must succeed. Returns the answer.
     pub fn operator(&self, words: &[&str]) -> String {
         let output = self.try_operator(words);
         assert!(output.status.success(), "{words:?}: {}", both(&output));

@@ -29,8 +29,8 @@ impl Drop for Source {
 }
 
 impl Source {
-    /// Starts a server. Without OpenSSH's server, prints a notice and returns `None`; in CI that is
-    /// a failure.
+    /// Starts a server. If OpenSSH's server is not installed, prints a notice and returns `None`;
+    /// in CI, this is a failure.
     pub fn start() -> Option<Self> {
         if !Path::new(SSHD).exists() {
             assert!(std::env::var_os("CI").is_none(), "no {SSHD}, and this is CI");
@@ -45,7 +45,8 @@ impl Source {
         for name in ["host", "id"] {
             deploy_testing::make_key(&dir.join(name));
         }
-        // The port is free now. Another process could take it only in this moment.
+        // The port is free now. Another process could take the port only before the server opens
+        // it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = dir.display();
         let settings = format!(
@@ -68,7 +69,7 @@ impl Source {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "the ssh server did not start");
         }
-        // Nobody uses later output, but somebody has to read it.
+        // Nobody uses later output, but a thread has to read it, so that the server does not block.
         std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
         Some(Self { temp, server, port })
     }
@@ -110,7 +111,7 @@ impl Source {
         fs::remove_file(self.path(&format!("files/{digest}"))).unwrap();
     }
 
-    /// Makes `project1` a configuration of these components, versions and blobs.
+    /// Makes the configuration `project1` of these components, versions and blobs.
     pub fn configure(&self, layers: &[(&str, &str, Digest)]) -> Configuration {
         let now = "2026-11-23T03:49:00.123456789Z".parse().unwrap();
         let layer = |&(component, version, digest): &(&str, &str, Digest)| Layer {
@@ -139,7 +140,7 @@ pub fn write_executable(path: &Path, body: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// A directory on a filesystem of 16 MiB. One test at a time uses it.
+/// A directory on a filesystem of 16 MiB. Only one test at a time uses the filesystem.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
     _alone: Lock,
@@ -151,7 +152,8 @@ impl SmallDisk {
     }
 }
 
-/// Without such a filesystem, prints a notice and returns `None`; in CI that is a failure.
+/// Returns a directory on the small filesystem. If there is no such filesystem, prints a notice and
+/// returns `None`; in CI, this is a failure.
 pub fn small_disk() -> Option<SmallDisk> {
     let small = std::env::var_os("DEPLOY_TEST_SMALL");
     if small.is_none() {

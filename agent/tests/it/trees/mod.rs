@@ -1,4 +1,4 @@
-//! Trees of small files: generated, packed, and read from a disk.
+//! Trees of small files: how tests generate, pack and read them.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
@@ -8,14 +8,14 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// Contents by path.
+/// The contents of files, by path.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
 pub fn files<P: Into<String>>(list: impl IntoIterator<Item = (P, String)>) -> Files {
     list.into_iter().map(|(path, text)| (path.into(), text.into_bytes())).collect()
 }
 
-/// The tree as a tar.gz, always with the same bytes.
+/// Packs the tree as a tar.gz, always with the same bytes.
 pub fn archive(files: &Files) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, bytes) in files {

@@ -24,7 +24,7 @@ const ARCHIVES: [(&str, &str); 5] = [
     ("config_v3", "config v3"),
 ];
 
-/// Prints an image with the given name, as docker save does.
+/// A script that prints an image with the given name, as docker save does.
 const MAKE_IMAGE: &str = r#"set -e
 dir=$(mktemp -d)
 tar="tar --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=gnu -c"
@@ -48,12 +48,12 @@ pub struct Stage {
     dir: TempDir,
     running: Vec<Child>,
     environment: BTreeMap<&'static str, String>,
-    /// Text that differs from run to run, and its name in transcripts.
+    /// Texts that differ from run to run, each with its name in transcripts.
     pub known: Vec<(String, String)>,
 }
 
 impl Stage {
-    /// A stage with keys, archives and a registry with these additional flags.
+    /// Sets up a stage with keys, archives and a registry, which gets these additional flags.
     pub fn set(flags: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let mut stage =
@@ -161,7 +161,7 @@ impl Stage {
         shell
     }
 
-    /// The output of a command that must succeed.
+    /// Runs a command that must succeed, and returns its output.
     fn done(&self, words: &[&str]) -> String {
         let output = Command::new(words[0]).args(&words[1..]).current_dir(self.dir.path()).output();
         let output = output.unwrap();
@@ -169,13 +169,13 @@ impl Stage {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Plays one line.
+    /// Runs one line of a transcript.
     pub fn play(&self, line: &str) -> Output {
         let limit = format!("timeout -s KILL {} bash -c \"$LINE\"", PATIENCE.as_secs());
         self.shell(&limit).env("LINE", line).output().unwrap()
     }
 
-    /// Starts a program that runs until the end. Its output goes to a file.
+    /// Starts a program that runs until the end of the transcript. Its output goes to a file.
     pub fn start(&mut self, line: &str, log: &str) {
         let file = File::create(self.path(log)).unwrap();
         let mut shell = self.shell(&format!("exec {line}"));
@@ -197,7 +197,7 @@ impl Stage {
         }
     }
 
-    /// Makes `name` a link to the file `target` of the project.
+    /// Makes `name` a symlink to the file `target` of the project.
     #[allow(dead_code, reason = "not every test has use for it")]
     pub fn link(&self, target: &Path, name: &str) {
         symlink(target, self.path(name)).unwrap();
@@ -207,7 +207,7 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for child in &mut self.running {
-            // Its children end with it.
+            // The program's children end together with the program.
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = child.wait();

@@ -1,4 +1,4 @@
-//! A registry in this process, and `deployctl` as a user runs it.
+//! A registry in this process, and `deployctl` as a separate program.
 
 use std::fs;
 use std::io::Write as _;
@@ -84,7 +84,7 @@ impl Rig {
         rig
     }
 
-    /// Starts the registry on its directory; no upload may be over `max_upload` bytes.
+    /// Starts the registry on its directory. An upload may have at most `max_upload` bytes.
     pub fn serve(&mut self, max_upload: u64) {
         self.serve_with(Settings { max_upload, ..Settings::default() });
     }
@@ -129,14 +129,14 @@ impl Rig {
         format!("[{host}]:{port} {}", self.host_key())
     }
 
-    /// The registry's public key, and the end of its line.
+    /// The registry's public key, with a newline at the end.
     pub fn host_key(&self) -> String {
         let mut keygen = Command::new("ssh-keygen");
         let key = keygen.arg("-yf").arg(self.path("reg/host_key")).output().unwrap();
         String::from_utf8(key.stdout).unwrap()
     }
 
-    /// The program with the registry's address and without keys.
+    /// The program `deployctl` with the registry's address, but without keys.
     pub fn bare(&self, words: &[&str]) -> Command {
         let mut command = deployctl(self.dir.path(), words);
         command.env("DEPLOYCTL_ADDR", &self.addr).env("DEPLOYCTL_FINGERPRINT", &self.fingerprint);
@@ -156,7 +156,7 @@ impl Rig {
         let mut stdin = child.stdin.take().unwrap();
         let input = input.to_vec();
         let feeder = std::thread::spawn(move || {
-            // The program may have stopped reading.
+            // A failure is ignored, because the program may have stopped reading.
             let _ = stdin.write_all(&input);
         });
         let output = child.wait_with_output().unwrap();

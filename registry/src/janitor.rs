@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_store::Size;
+use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::verbs::verify_blobs::{Scope, Verified};
 
@@ -30,6 +31,7 @@ pub async fn run(registry: Arc<Registry>) {
         timer
     };
     let (mut uploads, mut collect) = (timer(UPLOADS_EVERY), timer(COLLECT_EVERY));
+    let mut fleet = timer(COLLECT_EVERY);
     loop {
         tokio::select! {
             _ = uploads.tick() => {
@@ -40,6 +42,11 @@ pub async fn run(registry: Arc<Registry>) {
                         tracing::info!(event = "uploads_expired", files, bytes, "uploads expired: {files}");
                     }
                     Err(err) => failed("uploads", &err),
+                }
+            }
+            _ = fleet.tick() => {
+                if let Err(err) = tidy_fleet(&registry).await {
+                    failed("upkeep of the fleet", &err);
                 }
             }
             _ = collect.tick() => match registry.collect_changes().await {
@@ -60,6 +67,23 @@ pub async fn run(registry: Arc<Registry>) {
             },
         }
     }
+}
+
+/// Removes outputs that no report has any more, and retires hosts that did not report for as long as
+/// `-retire-after` says.
+async fn tidy_fleet(registry: &Registry) -> Result<()> {
+    registry.catalog.remove_unused_outputs().await?;
+    let Some(age) = registry.settings.retire_after else { return Ok(()) };
+    let now = Timestamp::now();
+    let Ok(before) = now.checked_sub(age) else { return Ok(()) };
+    for host in registry.catalog.silent_hosts(before).await? {
+        if registry.fleet.presence.has_host(&host, before) {
+            continue;
+        }
+        registry.catalog.retire_silent(&host, now).await?;
+        tracing::info!(event = "host_retired", host, "host {host} is retired: it did not report");
+    }
+    Ok(())
 }
 
 /// Reads all blobs again and again, at most `rate` bytes a second, until the future is dropped.

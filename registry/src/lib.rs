@@ -6,6 +6,7 @@ pub mod caller;
 pub mod catalog;
 pub mod console;
 pub mod error;
+pub mod event_program;
 pub mod fleet;
 pub mod go_import;
 pub mod janitor;

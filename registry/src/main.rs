@@ -21,7 +21,7 @@ use deploy_registry::catalog::Catalog;
 use deploy_registry::error::Error;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
-use deploy_registry::{go_import, janitor};
+use deploy_registry::{event_program, go_import, janitor};
 use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -127,6 +127,12 @@ struct Flags {
         value_parser = flags::size
     )]
     verify_rate: u64,
+    /// Program to run for each event of the fleet, with the event as JSON on its standard input
+    #[arg(long, env = "DEPLOY_REGISTRY_ON_EVENT", value_name = "PROGRAM")]
+    on_event: Option<PathBuf>,
+    /// Time without a report after which a host is retired, as 720h; without it, never
+    #[arg(long, env = "DEPLOY_REGISTRY_RETIRE_AFTER", value_parser = flags::duration)]
+    retire_after: Option<Duration>,
     /// Format of the log on stderr
     #[arg(
         long,
@@ -171,6 +177,7 @@ impl Flags {
             keep_history: self.keep_history,
             grace: self.grace,
             addconf_replaces: self.addconf_replaces,
+            retire_after: self.retire_after.filter(|time| !time.is_zero()),
         }
     }
 }
@@ -294,6 +301,7 @@ async fn serve(flags: &Flags) -> Result<()> {
         tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
         tokio::spawn(keep_watch(registry.catalog.clone())),
+        tokio::spawn(tell_events(Arc::clone(&registry), flags.on_event.clone())),
     ];
     let catalog = registry.catalog.clone();
     service::ready(&format!("listening on {}", listener.local_addr()?));
@@ -310,6 +318,12 @@ async fn serve(flags: &Flags) -> Result<()> {
 async fn verify(registry: Arc<Registry>, rate: u64) {
     if rate > 0 {
         janitor::verify(registry, rate).await;
+    }
+}
+
+async fn tell_events(registry: Arc<Registry>, program: Option<PathBuf>) {
+    if let Some(program) = program {
+        event_program::run(registry, program).await;
     }
 }
 

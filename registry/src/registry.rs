@@ -52,6 +52,8 @@ pub struct Settings {
     pub keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,
+    /// Time without a report after which a host is retired; `None` keeps all hosts.
+    pub retire_after: Option<Duration>,
     /// Whether `addconf` replaces an existing configuration, as in the Go tool.
     pub addconf_replaces: bool,
 }
@@ -67,6 +69,7 @@ impl Default for Settings {
             keep_states: 5,
             keep_history: None,
             grace: Duration::from_secs(30 * 60),
+            retire_after: None,
             addconf_replaces: false,
         }
     }

@@ -119,6 +119,7 @@ fn admit(
             connections.spawn(connection::run(server, stream, address, guard, stopped));
         }
         Err(reason) => {
+            server.registry.fleet.metrics.refused.with_label_values(&["admission"]).inc();
             if let Some(count) = server.admission.refusals_to_log() {
                 tracing::warn!(%address, count, "connection refused: {reason}");
             }

@@ -1,6 +1,5 @@
 //! What all watches of a registry share.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use deploy_store::ConfigurationName;
@@ -51,15 +50,6 @@ impl Fleet {
         };
         fleet.reload_holds().await?;
         Ok(fleet)
-    }
-
-    /// Begins the watch of an agent.
-    pub async fn watch(
-        self: &Arc<Self>,
-        watcher: Watcher,
-        address: IpAddr,
-    ) -> Result<WatchSession> {
-        WatchSession::begin(Arc::clone(self), watcher, address).await
     }
 
     /// Keeps the report of a script.

@@ -91,6 +91,14 @@ impl Presence {
         self.agents().connected.contains_key(agent)
     }
 
+    /// Whether any agent of a host is connected, or was connected since `time`.
+    pub fn has_host(&self, host: &str, time: Timestamp) -> bool {
+        let agents = self.agents();
+        let is_of = |agent: &AgentId| agent.host.as_str() == host;
+        agents.connected.keys().any(is_of)
+            || agents.seen.iter().any(|(agent, seen)| is_of(agent) && *seen >= time)
+    }
+
     /// Whether several agents are connected under this name.
     pub fn is_duplicate(&self, agent: &AgentId) -> bool {
         self.agents().connected.get(agent).is_some_and(|live| {

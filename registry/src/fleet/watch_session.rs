@@ -83,7 +83,7 @@ impl std::fmt::Debug for WatchSession {
 
 impl WatchSession {
     /// Begins a watch.
-    pub(super) async fn begin(
+    pub async fn begin(
         fleet: Arc<Fleet>,
         watcher: Watcher,
         address: IpAddr,

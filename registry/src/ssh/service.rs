@@ -87,7 +87,7 @@ fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
 /// Serves a watch until the agent leaves, is silent for too long, or breaks the rules.
 async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Result<u8, Gone> {
     let fleet = Arc::clone(&context.registry.fleet);
-    let mut session = match fleet.watch(watcher, context.address).await {
+    let mut session = match WatchSession::begin(fleet, watcher, context.address).await {
         Ok(session) => session,
         Err(err) => {
             tokio::time::sleep(PAUSE).await;

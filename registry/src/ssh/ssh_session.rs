@@ -66,6 +66,8 @@ pub struct Login {
     pub user: String,
     /// The key or certificate.
     pub proof: Proof,
+    /// Whether the client has an agent's rights.
+    pub is_agent: bool,
 }
 
 impl Session {
@@ -130,9 +132,10 @@ impl Session {
             role = ?identity.role,
             "login"
         );
+        let is_agent = identity.role == Role::Service;
         self.who = Some((identity, caller));
         if let Some(login) = self.login.take() {
-            let _ = login.send(Login { user: user.to_owned(), proof });
+            let _ = login.send(Login { user: user.to_owned(), proof, is_agent });
         }
         Auth::Accept
     }

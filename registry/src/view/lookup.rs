@@ -5,7 +5,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deploy_store::{Configuration, Digest, Layer};
+use deploy_store::{Configuration, ConfigurationName, Digest, Layer, escape_json};
 use deploy_wire::path::encode;
 use jiff::Timestamp;
 
@@ -15,6 +15,7 @@ use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::uploads::downloads::Download;
+use crate::verbs::fleet_status::FleetQuery;
 
 /// An open file.
 #[derive(Debug)]
@@ -30,9 +31,11 @@ pub enum OpenFile {
 pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
     match place {
         Place::Component(_) | Place::History(_) => list(registry, place, true).await.map(|_| true),
-        Place::Configuration(_) | Place::Blob(_) | Place::Version(..) | Place::State(..) => {
-            Ok(false)
-        }
+        Place::Configuration(_)
+        | Place::Blob(_)
+        | Place::Version(..)
+        | Place::State(..)
+        | Place::Fleet(_) => Ok(false),
         _ => Ok(true),
     }
 }
@@ -42,7 +45,7 @@ pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<
     let catalog = &registry.catalog;
     Ok(match place {
         Place::Root if operator => {
-            ["components", "configs", "files", "history", "put"].map(Item::directory).into()
+            ["components", "configs", "files", "fleet", "history", "put"].map(Item::directory).into()
         }
         Place::Root => ["configs", "files"].map(Item::directory).into(),
         Place::Put => Vec::new(),
@@ -71,7 +74,12 @@ pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<
             };
             catalog.states(name, item).await?
         }
-        Place::Configuration(_) | Place::Blob(_) | Place::Version(..) | Place::State(..) => {
+        Place::Fleets => fleet_items(registry).await?,
+        Place::Configuration(_)
+        | Place::Blob(_)
+        | Place::Version(..)
+        | Place::State(..)
+        | Place::Fleet(_) => {
             return Err(Error::Failed("is no directory".to_owned()));
         }
     })
@@ -104,8 +112,32 @@ pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
             let state = registry.catalog.state(&name, number).await?;
             Ok(OpenFile::Document(state.to_json().into(), state.modified()))
         }
+        Place::Fleet(name) => {
+            let query = FleetQuery { name: Some(name), ..FleetQuery::default() };
+            let json = document(&registry.fleet_status(&query).await?)?;
+            Ok(OpenFile::Document(json.into(), Timestamp::now()))
+        }
         _ => Err(Error::Failed("is a directory".to_owned())),
     }
+}
+
+/// One document for each configuration. Its size is not known before it is made, and clients read
+/// to its end.
+async fn fleet_items(registry: &Registry) -> Result<Vec<Item>> {
+    let names = registry.catalog.configuration_names(None, u64::MAX).await?;
+    let item = |name: &ConfigurationName| Item::Document {
+        name: format!("{}.json", encode(name.as_str())),
+        size: 0,
+        modified: Timestamp::now(),
+    };
+    Ok(names.iter().map(item).collect())
+}
+
+/// A document as the verbs print it.
+fn document(value: &impl serde::Serialize) -> Result<String> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|err| Error::Failed(format!("write the document: {err}")))?;
+    Ok(escape_json(&text) + "\n")
 }
 
 async fn blob(registry: &Registry, digest: Digest, created: Option<Timestamp>) -> Result<OpenFile> {

@@ -32,6 +32,10 @@ pub enum Place {
     Component(ComponentName),
     /// `/components/NAME/VERSION`
     Version(ComponentName, VersionName),
+    /// `/fleet`
+    Fleets,
+    /// `/fleet/NAME.json`
+    Fleet(ConfigurationName),
     /// `/history`
     Histories,
     /// `/history/NAME`
@@ -94,6 +98,8 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
         ["components", name, version] => {
             Some(Place::Version(decode(name)?.parse().ok()?, decode(version)?.parse().ok()?))
         }
+        ["fleet"] => Some(Place::Fleets),
+        ["fleet", file] => decode(file.strip_suffix(".json")?)?.parse().ok().map(Place::Fleet),
         ["history"] => Some(Place::Histories),
         ["history", name] => decode(name)?.parse().ok().map(Place::History),
         ["history", name, file] => {

@@ -231,32 +231,26 @@ impl Catalog {
         Ok(names)
     }
 
-    /// Retires the hosts that did not report since `before` and for which `is_gone` holds. Returns
-    /// their names.
-    pub async fn retire_gone(
-        &self,
-        before: Timestamp,
-        now: Timestamp,
-        is_gone: impl Fn(i64) -> bool,
-    ) -> Result<Vec<String>> {
-        let silent: Vec<(i64, String)> = sqlx::query_as(
-            "SELECT h.host, h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 \
+    /// The hosts that did not report since `before`, by name. Connected ones may be among them: an
+    /// agent reports only when something changes.
+    pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(
+            "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 \
              AND NOT EXISTS (SELECT 1 FROM agents a WHERE a.host = h.host AND a.reported >= $1)",
         )
         .bind(nanoseconds(before))
         .fetch_all(&self.scanners)
-        .await?;
-        let mut retired = Vec::new();
-        for (_, name) in silent.into_iter().filter(|(number, _)| is_gone(*number)) {
-            let mut transaction = self.write_tx().await?;
-            if let Some(host) = find(&mut transaction, &name).await? {
-                let why = "did not report for as long as -retire-after says";
-                retire(&mut transaction, &host, now, why).await?;
-            }
-            transaction.commit().await?;
-            retired.push(name);
+        .await?)
+    }
+
+    /// Retires a host that is gone.
+    pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
+        if let Some(host) = find(&mut transaction, name).await? {
+            let why = "did not report for as long as -retire-after says";
+            retire(&mut transaction, &host, now, why).await?;
         }
-        Ok(retired)
+        transaction.commit().await
     }
 }
 

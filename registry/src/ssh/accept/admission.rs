@@ -12,9 +12,11 @@ pub const MAX_UNAUTHENTICATED: usize = 200;
 /// Most connections from one address (for IPv6, from one /64) that have not logged in.
 pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
 /// Most connections in all.
-pub const MAX_CONNECTIONS: usize = 10_000;
+pub const MAX_CONNECTIONS: usize = 12_000;
+/// Most connections of agents. The others are left for operators.
+pub const MAX_AGENTS: usize = 11_000;
 /// Most connections from one source. A whole fleet behind one address must fit.
-pub const MAX_CONNECTIONS_PER_SOURCE: usize = 5_000;
+pub const MAX_CONNECTIONS_PER_SOURCE: usize = MAX_AGENTS;
 /// After this many failed logins, the server refuses further connections from the source for a
 /// while.
 pub const MAX_FAILED: u32 = 100;
@@ -35,6 +37,7 @@ pub struct AdmissionControl(Mutex<Counts>);
 struct Counts {
     connections: usize,
     waiting: usize,
+    agents: usize,
     by_source: HashMap<IpAddr, Source>,
     /// The time at which refusals were last logged. `unlogged` is the number of refusals since
     /// then.
@@ -77,6 +80,7 @@ pub struct AdmissionGuard {
     source: IpAddr,
     waiting: bool,
     refused: bool,
+    is_agent: bool,
 }
 
 impl AdmissionControl {
@@ -119,6 +123,7 @@ impl AdmissionControl {
             source: address,
             waiting: true,
             refused: false,
+            is_agent: false,
         })
     }
 
@@ -154,6 +159,20 @@ impl AdmissionGuard {
         self.refused = true;
     }
 
+    /// Records that the client has logged in as an agent. Returns a text that says which limit is
+    /// reached, if one is.
+    pub fn logged_in_as_agent(&mut self) -> Result<(), &'static str> {
+        self.logged_in();
+        let mut counts = self.control.counts();
+        if !self.is_agent && counts.agents >= MAX_AGENTS {
+            return Err("too many agents are connected");
+        }
+        counts.agents += usize::from(!self.is_agent);
+        drop(counts);
+        self.is_agent = true;
+        Ok(())
+    }
+
     /// Records that the client has logged in.
     pub fn logged_in(&mut self) {
         if !std::mem::take(&mut self.waiting) {
@@ -173,6 +192,7 @@ impl Drop for AdmissionGuard {
         self.logged_in();
         let mut counts = self.control.counts();
         counts.connections -= 1;
+        counts.agents -= usize::from(self.is_agent);
         let Some(source) = counts.by_source.get_mut(&self.source) else { return };
         source.connections -= 1;
         if failed {
@@ -216,6 +236,26 @@ mod tests {
         guards.clear();
         assert_eq!(control.counts().connections, 1);
         assert_eq!(control.counts().waiting, 1);
+    }
+
+    #[test]
+    fn agents_leave_connections_for_operators() {
+        let control = Arc::new(AdmissionControl::default());
+        let here = |n: usize| IpAddr::from([10, 0, 0, u8::try_from(n % 250).unwrap()]);
+        let mut agents = Vec::new();
+        for n in 0..MAX_AGENTS {
+            let mut agent = control.admit(here(n)).unwrap();
+            agent.logged_in_as_agent().unwrap();
+            agents.push(agent);
+        }
+        let mut last = control.admit(here(0)).unwrap();
+        assert!(last.logged_in_as_agent().unwrap_err().contains("too many agents"));
+        drop(last);
+        control.admit(here(0)).unwrap().logged_in();
+        agents.pop();
+        control.admit(here(0)).unwrap().logged_in_as_agent().unwrap();
+        drop(agents);
+        assert_eq!(control.counts().agents, 0);
     }
 
     #[test]

@@ -97,7 +97,15 @@ async fn serve(
             return Ok(());
         }
     };
-    guard.logged_in();
+    if login.is_agent {
+        if let Err(reason) = guard.logged_in_as_agent() {
+            server.registry.fleet.metrics.refused.with_label_values(&["agents"]).inc();
+            farewell(&session.handle(), reason).await;
+            return Err(reason.to_owned());
+        }
+    } else {
+        guard.logged_in();
+    }
     watch_over(&server, session, address, &login, &activity, stopped).await
 }
 

@@ -1,0 +1,155 @@
+//! The program that `scripts/bench-fleet` runs. It plays a fleet: thousands of agents that watch a
+//! configuration over the real client's code, and report what they are offered.
+//!
+//! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES IDLE-SECONDS [WAIT-FOR-FILE]`
+//!
+//! It measures the time from the start of a change at the operator until each agent has the offer,
+//! what the idle fleet costs the registry, and, if a file is given, the return of all agents after
+//! a restart: it creates the file when it is ready for the restart.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its purpose")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "what is measured is shown with few digits"
+)]
+
+mod simulated_agent;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use deploy_benches::measured_registry::{Registry, exec, quantile};
+use deploy_wire::client::Client;
+use tokio::sync::Semaphore;
+
+use crate::simulated_agent::{Fleet, run};
+
+/// Logins at a time: the registry allows 50 connections before login from one address.
+const LOGINS: usize = 40;
+/// How long all agents may take to connect.
+const CONNECTING: Duration = Duration::from_secs(600);
+/// How long an offer may take to reach the last agent.
+const LONGEST_PUSH: Duration = Duration::from_secs(60);
+/// The pause between two pushes.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Makes a component with two versions and a configuration of the first.
+async fn prepare(operator: &Client, archive: &[u8]) -> Result<(), String> {
+    for version in ["v1", "v2"] {
+        exec(operator, &format!("put -name code -version {version}"), archive).await?;
+    }
+    exec(operator, "addconf -name fleet -layer code:v1", &[]).await
+}
+
+/// Waits until `count` says that all agents are there.
+async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Option<Duration> {
+    let began = Instant::now();
+    while count() < agents {
+        if began.elapsed() > longest {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    Some(began.elapsed())
+}
+
+/// Changes the configuration `pushes` times, and prints how long the offers took.
+async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes: u32) {
+    let (mut times, mut changes, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
+    for push in 0..pushes {
+        let version = if push % 2 == 0 { "v2" } else { "v1" };
+        let line = format!("changeconf -name fleet -component code -version {version}");
+        let began = Instant::now();
+        fleet.expect(began);
+        exec(operator, &line, &[]).await.expect("the change is made");
+        changes.push(began.elapsed());
+        let arrived = all(|| fleet.arrived(), agents, LONGEST_PUSH).await;
+        arrived.expect("every agent is told of the change");
+        times.extend(fleet.take_times());
+        let done = all(|| fleet.acknowledged(), agents, LONGEST_PUSH).await;
+        done.expect("every report is acknowledged");
+        confirmed.push(began.elapsed());
+        tokio::time::sleep(PAUSE).await;
+    }
+    for all in [&mut times, &mut changes, &mut confirmed] {
+        all.sort_unstable();
+    }
+    let [median, most, longest] = [0.5, 0.99, 1.0].map(|share| quantile(&times, share));
+    println!("push\t{median:.1}\t{most:.1}\t{longest:.1}");
+    println!("change\t{:.1}\t{:.1}", quantile(&changes, 0.5), quantile(&changes, 1.0));
+    println!("confirmed\t{:.1}\t{:.1}", quantile(&confirmed, 0.5), quantile(&confirmed, 1.0));
+}
+
+/// Prints memory, and the share of one processor that the idle fleet takes.
+async fn measure_idle(registry: &Registry, seconds: u64) {
+    let before = registry.cpu();
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let used = registry.cpu() - before;
+    let share = used.as_secs_f64() / seconds.max(1) as f64 * 100.0;
+    println!("idle\t{}\t{share:.2}", registry.memory().0);
+}
+
+/// Asks for a restart by creating `file`, and prints how long the fleet took to come back, and how
+/// long an operator's command took meanwhile.
+async fn measure_return(registry: &Registry, fleet: &Fleet, agents: usize, file: &Path) {
+    std::fs::write(file, "").expect("the file is made");
+    let gone = all(|| agents - fleet.connected().min(agents), agents, CONNECTING).await;
+    gone.expect("the registry ends every connection");
+    let (began, mut commands) = (Instant::now(), Vec::new());
+    while fleet.connected() < agents {
+        assert!(began.elapsed() < CONNECTING, "only {} agents came back", fleet.connected());
+        let asked = Instant::now();
+        if let Ok(operator) = registry.connect("operator").await
+            && exec(&operator, "showconf -name fleet", &[]).await.is_ok()
+        {
+            commands.push(asked.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let took = began.elapsed().as_secs_f64();
+    commands.sort_unstable();
+    let [median, longest] = [0.5, 1.0].map(|share| quantile(&commands, share));
+    println!("return\t{took:.1}\t{median:.0}\t{longest:.0}");
+}
+
+async fn measure(registry: Registry, agents: usize, pushes: u32, idle: u64, file: Option<&Path>) {
+    let operator = registry.connect("operator").await.expect("the registry takes operators");
+    let archive = std::fs::read("/dev/stdin").expect("standard input has an archive");
+    prepare(&operator, &archive).await.expect("the registry takes the configuration");
+    let empty = registry.memory().0;
+    let (fleet, logins) = (Arc::new(Fleet::default()), Arc::new(Semaphore::new(LOGINS)));
+    let began = Instant::now();
+    for number in 0..agents {
+        tokio::spawn(run(registry.clone(), number, Arc::clone(&fleet), Arc::clone(&logins)));
+    }
+    let connected = all(|| fleet.acknowledged(), agents, CONNECTING).await;
+    connected.expect("all agents connect and report");
+    println!("connect\t{:.1}\t{empty}", began.elapsed().as_secs_f64());
+    measure_idle(&registry, idle).await;
+    measure_pushes(&operator, &fleet, agents, pushes).await;
+    let (now, most) = registry.memory();
+    println!("memory\t{now}\t{most}");
+    if let Some(file) = file {
+        drop(operator);
+        measure_return(&registry, &fleet, agents, file).await;
+    }
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let usage = "ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS [FILE]";
+    let [addr, fingerprint, operator, agent, pid, agents, pushes, seconds, file @ ..] = &words[..]
+    else {
+        panic!("{usage}");
+    };
+    let registry = Registry::new([addr, fingerprint, operator, agent, pid]);
+    let agents = agents.parse().expect("a number of agents");
+    let pushes = pushes.parse().expect("a number of pushes");
+    let seconds = seconds.parse().expect("a number of seconds");
+    let file = file.first().map(Path::new);
+    let threads = tokio::runtime::Runtime::new().expect("threads");
+    threads.block_on(measure(registry, agents, pushes, seconds, file));
+    threads.shutdown_background();
+}

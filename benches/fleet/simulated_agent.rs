@@ -1,0 +1,146 @@
+//! One agent of the fleet: it watches, notes when an offer comes, and reports it as deployed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use deploy_benches::measured_registry::Registry;
+use deploy_wire::client::{Client, ClientError};
+use deploy_wire::command::ServiceCommand;
+use deploy_wire::fleet::lines::{from_line, to_line};
+use deploy_wire::fleet::{Offer, Phase, Report, ToAgent, ToRegistry};
+use tokio::sync::Semaphore;
+
+/// The first agents to come back wait up to this long, as real agents do.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
+/// The pause after a refused connection.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What all agents note.
+#[derive(Debug, Default)]
+pub struct Fleet {
+    connected: AtomicUsize,
+    acknowledged: AtomicUsize,
+    /// When the change began that is measured, and how long its offers took.
+    expected: Mutex<(Option<Instant>, Vec<Duration>)>,
+}
+
+impl Fleet {
+    /// Begins to measure a change that begins at `now`.
+    pub fn expect(&self, now: Instant) {
+        *self.expected.lock().unwrap() = (Some(now), Vec::new());
+        self.acknowledged.store(0, Ordering::SeqCst);
+    }
+
+    /// How many agents have the offer.
+    pub fn arrived(&self) -> usize {
+        self.expected.lock().unwrap().1.len()
+    }
+
+    /// How long the offers took.
+    pub fn take_times(&self) -> Vec<Duration> {
+        let mut expected = self.expected.lock().unwrap();
+        expected.0 = None;
+        std::mem::take(&mut expected.1)
+    }
+
+    /// How many reports are acknowledged.
+    pub fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// How many agents are connected.
+    pub fn connected(&self) -> usize {
+        self.connected.load(Ordering::SeqCst)
+    }
+
+    fn offered(&self) {
+        let now = Instant::now();
+        let mut expected = self.expected.lock().unwrap();
+        if let Some(began) = expected.0 {
+            expected.1.push(now.duration_since(began));
+        }
+    }
+}
+
+/// Counts an agent as connected until it is dropped.
+struct Connected(Arc<Fleet>);
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Runs the agent with this number until the program ends.
+pub async fn run(registry: Registry, number: usize, fleet: Arc<Fleet>, logins: Arc<Semaphore>) {
+    let mut seq = 0;
+    loop {
+        // The error says why the watch ended, and the next one begins.
+        let _ = watch(&registry, number, &fleet, &logins, &mut seq).await;
+        let fraction = f64::from(u32::try_from(number % 1000).unwrap_or(0)) / 1000.0;
+        let wait = if seq > 0 { RETURN_WITHIN.mul_f64(fraction) } else { PAUSE };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+async fn watch(
+    registry: &Registry,
+    number: usize,
+    fleet: &Arc<Fleet>,
+    logins: &Semaphore,
+    seq: &mut u64,
+) -> Result<(), ClientError> {
+    let client = connect(registry, logins).await;
+    let command = ServiceCommand::Watch {
+        name: "fleet".parse().expect("a name"),
+        host: format!("web-{number:05}").parse().expect("a name"),
+        instance: format!("{number:032x}"),
+    };
+    let mut channel = client.watch(&command.to_line()).await?;
+    fleet.connected.fetch_add(1, Ordering::SeqCst);
+    let _connected = Connected(Arc::clone(fleet));
+    loop {
+        let line = channel.next_line().await?;
+        let Ok(message) = from_line::<ToAgent>(&line) else { return Ok(()) };
+        if let Some(last) = message.last_seq {
+            *seq = (*seq).max(last);
+        }
+        if message.ack.is_some() {
+            fleet.acknowledged.fetch_add(1, Ordering::SeqCst);
+        }
+        let Some(offer) = message.offer else {
+            if message.ack.is_none() {
+                channel.send(b"\n".to_vec()).await?;
+            }
+            continue;
+        };
+        fleet.offered();
+        *seq += 1;
+        let report = healthy(&offer, *seq);
+        channel.send(to_line(&ToRegistry { report: Some(report) })).await?;
+    }
+}
+
+async fn connect(registry: &Registry, logins: &Semaphore) -> Client {
+    loop {
+        let permit = logins.acquire().await.expect("it is never closed");
+        if let Ok(client) = registry.connect("deploy-agent").await {
+            return client;
+        }
+        drop(permit);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+fn healthy(offer: &Offer, seq: u64) -> Report {
+    Report {
+        seq,
+        revision: offer.revision,
+        attempt: seq,
+        phase: Phase::Healthy,
+        runs: offer.id,
+        wants: offer.id,
+        ..Report::default()
+    }
+}

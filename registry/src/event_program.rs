@@ -1,0 +1,114 @@
+//! Runs an operator's program for each event, as for a webhook or a chat message.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+use tokio::time::{sleep, timeout};
+
+use crate::catalog::fleet::Event;
+use crate::console;
+use crate::registry::Registry;
+
+/// The note that has the number of the last event for which the program ran.
+const NOTE: &str = "event_program";
+/// Events that are read at once.
+const PAGE: u64 = 100;
+/// How often the catalogue is asked, if no report says that there may be more.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long the program may take for one event.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How often the program runs for one event that it fails for.
+const TRIES: u32 = 3;
+
+/// Runs `program` for each event from now on, one after the other, until it is dropped. After a
+/// restart of the registry, events that happened meanwhile come first. The program gets the event
+/// as a line of JSON on its standard input, and in variables `EVENT_…`.
+pub async fn run(registry: Arc<Registry>, program: PathBuf) {
+    let mut written = registry.fleet.written();
+    let mut after = first(&registry).await;
+    loop {
+        written.borrow_and_update();
+        match registry.catalog.events_after(None, after, PAGE).await {
+            Ok(events) if events.is_empty() => {
+                let _ = timeout(LOOK_EVERY, written.changed()).await;
+            }
+            Ok(events) => {
+                for event in events {
+                    tell(&program, &event).await;
+                    after = event.number;
+                    // If this is lost, the program runs for the event once more.
+                    if let Err(err) = registry.catalog.set_note(NOTE, &after).await {
+                        tracing::warn!(event = "event_program", "cannot note the last event: {err}");
+                    }
+                }
+            }
+            Err(err) => {
+                tracing::warn!(event = "event_program", "cannot read events: {err}");
+                sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+}
+
+/// The number of the last event for which the program ran, or of the last event at all.
+async fn first(registry: &Registry) -> u64 {
+    loop {
+        let last = match registry.catalog.note(NOTE).await {
+            Ok(Some(last)) => Ok(last),
+            Ok(None) => registry.catalog.last_event().await,
+            Err(err) => Err(err),
+        };
+        match last {
+            Ok(last) => return last,
+            Err(err) => tracing::warn!(event = "event_program", "cannot read events: {err}"),
+        }
+        sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn tell(program: &PathBuf, event: &Event) {
+    for attempt in 1..=TRIES {
+        let told = timeout(LONGEST, run_once(program, event)).await;
+        let why = match told {
+            Ok(Ok(())) => return,
+            Ok(Err(why)) => why,
+            Err(_) => format!("it took longer than {LONGEST:?} and was ended"),
+        };
+        tracing::warn!(
+            event = "event_program",
+            number = event.number,
+            attempt,
+            "{} failed for event {}: {why}",
+            program.display(),
+            event.number
+        );
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn run_once(program: &PathBuf, event: &Event) -> Result<(), String> {
+    let kind = event.kind.map_or("unknown", crate::catalog::fleet::Kind::word);
+    let mut child = Command::new(program)
+        .env("EVENT_NUMBER", event.number.to_string())
+        .env("EVENT_KIND", kind)
+        .env("EVENT_CONFIGURATION", &event.configuration)
+        .env("EVENT_HOST", &event.host)
+        .env("EVENT_MESSAGE", &event.message)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|err| format!("cannot start it: {err}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        let line = console::events(std::slice::from_ref(event), true);
+        // A program that does not read its input may still do its work.
+        let _ = stdin.write_all(line.as_bytes()).await;
+    }
+    let status = child.wait().await.map_err(|err| format!("cannot wait for it: {err}"))?;
+    if status.success() { Ok(()) } else { Err(status.to_string()) }
+}

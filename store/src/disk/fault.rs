@@ -81,7 +81,7 @@ mod on {
         let now = armed.left == 0 && (!armed.happened || armed.fault == Fault::Dead);
         armed.happened |= now;
         let fault = now.then_some(armed.fault);
-        assert!(fault != Some(Fault::Panic), "a mistake at an operation on the disk");
+        assert!(fault != Some(Fault::Panic), "a bug at an operation on the disk");
         fault
     }
 

@@ -222,7 +222,7 @@ mod tests {
         seals.set_closed(&object);
         assert!(!seals.has(&object) && !seals.is_closed(&object));
         seals.set(&object, &stat);
-        assert!(!seals.is_closed(&object), "nobody looked");
+        assert!(!seals.is_closed(&object), "no check was made");
         seals.set_closed(&object);
         seals.set(&object, &stat);
         seals.set_new(&other);
@@ -256,7 +256,7 @@ mod tests {
         };
         let read = again(&bytes, "boot");
         assert_eq!(read.of(&object, &stat), Sealed::Intact);
-        assert!(!read.is_new(&other), "who comes after cannot know");
+        assert!(!read.is_new(&other), "the next program cannot know this");
         assert_eq!(again(&bytes, "another").of(&object, &stat), Sealed::Unknown);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

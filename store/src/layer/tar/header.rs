@@ -10,7 +10,7 @@ use crate::layer::entry::lossy;
 
 /// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are clear")]
 pub enum Flag {
     File,
     Hardlink,

@@ -86,7 +86,7 @@ fn root_entry_sets_mode_owner_and_time() {
             };
             let first = wanted(0o2750, 1000, 77);
             assert_eq!(carried(std::slice::from_ref(&one), false), first);
-            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "a layer without an entry");
+            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "one without an entry");
             let both = carried(&[one.clone(), other.clone()], true);
             assert_eq!(both, wanted(0o711, 1001, 78), "a later root entry overrides");
             let (mode, owner, _) = carried(std::slice::from_ref(&plain), true);

@@ -75,7 +75,7 @@ pub enum Error {
     /// The destination refused the import.
     #[error("{text}")]
     Refused {
-        /// The reason, for people.
+        /// The message for the user.
         text: String,
         /// Exit code.
         code: u8,

@@ -1,7 +1,7 @@
 //! Reads any bytes, and generated documents that are nearly right, as a configuration. Each
-//! document is refused, or read in the same way as by another reader of JSON, with an id that is
-//! the hash of the layers. The JSON of the result is read back as the same configuration. Errors
-//! have no control characters.
+//! document is refused, or read in the same way as by another reader of JSON. Its id is the hash of
+//! the layers. The JSON of the result is read back as the same configuration. Errors have no
+//! control characters.
 #![no_main]
 
 use std::collections::BTreeSet;

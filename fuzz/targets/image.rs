@@ -4,8 +4,8 @@
 //!
 //! The input is a sequence of files. Each file has a byte with the length of its name, the name,
 //! two bytes with the length of its contents (little-endian), and the contents. In a name or a
-//! document, `@N@` stands for the digest of the N-th file, and `%N%` for its length. No fuzzer
-//! could guess these values.
+//! document, `@N@` stands for the digest of the N-th file, and `%N%` for its length. A fuzzer could
+//! not guess these values.
 #![no_main]
 
 use deploy_from_docker::choose::{Wanted, choose};

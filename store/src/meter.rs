@@ -1,5 +1,5 @@
-//! Progress of long work. The working thread counts. Another thread reads the counts and shows
-//! them.
+//! The progress of long work. The thread that does the work counts, and another thread reads the
+//! counts and shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

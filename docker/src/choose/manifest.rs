@@ -1,7 +1,7 @@
-//! The documents of an image: OCI image index, manifest and configuration (OCI Image Format
-//! Specification 1.1), their Docker forms (Image Manifest Version 2, Schema 2), and the
-//! `manifest.json` of `docker save`. This module does not use the disk or the network. Every list
-//! in a document has a limit.
+//! The documents of an image. These are the OCI image index, manifest and configuration (OCI Image
+//! Format Specification 1.1), and their Docker forms (Image Manifest Version 2, Schema 2). The
+//! `manifest.json` of `docker save` is also such a document. This module does not use the disk or
+//! the network. Every list in a document has a limit.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -40,8 +40,8 @@ const TAG: (&CStr, &[u8]) = (
 );
 
 /// The cache. It has one file for each layer. The file's name has the sha256 of the layer as
-/// received and the version of the program, because another version may refuse a layer that this
-/// version lists. A user who can write to the files controls the contents of a layer.
+/// received, and the version of the program. Another version may refuse a layer that this version
+/// lists. A user who can write to the files controls the contents of a layer.
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: PathBuf,

@@ -48,7 +48,7 @@ pub enum Item {
 pub struct Document {
     /// The sha256 of the document's bytes.
     pub digest: Digest,
-    /// The bytes.
+    /// The contents of the document.
     pub bytes: Vec<u8>,
 }
 
@@ -67,8 +67,8 @@ pub struct Archive {
     keep: bool,
     /// The cache for large layers whose bytes are not kept.
     cache: Option<Cache>,
-    /// Whether a file was not listed because `cache` has an entry under its name, but then had
-    /// another digest.
+    /// Whether a file was not listed, because `cache` has a listing for its name, although the
+    /// digest of the file differs.
     pub misled: bool,
     limits: Limits,
     documents: usize,

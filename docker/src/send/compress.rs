@@ -29,7 +29,7 @@ pub fn chunk_bytes(compression: Compression) -> usize {
 pub struct Chunk {
     /// The number of the blob.
     pub blob: usize,
-    /// The bytes.
+    /// The contents of the chunk.
     pub bytes: Vec<u8>,
     /// Whether this is the blob's last chunk.
     pub last: bool,

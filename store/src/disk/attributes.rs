@@ -20,9 +20,9 @@ const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
-/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports
-/// attributes, and no other attributes that an archive could have set. Without `owner`, only
-/// attributes in `user.*` count. Without `lists`, access lists do not count.
+/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them. It
+/// must have no other attributes that an archive could have set. Without `owner`, only attributes
+/// in `user.*` count. Without `lists`, access lists do not count.
 pub fn has_attributes(
     dir: &Dir,
     name: &CStr,

@@ -14,8 +14,8 @@ pub enum Writers {
     None,
     /// Some process has the file open or mapped for writing.
     Some,
-    /// The answer is not known: the filesystem has no leases, leases are switched off
-    /// (`fs.leases-enable`), or the file belongs to another user and this process has no
+    /// The answer is not known. The filesystem may have no leases, or leases are switched off
+    /// (`fs.leases-enable`). Or the file belongs to another user and this process has no
     /// `CAP_LEASE`.
     Unknown,
 }
@@ -45,8 +45,8 @@ pub fn writers(file: &File) -> Writers {
 /// number.
 #[expect(unsafe_code, reason = "no library has a safe call for leases; the only unsafe place")]
 fn set(file: &File, what: i32, value: i32) -> Result<(), i32> {
-    // SAFETY: the descriptor is open as long as `file` is borrowed, and F_SETLEASE and F_SETSIG
-    // take an integer: no memory is shared with the system.
+    // SAFETY: the descriptor stays open while `file` is borrowed. F_SETLEASE and F_SETSIG take an
+    // integer, so no memory is shared with the system.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), what, value) };
     if done == 0 {
         return Ok(());

@@ -81,8 +81,8 @@ pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     is_mode && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
 }
 
-/// The mode of a file with the access list of `meta`, if there is one (acl(5)): the permissions of
-/// the owner, of the mask (or else the group), and of others.
+/// The mode of a file with the access list of `meta`, if there is such a list (acl(5)). The mode
+/// has the permissions of the owner, of the mask (or else the group), and of others.
 fn listed_mode(meta: &Meta) -> Option<u32> {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     let list = meta.xattrs.iter().find(|xattr| &*xattr.name == b"system.posix_acl_access")?;

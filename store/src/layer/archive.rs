@@ -47,7 +47,7 @@ impl<R: Read> Body<'_, R> {
 
 /// Reads the whole archive from its decompressed bytes `plain`, and passes every entry to `each`,
 /// in order. For a file, `each` also gets the body. The entry of a file does not have the hash of
-/// the contents yet: `each` either reads the body and sets the hash, or does neither. If the
+/// the contents yet. `each` either reads the body and sets the hash, or does neither. If the
 /// compressed form is `framed`, a truncated archive is always detected.
 pub fn read<R: Read>(
     plain: R,

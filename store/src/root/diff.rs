@@ -16,7 +16,7 @@ pub enum Step<'a> {
     /// Give the file the contents and the time of the new file; everything else stays.
     Rewrite(EntryPath, &'a File),
     /// Change the metadata of a directory from those of the first node to those of the second node.
-    /// Something in the directory or its metadata changed.
+    /// This step also follows each change of an entry in the directory.
     Finish(EntryPath, &'a Directory, &'a Directory),
 }
 

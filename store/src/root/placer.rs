@@ -22,7 +22,7 @@ use crate::layer::objects::Objects;
 /// 1,024 files open. With this limit, most of these stay available for any tree.
 const OPEN: usize = 100;
 
-/// Mode bits that allow other users than the owner to write to a file.
+/// Mode bits that allow users other than the owner to write to a file.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Places nodes in one root, on several threads where that is faster.

@@ -106,7 +106,8 @@ impl Store {
         match done {
             Ok(built) => Ok((name, built)),
             Err(err) => {
-                // The first error counts. The next start removes the rest.
+                // The method returns the first error. If the removal fails, the next start removes
+                // the directory.
                 let _ = self.unpacked.remove_tree(&name);
                 Err(err)
             }

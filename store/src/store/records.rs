@@ -27,7 +27,7 @@ impl Store {
         // The file is not synced when it is written, so it may contain anything after a crash.
         let mut bytes = Vec::new();
         let read = top.open_file_and_stat(SEALS).is_ok_and(|(file, stat)| {
-            // If another user owns the file, this user could claim that a changed object is
+            // If the file belongs to another user, its seals could claim that a changed object is
             // unchanged.
             stat.st_uid == rustix::process::geteuid().as_raw()
                 && file.take(MOST).read_to_end(&mut bytes).is_ok()

@@ -230,7 +230,8 @@ impl Store {
                 Ok((spare, built))
             }
             Err(err) => {
-                // The first error counts. If the removal fails, the next start removes the spare.
+                // The method returns the first error. If the removal fails, the next start removes
+                // the spare.
                 let _ = self.discard(&spare.name);
                 self.end_watches(spare.watch)?;
                 Err(err)

@@ -35,7 +35,7 @@ use sound::{blob_is_sound, object_is_sound};
 pub struct Verified {
     /// Objects.
     pub objects: u64,
-    /// The bytes.
+    /// The number of bytes that were read.
     pub bytes: u64,
     /// Cached blobs.
     pub blobs: u64,

@@ -1,5 +1,5 @@
-//! Tests of what new entries inherit from a directory (its group and its default access list), and
-//! of the number of files that pending layers keep open.
+//! Tests of the inheritance from a directory: new entries inherit its group and its default access
+//! list. Another test counts the files that pending layers keep open.
 
 #![allow(clippy::print_stdout, reason = "tests print what they leave out")]
 

@@ -239,7 +239,7 @@ fn split(root: &Path, name: &str) {
 }
 
 /// Without the right links, a write to one name of a file would not be visible under the other
-/// names, or would be visible in an unrelated file.
+/// names. With wrong links, it would be visible in an unrelated file.
 #[test]
 fn names_that_are_not_linked_as_in_the_layers_are_drift() {
     let damages: [(&str, &[&str], Damage); 6] = [

@@ -28,8 +28,8 @@ const RECORD: usize = 16;
 const CHECKSUM: usize = 16;
 /// The seal of an object that this program wrote and that never had another name.
 const NEW: u64 = 0;
-/// A bit of a seal. If it is set, no process had the object open for writing at the last check, and
-/// no process has opened it since, according to the watches.
+/// A bit of a seal. If it is set, no process had the object open for writing at the last check.
+/// According to the watches, no process has opened the object since.
 const CLOSED: u64 = 1;
 
 /// The seals of all objects, by [`ObjectName::hash`].
@@ -129,8 +129,8 @@ impl Seals {
         bytes
     }
 
-    /// Reads the seals of an earlier program. Seals of a damaged file or of another boot are
-    /// ignored: after a power cut, the bytes of a write may be on the disk without its new ctime.
+    /// Reads the seals of an earlier program. The seals of a damaged file or of another boot are
+    /// ignored. After a power cut, the bytes of a write may be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {

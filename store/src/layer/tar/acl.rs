@@ -2,9 +2,9 @@
 //! (`SCHILY.acl.access`, `SCHILY.acl.default`). This module converts the text to the binary form of
 //! Linux attributes.
 //!
-//! Users and groups are numbers here. If a list has only the name of a user or group, this module
-//! looks up the name in `/etc/passwd` and `/etc/group`, as GNU tar does. If the name is not found,
-//! the list is left out.
+//! Users and groups are numbers here. If a list has only the name of a user or group, the name is
+//! looked up in `/etc/passwd` or `/etc/group`. GNU tar does the same. If the name is not found, the
+//! list is left out.
 
 use std::collections::HashMap;
 use std::fs;

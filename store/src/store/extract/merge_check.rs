@@ -13,11 +13,11 @@ use crate::root::merge;
 
 /// Collects the data for [`merge::check`], entry by entry.
 ///
-/// Nearly every archive is plain: no path is a directory in one entry and something else in another
-/// entry, and no hardlink leads to a directory, fifo or device. The merge of a plain archive
-/// resolves and replaces nothing, and cannot fail. Sets of hashes of paths show that an archive is
-/// plain. If two paths have the same hash, a plain archive may seem not to be plain. The entries
-/// are kept for archives that are not plain.
+/// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and
+/// something else in another entry. No hardlink leads to a directory, fifo or device. The merge of
+/// a plain archive resolves and replaces nothing, and cannot fail. Sets of hashes of paths show
+/// that an archive is plain. If two paths have the same hash, a plain archive may seem not to be
+/// plain. The entries are kept for archives that are not plain.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,

@@ -55,8 +55,8 @@ impl Store {
             let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
             if doubtful && !self.objects.has_contents(&name, file.size)? {
                 missing.insert(file.content);
-                // An object that is in quarantine already was reported when it was quarantined, and
-                // could not be made again since.
+                // An object that is still in quarantine was already reported, and could not be made
+                // again since.
                 if self.objects.quarantine(&name, &self.quarantine)?
                     || !self.quarantine.contains(name.as_c_str())?
                 {

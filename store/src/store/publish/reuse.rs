@@ -110,8 +110,9 @@ impl Store {
     }
 
     /// Adopts the directory at the path of the root of `configuration`, if it has no record and
-    /// cannot be compared because some layers are not extracted. The directory is complete, because
-    /// a root gets its name only when it is complete. Returns whether the directory was adopted.
+    /// cannot be compared. A comparison is impossible if some layers are not extracted. The
+    /// directory is complete, because a root gets its name only when it is complete. Returns
+    /// whether the directory was adopted.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
         let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;

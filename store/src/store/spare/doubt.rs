@@ -182,8 +182,8 @@ impl Store {
         Ok(look)
     }
 
-    /// Records the objects that a process may have opened in `root`. `root` holds `tree`, or is
-    /// `None` if the root is removed. `evidence` has all events of the root.
+    /// Records the objects that a process may have opened in `root`. `root` is the directory that
+    /// holds `tree`, or `None` if it was removed. `evidence` has all events of the root.
     pub(in crate::store) fn note_opens(
         &self,
         root: Option<&Dir>,

@@ -74,7 +74,7 @@ pub enum Error {
         reason: String,
     },
     /// A pattern of paths is invalid.
-    #[error("no pattern of paths: {cause}")]
+    #[error("invalid pattern of paths: {cause}")]
     BadGlob {
         /// What is wrong.
         cause: globset::Error,
@@ -112,7 +112,7 @@ pub enum Error {
         reason: String,
     },
     /// A file of the store was written by a newer program. The file must stay unchanged.
-    #[error("{} is damaged: is a {what} of a newer format: use a newer program", path.display())]
+    #[error("{} is a {what} of a newer format: use a newer program", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,

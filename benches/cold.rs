@@ -1,8 +1,9 @@
-//! Measures cold and warm roots of real archives: `deploy-cold DIR LINK RUNS BLOB…` extracts the
-//! archives, lowest layer first, into a store in DIR, builds their root, and rebuilds it RUNS times
-//! from the cache alone, without a spare. Prints the milliseconds of each step.
+//! Measures cold and warm roots of real archives. `deploy-cold DIR LINK RUNS BLOB…` extracts the
+//! archives, lowest layer first, into a store in DIR, and builds their root. It then rebuilds the
+//! root RUNS times, only from the cache and without a spare. The program prints the milliseconds of
+//! each step.
 
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::fs::File;
 use std::path::Path;

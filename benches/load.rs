@@ -1,15 +1,15 @@
-//! The load of `scripts/bench-load` on a registry: many agents that stay connected and poll from
-//! time to time, operators that upload, bind and delete, downloads, `gc` and `verify`, all at once.
-//! Then it makes more polls, until the registry is too slow.
+//! The load of `scripts/bench-load` on a registry. Many agents stay connected and poll from time to
+//! time. At the same time, operators upload, bind and delete, and downloads, `gc` and `verify` run.
+//! Then the program makes more and more polls, until the registry is too slow.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
 
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints its results")]
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "what is measured is shown with three digits"
+    reason = "the results have three digits"
 )]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,16 +21,18 @@ use deploy_store::Digest;
 use deploy_wire::client::Client;
 use tokio::task::JoinSet;
 
-/// Logins at a time: the registry allows 50 connections before login from one address.
+/// The number of logins at a time. The registry allows 50 connections from one address before
+/// login.
 const LOGINS: usize = 40;
-/// Bytes of an upload, and of a download.
+/// The number of bytes of an upload, and of a download.
 const BLOB: usize = 16 << 20;
-/// A poll that takes longer is late: agents poll every few seconds.
+/// A poll that takes longer than this is late, because agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// Polls a second, as multiples of the requested rate, until a rate is too high.
+/// The rates of further polls, as multiples of the requested rate. The program stops at a rate that
+/// is too high.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
 
-/// Times and failures of one kind of work.
+/// The times and errors of one kind of work.
 #[derive(Default)]
 struct Seen {
     times: Mutex<Vec<Duration>>,
@@ -47,7 +49,8 @@ impl Seen {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Prints a row of the table. Returns the share and the number of times over [`LATE`].
+    /// Prints a row of the table. Returns how many times were over [`LATE`], as a share and as a
+    /// number.
     fn row(&self, what: &str, over: Duration) -> (f64, usize) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
@@ -80,7 +83,7 @@ fn head(title: &str) {
     println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
 }
 
-/// A tar archive of one unique file.
+/// Makes a tar archive of one unique file.
 fn archive(number: u64) -> Vec<u8> {
     let mut contents = vec![0; BLOB];
     let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -147,7 +150,7 @@ async fn repeat(registry: Registry, line: &'static str, seen: Arc<Seen>, end: In
     }
 }
 
-/// Asks for the configuration `rate` times a second, each time over another connection.
+/// Polls the configuration `rate` times a second. Each poll uses the next connection.
 async fn poll(agents: &[Arc<Client>], rate: u32, seen: &Arc<Seen>, end: Instant) {
     let mut timer = tokio::time::interval(Duration::from_secs(1) / rate);
     let mut asking = JoinSet::new();
@@ -164,7 +167,8 @@ async fn poll(agents: &[Arc<Client>], rate: u32, seen: &Arc<Seen>, end: Instant)
                 Ok(None) => Err("no configuration".to_owned()),
                 Err(err) => Err(err.to_string()),
             };
-            // The time counts from the due time, because a late request is also a wait.
+            // The time is measured from the moment at which the poll was due, because an agent
+            // would also wait for a late poll.
             seen.note(due.elapsed(), 0, answer);
         });
         while asking.try_join_next().is_some() {}

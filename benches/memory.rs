@@ -1,7 +1,7 @@
-//! The program of `scripts/memory`: makes archives that are each large in one way, and prints the
-//! memory that handling one takes.
+//! The program of `scripts/memory`. It makes archives that are each large in one way, and prints
+//! the memory that the work on an archive takes.
 
-#![allow(clippy::print_stdout, reason = "its output is what it is for")]
+#![allow(clippy::print_stdout, reason = "the program prints its results")]
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
@@ -58,7 +58,7 @@ fn main() {
     println!("{} MiB", peak / 1024);
 }
 
-/// Half a million files with one more layer on top of them.
+/// A configuration with a layer of half a million files, and one more layer on top.
 fn configuration(dir: &str, store: &Store, config: &str) -> Configuration {
     let layer = |component: &str, name: &str| {
         let path = Path::new(dir).join(format!("{name}.tar.gz"));

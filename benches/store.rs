@@ -1,7 +1,7 @@
-//! Benchmarks of the store's steps; docs/PERFORMANCE.md says how to read them.
+//! Benchmarks of the store's steps. docs/PERFORMANCE.md explains how to read the results.
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
-#![allow(clippy::print_stderr, reason = "what is left out is said")]
+#![allow(clippy::print_stderr, reason = "the benchmark prints what it leaves out")]
 
 use std::hint::black_box;
 
@@ -68,7 +68,7 @@ fn load_and_merge(criterion: &mut Criterion) {
     let layers = [load(&code), load(&config)];
     group.bench_function("merge", |bencher| bencher.iter(|| merge(black_box(&layers)).unwrap()));
     let base = merge(&layers[..1]).unwrap();
-    // Merges as an agent does: the trees of the layers below the changed layer are shared.
+    // This merges as an agent does: the tree of the layers below the changed layer is reused.
     let with = |config: &Index| {
         let mut tree = base.clone();
         add_layer(&mut tree, config.entries.iter().cloned().map(Ok)).unwrap();

@@ -1,4 +1,5 @@
-//! Load in the background while verbs are measured: polls, `gc` in a loop, and one change a second.
+//! The load in the background while verbs are measured: polls, `gc` in a loop, and one change each
+//! second.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -18,7 +19,8 @@ use crate::verb_steps::{CONFIGURATIONS, DELETED, Verb, configuration};
 const AGENTS: usize = 20;
 const POLLS_A_SECOND: u32 = 200;
 const LARGEST: usize = 1 << 20;
-/// Most unanswered polls of one connection. The registry opens 64 files for a connection.
+/// The maximum number of unanswered polls on one connection. The registry opens up to 64 files for
+/// a connection.
 const UNDER_WAY: usize = 32;
 
 /// Agents that stay connected.
@@ -31,7 +33,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// The connection. A lost connection is replaced.
+    /// The connection of the agent. A lost connection is replaced.
     async fn client(&self) -> Result<Arc<Client>, String> {
         let mut client = self.client.lock().await;
         if !client.is_alive() {
@@ -46,7 +48,7 @@ impl Agent {
         match self.client().await?.read_small(path, LARGEST).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(format!("{path}: no configuration")),
-            // The text includes the path.
+            // The error text includes the path already.
             Err(err) => Err(err.to_string()),
         }
     }
@@ -65,7 +67,8 @@ impl Agents {
         Self(agents)
     }
 
-    /// Polls configurations at random until `stop`, each over the next connection in turn.
+    /// Polls configurations at random until `stop` returns `true`. Each poll uses the next
+    /// connection in turn.
     pub async fn poll(&self, seen: &Arc<Seen>, stop: impl Fn() -> bool) {
         let mut timer = interval(Duration::from_secs(1) / POLLS_A_SECOND);
         let (mut asking, random) = (JoinSet::new(), RandomState::new());
@@ -80,7 +83,8 @@ impl Agents {
             let (agent, seen) = (Arc::clone(agent), Arc::clone(seen));
             asking.spawn(async move {
                 let result = agent.poll(&path).await;
-                // The time counts from when the poll was due, so a late start counts, too.
+                // The time is measured from the moment at which the poll was due, so a late start
+                // counts, too.
                 seen.note(due.elapsed(), result);
             });
             while asking.try_join_next().is_some() {}
@@ -89,7 +93,7 @@ impl Agents {
     }
 }
 
-/// Work that continues until it is stopped.
+/// Background work that continues until it is stopped.
 pub struct Background {
     stopping: Arc<AtomicBool>,
     tasks: Vec<(&'static str, Arc<Seen>, JoinHandle<()>)>,
@@ -116,7 +120,7 @@ impl Background {
         Self { stopping, tasks }
     }
 
-    /// Stops the background work, and prints its times.
+    /// Stops the background work, and prints the measured times.
     pub async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
         for (name, seen, task) in self.tasks {

@@ -1,12 +1,13 @@
-//! The program that `scripts/bench-catalogue` runs. It measures every verb of a registry with the
-//! catalogue of `benches/catalogue/build`, alone and beside polls, `gc` and changes.
+//! The program that `scripts/bench-catalogue` runs. It measures every verb of a registry that has
+//! the catalogue of `benches/catalogue/build`. Each verb runs alone, and then beside polls, `gc`
+//! and changes.
 //!
 //! `deploy-catalogue ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID REPETITIONS SECONDS`
 //!
-//! It prints tab-separated lines, from which `benches/catalogue/table` makes a table. It prints the
-//! first errors of each kind on standard error.
+//! The program prints tab-separated lines, from which `benches/catalogue/table` makes a table. It
+//! prints the first errors of each kind to standard error.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its purpose")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its results")]
 
 mod background;
 mod verb_steps;
@@ -21,16 +22,16 @@ use deploy_wire::client::Client;
 use crate::background::{Agents, Background};
 use crate::verb_steps::{VERBS, Verb};
 
-/// A verb runs this often even if its time is over, unless that takes [`MUCH`] times as long.
+/// The number of runs of a verb even if its time is over, unless they take [`MUCH`] times as long.
 const FEWEST: u32 = 3;
 /// See [`FEWEST`].
 const MUCH: u32 = 5;
-/// Most errors of one kind that are printed.
+/// The maximum number of errors of one kind that are printed.
 const SHOWN: usize = 3;
 /// The number of errors of all kinds.
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
 
-/// Times and failures of one kind of work.
+/// The times and errors of one kind of work.
 #[derive(Debug, Default)]
 struct Seen {
     times: Mutex<Vec<Duration>>,
@@ -64,7 +65,8 @@ impl Seen {
         self.errors.lock().unwrap().len()
     }
 
-    /// Prints a line: kind, name, count, median, 99th percentile, longest time, number of errors.
+    /// Prints a line with the kind, name, count, median, 99th percentile, longest time and number
+    /// of errors.
     fn print(&self, kind: &str, name: &str) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();

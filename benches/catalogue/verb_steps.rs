@@ -1,5 +1,5 @@
-//! The command that measures each verb. Every repetition has a number and uses its own
-//! configurations and versions, so no two repetitions change the same thing.
+//! The commands that measure each verb. Every repetition has a number, and uses its own
+//! configurations and versions. So no two repetitions change the same thing.
 //! `benches/catalogue/build` defines the names.
 
 use std::ops::Range;
@@ -8,25 +8,25 @@ use deploy_benches::measured_registry::{exec, put};
 use deploy_store::{Configuration, Digest, Layer};
 use deploy_wire::client::Client;
 
-/// Most repetitions of a verb in one round. Each verb has two rounds.
+/// The maximum number of repetitions of a verb in one round. Each verb has two rounds.
 pub const MOST: u32 = 100;
-/// Configurations that only `delconf` uses.
+/// The configurations that only `delconf` uses.
 pub const DELETED: Range<u32> = 0..100;
-/// The first of the configurations that each verb changes; each verb has two rounds.
+/// The first configuration that each of these verbs changes. Each verb has two rounds.
 const CHANGED: u32 = 100;
 const BUMPED: u32 = 300;
 const ROLLED_BACK: u32 = 500;
-/// Configurations that the background changes, one a second.
+/// The configurations that the background changes, one each second.
 const CHANGED_MEANWHILE: Range<u32> = 700..800;
-/// The first of the configurations whose old versions `delver` deletes.
+/// The first configuration whose old versions `delver` deletes.
 const THINNED: u32 = 800;
 /// The number of all configurations.
 pub const CONFIGURATIONS: u32 = 1_000;
-/// Components that no configuration uses, and that get new versions.
+/// The components that no configuration uses and that get new versions.
 const GROWING: Range<u32> = 1_900..1_940;
-/// The first of the components that no configuration uses, and that are deleted.
+/// The first component that no configuration uses and that is deleted.
 const DELETED_COMPONENTS: u32 = 1_940;
-/// States use versions 1 to 40 in turns. Versions 44 to 47 are for `gc`, `delver`, `pin` and
+/// States use the versions 1 to 40 in turn. Versions 44 to 47 are for `gc`, `delver`, `pin` and
 /// `unpin`.
 const CYCLE: u32 = 40;
 const LARGEST: usize = 1 << 20;
@@ -62,11 +62,12 @@ pub enum Verb {
     DeleteComponent,
     WouldCollect,
     Collect,
-    /// `gc` in the background, which removes what other verbs left.
+    /// `gc` in the background. It removes the data that other verbs left.
     CollectMeanwhile,
 }
 
-/// The measured verbs in their order, with the names of their rows, and the most repetitions.
+/// The measured verbs in their order. Each verb has the name of its row and its maximum number of
+/// repetitions.
 pub const VERBS: [(Verb, &str, u32); 27] = [
     (Verb::ShowConfiguration, "showconf", MOST),
     (Verb::ShowComponent, "showcomp", MOST),
@@ -114,7 +115,7 @@ fn component(number: u32) -> String {
 }
 
 impl Verb {
-    /// Prepares a repetition and returns the command to measure.
+    /// Prepares a repetition, and returns the command to measure.
     pub async fn prepare(self, client: &Client, number: u32) -> Result<Step, String> {
         if let Some(line) = self.reading(client, number).await? {
             return Ok(Step { line, input: Vec::new() });
@@ -157,7 +158,7 @@ impl Verb {
         Ok(Step { line, input })
     }
 
-    /// The command of a verb that deletes.
+    /// Prepares a verb that deletes, and returns its command.
     async fn deleting(self, client: &Client, number: u32) -> Result<String, String> {
         let part = component(number);
         Ok(match self {
@@ -181,7 +182,7 @@ impl Verb {
         })
     }
 
-    /// The command of a verb that only reads.
+    /// Returns the command of a verb that only reads; `None` for other verbs.
     async fn reading(self, client: &Client, number: u32) -> Result<Option<String>, String> {
         let name = configuration(DELETED.end + number * 7 % (CONFIGURATIONS - DELETED.end));
         Ok(Some(match self {
@@ -209,7 +210,7 @@ impl Verb {
     }
 }
 
-/// The layer at `position` of a configuration, read as agents read it.
+/// Reads the layer at `position` of a configuration in the way that agents read it.
 async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, String> {
     let path = format!("configs/{name}.json");
     let json = client.read_small(&path, LARGEST).await.map_err(|err| err.to_string())?;
@@ -219,7 +220,7 @@ async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, St
     layer.ok_or_else(|| format!("{path}: no layer {position}"))
 }
 
-/// The version that comes `turns` after the layer's in the cycle.
+/// The version that comes `turns` after the layer's version in the cycle.
 fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     let version = layer.version.as_str();
     let number: Option<u32> = version.strip_prefix('v').and_then(|digits| digits.parse().ok());
@@ -228,7 +229,7 @@ fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     Ok(format!("v{}", (number - 1 + turns) % CYCLE + 1))
 }
 
-/// The command that changes one layer to its next version.
+/// Returns the command that changes one layer to its next version.
 async fn change(client: &Client, number: u32) -> Result<String, String> {
     let name = configuration(number);
     let layer = layer(client, &name, 1).await?;
@@ -236,7 +237,7 @@ async fn change(client: &Client, number: u32) -> Result<String, String> {
     Ok(format!("changeconf -name {name} -component {part} -version {version}"))
 }
 
-/// A tar archive of one small file.
+/// Makes a tar archive of one small file.
 fn archive(text: &str) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();

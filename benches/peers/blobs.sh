@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# The blobs of the trees, made once per run of scripts/bench-peers, on a filesystem of their
-# own so that the machine's is left alone.
+# Makes the blobs of the trees, once per run of scripts/bench-peers. The trees are on a separate filesystem,
+# so that the machine's filesystem does not change.
 
 versions=10
 [ -z "$quick" ] || versions=4
 
-# pack BLOB DIR [TAR-OPTION...]: DIR's contents, under a name that it gets when complete.
+# pack BLOB DIR [TAR-OPTION...]: packs the contents of DIR. The blob gets its name when it is complete.
 pack() {
     local blob=$1 from=$2
     shift 2
@@ -39,8 +39,8 @@ make_tree() {
     take_away
 }
 
-# What Debian's packages put into this machine's root: those that every Debian has first,
-# then others by name, to 14,000 entries or 400 MiB.
+# Packs the files of this machine's Debian packages, up to 14,000 entries or 400 MiB. The packages that every
+# Debian has come first, and then the others by name.
 pack_rootfs() {
     local entries=14000 blob
     blob=$(tree_blob)
@@ -54,12 +54,12 @@ pack_rootfs() {
             $n++; $bytes += $s[7] if -f _;
             last if $n > '"$entries"' || $bytes > 400 << 20;
             print "$_\n"' | LC_ALL=C sort >"$dir/list" || true
-    [ -s "$dir/list" ] || fail "dpkg tells of no files here: no rootfs tree"
+    [ -s "$dir/list" ] || fail "dpkg lists no files here, so there is no rootfs tree"
     tar --numeric-owner --no-recursion -C / -T "$dir/list" -czf "$blob.part"
     mv "$blob.part" "$blob"
 }
 
-# Versions of the layer that changes: the first deploy, a warm-up, the runs, a trace.
+# Makes the versions of the layer that changes: for the first deploy, a warm-up, the runs and a trace.
 make_configs() {
     local folder=$blobs/$tree$quick.config version from=$dir/config
     mkdir -p "$folder"
@@ -77,7 +77,7 @@ make_configs() {
     rm -rf "$from"
 }
 
-# The versions of the tree; only bytes count here, so the faster gzip makes them.
+# Makes the versions of the tree. Only their bytes matter here, so the faster gzip program packs them.
 make_versions() {
     local folder=$blobs/$tree$quick.versions version
     [ ! -e "$folder/$versions.tar.gz" ] || return 0

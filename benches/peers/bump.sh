@@ -1,8 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# A layer of 20 small files changes. Ours is from the log: from the event update_available to
-# script_started, download of the layer and all syncs included. CPU is what the process used
-# until its script began, less what its polls use in the time until it saw the change. Peers
-# have the layer's blob at hand, write the new root from what they have, and do not sync.
+# Measures the change of a layer of 20 small files. The agent's time is from its log: from the event
+# update_available to script_started, including the download of the layer and all syncs. Its CPU time is the
+# time that the process used until its script began, minus the time that its polls used until it saw the
+# change. The peers already have the layer's blob, write the new root from the data that they have, and do not
+# sync.
 
 work_bump() {
     local run spare bare peers old=$mnt/peers/old all
@@ -23,7 +24,7 @@ work_bump() {
     hwm "$bare" "agent, no spare"
 }
 
-# start_agent NAME FLAG...: and waits until the first version is deployed.
+# start_agent NAME FLAG...: starts an agent, and waits until the first version is deployed.
 start_agent() {
     configure "$1"
     agent "$@"
@@ -53,7 +54,7 @@ bump_of() {
         'BEGIN { print (b - a) / 1e6 - idle / 1e6 * waited / 1000 }')"
     root=$(field "$name" root_ready path "$mark")
     check "$root" "$(config_blob $((run + 1)))"
-    [ -z "$all" ] || [ "$(entries "$root")" = "$all" ] || fail "$root has other entries than tar makes"
+    [ -z "$all" ] || [ "$(entries "$root")" = "$all" ] || fail "$root does not have the entries that tar makes"
     case $who in
         *no*) ;;
         *)
@@ -64,14 +65,14 @@ bump_of() {
     quiet "$name"
 }
 
-# What the peers start from: the tree and the first version of the layer, unpacked, and an
-# ostree repository with a commit of each.
+# Makes the data from which the peers start: the unpacked tree with the first version of the layer, and an
+# ostree repository with a commit of the tree.
 make_old() {
     local repo
     mkdir "$mnt/peers"
     peer_tar "$old" "$(config_blob 0)"
     if [ "$kind" = btrfs ]; then
-        # Of its own, since there are no hardlinks between subvolumes.
+        # The subvolume has its own copy, because hardlinks cannot cross subvolumes.
         btrfs subvolume create "$mnt/peers/subvolume" >/dev/null
         cp -a --reflink=always "$old/." "$mnt/peers/subvolume/"
     fi
@@ -104,16 +105,16 @@ declare -A title=([tar]="\`tar xzf\` of both layers" [cp_al]="\`cp -al\`, \`tar\
 
 # bump_by PEER
 bump_by() {
-    # It stays: ext4 looks at every inode that was freed in the last minutes before it takes
-    # one, and whoever creates a file next would pay for it.
+    # The new root is not removed. ext4 examines every inode that was freed in the last minutes before it uses
+    # an inode, so a removal would slow down the next run that creates files.
     local new=$mnt/peers/$1.$run blob
     blob=$(config_blob $((run + 1)))
-    # A repository has the layer before a checkout, as an agent has not.
+    # The repository gets the layer before the measured checkout. An agent has no such advantage.
     [ "$1" != ostree ] || ostree_commit config "--tree=tar=$blob"
     sync -f "$mnt"
     measure "${title[$1]}" "peer_$1" "$new" "$blob"
     check "$new" "$blob"
-    [ "$(entries "$new")" = "$all" ] || fail "$1 made other entries than tar does"
+    [ "$(entries "$new")" = "$all" ] || fail "$1 did not make the entries that tar makes"
     sync -f "$mnt"
 }
 

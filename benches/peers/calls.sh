@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# System calls between update_available and script_started, all threads: strace, in runs that
-# are not timed. Polls are not in it: an agent that deploys does not poll.
+# Counts the system calls of all threads between update_available and script_started, with strace, in runs
+# that are not timed. No polls are counted, because an agent does not poll while it deploys.
 
 work_calls() {
     local run=1 all='' spare bare
     spare=$(named spare) bare=$(named bare)
     start_agent "$spare"
     start_agent "$bare" -no-spare
-    # After another one, since the first bump finds other directories new.
+    # The counted bump is not the first bump, because the first bump has to make more directories.
     if [ -z "$quick" ]; then
         bump_of "$spare" "bump, spare"
         bump_of "$bare" "bump, no spare"
@@ -25,7 +25,7 @@ calls_of() {
         [ ! -s "$trace" ] || break
         sleep 0.1
     done
-    [ -s "$trace" ] || { cat "$dir/out" >&2; fail "strace does not attach"; }
+    [ -s "$trace" ] || { cat "$dir/out" >&2; fail "strace cannot attach to the agent"; }
     deploy "$name" $((runs + 2))
     end "$tracer"
     tracer=

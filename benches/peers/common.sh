@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# What every work of scripts/bench-peers uses: filesystems, clocks, results.
+# Functions for every work of scripts/bench-peers: filesystems, clocks and results.
 
-# set_up KIND: a new filesystem in a sparse file, mounted.
+# set_up KIND: makes a new filesystem in a sparse file, and mounts it.
 set_up() {
     local image=$dir/image size=12G
     [ -z "$quick" ] || size=1G
@@ -14,7 +14,7 @@ set_up() {
     mount -o loop "$image" "$mnt"
 }
 
-# Unmounts and removes what `set_up` made, if anything.
+# Unmounts and removes the filesystem that `set_up` made, if there is one.
 take_away() {
     local try
     if mountpoint -q "$mnt"; then
@@ -27,8 +27,8 @@ take_away() {
     rm -f "$dir/image"
 }
 
-# Has all written that others have made, and waits until the device has been idle for a while:
-# XFS and btrfs go on writing after a sync.
+# Syncs everything that earlier runs wrote, and waits until the device is idle. XFS and btrfs continue to
+# write after a sync.
 settle() {
     local device before='' now
     sync -f "$mnt"
@@ -41,14 +41,15 @@ settle() {
     done
 }
 
-# record WHO COLUMN VALUE: one measurement of this work, in milliseconds or what else the
-# column is. Nothing is kept of runs that warm up.
+# record WHO COLUMN VALUE: records one measurement of this work, in milliseconds or in the unit of the column.
+# Warm-up runs are not recorded.
 record() {
     [ "${run:-1}" -lt 1 ] ||
         printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$kind" "$tree" "$work" "$1" "$2" "$3" >>"$results"
 }
 
-# timed COMMAND...: sets `wall` and `cpu` to its milliseconds; it fails loudly.
+# timed COMMAND...: runs a command, and sets `wall` and `cpu` to its milliseconds. If the command fails, so
+# does the script.
 timed() {
     local TIMEFORMAT='%R %U %S' real user sys
     { time "$@" >"$dir/out" 2>&1; } 2>"$dir/time" ||
@@ -58,7 +59,7 @@ timed() {
     cpu=$(awk -v a="$user" -v b="$sys" 'BEGIN { print (a + b) * 1000 }')
 }
 
-# measure WHO COMMAND...: records wall, CPU, and a sync of the filesystem afterwards.
+# measure WHO COMMAND...: records the wall time, the CPU time, and the time of a sync afterwards.
 measure() {
     local who=$1 first
     shift
@@ -71,34 +72,34 @@ measure() {
     record "$who" total "$(awk -v a="$first" -v b="$wall" 'BEGIN { print a + b }')"
 }
 
-# Bytes that the filesystem has in use.
+# Prints the number of bytes that are in use on the filesystem.
 used() {
     sync -f "$mnt"
     [ "$kind" != btrfs ] || btrfs filesystem sync "$mnt" >/dev/null
     df -B1 --output=used "$mnt" | tail -1
 }
 
-# CPU time of a process and of all the threads that it ever had, in nanoseconds.
+# Prints the CPU time of a process in nanoseconds, including all threads that it ever had.
 cpu_of() {
     perl -MTime::HiRes=clock_gettime -e 'printf "%.0f\n", 1e9 * clock_gettime((-$ARGV[0] - 1) * 8 + 2)' "$1"
 }
 
-# config_blob N: the Nth version of the layer that changes.
+# config_blob N: the path of version N of the layer that changes.
 config_blob() { echo "$blobs/$tree$quick.config/$1.tar.gz"; }
 tree_blob() { echo "$blobs/$tree$quick.tar.gz"; }
 
-# check ROOT BLOB: the root has the bytes of the layer that changed.
+# check ROOT BLOB: checks that the root has the bytes of the layer that changed.
 check() {
     local is should
     should=$(tar -xzOf "$2" | sha256sum)
     is=$(tar -tzf "$2" | (cd "$1" && xargs -d '\n' cat) | sha256sum)
-    [ "$is" = "$should" ] || fail "$1 is not what $2 should have made of it"
+    [ "$is" = "$should" ] || fail "$1 does not have the files of $2"
 }
 
-# entries ROOT
+# entries ROOT: counts the entries of a root.
 entries() { find "$1" | wc -l; }
 
-# First line: what it was measured with.
+# Prints the versions of the tools, which are the first line of the results.
 describe() {
     echo "Linux $(uname -r), $(nproc) cores, $(deploy_version)," \
         "GNU tar $(tar --version | awk 'NR == 1 { print $NF }')," \
@@ -111,11 +112,11 @@ describe() {
         "btrfs-progs $(dpkg-query -W -f '${Version}' btrfs-progs)," \
         "xfsprogs $(dpkg-query -W -f '${Version}' xfsprogs)"
     echo
-    echo "Median of $runs, interleaved; peers write as people have them do, and sync nothing."
+    echo "Median of $runs, interleaved; peers write with their usual options, and do not sync."
 }
 deploy_version() { "$bin/deploy-agent" --version; }
 
-# table TITLE AWK-VARIABLES...: prints what this work recorded.
+# table TITLE AWK-VARIABLES...: prints the measurements of this work as a table.
 table() {
     local title=$1 variables=()
     shift
@@ -125,5 +126,5 @@ table() {
         "$results" | awk -F '\t' "${variables[@]}" -f "$parts/table.awk"
 }
 
-# As people write it.
+# Prints the usual spelling of the filesystem's name.
 filesystem() { case $kind in xfs) echo XFS ;; *) echo "$kind" ;; esac; }

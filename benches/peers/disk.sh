@@ -1,11 +1,12 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Ten versions of the node tree, 1 % of the files changed in each, all of their layers in the
-# cache; with the roots that an agent keeps by default, and with a root of each. Bytes are what the filesystem has in use more than before: that sees
-# sharing by hardlink and by reflink alike, and the filesystem's own structures.
+# Measures the disk space of ten versions of the node tree. 1 % of the files change in each version, and the
+# cache has the layers of all versions. The agent keeps either its default number of roots, or a root of each
+# version. The bytes are the increase of the space in use on the filesystem. So they account for sharing by
+# hardlinks and by reflinks, and include the filesystem's own structures.
 
 work_disk() {
     local before one version folder=$blobs/$tree$quick.versions
-    [ "$tree" = node ] || { say "disk is of the node tree only, not of $tree"; return; }
+    [ "$tree" = node ] || { say "the work disk needs the tree node, not $tree"; return; }
     before=$(used)
     mkdir "$mnt/copy"
     tar -xzf "$folder/1.tar.gz" -C "$mnt/copy"
@@ -20,7 +21,7 @@ work_disk() {
     record "$versions copies of it" size "$((one * versions >> 20))"
 }
 
-# agent_disk WHO NAME FLAG...: deploys all versions, one after another.
+# agent_disk WHO NAME FLAG...: deploys all versions one after another, and records the disk space.
 agent_disk() {
     local who=$1 name before version mark roots
     name=$(named "disk-$2")

@@ -1,7 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# The most memory that unpacking a tree and deploying it from cached blobs held; peers beside
-# them. Of agents that bump, see the work bump. A file of 1 GiB and a million files are in
-# scripts/memory.
+# Measures the peak memory of unpacking a tree and of deploying it, beside a peer. The work bump measures the
+# memory of agents that bump. scripts/memory measures a file of 1 GiB and a million files.
 
 work_memory() {
     local run who base=$mnt/cold blobs_of name
@@ -22,7 +21,7 @@ work_memory() {
     done
 }
 
-# peak WHO COMMAND...
+# peak WHO COMMAND...: runs a command, and records its peak memory.
 peak() {
     local who=$1
     shift

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# The registry and the agents that scripts/bench-peers measures, and what their logs say.
+# The registry and the agents that scripts/bench-peers measures, and functions that read their logs.
 
 poll=500ms idle_seconds=4 pause=0.3
 [ -z "$quick" ] || poll=50ms idle_seconds=0.5 pause=0.1
@@ -60,7 +60,7 @@ operate() {
         { cat "$dir/out" >&2; fail "the registry refused: $*"; }
 }
 
-# add COMPONENT VERSION BLOB
+# add COMPONENT VERSION BLOB: uploads a blob and adds it as a version.
 add() {
     local digest
     digest=$(sha256sum "$3" | cut -c1-64)
@@ -69,9 +69,9 @@ add() {
     operate addver -name "$1" -version "$2" -hash "$digest"
 }
 
-# agent NAME FLAG...: runs an agent of the configuration NAME on the new filesystem, in a
-# session of its own, so that Ctrl-C is this script's alone. `once` as the first flag waits
-# for its end.
+# agent NAME FLAG...: starts an agent of the configuration NAME on the new filesystem. The agent runs in a
+# separate session, so that Ctrl-C only reaches this script. With `once` as the first flag, the function waits
+# until the agent has ended.
 agent() {
     local name=$1
     shift
@@ -98,13 +98,14 @@ SCRIPT
 
 lines() { wc -l <"$dir/$1.log"; }
 
-# logged NAME EVENT AFTER: the first line of the log with EVENT after its line AFTER.
+# logged NAME EVENT AFTER: prints the first line of the log with EVENT that comes after the line number AFTER.
 logged() {
     awk -F '"' -v event="$2" -v after="$3" 'NR > after && $12 == event && !n++' "$dir/$1.log"
 }
 
-# await NAME EVENT AFTER: until the log has it. Anything that went wrong ends all. One process
-# that mostly sleeps: starting some each time would take a core's third from what is measured.
+# await NAME EVENT AFTER: waits until the log has EVENT after the line number AFTER. Any logged failure ends
+# the script. The function runs one process that mostly sleeps. If it started processes repeatedly, they would
+# take a third of a core from the measured programs.
 await() {
     perl -MTime::HiRes=sleep -e '
         my ($path, $event, $after, $pid) = @ARGV;
@@ -121,13 +122,13 @@ await() {
         }
         exit 3' "$dir/$1.log" "$2" "$3" "${agent_pid[$1]}" && return
     case $? in
-        1) fail "the agent of $1 says this" ;;
-        2) tail "$dir/$1.log" >&2; fail "the agent of $1 is gone" ;;
-        *) tail "$dir/$1.log" >&2; fail "the agent of $1 did not say $2 in time" ;;
+        1) fail "the agent of $1 logged this line" ;;
+        2) tail "$dir/$1.log" >&2; fail "the agent of $1 has ended" ;;
+        *) tail "$dir/$1.log" >&2; fail "the agent of $1 did not log $2 in time" ;;
     esac
 }
 
-# Waits until an agent does no more than poll, so that it does not disturb others' runs.
+# quiet NAME: waits until an agent only polls, so that it does not affect other runs.
 quiet() {
     local before after
     before=$(cpu_of "${agent_pid[$1]}")
@@ -137,10 +138,10 @@ quiet() {
         [ $((after - before)) -gt 15000000 ] || { sync -f "$mnt"; return 0; }
         before=$after
     done
-    fail "the agent of $1 does not come to rest"
+    fail "the agent of $1 does not become idle"
 }
 
-# Nanoseconds of CPU in a second of polling, for `bump_of` to take off.
+# measure_idle NAME: measures the CPU time of one second of polling, in nanoseconds. `bump_of` subtracts it.
 measure_idle() {
     local before after
     before=$(cpu_of "${agent_pid[$1]}")
@@ -149,28 +150,28 @@ measure_idle() {
     idle[$1]=$(awk -v ns="$((after - before))" -v s="$idle_seconds" 'BEGIN { printf "%.0f", ns / s }')
 }
 
-# when NAME EVENT AFTER: seconds of the day at which it was logged.
+# when NAME EVENT AFTER: prints the time at which EVENT was logged, in seconds of the day.
 when() {
     logged "$@" | awk -F '"' '{
         split(substr($4, 12, 15), t, ":"); printf "%.6f\n", t[1] * 3600 + t[2] * 60 + t[3] }'
 }
 
-# between A B: milliseconds, over midnight as well.
+# between A B: prints the milliseconds from A to B, even if midnight is between them.
 between() { awk -v a="$1" -v b="$2" 'BEGIN { d = b - a; if (d < 0) d += 86400; print d * 1000 }'; }
 
-# field NAME EVENT FIELD AFTER: of the log.
+# field NAME EVENT FIELD AFTER: prints a field of a logged event.
 field() { logged "$1" "$2" "$4" | sed -n "s/.*\"$3\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
 
-# deploy NAME VERSION: makes the configuration's changing layer that version, and waits until
-# it is deployed. Sets `mark`, the lines that the log had before.
+# deploy NAME VERSION: sets the changing layer of the configuration to VERSION, and waits until it is
+# deployed. Sets `mark` to the number of lines that the log had before.
 deploy() {
     mark=$(lines "$1")
     operate changeconf -name "$1" -component "config-$tree" -version "$2"
     await "$1" switched "$mark"
 }
 
-# Sets a configuration of the tree and the first version of the changing layer up.
+# configure NAME: makes a configuration of the tree and of the first version of the changing layer.
 configure() { operate addconf -replace -name "$1" -layer "tree-$tree:0" -layer "config-$tree:0"; }
 
-# A configuration's name: one of its own for each series.
+# named NAME: prints the name of a configuration, which is different for each series.
 named() { echo "$1-$kind-$tree-$work"; }

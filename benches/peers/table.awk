@@ -1,10 +1,10 @@
-# Medians of what scripts/bench-peers recorded, a row for whoever was measured, in the order
-# of their first measurement. Variables, lists separated by commas:
-#   columns  what to show     heads  what to call it
-#   of       columns that ratios are made of, `of[n]` to the row `to[n]`
-#   to       rows (separated by semicolons); the ratio tells how many times as long the others take
+# Prints a table of the medians that scripts/bench-peers recorded. Each measured program has a row, in the
+# order of their first measurements. The variables are lists that are separated by commas:
+#   columns  the columns to show     heads  the headings of the columns
+#   of       the columns from which ratios are made: `of[n]` is compared with the row `to[n]`
+#   to       rows (separated by semicolons); a ratio states how many times as long as this row another row takes
 #   unit     ms, s or none
-#   only     how the rows to show begin
+#   only     the text with which the shown rows begin
 function median(row, column,   n, i, j, x, a) {
     n = count[row, column]
     if (!n) return ""

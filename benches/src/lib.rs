@@ -1,4 +1,5 @@
-//! What the benchmarks share: an archive like those that people deploy, and a registry to measure.
+//! Code that the benchmarks share: an archive like the archives in real deployments, and a registry
+//! to measure.
 
 pub mod measured_registry;
 
@@ -7,7 +8,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// A tar of `files` small text files in `directories` directories.
+/// Makes a tar of `files` small text files in `directories` directories.
 pub fn plain(files: usize, directories: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for n in 0..files {

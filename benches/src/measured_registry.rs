@@ -1,4 +1,5 @@
-//! A registry that a benchmark measures: how to connect to it, and what it uses.
+//! A registry that a benchmark measures: the connections to the registry, and the resources that it
+//! uses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,20 +12,20 @@ const CHUNK: usize = 255 << 10;
 /// A running registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// Its address.
+    /// The address of the registry.
     pub addr: String,
-    /// Fingerprint of its host key.
+    /// The fingerprint of the registry's host key.
     pub fingerprint: String,
-    /// File with the key of an operator.
+    /// The file with the key of an operator.
     pub operator: PathBuf,
-    /// File with the key of an agent.
+    /// The file with the key of an agent.
     pub agent: PathBuf,
-    /// Its process.
+    /// The id of the registry's process.
     pub pid: u32,
 }
 
 impl Registry {
-    /// Reads address, fingerprint, both key files and the process id from a command line.
+    /// Reads the address, the fingerprint, both key files and the process id from a command line.
     pub fn new([addr, fingerprint, operator, agent, pid]: [&str; 5]) -> Self {
         Self {
             addr: addr.to_owned(),
@@ -48,7 +49,7 @@ impl Registry {
         Client::connect(&connect).await
     }
 
-    /// Processor time that the registry has used.
+    /// The processor time that the registry has used so far.
     pub fn cpu(&self) -> Duration {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("it runs");
         let nanoseconds: u64 = tasks
@@ -60,7 +61,7 @@ impl Registry {
         Duration::from_nanos(nanoseconds)
     }
 
-    /// Memory that the registry has now, and had at most, in MiB.
+    /// The memory of the registry in MiB: the present amount, and the peak.
     pub fn memory(&self) -> (u64, u64) {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it runs");
@@ -72,7 +73,7 @@ impl Registry {
     }
 }
 
-/// Runs a command with this standard input. Every exit code but 0 is an error.
+/// Runs a command with `input` as its standard input. Every exit code except 0 is an error.
 pub async fn exec(client: &Client, line: &str, input: &[u8]) -> Result<(), String> {
     let answer = if input.is_empty() {
         client.exec(line).await
@@ -101,17 +102,18 @@ pub async fn put(client: &Client, bytes: Vec<u8>) -> Result<(), String> {
     put
 }
 
-/// Milliseconds.
+/// A time in milliseconds.
 pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The time that this share of the sorted `times` do not exceed, in milliseconds.
+/// The quantile of the sorted `times`, in milliseconds: the given share of the times is at most
+/// this long.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
-    reason = "a place in a list"
+    reason = "the result is an index of a list"
 )]
 pub fn quantile(times: &[Duration], share: f64) -> f64 {
     let last = times.len().saturating_sub(1);

@@ -14,10 +14,10 @@ use manifest::{
 };
 use walk::Walk;
 
-/// Most images that a message lists.
+/// The maximum number of images that a message lists.
 const MAX_LISTED: usize = 20;
 
-/// The user's choice.
+/// The image that the user chose.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// A name of the image, or the first digits of its id.
@@ -29,7 +29,7 @@ pub struct Wanted {
 /// The image that was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// The names, the one that gives the configuration its name first.
+    /// The names of the image. The configuration gets its name from the first of them.
     pub names: Vec<String>,
     /// The layers by their numbers in the archive, lowest first.
     pub layers: Vec<usize>,
@@ -37,11 +37,11 @@ pub struct Chosen {
     pub run: Run,
 }
 
-/// A candidate.
+/// An image of the archive that may be chosen.
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
-    /// Digests of the manifest, if there is one, and of the configuration.
+    /// The digests of the manifest, if there is a manifest, and of the configuration.
     ids: Vec<Digest>,
     platform: Option<Platform>,
     source: Source,
@@ -113,8 +113,8 @@ impl Candidate {
     }
 }
 
-/// The full form of a name: docker omits parts when it prints one, and a missing tag means
-/// `latest`.
+/// The full form of a name. docker omits parts of a name when it prints the name, and a missing tag
+/// means `latest`.
 fn plain_name(name: &str) -> String {
     let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
     let short = short.unwrap_or(name);
@@ -136,7 +136,7 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     if has_index {
         match index_of(archive) {
             Ok(list) => Walk::new(archive, &mut found, &mut skipped).index(&list, &[], 0)?,
-            // If the other document may exist, its manifests are checked as well.
+            // `manifest.json` may still describe an image. The error counts only if it does not.
             Err(err)
                 if has_saved
                     && !matches!(&err, Error::Item { reason, .. } if reason == manifest::BOTH) =>
@@ -173,14 +173,14 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     }
 }
 
-/// Adds an image of `manifest.json`, or adds its names to the one from index.json.
+/// Adds an image of `manifest.json`. If `index.json` has the same image, only the names are added.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
-    // A configuration's file is named by its digest.
+    // The file of a configuration usually has the configuration's digest as its name.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
     let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
     let (mut ids, mut platform) = (Vec::new(), None);
     let is_there = name_of(&saved.config).is_none_or(|path| archive.contains(&path));
-    // Archives made by hand may lack the configuration, as for the Go importer.
+    // An archive that was made by hand may lack the configuration, as with the Go importer.
     if is_there || announced.is_some() {
         let document = document(named(archive, &saved.config)?, &saved.config)?;
         if announced.is_some_and(|announced| announced != document.digest) {
@@ -219,7 +219,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
                 let found = match named(archive, name) {
                     Ok(item) => number(item, name),
                     // docker once wrote links to layers of images that it did not save. The
-                    // configuration says which layer is meant.
+                    // configuration then states which layer is meant.
                     Err(err) => {
                         diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
                     }
@@ -229,7 +229,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             saved.layers.iter().enumerate().map(layer).collect::<Result<_>>()?
         }
     };
-    // Checked after the layers, so that a chart is not reported for a missing root.
+    // The configuration is checked after the layers. Otherwise the error for a Helm chart would be
+    // about its missing `rootfs`.
     let run = match config_digest {
         Some(digest) => check_config(archive, digest, &layers)?,
         None => Run::default(),
@@ -239,7 +240,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
     Ok(Chosen { names, layers, run })
 }
 
-/// Checks that a configuration has these layers; returns how the image is run.
+/// Checks that a configuration lists these layers. Returns how the image is run.
 fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -> Result<Run> {
     let config = read_config(archive, digest)?;
     let announced = &config.rootfs.diff_ids;
@@ -283,7 +284,7 @@ fn layer_of(archive: &Archive, descriptor: &Descriptor) -> Result<(String, usize
     Ok((descriptor.digest.clone(), number))
 }
 
-/// The layer whose tar has this digest.
+/// Finds the layer whose tar has the digest `diff_id`.
 fn with_diff_id(archive: &Archive, diff_id: &str) -> Option<usize> {
     let wanted = digest_of(diff_id).ok()?;
     archive.layers.iter().position(|layer| layer.diff_id == wanted)

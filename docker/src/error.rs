@@ -8,7 +8,8 @@ use deploy_wire::exit;
 /// Result of a step of an import.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an image is not imported. At most, blobs were added that nothing refers to.
+/// The reason why an image was not imported. In this case, an import adds at most blobs to which
+/// nothing refers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -37,7 +38,7 @@ pub enum Error {
     /// No image, or more than one, matches the request.
     #[error("{0}")]
     Choice(String),
-    /// Layers cannot be stacked.
+    /// The layers cannot be put on top of one another.
     #[error("entry {entry:?} of layer {layer}: {reason}")]
     Entry {
         /// The layer's number in the image, from 1.
@@ -50,7 +51,7 @@ pub enum Error {
     /// The temporary file cannot be used.
     #[error("{action} a temporary file in {}: {cause} (-tmpdir chooses another place)", dir.display())]
     Temporary {
-        /// What was being done.
+        /// The failed action, as a verb.
         action: &'static str,
         /// The directory.
         dir: PathBuf,
@@ -74,7 +75,7 @@ pub enum Error {
     /// The destination refused the import.
     #[error("{text}")]
     Refused {
-        /// The reason, for people.
+        /// The message for the user.
         text: String,
         /// Exit code.
         code: u8,
@@ -93,7 +94,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The exit code that stands for the error.
+    /// The exit code for the error.
     pub fn code(&self) -> u8 {
         match self {
             Self::Refused { code, .. } => *code,

@@ -1,5 +1,5 @@
-//! An import from start to end: read, choose, plan, ask which layers are known, send the rest, and
-//! commit in one transaction.
+//! Runs a complete import: reads the input, chooses an image, and plans its layers. The import then
+//! asks which layers are known, sends the others, and commits everything in one transaction.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,7 +24,8 @@ use crate::send::repack::needs;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// Attempts in all: layers may disappear between the question and the transaction.
+/// The total number of attempts, because layers may disappear between the question and the
+/// transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.
@@ -35,7 +36,7 @@ pub fn import(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     if let Some(name) = &options.name {
-        // Checked before anything is read.
+        // The name is checked before anything is read.
         configuration_name(name)?;
     }
     let path = if let Source::Path(path) = source { Some(path) } else { None };
@@ -62,9 +63,9 @@ pub fn import(
     Prepared { path, options, name, chosen, planned, parts }.commit(archive, destination, tell)
 }
 
-/// An image that is planned and must still be sent.
+/// An image that is planned but not sent yet.
 struct Prepared<'a> {
-    /// Where the image can be read again.
+    /// The path at which the image can be read again.
     path: Option<&'a Path>,
     options: &'a Options,
     name: ConfigurationName,
@@ -74,8 +75,8 @@ struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// Sends what the destination does not have, and makes the configuration. If blobs disappear in
-    /// between, asks and sends again.
+    /// Sends the blobs that the destination does not have, and makes the configuration. If blobs
+    /// disappear meanwhile, the method asks and sends again.
     fn commit(
         self,
         mut archive: Archive,
@@ -87,8 +88,8 @@ impl Prepared<'_> {
         let mut made = BTreeSet::new();
         for tried in 0..TRIES {
             if tried != 1 {
-                // Blobs that were just sent are trusted in the second attempt, but not in the
-                // third.
+                // The second attempt relies on the blobs that the first attempt sent. The third
+                // attempt relies on no earlier blobs.
                 hashes.clear();
             }
             for known in destination.known(&origins)? {
@@ -123,7 +124,8 @@ impl Prepared<'_> {
         Err(Error::Vanishing(missing))
     }
 
-    /// Reads layers again that are needed for blobs of `unknown`, if their bytes were not kept.
+    /// Reads again the layers that the blobs of `unknown` need, if the bytes of these layers were
+    /// not kept.
     fn fetch(&self, archive: Archive, unknown: &[&Part]) -> Result<Archive> {
         let needed = unknown.iter().flat_map(|part| needs(part.number, &self.planned[part.number]));
         let needed = needed.map(|number| self.chosen.layers[number]).collect();
@@ -155,7 +157,7 @@ impl Prepared<'_> {
     }
 }
 
-/// Reads the input. Reads it again if a file was skipped because of its name alone.
+/// Reads the input. If a file was skipped only because of its name, the input is read again.
 fn read_image(
     source: Source<'_>,
     path: Option<&Path>,
@@ -168,14 +170,14 @@ fn read_image(
     };
     let archive = read(source, few, options.cache.clone(), options)?;
     match path {
-        // The file has the name of another. The layer may be needed all the same.
+        // The skipped file has another digest than its name states. Its layer may still be needed.
         Some(path) if archive.misled => read(Source::Path(path), few, None, options),
         _ => Ok(archive),
     }
 }
 
-/// Whether the registry knows most of the layers that the image lists. Only for an input that can
-/// be read twice.
+/// Whether the registry knows most of the layers that the image lists. The input must be readable
+/// twice.
 fn most_are_known(
     path: &Path,
     options: &Options,
@@ -195,8 +197,8 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads the whole input. If only a `few` layers will be needed, the layers are only listed, or
-/// their listing is taken from `cache`.
+/// Reads the whole input. If only `few` layers will be needed, the large layers are only listed, or
+/// their listings are taken from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
@@ -209,7 +211,7 @@ fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) 
     Ok(archive)
 }
 
-/// All files and links of the input.
+/// Passes all files and links of the input to `take`.
 fn each(
     source: Source<'_>,
     options: &Options,
@@ -264,7 +266,7 @@ fn configuration_name(name: &str) -> Result<ConfigurationName> {
 fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     match (&options.name, chosen.names.first()) {
         (Some(name), _) => configuration_name(name),
-        // As in the Go importer.
+        // The Go importer makes the same name.
         (None, Some(name)) => configuration_name(&name.replace([':', '/'], ".")),
         (None, None) => Err(Error::Choice(
             "the image has no name: give the configuration one with -name".into(),
@@ -272,7 +274,7 @@ fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     }
 }
 
-/// The layers that keep at least one member.
+/// The layers of which at least one member stays.
 fn parts(
     name: &ConfigurationName,
     images: usize,

@@ -11,30 +11,31 @@ use crate::choose::Wanted;
 use crate::error::Error;
 use crate::read::cache::Cache;
 
-/// The request.
+/// The request for an import.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which image of the archive.
+    /// The image of the archive to import.
     pub wanted: Wanted,
-    /// Name of the configuration, and start of the components' names; `None`: the image's own.
+    /// The name of the configuration, with which the components' names also begin. `None` uses the
+    /// name of the image.
     pub name: Option<String>,
-    /// Layers on top of the image's.
+    /// Existing layers to put on top of the image's layers.
     pub layers: Vec<(ComponentName, VersionName)>,
     /// How blobs are compressed.
     pub compression: Compression,
-    /// Whether to add a layer that says how the image is run.
+    /// Whether to add a layer that states how the image is run.
     pub image_config: bool,
     /// Whether to report only what an import would do.
     pub dry_run: bool,
-    /// Directory of the temporary file; `None`: the system's.
+    /// The directory of the temporary file. `None` uses the system's directory.
     pub tmpdir: Option<PathBuf>,
-    /// Most bytes of the temporary file.
+    /// The maximum number of bytes in the temporary file.
     pub max_temporary: u64,
-    /// Bytes of the filesystem that the temporary file must leave free.
+    /// The number of bytes that the temporary file must leave free on the filesystem.
     pub min_free: u64,
     /// Limits on a layer.
     pub limits: Limits,
-    /// Number of threads that compress.
+    /// The number of threads that compress.
     pub threads: usize,
     /// The cache of earlier imports.
     pub cache: Option<Cache>,
@@ -62,15 +63,15 @@ impl Default for Options {
     }
 }
 
-/// The input.
+/// The input of an import.
 pub enum Source<'a> {
     /// A stream.
     Stream(&'a mut dyn Read),
-    /// A directory, or a file.
+    /// A file or a directory.
     Path(&'a Path),
 }
 
-/// An event, for people.
+/// An event of an import, to be shown to the user.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A layer is being sent: its number among the layers to send, and the count of these layers.
@@ -81,16 +82,16 @@ pub enum Event<'a> {
     Updating(&'a ConfigurationName),
 }
 
-/// The result, or with `dry_run` the result that an import would have.
+/// The result of an import. With `dry_run`, this is the result that the import would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The configuration.
     pub name: ConfigurationName,
     /// The layers from the image, lowest first.
     pub layers: Vec<Imported>,
-    /// Layers of the image that keep no member.
+    /// The number of layers of the image of which no member stays.
     pub empty: usize,
-    /// Bytes that were sent.
+    /// The number of bytes that were sent.
     pub sent: u64,
     /// The destination's answer to the transaction.
     pub said: String,
@@ -101,14 +102,14 @@ pub struct Summary {
 pub struct Imported {
     /// The component.
     pub component: ComponentName,
-    /// The blob; `None` if it would have to be made.
+    /// The digest of the blob; `None` if the blob is not made yet.
     pub hash: Option<Digest>,
-    /// Length of the layer's tar, in bytes.
+    /// The length of the layer's tar in bytes.
     pub tar_bytes: u64,
-    /// Length of the layer's blob, in bytes, if known.
+    /// The length of the layer's blob in bytes, if it is known.
     pub blob_bytes: Option<u64>,
     /// Whether the blob existed before.
     pub reused: bool,
-    /// Members that were left out because later layers remove them.
+    /// The number of members that were left out because later layers remove them.
     pub removed: usize,
 }

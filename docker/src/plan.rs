@@ -1,11 +1,11 @@
-//! Plans what each layer contributes. Whiteouts and opaque directories (OCI Image Format
-//! Specification 1.1, "Layer Filesystem Changeset") are resolved here. So every agent that unpacks
-//! the layers in order gets the image, even an agent older than this importer.
+//! Plans which members each layer contributes to the image. Whiteouts and opaque directories (OCI
+//! Image Format Specification 1.1, "Layer Filesystem Changeset") are resolved here. So every agent
+//! that unpacks the layers in order gets the image, even if the agent is older than this importer.
 //!
-//! Pure. All layers are put into one tree of paths. A removal is noted at its path, with the number
-//! of the layer. Everything that an earlier layer has at or below that path is left out of that
-//! layer. A member that is only replaced stays, so a layer depends on later layers only where they
-//! remove something from it.
+//! All layers are put into one tree of paths. A removal is noted at its path, with the number of
+//! the layer that removes. Everything that earlier layers have at or below this path is left out of
+//! these layers. A member that is only replaced stays. So a layer depends on later layers only if
+//! they remove one of its members. The planner does not use the disk or the network.
 
 mod left;
 mod path_tree;
@@ -21,29 +21,29 @@ use crate::read::listing::Listing;
 /// The plan of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// Members that are left out, by their numbers, in order: whiteouts, and members that later
-    /// layers remove.
+    /// The numbers of the members that are left out, in order. These are whiteouts, and members
+    /// that later layers remove.
     pub dropped: Vec<u32>,
-    /// Hardlinks whose target is left out, or is reached through symlinks, in order.
+    /// The hardlinks whose target is left out or is reached through symlinks, in order.
     pub relinked: Vec<(u32, Relink)>,
-    /// Members whose path leads through symlinks of this layer or of lower layers, with the
-    /// resolved path, in order. Not every unpacker keeps such a path within the root.
+    /// The members whose path leads through symlinks of this layer or of lower layers, in order and
+    /// with the resolved path. Not every unpacker keeps such a path within the root.
     pub moved: Vec<(u32, Vec<u8>)>,
-    /// Digest over everything that depends on later layers; the digest of no bytes if nothing
-    /// depends on them.
+    /// The digest over everything in the plan that depends on later layers. If nothing depends on
+    /// later layers, this is the digest of no bytes.
     pub removals: Digest,
-    /// Members that later layers remove.
+    /// The number of members that later layers remove.
     pub removed: usize,
-    /// Members that stay, an entry of the root itself included.
+    /// The number of members that stay, including an entry of the root itself.
     pub kept: usize,
 }
 
 /// The replacement of a hardlink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relink {
-    /// A link to this name of the file.
+    /// A hardlink to this name of the file.
     To(Vec<u8>),
-    /// The file itself: a member of a layer.
+    /// The file itself, which is a member of a layer.
     File {
         /// The layer's number, from 0.
         layer: u16,
@@ -55,7 +55,7 @@ pub enum Relink {
 /// A layer to be planned.
 #[derive(Debug, Clone, Copy)]
 pub struct Layer<'a> {
-    /// sha256 of its tar.
+    /// The sha256 of the layer's tar.
     pub diff_id: Digest,
     /// The contents of the layer.
     pub listing: &'a Listing,

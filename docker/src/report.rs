@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::job::{Imported, Summary};
 
-/// The plan, a line for each layer.
+/// The plan, with one line for each layer.
 pub fn plan(summary: &Summary) -> String {
     let mut text = String::new();
     for layer in &summary.layers {
@@ -23,7 +23,7 @@ pub fn plan(summary: &Summary) -> String {
     text
 }
 
-/// The last line: layers, reused layers, bytes, time.
+/// The last line: the number of layers, of reused layers and of bytes, and the time.
 pub fn closing(summary: &Summary, dry_run: bool, time: Duration) -> String {
     let Summary { name, layers, empty, sent, .. } = summary;
     let reused = layers.iter().filter(|layer| layer.reused).count();

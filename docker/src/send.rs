@@ -18,7 +18,7 @@ use crate::to::Destination;
 use compress::{Chunk, chunk_bytes, compress};
 use repack::{Piece, pieces};
 
-/// Blobs and their lengths, by the origins that the blobs are made from.
+/// The digests and lengths of blobs, by the origins from which the blobs are made.
 pub type Hashes = BTreeMap<Origin, (Digest, u64)>;
 
 /// A layer that may be sent.
@@ -28,11 +28,12 @@ pub struct Part {
     pub component: ComponentName,
     /// The origin of the part's blob.
     pub origin: Origin,
-    /// The number in the image.
+    /// The number of the layer in the image.
     pub number: usize,
 }
 
-/// The `parts` that have no blob in `hashes`, each blob once.
+/// The `parts` that have no blob in `hashes`. If several parts have the same blob, only the first
+/// part is returned.
 pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
     let mut unknown: Vec<&Part> = Vec::new();
     for part in parts {
@@ -44,21 +45,22 @@ pub fn unknown<'a>(parts: &'a [Part], hashes: &Hashes) -> Vec<&'a Part> {
     unknown
 }
 
-/// The input of sending.
+/// The data from which blobs are made and sent.
 #[derive(Debug)]
 pub struct Stage<'a> {
     /// The temporary files with the layers' bytes.
     pub spool: &'a Spool,
     /// The layers of the image, lowest first.
     pub tars: &'a [&'a Tar],
-    /// The plans.
+    /// The plans of the layers.
     pub planned: &'a [Planned],
     /// The request.
     pub options: &'a Options,
 }
 
 impl Stage<'_> {
-    /// Makes and sends the blobs of `unknown`, and adds them to `hashes`. Returns their bytes.
+    /// Makes and sends the blobs of `unknown`, and adds them to `hashes`. Returns the number of
+    /// bytes that were sent.
     pub fn send(
         &self,
         unknown: &[&Part],
@@ -96,7 +98,7 @@ impl Stage<'_> {
         Ok(sent)
     }
 
-    /// Reads the data to send, a chunk at a time, until the consumer stops.
+    /// Reads the data to send in chunks, until the consumer stops.
     fn produce(&self, unknown: &[&Part], next: &mut dyn FnMut(Chunk) -> bool) -> Result<()> {
         let most = chunk_bytes(self.options.compression);
         for (blob, part) in unknown.iter().enumerate() {
@@ -105,7 +107,8 @@ impl Stage<'_> {
             let mut each = |piece: Piece| {
                 let mut taken = 0;
                 while taken < piece.len() {
-                    // A full chunk waits for more data, because the last chunk is marked.
+                    // A full chunk is passed on only when more data follows, because the last chunk
+                    // must be marked.
                     if chunk.len() == most {
                         let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
                         if !next(Chunk { blob, bytes, last: false }) {

@@ -11,17 +11,17 @@ use crate::error::Result;
 
 /// A destination of layers, which also knows the layers of earlier imports.
 pub trait Destination {
-    /// Checks that `layers` exist. These layers are put on top of the image's layers.
+    /// Checks that `layers` exist. They are put on top of the image's layers.
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
-    /// The `origins` whose blobs exist.
+    /// Finds the blobs that exist already for `origins`.
     fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
     /// Begins a blob.
     fn begin(&mut self, component: &ComponentName) -> Result<()>;
     /// Adds bytes to the blob.
     fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
-    /// Ends it.
+    /// Ends the blob.
     fn finish(&mut self, digest: Digest) -> Result<()>;
-    /// Makes the configuration, all or nothing.
+    /// Makes the configuration: either all of it, or nothing.
     fn commit(
         &mut self,
         name: &ConfigurationName,
@@ -33,8 +33,8 @@ pub trait Destination {
 /// The result of the transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// The import succeeded; the text is its answer.
+    /// The import succeeded. The text is the answer of the destination.
     Done(String),
-    /// Blobs that were known or sent have disappeared; the text is its answer.
+    /// Blobs that were known or sent have disappeared. The text is the answer of the destination.
     Missing(String),
 }

@@ -1,6 +1,6 @@
-//! Reads any bytes as an archive. The reader refuses them, or finds the same entries as another
-//! reader of tar, the `tar` crate. If the crate stops early, the entries up to that point must
-//! agree.
+//! Reads any bytes as an archive. The reader refuses the bytes, or finds the same entries as
+//! another reader of tar, the `tar` crate. If the crate stops early, the entries up to this point
+//! must agree.
 #![no_main]
 
 mod forge;
@@ -16,7 +16,7 @@ use tar::EntryType;
 
 const LIMITS: Limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
 
-/// The properties that both readers must agree on.
+/// The properties on which both readers must agree.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     path: Vec<u8>,
@@ -51,8 +51,8 @@ fn contents(mut body: Body<'_, &[u8]>) -> Result<Content> {
     Ok(body.content())
 }
 
-/// The entries of the `tar` crate, up to the first that it cannot read. `None`: the crate reads
-/// something in the archive differently, see below.
+/// The entries that the `tar` crate finds, up to the first entry that it cannot read. `None` if the
+/// crate interprets something in the archive differently, as explained below.
 fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
     let mut all = Vec::new();
     let mut archive = tar::Archive::new(plain);
@@ -63,18 +63,18 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
         let kind = match header.entry_type() {
             // A label has no effect on the tree.
             other if other.as_byte() == b'V' => continue,
-            // This reader applies a global header to the whole archive; the crate returns it as an
-            // entry.
+            // This reader applies a global header to the whole archive. The crate returns the
+            // header as an entry.
             EntryType::XGlobalHeader => return None,
             other => other,
         };
-        // The crate reads such a header as v7. This reader and GNU tar go by its magic.
+        // The crate reads such a header as v7. This reader and GNU tar rely on its magic.
         let magic = &header.as_bytes()[257..265];
         if !agrees(&mut entry) || (magic.starts_with(b"ustar\0") && magic != b"ustar\x0000") {
             return None;
         }
         let name = entry.path_bytes().into_owned();
-        // The crate expects a body if there is a size. In POSIX, only files have bodies.
+        // The crate expects a body if the header has a size. In POSIX, only files have bodies.
         let is_file = matches!(kind.as_byte(), b'0' | 0 | b'7' | b'S') && !name.ends_with(b"/");
         if !is_file && kind.as_byte() != b'D' && entry.size() > 0 {
             return None;
@@ -108,18 +108,18 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             b'4' => format!("block {:?}", numbers()),
             _ => break,
         };
-        // A mode of more than 32 bits: this reader takes the bits of a mode.
+        // If a mode has more than 32 bits, this reader uses only the lowest bits.
         let Ok(mode) = header.mode().map(|mode| mode & 0o7777) else { return None };
         all.push(Seen { path: path.as_bytes().to_vec(), what, mode, contents });
     }
     Some(all)
 }
 
-/// Whether both readers interpret this entry's extended headers in the same way. They differ for
-/// PAX sparse files, which the crate does not know; for records with a newline, where the crate
-/// splits; for empty values, which cancel a global header; for names with NUL bytes, where the
-/// crate cuts; for a record that occurs twice, where the crate takes the first and POSIX the last;
-/// and for a GNU name beside a PAX name, where the crate takes the GNU name.
+/// Whether both readers interpret this entry's extended headers in the same way. They differ in six
+/// cases. The crate does not support PAX sparse files. It splits records at newlines. It ignores
+/// that an empty value cancels a global header. It truncates names at a NUL byte. If a record
+/// occurs twice, it takes the first record, while POSIX takes the last. If there is a GNU name
+/// beside a PAX name, it takes the GNU name.
 fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
     let mut seen = Vec::new();
     let Ok(Some(records)) = entry.pax_extensions() else { return true };
@@ -141,7 +141,8 @@ fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
 
 fuzz_target!(|data: &[u8]| {
     for archive in forge::archives(data) {
-        // Both answers are right. A panic, a hang or an endless allocation is wrong.
+        // The archive may be accepted or refused. A panic, a hang or an unlimited allocation is a
+        // defect.
         let whole = check_archive(&archive[..], LIMITS);
         let read = ours(&archive);
         if !archive.starts_with(&[0x1f, 0x8b]) && !archive.starts_with(&[0x28, 0xb5]) {

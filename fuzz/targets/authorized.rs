@@ -1,6 +1,6 @@
-//! Parses any text as a file of authorized keys. Each line means the same alone and among other
-//! lines, a label can be printed, and an option never gives a key a right that it lacks without the
-//! option.
+//! Parses any text as a file of authorized keys. Each line has the same meaning alone and among
+//! other lines. Every label can be printed. An option never gives a key a right that the key lacks
+//! without the option.
 #![no_main]
 
 use std::net::IpAddr;

@@ -1,5 +1,6 @@
-//! Reads any bytes as a Go registry's `state.db`: unchanged, and as pages after two valid meta
-//! pages. The reader accepts or refuses them, in time that their length bounds.
+//! Reads any bytes as a Go registry's `state.db`. The bytes are used unchanged, and as the pages
+//! after two valid meta pages. The reader accepts or refuses the bytes, in a time that their length
+//! limits.
 #![no_main]
 
 use deploy_registry::go_import::State;

@@ -1,15 +1,15 @@
 //! Parses any line as a command. The line is refused, or the printed form of the command is parsed
-//! as the same command. The words are those of a POSIX shell, by another splitter, and the printed
-//! form for pasting means the same to a shell.
+//! as the same command. The words must equal those of another splitter, which follows a POSIX
+//! shell. The printed form must have the same meaning to a shell, so that it can be pasted.
 #![no_main]
 
 use deploy_wire::command::{parse, quote, split};
 use libfuzzer_sys::fuzz_target;
 
-/// Lines that a shell reads differently, on purpose. These are comments; a carriage return, which
-/// is a blank here as in the Go tool; a line that continues in the next line; and a backslash in
-/// double quotes: a shell keeps it before most characters, while here it always escapes, as in the
-/// Go tool.
+/// Whether a shell may read a line differently, which is intended. This concerns four kinds of
+/// lines: comments, carriage returns, continued lines, and a backslash in double quotes. As in the
+/// Go tool, a carriage return is a blank here, and a backslash in double quotes always escapes. A
+/// shell keeps this backslash before most characters.
 fn means_another(line: &str) -> bool {
     line.contains(['#', '\r'])
         || line.contains("\\\n")

@@ -1,7 +1,7 @@
-//! Reads any bytes, and generated documents that are nearly right, as a configuration. The
-//! documents are refused, or read as another reader of JSON reads them, with an id that is the hash
-//! of the layers. The JSON of the result is read back as the same configuration. Errors are plain
-//! text.
+//! Reads any bytes, and generated documents that are nearly right, as a configuration. Each
+//! document is refused, or read in the same way as by another reader of JSON. Its id is the hash of
+//! the layers. The JSON of the result is read back as the same configuration. Errors have no
+//! control characters.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -48,7 +48,7 @@ fn digest(bytes: &mut Unstructured<'_>) -> Result<String> {
     })
 }
 
-/// Mostly a valid value, sometimes another one.
+/// Chooses a value: usually one of the first two values, which are valid, and sometimes any value.
 fn one_of<'a>(bytes: &mut Unstructured<'_>, from: &[&'a str]) -> Result<&'a str> {
     let usual = bytes.ratio(7, 8)?;
     if usual { Ok(from[bytes.int_in_range(0..=1)?]) } else { bytes.choose(from).copied() }
@@ -84,7 +84,7 @@ fn document(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         "Hash": id,
         "Layers": layers,
     });
-    // A member is missing, of another kind, or new.
+    // Sometimes a member is missing, has another kind, or is new.
     let member = *bytes.choose(&["Name", "Mtime", "Hash", "Layers", "name", "Other"])?;
     match bytes.int_in_range(0..=31)? {
         0 => drop(document.as_object_mut().expect("an object").remove(member)),
@@ -93,7 +93,7 @@ fn document(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         _ => {}
     }
     let mut text = document.to_string();
-    // A member occurs twice.
+    // Sometimes a member occurs twice.
     if bytes.ratio(1, 32)? {
         text.insert_str(1, &format!("\"{member}\":{},", document[member]));
     }
@@ -124,7 +124,7 @@ fn check(bytes: &[u8]) {
     assert_eq!(document["Name"], configuration.name().as_str());
     assert_eq!(configuration.id(), Digest::of(hashed.as_bytes()));
     assert_eq!(document["Hash"], configuration.id().to_string());
-    // The name is a file name in listings.
+    // Listings use the name as a file name.
     assert!(!configuration.name().as_str().contains('/'));
     let again = Configuration::from_json(&configuration.to_json()).expect("its own JSON");
     assert_eq!(again, configuration);

@@ -1,9 +1,10 @@
-//! Makes archives from arbitrary bytes. Bytes that begin like a tar header stay unchanged, except
-//! that the checksums of possible headers are corrected, so that a changed seed passes the checks.
-//! All other bytes are a recipe for members.
+//! Makes archives from arbitrary bytes. Compressed bytes, and bytes that fill at least one block,
+//! are used as an archive. In the second case, the checksums of possible headers are corrected, so
+//! that a changed seed passes the checks. All other bytes are a recipe for members.
 //!
-//! Names come from a short list of names that confuse readers of tar, so that members interact: a
-//! symlink and a write below it, a hardlink and a replacement of its target.
+//! The names come from a short list of names that confuse readers of tar. With so few names,
+//! members interact: for example a symlink and a write below it, or a hardlink and a replacement of
+//! its target.
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
@@ -43,7 +44,7 @@ const TARGETS: [&[u8]; 14] = [
 const TYPES: &[u8] = b"0000000555522221111346\x007SVDMgKLxX";
 const SIZES: [u64; 10] = [0, 0, 1, 5, 511, 512, 513, 1 << 33, 1 << 62, u64::MAX];
 
-/// The archives, lowest first: one archive, or two or three to merge.
+/// Makes the archives, lowest first: one archive, or two or three archives to merge.
 pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     if is_archive(data) {
         return vec![with_checksums(data)];
@@ -53,7 +54,8 @@ pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     (0..count).map(|_| archive(&mut bytes)).collect()
 }
 
-/// Whether the data is compressed, or begins with something like a header.
+/// Whether the data is used as an archive. This is so if the data is compressed, or as long as a
+/// block.
 fn is_archive(data: &[u8]) -> bool {
     let packed: [&[u8]; 2] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
     packed.iter().any(|magic| data.starts_with(magic)) || data.len() >= BLOCK
@@ -65,7 +67,7 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
         return fixed;
     }
     for block in fixed.chunks_exact_mut(BLOCK) {
-        // A block with a checksum of some kind, or a magic, is probably a header.
+        // A block with a checksum of any kind or with a magic is probably a header.
         let summed = block[148..154].iter().all(u8::is_ascii_digit);
         if summed || block[257..262] == *b"ustar" {
             seal(block);
@@ -90,7 +92,7 @@ fn archive(bytes: &mut Unstructured<'_>) -> Vec<u8> {
             break;
         }
     }
-    // Sometimes the archive is cut off.
+    // Sometimes the end mark is missing.
     if bytes.ratio(15, 16).unwrap_or(true) {
         out.resize(out.len() + 2 * BLOCK, 0);
     }
@@ -125,7 +127,7 @@ fn member(bytes: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
         header[257..265].copy_from_slice(if bytes.arbitrary()? { b"ustar  \0" } else { &[0; 8] });
     }
     if matches!(kind, b'3' | b'4') {
-        // The number of a device that does not exist.
+        // This is the number of a device that does not exist.
         header[329..337].copy_from_slice(b"0007776\0");
         header[337..345].copy_from_slice(b"0000001\0");
     }
@@ -140,7 +142,7 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let count = bytes.int_in_range(1..=4)?;
     let mut parts = Vec::new();
     for _ in 0..count {
-        // Mostly valid parts, because errors would hide everything else.
+        // Most parts are valid, because an error would hide everything after it.
         let most = if bytes.ratio(1, 8)? { PARTS.len() } else { 6 };
         parts.push(*bytes.choose(&PARTS[..most])?);
     }
@@ -157,14 +159,14 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 fn body(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(match bytes.int_in_range(0..=7)? {
         0 => vec![7; 600],
-        // A header in a body, which a confused reader would take for a real header.
+        // The body contains a header, which a confused reader would treat as a real header.
         1 => header(b"../canary", b'0', 0).to_vec(),
         2 => Vec::new(),
         n => vec![b'0' + n; usize::from(n)],
     })
 }
 
-/// Records of a PAX header.
+/// Makes the records of a PAX header.
 fn records(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let mut out = Vec::new();
     for _ in 0..bytes.int_in_range(0..=3)? {

@@ -1,9 +1,11 @@
-//! Reads any files as an image archive: indexes, manifests, configurations and layers. The image is
-//! refused, or every layer gets a plan whose archive agents can read and that has no whiteouts.
+//! Reads any files as an image archive: indexes, manifests, configurations and layers. Either the
+//! image is refused, or every layer gets a plan. Agents must be able to read the archive of each
+//! plan, and the archive must have no whiteouts.
 //!
-//! The input is a run of files, each a byte with the length of its name, the name, two bytes with
-//! the length of its contents (little end first) and the contents. `@N@` in a name or a document
-//! stands for the digest of the N-th file and `%N%` for its length, which no fuzzer guesses.
+//! The input is a sequence of files. Each file has a byte with the length of its name, the name,
+//! two bytes with the length of its contents (little-endian), and the contents. In a name or a
+//! document, `@N@` stands for the digest of the N-th file, and `%N%` for its length. A fuzzer could
+//! not guess these values.
 #![no_main]
 
 use deploy_from_docker::choose::{Wanted, choose};
@@ -20,7 +22,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
 
-/// The files that the input stands for.
+/// Decodes the files in the input.
 fn files(mut input: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     while let Some((length, rest)) = input.split_first() {

@@ -1,5 +1,5 @@
-//! Reads any bytes as a layer's index, with a corrected checksum. The bytes are refused, or the
-//! file form of the index is the same bytes. The index can be merged or is refused.
+//! Reads any bytes as a layer's index, with a corrected checksum. Either the bytes are refused, or
+//! the index is encoded as the same bytes again. The merge accepts or refuses the index.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Merges layers of any entries. The tree must equal a naive model, which keeps one map from paths
-//! to nodes and adds one entry after another.
+//! Merges layers of arbitrary entries. The tree must equal the tree of a naive model. The model
+//! keeps one map from paths to nodes, and adds one entry after another.
 #![no_main]
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,13 +18,13 @@ const HOPS: u32 = 40;
 #[derive(Clone)]
 enum Node {
     Directory(u32),
-    /// An inode's number.
+    /// A file with the number of its inode.
     File(usize),
     Symlink(String),
     Special,
 }
 
-/// Nodes by their paths. The root has the empty path and is not in the map.
+/// The nodes by their paths. The root has the empty path, and is not in the map.
 #[derive(Default)]
 struct Model {
     nodes: BTreeMap<String, Node>,
@@ -40,7 +40,7 @@ fn parent(path: &str) -> &str {
 }
 
 impl Model {
-    /// The directory that `path` leads to from `at`, symlinks followed as if chrooted.
+    /// Finds the directory that `path` leads to from `at`. Symlinks are followed as in a chroot.
     fn walk(&self, at: &str, path: &str, hops: &mut u32) -> Option<String> {
         let mut at = if path.starts_with('/') { String::new() } else { at.to_owned() };
         for part in path.split('/') {
@@ -77,7 +77,7 @@ impl Model {
         self.nodes.insert(path.to_owned(), node);
     }
 
-    /// Adds one entry; `None` if that is impossible.
+    /// Adds one entry. `None` if this is impossible.
     fn put(&mut self, entry: &Entry) -> Option<()> {
         let path = text(&entry.path);
         let (directories, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -187,7 +187,7 @@ fn entry(bytes: &mut Unstructured<'_>) -> Result<Entry> {
     let kind = match bytes.int_in_range(0..=9)? {
         0..=2 => Kind::Directory,
         3..=5 => {
-            // Equal files stay two inodes.
+            // Two equal files must stay two inodes.
             Kind::File { size: bytes.int_in_range(0..=1)?, content: Content::of(b"") }
         }
         6 | 7 => {

@@ -1,6 +1,6 @@
-//! Reads any bytes as sftp packets, for both roles and both ends. A registry answers every readable
-//! request under its number, in readable packets, and changes only its uploads. A client refuses or
-//! reads every answer.
+//! Reads any bytes as sftp packets, for both roles and for both ends of a connection. A registry
+//! answers every readable request with a readable packet that has the number of the request. It
+//! changes only its uploads. A client reads or refuses every answer.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use russh_sftp::protocol::Packet;
 use tokio::runtime::Runtime;
 
-/// A registry with one blob, made once.
+/// A registry with one blob. It is made only once.
 struct Ground {
     runtime: Runtime,
     registry: Arc<Registry>,
@@ -44,7 +44,7 @@ fn names(dir: &Path) -> BTreeSet<PathBuf> {
     fs::read_dir(dir).expect("a list").map(|entry| entry.expect("an entry").path()).collect()
 }
 
-/// Generated packets: sensible requests in any order.
+/// Generates packets: sensible requests in any order.
 fn packets(data: &[u8], blob: &str) -> Vec<u8> {
     let mut bytes = Unstructured::new(data);
     let mut out = Vec::new();
@@ -125,7 +125,7 @@ fn packet(bytes: &mut Unstructured<'_>, blob: &str) -> Result<Vec<u8>> {
             out.extend(0_u32.to_be_bytes());
         }
     }
-    // Sometimes the packet is cut off, or has more bytes.
+    // Sometimes the packet is truncated or has additional bytes.
     match bytes.int_in_range(0..=31)? {
         0 => out.truncate(bytes.int_in_range(1..=out.len())?),
         1 => out.push(7),
@@ -161,6 +161,6 @@ fuzz_target!(|data: &[u8]| {
         let mut answer = answer.slice(4..);
         assert!(Packet::try_from(&mut answer).is_ok(), "an answer that cannot be read");
     }
-    // The other end: possible answers of a registry.
+    // At the other end, a client reads the bytes as the answer of a registry.
     let _ = Packet::try_from(&mut Bytes::copy_from_slice(data));
 });

@@ -1,5 +1,5 @@
-//! Unpacks one to three archives into one directory. The archives are refused and leave nothing, or
-//! are unpacked whole. Nothing outside that directory ever changes.
+//! Unpacks one to three archives into one directory. Either the archives are refused and leave
+//! nothing, or they are unpacked completely. Nothing outside the directory ever changes.
 #![no_main]
 
 mod forge;
@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Limits::STANDARD };
 
-/// The surroundings of the target directory, made once.
+/// The surroundings of the target directory. They are made only once.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| {
@@ -29,7 +29,7 @@ fn ground() -> &'static Path {
     })
 }
 
-/// The state of everything in `dir`, except for `without`.
+/// The state of everything in `dir` except `without`.
 fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     let mut all = Vec::new();
     let mut names: Vec<OsString> = fs::read_dir(dir)
@@ -44,7 +44,8 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
         }
         let meta = fs::symlink_metadata(&path).expect("metadata");
         let contents = if meta.is_file() { fs::read(&path).expect("contents") } else { Vec::new() };
-        // If a file is made in a directory, its time and its number of links change.
+        // The time and the number of links of a directory change when an entry is created in it, so
+        // they are left out.
         let fixed =
             if meta.is_dir() { (0, 0, 0) } else { (meta.mtime(), meta.mtime_nsec(), meta.nlink()) };
         let owner = (meta.uid(), meta.gid(), meta.mode());
@@ -56,7 +57,7 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Removes a tree with any modes: an ordinary user may run the fuzzer.
+/// Removes a tree with any modes, because an ordinary user may run the fuzzer.
 fn clear(path: &Path) {
     if let Ok(meta) = fs::symlink_metadata(path)
         && meta.is_dir()
@@ -93,7 +94,7 @@ fuzz_target!(|data: &[u8]| {
     let done = unpack(&paths, &into, options);
     let after = seen(ground, &into);
     assert_eq!(before, after, "something outside changed");
-    // Only an existing directory can prevent a whole root.
+    // The directory exists exactly if the archives were unpacked.
     assert_eq!(done.is_ok(), into.exists(), "{done:?}");
     clear(&into);
     clear(&input);

@@ -1,10 +1,10 @@
-//! Blobs: whole archives named by their sha256. This type serves the registry's `files/` and
+//! Blobs: whole archives named by their sha256. [`Blobs`] serves the registry's `files/` and
 //! `uploads/`, and the agent's `cache/`.
 //!
 //! A blob is first staged under a temporary name (`upload-…`). When the blob is complete and
-//! synced, it gets its digest as its name in the staging directory. Publishing moves the blob to
-//! the files directory under the same name. Each step is one rename. Only files whose bytes were
-//! hashed have a digest as their name.
+//! synced, the file is renamed to its digest within the staging directory. Publishing moves the
+//! blob to the files directory under the same name. Each step is one rename. A file is named by a
+//! digest only after its bytes were hashed.
 
 mod publish_all;
 mod writer;
@@ -52,20 +52,20 @@ pub struct BlobInfo {
 pub struct Swept {
     /// Number of files.
     pub files: u64,
-    /// The bytes.
+    /// Total size of these files in bytes.
     pub bytes: u64,
 }
 
 impl Blobs {
-    /// Opens the two directories, or creates them. No blob may be over `max_bytes`.
+    /// Opens the two directories, or creates them. A blob may have at most `max_bytes` bytes.
     pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
         let files = Dir::open_or_create(files, 0o700)?;
         let staging = Dir::open_or_create(staging, 0o700)?;
         Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
     }
 
-    /// Like [`Blobs::open`], of two directories in `dir`. A symlink in the place of a directory is
-    /// refused: a user who may write to `dir` must not choose where blobs are written.
+    /// Like [`Blobs::open`], but for two directories in `dir`. A symlink in place of either
+    /// directory is refused: a user who may write to `dir` must not choose where blobs are written.
     pub(crate) fn open_in(dir: &Dir, files: &CStr, staging: &CStr, max_bytes: u64) -> Result<Self> {
         let files = dir.child_or_create(files, 0o700)?;
         let staging = dir.child_or_create(staging, 0o700)?;
@@ -78,8 +78,8 @@ impl Blobs {
         Ok(self.staging(temp, Hasher::default(), 0))
     }
 
-    /// Begins the blob `expected`, or resumes an earlier attempt; [`BlobWriter::len`] says where.
-    /// Dropping the attempt keeps the bytes.
+    /// Begins the blob `expected`, or resumes an earlier attempt at the blob. The attempt continues
+    /// at the offset [`BlobWriter::len`]. Dropping the writer keeps the bytes.
     pub fn resume(&self, expected: Digest) -> Result<BlobWriter> {
         let temp = TempFile::resume(&self.staging, &name_of_partial(expected))?;
         let mut hasher = Hasher::default();
@@ -88,7 +88,7 @@ impl Blobs {
         Ok(self.staging(temp, hasher, end))
     }
 
-    /// Opens the part of a blob that [`Blobs::resume`] has written so far.
+    /// Opens the partial blob that [`Blobs::resume`] began.
     pub fn partial_reader(&self, digest: Digest) -> Result<File> {
         match self.staging.open_file(&name_of_partial(digest)) {
             Err(err) if err.is_not_found() => Err(Error::NoSuchBlob(digest)),
@@ -96,7 +96,8 @@ impl Blobs {
         }
     }
 
-    /// Publishes the complete blob that [`Blobs::resume`] began, if there is one.
+    /// Publishes the blob that [`Blobs::resume`] began, if there is such a blob. The blob must be
+    /// complete.
     pub fn publish_partial(&self, digest: Digest) -> Result<()> {
         let name = name_of_partial(digest);
         match self.staging.open_file(&name) {
@@ -152,8 +153,8 @@ impl Blobs {
         self.staging.sync()
     }
 
-    /// Moves a published blob back to the staging directory, after the row that refers to it could
-    /// not be written.
+    /// Moves a published blob back to the staging directory. The registry does this if it cannot
+    /// write the database row that refers to the blob.
     pub fn withdraw(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         self.files.rename(&name, &self.staging, &name)?;
@@ -200,7 +201,7 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Length of a published blob, if it exists.
+    /// The length of a published blob in bytes; `None` if there is no such blob.
     pub fn size(&self, digest: Digest) -> Result<Option<u64>> {
         match self.files.stat(&name_of(digest)) {
             Err(err) if err.is_not_found() => Ok(None),
@@ -208,7 +209,7 @@ impl Blobs {
         }
     }
 
-    /// Names among the published blobs that are not digests.
+    /// The names in the files directory that are not digests.
     pub fn foreign(&self) -> Result<Vec<String>> {
         let items = self.files.list()?.into_iter();
         let foreign = items
@@ -249,12 +250,13 @@ impl Blobs {
         self.staging.remove_file(&name_of(digest))
     }
 
-    /// Removes staged files that were last written before `before` and that nobody is writing.
+    /// Removes staged files that were last written before `before`, unless a writer holds the file
+    /// open.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(before, false)?))
     }
 
-    /// Removes downloads that a Go agent left unfinished among the blobs.
+    /// Removes the unfinished downloads that a Go agent left among the blobs.
     pub fn clean_up_after_go(&self) -> Result<()> {
         for item in self.files.list()? {
             if item.name.to_bytes().starts_with(GO_TEMPORARY) && item.kind == FileType::RegularFile
@@ -265,8 +267,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Removes uploads that a crash cut off, whatever their age. Call this before any upload
-    /// begins.
+    /// Removes the uploads that a crash interrupted, regardless of their age. Call this before any
+    /// upload begins.
     pub fn clean_up(&self) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?))
     }

@@ -7,9 +7,9 @@ use crate::digest::{Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::name::{ComponentName, ConfigurationName, VersionName, escape};
 
-/// Most layers of one configuration.
+/// The maximum number of layers in one configuration.
 pub const MAX_LAYERS: usize = 10_000;
-/// Largest JSON form of a configuration that is read, in bytes.
+/// The maximum size in bytes of the JSON form of a configuration or layer.
 pub const MAX_JSON: usize = 4 << 20;
 
 /// One component version as a configuration uses it.
@@ -26,7 +26,7 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// Reads the JSON form of one layer. The Go tool keeps versions in this form, too.
+    /// Reads the JSON form of one layer. The Go tool also stores versions in this form.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad = |reason: String| Error::BadConfiguration { name: String::new(), reason };
         if bytes.len() > MAX_JSON {
@@ -48,8 +48,8 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// A configuration of `layers`, lowest first. It is an error if there are no layers, too many
-    /// layers, or two layers of one component.
+    /// Makes a configuration of `layers`, lowest first. The function fails if there are no layers,
+    /// too many layers, or two layers of one component.
     pub fn new(name: ConfigurationName, layers: Vec<Layer>, modified: Timestamp) -> Result<Self> {
         let refuse = |reason: String| {
             Err(Error::BadConfiguration { name: name.as_str().to_owned(), reason })
@@ -77,7 +77,8 @@ impl Configuration {
         self.modified
     }
 
-    /// Digest over the layers' digests: equal trees have equal ids.
+    /// The digest over the layers' digests. Configurations with the same layers in the same order
+    /// have the same id.
     pub fn id(&self) -> Digest {
         self.id
     }
@@ -103,8 +104,8 @@ impl Configuration {
         go_escapes(&json)
     }
 
-    /// Reads the JSON form. Names, digests and the id are checked; the `File`
-    /// members are never used as paths, and unknown members are ignored.
+    /// Reads the JSON form, and checks the names, the digests and the id. The `File` members are
+    /// never used as paths, and unknown members are ignored.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad =
             |name: &str, reason: String| Error::BadConfiguration { name: name.to_owned(), reason };
@@ -126,7 +127,7 @@ impl Configuration {
     }
 }
 
-/// The id of a list of layers: sha256 over the hex digests, each with a newline.
+/// The id of a list of layers: the sha256 over the hex digests, each followed by a newline.
 fn id_of(layers: &[Layer]) -> Digest {
     let mut hasher = Hasher::default();
     for layer in layers {
@@ -135,8 +136,8 @@ fn id_of(layers: &[Layer]) -> Digest {
     hasher.finish()
 }
 
-/// Escapes that Go's encoder makes and `serde_json` does not. None of these bytes
-/// occurs outside a string in the documents written here.
+/// Adds the escapes that Go's encoder makes and `serde_json` does not. In the documents written
+/// here, these characters occur only inside strings.
 fn go_escapes(json: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(json);
     let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");

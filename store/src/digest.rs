@@ -87,7 +87,7 @@ fn nibble(digit: u8) -> Option<u8> {
     }
 }
 
-/// A running sha256.
+/// A sha256 computation in progress.
 #[derive(Clone, Default)]
 pub struct Hasher(Sha256);
 
@@ -123,7 +123,7 @@ impl<R: Read> HashingReader<R> {
         Self { inner, hasher: Hasher::default(), count: 0 }
     }
 
-    /// The digest and the number of the bytes that passed.
+    /// Returns the digest of all bytes that were read, and their number.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.count)
     }

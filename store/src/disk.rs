@@ -2,7 +2,7 @@
 //! syncs.
 //!
 //! Every operation is relative to an open directory ([`Dir`]) and takes a single name, never a
-//! path, so no symlink can lead it elsewhere.
+//! path, so no symlink can redirect the operation.
 
 mod attributes;
 mod dir;
@@ -43,7 +43,7 @@ pub(crate) fn name_of(digest: Digest) -> CString {
     CString::new(digest.to_string()).expect("hex has no NUL")
 }
 
-/// The digest in a file name, if it is one.
+/// Reads a file name as a digest. `None` if the name is not a digest.
 pub(crate) fn digest_of(name: &CStr) -> Option<Digest> {
     name.to_str().ok()?.parse().ok()
 }

@@ -1,6 +1,6 @@
 //! The one error type of the store. Each variant states the action, the file or name, and the
-//! cause. The text of an error is the whole line, so there is no `source`, which would be printed
-//! twice.
+//! cause. The text of an error includes its cause. There is no `source`, because a caller would
+//! print the cause a second time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ pub enum Error {
     /// The operating system refused an operation.
     #[error("{action} {}: {cause}", path.display())]
     Io {
-        /// The action, as a verb: `create`, `rename`.
+        /// The action as a verb, for example `create` or `rename`.
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// Why the operation failed.
         cause: io::Error,
     },
-    /// The directory at a root's place cannot be moved away, because of a mount or a missing
+    /// The directory at the path of a root cannot be moved away, because of a mount or a missing
     /// permission.
     #[error("{action} {}: {cause}", path.display())]
     RootHeld {
@@ -46,13 +46,13 @@ pub enum Error {
         /// The digest of the received bytes.
         found: Digest,
     },
-    /// There is no blob of that digest.
+    /// There is no blob with this digest.
     #[error("no blob {0} in the store")]
     NoSuchBlob(Digest),
     /// A name, digest or similar text has the wrong form.
     #[error("{what} {}: {reason}", quoted(text))]
     BadName {
-        /// What kind of text: `component name`.
+        /// The kind of text, for example `component name`.
         what: &'static str,
         /// The text as given.
         text: String,
@@ -62,7 +62,7 @@ pub enum Error {
     /// A configuration breaks a rule or contradicts itself.
     #[error("configuration {}: {reason}", quoted(name))]
     BadConfiguration {
-        /// The configuration's name, as far as it is known.
+        /// The configuration's name; empty if the name is not known.
         name: String,
         /// The reason for the refusal.
         reason: String,
@@ -74,7 +74,7 @@ pub enum Error {
         reason: String,
     },
     /// A pattern of paths is invalid.
-    #[error("no pattern of paths: {cause}")]
+    #[error("invalid pattern of paths: {cause}")]
     BadGlob {
         /// What is wrong.
         cause: globset::Error,
@@ -82,7 +82,7 @@ pub enum Error {
     /// An archive holds an entry that cannot be unpacked.
     #[error("archive entry {}: {reason}", quoted(entry))]
     BadEntry {
-        /// The entry's name, lossily as text.
+        /// The entry's name. Bytes that are not UTF-8 are replaced.
         entry: String,
         /// The reason for the refusal.
         reason: String,
@@ -90,7 +90,7 @@ pub enum Error {
     /// Something exceeds a limit.
     #[error("{what} is over the limit of {}", counted(what, *limit))]
     OverLimit {
-        /// What was counted.
+        /// The counted thing, for example `size of the upload`.
         what: String,
         /// The limit.
         limit: u64,
@@ -100,7 +100,7 @@ pub enum Error {
     Busy {
         /// The directory.
         path: PathBuf,
-        /// The process that holds it, if the system says.
+        /// The process that holds the directory, if the system reports the process.
         pid: Option<u32>,
     },
     /// A file of the store is damaged.
@@ -112,11 +112,11 @@ pub enum Error {
         reason: String,
     },
     /// A file of the store was written by a newer program. The file must stay unchanged.
-    #[error("{} is damaged: is a {what} of a newer format: use a newer program", path.display())]
+    #[error("{} is a {what} of a newer format: use a newer program", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,
-        /// The kind of file: `layer index`.
+        /// The kind of file, for example `layer index`.
         what: &'static str,
     },
 }
@@ -142,7 +142,7 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Makes an [`Error::RootHeld`] of the error of moving a root's directory away, if the cause is
+    /// Converts an error of moving a root's directory away to [`Error::RootHeld`], if the cause is
     /// a mount or a missing permission.
     pub(crate) fn of_moving_root(self) -> Self {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
@@ -173,7 +173,7 @@ impl Error {
     }
 }
 
-/// `None` if the file or directory does not exist.
+/// Converts the error of a missing file or directory to `None`.
 pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Err(err) if err.is_not_found() => Ok(None),
@@ -181,12 +181,12 @@ pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Text from outside, quoted and escaped so that it cannot drive a terminal.
+/// Quotes and escapes text from outside, so that the text cannot control a terminal.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// A limit in the unit of the counted thing.
+/// Formats a limit in the unit of the counted thing.
 fn counted(what: &str, limit: u64) -> String {
     let is_size = ["size of", "bytes of"].iter().any(|start| what.starts_with(start));
     if is_size { Size(limit).to_string() } else { limit.to_string() }

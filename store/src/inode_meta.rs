@@ -1,6 +1,6 @@
 //! The metadata of an inode.
 
-/// Time since the epoch; before the epoch if `seconds` is negative.
+/// A time relative to the epoch. The time is before the epoch if `seconds` is negative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mtime {
     /// Whole seconds, rounded down.
@@ -20,7 +20,7 @@ pub struct Meta {
     pub gid: u32,
     /// Time of the last change.
     pub mtime: Mtime,
-    /// Extended attributes by name, sorted; only those that may be restored.
+    /// The extended attributes that may be restored, sorted by name.
     pub xattrs: Box<[Xattr]>,
 }
 
@@ -34,8 +34,8 @@ pub struct Xattr {
 }
 
 impl Meta {
-    /// A digest over everything that linked names share with their inode. Without `owner`, the
-    /// numbers of user and group do not count, because they are not restored.
+    /// A digest over all the metadata, which the names of one inode share. Without `owner`, the
+    /// digest leaves out the user and the group, because they are not restored.
     pub fn fingerprint(&self, owner: bool) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         let (uid, gid) = if owner { (self.uid, self.gid) } else { (0, 0) };

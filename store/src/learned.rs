@@ -1,9 +1,10 @@
-//! Private paths: their files were found changed in a root, so each root gets its own copy.
+//! Private paths. The file at a private path was found changed in a root, so each root gets its own
+//! copy of the file.
 //!
 //! With hardlinks, a file is shared with the cache and with later roots. A script that changes
 //! owners (`chown -R`) or a service that writes to a file would damage the file for all roots,
-//! again and again. So the store remembers each path that was seen changed. From then on, the agent
-//! copies the file of that path into every root of this directory.
+//! again and again. So the store remembers the path of each file that was found changed. From then
+//! on, the agent copies the file at this path into every root of the directory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,12 +16,13 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::reason::PrivateReason;
 use crate::limits::Limits;
 
-/// File in the agent's directory: a line `REASON<TAB>PATH` for each path. The path is escaped.
+/// Name of the file in the agent's directory that holds the private paths. Each line is
+/// `REASON<TAB>PATH`, with the path escaped.
 const FILE: &str = "private";
-/// The greatest number of paths that are remembered one by one. With more paths, all files are
+/// The maximum number of paths that are remembered individually. With more paths, all files are
 /// private.
 const MOST: usize = 100_000;
-/// Most bytes of the file that are read.
+/// The maximum number of bytes that are read from the file.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The paths that are private in an agent's directory.
@@ -35,8 +37,8 @@ struct State {
 }
 
 impl Learned {
-    /// The paths that earlier agents found, from the directory `top`. Unreadable lines are dropped:
-    /// the agent will find their paths again.
+    /// Reads the paths that earlier agents saved in the directory `top`. Unreadable lines are
+    /// ignored, because the agent will find their paths again.
     pub fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
@@ -64,7 +66,7 @@ impl Learned {
         self.lock().paths.is_empty()
     }
 
-    /// Makes `path` private from now on. Returns whether the path was not private before.
+    /// Makes `path` private from now on. Returns `true` if the path was not private before.
     pub fn learn(&self, path: &EntryPath, why: PrivateReason) -> bool {
         let mut state = self.lock();
         if state.paths.len() > MOST || state.paths.contains_key(path.as_bytes()) {
@@ -75,7 +77,7 @@ impl Learned {
         true
     }
 
-    /// All paths with their reasons, in order.
+    /// All private paths with their reasons, sorted by path.
     pub fn all(&self) -> Vec<(EntryPath, PrivateReason)> {
         let state = self.lock();
         let path = |bytes: &[u8]| EntryPath::from_archive(bytes, Limits::STANDARD).ok();
@@ -83,7 +85,7 @@ impl Learned {
         all.collect()
     }
 
-    /// Writes new paths to the agent's directory `dir`.
+    /// Saves the private paths in the agent's directory `dir`, if paths were added.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let text = {
             let state = self.lock();
@@ -103,7 +105,7 @@ impl Learned {
     }
 }
 
-/// The private paths of the agent's directory `dir` with their reasons, in order.
+/// The private paths of the agent's directory `dir` with their reasons, sorted by path.
 pub fn private_paths(dir: &Path) -> Result<Vec<(EntryPath, PrivateReason)>> {
     Ok(Learned::read(&Dir::open(dir)?)?.all())
 }

@@ -4,19 +4,21 @@
 /// limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries of one archive.
+    /// The maximum number of entries in one archive.
     pub entries: u64,
-    /// Bytes that one archive unpacks to, holes of sparse files included.
+    /// The maximum number of bytes that one archive unpacks to, including the holes of sparse
+    /// files.
     pub bytes: u64,
-    /// Unpacked bytes for each compressed byte, after the first 64 MiB.
+    /// The maximum number of unpacked bytes for each compressed byte, after the first 64 MiB.
     pub ratio: u64,
-    /// Bytes of the window that zstd data may ask for. The window is held in memory.
+    /// The maximum size in bytes of the window that zstd data may require. The decoder holds the
+    /// window in memory.
     pub window: u64,
-    /// Bytes of one path.
+    /// The maximum number of bytes in one path.
     pub path_len: usize,
-    /// Directories in one path.
+    /// The maximum number of directories in one path.
     pub depth: usize,
-    /// Bytes of one entry's headers: long names, PAX records, sparse maps.
+    /// The maximum number of bytes in one entry's headers: long names, PAX records and sparse maps.
     pub header_bytes: u64,
 }
 
@@ -25,9 +27,9 @@ impl Limits {
     pub const STANDARD: Self = Self {
         entries: 10_000_000,
         bytes: 1 << 40,
-        // The maximum of zstd: a block of 128 KiB in 4 bytes. gzip reaches 1,032.
+        // The maximum of zstd is a block of 128 KiB in 4 bytes. The maximum of gzip is 1,032.
         ratio: 33_000,
-        // The window that zstd accepts by default: --long=27, --ultra -22.
+        // The largest window that zstd accepts by default (`--long=27`, `--ultra -22`).
         window: 128 << 20,
         path_len: 4_096,
         depth: 1_000,

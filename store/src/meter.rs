@@ -1,5 +1,5 @@
-//! Progress of long work. The working thread counts. Another thread reads the counts and shows
-//! them.
+//! The progress of long work. The thread that does the work counts, and another thread reads the
+//! counts and shows them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -18,17 +18,17 @@ pub enum Unit {
 pub struct Reading {
     /// Number of the stage, so that a reader sees when the next stage begins.
     pub stage: u64,
-    /// What the work does with the counted things, for example "uploaded".
+    /// The verb for the progress line, for example "uploaded".
     pub verb: &'static str,
     /// The counted unit.
     pub unit: Unit,
     /// The count so far.
     pub done: u64,
-    /// The whole, if it is known.
+    /// The total, if it is known.
     pub whole: Option<u64>,
 }
 
-/// Counts one stage of work after the other. Counting takes no lock.
+/// Counts the progress of successive stages of work. Counting takes no lock.
 #[derive(Debug, Default)]
 pub struct Meter {
     stage: Mutex<Stage>,
@@ -44,7 +44,7 @@ struct Stage {
 }
 
 impl Meter {
-    /// Begins a stage. `whole` is 0 if the whole is not known.
+    /// Begins a stage. `whole` is the total, or 0 if the total is not known.
     pub fn begin(&self, verb: &'static str, unit: Unit, whole: u64) {
         let mut stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         stage.number += 1;
@@ -68,7 +68,7 @@ impl Meter {
         self.done.store(done, Ordering::Relaxed);
     }
 
-    /// Sets the whole of the stage, once it is known.
+    /// Sets the total of the stage, once the total is known.
     pub fn expect(&self, whole: u64) {
         self.whole.store(whole, Ordering::Relaxed);
     }

@@ -2,16 +2,17 @@
 //!
 //! Parsing accepts every name that the Go tool could have stored, so that imported data stays
 //! usable. [`ComponentName::check_new`] and its siblings check the stricter rule for new names.
-//! `Display` escapes, so that a name can be printed to a terminal; `as_str` is the name itself.
+//! `Display` escapes the name, so that it can be printed to a terminal; `as_str` is the name
+//! itself.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// Longest name that is accepted, in bytes.
+/// The maximum length of an accepted name, in bytes.
 pub const MAX_NAME: usize = 1024;
-/// Longest name that can be created, in bytes.
+/// The maximum length of a new name, in bytes.
 pub const MAX_NEW_NAME: usize = 128;
 
 macro_rules! name {
@@ -26,8 +27,8 @@ macro_rules! name {
                 &self.0
             }
 
-            /// Whether the name may be created: letters, digits and `._+@~-`, not
-            /// starting with `-` or `.`, at most [`MAX_NEW_NAME`] bytes.
+            /// Checks that the name may be created. It must have only letters, digits and `._+@~-`,
+            /// not start with `-` or `.`, and have at most [`MAX_NEW_NAME`] bytes.
             pub fn check_new(&self) -> Result<()> {
                 check_new($what, &self.0)
             }
@@ -56,7 +57,7 @@ macro_rules! name {
 }
 
 name!(
-    /// Name of a component: a series of versions.
+    /// Name of a component, which is a series of versions.
     ComponentName, "component name", Some(':')
 );
 name!(
@@ -98,7 +99,7 @@ fn check_new(what: &'static str, text: &str) -> Result<()> {
     Err(Error::BadName { what, text: text.chars().take(80).collect(), reason })
 }
 
-/// Escapes everything in `text` that could drive a terminal or break a line: control characters,
+/// Escapes everything in `text` that could control a terminal or break a line: control characters,
 /// invisible and direction-changing characters, and the backslash.
 pub fn escape(text: &str) -> String {
     let plain = |c: char| c == '\'' || c == '"' || (c != '\\' && c.escape_debug().len() == 1);
@@ -112,8 +113,9 @@ pub fn escape(text: &str) -> String {
     })
 }
 
-/// Escapes every character in the JSON document `json` that could drive a terminal; the value stays
-/// the same. JSON itself requires this only for the first control characters.
+/// Escapes every character in the JSON document `json` that could control a terminal. The value of
+/// the document stays the same. JSON itself requires this escape only for the control characters
+/// below U+0020.
 pub fn escape_json(json: &str) -> String {
     let plain = |c: char| c == '\n' || c.is_ascii_graphic() || c.escape_debug().len() == 1;
     json.chars().fold(String::with_capacity(json.len()), |mut out, c| {

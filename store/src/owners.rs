@@ -1,5 +1,5 @@
-//! Owners of the files in roots that override the archives: a replacement for `chown` in the
-//! script.
+//! Rules that override the owners that the archives give to files in roots. The rules replace a
+//! `chown` in the script.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,16 +13,17 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 
-/// File in the agent's directory with the rules of the last agent, one in each line: `UID:GID`, a
-/// tab, the pattern. Programs that compare roots use it.
+/// Name of the file in the agent's directory that holds the rules of the last agent. Each line is
+/// `UID:GID`, a tab and the pattern. Programs that compare roots read this file.
 const FILE: &CStr = c"owners";
-/// The most bytes of the file that are read.
+/// The maximum number of bytes that are read from the file.
 const MOST: u64 = 1 << 20;
 
-/// A rule: matching files get this owner. If several rules match, the last one counts.
+/// A rule that gives matching files an owner. If several rules match a file, the last rule applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnerRule {
-    /// Paths in roots, as in [`crate::Writable`]; `None` for all paths, the root included.
+    /// The pattern of paths in roots, as in [`crate::Writable`]. `None` matches all paths,
+    /// including the root itself.
     pub pattern: Option<String>,
     /// The user; `None` keeps the archive's user.
     pub uid: Option<u32>,
@@ -61,8 +62,9 @@ impl Owners {
         self.0.is_empty()
     }
 
-    /// Gives the entry at `path` its owner in `meta`. As with chown(2), a file whose owner changes
-    /// loses setuid, setgid and its capabilities; `file` says whether it is a file.
+    /// Sets the owner of the entry at `path` in `meta`, as the rules state. As with chown(2), a
+    /// file whose owner changes loses setuid, setgid and its capabilities; `file` states whether
+    /// the entry is a file.
     pub fn give(&self, path: &EntryPath, meta: &mut Meta, file: bool) {
         if self.is_empty() {
             return;
@@ -84,7 +86,7 @@ impl Owners {
         }
     }
 
-    /// The rules of the last agent on the directory.
+    /// Reads the rules of the last agent that used the directory.
     pub(crate) fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         if !top.contains(FILE)? {

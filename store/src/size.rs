@@ -1,9 +1,9 @@
-//! Numbers of bytes, in a form for people.
+//! Numbers of bytes in a form that people read easily.
 
 use std::fmt;
 
-/// Shows a number of bytes in the largest unit that is not larger than the number, to a tenth: `1.5
-/// GiB`.
+/// Shows a number of bytes in the largest unit that is not larger than the number, with one decimal
+/// place: `1.5 GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
@@ -14,7 +14,8 @@ impl fmt::Display for Size {
         let Some((unit, shift)) = units.into_iter().find(|(_, shift)| bytes >> shift > 0) else {
             return write!(f, "{bytes} {}", if bytes == 1 { "byte" } else { "bytes" });
         };
-        // The number is cut, not rounded: a number just below a limit must not look like the limit.
+        // The number is rounded down, so that a number just below a limit does not look like the
+        // limit.
         let tenths = (u128::from(bytes) * 10) >> shift;
         match (tenths / 10, tenths % 10) {
             (whole, 0) => write!(f, "{whole} {unit}"),

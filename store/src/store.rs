@@ -3,12 +3,12 @@
 //! ```text
 //! DIR/                  locked while an agent runs
 //!   cache/<digest>      blobs
-//!   partial/            blobs on their way here
-//!   layers/<digest>     index of an extracted layer: all its objects are there
+//!   partial/            blobs whose download is not complete
+//!   layers/<digest>     index of an extracted layer; all objects of the layer exist
 //!   objects/ab/…        contents of files
 //!   unpacked/<id>/      published roots; <id>.ok beside each, for the Go agent
-//!   roots/<id>          the configuration a root was built from: it is ours
-//!   quarantine/         what was found damaged, to be looked at
+//!   roots/<id>          record of a root: the configuration that it was built from
+//!   quarantine/         damaged files, kept for inspection
 //! ```
 
 mod extract;
@@ -68,7 +68,7 @@ pub struct Options {
     pub keep_blobs: bool,
 }
 
-/// An agent's directory, held exclusively.
+/// An agent's directory, locked against other processes.
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
@@ -81,13 +81,13 @@ pub struct Store {
     unpacked: Dir,
     roots: Arc<Dir>,
     quarantine: Dir,
-    /// Whether cache and roots are on one filesystem.
+    /// Whether the cache and the roots are on one filesystem.
     one_filesystem: bool,
     pending: Mutex<Vec<Pending>>,
     trees: Mutex<Trees>,
     spare: Mutex<Option<Spare>>,
     watched: Mutex<Watched>,
-    /// Paths that could not be removed and were logged.
+    /// The paths whose failed removal was already logged.
     told: Mutex<BTreeSet<PathBuf>>,
     _lock: Lock,
 }
@@ -97,9 +97,9 @@ pub struct Store {
 pub struct Extracted {
     /// Entries of the archive.
     pub entries: u64,
-    /// Regular files in the root.
+    /// Regular files of the archive.
     pub files: u64,
-    /// The bytes.
+    /// Total size of these files in bytes.
     pub bytes: u64,
     /// Files whose bytes were not in the cache before.
     pub new_objects: u64,
@@ -118,15 +118,15 @@ pub struct Root {
     pub from_spare: bool,
     /// How the files of a new root were placed.
     pub placed: Placed,
-    /// Where the replaced root is kept: a service may still run in it.
+    /// The path of the replaced root. This root is kept because a service may still run in it.
     pub replaced: Option<PathBuf>,
-    /// Names in the root that differ from the configuration. The root is used all the same.
+    /// Paths in the root that differ from the configuration. The root is used nevertheless.
     pub changed: Vec<String>,
 }
 
 impl Store {
-    /// Locks and opens the store in `dir`. Creates missing directories, and removes half-finished
-    /// work of a crash. Leftovers that cannot be removed are logged and stay.
+    /// Locks and opens the store in `dir`. Creates missing directories, and removes unfinished work
+    /// that a crash left. A leftover that cannot be removed is logged and stays.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let top = Dir::open_or_create(dir, 0o755)?;
         let lock = Lock::take(dir)?;
@@ -180,15 +180,15 @@ impl Store {
             return Ok(true);
         }
         match self.layers.open_file(&name_of(digest)) {
-            // The agent extracts a layer of an earlier format again.
+            // If the index has an earlier format, the agent extracts the layer again.
             Ok(index) => Ok(!is_earlier(index)),
             Err(err) if err.is_not_found() => Ok(false),
-            // The reader of the index reports the defect.
+            // A later read of the index reports the defect.
             Err(_) => self.layers.contains(&name_of(digest)),
         }
     }
 
-    /// The path of the root `id`, whether it exists or not.
+    /// The path of the root `id`, even if the root does not exist.
     pub fn root_path(&self, id: Digest) -> PathBuf {
         self.path.join("unpacked").join(id.to_string())
     }
@@ -200,7 +200,7 @@ impl Store {
         writable::write(&self.path, patterns)
     }
 
-    /// From now on, new roots have the owners that `rules` say, if owners are restored. The rules
+    /// From now on, new roots have the owners that `rules` state, if owners are restored. The rules
     /// are also saved for the next program that opens the directory.
     pub fn set_owners(&mut self, rules: &[OwnerRule]) -> Result<()> {
         self.placement.owners = Owners::new(rules)?;

@@ -11,12 +11,12 @@ use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// File in the agent's directory with the patterns of the last agent, one in each line. Programs
-/// that compare roots use it.
+/// Name of the file in the agent's directory that holds the patterns of the last agent, one in each
+/// line. Programs that compare roots read this file.
 const FILE: &str = "writable";
 
-/// Patterns of paths in a root, without a leading slash: `*` and `?` match anything but a slash,
-/// `**` matches whole directories (see globset).
+/// Patterns of paths in a root, without a leading slash. `*` and `?` match anything but a slash,
+/// and `**` matches whole directories (see the crate globset).
 #[derive(Debug, Clone, Default)]
 pub struct Writable(Option<Arc<GlobSet>>);
 
@@ -47,7 +47,7 @@ impl Writable {
         self.0.as_ref().is_some_and(|set| set.is_match(path))
     }
 
-    /// The patterns of the last agent on the directory.
+    /// Reads the patterns of the last agent that used the directory.
     pub(crate) fn read(top: &Dir) -> Result<Self> {
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
         if !top.contains(&name)? {

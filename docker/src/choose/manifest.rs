@@ -1,6 +1,7 @@
-//! The documents of an image: OCI image index, manifest and configuration (OCI Image Format
-//! Specification 1.1), their Docker forms (Image Manifest Version 2, Schema 2), and the
-//! `manifest.json` of `docker save`. Pure; every list in a document has a limit.
+//! The documents of an image. These are the OCI image index, manifest and configuration (OCI Image
+//! Format Specification 1.1), and their Docker forms (Image Manifest Version 2, Schema 2). The
+//! `manifest.json` of `docker save` is also such a document. This module does not use the disk or
+//! the network. Every list in a document has a limit.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,7 +23,7 @@ pub struct Descriptor {
     pub digest: String,
     /// The length in bytes.
     pub size: u64,
-    /// Other places to get the blob from.
+    /// Other places from which the blob can be downloaded.
     #[serde(default, deserialize_with = "few")]
     pub urls: Vec<String>,
     /// The platform.
@@ -32,26 +33,26 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Operating system and processor.
+/// An operating system and a processor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Platform {
-    /// Operating system, as Go calls it.
+    /// The operating system, by its name in Go.
     #[serde(default)]
     pub os: String,
-    /// Processor, as Go calls it.
+    /// The processor, by its name in Go.
     #[serde(default)]
     pub architecture: String,
-    /// Kind of the processor.
+    /// The variant of the processor.
     #[serde(default)]
     pub variant: Option<String>,
 }
 
-/// The content of a document with the media type of a manifest or an index.
+/// The contents of a document that is an index or a manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Described {
-    /// Leads to manifests, or to further indexes.
+    /// An index. Its descriptors lead to manifests or to further indexes.
     Index(Vec<Descriptor>),
-    /// An image.
+    /// A manifest, which describes an image.
     Manifest(Box<Manifest>),
 }
 
@@ -62,15 +63,16 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Whether the manifest refers to another manifest, as a signature does.
+    /// Whether the manifest refers to another manifest. A signature does so.
     pub subject: bool,
-    /// The type, if it is not an image.
+    /// The type of the content, if the content is not an image.
     pub artifact_type: Option<String>,
 }
 
 impl Manifest {
-    /// Why the manifest is not of an image, and the descriptor that shows this. Registries keep
-    /// signatures, attestations, lists of parts, charts and other things beside images.
+    /// Returns why the manifest does not describe an image, and the descriptor that shows this.
+    /// Registries also store signatures, attestations, lists of components, charts and other
+    /// content.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
@@ -91,21 +93,21 @@ impl Manifest {
     }
 }
 
-/// An image in the `manifest.json` of `docker save`.
+/// An image in the file `manifest.json` of `docker save`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Saved {
-    /// Name of the configuration's file.
+    /// The name of the configuration's file.
     pub config: String,
-    /// Names of the image.
+    /// The names of the image.
     #[serde(default, deserialize_with = "few")]
     pub repo_tags: Vec<String>,
-    /// Names of the layers' files, lowest first.
+    /// The names of the layers' files, lowest layer first.
     #[serde(default, deserialize_with = "few")]
     pub layers: Vec<String>,
 }
 
-/// The configuration of an image; other fields are ignored.
+/// The configuration of an image. Its other fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Config {
     /// The platform.
@@ -117,10 +119,10 @@ pub struct Config {
     pub config: Option<Run>,
 }
 
-/// The layers as the configuration has them.
+/// The layers as the configuration lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RootFs {
-    /// Digests of the uncompressed tars, lowest first.
+    /// The digests of the uncompressed tars, lowest layer first.
     #[serde(deserialize_with = "few")]
     pub diff_ids: Vec<String>,
 }
@@ -129,28 +131,28 @@ pub struct RootFs {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Run {
-    /// User, and group.
+    /// The user, and optionally the group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Ports that the image listens on.
+    /// The ports on which the image listens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exposed_ports: Option<BTreeMap<String, serde_json::Value>>,
-    /// Environment, as `NAME=value`.
+    /// The environment variables, as `NAME=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
-    /// Command.
+    /// The command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
     /// The arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// Directories of the image's data.
+    /// The directories with the image's data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, serde_json::Value>>,
-    /// Working directory.
+    /// The working directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Labels.
+    /// The labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
     /// The signal that stops the image's process.
@@ -158,7 +160,7 @@ pub struct Run {
     pub stop_signal: Option<String>,
 }
 
-/// An index or a manifest. A document that is an index and a manifest at once is refused
+/// A document that is an index or a manifest. A document that is both at once is refused
 /// (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -175,9 +177,9 @@ struct Either {
     config: Option<Descriptor>,
 }
 
-/// Why a document is refused that is neither an index nor a manifest.
+/// The reason for which a document that is neither an index nor a manifest is refused.
 pub const NEITHER: &str = "is neither an index nor a manifest of an image";
-/// See [`NEITHER`].
+/// The reason for which a document that is both an index and a manifest is refused.
 pub const BOTH: &str = "is an index and a manifest at once";
 
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -185,7 +187,7 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const OCI_LAYER: &str = "application/vnd.oci.image.layer.";
 const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.";
 
-/// The list of an index.
+/// The list of descriptors in an index.
 #[derive(Debug, Default)]
 enum Manifests {
     #[default]
@@ -194,7 +196,7 @@ enum Manifests {
     List(Vec<Descriptor>),
 }
 
-/// Reads an index or a manifest that was announced with a media type.
+/// Reads an index or a manifest. `media_type` is the media type that its descriptor announces.
 pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
     let either: Either = json(bytes)?;
     if let Some(own) = either.media_type.as_deref().filter(|own| !own.is_empty())
@@ -263,12 +265,12 @@ pub fn check_layer_type(media_type: &str) -> Result<(), String> {
     }
 }
 
-/// Whether a media type belongs to a layer, supported or not.
+/// Whether a media type belongs to a layer, even if the layer is not supported.
 fn is_layer(media_type: &str) -> bool {
     [OCI_LAYER, DOCKER_LAYER].iter().any(|prefix| media_type.starts_with(prefix))
 }
 
-/// Whether a media type is an index's.
+/// Whether a media type belongs to an index.
 pub fn is_index(media_type: &str) -> bool {
     matches!(
         media_type,
@@ -277,7 +279,7 @@ pub fn is_index(media_type: &str) -> bool {
     )
 }
 
-/// Whether a media type is an image manifest's.
+/// Whether a media type belongs to an image manifest.
 pub fn is_manifest(media_type: &str) -> bool {
     matches!(
         media_type,
@@ -289,7 +291,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 impl Platform {
     /// Whether this platform matches the requested one.
     pub fn fits(&self, asked: &Self) -> bool {
-        // Every arm64 is v8, and most documents do not say so.
+        // Every arm64 processor is a v8, but most documents do not state this.
         let variant = |platform: &Self| match &platform.variant {
             Some(variant) if platform.architecture == "arm64" && variant == "v8" => None,
             Some(variant) if variant.is_empty() => None,
@@ -332,12 +334,13 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|err| format!("is not in the expected form: {err}"))
 }
 
-/// A list with bounded memory, however long its text is; null is an empty list.
+/// Reads a list of limited length, so that its memory is limited, too. Null is read as an empty
+/// list.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(few_or_none(from)?.unwrap_or_default())
 }
 
-/// Tells null apart from a missing field.
+/// Reads a list, and distinguishes null from a missing field.
 fn few_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Manifests, D::Error> {
     few_or_none(from).map(|list| list.map_or(Manifests::Null, Manifests::List))
 }

@@ -1,6 +1,6 @@
-//! Peeks at the list of an image's layers before the layers are read. Layers that the registry has
-//! then need not go to the temporary file. The result is only a guess: the image is chosen and
-//! checked after everything was read.
+//! Looks up the layers that an image lists before the layers are read. Layers that the registry has
+//! then need not be written to the temporary file. The result is only a guess, because the image is
+//! chosen and checked after everything was read.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,15 +13,15 @@ use super::manifest::{config, digest_of};
 use crate::read::image_archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
 use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
-/// The uncompressed digests of layers in the configurations of a file or directory. The set is
-/// empty for an input that cannot be read twice or is compressed.
+/// The digests of uncompressed layers that the configurations in a file or directory list. The set
+/// is empty if the input is compressed or cannot be read twice.
 pub fn peek_diff_ids(path: &Path) -> BTreeSet<Digest> {
     let mut peeked = Peeked::default();
-    // The full read reports what is wrong with the document.
+    // Errors are ignored here, because the full read reports them.
     let _ = if path.is_dir() {
         read_directory(path, |_, found| {
             if let Found::File(size, body) = found {
-                // An unreadable file does not stop the look at other files.
+                // An unreadable file does not prevent a look at the other files.
                 let _ = peeked.look(size, body);
             }
             Ok(())
@@ -38,14 +38,14 @@ pub fn peek_diff_ids(path: &Path) -> BTreeSet<Digest> {
 #[derive(Default)]
 struct Peeked {
     diff_ids: BTreeSet<Digest>,
-    /// Bytes of documents so far.
+    /// The number of bytes of documents that were read so far.
     read: u64,
 }
 
 impl Peeked {
     fn look_through(&mut self, file: File) -> io::Result<()> {
         let mut archive = tar::Archive::new(file);
-        // Raw entries: names are not needed, so a long name takes no memory.
+        // Entries are read raw, because names are not needed. So a long name takes no memory.
         for entry in archive.entries_with_seek()?.raw(true).take(MAX_ITEMS) {
             let mut entry = entry?;
             if entry.header().entry_type().is_file() {
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(peek_diff_ids(&archive), want);
         assert_eq!(peek_diff_ids(&top), want);
         let bytes = fs::read(&archive).unwrap();
-        // The last file is cut off; a compressed archive shows nothing.
+        // The last file is truncated. In a compressed archive, no layers are found.
         fs::write(&archive, &bytes[..bytes.len() - 2048]).unwrap();
         assert_eq!(peek_diff_ids(&archive), BTreeSet::from([digest]));
         fs::write(&archive, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();

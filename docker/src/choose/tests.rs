@@ -6,7 +6,7 @@ use super::*;
 use crate::read::input::Found;
 use crate::read::spool::Spool;
 
-/// A tar of one empty file.
+/// Makes a tar of one empty file.
 fn layer(name: &str) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -72,7 +72,7 @@ fn chosen(
 
 const NAMED: &str = r#","annotations":{"org.opencontainers.image.ref.name":"app:1"}"#;
 
-/// One image in the OCI layout: its files, and its blobs.
+/// Makes an image in the OCI layout. Returns its configuration, manifest and index.
 fn oci(layers: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let config = config("linux/amd64", layers);
     let described: Vec<String> = layers.iter().map(|layer| descriptor(LAYER, layer, "")).collect();
@@ -91,7 +91,7 @@ fn same_image_is_found_in_every_layout() {
     assert_eq!((&found.names[..], &found.layers[..]), (&["app:1".to_owned()][..], &[0, 1, 0][..]));
     assert_eq!(found.run.user.as_deref(), Some("linux/amd64"));
 
-    // docker's form since version 25: the names in manifest.json are its own.
+    // This is docker's form since version 25. The name in manifest.json is not in index.json.
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes));
     let paths: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", blob(layer))).collect();
     let saved = |config: &str, layers: &str| {
@@ -102,8 +102,8 @@ fn same_image_is_found_in_every_layout() {
     let found = chosen(&archive(&files, &[&one, &two, &config, &manifest]), None, None).unwrap();
     assert_eq!(found.names, ["app:1.4", "app:1"]);
 
-    // An archive made by hand, without a configuration. A configuration named by its digest must be
-    // there.
+    // This archive is made by hand and lacks the configuration. But a configuration that is named
+    // by its digest must exist.
     let hand = |config: &str| {
         let files =
             [("x.tar", layer("a")), ("manifest.json", saved(config, "\"x.tar\"").into_bytes())];
@@ -113,7 +113,7 @@ fn same_image_is_found_in_every_layout() {
     let digest = Digest::of(b"c");
     assert!(hand(&format!("{digest}.json")).unwrap_err().contains("is missing"));
 
-    // docker's form before version 25.
+    // This is docker's form before version 25.
     let old = saved("c.json", r#""1/layer.tar","2/layer.tar","1/layer.tar""#).into_bytes();
     let files =
         [("1/layer.tar", one), ("2/layer.tar", two), ("c.json", config), ("manifest.json", old)];
@@ -233,7 +233,7 @@ fn inconsistent_archives_are_refused_by_name() {
     check(refused(&at(&index), &[&one, &config, &two]), "1 layers, its manifest has 2");
     let zoo = index_of(&[descriptor("application/vnd.zoo", &one, "")]);
     check(refused(&at(&zoo), &[&one]), "no image's");
-    // A digest cannot lead to itself, but a damaged file with its name can.
+    // A correct index cannot lead to itself, but a damaged file can.
     let own = format!(r#"{{"manifests":[{}]}}"#, descriptor(INDEX, b"x", ""));
     let name = format!("blobs/sha256/{}", Digest::of(b"x"));
     let files = [(&*name, own.clone().into_bytes()), ("index.json", own.into_bytes())];

@@ -1,4 +1,4 @@
-//! Walks the indexes and manifests that `index.json` leads to.
+//! Walks through the indexes and manifests that `index.json` leads to.
 
 use std::collections::BTreeSet;
 
@@ -7,33 +7,36 @@ use super::{Candidate, Source, check_size, document, plain_name, read_config};
 use crate::error::{Error, Result};
 use crate::read::image_archive::{Archive, Document};
 
-/// Most nested indexes.
+/// The maximum number of nested indexes.
 const MAX_DEPTH: usize = 4;
-/// Most images that are looked at.
+/// The maximum number of images that are examined.
 const MAX_IMAGES: usize = 10_000;
-/// The most descriptors that are followed, and the most bytes of the documents that they lead to:
-/// one index may lead to another many times.
+/// The maximum number of descriptors that are followed. One index may lead to another many times.
 const MAX_STEPS: usize = 100_000;
+/// The maximum total size in bytes of the documents that the descriptors lead to.
 const MAX_READ: usize = 128 << 20;
-/// The most names of one image that are kept, and the most bytes of one name.
+/// The maximum number of names of one image that are kept.
 const MAX_NAMES: usize = 1_000;
+/// The maximum length of one name in bytes.
 const MAX_NAME: usize = 4 << 10;
 
 /// A walk through indexes.
 pub(super) struct Walk<'a> {
     archive: &'a Archive,
     found: &'a mut Vec<Candidate>,
-    /// Why a document is not an image.
+    /// The first document that is not an image, with the reason.
     skipped: &'a mut Option<Error>,
-    /// The indexes that lead to the current one.
+    /// The indexes that lead to the current index.
     above: BTreeSet<String>,
-    /// Descriptors so far, and the bytes of their documents.
+    /// The number of descriptors so far.
     steps: usize,
+    /// The total size in bytes of their documents.
     read: usize,
 }
 
 impl<'a> Walk<'a> {
-    /// A walk that adds to `found`, or notes in `skipped` why a document is not an image.
+    /// Creates a walk that adds images to `found`. If a document is not an image, `skipped` gets
+    /// the reason.
     pub(super) fn new(
         archive: &'a Archive,
         found: &'a mut Vec<Candidate>,
@@ -42,7 +45,7 @@ impl<'a> Walk<'a> {
         Self { archive, found, skipped, above: BTreeSet::new(), steps: 0, read: 0 }
     }
 
-    /// Looks at everything in an index. `names` are the names of the index.
+    /// Examines everything in an index. `names` are the names of the index.
     pub(super) fn index(
         &mut self,
         list: &[Descriptor],
@@ -97,7 +100,7 @@ impl<'a> Walk<'a> {
         let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
             Ok(Described::Manifest(manifest)) => *manifest,
             Ok(Described::Index(_)) => return Err(fail("is no manifest".to_owned())),
-            // The manifest belongs to other content that accompanies images.
+            // The document belongs to other content that accompanies images.
             Err(reason) if reason == manifest::NEITHER => {
                 self.skipped.get_or_insert(fail(reason));
                 return Ok(());
@@ -130,7 +133,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The document that a descriptor leads to. An image of another platform may be missing.
+    /// Finds the document that a descriptor leads to. An image of another platform may be missing.
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let digest = digest_of(&descriptor.digest).map_err(fail)?;
@@ -145,7 +148,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A manifest about the build of another image, which docker adds to an index.
+/// Whether a manifest is about the build of another image. docker adds such manifests to an index.
 fn is_attestation(descriptor: &Descriptor) -> bool {
     descriptor.annotations.contains_key("vnd.docker.reference.type")
         || descriptor.platform.as_ref().is_some_and(|platform| platform.os == "unknown")

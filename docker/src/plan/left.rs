@@ -1,4 +1,4 @@
-//! Decides what each layer leaves out and changes, after all layers are in the tree.
+//! Decides which members each layer leaves out or changes, after all layers are in the tree.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ struct Changed {
 
 impl Tree<'_> {
     pub(super) fn planned(&self) -> Result<Vec<Planned>> {
-        // A node comes after its directory.
+        // Each node comes after the node of its directory.
         let mut removed: Vec<u16> = Vec::with_capacity(self.nodes.len());
         for (number, node) in self.nodes.iter().enumerate() {
             let above = if number == 0 { 0 } else { removed[node.parent as usize] };
@@ -50,7 +50,7 @@ impl Tree<'_> {
             .collect()
     }
 
-    /// The path of a node, charged to the memory limit.
+    /// The path of a node. Its memory counts towards the limit.
     fn charged_path(&self, at: u32) -> Result<Vec<u8>> {
         let path = self.path(at);
         self.charge(path.len() + ENTRY)?;
@@ -61,14 +61,15 @@ impl Tree<'_> {
         self.places[usize::from(layer)][member as usize]
     }
 
-    /// The replacements of the hardlinks of a layer whose targets are left out.
+    /// The replacements for those hardlinks of a layer whose targets are left out or are reached
+    /// through symlinks.
     fn relinked(
         &self,
         layer: u16,
         links: &[&Link],
         is_dropped: &impl Fn(At) -> bool,
     ) -> Result<Vec<(u32, Relink)>> {
-        // For each file with links: one of its names in this layer.
+        // For each file with hardlinks, one of its names in this layer.
         let mut names: HashMap<At, u32> = HashMap::new();
         let mut relinked = Vec::new();
         for Link { at, name, inode, through } in links.iter().filter(|link| !is_dropped(link.at)) {
@@ -114,9 +115,9 @@ impl Tree<'_> {
                     note(b"-", member.path, b"");
                 }
             } else {
-                // The root counts, too. A layer that only has `./` sets the mode, owner, time and
-                // attributes of the root. Docker skips such an entry when it unpacks; containerd
-                // applies it, and `deploy-agent unpack` does, too.
+                // An entry of the root also counts. A layer that only has `./` sets the mode,
+                // owner, time and attributes of the root. Docker skips such an entry when it
+                // unpacks; containerd applies it, and `deploy-agent unpack` does, too.
                 kept += 1;
             }
             if let Some((_, path)) = places.next_if(|(changed, _)| *changed == number) {

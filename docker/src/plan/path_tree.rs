@@ -1,4 +1,4 @@
-//! The tree of all paths in any layer, with the layers that have or remove them.
+//! The tree of the paths in all layers, with the layers that have or remove each path.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,19 +13,20 @@ use crate::read::listing::Sort;
 
 /// The root of the tree.
 pub(super) const ROOT: u32 = 0;
-/// Bytes of memory for all paths of all layers; a path takes some 250.
+/// The maximum number of bytes of memory for the paths of all layers. A path takes about 250 bytes.
 const MEMORY: usize = 256 << 20;
-/// Steps from one directory to the next, over all members of all layers.
+/// The maximum number of steps from one directory to the next, for all members of all layers
+/// together.
 const STEPS: u64 = 1 << 29;
-/// Bytes for one more entry of a map, and for an allocation.
+/// The assumed number of bytes for one more entry of a map, and for an allocation.
 pub(super) const ENTRY: usize = 64;
 
-/// A member of a layer; both numbers are from 0.
+/// A layer's number and a member's number, both counted from 0.
 pub(super) type At = (u16, u32);
 
-/// The inode of an implied directory, which no layer has an entry for.
+/// The inode of an implied directory, for which no layer has an entry.
 pub(super) const IMPLIED: At = (u16::MAX, u32::MAX);
-/// The place of a whiteout, which is no entry.
+/// The node of a whiteout, which is not in the tree.
 pub(super) const MARK: u32 = u32::MAX;
 
 pub(super) struct Tree<'a> {
@@ -36,12 +37,12 @@ pub(super) struct Tree<'a> {
     pub links: Vec<Link>,
     /// Members whose paths lead through symlinks, in order.
     pub moved: Vec<At>,
-    /// The rest of [`MEMORY`] and [`STEPS`].
+    /// The unused rest of [`MEMORY`] and [`STEPS`].
     memory: Cell<usize>,
     pub steps: u64,
 }
 
-/// A path in any of the layers. Layers are counted from 1 here; 0 is none.
+/// A path in any of the layers. Here, layers are counted from 1, and 0 means no layer.
 #[derive(Debug)]
 pub(super) struct Node {
     pub parent: u32,
@@ -54,7 +55,7 @@ pub(super) struct Node {
     /// The last layer that has the path, and the kind of the path in that layer.
     pub layer: u16,
     pub sort: Sort,
-    /// The member that is the path's inode, and the member that is its name.
+    /// The member that has the inode at the path, and the member that has the path as its name.
     pub inode: At,
     pub name: At,
 }
@@ -64,7 +65,7 @@ pub(super) struct Link {
     pub at: At,
     pub name: At,
     pub inode: At,
-    /// The place of the name, if the way leads through symlinks.
+    /// The node of the name, if the link's target leads through symlinks.
     pub through: Option<u32>,
 }
 
@@ -100,7 +101,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Takes bytes from the memory limit.
+    /// Counts bytes towards the memory limit.
     pub(super) fn charge(&self, bytes: usize) -> Result<()> {
         let Some(left) = self.memory.get().checked_sub(bytes) else {
             let reason = format!("has more paths than {MEMORY} bytes of memory have room for");
@@ -141,13 +142,14 @@ impl<'a> Tree<'a> {
         self.sort_in(self.emptied(self.node(at).parent), at)
     }
 
-    /// The kind of the entry at a path in a directory that this layer emptied last.
+    /// The kind of the entry at a path. `emptied` is the last layer that emptied the directory of
+    /// the path.
     pub(super) fn sort_in(&self, emptied: u16, at: u32) -> Option<Sort> {
         let node = self.node(at);
         (node.layer > 0 && node.layer >= node.removed.max(emptied)).then_some(node.sort)
     }
 
-    /// The path of a node. No part of the path is a symlink.
+    /// The path of a node. No part of this path is a symlink.
     pub(super) fn path(&self, at: u32) -> Vec<u8> {
         let mut parts = Vec::new();
         let mut here = at;

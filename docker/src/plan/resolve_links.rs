@@ -1,4 +1,4 @@
-//! Resolves paths in the tree, following symlinks.
+//! Resolves paths in the tree, and follows symlinks.
 
 use std::collections::HashSet;
 
@@ -6,27 +6,27 @@ use super::path_tree::{At, IMPLIED, Node, ROOT, Tree, bad};
 use crate::error::{Error, Result};
 use crate::read::listing::Sort;
 
-/// Most symlinks on the way to one path.
+/// The maximum number of symlinks that are followed for one path.
 const MAX_SYMLINKS: usize = 40;
 
-/// What to do about a missing directory on the way.
+/// What to do if a directory within a path is missing.
 #[derive(Clone, Copy)]
 pub(super) enum Missing<'a> {
     /// Make the directory, as unpackers do.
     Made,
-    /// Stop. Also stop at a symlink that one of these directories will replace.
+    /// Return no result. A symlink that one of these directories will replace has the same effect.
     Ends(&'a HashSet<Vec<u8>>),
 }
 
-/// The result.
+/// The directory that a path leads to.
 pub(super) struct Resolved {
     pub dir: u32,
-    /// Whether the way led through symlinks.
+    /// Whether the path led through symlinks.
     pub through: bool,
 }
 
 impl Tree<'_> {
-    /// The directory that `dir` leads to, with symlinks followed within the root.
+    /// Finds the directory that `dir` leads to. Symlinks are followed within the root.
     pub(super) fn resolve_links(
         &mut self,
         at: At,
@@ -93,7 +93,8 @@ impl Tree<'_> {
         }
         Ok(Some(Resolved { dir: here, through: symlinks > 0 }))
     }
-    /// Makes a directory that no layer has an entry for. `replaces`: something else has that path.
+    /// Makes a directory for which no layer has an entry. `replaces` states that another kind of
+    /// entry has this path.
     fn imply(&mut self, layer: u16, dir: u32, part: &[u8], replaces: bool) -> Result<u32> {
         let made = self.child(dir, part)?;
         let node = self.node_mut(made);
@@ -106,7 +107,8 @@ impl Tree<'_> {
     }
 }
 
-/// The parts of a path, last one first, each with whether it comes from a symlink.
+/// The parts of a path in reverse order. The flag of each part states whether the part comes from a
+/// symlink.
 fn parts_backwards(path: &[u8], linked: bool) -> Vec<(Box<[u8]>, bool)> {
     let parts = path.split(|byte| *byte == b'/').rev();
     parts.filter(|part| !part.is_empty()).map(|part| (part.into(), linked)).collect()

@@ -1,4 +1,4 @@
-//! Adds one layer after another to the tree.
+//! Adds the layers to the tree one after another.
 
 use std::collections::{HashMap, HashSet};
 use std::mem::size_of;
@@ -10,28 +10,29 @@ use super::resolve_links::{Missing, Resolved};
 use crate::error::Result;
 use crate::read::listing::{Member, Sort};
 
-/// Prefix of whiteouts (of aufs, adopted by docker and OCI).
+/// Prefix of whiteouts. docker and OCI adopted it from aufs.
 const WHITEOUT: &[u8] = b".wh.";
-/// Marks a directory as opaque: it hides everything that lower layers have in it.
+/// The name that marks a directory as opaque. An opaque directory hides everything that lower
+/// layers have in it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
-/// Where aufs kept files with several names.
+/// The directory in which aufs kept files with several names.
 const PLINKS: &[u8] = b".wh..wh.plnk/";
 
 impl Tree<'_> {
-    /// Adds a layer, by its number from 0.
+    /// Adds a layer. Its number is counted from 0.
     pub(super) fn stack(&mut self, layer: u16) -> Result<()> {
         let listing = self.layers[usize::from(layer)].listing;
         self.charge(listing.len() * size_of::<u32>())?;
         self.places.push(vec![MARK; listing.len()]);
         let marks = || listing.members().filter(|member| is_mark(last(member.path)));
-        // The directory of a whiteout may be new: it replaces a symlink, and is not the directory
-        // that the symlink led to.
+        // The directory of a whiteout may be new in this layer and replace a symlink. The whiteout
+        // then does not apply to the directory that the symlink led to.
         let mut own = HashSet::new();
         if marks().next().is_some() {
             let directories = listing.members().filter(|member| member.sort == Sort::Directory);
             own.extend(directories.map(|member| member.path.to_vec()));
         }
-        // Whiteouts apply to the lower layers, wherever they are in the tar.
+        // Whiteouts apply to the lower layers, regardless of their position in the tar.
         for (number, member) in (0_u32..).zip(listing.members()) {
             if is_mark(last(member.path)) {
                 self.mark(layer, number, &member, &own)?;
@@ -53,7 +54,7 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Notes what a whiteout removes. `own`: the directories of its layer.
+    /// Notes in the tree what a whiteout removes. `own` are the directories of its layer.
     fn mark(
         &mut self,
         layer: u16,
@@ -85,8 +86,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Puts a member into the tree and returns its node. `plinks`: files that aufs kept in this
-    /// layer for itself, and that names of the layer link to.
+    /// Puts a member into the tree and returns its node. `plinks` are files that aufs kept in this
+    /// layer for itself, and to which hardlinks of the layer lead.
     fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
         if member.path.is_empty() {
             return Ok(ROOT);
@@ -100,7 +101,7 @@ impl Tree<'_> {
         if let Some(number) = plinks.get(member.link)
             && sort == Sort::Hardlink
         {
-            // The file's first name becomes the file.
+            // The first hardlink to the file becomes the file.
             self.charge(size_of::<Link>())?;
             (sort, inode) = (Sort::File, (layer, *number));
             self.links.push(Link { at, name: inode, inode, through: None });
@@ -120,15 +121,15 @@ impl Tree<'_> {
         let before = self.sort(here);
         let node = self.node_mut(here);
         if node.layer <= layer && before.is_some_and(|before| before != sort) {
-            // Not every unpacker replaces one kind of entry by another.
+            // Not every unpacker replaces an entry by an entry of another kind.
             node.removed = layer + 1;
         }
         (node.layer, node.sort, node.inode, node.name) = (layer + 1, sort, inode, at);
         Ok(here)
     }
 
-    /// The file at a path before this layer's removals: the layer may have given it another name
-    /// first.
+    /// The file at a path before this layer's removals. The layer may first have given the file
+    /// another name.
     fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
         let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
         let (mut here, mut emptied) = (ROOT, 0);
@@ -144,7 +145,7 @@ impl Tree<'_> {
         (below && is_there && is_file).then_some(here)
     }
 
-    /// The node that a hardlink leads to, and whether the way leads through symlinks.
+    /// The node that a hardlink leads to, and whether the path to it leads through symlinks.
     fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
         let (dir, name) = split(member.link);
         let resolved = self.resolve_links(at, member.path, dir, Missing::Ends(&HashSet::new()))?;
@@ -174,7 +175,7 @@ fn is_mark(name: &[u8]) -> bool {
     name.starts_with(WHITEOUT)
 }
 
-/// Whether a path leads through a directory of aufs itself.
+/// Whether a path leads through a directory that aufs used for itself.
 fn is_below_aufs(path: &[u8]) -> bool {
     path.split(|byte| *byte == b'/').any(|part| part.starts_with(b".wh..wh."))
 }
@@ -183,7 +184,7 @@ fn last(path: &[u8]) -> &[u8] {
     split(path).1
 }
 
-/// The directory of a path, and its last part.
+/// Splits a path into its directory and its last part.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),

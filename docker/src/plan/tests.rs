@@ -5,7 +5,7 @@ use deploy_store::layer::entry::lossy;
 use super::*;
 use crate::read::listing::Sort;
 
-/// A layer of members that are `(path, sort, link)`.
+/// Makes a layer from members of the form `(path, sort, link)`.
 fn listing(members: &[(&str, Sort, &str)]) -> Listing {
     let mut listing = Listing::default();
     for (at, (path, sort, link)) in (0_u64..).zip(members) {
@@ -28,7 +28,7 @@ fn plan_of(listings: &[Listing]) -> Result<Vec<Planned>> {
     plan(&layers)
 }
 
-/// Paths that stay in each layer, and how hardlinks changed.
+/// The paths that stay in each layer, and the changes of hardlinks.
 fn kept(layers: &[&[(&str, Sort, &str)]]) -> Vec<Vec<String>> {
     let planned = planned(layers).unwrap();
     let one = |(members, planned): (&&[(&str, Sort, &str)], Planned)| {
@@ -58,7 +58,7 @@ fn whiteouts_remove_from_the_layers_below_only() {
     let top: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/.wh.a", F, ""), (".wh.e", F, ""), ("e", F, "")];
     assert_eq!(kept(&[base, top]), [vec!["d", "d/b"], vec!["d", "e"]]);
-    // A later layer may have a removed path again, and a missing path can be removed.
+    // A later layer may add a removed path again, and a whiteout may name a missing path.
     let again: &[(&str, Sort, &str)] = &[("d/a", F, ""), ("x/y/.wh.z", F, "")];
     assert_eq!(kept(&[base, top, again])[2], ["d/a"]);
 }
@@ -89,7 +89,7 @@ fn whiteout_in_a_directory_replacing_a_symlink_stays_there() {
         ("var/run", S, "/run"),
         ("other", S, "var/run"),
     ];
-    // The layer that docker and podman write for `rm /var/run && mkdir /var/run`.
+    // docker and podman write this layer for `rm /var/run && mkdir /var/run`.
     for top in [
         &[("var/run", D, ""), ("var/run/.wh..wh..opq", F, ""), ("var/run/new", F, "")],
         &[("var/run/.wh..wh..opq", F, ""), ("var/run", D, ""), ("var/run/new", F, "")],
@@ -121,7 +121,7 @@ fn memory_for_paths_is_limited() {
         .collect();
     let refused = plan_of(&listings).unwrap_err().to_string();
     assert!(refused.contains("has more paths than"), "{refused}");
-    // A manifest may name a layer as often as it has room.
+    // A manifest may name the same layer many times.
     let mut listing = Listing::default();
     (0..100_000).for_each(|_| listing.push(0..512, b"a", b"", F));
     let layer = Layer { diff_id: Digest::of(b""), listing: &listing };
@@ -165,7 +165,7 @@ fn hardlinks_survive_their_targets() {
     let base: &[(&str, Sort, &str)] = &[("t", F, ""), ("k", H, "t"), ("m", H, "t"), ("n", H, "k")];
     assert_eq!(kept(&[base, &[(".wh.t", F, "")]])[0], ["k+0.0", "m=k", "n"]);
     assert_eq!(kept(&[base, &[(".wh.k", F, "")]])[0], ["t", "m", "n=t"]);
-    // The target may be in a layer below, and a later layer may remove it.
+    // The target may be in a lower layer, and a later layer may remove it.
     assert_eq!(kept(&[&[("t", F, "")], &[("k", H, "t")], &[(".wh.t", F, "")]])[1], ["k+0.0"]);
     let refused = |layer: &[(&str, Sort, &str)]| planned(&[layer]).unwrap_err().to_string();
     assert!(refused(&[("k", H, "gone")]).contains("hardlink to \"gone\""));

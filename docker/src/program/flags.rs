@@ -87,13 +87,13 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The command line as clap knows it.
+    /// The command line in the form that clap uses.
     pub fn described() -> clap::Command {
         let command = Self::command().version(deploy_cli::version!());
         deploy_cli::full(command.mut_args(|arg| arg.hide_env_values(true)))
     }
 
-    /// Reads the command line, the program's name first.
+    /// Reads the command line. Its first argument is the program's name.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let command = Self::described();
         let known: Vec<String> = command
@@ -105,7 +105,7 @@ impl Flags {
         Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
 
-    /// How to connect.
+    /// The settings for the connection.
     pub fn connect(&self) -> Result<Connect, Refusal> {
         if self.addr.is_empty() {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR, \
@@ -126,7 +126,7 @@ impl Flags {
         }
     }
 
-    /// What is to be done.
+    /// The request that the flags state.
     pub fn options(&self) -> Options {
         let Self { name, layer, image, platform, compress, tmpdir, .. } = self;
         let threads = std::thread::available_parallelism();

@@ -95,9 +95,10 @@ fn print(summary: &Summary, dry_run: bool) -> Result<()> {
     })
 }
 
-/// Prints to standard error. Text from an archive or the registry cannot drive the terminal.
+/// Prints to standard error. Text from an archive or the registry is escaped, so that it cannot
+/// control the terminal.
 fn complain(text: &str) {
     let lines: Vec<String> = text.lines().map(deploy_store::escape).collect();
-    // There is no better place to report a failure of this write.
+    // A failure of this write cannot be reported anywhere else.
     let _ = Stderr.write_all((lines.join("\n") + "\n").as_bytes());
 }

@@ -1,20 +1,21 @@
-//! Memory that threads share.
+//! A limit on memory that several threads share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes that a thread takes from the budget at a time, so that threads seldom contend.
+/// The number of bytes that a thread takes from the budget at a time. With this size, threads
+/// seldom contend.
 const STEP: usize = 64 << 10;
 
-/// The bytes for all threads.
+/// The number of bytes that all threads together may use.
 #[derive(Debug, Clone)]
 pub struct Budget {
     left: Arc<AtomicUsize>,
-    /// The number of bytes in all.
+    /// The total number of bytes.
     pub whole: usize,
 }
 
-/// The part of one user. Dropping the value returns the memory.
+/// The share of one thread in the budget. Dropping the value returns the bytes.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,
@@ -22,7 +23,7 @@ pub struct Share {
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of `whole` bytes.
     pub fn new(whole: usize) -> Self {
         Self { left: Arc::new(AtomicUsize::new(whole)), whole }
     }
@@ -34,7 +35,7 @@ impl Budget {
 }
 
 impl Share {
-    /// Grows the share to so many bytes. Returns whether the budget had them.
+    /// Grows the share to `bytes` bytes. Returns whether the budget had enough bytes.
     pub fn reach(&mut self, bytes: usize) -> bool {
         let Some(missing) = bytes.checked_sub(self.taken).filter(|missing| *missing > 0) else {
             return true;
@@ -49,7 +50,7 @@ impl Share {
         true
     }
 
-    /// Returns the bytes beyond this number to the budget.
+    /// Shrinks the share to `bytes` bytes, and returns the others to the budget.
     pub fn shrink(&mut self, bytes: usize) {
         let more = self.taken.saturating_sub(bytes);
         self.taken -= more;

@@ -1,5 +1,6 @@
-//! The cache of earlier imports: the listings of layers. A layer that comes again is only hashed,
-//! not decompressed and listed. The cache is optional: missing or damaged entries are made again.
+//! The cache of earlier imports: the listings of layers. If a layer is imported again, it is only
+//! hashed, not decompressed and listed. The cache is optional, because missing or damaged entries
+//! are made again.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
@@ -17,27 +18,30 @@ use super::image_layer::{Listed, Tar};
 use super::listing::Listing;
 use crate::error::{Error, Result};
 
-/// First bytes of a file; the version of the program and a newline follow.
+/// The first bytes of a file. The version of the program and a newline follow.
 const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
-/// The directory of the files. The cache leaves everything beside this directory alone.
+/// The directory of the files. The cache does not change anything outside this directory.
 const NAME: &CStr = c"image-layers";
-/// Most bytes of all files after an import. The least recently used files are removed beyond that.
+/// The maximum total size of all files after an import. Above this size, the least recently used
+/// files are removed.
 const MOST: u64 = 256 << 20;
-/// Most bytes of one file: some 300,000 members. For a moment the list is in memory twice.
+/// The maximum size of one file, enough for about 300,000 members. For a short time, the listing is
+/// in memory twice.
 const MOST_OF_ONE: usize = 32 << 20;
-/// Age of an unfinished file whose writer must have ended.
+/// The age at which the writer of an unfinished file must have ended.
 const ABANDONED: Duration = Duration::from_secs(86_400);
-/// Start of the names of unfinished files.
+/// Prefix of the names of unfinished files.
 const UNFINISHED: &str = "new";
-/// Makes backups skip the directory (Cache Directory Tagging Specification 0.6).
+/// The file that makes backup programs skip the directory (Cache Directory Tagging Specification
+/// 0.6).
 const TAG: (&CStr, &[u8]) = (
     c"CACHEDIR.TAG",
     b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
 );
 
-/// One file for each layer, named by the sha256 of the layer as received and by the version of the
-/// program: another version may refuse what this version lists. Anybody who can write the files
-/// decides the contents of a layer.
+/// The cache. It has one file for each layer. The file's name has the sha256 of the layer as
+/// received, and the version of the program. Another version may refuse a layer that this version
+/// lists. A user who can write to the files controls the contents of a layer.
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: PathBuf,
@@ -47,16 +51,16 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// The cache in `place`, which is created if it is missing.
+    /// Opens the cache in `place`. A missing directory is created.
     pub fn named(place: &Path, version: &str) -> Result<Self> {
         let dir = make(place).map_err(|err| cannot(place, &err))?;
         let (place, version) = (place.to_owned(), version.to_owned());
         Ok(Self { place, version, dir: Some(Arc::new(dir)) })
     }
 
-    /// The default cache (XDG Base Directory Specification 0.8), if the user owns it: root does not
-    /// use somebody else's home directory. The directory is created when there is something to
-    /// keep.
+    /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns its
+    /// directory. So root does not use the home directory of another user. The directory is created
+    /// only when there is a listing to keep.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -72,8 +76,8 @@ impl Cache {
         Some(Self { place, version: version.to_owned(), dir })
     }
 
-    /// The listing of a layer of this length whose name states its digest. The names in the listing
-    /// count towards `budget`.
+    /// Finds the listing of a layer with this length whose name states its digest. The names in the
+    /// listing count towards `budget`.
     pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
         let digest = announced(name)?;
         Some((digest, self.find(digest, size, budget)?))
@@ -89,7 +93,7 @@ impl Cache {
         let mut bytes = Vec::new();
         (&file).take(MOST_OF_ONE as u64 + 1024).read_to_end(&mut bytes).ok()?;
         let Some(body) = unseal(&bytes, &self.version) else {
-            // The entry is written again after the layer was listed.
+            // The entry will be written again after the layer is listed.
             self.forget(digest);
             return None;
         };
@@ -102,12 +106,12 @@ impl Cache {
     /// Removes the entry of a layer.
     pub fn forget(&self, digest: Digest) {
         if let Some(dir) = &self.dir {
-            // Another import may have removed the entry.
+            // Another import may have removed the entry already.
             let _ = dir.remove_file(&self.name_of(digest));
         }
     }
 
-    /// Writes entries for these layers, and makes room for the entries.
+    /// Writes entries for these layers, and removes old entries if the cache is too large.
     pub fn keep<'a>(&self, tars: impl Iterator<Item = &'a Tar>) -> Result<()> {
         let mut tars = tars.filter(|tar| tar.listing.bytes() <= MOST_OF_ONE).peekable();
         if tars.peek().is_none() {
@@ -118,7 +122,7 @@ impl Cache {
             None => Arc::new(make(&self.place).map_err(|err| cannot(&self.place, &err))?),
         };
         let kept = tars.try_for_each(|tar| self.keep_one(&dir, tar));
-        // After the sweep there may be room for more entries.
+        // If an entry could not be written, the sweep still makes room for later entries.
         kept.and(sweep(&dir, MOST)).map_err(|err| cannot(&self.place, &err))
     }
 
@@ -130,7 +134,7 @@ impl Cache {
         let file = TempFile::create(dir, UNFINISHED)?;
         let written = file.file().write_all(&seal(tar, &self.version));
         written.map_err(|err| file.error("write", err))?;
-        // The entry is not synced: if a crash damages it, its checksum does not match.
+        // The entry is not synced. If a crash damages it, its checksum does not match.
         file.publish(dir, &name)
     }
 
@@ -140,7 +144,7 @@ impl Cache {
     }
 }
 
-/// The digest in the name of a file in the OCI image layout.
+/// The digest that a file's name states in the OCI image layout.
 pub fn announced(name: &str) -> Option<Digest> {
     name.strip_prefix("blobs/sha256/")?.parse().ok()
 }
@@ -153,7 +157,7 @@ fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// Why a file or directory with this owner and mode is not trusted.
+/// The reason why a file or directory with this owner and mode is not trusted.
 fn why_not(uid: u32, mode: u32) -> Option<String> {
     if uid != user() {
         return Some(format!("it belongs to the user with the number {uid}"));
@@ -162,22 +166,22 @@ fn why_not(uid: u32, mode: u32) -> Option<String> {
     others.then(|| format!("it can be written by others: its mode is {:04o}", mode & 0o7777))
 }
 
-/// The directory of the files in `place`; both are created if they are missing.
+/// Opens the directory of the files in `place`. Both directories are created if they are missing.
 fn make(place: &Path) -> StoreResult<Dir> {
-    // The mode is what the XDG specification asks for.
+    // The XDG specification requires this mode.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
     made.map_err(|err| StoreError::io("make", place, err))?;
     let outer = Dir::open(place)?;
     outer.child_or_make(NAME, 0o700)?;
     let dir = own(&outer)?;
     if let Ok(tag) = dir.create_file(TAG.0, 0o644) {
-        // Without the tag, backups only take more space.
+        // If the tag cannot be written, backups only take more space.
         let _ = (&tag).write_all(TAG.1);
     }
     Ok(dir)
 }
 
-/// The directory of the files in `outer`, if the user owns it.
+/// Opens the directory of the files in `outer`, if the user owns it.
 fn own(outer: &Dir) -> StoreResult<Dir> {
     let dir = outer.child(NAME)?;
     let stat = rustix::fs::fstat(&dir);
@@ -193,7 +197,7 @@ fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (mut files, mut bytes) = (Vec::new(), 0_u64);
     for item in dir.list()? {
-        // Another import may have removed the entry here and below.
+        // Another import may have removed an entry meanwhile. So errors are ignored here and below.
         let Ok(stat) = dir.stat(&item.name) else { continue };
         let used = (stat.st_mtime, stat.st_mtime_nsec);
         let length = u64::try_from(stat.st_size).unwrap_or(0);
@@ -231,7 +235,7 @@ fn seal(tar: &Tar, version: &str) -> Vec<u8> {
     bytes
 }
 
-/// The part between the first line and the checksum, if both are valid.
+/// The part of a file between the first line and the checksum, if both are valid.
 fn unseal<'a>(bytes: &'a [u8], version: &str) -> Option<&'a [u8]> {
     let (body, checksum) = bytes.split_last_chunk::<32>()?;
     if Digest::of(body).as_bytes() != checksum {

@@ -1,6 +1,6 @@
-//! The files of an image archive. Documents stay in memory. Layers go uncompressed to the temporary
-//! file, while they are hashed and listed. The contents decide whether a file is a layer. Which
-//! layers belong to the image is known only at the end.
+//! The files of an image archive. Documents stay in memory. Layers are hashed and listed, and
+//! written uncompressed to the temporary file. The contents of a file decide whether it is a layer.
+//! Only at the end is it known which layers belong to the image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
@@ -16,17 +16,17 @@ use super::input::{Found, target_of};
 use super::spool::{LANES, Spool};
 use crate::error::{Error, Result};
 
-/// Largest manifest, index or configuration, in bytes; the same limit as in containerd.
+/// The maximum size of a manifest, index or configuration in bytes. containerd has the same limit.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
-/// Most bytes of documents that are kept in memory.
+/// The maximum number of bytes of documents that are kept in memory.
 pub const MAX_DOCUMENTS: usize = 32 << 20;
-/// Bytes of memory for the names in all layers.
+/// The maximum number of bytes of memory for the names in all layers.
 const LISTINGS: usize = 128 << 20;
-/// Up to this size a file is listed without a thread.
+/// A file of at most this size is listed without a separate thread.
 const SHORT: u64 = 256 << 10;
-/// The file of the spool for short layers; large layers take turns with the other files.
+/// The file of the spool for short layers. Large layers use the other files in turn.
 const SHORT_LANE: usize = LANES - 1;
-/// Most links in a chain.
+/// The maximum number of links in a chain.
 const MAX_HOPS: usize = 8;
 
 /// The kind of a file.
@@ -38,16 +38,17 @@ pub enum Item {
     Layer(usize),
     /// A link to another file.
     Link(String),
-    /// Files that are not part of an image, and why each is not a layer.
+    /// A file that is neither a document nor a layer: its digest, and the reason why it is not a
+    /// layer.
     Other(Digest, String),
 }
 
 /// A document, and its digest.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// sha256 of its bytes.
+    /// The sha256 of the document's bytes.
     pub digest: Digest,
-    /// The bytes.
+    /// The contents of the document.
     pub bytes: Vec<u8>,
 }
 
@@ -56,22 +57,23 @@ pub struct Document {
 pub struct Archive {
     items: BTreeMap<String, Item>,
     by_digest: BTreeMap<Digest, String>,
-    /// The layers of all its images.
+    /// The layers of all images in the archive.
     pub layers: Vec<Tar>,
-    /// Where the bytes of the layers are.
+    /// The temporary files with the bytes of the layers.
     pub spool: Spool,
-    /// Bytes of layers, without compression.
+    /// The total uncompressed length of the layers in bytes.
     pub length: u64,
     /// Whether the bytes of large layers are kept.
     keep: bool,
     /// The cache for large layers whose bytes are not kept.
     cache: Option<Cache>,
-    /// Whether a file differed from the entry of `cache` under its name, and so was not listed.
+    /// Whether a file was not listed, because `cache` has a listing for its name, although the
+    /// digest of the file differs.
     pub misled: bool,
     limits: Limits,
     documents: usize,
     budget: Budget,
-    /// Large layers that are still being listed, by their file of the spool.
+    /// For each file of the spool, the large layer that is still being listed.
     pending: [Option<Pending>; SHORT_LANE],
     next: usize,
 }
@@ -87,7 +89,7 @@ struct Pending {
 }
 
 impl Archive {
-    /// An empty archive; layers go to `spool`.
+    /// Makes an empty archive, which writes its layers to `spool`.
     pub fn new(spool: Spool, limits: Limits) -> Self {
         Self {
             items: BTreeMap::new(),
@@ -106,14 +108,15 @@ impl Archive {
         }
     }
 
-    /// An archive whose large layers are only listed, or only hashed if `cache` has the listing.
-    /// Few layers will be needed, and [`Archive::fetch`] can read them again.
+    /// Changes the archive so that large layers are only listed, or only hashed if `cache` has the
+    /// listing. This is for imports that need few layers. [`Archive::fetch`] can read these layers
+    /// again.
     #[must_use]
     pub fn listing_only(self, cache: Option<Cache>) -> Self {
         Self { keep: false, cache, ..self }
     }
 
-    /// Writes the listings of large layers that are named by their digests to the cache.
+    /// Writes the listings of large layers to the cache, if the layers are named by their digests.
     pub fn remember(&self, cache: &Cache) -> Result<()> {
         let named = self.items.iter().filter_map(|(name, item)| {
             let Item::Layer(number) = item else { return None };
@@ -123,8 +126,8 @@ impl Archive {
         cache.keep(named)
     }
 
-    /// Adds the file or link `found` under `name`. Call [`Archive::finish`] before you ask for
-    /// anything.
+    /// Adds the file or link `found` under `name`. Call [`Archive::finish`] before any other
+    /// method.
     pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
         match found {
             Found::Link(target) => self.insert(name, Item::Link(target)),
@@ -143,14 +146,15 @@ impl Archive {
         numbers: &BTreeSet<usize>,
         read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
-        // By name, because two layers with the same digest may be needed.
+        // The layers are found by name, because two layers with the same digest may be needed.
         let mut wanted = BTreeMap::new();
         for (name, item) in &self.items {
             if let Item::Layer(number) = item
                 && numbers.contains(number)
                 && self.layers[*number].region.is_none()
             {
-                // The layer is listed again, and memory holds only one listing.
+                // The layer is listed again, so the first listing is dropped. Only one listing is
+                // in memory at a time.
                 let listing = std::mem::take(&mut self.layers[*number].listing);
                 wanted.insert(name.clone(), (*number, listing.digest()));
             }
@@ -214,7 +218,7 @@ impl Archive {
         }
     }
 
-    /// The item called `name`, links followed.
+    /// Finds the item with the name `name`, and follows links.
     pub fn item(&self, name: &str) -> Result<&Item> {
         let mut at = name.to_owned();
         for _ in 0..MAX_HOPS {
@@ -240,17 +244,17 @@ impl Archive {
         Err(Error::item(name, "is a link that leads in circles"))
     }
 
-    /// Whether there is an item called `name`.
+    /// Whether there is an item with the name `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.items.contains_key(name)
     }
 
-    /// Whether there is a file with a digest, or a file named by the digest.
+    /// Whether there is a file with this digest, or a file that is named by this digest.
     pub fn has_blob(&self, digest: Digest) -> bool {
         self.by_digest.contains_key(&digest) || self.contains(&format!("blobs/sha256/{digest}"))
     }
 
-    /// The item with a digest.
+    /// Finds the item with a digest.
     pub fn blob(&self, digest: Digest) -> Result<&Item> {
         if let Some(name) = self.by_digest.get(&digest) {
             return self.item(name);
@@ -317,7 +321,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Waits for the layer that is being listed into a file of the spool, if any.
+    /// Waits for the layer that is being written to a file of the spool, if there is such a layer.
     fn wait_for_lane(&mut self, lane: usize) -> Result<()> {
         let Some(pending) = self.pending[lane].take() else { return Ok(()) };
         let Pending { name, digest, size, compressed, listing } = pending;
@@ -331,7 +335,7 @@ impl Archive {
         self.insert(&name, item)
     }
 
-    /// The limits of a layer that goes to a file of the spool.
+    /// The destination and the limits of a layer that is written to a file of the spool.
     fn room(&self, lane: usize, keep: bool) -> Room {
         let appender = if keep { self.spool.append(lane) } else { self.spool.measure(lane) };
         Room { appender, limits: self.limits, budget: self.budget.clone() }
@@ -340,7 +344,8 @@ impl Archive {
     fn keep(&mut self, bytes: Vec<u8>) -> Item {
         let digest = Digest::of(&bytes);
         if self.documents + bytes.len() > MAX_DOCUMENTS {
-            // The document probably describes how some image was made, and is not needed.
+            // The document is probably not needed. For example, it may describe how an image was
+            // made.
             let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
             return Item::Other(digest, reason);
         }
@@ -377,7 +382,7 @@ fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether the file begins like JSON, and is not a tar whose first file has such a name.
+/// Whether a file begins like JSON. A tar whose first file's name begins like JSON does not count.
 pub fn is_document(start: &[u8]) -> bool {
     let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
     matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")

@@ -1,5 +1,5 @@
 //! Reads one layer: hashes, decompresses and lists it, and writes it to the temporary file. For a
-//! large layer, threads do all of this at once.
+//! large layer, several threads do these steps at the same time.
 
 use std::io::{self, Read};
 use std::thread::{self, JoinHandle};
@@ -13,18 +13,19 @@ use super::listing::Listing;
 use super::spool::{Appender, Region, Tee};
 use crate::error::{Error, Result};
 
-/// Bytes of memory for a compressed layer that waits for decompression: meanwhile the next layers
-/// are read.
+/// The number of bytes of a compressed layer that may wait in memory for decompression, while the
+/// next layers are read.
 const AHEAD: usize = 8 << 20;
 
 /// The result of listing a tar.
 #[derive(Debug)]
 pub struct Listed {
-    /// sha256 of the layer without compression, unless the caller knows that digest.
+    /// The sha256 of the uncompressed layer. If the caller already knew this digest, the field has
+    /// no meaning.
     pub diff_id: Digest,
-    /// The length without compression, in bytes.
+    /// The uncompressed length in bytes.
     pub length: u64,
-    /// Whether its bytes are in the temporary file.
+    /// Whether the bytes of the layer are in the temporary file.
     pub kept: bool,
     /// The members.
     pub listing: Listing,
@@ -33,33 +34,33 @@ pub struct Listed {
 /// A tar that was read.
 #[derive(Debug)]
 pub struct Tar {
-    /// sha256 of the file as received.
+    /// The sha256 of the file as received.
     pub digest: Digest,
-    /// The length as received, in bytes.
+    /// The length of the file as received, in bytes.
     pub size: u64,
-    /// sha256 of the tar without compression.
+    /// The sha256 of the uncompressed tar.
     pub diff_id: Digest,
-    /// The length without compression, in bytes.
+    /// The uncompressed length in bytes.
     pub length: u64,
-    /// Where the layer is, if its bytes were kept.
+    /// The region of the temporary file that has the layer, if the bytes were kept.
     pub region: Option<Region>,
     /// The members.
     pub listing: Listing,
 }
 
-/// Where a layer goes, and its limits.
+/// The destination of a layer, and its limits.
 #[derive(Debug)]
 pub struct Room {
-    /// Takes the layer's bytes.
+    /// Gets the bytes of the layer.
     pub appender: Appender,
     /// The limits.
     pub limits: Limits,
-    /// Memory for the layer's names.
+    /// The memory for the names in the layer.
     pub budget: Budget,
 }
 
-/// Reads and hashes a layer here, while other threads decompress and list it. The threads may
-/// continue after this function returns.
+/// Reads and hashes a layer in the calling thread, while other threads decompress and list it.
+/// These threads may continue after this function returns.
 pub fn read_large(
     mut whole: impl Read,
     compressed: bool,
@@ -73,13 +74,13 @@ pub fn read_large(
     let filled = inlet.fill(&mut whole, |bytes| hasher.update(bytes));
     drop(inlet);
     if filled? == Filled::Unread {
-        // The digest is needed all the same.
+        // The digest is needed even if the listing failed.
         return Ok((hash_rest(hasher, &mut whole)?, listing));
     }
     Ok((hasher.finish(), listing))
 }
 
-/// The digest after the rest was read.
+/// Reads the rest, and returns the digest of all bytes.
 pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -92,7 +93,8 @@ pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> 
 
 fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     if !room.appender.keeps() && few_processors() {
-        // Several layers are read at once: more threads would only pass on cached data.
+        // Several layers are read at the same time, so more threads for this layer would not make
+        // the import faster.
         return list(Decoder::new(compressed, room.limits), Some(Hasher::default()), room);
     }
     let (mut inlet, outlet) = pipe();
@@ -100,7 +102,7 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     thread::scope(|scope| {
         let inflating = scope.spawn(move || {
             let mut decoder = Decoder::new(compressed, limits)?;
-            // The reader gets the error.
+            // The reader of the stream gets the error.
             let _ = inlet.fill(&mut decoder, |_| {});
             Ok(())
         });
@@ -114,13 +116,13 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     })
 }
 
-/// Whether the layers that are read at once keep all processors busy.
+/// Whether the layers that are read at the same time keep all processors busy.
 fn few_processors() -> bool {
     thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2)
 }
 
-/// Lists the tar, and writes it to the temporary file. `hasher` is `None` if the caller knows the
-/// digest.
+/// Lists a tar, and writes it to the temporary file. `hasher` is `None` if the caller knows the
+/// digest of the tar.
 pub fn list<R: Read>(
     plain: Result<R, StoreError>,
     mut hasher: Option<Hasher>,
@@ -135,7 +137,7 @@ pub fn list<R: Read>(
     });
     let listing = Listing::read(&mut tee, limits, &budget);
     let drained = tee.drain();
-    // The last body may lack its padding.
+    // The last body in the tar may lack its padding.
     let filled = appender.length.next_multiple_of(512) - appender.length;
     let filled = io::copy(&mut io::repeat(0).take(filled), &mut appender);
     appender.finish();
@@ -148,7 +150,8 @@ pub fn list<R: Read>(
     Ok(Listed { diff_id, length: appender.length, kept: appender.keeps(), listing })
 }
 
-/// The error matters only if a manifest says that this file is a layer.
+/// Converts an error of listing. The error matters only if a manifest states that this file is a
+/// layer.
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,

@@ -1,5 +1,5 @@
-//! The input of an image: one archive, read once from start to end, or a directory. An input is a
-//! sequence of named files and links.
+//! The input of an import: an archive, which is read from start to end, or a directory. Either
+//! input is a sequence of named files and links.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -13,20 +13,20 @@ use deploy_store::{Error as StoreError, Limits};
 
 use crate::error::{Error, Result};
 
-/// Most files and links of an image archive.
+/// The maximum number of files and links in an image archive.
 pub const MAX_ITEMS: usize = 100_000;
-/// Most nested directories.
+/// The maximum number of nested directories.
 const MAX_DEPTH: usize = 8;
 
-/// One thing in the input.
+/// One item of the input.
 pub enum Found<'a> {
-    /// A file of so many bytes.
+    /// A file: its length in bytes, and a reader of its contents.
     File(u64, &'a mut dyn Read),
-    /// A link to another name: the unchanged target of a symlink, relative to its directory.
+    /// A link to another name of the input.
     Link(String),
 }
 
-/// Reads a whole archive: tar, plain or compressed.
+/// Reads a whole archive: a tar, with or without compression.
 pub fn read_archive(
     input: impl Read,
     limits: Limits,
@@ -56,7 +56,7 @@ pub fn read_archive(
         check_count(&mut count)?;
         let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         match entry.kind {
-            // Reading holes wastes time, and no tool makes an archive with holes.
+            // Holes take time to read, and no tool makes an image archive with holes.
             Kind::File { .. } if size > span.end - span.start => {
                 let reason = "is a sparse file, which cannot be taken: pack the archive without -S";
                 return Err(Error::item(name, reason));
@@ -77,8 +77,8 @@ pub fn read_archive(
     }
 }
 
-/// Reads a directory, as `skopeo copy … oci:DIR` makes one. Symlinks in it are links of the image;
-/// none is followed outside.
+/// Reads a directory such as `skopeo copy … oci:DIR` makes. Its symlinks are links of the image. No
+/// symlink is followed out of the directory.
 pub fn read_directory(
     top: &Path,
     mut each: impl FnMut(&str, Found<'_>) -> Result<()>,
@@ -112,7 +112,7 @@ pub fn read_directory(
     Ok(())
 }
 
-/// The name in the image that a link from `name` leads to, if any.
+/// The name in the image to which a link from `name` leads, if it leads to a name in the image.
 pub fn target_of(name: &str, target: &str) -> Option<String> {
     let dir =
         if target.starts_with('/') { "" } else { name.rsplit_once('/').map_or("", |(d, _)| d) };
@@ -145,7 +145,7 @@ fn of_archive(err: StoreError) -> Error {
     }
 }
 
-/// A member's contents.
+/// The contents of a member.
 struct Body<'a, R> {
     tarball: &'a mut Tarball<R>,
     hole: u64,
@@ -171,7 +171,7 @@ impl<R: Read> Read for Body<'_, R> {
     }
 }
 
-/// A name in a manifest, in the form of the input's names.
+/// Converts a name in a manifest to the form of the input's names.
 pub fn name_of(text: &str) -> Option<String> {
     let path = EntryPath::from_archive(text.as_bytes(), Limits::STANDARD).ok()?;
     Some(String::from_utf8_lossy(path.as_bytes()).into_owned())

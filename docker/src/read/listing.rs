@@ -1,5 +1,5 @@
-//! The listing of a layer: the members of its tar and their places. A listing is compact, because
-//! an image may have a hundred layers with thousands of files each.
+//! The listing of a layer: the members of its tar and their positions. A listing is compact,
+//! because an image may have a hundred layers with thousands of files each.
 
 use std::io::Read;
 use std::mem::size_of;
@@ -15,7 +15,7 @@ use super::budget::{Budget, Share};
 /// The members of one layer, in the order of its tar.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Paths and link targets, one after another.
+    /// The paths and link targets, one after another.
     text: Vec<u8>,
     records: Vec<Record>,
     /// The memory that the listing takes.
@@ -32,7 +32,7 @@ struct Record {
     sort: Sort,
 }
 
-/// Bytes of a record in a file.
+/// The number of bytes of a record in a file.
 const ENCODED: usize = 25;
 
 impl Record {
@@ -60,7 +60,7 @@ pub enum Sort {
     Directory,
     /// A regular file.
     File,
-    /// Another name of the file that the link leads to.
+    /// A hardlink: another name of the file that the link leads to.
     Hardlink,
     /// A symlink.
     Symlink,
@@ -73,7 +73,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// All kinds, by their numbers in a file.
+    /// All kinds, in the order of their numbers in a file.
     const ALL: [Self; 7] = [
         Self::Directory,
         Self::File,
@@ -88,10 +88,10 @@ impl Sort {
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// The place in the tar, with all its headers and its padding.
+    /// The range in the tar, including all headers and the padding.
     pub span: Range<u64>,
-    /// The path: parts joined by single slashes, none of them empty, `.` or `..`; empty of the
-    /// root itself.
+    /// The path. Its parts are joined by single slashes, and no part is empty, `.` or `..`. The
+    /// path of the root itself is empty.
     pub path: &'a [u8],
     /// The path that a hardlink leads to, or the unchanged target of a symlink.
     pub link: &'a [u8],
@@ -100,9 +100,11 @@ pub struct Member<'a> {
 }
 
 impl Listing {
-    /// Reads a whole tar. The listing takes memory of `budget` until it is dropped.
+    /// Reads a whole tar. The memory of the listing counts towards `budget` until the listing is
+    /// dropped.
     pub fn read(tar: impl Read, limits: Limits, budget: &Budget) -> Result<Self> {
-        // The announced length shows whether the layer is cut.
+        // The reader accepts a missing end mark, because the announced length shows whether the
+        // layer is truncated.
         let mut tarball = Tarball::new(tar, true, limits);
         let mut listing = Self::default();
         let mut share = budget.share();
@@ -149,7 +151,7 @@ impl Listing {
 
     /// Adds a member.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
-        // The archive is far over a limit.
+        // A longer text is far over a limit, so the archive was refused.
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let record = Record {
             start: span.start,
@@ -180,8 +182,8 @@ impl Listing {
         bytes.extend_from_slice(&self.text);
     }
 
-    /// Decodes the listing of a tar of so many bytes. `None` if the listing is invalid or there is
-    /// no memory for it.
+    /// Decodes the listing of a tar of `length` bytes. `None` if the listing is invalid or the
+    /// budget has too little memory.
     pub fn decode(bytes: &[u8], length: u64, budget: &Budget) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
         let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
@@ -220,7 +222,7 @@ impl Listing {
         self.records.is_empty()
     }
 
-    /// The member with a number below [`Listing::len`].
+    /// The member with this number, which must be below [`Listing::len`].
     pub fn member(&self, number: usize) -> Member<'_> {
         let Record { start, end, text, path, link, sort } = self.records[number];
         let (path, link) = (usize::from(path), usize::from(link));
@@ -240,7 +242,7 @@ impl Listing {
         Digest::of(&bytes)
     }
 
-    /// Bytes of memory that the listing takes.
+    /// The number of bytes of memory that the listing takes.
     pub fn bytes(&self) -> usize {
         self.text.len() + self.records.len() * size_of::<Record>()
     }
@@ -267,7 +269,8 @@ mod tests {
         let bytes = tar(&[("a", "12345"), (&long, ""), ("b", &"z".repeat(513))]);
         let listing = Listing::read(&bytes[..], Limits::STANDARD, &Budget::new(1 << 20)).unwrap();
         let spans: Vec<_> = listing.members().map(|member| member.span).collect();
-        // A long name is a header, its body and then the file's own header.
+        // A file with a long name has a header for the name, the name as its body, and then its own
+        // header.
         assert_eq!(spans, [0..1024, 1024..2560, 2560..4096]);
         assert_eq!(listing.member(1).path, long.as_bytes());
     }

@@ -1,6 +1,6 @@
-//! Temporary files without names, which hold the uncompressed layers one after another. So the
-//! input is read and decompressed only once. There are several files, so that two layers can be
-//! written at the same time.
+//! Temporary files without names. Each file holds uncompressed layers one after another, so that
+//! the input is read and decompressed only once. There are several files, so that several layers
+//! can be written at the same time.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,29 +13,30 @@ use deploy_store::Size;
 
 use crate::error::{Error, Result};
 
-/// Number of files.
+/// The number of temporary files.
 pub const LANES: usize = 5;
 
-/// Bytes after which the free space is checked again.
+/// The number of written bytes after which the free space is checked again.
 const LOOK: u64 = 16 << 20;
 
-/// The temporary files. The system removes them with their last handles, however the program ends.
+/// The temporary files. The system removes them when their last handles are closed, even if the
+/// program crashes.
 #[derive(Debug)]
 pub struct Spool {
     files: [Arc<File>; LANES],
     ends: [u64; LANES],
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
-    /// The bytes of the last region of each file.
+    /// The number of bytes in the last region of each file.
     last: [Arc<AtomicU64>; LANES],
     most: u64,
     min_free: u64,
 }
 
-/// A layer's place in the files.
+/// The place of a layer in the temporary files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
-    /// Which file.
+    /// The number of the file.
     pub lane: usize,
     /// The start of the region.
     pub start: u64,
@@ -44,8 +45,8 @@ pub struct Region {
 }
 
 impl Spool {
-    /// Files in `dir`, or in the system's directory of temporary files. Together they take at most
-    /// `most` bytes.
+    /// Creates files in `dir`, or in the system's directory for temporary files. Together, the
+    /// files take at most `most` bytes.
     pub fn new(dir: Option<&Path>, most: u64) -> Result<Self> {
         let dir = dir.map_or_else(std::env::temp_dir, Path::to_owned);
         let make = || match tempfile::tempfile_in(&dir) {
@@ -64,14 +65,14 @@ impl Spool {
         })
     }
 
-    /// A spool that leaves so many bytes of the filesystem free, even if other programs write
-    /// there.
+    /// Makes the spool leave at least `min_free` bytes of the filesystem free, even if other
+    /// programs write to it.
     #[must_use]
     pub fn leaving(self, min_free: u64) -> Self {
         Self { min_free, ..self }
     }
 
-    /// Bytes that are kept.
+    /// The number of kept bytes.
     pub fn len(&self) -> u64 {
         self.ends.iter().sum()
     }
@@ -117,7 +118,8 @@ impl Spool {
         Ok(())
     }
 
-    /// Fills `buffer` from the region, `offset` bytes after its start.
+    /// Fills `buffer` from the region. The first byte is `offset` bytes after the start of the
+    /// region.
     pub fn read(&self, region: Region, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let fits = offset.checked_add(buffer.len() as u64).is_some_and(|end| end <= region.length);
         let read = if fits {
@@ -153,7 +155,7 @@ pub struct Appender {
     last: Arc<AtomicU64>,
     most: u64,
     min_free: u64,
-    /// Bytes of the region so far.
+    /// The number of bytes in the region so far.
     pub length: u64,
     failed: Option<io::Error>,
 }
@@ -164,7 +166,7 @@ impl Appender {
         self.file.is_some()
     }
 
-    /// Ends the region. Zeros at its end were not written.
+    /// Ends the region. Zeros at its end were not written, so the file may have to be extended.
     pub fn finish(&mut self) {
         let Some(file) = &self.file else { return };
         let end = self.start + self.length;
@@ -176,7 +178,7 @@ impl Appender {
         }
     }
 
-    /// Why a write failed, to tell it apart from an error of the source.
+    /// The error of a failed write. It shows that the error did not come from the source.
     pub fn failure(&mut self) -> Option<Error> {
         self.failed.take().map(|cause| error(&self.dir, "write", cause))
     }
@@ -190,7 +192,7 @@ impl Write for Appender {
             return Ok(bytes.len());
         };
         if bytes.iter().all(|byte| *byte == 0) {
-            // A hole was never written.
+            // Zeros are not written. They become a hole in the file.
             self.length += more;
             return Ok(bytes.len());
         }
@@ -226,8 +228,8 @@ impl Write for Appender {
     }
 }
 
-/// Writes everything that is read from `inner` to a region, and passes the bytes to `seen`, a large
-/// piece at a time.
+/// A reader of `inner` that also writes all bytes to a region and passes them to `seen`, in large
+/// pieces.
 pub struct Tee<'a, R, S> {
     inner: R,
     to: &'a mut Appender,
@@ -294,7 +296,7 @@ mod tests {
         spool.append(0).write_all(b"two").unwrap();
         let two = spool.keep(0, 3);
         assert_eq!(two, Region { lane: 0, start: 11, length: 3 });
-        // Another file has the same limit.
+        // The limit also covers other files of the spool.
         let mut other = spool.append(1);
         other.write_all(b"abc").unwrap();
         other.write_all(b"more").unwrap_err();
@@ -311,7 +313,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         const LONG: usize = 1 << 20;
         let mut spool = Spool::new(None, 4).unwrap();
-        // The earlier bytes of another file are gone.
+        // The discarded bytes must not come back as part of a hole.
         spool.append(0).write_all(b"old").unwrap();
         spool.discard(0).unwrap();
         let mut appender = spool.append(0);

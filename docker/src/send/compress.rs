@@ -1,6 +1,6 @@
-//! Compression on several threads. A blob is cut into chunks of one length, whatever the number of
-//! threads. Each chunk becomes a gzip member (RFC 1952) or a zstd frame (RFC 8878) of its own. So
-//! the result is the same on every machine, and an unpacker sees one stream.
+//! Compression on several threads. A blob is split into chunks of a fixed length, regardless of the
+//! number of threads. Each chunk becomes its own gzip member (RFC 1952) or zstd frame (RFC 8878).
+//! So the result is the same on every machine, and an unpacker reads it as one stream.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,24 +12,24 @@ use flate2::GzBuilder;
 
 use crate::error::Result;
 
-/// The most threads: more threads would only wait for the network.
+/// The maximum number of threads. More threads would only wait for the network.
 pub const MAX_THREADS: usize = 8;
 
-/// Bytes of a chunk.
+/// The number of bytes in a chunk.
 pub fn chunk_bytes(compression: Compression) -> usize {
     match compression {
         Compression::Gzip => 1 << 20,
-        // With windows of this length, the frames are nearly as small as one frame.
+        // With chunks of this length, all frames together are nearly as small as a single frame.
         Compression::Zstd => 2 << 20,
     }
 }
 
-/// A chunk of some blob.
+/// A chunk of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chunk {
-    /// Which blob.
+    /// The number of the blob.
     pub blob: usize,
-    /// The bytes.
+    /// The contents of the chunk.
     pub bytes: Vec<u8>,
     /// Whether this is the blob's last chunk.
     pub last: bool,
@@ -37,8 +37,8 @@ pub struct Chunk {
 
 type Job = (Chunk, SyncSender<io::Result<Chunk>>);
 
-/// Compresses chunks. `produce` passes them to its argument, which returns whether more are wanted;
-/// `consume` gets the results in the same order. The first error ends everything.
+/// Compresses chunks. `produce` passes the chunks to its argument, which returns whether it accepts
+/// more chunks. `consume` gets the results in the same order. The first error ends the work.
 pub fn compress(
     compression: Compression,
     threads: usize,
@@ -67,7 +67,7 @@ pub fn compress(
                 Ok(Err(cause)) => {
                     Err(crate::Error::Input { what: "what was compressed".to_owned(), cause })
                 }
-                // The producer failed between two chunks, and has the error.
+                // The producer failed between two chunks, and returns the error itself.
                 Err(_) => Ok(()),
             };
             if consumed.is_err() {
@@ -85,12 +85,12 @@ fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((chunk, done)) = job else { return };
         let compressed = one(compression, &chunk.bytes);
-        // The consumer has stopped.
+        // If the send fails, the consumer has stopped.
         let _ = done.send(compressed.map(|bytes| Chunk { bytes, ..chunk }));
     }
 }
 
-/// Levels chosen by measurement: docs/PERFORMANCE.md.
+/// Compresses one chunk. docs/PERFORMANCE.md has the measurements by which the levels were chosen.
 fn one(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let out = Vec::with_capacity(bytes.len() / 2);
     match compression {

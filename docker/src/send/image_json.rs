@@ -1,4 +1,4 @@
-//! The layer with `.deploy/image.json`, which says how an image is run.
+//! The layer with `.deploy/image.json`, a file that states how an image is run.
 
 use tar::{EntryType, Header};
 
@@ -8,7 +8,7 @@ use crate::choose::manifest::Run;
 const DIRECTORY: &str = ".deploy/";
 const FILE: &str = ".deploy/image.json";
 
-/// The tar, the same for the same `run`.
+/// Makes the tar of the layer. The same `run` always gives the same tar.
 pub fn image_json_layer(run: &Run) -> Vec<u8> {
     let mut json = serde_json::to_vec_pretty(run).expect("texts and lists are JSON");
     json.push(b'\n');
@@ -27,7 +27,7 @@ fn header(path: &str, kind: EntryType, mode: u32, size: u64) -> Header {
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    // An image has no time that all its formats agree on.
+    // The time is 0, because no time of an image is the same in all its formats.
     header.set_mtime(0);
     header.set_size(size);
     header.set_cksum();

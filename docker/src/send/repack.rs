@@ -1,6 +1,6 @@
 //! Packs a layer again without the members that are left out. The other members are copied byte for
-//! byte, headers included. So all their metadata survive, and the result depends only on the input
-//! and the plan.
+//! byte, including their headers. So all their metadata stay the same, and the result depends only
+//! on the input and the plan.
 
 use std::ops::Range;
 
@@ -46,8 +46,8 @@ impl Piece {
     }
 }
 
-/// Passes the pieces of a layer to `each` until `each` wants no more. `layers` are the image's
-/// layers, `number` is the layer's number. Returns whether `each` took all pieces.
+/// Passes the pieces of a layer to `each` until `each` returns `false`. `layers` are the image's
+/// layers, and `number` is the number of the layer. Returns whether `each` accepted all pieces.
 pub fn pieces(
     spool: &Spool,
     layers: &[&Tar],
@@ -68,7 +68,7 @@ pub fn pieces(
         let is_dropped = dropped.next_if_eq(&&at).is_some();
         let relink = relinked.next_if(|(changed, _)| *changed == at).map(|(_, relink)| relink);
         let name = moved.next_if(|(changed, _)| *changed == at).map(|(_, path)| {
-            // Old headers mark a directory by a slash.
+            // Old headers mark a directory by a slash at the end of its name.
             let slash = if member.sort == Sort::Directory { &b"/"[..] } else { b"" };
             [path, slash].concat()
         });
@@ -105,11 +105,11 @@ pub fn pieces(
     if from < end && !each(copied(from, end))? {
         return Ok(false);
     }
-    // Two blocks of zeros end the archive, whatever the end of the layer was.
+    // Two blocks of zeros end the archive, regardless of the end of the layer.
     each(Piece::Bytes(vec![0; 1024]))
 }
 
-/// The numbers of the layers whose bytes are needed for the layer `number`.
+/// The numbers of the layers whose bytes are needed to pack the layer `number`.
 pub fn needs(number: usize, planned: &Planned) -> impl Iterator<Item = usize> {
     let others = planned.relinked.iter().filter_map(|(_, relink)| match relink {
         Relink::File { layer, .. } => Some(usize::from(*layer)),
@@ -128,7 +128,7 @@ struct Change<'a> {
     link: Option<&'a [u8]>,
 }
 
-/// The changed headers of a member, and the place of its body.
+/// The changed headers of a member, and the range of its body.
 fn rewritten(
     spool: &Spool,
     region: Region,
@@ -136,7 +136,7 @@ fn rewritten(
     change: &Change<'_>,
 ) -> Result<(Vec<u8>, Range<u64>)> {
     let Headers { last: mut header, mut records, end: at } = read_headers(spool, region, &span)?;
-    // A sparse file has its name in a record of its own.
+    // A sparse file has its name in a separate record.
     let is_sparse = records.iter().any(|(key, _)| key == b"GNU.sparse.name");
     let Change { name, link } = *change;
     let sparse = name.filter(|_| is_sparse);
@@ -147,7 +147,7 @@ fn rewritten(
         }
     }
     if at == span.end {
-        // A PAX entry without a body must not have a size: a reader could believe the size.
+        // A PAX entry without a body must not have a size, because a reader could rely on the size.
         records.retain(|(key, _)| key != b"size");
         header.set_size(0);
     }
@@ -172,7 +172,7 @@ fn rewritten(
 struct Headers {
     last: Header,
     records: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where the headers end and the body begins.
+    /// The offset at which the headers end and the body begins.
     end: u64,
 }
 
@@ -200,7 +200,7 @@ fn read_headers(spool: &Spool, region: Region, span: &Range<u64>) -> Result<Head
             _ => read_records(&body, &mut records)?,
         }
     };
-    // A long name of GNU's becomes a PAX record.
+    // A long name in GNU's form becomes a PAX record.
     for (key, long) in [("path", long_name), ("linkpath", long_link)] {
         // An empty record counts as missing.
         let said =
@@ -215,11 +215,11 @@ fn read_headers(spool: &Spool, region: Region, span: &Range<u64>) -> Result<Head
     Ok(Headers { last, records, end: at })
 }
 
-/// A PAX extended header with these records.
+/// Makes a PAX extended header with these records.
 fn extended(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut body = Vec::new();
     for (key, value) in records {
-        // The length includes its own digits.
+        // The length of a record includes its own digits.
         let rest = key.len() + value.len() + 3;
         let mut length = rest + 1;
         while rest + length.to_string().len() != length {
@@ -257,7 +257,8 @@ fn text(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// The archive was valid when it was first read.
+/// The error for an invalid archive. The archive was valid when it was first read, so it was
+/// changed since.
 fn changed() -> Error {
     Error::archive("was changed in the temporary file while it was read")
 }

@@ -1,5 +1,5 @@
-//! A directory as the destination. It gets the archives of the layers, as they would be sent to a
-//! registry, and their order.
+//! A directory as the destination. The directory gets the archives of the layers, in the form in
+//! which a registry would get them, and a list with their order.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use deploy_wire::image::{Compression, Image, KnownLayer, Origin};
 use super::{Committed, Destination};
 use crate::error::{Error, Result};
 
-/// The file with the names of the layers' files, lowest layer first.
+/// The file that lists the names of the layers' files, lowest layer first.
 const ORDER: &str = "layers";
 
 /// A directory that gets the layers of an image.
@@ -22,7 +22,7 @@ pub struct Into {
     writing: Option<Unfinished>,
 }
 
-/// A file that gets its name when it is complete.
+/// A file that gets its final name when it is complete.
 #[derive(Debug)]
 struct Unfinished {
     path: PathBuf,
@@ -51,7 +51,7 @@ impl Unfinished {
 }
 
 impl Into {
-    /// Opens the directory, which is created if it is missing.
+    /// Opens the directory. A missing directory is created.
     pub fn new(dir: &Path, compression: Compression) -> Result<Self> {
         let suffix = match compression {
             Compression::Gzip => "tar.gz",
@@ -77,7 +77,7 @@ impl Destination for Into {
     }
 
     fn begin(&mut self, component: &ComponentName) -> Result<()> {
-        // From now on, an earlier image in the directory is incomplete.
+        // From now on, an earlier image in the directory is incomplete, so its list is removed.
         let order = self.dir.join(ORDER);
         match fs::remove_file(&order) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -104,15 +104,15 @@ impl Destination for Into {
         image: &Image,
         _: &[(ComponentName, VersionName)],
     ) -> Result<Committed> {
-        // A layer that an image has twice is written once.
+        // A layer that occurs twice in an image is written only once.
         let mut order = String::new();
         for (n, layer) in image.layers.iter().enumerate() {
             let first = image.layers.iter().position(|other| other.hash == layer.hash);
             let first = &image.layers[first.unwrap_or(n)];
             order = order + first.component.as_str() + "." + self.suffix + "\n";
         }
-        // The names of the layers are synced before the name of the list, which says that they are
-        // complete.
+        // The names of the layers are synced before the name of the list, because the list states
+        // that the layers are complete.
         sync(&self.dir)?;
         let mut file = Unfinished::new(self.dir.join(ORDER))?;
         file.write(order.as_bytes())?;

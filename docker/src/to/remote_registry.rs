@@ -1,5 +1,5 @@
-//! A registry over ssh as the destination. A Go registry knows no images: it gets uploads, versions
-//! and a configuration one after another, as from the Go importer.
+//! A registry over ssh as the destination. A Go registry does not support images. It gets uploads,
+//! versions and a configuration one after another, as from the Go importer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use tokio::task::JoinHandle;
 use super::{Committed, Destination};
 use crate::error::{Error, Result};
 
-/// Chunks between compression and the network.
+/// The maximum number of chunks that wait between compression and the network.
 const QUEUE: usize = 4;
-/// Complete uploads that wait for the registry's disk, while the next uploads run.
+/// The maximum number of complete uploads that wait for the registry's disk while the next uploads
+/// run.
 const ENDING: usize = 8;
-/// The answer of every registry to an unknown verb.
+/// Every registry answers an unknown verb with this text.
 const UNKNOWN: &str = "Unknown command";
 
 /// A connection to a registry.
@@ -28,9 +29,9 @@ pub struct Remote {
     runtime: Runtime,
     client: Arc<Client>,
     sending: Option<Sending>,
-    /// Uploads that ended and are not answered yet.
+    /// Uploads that are completely sent but not answered yet.
     ending: VecDeque<JoinHandle<Result<(), ClientError>>>,
-    /// Whether the registry knows no images.
+    /// Whether the registry does not support images.
     plain: bool,
 }
 
@@ -40,7 +41,7 @@ struct Sending {
 }
 
 impl Remote {
-    /// Connects.
+    /// Connects to a registry.
     pub fn connect(runtime: Runtime, connect: &Connect) -> Result<Self> {
         let client = runtime.block_on(Client::connect(connect)).map_err(|err| of_client(&err))?;
         Ok(Self {
@@ -57,13 +58,13 @@ impl Remote {
         answer.map_err(|err| of_client(&err))
     }
 
-    /// The answer to a command that must not fail.
+    /// Runs a command that must succeed, and returns its answer.
     fn done(&self, command: &Command) -> Result<String> {
         let answer = self.exec(&command.to_string(), b"")?;
         if answer.code == exit::OK { Ok(text(&answer)) } else { Err(refused(&answer)) }
     }
 
-    /// Waits until no more than `most` uploads wait for their answers.
+    /// Waits until at most `most` uploads are without an answer.
     fn finish_upload(&mut self, most: usize) -> Result<()> {
         while self.ending.len() > most {
             let Some(task) = self.ending.pop_front() else { break };
@@ -109,14 +110,15 @@ impl Remote {
             all.push((component.clone(), version.clone()));
             let add = Command::AddVersion { component, version, digest: layer.hash.into() };
             let answer = self.exec(&add.to_string(), b"")?;
-            // A Go registry has one exit code for every refusal, so only the text tells refusals
-            // apart.
+            // A Go registry has the same exit code for every refusal, so only the text
+            // distinguishes refusals.
             if answer.code != exit::OK && !text(&answer).contains("already exists") {
                 return Err(refused(&answer));
             }
         }
         all.extend_from_slice(layers);
-        // Only a Go registry gets this command. `addimage` replaces without a flag.
+        // Only a Go registry gets this command. The verb `addimage` of other registries replaces a
+        // configuration without a flag.
         let add = Command::AddConfiguration { name: name.clone(), layers: all, replace: false };
         self.done(&add).map(Committed::Done)
     }
@@ -132,7 +134,7 @@ impl Destination for Remote {
                 json: false,
             };
             let versions = self.done(&show)?;
-            // The last column. Names that can be created have no blanks.
+            // The name is the last column. New names have no blanks.
             let name = version.to_string();
             let is_there = |line: &str| line.split_whitespace().next_back() == Some(&name);
             if !versions.lines().any(is_there) {
@@ -210,7 +212,7 @@ impl Destination for Remote {
     }
 }
 
-/// The Go registry prints errors to standard output.
+/// The text of an answer. The Go registry prints errors to standard output.
 fn text(answer: &Exec) -> String {
     let said = if answer.stderr.is_empty() { &answer.stdout } else { &answer.stderr };
     String::from_utf8_lossy(said).into_owned()

@@ -1,6 +1,6 @@
-# What scripts/images, which sources this, checks of imports. shellcheck shell=bash
+# The checks of imports. scripts/images sources this file. shellcheck shell=bash
 
-# Starts a registry with nothing in it, in place of the last one.
+# Starts an empty registry in place of the last registry.
 fresh() {
     [ -z "$registry" ] || { kill "$registry"; wait "$registry" 2>/dev/null || true; }
     rm -rf registry registry.log
@@ -17,9 +17,9 @@ fresh() {
 }
 import() { deploy-from-docker "${at[@]}" -key operator "$@"; }
 ctl() { deployctl "${at[@]}" -key operator -user me "$@"; }
-# The configuration app without the time at which it was made.
+# Prints the configuration app without its times.
 shown() { ctl showconf -name app -json | grep -v '"Mtime"\|"Ctime"\|"Created"'; }
-# All configurations and components, with times.
+# Prints all configurations and components, with their times.
 everything() {
     ctl configurations -json
     ctl components -json
@@ -35,12 +35,12 @@ deploy() {
     [ -d "$root" ] || fail "$1: there is no root"
 }
 
-# What is not compared, the times of these directories: umoci leaves the root's as the last
-# change made it, and that of late/opaque/deep, where it removed what an opaque directory
-# hides after it had set it.
+# The times of two directories are not compared with umoci's. umoci does not restore the time of the root
+# after the last change. In late/opaque/deep, it removes the entries that an opaque directory hides after it
+# has set the time.
 umoci_loses=(-t "" -t late/opaque/deep)
-# Nor what GNU tar loses: the times of directories, which later archives have entries in, and
-# that a later entry for a directory has fewer attributes.
+# Two kinds of metadata are not compared with GNU tar's: the times of directories in which later archives have
+# entries, and the attributes of a directory to which a later entry gives fewer attributes.
 tar_loses=("${umoci_loses[@]}" -d -x etc/deep)
 same_tree() {
     local what=$1
@@ -48,7 +48,7 @@ same_tree() {
     "$parts/tree" "${@:3}" "$1" >expected.txt
     "$parts/tree" "${@:3}" "$2" >found.txt
     [ -s expected.txt ] || fail "$what: nothing to compare"
-    diff expected.txt found.txt >&2 || fail "$what: not the tree that was expected"
+    diff expected.txt found.txt >&2 || fail "$what: not the expected tree"
 }
 
 every_format() {
@@ -63,7 +63,7 @@ every_format() {
         fi
         deploy "$file"
         same_tree "$file" "$image.bundle/rootfs" "$root" "${umoci_loses[@]}"
-        # The same through a pipe.
+        # The same archive is imported through a pipe.
         [ ! -f "$file" ] || {
             cat "$file" | import -name piped >import.log 2>&1 || { cat import.log >&2; fail "$file: not by pipe"; }
             [ "$(ctl showconf -name piped -json | grep '"Hash"' | head -1)" = "$(grep '"Hash"' "$image.shown" | head -1)" ] ||
@@ -73,7 +73,7 @@ every_format() {
     part "$image: $(grep -c '"Version"' "$image.shown") layers, the same in $(ls -d "$image".* | grep -cv 'bundle\|shown') formats"
 }
 
-# The rule of Go agents: unpack in order into one directory.
+# Checks the layers as Go agents use them: all layers are unpacked in order into one directory.
 tar_in_order() {
     local image=$1 layer
     rm -rf into into-root
@@ -117,7 +117,7 @@ one_of_several() {
             shown | diff "$image.shown" - >&2 || fail "$file: not $image"
         done
     done
-    # All images of the layout that umoci made.
+    # The layout that umoci made has all images.
     fresh
     import -name app -image built layouts >import.log 2>&1 || { cat import.log >&2; fail "layouts: built"; }
     shown | diff built.shown - >&2 || fail "layouts: not built"
@@ -174,7 +174,7 @@ over_ssh() {
         -o "UserKnownHostsFile=$work/known_hosts" -o LogLevel=ERROR -p "$port" 127.0.0.1)
     "${by[@]}" import -name app <hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "over ssh"; }
     shown | diff hard.shown - >&2 || fail "over ssh: another configuration"
-    # What is on the way when the connection ends is not half there.
+    # If the connection ends in the middle of an import, nothing of the image is imported.
     local before
     before=$(everything)
     head -c 1000000 hard.legacy.tar | "${by[@]}" import -name app >import.log 2>&1 &&
@@ -187,7 +187,7 @@ killed() {
     import -name app built.legacy.tar >import.log 2>&1
     local before now pid
     before=$(everything)
-    # Held in the middle: what comes next in the pipe does not come.
+    # The first import is killed while it waits for the rest of the image in the pipe.
     mkfifo pipe
     import -name app <pipe >import.log 2>&1 &
     pid=$!
@@ -198,14 +198,14 @@ killed() {
     exec 9>&-
     now=$(everything)
     [ "$now" = "$before" ] || fail "killed: something changed"
-    # And while it sends.
+    # The second import is killed while it sends.
     import -name app hard.legacy.tar >import.log 2>&1 &
     pid=$!
     until [ -n "$(ls registry/uploads)" ] || ! kill -0 "$pid" 2>/dev/null; do :; done
     kill -9 "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null || true
     now=$(everything)
-    [ "$now" = "$before" ] || [ "$(shown)" = "$(cat hard.shown)" ] || fail "killed: half of it is there"
+    [ "$now" = "$before" ] || [ "$(shown)" = "$(cat hard.shown)" ] || fail "killed: a part of the image is imported"
     import -name app hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "killed: not by a second run"; }
     shown | diff hard.shown - >&2 || fail "killed: another configuration by a second run"
     [ -z "$(ls tmp)" ] || fail "killed: $(ls tmp) is left"

@@ -1,7 +1,7 @@
-# Makes images for scripts/images, which sources this: as tags of the OCI directory
-# `layouts`, and then in all formats. shellcheck shell=bash
+# Makes images: first as tags of the OCI directory `layouts`, and then in all formats. scripts/images sources
+# this file. shellcheck shell=bash
 
-# Layers composed by hand, in which everything occurs.
+# Makes an image of layers that are composed by hand and contain every kind of entry and change.
 make_hard() {
     umoci init --layout layouts
     umoci new --image layouts:hard
@@ -16,14 +16,14 @@ make_hard() {
         --config.env A=b --config.user 7:8 --config.workingdir /opt/app
 }
 
-# One more layer than the hard image has, with what GNU tar would not make of it: in one format.
+# Adds one layer to the hard image, which GNU tar unpacks differently. This image has only one format.
 make_beyond() {
     umoci tag --image layouts:hard beyond
     umoci raw add-layer --image layouts:beyond layers/11.tar
     skopeo copy -q oci:layouts:beyond oci-archive:beyond.gzip.tar:beyond
 }
 
-# Layers that umoci makes of what changed in a directory.
+# Makes an image of layers that umoci makes from the changes in a directory.
 make_changed() {
     umoci new --image layouts:changed
     umoci unpack --image layouts:changed changing
@@ -54,7 +54,7 @@ make_changed() {
     umoci insert --image layouts:changed --whiteout /name
 }
 
-# Layers as buildah commits them, its own docker-archive and oci-archive with them.
+# Makes an image of layers that buildah commits, also as buildah's own docker-archive and oci-archive.
 make_built() {
     local own=(buildah --root "$work/buildah/store" --runroot "$work/buildah/run" --storage-driver vfs)
     local at root step
@@ -99,7 +99,7 @@ build_3() {
     setfattr -n user.new -v new "$1/etc/passwd"
 }
 
-# The same image in every format: NAME.FORMAT, a file or a directory.
+# Makes the same image in every format, as the file or directory NAME.FORMAT.
 make_formats() {
     local image=$1
     local from=oci:layouts:$image kind
@@ -114,6 +114,6 @@ make_formats() {
     tar -xf "$image.oci.tar" -C "$image.plain"
     gzip -1 <"$image.legacy.tar" >"$image.packed.tar.gz"
     zstd -q -1 <"$image.oci.tar" >"$image.packed.tar.zst"
-    # A name tells nothing.
+    # The importer must not rely on the file's name.
     cp "$image.gzip.tar" "$image.zip"
 }

@@ -1,5 +1,5 @@
-//! `deploy-from-docker` against a real registry: the configurations, components and blobs that
-//! images become.
+//! Tests of `deploy-from-docker` with a real registry: the configurations, components and blobs
+//! that images become.
 
 mod known_layers;
 
@@ -12,7 +12,8 @@ use crate::image::{CONFIG, LAYER, Layout, Tar, config, docker, gzip};
 use crate::rig::{Rig, binary};
 use deploy_store::Digest;
 
-/// Three layers: the second is empty, and the third removes files of the first.
+/// Makes three layers. The second layer is empty, and the third layer removes files of the first
+/// layer.
 fn layers() -> Vec<Vec<u8>> {
     let first = Tar::new().dir("etc/").file("etc/old", "old").file("etc/kept", "kept");
     let first = first.dir("var/").file("var/a", "a").hardlink("var/b", "var/a");
@@ -20,7 +21,7 @@ fn layers() -> Vec<Vec<u8>> {
     vec![first.end(), Tar::new().end(), third.end()]
 }
 
-/// Every file below a directory with its contents, sorted.
+/// Every file below a directory with its contents, sorted by path.
 fn files(dir: &Path) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut todo = vec![dir.to_path_buf()];
@@ -39,7 +40,7 @@ fn files(dir: &Path) -> Vec<(String, String)> {
     found
 }
 
-/// Names in a directory, sorted.
+/// The names in a directory, sorted.
 fn list(dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(dir).unwrap();
     let mut names: Vec<_> =
@@ -69,7 +70,7 @@ fn image_becomes_a_configuration() {
     let (_, found) = rig.configuration("app.1.4");
     let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
     assert_eq!(names, ["app.1.4.l1", "app.1.4.l3"], "what is empty is left out");
-    // Versions are the blobs' names, and nothing else was sent.
+    // Each version has the name of its blob, and nothing else was sent.
     let mut versions: Vec<_> = found.into_iter().map(|(_, version)| version).collect();
     versions.sort();
     assert_eq!(list(&rig.path("reg/files")), versions);
@@ -199,8 +200,8 @@ fn image_command_is_kept_on_request() {
     assert_eq!(names.lines().count(), 3);
 }
 
-/// If the program is killed at any time, `-into` leaves only complete layers under their names, and
-/// the list only if all layers are there.
+/// If the program is killed at any time, `-into` leaves only complete layers under their final
+/// names. The list exists only if all layers exist.
 #[test]
 fn killed_import_leaves_no_partial_layer() {
     let rig = Rig::start();
@@ -234,7 +235,7 @@ fn killed_import_leaves_no_partial_layer() {
         }
         assert!(named.len() == 7 || !named.iter().any(|name| *name == "layers"), "{named:?}");
         some += u32::from(!named.is_empty());
-        // Leftovers do not disturb the next run.
+        // Leftovers do not affect the next run.
         if round % 8 == 7 {
             assert!(importer(&into).status().unwrap().success());
             assert_eq!(list(&rig.path(&into)), list(&rig.path("whole")));

@@ -1,4 +1,4 @@
-//! Progress of an import: a bar on a terminal, between the lines about events.
+//! Tests of the progress of an import: a terminal shows a bar between the lines about events.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ fn import_bar_is_cleared_before_each_line() {
     let layer = Tar::new().file("data", "x".repeat(1 << 20)).end();
     fs::write(temp.path().join("image.tar"), docker(&[("app:1", &[layer])])).unwrap();
     let program = env!("CARGO_BIN_EXE_deploy-from-docker");
-    // The image comes slowly.
+    // The image arrives slowly.
     let shown = |quiet: &str| {
         let line = format!(
             "stty cols 60; (head -c 600000 image.tar; sleep 3; tail -c +600001 image.tar) | \

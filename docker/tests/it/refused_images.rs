@@ -1,4 +1,5 @@
-//! Bad images, and files that are not images: one clear line, an exit code, and no change.
+//! Tests with bad images, and with files that are not images. The program prints one clear line,
+//! returns an exit code, and changes nothing.
 
 mod documents;
 
@@ -53,7 +54,7 @@ impl Before {
     }
 }
 
-/// Two layers, the second of some size.
+/// Makes two layers. The second layer is large.
 fn two_layers() -> [Vec<u8>; 2] {
     [layer("one", "one"), layer("two", &"two".repeat(3000))]
 }
@@ -64,7 +65,7 @@ fn truncated_archives_are_refused() {
     let docker = docker(&[("app:1", &two_layers())]);
     let oci = Layout::of(&two_layers()).archive();
     for (what, whole) in [("docker", docker), ("oci", oci)] {
-        // The cut may be anywhere except in the zeros at the end.
+        // The archive may be truncated anywhere except in the zeros at its end.
         let end = whole.iter().rposition(|&byte| byte != 0).unwrap();
         for cut in [1, 300, 512, 1000, end / 4, end / 2, end * 3 / 4, end - 600] {
             before.refuses(&format!("{what} at {cut} of {end}"), &whole[..cut], &[]);
@@ -102,7 +103,7 @@ fn terminal_as_input_is_refused() {
         .chain(importer.get_args())
         .map(|word| word.to_str().unwrap())
         .collect();
-    // `script` gives the program a terminal; standard error goes to a file.
+    // `script` gives the program a terminal. Standard error is written to a file.
     let line = words.join(" ") + " 2>err";
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(before.rig.path(""));
@@ -233,8 +234,8 @@ fn unknown_media_types_are_refused() {
         let said = layout.blob(CONFIG, said.as_bytes());
         let manifest = layout.manifest(&said, &[part]);
         layout.list(manifest);
-        // A foreign layer's bytes are elsewhere. If the bytes are in the archive, it is an ordinary
-        // layer.
+        // The bytes of a foreign layer are usually not in the archive. If they are in the archive,
+        // the layer is treated as an ordinary layer.
         if word != "foreign" {
             before.refuses(media, &layout.archive(), &[word]);
         }
@@ -313,7 +314,7 @@ fn external_layers_are_refused() {
         "",
         "..",
     ] {
-        // The header has room for a name of 100 bytes.
+        // A header has space for a name of at most 100 bytes.
         let to = if to.len() > 100 { "/etc/hostname" } else { to };
         let image = rest(Tar::new().symlink("a/layer.tar", to)).end();
         before.refuses(&format!("symlink to {to:?}"), &image, &["a/layer.tar"]);
@@ -369,7 +370,7 @@ fn layers_that_are_not_archives_are_refused() {
     before.refuses("a link to nothing", &docker(&[("app:1", &[good, link])]), &["no/such/file"]);
 }
 
-/// An archive with a file that has a length and no bytes.
+/// Makes an archive with a file that has a length but no bytes.
 fn hollow(length: u64) -> Vec<u8> {
     let record = |key: &str, value: &str| {
         let rest = format!(" {key}={value}\n");
@@ -406,7 +407,7 @@ fn invalid_names_from_images_are_refused() {
         ["x\" -layer=\"evil:1\n$(touch pwn)`id`", "-name=other", "../../up", "a\u{1b}[31mb:1"]
     {
         let answer = before.rig.import(&[], &docker(&[(tag, &one)]));
-        // The program may make an allowed name of it, and nothing else.
+        // The program may convert the name to an allowed name, and must do nothing else.
         if answer.code == 0 {
             let names = before.rig.operator(&["configurations"]);
             for name in names.lines().filter(|name| *name != "app") {
@@ -444,7 +445,7 @@ fn wrong_flags_are_refused() {
     with(&["-fp", "SHA256:AAAA"], "");
     with(&["-addr", "127.0.0.1:1"], "127.0.0.1:1");
     with(&["-tmpdir", "none"], "none");
-    // The parser of the command line has messages of its own, with more than one line.
+    // The parser of the command line has its own messages, which have more than one line.
     for (flag, value) in
         [("-layer", "none"), ("-compress", "xz"), ("-platform", "linux"), ("-x", "")]
     {

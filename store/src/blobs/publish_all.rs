@@ -1,4 +1,4 @@
-//! Steps on many blobs at once, with one sync for all blobs.
+//! Operations on many blobs at once, with one sync for all blobs.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -49,7 +49,8 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Renews the lease of staged blobs, as if they had arrived now. Missing blobs are skipped.
+    /// Sets the age of staged blobs to zero, as if the blobs had arrived now. Missing blobs are
+    /// skipped.
     pub fn renew_staged(&self, digests: &[Digest]) -> Result<()> {
         let now = SystemTime::now();
         for &digest in digests {

@@ -17,14 +17,15 @@ pub struct BlobWriter {
     dir: Arc<Dir>,
     max_bytes: u64,
     temp: TempFile,
-    /// `None` after a write out of order: the file is then read again.
+    /// `None` after a write out of order. The file must then be read again to hash it.
     hasher: Option<Hasher>,
     hashed: u64,
     end: u64,
 }
 
 impl BlobWriter {
-    /// Continues the file `temp` in `dir`, whose first `end` bytes are written and in `hasher`.
+    /// Continues the file `temp` in `dir`, whose first `end` bytes are already written and hashed
+    /// in `hasher`.
     pub(super) fn new(
         dir: Arc<Dir>,
         max_bytes: u64,
@@ -35,7 +36,7 @@ impl BlobWriter {
         Self { dir, max_bytes, temp, hasher: Some(hasher), hashed: end, end }
     }
 
-    /// Bytes from the start to the end of the farthest write.
+    /// The number of bytes from the start of the file to the end of the farthest write.
     pub fn len(&self) -> u64 {
         self.end
     }
@@ -68,13 +69,14 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// A second handle of the file, to sync the bytes so far while more are written. If that sync
-    /// fails, the whole blob must fail, because the system reports the error only once.
+    /// A second handle of the file. The caller can sync the bytes so far while more bytes are
+    /// written. If the sync fails, the whole blob must fail, because the system reports the error
+    /// only once.
     pub fn sync_handle(&self) -> Result<File> {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }
 
-    /// Syncs the file and names it by its digest in the staging directory, where it waits to be
+    /// Syncs the file and renames it to its digest in the staging directory. The blob can then be
     /// published.
     pub fn finish(mut self) -> Result<Digest> {
         let digest = self.digest()?;
@@ -82,8 +84,7 @@ impl BlobWriter {
         Ok(digest)
     }
 
-    /// Like [`BlobWriter::finish`], but only if the digest is `expected`; otherwise the file is
-    /// removed.
+    /// Like [`BlobWriter::finish`], but fails and removes the file if the digest is not `expected`.
     pub fn finish_as(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
         if found == expected {
@@ -94,8 +95,9 @@ impl BlobWriter {
         Err(Error::DigestMismatch { what, expected, found })
     }
 
-    /// Checks that the bytes are the whole blob `expected`; otherwise removes the bytes. The file
-    /// stays where it is, neither synced nor staged, for [`super::Blobs::partial_reader`].
+    /// Checks that the bytes are the whole blob `expected`; otherwise fails and removes the file. A
+    /// correct file keeps its name for [`super::Blobs::partial_reader`]; it is neither synced nor
+    /// staged.
     pub fn check(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
         if found == expected {
@@ -124,7 +126,7 @@ impl BlobWriter {
     }
 }
 
-/// Passes the whole of `file` to `each`; returns its length.
+/// Passes all bytes of `file` to `each`, and returns the length of the file.
 pub(super) fn read_all(file: &File, mut each: impl FnMut(&[u8])) -> io::Result<u64> {
     let mut buffer = vec![0; 1 << 18];
     let mut offset = 0;

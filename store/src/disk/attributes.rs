@@ -1,4 +1,4 @@
-//! Compares the extended attributes of a file with the wanted ones.
+//! Compares the extended attributes of a file with the expected attributes.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -15,14 +15,14 @@ use crate::inode_meta::{Meta, Xattr};
 const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
-/// Length of an access list that says no more than a mode: a version and three entries (see
-/// acl(5)). The system keeps such a list as the mode.
+/// Length of an access list that states no more than a mode: a version and three entries (see
+/// acl(5)). The system stores such a list as the mode.
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
-/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports
-/// attributes, and no other attributes that an archive could have set. Without `owner`, only
-/// `user.*` counts. Without `lists`, access lists do not count.
+/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them. It
+/// must have no other attributes that an archive could have set. Without `owner`, only attributes
+/// in `user.*` count. Without `lists`, access lists do not count.
 pub fn has_attributes(
     dir: &Dir,
     name: &CStr,
@@ -62,9 +62,9 @@ pub fn gives_lists(dir: &Dir) -> bool {
 
 fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl");
-    // Room for one byte more than expected: a longer value does not fit.
+    // The buffer has room for one byte more than the expected value, so a longer value is detected.
     let mut value = vec![0; xattr.value.len() + 1];
-    // Names of archives with a NUL are refused.
+    // The name has no NUL: an archive whose attribute name has a NUL is refused.
     let Ok(name) = CString::new(&*xattr.name) else { return Ok(true) };
     match fs::lgetxattr(path, &*name, &mut value[..]) {
         Ok(length) if is_acl => Ok(same_acl(&value[..length], &xattr.value)),
@@ -77,7 +77,7 @@ fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
     }
 }
 
-/// Whether two access lists are equivalent: in entries that name nobody, the number does not
+/// Whether two access lists are equivalent: in entries that name no user or group, the id does not
 /// matter.
 fn same_acl(one: &[u8], other: &[u8]) -> bool {
     let entries = |list: &[u8]| -> Vec<[u8; ACL_ENTRY]> {
@@ -89,7 +89,7 @@ fn same_acl(one: &[u8], other: &[u8]) -> bool {
     entries(one) == entries(other)
 }
 
-/// The names, each followed by a NUL.
+/// The names of the attributes, each followed by a NUL.
 fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     let mut names = vec![0; 256];
     loop {
@@ -104,8 +104,8 @@ fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// The system reads attributes of a name only by path. This path goes through the open directory
-/// and does not follow the name.
+/// A path of `name` that leads through the descriptor of the open directory. The system reads the
+/// attributes of a symlink only by path.
 fn through_descriptor(dir: &Dir, name: &CStr) -> PathBuf {
     let dir = format!("/proc/thread-self/fd/{}", dir.as_fd().as_raw_fd());
     PathBuf::from(dir).join(std::ffi::OsStr::from_bytes(name.to_bytes()))
@@ -141,7 +141,7 @@ mod tests {
             assert!(!has(&[xattr(b"user.a", value)]));
         }
         assert!(!has(&[xattr(b"user.a", b"one"), xattr(b"user.b", b"")]));
-        // The link itself has no attributes, whatever it leads to.
+        // The link itself has no attributes, even if its target has attributes.
         assert!(has_attributes(&dir, c"link", &meta(&[]), true, true).unwrap());
     }
 

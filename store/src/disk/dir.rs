@@ -17,8 +17,8 @@ use super::fault;
 use super::mounts::same_mount;
 use crate::error::{Error, Result};
 
-/// An open directory. Names given to its methods are single path components;
-/// symlinks in their place are never followed.
+/// An open directory. A name that a method takes is a single path component. The methods never
+/// follow a symlink at such a name.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -38,7 +38,8 @@ const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 impl Dir {
-    /// Opens the directory at `path`. Symlinks on the way are the operator's own.
+    /// Opens the directory at `path`. Symlinks in the path are followed, because the operator made
+    /// them.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd = fs::open(path, flags, Mode::empty())
@@ -64,7 +65,7 @@ impl Dir {
         Ok(dir)
     }
 
-    /// The directory `name`, created (and synced) if it is missing.
+    /// Opens the directory `name`. A missing directory is created and synced first.
     pub fn child_or_create(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Ok(()) => self.sync()?,
@@ -74,7 +75,8 @@ impl Dir {
         self.child(name)
     }
 
-    /// Like [`Dir::child_or_create`], but a later barrier syncs its creation.
+    /// Like [`Dir::child_or_create`], but without the sync: a later barrier syncs the new
+    /// directory.
     pub fn child_or_make(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Err(err) if !err.exists() => Err(err),
@@ -90,8 +92,8 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// The directory `name`, only for finding names in it: watches on it do not see this as an open
-    /// (since Linux 6.10).
+    /// Opens the directory `name` only to look up names in it. Since Linux 6.10, watches on the
+    /// directory do not report this open.
     pub fn child_unread(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fd = fs::openat(&self.fd, name, DIRECTORY | OFlags::PATH, Mode::empty())
@@ -99,8 +101,8 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// The directory `name`, unless something is mounted on it: a mount is not part of this
-    /// directory.
+    /// Opens the directory `name`. The method fails if something is mounted on `name`, because a
+    /// mount is not part of this directory.
     pub fn child_within(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fail = |err: Errno| match err {
@@ -113,8 +115,7 @@ impl Dir {
         };
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let fd = match fs::openat2(&self.fd, name, DIRECTORY, Mode::empty(), resolve) {
-            // A kernel before 5.6 lacks the system call, and some filters of system calls do not
-            // know it.
+            // A kernel before 5.6 lacks the system call, and some system call filters refuse it.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(fail)?;
                 if !same_mount(&self.fd, &fd) {
@@ -147,12 +148,12 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
-    /// Opens the regular file `name` for reading, with its status.
+    /// Opens the regular file `name` for reading, and returns its status, too.
     pub fn open_file_and_stat(&self, name: &CStr) -> Result<(File, Stat)> {
         self.open_and_stat(name, OFlags::RDONLY)
     }
 
-    /// Opens the regular file `name`, which must have no other name, and empties it.
+    /// Opens the regular file `name` and truncates it. The file must have no other name.
     pub fn open_to_rewrite(&self, name: &CStr) -> Result<File> {
         let (file, stat) = self.open_and_stat(name, OFlags::WRONLY)?;
         if stat.st_nlink != 1 {
@@ -185,7 +186,7 @@ impl Dir {
     }
 
     fn open_not_following(&self, name: &CStr, access: OFlags) -> Result<File> {
-        // NONBLOCK is set because a fifo in the place of a file must not block.
+        // NONBLOCK is set because a fifo in place of the file must not block the open.
         let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         fault::step()
             .and_then(|()| fs::openat(&self.fd, name, flags, Mode::empty()))
@@ -211,7 +212,7 @@ impl Dir {
             .map_err(|err| self.error("create", name, err))
     }
 
-    /// Status of `name` itself.
+    /// The status of `name` itself, even if `name` is a symlink.
     pub fn stat(&self, name: &CStr) -> Result<Stat> {
         fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW)
             .map_err(|err| self.error("stat", name, err))
@@ -252,7 +253,7 @@ impl Dir {
         Ok(items)
     }
 
-    /// Calls `each` with the names in the directory, in any order. `each` may remove the name.
+    /// Calls `each` for each name in the directory, in any order. `each` may remove the name.
     pub fn for_each(&self, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<()> {
         let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
         for entry in fs::Dir::read_from(&self.fd).map_err(fail)? {
@@ -264,9 +265,9 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether syncing the filesystem twice costs little more than once. On ext4 and XFS the answer
-    /// is yes. btrfs writes its trees again each time (50,000 files with a sync every 64 MiB: 5.2
-    /// s, without 4.5 s).
+    /// Whether two syncs of the filesystem cost little more than one sync, as on ext4 and XFS.
+    /// btrfs writes its trees again at each sync: 50,000 files took 5.2 s with a sync every 64 MiB,
+    /// and 4.5 s without.
     pub fn syncs_in_parts(&self) -> Result<bool> {
         const KNOWN: [u64; 2] = [0xef53, 0x5846_5342];
         let stat = fs::fstatfs(&self.fd)
@@ -274,13 +275,13 @@ impl Dir {
         Ok(u64::try_from(stat.f_type).is_ok_and(|kind| KNOWN.contains(&kind)))
     }
 
-    /// The number of the directory's device.
+    /// The number of the device that the directory is on.
     pub fn device(&self) -> Result<u64> {
         let stat = fs::fstat(&self.fd).map_err(|err| Error::io("stat", &self.path, err))?;
         Ok(stat.st_dev)
     }
 
-    /// Bytes and inodes that this user may still take on the filesystem.
+    /// The free bytes and free inodes of the filesystem that this user may use.
     pub fn free(&self) -> Result<(u64, u64)> {
         let stat = fault::step()
             .and_then(|()| fs::fstatvfs(&self.fd))
@@ -312,7 +313,7 @@ impl Error {
     }
 }
 
-/// `name` for the system. A name cannot contain a NUL.
+/// Converts `name` for system calls. A name with a NUL is an error.
 pub(crate) fn cstring(name: &OsStr, path: &Path) -> Result<CString> {
     CString::new(name.as_bytes())
         .map_err(|_| Error::io("open", path, io::Error::from(io::ErrorKind::InvalidInput)))

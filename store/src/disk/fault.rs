@@ -1,6 +1,6 @@
-//! Faults, for tests: the n-th operation of this process on a disk fails, or that operation and all
-//! later ones fail, as if the process had died there. Without the feature `faults` there are no
-//! faults, and [`step`] does nothing.
+//! Faults for tests. The n-th disk operation of this process fails, or all operations from the n-th
+//! on fail, as if the process had died there. Without the feature `faults` there are no faults, and
+//! [`step`] does nothing.
 
 #[cfg(not(feature = "faults"))]
 mod off {
@@ -10,8 +10,8 @@ mod off {
 
     use rustix::io::Errno;
 
-    /// An operation begins.
-    #[expect(clippy::inline_always, reason = "it is nothing")]
+    /// Marks the start of a disk operation.
+    #[expect(clippy::inline_always, reason = "the function does nothing")]
     #[inline(always)]
     pub fn step() -> Result<(), Errno> {
         Ok(())
@@ -37,24 +37,25 @@ mod on {
 
     use rustix::io::Errno;
 
-    /// The fault of an operation.
+    /// The kinds of faults.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Fault {
         /// The operation fails: the disk is broken.
         Broken,
         /// The operation fails: the disk is full.
         Full,
-        /// Half of the bytes are written, then the disk is full. Operations other than writes fail.
+        /// A write stores half of its bytes, and then fails because the disk is full. Any other
+        /// operation fails at once.
         Short,
         /// This operation and every later one fail, as if the process had been killed.
         Dead,
-        /// The program panics, as by a mistake.
+        /// The program panics, as if it had a bug.
         Panic,
     }
 
     struct Armed {
         fault: Fault,
-        /// Operations until the fault.
+        /// The number of operations until the fault.
         left: u64,
         happened: bool,
     }
@@ -80,11 +81,11 @@ mod on {
         let now = armed.left == 0 && (!armed.happened || armed.fault == Fault::Dead);
         armed.happened |= now;
         let fault = now.then_some(armed.fault);
-        assert!(fault != Some(Fault::Panic), "a mistake at an operation on the disk");
+        assert!(fault != Some(Fault::Panic), "a bug at an operation on the disk");
         fault
     }
 
-    /// An operation begins.
+    /// Marks the start of a disk operation.
     pub fn step() -> Result<(), Errno> {
         match next() {
             None => Ok(()),
@@ -107,7 +108,7 @@ mod on {
         if part?.len() == bytes.len() { Ok(()) } else { Err(Errno::NOSPC.into()) }
     }
 
-    /// How much of `bytes` is written.
+    /// The part of `bytes` that is written before a fault.
     fn part(bytes: &[u8]) -> Result<&[u8], Errno> {
         match next() {
             None => Ok(bytes),

@@ -1,5 +1,6 @@
-//! The durable write: create a temporary file in the same directory, write, fsync, rename, fsync
-//! the directory. Nothing is visible under the final name before the rename.
+//! Durable writes. A durable write creates a temporary file in the same directory, writes and syncs
+//! the file, renames it, and syncs the directory. Nothing is visible under the final name before
+//! the rename.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// A file that is being written under a temporary name. Dropping the value before
 /// [`TempFile::commit`] removes the file. The file is locked while it is open, so that a sweep can
-/// tell it from a leftover of a crash.
+/// distinguish it from a leftover of a crash.
 #[derive(Debug)]
 pub struct TempFile {
     dir: Arc<Dir>,
@@ -38,8 +39,8 @@ impl TempFile {
         }
     }
 
-    /// Opens `name` in `dir`, or creates it, to continue at its end. Dropping the value keeps the
-    /// file.
+    /// Opens the file `name` in `dir`, or creates it, to continue writing at its end. Dropping the
+    /// value keeps the file.
     pub fn resume(dir: &Arc<Dir>, name: &CStr) -> Result<Self> {
         let file = match dir.create_file(name, 0o600) {
             Err(err) if err.exists() => dir.open_file_rw(name)?,
@@ -71,8 +72,8 @@ impl TempFile {
         self.keep = keep;
     }
 
-    /// Syncs the file, gives it its final name `to` in `into`, and syncs that
-    /// directory: when this returns, the name survives a power cut.
+    /// Syncs the file, renames it to its final name `to` in `into`, and syncs this directory. When
+    /// this method has returned, the file and its name survive a power cut.
     pub fn commit(mut self, into: &Dir, to: &CStr) -> Result<()> {
         self.sync()?;
         self.dir.rename(&self.name, into, to)?;
@@ -87,8 +88,8 @@ impl TempFile {
             .map_err(|err| self.error("sync", err.into()))
     }
 
-    /// Gives the file, which a barrier has synced, its final name `to` in `into`. A later barrier
-    /// must sync the name.
+    /// Renames the file to its final name `to` in `into`. A barrier must have synced the file
+    /// before, and a later barrier must sync the name.
     pub fn publish(mut self, into: &Dir, to: &CStr) -> Result<()> {
         self.dir.rename(&self.name, into, to)?;
         self.keep = true;
@@ -117,18 +118,19 @@ pub(crate) fn temp_name(prefix: &str) -> CString {
     CString::new(format!("{prefix}-{}-{n}", std::process::id())).expect("prefix has no NUL")
 }
 
-/// Locks a directory until it is closed, as a [`TempFile`] locks its file.
+/// Locks a directory, as a [`TempFile`] locks its file. The lock lasts until the descriptor is
+/// closed.
 pub(crate) fn hold(dir: impl AsFd) -> std::io::Result<()> {
     Ok(fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Whether a living [`TempFile`] holds the temporary file open.
+/// Whether a [`TempFile`] of a running process holds the temporary file open.
 pub(crate) fn is_held(file: impl AsFd) -> bool {
     fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Replaces the file at `path` by one with `contents`, durably. Afterwards, and after a crash at
-/// any point, the file has either the old bytes or the new bytes.
+/// Durably replaces the file at `path` by a file with `contents`. After a crash at any point, the
+/// file has either the old bytes or the new bytes.
 pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = Arc::new(Dir::open(parent.unwrap_or(Path::new(".")))?);

@@ -1,5 +1,5 @@
-//! Creates files with their final metadata in as few calls as possible: metadata that the system
-//! gives by itself is not set again.
+//! Creates files with their final metadata in as few calls as possible. Metadata that the system
+//! already gives to a new file is not set again.
 
 use std::os::fd::AsFd;
 
@@ -11,8 +11,8 @@ use super::meta::{mode_of, set_mode, set_owner, set_times, set_xattrs};
 use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 
-/// Setgid on a directory: new entries inherit the directory's group, and new directories inherit
-/// the bit.
+/// The setgid bit. In a directory with this bit, new entries inherit the directory's group, and new
+/// directories inherit the bit.
 const SETGID: u32 = 0o2000;
 
 /// The metadata that the system gives to new files in a directory and below it.
@@ -20,18 +20,18 @@ const SETGID: u32 = 0o2000;
 pub struct Fresh {
     uid: u32,
     gid: u32,
-    /// Permissions that a new file cannot be created with, because of the umask or the directory's
-    /// default access list. `None` if new directories get other metadata, too.
+    /// The permissions that a new file does not get, because of the umask or the directory's
+    /// default access list. `None` if new directories also get other metadata than new files.
     denied: Option<u32>,
 }
 
 impl Fresh {
-    /// Finds out these metadata by creating a file.
+    /// Creates a file to find out the metadata that the system gives to new files.
     pub fn probe(dir: &Dir) -> Result<Self> {
         let (name, file) = loop {
             let name = temp_name("probe");
             match dir.create_to_write(&name, 0o777) {
-                // Another process with the same process id left the file.
+                // An earlier process with the same process id left the file.
                 Err(err) if err.exists() => {}
                 other => break (name, other?),
             }
@@ -43,8 +43,8 @@ impl Fresh {
         Ok(Self { uid: stat.st_uid, gid: stat.st_gid, denied })
     }
 
-    /// Completes the metadata of a file or directory that was created with `mode` and filled; sets
-    /// the owner only if `owner` says so (see [`super::set_meta`]).
+    /// Completes the metadata of a file or directory that was created with `mode` and that is
+    /// already filled. Sets the owner only if `owner` is set (see [`super::set_meta`]).
     pub fn finish(
         &self,
         file: impl AsFd,
@@ -61,13 +61,13 @@ impl Fresh {
         set_times(&file, path, meta)
     }
 
-    /// Whether new files have the owner of `meta` by themselves.
+    /// Whether the system gives new files the owner of `meta`.
     pub fn owns(&self, meta: &Meta) -> bool {
         (meta.uid, meta.gid) == (self.uid, self.gid)
     }
 
-    /// Sets the permissions `mode` of a file that was created with `created`. Setuid, setgid and
-    /// sticky are never set at creation, because a change of owner removes them.
+    /// Sets the permissions `mode` of a file that was created with the permissions `created`.
+    /// Setuid, setgid and sticky are never set at creation, because a change of owner removes them.
     pub fn finish_mode(
         &self,
         file: impl AsFd,

@@ -8,20 +8,20 @@ use std::os::unix::fs::MetadataExt as _;
 use rustix::fs::{SeekFrom, seek};
 use rustix::io::Errno;
 
-/// A part of a file.
+/// A part of a file that is either data or a hole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// Data, from one offset to another.
     Data(Range<u64>),
-    /// Zeros that take no space.
+    /// A hole of this length: zeros that take no space.
     Hole(u64),
 }
 
-/// Calls `each` for the parts of `file`, from start to end.
+/// Calls `each` for each part of `file`, from start to end.
 pub fn parts(file: &File, mut each: impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
     let metadata = file.metadata()?;
     let length = metadata.len();
-    // A file that takes as much space as it is long has no holes.
+    // A file whose allocated blocks cover its whole length has no holes.
     if metadata.blocks().saturating_mul(512) >= length {
         return if length > 0 { each(Part::Data(0..length)) } else { Ok(()) };
     }
@@ -30,7 +30,7 @@ pub fn parts(file: &File, mut each: impl FnMut(Part) -> io::Result<()>) -> io::R
         let data = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data.min(length),
             Err(Errno::NXIO) => length,
-            // The filesystem does not support this.
+            // The filesystem does not report its holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return each(Part::Data(at..length)),
             Err(err) => return Err(err.into()),
         };

@@ -3,34 +3,36 @@
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 
-/// Selects another signal than SIGIO (`asm-generic/fcntl.h`, which `libc` leaves out).
+/// The fcntl(2) command that selects a signal other than SIGIO. `libc` lacks this constant of
+/// `asm-generic/fcntl.h`.
 const F_SETSIG: i32 = 10;
 
 /// Whether a file has writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// No process has the file open for writing, or mapped so that writes reach it.
+    /// No process has the file open for writing, or mapped so that its writes reach the file.
     None,
     /// Some process has the file open or mapped for writing.
     Some,
-    /// Unknown: the filesystem has no leases, they are switched off (`fs.leases-enable`), or the
-    /// file belongs to another user and this process has no `CAP_LEASE`.
+    /// The answer is not known. The filesystem may have no leases, or leases are switched off
+    /// (`fs.leases-enable`). Or the file belongs to another user and this process has no
+    /// `CAP_LEASE`.
     Unknown,
 }
 
-/// Finds out whether a process has the file open for writing: takes a read lease and returns it at
-/// once. The system refuses the lease if there are writers (fcntl(2), `F_SETLEASE`). `file` must be
-/// open for reading only. A process that opens the file for writing in between waits for
-/// microseconds.
+/// Finds out whether a process has the file open for writing. The function takes a read lease and
+/// gives it back at once. The system refuses the lease if there are writers (fcntl(2),
+/// `F_SETLEASE`). `file` must be open for reading only. A process that opens the file for writing
+/// during this check is delayed by microseconds.
 pub fn writers(file: &File) -> Writers {
-    // The system tells the holder of a lease by a signal that another process wants to write. The
-    // default SIGIO would end the program; SIGURG is ignored.
+    // If another process wants to write, the system sends a signal to the holder of the lease. The
+    // default signal SIGIO would end the program; SIGURG is ignored.
     if set(file, F_SETSIG, libc::SIGURG).is_err() {
         return Writers::Unknown;
     }
     match set(file, libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(()) => {
-            // The lease ends with the descriptor at the latest.
+            // If this fails, the lease ends when the descriptor is closed.
             let _ = set(file, libc::F_SETLEASE, libc::F_UNLCK);
             Writers::None
         }
@@ -39,11 +41,12 @@ pub fn writers(file: &File) -> Writers {
     }
 }
 
-/// Sets the lease of an open file, or its signal; the error is the system's number.
+/// Sets the lease of an open file, or the signal of the lease. The error is the system's error
+/// number.
 #[expect(unsafe_code, reason = "no library has a safe call for leases; the only unsafe place")]
 fn set(file: &File, what: i32, value: i32) -> Result<(), i32> {
-    // SAFETY: the descriptor is open as long as `file` is borrowed, and F_SETLEASE and F_SETSIG
-    // take an integer: no memory is shared with the system.
+    // SAFETY: the descriptor stays open while `file` is borrowed. F_SETLEASE and F_SETSIG take an
+    // integer, so no memory is shared with the system.
     let done = unsafe { libc::fcntl(file.as_raw_fd(), what, value) };
     if done == 0 {
         return Ok(());
@@ -75,7 +78,7 @@ mod tests {
         assert_eq!(writers(&file), Writers::Some);
         drop((writer, reader));
         assert_eq!(writers(&file), Writers::None);
-        // The lease was returned, so no writer has to wait.
+        // The lease was given back, so no writer has to wait.
         fs::write(&path, "new").unwrap();
     }
 
@@ -94,7 +97,8 @@ mod tests {
                     drop(OpenOptions::new().write(true).open(&path).unwrap());
                 }
             });
-            // On a busy machine, the writer and the reader may miss each other for a while.
+            // On a busy machine, a check may happen only while the file has no writer, or only
+            // while it has one.
             let is_long = |time: Duration| time > Duration::from_secs(30);
             while begun.elapsed() < Duration::from_millis(500)
                 || (seen.contains(&0) && !is_long(begun.elapsed()))

@@ -1,4 +1,4 @@
-//! Locks on a directory or file, kept for the life of a process.
+//! Locks on a directory or file. A process usually holds such a lock until it ends.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -11,7 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// Pauses before a directory counts as in use.
+/// The pauses between attempts to take a lock. After the last attempt, the directory counts as in
+/// use.
 const PATIENCE: [Duration; 5] = [Duration::from_millis(20); 5];
 
 /// A lock on a directory or file. The lock is released when this value is dropped or the process
@@ -40,8 +41,8 @@ impl Lock {
         loop {
             match flock(&file, how) {
                 Ok(()) => return Ok(Self { _file: file }),
-                // A program that the last holder was starting also has the descriptor, until its
-                // start is complete.
+                // A child process of the last holder also has the descriptor, until the child has
+                // started its own program.
                 Err(rustix::io::Errno::WOULDBLOCK) => match patience.next() {
                     Some(pause) => std::thread::sleep(pause),
                     None => return Err(Error::Busy { path: path.to_owned(), pid: holder(path) }),
@@ -52,8 +53,8 @@ impl Lock {
     }
 }
 
-/// The process that holds the lock on `path`, from the kernel's list of locks
-/// (proc(5), `/proc/locks`): lines end in `PID MAJOR:MINOR:INODE START END`.
+/// Finds the process that holds the lock on `path` in the kernel's list of locks (`/proc/locks`,
+/// see proc(5)). Each line ends in `PID MAJOR:MINOR:INODE START END`.
 fn holder(path: &Path) -> Option<u32> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (rustix::fs::major(meta.st_dev()), rustix::fs::minor(meta.st_dev()));

@@ -1,5 +1,5 @@
-//! Sets owner, permissions, attributes and times of new files, through descriptors, so that nothing
-//! can be swapped in between.
+//! Sets the owner, permissions, attributes and times of new files. The functions use descriptors,
+//! so no other file can be put in place of the new file meanwhile.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use crate::inode_meta::Meta;
 type PathOf<'a> = &'a dyn Fn() -> std::path::PathBuf;
 
 /// Gives the open file or directory the metadata `meta`. Without `owner`, the owner is not set, and
-/// of the attributes only `user.*` are set.
+/// only the attributes in `user.*` are set.
 pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<()> {
     if owner {
         set_owner(&fd, path, meta)?;
@@ -28,8 +28,8 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
     set_times(&fd, path, meta)
 }
 
-/// The permissions of `meta`. Without `owner` there is no setuid and no setgid, because the file
-/// keeps this process's user as owner.
+/// The permissions of `meta`. Without `owner`, setuid and setgid are left out, because the file
+/// belongs to the user of this process.
 pub fn mode_of(meta: &Meta, owner: bool) -> u32 {
     if owner { meta.mode } else { meta.mode & !0o6000 }
 }
@@ -56,7 +56,7 @@ pub(super) fn set_xattrs(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bo
         }
         let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), &path())?;
         match fs::fsetxattr(&fd, &*name, &xattr.value, XattrFlags::empty()) {
-            // The filesystem does not support such attributes: the file is right without them.
+            // The filesystem does not support such attributes, so the file is correct without them.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(err) => return Err(Error::io("set attribute of", path(), err)),
         }
@@ -71,8 +71,8 @@ pub fn set_times(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
         .map_err(|err| Error::io("set time of", path(), err))
 }
 
-/// Whether the inode has the mode of `meta`, as the system stores it, and, if `owner` is set, the
-/// owner of `meta`.
+/// Whether the inode has the mode of `meta`, as the system stores this mode. If `owner` is set, the
+/// inode must also have the owner of `meta`.
 pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let mode = stat.st_mode & 0o7777;
     let is_mode = mode == mode_of(meta, owner)
@@ -81,8 +81,8 @@ pub fn may_be_used_like(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     is_mode && (!owner || (stat.st_uid == meta.uid && stat.st_gid == meta.gid))
 }
 
-/// The mode of a file with the access list of `meta`, if there is one (acl(5)): the permissions of
-/// the owner, of the mask (or else the group), and of others.
+/// The mode of a file with the access list of `meta`, if there is such a list (acl(5)). The mode
+/// has the permissions of the owner, of the mask (or else the group), and of others.
 fn listed_mode(meta: &Meta) -> Option<u32> {
     const VERSION: [u8; 4] = [2, 0, 0, 0];
     let list = meta.xattrs.iter().find(|xattr| &*xattr.name == b"system.posix_acl_access")?;
@@ -97,7 +97,7 @@ fn listed_mode(meta: &Meta) -> Option<u32> {
     rest.is_empty().then_some(meta.mode & !0o777 | mode)
 }
 
-/// Removes the attributes of a directory that are in `before` and not in `now`.
+/// Removes the attributes of a directory that are in `before` but not in `now`.
 pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<()> {
     for xattr in &before.xattrs {
         if now.xattrs.iter().any(|other| other.name == xattr.name) {
@@ -114,8 +114,8 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
     Ok(())
 }
 
-/// Removes the access lists that a new file inherited from a directory's default (acl(5)), if
-/// `meta` has none.
+/// Removes the access lists that a new file inherited from the default list of its directory
+/// (acl(5)), unless `meta` has such a list.
 pub fn remove_inherited(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
         if meta.xattrs.iter().any(|own| *own.name == *name.to_bytes()) {
@@ -129,7 +129,8 @@ pub fn remove_inherited(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<
     Ok(())
 }
 
-/// Gives the symlink, fifo or device `name` its owner, mode (not a symlink) and time.
+/// Gives the symlink, fifo or device `name` its time, its owner if `owner` is set, and its mode if
+/// `mode` is set. A symlink has no mode.
 pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool) -> Result<()> {
     let fail = |action: &'static str| {
         move |err: rustix::io::Errno| Error::io(action, dir.path_of(name), err)
@@ -149,15 +150,15 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
 }
 
 /// Whether the inode is a regular file of `size` bytes that still has `meta`. A write to a file
-/// moves its mtime, so this finds writes through a link.
+/// changes its mtime, so this check detects a write through any of its names.
 pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && u64::try_from(stat.st_size) == Ok(size)
         && has(stat, meta, owner)
 }
 
-/// Whether the inode, of any kind, has the mode and time of `meta`, and, if `owner` is set, the
-/// owner of `meta`.
+/// Whether the inode has the mode and time of `meta`. If `owner` is set, it must also have the
+/// owner of `meta`. The inode may be of any kind.
 pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
     may_be_used_like(stat, meta, owner)
@@ -166,7 +167,7 @@ pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
         && (nanoseconds == meta.mtime.nanoseconds || nanoseconds == 0)
 }
 
-/// Whether a filesystem that was given the time `want` may return `got`. A time out of the
+/// Whether a filesystem that was given the time `want` may return `got`. A time outside the
 /// filesystem's range becomes the nearest time in the range. The nearest time is never between the
 /// two limits here (ext4 with small inodes and XFS without large times have the smallest range).
 fn is_kept(want: i64, got: i64) -> bool {
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn times_out_of_range_are_clamped() {
         assert!(is_kept(5, 5) && !is_kept(5, 6) && !is_kept(6, 5));
-        // 1754 and the year 146 billion, on ext4: from 1901 to 2446.
+        // ext4 stores the year 1754 as 1901, and the year 146 billion as 2446.
         assert!(is_kept(-6_800_000_000, -2_147_483_648) && is_kept(1 << 62, 15_032_385_535));
         assert!(!is_kept(-6_800_000_000, 0) && !is_kept(1 << 62, 1_764_400_000));
     }

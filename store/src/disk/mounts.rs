@@ -1,5 +1,5 @@
-//! The mount points that this process sees. A mount below a directory does not belong to the agent,
-//! and must survive the directory.
+//! The mount points that this process sees. A mount below one of the agent's directories does not
+//! belong to the agent. The mount must survive the removal of the directory.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -12,9 +12,9 @@ use rustix::fs::{self, AtFlags, StatxFlags};
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// The system's table of mounts. To read the thread's own table needs no permission.
+/// The system's table of mounts. A thread needs no permission to read its own table.
 const TABLE: &str = "/proc/thread-self/mountinfo";
-/// Field of a line that names the mount point (see `proc_pid_mountinfo(5)`).
+/// Index of the field of a line that states the mount point (see `proc_pid_mountinfo(5)`).
 const MOUNT_POINT: usize = 4;
 
 /// The mount points of the process's mount namespace at one time.
@@ -24,8 +24,8 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads the system's table. If that fails, no mount points are known, and only the descent
-    /// itself detects a mount.
+    /// Reads the system's table. If the read fails, no mount points are known, and a mount is
+    /// detected only when a function tries to enter it.
     pub fn read() -> Self {
         match std::fs::read(TABLE) {
             Ok(text) => Self::parse(&text),
@@ -44,13 +44,14 @@ impl Mounts {
 
     /// The first mount point at `name` in `dir` or below it.
     pub fn within(&self, dir: &Dir, name: &CStr) -> Option<&Path> {
-        // The path in the form of the table, whatever symlinks the directory was opened through.
+        // The path as the table states it, without the symlinks through which the directory was
+        // opened.
         let link = format!("/proc/thread-self/fd/{}", dir.as_fd().as_raw_fd());
         let path = std::fs::read_link(link).ok()?.join(OsStr::from_bytes(name.to_bytes()));
         self.points.iter().find(|point| point.starts_with(&path)).map(PathBuf::as_path)
     }
 
-    /// An error if something is mounted at `name` in `dir` or below it.
+    /// Fails if something is mounted at `name` in `dir` or below it.
     pub fn check(&self, dir: &Dir, name: &CStr, action: &'static str) -> Result<()> {
         let Some(point) = self.within(dir, name) else { return Ok(()) };
         Err(Error::io(action, dir.path_of(name), mounted(point)))
@@ -63,7 +64,8 @@ fn mounted(point: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::CrossesDevices, reason)
 }
 
-/// The table has spaces and similar characters as `\040`.
+/// Decodes a field of the table, in which a space is `\040` and similar characters have similar
+/// escapes.
 fn unescaped(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
@@ -84,8 +86,8 @@ fn unescaped(field: &[u8]) -> OsString {
     OsString::from_vec(bytes)
 }
 
-/// Whether two open files are on one mount, for systems without `openat2`. A bind mount has the
-/// device of its source, so comparing devices is not enough.
+/// Whether two open files are on the same mount, for systems without `openat2`. A bind mount has
+/// the device of its source, so comparing devices is not enough.
 pub(super) fn same_mount(one: impl AsFd, other: impl AsFd) -> bool {
     match (mount_of(&one), mount_of(&other)) {
         (Some(one), Some(other)) => one == other,

@@ -13,8 +13,9 @@ use rustix::io::Errno;
 use super::fault;
 use super::holes::{Part, parts};
 
-/// Bytes that the kernel copies at a time, and bytes that this program copies at a time.
+/// The maximum number of bytes that the kernel copies in one call.
 const MOST: usize = 1 << 30;
+/// The number of bytes that this program copies at a time.
 const BUFFER: usize = 256 << 10;
 
 /// The result of an attempt to share extents.
@@ -28,9 +29,9 @@ pub enum Cloned {
     Cannot,
 }
 
-/// Makes the empty `to` share the extents of `from`, which has `size` bytes
-/// (`FICLONERANGE`, see `ioctl_ficlonerange(2)`): the system refuses a range that ends
-/// within the file's last block but not with the file.
+/// Makes the empty `to` share the extents of `from`, which has `size` bytes (`FICLONERANGE`, see
+/// `ioctl_ficlonerange(2)`). The system refuses a range that ends inside the file's last block,
+/// unless the range ends exactly at the end of the file.
 pub fn clone_contents(from: &File, to: &File, size: u64) -> io::Result<Cloned> {
     let Some(length) = NonZeroU64::new(size) else { return Ok(Cloned::Whole) };
     fault::step()?;
@@ -51,8 +52,8 @@ fn is_file(file: &File, size: u64) -> io::Result<bool> {
     Ok(metadata.is_file() && metadata.len() == size)
 }
 
-/// Copies the bytes of `from`, which must be a file of `size` bytes, to the empty `to`, in the
-/// kernel if possible; `false` if `from` has another length. Holes become holes.
+/// Copies the bytes of `from` to the empty `to`, in the kernel if possible. Returns `false` if the
+/// length of `from` is not `size`. Holes stay holes.
 pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
     fault::step()?;
     if !is_file(from, size)? {
@@ -73,12 +74,13 @@ pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
             Ok(())
         }
     })?;
-    // No write covers a hole at the end of the file.
+    // No write reaches the end of the file if the file ends in a hole.
     to.set_len(size)?;
     Ok(whole && end == size)
 }
 
-/// Copies a part of `from` to the same place in `to`; `false` if `from` ends before.
+/// Copies `range` of `from` to the same range of `to`. Returns `false` if `from` ends before the
+/// end of the range.
 fn copy_range(from: &File, to: &File, range: Range<u64>) -> io::Result<bool> {
     let (mut read, mut written) = (range.start, range.start);
     while read < range.end {
@@ -134,7 +136,7 @@ mod tests {
         assert_eq!(to.metadata().unwrap().len(), SIZE);
         assert!(to.metadata().unwrap().blocks() * 512 < SIZE / 2, "the holes were filled");
         assert!(!copy_contents(&from, &to, SIZE - 1).unwrap());
-        // The copy without the kernel's help.
+        // Copy the file once more, this time without the kernel's copy call.
         let by_hand = tempfile::tempfile().unwrap();
         assert!(copy_by_hand(&from, &by_hand, 0..SIZE).unwrap());
         by_hand.read_exact_at(&mut bytes, 0).unwrap();

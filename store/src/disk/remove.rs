@@ -1,4 +1,4 @@
-//! Removes a directory with everything in it, however deep. The removal never enters a mount. Files
+//! Removes a directory with everything in it, at any depth. The removal never enters a mount. Files
 //! that cannot be removed stay, and everything else is removed.
 
 use std::ffi::{CStr, CString};
@@ -13,15 +13,15 @@ use super::fault;
 use super::mounts::Mounts;
 use crate::error::{Error, Result};
 
-/// Most directories that are open at a time, one in the other.
+/// The maximum number of nested directories that are open at the same time.
 const OPEN: usize = 100;
-/// Prefix of directories that are moved to be removed. The next start removes such directories that
-/// a crash left among the roots.
+/// Prefix of directories that were moved away for their removal. If a crash leaves such a directory
+/// among the roots, the next start removes it.
 const GONE: &str = ".gone";
 
 impl Dir {
-    /// Removes `name` and everything below it. A missing file counts as success. Files that cannot
-    /// be removed stay, with the directories that lead to them; the first error is returned.
+    /// Removes `name` and everything below it. A missing file counts as success. A file that cannot
+    /// be removed stays, together with the directories above it. The first error is returned.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -60,7 +60,7 @@ impl Dir {
         attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
     }
 
-    /// A better explanation of `err`, if the system refuses to remove `name`.
+    /// Explains `err` in more detail, if the system refuses to remove `name`.
     pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
@@ -84,8 +84,8 @@ impl Dir {
         io::Error::new(io::Error::from(err).kind(), reason)
     }
 
-    /// Opens the directory `name`. If the directory is closed to its owner, the function first
-    /// changes its mode.
+    /// Opens the directory `name`. If the mode of the directory denies access to its owner, the
+    /// function first changes the mode.
     pub(crate) fn child_opened_up(&self, name: &CStr) -> Result<Self> {
         match self.child_within(name) {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
@@ -101,7 +101,7 @@ impl Dir {
     }
 }
 
-/// A removal under way.
+/// The state of a removal.
 struct Removal<'a> {
     top: &'a Dir,
     /// Directories deeper than [`OPEN`] are moved to `top` and removed from there.
@@ -122,7 +122,7 @@ impl Removal<'_> {
         }
         match fault::step().and_then(|()| fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // The failure inside the directory was reported.
+            // The failure inside the directory is already noted.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.first.is_some() => {}
             Err(err) => {
                 let why = parent.why(name, err);
@@ -134,7 +134,7 @@ impl Removal<'_> {
     fn contents(&mut self, dir: &Dir, items: &[super::Item], depth: usize) {
         let unwritable = fs::fstat(dir).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
         if unwritable {
-            // If this fails, the next step fails, too, and has the reason.
+            // If this fails, the next step also fails, and its error states the reason.
             let _ = fs::fchmod(dir, Mode::RWXU);
         }
         for item in items {

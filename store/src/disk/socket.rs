@@ -1,5 +1,5 @@
-//! Unix sockets under a name in a directory. The system limits the paths of sockets to 107 bytes,
-//! so the path goes through the descriptor of the directory.
+//! Unix sockets under a name in a directory. The system limits the path of a socket to 107 bytes,
+//! so the path used here leads through the directory's descriptor.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,7 +14,7 @@ use rustix::net::{
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// Connections that wait to be accepted.
+/// The maximum number of connections that are not accepted yet.
 const BACKLOG: i32 = 16;
 
 impl Dir {
@@ -46,7 +46,7 @@ impl Dir {
         Ok(UnixListener::from(socket))
     }
 
-    /// Connects to the socket `name`. `None` if nobody listens.
+    /// Connects to the socket `name`. `None` if no process listens.
     pub fn connect(&self, name: &CStr) -> Result<Option<UnixStream>> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         match UnixStream::connect(self.way_to(name)) {

@@ -1,4 +1,4 @@
-//! Turns the decompressed bytes of an archive into entries: reads the members, scopes their names,
+//! Turns the decompressed bytes of an archive into entries: reads the members, checks their names,
 //! enforces the limits, and hashes the contents.
 
 use std::io::Read;
@@ -10,12 +10,13 @@ use super::tar::tarball::{Member, Piece, Tarball};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// Longest target of a symlink: Linux's limit, without the NUL.
+/// The maximum length of a symlink's target: the limit of Linux, without the NUL.
 const MAX_TARGET: usize = 4095;
 
-/// Allowed bytes of names, targets and attributes for each entry of an archive, and bytes that
-/// every archive may have.
+/// The number of bytes of names, targets and attributes that an archive may have for each entry
+/// that the limits allow.
 const PER_ENTRY: u64 = 256;
+/// The number of bytes of names, targets and attributes that every archive may have.
 const ALWAYS: u64 = 64 << 20;
 
 /// The contents of one file in an archive.
@@ -25,7 +26,7 @@ pub struct Body<'a, R: Read> {
 }
 
 impl<R: Read> Body<'_, R> {
-    /// The next piece; see [`Tarball::next_piece`].
+    /// Reads the next piece (see [`Tarball::next_piece`]).
     pub fn next_piece(&mut self, buffer: &mut [u8]) -> Result<Piece> {
         let piece = self.tarball.next_piece(buffer)?;
         match piece {
@@ -44,10 +45,10 @@ impl<R: Read> Body<'_, R> {
     }
 }
 
-/// Reads the whole archive from `plain`, its decompressed bytes, and passes every entry to `each`,
-/// in order. A file comes with its body. Its entry does not have the hash of the contents yet:
-/// `each` reads the body and sets the hash, or does neither. If the compressed form is `framed`,
-/// the archive cannot be cut short without notice.
+/// Reads the whole archive from its decompressed bytes `plain`, and passes every entry to `each`,
+/// in order. For a file, `each` also gets the body. The entry of a file does not have the hash of
+/// the contents yet. `each` either reads the body and sets the hash, or does neither. If the
+/// compressed form is `framed`, a truncated archive is always detected.
 pub fn read<R: Read>(
     plain: R,
     framed: bool,
@@ -84,7 +85,7 @@ pub fn read<R: Read>(
     Ok(())
 }
 
-/// Bytes of an entry beside its contents; the index keeps all of them.
+/// Size in bytes of an entry without its contents. The index keeps all these bytes.
 fn described_by(entry: &Entry) -> u64 {
     let link = match &entry.kind {
         Kind::Symlink(target) => target.len(),

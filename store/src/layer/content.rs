@@ -1,9 +1,9 @@
-//! The digest of a file's contents. The digest takes time for the file's data only, however long
-//! the holes are.
+//! The digest of a file's contents. The time to compute the digest depends only on the file's data,
+//! not on the length of its holes.
 //!
-//! Contents are read in blocks of 64 KiB. A block of zeros is not hashed but counted, whatever its
-//! origin: a hole of an archive, a hole of a filesystem, or written zeros. So the digest depends on
-//! the contents alone. The digest of contents without such a block is their BLAKE3.
+//! Contents are read in blocks of 64 KiB. A block of zeros is counted instead of hashed. Its zeros
+//! may be a hole in an archive, a hole in a filesystem, or written zeros. So the digest depends
+//! only on the contents. If the contents have no such block, the digest is their BLAKE3 hash.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -11,12 +11,12 @@ use std::{fmt, io};
 
 use crate::disk::{Part, fault, parts};
 
-/// The digest of a file's contents: see [`ContentHasher`].
+/// The digest of a file's contents (see [`ContentHasher`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Content(pub [u8; 32]);
 
 impl Content {
-    /// The digest of these bytes.
+    /// The digest of `bytes` as the contents of a file.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = ContentHasher::default();
         hasher.update(bytes);
@@ -41,26 +41,27 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Bytes of a block.
+/// The number of bytes in a block.
 const BLOCK: u64 = 64 << 10;
-/// Bytes of a file that are read at a time.
+/// The number of bytes that are read from a file at a time.
 const BUFFER: usize = 256 << 10;
-/// BLAKE3's context: it separates digests of contents with blocks of zeros from all other digests.
+/// The context string for BLAKE3. The string separates digests of contents with blocks of zeros
+/// from all other digests.
 const CONTEXT: &str = "deploy-tools 2026 contents of a file with blocks of zeros";
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
-/// Computes the digest of contents, piece by piece.
+/// Computes the digest of contents that arrive piece by piece.
 #[derive(Debug, Clone)]
 pub struct ContentHasher {
     /// The hash over all bytes except blocks of zeros.
     data: blake3::Hasher,
-    /// The hash over the places of the blocks of zeros; most files have no such blocks.
+    /// The hash over the positions of the blocks of zeros. Most files have no such blocks.
     runs: Option<Box<blake3::Hasher>>,
-    /// Bytes so far.
+    /// The number of bytes so far.
     at: u64,
-    /// Leading zeros of the current block, while the block has only zeros.
+    /// The number of zeros in the current block, as long as the block has only zeros.
     zeros: u64,
-    /// Bytes of the blocks of zeros right before the current block.
+    /// The number of bytes in the blocks of zeros directly before the current block.
     run: u64,
 }
 
@@ -122,7 +123,7 @@ impl ContentHasher {
             return Content(*self.data.finalize().as_bytes());
         }
         let mut whole = self.clone();
-        // The last block is not complete.
+        // The last block may be incomplete.
         whole.end_zeros_of(self.zeros);
         let data = whole.data.finalize();
         let Some(mut runs) = whole.runs else { return Content(*data.as_bytes()) };
@@ -141,14 +142,14 @@ impl ContentHasher {
         }
     }
 
-    /// Ends the zeros: other bytes follow.
+    /// Ends a run of zeros before other bytes.
     fn end_zeros(&mut self) {
         if self.run > 0 || self.zeros > 0 {
             self.end_zeros_of(self.at % BLOCK);
         }
     }
 
-    /// Ends the zeros at this offset in the current block.
+    /// Ends a run of zeros at the offset `into` of the current block.
     fn end_zeros_of(&mut self, into: u64) {
         if self.run > 0 {
             let start = self.at - into - self.run;
@@ -168,7 +169,8 @@ pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
     content_of_seen(file, |_| {})
 }
 
-/// Like [`content_of`]; `seen` gets the length of each part after it is read, holes included.
+/// Like [`content_of`], but calls `seen` with the length of each part after the part is read. Holes
+/// are also parts.
 pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Content, u64)> {
     let mut hasher = ContentHasher::default();
     let mut buffer = vec![0; BUFFER];
@@ -200,8 +202,8 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
     Ok((hasher.content(), hasher.length()))
 }
 
-/// Copies the contents of `from` to the empty `to`. Returns whether the contents are `content`, of
-/// `size` bytes; otherwise the copy is useless. Holes become holes.
+/// Copies the contents of `from` to the empty `to`. Returns whether the contents have the digest
+/// `content` and `size` bytes; otherwise the copy must not be used. Holes stay holes.
 pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::Result<bool> {
     if from.metadata()?.len() != size {
         return Ok(false);
@@ -235,7 +237,7 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
         }
     })?;
     if end < size {
-        // No write covers a hole at the end of the file.
+        // No write reaches the end of the file if the file ends in a hole.
         to.set_len(size)?;
     }
     Ok(hasher.length() == size && hasher.content() == content)
@@ -247,7 +249,7 @@ fn zeros(n: u64) -> &'static [u8] {
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // Most blocks begin with another byte than zero. All other blocks are compared in large steps.
+    // Most blocks begin with a byte that is not zero. All other blocks are compared in large steps.
     bytes.first() == Some(&0)
         && bytes.chunks(1024).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
 }
@@ -260,7 +262,8 @@ mod tests {
 
     const SIZE: usize = 64 << 10;
 
-    /// The content of `bytes` that come in pieces of `piece` bytes. Pieces of zeros come as holes.
+    /// The content of `bytes`, which arrive in pieces of `piece` bytes. Pieces of zeros arrive as
+    /// holes.
     fn in_pieces(bytes: &[u8], piece: usize) -> Content {
         let mut hasher = ContentHasher::default();
         for part in bytes.chunks(piece) {
@@ -279,7 +282,7 @@ mod tests {
             let bytes = vec![7; length];
             assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()), "{length}");
         }
-        // Zeros that fill no block.
+        // One zero less than a whole block.
         let mut bytes = vec![0; SIZE - 1];
         assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()));
         bytes.extend([1, 0, 0]);

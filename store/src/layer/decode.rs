@@ -1,5 +1,5 @@
-//! Decompression. The first bytes decide the format: gzip (RFC 1952, any number of members), zstd
-//! (RFC 8878, any number of frames) or plain. Only a few zeros may follow the data.
+//! Decompression. The first bytes show the format: gzip (RFC 1952, any number of members), zstd
+//! (RFC 8878, any number of frames) or no compression. Only a few zeros may follow the data.
 
 pub mod gzip;
 pub mod trailing;
@@ -14,12 +14,12 @@ use crate::limits::Limits;
 use gzip::Members;
 use zstd::{Frames, is_frame};
 
-/// Bytes of output before the ratio counts.
+/// The limit on the ratio applies only after this many bytes of output.
 const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
-/// The decompressed bytes of an archive. Reading to the end checks every checksum of the compressed
-/// form, and that only padding follows.
+/// The decompressed bytes of an archive. A read to the end verifies every checksum of the
+/// compressed form, and that only padding follows.
 pub struct Decoder<R: Read> {
     inner: Inner<R>,
     taken: Rc<Cell<u64>>,
@@ -60,7 +60,7 @@ impl<R: Read> Decoder<R> {
         Ok(Self { inner, taken, given: 0, ratio: limits.ratio })
     }
 
-    /// Whether the format has an end mark of its own, so that a cut does not go unnoticed.
+    /// Whether the format has its own end mark, so that truncated data is detected.
     pub fn is_framed(&self) -> bool {
         !matches!(self.inner, Inner::Plain(_))
     }

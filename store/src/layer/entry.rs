@@ -8,12 +8,12 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::limits::Limits;
 
-/// Longest part of a path, in bytes: the limit of Linux filesystems.
+/// The maximum length of a part of a path, in bytes: the limit of Linux filesystems.
 const MAX_PART: usize = 255;
 
-/// A path below a root: parts joined by single slashes, none of them empty, `.` or `..`, no NUL.
-/// The empty path is the root itself. Paths are ordered part by part, so everything below a
-/// directory follows it at once.
+/// A path below a root. Its parts are joined by single slashes. No part is empty, `.` or `..`, or
+/// has a NUL. The empty path is the root itself. Paths are ordered part by part, so the paths below
+/// a directory directly follow the directory.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryPath(Box<[u8]>);
 
@@ -40,9 +40,9 @@ pub enum Kind {
         /// The digest of the file's contents.
         content: Content,
     },
-    /// Another name of the file at a path.
+    /// A hardlink: another name of the file at this path.
     Hardlink(EntryPath),
-    /// A symlink to a target, kept byte for byte.
+    /// A symlink with this target, which is kept byte for byte.
     Symlink(Box<[u8]>),
     /// A fifo.
     Fifo,
@@ -52,7 +52,7 @@ pub enum Kind {
     BlockDevice(Device),
 }
 
-/// Numbers of a device.
+/// The numbers of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
     /// Major number.
@@ -67,8 +67,8 @@ impl EntryPath {
         Self(Box::default())
     }
 
-    /// Reads a name from an archive. A leading `/` and `.` parts are dropped; `..`, NUL and names
-    /// over a limit are refused.
+    /// Reads a name from an archive. A leading `/` and parts `.` are left out. A name with a part
+    /// `..`, with a NUL or over a limit is refused.
     pub fn from_archive(name: &[u8], limits: Limits) -> Result<Self> {
         let refuse = |reason: &str| Err(bad_entry(name, reason));
         let mut path = Vec::with_capacity(name.len());
@@ -101,7 +101,7 @@ impl EntryPath {
         Ok(Self(path.into()))
     }
 
-    /// The bytes.
+    /// The path as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -116,7 +116,7 @@ impl EntryPath {
         self.0.split(|&byte| byte == b'/').filter(|part| !part.is_empty())
     }
 
-    /// The directory and its last part; `None` for the root.
+    /// The path of the directory above and the last part of this path; `None` for the root.
     pub fn split(&self) -> Option<(Self, &[u8])> {
         if self.is_root() {
             return None;
@@ -127,7 +127,7 @@ impl EntryPath {
         })
     }
 
-    /// The path of `part` in this directory. The part must come from a path.
+    /// The path of `part` in this directory. `part` must be a part of some [`EntryPath`].
     #[must_use]
     pub fn join(&self, part: &[u8]) -> Self {
         if self.is_root() {
@@ -147,7 +147,8 @@ impl EntryPath {
 
 impl Ord for EntryPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // A slash sorts before every other byte: the contents of a directory come first.
+        // A slash sorts before every other byte, so the contents of a directory come before longer
+        // names.
         let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
         self.0.iter().map(key).cmp(other.0.iter().map(key))
     }
@@ -171,13 +172,13 @@ impl fmt::Debug for EntryPath {
     }
 }
 
-/// Bytes from an archive as text for a message. A long text is truncated.
+/// Converts bytes from an archive to text for a message. A long text is truncated.
 pub fn lossy(bytes: &[u8]) -> String {
     let cut = bytes.len().min(300);
     String::from_utf8_lossy(&bytes[..cut]).into_owned()
 }
 
-/// An error about the entry called `name`.
+/// An error about the entry with the name `name`.
 pub fn bad_entry(name: &[u8], reason: impl Into<String>) -> Error {
     Error::BadEntry { entry: lossy(name), reason: reason.into() }
 }

@@ -1,4 +1,4 @@
-//! A layer's index: its entries in archive order. The index depends on the entries alone. On disk,
+//! A layer's index: its entries in archive order. The index depends only on the entries. On disk,
 //! the index is one file with a format version and a checksum; docs/FORMAT.md has the layout.
 
 pub mod entries;
@@ -14,10 +14,10 @@ use crate::inode_meta::{Meta, Mtime, Xattr};
 use crate::limits::Limits;
 use entries::Entries;
 
-/// First bytes of the file; the last of these bytes is the format's version.
+/// The first bytes of the file. The last of these bytes is the version of the format.
 pub(super) const MAGIC: &[u8; 8] = b"DTINDEX\x02";
 pub(super) const CHECKSUM: usize = 32;
-/// Bytes that are written and read at a time.
+/// The number of bytes that are written or read at a time.
 const BUFFER: usize = 64 << 10;
 
 /// The entries of one layer, in archive order.
@@ -28,7 +28,7 @@ pub struct Index {
 }
 
 impl Index {
-    /// The file form.
+    /// Encodes the index as the bytes of a file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.entries.len() * 128);
         out.extend_from_slice(MAGIC);
@@ -39,26 +39,26 @@ impl Index {
         Self::seal(out)
     }
 
-    /// `body` with the checksum that the file form ends with.
+    /// Appends the checksum to `body`, as at the end of the file.
     pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
         let checksum = blake3::hash(&body);
         body.extend_from_slice(checksum.as_bytes());
         body
     }
 
-    /// Reads the file form. `path` is for messages.
+    /// Decodes the bytes of a file. `path` is for messages.
     pub fn from_bytes(bytes: &[u8], path: &Path) -> Result<Self> {
         let entries = Entries::open(io::Cursor::new(bytes), path)?.collect::<Result<_>>()?;
         Ok(Self { entries })
     }
 
-    /// One line for each entry, for people and tests.
+    /// Formats the index for people and tests, with one line for each entry.
     pub fn to_text(&self) -> String {
         self.entries.iter().map(line).collect()
     }
 }
 
-/// Writes the file form entry by entry, without holding the whole index in memory.
+/// Writes an index to a file entry by entry, without holding the whole index in memory.
 #[derive(Debug)]
 pub struct IndexWriter<F> {
     file: F,
@@ -70,7 +70,7 @@ impl<F: Read + Write + Seek> IndexWriter<F> {
     /// Begins an index in the empty `file`.
     pub fn new(file: F) -> Self {
         let mut buffer = MAGIC.to_vec();
-        // The number of entries is known at the end.
+        // The number of entries is written at the end, when it is known.
         put_u64(&mut buffer, 0);
         Self { file, buffer, count: 0 }
     }
@@ -183,7 +183,7 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// Input that is still to be read. `None` if there are too few bytes.
+/// The rest of the input. Each method returns `None` if there are too few bytes.
 pub(super) struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -219,7 +219,7 @@ impl<'a> Input<'a> {
         Some(Entry { path, kind, meta })
     }
 
-    /// Reads a path and checks it, because anybody may have made the file.
+    /// Reads a path and checks it, because the file may come from any program.
     fn path(&mut self) -> Option<EntryPath> {
         let unlimited = Limits { path_len: usize::MAX, depth: usize::MAX, ..Limits::STANDARD };
         let bytes = self.bytes()?;
@@ -255,7 +255,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The index of a layer, from the directory of indexes.
+/// Reads the index of a layer from the directory of indexes.
 pub(crate) fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
     let name = name_of(digest);
     let path = layers.path_of(&name);

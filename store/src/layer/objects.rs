@@ -1,5 +1,5 @@
-//! Objects: contents of files in the agent's cache, in `objects/ab/…`. [`object_name`] describes
-//! the names. Objects are created in batches, see [`batch`].
+//! Objects: the contents of files in the agent's cache, stored as `objects/ab/…`. [`object_name`]
+//! describes their names. Objects are created in batches (see [`batch`]).
 
 pub mod batch;
 pub mod object_name;
@@ -24,7 +24,7 @@ use object_name::{Naming, ObjectName};
 use reason::PrivateReason;
 use seals::{Sealed, Seals};
 
-/// Number of directories of objects, one for each first byte of their names.
+/// The number of directories of objects: one for each first byte of a digest.
 pub(super) const FANS: usize = 256;
 /// Prefix of the directories of unfinished batches.
 pub const UNFINISHED: &str = ".new";
@@ -36,19 +36,19 @@ pub struct Objects {
     fans: Box<[OnceLock<Dir>]>,
     pub(super) naming: Naming,
     pub(super) seals: Seals,
-    /// Batches whose objects may be placed before they are published.
+    /// The batches whose objects may be placed before the batches are published.
     shared: Mutex<Vec<Arc<Staged>>>,
 }
 
 /// The result of a check of an object before it is linked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// The object is sound, and nobody can write to it unseen.
+    /// The object is sound, and no process can write to it without detection.
     Sound,
     /// The object does not exist.
     Missing,
-    /// The inode must not be shared: it is changed, or may soon be. Its contents may still be
-    /// right.
+    /// The inode must not be shared, because it was changed or may soon be changed. Its contents
+    /// may still be correct.
     Changed(PrivateReason),
 }
 
@@ -76,23 +76,23 @@ impl Objects {
         Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
-    /// What the names of objects guarantee in this directory.
+    /// The guarantee that a name of an object gives in this directory.
     pub fn naming(&self) -> Naming {
         self.naming
     }
 
-    /// The name of the object for a file, see [`Naming::name`].
+    /// The name of the object for a file (see [`Naming::name`]).
     pub fn name(&self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
         self.naming.name(content, meta, twin)
     }
 
-    /// The seals of the objects, where objects are inodes.
+    /// The seals of the objects. Only objects that are inodes have seals.
     pub fn seals(&self) -> &Seals {
         &self.seals
     }
 
-    /// Checks an object before it is linked: by its seal, or if that does not suffice, by reading
-    /// it. Record the evidence of the watches before this call.
+    /// Checks an object before it is linked. The check uses the seal; if the seal does not suffice,
+    /// it reads the object. Record the evidence of the watches before this call.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -112,8 +112,8 @@ impl Objects {
         self.examine(name, size, meta)
     }
 
-    /// Checks that no process writes to an object whose seal is intact: a later write through a
-    /// descriptor or a mapping would reach all its names.
+    /// Checks that no process can write to an object whose seal is intact. A later write through an
+    /// open descriptor or a mapping would reach all names of the object.
     fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
         match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
             Some(file) if disk::writers(&file) == Writers::Some => {
@@ -167,7 +167,7 @@ impl Objects {
         }
     }
 
-    /// Whether the object `name` matches its seal. An object without a seal is not shared, and so
+    /// Whether the object `name` matches its seal. An object without a seal is not shared, so it
     /// counts as intact.
     pub fn is_intact(&self, name: &ObjectName) -> Result<bool> {
         if !self.seals.has(name) {
@@ -177,7 +177,7 @@ impl Objects {
         Ok(stat.is_none_or(|stat| self.seals.of(name, &stat) == Sealed::Intact))
     }
 
-    /// Opens any object with these contents. Its metadata do not matter.
+    /// Opens any object with these contents, regardless of its metadata.
     pub fn open_contents(&self, content: Content) -> Result<Option<File>> {
         let plain = Naming::Contents.name(content, &Meta::default(), 0);
         let Some(fan) = self.fan_if_there(plain.fan())? else { return Ok(None) };
@@ -194,8 +194,8 @@ impl Objects {
         found.map(|name| fan.open_file(&name)).transpose()
     }
 
-    /// Seals an object again after an operation of this program that moved its ctime. The object
-    /// was checked right before, so nobody else can have changed it in between.
+    /// Seals an object again after an operation of this program that changed the object's ctime.
+    /// The object was checked directly before this operation.
     pub fn seal(&self, name: &ObjectName) -> Result<()> {
         match self.find(name, |dir| dir.stat(name.as_c_str()))? {
             Some(stat) => self.seals.set(name, &stat),
@@ -204,7 +204,7 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether the object exists, and its inode has the right size and metadata.
+    /// Whether the object exists and its inode has the expected size and metadata.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let stat = self.find(name, |dir| dir.stat(name.as_c_str()))?;
         Ok(stat.is_some_and(|stat| self.fits(&stat, size, meta)))
@@ -217,19 +217,19 @@ impl Objects {
         }
     }
 
-    /// Opens an object, which may be of any kind. The clone of the object shows whether it is a
-    /// file.
+    /// Opens an object, which may be any kind of file. A clone later shows whether the object is a
+    /// regular file.
     pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_any(name.as_c_str()))
     }
 
-    /// Opens an object if its inode has the right size and metadata.
+    /// Opens an object if its inode has the expected size and metadata.
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
         let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
     }
 
-    /// Whether an object exists with the contents of its name.
+    /// Whether the object exists and has the contents that its name states.
     pub fn has_contents(&self, name: &ObjectName, size: u64) -> Result<bool> {
         let file = match self.open_named(name) {
             Ok(Some(file)) => file,
@@ -242,13 +242,13 @@ impl Objects {
         Ok(length == size && name.as_bytes().starts_with(content.to_string().as_bytes()))
     }
 
-    /// Opens the file of this name, sound or not.
+    /// Opens the file with this name, even if it is damaged.
     pub fn open_named(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// Bytes of disk that a copy of the file takes, by its object. A file with holes takes fewer
-    /// bytes than its length.
+    /// The number of bytes that a copy of the file takes on disk, according to its object. A file
+    /// with holes takes fewer bytes than its length.
     pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
         /// Shorter files are not checked for holes.
         const LARGE: u64 = 16 << 20;
@@ -260,8 +260,8 @@ impl Objects {
         blocks.map_or(size, |blocks| blocks.saturating_mul(512).min(size))
     }
 
-    /// Makes `to` in `into` another name of the object, which was checked, and seals it again.
-    /// Returns whether the object exists.
+    /// Makes `to` in `into` a hardlink to the object, and seals the object again. The caller must
+    /// have checked the object. Returns whether the object exists.
     pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<bool> {
         let linked = self.find(name, |dir| {
             dir.link(name.as_c_str(), into, to)?;
@@ -277,8 +277,8 @@ impl Objects {
         Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
     }
 
-    /// Applies `look` to the directory of the object: the published directory, or the directory of
-    /// a shared batch.
+    /// Calls `look` with the directory that has the object. This is the published directory, or the
+    /// directory of a shared batch.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
         let found = |looked: Result<T>| match looked {
             Err(err) if err.is_not_found() => Ok(None),
@@ -301,7 +301,7 @@ impl Objects {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes an object of the synced file `from` in `dir`, by linking. An existing object counts as
+    /// Makes the synced file `from` in `dir` an object, by a hardlink. An existing object counts as
     /// success.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
@@ -317,7 +317,7 @@ impl Objects {
         if !fan.contains(name.as_c_str())? {
             return Ok(false);
         }
-        // If several damaged objects have one name, the last is kept.
+        // If several damaged objects have the same name, only the last object is kept.
         quarantine.remove_tree(name.as_c_str())?;
         fan.rename(name.as_c_str(), quarantine, name.as_c_str())?;
         self.seals.forget(name);
@@ -330,8 +330,8 @@ impl Objects {
         self.fan(name)?.remove_file(name.as_c_str())
     }
 
-    /// Calls `each` with every object's name, size and ctime: the time at which it was created or
-    /// last linked.
+    /// Calls `each` with the name, size and ctime of every object. The ctime is the time at which
+    /// the object was created or last linked.
     pub fn for_each(&self, mut each: impl FnMut(ObjectName, u64, i64) -> Result<()>) -> Result<()> {
         for fan in self.fans()? {
             let fan = self.dir.child(&fan)?;

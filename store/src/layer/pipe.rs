@@ -1,23 +1,23 @@
-//! A bounded stream of bytes between two threads: one thread fills the stream, the other reads it.
-//! Chunks are returned and reused.
+//! A bounded stream of bytes between two threads. One thread fills the stream, and the other thread
+//! reads it. The reader returns used chunks, so that they are filled again.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-/// Bytes of a chunk.
+/// The number of bytes in a chunk.
 const CHUNK: usize = 256 << 10;
-/// Usual maximum of chunks that wait to be read. In addition, one chunk is being filled, and one
-/// read.
+/// The usual maximum number of chunks that wait to be read. In addition, one chunk is being filled,
+/// and one chunk is being read.
 const WAITING: usize = 4;
 
-/// The end for filling. Dropping this end ends the stream.
+/// The end that fills the stream. When this end is dropped, the stream ends.
 #[derive(Debug)]
 pub struct Inlet {
     to: SyncSender<io::Result<Chunk>>,
     back: Receiver<Box<[u8]>>,
 }
 
-/// The end for reading. Dropping this end stops the filling.
+/// The end that reads the stream. When this end is dropped, the filling stops.
 #[derive(Debug)]
 pub struct Outlet {
     from: Receiver<io::Result<Chunk>>,
@@ -25,12 +25,12 @@ pub struct Outlet {
     current: Chunk,
 }
 
-/// How filling ended.
+/// The reason why the filling ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filled {
-    /// The input is at its end.
+    /// The input was read to its end.
     Whole,
-    /// The other end was dropped before the input's end.
+    /// The reading end was dropped before the input was read to its end.
     Unread,
 }
 
@@ -41,13 +41,13 @@ struct Chunk {
     end: usize,
 }
 
-/// A new stream.
+/// Creates a stream.
 pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// A stream that accepts about so many bytes before the reader reads, so that the writer can
-/// continue with another stream.
+/// Creates a stream that accepts about `bytes` bytes before the other end reads. The writer can
+/// then continue with another stream.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();
@@ -55,8 +55,8 @@ pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
 }
 
 impl Inlet {
-    /// Fills the stream from `reader`; `seen` gets the bytes first. If `reader` fails, the other
-    /// end gets the error after those bytes.
+    /// Fills the stream from `reader`, and passes all bytes to `seen` first. If `reader` fails, the
+    /// other end gets the error after the bytes that were read.
     pub fn fill(
         &mut self,
         reader: &mut impl Read,
@@ -73,7 +73,7 @@ impl Inlet {
                 return Ok(Filled::Unread);
             }
             if let Err(err) = read {
-                // Nobody reads any more, so nobody needs the error.
+                // If the send fails, the other end was dropped, and so does not need the error.
                 let _ = self.to.send(Err(io::Error::new(err.kind(), err.to_string())));
                 return Err(err);
             }
@@ -90,7 +90,7 @@ impl Read for Outlet {
             // The end of the channel is the end of the stream.
             let Ok(next) = self.from.recv() else { return Ok(0) };
             let read = std::mem::replace(&mut self.current, next?);
-            // The writer may have ended.
+            // If the send fails, the filling end was dropped.
             let _ = self.back.send(read.bytes);
         }
         let Chunk { bytes, at, end } = &mut self.current;
@@ -101,7 +101,7 @@ impl Read for Outlet {
     }
 }
 
-/// Fills `bytes` from `reader` as far as possible; `end` gets the reason for stopping short.
+/// Fills `bytes` from `reader` as far as possible. `end` gets the number of bytes.
 fn read_full(reader: &mut impl Read, bytes: &mut [u8], end: &mut usize) -> io::Result<()> {
     while *end < bytes.len() {
         match reader.read(&mut bytes[*end..]) {
@@ -148,7 +148,7 @@ mod tests {
         });
     }
 
-    /// A reader of so many ones, and then an error.
+    /// A reader that returns this many bytes of value 1, and then an error.
     struct Cut(usize);
 
     impl Read for Cut {

@@ -1,9 +1,9 @@
 //! The stages of reading an archive, each in its own thread. The calling thread reads the bytes of
 //! the blob, another decompresses them, and a third reads tar. Bounded streams connect the threads,
-//! so that no thread runs far ahead.
+//! so that no thread gets far ahead of the next thread.
 //!
-//! Each stage ends when the next stage has ended. So an error in any stage closes the streams on
-//! both sides of the stage, and all threads have ended when [`run`] returns.
+//! Each stage ends when the next stage has ended. An error in any stage closes the streams on both
+//! sides of the stage. So all threads have ended when [`run`] returns.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -14,10 +14,11 @@ use super::pipe::{Filled, Inlet, Outlet, pipe};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// Decompresses `source` and passes the result to `read`, with whether the compressed form is
-/// framed ([`Decoder::is_framed`]). `seen` gets every byte of the source. The first result is the
-/// result of reading `source`, which may have stopped early because `read` stopped. The second is
-/// the result of everything else. Success means that the compressed form was checked to its end.
+/// Decompresses `source` and passes the result to `read`. The flag for `read` states whether the
+/// compressed form is framed ([`Decoder::is_framed`]). `seen` gets every byte that is read from
+/// `source`. The first result is the result of reading `source`, which may have stopped early
+/// because `read` stopped. The second result is the result of everything else. Success means that
+/// the compressed form was checked to its end.
 pub fn run<R: Read, T: Send>(
     source: &mut R,
     limits: Limits,
@@ -29,7 +30,7 @@ pub fn run<R: Read, T: Send>(
         let (plain_inlet, plain) = pipe();
         let (tell, framed) = sync_channel(1);
         let decoding = scope.spawn(move || decode(packed, plain_inlet, limits, &tell));
-        // A decoder that could not begin has sent nothing, and its error is the result.
+        // If the decoder could not begin, it has sent nothing, and its error is the result.
         let reading = scope.spawn(move || framed.recv().ok().map(|framed| read(plain, framed)));
         let filled = inlet.fill(source, seen);
         drop(inlet);
@@ -43,8 +44,8 @@ pub fn run<R: Read, T: Send>(
     })
 }
 
-/// Errors of the compressed form are part of the stream: the reader gets an error after the bytes
-/// before it.
+/// Decompresses `packed` into `plain`. Errors of the compressed form are part of the stream: the
+/// reader first gets the bytes before the error, and then the error.
 fn decode(
     packed: Outlet,
     mut plain: Inlet,
@@ -53,13 +54,14 @@ fn decode(
 ) -> Result<()> {
     let mut decoder = Decoder::new(packed, limits)?;
     if framed.send(decoder.is_framed()).is_ok() {
-        // If the reader reads to the end, the whole compressed form is checked.
+        // The reader gets every error. If it reads to the end, the whole compressed form is
+        // verified.
         let _ = plain.fill(&mut decoder, |_| {});
     }
     Ok(())
 }
 
-/// The result of a thread. A panic in that thread continues here.
+/// Returns the result of a thread. If the thread panicked, the panic continues here.
 pub(crate) fn joined<T>(ended: thread::Result<T>) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

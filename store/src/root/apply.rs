@@ -1,4 +1,4 @@
-//! Changes a directory from one tree to another. Nobody else can enter the directory.
+//! Changes a directory from one tree to another. No other process can enter the directory.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
-/// Changes `root` from `old` to `new`; `uses` counts the files of `root`. After an interruption,
-/// the directory holds neither tree.
+/// Changes `root` from `old` to `new`. `uses` counts the files of `root` that use each object.
+/// After an interruption, the directory holds neither tree.
 pub fn apply(
     old: &Tree,
     new: &Tree,
@@ -98,7 +98,7 @@ pub fn replace(
     Ok(placer.finish())
 }
 
-/// For each file with several names that gets a new name: a name that exists already.
+/// Finds the names that stay, for each file with several names that gets a new name.
 fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>, EntryPath)> {
     let mut wanted: HashSet<*const File> = HashSet::new();
     let mut placed: BTreeSet<&EntryPath> = BTreeSet::new();
@@ -128,7 +128,7 @@ fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>,
     found.filter(|(_, path)| stays(path)).collect()
 }
 
-/// Adds the files with several names in `node`.
+/// Adds all files in `node` that have several names.
 pub(super) fn linked_files(node: &Node, into: &mut HashSet<*const File>) {
     match node {
         Node::Directory(directory) => {

@@ -1,4 +1,4 @@
-//! Builds a tree as a directory, from nothing.
+//! Builds a tree in an empty directory.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 use crate::layer::objects::object_name::ObjectName;
 
-/// Most threads: more than a few wait for the filesystem's locks.
+/// The maximum number of threads. More threads would only wait for the filesystem's locks.
 const MOST: usize = 4;
-/// Bytes of stack for each thread: a tree may be as deep as the limits allow.
+/// The number of bytes of stack for each thread, because a tree may be as deep as the limits allow.
 const STACK: usize = 64 << 20;
 
 /// The objects that a tree needs, each with a file that needs it and the path of that file.
@@ -31,7 +31,8 @@ pub fn objects_of<'a>(
     files.map(|(path, file)| (path, objects.name(file.content, &file.meta, 0), file))
 }
 
-/// Builds `tree` in the empty directory `into`, whose own metadata stay as they are.
+/// Builds `tree` in the empty directory `into`. The metadata of this directory itself do not
+/// change.
 pub fn build(
     tree: &Tree,
     objects: &Objects,
@@ -44,21 +45,22 @@ pub fn build(
     Ok((placer.finish(), uses))
 }
 
-/// Each root has its own threads, which inherit the priority of the caller.
+/// Starts threads for one root. The threads inherit the priority of the caller.
 fn threads() -> Result<ThreadPool> {
     let count = std::thread::available_parallelism().map_or(1, usize::from).min(MOST);
     let pool = ThreadPoolBuilder::new().num_threads(count).stack_size(STACK).build();
     pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
-/// Makes objects from files that had to be copied because an equal file took their object. `root`
-/// is the built directory, synced.
+/// Makes objects from files that had to be copied, because an equal file of the root already used
+/// their object. `root` is the built and synced directory.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)
             .and_then(|(dir, file)| objects.adopt(name, dir.as_ref().unwrap_or(root), &file));
         match adopted {
-            // The directory is closed to its owner: the next root gets a copy again.
+            // The mode of the directory denies access to its owner, so the next root gets a copy
+            // again.
             Err(err) if err.is_denied() => {}
             other => other?,
         }

@@ -1,6 +1,6 @@
 //! Compares the inodes of a directory, entry by entry, with the tree that the directory should
-//! hold. Contents are not read: a write changes the file's mtime. An entry that cannot be examined
-//! counts as different.
+//! hold. Contents are not read, because a write changes the file's mtime. An entry that cannot be
+//! examined counts as different.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -17,17 +17,17 @@ use crate::layer::entry::EntryPath;
 use crate::meter::Meter;
 use crate::writable::Writable;
 
-/// Most nested directories that are open at a time.
+/// The maximum number of nested directories that are open at the same time.
 const OPEN: usize = 100;
 
-/// How an entry differs.
+/// How an entry of a directory differs from the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Drift {
     /// The entry is missing.
     Missing,
     /// The entry should not exist.
     Extra,
-    /// The size, mode, owner, time, attributes or target differ.
+    /// The size, mode, owner, time, attributes or target of the entry differ.
     Altered,
     /// The entry matches, but is not linked to the other names of its file, or is linked to another
     /// file.
@@ -37,7 +37,8 @@ pub enum Drift {
 }
 
 impl Drift {
-    /// Whether the entry is missing, added or replaced. A service's writes alone do not cause that.
+    /// Whether the entry is missing, added or replaced. The writes of a service do not cause such a
+    /// difference.
     pub fn is_lack(self) -> bool {
         !matches!(self, Self::Altered | Self::Links)
     }
@@ -46,20 +47,20 @@ impl Drift {
 /// The scope of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything but attributes.
+    /// Everything except attributes. Additional entries count.
     All,
-    /// Everything in the tree, attributes included. Additional entries do not count.
+    /// Everything in the tree, including attributes. Additional entries do not count.
     Kept {
         /// Whether access lists count. Access lists do not count where new files inherit them.
         lists: bool,
     },
-    /// Regular files only. In a directory that nobody else can enter, only files that have names
+    /// Only regular files. In a directory that no other process can enter, only files with names
     /// elsewhere can change.
     Files,
 }
 
-/// Calls `each` for every entry of `root` that differs from `tree`; `owner` says whether owners are
-/// restored. `meter` counts the compared entries of `tree`. Fails if the root itself cannot be
+/// Calls `each` for every entry of `root` that differs from `tree`. `owner` states whether owners
+/// are restored. `meter` counts the compared entries of `tree`. Fails if the root itself cannot be
 /// listed.
 pub fn check(
     root: &Dir,
@@ -73,7 +74,7 @@ pub fn check(
     let mut checker = Checker { owner, scope, meter, each: &mut each, deep: Vec::new(), links };
     checker.directory(root, &EntryPath::root(), tree.root())?;
     while let Some((path, directory)) = checker.deep.pop() {
-        // The directories above this one were checked.
+        // The directories above this directory were already checked.
         let looked = open_dir(root, &path).and_then(|dir| {
             let dir = dir.as_ref().unwrap_or(root);
             checker.directory(dir, &path, directory)
@@ -95,12 +96,12 @@ struct Checker<'a, 't> {
     links: Links,
 }
 
-/// Hard links between the files that match the tree.
+/// The hardlinks between the files that match the tree.
 #[derive(Default)]
 struct Links {
-    /// The first name of each file with several names, by the file's address.
+    /// For each file with several names, by its address in memory: the first name.
     first: HashMap<usize, FirstName>,
-    /// The file's address for each inode with several names, by device and inode.
+    /// For each inode with several names, by device and inode: the address of the file.
     files: HashMap<(u64, u64), usize>,
 }
 
@@ -130,7 +131,7 @@ impl Links {
         if first.inode == inode {
             return Vec::new();
         }
-        // Any of these names may be the replaced one.
+        // Either of the two names may be the replaced name, so both names are returned.
         let mut names = vec![path()];
         if !std::mem::replace(&mut first.reported, true) {
             names.push(first.path.clone());
@@ -188,12 +189,13 @@ impl<'t> Checker<'_, 't> {
         Ok(())
     }
 
-    /// The status of an entry that matches; `None` if the entry was left out.
+    /// Compares an entry. Returns the status of a matching entry, or `None` if the entry was left
+    /// out of the root.
     fn compare(&self, dir: &Dir, name: &CStr, node: &Node) -> Result<Option<Stat>, Drift> {
         let stat = match dir.stat(name) {
             Ok(stat) => stat,
             Err(err) if err.is_not_found() => {
-                // The device was left out, because only root can make it.
+                // The device was left out, because only root can make devices.
                 let left_out = is_device(node) && (!self.owner || self.is_kept());
                 return if left_out { Ok(None) } else { Err(Drift::Missing) };
             }
@@ -232,11 +234,11 @@ impl<'t> Checker<'_, 't> {
     }
 }
 
-/// The files that a service writes to. A write through one name shows under all names. A service
-/// may also replace a name.
+/// The files that a service writes to. A write through one name is visible under all names of the
+/// file. A service may also replace a name.
 pub struct Written<'a> {
     writable: &'a Writable,
-    /// Files with several names of which one is writable, by their addresses.
+    /// The addresses of files that have several names, at least one of them writable.
     linked: HashSet<usize>,
 }
 
@@ -257,7 +259,8 @@ impl<'a> Written<'a> {
         Self { writable, linked }
     }
 
-    /// Whether a service writes to the entry of `tree` at `path`, or would if it existed.
+    /// Whether a service writes to the entry of `tree` at `path`, or would write to it if it
+    /// existed.
     pub fn has_at(&self, tree: &Tree, path: &EntryPath) -> bool {
         tree.get(path).map_or_else(|| self.writable.has(path), |node| self.has(path, node))
     }

@@ -1,12 +1,12 @@
-//! The difference of two trees: the steps that change a directory from one tree to the other. Pure;
-//! shared directories are skipped.
+//! The difference of two trees: the steps that change a directory from one tree to the other. The
+//! comparison skips shared directories, and does not use the disk.
 
 use std::sync::Arc;
 
 use super::tree::{Directory, File, Node, Tree};
 use crate::layer::entry::EntryPath;
 
-/// One step from a tree to another.
+/// One step of the change from one tree to another.
 #[derive(Debug)]
 pub enum Step<'a> {
     /// Remove the entry at the path, with everything below it.
@@ -15,8 +15,8 @@ pub enum Step<'a> {
     Place(EntryPath, &'a Node),
     /// Give the file the contents and the time of the new file; everything else stays.
     Rewrite(EntryPath, &'a File),
-    /// Give a directory with the first metadata the second metadata: something in the directory has
-    /// changed, or its metadata have.
+    /// Change the metadata of a directory from those of the first node to those of the second node.
+    /// This step also follows each change of an entry in the directory.
     Finish(EntryPath, &'a Directory, &'a Directory),
 }
 
@@ -32,7 +32,7 @@ impl Step<'_> {
 }
 
 /// The steps from `old` to `new`, in a valid order: a directory is finished after everything in it.
-/// `rewrite`: files may be rewritten in place, because nothing shares them.
+/// `rewrite` allows files to be rewritten in place, because their inodes are not shared.
 pub fn diff<'a>(old: &'a Tree, new: &'a Tree, rewrite: bool) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     between(&EntryPath::root(), old.root(), new.root(), rewrite, &mut steps);
@@ -84,7 +84,8 @@ fn between<'a>(
 }
 
 /// Whether only contents and time differ between two files. A write would remove setuid, setgid and
-/// capabilities, and may be forbidden to a user; files for which that matters are created again.
+/// capabilities, and a user may have no permission to write. Files to which this applies are
+/// created again.
 fn fits(one: &File, other: &File) -> bool {
     let (is, should) = (&one.meta, &other.meta);
     !one.is_linked()
@@ -95,8 +96,8 @@ fn fits(one: &File, other: &File) -> bool {
         && should.xattrs.is_empty()
 }
 
-/// Whether the old node may stay. Files with several names are the same only if they are one `Arc`:
-/// equal files may have other names.
+/// Whether the old node may stay. Files with several names are the same only if they are the same
+/// `Arc`, because an equal file may have other names.
 fn same(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::File(one), Node::File(other)) => {

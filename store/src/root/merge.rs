@@ -1,9 +1,10 @@
-//! Merges layers into a tree: takes every entry of every layer in order, and later entries win.
-//! Pure; entries of one layer are treated like entries of several layers.
+//! Merges layers into a tree. The merge takes every entry of every layer in order, and later
+//! entries win. Entries of one layer are treated like entries of several layers. The merge does not
+//! use the disk.
 //!
-//! Paths are resolved as if chrooted into the tree so far: `..` stops at the root, and absolute
-//! symlinks start there. The resulting tree has no path that passes through a symlink, so building
-//! it never follows one.
+//! Paths are resolved as in a chroot to the tree so far: `..` stops at the root, and absolute
+//! symlinks start at the root. The resulting tree has no path that passes through a symlink, so a
+//! build of the tree never follows a symlink.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -17,12 +18,12 @@ use crate::layer::index::Index;
 use crate::limits::Limits;
 use crate::owners::Owners;
 
-/// Most symlinks on the way of one path, as in the kernel.
+/// The maximum number of symlinks that one path may pass through, as in the kernel.
 const MAX_HOPS: usize = 40;
-/// Most bytes of the paths that are looked up for one layer, because each path may lead through
-/// many symlinks.
+/// The maximum total length of the paths that are looked up for one layer. There is a limit because
+/// each path may lead through many symlinks.
 const MAX_LOOKED_UP: u64 = 1 << 33;
-/// Most parents whose resolved paths are kept.
+/// The maximum number of parents whose resolved paths are kept.
 const PARENTS: usize = 1024;
 
 /// The tree of `layers`, lowest first.
@@ -34,7 +35,7 @@ pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Puts the entries of one more layer on top of `tree`. After an error the tree is useless.
+/// Adds the entries of one more layer on top of `tree`. After an error, the tree must not be used.
 pub fn add_layer(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
@@ -42,7 +43,7 @@ pub fn add_layer(
     add_layer_owned(tree, layer, &Owners::default())
 }
 
-/// Like [`add_layer`], with the owners of `owners`.
+/// Like [`add_layer`], but applies the rules `owners`.
 pub fn add_layer_owned(
     tree: &mut Tree,
     layer: impl IntoIterator<Item = Result<impl Borrow<Entry>>>,
@@ -56,14 +57,14 @@ pub fn add_layer_owned(
     apply(tree, layer, MissingTarget::Refuse, owners)
 }
 
-/// Checks that `layer` can be merged at all. Targets of hardlinks and symlinks may be in lower
-/// layers, which are not known yet.
+/// Checks that `layer` can be merged onto some lower layers. The targets of hardlinks and symlinks
+/// may be in these lower layers, which are not known yet.
 pub fn check(layer: &Index) -> Result<()> {
     let entries = layer.entries.iter().map(Ok);
     apply(&mut Tree::default(), entries, MissingTarget::PassOver, &Owners::default())
 }
 
-/// Bytes of the paths that were looked up.
+/// The total length in bytes of the paths that were looked up.
 struct LookedUp(u64);
 
 impl LookedUp {
@@ -90,8 +91,8 @@ fn apply(
     missing: MissingTarget,
     owners: &Owners,
 ) -> Result<()> {
-    // Entries of one directory come together. So a resolved path is kept until something other than
-    // a file changes, because that may change where the path leads.
+    // The entries of one directory usually come together, so resolved paths are kept. They are
+    // discarded when a directory or a symlink changes, because the paths may then lead elsewhere.
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
     let mut looked_up = LookedUp(0);
     for entry in layer {
@@ -106,8 +107,8 @@ fn apply(
             None => {
                 let resolved = match directory(tree, entry, &parent, owners, &mut looked_up)? {
                     Way::Directory(resolved) => resolved,
-                    // The lower layers decide where the symlink leads, and so what the following
-                    // entries mean.
+                    // The target of the symlink depends on the lower layers. So the meaning of the
+                    // following entries is not known, either.
                     Way::Nowhere(_) if missing == MissingTarget::PassOver => return Ok(()),
                     Way::Nowhere(err) => return Err(err),
                 };
@@ -128,7 +129,7 @@ fn apply(
     Ok(())
 }
 
-/// The metadata of the entry's inode at `path`.
+/// The metadata of the entry's inode at `path`, with the owner that the rules state.
 fn owned(owners: &Owners, path: &EntryPath, entry: &Entry) -> Meta {
     let mut meta = entry.meta.clone();
     owners.give(path, &mut meta, matches!(entry.kind, Kind::File { .. }));
@@ -182,7 +183,7 @@ fn special(kind: SpecialKind, meta: Meta) -> Node {
     Node::Special(Arc::new(Special { kind, meta }))
 }
 
-/// Puts `node` at `path`, whose directory exists; returns the replaced node.
+/// Puts `node` at `path`, whose directory must exist. Returns the replaced node.
 fn insert(tree: &mut Tree, path: &EntryPath, node: Node) -> Option<Node> {
     let (parent, name) = path.split()?;
     tree.directory_mut(&parent).children.insert(name.into(), node)
@@ -194,8 +195,8 @@ fn new_directory(meta: Meta) -> Node {
 }
 
 /// Places a directory. The new directory gives its metadata to an existing directory. An existing
-/// symlink to a directory stays, and its target gets the metadata. Anything else is replaced. No
-/// path that was resolved before leads elsewhere afterwards.
+/// symlink to a directory stays, and its target gets the metadata. Anything else is replaced.
+/// Afterwards, all paths that were resolved before still lead to the same place.
 fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mut LookedUp) {
     match tree.get(path) {
         Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
@@ -211,8 +212,8 @@ fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mu
     }
 }
 
-/// The path and node of the target of a hardlink. A symlink as the target is linked itself, not
-/// followed.
+/// Finds the path and the node of a hardlink's target. If the target is a symlink, the symlink
+/// itself is the target; it is not followed.
 fn linked(
     tree: &Tree,
     entry: &Entry,
@@ -237,7 +238,7 @@ fn linked(
     }
 }
 
-/// The end of a path.
+/// Where a path leads.
 enum Way {
     /// The path leads to a directory.
     Directory(EntryPath),
@@ -245,8 +246,8 @@ enum Way {
     Nowhere(Error),
 }
 
-/// The directory that `path` leads to. The directory and its parents are created if they are
-/// missing.
+/// Finds the directory that `path` leads to. A missing directory and its missing parents are
+/// created.
 fn directory(
     tree: &mut Tree,
     entry: &Entry,
@@ -291,8 +292,8 @@ fn no_directory(entry: &Entry, at: &EntryPath, what: &str) -> Error {
     bad_entry(entry.path.as_bytes(), format!("passes through {at:?}, which is {what}"))
 }
 
-/// The directory that `path` leads to, following symlinks inside the tree. `None` if there is no
-/// such directory.
+/// Finds the directory that `path` leads to, and follows symlinks inside the tree. `None` if there
+/// is no such directory.
 fn resolve(tree: &Tree, path: &EntryPath, looked_up: &mut LookedUp) -> Result<Option<EntryPath>> {
     let mut rest: Vec<Box<[u8]>> = path.parts().map(Into::into).collect();
     rest.reverse();

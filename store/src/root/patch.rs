@@ -1,8 +1,9 @@
 //! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
-//! beside the old one and replaces it. An entry that cannot be made stays as it is.
+//! again in another directory, and then replaces the old entry. An entry that cannot be made stays
+//! unchanged.
 //!
 //! Repaired files share no inode with the cache. Each name of a file is made separately. The names
-//! are linked at the end, when it is known which of them exist.
+//! of one file are linked to each other at the end, when it is known which names exist.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// Repairs `paths` of `root` as far as the objects exist. `scratch` is an empty directory on the
-/// same filesystem that nobody else can enter; replaced entries are left there.
+/// same filesystem that no other process can enter. Replaced entries are left in `scratch`.
 pub fn patch(
     root: &Dir,
     scratch: &Dir,
@@ -81,7 +82,8 @@ impl Patcher<'_> {
         moved.and_then(|()| self.finish_parent(path))
     }
 
-    /// Restores the mtime of the directory of `path`, which the repair changed.
+    /// Restores the mtime of the directory that contains `path`, because the repair changed this
+    /// mtime.
     fn finish_parent(&self, path: &EntryPath) -> Result<()> {
         let Some((parent, _)) = path.split() else { return Ok(()) };
         match (open_dir(self.root, &parent)?, self.tree.get(&parent)) {
@@ -111,7 +113,7 @@ impl Patcher<'_> {
         self.finish(&dir, &directory.meta)
     }
 
-    /// All names of each file in `linked`, except files that a service writes to.
+    /// Groups all names of each file in `linked`. Files that a service writes to are left out.
     fn groups(&self, linked: &HashSet<*const File>) -> Vec<Vec<EntryPath>> {
         let mut groups: HashMap<*const File, Vec<EntryPath>> = HashMap::new();
         if !linked.is_empty() {
@@ -126,7 +128,7 @@ impl Patcher<'_> {
         groups.into_values().filter(|names| !is_written(names)).collect()
     }
 
-    /// Links all of `names` to the first one that matches the tree.
+    /// Makes all of `names` hardlinks to the first name that matches the tree.
     fn link(&self, names: &[EntryPath]) -> Result<()> {
         let Some(Node::File(file)) = self.tree.get(&names[0]) else { return Ok(()) };
         let mut first: Option<(&EntryPath, Stat)> = None;

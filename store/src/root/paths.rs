@@ -1,4 +1,5 @@
-//! Opens the directories that paths of a tree name, one name at a time, without following links.
+//! Opens the directories to which paths of a tree lead. The functions open one name at a time and
+//! follow no symlinks.
 
 use std::ffi::CString;
 
@@ -6,13 +7,14 @@ use crate::disk::Dir;
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// The directory of `path` (`None`: `root` itself), and the last part of `path`.
+/// Opens the directory that contains `path` (`None` for `root` itself). Also returns the last part
+/// of `path`.
 pub fn open_parent(root: &Dir, path: &EntryPath) -> Result<(Option<Dir>, CString)> {
     let (parent, name) = path.split().ok_or_else(no_such_name)?;
     Ok((open_dir(root, &parent)?, c_name(name)?))
 }
 
-/// The directory at `path`; `None` for `root` itself.
+/// Opens the directory at `path`; `None` for `root` itself.
 pub fn open_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     let mut dir: Option<Dir> = None;
     for part in path.parts() {
@@ -21,7 +23,7 @@ pub fn open_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
-/// Like [`open_dir`], only to find names in it, see [`Dir::child_unread`].
+/// Like [`open_dir`], but only to look up names in the directory (see [`Dir::child_unread`]).
 pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     let mut dir: Option<Dir> = None;
     for part in path.parts() {
@@ -30,7 +32,8 @@ pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
-/// A name for the system. No name has a NUL: archives with a NUL in a name are refused.
+/// Converts a name for system calls. No name has a NUL, because an archive with a NUL in a name is
+/// refused.
 pub fn c_name(name: &[u8]) -> Result<CString> {
     CString::new(name).map_err(|_| no_such_name())
 }

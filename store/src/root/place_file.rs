@@ -1,4 +1,4 @@
-//! Places one regular file: as another name of its object, as a clone, or as a copy.
+//! Places one regular file as a hardlink to its object, as a clone of the object, or as a copy.
 
 use std::ffi::CStr;
 use std::fs::File as OpenFile;
@@ -17,7 +17,7 @@ use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
 
 impl Placer<'_> {
-    /// Places `file` as `name` in `into`. `fresh`: this placer made `into`.
+    /// Places `file` as `name` in `into`. `fresh` states that this placer made `into`.
     pub(super) fn place_file(
         &self,
         into: &Dir,
@@ -64,8 +64,8 @@ impl Placer<'_> {
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// Whether the root gets its own copy: not only the owner may write to the file, or one of its
-    /// names is declared or was found to be written to.
+    /// Whether the root gets its own copy of the file. This is so if not only the owner may write
+    /// to the file, or if one of its names is private.
     fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
         if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
             return true;
@@ -76,8 +76,8 @@ impl Placer<'_> {
         self.placement.may_have_private() && self.placement.is_private(&path())
     }
 
-    /// Places a file by hardlink. Places it by copy if an equal file of this root has the object,
-    /// or if the object must not be shared any more.
+    /// Places a file by hardlink. If an equal file of this root already uses the object, or if the
+    /// object must not be shared any more, the file is copied.
     fn place_link(
         &self,
         into: &Dir,
@@ -96,7 +96,8 @@ impl Placer<'_> {
                     Ok(())
                 }
                 Ok(false) => Err(damaged(self.objects, &own)),
-                // A file of a root was made immutable, and so its object is, too.
+                // A file in a root may have been made immutable, which also made its object
+                // immutable.
                 Err(err)
                     if !cannot_link(&err)
                         || (self.placement.strict && !self.objects.is_fixed(&own)?) =>
@@ -134,8 +135,8 @@ impl Placer<'_> {
         self.finish_file(into, &made, name, file, fresh)
     }
 
-    /// Gives the existing file `name` the contents and the time of `file`. The file must have no
-    /// other name.
+    /// Gives the existing file `name` the contents and the time of `file`. The existing file must
+    /// have no other name.
     pub fn rewrite(&self, into: &Dir, name: &CStr, file: &File) -> Result<()> {
         let open = || into.open_to_rewrite(name);
         let to = if file.size == 0 {
@@ -147,8 +148,8 @@ impl Placer<'_> {
         disk::set_times(&to, &|| into.path_of(name), &file.meta)
     }
 
-    /// Fills the empty file that `open` returns, after the object was found. Copied bytes are
-    /// compared with the object's name.
+    /// Finds the object, and then fills the empty file that `open` returns. If bytes are copied,
+    /// their digest is compared with the object's name.
     fn contents(
         &self,
         into: &Dir,
@@ -206,8 +207,8 @@ fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile>
     into.create_to_write(name, first_mode(file, fresh))
 }
 
-/// The permissions with which a file is created. In a new directory nobody else can open it before
-/// it is finished.
+/// The permissions with which a file is created. In a new directory, no other process can open the
+/// file before it is finished.
 fn first_mode(file: &File, fresh: bool) -> u32 {
     if fresh { file.meta.mode & 0o777 } else { 0o600 }
 }
@@ -216,7 +217,7 @@ fn count(of: &AtomicU64) {
     of.fetch_add(1, Ordering::Relaxed);
 }
 
-/// An object is missing or damaged.
+/// The error for a missing or damaged object.
 fn damaged(objects: &Objects, name: &ObjectName) -> Error {
     let reason = "is missing or was changed from outside".to_owned();
     Error::Corrupt { path: objects.path_of(name), reason }

@@ -1,6 +1,6 @@
-//! Places the nodes of a tree in a directory: files from objects, by reflink, hardlink or copy; all
-//! other nodes are created. Nobody else can enter the directory yet, and the tree has no path
-//! through a symlink. Each step opens one name and follows no link.
+//! Places the nodes of a tree in a directory. Files come from objects, by reflink, hardlink or
+//! copy; all other nodes are created. No other process can enter the directory yet, and the tree
+//! has no path through a symlink. Each step opens one name and follows no symlink.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -18,11 +18,11 @@ use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
-/// Most directories that each thread has open, one in the other. A process may usually have 1,024
-/// files open. With this limit, most of them stay free, for any tree.
+/// The maximum number of nested directories that each thread has open. A process may usually have
+/// 1,024 files open. With this limit, most of these stay available for any tree.
 const OPEN: usize = 100;
 
-/// Mode bits that allow not only the owner to write to a file.
+/// Mode bits that allow users other than the owner to write to a file.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Places nodes in one root, on several threads where that is faster.
@@ -31,19 +31,19 @@ pub struct Placer<'a> {
     pub(super) objects: &'a Objects,
     pub(super) placement: Placement,
     pub(super) root: &'a Dir,
-    /// Whether the root was empty, so that all its twins are known.
+    /// Whether the root was empty at the start, so that all its twins are known.
     pub(super) fresh: bool,
     pub(super) counts: Counts,
     /// The path of the first name of each file with several names, by the file's address.
     pub(super) first: Mutex<HashMap<usize, EntryPath>>,
-    /// Directories that were made and must still be filled.
+    /// The directories that were made and must still be filled.
     deep: Mutex<Vec<(EntryPath, &'a Directory)>>,
-    /// Private files with several names, by their addresses.
+    /// The addresses of private files that have several names.
     pub(super) private: HashSet<usize>,
     found: Mutex<Found<'a>>,
 }
 
-/// Number of files by the way they were placed.
+/// The number of files that were placed in each way.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub reflinked: AtomicU64,
@@ -51,7 +51,7 @@ pub(super) struct Counts {
     pub copied: AtomicU64,
 }
 
-/// Results that are collected on the way.
+/// Results that the placer collects while it places files.
 #[derive(Debug)]
 pub(super) struct Found<'a> {
     pub uses: &'a mut Uses,
@@ -59,7 +59,7 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Placer<'a> {
-    /// A placer for `tree` in `root`, which is empty.
+    /// Creates a placer that places `tree` in the empty `root`.
     pub fn new(
         objects: &'a Objects,
         placement: Placement,
@@ -73,7 +73,8 @@ impl<'a> Placer<'a> {
         Self { objects, placement, root, fresh: true, counts, first, deep, private, found }
     }
 
-    /// A placer that changes `root` to `tree`; `uses` counts the files of `tree`.
+    /// Creates a placer that changes `root` to `tree`. `uses` counts the files that use each
+    /// object.
     pub fn changing(
         objects: &'a Objects,
         placement: Placement,
@@ -84,7 +85,7 @@ impl<'a> Placer<'a> {
         Self { fresh: false, ..Self::new(objects, placement, root, tree, uses) }
     }
 
-    /// The results.
+    /// Returns the results.
     pub fn finish(self) -> Built {
         let Counts { reflinked, hardlinked, copied } = self.counts;
         let found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -131,13 +132,13 @@ impl<'a> Placer<'a> {
         for (name, node) in directory.iter() {
             match node {
                 Node::Directory(directory) => below.push((name, directory)),
-                // A directory that was made in an older directory inherits from it, and passes that
-                // on to new entries.
+                // A directory that was made in an older directory may inherit metadata from it, and
+                // pass these on to new entries.
                 leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
-        // The meter counts once for each directory: threads that count each file would wait for one
-        // another.
+        // The meter is updated once for each directory. If the threads updated it for each file,
+        // they would wait for each other.
         self.placement.meter.add(directory.count() as u64);
         let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
             self.place_directory(into, path, name, directory)
@@ -156,7 +157,7 @@ impl<'a> Placer<'a> {
                 self.place_directory(into, parent, name, directory)?;
                 self.fill_deep()
             }
-            // An existing directory may pass its group on to new entries.
+            // An existing directory may pass its group on to the new entry.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
     }
@@ -170,7 +171,8 @@ impl<'a> Placer<'a> {
     ) -> Result<()> {
         let (c_name, path) = (c_name(name)?, parent.join(name));
         if path.parts().count().is_multiple_of(OPEN) {
-            // The directories above this one need not stay open while it is filled.
+            // This directory is filled later, so that the directories above it need not stay open
+            // meanwhile.
             into.make_dir(&c_name, 0o700)?;
             if !self.fresh {
                 self.found().built.directories.push(path.clone());
@@ -181,8 +183,8 @@ impl<'a> Placer<'a> {
         let meta = &directory.meta;
         let mode = match meta.mode & 0o777 {
             mode if self.fresh && mode & 0o700 == 0o700 => mode,
-            // The directory is closed to others until it has its owner, and open to the agent until
-            // it is filled.
+            // Other users have no access until the directory has its owner. The agent has access
+            // until the directory is filled.
             _ => 0o700,
         };
         into.make_dir(&c_name, mode)?;
@@ -195,8 +197,8 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    /// Completes the metadata of a file that was created with `mode`. `fresh`: this placer made the
-    /// directory, too.
+    /// Completes the metadata of a file that was created with `mode`. `fresh` states that this
+    /// placer also made the file's directory.
     pub(super) fn finish_new(
         &self,
         file: impl std::os::fd::AsFd,
@@ -218,8 +220,8 @@ impl<'a> Placer<'a> {
         disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
     }
 
-    /// Records that `node` was removed from the root. For a file with several names, nobody knows
-    /// this: its object counts as used, so a later file may be copied.
+    /// Records that `node` was removed from the root. A file with several names may keep another
+    /// name. So its object still counts as used, and a later equal file may be copied.
     pub fn forget(&self, node: &Node) {
         match node {
             Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),
@@ -276,7 +278,7 @@ impl<'a> Placer<'a> {
         }
         let number = device.map_or(0, |device| rustix::fs::makedev(device.major, device.minor));
         match into.make_node(name, kind, 0o600, number) {
-            // The user is root, but lacks the capability, as in a container.
+            // The user is root but lacks the capability for devices, as in a container.
             Err(err) if device.is_some() && not_permitted(&err) => {
                 self.found().built.skipped.push(path());
                 return Ok(());

@@ -1,4 +1,4 @@
-//! How files are placed in a root, and the result.
+//! The settings for placing files in a root, and the results.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,16 +14,18 @@ use crate::meter::Meter;
 use crate::owners::Owners;
 use crate::writable::Writable;
 
-/// The way in which files get from the cache into a root.
+/// The link mode: the way in which files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkMode {
-    /// Reflink if the filesystem can, else hardlink, else copy.
+    /// Reflinks if the filesystem supports them, or else hardlinks, or else copies.
     Auto,
-    /// Sharing of extents (copy on write); it is an error if that is impossible.
+    /// Reflinks: the file shares extents with the object (copy on write). It is an error if the
+    /// filesystem does not support this.
     Reflink,
-    /// Another name of the cached file; it is an error if that is impossible.
+    /// Hardlinks: the file is another name of the object. It is an error if the filesystem does not
+    /// support this.
     Hardlink,
-    /// A copy of the bytes.
+    /// Copies of the bytes.
     Copy,
 }
 
@@ -32,17 +34,18 @@ pub enum LinkMode {
 pub struct Placement {
     /// Reflink, hardlink or copy.
     pub mode: LinkMode,
-    /// Whether to fail if a file cannot be placed in this way, instead of trying another way.
+    /// Whether it is an error if a file cannot be placed in this way. Otherwise another way is
+    /// tried.
     pub strict: bool,
-    /// Whether owners are restored and devices made.
+    /// Whether owners are restored and devices are made.
     pub owner: bool,
     /// The metadata that the system gives to new files where roots are built.
     pub fresh: Fresh,
-    /// Files that are never hardlinked, because a service writes to them.
+    /// The files that are never hardlinked, because a service writes to them.
     pub writable: Writable,
-    /// Files that are not hardlinked any more, because they were found changed.
+    /// The files that are no longer hardlinked, because they were found changed.
     pub learned: Arc<Learned>,
-    /// Owners that override the archives.
+    /// The rules that override the owners in the archives.
     pub owners: Owners,
     /// Counts the entries that are placed in new directories.
     pub meter: Arc<Meter>,
@@ -59,8 +62,8 @@ impl Placement {
         self.writable.has(path) || self.learned.has(path)
     }
 
-    /// The addresses of files with several names that have a private name in `tree`: a write to one
-    /// name shows under all names.
+    /// The addresses of files that have several names in `tree`, at least one of them private. A
+    /// write through one name is visible under all names.
     pub(super) fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
         if self.mode != LinkMode::Hardlink || !self.may_have_private() {
             return HashSet::new();
@@ -73,53 +76,54 @@ impl Placement {
     }
 }
 
-/// Number of files by the way they were placed.
+/// The number of files that were placed in each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Placed {
-    /// Files placed by sharing extents.
+    /// The number of files that share extents with an object.
     pub reflinked: u64,
-    /// Files placed as another name of the cached file.
+    /// The number of files that are hardlinks to an object.
     pub hardlinked: u64,
-    /// Files placed by copying bytes.
+    /// The number of files whose bytes were copied.
     pub copied: u64,
 }
 
 /// The result of building or changing a tree.
 #[derive(Debug, Default)]
 pub struct Built {
-    /// Number of files by the way they were placed.
+    /// The number of files that were placed in each way.
     pub placed: Placed,
     /// Devices that could not be created without privileges.
     pub skipped: Vec<EntryPath>,
-    /// Files that could become objects, so that the next root can link them.
+    /// The files that can become objects, so that the next root can link to them.
     pub twins: Vec<(ObjectName, EntryPath)>,
-    /// Files that were copied because their objects were found changed, with the reasons.
+    /// The files that were copied because their objects were found changed, with the reasons.
     pub changed: Vec<(EntryPath, PrivateReason)>,
-    /// The objects to renew, with their sizes and wanted metadata.
+    /// The objects to renew, with their sizes and the metadata that they must have.
     pub renew: Vec<(ObjectName, u64, Meta)>,
     /// Directories that were created in an existing root.
     pub directories: Vec<EntryPath>,
 }
 
-/// Number of files in a root for each object, by a hash of its name: a collision costs a copy. If
-/// objects are hardlinked, a second equal file of one root must not be linked to the same object.
+/// For each object, the number of files in a root that use it. The key is a hash of the object's
+/// name; a collision costs only a copy. If objects are hardlinked, a second equal file of the same
+/// root must not be linked to the same object.
 #[derive(Debug, Default)]
 pub struct Uses(HashMap<u32, u32>);
 
 impl Uses {
-    /// Adds a file; returns the earlier number of files of the object.
+    /// Adds a file of the object. Returns the number of files that used the object before.
     pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
         let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;
         *count - 1
     }
 
-    /// Number of files of the object, collisions included.
+    /// The number of files that use the object, including collisions.
     pub fn of(&self, object: &ObjectName) -> u32 {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }
 
-    /// Removes a file.
+    /// Removes a file of the object.
     pub fn remove(&mut self, object: &ObjectName) {
         if let Some(count) = self.0.get_mut(&key(object)) {
             *count -= 1;
@@ -131,6 +135,6 @@ impl Uses {
 }
 
 fn key(object: &ObjectName) -> u32 {
-    // The upper half of the hash is mixed better.
+    // The upper half of this hash has the better distribution.
     u32::try_from(object.hash() >> 32).expect("the shift leaves half")
 }

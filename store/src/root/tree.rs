@@ -1,7 +1,8 @@
-//! A tree: the node at each path of a root, without the contents of files. Pure.
+//! Trees. A tree has the node at each path of a root, without the contents of files. This module
+//! does not use the disk.
 //!
-//! Clones share each directory until it is changed. So the tree after each layer can be kept, and
-//! the difference of two trees is found without looking at shared parts.
+//! Clones of a tree share each directory until one of them changes it. So the tree after each layer
+//! can be kept in memory, and a comparison of two trees can skip the shared parts.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt::Write;
@@ -11,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::inode_meta::{Meta, Mtime};
 use crate::layer::entry::{Content, Device, EntryPath, lossy};
 
-/// Mode of directories without an entry.
+/// The mode of a directory without an entry.
 const IMPLIED_MODE: u32 = 0o755;
 
-/// The nodes at all paths.
+/// The nodes at all paths of a root.
 #[derive(Debug, Clone)]
 pub struct Tree {
     pub(super) root: Arc<Directory>,
@@ -27,7 +28,7 @@ pub struct Tree {
 /// A directory and its entries.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
-    /// The metadata of its inode.
+    /// The metadata of the directory.
     pub meta: Meta,
     pub(super) children: BTreeMap<Arc<[u8]>, Node>,
 }
@@ -37,7 +38,7 @@ pub struct Directory {
 pub enum Node {
     /// A directory.
     Directory(Arc<Directory>),
-    /// A name of a file. Names with the same `Arc` are links to one inode.
+    /// A name of a file. Names with the same `Arc` are hardlinks to one inode.
     File(Arc<File>),
     /// A symlink.
     Symlink(Arc<Symlink>),
@@ -87,7 +88,7 @@ pub enum SpecialKind {
 }
 
 impl File {
-    /// A file with one name.
+    /// Makes a file that has one name.
     pub fn new(size: u64, content: Content, meta: Meta) -> Self {
         Self { size, content, meta, linked: AtomicBool::new(false) }
     }
@@ -101,7 +102,7 @@ impl File {
         self.linked.store(true, Ordering::Relaxed);
     }
 
-    /// Whether `other` is an equal file, or the same file.
+    /// Whether `other` has the same size, contents and metadata.
     pub fn equals(&self, other: &Self) -> bool {
         (self.size, self.content, &self.meta) == (other.size, other.content, &other.meta)
     }
@@ -132,8 +133,8 @@ impl Tree {
         self.owned || self.described
     }
 
-    /// Whether an entry describes the root itself. Otherwise the root is [`Directory::implied`],
-    /// with the time at which it is made.
+    /// Whether an entry describes the root itself. Without such an entry, the root has the metadata
+    /// [`Directory::implied`] and the time at which it is made.
     pub fn is_described(&self) -> bool {
         self.described
     }
@@ -143,12 +144,12 @@ impl Tree {
         &self.root
     }
 
-    /// Whether `other` is the same tree, not just an equal one.
+    /// Whether `other` is the same tree in memory, not just an equal tree.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.root, &other.root)
     }
 
-    /// All paths with their nodes; a directory comes right before its contents.
+    /// All paths with their nodes. A directory comes directly before its contents.
     pub fn walk(&self) -> Walk<'_> {
         Walk { open: vec![(EntryPath::root(), self.root.children.iter())] }
     }
@@ -167,7 +168,7 @@ impl Tree {
         None
     }
 
-    /// The directory at `path`, which must exist, for changes.
+    /// The directory at `path` in a form that can be changed. The directory must exist.
     pub(super) fn directory_mut(&mut self, path: &EntryPath) -> &mut Directory {
         let mut directory = Arc::make_mut(&mut self.root);
         for part in path.parts() {
@@ -197,7 +198,7 @@ impl Tree {
         self.root.children.is_empty()
     }
 
-    /// One line for each path, for people and tests.
+    /// Formats the tree for people and tests, with one line for each path.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut first: HashMap<*const File, EntryPath> = HashMap::new();
@@ -228,12 +229,13 @@ impl Tree {
 }
 
 impl Directory {
-    /// The metadata of a directory without an entry: root owns it, and everybody may enter.
+    /// The metadata of a directory without an entry. The user root owns such a directory, and every
+    /// user may enter it.
     pub(super) fn implied(mtime: Mtime) -> Meta {
         Meta { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime, xattrs: Box::default() }
     }
 
-    /// The names with their nodes, in byte order.
+    /// The names in the directory with their nodes, in byte order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Node)> {
         self.children.iter().map(|(name, node)| (&**name, node))
     }
@@ -249,7 +251,7 @@ impl Directory {
     }
 }
 
-/// See [`Tree::walk`].
+/// The iterator of [`Tree::walk`].
 #[derive(Debug)]
 pub struct Walk<'a> {
     open: Vec<(EntryPath, Children<'a>)>,

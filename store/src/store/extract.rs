@@ -1,4 +1,4 @@
-//! Extracting a layer: its archive is decoded once, into objects and an index.
+//! Extracts layers. The archive of a layer is decoded once, into objects and an index.
 
 mod merge_check;
 pub(super) mod pending;
@@ -24,9 +24,9 @@ use merge_check::MergeCheck;
 use pending::Pending;
 
 impl Store {
-    /// Extracts the layer from its cached blob, unless it is extracted already (`None`).
-    /// [`Error::NoSuchBlob`] if the blob is missing or its cached copy was damaged; a damaged copy
-    /// is removed. Fetch the blob and call again.
+    /// Extracts the layer from its cached blob. Returns `None` if the layer is extracted already.
+    /// Fails with [`Error::NoSuchBlob`] if the blob is missing or damaged; a damaged blob is
+    /// removed. In this case, fetch the blob and call the method again.
     pub fn extract(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);
@@ -34,7 +34,7 @@ impl Store {
         self.extract_anew(digest).map(Some)
     }
 
-    /// The layer's index. A missing or damaged index is made again.
+    /// Opens the layer's index. A missing or damaged index is made again.
     pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
         match self.open_index(digest) {
             // An index of an earlier format lacks information.
@@ -67,13 +67,13 @@ impl Store {
         Ok(Index { entries })
     }
 
-    /// Extracts the layer, even if it is extracted already. Sound objects stay as they are.
+    /// Extracts the layer, even if the layer is extracted already. Sound objects are not replaced.
     pub(super) fn extract_anew(&self, digest: Digest) -> Result<Extracted> {
         let (layer, merge_check) = self.decode(digest)?;
         self.publish_layer(layer, merge_check)
     }
 
-    /// Decodes the layer's blob. The caller must also run the returned check.
+    /// Decodes the layer's blob. The caller must run the returned check.
     pub(super) fn decode(&self, digest: Digest) -> Result<(Pending, MergeCheck)> {
         let mut blob = self.blob(digest)?;
         let fail = |err| Error::io("read", self.path.join(format!("cache/{digest}")), err);
@@ -110,7 +110,7 @@ impl Store {
         Ok((Pending { digest, batch, index: temp, extracted }, merge_check))
     }
 
-    /// The layer's blob, from the cache or as it was downloaded.
+    /// Opens the layer's blob, either in the cache or among the downloads.
     fn blob(&self, digest: Digest) -> Result<File> {
         match self.blobs.reader(digest) {
             Err(Error::NoSuchBlob(_)) => self.blobs.partial_reader(digest),
@@ -148,7 +148,8 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
         limits,
         |_| {},
         |plain, framed| {
-            // The contents of files are skipped: only the compressed form checks them.
+            // The contents of files are skipped. Only the checksums of the compressed form cover
+            // the contents.
             read_entries(plain, framed, limits, |_, _, _| Ok(Content::empty()), each)
         },
     );
@@ -157,8 +158,8 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
     Ok(extracted)
 }
 
-/// Reads an archive: puts the contents of its files into `batch` and passes its entries to `each`.
-/// The first result is the result of reading `source`, see [`pipeline::run`].
+/// Reads an archive. Puts the contents of its files into `batch`, and passes its entries to `each`.
+/// The first result is the result of reading `source` (see [`pipeline::run`]).
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,
@@ -180,7 +181,7 @@ pub(super) fn read_objects<R: Read>(
     })
 }
 
-/// Reads the entries of an archive; `take` gets the size, the entry and the body of every file.
+/// Reads the entries of an archive. `take` gets the size, the entry and the contents of each file.
 pub(super) fn read_entries<R: Read>(
     plain: R,
     framed: bool,
@@ -190,7 +191,7 @@ pub(super) fn read_entries<R: Read>(
 ) -> Result<Extracted> {
     let mut extracted = Extracted::default();
     archive::read(plain, framed, limits, |mut entry: Entry, body| {
-        // The root itself always exists.
+        // The root itself always exists, so its entry does not count.
         extracted.entries += u64::from(!entry.path.is_root());
         if let (&Kind::File { size, .. }, Some(body)) = (&entry.kind, body) {
             extracted.files += 1;

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::reason::PrivateReason;
 
-/// The first of many names, for a message.
+/// Lists the first names for a message, and counts the rest.
 pub fn listed(names: &[String]) -> String {
     const SHOWN: usize = 20;
     let mut text = names[..names.len().min(SHOWN)].join(", ");

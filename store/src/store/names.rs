@@ -1,4 +1,4 @@
-//! Names in `unpacked/`, where the roots are.
+//! Names in the directory `unpacked/`, which holds the roots.
 
 use std::ffi::{CStr, CString};
 
@@ -10,8 +10,8 @@ use crate::error::Result;
 pub(super) const UNFINISHED: &str = ".new";
 /// Prefix of roots that are being removed.
 pub(super) const RETIRED: &str = ".old";
-/// Prefix of a replaced root, followed by the id of the root in its place. A service may still run
-/// in the replaced root, so it stays until a script has succeeded.
+/// Prefix of a replaced root. The id of the new root follows the prefix. A service may still run in
+/// the replaced root, so this root stays until a script has succeeded.
 pub(super) const REPLACED: &str = ".replaced";
 /// Prefix of the files that probe how files can be placed.
 pub(super) const PROBE: &str = ".probe";
@@ -22,7 +22,7 @@ pub(super) const DISCARDED: &str = ".gone";
 /// Prefixes of everything that is not a root under its final name.
 pub(super) const TEMPORARY: [&str; 5] = [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED];
 
-/// The mark of the Go agent beside a root.
+/// The name of the mark that the Go agent makes beside a root.
 pub(super) fn ok_name(id: Digest) -> CString {
     CString::new(format!("{id}.ok")).expect("hex has no NUL")
 }
@@ -33,7 +33,7 @@ pub(super) fn replaced_name(id: Digest, n: u32) -> CString {
     CString::new(name).expect("hex has no NUL")
 }
 
-/// Whether `name` is a directory, and not a symlink to one.
+/// Whether `name` is a directory. A symlink to a directory does not count.
 pub(super) fn is_directory(dir: &Dir, name: &CStr) -> Result<bool> {
     match dir.stat(name) {
         Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),

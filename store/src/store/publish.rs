@@ -28,10 +28,10 @@ use crate::root::placing::{Built, Placed, Placement};
 use crate::root::tree::Tree;
 
 impl Store {
-    /// Builds and publishes the root of `configuration`, whose layers are extracted; returns at
-    /// once if the root exists. [`Error::NoSuchBlob`] if a layer must be extracted again because of
-    /// a damaged object, and the layer's blob is missing: fetch the blob, call [`Store::extract`],
-    /// and call this again.
+    /// Builds and publishes the root of `configuration`, whose layers must be extracted. Returns at
+    /// once if the root exists. Because of a damaged object, a layer may have to be extracted
+    /// again. If the blob of this layer is missing, the method fails with [`Error::NoSuchBlob`]:
+    /// fetch the blob, call [`Store::extract`], and call this method again.
     pub fn root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         if !self.is_published(id)? {
@@ -47,8 +47,8 @@ impl Store {
         Ok(Root { id, path, reused: true, from_spare: false, placed, replaced, changed })
     }
 
-    /// Like [`Store::root`], but builds the root even if it exists. The complete new root replaces
-    /// the existing root in one exchange of names, and the existing root is kept (see
+    /// Like [`Store::root`], but builds the root even if it exists. The complete new root and the
+    /// existing root exchange their names in one step. The existing root is kept (see
     /// [`Root::replaced`]).
     pub fn rebuild_root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
@@ -62,7 +62,7 @@ impl Store {
                 (name, built, watch)
             }
             None => {
-                // No spare needs the events that were seen so far.
+                // There is no spare, so the events that were seen so far are not needed.
                 self.watch_anew()?;
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
                 let watch = self.watch_shared(&name, &tree);
@@ -99,33 +99,35 @@ impl Store {
         Ok(self.roots.contains(&name)? && is_directory(&self.unpacked, &name)?)
     }
 
-    /// Builds `tree` under a temporary name, synced.
+    /// Builds `tree` under a temporary name, and syncs it.
     fn build(&self, tree: &Tree) -> Result<(CString, Built)> {
         let name = self.unpacked.make_temp(UNFINISHED, 0o700)?;
         let done = build_in(tree, &self.objects, self.placement.clone(), &self.unpacked, &name);
         match done {
             Ok(built) => Ok((name, built)),
             Err(err) => {
-                // The first error counts. The next start removes the rest.
+                // The method returns the first error. If the removal fails, the next start removes
+                // the directory.
                 let _ = self.unpacked.remove_tree(&name);
                 Err(err)
             }
         }
     }
 
-    /// Renames the finished root to its id. If a directory is in its place, the two directories
-    /// exchange names, and the new name of the old directory is returned. If any step fails, the
-    /// finished root is under `staging`.
+    /// Renames the finished root to its id. If a directory already has this name, the two
+    /// directories exchange names. The method then returns the new name of the old directory. If
+    /// any step fails, the finished root is at `staging`.
     fn publish(&self, id: Digest, staging: &CStr) -> Result<Option<CString>> {
         let name = name_of(id);
         if !self.unpacked.contains(&name)? {
             return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
-        // A mount would move together with the directory, away from the path that its users know.
+        // A mount in the directory would move together with it, away from the path that the mount's
+        // users know.
         let mounts = Mounts::read();
         mounts.check(&self.unpacked, &name, "replace").map_err(Error::of_moving_root)?;
         let aside = self.free_for_replaced(id)?;
-        // The existing root never has a name that a start cleans up.
+        // At no time may the existing root have a name that the next start removes.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
         let exchanged = match self.unpacked.exchange(&aside, &name).map_err(Error::of_moving_root) {
             Ok(false) => self.change_places(&aside, &name),
@@ -140,7 +142,8 @@ impl Store {
         }
     }
 
-    /// For filesystems that cannot exchange two names in one step.
+    /// Exchanges two names with three renames, for filesystems that cannot exchange names in one
+    /// step.
     fn change_places(&self, new: &CStr, name: &CStr) -> Result<()> {
         let before = self.unpacked.move_to_temp(name, &self.unpacked, REPLACED)?;
         if let Err(err) = self.unpacked.rename(new, &self.unpacked, name) {
@@ -151,8 +154,8 @@ impl Store {
     }
 
     /// A name for the root that the root `id` replaces. The first name is for the root that was in
-    /// use. Later names are for attempts whose script failed. Only the last of these roots is kept,
-    /// because each script had the chance to stop the services in earlier ones.
+    /// use. Later names are for attempts whose script failed. Only the last of these later roots is
+    /// kept, because each script had the chance to stop the services in the earlier roots.
     fn free_for_replaced(&self, id: Digest) -> Result<CString> {
         let first = replaced_name(id, 0);
         if !self.unpacked.contains(&first)? {
@@ -175,7 +178,7 @@ impl Store {
     }
 
     /// Records that this program built the root of `configuration`, and that the root is complete.
-    /// A crash or a full disk may leave an unreadable record. The root is complete even then, and
+    /// A crash or a full disk may leave an unreadable record. Even then, the root is complete, and
     /// its next deployment writes the record again.
     pub(super) fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
@@ -185,8 +188,8 @@ impl Store {
             .map_err(|err| Error::io("write", self.roots.path_of(&name), err))
     }
 
-    /// Makes the published roots durable. Call this before you record that a root is deployed:
-    /// until then a power cut may remove the root again, as a whole.
+    /// Makes the published roots durable. Call this before you record that a root is deployed.
+    /// Before this call, a power cut may remove the whole root again.
     pub fn sync_roots(&self) -> Result<()> {
         self.unpacked.sync_filesystem()
     }
@@ -225,7 +228,7 @@ fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     root.sync_filesystem()
 }
 
-/// Gives the root directory the metadata of its archives, or the default.
+/// Gives the root directory the metadata that its archives state, or the default metadata.
 pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     let meta = root_meta(tree, owner);
     if tree.is_described() {

@@ -1,4 +1,4 @@
-//! The records about objects for the next agent: seals and private paths.
+//! The records about objects that an agent leaves for the next agent: seals and private paths.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -9,32 +9,33 @@ use crate::disk::{Dir, TempFile};
 use crate::error::{Error, Result};
 use crate::layer::objects::object_name::Naming;
 
-/// File in the agent's directory with the seals of the objects.
+/// Name of the file in the agent's directory that holds the seals of the objects.
 const SEALS: &CStr = c"seals";
-/// The most bytes of the file that are read: enough for 16 million objects.
+/// The maximum number of bytes that are read from the file. This is enough for 16 million objects.
 const MOST: u64 = 256 << 20;
-/// The identity of this boot of the system.
+/// The file that holds the id of the current boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Store {
-    /// Reads the seals of the previous agent. Unreadable seals are ignored, and the agent reads
-    /// those objects again.
+    /// Reads the seals of the previous agent. Unreadable seals are ignored, and the agent reads the
+    /// objects of these seals again.
     pub(super) fn read_seals(&self) -> Result<()> {
         if self.objects.naming() == Naming::Contents {
             return Ok(());
         }
         let top = Dir::open(&self.path)?;
-        // The file is not synced when it is written: a crash may leave anything in it.
+        // The file is not synced when it is written, so it may contain anything after a crash.
         let mut bytes = Vec::new();
         let read = top.open_file_and_stat(SEALS).is_ok_and(|(file, stat)| {
-            // Another owner of the directory could claim that a changed object is unchanged.
+            // If the file belongs to another user, its seals could claim that a changed object is
+            // unchanged.
             stat.st_uid == rustix::process::geteuid().as_raw()
                 && file.take(MOST).read_to_end(&mut bytes).is_ok()
         });
         if read {
             self.objects.seals().read(&bytes, &boot());
         }
-        // The file is removed now: it would be out of date after the next change.
+        // The file is removed now, because it would be outdated after the next change.
         top.remove_file(SEALS)
     }
 

@@ -1,8 +1,8 @@
 //! The spare root: a complete, synced copy of the current root in a directory that only the agent
 //! can enter. The agent makes the next root from the spare by applying the difference.
 //!
-//! A spare lives as long as the program. The next start removes it, so an incomplete spare, or the
-//! spare of another program, is never used.
+//! A spare is used only by the program that made it. The next start removes it, so an incomplete
+//! spare, or the spare of another program, is never used.
 
 mod doubt;
 mod release;
@@ -29,9 +29,9 @@ use crate::root::placing::{Built, LinkMode, Placement, Uses};
 use crate::root::tree::{Node, Tree};
 use watch::Place;
 
-/// Bytes that stay free beside a spare.
+/// The number of bytes that must stay free beside a spare.
 const RESERVE: u64 = 64 << 20;
-/// Bytes of a directory or a small file, for the estimate.
+/// The number of bytes that the estimate assumes for a directory or a small file.
 const BLOCK: u64 = 4096;
 
 /// A directory that holds a tree.
@@ -40,7 +40,8 @@ pub(super) struct Spare {
     pub(super) name: CString,
     pub(super) tree: Tree,
     uses: Uses,
-    /// Sees every change in the spare, and later in the root that the spare becomes.
+    /// The watch that reports every change in the spare, and later in the root that the spare
+    /// becomes.
     pub(super) watch: Option<Place>,
 }
 
@@ -55,23 +56,23 @@ pub(super) struct Made {
 /// The result of [`Store::prepare_spare`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpareOutcome {
-    /// The spare was made, or changed to the configuration.
+    /// The spare was made, or was changed to match the configuration.
     Ready,
-    /// The spare was ready before.
+    /// The spare already matched the configuration.
     Unchanged,
-    /// The filesystem has too little room: a spare needs so many bytes and inodes.
+    /// The filesystem has too little free space for a spare.
     NoRoom {
-        /// Bytes.
+        /// The number of bytes that the spare needs.
         bytes: u64,
-        /// Inodes.
+        /// The number of inodes that the spare needs.
         inodes: u64,
     },
 }
 
 impl Store {
-    /// Makes the spare of `configuration`, whose layers are extracted, so that the next root can be
-    /// made by applying the difference. This takes as long as building a root. Meanwhile, and
-    /// without a spare, roots are built from nothing.
+    /// Makes the spare of `configuration`, whose layers must be extracted. The next root can then
+    /// be made by applying the difference. Making a spare takes as long as building a root. While
+    /// there is no spare, roots are built from nothing.
     pub fn prepare_spare(&self, configuration: &Configuration) -> Result<SpareOutcome> {
         self.remove_discarded();
         let tree = self.tree(configuration)?;
@@ -82,8 +83,8 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     self.watch_anew()?;
-                    // Renew the objects before the spare shares them: a process with old inodes
-                    // open then does not reach the new ones.
+                    // The objects are renewed before the spare shares them. A process that has old
+                    // inodes open then cannot reach the new inodes.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
@@ -105,7 +106,7 @@ impl Store {
         Ok(outcome)
     }
 
-    /// Makes `tree` from the spare, if there is a spare and nobody changed its contents.
+    /// Makes `tree` from the spare, if there is a spare and its contents were not modified.
     pub(super) fn use_spare(&self, tree: &Tree) -> Option<Made> {
         let spare = self.take_untouched_spare()?;
         let name = spare.name.clone();
@@ -124,7 +125,7 @@ impl Store {
         }
     }
 
-    /// The spare, if there is a spare and nobody has modified it.
+    /// Takes the spare, if there is a spare and it was not modified.
     fn take_untouched_spare(&self) -> Option<Spare> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let touched = match &spare.watch {
@@ -174,7 +175,7 @@ impl Store {
         }
     }
 
-    /// Gives the spare its own copy of each shared file that was touched since the last check.
+    /// Gives the spare its own copy of each shared file that was changed since the last check.
     fn freshen(&self, spare: &mut Spare) -> Result<()> {
         let root = self.unpacked.child(&spare.name)?;
         let changed = self.changed_since(&root, &spare.tree, &spare.uses)?;
@@ -229,7 +230,8 @@ impl Store {
                 Ok((spare, built))
             }
             Err(err) => {
-                // The first error counts. If this fails, the next start removes the spare.
+                // The method returns the first error. If the removal fails, the next start removes
+                // the spare.
                 let _ = self.discard(&spare.name);
                 self.end_watches(spare.watch)?;
                 Err(err)
@@ -237,21 +239,21 @@ impl Store {
         }
     }
 
-    /// Forgets the events of this program's own changes in a spare, before anybody else can enter
-    /// the spare.
+    /// Forgets the events that this program's own changes caused in a spare. This is done before
+    /// any other process can enter the spare.
     fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) {
         let evidence = self.take_evidence(place);
         let again = evidence.opened.iter().filter(|path| !made.contains(path));
         self.wait_for_opens(place, root.path(), again);
     }
 
-    /// Builds the spare from nothing. Damage found here may be in the published root, too, because
-    /// that root holds the same files.
+    /// Builds the spare from nothing. Damage that is found here may also be in the published root,
+    /// because this root has the same files.
     fn build_spare(&self, tree: &Tree, configuration: &Configuration) -> Result<Spare> {
         self.mending(tree, configuration, || {
             let name = self.unpacked.make_temp(SPARE, 0o700)?;
             let root = self.unpacked.child(&name)?;
-            // The spare is made in the background, and so does not count as progress of the agent's
+            // The spare is made in the background, so it does not count as progress of the agent's
             // work.
             let placement = Placement { meter: Arc::default(), ..self.placement.clone() };
             match build::build(tree, &self.objects, placement, &root) {
@@ -268,7 +270,8 @@ impl Store {
         })
     }
 
-    /// The missing room for a spare; `None` if there is enough room.
+    /// The space that a spare needs, if the filesystem has too little; `None` if there is enough
+    /// free space.
     fn room_for(&self, tree: &Tree) -> Result<Option<SpareOutcome>> {
         let (mut bytes, mut inodes) = (RESERVE, 0);
         for (_, node) in tree.walk() {
@@ -283,12 +286,13 @@ impl Store {
             };
         }
         let (free_bytes, free_inodes) = self.unpacked.free()?;
-        // Filesystems that create inodes on demand report no inodes.
+        // A filesystem that creates inodes on demand reports 0 free inodes.
         let enough = free_bytes >= bytes && (free_inodes == 0 || free_inodes >= 2 * inodes);
         Ok((!enough).then_some(SpareOutcome::NoRoom { bytes, inodes: 2 * inodes }))
     }
 
-    /// Renames a useless directory for removal, because removing takes time.
+    /// Renames a directory that is no longer needed, so that it is removed later. The removal takes
+    /// time.
     pub(super) fn discard(&self, name: &std::ffi::CStr) -> Result<()> {
         self.unpacked.move_to_temp(name, &self.unpacked, DISCARDED).map(drop)
     }
@@ -314,7 +318,7 @@ mod tests {
     use crate::limits::Limits;
     use crate::store::Options;
 
-    /// A store with a configuration of one file, `dir/file`, and its spare, which nobody watches.
+    /// Makes a store with a configuration of one file, `dir/file`, and an unwatched spare.
     fn unwatched(dir: &std::path::Path, link: LinkMode) -> (Store, Configuration, PathBuf) {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: true };

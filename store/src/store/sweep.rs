@@ -1,5 +1,5 @@
 //! Sweeps of an agent's directory: lists what exists, plans what to remove, and removes it. A
-//! reference is removed before the thing that it refers to, so a crash leaves garbage, not gaps.
+//! reference is removed before its target, so a crash can leave garbage, but no dangling reference.
 
 mod agent_dir;
 mod inventory;
@@ -33,20 +33,20 @@ use leftovers::Left;
 
 /// Number of failed removals after which a sweep gives up.
 const MOST_STUCK: usize = 1000;
-/// Number of failed removals that are logged, each with a line.
+/// Number of failed removals that are logged, one line for each.
 const MOST_TOLD: usize = 10;
 
 pub use agent_dir::taken_over;
 pub use keep::{Ages, Keep};
 pub use removals::{Kept, Removal, Sweep, What};
 
-/// A function that is called before a root is removed, when the root is moved away and has no
-/// record any more.
+/// A function that is called just before a root is removed. At that time, the root is moved away
+/// and has no record any more.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
 /// Plans a sweep of the directory `dir`, on which no agent runs, and executes it unless this is a
-/// `rehearsal`. `link` is how the agent places files there; `keep` gets the published roots, oldest
-/// first.
+/// `rehearsal`. `link` states how the agent places files in the directory. `keep` gets the
+/// published roots, oldest first.
 pub fn sweep_alone(
     dir: &Path,
     link: LinkMode,
@@ -56,7 +56,7 @@ pub fn sweep_alone(
     let _lock = Lock::take(dir)?;
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
-    // Without roots and objects, the way of placing does not matter.
+    // Without roots and objects, it does not matter how files are placed.
     let link = match (if_exists(top.child(c"unpacked"))?, if_exists(top.child(c"objects"))?) {
         (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
         _ => link,
@@ -74,7 +74,7 @@ pub fn sweep_alone(
     Ok(plan.without(stuck))
 }
 
-/// Bytes of the files of an extracted layer in the agent's directory `dir`.
+/// Total size in bytes of the files of an extracted layer in the agent's directory `dir`.
 pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
     let index = read_index(&Dir::open(dir)?.child(c"layers")?, layer)?;
     let sizes = index.entries.iter().map(|entry| match entry.kind {
@@ -87,13 +87,13 @@ pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
 impl Store {
     /// Plans a sweep.
     pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
-        // Otherwise the pending layers would count as leftovers.
+        // Without this, the pending layers would count as leftovers.
         self.flush_or_drop_pending();
         self.agent_dir()?.plan(keep)
     }
 
-    /// Executes a plan. Nothing may have been made or deployed since the planning. Returns the
-    /// things that could not be removed, for [`Sweep::without`].
+    /// Executes a plan. Since the planning, nothing may have been extracted, built or deployed.
+    /// Returns the things that could not be removed, for [`Sweep::without`].
     pub fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
         let release = |retired: &CStr, id| self.release_root(retired, id);
         let stuck = self.agent_dir()?.sweep(plan, &release)?;
@@ -116,8 +116,8 @@ impl Store {
         })
     }
 
-    /// Removes blobs, layers and objects that no configuration in `keep` and no published root uses
-    /// and that were last written before `before`.
+    /// Removes blobs, layers and objects that were last written before `before`, unless a
+    /// configuration in `keep` or a published root uses them.
     pub fn sweep_cache(&self, keep: &[&Configuration], before: SystemTime) -> Result<Swept> {
         let configurations = keep.iter().map(|&it| (it.clone(), "a configuration")).collect();
         let (before, keep_blobs) = (Some(before), self.keep_blobs);
@@ -129,7 +129,8 @@ impl Store {
         Ok(Swept { files: plan.files(), bytes: plan.bytes() })
     }
 
-    /// Removes published roots that are not in `keep`; `files` counts roots.
+    /// Removes published roots that are not in `keep`. In the result, `files` is the number of
+    /// removed roots.
     pub fn sweep_roots(&self, keep: &[Digest]) -> Result<Swept> {
         let roots = Some(keep.iter().map(|id| (*id, "it is to be kept")).collect());
         let plan = self.plan_sweep(&Keep { roots, ..Keep::default() })?;
@@ -137,7 +138,7 @@ impl Store {
         Ok(Swept { files: plan.count(What::Root) as u64, bytes: 0 })
     }
 
-    /// Removes the spare root. Returns whether there was one.
+    /// Removes the spare root. Returns whether there was a spare.
     pub fn remove_spare(&self) -> Result<bool> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(spare) = spare else { return Ok(false) };
@@ -152,13 +153,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Free bytes of the filesystem.
+    /// Number of free bytes on the filesystem of the roots.
     pub fn free_bytes(&self) -> Result<u64> {
         self.unpacked.free().map(|(bytes, _)| bytes)
     }
 
-    /// Bytes of the files in the root of `configuration`, whose layers are extracted; 0 if the root
-    /// is published.
+    /// Number of bytes that the files of the root of `configuration` will take. The layers must be
+    /// extracted. The result is 0 if the root is already published.
     pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
         if self.is_published(configuration.id())? {
             return Ok(0);
@@ -166,7 +167,7 @@ impl Store {
         Ok(bytes_of(&self.tree(configuration)?, &self.objects))
     }
 
-    /// Bytes that [`Store::remove_spare`] would free, directories not counted.
+    /// Number of bytes that [`Store::remove_spare`] would free, without the directories.
     pub fn spare_bytes(&self) -> u64 {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let copied = self.placement.mode == LinkMode::Copy;
@@ -233,7 +234,8 @@ impl AgentDir {
     }
 
     /// Removes the planned things, in order. Missing things are skipped. A failed removal is
-    /// returned and does not stop later ones, except where one thing refers to the other.
+    /// returned. It does not stop later removals, except of things to which the remaining thing
+    /// refers.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
@@ -257,7 +259,7 @@ impl AgentDir {
             let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
             let removed = match (removal.what, &layer_stays) {
                 (What::Root, _) => self.remove_root(dir, &name, &mounts, release),
-                // An index must not be without its objects.
+                // No object of an existing index may be removed.
                 (What::Object, Some(why)) => {
                     Err(Error::io("remove", dir.path_of(&name), std::io::Error::other(why.clone())))
                 }
@@ -266,7 +268,7 @@ impl AgentDir {
             };
             let Err(err) = removed else { continue };
             if stuck.len() == MOST_STUCK {
-                // So many failures come from the disk, not from single files.
+                // This many failures have their cause in the disk, not in single files.
                 return Err(err);
             }
             if removal.what == What::Layer {
@@ -293,9 +295,9 @@ impl AgentDir {
         Ok(Some(dir))
     }
 
-    /// A root that cannot be moved away stays a root. Before anything in a root is removed, the
-    /// root is moved and its record is removed and synced: an incomplete root must not count as a
-    /// root.
+    /// Removes a root. A root that cannot be moved away stays unchanged. An incomplete root must
+    /// not count as a root. So the root is moved and its record is durably removed before anything
+    /// in the root is removed.
     fn remove_root(
         &self,
         unpacked: &Dir,

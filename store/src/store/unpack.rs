@@ -28,24 +28,25 @@ use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// Prefix of work directories: this program recognises its own directories by the prefix.
+/// Prefix of work directories, by which this program recognises its own directories.
 const WORK: &str = ".unpack";
 /// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
-/// The list of names that are moved to an existing directory, so that they can be removed after a
-/// kill.
+/// File that lists the names that are moved to an existing directory. After a kill, the next call
+/// removes these names.
 const NAMES: &CStr = c"names";
 
-/// Merges local archives, lowest first, into the directory `into`, which must not exist or be
-/// empty. Objects are in a temporary directory beside `into`, or inside `into` if it exists, and
-/// are moved by linking. A new directory appears when it is complete and synced. Names that are
-/// moved into an existing directory are complete and synced, too. Leftovers of a killed call are
-/// removed.
+/// Merges local archives, lowest first, into the directory `into`. This directory must be empty or
+/// missing. Objects are in a temporary directory beside `into`, or inside `into` if it exists. They
+/// are moved to their final names by linking. A new directory appears only when it is complete and
+/// synced. Names that are moved into an existing directory are also complete and synced. Leftovers
+/// of a killed call are removed.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
 
-/// Like [`unpack`]; `meter` counts the bytes that were read, and then the entries that were placed.
+/// Like [`unpack`], but with a meter. `meter` counts the bytes that were read, and then the entries
+/// that were placed.
 pub fn unpack_counted(
     archives: &[PathBuf],
     into: &Path,
@@ -58,7 +59,7 @@ pub fn unpack_counted(
     let name = path.file_name().ok_or_else(no_name)?;
     let name = CString::new(name.as_bytes()).map_err(|_| no_name())?;
     let parent = match Dir::open_or_create(path.parent().ok_or_else(no_name)?, 0o755) {
-        // A user without access to the parent directory may still write to this directory.
+        // A user without access to the parent directory may still write to the directory itself.
         Err(err) if err.is_denied() && path.is_dir() => {
             return unpack_in(archives, &Arc::new(Dir::open(&path)?), into, options, meter);
         }
@@ -78,7 +79,7 @@ pub fn unpack_counted(
     work.end(&parent, placed)
 }
 
-/// Unpacks into an existing directory; nothing outside that directory is written.
+/// Unpacks into an existing directory. Nothing outside this directory is written.
 fn unpack_in(
     archives: &[PathBuf],
     dir: &Arc<Dir>,
@@ -97,14 +98,14 @@ fn unpack_in(
         let mut moved = Vec::new();
         let all = move_all(&root, dir, &mut moved).and_then(|()| describe(dir, &tree));
         if all.is_err() {
-            // The first error counts.
+            // The function returns the first error, not an error of this cleanup.
             let _ = moved.iter().try_for_each(|name| dir.remove_tree(name));
         }
         all.map(|()| (tree, placed))
     });
     let (tree, placed) = work.end(dir, placed)?;
     if tree.is_described() && is_ours(dir)? {
-        // The list of names was moved with the last name.
+        // The removal of the work directory changed the time of `dir`.
         disk::set_times(&**dir, &|| dir.path().to_owned(), &tree.root().meta)?;
     }
     dir.sync()?;
@@ -131,7 +132,7 @@ impl Work {
         Ok(Self { name, dir })
     }
 
-    /// Removes the work directory. If that fails, the unpacked directory exists all the same.
+    /// Removes the work directory. If the removal fails, the unpacked directory is still complete.
     fn end<T>(self, parent: &Dir, placed: Result<T>) -> Result<T> {
         if let Err(err) = parent.remove_tree(&self.name) {
             let path = parent.path_of(&self.name);
@@ -141,8 +142,8 @@ impl Work {
     }
 }
 
-/// Removes the leftovers of killed calls in `dir`: unlocked work directories of this program, and
-/// files that were moved out of them.
+/// Removes the leftovers of killed calls in `dir`. These are unlocked work directories of this
+/// program, and the files that were moved out of such directories.
 fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
     for item in dir.list()? {
         let digits =
@@ -183,7 +184,7 @@ fn is_part(name: &[u8]) -> bool {
 fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     let owner = rustix::process::geteuid().is_root();
     for item in root.list()? {
-        // Only root can move a directory that its owner may not write to.
+        // Only root can move a directory whose mode denies writes to its owner.
         let closed = if owner || item.kind != FileType::Directory {
             None
         } else {
@@ -200,7 +201,7 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
                 let reason = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", into.path_of(&item.name), reason));
             }
-            // The filesystem cannot guarantee more.
+            // The filesystem cannot guarantee that the name stays free until the rename.
             root.rename(&item.name, into, &item.name)?;
         }
         moved.push(item.name);
@@ -227,14 +228,14 @@ fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     disk::set_meta(dir, &|| dir.path().to_owned(), &root_meta(tree, owner), owner)
 }
 
-/// Whether this process may change mode and time of a directory.
+/// Whether this process may change the mode and time of a directory.
 fn is_ours(dir: &Dir) -> Result<bool> {
     let stat = rustix::fs::fstat(dir).map_err(|err| Error::io("stat", dir.path(), err))?;
     let user = rustix::process::geteuid();
     Ok(user.is_root() || stat.st_uid == user.as_raw())
 }
 
-/// Builds the tree of `archives` in `work`, synced.
+/// Builds the tree of `archives` in `work`, and syncs it.
 fn merge_in(
     archives: &[PathBuf],
     work: &Arc<Dir>,
@@ -242,7 +243,7 @@ fn merge_in(
     meter: &Arc<Meter>,
 ) -> Result<(Tree, Placed)> {
     let owner = rustix::process::geteuid().is_root();
-    // The objects are removed later, so linking an object moves it.
+    // The objects are removed later, so a hardlink to an object amounts to a move.
     let (mode, strict) = match options.link {
         LinkMode::Auto => (LinkMode::Hardlink, false),
         forced => (forced, true),
@@ -266,7 +267,7 @@ fn merge_in(
             read_objects(&mut archive, options.limits, &batch, &Owners::default(), seen, each);
         read.map_err(|err| of_archive(path, err))?;
         index.finish().map_err(fail)?;
-        // Objects are not synced: they are temporary, and the built tree is synced.
+        // The objects are not synced, because they are temporary. The built tree is synced instead.
         batch.publish()?;
         let name = file.name().to_owned();
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
@@ -294,7 +295,8 @@ fn merge_in(
     Ok((tree, built.placed))
 }
 
-/// Bytes of all archives; 0 if one archive is not a regular file, and so has no length.
+/// Total size in bytes of all archives; 0 if an archive is not a regular file and so has no known
+/// size.
 fn length_of(archives: &[PathBuf]) -> u64 {
     let length = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;
@@ -303,7 +305,7 @@ fn length_of(archives: &[PathBuf]) -> u64 {
     archives.iter().map(length).sum::<Option<u64>>().unwrap_or(0)
 }
 
-/// Adds the archive's name if the error does not say which archive it is.
+/// Adds the name of the archive to an error that does not name the archive.
 fn of_archive(path: &Path, err: Error) -> Error {
     match err {
         Error::BadArchive { reason } => {

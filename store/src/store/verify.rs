@@ -1,6 +1,6 @@
 //! Verifies an agent's directory: reads and hashes every object and blob, and compares every index
-//! and published root with its right contents. `verify` only reads and takes no lock, so it may run
-//! beside an agent. Files that disappear meanwhile are skipped.
+//! and published root with its expected contents. [`verify`] only reads and takes no lock, so it
+//! may run beside an agent. Files that disappear meanwhile are skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -30,12 +30,12 @@ use crate::root::tree::Tree;
 use crate::writable::Writable;
 use sound::{blob_is_sound, object_is_sound};
 
-/// Counts of verified things.
+/// The numbers of verified things.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Objects.
     pub objects: u64,
-    /// The bytes.
+    /// The number of bytes that were read.
     pub bytes: u64,
     /// Cached blobs.
     pub blobs: u64,
@@ -43,20 +43,20 @@ pub struct Verified {
     pub layers: u64,
     /// Published roots.
     pub roots: u64,
-    /// Roots of another program that were read.
+    /// Roots of another program. Their files were only read.
     pub taken_over: u64,
 }
 
 /// Damage that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where.
+    /// The path of the damaged file or directory.
     pub path: PathBuf,
     /// What is wrong.
     pub what: String,
 }
 
-/// Verifies the agent's directory `dir` and calls `each` for everything damaged.
+/// Verifies the agent's directory `dir`, and calls `each` for each damaged file or directory.
 pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let meter = Meter::default();
     let cache = verify_cache(dir, &meter, &mut each)?;
@@ -64,7 +64,8 @@ pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     Ok(Verified { roots, taken_over, ..cache })
 }
 
-/// The part of [`verify`] for objects, blobs and indexes. `meter` counts the bytes that were read.
+/// The part of [`verify`] that checks objects, blobs and indexes. `meter` counts the bytes that
+/// were read.
 pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     meter.begin("read", Unit::Bytes, cached_bytes(&top)?);
@@ -97,7 +98,7 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
             Ok(None) => continue,
             Ok(Some(index)) => {
                 let lacking = lacking(&index, &known, objects.as_ref())?;
-                // Otherwise a sweep has just removed the index, and its objects after it.
+                // If the index is missing now, a sweep has just removed it and then its objects.
                 if lacking > 0 && layers.contains(&name_of(digest))? {
                     let what = format!("{lacking} of its files are not in the cache");
                     each(Finding { path: layers.path_of(&name_of(digest)), what });
@@ -111,7 +112,7 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// The part of [`verify`] for published roots. `meter` counts the entries of each root.
+/// The part of [`verify`] that checks published roots. `meter` counts the entries of each root.
 pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     let (writable, owners) = (Writable::read(&top)?, Owners::read(&top)?);
@@ -136,7 +137,8 @@ pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// Bytes of all objects and blobs. Unreadable files are reported when they are read.
+/// Total size in bytes of all objects and blobs. Unreadable files are reported later, when they are
+/// read.
 fn cached_bytes(top: &Dir) -> Result<u64> {
     let mut bytes = 0;
     let mut add = |dir: &Dir| -> Result<()> {
@@ -157,7 +159,7 @@ fn cached_bytes(top: &Dir) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns the existing contents, by the names of objects.
+/// Verifies all objects. Returns the contents that the names of the existing objects state.
 fn verify_objects(
     objects: &Dir,
     verified: &mut Verified,
@@ -191,12 +193,13 @@ fn verify_objects(
     Ok(known)
 }
 
-/// The contents of an object with this name, in hex.
+/// The digest of the contents that an object's name states, in hex.
 fn hex_of(name: &CStr) -> Option<[u8; 64]> {
     ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
 }
 
-/// Number of files of a layer that have no object, neither in `known` nor created since.
+/// Number of files of a layer that have no object. An object counts if it is in `known` or was
+/// created since.
 fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> Result<u64> {
     let mut lacking = 0;
     for entry in &index.entries {
@@ -216,7 +219,7 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
     Ok(lacking)
 }
 
-/// The settings of the agent on the directory, and the meter of entries.
+/// The settings of the agent that uses the directory, and the meter that counts entries.
 struct Comparison<'a> {
     writable: Writable,
     owners: Owners,
@@ -231,7 +234,7 @@ fn merged(indexes: &[Index], comparison: &Comparison<'_>) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Reads all files of a root whose contents nobody knows, and reports unreadable files.
+/// Reads all files of a root whose expected contents are not known, and reports unreadable files.
 fn read_all(
     dir: &Dir,
     name: &CStr,
@@ -269,7 +272,8 @@ fn read_all(
     Ok(())
 }
 
-/// Compares a root with the tree of its configuration. `false` if the root was removed meanwhile.
+/// Compares a root with the tree of its configuration. Returns `false` if the root was removed
+/// meanwhile.
 fn verify_root(
     roots: &Dir,
     layers: &Dir,
@@ -321,7 +325,8 @@ fn verify_root(
     }
     checked?;
     let stat = rustix::fs::fstat(&root).map_err(|err| Error::io("stat", &root_path, err))?;
-    // A root without an entry of its own inherits the group of the directory above.
+    // If no archive has an entry for the root itself, the root inherits the group of the directory
+    // above.
     let described = owner && tree.has_owner();
     if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
         finding("its own mode or owner was altered".to_owned());

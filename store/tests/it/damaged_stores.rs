@@ -1,4 +1,4 @@
-//! Damage by services, disks and crashes: no wrong root results.
+//! Damage by services, disks and crashes never leads to a wrong root.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use crate::rig::{configuration, layer, options, run};
 use deploy_store::{Error, Layer, LinkMode, Store, verify};
 use deploy_testing::directories;
 
-/// A store with a layer of code, and two layers of configuration.
+/// A store with one layer of code and two alternative layers of configuration.
 struct Bench {
     work: tempfile::TempDir,
     store: Store,
@@ -17,7 +17,7 @@ struct Bench {
     configs: [Layer; 2],
 }
 
-/// A symlink of the code layer, and its target.
+/// A symlink in the code layer, and its target.
 const LINK: (&str, &str) = ("bin/link", "run");
 const FILES: [(&str, &str); 3] =
     [("bin/run", "#!/bin/sh\n"), ("lib/big", "a rather big library"), ("lib/other", "other")];
@@ -54,13 +54,13 @@ impl Bench {
         self.path("cache").join(self.code.digest.to_string())
     }
 
-    /// Builds the root of the code with the `n`th configuration.
+    /// Builds the root of the code layer with configuration layer number `n`.
     fn root(&self, n: usize) -> Result<PathBuf, Error> {
         let layers = [self.code.clone(), self.configs[n].clone()];
         self.store.root(&configuration(&layers)).map(|root| root.path)
     }
 
-    /// Builds the root and checks every byte.
+    /// Builds the root with configuration layer number `n`, and checks every byte of it.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.root(n).unwrap();
         for (path, contents) in FILES {
@@ -70,7 +70,7 @@ impl Bench {
         }
     }
 
-    /// Opens the directory again, as another agent.
+    /// Opens the directory again, as a new agent would.
     fn reopen(self) -> Self {
         let Self { work, store, code, configs } = self;
         let link = store.link_mode();
@@ -80,7 +80,7 @@ impl Bench {
     }
 }
 
-/// Calls `test` with a store for each filesystem and link mode.
+/// Calls `test` with a new store for each filesystem and link mode.
 fn each(mut test: impl FnMut(Bench, String)) {
     for dir in directories() {
         for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
@@ -96,7 +96,7 @@ fn names(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// All objects, in all subdirectories.
+/// The paths of all objects, in all subdirectories.
 fn objects(bench: &Bench) -> Vec<PathBuf> {
     let dirs = names(&bench.path("objects"));
     dirs.iter().filter(|path| path.is_dir()).flat_map(|dir| names(dir)).collect()
@@ -114,7 +114,7 @@ fn writes_to_one_root_reach_no_other() {
         bench.is_right(1, &what);
         let set_aside = names(&bench.path("quarantine")).len();
         let linked = bench.store.link_mode() == LinkMode::Hardlink;
-        // A file with only another mode still has its contents, and is copied from then on.
+        // The file whose mode was changed still has its contents, so it is not quarantined.
         assert_eq!(set_aside, if linked { 2 } else { 0 }, "{what}");
     });
 }
@@ -188,7 +188,7 @@ fn damaged_index_is_recreated() {
         let sound = fs::read(&index).unwrap();
         for damaged in [&b""[..], b"nonsense", &sound[..sound.len() / 2]] {
             fs::write(&index, damaged).unwrap();
-            // A store that has used an index for a plan does not read the index again.
+            // The store is opened again, because it does not read an index a second time.
             bench = bench.reopen();
             bench.is_right(0, &what);
             assert_eq!(fs::read(&index).unwrap(), sound, "{what}");
@@ -206,7 +206,7 @@ fn leftovers_of_a_crash_are_removed_at_the_next_start() {
             fs::write(bench.path(name).join("a/b/file"), "half").unwrap();
         }
         fs::write(bench.path("layers/index-1-1"), "half").unwrap();
-        // A root that was renamed, but without a record.
+        // This root already has its final name, but no record.
         let root = bench.root(0).unwrap();
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         fs::remove_file(bench.path("roots").join(id)).unwrap();

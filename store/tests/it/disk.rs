@@ -1,7 +1,7 @@
-//! Disks that are full, read-only or divided, files with the maximum number of names, and indexes
-//! of a newer version.
+//! Tests with full disks, read-only disks, several filesystems, files with the maximum number of
+//! names, and indexes of a newer format.
 
-#![allow(clippy::print_stdout, reason = "what is left out is said")]
+#![allow(clippy::print_stdout, reason = "tests print what they leave out")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,7 +12,7 @@ use crate::rig::{configuration, layer, named, options, run};
 use deploy_store::{Digest, Error, Layer, LinkMode, Store};
 use deploy_testing::directories;
 
-/// A store in `dir` with a layer of one file, and its link mode.
+/// Makes a store in `dir` with the link mode `link` and a layer of one file.
 fn store(dir: &Path, link: LinkMode) -> (Store, Layer) {
     let store = Store::open(&dir.join("agent"), options(link)).unwrap();
     let tree = dir.join("tree");
@@ -32,12 +32,13 @@ struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // There is nobody to report an error to.
+        // An error cannot be reported here.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// If mounting is impossible, prints a notice and returns `None`; in CI that is a failure.
+/// Mounts a filesystem. If this is impossible, the function prints a notice and returns `None`; in
+/// CI, it fails.
 fn mount(arguments: &[&str], at: &Path) -> Option<Mounted> {
     let mounted = Command::new("mount").args(arguments).arg(at).output().unwrap();
     if mounted.status.success() {
@@ -69,7 +70,7 @@ fn store_opens_on_a_completely_full_disk() {
     }
 }
 
-/// The work of an agent for two changes. Returns the text of the file in each root.
+/// Does the work of an agent for two changes. Returns the text of the file in each root.
 fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> {
     let store = Store::open(&disk.join("agent"), options(LinkMode::Auto))?;
     let mut layers = Vec::new();
@@ -108,7 +109,7 @@ fn full_disk_at_any_step_is_reported_and_recovered() {
         run("tar", &["-czf", "layer.tar.gz", "-C", text, "."], work.path());
         fs::read(work.path().join("layer.tar.gz")).unwrap()
     });
-    // Each time, the disk has one more page, or one more inode.
+    // In each round, the disk has one more page or one more inode.
     for (what, unit, enough) in [("size", 4096, "1g"), ("nr_inodes", 1, "1m")] {
         let mut failed = 0;
         loop {
@@ -244,8 +245,8 @@ fn newer_index_format_is_refused_and_kept() {
     }
 }
 
-/// Found by 10,000 rounds of the race in the agent's tests: blobs were written through a symlink in
-/// the place of the cache.
+/// 10,000 rounds of the race in the agent's tests found this defect: blobs were written through a
+/// symlink that had replaced the cache directory.
 #[test]
 fn symlinks_inside_a_store_are_refused() {
     let work = tempfile::tempdir().unwrap();

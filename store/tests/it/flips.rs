@@ -1,5 +1,5 @@
-//! Flips a hundred single bits on an agent's disk, in objects and in indexes. All are found and
-//! named.
+//! Flips a hundred single bits in objects and indexes on an agent's disk. The verification finds
+//! all of them and names the files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -49,7 +49,7 @@ fn verify_finds_every_flipped_bit_in_the_cache() {
             let mut damaged = whole.clone();
             let at = flip * 7919 % damaged.len();
             damaged[at] ^= 1 << (flip % 8);
-            // A disk that flips a bit does not touch the time.
+            // A disk that flips a bit does not change the file's time.
             let write = |bytes: &[u8]| {
                 fs::write(path, bytes).unwrap();
                 fs::File::options().append(true).open(path).unwrap().set_modified(time).unwrap();

@@ -1,7 +1,8 @@
-//! Compares roots with GNU tar's result for the same archives, entry by entry: kind, bytes, mode,
-//! owner, mtime, attributes, link target, hardlink groups, the root itself, in every link mode.
+//! Compares roots with GNU tar's result for the same archives, entry by entry and in every link
+//! mode. The comparison covers the kind, bytes, mode, owner, mtime, attributes, link target and
+//! hardlink group of each entry, and the root itself.
 
-#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+#![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,8 +12,8 @@ use crate::rig::{configuration, dump_all as dump, layer, options, run, same};
 use deploy_store::{Layer, LinkMode, Store, unpack};
 use deploy_testing::directories;
 
-/// A tree with everything that occurs in deployments: nested directories, modes, links, groups, a
-/// sparse file, odd names, equal files.
+/// Makes a tree with everything that occurs in deployments: nested directories, modes, links,
+/// groups, a sparse file, odd names and equal files.
 fn sample(dir: &Path) {
     fs::create_dir_all(dir.join("a/deep/er")).unwrap();
     fs::write(dir.join("a/one"), "one\n").unwrap();
@@ -59,21 +60,22 @@ fn attribute(path: &Path, name: &str, value: &[u8]) {
     }
 }
 
-/// Only root can change owners.
+/// Changes the owner of a file, if this process is root.
 fn own(path: &Path, uid: u32, gid: u32) {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
     }
 }
 
-/// The second layer: replaces, adds, turns a directory into a file and a file into a directory.
+/// Makes the tree of the second layer. It replaces and adds files, and turns a directory into a
+/// file and a file into a directory.
 fn upper(dir: &Path) {
     fs::create_dir_all(dir.join("a/deep")).unwrap();
     fs::create_dir_all(dir.join("a/empty/now-a-directory")).unwrap();
     fs::write(dir.join("a/deep/er"), "was a directory").unwrap();
     fs::write(dir.join("z-one"), "no longer linked").unwrap();
     fs::set_permissions(dir.join("z-one"), fs::Permissions::from_mode(0o751)).unwrap();
-    // GNU tar would keep the attributes of the first layer if the second has none.
+    // GNU tar would keep the attributes of the first layer if the second layer had none.
     attribute(&dir.join("a/deep"), "user.d", b"3");
     attribute(dir, "user.r", b"4");
     for (name, time) in [("a/deep", "@44"), ("a", "@33"), (".", "@55")] {
@@ -81,7 +83,8 @@ fn upper(dir: &Path) {
     }
 }
 
-/// Two archives in `format`, and GNU tar's result of unpacking both into one directory.
+/// Makes two archives in `format`. GNU tar then unpacks both into one directory, which is the
+/// expected result.
 fn archives(work: &Path, format: &[&str], suffix: &str) -> ([PathBuf; 2], PathBuf) {
     let made = [("lower", sample as fn(&Path)), ("upper", upper)].map(|(name, make)| {
         let tree = work.join(name);
@@ -101,8 +104,8 @@ fn archives(work: &Path, format: &[&str], suffix: &str) -> ([PathBuf; 2], PathBu
     fs::create_dir(&expected).unwrap();
     let unpack = ["--xattrs", "--numeric-owner", "-xpf"];
     run("tar", &[&unpack[..], &[made[0].to_str().unwrap()]].concat(), &expected);
-    // GNU tar does not replace a directory that is not empty by a file, nor a file by a directory,
-    // so the test removes these first.
+    // GNU tar does not replace a non-empty directory by a file, nor a file by a directory. So the
+    // test removes these entries first.
     fs::remove_dir_all(expected.join("a/deep/er")).unwrap();
     fs::remove_file(expected.join("a/empty")).unwrap();
     run("tar", &[&unpack[..], &[made[1].to_str().unwrap()]].concat(), &expected);
@@ -145,7 +148,7 @@ fn roots_match_gnu_tar_in_every_link_mode() {
             let configuration = configuration(&layers);
             let root = match store.root(&configuration) {
                 Err(err) if link == LinkMode::Reflink => {
-                    // The only accepted reason is an error of the filesystem.
+                    // The only accepted cause is that the filesystem cannot clone files.
                     assert!(err.to_string().contains("clone"), "{err}");
                     eprintln!("no reflinks in {}: {err}", dir.display());
                     continue;
@@ -156,8 +159,8 @@ fn roots_match_gnu_tar_in_every_link_mode() {
             same(&dump(&root.path), &dump(&expected), &what);
             assert!(!root.reused && store.root(&configuration).unwrap().reused);
 
-            // A second root has the same layers in another order, and a third root equals the
-            // first.
+            // The second root has the same layers in another order. The third root equals the first
+            // root.
             let other = crate::rig::configuration(&[layers[1].clone(), layers[0].clone()]);
             store.root(&other).unwrap();
             store.sweep_roots(&[other.id()]).unwrap();

@@ -1,4 +1,5 @@
-//! Files with holes: all work takes time for the data only, in every link mode, and the holes stay.
+//! Files with holes. In every link mode, the time for each step depends only on the data, and the
+//! holes stay holes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -11,10 +12,10 @@ use deploy_testing::directories;
 
 const SIZE: u64 = 60_000_000_000;
 const AT: u64 = 40_000_000_000;
-/// Hashing so many zeros takes longer, on any machine.
+/// On any machine, hashing `SIZE` zeros takes longer than this.
 const SOON: Duration = Duration::from_secs(10);
 
-/// An archive of one file of holes, and an archive of its twins.
+/// Makes an archive of a file that is almost entirely a hole, and an empty file.
 fn archive(dir: &Path) -> std::path::PathBuf {
     let file = File::create(dir.join("lastlog")).unwrap();
     assert!(file.set_len(SIZE).is_ok(), "{} has no files of {SIZE} bytes", dir.display());
@@ -52,7 +53,7 @@ fn holes_cost_no_time() {
             let wanted = configuration(&[layer]);
             let root = store.root(&wanted).unwrap();
             is_right(&root.path.join("lastlog"));
-            // The disk has room for the data, but not for the holes.
+            // The disk has space for the data of the spare, but not for its holes.
             let spare = store.prepare_spare(&wanted).unwrap();
             assert_eq!(spare, SpareOutcome::Ready, "{link:?}");
             let mut found = Vec::new();

@@ -1,7 +1,7 @@
-//! Inheritance from a directory (its group, its default access list), and the number of files that
-//! pending layers keep open.
+//! Tests of the inheritance from a directory: new entries inherit its group and its default access
+//! list. Another test counts the files that pending layers keep open.
 
-#![allow(clippy::print_stdout, reason = "what is left out is said")]
+#![allow(clippy::print_stdout, reason = "tests print what they leave out")]
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +10,11 @@ use crate::rig::{configuration, dump, named, options, same};
 use deploy_store::{Digest, Layer, LinkMode, Store};
 use deploy_testing::directories;
 
-/// One member: name, mode, group, contents of a file, and a default access list or none.
+/// One member: the name, the mode, the group, the contents if it is a file, and whether it has a
+/// default access list.
 type Made<'a> = (&'a str, u32, u64, Option<&'a str>, bool);
 
-/// `user::rwx,user:1234:rwx,group::r-x,mask::rwx,other::r-x` as the attribute has it.
+/// The list `user::rwx,user:1234:rwx,group::r-x,mask::rwx,other::r-x` in the form of the attribute.
 fn access_list() -> Vec<u8> {
     let none = u32::MAX;
     let entries =
@@ -58,7 +59,7 @@ fn add(store: &Store, name: &str, bytes: &[u8]) -> Layer {
     named(name, digest)
 }
 
-/// Access lists of everything below `root`.
+/// The access lists of all entries below `root`.
 fn lists(root: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut waiting = vec![root.to_owned()];
@@ -145,8 +146,8 @@ fn pending_layers_keep_few_files_open() {
         most = most.max(open().saturating_sub(before));
         layers.push(named(&format!("c{n}"), digest));
     }
-    // Open files of the layer that was just extracted and of pending layers; other tests have open
-    // files, too.
+    // These are the open files of the layer that was just extracted and of the pending layers.
+    // Other tests may also have open files.
     assert!(most < 600, "{most} files are open");
     let root = store.root(&configuration(&layers)).unwrap();
     assert_eq!(fs::read_dir(&root.path).unwrap().count(), 8 * 600);

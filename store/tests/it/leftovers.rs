@@ -1,6 +1,6 @@
-//! Files that cannot be removed, because something is mounted there or they are immutable. Such
-//! files stay with all their contents and are reported with the reason. When the reason ends, the
-//! files are removed. Meanwhile nothing else fails.
+//! Files that cannot be removed, because something is mounted there or because they are immutable.
+//! Such files stay with all their contents, and are reported with the reason. Once the reason no
+//! longer applies, the files are removed. Meanwhile, no other work fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -64,7 +64,7 @@ impl Bench {
         assert_eq!(fs::read_to_string(self.precious().join("deep/b")).unwrap(), "keep", "{what}");
     }
 
-    /// Sweeps the first root, and returns why it stays.
+    /// Sweeps the first root, and returns the reason if the root stays.
     fn sweep(&self) -> Option<String> {
         let keep = Keep {
             roots: Some(vec![(self.all[1].id(), "current")]),
@@ -86,7 +86,7 @@ impl Bench {
         self.store = Some(Store::open(&dir, options(self.link)).unwrap());
     }
 
-    /// Checks that the next root and spare can be made beside leftovers.
+    /// Checks that the next root and the next spare can be made beside leftovers.
     fn goes_on(&self) {
         let third = configuration(&[
             self.all[0].layers()[0].clone(),
@@ -102,8 +102,8 @@ impl Bench {
     }
 }
 
-/// A way of mounting something in a root: its name, and a function that gets the mount point and
-/// the precious directory.
+/// A way of mounting something in a root: its name, and a function that gets the root and the
+/// precious directory.
 type Mount = (&'static str, fn(&Path, &Path));
 
 fn mounts() -> Vec<Mount> {
@@ -143,7 +143,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Unmounts everything below `dir`. Returns the number of mounts with a canary.
+/// Unmounts everything below `dir`. Returns the number of mounts that still had their canary file.
 fn unmount(dir: &Path) -> usize {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -175,8 +175,8 @@ fn root_with_a_mount_stays_until_unmounted() {
             assert!(why.contains("something is mounted on") && why.contains("unpacked"), "{why}");
             bench.goes_on();
             bench.reopen();
-            assert!(bench.sweep().is_some(), "{what}: it stays a root, and is tried again");
-            // No root is built in its place, either.
+            assert!(bench.sweep().is_some(), "{what}: the next sweep must try again");
+            // No new root replaces this root, either.
             let err = bench.store().rebuild_root(&bench.all[0]).unwrap_err().to_string();
             assert!(err.contains("something is mounted on"), "{what}: {err}");
             let drifted = bench.store().drifted_root(&bench.all[0]);
@@ -209,7 +209,7 @@ fn store_opens_with_a_mounted_leftover() {
             bench.reopen();
             bench.goes_on();
             bench.is_precious_whole(leftover);
-            assert!(at.join("file").exists(), "{leftover}: nothing of it is touched");
+            assert!(at.join("file").exists(), "{leftover}: a file of it was removed");
             unmount(&bench.unpacked());
             bench.reopen();
             assert!(!at.exists(), "{leftover}");
@@ -218,7 +218,7 @@ fn store_opens_with_a_mounted_leftover() {
     }
 }
 
-/// A mount that was made after the table was read.
+/// The mount is made after the table of mounts was read.
 #[test]
 fn removal_never_enters_a_mount() {
     if !in_own_mounts("leftovers::removal_never_enters_a_mount") {
@@ -234,15 +234,15 @@ fn removal_never_enters_a_mount() {
         let err = top.remove_unmounted(c"tree", &Mounts::default()).unwrap_err().to_string();
         assert!(err.contains("a/data") && err.contains("something is mounted on it"), "{err}");
         bench.is_precious_whole("bind");
-        assert!(!tree.join("a/file").exists(), "all else goes");
+        assert!(!tree.join("a/file").exists(), "the other files must be removed");
         unmount(&tree);
         top.remove_tree(c"tree").unwrap();
     }
 }
 
-/// Kernels before 5.6 and 5.8 lack these calls, and filters of system calls refuse unknown calls.
+/// Kernels before 5.6 and 5.8 lack some system calls, and system call filters refuse unknown calls.
 #[test]
-#[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
+#[allow(clippy::print_stderr, reason = "the test prints why it is skipped")]
 fn removal_never_enters_a_mount_without_openat2() {
     if Command::new("strace").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no strace");
@@ -274,13 +274,13 @@ fn immutable_and_append_only_files_stay() {
             ("i", "data", "its directory is immutable"),
             ("a", "data", "its directory is append-only"),
         ] {
-            // With hardlinks to objects, the objects could not be removed either.
+            // With hardlinks, the objects could not be removed, either.
             let mut bench = Bench::new(&dir, LinkMode::Copy);
             let path = bench.first().join(at);
             run("chattr", &[&format!("+{attribute}"), text(&path)], Path::new("/"));
             let why = bench.sweep().unwrap();
             assert!(why.contains(reason), "{attribute} {at}: {why}");
-            assert!(!bench.first().exists(), "it is no root any more");
+            assert!(!bench.first().exists(), "the root must be moved away");
             let left: Vec<PathBuf> = fs::read_dir(bench.unpacked())
                 .unwrap()
                 .map(|entry| entry.unwrap().path())
@@ -288,7 +288,7 @@ fn immutable_and_append_only_files_stay() {
                 .collect();
             let [left] = &left[..] else { panic!("{attribute} {at}: {left:?}") };
             assert!(left.join("data/file").exists() && !left.join("v").exists());
-            assert!(bench.sweep().unwrap().contains(reason), "it is tried again");
+            assert!(bench.sweep().unwrap().contains(reason), "the next sweep must try again");
             bench.goes_on();
             bench.reopen();
             bench.goes_on();
@@ -296,7 +296,7 @@ fn immutable_and_append_only_files_stay() {
             assert_eq!(bench.sweep(), None);
             assert!(!left.exists());
         }
-        // A root with an immutable top directory cannot be moved away: it stays a root.
+        // A root with an immutable top directory cannot be moved away, so it stays a root.
         let bench = Bench::new(&dir, LinkMode::Copy);
         run("chattr", &["+i", text(&bench.first())], Path::new("/"));
         assert!(bench.sweep().unwrap().contains("it is immutable"));
@@ -317,7 +317,7 @@ fn store_opens_with_immovable_leftovers() {
     for dir in directories() {
         let mut bench = Bench::new(&dir, LinkMode::Auto);
         let agent = bench.work.path().join("agent");
-        // The leftovers also have the names that this process would take next.
+        // Some leftovers have the names that this process would use next.
         let pid = std::process::id();
         let mut left = Vec::new();
         for n in 0..200 {
@@ -378,6 +378,6 @@ fn empty_mount_can_be_unpacked_into() {
         deploy_store::unpack(archives, &into, options(LinkMode::Auto)).unwrap();
         assert!(into.join("data/file").exists());
         run("umount", &[text(&into)], Path::new("/"));
-        assert_eq!(fs::read_dir(&into).unwrap().count(), 0, "it went below the mount");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 0, "files were written below the mount");
     }
 }

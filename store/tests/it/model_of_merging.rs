@@ -1,5 +1,5 @@
-//! Compares roots with a naive model: every member of every layer is put into one directory, one
-//! after another, and symlinks are followed as if chrooted there.
+//! Compares roots with a naive model. The model puts every member of every layer into one
+//! directory, one after another, and follows symlinks as in a chroot to this directory.
 
 use std::cell::Cell;
 use std::fs;
@@ -16,10 +16,11 @@ use deploy_testing::directories;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Most symlinks that are followed on one path.
+/// The maximum number of symlinks that are followed on one path.
 const HOPS: usize = 40;
 
-/// The directory that `path` leads to below `root`, created if it is missing.
+/// Finds the directory that `path` leads to below `root`. If `make` is set, a missing directory is
+/// created.
 fn directory(root: &Path, path: &str, make: bool) -> io::Result<PathBuf> {
     let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
     let (mut at, mut hops) = (root.to_owned(), 0);
@@ -73,7 +74,8 @@ fn parent(root: &Path, name: &str, make: bool) -> io::Result<PathBuf> {
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => {
-            // Directories only: files below may have names elsewhere.
+            // Only the modes of directories are changed, because files below may have names
+            // elsewhere.
             let mut chmod = Command::new("find");
             chmod.arg(path).args(["-type", "d", "-exec", "chmod", "u+rwx", "{}", "+"]);
             assert!(chmod.status()?.success());
@@ -129,7 +131,8 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
             }
             if from != path {
                 let held = root.with_extension("held");
-                // A link to a symlink is another symlink: only the inode shows the difference.
+                // A hardlink to a symlink looks like a second symlink. Only the inode shows the
+                // difference.
                 if meta.is_symlink() {
                     symlink(fs::read_link(&from)?, &held)?;
                 } else {
@@ -148,7 +151,7 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Dumps with times of files only: the naive tree has no other times.
+/// Removes the times of all entries except files, because the naive tree has no other times.
 fn without_times(lines: Vec<String>) -> Vec<String> {
     let plain = |line: String| {
         let mut fields: Vec<&str> = line.split(' ').collect();
@@ -205,7 +208,7 @@ fn merged_roots_match_unpacking_in_order() {
         let cases = std::env::var("PROPTEST_CASES").map_or(128, |cases| cases.parse().unwrap());
         let config = Config { cases, failure_persistence: None, ..Config::default() };
         TestRunner::new(config).run(&vec(members(), 2..=3), check).unwrap();
-        assert!(compared.get() > 4, "only {} were compared", compared.get());
-        assert!(refused.get() > 0, "none was refused");
+        assert!(compared.get() > 4, "only {} stacks were compared", compared.get());
+        assert!(refused.get() > 0, "no stack was refused");
     }
 }

@@ -1,7 +1,7 @@
-//! Unusual output of packers: padding, large windows, strong compression, access lists as text,
-//! sizes without a body, and unsupported formats.
+//! Tests of unusual output of packers: padding, large windows, strong compression, access lists as
+//! text, sizes without a body, and unsupported formats.
 
-#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+#![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::rig::{dump, options};
 use deploy_store::{Limits, LinkMode, check_archive, unpack};
 use deploy_testing::directories;
 
-/// A header of type `kind`.
+/// Makes a header of the type `kind`.
 fn header(name: &str, kind: u8, size: u64, link: &str, magic: [u8; 8]) -> Vec<u8> {
     let mut header = tar::Header::new_old();
     let bytes = header.as_mut_bytes();
@@ -104,9 +104,9 @@ fn zstd_window_and_ratio_limits() {
     assert_eq!(check(&packed), Ok(1));
     let lower = Limits { ratio: 1_100, ..Limits::STANDARD };
     assert!(check_with(&packed, lower).unwrap_err().contains("1100 times"));
-    // The window of --long=27; a larger window must be allowed by a flag.
+    // The window of `--long=27` is accepted. A larger window must be allowed by a flag.
     assert_eq!(check(&zstd(&[file("f"), vec![0; 1024]].concat(), 27)), Ok(1));
-    // A frame that asks for 256 MiB, as with --long=28.
+    // This frame requires a window of 256 MiB, as with `--long=28`.
     let mut asking = zstd(&file("f"), 27);
     assert_eq!(asking[5] >> 3, 17, "a window of 2^27 is no longer in the second byte");
     asking[5] += 1 << 3;
@@ -135,7 +135,7 @@ fn refused_formats_are_named() {
         }
     }
     assert!(check(&[b'x'; 900]).unwrap_err().contains("neither gzip, zstd nor tar"));
-    // A name that begins like a format's first bytes is just a name.
+    // A name may begin with the first bytes of another format.
     assert_eq!(check(&[file("BZh"), vec![0; 1024]].concat()), Ok(1));
 }
 
@@ -196,7 +196,7 @@ fn text_acls_are_restored() {
             "user::rwx,group::r-x,group:root:r--,mask::r-x,other::---",
         )]),
         checked.as_bytes().to_vec(),
-        // The default list belongs to an entry that is not a directory.
+        // Here, the default list belongs to an entry that is not a directory.
         records(&[("SCHILY.acl.default", "user::rwx,group::r-x,other::---")]),
         file("g"),
         vec![0; 1024],

@@ -1,7 +1,7 @@
-//! Failures in the middle of an extraction: the error has its cause, all threads end, and nothing
-//! of the layer is left.
+//! Failures in the middle of an extraction. The error states the cause, all threads end, and
+//! nothing of the layer is left.
 
-#![allow(clippy::print_stderr, reason = "tests tell what they could not try")]
+#![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
 use std::fs;
 use std::io::Write as _;
@@ -14,14 +14,14 @@ use crate::rig::{configuration, named, options};
 use deploy_store::{Ages, Digest, Error, Keep, LinkMode, Store, check_archive, unpack, verify};
 use deploy_testing::directories;
 
-/// A tar of `files` files of `size` incompressible bytes, without an end mark.
+/// Makes a tar, without an end mark, of `files` files with `size` incompressible bytes each.
 fn tar(files: u32, size: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut state = 1_u64;
     for n in 0..files {
         let mut bytes = Vec::with_capacity(size + 8);
         while bytes.len() < size {
-            // Xorshift: noise that is the same every time.
+            // Xorshift makes noise that is the same in every run.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
@@ -42,8 +42,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Number of threads with the name of the calling thread: a thread inherits the name of its
-/// starter.
+/// The number of threads that have the name of the calling thread. A thread inherits the name of
+/// the thread that starts it.
 fn threads() -> usize {
     let own = fs::read("/proc/thread-self/comm").unwrap();
     let all = fs::read_dir("/proc/self/task").unwrap();
@@ -54,7 +54,7 @@ fn threads() -> usize {
     .count()
 }
 
-/// Everything below `dir` except directories.
+/// The paths of everything below `dir` except directories.
 fn files(dir: &Path) -> Vec<String> {
     let found = Command::new("find").arg(dir).args(["!", "-type", "d"]).output().unwrap();
     String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -62,7 +62,7 @@ fn files(dir: &Path) -> Vec<String> {
 
 #[test]
 fn failed_extraction_leaves_no_files_and_no_threads() {
-    // The name by which this test's threads are counted.
+    // The threads of this test are counted by this name.
     let named = std::thread::Builder::new().name("bad-archives".to_owned());
     named.spawn(extract_bad_archives).unwrap().join().unwrap();
 }
@@ -117,8 +117,8 @@ fn extract_bad_archives() {
     }
 }
 
-/// Found by comparing trees with GNU tar's: buffers of a large file were reused for small files
-/// while they still had the large file's bytes.
+/// A comparison of trees with GNU tar's trees found this defect. Buffers were reused for small
+/// files while they still had the bytes of a large file.
 #[test]
 fn small_files_after_large_files_have_their_own_bytes() {
     let mut builder = tar::Builder::new(Vec::new());
@@ -180,8 +180,8 @@ fn equal_files_are_written_once() {
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Copy)).unwrap();
         let mut new = Vec::new();
         for parts in [vec![(400, 900), (2, 300_000)], vec![(600, 900), (3, 300_000)]] {
-            // The noise is the same each time, so the first files equal the files of the layer
-            // before.
+            // The noise is the same each time, so the first files equal the files of the previous
+            // layer.
             let mut archive = Vec::new();
             for (files, size) in parts.iter().chain(&parts) {
                 let bytes = tar(*files, *size);
@@ -197,7 +197,8 @@ fn equal_files_are_written_once() {
     }
 }
 
-/// Found by fuzzing against the `tar` crate: the header of a label was applied to the next member.
+/// Fuzzing against the `tar` crate found this defect: the header of a label was applied to the next
+/// member.
 #[test]
 fn extended_header_before_a_volume_label_is_refused() {
     let archive = |kinds: &[u8]| {
@@ -220,12 +221,12 @@ fn extended_header_before_a_volume_label_is_refused() {
     assert!(err.contains("before a volume's label"), "{err}");
 }
 
-/// A sweep would take invisible objects for leftovers, and a large layer, which is visible at once,
-/// may need objects of a small pending layer.
+/// Without this, a sweep would treat invisible objects as leftovers. Also, a large layer is visible
+/// at once, and may need objects of a small pending layer.
 #[test]
 fn pending_layers_are_published_before_a_sweep() {
-    // So many files that each directory of objects exists: lookups of pending objects use these
-    // directories.
+    // There are so many files that every directory of objects exists. Lookups of pending objects
+    // use these directories.
     let many = tar(4000, 16);
     let [swept, small, large] = [tar(2, 3000), tar(1, 1 << 20), tar(20, 1 << 20)];
     for dir in directories() {
@@ -254,7 +255,7 @@ fn pending_layers_are_published_before_a_sweep() {
             store.extract_for_root(small).unwrap();
             assert!(!visible(small), "{what}");
             let extracted = store.extract_for_root(large).unwrap().unwrap();
-            // The first file is the small layer's.
+            // The first file of this layer is also in the small layer, so only 19 objects are new.
             assert_eq!((extracted.files, extracted.new_objects), (20, 19), "{what}");
             assert!(visible(small) && visible(large), "{what}");
             drop(store);

@@ -1,6 +1,6 @@
-//! A root that is there before it is deployed once more: whatever somebody did to what its
-//! layers have is found, nothing goes before its replacement is there, and what has no
-//! record is taken for what it is.
+//! Tests of an existing root that is deployed again. Every change to its entries is found. No root
+//! is removed before its replacement exists. A root without a record is compared before it is
+//! adopted.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -31,7 +31,8 @@ impl Bench {
             fs::write(tree.join(name), format!("of {name}")).unwrap();
         }
         symlink("conf", tree.join("link")).unwrap();
-        // One file with three names, one equal to it, and one that a service writes to.
+        // These are a file with three names, an equal file, and a file with two names that a
+        // service writes to.
         for name in ["bin", "equal"] {
             fs::write(tree.join(name), "program").unwrap();
             File::open(tree.join(name)).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
@@ -60,7 +61,7 @@ impl Bench {
     }
 }
 
-/// Writes without moving the time.
+/// Writes to a file without changing its mtime.
 fn rewrite(path: &Path, bytes: &[u8]) {
     let mut file = File::options().write(true).open(path).unwrap();
     let time = file.metadata().unwrap().modified().unwrap();
@@ -70,7 +71,8 @@ fn rewrite(path: &Path, bytes: &[u8]) {
 
 type Damage = fn(&Path);
 
-/// What somebody does to a root, and which names tell of it.
+/// The damage that a root may get: the path that must be reported, a description, and a function
+/// that causes the damage.
 const DAMAGES: [(&str, &str, Damage); 17] = [
     ("dir", "a directory is missing", |root| fs::remove_dir_all(root.join("dir")).unwrap()),
     ("dir", "a directory became a symlink", |root| {
@@ -140,7 +142,7 @@ fn modified_root_is_exchanged_for_a_sound_one() {
             assert!(!root.reused && !bench.root().is_symlink(), "{what}");
             same(&dump(&bench.root()), &want, &what);
             assert_eq!(bench.drift(), [""; 0], "{what}");
-            // What stood there is not removed: a service may run in it.
+            // The replaced root is not removed, because a service may run in it.
             let aside = root.replaced.expect(&what);
             assert_eq!(fs::symlink_metadata(&aside).unwrap().ino(), changed, "{what}");
         }
@@ -172,7 +174,7 @@ fn owners_and_capabilities_are_compared_if_restored() {
 fn added_and_writable_files_are_no_drift() {
     for dir in directories() {
         let bench = Bench::new(&dir, LinkMode::Auto);
-        // The other name of the log shows it, too.
+        // This write is also visible under the other name of the log.
         fs::write(bench.root().join("log"), "more").unwrap();
         fs::write(bench.root().join("dir/extra"), "").unwrap();
         fs::create_dir(bench.root().join("run")).unwrap();
@@ -180,7 +182,8 @@ fn added_and_writable_files_are_no_drift() {
     }
 }
 
-/// User, user 1, group, mask, others (acl(5)): as a mode 644, with a name more.
+/// An access list in the form of the attribute (acl(5)): the permissions of the mode 644, and an
+/// entry for user 1.
 const LIST: &str =
     "0x0200000001000600ffffffff020004000100000004000400ffffffff10000400ffffffff20000400ffffffff";
 
@@ -204,8 +207,8 @@ fn acl_is_drift_unless_inherited() {
     }
 }
 
-/// An attempt after the other fails, and each changes its root: of the roots that were
-/// replaced the one that was in use stays, and the last.
+/// Several attempts fail one after another, and each attempt changes its root. Of the replaced
+/// roots, only the root that was in use and the last root stay.
 #[test]
 fn replaced_root_in_use_is_kept() {
     for dir in directories() {
@@ -219,7 +222,7 @@ fn replaced_root_in_use_is_kept() {
         let unpacked = fs::read_dir(bench.work.path().join("agent/unpacked")).unwrap();
         let names = unpacked.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         assert_eq!(names.filter(|name| name.starts_with(".replaced")).count(), 2);
-        // Another start takes them for what they are.
+        // The next start still distinguishes these two roots.
         let Bench { work, store, wanted } = bench;
         drop(store);
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Auto)).unwrap();
@@ -229,14 +232,14 @@ fn replaced_root_in_use_is_kept() {
     }
 }
 
-/// Replaces `name` by an equal file that is another inode.
+/// Replaces the file `name` by an equal file with another inode.
 fn split(root: &Path, name: &str) {
     run("cp", &["-p", name, "copy"], root);
     fs::rename(root.join("copy"), root.join(name)).unwrap();
 }
 
-/// A write to one name of a file would no longer show under the others, or would show in a file
-/// that has nothing to do with it.
+/// Without the right links, a write to one name of a file would not be visible under the other
+/// names. With wrong links, it would be visible in an unrelated file.
 #[test]
 fn names_that_are_not_linked_as_in_the_layers_are_drift() {
     let damages: [(&str, &[&str], Damage); 6] = [
@@ -293,7 +296,8 @@ fn root_without_a_record_is_compared() {
             assert_eq!(adopted(|root| fs::remove_file(root.join("conf")).unwrap(), in_use), None);
             assert_eq!(adopted(|root| fs::remove_dir_all(root.join("dir")).unwrap(), in_use), None);
         }
-        // A service may have written to what it runs in; of all else every byte counts.
+        // In a root that is in use, a service may have written to files. In any other root, every
+        // byte is compared.
         let written: Damage = |root| fs::write(root.join("conf"), "other").unwrap();
         let rewritten: Damage = |root| rewrite(&root.join("conf"), b"by conf");
         for damage in [written, rewritten] {
@@ -303,7 +307,7 @@ fn root_without_a_record_is_compared() {
     }
 }
 
-/// Without blobs and with only a part of the objects.
+/// The repair uses no blobs, and later only a part of the objects.
 #[test]
 fn root_is_repaired_from_the_cache() {
     for (dir, link) in directories().iter().flat_map(|dir| LINKS.map(|link| (dir, link))) {
@@ -317,10 +321,10 @@ fn root_is_repaired_from_the_cache() {
         fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
         let found = fs::metadata(&root).unwrap().ino();
         assert_eq!(bench.store.mend_root(&bench.wanted).unwrap(), [""; 0], "{what}");
-        assert_eq!(fs::metadata(&root).unwrap().ino(), found, "{what}: where it stands");
+        assert_eq!(fs::metadata(&root).unwrap().ino(), found, "{what}: the root was replaced");
         same(&dump(&root), &want, &what);
 
-        // The object of one file is gone.
+        // Now the object of one file is missing.
         fs::remove_dir_all(root.join("dir")).unwrap();
         fs::write(root.join("conf"), "changed").unwrap();
         let gone = "of conf";
@@ -329,6 +333,6 @@ fn root_is_repaired_from_the_cache() {
         assert_eq!(bench.store.mend_root(&bench.wanted).unwrap(), ["conf"], "{what}");
         assert_eq!(fs::read_to_string(root.join("conf")).unwrap(), "changed", "{what}");
         assert_eq!(fs::read_to_string(root.join("dir/sub/f")).unwrap(), "of dir/sub/f", "{what}");
-        assert!(fs::read_dir(agent.join("unpacked")).unwrap().count() == 2, "nothing is left");
+        assert!(fs::read_dir(agent.join("unpacked")).unwrap().count() == 2, "leftovers exist");
     }
 }

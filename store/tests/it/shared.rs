@@ -1,5 +1,5 @@
-//! Where files are hardlinked, whatever services and scripts do to a file of a root shows in
-//! no root that comes, on whatever way they reach it; and costs nothing from then on.
+//! Tests with hardlinked files. Services and scripts may change a file of a root in any way. No
+//! later root shows the change, and from then on the change has no further cost.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -13,7 +13,8 @@ use deploy_store::{
 };
 use deploy_testing::directories;
 
-/// A store with a layer of code and three of configuration, and the roots made of them.
+/// A store with one layer of code and three layers of configuration, and a configuration for each
+/// of the three.
 struct Bench {
     work: tempfile::TempDir,
     store: Store,
@@ -53,14 +54,14 @@ impl Bench {
         Self { work, store, code, wanted: wanted.into() }
     }
 
-    /// Deploys the `n`th, and makes the spare.
+    /// Deploys configuration number `n`, and makes the spare.
     fn deploy(&self, n: usize) -> PathBuf {
         let root = self.store.root(&self.wanted[n]).unwrap().path;
         assert_eq!(self.store.prepare_spare(&self.wanted[n]).unwrap(), SpareOutcome::Ready);
         root
     }
 
-    /// Every file of the `n`th root must be the archive's.
+    /// Checks that every file of root number `n` matches the archive.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.store.root(&self.wanted[n]).unwrap().path;
         for path in FILES.iter().chain(&["var/other"]) {
@@ -85,7 +86,7 @@ impl Bench {
     }
 }
 
-/// What a service still holds, and does with it later.
+/// A file that a service still has open or mapped, and writes to later.
 enum Held {
     Nothing,
     File(File),
@@ -111,7 +112,8 @@ fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
-/// A process that has mapped the file, and writes to the mapping when it is told to.
+/// Starts a process that maps the file, and that writes to the mapping after a line on its standard
+/// input.
 fn mapping(path: &Path) -> Child {
     let script = "import mmap, sys\n\
         f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0)\n\
@@ -197,7 +199,7 @@ fn each_touch(mut test: impl FnMut(&Path, &str, fn(&Path) -> Held)) {
 #[test]
 fn changes_to_a_root_do_not_reach_the_next() {
     each_touch(|dir, what, touch| {
-        // Before and after the spare was made.
+        // The touch happens before or after the spare is made.
         for early in [true, false] {
             let bench = Bench::new(dir, true);
             let root = bench.store.root(&bench.wanted[0]).unwrap().path;
@@ -222,7 +224,7 @@ fn writes_through_an_open_file_of_a_removed_root_reach_no_root() {
         bench.store.sweep_roots(&[bench.wanted[1].id()]).unwrap();
         held.write();
         bench.is_right(2, what);
-        // Nobody knows of watches and seals after a restart.
+        // After a restart, there are no watches and no seals.
         let Bench { work, store, wanted, code } = bench;
         drop(store);
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Hardlink)).unwrap();
@@ -231,7 +233,7 @@ fn writes_through_an_open_file_of_a_removed_root_reach_no_root() {
     });
 }
 
-/// What happens before the third root is built, so that it is built in this way.
+/// A function that runs before the third root is built, so that the root is built in a certain way.
 type Before = fn(&Bench);
 const WAYS: [(&str, Before); 3] = [
     ("of the spare", |_| {}),
@@ -243,7 +245,8 @@ const WAYS: [(&str, Before); 3] = [
 ];
 
 /// Runs `touch` on the second root, builds the third root, and then runs `write_later`. The third
-/// root must not change. Does this for every way to build it, with and without the second root.
+/// root must not change. The function does this for every way to build the third root, and with and
+/// without the second root.
 fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, H)) {
     for dir in directories() {
         for (way, before) in WAYS {
@@ -251,7 +254,8 @@ fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, 
                 let what = format!("{way}, {}", if gone { "its root is gone" } else { "in use" });
                 let bench = Bench::new(&dir, true);
                 bench.deploy(0);
-                // By now it is known of every object that nobody has it open.
+                // At this point, the store has recorded for every object that no process has it
+                // open.
                 let root = bench.deploy(1);
                 let left = touch(&bench, &root);
                 if gone {
@@ -291,7 +295,7 @@ fn chown_in_a_script_costs_no_download_and_uses_the_spare() {
         for script in ["chown -R 33:33 .", "setcap cap_net_bind_service+ep bin/server"] {
             let bench = Bench::new(&dir, false);
             for n in [0, 1, 2, 0, 1, 2] {
-                // Without a blob: what would have to be fetched is an error here.
+                // There are no blobs, so a layer that must be fetched again is an error here.
                 let root = bench.store.root(&bench.wanted[n]).unwrap();
                 assert!(root.reused || n == 0 || root.from_spare, "{script}");
                 bench.is_right(n, script);
@@ -327,7 +331,7 @@ fn repeatedly_written_file_is_downloaded_once() {
             bench.is_right(n, "a log");
             let mut log = OpenOptions::new().append(true).open(root.path.join("a/data")).unwrap();
             log.write_all(b"a line\n").unwrap();
-            // Without a blob there may be none.
+            // Without the blob, the spare may fail.
             let _ = bench.store.prepare_spare(&bench.wanted[n]);
             bench.store.sweep_roots(&[bench.wanted[n].id()]).unwrap();
         }
@@ -363,7 +367,7 @@ fn owners_belong_to_the_tree_and_files_stay_shared() {
                 let shared = fs::metadata(root.join("bin/server")).unwrap().nlink() > 2;
                 assert_eq!(shared, store.link_mode() == LinkMode::Hardlink, "{link:?}");
             }
-            // Who compares goes by what the agent was told.
+            // The verification uses the rules that the agent saved.
             drop(store);
             let mut found = Vec::new();
             deploy_store::verify_roots(&work.path().join("agent"), &Meter::default(), |it| {
@@ -383,7 +387,7 @@ fn writable_name_makes_all_hardlinks_private() {
         let root = bench.deploy(0);
         fs::write(root.join("var/other"), "of the service").unwrap();
         bench.is_right(1, "-writable");
-        // So does a mode with which others may write.
+        // A mode that lets other users write also makes a file private.
         let tree = bench.work.path().join("open");
         fs::create_dir(&tree).unwrap();
         fs::write(tree.join("queue"), "q").unwrap();
@@ -397,14 +401,14 @@ fn writable_name_makes_all_hardlinks_private() {
 }
 
 #[test]
-#[allow(clippy::print_stderr, reason = "it tells why a test is skipped")]
+#[allow(clippy::print_stderr, reason = "the test prints why it is skipped")]
 fn every_file_is_checked_without_inotify_watches() {
     const INSIDE: &str = "DEPLOY_TEST_NO_WATCHES";
     let test = "shared::every_file_is_checked_without_inotify_watches";
     if std::env::var_os(INSIDE).is_some() {
         let work = std::env::temp_dir();
         for (what, touch) in TOUCHES {
-            // In a user namespace there is nobody to give files to.
+            // In a user namespace, there are no other users to own files.
             if matches!(what, "another owner" | "capabilities") {
                 continue;
             }
@@ -417,7 +421,8 @@ fn every_file_is_checked_without_inotify_watches() {
         }
         return;
     }
-    // Limits of a user namespace of its own: no instance, and fewer watches than directories.
+    // Each test runs in its own user namespace with a limit: no inotify instance, or fewer watches
+    // than directories.
     for (limit, most) in [("instances", 0), ("watches", 3)] {
         let script =
             format!("echo {most} >/proc/sys/user/max_inotify_{limit} || exit 77; exec \"$@\"");

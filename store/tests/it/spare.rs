@@ -1,5 +1,5 @@
-//! A root made from the spare equals a root that is built from nothing, for any layers, in every
-//! link mode. A damaged spare is never used.
+//! For any layers and in every link mode, a root that is made from the spare equals a root that is
+//! built from nothing. A damaged spare is never used.
 
 use std::cell::Cell;
 use std::fs;
@@ -14,7 +14,7 @@ use deploy_testing::directories;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Makes the layer in both stores, with as many members as can be extracted.
+/// Makes the layer in both stores, with as many of `members` as can be extracted.
 fn layer(stores: [&Store; 2], name: &str, members: &[Member]) -> Layer {
     let bytes = archive(members);
     let digest = Digest::of(&bytes);
@@ -50,7 +50,7 @@ fn changed_spare_matches_a_new_build() {
                 .enumerate()
                 .map(|(n, members)| layer([&ours, &plain], &format!("c{n}"), members))
                 .collect();
-            // The upper layer changes, then the lower one, then the order.
+            // First the upper layer changes, then the lower layer, and then the order.
             let pick = |picked: &[usize]| {
                 configuration(&picked.iter().map(|&n| layers[n].clone()).collect::<Vec<_>>())
             };
@@ -79,7 +79,7 @@ fn changed_spare_matches_a_new_build() {
     });
 }
 
-/// A store with two configurations, the first of which is deployed and has a spare.
+/// A store with two configurations. The first configuration is deployed and has a spare.
 struct Bench {
     work: tempfile::TempDir,
     store: Store,
@@ -111,7 +111,7 @@ impl Bench {
         self.work.path().join("agent/unpacked").join(name)
     }
 
-    /// The root of the second configuration must be right.
+    /// Checks that the root of the second configuration is right.
     fn is_right(&self, from_spare: bool, what: &str) {
         let root = self.store.root(&self.configurations[1]).unwrap();
         assert_eq!(root.from_spare, from_spare, "{what}");
@@ -136,7 +136,7 @@ fn spare_is_private_and_made_once() {
         assert_eq!(again, SpareOutcome::Unchanged);
         bench.is_right(true, &format!("{link:?} in {}", dir.display()));
         assert!(!spare.exists());
-        // The next spare can be made for either configuration.
+        // The next spare can be made for any configuration.
         bench.store.prepare_spare(&bench.configurations[1]).unwrap();
         bench.store.sweep_roots(&[bench.configurations[1].id()]).unwrap();
         assert!(bench.store.root(&bench.configurations[0]).unwrap().from_spare);
@@ -153,7 +153,7 @@ fn writes_to_a_root_do_not_reach_roots_made_from_the_spare() {
             |path| drop(fs::File::create(path).unwrap()),
             |path| fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap(),
             |path| {
-                // A name that is not in the tree.
+                // The file gets a name that is not in the tree.
                 fs::rename(path, path.with_file_name("moved")).unwrap();
                 fs::write(path.with_file_name("moved"), "x").unwrap();
             },
@@ -168,7 +168,7 @@ fn writes_to_a_root_do_not_reach_roots_made_from_the_spare() {
             let root = bench.store.root_path(bench.configurations[0].id());
             let before = fs::read(root.join("a/two")).unwrap();
             damage(&root.join("a/two"));
-            // The contents are right, so the spare gets a copy.
+            // If the contents are still right, the spare gets its own copy and can be used.
             let held = fs::read(root.join("a/two")).is_ok_and(|now| now == before);
             let harmless = held
                 || !root.join("a/two").exists()
@@ -185,7 +185,7 @@ fn modified_spare_is_rejected() {
         for damage in [
             (|spare: &Path| fs::write(spare.join("a/two"), "x").unwrap()) as fn(&Path),
             |spare| {
-                // Replaces a file as an editor does.
+                // This replaces a file in the way that an editor does.
                 fs::write(spare.join("a/.two"), "x").unwrap();
                 fs::rename(spare.join("a/.two"), spare.join("a/two")).unwrap();
             },
@@ -203,7 +203,7 @@ fn modified_spare_is_rejected() {
                     .unwrap();
             },
             |spare| {
-                // Another directory of the same name, with files that look right.
+                // This makes another directory with the same name and with files that look right.
                 let aside = spare.with_file_name("aside");
                 fs::rename(spare, &aside).unwrap();
                 fs::create_dir_all(spare.join("a")).unwrap();
@@ -275,7 +275,7 @@ fn pending_layer_is_invisible_until_its_root_is_published() {
         assert_eq!(store.extract_for_root(digest).unwrap().unwrap().files, 3, "{link:?}");
         assert!(store.has_layer(digest).unwrap());
         assert_eq!(store.extract_for_root(digest).unwrap(), None);
-        // The layer is not visible, and nothing of it is left if the program ends here.
+        // The layer is not visible yet. If the program ends here, nothing of the layer is left.
         let waiting = names("layers");
         assert!(waiting.iter().all(|name| layers.contains(name) || name.len() < 64));
         drop(store);
@@ -291,7 +291,7 @@ fn pending_layer_is_invisible_until_its_root_is_published() {
             assert!(!bytes.is_empty() && bytes.iter().all(|&byte| byte == text), "{name}");
         }
         drop(store);
-        // The extracted layer is complete: a root can be built without its blob.
+        // The extracted layer is complete, so a root can be built without the layer's blob.
         let store = Store::open(&agent, options(link)).unwrap();
         store.sweep_roots(&[]).unwrap();
         let again = store.root(&wanted).unwrap();

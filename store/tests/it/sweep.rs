@@ -1,4 +1,4 @@
-//! A sweep frees exactly the bytes that its plan states, after any history. Everything that stays
+//! After any history, a sweep frees exactly the bytes that its plan states. Everything that stays
 //! is complete and can be deployed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ struct Bench {
     link: LinkMode,
 }
 
-/// The number of names without directories, and the bytes of every file once.
+/// All names except directories, and the size of every file, counted once.
 #[derive(Debug, PartialEq, Eq)]
 struct Census {
     names: BTreeSet<PathBuf>,
@@ -66,7 +66,7 @@ impl Bench {
         self.store.as_ref().unwrap()
     }
 
-    /// A layer of `n` files that it shares with other layers, and one file of its own.
+    /// Makes a layer with `n` files that other layers also have, and with one file of its own.
     fn layer(&self, name: &str, version: u32, n: u32) -> Layer {
         let tree = self.work.path().join(format!("{name}{version}"));
         fs::create_dir_all(tree.join("dir")).unwrap();
@@ -80,7 +80,7 @@ impl Bench {
             write(&format!("dir/{name}{file}"), &format!("shared {file}").repeat(50));
         }
         write(&format!("{name}-own"), &format!("{name} {version}").repeat(100));
-        // Equal to another file of the root, but not a link of it.
+        // This file equals another file of the root, but is not linked to it.
         write(&format!("{name}-twin"), &"shared 0".repeat(50));
         std::os::unix::fs::symlink("dir", tree.join(format!("{name}-link"))).unwrap();
         let archive = self.work.path().join(format!("{name}{version}.tar.gz"));
@@ -88,7 +88,7 @@ impl Bench {
         layer(self.store(), name, &archive)
     }
 
-    /// Three configurations, deployed one after the other, with other events in between.
+    /// Deploys three configurations one after another, with other events in between.
     fn history(&self) -> [Configuration; 3] {
         let code = self.layer("code", 1, 5);
         let all = [1, 2, 3].map(|version| {
@@ -100,7 +100,7 @@ impl Bench {
         }
         self.layer("nobody", 1, 7);
         self.store().blobs().resume(Digest::of(b"to come")).unwrap().write_at(0, b"half").unwrap();
-        // A service writes to its root: new files, and through hardlinks.
+        // A service writes to its root: it creates files, and writes through hardlinks.
         let root = self.store().root_path(all[0].id());
         fs::write(root.join("log"), "of a service").unwrap();
         fs::write(root.join("config-own"), "in place").unwrap();
@@ -130,7 +130,7 @@ impl Bench {
     }
 }
 
-/// Checks that the planned files and bytes were removed between two moments.
+/// Checks that exactly the planned files and bytes were removed between `before` and `after`.
 fn told_truly(planned: &Sweep, before: &Census, after: &Census, shared: bool, what: &str) {
     let names = before.names.difference(&after.names).count();
     assert_eq!(planned.files(), names as u64, "{what}: {planned:#?}");
@@ -153,7 +153,7 @@ fn dry_run_matches_what_the_sweep_frees() {
     each_mode(|bench, what| {
         let all = bench.history();
         let shared = bench.store().link_mode() == LinkMode::Reflink;
-        // Each time fewer roots are kept, the last time only the current one.
+        // Each sweep keeps fewer roots. The last sweep keeps only the current root.
         for kept in [&all[..], &all[1..], &all[2..]] {
             let kept: Vec<&Configuration> = kept.iter().collect();
             let keep = Bench::keep(&all[2], &kept);
@@ -179,7 +179,7 @@ fn dry_run_matches_what_the_sweep_frees() {
         assert!(!bench.path("quarantine/was").exists());
         assert_eq!(fs::read_dir(bench.path("partial")).unwrap().count(), 1, "{what}");
         bench.sound(what);
-        // All data of the current configuration is still there.
+        // All data of the current configuration still exists.
         bench.store().sweep_roots(&[]).unwrap();
         let root = bench.store().root(&all[2]).unwrap();
         assert!(!root.reused && root.path.join("dir/code4").exists(), "{what}");
@@ -190,7 +190,7 @@ fn dry_run_matches_what_the_sweep_frees() {
     });
 }
 
-/// An agent with another `-link` has objects with other names. The old objects stay while they are
+/// With another `-link`, an agent's objects have other names. The old objects stay while they are
 /// the only objects of a deployed layer, and a root can be made from them.
 #[test]
 fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
@@ -214,7 +214,7 @@ fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
             let root = bench.store().root(&configuration).unwrap();
             let text = fs::read_to_string(root.path.join("code-own")).unwrap();
             assert_eq!(text, "code 1".repeat(100), "{what}");
-            // Now there are two objects for each file.
+            // Now each file has two objects.
             let planned = bench.store().plan_sweep(&keep).unwrap();
             assert!(planned.count(What::Object) > 5, "{what}: {planned:#?}");
             bench.store().sweep(&planned).unwrap();
@@ -236,7 +236,8 @@ fn reflinked_files_count_once_and_private_writes_count() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         let root = planned.removals.iter().find(|it| it.what == What::Root).unwrap();
         let record = fs::metadata(bench.path("roots").join(all[0].id().to_string())).unwrap().len();
-        // The bytes of "of a service" and of "in place", which is not an object any more.
+        // These are the bytes of "of a service" and of "in place". The file with "in place" is no
+        // longer an object.
         assert_eq!(root.bytes, 12 + 8 + record, "{what}");
     });
 }
@@ -331,7 +332,7 @@ fn root_of_a_go_agent_stays_until_requested() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         bench.store().sweep(&planned).unwrap();
         told_truly(&planned, &before, &Census::of(&bench.path("")), false, what);
-        assert_eq!(planned.files(), 0, "{what}: nobody said that it may go: {planned:#?}");
+        assert_eq!(planned.files(), 0, "{what}: the Go agent's root must stay: {planned:#?}");
         assert!(bench.path("unpacked").join(&id).join("file").exists(), "{what}");
         let why = planned.kept.iter().find(|kept| kept.path.ends_with(&id)).unwrap().why.as_str();
         assert!(why.contains("before this agent"), "{what}: {why}");

@@ -1,4 +1,5 @@
-//! The metadata of the root itself and of directories without an entry, on every way to a root.
+//! The metadata of the root itself and of directories without an entry, for every way to make a
+//! root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -12,7 +13,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// An archive of directories and files, each with its mode, owner and time.
+/// Makes an archive of directories and files, each with a mode, an owner and a time.
 fn archive(entries: &[(&str, u32, u64, u64)]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, mode, owner, time) in entries {
@@ -42,13 +43,13 @@ fn publish(store: &Store, name: &str, bytes: &[u8]) -> Layer {
     named(name, digest)
 }
 
-/// Mode, owner if it is restored, and time if an entry states it.
+/// The mode, the owner if it is restored, and the time.
 fn carries(path: &Path) -> (u32, u32, i64) {
     let meta = fs::metadata(path).unwrap();
     (meta.mode() & 0o7777, if is_root() { meta.uid() } else { 0 }, meta.mtime())
 }
 
-/// The same metadata for an agent that is not root.
+/// The expected metadata. For an agent that is not root, they are adapted.
 fn wanted(mode: u32, owner: u32, time: i64) -> (u32, u32, i64) {
     if is_root() { (mode, owner, time) } else { (mode & 0o1777 | 0o700, 0, time) }
 }
@@ -85,13 +86,13 @@ fn root_entry_sets_mode_owner_and_time() {
             };
             let first = wanted(0o2750, 1000, 77);
             assert_eq!(carried(std::slice::from_ref(&one), false), first);
-            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "a layer without one");
+            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "one without an entry");
             let both = carried(&[one.clone(), other.clone()], true);
-            assert_eq!(both, wanted(0o711, 1001, 78), "a later one overrides");
+            assert_eq!(both, wanted(0o711, 1001, 78), "a later root entry overrides");
             let (mode, owner, _) = carried(std::slice::from_ref(&plain), true);
-            assert_eq!((mode, owner), (0o755, 0), "without any");
-            assert_eq!(carried(&[other, one.clone()], true), first, "and back");
-            // Changes of the root directory are found.
+            assert_eq!((mode, owner), (0o755, 0), "without a root entry");
+            assert_eq!(carried(&[other, one.clone()], true), first, "after a change back");
+            // A change of the root directory is found.
             let root = store.root_path(configuration(&[one]).id());
             fs::set_permissions(root, fs::Permissions::from_mode(0o777)).unwrap();
             let found = findings(&agent);
@@ -172,7 +173,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     let work = tempfile::tempdir().unwrap();
     let (file, into) = (work.path().join("a.tar"), work.path().join("into"));
     fs::write(&file, archive(&[("d/f", 0o644, 0, 5), ("g", 0o644, 0, 5)])).unwrap();
-    // The leftovers of a program that died after it had moved half of its names.
+    // These are the leftovers of a program that died after it had moved half of its names.
     fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
     fs::write(into.join(".unpack-99-0/names"), b"d\0g\0../outside").unwrap();
     fs::write(into.join("g"), "half").unwrap();
@@ -181,7 +182,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     assert_eq!(fs::read(into.join("g")).unwrap(), b"text");
     assert_eq!(fs::read_dir(&into).unwrap().count(), 2);
     assert_eq!(fs::read(work.path().join("outside")).unwrap(), b"kept");
-    // Beside a new directory, only leftovers for the same directory are removed.
+    // If the directory is new, only leftovers for the same directory are removed beside it.
     let other = work.path().join("other");
     let hash = |name: &str| blake3::hash(name.as_bytes()).to_hex()[..8].to_owned();
     let (ours, anothers) = (hash("other"), hash("another"));
@@ -191,7 +192,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     unpack(&[file], &other, options(LinkMode::Auto)).unwrap();
     assert!(!work.path().join(format!(".unpack-{ours}-99-0")).exists());
     assert!(work.path().join(format!(".unpack-{anothers}-99-0")).exists());
-    // Files of other users are not touched.
+    // A name that this program does not use is not removed.
     fs::create_dir_all(work.path().join("third/.unpack-mine")).unwrap();
     let refused =
         unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
@@ -207,8 +208,9 @@ fn layer_of_an_older_format_is_extracted_again() {
     let layer = publish(&store, "a", &archive(&[("./", 0o711, 0, 77), ("./x", 0o644, 0, 5)]));
     assert!(store.has_layer(layer.digest).unwrap());
     drop(store);
-    // The same entries without the root's, in the first format. The root's entry is a length of 0,
-    // a kind, mode, owner, group, nanoseconds, seconds and the number of attributes.
+    // The index gets the same entries in the first format, without the root's entry. The root's
+    // entry is a length of 0, a kind, mode, owner, group, nanoseconds, seconds and the number of
+    // attributes.
     let path = agent.join("layers").join(layer.digest.to_string());
     let bytes = fs::read(&path).unwrap();
     let mut old = bytes[..16].to_vec();
@@ -218,7 +220,7 @@ fn layer_of_an_older_format_is_extracted_again() {
     old.extend_from_slice(blake3::hash(&old).as_bytes());
     fs::write(&path, old).unwrap();
     let store = Store::open(&agent, options(LinkMode::Auto)).unwrap();
-    assert!(!store.has_layer(layer.digest).unwrap(), "its blob has to come again");
+    assert!(!store.has_layer(layer.digest).unwrap(), "the layer must be extracted again");
     assert_eq!(findings(&agent), [""; 0]);
     let root = store.root(&configuration(&[layer])).unwrap();
     assert_eq!(carries(&root.path), wanted(0o711, 0, 77));

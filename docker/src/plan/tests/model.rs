@@ -1,4 +1,4 @@
-//! Plans of generated layers, compared with a naive filesystem.
+//! Compares plans of generated layers with a naive filesystem.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A filesystem: the node at each path. A file is identified by the layer and member that made it.
+/// A filesystem: the node at each path. The layer and the member that made a file identify the
+/// file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Model(BTreeMap<String, (Sort, Option<At>)>);
 
@@ -40,7 +41,7 @@ impl Model {
         self.remove_below(path);
     }
 
-    /// Unpacks a member: makes its parents and replaces an existing node.
+    /// Unpacks a member. Makes its parent directories, and replaces an existing node.
     fn put(&mut self, path: &str, sort: Sort, inode: Option<At>) {
         for (at, _) in path.match_indices('/') {
             let above = &path[..at];
@@ -55,7 +56,7 @@ impl Model {
         self.0.insert(path.to_owned(), (sort, inode));
     }
 
-    /// The filesystem without empty directories that no layer has.
+    /// The filesystem without empty directories for which no layer has an entry.
     fn pruned(mut self) -> Self {
         while let Some(empty) = self.0.iter().find_map(|(path, (_, inode))| {
             let below = format!("{path}/");
@@ -73,10 +74,10 @@ impl Model {
     }
 }
 
-/// A member: path, sort, link.
+/// A member: its path, sort and link.
 type Made = (String, Sort, String);
 
-/// Sensible layers, and the tree of their image.
+/// Makes sensible layers from the operations. Also returns the tree of their image.
 fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
     let mut model = Model::default();
     let mut all = Vec::new();
@@ -120,7 +121,7 @@ fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
             let (sort, inode, link) = match op {
                 Op::Link(_, n) if !files.is_empty() => {
                     let (target, (sort, inode)) = files[n % files.len()];
-                    // A link that replaces its target's directory loses the target.
+                    // A link that replaces the directory of its target would lose the target.
                     if target == path
                         || target.starts_with(&format!("{path}/"))
                         || path.starts_with(&format!("{target}/"))

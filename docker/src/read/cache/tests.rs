@@ -74,7 +74,7 @@ fn damaged_entries_are_rewritten() {
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     assert!(!path.exists());
-    // A complete entry under the name of another.
+    // The file is a complete entry under the name of another layer.
     fs::write(&path, seal(&other, VERSION)).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     cache.forget(one.digest);
@@ -89,7 +89,7 @@ fn any_sealed_bytes_are_harmless() {
     let body = unseal(&sealed, VERSION).unwrap();
     let look = |body: &[u8]| {
         if let Some(found) = decode(body, one.digest, 100, &budget()) {
-            // A name must be within the text, and a member within the tar.
+            // Every name must be within the text, and every member within the tar.
             let length = found.length;
             assert!(found.listing.members().all(|member| member.span.end <= length));
         }
@@ -122,13 +122,13 @@ fn least_recently_used_entries_are_removed_first() {
         fs::write(dir.path().join(name), "").unwrap();
         date(&dir.path().join(name), age);
     }
-    // Other files in the directory are left alone.
+    // Other files in the directory are not removed.
     let theirs = [one_name(&tars[0]), "new-site.tar".to_owned()].map(|name| dir.path().join(name));
     for path in &theirs {
         fs::write(path, "theirs").unwrap();
         date(path, 90_000);
     }
-    // The oldest was used a moment ago.
+    // The oldest entry was just used.
     assert!(cache.find(tars[2].digest, 100, &budget()).is_some());
     sweep(&Dir::open(&inner).unwrap(), seal(&tars[0], VERSION).len() as u64 * 2).unwrap();
     let left: Vec<bool> = tars.iter().map(|tar| path(&cache, tar).exists()).collect();

@@ -30,7 +30,7 @@ fn read(files: &[(&str, &[u8])]) -> Result<Archive> {
 
 #[test]
 fn layers_are_recognised_by_content_and_kept_uncompressed() {
-    // A small layer, which is read directly, and a large one, which threads read.
+    // The small layer is read directly, and the large layer is read by threads.
     for length in [10, 900_000] {
         let contents: Vec<u8> = (0..=255).cycle().take(length).collect();
         let layer = tar_of(&[("a", &contents), ("b", b"x")]);
@@ -59,7 +59,7 @@ fn layers_are_recognised_by_content_and_kept_uncompressed() {
 #[test]
 fn listed_layers_are_fetched_again() {
     let large = |first: &str| {
-        // Compressible data would leave little after gzip.
+        // The data must be incompressible, because the compressed layer must be large, too.
         let mut seed = 1_u64;
         let noise = std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -99,11 +99,11 @@ fn listed_layers_are_fetched_again() {
     archive.spool.read(tar.region.unwrap(), 0, &mut bytes).unwrap();
     assert!(bytes == large("b") && tar.listing.len() == members);
     assert!(archive.layers[twin].region.is_some() && archive.layers[left].region.is_none());
-    // The layer's bytes are there now.
+    // The bytes of both layers are in the spool now.
     let archive = archive.fetch(&both, |_| panic!("nothing is missing")).unwrap();
     assert_eq!(archive.spool.len(), (2 * one.len() + short.len()) as u64);
 
-    // Another file has the layer's name, or no file has it.
+    // Either another file has the name of the layer, or no file has this name.
     let twin: (&str, &[u8]) = ("two again", &two);
     for changed in [&[twin, ("two", &other)][..], &[twin, ("two", b"{}")], &[twin]] {
         let again = tar_of(changed);

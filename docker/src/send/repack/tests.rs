@@ -5,7 +5,7 @@ use crate::plan::{Layer, plan};
 use crate::read::image_archive::Archive;
 use crate::read::input::Found;
 
-/// Packs an image's layers again.
+/// Packs the layers of an image again.
 fn repacked(layers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut archive = Archive::new(Spool::new(None, u64::MAX).unwrap(), Limits::STANDARD);
     for (n, layer) in layers.iter().enumerate() {
@@ -35,7 +35,7 @@ fn repacked(layers: &[Vec<u8>]) -> Vec<Vec<u8>> {
     planned.iter().enumerate().map(whole).collect()
 }
 
-/// Names, link targets, modes and contents.
+/// The name, link target, mode and contents of each member.
 fn members(tar: &[u8]) -> Vec<(String, String, u32, Vec<u8>)> {
     use std::io::Read as _;
     let mut archive = tar::Archive::new(tar);
@@ -75,7 +75,7 @@ fn build(gnu: bool, entries: &[(&str, &str, &str)]) -> Vec<u8> {
 fn unchanged_layer_stays_as_it_is() {
     let layer = build(true, &[("a", "x", ""), ("b", &"y".repeat(700), ""), ("c", "", "a")]);
     assert!(repacked(std::slice::from_ref(&layer)) == [layer.clone()]);
-    // The new archive ends with two blocks of zeros, whatever the layer ended with.
+    // The new archive ends with two blocks of zeros, regardless of the end of the layer.
     for ending in [0, 512, 9 * 512] {
         let mut other = layer[..layer.len() - 1024].to_vec();
         other.resize(other.len() + ending, 0);

@@ -1,4 +1,4 @@
-//! Images composed byte by byte, so that a test can make any defect.
+//! Images for tests. They are composed byte by byte, so that a test can make any defect.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
@@ -11,7 +11,7 @@ pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// A tar archive; each call adds an entry. Names are not checked.
+/// A tar archive. Each call adds an entry, and names are not checked.
 pub struct Tar(tar::Builder<Vec<u8>>);
 
 impl Tar {
@@ -57,12 +57,12 @@ impl Tar {
     }
 }
 
-/// A layer with one file.
+/// Makes a layer with one file.
 pub fn layer(name: &str, content: &str) -> Vec<u8> {
     Tar::new().file(name, content).end()
 }
 
-/// An image's configuration for these uncompressed layers.
+/// Makes an image's configuration for these uncompressed layers.
 pub fn config(layers: &[Vec<u8>]) -> Value {
     let ids: Vec<_> = layers.iter().map(|layer| digest(layer)).collect();
     json!({
@@ -74,7 +74,7 @@ pub fn config(layers: &[Vec<u8>]) -> Value {
     })
 }
 
-/// The processor of this machine, in the words of images.
+/// The processor of this machine, by its name in images.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -93,7 +93,8 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// `docker save` before version 25, of one image or several: tag and layers of each.
+/// Makes an archive as `docker save` before version 25 does, from the tag and the layers of each
+/// image.
 pub fn docker(images: &[(&str, &[Vec<u8>])]) -> Vec<u8> {
     let mut tar = Tar::new();
     let mut manifest = Vec::new();
@@ -109,18 +110,18 @@ pub fn docker(images: &[(&str, &[Vec<u8>])]) -> Vec<u8> {
     tar.file("manifest.json", Value::from(manifest).to_string()).end()
 }
 
-/// Docker's manifest of an image `app:1` with these files as layers.
+/// Makes docker's manifest of an image `app:1` with these files as layers.
 pub fn docker_manifest(layers: &[&str]) -> Value {
     json!([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": layers}])
 }
 
-/// A docker archive of any layers, configuration and manifest.
+/// Makes a docker archive of any layers, configuration and manifest.
 pub fn docker_with(layers: &[(&str, &[u8])], config: &Value, manifest: &Value) -> Vec<u8> {
     let tar = layers.iter().fold(Tar::new(), |tar, (name, layer)| tar.file(name, layer));
     tar.file("config.json", config.to_string()).file("manifest.json", manifest.to_string()).end()
 }
 
-/// An OCI layout: blobs, and the entries of its index.
+/// An OCI layout: its blobs, and the entries of its index.
 #[derive(Default)]
 pub struct Layout {
     blobs: Vec<(String, Vec<u8>)>,
@@ -128,7 +129,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// One image with these layers, not compressed, named `app:1.4`.
+    /// Makes a layout with one image, named `app:1.4`, of these uncompressed layers.
     pub fn of(layers: &[Vec<u8>]) -> Self {
         let mut layout = Self::default();
         let parts: Vec<_> = layers.iter().map(|layer| layout.blob(LAYER, layer)).collect();
@@ -175,7 +176,8 @@ impl Layout {
         self.listed.push(descriptor);
     }
 
-    /// Replaces the bytes `from` of the last such blob with `to`, under the same name.
+    /// Replaces the contents `from` of the last blob that has them by `to`. The blob keeps its
+    /// name.
     pub fn replace(&mut self, from: &[u8], to: &[u8]) {
         let digest = digest(from);
         self.blobs.iter_mut().rfind(|(name, _)| *name == digest).unwrap().1 = to.to_vec();

@@ -1,4 +1,5 @@
-//! Layers that the registry or the cache knows: what is sent, read again, or only hashed.
+//! Tests of layers that the registry or the cache knows. Such layers are not sent, and may be read
+//! again or only hashed.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +28,7 @@ fn only_changed_layers_are_sent() {
     assert_eq!(list(&rig.path("reg/files")).len(), before.len() + 1);
     let history = rig.operator(&["history", "-name", "app"]);
     assert_eq!(history.lines().filter(|line| !line.trim().is_empty()).count(), 2, "{history}");
-    // A removal changes only the layer that it removes something from.
+    // A removal changes only the layer whose member is removed.
     layers[2] = Tar::new().file(".wh.one", "").file("three", "three").end();
     rig.import(&["-name", "app"], &docker(&[("app:3", &layers)])).good();
     let (_, third) = rig.configuration("app");
@@ -53,7 +54,8 @@ fn known_layers_are_reread_only_if_others_change_them() {
     };
     import(&layers);
     assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
-    // The layer is not written to the temporary file: here, no file may grow beyond 50 KiB.
+    // Known layers are not written to the temporary file. To prove this, no file may grow beyond 50
+    // KiB here.
     let confined = |words: &[&str]| {
         let inner = rig.importer(words);
         let mut outer = Command::new("sh");
@@ -68,7 +70,8 @@ fn known_layers_are_reread_only_if_others_change_them() {
     let output = confined(&["-name", "app"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && said.contains("temporary file"), "{said}");
-    // Three of five layers are known, and the second layer loses the name that a link leads to.
+    // Three of the five layers are known. The second layer loses the name to which a hardlink
+    // leads.
     layers.push(Tar::new().file(".wh.two.old", "").file("four", "four").end());
     layers[2] = large("other").end();
     let said = import(&layers);
@@ -81,7 +84,7 @@ fn known_layers_are_reread_only_if_others_change_them() {
         let bytes = fs::read(rig.path("into").join(format!("{component}.tar.gz"))).unwrap();
         assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
     }
-    // A layer in a named file need not be in the temporary file, too.
+    // The input is a fifo now. A fifo cannot be read twice, so nothing is read again.
     let before = rig.everything();
     let fifo = rig.path("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
@@ -97,7 +100,7 @@ fn known_layers_are_reread_only_if_others_change_them() {
 #[test]
 fn known_compressed_layer_is_only_hashed() {
     let rig = Rig::start();
-    // Compressible data would leave too little after gzip.
+    // The data must be incompressible, because the compressed layer must be large, too.
     let noise = |seed: u64| {
         let next = |seed: &u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let noise = std::iter::successors(Some(seed), next).map(|number| number.to_be_bytes()[0]);
@@ -146,7 +149,7 @@ fn known_compressed_layer_is_only_hashed() {
     assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
     let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
     assert_eq!(old, [false; 3], "not looked at");
-    // After a removal, a known layer must be packed again, and so is read again.
+    // After a removal, a known layer must be packed again, so it is read again.
     layers.push(Tar::new().file("last", noise(9)).file(".wh.old", "").end());
     let (good, said) = import(&layout(&layers), &[]);
     assert!(good && said.contains("4 layers, 0 reused"), "{said}");
@@ -160,7 +163,7 @@ fn known_compressed_layer_is_only_hashed() {
         assert_eq!(Digest::of(&bytes).to_string(), version, "{component}");
     }
 
-    // A cached listing does not apply to another layer with the same name.
+    // A cached listing does not apply to a different layer with the same name.
     let before = rig.everything();
     let mut packed = gzip(&layers[1]);
     let mut damaged = layout(&layers);
@@ -171,7 +174,7 @@ fn known_compressed_layer_is_only_hashed() {
     assert!(!good && said.contains("is damaged: its sha256 is"), "{said}");
     assert_eq!(rig.everything(), before);
 
-    // An image is still found if one of its layers is also there under another layer's name.
+    // An image is still found if one of its layers is also stored under another layer's name.
     let (seen, mut other) = (gzip(&layers[0]), gzip(&layers[0]));
     other[4] ^= 1; // The time in the gzip header.
     let mut astray = Layout::default();
@@ -184,8 +187,8 @@ fn known_compressed_layer_is_only_hashed() {
     let (good, said) = import(&astray, &["-n"]);
     assert!(good && said.contains("1 layers"), "{said}");
 
-    // A cache that cannot be used gives one line of error if the user named it, and is ignored
-    // otherwise.
+    // A cache that cannot be used causes an error of one line if the user named it. Otherwise it is
+    // ignored.
     let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
     assert!(
         !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),
@@ -196,8 +199,8 @@ fn known_compressed_layer_is_only_hashed() {
     assert!(import(&layout(&layers), &[]).0);
     assert!(import(&layout(&layers), &["-cache-dir", "elsewhere"]).0);
     assert!(rig.path("elsewhere/image-layers").join(known[0].file_name().unwrap()).exists());
-    // The user is root with the home directory of another user: the program leaves that directory
-    // alone.
+    // The user is root but has the home directory of another user. The program does not change this
+    // directory.
     if rustix::process::geteuid().is_root() {
         fs::remove_file(&cache).unwrap();
         fs::remove_dir(rig.path(".cache")).unwrap();

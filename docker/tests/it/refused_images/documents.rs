@@ -1,4 +1,4 @@
-//! Bad indexes, manifests and configurations.
+//! Tests with bad indexes, manifests and configurations.
 
 use crate::image::{
     CONFIG, INDEX, LAYER, Layout, MANIFEST, Tar, config, digest, docker_manifest, docker_with,
@@ -24,7 +24,8 @@ fn oversized_manifests_are_refused() {
     let manifest = layout.manifest(&said, &vec![part; 100_000]);
     layout.list(manifest);
     before.refuses("layout", &layout.archive(), &[]);
-    // The document is short enough to be read, but has more layers than a configuration may have.
+    // The document is short enough to be read. But it has more layers than a configuration may
+    // have.
     let names = vec!["a/layer.tar"; 20_000];
     let manifest = docker_manifest(&names);
     let said = config(&vec![one.clone(); 20_000]);
@@ -43,7 +44,7 @@ fn oversized_manifests_are_refused() {
 #[test]
 fn endlessly_nested_indexes_are_refused() {
     let before = Before::new();
-    // A blob cannot really name itself, because it would have to contain its own digest. But a
+    // A valid blob cannot refer to itself, because it would have to contain its own digest. But a
     // damaged file can have such a name.
     let mut layout = Layout::default();
     let honest = layout.index(&[]);
@@ -61,7 +62,7 @@ fn endlessly_nested_indexes_are_refused() {
     std::mem::swap(&mut deep, &mut layout);
     deep.list_as("deep", below);
     before.refuses_with("deep", &["-name", "app", "-image", "deep"], &deep.archive(), &["index"]);
-    // Each index names the next one twice: two to the power of 40 paths.
+    // Each index names the next index twice, so there are 2^40 paths.
     let mut wide = Layout::default();
     let mut below = wide.index(&[]);
     for _ in 0..40 {
@@ -69,7 +70,7 @@ fn endlessly_nested_indexes_are_refused() {
     }
     wide.list(below);
     before.refuses("wide", &wide.archive(), &[]);
-    // The indexes are not too deep, but have a thousand times a thousand times a thousand paths.
+    // The indexes are not nested too deeply, but have 1000 × 1000 × 1000 paths.
     let mut broad = Layout::default();
     let note = json!({"vnd.docker.reference.type": "attestation-manifest"});
     let nowhere = digest(b"");
@@ -80,7 +81,7 @@ fn endlessly_nested_indexes_are_refused() {
     }
     broad.list(below);
     before.refuses("broad", &broad.archive(), &["lead to each other"]);
-    // The same image under as many names.
+    // These indexes lead to the same image under very many long names.
     let mut named = Layout::of(&[layer("one", "one")]);
     let one = named.listed()[0].clone();
     let name = |n: usize| {
@@ -122,7 +123,7 @@ fn nonsensical_manifests_are_refused() {
         layout.list(json!({"mediaType": MANIFEST, "digest": bad, "size": 1}));
         before.refuses(bad, &layout.archive(), &["digest"]);
     }
-    // A reader of the first one and a reader of the last one would see different images.
+    // A reader of the first manifest and a reader of the last manifest would see different images.
     let manifest = docker_manifest(&["a/layer.tar"]);
     let image = Tar::new().file("a/layer.tar", &one).file("config.json", said.to_string());
     let image = image.file("manifest.json", manifest.to_string());

@@ -1,4 +1,4 @@
-//! A registry in this process, and `deploy-from-docker` as a user runs it.
+//! A registry in this process, and runs of `deploy-from-docker` as a user would start it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 
 pub struct Rig {
     dir: tempfile::TempDir,
-    /// The runtime that serves until it is dropped.
+    /// The runtime of the registry. The registry runs until the runtime is dropped.
     _threads: Runtime,
     pub addr: String,
     pub fingerprint: String,
@@ -75,7 +75,8 @@ impl Rig {
         self.dir.path().join(name)
     }
 
-    /// A program of the workspace, without environment variables that could change its behaviour.
+    /// A command for a program of the workspace, without environment variables that could change
+    /// its behaviour.
     fn command(&self, program: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(program);
         let path = std::env::var_os("PATH").unwrap();
@@ -84,7 +85,7 @@ impl Rig {
         command
     }
 
-    /// The program with the registry's address.
+    /// A command for the importer with the registry's address.
     pub fn importer(&self, words: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_deploy-from-docker"));
         let mut command = self.command(program, &["-addr", &self.addr, "-fp", &self.fingerprint]);
@@ -92,23 +93,23 @@ impl Rig {
         command
     }
 
-    /// Runs the program with an image on standard input.
+    /// Runs the importer with an image on standard input.
     pub fn import(&self, words: &[&str], image: &[u8]) -> Answer {
         run_with_input(self.importer(words), image)
     }
 
-    /// The program without a registry.
+    /// A command for the importer without a registry.
     pub fn offline(&self, words: &[&str]) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_deploy-from-docker"));
         self.command(program, &[&["-q"], words].concat())
     }
 
-    /// Runs the program without a registry, with an image on standard input.
+    /// Runs the importer without a registry and with an image on standard input.
     pub fn alone(&self, words: &[&str], image: &[u8]) -> Answer {
         run_with_input(self.offline(words), image)
     }
 
-    /// The answer to an operator's command, which must succeed.
+    /// Runs an operator's command, which must succeed, and returns its answer.
     #[track_caller]
     pub fn operator(&self, words: &[&str]) -> String {
         let program = binary("deployctl");
@@ -116,7 +117,7 @@ impl Rig {
         Answer::from(command.args(["-key", "op"]).args(words).output().unwrap()).good().out
     }
 
-    /// The registry's answers about all its contents.
+    /// The registry's answers to commands that list all its contents.
     pub fn everything(&self) -> String {
         let answers = [["configurations", "-json"], ["components", "-json"]];
         let mut everything = answers.map(|words| self.operator(&words)).concat();
@@ -126,7 +127,7 @@ impl Rig {
         everything
     }
 
-    /// The id of a configuration and its layers, without times.
+    /// The id and the layers of a configuration, without times.
     #[track_caller]
     pub fn configuration(&self, name: &str) -> (String, Vec<(String, String)>) {
         let shown = self.operator(&["showconf", "-name", name, "-json"]);
@@ -144,7 +145,7 @@ fn run_with_input(mut command: Command, input: &[u8]) -> Answer {
     let mut stdin = child.stdin.take().unwrap();
     std::thread::scope(|threads| {
         threads.spawn(move || {
-            // The program may have stopped reading.
+            // If the write fails, the program has stopped reading.
             let _ = stdin.write_all(input);
         });
         child.wait_with_output().unwrap().into()

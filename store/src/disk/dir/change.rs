@@ -1,4 +1,4 @@
-//! Operations that change the names in a directory, and that make the changes durable.
+//! Operations that change the names in a directory, and operations that make the changes durable.
 
 use std::ffi::{CStr, CString};
 
@@ -11,8 +11,8 @@ use crate::disk::file::temp_name;
 use crate::error::{Error, Result};
 
 impl Dir {
-    /// Makes a directory under an unused temporary name, and returns that name. The leftover of
-    /// another process with the same process id stays.
+    /// Makes a directory under an unused temporary name, and returns this name. If an earlier
+    /// process with the same process id left a file, the file stays.
     pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -23,7 +23,7 @@ impl Dir {
         }
     }
 
-    /// Renames `from` to an unused temporary name in `into`, and returns that name.
+    /// Renames `from` to an unused temporary name in `into`, and returns this name.
     pub fn move_to_temp(&self, from: &CStr, into: &Self, prefix: &str) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -50,8 +50,8 @@ impl Dir {
             .map_err(|err| self.error("rename", from, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, if `to` does not exist. `false`: `to` exists, or
-    /// the filesystem cannot guarantee that it does not.
+    /// Renames `from` to `to` in directory `into`, if `to` does not exist. Returns `false` if `to`
+    /// exists, or if the filesystem cannot guarantee that `to` does not exist.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
@@ -61,21 +61,20 @@ impl Dir {
         }
     }
 
-    /// Exchanges two names of this directory in one step. `false`: the filesystem does not support
-    /// this.
+    /// Exchanges two names of this directory in one step. Returns `false` if the filesystem does
+    /// not support the exchange.
     pub fn exchange(&self, one: &CStr, other: &CStr) -> Result<bool> {
         let flags = RenameFlags::EXCHANGE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, one, &self.fd, other, flags))
         {
             Ok(()) => Ok(true),
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
-            // The first name belongs to this process, so the second name is the one that cannot be
-            // moved.
+            // The first name belongs to this process, so the cause is the second name.
             Err(err) => Err(Error::io("exchange", self.path_of(other), self.why(other, err))),
         }
     }
 
-    /// Makes `to` in `into` another name of the file `from`.
+    /// Makes `to` in `into` a hardlink to the file `from`.
     pub fn link(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
         fault::step()
             .and_then(|()| fs::linkat(&self.fd, from, &into.fd, to, AtFlags::empty()))
@@ -119,7 +118,7 @@ impl Dir {
             .map_err(|err| Error::io("sync directory", &self.path, err))
     }
 
-    /// Syncs everything written to this filesystem so far.
+    /// Syncs everything that was written to this filesystem so far.
     pub fn sync_filesystem(&self) -> Result<()> {
         fault::step()
             .and_then(|()| fs::syncfs(&self.fd))

@@ -1,4 +1,4 @@
-//! Reads gzip (RFC 1952) member by member, to check the bytes after each member.
+//! Reads gzip (RFC 1952) member by member, so that the bytes after each member can be checked.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,13 +6,13 @@ use flate2::bufread::GzDecoder;
 
 use super::trailing::only_padding;
 
-/// First byte of a member.
+/// The first byte of a member.
 const MAGIC: u8 = 0x1f;
 
-/// The bytes of all members, one after another.
+/// The decompressed bytes of all members, one after another.
 #[derive(Debug)]
 pub struct Members<R> {
-    /// `None` only during a change of the state.
+    /// The state. It is `None` only while it changes.
     at: Option<At<R>>,
 }
 
@@ -20,7 +20,7 @@ pub struct Members<R> {
 enum At<R> {
     /// The reader is within a member.
     Member(Box<GzDecoder<R>>),
-    /// After one.
+    /// The reader is after a member.
     Between(R),
 }
 

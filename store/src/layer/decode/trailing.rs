@@ -1,15 +1,15 @@
-//! Bytes after the end of compressed data. Some packers fill their last block with zeros (bsdtar on
-//! a pipe, tapes). Anything else is not part of the archive.
+//! Bytes after the end of compressed data. Some packers fill their last block with zeros, for
+//! example bsdtar on a pipe or a tape. No other bytes may follow.
 
 use std::io::{self, BufRead};
 
 /// Number of zeros that may follow.
 const PADDING: u64 = 1 << 20;
-/// Most bytes that are counted for the message.
+/// The maximum number of bytes that are counted for the message.
 const COUNTED: u64 = 1 << 30;
 
-/// Reads the rest of `source`, after the end of data of the kind `what`. Only a few zeros are
-/// allowed.
+/// Reads the rest of `source` after the end of its data. Only a few zeros are allowed there. `what`
+/// is the kind of the data, for the message.
 pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
     let (mut count, mut others) = (0, false);
     while count <= COUNTED {

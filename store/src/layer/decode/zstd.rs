@@ -1,4 +1,5 @@
-//! Reads zstd (RFC 8878) frame by frame, to check the window of each frame and the bytes after it.
+//! Reads zstd (RFC 8878) frame by frame, so that the window of each frame and the bytes after the
+//! frame can be checked.
 
 use std::fmt;
 use std::io::{self, BufRead, Cursor, Read};
@@ -7,22 +8,23 @@ use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer
 
 use super::trailing::only_padding;
 
-/// First bytes of a frame.
+/// The first bytes of a frame.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Longest header of a frame.
+/// The maximum length of a frame's header.
 const HEADER: usize = 18;
-/// Largest window of the format that this machine can address, as a power of two. This limit only
-/// opens the decoder: the window in a frame's header is checked against `-max-window` first.
+/// The largest window of the format that this machine can address, as a power of two. The decoder
+/// is set to this value, because the window in a frame's header is checked against `-max-window`
+/// before.
 const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 
-/// The bytes of all frames, one after another.
+/// The decompressed bytes of all frames, one after another.
 pub struct Frames<R> {
     source: R,
     decoder: Decoder<'static>,
     /// Bytes of a frame that were read to examine its header.
     head: Vec<u8>,
     between: bool,
-    /// Largest window that is allowed, in bytes.
+    /// The largest allowed window, in bytes.
     window: u64,
 }
 
@@ -111,14 +113,15 @@ impl<R: BufRead> Read for Frames<R> {
     }
 }
 
-/// Whether these first bytes are zstd: a frame, or one of the sixteen kinds of skippable frames.
+/// Whether `start` begins with a zstd frame, or with one of the sixteen kinds of skippable frames.
 pub fn is_frame(start: &[u8]) -> bool {
     start.starts_with(&MAGIC)
         || (start.first().is_some_and(|byte| byte >> 4 == 5)
             && start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]))
 }
 
-/// The window that a frame with these first bytes needs, in bytes; `None` for a skippable frame.
+/// The size in bytes of the window that a frame with the first bytes `head` needs. `None` for a
+/// skippable frame.
 fn window_of(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head.strip_prefix(&MAGIC)?.split_first()?;
     if descriptor & 0x20 == 0 {
@@ -156,7 +159,7 @@ mod tests {
 
     fn read(packed: &[u8], window: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        // Pieces of one byte, as a pipe may give.
+        // The input arrives in pieces of one byte, as a pipe may deliver it.
         let source = io::BufReader::with_capacity(1, packed);
         Frames::new(source, window)?.read_to_end(&mut bytes).map(|_| bytes)
     }

@@ -7,11 +7,11 @@ use super::{CHECKSUM, Input, MAGIC};
 use crate::error::{Error, Result};
 use crate::layer::entry::Entry;
 
-/// Bytes that are read at a time.
+/// The number of bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Whether the file begins like an index of an earlier version. Other defects are reported when the
-/// index is read.
+/// Whether the file begins like an index of an earlier format. All other defects are reported when
+/// the index is read.
 pub fn is_earlier(mut file: impl Read) -> bool {
     let mut begin = [0; MAGIC.len()];
     let read = file.read_exact(&mut begin).is_ok();
@@ -22,24 +22,25 @@ pub fn is_earlier(mut file: impl Read) -> bool {
 #[derive(Debug)]
 pub struct Entries<R> {
     file: R,
-    /// For messages.
+    /// The path of the file, for messages.
     path: PathBuf,
     buffer: Vec<u8>,
     /// The start of the next entry in `buffer`.
     at: usize,
-    /// Bytes of the file, before its checksum, that are not in `buffer` yet.
+    /// The number of bytes before the checksum that are not in `buffer` yet.
     rest: u64,
-    /// Entries still to come.
+    /// The number of entries that are not read yet.
     count: u64,
     current: bool,
 }
 
-/// The first format, which has no entry of the root itself. Version 1 is still read, so that its
-/// objects are kept, but it lacks information.
+/// The first version of the format. It lacks information, because it has no entry for the root
+/// itself. This version is still read, so that the objects of such a layer are kept.
 const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
-    /// Begins to read the file form, after a first pass for its checksum. `path` is for messages.
+    /// Verifies the checksum of the file in a first pass, and then begins to read the entries.
+    /// `path` is for messages.
     pub fn open(mut file: R, path: &Path) -> Result<Self> {
         let damaged = |reason: &str| damaged(path, reason);
         let io = |err| Error::io("read", path, err);
@@ -75,12 +76,12 @@ impl<R: Read + Seek> Entries<R> {
         Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count, current })
     }
 
-    /// Whether the index has the current format, and not an earlier one that lacks information.
+    /// Whether the index has the current format. An earlier format lacks information.
     pub fn is_current(&self) -> bool {
         self.current
     }
 
-    /// The next entry, which must exist.
+    /// Reads the next entry, which must exist.
     fn entry(&mut self) -> Result<Entry> {
         loop {
             let mut input = Input(&self.buffer[self.at..]);
@@ -88,7 +89,7 @@ impl<R: Read + Seek> Entries<R> {
                 self.at = self.buffer.len() - input.0.len();
                 return Ok(entry);
             }
-            // The entry is cut off, or invalid.
+            // The entry is incomplete in the buffer, or invalid.
             if self.rest == 0 {
                 return Err(self.unreadable());
             }

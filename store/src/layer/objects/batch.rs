@@ -1,7 +1,7 @@
-//! Batches of objects. New objects are written beside the existing ones under temporary names,
-//! synced by one barrier, then renamed. If a directory `ab` does not exist yet, it is renamed as a
-//! whole. A shared batch can be placed in a root before it is published, so that the batch and the
-//! root share one barrier.
+//! Batches of objects. New objects are written to a temporary directory beside the existing
+//! objects, synced by one barrier, and then renamed. A directory such as `ab` that does not exist
+//! yet is renamed as a whole. A shared batch can be placed in a root before it is published, so
+//! that the batch and the root share one barrier.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
 
-/// Permissions of an object that has contents without metadata.
+/// The permissions of an object whose name states only the contents, not the metadata.
 const PLAIN_MODE: u32 = 0o400;
 
 /// Objects that several threads are writing. Dropping an unpublished batch removes the objects.
@@ -24,10 +24,10 @@ pub struct Batch {
     objects: Arc<Objects>,
     staged: Arc<Staged>,
     fresh: Fresh,
-    /// Whether syncing while writing is faster.
+    /// Whether it is faster to sync while objects are still written.
     ahead: bool,
     written: AtomicU64,
-    /// Held while a name is checked and taken.
+    /// The lock is held while a name is checked and then taken.
     publishing: Mutex<()>,
 }
 
@@ -36,13 +36,13 @@ pub struct Batch {
 pub(in crate::layer) struct Staged {
     name: CString,
     dir: Dir,
-    /// For each directory of objects: `Some` is its substitute in `dir` if it does not exist yet.
-    /// Objects of existing directories are in `dir` itself.
+    /// For each directory of objects, `Some` is its substitute in `dir`, if the directory does not
+    /// exist yet. The new objects of an existing directory are in `dir` itself.
     fans: Box<[OnceLock<Option<Dir>>]>,
 }
 
 impl Staged {
-    /// The directory for objects of the directory number `at`.
+    /// The directory of the batch for the new objects of the directory number `at`.
     pub fn dir_of(&self, at: usize) -> &Dir {
         self.fans[at].get().and_then(Option::as_ref).unwrap_or(&self.dir)
     }
@@ -62,8 +62,8 @@ impl Batch {
         Ok(Self { objects, staged, fresh, ahead, written, publishing })
     }
 
-    /// Allows other code to place the batch's objects. The objects are not synced: no root with
-    /// these objects may be published before a sync.
+    /// Allows other code to place the objects of this batch. The objects are not synced yet, so no
+    /// root with these objects may be published before a sync.
     pub fn share(&self) {
         self.objects.shared().push(Arc::clone(&self.staged));
     }
@@ -90,7 +90,7 @@ impl Batch {
             Naming::Contents => PLAIN_MODE,
         };
         let file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
-            // Another file of this layer has the same contents.
+            // Another file of this layer has already made the object.
             Err(err) if err.exists() => return Ok(()),
             other => other?,
         };
@@ -107,7 +107,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Begins a file that is written in pieces; its name is known when it is complete.
+    /// Begins a file that is written in pieces. Its final name is given when the file is complete.
     pub fn begin_file(&self) -> Result<Writing<'_>> {
         let name = temp_name("object");
         let file = self.staged.dir.create_to_write(&name, 0o600)?;
@@ -119,13 +119,13 @@ impl Batch {
         self.staged.dir.sync_filesystem()
     }
 
-    /// Like [`Batch::sync`], in the middle of the work. Does nothing where an early sync costs more
-    /// time than it saves.
+    /// Like [`Batch::sync`], but called while objects are still written. Does nothing on a
+    /// filesystem where an early sync costs more time than it saves.
     pub fn sync_ahead(&self) -> Result<()> {
         if self.ahead { self.sync() } else { Ok(()) }
     }
 
-    /// Counts and seals a new object, which nobody else can reach.
+    /// Counts and seals a new object, which no other process can reach.
     fn wrote(&self, name: &ObjectName) {
         self.written.fetch_add(1, Ordering::Relaxed);
         if self.objects.naming != Naming::Contents {
@@ -145,7 +145,7 @@ impl Batch {
             let Some(Some(dir)) = fan.get() else { continue };
             let name = fan_name(at);
             if !self.staged.dir.rename_new(&name, &self.objects.dir, &name)? {
-                // Another batch made the object meanwhile.
+                // Another batch made the directory meanwhile.
                 self.publish_from(dir)?;
             }
         }
@@ -157,7 +157,8 @@ impl Batch {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
             Some(name) => {
                 dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
-                // A rename moves the ctime. Nobody can see yet where the object was placed.
+                // A rename changes the ctime. An object that was already placed is still in no
+                // published root.
                 let sealed =
                     self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
                 if sealed { self.objects.seal(&name) } else { Ok(()) }
@@ -201,7 +202,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The file, for writing from its beginning.
+    /// The open file, for a writer that starts at the beginning.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -211,7 +212,7 @@ impl Writing<'_> {
         self.at += length;
     }
 
-    /// Completes the file, unless the object exists.
+    /// Completes the file. If the object already exists, the file is removed.
     pub fn finish(self, name: &ObjectName, size: u64, meta: &Meta) -> Result<()> {
         let batch = self.batch;
         let dir = batch.fan(name.fan())?;
@@ -219,7 +220,7 @@ impl Writing<'_> {
             return batch.staged.dir.remove_file(&self.name);
         }
         if self.end < self.at {
-            // No write covers a hole at the end of the file.
+            // No write reaches the end of the file if the file ends in a hole.
             self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
         }
         let path = || batch.staged.dir.path_of(&self.name);
@@ -237,7 +238,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Completes a file that replaces an existing object.
+    /// Completes the file, which replaces an existing object.
     pub fn finish_anew(self, name: &ObjectName, meta: &Meta) -> Result<()> {
         let batch = self.batch;
         if self.end < self.at {

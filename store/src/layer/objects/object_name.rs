@@ -1,6 +1,6 @@
-//! The names of objects. With hardlinks, an object is a whole inode: its name is the BLAKE3 of its
-//! contents and a digest of its metadata, because links share contents and metadata. Otherwise the
-//! name of an object is the digest of its contents alone.
+//! The names of objects. With hardlinks, an object is a whole inode. Its name is the digest of its
+//! contents and a digest of its metadata, because links share both. With other link modes, the name
+//! of an object is only the digest of its contents.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -8,21 +8,21 @@ use std::io::Write as _;
 use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
 
-/// The guarantee of an object's name.
+/// What an object's name states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
-    /// The contents.
+    /// The name states the contents.
     Contents,
-    /// The contents and metadata, including the owner if `owner`.
+    /// The name states the contents and the metadata.
     Inode {
-        /// Whether owners are restored.
+        /// Whether the metadata include the owner, because owners are restored.
         owner: bool,
     },
 }
 
 impl Naming {
-    /// The name of the object for a file. If an object is an inode, `twin` (from 0) tells apart
-    /// equal files of one root that are not links of each other.
+    /// The name of the object for a file. If an object is an inode, `twin` (from 0) distinguishes
+    /// equal files of one root that are not linked to each other.
     pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
         let mut name = [0; NAME];
         put_hex(&mut name[..64], &content.0);
@@ -33,7 +33,7 @@ impl Naming {
         if twin > 0 { name.twin(twin) } else { name }
     }
 
-    /// The other of the two kinds of names, for the other way of placing files.
+    /// The other of the two kinds of names. Other link modes use this kind.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -43,11 +43,11 @@ impl Naming {
     }
 }
 
-/// Longest name with its NUL: contents, metadata, twin.
+/// The maximum length of a name with its NUL: contents, metadata, twin.
 const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 
-/// The name of an object. Building a root makes a name for every file, so a name is an
-/// array that needs no allocation.
+/// The name of an object. The build of a root makes a name for every file. So a name is an array,
+/// which needs no allocation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName([u8; NAME]);
 
@@ -62,8 +62,8 @@ impl ObjectName {
         ok.then_some(Self(text))
     }
 
-    /// The name of the object for the `twin`th equal file of a root, from 1; `self` is the name of
-    /// the first.
+    /// The name of the object for equal file number `twin` of a root, counted from 1. `self` is the
+    /// name for the first file, number 0.
     #[must_use]
     pub fn twin(&self, twin: u32) -> Self {
         let (mut name, end) = (self.0, self.as_bytes().len());
@@ -91,11 +91,12 @@ impl ObjectName {
         Content(content)
     }
 
-    /// A hash for tables of many names.
+    /// A hash of the name, for tables of many names.
     pub fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_ne_bytes(*word));
-        // Hashes as FxHash does. That is enough, because the name consists of digests.
+        // This is the hash function of FxHash. It is good enough, because the name consists of
+        // digests.
         words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 

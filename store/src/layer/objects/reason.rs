@@ -1,6 +1,6 @@
-//! Why the file at a path is not shared between roots.
+//! The reasons why the file at a path is not shared between roots.
 
-/// Why each root gets its own copy of the file at a path.
+/// The reason why each root gets its own copy of the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PrivateReason {
     /// The contents were changed in place.
@@ -16,7 +16,7 @@ pub enum PrivateReason {
 impl PrivateReason {
     const ALL: [Self; 4] = [Self::Written, Self::Metadata, Self::Open, Self::Renamed];
 
-    /// The word in the file of private paths and in the output of `status -json`.
+    /// The word for the reason in the file of private paths and in the output of `status -json`.
     pub fn word(self) -> &'static str {
         match self {
             Self::Written => "written",
@@ -26,7 +26,7 @@ impl PrivateReason {
         }
     }
 
-    /// The reason, for people.
+    /// The reason in words for people.
     pub fn text(self) -> &'static str {
         match self {
             Self::Written => "its contents were changed in a root",

@@ -1,12 +1,14 @@
-//! Seals: the state of each object's inode when the object was last known to be sound.
+//! Seals. The seal of an object is the state that its inode had when the object was last known to
+//! be sound.
 //!
-//! With hardlinks, objects are inodes that services can reach. Every change of an inode moves its
-//! ctime, which nobody can set: a write through any name, descriptor or mapping; another owner,
-//! mode or attribute; a time that is put back. So an object with the inode and ctime of its seal is
-//! unchanged. The agent's own links and removals move the ctime, too. The agent checks the object
-//! before each link or removal, and seals the object again afterwards.
+//! With hardlinks, objects are inodes that services can reach. Every change of an inode changes its
+//! ctime, which no process can set. Such changes are a write through any name, descriptor or
+//! mapping, a new owner, mode or attribute, and a time that is set back. So an object with the
+//! inode and ctime of its seal is unchanged. The agent's own links and removals also change the
+//! ctime. So the agent checks the object before each link or removal, and seals the object again
+//! afterwards.
 //!
-//! An object without a seal need not be damaged: the agent reads such an object, and seals it if it
+//! An object without a seal may still be sound. The agent reads such an object, and seals it if it
 //! is sound.
 
 use std::collections::HashMap;
@@ -16,18 +18,18 @@ use rustix::fs::Stat;
 
 use super::object_name::ObjectName;
 
-/// First bytes of the file of seals; the last of these bytes is the format's version.
+/// The first bytes of the file of seals. The last of these bytes is the version of the format.
 const MAGIC: &[u8; 8] = b"dtseals\x01";
-/// Bytes of the identity of a boot.
+/// The number of bytes of a boot's id.
 const BOOT: usize = 36;
-/// Bytes of a seal with the number of its object's name.
+/// The number of bytes of a seal together with the hash of its object's name.
 const RECORD: usize = 16;
-/// Bytes of the checksum at the end.
+/// The number of bytes of the checksum at the end.
 const CHECKSUM: usize = 16;
-/// The seal of an object that this program wrote and that has had no other name yet.
+/// The seal of an object that this program wrote and that never had another name.
 const NEW: u64 = 0;
-/// Bit of a seal: no process had the object open for writing at the last check, and no process has
-/// opened it since, according to the watches.
+/// A bit of a seal. If it is set, no process had the object open for writing at the last check.
+/// According to the watches, no process has opened the object since.
 const CLOSED: u64 = 1;
 
 /// The seals of all objects, by [`ObjectName::hash`].
@@ -37,9 +39,9 @@ pub struct Seals(Mutex<HashMap<u64, u64>>);
 /// The result of comparing an object with its seal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealed {
-    /// Nobody can have touched the object.
+    /// No other process can have changed the object.
     Intact,
-    /// Somebody touched the object, or nobody knows.
+    /// A process changed the object, or this is not known.
     Unknown,
 }
 
@@ -53,8 +55,8 @@ impl Seals {
         }
     }
 
-    /// Seals a sound object whose inode has the state `stat`. Whether a process may have the object
-    /// open stays as known before; no process can have a new object open.
+    /// Seals a sound object whose inode has the state `stat`. The seal keeps the bit `CLOSED` of
+    /// the previous seal. The bit is set for a new object, which no other process can have open.
     pub fn set(&self, name: &ObjectName, stat: &Stat) {
         let mut seals = self.lock();
         let closed = match seals.get(&name.hash()) {
@@ -111,7 +113,8 @@ impl Seals {
         self.lock().remove(&name.hash());
     }
 
-    /// The seals for the next program, see [`Seals::read`]. `boot` is the identity of this boot.
+    /// Encodes the seals for the next program (see [`Seals::read`]). `boot` is the id of the
+    /// current boot.
     pub fn to_bytes(&self, boot: &str) -> Vec<u8> {
         let seals = self.lock();
         let mut bytes = Vec::with_capacity(MAGIC.len() + BOOT + seals.len() * RECORD + CHECKSUM);
@@ -126,8 +129,8 @@ impl Seals {
         bytes
     }
 
-    /// Reads the seals of an earlier program. Reads no seals if the file is damaged or from another
-    /// boot: a power cut may have lost the time of a write whose bytes reached the disk.
+    /// Reads the seals of an earlier program. The seals of a damaged file or of another boot are
+    /// ignored. After a power cut, the bytes of a write may be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {
@@ -154,7 +157,7 @@ impl Seals {
     }
 }
 
-/// A number for the inode and its ctime, without [`CLOSED`]; never [`NEW`].
+/// A hash of the inode's number and ctime, without the bit [`CLOSED`]. The result is never [`NEW`].
 fn seal_of(stat: &Stat) -> u64 {
     let mut hash = 0_u64;
     let times = [i128::from(stat.st_ctime), i128::from(stat.st_ctime_nsec)];
@@ -199,7 +202,7 @@ mod tests {
         seals.set(&object, &stat());
         assert_eq!(seals.of(&object, &stat()), Sealed::Intact);
         let time = std::fs::metadata(&path).unwrap().modified().unwrap();
-        // Older systems have clocks that tick every few milliseconds.
+        // On older systems, the clock for file times advances only every few milliseconds.
         std::thread::sleep(std::time::Duration::from_millis(20));
         std::fs::write(&path, "TEXT").unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
@@ -219,7 +222,7 @@ mod tests {
         seals.set_closed(&object);
         assert!(!seals.has(&object) && !seals.is_closed(&object));
         seals.set(&object, &stat);
-        assert!(!seals.is_closed(&object), "nobody looked");
+        assert!(!seals.is_closed(&object), "no check was made");
         seals.set_closed(&object);
         seals.set(&object, &stat);
         seals.set_new(&other);
@@ -253,7 +256,7 @@ mod tests {
         };
         let read = again(&bytes, "boot");
         assert_eq!(read.of(&object, &stat), Sealed::Intact);
-        assert!(!read.is_new(&other), "who comes after cannot know");
+        assert!(!read.is_new(&other), "the next program cannot know this");
         assert_eq!(again(&bytes, "another").of(&object, &stat), Sealed::Unknown);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

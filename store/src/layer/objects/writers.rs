@@ -1,5 +1,5 @@
-//! The threads that write a layer's objects. A writer gets small files whole, many at a time, and a
-//! large file in pieces. The bytes that wait to be written are bounded.
+//! The threads that write a layer's objects. A writer gets many small files at a time, each of them
+//! whole, or one large file in pieces. The number of bytes that wait to be written is limited.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,19 +16,21 @@ use crate::layer::entry::Content;
 use crate::layer::pipeline::joined;
 use crate::layer::tar::tarball::Piece;
 
-/// A writer gets files up to this size whole.
+/// The maximum size of a file that a writer gets whole.
 const SMALL: u64 = 128 << 10;
-/// Bytes, and number, of small files that a writer gets together.
+/// The maximum total size of small files that a writer gets together, in bytes.
 const TOGETHER: usize = 128 << 10;
+/// The maximum number of small files that a writer gets together.
 const TOGETHER_FILES: usize = 64;
-/// Bytes of a piece of a large file.
+/// The number of bytes in a piece of a large file.
 const PIECE: usize = 256 << 10;
-/// Jobs that wait for a writer, and pieces that wait for the writer of their file.
+/// The maximum number of jobs that wait for a writer, and of pieces of one file that wait for its
+/// writer.
 const WAITING: usize = 4;
-/// After so many bytes, written data is sent to the disk, so that the barrier at the end has little
-/// left to wait for.
+/// The number of bytes after which the written data is synced, so that the barrier at the end has
+/// little left to sync.
 const AHEAD: u64 = 64 << 20;
-/// Most writers: more than a few wait for the filesystem's locks.
+/// The maximum number of writers. More writers would only wait for the filesystem's locks.
 const MOST: usize = 4;
 
 /// Hands files over to the writers of a batch.
@@ -44,7 +46,7 @@ pub struct Writers<'a> {
     ahead: u64,
 }
 
-/// Unused buffers, all empty.
+/// The unused buffers. All of them are empty.
 #[derive(Default)]
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
@@ -78,7 +80,7 @@ enum Job {
     Large(Receiver<LargePart>),
 }
 
-/// Small files: their bytes one after another.
+/// Small files. Their bytes are stored one after another.
 #[derive(Default)]
 struct Together {
     bytes: Vec<u8>,
@@ -98,8 +100,8 @@ enum LargePart {
     End { name: ObjectName, size: u64, meta: Meta },
 }
 
-/// Runs `work` with writers for `batch`, and ends them. The first error of a writer is the result,
-/// whatever `work` returns after it was stopped.
+/// Runs `work` with writers for `batch`, and then ends the writers. If a writer fails, its error is
+/// the result, regardless of the result of `work`.
 pub fn with_writers<T>(
     batch: &Batch,
     work: impl FnOnce(&mut Writers<'_>) -> Result<T>,
@@ -119,8 +121,8 @@ pub fn with_writers<T>(
                 scope.spawn(move || write_all(batch, &waiting, pool, trouble))
             })
             .collect();
-        // The writers hold the other end. When the writers have ended, sending fails and does not
-        // wait.
+        // Only the writers may hold the receiving end. When they have ended, a send then fails
+        // instead of waiting forever.
         drop(waiting);
         let (sync, asked) = sync_channel(1);
         let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));
@@ -147,7 +149,7 @@ impl Writers<'_> {
         self.ahead += size;
         if self.ahead >= AHEAD {
             self.ahead = 0;
-            // If a request is waiting already, it covers these bytes.
+            // If an earlier request is still waiting, it also covers these bytes.
             let _ = self.sync.try_send(());
         }
         if size <= SMALL {
@@ -242,8 +244,8 @@ impl Writers<'_> {
     }
 }
 
-/// A writer: takes jobs until there are no more. After an error in any thread, the remaining jobs
-/// are dropped.
+/// The body of a writer thread: takes jobs until no more jobs come. After an error in any thread,
+/// the remaining jobs are discarded.
 fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -261,8 +263,8 @@ fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble
     }
 }
 
-/// Sends written data to the disk while more data arrives. Errors of these syncs count: the system
-/// reports each error only once, so the barrier at the end would miss them.
+/// Syncs written data while more data arrives. An error of such a sync must be returned: the system
+/// reports each error only once, so the barrier at the end would miss it.
 fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
     while asked.recv().is_ok() {
         if let Err(err) = batch.sync_ahead() {
@@ -284,8 +286,8 @@ fn write_together(batch: &Batch, together: Together, pool: &Pool) -> Result<()> 
 
 fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Result<()> {
     let mut file: Writing<'_> = batch.begin_file()?;
-    // If the channel ends before the file does, another thread failed; the written data is removed
-    // with the batch.
+    // If the channel ends before the file is complete, another thread failed. The written data is
+    // then removed with the batch.
     while let Ok(part) = parts.recv() {
         match part {
             LargePart::Data(bytes) => {
@@ -299,7 +301,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
     Ok(())
 }
 
-/// A substitute for a writer's error, which is the actual result.
+/// A placeholder error. The error of the writer replaces it as the result.
 fn stopped() -> Error {
     Error::bad_archive("was given up")
 }

@@ -1,23 +1,25 @@
-//! POSIX access lists (acl(5)). Their text form, which GNU tar, bsdtar and star write
-//! (`SCHILY.acl.access`, `SCHILY.acl.default`), is converted to the attribute's form of Linux.
+//! POSIX access lists (acl(5)). GNU tar, bsdtar and star write these lists as text
+//! (`SCHILY.acl.access`, `SCHILY.acl.default`). This module converts the text to the binary form of
+//! Linux attributes.
 //!
-//! In this module, owners are numbers. If a list has only the name of a user or group, the name is
-//! looked up in `/etc/passwd` and `/etc/group`, as in GNU tar. If the name is not found, the list
-//! is left out.
+//! Users and groups are numbers here. If a list has only the name of a user or group, the name is
+//! looked up in `/etc/passwd` or `/etc/group`. GNU tar does the same. If the name is not found, the
+//! list is left out.
 
 use std::collections::HashMap;
 use std::fs;
 
 use crate::layer::entry::lossy;
 
-/// The attribute of the access list.
+/// The attribute that holds the access list of an inode.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
-/// The attribute of a directory with the list that new entries inherit.
+/// The attribute of a directory that holds the list for new entries to inherit.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
-/// Version of the attribute's form, and the number in entries that name nobody.
+/// The version of the binary form.
 const VERSION: u32 = 2;
+/// The number in entries that name no user or group.
 const NOBODY: u32 = u32::MAX;
-/// Tags, in the order that entries must have.
+/// The tags of entries. Entries must be sorted in the order of these tags.
 const USER_OBJ: u16 = 1;
 const USER: u16 = 2;
 const GROUP_OBJ: u16 = 4;
@@ -25,10 +27,10 @@ const GROUP: u16 = 8;
 const MASK: u16 = 16;
 const OTHER: u16 = 32;
 
-/// One entry: tag, permissions, number.
+/// One entry of a list: tag, permissions, number.
 type Entry = (u16, u16, u32);
 
-/// Numbers of users and groups by name, from this machine.
+/// The numbers of this machine's users and groups, by name.
 #[derive(Debug, Default)]
 pub struct Names(Option<[HashMap<Vec<u8>, u32>; 2]>);
 
@@ -40,7 +42,7 @@ impl Names {
     }
 }
 
-/// `NAME:PASSWORD:NUMBER` lines.
+/// Reads the numbers from lines `NAME:PASSWORD:NUMBER`.
 fn numbers(text: &[u8]) -> HashMap<Vec<u8>, u32> {
     let line = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b':');
@@ -50,8 +52,8 @@ fn numbers(text: &[u8]) -> HashMap<Vec<u8>, u32> {
     text.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// The attribute's value for a list in text form. `None`: the list says no more than the mode, or
-/// has an unknown name.
+/// Converts a list in text form to the attribute's value. Returns `None` if the list states no more
+/// than the mode, or has an unknown name.
 pub fn from_text(
     text: &[u8],
     is_default: bool,
@@ -59,7 +61,7 @@ pub fn from_text(
 ) -> Result<Option<Box<[u8]>>, String> {
     let mut entries: Vec<Entry> = Vec::new();
     for line in text.split(|byte| *byte == b'\n') {
-        // A comment that getfacl adds.
+        // getfacl appends a comment that begins with `#`.
         let end = line.iter().position(|byte| *byte == b'#').unwrap_or(line.len());
         for part in line[..end].split(|byte| *byte == b',') {
             let part = part.trim_ascii();
@@ -82,7 +84,7 @@ pub fn from_text(
     entries.sort_by_key(|(tag, _, number)| (*tag, *number));
     let has = |wanted: u16| entries.iter().any(|(tag, ..)| *tag == wanted);
     if !has(MASK) && (has(USER) || has(GROUP)) {
-        // The mask that setfacl computes for a list without a mask.
+        // A list without a mask gets the mask that setfacl would compute.
         let all = entries.iter().filter(|(tag, ..)| matches!(*tag, USER | GROUP_OBJ | GROUP));
         let all = all.fold(0, |all, (_, permissions, _)| all | permissions);
         entries.push((MASK, all, NOBODY));
@@ -101,7 +103,7 @@ pub fn from_text(
     Ok(Some(value.into()))
 }
 
-/// Refuses an attribute's value that the kernel would refuse later.
+/// Refuses a value of an attribute that the kernel would later refuse.
 pub fn check_value(value: &[u8]) -> Result<(), String> {
     let bad = || "its access list is invalid".to_owned();
     let (version, rest) = value.split_first_chunk().ok_or_else(bad)?;
@@ -144,7 +146,7 @@ fn check(entries: &[Entry]) -> Result<(), String> {
         .to_owned())
 }
 
-/// One entry: `TAG:[NAME]:PERMISSIONS[:NUMBER]`. `None` for an unknown name.
+/// Parses one entry, `TAG:[NAME]:PERMISSIONS[:NUMBER]`. Returns `None` for an unknown name.
 fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<Entry>, String> {
     let bad = || format!("its access list has {:?}, which is not an entry", lossy(text));
     let mut fields: Vec<&[u8]> = text.split(|byte| *byte == b':').map(<[u8]>::trim_ascii).collect();
@@ -152,7 +154,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         fields.remove(0);
     }
     let (name, permissions, number) = match *fields {
-        // Solaris writes mask and other this way.
+        // Solaris writes the entries mask and other without an empty name.
         [b"mask" | b"m" | b"other" | b"o", permissions] => (&b""[..], permissions, None),
         [_, name, permissions] => (name, permissions, None),
         [_, name, permissions, number] => (name, permissions, Some(number)),
@@ -170,7 +172,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         return Ok(Some((own, permissions, NOBODY)));
     }
     let tag = of_name.ok_or_else(bad)?;
-    // The last field is the number on the packer's machine.
+    // The last field is the number on the machine that packed the archive.
     let number = match number.filter(|number| !number.is_empty()) {
         Some(number) => Some(number_of(number).ok_or_else(bad)?),
         None => number_of(name).or_else(|| names.find(tag, name)),
@@ -195,7 +197,8 @@ fn permissions_of(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// The number of a user or group. The largest number means "nobody" to the kernel.
+/// Parses the number of a user or group. The largest number is refused, because the kernel uses it
+/// for "no user or group".
 fn number_of(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = digits.then(|| std::str::from_utf8(text).ok())??;
@@ -232,13 +235,14 @@ mod tests {
             (OTHER, 4, NOBODY),
         ];
         for text in [
-            // The forms of GNU tar, bsdtar and star, and the mask of Solaris.
+            // These lists have the forms of GNU tar, bsdtar and star, and the mask in the form of
+            // Solaris.
             "user::rw-\nuser:1000:rwx\ngroup::r--\ngroup:50:r-x\nmask::rwx\nother::r--\n",
             "user::rw-,group::r--,other::r--,user:lisa:rwx:1000,group:staff:r-x:50,mask::rwx",
             "u::rw,g::r,o:r--,u:1000:rwx,g:50:r-x,m:rwx",
             "user::rw-\nuser:1000:rwx\t#effective:rwx\n# \
              none\ngroup::r--\ngroup:50:rx\nmask::rwx\nother::r--",
-            // The mask that setfacl would make.
+            // This list has no mask, so it gets the mask that setfacl would make.
             "user::rw-,user:1000:rwx,group::r--,group:50:r-x,other::r--",
         ] {
             assert_eq!(read(text, false), Ok(Some(want.clone())), "{text}");

@@ -1,6 +1,6 @@
 //! Recognises other formats by their first bytes, so that a refusal can name them.
 
-/// What to say about a file with these first bytes, if its format is known.
+/// The message about a file with these first bytes, if its format is known.
 pub fn what_is(start: &[u8]) -> Option<&'static str> {
     const FORMATS: [(&[u8], &str); 9] = [
         (b"\xfd7zXZ\0", "is an xz file: make it gzip, as with xz -dc FILE | gzip, or zstd"),

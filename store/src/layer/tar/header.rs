@@ -10,7 +10,7 @@ use crate::layer::entry::lossy;
 
 /// The kind of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are clear")]
 pub enum Flag {
     File,
     Hardlink,
@@ -21,8 +21,8 @@ pub enum Flag {
     Fifo,
 }
 
-/// The name in a header. The prefix of ustar counts whatever version the header states; the crate
-/// requires `00`.
+/// The name in a header. The prefix of ustar counts regardless of the version that the header
+/// states. The crate `tar` requires the version `00`.
 pub fn name_of(header: &Header) -> Vec<u8> {
     let bytes = header.as_bytes();
     let text = |range: std::ops::Range<usize>| {
@@ -36,8 +36,8 @@ pub fn name_of(header: &Header) -> Vec<u8> {
     [prefix, b"/", name].concat()
 }
 
-/// Checks the header's sum of bytes. The field of the sum itself counts as spaces. Some old writers
-/// summed signed bytes.
+/// Verifies the checksum of the header, which is the sum of its bytes. The checksum field itself
+/// counts as spaces. Some old writers summed signed bytes, which is accepted, too.
 pub fn check_sum(header: &Header) -> Result<()> {
     let bytes = header.as_bytes();
     let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);
@@ -52,10 +52,11 @@ pub fn check_sum(header: &Header) -> Result<()> {
     }
 }
 
-/// A numeric field: octal with spaces or NUL around, or GNU's base 256. A blank field is 0.
+/// Parses a numeric field: octal digits with spaces or NULs around them, or GNU's base 256. A blank
+/// field is 0.
 pub fn field(bytes: &[u8]) -> Result<i64, String> {
     if bytes[0] & 0x80 != 0 {
-        // The sign is the second bit: the first only marks the form.
+        // The second bit is the sign. The first bit only marks this form.
         let negative = bytes[0] & 0x40 != 0;
         let first = i128::from(bytes[0] & 0x3f) - if negative { 0x40 } else { 0 };
         let wide = bytes[1..]
@@ -78,7 +79,7 @@ pub fn field(bytes: &[u8]) -> Result<i64, String> {
 /// The kind of the member.
 pub fn flag_of(header: &Header, name: &[u8]) -> Result<Flag, String> {
     Ok(match header.entry_type().as_byte() {
-        // A v7 header marks directories only by a slash.
+        // A v7 header marks a directory only by a slash at the end of the name.
         b'0' | 0 if name.ends_with(b"/") => Flag::Directory,
         b'0' | 0 | b'7' | b'S' => Flag::File,
         b'1' => Flag::Hardlink,
@@ -122,14 +123,14 @@ fn add_acls(
 ) -> Result<(), String> {
     let is_acl = |name: &[u8]| name == acl::ACCESS || name == acl::DEFAULT;
     if matches!(flag, Flag::Hardlink | Flag::Symlink) {
-        // These kinds have no list, whatever the header says.
+        // These kinds have no access list, even if the header states a list.
         xattrs.retain(|xattr| !is_acl(&xattr.name));
         return Ok(());
     }
     for (at, text) in pax.acls.iter().enumerate() {
         let (name, is_default) = [(acl::ACCESS, false), (acl::DEFAULT, true)][at];
         let Some(text) = text else { continue };
-        // A list in the attribute's form always has numbers.
+        // A list in binary form takes precedence, because it always has numbers.
         if xattrs.iter().any(|xattr| *xattr.name == *name) {
             continue;
         }
@@ -146,8 +147,8 @@ fn add_acls(
         .try_for_each(|xattr| acl::check_value(&xattr.value))
 }
 
-/// Owners have 32 bits. Some writers give -2 (nobody) as a negative number. -1 means "unchanged" to
-/// the kernel, so it is not a valid owner.
+/// Converts an owner to 32 bits. Some writers write -2 (nobody) as a negative number. The owner -1
+/// is not valid, because the kernel takes -1 as "unchanged".
 fn owner(number: i64) -> Result<u32, String> {
     let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
     match u32::try_from(number).ok().or(wrapped) {
@@ -156,12 +157,13 @@ fn owner(number: i64) -> Result<u32, String> {
     }
 }
 
-/// Major and minor number of a device.
+/// The major and minor numbers of a device.
 pub fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
     if !matches!(flag, Flag::CharDevice | Flag::BlockDevice) {
         return Ok((0, 0));
     }
-    // ustar and GNU headers have the two numbers in the same fields; older headers have no numbers.
+    // ustar headers and GNU headers have the two numbers in the same fields. Older headers have no
+    // such numbers.
     if header.as_ustar().is_none() && header.as_gnu().is_none() {
         return Err("is a device, for whose numbers a v7 header has no place".to_owned());
     }
@@ -194,7 +196,7 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing against the `tar` crate: an invalid field was read as the number 1.
+    /// Fuzzing against the `tar` crate found this case: an invalid field was read as the number 1.
     #[test]
     fn a_v7_header_has_no_device_numbers() {
         let mut header = Header::new_old();

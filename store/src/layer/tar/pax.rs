@@ -1,9 +1,9 @@
-//! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): records `LENGTH KEY=VALUE\n`,
-//! with any bytes in values.
+//! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): records `LENGTH KEY=VALUE\n`. A
+//! value may have any bytes.
 
 use crate::inode_meta::{Mtime, Xattr};
 
-/// The records that matter here; a later record of a key wins.
+/// The records that this program uses. If a key has several records, the last record applies.
 #[derive(Debug, Clone, Default)]
 pub struct Pax {
     /// `path`
@@ -26,18 +26,18 @@ pub struct Pax {
     pub sparse: Sparse,
 }
 
-/// The GNU records of a sparse file, in their three versions.
+/// The GNU records of a sparse file in their three versions, 0.0, 0.1 and 1.0.
 #[derive(Debug, Clone, Default)]
 pub struct Sparse {
-    /// Major version: 1 has the map in the body.
+    /// The major version. In version 1, the map is in the body.
     pub major: Option<u64>,
     /// The file's name
     pub name: Option<Vec<u8>>,
     /// The file's length
     pub realsize: Option<u64>,
-    /// 0.1: the map as `OFFSET,LENGTH,…`
+    /// Version 0.1: the map as `OFFSET,LENGTH,…`
     pub map: Option<Vec<u8>>,
-    /// 0.0: the map as one record each
+    /// Version 0.0: the offsets and lengths, from one record each
     pub pairs: Vec<u64>,
 }
 
@@ -54,7 +54,8 @@ impl Pax {
         Ok(())
     }
 
-    /// Bytes of memory that the header takes, without a few numbers.
+    /// The approximate number of bytes that the records take in memory. A few numbers are not
+    /// counted.
     pub fn bytes(&self) -> usize {
         let Self { path, linkpath, xattrs, acls: [access, default], sparse, .. } = self;
         let texts = [path, linkpath, &sparse.name, &sparse.map, access, default];
@@ -109,8 +110,8 @@ impl Pax {
     }
 }
 
-/// The kernel's limit for an attribute (xattr(7)). The same limit holds here for an access list in
-/// text form.
+/// The kernel's limit on the size of an attribute (xattr(7)). Here, the same limit applies to an
+/// access list in text form.
 const MAX_VALUE: usize = 64 << 10;
 
 fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
@@ -120,8 +121,8 @@ fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
     Ok(nonempty(value))
 }
 
-/// Whether an attribute is restored: attributes of users, capabilities and ACLs are. `trusted.*`
-/// and attributes with an effect on overlay filesystems never are.
+/// Whether an attribute is restored. Attributes in `user.*`, capabilities and access lists are
+/// restored. `trusted.*` and attributes with an effect on overlay filesystems are never restored.
 fn may_restore(name: &str) -> bool {
     (name.starts_with("user.") && name.len() > 5 && !name.starts_with("user.overlay."))
         || name == "security.capability"
@@ -129,7 +130,8 @@ fn may_restore(name: &str) -> bool {
         || name == "system.posix_acl_default"
 }
 
-/// The first record, `KEY=VALUE` without its length and newline, and the rest.
+/// Splits off the first record. Returns its `KEY=VALUE`, without the length and the newline, and
+/// the rest.
 pub fn split_record(records: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let space = records.iter().take(20).position(|&byte| byte == b' ');
     let space = space.ok_or("a PAX record has no length")?;
@@ -151,7 +153,8 @@ fn optional<T>(
     if value.is_empty() { Ok(None) } else { parse(value).map(Some) }
 }
 
-/// A number of at most 63 bits, like the fields that it replaces.
+/// Parses a number of at most 63 bits. The header fields that such a number replaces have the same
+/// limit.
 pub fn number(key: &str, value: &[u8]) -> Result<u64, String> {
     let digits = std::str::from_utf8(value).ok();
     let digits = digits.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
@@ -168,7 +171,7 @@ fn signed(key: &str, value: &[u8]) -> Result<i64, String> {
     }
 }
 
-/// `[-]SECONDS[.FRACTION]`, rounded down to nanoseconds.
+/// Parses a time, `[-]SECONDS[.FRACTION]`, and rounds it down to nanoseconds.
 fn time(value: &[u8]) -> Result<Mtime, String> {
     let bad = || "PAX mtime is no time".to_owned();
     let negative = value.first() == Some(&b'-');
@@ -207,8 +210,8 @@ mod tests {
         assert_eq!(pax.xattrs.len(), 1);
     }
 
-    /// Found by fuzzing against the `tar` crate, which takes the first record; in POSIX, the last
-    /// record counts.
+    /// Fuzzing against the `tar` crate found this case. The crate takes the first record; in POSIX,
+    /// the last record applies.
     #[test]
     fn last_record_of_a_key_wins() {
         let mut pax = Pax::default();

@@ -9,11 +9,11 @@ use crate::layer::entry::bad_entry;
 
 use crate::error::{Error, Result};
 
-/// Most extents of one file.
+/// The maximum number of extents in one file.
 const MAX_EXTENTS: usize = 1 << 18;
 const BLOCK: usize = 512;
 
-/// A run of data in a file.
+/// A contiguous range of data in a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
     /// The offset.
@@ -22,7 +22,7 @@ pub struct Extent {
     pub length: u64,
 }
 
-/// Why a map is refused.
+/// The reason why a map is refused.
 #[derive(Debug)]
 pub enum Why {
     /// The map is invalid.
@@ -43,7 +43,7 @@ impl From<Error> for Why {
     }
 }
 
-/// The error for the entry called `name`.
+/// The error for the entry with the name `name`.
 pub fn error(name: &[u8], why: Why) -> Error {
     match why {
         Why::Map(why) => bad_entry(name, why),
@@ -53,7 +53,7 @@ pub fn error(name: &[u8], why: Why) -> Error {
 
 type Map = Result<(u64, Vec<Extent>), Why>;
 
-/// A file's length and extents from GNU's old headers; `block` reads further headers.
+/// Reads a file's length and extents from GNU's old headers. `block` reads the further headers.
 pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Map {
     let bad = || "its sparse map is invalid".to_owned();
     let gnu = header.as_gnu().ok_or_else(bad)?;
@@ -79,8 +79,8 @@ pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) 
     checked(length.ok_or_else(bad)?, extents)
 }
 
-/// A file's length and extents from a PAX 1.0 file, whose map is in the first blocks of the body;
-/// the length of these blocks is subtracted from `left`.
+/// Reads the length and extents of a PAX 1.0 file. Its map is in the first blocks of the body. The
+/// length of these blocks is subtracted from `left`.
 pub fn pax_1(
     sparse: &Sparse,
     left: &mut u64,
@@ -117,8 +117,8 @@ pub fn pax_1(
     checked(length, extents)
 }
 
-/// A file's length and extents from the records of PAX 0.0 and 0.1, or of a file that is not
-/// sparse.
+/// Reads a file's length and extents from the records of PAX 0.0 or 0.1. The file may also be a
+/// file that is not sparse.
 pub fn pax_0(sparse: &Sparse, body: u64) -> Map {
     let numbers: Vec<u64> = match &sparse.map {
         Some(map) => map
@@ -136,7 +136,7 @@ pub fn pax_0(sparse: &Sparse, body: u64) -> Map {
     checked(length, extents.collect())
 }
 
-/// Extents must follow each other and end within the file.
+/// Checks that the extents follow each other and end within the file.
 fn checked(length: u64, extents: Vec<Extent>) -> Map {
     let mut end = 0;
     for extent in &extents {

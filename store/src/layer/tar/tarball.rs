@@ -1,10 +1,10 @@
-//! The tar container (POSIX.1-2017 ustar and pax, GNU tar, v7): a stream of headers
-//! and bodies.
+//! The tar container (POSIX.1-2017 ustar and pax, GNU tar, v7), which is a stream of headers and
+//! bodies.
 //!
 //! The `tar` crate's `Header` gives the layout of the header block. The crate's entry reader is not
-//! used: it reads long names and PAX headers into memory without a limit, splits PAX records at
-//! newlines (binary attributes have them), and knows no PAX sparse files. Where two readers of tar
-//! could disagree, this reader refuses the archive.
+//! used, for three reasons. It reads long names and PAX headers into memory without a limit. It
+//! splits PAX records at newlines, which binary attributes may contain. It does not support PAX
+//! sparse files. Where two readers of tar could disagree, this reader refuses the archive.
 
 mod blocks;
 mod other;
@@ -24,29 +24,29 @@ use crate::layer::entry::bad_entry;
 use crate::limits::Limits;
 use blocks::{BLOCK, padding_of};
 
-/// One member, unchanged from the archive: names are raw bytes and not checked yet.
+/// One member as it is in the archive. Names are raw bytes, and are not checked yet.
 #[derive(Debug)]
 pub struct Member {
     /// The name.
     pub name: Vec<u8>,
     /// The kind.
     pub flag: Flag,
-    /// Target of a link.
+    /// The target of a link.
     pub link: Vec<u8>,
-    /// Length of a file's contents, holes included.
+    /// The length of a file's contents, including holes.
     pub size: u64,
     /// The metadata of the inode.
     pub meta: Meta,
-    /// Numbers of a device.
+    /// The major and minor numbers of a device.
     pub device: (u32, u32),
 }
 
 /// A piece of a file's contents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece {
-    /// So many bytes were put into the buffer.
+    /// The buffer holds this many bytes of data.
     Data(usize),
-    /// So many zeros that the archive does not store.
+    /// A hole: this many zeros, which the archive does not store.
     Hole(u64),
     /// The end of the contents.
     End,
@@ -56,26 +56,27 @@ pub enum Piece {
 #[derive(Debug)]
 pub struct Tarball<R> {
     inner: R,
-    /// Bytes that were read ahead and not consumed yet.
+    /// The bytes that were read ahead and are not used yet.
     ahead: Vec<u8>,
     framed: bool,
     limits: Limits,
     global: Pax,
-    /// The rest of the current body: extents of data with their offsets.
+    /// The remaining extents of the current body.
     extents: std::vec::IntoIter<Extent>,
     current: Extent,
-    /// Offset in the file of the next piece, and the file's length.
+    /// The offset of the next piece in the file, and the length of the file.
     given: u64,
     length: u64,
-    /// Zeros between the end of the body and the next block.
+    /// The number of padding zeros between the end of the body and the next block.
     padding: u64,
-    /// Whether there was a header, so that the file is tar.
+    /// Whether a header was read, which shows that the file is tar.
     begun: bool,
-    /// The other format that the first bytes show.
+    /// The message about another known format, if the first bytes show such a format.
     foreign: Option<&'static str>,
-    /// Numbers of users and groups in access lists.
+    /// The numbers of users and groups by name, for access lists.
     names: Names,
-    /// Bytes read so far, and the offsets of the start and the end of the last member.
+    /// The number of bytes read so far, and the offsets of the start and the end of the last
+    /// member.
     position: u64,
     start: u64,
     end: u64,
@@ -97,8 +98,8 @@ impl Extended {
 }
 
 impl<R: Read> Tarball<R> {
-    /// Reads from `inner`. An archive that is `framed` cannot be cut short without notice. So the
-    /// archive may lack its end mark, and the padding of its last body.
+    /// Reads from `inner`. If the compressed form is `framed`, truncation is always detected. So
+    /// such an archive may lack its end mark and the padding of its last body.
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
@@ -130,14 +131,14 @@ impl<R: Read> Tarball<R> {
         self.foreign
     }
 
-    /// The place of the last member in the archive: from its first header, extended headers
-    /// included, to the end of its body's last block.
+    /// The range of the last member in the archive. It begins at the member's first header, which
+    /// may be an extended header, and ends at the end of the last block of the body.
     pub fn span(&self) -> std::ops::Range<u64> {
         self.start..self.end
     }
 
-    /// The next member, or `None` after the last member. Before `None`, everything after the last
-    /// member is read and checked to be zeros.
+    /// Reads the next member. After the last member, the method reads the rest, checks that it has
+    /// only zeros, and returns `None`.
     pub fn next_member(&mut self) -> Result<Option<Member>> {
         self.finish_body()?;
         let mut extended = Extended::default();
@@ -163,7 +164,7 @@ impl<R: Read> Tarball<R> {
                         return Err(Error::bad_archive("has two PAX headers for one entry"));
                     }
                 }
-                // Readers do not agree to which member such a header belongs.
+                // Tar readers do not agree to which member such a header belongs.
                 b'g' if !extended.is_empty() => {
                     return Err(Error::bad_archive(
                         "has a global header within an entry's headers",
@@ -172,8 +173,8 @@ impl<R: Read> Tarball<R> {
                 b'g' => self.global_header(&header, size)?,
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
-                // Readers do not agree whether such a header belongs to the label or to the next
-                // member.
+                // Tar readers do not agree whether such a header belongs to the label or to the
+                // next member.
                 b'V' if extended.bytes > 0 => {
                     return Err(Error::bad_archive(
                         "has an extended header before a volume's label",
@@ -192,7 +193,7 @@ impl<R: Read> Tarball<R> {
         if self.global.size.is_some() || self.global.path.is_some() {
             return Err(Error::bad_archive("has a global header with a path or size"));
         }
-        // There may be any number of such headers.
+        // An archive may have any number of such headers.
         if self.global.bytes() as u64 > self.limits.header_bytes {
             let what = "size of the global headers of one archive".to_owned();
             return Err(Error::OverLimit { what, limit: self.limits.header_bytes });
@@ -200,7 +201,7 @@ impl<R: Read> Tarball<R> {
         Ok(())
     }
 
-    /// The next piece of the current file's contents.
+    /// Reads the next piece of the current file's contents.
     pub fn next_piece(&mut self, buffer: &mut [u8]) -> Result<Piece> {
         while self.current.length == 0 {
             match self.extents.next() {
@@ -280,7 +281,7 @@ impl<R: Read> Tarball<R> {
         Ok(member)
     }
 
-    /// The next header block, or `None` at the end of the archive.
+    /// Reads the next header block. Returns `None` at the end of the archive.
     fn next_header(&mut self) -> Result<Option<Header>> {
         let mut header = Header::new_old();
         let n = self.read_full(header.as_mut_bytes())?;
@@ -321,9 +322,9 @@ impl<R: Read> Tarball<R> {
         }
     }
 
-    /// Body of an extended header. All headers of one entry count towards one limit.
+    /// Reads the body of an extended header. All headers of one entry count towards one limit.
     fn extended_body(&mut self, size: u64, total: &mut u64) -> Result<Vec<u8>> {
-        // An empty header counts, too, so that a run of empty headers ends.
+        // An empty header also counts, so that a long series of empty headers is refused.
         *total = total.saturating_add(size.max(BLOCK as u64));
         if *total > self.limits.header_bytes {
             return Err(Error::OverLimit {

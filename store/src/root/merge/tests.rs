@@ -1,6 +1,6 @@
-//! Merges in one line each: layers are separated by `|`, entries by blanks. `a/` is a
-//! directory, `a=1` a file with the contents 1, `a->b` a symlink, `a==b` a hardlink,
-//! `a!` a fifo; a directory may have a mode, `a/700`.
+//! Tests of merges. Each merge is one line: `|` separates layers, and blanks separate entries. `a/`
+//! is a directory, `a=1` is a file with the contents 1, `a->b` is a symlink, `a==b` is a hardlink,
+//! and `a!` is a fifo. A directory may have a mode, as in `a/700`.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ fn layers(text: &str) -> Vec<Index> {
     text.split('|').map(layer).collect()
 }
 
-/// The tree in the form of the layers, with `contents` for the files.
+/// Merges the layers in `text`. Returns the tree in the same notation.
 fn merged(text: &str) -> String {
     let tree = match merge(&layers(text)) {
         Ok(tree) => tree,
@@ -73,12 +73,12 @@ fn later_layers_win() {
         ("a/700 | a/x=1", "a/700 a/x=1"),
         ("a/x=1", "a/ a/x=1"),
         ("a/x=1 | a/700", "a/700 a/x=1"),
-        // An entry of another kind replaces a directory with everything below it.
+        // An entry of another kind replaces a directory and everything below the directory.
         ("a/ a/b/ a/b/c=1 ab=2 | a=3", "a=3 ab=2"),
         ("a=1 | a/", "a/"),
         ("a/ a/x=1 | a->b", "a->b"),
         ("a/ a/x=1 | a!", "a!"),
-        // Entries below a directory sort before names that only begin alike.
+        // Entries below a directory sort before names that only begin with the directory's name.
         ("a/ a-b=1 a/z=2 | a=3", "a=3 a-b=1"),
     ] {
         assert_eq!(merged(layers), tree, "{layers}");
@@ -93,10 +93,11 @@ fn symlinks_lead_inside_the_tree_only() {
         ("up->../../.. usr/ | up/usr/x=1", "up->../../.. usr/ usr/x=1"),
         ("a->b b->c c/ | a/x=1", "a->b b->c c/ c/x=1"),
         ("a/ a/l->../b b/ | a/l/x=1", "a/ a/l->../b b/ b/x=1"),
-        // A directory entry over a symlink to a directory applies to that directory.
+        // A directory entry at the path of a symlink to a directory applies to the target
+        // directory.
         ("lib->usr usr/ | lib/700", "lib->usr usr/700"),
         ("lib->usr | lib/700", "lib/700"),
-        // A file over a symlink replaces the link, not its target.
+        // A file at the path of a symlink replaces the symlink, not its target.
         ("a->b b=1 | a=2", "a=2 b=1"),
     ] {
         assert_eq!(merged(layers), tree, "{layers}");
@@ -122,7 +123,8 @@ fn hardlinks_are_names_of_one_file() {
         ("a=1 b==a | a=2", "a=2 b=1"),
         ("a=1 b==a | a/ a/x==b", "a/ a/x=1 b==a/x"),
         ("a=1 a==a", "a=1"),
-        // A symlink as a target is linked itself; a symlink on the way is followed.
+        // A symlink as the target of a hardlink is not followed. A symlink within the path to the
+        // target is followed.
         ("l->x m==l", "l->x m->x"),
         ("d/ d/f=1 l->d m==l/f", "d/ d/f=1 l->d m==d/f"),
     ] {
@@ -158,7 +160,7 @@ fn entries() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// Building the tree never follows a symlink.
+    /// A build of the tree never follows a symlink.
     #[test]
     fn no_path_passes_through_anything_but_directories(
         entries in vec(entries(), 0..12),

@@ -1,5 +1,5 @@
-//! Checks in little memory whether the entries of an archive can be merged: the check takes some 40
-//! bytes for each entry, while the whole index takes hundreds.
+//! Checks whether the entries of an archive can be merged. The check needs about 40 bytes of memory
+//! for each entry, while the complete index needs hundreds.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -13,24 +13,27 @@ use crate::root::merge;
 
 /// Collects the data for [`merge::check`], entry by entry.
 ///
-/// Nearly every archive is plain: no path is once a directory and once something else, and
-/// hardlinks lead to files. Then the merge resolves and replaces nothing, and cannot fail. Sets of
-/// hashes show that an archive is plain. If two paths have the same hash, a plain archive may seem
-/// not to be plain. The entries are kept for archives that are not plain.
+/// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and
+/// something else in another entry. No hardlink leads to a directory, fifo or device. The merge of
+/// a plain archive resolves and replaces nothing, and cannot fail. Sets of hashes of paths show
+/// that an archive is plain. If two paths have the same hash, a plain archive may seem not to be
+/// plain. The entries are kept for archives that are not plain.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,
     directories: HashSet<u64>,
     others: HashSet<u64>,
-    /// Entries that cannot be hardlinked.
+    /// The hashes of paths to which a hardlink cannot lead.
     specials: HashSet<u64>,
-    /// The directory of the last entry. The path and all directories above it are in the set.
+    /// The directory of the last entry. This directory and all directories above it are in the set
+    /// `directories`.
     parent: Vec<u8>,
     irregular: bool,
     kept: Kept,
 }
 
-/// Entries one after another. A path lacks the part that it shares with the path before.
+/// Entries in a compact form, one after another. Each path leaves out the prefix that it shares
+/// with the previous path.
 #[derive(Default)]
 struct Kept {
     bytes: Vec<u8>,
@@ -41,7 +44,7 @@ impl MergeCheck {
     /// Adds the next entry.
     pub fn add(&mut self, entry: &Entry) {
         if entry.path.is_root() {
-            // The entry is a directory, whatever else there is.
+            // The root is always a directory.
             return;
         }
         self.kept.add(entry);
@@ -52,7 +55,7 @@ impl MergeCheck {
         }
     }
 
-    /// Refuses the same archives as [`merge::check`].
+    /// Fails for the same archives as [`merge::check`].
     pub fn check(self) -> Result<()> {
         let Self { irregular, kept, .. } = self;
         if irregular { merge::check(&kept.into_index()) } else { Ok(()) }
@@ -100,8 +103,9 @@ impl MergeCheck {
         true
     }
 
-    /// The target may be missing. The target may not be below a symlink, and an existing target
-    /// must be a file.
+    /// Whether a plain archive may have a hardlink to `target`. The target may be missing. An
+    /// existing target must not be a directory, fifo or device, and no target may be below a
+    /// symlink.
     fn is_plain_target(&self, target: &[u8]) -> bool {
         let hash = self.hasher.hash_one(target);
         !self.directories.contains(&hash)
@@ -138,8 +142,8 @@ impl Kept {
         }
     }
 
-    /// Paths and targets have far fewer bytes than two bytes can count, unless somebody raised the
-    /// limits.
+    /// Adds a length in two bytes, or in six bytes if it does not fit. With the standard limits,
+    /// the lengths of all paths and targets fit.
     fn number(&mut self, number: usize) {
         let number = u32::try_from(number).expect("paths are limited");
         match u16::try_from(number) {

@@ -1,7 +1,7 @@
-//! Layers that are extracted and not visible yet. A small layer needs no barrier of its own. Such a
-//! layer is placed before it is visible, shares the barrier of its root, and becomes visible before
-//! the root. If the program ends in between, nothing of the layer stays; its blob is still in the
-//! cache.
+//! Pending layers, which are extracted but not visible yet. A small layer needs no barrier of its
+//! own. Its files are placed in the next root before the layer is visible. The layer shares the
+//! barrier of this root, and becomes visible before the root. If the program ends before that,
+//! nothing of the layer stays, but its blob is still in the cache.
 
 use std::fs::File;
 use std::sync::{MutexGuard, PoisonError};
@@ -15,11 +15,11 @@ use crate::layer::objects::batch::Batch;
 use crate::layer::pipeline::joined;
 use crate::store::{Extracted, Store};
 
-/// A layer with at most so many bytes of files waits for its root.
+/// A layer whose files have at most this many bytes waits for its root.
 const SMALL: u64 = 16 << 20;
 
-/// Most directories that pending layers keep open: a process may usually have 1,024 files open, and
-/// most of them stay free.
+/// The maximum number of directories that pending layers keep open. A process may usually have
+/// 1,024 files open, so most of these stay available.
 const MOST_OPEN: usize = 256;
 
 /// A layer that waits for a barrier.
@@ -27,14 +27,14 @@ const MOST_OPEN: usize = 256;
 pub(in crate::store) struct Pending {
     pub digest: Digest,
     pub batch: Batch,
-    /// The index, complete.
+    /// The complete index.
     pub index: TempFile,
     pub extracted: Extracted,
 }
 
 impl Store {
-    /// Like [`Store::extract`], but a small layer becomes visible together with the root that
-    /// [`Store::root`] builds next, after one barrier for both.
+    /// Like [`Store::extract`], but a small layer becomes visible only with the next root that
+    /// [`Store::root`] builds. One barrier then covers the layer and the root.
     pub fn extract_for_root(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);
@@ -42,7 +42,7 @@ impl Store {
         let (pending, merge_check) = self.decode(digest)?;
         let extracted = pending.extracted;
         if extracted.bytes > SMALL || !self.one_filesystem {
-            // The root may need objects of the pending layers, so these layers become visible
+            // This layer may use objects of the pending layers, so those layers become visible
             // first.
             self.flush_pending()?;
             return self.publish_layer(pending, merge_check).map(Some);
@@ -76,7 +76,7 @@ impl Store {
         file.transpose()
     }
 
-    /// Makes the pending layers visible, after they were synced.
+    /// Makes the pending layers visible. The caller must have synced the layers.
     pub(in crate::store) fn publish_pending(&self) -> Result<()> {
         let all = std::mem::take(&mut *self.pending());
         // A layer may need objects of any other pending layer.
@@ -92,7 +92,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the pending layers visible without a root: syncs first.
+    /// Syncs the pending layers and makes them visible without a root.
     pub(in crate::store) fn flush_pending(&self) -> Result<()> {
         let Some(sync) = self.pending().first().map(|pending| pending.batch.sync()) else {
             return Ok(());
@@ -101,7 +101,8 @@ impl Store {
         self.publish_pending()
     }
 
-    /// Makes the pending layers visible, or drops them: their blobs are still in the cache.
+    /// Makes the pending layers visible, or discards them if that fails. Their blobs are still in
+    /// the cache.
     pub(in crate::store) fn flush_or_drop_pending(&self) {
         if let Err(err) = self.flush_pending() {
             tracing::warn!("layers are to be extracted again: {err}");
@@ -116,7 +117,7 @@ impl Store {
         merge_check: MergeCheck,
     ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
-        // This is the only barrier: contents are synced before their names appear.
+        // This barrier is the only one. It syncs the contents of files before their names appear.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
             merge_check.check()?;
@@ -134,7 +135,7 @@ impl Store {
     }
 }
 
-/// Whether one sync covers cache and roots.
+/// Whether one sync covers both the cache and the roots.
 pub(in crate::store) fn is_one_filesystem(
     one: &crate::disk::Dir,
     other: &crate::disk::Dir,

@@ -1,6 +1,6 @@
-//! Adopts objects under other names. If an agent ran with `-link copy` and now hardlinks, or had
-//! another `-owner`, its objects are still sound and only have other names. The agent copies the
-//! objects to the new names, so it fetches nothing again.
+//! Adopts objects under other names. After a change from `-link copy` to hardlinks, or of `-owner`,
+//! the existing objects are sound but have other names. The agent copies these objects to the new
+//! names, so it fetches nothing again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,8 +21,8 @@ use crate::store::Store;
 const PIECE: usize = 256 << 10;
 
 impl Store {
-    /// Makes the missing objects of `tree` whose contents exist under another name, and removes
-    /// these objects from `missing`.
+    /// Makes each missing object of `tree` whose contents exist under another name, and removes
+    /// this object from `missing`.
     pub(in crate::store) fn adopt_renamed(
         &self,
         tree: &Tree,
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-/// Copies an object. Returns whether the copy has the contents of its name.
+/// Copies an object. Returns whether the copy has the contents that its name states.
 fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
     if from.metadata()?.len() != file.size {
         return Ok(false);

@@ -1,4 +1,4 @@
-//! Makes damaged objects again while a root is built from them.
+//! Makes damaged objects again while a root that needs these objects is built.
 
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -14,7 +14,7 @@ use crate::root::tree::Tree;
 use crate::store::Store;
 use crate::store::messages::listed;
 
-/// Maximum repairs before a build fails.
+/// The maximum number of repairs before a build fails.
 const MEND_ATTEMPTS: u32 = 3;
 
 impl Store {
@@ -39,8 +39,9 @@ impl Store {
     }
 
     /// Quarantines every damaged object of `tree`, and extracts the layers with damaged objects
-    /// again. `found` is an object that was found damaged. If the inode of the object does not show
-    /// the damage, other inodes may not show damage either, so all objects are read.
+    /// again. `found` is the path of an object that was found damaged. If the metadata of this
+    /// object does not show the damage, other objects may also have hidden damage. In this case,
+    /// all objects are read.
     fn mend(&self, tree: &Tree, configuration: &Configuration, found: &Path) -> Result<()> {
         let (mut missing, mut damaged) = (BTreeSet::new(), Vec::new());
         let found = found.file_name().map(|name| CString::new(name.as_bytes()));
@@ -54,8 +55,8 @@ impl Store {
             let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
             if doubtful && !self.objects.has_contents(&name, file.size)? {
                 missing.insert(file.content);
-                // An object that was quarantined before and could not be made again was reported at
-                // that time.
+                // An object that is still in quarantine was already reported, and could not be made
+                // again since.
                 if self.objects.quarantine(&name, &self.quarantine)?
                     || !self.quarantine.contains(name.as_c_str())?
                 {

@@ -11,10 +11,11 @@ use crate::root::placing::{LinkMode, Placement};
 use crate::store::names::PROBE;
 use crate::writable::Writable;
 
-/// Length of the name of an object that has contents without metadata.
+/// Length of an object's name that states only the contents, not the metadata.
 const CONTENTS_NAME: usize = 64;
 
-/// How files are placed: as asked, or in the best way that a trial finds for these directories.
+/// Determines how files are placed: as `link` requires, or else in the best way that works in these
+/// directories.
 pub(in crate::store) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Placement> {
     let owner = rustix::process::geteuid().is_root();
     let strict = link != LinkMode::Auto;
@@ -27,7 +28,7 @@ pub(in crate::store) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> 
 
 fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     let objects = top.child_or_create(c"objects", 0o700)?;
-    // If the program dies here, the cleaning of the objects removes this prefix.
+    // If the program dies here, the next cleanup of the objects removes the file by its prefix.
     let (from, to) = (temp_name(".new-probe"), temp_name(PROBE));
     let source = objects.create_file(&from, 0o600)?;
     let mode: Result<LinkMode> = (|| {
@@ -46,18 +47,20 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     unpacked.remove_file(&to)?;
     objects.remove_file(&from)?;
     match mode {
-        // A full disk must not prevent the start: somebody has to free it.
+        // A full disk must not prevent the start, because the agent can free space only while it
+        // runs.
         Err(err) if err.is_no_space() => mode_of(&objects)?.ok_or(err),
         other => other,
     }
 }
 
-/// How the files of a store were placed so far, by the names of its objects.
+/// Infers from the names of the objects how the files of a store were placed so far.
 fn mode_of(objects: &Dir) -> Result<Option<LinkMode>> {
     for item in objects.list()?.iter().filter(|item| item.name.count_bytes() == 2) {
         for object in objects.child(&item.name)?.list()? {
             if ObjectName::from_file_name(&object.name).is_some() {
-                // Copied files are copied again if they cannot be cloned.
+                // If the files cannot be cloned, `Reflink` copies them, so it also fits a store
+                // with `Copy`.
                 let contents = object.name.count_bytes() == CONTENTS_NAME;
                 return Ok(Some(if contents { LinkMode::Reflink } else { LinkMode::Hardlink }));
             }

@@ -1,6 +1,6 @@
-//! Gives objects new inodes. The file of a private path is copied from its object. While an earlier
-//! root shares the object's inode, or a process has the inode open for writing, a write would
-//! damage the object, and the agent would have to fetch the layer again.
+//! Gives objects new inodes. The file at a private path is copied from its object. But an earlier
+//! root may still share the object's inode, or a process may have the inode open for writing. A
+//! write would then damage the object, and the agent would have to fetch the layer again.
 
 use std::collections::HashSet;
 
@@ -14,8 +14,9 @@ use crate::root::tree::{Node, Tree};
 use crate::store::Store;
 
 impl Store {
-    /// Renews the objects of private files of `tree` that other processes can reach, and returns
-    /// these objects. After that, a root with the old inode shares no object any more.
+    /// Renews the objects of the private files of `tree`, if other processes can reach these
+    /// objects. Returns the renewed objects. Afterwards, a root that has the old inode no longer
+    /// shares the object.
     pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {
@@ -40,19 +41,19 @@ impl Store {
         Ok(renewed)
     }
 
-    /// Whether anybody but this program can change the object.
+    /// Whether any process other than this one can change the object.
     fn is_reachable(&self, name: &ObjectName) -> Result<bool> {
         if self.objects.seals().is_new(name) {
             return Ok(false);
         }
-        // Something that is not a file is found and repaired when it is used.
+        // If the object is not a file, the damage is found and repaired when the object is used.
         let Ok(Some(file)) = self.objects.open_named(name) else { return Ok(false) };
         let stat = rustix::fs::fstat(&file)
             .map_err(|err| Error::io("stat", self.objects.path_of(name), err))?;
         Ok(stat.st_nlink > 1 || writers(&file) == Writers::Some)
     }
 
-    /// Copies an object whose contents are right. Returns whether the contents are right. Damage is
+    /// Copies an object if its contents are correct. Returns whether they are correct. Damage is
     /// found and repaired when the object is used.
     fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let Some(from) = self.objects.open_named(name)? else { return Ok(false) };

@@ -24,18 +24,18 @@ use crate::store::names::{UNFINISHED, is_directory, ok_name};
 /// A published root that differs from its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drifted {
-    /// The names that differ, or why the differences cannot be determined.
+    /// The paths that differ, or the reason why the differences cannot be determined.
     pub names: Vec<String>,
-    /// Whether something is missing or of another kind. A service's writes do not have this effect.
+    /// Whether an entry is missing or of another kind. The writes of a service do not cause this.
     pub lacking: bool,
-    /// A mount in the root, if there is one: then the root must not be replaced.
+    /// A mount in the root, if there is any. A root with a mount must not be replaced.
     pub mounted: Option<PathBuf>,
 }
 
 impl Store {
-    /// Compares the published root of `configuration` with what it should be, by the inodes.
-    /// Additional files do not count, nor do files that a service may write to. An error of the
-    /// comparison counts as damage. `None`: the root is sound, or there is none.
+    /// Compares the inodes of the published root of `configuration` with the configuration.
+    /// Additional files do not count, nor do files that a service may write to. An error during the
+    /// comparison counts as damage. Returns `None` if the root is sound or does not exist.
     pub fn drifted_root(&self, configuration: &Configuration) -> Option<Drifted> {
         let id = configuration.id();
         let name = name_of(id);
@@ -60,7 +60,7 @@ impl Store {
     }
 
     /// Repairs the published root of `configuration` in place, entry by entry, as far as the cache
-    /// has the contents. Returns the names that still differ. Not for a root that is in use.
+    /// has the contents. Returns the paths that still differ. The root must not be in use.
     pub fn mend_root(&self, configuration: &Configuration) -> Result<Vec<String>> {
         let name = name_of(configuration.id());
         let tree = self.tree(configuration)?;
@@ -77,10 +77,11 @@ impl Store {
         Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
     }
 
-    /// Adopts a directory at the place of the root of `configuration` that has no record, if it is
-    /// that root: every file is read. A root `in_use` may have been written to by its service; it
-    /// is adopted all the same unless something is missing. A root with a mount in it cannot be
-    /// replaced either. Returns the names that differ; `None`: it is not adopted, or there is none.
+    /// Adopts the directory at the path of the root of `configuration`, if it has no record and
+    /// matches the configuration. Every file is read. If the root is `in_use`, its service may have
+    /// written to files. Such a root is adopted despite differences, unless an entry is missing. A
+    /// root with a mount in it is always adopted, because it cannot be replaced. Returns the paths
+    /// that differ, or `None` if nothing is adopted.
     pub fn adopt_root(
         &self,
         configuration: &Configuration,
@@ -93,7 +94,7 @@ impl Store {
         }
         let tree = self.tree(configuration)?;
         let mut drifts = self.drift_of(&name, &tree);
-        // A mount in it prevents replacing it.
+        // A directory with a mount in it cannot be replaced.
         let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
         let lacks = |(_, drift): &(EntryPath, Drift)| drift.is_lack();
         if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
@@ -108,9 +109,10 @@ impl Store {
         Ok(Some(drifts.into_iter().map(|(path, _)| named(&path)).collect()))
     }
 
-    /// Adopts a directory at the place of the root of `configuration` that has no record and cannot
-    /// be compared, because its layers are not all here. Returns whether it was adopted. A root
-    /// gets its name only when it is complete.
+    /// Adopts the directory at the path of the root of `configuration`, if it has no record and
+    /// cannot be compared. A comparison is impossible if some layers are not extracted. The
+    /// directory is complete, because a root gets its name only when it is complete. Returns
+    /// whether the directory was adopted.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
         let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;
@@ -145,9 +147,10 @@ impl Store {
         drifts
     }
 
-    /// Adds files that may have been written without a trace in the metadata, for example if a time
-    /// was put back, and whose bytes differ from `tree`. The ctime shows which files these may be,
-    /// because nobody can set it: it is later than the root's own mark, and we did not move it.
+    /// Adds files whose bytes differ from `tree`, although a write left no trace in the other
+    /// metadata, for example because the mtime was set back. The ctime of such a file is later than
+    /// the mark of the root, because no process can set a ctime. Files whose ctime this program
+    /// itself changed are left out.
     fn compare_touched(
         &self,
         name: &CStr,
@@ -165,7 +168,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                // A path that is not a directory was reported already.
+                // If the parent is not a directory, this was reported already.
                 let Ok(dir) = open_dir(&root, &parent) else { continue };
                 open = Some((parent.clone(), dir));
             }
@@ -182,21 +185,22 @@ impl Store {
         Ok(())
     }
 
-    /// When the root `name` was built: everything in it is older. `None` if that is not known, or
-    /// the clock was put back since.
+    /// The time at which the root `name` was built; its entries are older. `None` if this time is
+    /// not known, or if the clock was set back since then.
     fn built(&self, name: &CStr) -> Option<i128> {
         let id = crate::disk::digest_of(name);
         let mark = self.unpacked.stat(&ok_name(id?)).ok()?;
         let record = self.roots.stat(name).ok()?;
         let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
         let built = mark.min(record);
-        // If the clock went back, later writes seem earlier.
+        // If the clock was set back, later writes seem to be earlier.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_nanos());
         i128::try_from(now).is_ok_and(|now| now >= built).then_some(built)
     }
 
-    /// Whether the root directory has the metadata of its archives, or the default.
+    /// Whether the root directory has the metadata that its archives state, or the default
+    /// metadata.
     fn has_own_top(&self, name: &CStr, tree: &Tree) -> Result<bool> {
         let stat = self.unpacked.stat(name)?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw();
@@ -227,7 +231,7 @@ impl Store {
         Ok(())
     }
 
-    /// Where the previous root of `id` is kept while it may be in use.
+    /// The path at which the previous root of `id` is kept while it may be in use.
     pub(in crate::store) fn replaced(&self, id: Digest) -> Result<Option<PathBuf>> {
         let name = crate::store::names::replaced_name(id, 0);
         let there = self.unpacked.contains(&name)?;
@@ -240,7 +244,8 @@ fn time_of(seconds: i64, nanoseconds: impl Into<i128>) -> i128 {
     i128::from(seconds) * 1_000_000_000 + nanoseconds.into()
 }
 
-/// The root was compared, so no directory of the path is a symlink.
+/// Hashes the file at `path`. The root was compared before, so no directory of the path is a
+/// symlink.
 fn content_of(root: &Dir, path: &EntryPath) -> Result<Content> {
     let (parent, name) = open_parent(root, path)?;
     let dir = parent.as_ref().unwrap_or(root);

@@ -1,6 +1,6 @@
-//! The tree of a configuration, from the indexes of its layers. The store remembers the trees of
-//! the last configuration, after each layer. For a bump, only the changed layer and the layers
-//! above it are merged again.
+//! Merges the tree of a configuration from the indexes of its layers. For the last configuration,
+//! the store remembers the tree after each layer. If one layer changes, only this layer and the
+//! layers above it are merged again.
 
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -9,7 +9,7 @@ use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::store::Store;
 
-/// The layers merged last, lowest first, each with the tree of all layers up to this one.
+/// The layers of the last merge, lowest first. Each layer has the tree of all layers up to it.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Trees(Vec<(Digest, Tree)>);
 

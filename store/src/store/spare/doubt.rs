@@ -1,5 +1,6 @@
-//! Decides which objects must be checked before a spare that shares them becomes a root: the
-//! objects that somebody may have touched since the last check, by the evidence of the watches.
+//! Decides which objects must be checked before a spare that shares them becomes a root. These are
+//! the objects that a process may have changed since the last check, according to the evidence of
+//! the watches.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CStr;
@@ -23,15 +24,16 @@ use crate::store::names::ids;
 
 /// The objects to check.
 enum Doubt {
-    /// The objects in doubt, each with its path in a root.
+    /// Only these objects, each with a path that it has in a root.
     Some(Vec<(ObjectName, EntryPath)>),
-    /// All objects, because nothing is known.
+    /// All objects, because the evidence is incomplete.
     All,
 }
 
 impl Store {
-    /// Checks every file that `root`, a spare with `tree`, shares with other roots. `uses` counts
-    /// the files of `root`. Returns the paths that must not be shared any more, with the reasons.
+    /// Checks the files that `root`, a spare with `tree`, shares with other roots. `uses` counts
+    /// the files of `root` that use each object. Returns the paths whose files must not be shared
+    /// any more, with the reasons.
     pub(in crate::store) fn changed_since(
         &self,
         root: &Dir,
@@ -54,7 +56,8 @@ impl Store {
             Doubt::Some(objects) => {
                 let mut elsewhere = HashSet::new();
                 for (name, path) in objects {
-                    // Most objects are in their own directory and have no twins.
+                    // Most objects have the same path in the spare, and only one of its files uses
+                    // them.
                     let here = match tree.get(&path) {
                         Some(Node::File(file)) if self.name_of(file) == name => Some(file),
                         _ => None,
@@ -82,8 +85,8 @@ impl Store {
         Ok(changed)
     }
 
-    /// Calls `each` for every file of `tree` that is not empty: with its path, its directory in
-    /// `root`, and its object.
+    /// Calls `each` for every file of `tree` that is not empty, with the path, the directory in
+    /// `root` and the object of the file.
     fn each_file(
         &self,
         root: &Dir,
@@ -106,12 +109,13 @@ impl Store {
         Ok(())
     }
 
-    /// The object of a file, the first of its twins.
+    /// The name of a file's object; the first name if the object has twins.
     pub(in crate::store) fn name_of(&self, file: &File) -> ObjectName {
         self.objects.name(file.content, &file.meta, 0)
     }
 
-    /// Why the file at `path`, in `dir`, must not be shared any more; `None` if it may be shared.
+    /// The reason why the file at `path`, in `dir`, must not be shared any more. `None` if the file
+    /// may be shared.
     fn changed_file(
         &self,
         dir: &Dir,
@@ -131,7 +135,7 @@ impl Store {
                 Look::Sound | Look::Missing => Ok(None),
             };
         }
-        // The object has no seal, or the file is not an object any more, so its contents are
+        // Either the object has no seal, or the file is no longer an object. So the contents are
         // checked.
         let look = self.look_at_all(&self.name_of(file), file.size, &file.meta)?;
         let stat = dir.stat(&name)?;
@@ -146,8 +150,8 @@ impl Store {
         }
     }
 
-    /// The files of `tree` whose objects are among `renewed`. Their inodes are not objects any
-    /// more.
+    /// The files of `tree` whose objects are among `renewed`. The inodes of these files are no
+    /// longer objects.
     pub(in crate::store) fn files_of(
         &self,
         tree: &Tree,
@@ -178,8 +182,8 @@ impl Store {
         Ok(look)
     }
 
-    /// Records the objects that somebody may have opened in `root`, which holds `tree` or is
-    /// removed. `evidence` has all events of `root`.
+    /// Records the objects that a process may have opened in `root`. `root` is the directory that
+    /// holds `tree`, or `None` if it was removed. `evidence` has all events of the root.
     pub(in crate::store) fn note_opens(
         &self,
         root: Option<&Dir>,
@@ -187,7 +191,7 @@ impl Store {
         evidence: &Evidence,
     ) {
         let is_known = |path: &EntryPath| {
-            // A file that a service made has one name.
+            // A file with one name is not an object: a service made it.
             tree.get(path).is_some()
                 || path.is_root()
                 || root.is_some_and(|root| has_one_name(root, path) == Some(true))
@@ -213,8 +217,9 @@ impl Store {
         }
     }
 
-    /// Collects the objects in doubt. Objects that somebody may have under another name go to
-    /// `moved`: they must not be shared any more, whatever a check finds.
+    /// Collects the objects in doubt. An object to which a process may have given another name is
+    /// added to `moved`. Such an object must not be shared any more, even if a check finds it
+    /// sound.
     fn doubt(&self, moved: &mut HashSet<ObjectName>) -> Result<Doubt> {
         let doubt = self.seen_since(moved)?;
         match &doubt {
@@ -281,7 +286,8 @@ struct Doubtful {
 }
 
 impl Doubtful {
-    /// Adds the objects of the events in a root. Returns whether these are all.
+    /// Adds the objects that the events in a root concern. Returns whether these are all such
+    /// objects.
     fn add(
         &mut self,
         store: &Store,
@@ -304,7 +310,7 @@ impl Doubtful {
                 Some(_) => {}
                 // The root itself.
                 None if path.is_root() => {}
-                // A file that a service made has one name.
+                // A file with one name is not an object: a service made it.
                 None => match has_one_name(root, path) {
                     Some(true) => {}
                     Some(false) | None => return false,
@@ -333,8 +339,8 @@ impl Doubtful {
         path: &EntryPath,
         file: &File,
     ) -> Option<ObjectName> {
-        // A copy belongs to the root alone. A missing or renamed file may have another name
-        // somewhere.
+        // A file with one name is a copy that belongs only to the root. A missing or renamed file
+        // may still have another name elsewhere.
         if file.size == 0 || has_one_name(root, path) == Some(true) {
             return None;
         }
@@ -364,7 +370,7 @@ fn files_in<'a>(tree: &'a Tree, dir: &'a EntryPath) -> impl Iterator<Item = (Ent
     })
 }
 
-/// The files of `tree` that may have been touched, by `evidence`.
+/// The files of `tree` that a process may have changed, according to `evidence`.
 fn touched<'a>(
     tree: &'a Tree,
     evidence: &'a Evidence,

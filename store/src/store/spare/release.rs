@@ -1,5 +1,5 @@
-//! Removes the files of a retired root that are links to objects. Each removal moves the ctime of a
-//! shared inode, so the object is sealed again.
+//! Removes the files of a retired root that are hardlinks to objects. Each removal changes the
+//! ctime of a shared inode, so the object is sealed again.
 
 use std::ffi::CStr;
 
@@ -15,8 +15,9 @@ use crate::root::tree::{File, Node, Tree};
 use crate::store::Store;
 
 impl Store {
-    /// Removes the shared files from the directory `retired`, the former root `id`, if its tree is
-    /// known. If this fails, the files are removed with the rest of the root.
+    /// Removes the shared files from the directory `retired`, which was the root `id`, if the tree
+    /// of this root is known. If the removal fails, the files are removed with the rest of the
+    /// root.
     pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
@@ -27,9 +28,9 @@ impl Store {
         }
     }
 
-    /// Removes the shared files of `root`, which holds `tree` and is to be removed. Files that
-    /// somebody touched stay and are removed with the rest of the root. Their objects are not
-    /// sealed, and are read before they are used again.
+    /// Removes the shared files of `root`, which holds `tree` and will be removed. Files that a
+    /// process changed stay, and are removed with the rest of the root. The objects of these files
+    /// are not sealed, and are read before they are used again.
     pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());
@@ -41,7 +42,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                // A replacement of a directory does not belong to this program.
+                // If the directory was replaced, its replacement does not belong to this program.
                 let Ok(dir) = find_dir(root, &parent) else { continue };
                 open = Some((parent, dir));
             }
@@ -59,7 +60,8 @@ impl Store {
         self.objects.seal(&object)
     }
 
-    /// The object whose seal has this inode in its present state: the file's object or a twin.
+    /// Finds the object whose seal matches the present state of this inode. This is the object of
+    /// `file` or one of its twins.
     pub(in crate::store) fn object_of(
         &self,
         file: &File,

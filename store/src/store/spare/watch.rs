@@ -1,10 +1,11 @@
-//! Watches directories with inotify(7): one instance for all directories, and another instance for
-//! the first opened file of each directory.
+//! Watches directories with inotify(7). One instance reports changes in all directories, and
+//! another instance reports the first open of a file in each directory.
 //!
-//! The spare is watched in every mode, because nobody else has a reason to touch it. With hardlinks
-//! the published roots are watched, too: a write to a file there reaches the object and the spare.
-//! The directories of objects are watched against accidental changes. Events since the last check
-//! of the objects are evidence; [`super::doubt`] decides which objects must be checked again.
+//! The spare is watched in every mode, because no other process has a reason to change it. With
+//! hardlinks, the published roots are watched, too, because a write to one of their files reaches
+//! the object and the spare. The directories of objects are watched to detect accidental changes.
+//! Events since the last check of the objects are evidence; [`super::doubt`] decides which objects
+//! must be checked again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
@@ -22,38 +23,38 @@ use crate::root::tree::{File, Node, Tree};
 
 /// Size of the buffer for events.
 const BUFFER: usize = 64 << 10;
-/// Most names that are remembered for each root.
+/// The maximum number of names that are remembered for each root.
 const MOST_NAMES: usize = 10_000;
 
-/// The events of a possible write to a file.
+/// The events that show a possible write to a file.
 const WRITTEN: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MOVED_FROM);
 
-/// The events to watch in a directory whose names nobody may change.
+/// The events to watch in a directory in which no process may create, remove or rename files.
 const RENAMED: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF);
 
-/// The first open of a file: it may be mapped and written to without further events. A process that
-/// opens files all the time causes one event.
+/// The first open of a file. An opened file may be mapped and written to without further events. A
+/// process that opens files all the time causes only one event.
 const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
 /// A watched directory with everything below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store) struct Place(u32);
 
-/// The events of a place.
+/// The events in a place so far.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Evidence {
-    /// There were more events than the system kept.
+    /// Whether there were more events than the system or this program kept.
     pub lost: bool,
     /// The names that had events. An event of a directory itself has the directory's own path.
     pub names: BTreeSet<EntryPath>,
-    /// Names that files no longer have.
+    /// The names that files no longer have, because of a rename.
     pub moved: BTreeSet<EntryPath>,
     /// Directories in which a file was opened.
     pub opened: BTreeSet<EntryPath>,
@@ -83,7 +84,7 @@ pub(in crate::store) struct Watcher {
     changes: OwnedFd,
     opens: OwnedFd,
     dirs: HashMap<i32, (Place, EntryPath)>,
-    /// Directories that wait for the first open.
+    /// The directories whose first open is not reported yet.
     waiting: HashMap<i32, (Place, EntryPath)>,
     seen: HashMap<Place, Evidence>,
     next: u32,
@@ -114,8 +115,8 @@ impl Watcher {
         place
     }
 
-    /// Watches all directories of `tree`, which the directory at `root` holds; with `opens`, also
-    /// for opened files.
+    /// Watches all directories of `tree`, which the directory at `root` holds. With `opens`, the
+    /// watches also report opened files.
     pub fn watch_tree(&mut self, root: &Path, tree: &Tree, opens: bool) -> Result<Place> {
         let place = self.place();
         let all = self.add(place, root, &EntryPath::root(), opens).and_then(|()| {
@@ -147,7 +148,7 @@ impl Watcher {
         Ok(())
     }
 
-    /// Waits for the next open in a directory, after one was reported.
+    /// Makes the watcher report the next open in a directory. Call this after an open was reported.
     pub fn wait_for_open(&mut self, place: Place, root: &Path, path: &EntryPath) -> Result<()> {
         let number = add(&self.opens, root, path, OPENED)?;
         self.waiting.insert(number, (place, path.clone()));
@@ -176,11 +177,11 @@ impl Watcher {
         self.seen.remove(&place);
     }
 
-    /// From now on, watches only opens in a place. This program is about to change the place, and
-    /// these changes would overflow the queue.
+    /// From now on, the watches in a place report only opens. This program is about to change the
+    /// place, and the events of its changes would overflow the queue.
     pub fn end_changes(&mut self, place: Place) {
         for number in of_place(&self.dirs, place) {
-            // The watch ends with its directory.
+            // An error means that the directory was removed, which already ended the watch.
             let _ = inotify::remove_watch(&self.changes, number);
             self.dirs.remove(&number);
         }
@@ -208,7 +209,7 @@ impl Watcher {
             // The open was reported, so the watch ended.
             let Some((place, dir)) = waiting.remove(&number) else { return };
             if what.contains(ReadFlags::IGNORED) {
-                // The directory is gone.
+                // The directory was removed.
                 return;
             }
             if let Some(evidence) = seen.get_mut(&place) {
@@ -235,9 +236,9 @@ fn add(events: &OwnedFd, root: &Path, path: &EntryPath, what: WatchFlags) -> Res
     inotify::add_watch(events, &at, flags).map_err(|err| Error::io("watch", &at, err))
 }
 
-/// Calls `each` for every event since the last call: the number of the watch, the name in its
-/// directory (`None`: the directory itself), and the kind of event. Returns whether no event was
-/// lost.
+/// Calls `each` for every event since the last call. `each` gets the number of the watch, the name
+/// in the watched directory (`None` for the directory itself), and the kind of event. Returns
+/// `false` if events were lost.
 fn each(events: &OwnedFd, mut each: impl FnMut(i32, Option<&CStr>, ReadFlags)) -> bool {
     let mut buffer = vec![MaybeUninit::uninit(); BUFFER];
     let mut events = Reader::new(events, &mut buffer);
@@ -255,7 +256,7 @@ fn each(events: &OwnedFd, mut each: impl FnMut(i32, Option<&CStr>, ReadFlags)) -
     }
 }
 
-/// The files of `tree` that may have another name by now.
+/// The files of `tree` that may have got another name.
 pub(super) fn moved_files<'a>(
     tree: &'a Tree,
     evidence: &'a Evidence,

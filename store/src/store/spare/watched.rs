@@ -1,5 +1,5 @@
-//! Which directories are watched: the spare, and with hardlinks the published roots and the
-//! directories of objects.
+//! Decides which directories are watched: the spare, and with hardlinks also the published roots
+//! and the directories of objects.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
@@ -34,11 +34,12 @@ pub(in crate::store) struct Watched {
     pub(in crate::store) objects: Option<Place>,
     /// The evidence from removed roots.
     pub(in crate::store) gone: Gone,
-    /// Places of spares that became roots and need no watch.
+    /// Places whose watches must be ended, for example spares that became roots.
     ended: Vec<Place>,
 }
 
-/// Evidence from removed roots: a process may still have one of their files open.
+/// The evidence from removed roots. It still counts, because a process may have a file of such a
+/// root open.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Gone {
     /// The trees, and the evidence in each.
@@ -76,8 +77,8 @@ impl Store {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches the directory `name` among the roots, which holds `tree`: a spare, or a root before
-    /// it is published. `None` if the watch fails.
+    /// Watches the directory `name` in `unpacked/`, which holds `tree`. The directory is a spare or
+    /// a root. Returns `None` if the watch fails.
     pub(in crate::store) fn watch(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         let mut all = self.watched();
         let watcher = all.watcher(&self.path)?;
@@ -99,7 +100,8 @@ impl Store {
         }
     }
 
-    /// Like [`Store::watch`], if a write to a file of the root reaches an object.
+    /// Like [`Store::watch`], but watches the root only if a write to one of its files reaches an
+    /// object.
     pub(in crate::store) fn watch_shared(&self, name: &CStr, tree: &Tree) -> Option<Place> {
         self.is_shared().then(|| self.watch(name, tree)).flatten()
     }
@@ -117,7 +119,8 @@ impl Store {
         dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
     }
 
-    /// Waits for the next open in the directories of a place that reported one.
+    /// Makes the watcher report the next open in each of these directories, which have reported an
+    /// open.
     pub(in crate::store) fn wait_for_opens<'a>(
         &self,
         place: Place,
@@ -132,7 +135,7 @@ impl Store {
         }
     }
 
-    /// The evidence of a place since the last call.
+    /// Takes the evidence of a place since the last call.
     pub(in crate::store) fn take_evidence(&self, place: Place) -> Evidence {
         let mut all = self.watched();
         all.watcher.as_mut().map_or_else(
@@ -141,7 +144,7 @@ impl Store {
         )
     }
 
-    /// Adds a published root.
+    /// Adds the watch of a published root.
     pub(in crate::store) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
         let Some(place) = place else { return };
         let shared = self.is_shared();
@@ -165,8 +168,9 @@ impl Store {
         }
     }
 
-    /// Removes the watch of the root `id`, which is called `name` and will be removed. Returns its
-    /// tree, if it is complete, and its place, whose watch the caller must end.
+    /// Takes the watch of the root `id`, which is now called `name` and will be removed. Returns
+    /// the place and the tree of the root, if they are known. The caller must end the watch of the
+    /// place.
     pub(in crate::store) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
         let Some((place, tree)) = self.watched().roots.remove(&id) else {
             self.note_all_maybe_open();
@@ -180,7 +184,7 @@ impl Store {
         Some((place, tree))
     }
 
-    /// Ends the watches of a place that holds `tree` and from which this program removed files.
+    /// Ends the watches of a place that held `tree` and from which this program removed files.
     /// Keeps the evidence of opens by other processes.
     pub(in crate::store) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
         self.keep_evidence(place, tree, name);
@@ -199,7 +203,7 @@ impl Store {
         }
     }
 
-    /// Ends the watches of a replaced root that is to be removed.
+    /// Ends the watches of a replaced root that will be removed.
     pub(in crate::store) fn end_watch_aside(&self, name: &CStr) {
         let mut all = self.watched();
         let known = all.aside.iter_mut().find(|(other, _)| **other == *name);
@@ -227,7 +231,7 @@ impl Store {
         Ok(())
     }
 
-    /// Ends the watches of removed roots, and of `place`.
+    /// Ends the watches of removed roots and of `place`.
     pub(in crate::store) fn end_watches(&self, place: Option<Place>) -> Result<()> {
         let published = ids(&self.roots)?;
         let mut all = self.watched();
@@ -248,7 +252,7 @@ impl Store {
             }
             stays
         });
-        // Nobody knows which files were opened in vanished roots.
+        // The files that were opened in vanished roots are not known.
         all.gone.all |= !vanished.is_empty();
         if let Some(watcher) = &mut all.watcher {
             for place in ended.into_iter().chain(vanished) {
@@ -259,7 +263,7 @@ impl Store {
     }
 
     /// Watches everything that is shared and not watched yet. Forgets the evidence so far. Renamed
-    /// or linked files become private. After this, every object must be checked before it is
+    /// or linked files become private. After this call, every object must be checked before it is
     /// linked.
     pub(in crate::store) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
@@ -275,7 +279,7 @@ impl Store {
             let known = self.watched().roots.get(&id).cloned();
             let Some((place, tree)) = known else {
                 self.note_all_maybe_open();
-                // If a root has no record, or a layer is missing, its tree is not known.
+                // The tree of a root is not known if the root has no record or a layer is missing.
                 let known = self.marked(id).and_then(|configuration| self.tree(&configuration));
                 let Ok(tree) = known else { continue };
                 let place = self.watch(&name_of(id), &tree);
@@ -318,8 +322,8 @@ impl Store {
         Ok(())
     }
 
-    /// Waits for the next open in the directories of a root that reported one. Returns whether the
-    /// watches work.
+    /// Makes the watcher report the next open in each directory of a root that has reported an
+    /// open. Returns whether the watches work.
     fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
         let root = self.unpacked.path_of(name);
         let mut all = self.watched();
@@ -349,7 +353,7 @@ impl Store {
         Ok(())
     }
 
-    /// The files of `tree` that have got another name, according to the evidence of their root.
+    /// The files of `tree` that got another name, according to the evidence of the root.
     fn renamed_files(&self, id: Digest, evidence: &Evidence, tree: &Tree) -> Vec<EntryPath> {
         let is_file = |path: &&EntryPath| matches!(tree.get(path), Some(Node::File(_)));
         let mut found: Vec<EntryPath> = evidence.moved.iter().filter(is_file).cloned().collect();

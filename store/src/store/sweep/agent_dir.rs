@@ -22,7 +22,7 @@ use crate::root::placing::LinkMode;
 use crate::root::tree::{Directory, Node, Tree};
 use crate::store::names::{self, ok_name};
 
-/// An agent's directory, for a sweep. The caller holds its lock.
+/// An agent's directory, as a sweep uses it. The caller holds the lock of the directory.
 #[derive(Debug)]
 pub(in crate::store) struct AgentDir {
     pub top: Dir,
@@ -33,8 +33,8 @@ pub(in crate::store) struct AgentDir {
     pub spare: Option<CString>,
 }
 
-/// Roots without a record in the agent's directory `dir`: roots of another program such as the Go
-/// agent, or of unknown origin. Oldest first.
+/// The roots without a record in the agent's directory `dir`, oldest first. Another program, such
+/// as the Go agent, made these roots, or their origin is unknown.
 pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
     let top = Dir::open(dir)?;
     let records = if_exists(top.child(c"roots"))?;
@@ -46,7 +46,8 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
         if recorded || item.kind != FileType::Directory {
             continue;
         }
-        // The mark is as old as the root. A service may have changed the root's own time.
+        // The time of the mark is the age of the root, because a service may have changed the
+        // root's own time.
         let marked = if_exists(unpacked.stat(&ok_name(id)))?;
         let Some(stat) =
             marked.map_or_else(|| if_exists(unpacked.stat(&item.name)), |it| Ok(Some(it)))?
@@ -60,7 +61,7 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
 }
 
 impl AgentDir {
-    /// Lists everything that `keep` may allow to remove.
+    /// Lists everything whose removal `keep` may allow.
     pub fn list(&self, keep: &Keep) -> Result<Inventory> {
         let mounts = Mounts::read();
         let mut inventory = Inventory { roots: self.roots(keep, &mounts)?, ..Inventory::default() };
@@ -84,9 +85,10 @@ impl AgentDir {
         Ok(inventory)
     }
 
-    /// The names of the objects of these layers, without twins; or the layer with a damaged index.
-    /// If an object exists only under its name of another way of placing, that name counts as
-    /// needed, because the object can be copied from that file.
+    /// The names of the objects of these layers, without twins. If the index of a layer is damaged,
+    /// the inner error names the layer. An object may exist only under the name that it has with
+    /// another link mode. This name then counts as needed, because the object can be copied from
+    /// this file.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
@@ -134,7 +136,7 @@ impl AgentDir {
         let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
         for item in unpacked.list()? {
             let Some(id) = digest_of(&item.name) else { continue };
-            // Roots of this program have a record, roots of the Go agent have no record.
+            // Roots of this program have a record. Roots of the Go agent have none.
             let taken_over = !found.contains_key(&id) && item.kind == FileType::Directory;
             if taken_over {
                 let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());
@@ -188,8 +190,8 @@ impl AgentDir {
         self.spare.as_deref() == Some(name) || dir.open_file(name).is_ok_and(|open| is_held(&open))
     }
 
-    /// The tree of a root, if a sweep needs the tree to tell which files share extents with
-    /// objects.
+    /// The tree of a root. A sweep needs this tree only with reflinks, to find the files that share
+    /// extents with objects.
     fn tree(&self, record: &Record) -> Option<Tree> {
         let Record::Of(configuration) = record else { return None };
         if self.link != LinkMode::Reflink {
@@ -201,7 +203,7 @@ impl AgentDir {
         merge(&indexes?).ok()
     }
 
-    /// The files of `dir` that are named by a digest.
+    /// The files in `dir` whose names are digests.
     fn named(&self, dir: &CStr, changed: impl Fn(&Stat) -> i64) -> Result<Vec<(Digest, File)>> {
         let mut found = Vec::new();
         let Some(dir) = if_exists(self.top.child(dir))? else { return Ok(found) };
@@ -222,7 +224,7 @@ impl AgentDir {
                     continue;
                 }
                 if let Some(stat) = if_exists(dir.stat(&item.name))? {
-                    // When the object was created or last linked.
+                    // The time at which the object was created or last linked.
                     let changed = stat.st_ctime;
                     inventory.objects.push((item.name, File { changed, ..file(&stat) }));
                 }
@@ -274,8 +276,8 @@ impl AgentDir {
         Ok(())
     }
 
-    /// The files of `name` in `dir` and everything below it, directories left out. Files that match
-    /// `tree` share extents with their objects. The shared bytes count with the objects.
+    /// Lists the files at and below `name` in `dir`, without directories. Files that match `tree`
+    /// share extents with their objects, so the shared bytes count as bytes of the objects.
     fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
         let mut found = Vec::new();
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(found) };
@@ -295,8 +297,9 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // The directory is closed to this program, and its mode changes only when it is
-            // removed. A mount is not removed.
+            // Either the directory's mode denies access to this program, or something is mounted on
+            // the directory. The mode changes only during the removal, and a mount is never
+            // removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),
@@ -329,7 +332,7 @@ impl AgentDir {
     }
 }
 
-/// Why `name` in `dir` cannot be removed, if something is mounted there.
+/// If something is mounted at or below `name` in `dir`, the reason why `name` cannot be removed.
 fn mounted(mounts: &Mounts, dir: &Dir, name: &CStr) -> Option<String> {
     let point = mounts.within(dir, name)?;
     Some(format!("something is mounted on {}", point.display()))

@@ -9,11 +9,11 @@ use crate::digest::Digest;
 /// A file under one of its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct File {
-    /// Device and number.
+    /// The device and the number of the inode.
     pub inode: (u64, u64),
-    /// The number of the file's names.
+    /// The number of names that the file has.
     pub links: u64,
-    /// The bytes; 0 if the file shares extents with an object.
+    /// The size in bytes; 0 if the file shares extents with an object.
     pub bytes: u64,
     /// The time from which the age of the file counts, in seconds.
     pub changed: i64,
@@ -24,13 +24,13 @@ pub(in crate::store) struct File {
 pub(in crate::store) enum Record {
     /// There is no record.
     None,
-    /// The index cannot be read.
+    /// The record cannot be read.
     Unreadable,
     /// The root was built from this configuration.
     Of(Configuration),
 }
 
-/// A root that an agent made, or the record of one.
+/// A root, a record of a root, or both.
 #[derive(Debug)]
 pub(in crate::store) struct FoundRoot {
     pub id: Digest,
@@ -38,10 +38,11 @@ pub(in crate::store) struct FoundRoot {
     pub record_file: Vec<File>,
     /// Whether the directory exists.
     pub is_there: bool,
-    /// The files, the record and the mark. Listed only for roots that may be removed, and only if
-    /// bytes are counted.
+    /// The files of the root, the record and the mark. They are listed only if the root may be
+    /// removed and bytes are counted.
     pub files: Vec<File>,
-    /// Why a root that may be removed cannot be removed: something is mounted there.
+    /// If the root may be removed but something is mounted in it, the reason why the root cannot be
+    /// removed.
     pub mounted: Option<String>,
 }
 
@@ -49,25 +50,25 @@ pub(in crate::store) struct FoundRoot {
 #[derive(Debug)]
 pub(in crate::store) struct Aside {
     pub path: PathBuf,
-    /// Whether another root replaced this one, so that a service may run in it.
+    /// Whether this is a root that another root replaced. A service may still run in it.
     pub replaced: bool,
-    /// Why the directory cannot be removed: something is mounted there.
+    /// If something is mounted in the directory, the reason why the directory cannot be removed.
     pub mounted: Option<String>,
     pub files: Vec<File>,
 }
 
-/// Everything in the directory.
+/// Everything in an agent's directory that a sweep may remove.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Inventory {
     pub roots: Vec<FoundRoot>,
     pub layers: Vec<(Digest, File)>,
     pub objects: Vec<(CString, File)>,
     pub blobs: Vec<(Digest, File)>,
-    /// Whether the download cannot be resumed.
+    /// The downloads, each with its name. The flag states that the download cannot be resumed.
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
     pub asides: Vec<Aside>,
-    /// When the file was quarantined.
+    /// The quarantined files, each with its name and the time at which it was quarantined.
     pub quarantine: Vec<(CString, i64, Vec<File>)>,
     pub spare: Option<CString>,
 }

@@ -1,34 +1,35 @@
-//! What a sweep keeps, and what else it removes.
+//! The rules of a sweep: what it keeps and what it removes.
 
 use std::time::SystemTime;
 
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// What a sweep keeps, and what else it removes.
-#[expect(clippy::struct_excessive_bools, reason = "each says of one thing whether it goes")]
+/// The rules of a sweep: what it keeps and what it removes.
+#[expect(clippy::struct_excessive_bools, reason = "each flag concerns one kind of thing")]
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
-    /// Configurations whose layers are kept, each with the reason.
+    /// The configurations whose layers are kept, each with the reason.
     pub configurations: Vec<(Configuration, &'static str)>,
-    /// Roots that are kept, each with the reason; `None`: all.
+    /// The roots that are kept, each with the reason. `None` keeps all roots.
     pub roots: Option<Vec<(Digest, &'static str)>>,
-    /// Whether replaced roots are removed. Before that, a script must have succeeded, so that its
-    /// service could leave these roots.
+    /// Whether replaced roots are removed. Set this only after a script has succeeded, because
+    /// until then a service may run in a replaced root.
     pub replaced: bool,
-    /// Whether roots without a record, which another program made, are removed like other roots.
-    /// Otherwise they are kept.
+    /// Whether roots without a record are removed like other roots. Another program made these
+    /// roots. If this is not set, they are kept.
     pub taken_over: bool,
-    /// The age of cached data to remove; `None`: the sweep removes no cached data.
+    /// The age of cached data to remove. `None` keeps all cached data.
     pub cache: Option<Ages>,
     /// Whether blobs of extracted layers are kept.
     pub keep_blobs: bool,
-    /// Whether bytes of roots are counted, which needs a look at each of their files.
+    /// Whether the bytes of roots are counted. The sweep must then read the metadata of each of
+    /// their files.
     pub weigh: bool,
 }
 
-/// Unneeded things stay if they changed at or after this time. `None` removes them whatever their
-/// age.
+/// Times for each kind of data that is not needed. The sweep keeps such data if it changed at or
+/// after the time. With `None`, the sweep removes the data regardless of age.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ages {
     /// Blobs, layers and objects.
@@ -37,6 +38,6 @@ pub struct Ages {
     pub downloads: Option<SystemTime>,
     /// Quarantined files.
     pub quarantine: Option<SystemTime>,
-    /// Whether unfinished work is removed: only while nothing is running.
+    /// Whether unfinished work is removed. Set this only while no work is running.
     pub leftovers: bool,
 }

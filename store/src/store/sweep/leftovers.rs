@@ -21,8 +21,8 @@ impl Left {
     }
 }
 
-/// Removes everything in `dir` whose name begins with one of `prefixes`. Returns the names that
-/// could not be removed.
+/// Removes everything in `dir` whose name begins with one of `prefixes`. Returns what could not be
+/// removed.
 pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     let mut mounts = None;
@@ -39,7 +39,7 @@ pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<L
 }
 
 impl Store {
-    /// Logs leftovers, except leftovers that were logged before.
+    /// Logs leftovers. A leftover that was logged before is logged only at level debug.
     pub(in crate::store) fn log_leftovers(&self, left: impl IntoIterator<Item = Left>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for Left { path, why } in left {

@@ -1,5 +1,5 @@
-//! Plans a sweep: decides what to remove, from the existing files and the data to keep, and gives
-//! the reasons. Pure: the planner uses only an [`Inventory`].
+//! Plans a sweep. From the existing files and the rules of the sweep, the planner decides what to
+//! remove, and states the reasons. It uses only an [`Inventory`], and no disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use super::removals::{Kept, Removal, Sweep, What};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// Bytes of an object's name that the index of a layer determines: everything except the twin.
+/// Length of the part of an object's name that the index of a layer determines. The number of the
+/// twin follows this part.
 const BASE: usize = 64 + 1 + 32;
 
 /// The layers that are kept, each with the reason.
@@ -25,7 +26,7 @@ pub(super) fn kept_layers(inventory: &Inventory, keep: &Keep) -> BTreeMap<Digest
     for (configuration, why) in &keep.configurations {
         add(configuration, why);
     }
-    // A root whose directory was removed by hand keeps nothing.
+    // A record whose root was removed by hand keeps no layers.
     for root in inventory.roots.iter().filter(|root| root.is_there) {
         if let (Record::Of(configuration), true) = (&root.record, stays(root, keep).is_some()) {
             add(configuration, &format!("root {}", root.id));
@@ -40,10 +41,10 @@ pub(super) fn kept_layers(inventory: &Inventory, keep: &Keep) -> BTreeMap<Digest
     kept
 }
 
-/// Why a root of another program is kept.
+/// The reason for which a root of another program is kept.
 const TAKEN_OVER: &str = "it was here before this agent; gc -taken-over removes it";
 
-/// Why the root is kept; `None` if it is not kept.
+/// The reason for which the root is kept; `None` if the root is not kept.
 fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     let Some(roots) = &keep.roots else { return Some("roots are not swept".to_owned()) };
     let named = roots.iter().find(|(kept, _)| *kept == root.id).map(|(_, why)| *why);
@@ -52,8 +53,8 @@ fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     why.or_else(|| root.mounted.clone())
 }
 
-/// Makes the plan. `layers` are the kept layers; `needed` are their objects, or why their objects
-/// are not known.
+/// Makes the plan. `layers` are the kept layers. `needed` are their objects, or the reason why
+/// these objects are not known.
 pub(super) fn plan(
     inventory: &Inventory,
     keep: &Keep,
@@ -73,7 +74,7 @@ pub(super) fn plan(
     planner.plan
 }
 
-/// Whether a file with this time of change is old enough to be removed.
+/// Whether a file that changed at the time `changed` is old enough to be removed.
 fn old(changed: i64, before: Option<SystemTime>) -> bool {
     before.is_none_or(|before| changed < seconds(before))
 }
@@ -85,7 +86,7 @@ fn seconds(time: SystemTime) -> i64 {
 
 struct Planner {
     plan: Sweep,
-    /// Number of removed names of each inode so far.
+    /// For each inode, the number of its names that are removed so far.
     names: HashMap<(u64, u64), u64>,
 }
 
@@ -137,12 +138,12 @@ impl Planner {
         }
     }
 
-    /// Plans records without a root, and records that a crash cut short: such a root does not count
-    /// as this program's.
+    /// Plans the removal of records without a root, and of records that a crash left incomplete. A
+    /// root with an incomplete record does not count as this program's root.
     fn records(&mut self, inventory: &Inventory, keep: &Keep) {
         for root in &inventory.roots {
             let path = Path::new("roots").join(root.id.to_string());
-            // Otherwise the record is removed with its root.
+            // If the root is removed, too, the record is removed with it.
             let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",
@@ -187,7 +188,7 @@ impl Planner {
             let (count, bytes) = kept.entry(why).or_default();
             (*count, *bytes) = (*count + 1, *bytes + file.bytes);
         }
-        // There may be a million objects.
+        // The objects are counted together by reason, because there may be a million objects.
         self.plan.kept.extend(kept.into_iter().map(|(why, (count, bytes))| Kept {
             what: What::Object,
             path: PathBuf::from("objects"),
@@ -292,7 +293,7 @@ mod tests {
             objects: vec![object("a", file(1, 2, 10)), object("b", file(2, 2, 20))],
             ..Inventory::default()
         };
-        // b is a file of a kept layer: removing its name in the root frees nothing.
+        // The file b belongs to a kept layer, so the removal of its name in the root frees nothing.
         let plan = planned(&inventory, &at_once(), &["b"]);
         let freed: Vec<(What, u64, u64)> =
             plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();

@@ -1,4 +1,4 @@
-//! The plan of a sweep: removed things and kept things, each with its reason.
+//! The plan of a sweep: the things to remove and the things to keep, each with its reason.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use std::path::PathBuf;
 pub enum What {
     /// A published root.
     Root,
-    /// The record of a root without its directory.
+    /// A record whose root is missing, or an unreadable record.
     Record,
     /// The index of an extracted layer.
     Layer,
-    /// A file's contents.
+    /// An object: the contents of a file.
     Object,
     /// A cached archive.
     Blob,
@@ -43,7 +43,7 @@ impl What {
     }
 }
 
-/// A thing that is removed.
+/// A thing that a sweep removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
     /// The kind.
@@ -52,20 +52,20 @@ pub struct Removal {
     pub path: PathBuf,
     /// Why the thing is removed.
     pub why: &'static str,
-    /// Number of removed names, directories not counted.
+    /// Number of removed names, without the directories.
     pub files: u64,
-    /// Bytes of files whose last name is removed.
+    /// Total size in bytes of the files whose last name is removed.
     pub bytes: u64,
 }
 
 impl Removal {
-    /// The removal as a kept thing, if removing failed.
+    /// Converts a failed removal to a kept thing.
     pub(super) fn stuck(&self, why: String) -> Kept {
         Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
     }
 }
 
-/// A kept thing. All objects that are kept for one reason count as one thing.
+/// A kept thing. All objects that are kept for the same reason form one thing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The kind.
@@ -76,20 +76,20 @@ pub struct Kept {
     pub why: String,
     /// The number of things.
     pub count: u64,
-    /// The bytes, if they were counted.
+    /// The total size in bytes, if it was counted.
     pub bytes: u64,
 }
 
 /// The plan of a sweep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// The removed things, in the necessary order.
+    /// The things to remove, in the order in which they must be removed.
     pub removals: Vec<Removal>,
     /// The kept things.
     pub kept: Vec<Kept>,
-    /// Things that stay because they cannot be removed.
+    /// The things that stay because they cannot be removed.
     pub stuck: Vec<Kept>,
-    /// Whether roots share extents with objects. Shared bytes count with the objects.
+    /// Whether roots share extents with objects. Shared bytes count as bytes of the objects.
     pub extents_shared: bool,
 }
 
@@ -99,7 +99,7 @@ impl Sweep {
         self.removals.iter().map(|removal| removal.files).sum()
     }
 
-    /// Bytes that are freed.
+    /// Number of freed bytes.
     pub fn bytes(&self) -> u64 {
         self.removals.iter().map(|removal| removal.bytes).sum()
     }

@@ -1,4 +1,4 @@
-//! Finds the files that differ between two stacks of layers, from the archives alone.
+//! Finds the files that differ between two stacks of layers, using only the archives.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,7 +23,7 @@ const BUFFER: usize = 64 << 10;
 /// A path at which two trees differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Changed {
-    /// The path, from the root.
+    /// The path relative to the root.
     pub path: EntryPath,
     /// How the trees differ.
     pub how: How,
@@ -42,8 +42,8 @@ pub enum How {
     Metadata,
 }
 
-/// The paths at which the roots of two stacks of layers differ, in order. `open` opens a layer's
-/// archive; each archive is read once.
+/// The paths at which the roots of two stacks of layers differ, sorted. `open` opens the archive of
+/// a layer. Each archive is read once.
 pub fn changed_files(
     from: &[Digest],
     to: &[Digest],
@@ -60,7 +60,7 @@ pub fn changed_files(
     Ok(between(&tree(from)?, &tree(to)?))
 }
 
-/// The index of an archive. The index is not stored.
+/// Makes the index of an archive in memory only.
 fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
     let mut index = Index::default();
     let (_, read) = pipeline::run(

@@ -1,5 +1,5 @@
-//! Quarantines damaged files of the cache, so that they are made again. Nothing is deleted. Each
-//! file is checked once more, because an earlier report may be outdated.
+//! Quarantines damaged files of the cache, so that these files are made again. Nothing is deleted.
+//! Each file is checked once more first, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -22,17 +22,18 @@ use crate::store::names::ids;
 pub struct Aside {
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Where the file is now; `None` if it was sound or missing.
+    /// The new path of the file. `None` if the file was sound or missing.
     pub moved: Option<PathBuf>,
-    /// Other names of the file, in roots that have it as a hardlink.
+    /// The number of other names that the file has, in roots with hardlinks.
     pub links: u64,
-    /// Layers that need the file and must be extracted again.
+    /// The layers that need the file and so must be extracted again.
     pub layers: Vec<Digest>,
 }
 
 impl Store {
-    /// Checks `damaged`, paths in the agent's directory, and quarantines the files that are
-    /// damaged. The spare must not be used after this: see [`Store::remove_spare`].
+    /// Checks the files at `damaged`, which are paths in the agent's directory, and quarantines
+    /// those that are damaged. The spare must not be used after this call (see
+    /// [`Store::remove_spare`]).
     pub fn set_aside(&self, damaged: &[PathBuf]) -> Result<Vec<Aside>> {
         let mut all = Vec::new();
         let mut contents: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -56,14 +57,14 @@ impl Store {
         Ok(all)
     }
 
-    /// Extracts a layer again, even if it seems to be extracted. [`Error::NoSuchBlob`]: fetch its
-    /// blob and call again.
+    /// Extracts a layer again, even if it seems to be extracted. If the call fails with
+    /// [`Error::NoSuchBlob`], fetch the blob of the layer and call again.
     pub fn extract_again(&self, layer: Digest) -> Result<()> {
         self.extract_anew(layer).map(drop)
     }
 
-    /// Quarantines the index of a layer that nothing needs, so that it does not refer to missing
-    /// objects.
+    /// Quarantines the index of a layer that is not needed, so that the index does not refer to
+    /// missing objects.
     pub fn forget_layer(&self, layer: Digest) -> Result<()> {
         let name = name_of(layer);
         if self.layers.contains(&name)? {
@@ -154,7 +155,7 @@ impl Store {
 
     fn move_aside(&self, from: &Dir, name: &CStr, to: &str) -> Result<PathBuf> {
         let to = CString::new(to).expect("hex has no NUL");
-        // If several damaged files have one name, the last is kept.
+        // If several damaged files have the same name, only the last file is kept.
         self.quarantine.remove_tree(&to)?;
         from.rename(name, &self.quarantine, &to)?;
         from.sync()?;

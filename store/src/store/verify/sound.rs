@@ -1,4 +1,4 @@
-//! Whether the contents of a file in the cache match its name.
+//! Checks whether the contents of a file in the cache match its name.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -11,11 +11,12 @@ use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
 
-/// If a file's name does not match its contents, all bytes of files up to this length are hashed.
+/// The maximum length of a file that is hashed a second time, over all its bytes, if its name does
+/// not match its contents.
 const MOST_PLAIN: u64 = 1 << 30;
 
-/// Whether an object's contents match its name, and the length of the contents. `None` if it is
-/// missing.
+/// Whether an object's contents match its name, and the length of the contents. `None` if the
+/// object is missing.
 pub(in crate::store) fn object_is_sound(
     dir: &Dir,
     name: &CStr,
@@ -30,8 +31,8 @@ pub(in crate::store) fn object_is_sound(
     let fail = |err| Error::io("read", dir.path_of(name), err);
     let (content, bytes) = content_of_seen(&file, |n| meter.add(n)).map_err(fail)?;
     let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
-    // An earlier version named files with blocks of zeros by all their bytes. A file that takes
-    // long to hash counts as damaged, and is made again.
+    // An earlier version named a file with blocks of zeros by the hash of all its bytes. If hashing
+    // all bytes would take too long, the file counts as damaged, and is made again.
     let earlier = || match bytes {
         ..=MOST_PLAIN => plain_content_of(&file).map(named),
         _ => Ok(false),
@@ -67,7 +68,7 @@ pub(in crate::store) fn blob_is_sound(
     }
 }
 
-/// BLAKE3 of all bytes.
+/// The BLAKE3 hash of all bytes of a file.
 fn plain_content_of(mut file: &File) -> std::io::Result<Content> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 256 << 10];

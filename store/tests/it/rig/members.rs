@@ -1,4 +1,4 @@
-//! Archives of any members, mostly sensible combinations.
+//! Generates archives with arbitrary members, mostly in sensible combinations.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -9,20 +9,20 @@ pub enum Member {
     Directory(String, u32),
     File(String, u8, u32, u64),
     Symlink(String, String),
-    /// A hardlink to one of the earlier files of its layer.
+    /// A hardlink to an earlier file of the same layer.
     Hardlink(String, usize),
     Fifo(String),
 }
 
-/// Members of one archive.
+/// Generates the members of one archive.
 pub fn members() -> impl Strategy<Value = Vec<Member>> {
-    // Mostly names for files, sometimes the name of a directory.
+    // The name is mostly a name for a file, and sometimes the name of a directory.
     let name = "([ab]/){0,2}([xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[abx])";
     let target = "(/|\\.\\./)?[ab](/[abx]|/\\.\\.)?";
     let mode = prop_oneof![Just(0o755), Just(0o700), Just(0o555)];
     let member = prop_oneof![
         2 => (name, mode.clone()).prop_map(|(name, mode)| Member::Directory(name, mode)),
-        // Few contents and times, so that some files are equal.
+        // There are only a few different contents and times, so that some files are equal.
         6 => (name, 0_u8..4, mode, 1_u64..3)
             .prop_map(|(name, text, mode, time)| Member::File(name, text, mode, time)),
         1 => (name, target).prop_map(|(name, target)| Member::Symlink(name, target)),
@@ -32,7 +32,7 @@ pub fn members() -> impl Strategy<Value = Vec<Member>> {
     vec(member, 0..7)
 }
 
-/// The archive of members, a plain tar.
+/// Makes an uncompressed tar of `members`.
 pub fn archive(members: &[Member]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (n, member) in members.iter().enumerate() {
@@ -73,7 +73,7 @@ pub fn archive(members: &[Member]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// The contents of a file: 0 is an empty file, 3 a file larger than a block.
+/// The contents of a file. 0 means an empty file, and 3 means a file larger than a block.
 pub fn contents(text: u8) -> Vec<u8> {
     vec![text; usize::from(text) * if text == 3 { 3000 } else { 5 }]
 }

@@ -1,5 +1,5 @@
-//! Stores on every filesystem named in `DEPLOY_TEST_DIRS` (colon-separated directories); without
-//! the variable, on the filesystem of the temporary directory.
+//! Stores for tests, on every filesystem that `DEPLOY_TEST_DIRS` names (directories separated by
+//! colons). Without this variable, the tests use the filesystem of the temporary directory.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod members;
@@ -23,7 +23,7 @@ pub fn run(program: &str, arguments: &[&str], dir: &Path) {
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
 }
 
-/// Publishes and extracts `archive` as a layer of component `name`.
+/// Publishes and extracts `archive` as a layer of the component `name`.
 pub fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
     let bytes = fs::read(archive).unwrap();
     let digest = Digest::of(&bytes);
@@ -34,7 +34,7 @@ pub fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
     named(name, digest)
 }
 
-/// Version `v1` of component `name`.
+/// The version `v1` of the component `name`.
 pub fn named(name: &str, digest: Digest) -> Layer {
     Layer {
         component: name.parse::<ComponentName>().unwrap(),
@@ -49,7 +49,7 @@ pub fn configuration(layers: &[Layer]) -> Configuration {
     Configuration::new("p".parse().unwrap(), layers.to_vec(), modified).unwrap()
 }
 
-/// A line for each path below `root`; names of one inode share its number.
+/// Returns a line for each path below `root`. The names of one inode have the same inode number.
 pub fn dump(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut inodes = BTreeMap::new();
@@ -79,14 +79,14 @@ pub fn dump(root: &Path) -> Vec<String> {
     lines
 }
 
-/// A line for each path below `root`, and a line for the root itself.
+/// Returns a line for each path below `root`, and a line for the root itself.
 pub fn dump_all(root: &Path) -> Vec<String> {
     let mut lines = dump(root);
     lines.push(format!(". {}", carried(root, &fs::metadata(root).unwrap())));
     lines
 }
 
-/// Mode, owner, time and attributes.
+/// The mode, owner, time and attributes of a file, as text.
 fn carried(path: &Path, meta: &fs::Metadata) -> String {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
@@ -108,7 +108,8 @@ fn carried(path: &Path, meta: &fs::Metadata) -> String {
     )
 }
 
-/// Fails with the lines in which two dumps differ.
+/// Checks that two dumps are equal. If they are not, the test fails and shows the lines that
+/// differ.
 pub fn same(ours: &[String], theirs: &[String], what: &str) {
     let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
     let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();

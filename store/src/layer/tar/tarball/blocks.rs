@@ -1,4 +1,4 @@
-//! The bytes of an archive: blocks, skipped bodies, and bytes read ahead.
+//! Reads the bytes of an archive: blocks, skipped bodies, and bytes that are read ahead.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub(super) const BLOCK: usize = 512;
 
 impl<R: Read> Tarball<R> {
-    /// Reads everything after the first zero block: only zeros are allowed.
+    /// Reads everything after the first zero block. Only zeros are allowed there.
     pub(super) fn read_to_end(&mut self) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -35,7 +35,8 @@ impl<R: Read> Tarball<R> {
         self.skip_padding(padding_of(size))
     }
 
-    /// Skips the padding of a body's last block; umoci ends archives without it.
+    /// Skips the padding of a body's last block. umoci writes archives that end without this
+    /// padding.
     pub(super) fn skip_padding(&mut self, bytes: u64) -> Result<()> {
         let mut buffer = [0; BLOCK];
         let wanted = usize::try_from(bytes).unwrap_or(BLOCK).min(BLOCK);
@@ -85,7 +86,7 @@ impl<R: Read> Tarball<R> {
         }
         Ok(n)
     }
-    /// Reads first from the bytes that were read ahead.
+    /// Reads, first of all, the bytes that were read ahead.
     pub(super) fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
             return self.inner.read(buffer);
@@ -97,14 +98,14 @@ impl<R: Read> Tarball<R> {
     }
 }
 
-/// Bytes that fill up the last block of a body of `size` bytes.
+/// The number of bytes that fill up the last block of a body of `size` bytes.
 pub(super) fn padding_of(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
 }
 
 pub(super) fn unreadable(err: &io::Error) -> Error {
     let text = err.to_string();
-    // Each decoder has its own text for truncated input.
+    // Each decoder has its own error text for truncated input.
     let cut = ["incomplete", "unexpected end"];
     let is_cut = err.kind() == io::ErrorKind::UnexpectedEof
         || cut.iter().any(|part| text.to_ascii_lowercase().contains(part));

@@ -1,4 +1,5 @@
-//! Members that are not files: the following bytes decide whether such a member has a body.
+//! Members that are not files. The bytes that follow the header show whether such a member has a
+//! body.
 
 use std::io::{self, Read};
 
@@ -10,10 +11,10 @@ use crate::error::Result;
 use crate::layer::tar::header::{Flag, check_sum};
 
 impl<R: Read> Tarball<R> {
-    /// Length of the body of a member that is not a file, although its header has a `size`. POSIX
-    /// gives such an entry no body, whatever the header says, and GNU tar and bsdtar follow POSIX.
-    /// But a PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous member is
-    /// refused.
+    /// The length of the body of a member that is not a file, although its header has a `size`.
+    /// According to POSIX, such an entry has no body, regardless of the header. GNU tar and bsdtar
+    /// follow POSIX. But a PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous
+    /// member is refused.
     pub(super) fn body_of_other(
         &mut self,
         flag: Flag,

@@ -10,6 +10,7 @@ mod operator;
 mod rsa;
 mod sftp;
 mod transfer;
+mod watch_channel;
 
 use std::borrow::Cow;
 use std::io;
@@ -30,6 +31,7 @@ pub use host::HostKey;
 pub use keys::{Keys, make_key};
 pub use operator::{OPERATOR_TIMEOUT, operator};
 use sftp::{STALLED, Sftp};
+pub use watch_channel::WatchChannel;
 
 /// Largest accepted answer to a command, in bytes.
 const MAX_ANSWER: usize = 64 << 20;

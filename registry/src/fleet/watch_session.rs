@@ -25,7 +25,7 @@ const MAX_PENDING: usize = 32;
 const AT_ONCE: u64 = 1000;
 /// The time between the starts of two agents of a larger fleet.
 const SPREAD: Duration = Duration::from_millis(3);
-/// The longest time that an agent is told to wait.
+/// The longest time that an agent waits.
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 
 /// Who watches what.
@@ -46,7 +46,7 @@ pub struct Watcher {
 pub struct Outgoing {
     /// The line.
     pub line: Bytes,
-    /// When the change that it tells of was on the disk, if it tells of one.
+    /// When the change that the line reports was on the disk, if it reports one.
     pub changed: Option<Instant>,
 }
 

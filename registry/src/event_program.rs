@@ -42,7 +42,10 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
                     after = event.number;
                     // If this is lost, the program runs for the event once more.
                     if let Err(err) = registry.catalog.set_note(NOTE, &after).await {
-                        tracing::warn!(event = "event_program", "cannot note the last event: {err}");
+                        tracing::warn!(
+                            event = "event_program",
+                            "cannot note the last event: {err}"
+                        );
                     }
                 }
             }

@@ -10,6 +10,7 @@ mod operator;
 mod rsa;
 mod sftp;
 mod transfer;
+mod watch_channel;
 
 use std::borrow::Cow;
 use std::io;
@@ -22,6 +23,7 @@ use russh::{
     compression,
 };
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::exit;
 pub use error::ClientError;
@@ -30,6 +32,7 @@ pub use host::HostKey;
 pub use keys::{Keys, make_key};
 pub use operator::{OPERATOR_TIMEOUT, operator};
 use sftp::{STALLED, Sftp};
+pub use watch_channel::WatchChannel;
 
 /// Largest accepted answer to a command, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
@@ -97,6 +100,11 @@ impl Client {
     /// Whether the connection still seems usable.
     pub fn is_alive(&self) -> bool {
         !self.handle.is_closed() && self.sftp.get().is_none_or(Sftp::is_alive)
+    }
+
+    /// When the last answer over sftp arrived, if there is an sftp session.
+    pub fn heard(&self) -> Option<Instant> {
+        self.sftp.get().map(Sftp::heard)
     }
 
     /// Runs a command, and waits until the command ends.

@@ -83,11 +83,7 @@ impl std::fmt::Debug for WatchSession {
 
 impl WatchSession {
     /// Begins a watch.
-    pub async fn begin(
-        fleet: Arc<Fleet>,
-        watcher: Watcher,
-        address: IpAddr,
-    ) -> Result<Self> {
+    pub async fn begin(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr) -> Result<Self> {
         let changes = fleet.catalog.changes.subscribe(&watcher.name);
         let host = look_up(&fleet, &watcher).await?;
         let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
@@ -176,7 +172,7 @@ impl WatchSession {
             last_seq: Some(self.host.last_seq),
             offer: Some(offer),
             refused: self.host.refused.clone(),
-            ack: None,
+            ..ToAgent::default()
         };
         Ok(to_line(&line).into())
     }

@@ -44,9 +44,9 @@ pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
 pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<Vec<Item>> {
     let catalog = &registry.catalog;
     Ok(match place {
-        Place::Root if operator => {
-            ["components", "configs", "files", "fleet", "history", "put"].map(Item::directory).into()
-        }
+        Place::Root if operator => ["components", "configs", "files", "fleet", "history", "put"]
+            .map(Item::directory)
+            .into(),
         Place::Root => ["configs", "files"].map(Item::directory).into(),
         Place::Put => Vec::new(),
         Place::PutInto(name) => match catalog.find_versions(name).await? {

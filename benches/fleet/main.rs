@@ -26,7 +26,8 @@ use tokio::sync::Semaphore;
 
 use crate::simulated_agent::{Fleet, run};
 
-/// Logins at a time: the registry allows 50 connections before login from one address.
+/// Number of simultaneous logins. The registry allows 50 connections from one address that have not
+/// logged in.
 const LOGINS: usize = 40;
 /// How long all agents may take to connect.
 const CONNECTING: Duration = Duration::from_secs(600);

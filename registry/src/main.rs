@@ -82,7 +82,7 @@ struct Flags {
         value_parser = flags::size
     )]
     max_upload: u64,
-    /// Most bytes of uploads per key that no version uses yet
+    /// Maximum bytes of uploads, for each key, that are not yet used by a version
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_MAX_STAGED",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::client::{Client, ClientError, Connect, Exec};
-use deploy_wire::command::{Command, quote};
+use deploy_wire::command::{ChangeOptions, Command, quote};
 use deploy_wire::exit;
 use deploy_wire::image::{self, Image, KnownLayer, Origin};
 use tokio::runtime::Runtime;
@@ -119,7 +119,12 @@ impl Remote {
         all.extend_from_slice(layers);
         // Only a Go registry gets this command. The verb `addimage` of other registries replaces a
         // configuration without a flag.
-        let add = Command::AddConfiguration { name: name.clone(), layers: all, replace: false };
+        let add = Command::AddConfiguration {
+            name: name.clone(),
+            layers: all,
+            replace: false,
+            options: ChangeOptions::default(),
+        };
         self.done(&add).map(Committed::Done)
     }
 }

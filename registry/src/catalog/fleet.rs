@@ -8,15 +8,15 @@
 //! offered   what agents are offered
 //! ```
 
-pub mod agents;
-pub mod attempts;
-pub mod events;
-pub mod freezes;
-pub mod hosts;
+pub(in crate::catalog) mod agents;
+pub(in crate::catalog) mod attempts;
+pub(in crate::catalog) mod events;
+pub(in crate::catalog) mod freezes;
+pub(in crate::catalog) mod hosts;
 mod offered;
-pub mod outputs;
-pub mod reports;
-pub mod running;
+pub(in crate::catalog) mod outputs;
+pub(in crate::catalog) mod reports;
+pub(in crate::catalog) mod running;
 
 pub use agents::AgentRow;
 pub use attempts::Attempt;

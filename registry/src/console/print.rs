@@ -76,7 +76,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Document<'a> {
         name: &'a str,
-        /// A copy of `name`, because other documents call this field `component`.
+        /// The same value as `name`: other documents use the name `component` for it.
         component: &'a str,
         versions: Vec<Entry<'a>>,
     }
@@ -94,7 +94,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
-        /// A copy of `number`, because other documents call this field `state`.
+        /// The same value as `number`: other documents use the name `state` for it.
         state: u64,
         hash: String,
         modified: Timestamp,
@@ -105,7 +105,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
-        /// A copy of `name`, because other documents call this field `configuration`.
+        /// The same value as `name`: other documents use the name `configuration` for it.
         configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }

@@ -11,7 +11,6 @@ use super::offer_cache::OfferCache;
 use super::polls::Polls;
 use super::presence::{AgentId, Presence};
 use super::report_queue::ReportQueue;
-use super::watch_session::{WatchSession, Watcher};
 use crate::catalog::Catalog;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::{Error, Result};

@@ -1,5 +1,5 @@
-//! Which agents are connected. This is only in memory: nothing is written to the disk for an agent
-//! that is still there.
+//! Which agents are connected. The registry keeps this in memory only. While an agent stays
+//! connected, the registry writes nothing to the disk.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;

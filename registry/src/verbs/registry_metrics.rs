@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::fleet::metrics::Sample;
 use crate::registry::Registry;
-use crate::verbs::fleet_status::FleetQuery;
+use crate::verbs::fleet_status::{ConfigurationStatus, FleetQuery};
 
 impl Registry {
     /// All metrics in the text format of Prometheus.
@@ -35,19 +35,16 @@ impl Registry {
                 samples.push(Sample { name: "hosts", help, labels, value: float(*count) });
             }
         }
-        for (name, help, value) in [
-            (
-                "hosts_behind",
-                "Hosts that have not confirmed the current state.",
-                &(|of| of.behind)
-                    as &dyn Fn(&crate::verbs::fleet_status::ConfigurationStatus) -> u64,
-            ),
-            ("hosts_failed", "Hosts on which the current state failed.", &|of| of.failed),
-            ("hosts_absent", "Hosts that are not connected and behind.", &|of| of.absent),
-        ] {
+        type Count = fn(&ConfigurationStatus) -> u64;
+        let counts: [(&str, &str, Count); 3] = [
+            ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
+            ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),
+            ("hosts_absent", "Hosts that are not connected and behind.", |of| of.absent),
+        ];
+        for (name, help, count) in counts {
             for of in &fleet.configurations {
                 let labels = vec![("configuration", of.configuration.clone())];
-                samples.push(Sample { name, help, labels, value: float(value(of)) });
+                samples.push(Sample { name, help, labels, value: float(count(of)) });
             }
         }
         Ok(self.fleet.metrics.text(&samples))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deploy_store::{BlobInfo, Digest, Hasher, Meter, Unit};
-use deploy_wire::command::Sample;
+use deploy_wire::command::Share;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope {
     /// The share of blobs to read, picked at random.
-    pub sample: Option<Sample>,
+    pub sample: Option<Share>,
     /// After this time, the run does not begin another blob.
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
@@ -268,10 +268,10 @@ impl Registry {
 }
 
 /// The number of bytes to read. With a sample, this number is an estimate.
-fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Sample>) -> u64 {
+fn bytes_to_read(blobs: &[BlobInfo], sample: Option<Share>) -> u64 {
     let all: u64 = blobs.iter().map(|blob| blob.bytes).sum();
     match sample {
-        Some(Sample(share)) => all / u64::from(Sample::ALL.0) * u64::from(share),
+        Some(Share(share)) => all / u64::from(Share::ALL.0) * u64::from(share),
         None => all,
     }
 }
@@ -335,7 +335,7 @@ fn hash_piece(file: &mut File, hasher: &mut Hasher) -> std::io::Result<u64> {
 }
 
 /// Whether the random sample includes the next blob.
-fn is_picked(sample: Sample) -> bool {
+fn is_picked(sample: Share) -> bool {
     use std::hash::{BuildHasher as _, RandomState};
-    RandomState::new().hash_one(()) % u64::from(Sample::ALL.0) < u64::from(sample.0)
+    RandomState::new().hash_one(()) % u64::from(Share::ALL.0) < u64::from(sample.0)
 }

@@ -7,6 +7,7 @@ mod certificates;
 mod clients;
 mod damaged_catalogue;
 mod database;
+mod fleet;
 mod full_disk;
 mod go_import;
 mod histories_thinned;

@@ -3,7 +3,8 @@
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report, Step};
 use jiff::Timestamp;
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _, Sqlite, Transaction};
 
 use super::running;
 use crate::catalog::audit::Change;
@@ -37,34 +38,6 @@ pub struct AgentRow {
     pub held_state: Option<i64>,
 }
 
-/// A row of the table.
-#[derive(Debug, FromRow)]
-struct Row {
-    configuration: String,
-    host: i64,
-    instance: String,
-    seq: i64,
-    revision: i64,
-    attempt: i64,
-    tried: i64,
-    phase: String,
-    runs: Option<String>,
-    wants: Option<String>,
-    reason: Option<String>,
-    message: String,
-    exit_code: Option<i64>,
-    output: Option<String>,
-    steps: String,
-    boot: String,
-    version: String,
-    link: String,
-    since: i64,
-    reported: i64,
-    retries: i64,
-    state: Option<i64>,
-    held_state: Option<i64>,
-}
-
 /// A digest in a column that may be empty or hold what no digest is.
 pub(super) fn digest(text: Option<String>) -> Option<Digest> {
     text.and_then(|text| text.parse().ok())
@@ -75,37 +48,41 @@ pub(super) fn steps(text: &str) -> Vec<Step> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-impl From<Row> for AgentRow {
-    fn from(row: Row) -> Self {
+impl FromRow<'_, SqliteRow> for AgentRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+        let text = |name: &str| row.try_get::<String, _>(name);
+        let reason: Option<String> = row.try_get("reason")?;
+        let exit_code: Option<i64> = row.try_get("exit_code")?;
         let report = Report {
-            seq: row.seq.cast_unsigned(),
-            revision: row.revision.cast_unsigned(),
-            attempt: row.attempt.cast_unsigned(),
-            phase: Phase::of(&row.phase).unwrap_or_default(),
-            runs: digest(row.runs),
-            wants: digest(row.wants),
-            reason: row.reason.and_then(|word| Reason::of(&word)),
-            message: row.message,
-            exit_code: row.exit_code.and_then(|code| i32::try_from(code).ok()),
+            seq: number("seq")?,
+            revision: number("revision")?,
+            attempt: number("attempt")?,
+            phase: Phase::of(&text("phase")?).unwrap_or_default(),
+            runs: digest(row.try_get("runs")?),
+            wants: digest(row.try_get("wants")?),
+            reason: reason.and_then(|word| Reason::of(&word)),
+            message: text("message")?,
+            exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
             output: String::new(),
-            steps: steps(&row.steps),
-            boot: row.boot,
-            version: row.version,
-            link: row.link,
+            steps: steps(&text("steps")?),
+            boot: text("boot")?,
+            version: text("version")?,
+            link: text("link")?,
         };
-        Self {
-            configuration: row.configuration,
-            host: row.host,
-            instance: row.instance,
+        Ok(Self {
+            configuration: text("configuration")?,
+            host: row.try_get("host")?,
+            instance: text("instance")?,
             report,
-            output: row.output,
-            since: timestamp(row.since),
-            reported: timestamp(row.reported),
-            retries: row.retries.cast_unsigned(),
-            tried: row.tried,
-            state: row.state,
-            held_state: row.held_state,
-        }
+            output: row.try_get("output")?,
+            since: timestamp(row.try_get("since")?),
+            reported: timestamp(row.try_get("reported")?),
+            retries: number("retries")?,
+            tried: row.try_get("tried")?,
+            state: row.try_get("state")?,
+            held_state: row.try_get("held_state")?,
+        })
     }
 }
 
@@ -116,12 +93,8 @@ pub async fn find(
     host: i64,
 ) -> Result<Option<AgentRow>> {
     let query = "SELECT * FROM agents WHERE configuration = $1 AND host = $2";
-    let row: Option<Row> = sqlx::query_as(query)
-        .bind(name.as_str())
-        .bind(host)
-        .fetch_optional(&mut **transaction)
-        .await?;
-    Ok(row.map(AgentRow::from))
+    let row = sqlx::query_as(query).bind(name.as_str()).bind(host);
+    Ok(row.fetch_optional(&mut **transaction).await?)
 }
 
 /// The configurations of a host's agents.
@@ -147,21 +120,19 @@ pub async fn forget_state(transaction: &mut WriteTx, host: i64, configuration: &
 impl Catalog {
     /// The agents of a configuration on hosts that are not retired; without `name`, all agents.
     pub async fn agents(&self, name: Option<&ConfigurationName>) -> Result<Vec<AgentRow>> {
-        let rows: Vec<Row> = match name {
+        Ok(match name {
             Some(name) => {
                 let query = "SELECT * FROM agents WHERE configuration = $1";
                 sqlx::query_as(query).bind(name.as_str()).fetch_all(&self.scanners).await?
             }
             None => sqlx::query_as("SELECT * FROM agents").fetch_all(&self.scanners).await?,
-        };
-        Ok(rows.into_iter().map(AgentRow::from).collect())
+        })
     }
 
     /// The agents of a host.
     pub async fn agents_of(&self, host: i64) -> Result<Vec<AgentRow>> {
         let query = "SELECT * FROM agents WHERE host = $1 ORDER BY configuration";
-        let rows: Vec<Row> = sqlx::query_as(query).bind(host).fetch_all(&self.readers).await?;
-        Ok(rows.into_iter().map(AgentRow::from).collect())
+        Ok(sqlx::query_as(query).bind(host).fetch_all(&self.readers).await?)
     }
 
     /// The agent of a configuration on a host.

@@ -3,7 +3,8 @@
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{Phase, Reason, Report, Step};
 use jiff::Timestamp;
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _, Sqlite, Transaction};
 
 use super::agents::{digest, steps};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
@@ -36,18 +37,24 @@ pub struct Attempt {
     pub reported: Timestamp,
 }
 
-#[derive(Debug, FromRow)]
-struct Row {
-    number: i64,
-    phase: String,
-    wants: Option<String>,
-    reason: Option<String>,
-    message: String,
-    exit_code: Option<i64>,
-    output: Option<String>,
-    steps: String,
-    began: i64,
-    reported: i64,
+impl FromRow<'_, SqliteRow> for Attempt {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let text = |name: &str| row.try_get::<String, _>(name);
+        let reason: Option<String> = row.try_get("reason")?;
+        let exit_code: Option<i64> = row.try_get("exit_code")?;
+        Ok(Self {
+            number: row.try_get::<i64, _>("number")?.cast_unsigned(),
+            phase: Phase::of(&text("phase")?).unwrap_or_default(),
+            wants: digest(row.try_get("wants")?),
+            reason: reason.and_then(|word| Reason::of(&word)),
+            message: text("message")?,
+            exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
+            output: row.try_get("output")?,
+            steps: steps(&text("steps")?),
+            began: timestamp(row.try_get("began")?),
+            reported: timestamp(row.try_get("reported")?),
+        })
+    }
 }
 
 /// Records what `report` says about the attempt `number` of an agent.
@@ -90,26 +97,13 @@ pub async fn put(
 impl Catalog {
     /// The last deploys of an agent, newest first.
     pub async fn attempts(&self, name: &ConfigurationName, host: i64) -> Result<Vec<Attempt>> {
-        let rows: Vec<Row> = sqlx::query_as(
+        Ok(sqlx::query_as(
             "SELECT number, phase, wants, reason, message, exit_code, output, steps, began, \
              reported FROM attempts WHERE configuration = $1 AND host = $2 ORDER BY number DESC",
         )
         .bind(name.as_str())
         .bind(host)
         .fetch_all(&self.readers)
-        .await?;
-        let attempt = |row: Row| Attempt {
-            number: row.number.cast_unsigned(),
-            phase: Phase::of(&row.phase).unwrap_or_default(),
-            wants: digest(row.wants),
-            reason: row.reason.and_then(|word| Reason::of(&word)),
-            message: row.message,
-            exit_code: row.exit_code.and_then(|code| i32::try_from(code).ok()),
-            output: row.output,
-            steps: steps(&row.steps),
-            began: timestamp(row.began),
-            reported: timestamp(row.reported),
-        };
-        Ok(rows.into_iter().map(attempt).collect())
+        .await?)
     }
 }

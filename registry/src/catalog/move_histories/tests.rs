@@ -114,7 +114,14 @@ async fn interrupted_move_continues() {
     let writer = pool(1).connect(&url).await.unwrap();
     migrations::migrator().run(&writer).await.unwrap();
     let (readers, scanners) = (writer.clone(), writer.clone());
-    let catalog = Catalog { writer, readers, scanners, documents: Arc::default(), keep_states: 3 };
+    let catalog = Catalog {
+        writer,
+        readers,
+        scanners,
+        documents: Arc::default(),
+        changes: Arc::default(),
+        keep_states: 3,
+    };
     assert_eq!(catalog.move_history("p", 1).await.unwrap(), 300);
     catalog.close().await;
     let catalog = Catalog::open(dir.path(), 3, &Meter::default()).await.unwrap();

@@ -1,6 +1,7 @@
 //! An sftp session without ssh, which turns packets of a client into answers. The fuzz targets use
 //! such sessions with both roles.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -26,6 +27,7 @@ pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) ->
         activity: Activity::begin(STALL),
         role,
         caller: Caller { user, key, address, client: Client::Ssh },
+        address: IpAddr::from([127, 0, 0, 1]),
     };
     let uploads = operator.then(|| Uploads::new(&context));
     let mut files = Files { view: View::new(&context), uploads };

@@ -1,0 +1,466 @@
+//! Agents that watch and report, played with stock ssh, and the verbs that show the fleet.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, both, wait_until};
+
+/// How long an answer of the registry may take on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A watch over stock ssh.
+pub struct Watch {
+    child: Child,
+    input: ChildStdin,
+    lines: Receiver<Value>,
+}
+
+impl Watch {
+    /// Begins to watch `name` as `host`, with the key `key`.
+    pub fn begin(rig: &Rig, key: &str, name: &str, host: &str, instance: &str) -> Self {
+        let line = format!("watch -name {name} -host {host} -instance {instance}");
+        let mut command = rig.client("ssh", key);
+        let mut child = command
+            .args(["deploy-agent@127.0.0.1", &line])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok).filter(|line| !line.is_empty()) {
+                let Ok(()) = sender.send(serde_json::from_str(&line).unwrap()) else { return };
+            }
+        });
+        Self { input: child.stdin.take().unwrap(), child, lines }
+    }
+
+    /// The next line that is not empty.
+    pub fn next(&self) -> Value {
+        self.lines.recv_timeout(SOON).expect("a line of the registry")
+    }
+
+    /// The next offer. Acknowledgements before it are passed over.
+    pub fn offer(&self) -> Value {
+        loop {
+            let line = self.next();
+            if line.get("offer").is_some() {
+                return line["offer"].clone();
+            }
+        }
+    }
+
+    /// Sends a line.
+    pub fn send(&mut self, line: &[u8]) {
+        self.input.write_all(line).unwrap();
+        self.input.write_all(b"\n").unwrap();
+    }
+
+    /// Sends a report, and waits until the registry has answered it.
+    pub fn report(&mut self, report: &Value) -> Value {
+        self.send(json!({ "report": report }).to_string().as_bytes());
+        loop {
+            let line = self.next();
+            if line["ack"] == report["seq"] {
+                return line;
+            }
+        }
+    }
+
+    /// Reports the offer as deployed.
+    pub fn healthy(&mut self, seq: u64, offer: &Value) {
+        let id = &offer["id"];
+        let report = json!({
+            "seq": seq, "revision": offer["revision"], "attempt": seq, "phase": "healthy",
+            "runs": id, "wants": id,
+        });
+        let answer = self.report(&report);
+        assert_eq!(answer.get("refused"), None, "{answer}");
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A registry with the configuration `web` of one layer with two versions.
+fn start(flags: &[&str]) -> Rig {
+    let rig = Rig::start_with(flags);
+    for version in ["v1", "v2", "v3"] {
+        let digest = rig.archive(version, version.as_bytes());
+        rig.put(version);
+        rig.ok(&format!("addver -name code -version {version} -hash {digest}"));
+    }
+    rig.ok("addconf -name web -layer code:v1");
+    rig
+}
+
+fn change(rig: &Rig, version: &str) {
+    rig.ok(&format!("changeconf -name web -component code -version {version}"));
+}
+
+fn fails(rig: &Rig, line: &str, code: i32) -> String {
+    let output = rig.ssh("op", "me", &[line]);
+    assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
+    both(&output)
+}
+
+fn document(rig: &Rig, line: &str) -> Value {
+    serde_json::from_str(&rig.ok(line)).unwrap()
+}
+
+/// Runs a command of an agent's script over stock ssh.
+fn agent(rig: &Rig, line: &str) -> Output {
+    rig.ssh("srv", "deploy-agent", &[line])
+}
+
+#[test]
+fn change_is_pushed_and_its_confirmation_ends_a_wait() {
+    let rig = start(&[]);
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let first = web.next();
+    assert_eq!(first["last_seq"], 0);
+    let offer = &first["offer"];
+    let document: Value = serde_json::from_str(offer["document"].as_str().unwrap()).unwrap();
+    assert_eq!(document["layers"][0]["version"], "v1");
+    web.healthy(1, offer);
+    assert!(rig.ok("wait -name web -timeout 1s").contains("deployed on 1 of 1 hosts"));
+    let began = Instant::now();
+    change(&rig, "v2");
+    let next = web.offer();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(next["revision"].as_u64() > offer["revision"].as_u64());
+    assert_ne!(next["id"], offer["id"]);
+    assert!(fails(&rig, "wait -name web -timeout 1s", 7).contains("1 are missing"));
+    // A report from before the change confirms nothing.
+    let mut stale = next.clone();
+    stale["revision"] = offer["revision"].clone();
+    web.healthy(2, &stale);
+    fails(&rig, "wait -name web -timeout 1s", 7);
+    web.healthy(3, &next);
+    rig.ok("wait -name web -state 2 -timeout 1s");
+    assert!(fails(&rig, "wait -name web -state 1", 6).contains("another state now, 2"));
+    fails(&rig, "wait -name nothing", 5);
+}
+
+#[test]
+fn failure_is_shown_with_reason_exit_code_and_output() {
+    let rig = start(&[]);
+    let mut watches: Vec<Watch> = (0..3)
+        .map(|n| Watch::begin(&rig, "srv", "web", &format!("web-0{n}"), &format!("a{n}")))
+        .collect();
+    for watch in &mut watches {
+        let offer = watch.offer();
+        watch.healthy(1, &offer);
+    }
+    change(&rig, "v2");
+    let bad = watches[1].offer();
+    let report = json!({
+        "seq": 2, "revision": bad["revision"], "attempt": 2, "phase": "failed",
+        "wants": bad["id"], "reason": "script", "exit_code": 3,
+        "message": "script \"./deploy.sh\" call failure: exit status 3",
+        "output": "starting\nno such table: \u{1b}[31musers\n",
+        "steps": [{ "phase": "fetched", "ms": 12 }, { "phase": "staged", "ms": 3 }],
+    });
+    watches[1].report(&report);
+    let told = fails(&rig, "wait -name web -timeout 5s", 1);
+    assert!(told.contains("1 failed (web-01)") && told.contains("why -host web-01"), "{told}");
+    let why = rig.ok("why -host web-01");
+    for part in ["exit code", "exit status 3", "no such table", "fetched 12 ms, staged 3 ms"] {
+        assert!(why.contains(part), "{part}: {why}");
+    }
+    assert!(!why.contains('\u{1b}'), "the output cannot control the terminal: {why}");
+    let why = document(&rig, "why -host web-01 -name web -json");
+    assert_eq!(why["configurations"][0]["attempts"][0]["exit_code"], 3);
+    let fleet = document(&rig, "fleet -name web -json");
+    let counts = &fleet["configurations"][0];
+    assert_eq!((&counts["hosts"], &counts["failed"]), (&json!(3), &json!(1)), "{fleet}");
+    let failed = document(&rig, "fleet -name web -phase failed -json");
+    assert_eq!(failed["hosts"][0]["host"], "web-01");
+    // Enough of the others are enough.
+    for (n, watch) in watches.iter_mut().enumerate().filter(|(n, _)| *n != 1) {
+        let offer = watch.offer();
+        watch.healthy(2 + n as u64, &offer);
+    }
+    rig.ok("wait -name web -min 60% -timeout 5s");
+    let text = rig.ok("fleet -name web");
+    assert!(text.contains("web-01") && text.contains("exit status 3"), "{text}");
+    let file = rig.sftp("op", "me", "get /fleet/web.json fleet.json");
+    assert!(file.status.success(), "{}", both(&file));
+    let file: Value =
+        serde_json::from_slice(&std::fs::read(rig.path("fleet.json")).unwrap()).unwrap();
+    assert_eq!(file["configurations"][0]["failed"], 1);
+}
+
+#[test]
+fn repeated_and_old_reports_count_once() {
+    let mut rig = start(&[]);
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = web.offer();
+    for _ in 0..3 {
+        web.healthy(5, &offer);
+    }
+    // A report from the past is acknowledged, and changes nothing.
+    web.report(&json!({ "seq": 4, "phase": "failed", "wants": offer["id"] }));
+    assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
+    let attempts = document(&rig, "why -host web-01 -json");
+    assert_eq!(attempts["configurations"][0]["attempts"].as_array().unwrap().len(), 1);
+    drop(web);
+    rig.kill_all();
+    rig.run();
+    let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    assert_eq!(again.next()["last_seq"], 5, "the last report survives kill -9");
+    assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
+}
+
+#[test]
+fn script_reports_its_result_with_stock_ssh() {
+    let rig = start(&[]);
+    let id = document(&rig, "showconf -name web -json")["hash"].clone();
+    let id = id.as_str().unwrap_or_else(|| panic!("{}", rig.ok("showconf -name web -json")));
+    let line = format!("report -name web -host old-01 -id {id} -code 0");
+    assert!(agent(&rig, &line).status.success());
+    rig.ok("wait -name web -timeout 1s");
+    assert!(agent(&rig, &format!("report -name web -id {id} -code 9")).status.success());
+    let fleet = document(&rig, "fleet -name web -json");
+    let hosts = fleet["hosts"].as_array().unwrap();
+    assert_eq!(hosts.len(), 2, "{fleet}");
+    assert_eq!((&hosts[0]["host"], &hosts[0]["phase"]), (&json!("127.0.0.1"), &json!("failed")));
+    for (line, code, want) in [
+        ("report -name nothing -host h -id ID -code 0", 6, "no configuration \"nothing\""),
+        ("report -name web -host h -id beef -code 0", 2, "digest"),
+        ("report -name web -host 'a b' -id ID -code 0", 2, "host name"),
+        ("watch -name web", 2, "missing"),
+    ] {
+        let output = agent(&rig, &line.replace("ID", id));
+        assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
+        assert!(both(&output).contains(want), "{line}: {}", both(&output));
+    }
+    // An agent runs nothing else.
+    for line in ["gc", "fleet", "showconf -name web", "reports"] {
+        assert!(!agent(&rig, line).status.success(), "{line}");
+    }
+}
+
+#[test]
+fn host_of_another_key_and_junk_change_nothing() {
+    let rig = start(&[]);
+    rig.authorize("srv.keys", "", &["srv", "other"]);
+    rig.signal("HUP");
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = web.offer();
+    web.healthy(1, &offer);
+    wait_until("the other key may log in", || {
+        rig.ssh("other", "deploy-agent", &["report"]).status.code() == Some(2)
+    });
+    let mut thief = Watch::begin(&rig, "other", "web", "web-01", "b1");
+    let first = thief.next();
+    assert!(first["refused"].as_str().unwrap().contains("another key"), "{first}");
+    assert!(first["offer"]["id"].is_string(), "deploys go on");
+    let report = json!({ "seq": 9, "phase": "failed", "wants": offer["id"] });
+    assert!(thief.report(&report)["refused"].is_string());
+    assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
+    let unknown = json!({ "seq": 2, "phase": "healthy" });
+    let mut nowhere = Watch::begin(&rig, "srv", "nothing", "web-01", "a1");
+    assert_eq!(nowhere.next()["offer"].get("id"), None);
+    assert!(nowhere.report(&unknown)["refused"].as_str().unwrap().contains("nothing"));
+    for junk in [&b"{"[..], b"[1]", b"{\"report\": 1}", &vec![b'x'; 600 << 10]] {
+        let mut broken = Watch::begin(&rig, "srv", "web", "web-02", "c1");
+        broken.next();
+        // The registry may close the watch before it has read everything.
+        let _ = broken.input.write_all(junk);
+        let _ = broken.input.write_all(b"\n");
+        let ended = wait_for_end(&mut broken.child);
+        assert_ne!(ended, Some(0), "{junk:.20?}");
+    }
+    // A field of a protocol to come is ignored.
+    let later = json!({ "seq": 2, "phase": "levitating", "revision": 1, "new": { "a": 1 } });
+    web.report(&later);
+    assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "unknown");
+}
+
+fn wait_for_end(child: &mut Child) -> Option<i32> {
+    let mut code = None;
+    wait_until("the watch ends", || {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    });
+    code.and_then(|status| status.code())
+}
+
+#[test]
+fn two_agents_under_one_name_are_told_apart() {
+    let rig = start(&[]);
+    let mut first = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = first.offer();
+    first.healthy(1, &offer);
+    let second = Watch::begin(&rig, "srv", "web", "web-01", "b2");
+    second.next();
+    let duplicate = || document(&rig, "fleet -name web -json")["hosts"][0]["duplicate"].clone();
+    assert_eq!(duplicate(), true);
+    assert!(rig.ok("events").contains("host_duplicate"));
+    assert!(rig.ok("fleet -name web").contains("two agents report under this name"));
+    drop(second);
+    wait_until("one agent is left", || duplicate() == false);
+    // The same directory again: the earlier watch is dead, and ends.
+    let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    again.next();
+    assert_ne!(wait_for_end(&mut first.child), Some(0));
+    assert_eq!(duplicate(), false);
+}
+
+#[test]
+fn operators_label_hold_release_and_retire_hosts() {
+    let rig = start(&[]);
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = web.offer();
+    web.healthy(1, &offer);
+    rig.ok("host label web-01 group=canary zone=east");
+    rig.ok("host label web-01 zone=");
+    let list = rig.ok("host list");
+    assert!(list.contains("group=canary") && !list.contains("zone"), "{list}");
+    assert_eq!(document(&rig, "fleet -name web -group canary -json")["hosts"][0]["host"], "web-01");
+    assert!(
+        document(&rig, "fleet -name web -group x -json")["hosts"].as_array().unwrap().is_empty()
+    );
+    rig.ok("host hold web-01 -m 'new disk'");
+    assert_eq!(web.offer()["held"], "new disk");
+    change(&rig, "v2");
+    let held = web.offer();
+    assert_eq!((&held["held"], held.get("document")), (&json!("new disk"), None));
+    // A held host does not count.
+    assert!(rig.ok("wait -name web -timeout 1s").contains("1 held, which do not count"));
+    // An agent that only polls is shown what it runs.
+    let poll = |rig: &Rig| {
+        rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
+        std::fs::read_to_string(rig.path("polled.json")).unwrap()
+    };
+    assert!(poll(&rig).contains("\"v1\""), "{}", poll(&rig));
+    assert!(rig.ok("gc").contains("0 files") || !rig.ok("gc -n").contains("code v1"));
+    rig.ok("host release web-01");
+    assert_eq!(web.offer().get("held"), None);
+    assert!(poll(&rig).contains("\"v2\""));
+    assert!(fails(&rig, "host release web-01", 5).contains("is not held"));
+    fails(&rig, "host hold nobody -m x", 5);
+    fails(&rig, "wait -name web -timeout 1s", 7);
+    rig.ok("host retire web-01");
+    assert!(rig.ok("wait -name web -timeout 1s").contains("0 of 0 hosts"));
+    assert!(!rig.ok("host list").contains("web-01"));
+    assert!(rig.ok("host list -retired").contains("web-01"));
+    // What reports again under the name is a new host.
+    web.healthy(7, &offer);
+    assert!(rig.ok("host list").contains("web-01"));
+    let audit = rig.ok("audit");
+    for verb in ["-action=hold", "-action=label", "-action=release", "-action=retire"] {
+        assert!(audit.contains(verb), "{verb}: {audit}");
+    }
+    assert!(!audit.contains("-action=list"));
+}
+
+#[test]
+fn retry_reaches_the_agents_that_failed() {
+    let rig = start(&[]);
+    let mut good = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let mut bad = Watch::begin(&rig, "srv", "web", "web-02", "a2");
+    let offer = good.offer();
+    good.healthy(1, &offer);
+    bad.offer();
+    fails(&rig, "retry -failed", 5);
+    bad.report(&json!({ "seq": 1, "phase": "rolled_back", "wants": offer["id"] }));
+    assert_eq!(rig.ok("retry -failed"), "web-02: web\n");
+    assert_eq!(bad.offer()["retries"], 1);
+    rig.ok("retry -host web-02 -name web");
+    assert_eq!(bad.offer()["retries"], 2);
+    fails(&rig, "retry -host web-03", 5);
+    drop(bad);
+    assert_eq!(Watch::begin(&rig, "srv", "web", "web-02", "a2").offer()["retries"], 2);
+}
+
+#[test]
+fn frozen_configuration_changes_only_with_override() {
+    let rig = start(&[]);
+    rig.ok("freeze -name web -m 'Black Friday' -for 2h");
+    for line in [
+        "changeconf -name web -component code -version v2",
+        "bumpconf -name web -component code",
+        "addconf -name web -layer code:v3 -replace",
+        "delconf -name web -force",
+    ] {
+        let told = fails(&rig, line, 6);
+        assert!(told.contains("Black Friday") && told.contains("-override"), "{line}: {told}");
+    }
+    rig.ok("changeconf -name web -component code -version v2 -override");
+    fails(&rig, "rollback -name web", 6);
+    rig.ok("rollback -name web -override");
+    assert!(rig.ok("audit").contains("-override"));
+    rig.ok("freeze -name web -off");
+    change(&rig, "v3");
+    fails(&rig, "freeze -name web -off", 5);
+    fails(&rig, "freeze -name nothing -m x", 5);
+    rig.ok("freeze -name web -m short -for 1ms");
+    change(&rig, "v2");
+}
+
+#[test]
+fn events_are_followed_and_given_to_a_program() {
+    let place = tempfile::tempdir().unwrap();
+    let (hook, told) = (place.path().join("hook"), place.path().join("told"));
+    std::fs::write(&hook, "#!/bin/sh\ncat >>\"$(dirname \"$0\")/told\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&hook, mode).unwrap();
+    let rig = start(&["-on-event", hook.to_str().unwrap()]);
+    let mut follow = rig.client("ssh", "op");
+    follow.args(["me@127.0.0.1", "events -since 0 -follow -json"]).stdout(Stdio::piped());
+    let mut follow = follow.spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!((&next()["kind"], rig.ok("events").lines().count()), (&json!("changed"), 1));
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = web.offer();
+    web.healthy(1, &offer);
+    assert_eq!(next()["kind"], "host_added");
+    let healthy = next();
+    assert_eq!((&healthy["kind"], &healthy["host"]), (&json!("healthy"), &json!("web-01")));
+    wait_until("the program has all events", || {
+        std::fs::read_to_string(&told).is_ok_and(|told| told.lines().count() == 3)
+    });
+    let _ = follow.kill();
+    let _ = follow.wait();
+}
+
+#[test]
+fn metrics_count_hosts_and_reports() {
+    let rig = start(&[]);
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = web.offer();
+    web.healthy(1, &offer);
+    change(&rig, "v2");
+    web.offer();
+    let text = rig.ok("metrics");
+    for line in [
+        "deploy_registry_agents_connected 1",
+        "deploy_registry_hosts{configuration=\"web\",phase=\"healthy\"} 1",
+        "deploy_registry_hosts_behind{configuration=\"web\"} 1",
+        "deploy_registry_reports_total{result=\"new\"} 1",
+        "deploy_registry_push_latency_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
+    }
+    // Debian's package prometheus has the program that checks names and types.
+    let promtool =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
+    let Ok(mut promtool) = promtool else {
+        assert!(std::env::var_os("CI").is_none(), "promtool is missing; scripts/needs installs it");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(promtool.wait().unwrap().success(), "{text}");
+}

@@ -286,6 +286,9 @@ pub struct Flags {
     /// Make no spare root; each change then takes the time to place the whole root.
     #[arg(long, env = "DEPLOY_AGENT_NO_SPARE")]
     pub no_spare: bool,
+    /// Only poll the registry: changes arrive at the next poll, and the agent reports nothing.
+    #[arg(long, env = "DEPLOY_AGENT_NO_WATCH")]
+    pub no_watch: bool,
     /// Run one cycle and end; the exit code is the result.
     #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,

@@ -26,7 +26,8 @@ const DELIVERY: Duration = Duration::from_secs(5);
 /// The parts of the connection.
 #[derive(Debug)]
 pub(super) struct FleetLink {
-    watch: Watch,
+    /// `None` with `-no-watch`.
+    watch: Option<Watch>,
     keeper: Keeper,
 }
 
@@ -60,28 +61,34 @@ impl FleetLink {
             reports: agent.reports.clone(),
             offers: agent.offers.clone(),
         };
+        let watch = (!flags.no_watch).then_some(watch);
         Ok(Self { watch, keeper })
     }
 
     /// Watches, and keeps the reports on the disk, until the agent ends.
     pub(super) fn start(self) -> Keeper {
         let Self { watch, keeper } = self;
-        tokio::spawn(watch.run());
+        match watch {
+            Some(watch) => drop(tokio::spawn(watch.run())),
+            None => keeper.offers.clear(),
+        }
         tokio::spawn(keeper.clone().run());
         keeper
     }
 
     /// Delivers the reports of an agent that ran one cycle. What cannot be delivered stays for the
     /// next agent.
-    pub(super) async fn deliver(mut self) {
-        let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut self.watch)).await;
-        let why = match done {
-            Ok(Ok(())) => None,
-            Ok(Err(err)) => Some(err.to_string()),
-            Err(_) => Some(format!("no acknowledgement for {} seconds", DELIVERY.as_secs())),
-        };
-        if let Some(why) = why {
-            tracing::debug!("the reports are not delivered: {why}");
+    pub(super) async fn deliver(self) {
+        if let Some(mut watch) = self.watch {
+            let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut watch)).await;
+            let why = match done {
+                Ok(Ok(())) => None,
+                Ok(Err(err)) => Some(err.to_string()),
+                Err(_) => Some(format!("no acknowledgement for {} seconds", DELIVERY.as_secs())),
+            };
+            if let Some(why) = why {
+                tracing::debug!("the reports are not delivered: {why}");
+            }
         }
         self.keeper.finish().await;
     }

@@ -10,12 +10,14 @@ use deploy_store::disk::Dir;
 use deploy_store::layer::entry::EntryPath;
 use deploy_store::{Configuration, Digest, Error, PrivateReason, escape_json};
 use deploy_wire::exit;
+use deploy_wire::fleet::Reason;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::commands::print;
 use crate::flags::Flags;
 use crate::records::agent_report::{Placed, Report, Spare};
+use crate::records::report_file::ReportFile;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::running_script::{self, Running};
 use crate::records::unsettled::{self, Unsettled};
@@ -176,9 +178,27 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         hold_error,
         unsettled,
         quarantine,
+        host: report.host,
+        watching: report.watching && agent_pid.is_some(),
+        reports: Reports::of(ReportFile::read(dir), report.reports_refused),
         free_bytes,
         min_free: report.min_free,
     })
+}
+
+impl Reports {
+    fn of(file: ReportFile, refused: Option<String>) -> Self {
+        let ReportFile { acknowledged, last, waiting, .. } = file;
+        let last = last.map(|last| LastReport {
+            seq: last.seq,
+            phase: last.phase.word(),
+            runs: last.runs.map(|id| id.to_string()),
+            wants: last.wants.map(|id| id.to_string()),
+            reason: last.reason.map(Reason::word),
+            message: last.message,
+        });
+        Self { last, acknowledged, waiting: waiting.len(), refused }
+    }
 }
 
 impl From<&Configuration> for Deployed {

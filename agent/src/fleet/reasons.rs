@@ -61,14 +61,20 @@ mod tests {
     use std::os::unix::process::ExitStatusExt as _;
     use std::process::ExitStatus;
 
-    use deploy_store::{Configuration, Digest};
+    use deploy_store::{Configuration, Digest, Layer};
 
     use super::*;
     use crate::error::Lack;
 
     fn script(cause: script::Error) -> Error {
-        let now = "2026-11-23T03:49:03Z".parse().unwrap();
-        let target = Configuration::new("p".parse().unwrap(), Vec::new(), now).unwrap();
+        let created = "2026-11-23T03:49:03Z".parse().unwrap();
+        let layer = Layer {
+            component: "code".parse().unwrap(),
+            version: "v1".parse().unwrap(),
+            digest: Digest::of(b"a"),
+            created,
+        };
+        let target = Configuration::new("p".parse().unwrap(), vec![layer], created).unwrap();
         Error::Script { target: Box::new(target), cause, log: "script.log".into() }
     }
 
@@ -77,7 +83,7 @@ mod tests {
         let layer = || "\"code\" version \"v1\"".to_owned();
         let lost = || ClientError::Lost("gone".to_owned());
         let missing = || ClientError::NotFound { what: "get".to_owned(), why: "none".to_owned() };
-        let full = || deploy_store::Error::io("write", "x", io::ErrorKind::StorageFull.into());
+        let full = || deploy_store::Error::io("write", "x", io::Error::from_raw_os_error(28));
         let damaged = || deploy_store::Error::NoSuchBlob(Digest::of(b"a"));
         for (err, want) in [
             (Error::Registry(lost()), Reason::Registry),

@@ -410,7 +410,9 @@ mod tests {
         for _ in 0..3 {
             reports.failed(&Error::NoRegistry, None);
         }
-        assert_eq!(reports.after(0).len(), 3);
+        let report = reports.after(0).pop().unwrap();
+        assert_eq!((report.seq, report.attempt), (5, 2));
+        assert_eq!((report.reason, report.wants), (Some(Reason::Registry), Some(id("1"))));
         assert_eq!(reports.counts().2.failed, 2);
     }
 

@@ -59,10 +59,40 @@ pub struct Status {
     unsettled: Option<Left>,
     /// Number of quarantined files.
     quarantine: u64,
+    /// The name of this host at the registry.
+    host: Option<String>,
+    /// Whether the registry sends changes to the agent at once.
+    watching: bool,
+    /// What the agent reports to the registry.
+    reports: Reports,
     /// Free bytes on the filesystem.
     free_bytes: u64,
     /// Bytes to keep free.
     min_free: u64,
+}
+
+/// What the agent reports.
+#[derive(Debug, Serialize)]
+struct Reports {
+    /// The last report, if there is one.
+    last: Option<LastReport>,
+    /// The registry has acknowledged reports up to this number.
+    acknowledged: u64,
+    /// Number of reports that the registry has not acknowledged.
+    waiting: usize,
+    /// Why the registry keeps no reports of this agent.
+    refused: Option<String>,
+}
+
+/// The last report.
+#[derive(Debug, Serialize)]
+struct LastReport {
+    seq: u64,
+    phase: &'static str,
+    runs: Option<String>,
+    wants: Option<String>,
+    reason: Option<&'static str>,
+    message: String,
 }
 
 /// The record of a script that did not succeed.

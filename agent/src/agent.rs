@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use deploy_store::{Digest, Store};
+use tokio::sync::watch;
 
 use crate::fetch::throttle::Throttle;
+use crate::fleet::offers::Offers;
+use crate::fleet::reporter::Reports;
 use crate::records::agent_report::Reporter;
 use crate::sandbox::Confinement;
 use crate::script::Script;
@@ -41,6 +44,12 @@ pub struct Agent {
     pub spares: Option<Spares>,
     /// Limits the rate of downloads.
     pub throttle: Throttle,
+    /// What the agent reports to the registry.
+    pub reports: Reports,
+    /// What the registry offers.
+    pub offers: Offers,
+    /// Announces that the registry may have another configuration.
+    pub superseded: watch::Sender<()>,
     /// Whether to suppress progress.
     pub quiet: bool,
     /// Says when the agent must stop.

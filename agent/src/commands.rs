@@ -1,5 +1,6 @@
 //! The subcommands. Each subcommand writes its output and returns its exit code.
 
+mod fleet_link;
 pub mod gc;
 pub mod init;
 mod open_agent;

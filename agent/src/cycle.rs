@@ -10,6 +10,7 @@ mod preflight;
 mod prepare;
 mod redeploy;
 pub mod switch;
+mod wanted;
 
 use std::fmt::Write as _;
 
@@ -17,13 +18,14 @@ use deploy_store::{Configuration, Digest};
 
 use crate::agent::Agent;
 use crate::blocking;
-use crate::cycle::decision::{Action, Known, decide};
+use crate::cycle::decision::{Action, Decision, Known, decide};
 pub use crate::cycle::decision::{Change, Outcome};
 use crate::cycle::finish::{Left, finish};
 use crate::cycle::prepare::{ChangedRoot, prepare};
 use crate::cycle::switch::{Previous, Switch};
 use crate::error::Result;
 use crate::fetch::registry_session::Session;
+use crate::fleet::derived_state::held_since;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::state_file;
 use crate::space::spare_builder;
@@ -41,31 +43,80 @@ pub async fn run(
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
         // The completion of a rollback does not depend on the registry, which may be unreachable.
         deploy_previous::resume(agent, session, hold).await?;
+        let (runs, wants) = (hold.to.parse().ok(), hold.from.parse().ok());
+        agent.reports.held(runs, wants, held_since(hold));
         return Ok(Outcome::RolledBack);
     }
-    let new = session.configuration().await?;
-    *offered = Some(new.id());
+    let wanted = wanted::ask(agent, session).await?;
+    *offered = wanted.id;
+    agent.reports.decides(wanted.revision);
+    let held = wanted.held.as_deref();
+    let new = if held.is_some() { deployed.clone() } else { wanted.configuration };
+    let Some(new) = new else {
+        agent.reports.held(None, wanted.id, held.unwrap_or_default().to_owned());
+        return Ok(Outcome::HostHeld);
+    };
     let known = Known {
         deployed: deployed.as_ref(),
         needs_redeploy: redeploy::is_needed(agent, deployed_id).await,
         offered: &new,
-        hold: hold.as_ref(),
+        hold: hold.as_ref().filter(|_| held.is_none()),
         waiting,
     };
     let decision = decide(&known);
     if decision.lifts_hold {
         lift_hold(agent, new.id()).await?;
     }
+    let outcome = act(agent, session, &known, &decision, wanted.is_pushed).await?;
+    let target = Some(decision.target.id());
+    Ok(match (outcome, held, &hold) {
+        (Outcome::UpToDate | Outcome::Switched, Some(why), _) => {
+            agent.reports.held(target, wanted.id, why.to_owned());
+            Outcome::HostHeld
+        }
+        (Outcome::RolledBack, _, Some(hold)) => {
+            agent.reports.held(target, wanted.id, held_since(hold));
+            outcome
+        }
+        (Outcome::UpToDate | Outcome::Switched, None, _) => {
+            agent.reports.up_to_date(decision.target.id());
+            outcome
+        }
+        (Outcome::Held, ..) => {
+            agent.reports.unchanged();
+            outcome
+        }
+        _ => outcome,
+    })
+}
+
+/// Acts on a decision. `is_pushed`: the registry sent the configuration on its own, and may have
+/// said when to begin.
+async fn act(
+    agent: &Agent,
+    session: &mut Session,
+    known: &Known<'_>,
+    decision: &Decision<'_>,
+    is_pushed: bool,
+) -> Result<Outcome> {
     let target = decision.target;
+    let begin = || agent.reports.begin(known.deployed.map(Configuration::id), target.id());
     match decision.action {
         Action::Wait => {}
         Action::Maintain => {
             switch::mend_link(agent, target).await?;
             spare_builder::prepare(agent, target);
         }
-        Action::Redeploy => redeploy::run(agent, session, target).await?,
+        Action::Redeploy => {
+            begin();
+            redeploy::run(agent, session, target).await?;
+        }
         Action::Deploy(change) => {
             announce(change, target);
+            begin();
+            if is_pushed && !agent.offers.wait_to_start().await {
+                return Ok(Outcome::Superseded);
+            }
             deploy(agent, session, known.deployed, target).await?;
         }
     }
@@ -95,6 +146,7 @@ async fn deploy(
     let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
     let (deployed, previous) = (old, Previous::Keep);
     switch::run(agent, Switch { deployed, new, root: &root, previous, hold: None }).await?;
+    agent.reports.healthy();
     finish(agent, Left::Behind(old), new).await;
     Ok(())
 }

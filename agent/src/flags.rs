@@ -1,6 +1,7 @@
 //! The command line.
 
 mod fingerprint;
+mod link_flag;
 pub mod owner_flag;
 pub mod sub_help;
 
@@ -12,14 +13,13 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _};
 use clap::parser::ValueSource;
-use clap::{
-    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use deploy_cli::limit_flags::LimitFlags;
 use deploy_cli::log::Format;
-use deploy_store::LinkMode;
 use deploy_wire::flags::normalize;
+use deploy_wire::fleet::HostName;
 
+pub use crate::flags::link_flag::Link;
 use crate::sandbox::Confine;
 
 /// Largest blob that is downloaded or unpacked, in bytes.
@@ -231,6 +231,9 @@ pub struct Flags {
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
+    /// Name of this host in reports to the registry; the machine's name by default.
+    #[arg(long, env = "DEPLOY_AGENT_HOST", value_name = "NAME")]
+    pub host: Option<HostName>,
     /// Keep downloaded blobs, so that repairs need no registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
@@ -264,6 +267,9 @@ pub struct Flags {
     /// Limits for archives.
     #[command(flatten)]
     pub limits: LimitFlags,
+    /// File for metrics in Prometheus' text format, for node_exporter's textfile collector.
+    #[arg(long, env = "DEPLOY_AGENT_METRICS_FILE", value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
     /// Bytes to keep free, for example 10G: the agent removes unused cache, then old roots, then
     /// the spare root; 0 for none.
     #[arg(long, env = "DEPLOY_AGENT_MIN_FREE", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
@@ -280,6 +286,9 @@ pub struct Flags {
     /// Make no spare root; each change then takes the time to place the whole root.
     #[arg(long, env = "DEPLOY_AGENT_NO_SPARE")]
     pub no_spare: bool,
+    /// Only poll the registry: changes arrive at the next poll, and the agent reports nothing.
+    #[arg(long, env = "DEPLOY_AGENT_NO_WATCH")]
+    pub no_watch: bool,
     /// Run one cycle and end; the exit code is the result.
     #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,
@@ -371,30 +380,6 @@ impl Flags {
     /// Number of roots to keep.
     pub fn roots_to_keep(&self) -> usize {
         if self.cleanold { 1 } else { self.keep_roots.get() }
-    }
-}
-
-/// Values of `-link`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Link {
-    /// Reflink where the filesystem supports it, else hardlink, else copy.
-    Auto,
-    /// Share extents; an error if the filesystem cannot share extents.
-    Reflink,
-    /// Link the cached files; an error if the filesystem cannot link them.
-    Hardlink,
-    /// Copy the cached files.
-    Copy,
-}
-
-impl From<Link> for LinkMode {
-    fn from(link: Link) -> Self {
-        match link {
-            Link::Auto => Self::Auto,
-            Link::Reflink => Self::Reflink,
-            Link::Hardlink => Self::Hardlink,
-            Link::Copy => Self::Copy,
-        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod log;
 pub mod sandbox;
 pub mod stop;
 
+mod backoff;
 mod blocking;
 
 pub mod flags;
@@ -15,7 +16,9 @@ pub mod flags;
 pub mod records {
     pub mod agent_report;
     pub mod current_link;
+    pub mod instance;
     pub mod previous;
+    pub mod report_file;
     pub mod rollback_hold;
     pub mod running_script;
     pub mod state_file;
@@ -30,6 +33,21 @@ pub mod script;
 pub mod error;
 
 pub mod fetch;
+
+/// The watch at the registry: offers come in, reports go out.
+pub mod fleet {
+    pub mod conversation;
+    pub mod deploy_counts;
+    pub mod derived_state;
+    pub mod identity;
+    pub mod metrics_text;
+    pub mod offers;
+    pub mod reasons;
+    pub mod report_keeper;
+    pub mod reporter;
+    pub mod waiting_reports;
+    pub mod watch_task;
+}
 
 pub mod agent;
 

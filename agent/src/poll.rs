@@ -1,6 +1,5 @@
 //! The polling loop: runs cycles, waits longer after failures, and serves requests between cycles.
 
-pub mod backoff;
 mod script_backoff;
 
 use std::path::Path;
@@ -11,6 +10,7 @@ use deploy_wire::client::ClientError;
 use jiff::Timestamp;
 
 use crate::agent::Agent;
+use crate::backoff::{Backoff, jittered, random_fraction};
 use crate::blocking;
 use crate::control::control_socket::{Asked, Control};
 use crate::control::handler::{self, Next};
@@ -19,9 +19,9 @@ use crate::control::sync_answer;
 use crate::cycle::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::fetch::registry_session::Session;
-use crate::poll::backoff::{Backoff, jittered, random_fraction};
 use crate::poll::script_backoff::ScriptBackoff;
 use crate::progress_log;
+use crate::records::agent_report::Report;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled;
 use crate::space::background_sweep;
@@ -36,6 +36,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Minimum time between two sweeps if something new is deployed. A sweep looks at every object, but
 /// removes only objects that are older than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
+/// Time between two polls while a watch is live; longer if polls are less frequent.
+const POLL_BESIDE_WATCH: Duration = Duration::from_secs(5 * 60);
+/// Longest time that the first cycle waits for the registry's first offer.
+const FIRST_OFFER: Duration = Duration::from_secs(5);
 
 /// What the loop remembers from one cycle to the next.
 #[derive(Default)]
@@ -50,6 +54,14 @@ struct Memory {
     swept: Option<Instant>,
     /// Id of the registry's configuration at the last poll.
     offered: Option<Digest>,
+    /// Number of the last offer that a cycle has seen.
+    seen: u64,
+    /// Time of the last poll over sftp.
+    polled: Option<Instant>,
+    /// How often operators had asked for another try.
+    retries: u64,
+    /// Why an operator holds the host, as the log says already.
+    host_held: Option<String>,
 }
 
 /// Runs cycles, and serves requests between them, until a signal ends the agent. Returns the
@@ -61,10 +73,16 @@ pub async fn run(
     poll: Duration,
     control: &mut Control,
 ) -> Result<Signal> {
-    let mut memory = Memory::default();
+    let mut memory = Memory::new(&agent.dir);
     let mut first = true;
     let mut asked: Option<Asked> = None;
+    tokio::select! {
+        // A held host must not deploy, and only the offer says that the host is held.
+        _ = tokio::time::timeout(FIRST_OFFER, agent.offers.settled()) => {}
+        signal = agent.stop.requested() => return Ok(signal),
+    }
     loop {
+        memory.take_offer(agent, poll, asked.is_some()).await;
         let ended = tokio::select! {
             ended = cycle_and_sweep(agent, session, &mut memory) => ended,
             () = progress_log::log(agent) => unreachable!("progress_log::log never returns"),
@@ -76,38 +94,121 @@ pub async fn run(
             return Err(err);
         }
         let answered = memory.answer(agent, &ended);
-        let wait = memory.after(&agent.dir, session, poll, ended).await;
+        let wait = memory.after(agent, session, poll, ended).await;
         if let Some(asked) = asked.take() {
             asked.answer(answered);
         }
         first = false;
-        let due = Instant::now() + wait;
-        asked = loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(due.into()) => break None,
-                signal = agent.stop.requested() => return Ok(signal),
-                request = control.next() => {
-                    let next = tokio::select! {
-                        next = memory.serve(agent, session, request) => next,
-                        signal = agent.stop.requested_when_idle() => return Ok(signal),
-                    };
-                    match next {
-                        Next::Wait => {}
-                        Next::Poll => break None,
-                        Next::Sync(asked) => {
-                            if let Some(script) = &mut memory.script {
-                                script.mark_rerun();
-                            }
-                            break Some(asked);
-                        }
-                    }
-                }
-            }
+        asked = match memory.idle(agent, session, control, poll, wait).await {
+            Woken::Cycle(asked) => asked,
+            Woken::Stop(signal) => return Ok(signal),
         };
     }
 }
 
+/// Why the loop does not wait any longer.
+enum Woken {
+    /// Run a cycle, and answer the request with its result.
+    Cycle(Option<Asked>),
+    /// A signal ends the agent.
+    Stop(Signal),
+}
+
 impl Memory {
+    fn new(dir: &Path) -> Self {
+        let polled = Some(Instant::now());
+        Self { retries: Report::read(dir).retries, polled, ..Self::default() }
+    }
+
+    /// Takes the registry's last offer for the next cycle, and decides whether that cycle polls.
+    /// `asked`: somebody asked for a poll.
+    async fn take_offer(&mut self, agent: &Agent, poll: Duration, asked: bool) {
+        let received = agent.offers.received();
+        self.seen = received.count;
+        let due = |at: Instant| at.elapsed() >= poll.max(POLL_BESIDE_WATCH);
+        let by_sftp = asked || !received.is_live || self.polled.is_none_or(due);
+        if by_sftp {
+            self.polled = Some(Instant::now());
+        }
+        agent.offers.ask_by_sftp(by_sftp);
+        let Some(offer) = received.offer else { return };
+        if offer.held != self.host_held {
+            log_host_held(offer.held.as_deref());
+            self.host_held.clone_from(&offer.held);
+        }
+        if offer.retries > self.retries {
+            self.retry(agent, offer.retries).await;
+        }
+    }
+
+    /// Forgets what is held and what failed, because an operator asked for another try.
+    async fn retry(&mut self, agent: &Agent, retries: u64) {
+        tracing::info!(
+            event = "retry",
+            retries,
+            "an operator asked for another try: nothing is held any more, and a failed script runs again"
+        );
+        (self.script, self.rolled_back, self.retries) = (None, false, retries);
+        let (dir, report) = (agent.dir.clone(), agent.report.clone());
+        let forget = move || {
+            RollbackHold::lift(&dir)?;
+            report.update(|report| report.retries = retries);
+            Ok::<_, deploy_store::Error>(())
+        };
+        if let Err(err) = blocking::run(forget).await {
+            tracing::warn!("the hold after a rollback stays: {err}");
+        }
+    }
+
+    /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer, or the loss
+    /// of the watch, ends the wait earlier.
+    async fn idle(
+        &mut self,
+        agent: &Agent,
+        session: &mut Session,
+        control: &mut Control,
+        poll: Duration,
+        wait: Duration,
+    ) -> Woken {
+        let mut due = Instant::now() + wait;
+        let mut offers = agent.offers.changed();
+        let mut was_live = offers.borrow().is_live;
+        loop {
+            let (count, is_live) = {
+                let received = offers.borrow_and_update();
+                (received.count, received.is_live)
+            };
+            if count != self.seen {
+                return Woken::Cycle(None);
+            }
+            if was_live && !is_live {
+                due = due.min(Instant::now() + jittered(poll, random_fraction()));
+            }
+            was_live = is_live;
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => return Woken::Cycle(None),
+                signal = agent.stop.requested() => return Woken::Stop(signal),
+                _ = offers.changed() => {}
+                request = control.next() => {
+                    let next = tokio::select! {
+                        next = self.serve(agent, session, request) => next,
+                        signal = agent.stop.requested_when_idle() => return Woken::Stop(signal),
+                    };
+                    match next {
+                        Next::Wait => {}
+                        Next::Poll => return Woken::Cycle(None),
+                        Next::Sync(asked) => {
+                            if let Some(script) = &mut self.script {
+                                script.mark_rerun();
+                            }
+                            return Woken::Cycle(Some(asked));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     /// The answer to a `sync` whose cycle had the result `ended`.
     fn answer(&self, agent: &Agent, ended: &Result<Outcome>) -> Answer {
         let hold = RollbackHold::read(&agent.dir).ok().flatten();
@@ -129,12 +230,14 @@ impl Memory {
     /// Logs the result of a cycle, and remembers it. Returns the time until the next cycle.
     async fn after(
         &mut self,
-        dir: &Path,
+        agent: &Agent,
         session: &mut Session,
         poll: Duration,
         ended: Result<Outcome>,
     ) -> Duration {
-        let usual = jittered(poll, random_fraction());
+        let is_live = agent.offers.received().is_live;
+        let usual = if is_live { poll.max(POLL_BESIDE_WATCH) } else { poll };
+        let usual = jittered(usual, random_fraction());
         let rolled_back = matches!(ended, Ok(Outcome::RolledBack));
         if rolled_back && !self.rolled_back {
             log_held(self.offered);
@@ -145,7 +248,8 @@ impl Memory {
                 self.failures = 0;
                 self.script.as_ref().map_or(Duration::ZERO, ScriptBackoff::remaining).min(usual)
             }
-            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
+            Ok(Outcome::Superseded) => Duration::ZERO,
+            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack | Outcome::HostHeld) => {
                 if self.failures > 0 {
                     let failures = self.failures;
                     tracing::info!(event = "recovered", failures, "the cycle succeeds again");
@@ -159,7 +263,7 @@ impl Memory {
                 let Error::Script { target, .. } = err else { return usual };
                 let script = ScriptBackoff::after(self.script.take(), *target, poll, cause);
                 let wait = script.remaining();
-                record_next_run(dir, wait).await;
+                record_next_run(&agent.dir, wait).await;
                 let id = script.target().id();
                 tracing::error!(event = "script_failed", %id, "{}", script.failure(wait));
                 self.script = Some(script);
@@ -185,9 +289,9 @@ async fn cycle_and_sweep(
     let waiting = waiting.map(ScriptBackoff::target);
     let outcome = cycle::run(agent, session, waiting, &mut memory.offered).await?;
     let pause = match outcome {
-        Outcome::UpToDate | Outcome::RolledBack => SWEEP_EVERY,
+        Outcome::UpToDate | Outcome::RolledBack | Outcome::HostHeld => SWEEP_EVERY,
         Outcome::Switched => SWEEP_AT_MOST_EVERY,
-        Outcome::Held => return Ok(outcome),
+        Outcome::Held | Outcome::Superseded => return Ok(outcome),
     };
     if memory.swept.is_none_or(|at| at.elapsed() > pause) {
         background_sweep::cache(agent).await;
@@ -222,6 +326,16 @@ fn log_held(offered: Option<Digest>) {
     );
 }
 
+fn log_host_held(why: Option<&str>) {
+    match why {
+        Some(why) => tracing::info!(
+            event = "host_held",
+            "an operator holds this host: {why}; the agent deploys nothing new until the hold ends"
+        ),
+        None => tracing::info!(event = "host_released", "no operator holds this host any more"),
+    }
+}
+
 /// Why a single cycle failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
@@ -251,10 +365,15 @@ async fn record_next_run(dir: &Path, wait: Duration) {
 }
 
 async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
+    if let Err(err) = ended {
+        agent.reports.failed(err, offered);
+    }
     let offered = offered.map(|id| id.to_string());
     let error = match ended {
-        Ok(Outcome::Held) => None,
-        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => Some(None),
+        Ok(Outcome::Held | Outcome::Superseded) => None,
+        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack | Outcome::HostHeld) => {
+            Some(None)
+        }
         Err(err) => Some(Some(err.to_string())),
     };
     // The report has the registry's configuration only after a failure. Otherwise this

@@ -23,6 +23,7 @@ use russh::{
     compression,
 };
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::exit;
 pub use error::ClientError;
@@ -99,6 +100,11 @@ impl Client {
     /// Whether the connection still seems usable.
     pub fn is_alive(&self) -> bool {
         !self.handle.is_closed() && self.sftp.get().is_none_or(Sftp::is_alive)
+    }
+
+    /// When the last answer over sftp arrived, if there is an sftp session.
+    pub fn heard(&self) -> Option<Instant> {
+        self.sftp.get().map(Sftp::heard)
     }
 
     /// Runs a command, and waits until the command ends.

@@ -7,13 +7,17 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use deploy_store::{ConfigurationName, Error, Limits, Options, Store};
 use deploy_wire::client::{Connect, HostKey, Keys};
+use tokio::sync::watch;
 
 use crate::agent::{Agent, Spares};
 use crate::fetch::registry_session::Session;
 use crate::fetch::throttle::Throttle;
 use crate::flags::{Flags, MAX_BLOB, owner_flag};
+use crate::fleet::offers::Offers;
+use crate::fleet::reporter::{About, Reports};
 use crate::records::agent_report::{Reporter, link_word};
-use crate::records::state_owner;
+use crate::records::report_file::ReportFile;
+use crate::records::{running_script, state_owner};
 use crate::sandbox::Confinement;
 use crate::script::{KILL_AFTER, STOP_GRACE, Script};
 use crate::settings::Settings;
@@ -89,6 +93,11 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
         kill_after: KILL_AFTER,
     };
     let confinement = Confinement::to(&flags.dir, flags.confine)?;
+    let about = About {
+        boot: running_script::boot(),
+        version: String::from(env!("CARGO_PKG_VERSION")),
+        link: link_word(store.link_mode()).to_owned(),
+    };
     Ok(Agent {
         confinement,
         dir: flags.dir.clone(),
@@ -104,6 +113,9 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
         // With `-once` there is no spare, because a spare exists only while the agent runs.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
+        reports: Reports::new(about, ReportFile::read(&flags.dir)),
+        offers: Offers::default(),
+        superseded: watch::Sender::new(()),
         quiet: flags.q,
         stop,
     })

@@ -10,12 +10,14 @@ use deploy_store::disk::Dir;
 use deploy_store::layer::entry::EntryPath;
 use deploy_store::{Configuration, Digest, Error, PrivateReason, escape_json};
 use deploy_wire::exit;
+use deploy_wire::fleet::Reason;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::commands::print;
 use crate::flags::Flags;
 use crate::records::agent_report::{Placed, Report, Spare};
+use crate::records::report_file::ReportFile;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::running_script::{self, Running};
 use crate::records::unsettled::{self, Unsettled};
@@ -57,10 +59,40 @@ pub struct Status {
     unsettled: Option<Left>,
     /// Number of quarantined files.
     quarantine: u64,
+    /// The name of this host at the registry.
+    host: Option<String>,
+    /// Whether the registry sends changes to the agent at once.
+    watching: bool,
+    /// What the agent reports to the registry.
+    reports: Reports,
     /// Free bytes on the filesystem.
     free_bytes: u64,
     /// Bytes to keep free.
     min_free: u64,
+}
+
+/// What the agent reports.
+#[derive(Debug, Serialize)]
+struct Reports {
+    /// The last report, if there is one.
+    last: Option<LastReport>,
+    /// The registry has acknowledged reports up to this number.
+    acknowledged: u64,
+    /// Number of reports that the registry has not acknowledged.
+    waiting: usize,
+    /// Why the registry keeps no reports of this agent.
+    refused: Option<String>,
+}
+
+/// The last report.
+#[derive(Debug, Serialize)]
+struct LastReport {
+    seq: u64,
+    phase: &'static str,
+    runs: Option<String>,
+    wants: Option<String>,
+    reason: Option<&'static str>,
+    message: String,
 }
 
 /// The record of a script that did not succeed.
@@ -176,9 +208,27 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         hold_error,
         unsettled,
         quarantine,
+        host: report.host,
+        watching: report.watching && agent_pid.is_some(),
+        reports: Reports::of(ReportFile::read(dir), report.reports_refused),
         free_bytes,
         min_free: report.min_free,
     })
+}
+
+impl Reports {
+    fn of(file: ReportFile, refused: Option<String>) -> Self {
+        let ReportFile { acknowledged, last, waiting, .. } = file;
+        let last = last.map(|last| LastReport {
+            seq: last.seq,
+            phase: last.phase.word(),
+            runs: last.runs.map(|id| id.to_string()),
+            wants: last.wants.map(|id| id.to_string()),
+            reason: last.reason.map(Reason::word),
+            message: last.message,
+        });
+        Self { last, acknowledged, waiting: waiting.len(), refused }
+    }
 }
 
 impl From<&Configuration> for Deployed {

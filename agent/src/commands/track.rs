@@ -7,6 +7,7 @@ use deploy_store::ConfigurationName;
 use deploy_wire::exit;
 
 use crate::agent::Agent;
+use crate::commands::fleet_link::FleetLink;
 use crate::commands::open_agent::{open, session};
 use crate::control::control_socket::Control;
 use crate::control::exit_codes;
@@ -55,22 +56,28 @@ async fn run(
     tracing::info!(event = "started", %name, %addr, "tracking \"{name}\" of {addr}");
     service::ready(&format!("tracking {name} of {addr}"));
     let watched = tokio::spawn(keep_watch());
-    let mut session = session(flags).tracking(name);
+    let mut session = session(flags).tracking(name.clone());
+    let keeper = FleetLink::new(flags, agent, &name, &session)?.start();
     let signal = poll::run(agent, &mut session, flags.poll, &mut control).await?;
     service::stopping();
+    keeper.finish().await;
     watched.abort();
     tracing::info!(event = "stopped", "{signal}");
     Ok(exit::OK)
 }
 
 async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Result<u8> {
-    let mut session = session(flags).tracking(name);
+    let mut session = session(flags).tracking(name.clone());
+    let link = FleetLink::new(flags, agent, &name, &session)?;
     let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress_log::tell);
     let done = poll::once(agent, &mut session).await;
     drop(shown);
+    if !matches!(done, Err(Stopped::Signal(_))) {
+        link.deliver().await;
+    }
     match done {
         Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
-        Ok(Outcome::Held | Outcome::RolledBack) => Ok(exit::FAILED),
+        Ok(_) => Ok(exit::FAILED),
         Err(Stopped::Error(err)) => Err(anyhow::Error::new(*err)),
         Err(Stopped::Signal(signal)) => {
             tracing::info!(event = "stopped", "{signal}");

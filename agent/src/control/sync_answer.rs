@@ -76,6 +76,14 @@ pub fn answer(
         Ok(Outcome::UpToDate) => Answer::of(exit::OK, &synced("up_to_date", None)),
         Ok(Outcome::Switched) => Answer::of(exit::OK, &synced("switched", None)),
         Ok(Outcome::Held) => Answer::of(exit::FAILED, &synced("held", waits)),
+        Ok(Outcome::HostHeld) => {
+            let reason = "an operator holds this host at the registry; host release ends the hold";
+            Answer::of(exit::FAILED, &synced("held", Some(reason.to_owned())))
+        }
+        Ok(Outcome::Superseded) => {
+            let reason = "a newer configuration arrived, and is deployed next".to_owned();
+            Answer::of(exit::FAILED, &synced("held", Some(reason)))
+        }
         Ok(Outcome::RolledBack) => {
             let to = hold.map_or_else(String::new, |hold| format!(" to {}", hold.to));
             let reason = format!(

@@ -16,6 +16,10 @@ pub enum Outcome {
     RolledBack,
     /// A configuration was deployed.
     Switched,
+    /// An operator holds the host: nothing new is deployed.
+    HostHeld,
+    /// A newer offer arrived before the deploy began.
+    Superseded,
 }
 
 /// What is new in a configuration.

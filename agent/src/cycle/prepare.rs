@@ -6,6 +6,7 @@ mod make_root;
 use std::sync::Arc;
 
 use deploy_store::{Configuration, Digest, Drifted, Root, listed};
+use deploy_wire::fleet::Phase;
 
 use crate::agent::Agent;
 use crate::blocking;
@@ -34,6 +35,9 @@ pub(super) async fn prepare(
     changed: ChangedRoot,
 ) -> Result<Root> {
     let prepared = reuse_or_build(agent, session, new, changed).await;
+    if prepared.is_ok() {
+        agent.reports.reached(Phase::Staged);
+    }
     prepared.map_err(|err| make_room::explain_full(agent, err, None))
 }
 

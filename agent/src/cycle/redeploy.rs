@@ -63,6 +63,7 @@ pub(super) async fn run(
         hold: None,
     };
     switch::run(agent, switch).await?;
+    agent.reports.healthy();
     finish(agent, Left::Nothing, deployed).await;
     Ok(())
 }

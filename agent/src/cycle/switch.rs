@@ -9,10 +9,12 @@ use std::time::Instant;
 
 use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Root};
+use deploy_wire::fleet::Phase;
 
 use crate::agent::Agent;
 use crate::blocking;
 use crate::error::{Error, Result};
+use crate::fleet::reasons;
 use crate::log::millis;
 use crate::records::agent_report::Placed;
 use crate::records::rollback_hold::RollbackHold;
@@ -21,7 +23,7 @@ use crate::records::{current_link, previous, running_script, state_file};
 use crate::script::{self, Change};
 
 /// Name of the file in the agent's directory with the end of the last script's output.
-const SCRIPT_LOG: &CStr = c"script.log";
+pub(crate) const SCRIPT_LOG: &CStr = c"script.log";
 
 /// What happens to the record of the previous configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +221,9 @@ async fn run_script(
         0 => unsettled::begin(&dir, before.as_ref(), id, old, rollback, synced),
         pid => running_script::note(&dir, id, pid),
     };
+    agent.reports.reached(Phase::Script);
     let (output, ended) = script::run(script, change, &agent.stop, note).await;
+    agent.reports.printed(&output);
     let dir = agent.dir.clone();
     let after = move || {
         // The output is for people; nothing depends on it.
@@ -252,7 +256,7 @@ fn note_failure(
 ) -> deploy_store::Result<()> {
     if cause.has_run() {
         let why = format!("{cause}; the script's output is in script.log");
-        return unsettled::failed(dir, &why);
+        return unsettled::failed(dir, &why, reasons::script_exit_code(cause));
     }
     if unsettled::read(dir).as_ref() == left { Ok(()) } else { unsettled::put(dir, left) }
 }

@@ -1,30 +1,42 @@
 //! The connection to the registry, which the agent keeps between polls.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deploy_store::{Configuration, ConfigurationName, MAX_JSON};
 use deploy_wire::client::{Client, Connect};
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 
-/// A connection that is made on first use, and again after the connection is lost.
-#[derive(Debug)]
+/// A connection that is made on first use, and again after the connection is lost. Clones share the
+/// connection.
+#[derive(Debug, Clone)]
 pub struct Session {
     connect: Option<Connect>,
     /// The configuration to track, if any.
     name: Option<ConfigurationName>,
-    client: Option<Arc<Client>>,
+    slot: Arc<Slot>,
+}
+
+/// The place of the one connection.
+#[derive(Debug, Default)]
+struct Slot {
+    client: Mutex<Option<Arc<Client>>>,
+    /// Held while somebody connects, so that the others wait for that connection.
+    connecting: tokio::sync::Mutex<()>,
+    /// How often a connection was made or discarded.
+    changes: watch::Sender<u64>,
 }
 
 impl Session {
     /// A session that will connect as `connect` says.
     pub fn new(connect: Connect) -> Self {
-        Self { connect: Some(connect), name: None, client: None }
+        Self { connect: Some(connect), name: None, slot: Arc::default() }
     }
 
     /// A session without a registry: only the cache can be used.
     pub fn none() -> Self {
-        Self { connect: None, name: None, client: None }
+        Self { connect: None, name: None, slot: Arc::default() }
     }
 
     /// Makes the session track the configuration `name`.
@@ -33,27 +45,52 @@ impl Session {
         Self { name: Some(name), ..self }
     }
 
+    /// Makes a session for the same registry with a connection of its own.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self { connect: self.connect.clone(), name: self.name.clone(), slot: Arc::default() }
+    }
+
     /// Returns the connection. Connects first if there is none.
     pub async fn client(&mut self) -> Result<Arc<Client>> {
-        if let Some(client) = self.client.as_ref().filter(|client| client.is_alive()) {
-            return Ok(Arc::clone(client));
+        if let Some(client) = self.slot.usable() {
+            return Ok(client);
+        }
+        let _connecting = self.slot.connecting.lock().await;
+        if let Some(client) = self.slot.usable() {
+            return Ok(client);
         }
         let connect = self.connect.as_ref().ok_or(Error::NoRegistry)?;
         tracing::debug!(event = "connecting", addr = %connect.addr, "connecting to {}", connect.addr);
         let client = Arc::new(Client::connect(connect).await?);
-        Ok(Arc::clone(self.client.insert(client)))
+        self.slot.put(Some(Arc::clone(&client)));
+        Ok(client)
     }
 
-    /// Discards the connection: the next use makes a new one.
+    /// Discards the connection, for all clones: the next use makes a new one.
     pub fn forget(&mut self) {
-        self.client = None;
+        if self.slot.is_full() {
+            self.slot.put(None);
+        }
+    }
+
+    /// Like [`Session::forget`], if `client` is still the connection.
+    pub fn forget_if(&mut self, client: &Arc<Client>) {
+        if self.slot.usable().is_some_and(|kept| Arc::ptr_eq(&kept, client)) {
+            self.forget();
+        }
+    }
+
+    /// Changes whenever a connection was made or discarded.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.slot.changes.subscribe()
     }
 
     /// Asks the registry for the tracked configuration.
     pub async fn configuration(&mut self) -> Result<Configuration> {
         let name = self.name.clone().ok_or(Error::NoRegistry)?;
         let path = format!("configs/{}.json", name.as_str());
-        let kept = self.client.is_some();
+        let kept = self.slot.is_full();
         let json = match self.read(&path).await {
             // The kept connection may have ended meanwhile, so one failure does not count.
             Err(_) if kept => {
@@ -62,12 +99,28 @@ impl Session {
             }
             other => other?,
         };
-        let Some(json) = json else {
-            let addr = self.connect.as_ref().map(|connect| connect.addr.clone());
-            let (name, addr) = (name.to_string(), addr.unwrap_or_default());
-            return Err(Error::UnknownConfiguration { name, addr });
-        };
-        checked(&name, &json)
+        let Some(json) = json else { return Err(self.unknown()) };
+        let configuration = Configuration::from_json(&json)
+            .map_err(|err| bad_configuration(&name, err.to_string()))?;
+        self.checked(configuration)
+    }
+
+    /// The error of a registry that does not have the tracked configuration.
+    pub fn unknown(&self) -> Error {
+        let addr = self.connect.as_ref().map(|connect| connect.addr.clone()).unwrap_or_default();
+        let name = self.name.as_ref().map(ToString::to_string).unwrap_or_default();
+        Error::UnknownConfiguration { name, addr }
+    }
+
+    /// Checks that a configuration from the registry has the tracked name.
+    pub fn checked(&self, configuration: Configuration) -> Result<Configuration> {
+        match &self.name {
+            Some(name) if configuration.name() != name => {
+                let reason = format!("it is configuration \"{}\"", configuration.name());
+                Err(bad_configuration(name, reason))
+            }
+            _ => Ok(configuration),
+        }
     }
 
     async fn read(&mut self, path: &str) -> Result<Option<Vec<u8>>> {
@@ -76,12 +129,22 @@ impl Session {
     }
 }
 
-/// Parses the configuration in `json`, and checks that it has the requested name.
-fn checked(name: &ConfigurationName, json: &[u8]) -> Result<Configuration> {
-    let bad = |reason: String| Error::BadConfiguration { name: name.to_string(), reason };
-    let configuration = Configuration::from_json(json).map_err(|err| bad(err.to_string()))?;
-    if configuration.name() != name {
-        return Err(bad(format!("it is configuration \"{}\"", configuration.name())));
+fn bad_configuration(name: &ConfigurationName, reason: String) -> Error {
+    Error::BadConfiguration { name: name.to_string(), reason }
+}
+
+impl Slot {
+    fn is_full(&self) -> bool {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
-    Ok(configuration)
+
+    fn usable(&self) -> Option<Arc<Client>> {
+        let client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        client.as_ref().filter(|client| client.is_alive()).map(Arc::clone)
+    }
+
+    fn put(&self, client: Option<Arc<Client>>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+        self.changes.send_modify(|count| *count += 1);
+    }
 }

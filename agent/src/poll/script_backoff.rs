@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use deploy_store::Configuration;
 
+use crate::backoff::{Backoff, random_fraction};
 use crate::cycle::Change;
-use crate::poll::backoff::{Backoff, random_fraction};
 
 /// Longest wait before a failed script is run again; longer if polls are less frequent.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);

@@ -46,6 +46,14 @@ pub struct Report {
     pub offered: Option<String>,
     /// Why the last cycle failed; `None` after a success.
     pub error: Option<String>,
+    /// The name of this host at the registry.
+    pub host: Option<String>,
+    /// Whether the registry sends changes to the agent at once.
+    pub watching: bool,
+    /// Why the registry keeps no reports of this agent, if it keeps none.
+    pub reports_refused: Option<String>,
+    /// How often operators had asked this agent to try again when it last did.
+    pub retries: u64,
 }
 
 /// How the files of a root were placed, without the files that the spare had already.

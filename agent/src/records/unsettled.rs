@@ -41,6 +41,9 @@ pub struct Unsettled {
     pub failed: Option<Timestamp>,
     /// Why the script failed.
     pub error: Option<String>,
+    /// The exit code of the script that failed, if the script exited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
     /// Time of the script's next run.
     pub next: Option<Timestamp>,
 }
@@ -200,11 +203,11 @@ fn create(dir: &Path, now: &Unsettled) -> Result<()> {
 }
 
 /// Records why the script of the last [`begin`] failed.
-pub fn failed(dir: &Path, error: &str) -> Result<()> {
+pub fn failed(dir: &Path, error: &str, exit_code: Option<i32>) -> Result<()> {
     let left = read(dir).unwrap_or_default();
     let (failures, failed) = (left.failures.saturating_add(1), Some(Timestamp::now()));
     let error = Some(error.chars().take(MOST_OF_ERROR).collect());
-    put(dir, Some(&Unsettled { failures, failed, error, ..left }))
+    put(dir, Some(&Unsettled { failures, failed, error, exit_code, ..left }))
 }
 
 /// Records the time of the next run.
@@ -286,14 +289,15 @@ mod tests {
         begin(dir, None, two, Some(one), false, true).unwrap();
         let begun = read(dir).unwrap();
         assert_eq!((begun.target(), begun.failures, begun.failed), (Some(two), 0, None));
-        failed(dir, &"\0".repeat(5000)).unwrap();
+        failed(dir, &"\0".repeat(5000), Some(3)).unwrap();
         set_next_run(dir, Timestamp::UNIX_EPOCH).unwrap();
         let left = read(dir).unwrap();
         assert_eq!((left.failures, left.next), (1, Some(Timestamp::UNIX_EPOCH)));
+        assert_eq!(left.exit_code, Some(3));
         begin(dir, Some(&left), one, Some(two), false, true).unwrap();
         let begun = read(dir).unwrap();
         assert_eq!((begun.failures, begun.since, &begun.error), (1, left.since, &None));
-        failed(dir, "no").unwrap();
+        failed(dir, "no", None).unwrap();
         assert_eq!(read(dir).unwrap().failures, 2);
         // An empty file, as after a power cut, is not a success.
         fs::write(dir.join("unsettled.json"), "").unwrap();

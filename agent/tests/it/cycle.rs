@@ -15,7 +15,10 @@ use deploy_agent::cycle::{self, Outcome};
 use deploy_agent::error::Error;
 use deploy_agent::fetch::registry_session::Session;
 use deploy_agent::fetch::throttle::Throttle;
+use deploy_agent::fleet::offers::Offers;
+use deploy_agent::fleet::reporter::{About, Reports};
 use deploy_agent::records::agent_report::Reporter;
+use deploy_agent::records::report_file::ReportFile;
 use deploy_agent::sandbox::{Confine, Confinement};
 use deploy_agent::script::Script;
 use deploy_agent::stop::Stop;
@@ -53,6 +56,9 @@ impl Bench {
             min_free: 0,
             spares: None,
             throttle: Throttle::new(0),
+            reports: Reports::new(About::default(), ReportFile::default()),
+            offers: Offers::default(),
+            superseded: tokio::sync::watch::Sender::new(()),
             quiet: false,
             stop: Stop::new().1,
             dir: home,

@@ -6,6 +6,7 @@ mod bench;
 mod cli;
 mod confined;
 mod cycle;
+mod fleet;
 mod go_readme;
 mod hostile;
 mod kept_roots;

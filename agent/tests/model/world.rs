@@ -361,7 +361,7 @@ fn flags(bench: &Bench, place: &Place, dice: &mut Dice) -> Vec<String> {
     let path = |name: &str| bench.path(name).display().to_string();
     let mut flags = vec!["-dir".to_owned(), path("a1"), "-state".to_owned(), path("state.json")];
     let mut give = |more: &[&str]| flags.extend(more.iter().map(|&flag| flag.to_owned()));
-    give(&["-poll", "1h", "-link", &place.link, "-script", &path("deploy.sh")]);
+    give(&["-poll", "1h", "-no-watch", "-link", &place.link, "-script", &path("deploy.sh")]);
     if dice.percent(40) {
         give(&["-writable", "var/**"]);
     }

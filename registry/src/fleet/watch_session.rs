@@ -172,7 +172,7 @@ impl WatchSession {
             last_seq: Some(self.host.last_seq),
             offer: Some(offer),
             refused: self.host.refused.clone(),
-            ack: None,
+            ..ToAgent::default()
         };
         Ok(to_line(&line).into())
     }

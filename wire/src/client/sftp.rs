@@ -63,6 +63,11 @@ impl Sftp {
         !self.broken.load(Ordering::Relaxed)
     }
 
+    /// When the last answer arrived.
+    pub(super) fn heard(&self) -> Instant {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) async fn open(&self, path: &str, flags: OpenFlags) -> SftpResult<String> {
         self.open_sized(path, flags, None).await
     }
@@ -114,7 +119,7 @@ impl Sftp {
             if let Ok(answer) = timeout_at(since + STALLED, &mut request).await {
                 break answer;
             }
-            let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let heard = self.heard();
             if heard <= since {
                 break Err(Error::Timeout);
             }

@@ -50,6 +50,10 @@ pub struct ToAgent {
     /// Why the registry keeps no reports of this agent, such as a host name that is another's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// After the connection is lost, the agent connects again after a random part of this time, in
+    /// milliseconds, so that a large fleet does not come back all at once. Sent in the first line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconnect_within_ms: Option<u64>,
 }
 
 /// A line from an agent.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use deploy_store::{Size, escape};
 
-use super::{Cache, Left, Private, Status};
+use super::{Cache, Left, Private, Reports, Status};
 use crate::records::agent_report::Spare;
 use crate::records::running_script::Running;
 
@@ -16,6 +16,7 @@ impl Status {
     pub fn to_text(&self) -> String {
         let mut lines = Lines::default();
         self.deployed(&mut lines);
+        self.fleet(&mut lines);
         self.roots(&mut lines);
         self.space(&mut lines);
         self.scripts(&mut lines);
@@ -46,6 +47,28 @@ impl Status {
             (Some(sandbox), _) => lines.add("confinement", &sandbox.to_string()),
             (None, Some(_)) => lines.add("confinement", "none"),
             (None, None) => lines.add("confinement", "unknown"),
+        }
+    }
+
+    /// Adds the host's name at the registry, and the last report.
+    fn fleet(&self, lines: &mut Lines) {
+        let Some(host) = &self.host else { return };
+        let how = match (self.agent_pid, self.watching) {
+            (None, _) => "",
+            (_, true) => "watching",
+            (_, false) => "polling",
+        };
+        lines.add("host", format!("{}   {how}", escape(host)).trim_end());
+        let Reports { last, waiting, refused, .. } = &self.reports;
+        if let Some(last) = last {
+            let sent = match waiting {
+                0 => "acknowledged".to_owned(),
+                n => format!("{n} not acknowledged"),
+            };
+            lines.add("reported", &format!("{}   {sent}", last.phase));
+        }
+        if let Some(why) = refused {
+            lines.add("refused", &escape(why));
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use deploy_store::{
     Configuration, Digest, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed,
 };
+use deploy_wire::fleet::Phase;
 
 use crate::agent::Agent;
 use crate::blocking;
@@ -45,6 +46,7 @@ pub(super) async fn make(
     loop {
         let is_there = way != Way::Rebuild && fetch::has_root(&agent.store, new)?;
         let fetched = download(agent, session, new, lost, is_there).await?;
+        agent.reports.reached(Phase::Fetched);
         let built = build(agent, new, way, is_there, fetched.whole).await;
         agent.store.meter().end();
         match built {

@@ -193,7 +193,7 @@ pub fn terminate(process: &mut Child) -> Option<i32> {
     process.wait().unwrap().code()
 }
 
-/// An agent that polls so rarely that it acts only on requests.
+/// An agent that polls so rarely that it acts only on requests, or on what it watches.
 pub struct Agent<'a> {
     pub bench: &'a Bench,
     pub process: Child,
@@ -208,10 +208,19 @@ impl Drop for Agent<'_> {
 
 impl<'a> Agent<'a> {
     pub fn start(bench: &'a Bench, more: &[&str]) -> Self {
+        Self::run(bench, &["-no-watch"], more)
+    }
+
+    /// An agent that watches, and practically never polls.
+    pub fn watching(bench: &'a Bench, more: &[&str]) -> Self {
+        Self::run(bench, &["-host", "web-01"], more)
+    }
+
+    fn run(bench: &'a Bench, arguments: &[&str], more: &[&str]) -> Self {
         let log = File::options().create(true).append(true).open(bench.path("agent.log")).unwrap();
         let started = bench.agent_log().matches(" tracking ").count();
         let mut agent = bench.agent(&["-poll", "1h"]);
-        let process = agent.args(more).stderr(log).spawn().unwrap();
+        let process = agent.args(arguments).args(more).stderr(log).spawn().unwrap();
         eventually("it listens", || {
             bench.agent_log().matches(" tracking ").count() > started
                 && UnixStream::connect(bench.path("a1/control")).is_ok()

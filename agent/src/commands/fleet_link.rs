@@ -1,0 +1,112 @@
+//! Connects an agent that tracks a configuration with the registry's fleet: the watch, the reports,
+//! and what the agent has to report after its start.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use anyhow::Result;
+use deploy_store::disk::Dir;
+use deploy_store::{Configuration, ConfigurationName};
+use deploy_wire::fleet::MAX_OUTPUT;
+
+use crate::agent::Agent;
+use crate::cycle::switch::SCRIPT_LOG;
+use crate::fetch::registry_session::Session;
+use crate::flags::Flags;
+use crate::fleet::derived_state::{Records, derived};
+use crate::fleet::identity::Identity;
+use crate::fleet::report_keeper::Keeper;
+use crate::fleet::watch_task::{self, Watch};
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::{state_file, unsettled};
+
+/// Longest time that an agent with `-once` waits until its reports are delivered.
+const DELIVERY: Duration = Duration::from_secs(5);
+
+/// The parts of the connection.
+#[derive(Debug)]
+pub(super) struct FleetLink {
+    /// `None` with `-no-watch`.
+    watch: Option<Watch>,
+    keeper: Keeper,
+}
+
+impl FleetLink {
+    /// Prepares the connection, and reports the state that the agent's records have.
+    pub(super) fn new(
+        flags: &Flags,
+        agent: &Agent,
+        name: &ConfigurationName,
+        session: &Session,
+    ) -> Result<Self> {
+        let identity = Identity::of(flags.host.as_ref(), &agent.dir)?;
+        agent.reports.resume(derived(&records(agent)));
+        agent.report.update(|report| {
+            report.host = Some(identity.host.to_string());
+            (report.watching, report.reports_refused) = (false, None);
+        });
+        let watch = Watch {
+            session: session.clone(),
+            line: identity.watch_line(name),
+            offers: agent.offers.clone(),
+            reports: agent.reports.clone(),
+            superseded: agent.superseded.clone(),
+            status: agent.report.clone(),
+        };
+        let keeper = Keeper {
+            dir: agent.dir.clone(),
+            state: agent.state.clone(),
+            metrics_file: flags.metrics_file.clone(),
+            status: agent.report.clone(),
+            reports: agent.reports.clone(),
+            offers: agent.offers.clone(),
+        };
+        let watch = (!flags.no_watch).then_some(watch);
+        Ok(Self { watch, keeper })
+    }
+
+    /// Watches, and keeps the reports on the disk, until the agent ends.
+    pub(super) fn start(self) -> Keeper {
+        let Self { watch, keeper } = self;
+        match watch {
+            Some(watch) => drop(tokio::spawn(watch.run())),
+            None => keeper.offers.clear(),
+        }
+        tokio::spawn(keeper.clone().run());
+        keeper
+    }
+
+    /// Delivers the reports of an agent that ran one cycle. What cannot be delivered stays for the
+    /// next agent.
+    pub(super) async fn deliver(self) {
+        if let Some(mut watch) = self.watch {
+            let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut watch)).await;
+            let why = match done {
+                Ok(Ok(())) => None,
+                Ok(Err(err)) => Some(err.to_string()),
+                Err(_) => Some(format!("no acknowledgement for {} seconds", DELIVERY.as_secs())),
+            };
+            if let Some(why) = why {
+                tracing::debug!("the reports are not delivered: {why}");
+            }
+        }
+        self.keeper.finish().await;
+    }
+}
+
+/// What the agent's records say. A record that cannot be read is the cycle's to report.
+fn records(agent: &Agent) -> Records {
+    Records {
+        deployed: state_file::peek(&agent.state).ok().flatten().as_ref().map(Configuration::id),
+        left: unsettled::read(&agent.dir),
+        hold: RollbackHold::read(&agent.dir).ok().flatten(),
+        output: script_log(agent).unwrap_or_default(),
+    }
+}
+
+fn script_log(agent: &Agent) -> Option<String> {
+    let file = Dir::open(&agent.dir).ok()?.open_file(SCRIPT_LOG).ok()?;
+    let mut bytes = Vec::new();
+    file.take(MAX_OUTPUT as u64).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}

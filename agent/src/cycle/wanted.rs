@@ -1,0 +1,44 @@
+//! Asks what to deploy: a live watch has said it already, otherwise the registry is asked over sftp.
+
+use deploy_store::{Configuration, Digest};
+
+use crate::agent::Agent;
+use crate::error::Result;
+use crate::fetch::registry_session::Session;
+
+/// What to deploy.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// The registry's configuration. If an operator holds the host, it is not needed.
+    pub configuration: Option<Configuration>,
+    /// The id of the registry's configuration, if it is known.
+    pub id: Option<Digest>,
+    /// The revision of the offer; 0 without an offer.
+    pub revision: u64,
+    /// Why an operator holds the host.
+    pub held: Option<String>,
+    /// Whether the registry sent the configuration on its own.
+    pub is_pushed: bool,
+}
+
+/// Asks what to deploy.
+pub(super) async fn ask(agent: &Agent, session: &mut Session) -> Result<Wanted> {
+    let last = agent.offers.received().offer;
+    if let Some(offer) = last.as_ref().filter(|offer| offer.held.is_some()) {
+        let (id, revision, held) = (offer.id, offer.revision, offer.held.clone());
+        return Ok(Wanted { configuration: None, id, revision, held, is_pushed: true });
+    }
+    let offer = agent.offers.usable();
+    if offer.as_ref().is_some_and(|offer| offer.id.is_none()) {
+        return Err(session.unknown());
+    }
+    let pushed = offer.and_then(|offer| offer.configuration());
+    let is_pushed = pushed.is_some();
+    let configuration = match pushed {
+        Some(configuration) => session.checked(configuration)?,
+        None => session.configuration().await?,
+    };
+    let id = Some(configuration.id());
+    let revision = last.filter(|offer| offer.id == id).map_or(0, |offer| offer.revision);
+    Ok(Wanted { configuration: Some(configuration), id, revision, held: None, is_pushed })
+}

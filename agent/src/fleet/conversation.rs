@@ -1,0 +1,171 @@
+//! Decides what the agent does on a watch, and when: without network or clock.
+
+use std::time::Duration;
+
+use deploy_wire::fleet::lines::from_line;
+use deploy_wire::fleet::{HEARTBEAT, Report, SILENCE, ToAgent, Unreadable};
+use tokio::time::Instant;
+
+/// How long the report of a step waits for the next step. A short deploy sends only its result.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// What a watch has heard and said.
+#[derive(Debug)]
+pub struct Conversation {
+    heard: Instant,
+    spoke: Instant,
+    is_greeted: bool,
+    /// Number of the last report that was sent.
+    sent: u64,
+    /// When the oldest report that lingers appeared.
+    lingers: Option<Instant>,
+}
+
+/// What to do now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Wait for a line, a report or this time.
+    Wait(Instant),
+    /// Send these reports.
+    Send(Vec<Report>),
+    /// Send a sign of life.
+    Beat,
+    /// Give up: the other side is silent.
+    Dead,
+}
+
+impl Conversation {
+    /// A watch that begins now.
+    pub fn new(now: Instant) -> Self {
+        Self { heard: now, spoke: now, is_greeted: false, sent: 0, lingers: None }
+    }
+
+    /// Takes a line of the registry.
+    pub fn hear(&mut self, line: &[u8], now: Instant) -> Result<ToAgent, Unreadable> {
+        let message: ToAgent = from_line(line)?;
+        self.heard = now;
+        self.is_greeted |= message.last_seq.is_some();
+        if message == ToAgent::default() {
+            // The registry's sign of life is answered, so that both sides speak equally often.
+            self.spoke = now.checked_sub(HEARTBEAT).unwrap_or(now);
+        }
+        Ok(message)
+    }
+
+    /// Whether the registry has sent its first line.
+    pub fn is_greeted(&self) -> bool {
+        self.is_greeted
+    }
+
+    /// Number of the last report that was sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The agent has sent a line, with the report of this number if it was a report.
+    pub fn spoke(&mut self, report: Option<u64>, now: Instant) {
+        self.spoke = now;
+        if let Some(seq) = report {
+            (self.sent, self.lingers) = (seq, None);
+        }
+    }
+
+    /// What to do now. `waiting` are the reports after the last one that was sent. `alive` is when
+    /// the connection last carried anything else.
+    pub fn turn(&mut self, waiting: Vec<Report>, alive: Option<Instant>, now: Instant) -> Turn {
+        let silent_at = alive.map_or(self.heard, |alive| alive.max(self.heard)) + SILENCE;
+        if now >= silent_at {
+            return Turn::Dead;
+        }
+        let beat_at = self.spoke + HEARTBEAT;
+        let mut next = silent_at.min(beat_at);
+        if self.is_greeted && !waiting.is_empty() {
+            let send_at = *self.lingers.get_or_insert(now) + LINGER;
+            if now >= send_at || waiting.iter().any(|report| report.phase.is_final()) {
+                return Turn::Send(waiting);
+            }
+            next = next.min(send_at);
+        }
+        if now >= beat_at { Turn::Beat } else { Turn::Wait(next) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_wire::fleet::Phase;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn begin() -> (Conversation, Instant) {
+        let now = Instant::now();
+        (Conversation::new(now), now)
+    }
+
+    fn greeted() -> (Conversation, Instant) {
+        let (mut talk, now) = begin();
+        let line = talk.hear(b"{\"last_seq\": 4, \"dance\": true}", now).unwrap();
+        assert_eq!(line.last_seq, Some(4));
+        (talk, now)
+    }
+
+    fn report(seq: u64, phase: Phase) -> Report {
+        Report { seq, phase, ..Report::default() }
+    }
+
+    #[test]
+    fn silence_ends_a_watch_and_signs_of_life_prolong_it() {
+        let (mut talk, mut now) = greeted();
+        for _ in 0..5 {
+            now += HEARTBEAT;
+            assert_eq!(talk.turn(Vec::new(), None, now), Turn::Beat);
+            talk.spoke(None, now);
+            talk.hear(b"", now).unwrap();
+            assert_eq!(talk.turn(Vec::new(), None, now), Turn::Beat, "a heartbeat is answered");
+            talk.spoke(None, now);
+            assert_eq!(talk.turn(Vec::new(), None, now), Turn::Wait(now + HEARTBEAT));
+        }
+        let last = now;
+        talk.spoke(None, last + SILENCE - SECOND);
+        assert_eq!(
+            talk.turn(Vec::new(), None, last + SILENCE - SECOND),
+            Turn::Wait(last + SILENCE)
+        );
+        assert_eq!(talk.turn(Vec::new(), None, last + SILENCE), Turn::Dead);
+        // A slow download is on the same connection, before the line.
+        let alive = Some(last + SILENCE - SECOND);
+        assert_eq!(
+            talk.turn(Vec::new(), alive, last + SILENCE),
+            Turn::Wait(last + SILENCE + HEARTBEAT - SECOND)
+        );
+    }
+
+    #[test]
+    fn registry_that_never_greets_gets_no_reports_and_is_given_up() {
+        let (mut talk, now) = begin();
+        let waiting = vec![report(1, Phase::Healthy)];
+        assert_eq!(talk.turn(waiting.clone(), None, now), Turn::Wait(now + HEARTBEAT));
+        assert_eq!(talk.turn(waiting, None, now + SILENCE), Turn::Dead);
+        assert!(!talk.is_greeted() && talk.hear(b"{", now).is_err());
+    }
+
+    #[test]
+    fn result_is_sent_at_once_and_steps_linger() {
+        let (mut talk, now) = greeted();
+        let offered = vec![report(5, Phase::Offered)];
+        assert_eq!(talk.turn(offered.clone(), None, now), Turn::Wait(now + LINGER));
+        assert_eq!(talk.turn(offered.clone(), None, now + LINGER), Turn::Send(offered.clone()));
+        talk.spoke(Some(5), now);
+        assert_eq!(talk.sent(), 5);
+        assert_eq!(talk.turn(Vec::new(), None, now), Turn::Wait(now + HEARTBEAT));
+        let script = vec![report(6, Phase::Script)];
+        assert_eq!(talk.turn(script, None, now), Turn::Wait(now + LINGER));
+        let done = vec![report(7, Phase::Healthy)];
+        assert_eq!(talk.turn(done.clone(), None, now), Turn::Send(done));
+        // A result of an earlier deploy takes the step after it along.
+        talk.spoke(Some(7), now);
+        let both = vec![report(8, Phase::Failed), report(9, Phase::Offered)];
+        assert_eq!(talk.turn(both.clone(), None, now), Turn::Send(both));
+    }
+}

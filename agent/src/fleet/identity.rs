@@ -1,0 +1,71 @@
+//! The identity of this agent at the registry: the host's name, and the id of the directory.
+
+use std::path::Path;
+
+use deploy_store::{ConfigurationName, Result};
+use deploy_wire::command::ServiceCommand;
+use deploy_wire::fleet::HostName;
+use deploy_wire::fleet::host_name::MAX_HOST_NAME;
+
+use crate::records::instance;
+
+/// The name of a machine without a name.
+const NAMELESS: &str = "unnamed";
+
+/// The identity of an agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The host.
+    pub host: HostName,
+    /// The random id of the agent's directory.
+    pub instance: String,
+}
+
+impl Identity {
+    /// The identity of the agent of the directory `dir`. Without a given name, the host has the
+    /// machine's name.
+    pub fn of(host: Option<&HostName>, dir: &Path) -> Result<Self> {
+        let machine = || usable(&rustix::system::uname().nodename().to_string_lossy());
+        let host = host.cloned().unwrap_or_else(machine);
+        Ok(Self { host, instance: instance::get(dir)? })
+    }
+
+    /// The command that watches the configuration `name`.
+    pub fn watch_line(&self, name: &ConfigurationName) -> String {
+        let Self { host, instance } = self.clone();
+        ServiceCommand::Watch { name: name.clone(), host, instance }.to_line()
+    }
+}
+
+/// The machine's name as the name of a host: other characters become `-`.
+fn usable(name: &str) -> HostName {
+    let allowed = |sign: char| sign.is_alphanumeric() || "._-".contains(sign);
+    let mut name: String =
+        name.chars().map(|sign| if allowed(sign) { sign } else { '-' }).collect();
+    while name.len() > MAX_HOST_NAME {
+        name.pop();
+    }
+    let name = name.trim_start_matches('-');
+    name.parse().unwrap_or_else(|_| NAMELESS.parse().expect("a name of letters"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_of_a_machine_becomes_a_name_of_a_host() {
+        for (machine, host) in [
+            ("web-01.example.org", "web-01.example.org"),
+            ("web 01", "web-01"),
+            ("-x", "x"),
+            ("a\x1b[31m", "a--31m"),
+            ("", "unnamed"),
+            ("---", "unnamed"),
+            ("(none)", "none-"),
+        ] {
+            assert_eq!(usable(machine).as_str(), host, "{machine:?}");
+        }
+        assert!(usable(&"ä".repeat(300)).as_str().len() <= MAX_HOST_NAME);
+    }
+}

@@ -1,0 +1,128 @@
+//! Metrics of an agent in Prometheus' text format: pure.
+
+use std::fmt::Write as _;
+
+use deploy_wire::fleet::Phase;
+
+use crate::fleet::deploy_counts::DeployCounts;
+
+/// What the metrics say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// The version of the agent.
+    pub version: String,
+    /// How the agent places files.
+    pub link: String,
+    /// The phase of the last report.
+    pub phase: Phase,
+    /// The deploys.
+    pub counts: DeployCounts,
+    /// When a script last succeeded, in seconds since 1970.
+    pub last_success: Option<i64>,
+    /// Whether a watch is live.
+    pub watch_live: bool,
+}
+
+impl Metrics {
+    /// The text.
+    pub fn to_text(&self) -> String {
+        let mut text = Text::default();
+        let labels = [("version", &*self.version), ("link", &*self.link)];
+        text.head("info", "gauge", "The agent's version, and how it places files.");
+        text.sample("info", &labels, 1);
+        let DeployCounts { healthy, failed, rolled_back, steps } = &self.counts;
+        text.head("deploys_total", "counter", "Deploys since the agent's start, by result.");
+        for (result, count) in
+            [("healthy", healthy), ("failed", failed), ("rolled_back", rolled_back)]
+        {
+            text.sample("deploys_total", &[("result", result)], count);
+        }
+        if let Some(at) = self.last_success {
+            let name = "last_success_timestamp_seconds";
+            text.head(name, "gauge", "When a deploy last succeeded.");
+            text.sample(name, &[], at);
+        }
+        text.head("phase", "gauge", "The phase that the agent reports is 1, the others are 0.");
+        for phase in Phase::ALL {
+            text.sample("phase", &[("phase", phase.word())], u8::from(phase == self.phase));
+        }
+        text.head("watch_live", "gauge", "Whether the registry's changes arrive at once.");
+        text.sample("watch_live", &[], u8::from(self.watch_live));
+        if !steps.is_empty() {
+            let name = "deploy_duration_seconds";
+            text.head(name, "gauge", "How long each step of the last deploy took.");
+            for step in steps {
+                #[allow(clippy::cast_precision_loss, reason = "a deploy takes no centuries")]
+                let seconds = step.ms as f64 / 1000.0;
+                text.sample(name, &[("step", step.phase.word())], seconds);
+            }
+        }
+        text.0
+    }
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            self.0,
+            "# HELP deploy_agent_{name} {help}\n# TYPE deploy_agent_{name} {kind}"
+        );
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        let labels: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let labels = labels.join(",");
+        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+        let _ = writeln!(self.0, "deploy_agent_{name}{labels} {value}");
+    }
+}
+
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_wire::fleet::Step;
+
+    use super::*;
+
+    #[test]
+    fn every_sample_has_a_name_a_type_and_a_number() {
+        let mut counts = DeployCounts::default();
+        counts.ended(Phase::Failed, &[]);
+        let steps = [(Phase::Staged, 1500), (Phase::Healthy, 7)];
+        counts.ended(Phase::Healthy, &steps.map(|(phase, ms)| Step { phase, ms }));
+        let metrics = Metrics {
+            version: "1 \"x\"".to_owned(),
+            link: "copy".to_owned(),
+            phase: Phase::Healthy,
+            counts,
+            last_success: Some(1_700_000_000),
+            watch_live: true,
+        };
+        let text = metrics.to_text();
+        for line in [
+            "# TYPE deploy_agent_deploys_total counter",
+            "deploy_agent_info{version=\"1 \\\"x\\\"\",link=\"copy\"} 1",
+            "deploy_agent_deploys_total{result=\"failed\"} 1",
+            "deploy_agent_last_success_timestamp_seconds 1700000000",
+            "deploy_agent_phase{phase=\"healthy\"} 1",
+            "deploy_agent_phase{phase=\"failed\"} 0",
+            "deploy_agent_watch_live 1",
+            "deploy_agent_deploy_duration_seconds{step=\"staged\"} 1.5",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok() && name.starts_with("deploy_agent_"), "{line}");
+        }
+        assert!(!Metrics::default().to_text().contains("last_success"));
+    }
+}

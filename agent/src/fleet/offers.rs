@@ -1,0 +1,172 @@
+//! What the registry offers now, as far as a watch has said it. The watch writes it, and the polling
+//! loop and the cycle read it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deploy_wire::fleet::Offer;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+/// Longest time that an agent waits before it acts on an offer.
+const LONGEST_START: Duration = Duration::from_secs(60 * 60);
+
+/// What a watch has received.
+#[derive(Debug, Clone, Default)]
+pub struct Received {
+    /// The registry's last offer.
+    pub offer: Option<Arc<Offer>>,
+    /// Number of offers that differed from the offer before.
+    pub count: u64,
+    /// Whether a watch is live, so that changes arrive at once.
+    pub is_live: bool,
+    /// Whether an offer has arrived, or the agent has found out that none will.
+    pub is_settled: bool,
+    /// When the agent may act on the offer.
+    start: Option<Instant>,
+}
+
+/// The registry's offers. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Offers {
+    received: watch::Sender<Received>,
+    by_sftp: Arc<AtomicBool>,
+}
+
+impl Offers {
+    /// Takes an offer. Returns whether it differs from the offer before.
+    pub fn take(&self, offer: Offer) -> bool {
+        let wait = Duration::from_millis(offer.start_after_ms).min(LONGEST_START);
+        let mut is_new = false;
+        self.received.send_modify(|received| {
+            (received.is_live, received.is_settled) = (true, true);
+            let same = |before: &Arc<Offer>| {
+                **before == Offer { start_after_ms: before.start_after_ms, ..offer.clone() }
+            };
+            is_new = !received.offer.as_ref().is_some_and(same);
+            if is_new {
+                received.offer = Some(Arc::new(offer));
+                received.count += 1;
+                received.start = (!wait.is_zero()).then(|| Instant::now() + wait);
+            }
+        });
+        is_new
+    }
+
+    /// No offer will arrive for a while.
+    pub fn lose(&self) {
+        self.received.send_if_modified(|received| {
+            let changes = received.is_live || !received.is_settled;
+            (received.is_live, received.is_settled) = (false, true);
+            changes
+        });
+    }
+
+    /// The registry knows no offers: what an earlier registry has said is over.
+    pub fn clear(&self) {
+        self.received.send_modify(|received| {
+            *received = Received { count: received.count, is_settled: true, ..Received::default() };
+        });
+    }
+
+    /// What has been received.
+    pub fn received(&self) -> Received {
+        self.received.borrow().clone()
+    }
+
+    /// Changes with every change of what has been received.
+    pub fn changed(&self) -> watch::Receiver<Received> {
+        self.received.subscribe()
+    }
+
+    /// Waits until an offer has arrived, or the agent has found out that none will.
+    pub async fn settled(&self) {
+        // The sender lives as long as this value.
+        let _ = self.received.subscribe().wait_for(|received| received.is_settled).await;
+    }
+
+    /// Says whether the next cycle asks the registry over sftp, whatever was received.
+    pub fn ask_by_sftp(&self, by_sftp: bool) {
+        self.by_sftp.store(by_sftp, Ordering::Relaxed);
+    }
+
+    /// The offer that a cycle acts on now; `None` if it asks over sftp.
+    pub fn usable(&self) -> Option<Arc<Offer>> {
+        let received = self.received.borrow();
+        let may = received.is_live && !self.by_sftp.load(Ordering::Relaxed);
+        received.offer.clone().filter(|_| may)
+    }
+
+    /// Waits until the agent may act on the offer. Returns whether the offer is still the last one.
+    pub async fn wait_to_start(&self) -> bool {
+        let mut changed = self.received.subscribe();
+        let (count, start) = {
+            let received = changed.borrow_and_update();
+            (received.count, received.start)
+        };
+        let Some(start) = start else { return true };
+        tokio::select! {
+            () = sleep_until(start) => true,
+            _ = changed.wait_for(|received| received.count != count) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(revision: u64, start_after_ms: u64) -> Offer {
+        Offer { revision, start_after_ms, ..Offer::default() }
+    }
+
+    #[test]
+    fn offer_is_new_only_if_it_says_something_else() {
+        let offers = Offers::default();
+        assert!(offers.take(offer(1, 0)) && !offers.take(offer(1, 500)));
+        assert!(offers.take(offer(2, 0)) && offers.take(Offer { retries: 1, ..offer(2, 0) }));
+        assert_eq!(offers.received().count, 3);
+        assert!(offers.usable().is_some());
+        offers.ask_by_sftp(true);
+        assert!(offers.usable().is_none());
+        offers.ask_by_sftp(false);
+        offers.lose();
+        assert!(offers.usable().is_none() && offers.received().offer.is_some());
+        assert!(!offers.take(Offer { retries: 1, ..offer(2, 0) }), "nothing changed meanwhile");
+        assert!(offers.usable().is_some());
+        offers.clear();
+        assert!(offers.received().offer.is_none() && offers.take(offer(2, 0)));
+        assert_eq!(offers.received().count, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn agent_waits_for_its_turn_unless_a_newer_offer_arrives() {
+        let offers = Offers::default();
+        let began = Instant::now();
+        offers.take(offer(1, 0));
+        assert!(offers.wait_to_start().await && began.elapsed().is_zero());
+        offers.take(offer(2, 3000));
+        assert!(offers.wait_to_start().await);
+        assert!(began.elapsed() >= Duration::from_secs(3));
+        assert!(offers.wait_to_start().await, "the time is over");
+        offers.take(offer(3, u64::MAX));
+        let newer = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            offers.lose();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            offers.take(offer(4, 0));
+        };
+        let (is_last, ()) = tokio::join!(offers.wait_to_start(), newer);
+        assert!(!is_last && began.elapsed() < Duration::from_secs(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_cycle_waits_until_the_offers_are_known() {
+        let offers = Offers::default();
+        let wait = Duration::from_secs(5);
+        assert!(tokio::time::timeout(wait, offers.settled()).await.is_err());
+        offers.lose();
+        offers.settled().await;
+    }
+}

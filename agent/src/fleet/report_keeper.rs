@@ -1,0 +1,116 @@
+//! Writes what `status`, the next agent and node_exporter read: `report.json`, the state of the watch
+//! and the metrics. The writes happen beside the deploy, which waits for none of them.
+
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use deploy_store::Error;
+
+use crate::blocking;
+use crate::fleet::metrics_text::Metrics;
+use crate::fleet::offers::Offers;
+use crate::fleet::reporter::Reports;
+use crate::records::agent_report::Reporter;
+use crate::records::report_file::ReportFile;
+use crate::records::state_file::split;
+
+/// What is written, and where.
+#[derive(Debug, Clone)]
+pub struct Keeper {
+    /// The agent's directory.
+    pub dir: PathBuf,
+    /// The state file: its time is the time of the last success.
+    pub state: PathBuf,
+    /// The file for metrics, if there is one.
+    pub metrics_file: Option<PathBuf>,
+    /// Where `status` looks.
+    pub status: Reporter,
+    /// The reports.
+    pub reports: Reports,
+    /// The registry's offers.
+    pub offers: Offers,
+}
+
+/// What was written last.
+#[derive(Debug, Clone, Default)]
+struct Written {
+    reports: ReportFile,
+    metrics: String,
+    is_live: Option<bool>,
+}
+
+impl Keeper {
+    /// Writes after each change, until it is dropped.
+    pub async fn run(self) -> Infallible {
+        let (mut reports, mut offers) = (self.reports.changed(), self.offers.changed());
+        let mut written = Written { reports: self.reports.file(), ..Written::default() };
+        loop {
+            reports.mark_unchanged();
+            offers.mark_unchanged();
+            let keeper = self.clone();
+            written = blocking::run(move || keeper.write(written)).await;
+            tokio::select! {
+                _ = reports.changed() => {}
+                _ = offers.changed() => {}
+            }
+        }
+    }
+
+    /// Writes a last time: the agent ends, and watches no more.
+    pub async fn finish(self) {
+        self.offers.lose();
+        blocking::run(move || self.write(Written::default())).await;
+    }
+
+    /// Writes what differs from `written`. Returns what is written now. An error is only logged:
+    /// no deploy depends on these files.
+    fn write(&self, mut written: Written) -> Written {
+        let file = self.reports.file();
+        if file != written.reports {
+            match file.write(&self.dir) {
+                Ok(()) => written.reports = file,
+                Err(err) => tracing::debug!("cannot keep the reports: {err}"),
+            }
+        }
+        let is_live = self.offers.received().is_live;
+        if written.is_live != Some(is_live) {
+            self.status.update(|report| report.watching = is_live);
+            written.is_live = Some(is_live);
+        }
+        if let Some(path) = &self.metrics_file {
+            let metrics = self.metrics(is_live).to_text();
+            if metrics != written.metrics {
+                match replace(path, metrics.as_bytes()) {
+                    Ok(()) => written.metrics = metrics,
+                    Err(err) => tracing::warn!(event = "no_metrics", "cannot write metrics: {err}"),
+                }
+            }
+        }
+        written
+    }
+
+    fn metrics(&self, watch_live: bool) -> Metrics {
+        let (about, phase, counts) = self.reports.counts();
+        let changed = std::fs::metadata(&self.state).and_then(|meta| meta.modified()).ok();
+        let seconds = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let last_success = seconds.and_then(|time| i64::try_from(time.as_secs()).ok());
+        let (version, link) = (about.version, about.link);
+        Metrics { version, link, phase, counts, last_success, watch_live }
+    }
+}
+
+/// Replaces a file that readers see only as a whole, without a sync.
+fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    let (dir, name) = split(path)?;
+    // node_exporter reads only names that end in .prom.
+    let unfinished = format!("{}.new", OsStr::from_bytes(name.to_bytes()).display());
+    let unfinished = CString::new(unfinished).unwrap_or_else(|_| name.clone());
+    dir.remove_file(&unfinished)?;
+    let file = dir.create_file(&unfinished, 0o644)?;
+    (&file).write_all(contents).map_err(|err| Error::io("write", dir.path_of(&unfinished), err))?;
+    dir.rename(&unfinished, &dir, &name)
+}

@@ -11,8 +11,6 @@ use deploy_wire::fleet::lines::{from_line, to_line};
 use deploy_wire::fleet::{Offer, Phase, Report, ToAgent, ToRegistry};
 use tokio::sync::Semaphore;
 
-/// The first agents to come back wait up to this long, as real agents do.
-const RETURN_WITHIN: Duration = Duration::from_secs(30);
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -74,12 +72,12 @@ impl Drop for Connected {
 
 /// Runs the agent with this number until the program ends.
 pub async fn run(registry: Registry, number: usize, fleet: Arc<Fleet>, logins: Arc<Semaphore>) {
-    let mut seq = 0;
+    let (mut seq, mut within) = (0, None);
     loop {
         // The error says why the watch ended, and the next one begins.
-        let _ = watch(&registry, number, &fleet, &logins, &mut seq).await;
+        let _ = watch(&registry, number, &fleet, &logins, (&mut seq, &mut within)).await;
         let fraction = f64::from(u32::try_from(number % 1000).unwrap_or(0)) / 1000.0;
-        let wait = if seq > 0 { RETURN_WITHIN.mul_f64(fraction) } else { PAUSE };
+        let wait = within.map_or(PAUSE, |within| within.mul_f64(fraction));
         tokio::time::sleep(wait).await;
     }
 }
@@ -89,7 +87,7 @@ async fn watch(
     number: usize,
     fleet: &Arc<Fleet>,
     logins: &Semaphore,
-    seq: &mut u64,
+    (seq, within): (&mut u64, &mut Option<Duration>),
 ) -> Result<(), ClientError> {
     let client = connect(registry, logins).await;
     let command = ServiceCommand::Watch {
@@ -106,6 +104,7 @@ async fn watch(
         if let Some(last) = message.last_seq {
             *seq = (*seq).max(last);
         }
+        *within = message.reconnect_within_ms.map(Duration::from_millis).or(*within);
         if message.ack.is_some() {
             fleet.acknowledged.fetch_add(1, Ordering::SeqCst);
         }

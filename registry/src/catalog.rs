@@ -22,6 +22,7 @@ mod bulk_load;
 mod changes;
 mod configuration_rows;
 mod configurations;
+mod counters;
 mod counts;
 mod database_error;
 mod document_cache;

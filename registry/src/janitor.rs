@@ -69,8 +69,8 @@ pub async fn run(registry: Arc<Registry>) {
     }
 }
 
-/// Removes outputs that no report has any more, and retires hosts that did not report for as long as
-/// `-retire-after` says.
+/// Removes outputs that no report has any more, and retires hosts that did not report within the time
+/// of `-retire-after`.
 async fn tidy_fleet(registry: &Registry) -> Result<()> {
     registry.catalog.remove_unused_outputs().await?;
     let Some(age) = registry.settings.retire_after else { return Ok(()) };

@@ -8,11 +8,12 @@
 //! context       what the task of a channel has        shell/     the prompt and its line editor
 //! channel_io    both directions of a channel          sftp/      packets, reading, writing
 //! command_progress  progress on the client's stderr
-//! service       the commands of agents
+//! agent_commands  `watch` and `report`       follow    `events -follow`
 //! ```
 
 pub(crate) mod accept;
 pub(crate) mod activity;
+mod agent_commands;
 pub mod auth;
 pub(crate) mod channel;
 pub(crate) mod channel_io;
@@ -20,7 +21,6 @@ pub(crate) mod command_progress;
 pub(crate) mod context;
 mod follow;
 pub(crate) mod server;
-mod service;
 pub(crate) mod sftp;
 mod shell;
 pub(crate) mod ssh_session;

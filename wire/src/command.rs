@@ -8,7 +8,7 @@ mod hash;
 mod line;
 mod parse;
 mod refusal;
-mod service;
+mod service_command;
 mod share;
 mod verb;
 mod verbs;
@@ -24,7 +24,7 @@ pub use change_options::{ChangeOptions, DEFAULT_WAIT};
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
 pub use refusal::Refusal;
-pub use service::ServiceCommand;
+pub use service_command::ServiceCommand;
 pub use share::Share;
 pub use verb::{Flag, INPUT, Takes, Verb, closest, component, listing_of, switch, text, version};
 pub use verbs::audit::Since;
@@ -390,6 +390,17 @@ mod tests {
             "verify -q",
             "stat -json",
             "audit -since 36h -limit 5",
+            "audit -since 2026-01-02T03:04:05Z",
+        ] {
+            check(line).unwrap();
+        }
+        assert_eq!(check("addver -h").unwrap(), Command::Help { verb: Some("addver".to_owned()) });
+    }
+
+    #[test]
+    fn every_spelling_of_the_verbs_of_the_fleet() {
+        let hash = "ab".repeat(32);
+        for line in [
             "addconf -name p -layer a:1 -override -wait",
             "changeconf -name p -component a -version 2 -wait -timeout 90s",
             "rollback -name p -override -wait -timeout=1m",
@@ -410,11 +421,11 @@ mod tests {
             "freeze -name p -m why -for 2h",
             "freeze -name p -off",
             "metrics",
-            "audit -since 2026-01-02T03:04:05Z",
         ] {
             check(line).unwrap();
         }
-        assert_eq!(check("addver -h").unwrap(), Command::Help { verb: Some("addver".to_owned()) });
+        assert!(!check("host list").unwrap().is_change());
+        assert!(check("host retire web-01").unwrap().is_change());
     }
 
     #[test]
@@ -472,6 +483,16 @@ mod tests {
             ("verify -budget x", "invalid value \"x\" for flag -budget"),
             ("audit -since yesterday", "invalid value \"yesterday\" for flag -since"),
             ("pin -name code", "both name and version should be set"),
+        ] {
+            let refusal = check(line).unwrap_err();
+            assert!(refusal.text.contains(text), "{line}: {}", refusal.text);
+            assert_eq!(refusal.code, exit::USAGE, "{line}");
+        }
+    }
+
+    #[test]
+    fn refusals_of_the_verbs_of_the_fleet() {
+        for (line, text) in [
             ("bumpconf -name p -component a -timeout 5m", "-timeout needs -wait"),
             ("fleet -phase dancing", "phases are offered, fetched"),
             ("fleet -group 'a b'", "label \"a b\" has ' '"),

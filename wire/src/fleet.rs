@@ -4,13 +4,13 @@
 //! registry sends offers, and the agent sends reports. Fields that a side does not know are
 //! ignored, so that either side may be newer than the other.
 
+pub mod deploy_report;
 pub mod host_name;
 pub mod lines;
-pub mod report;
 
+pub use deploy_report::{Phase, Reason, Report, Step};
 pub use host_name::{HostName, Label};
 pub use lines::{Offer, ToAgent, ToRegistry, Unreadable};
-pub use report::{Phase, Reason, Report, Step};
 
 use std::time::Duration;
 

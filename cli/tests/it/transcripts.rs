@@ -303,3 +303,8 @@ fn console() {
 fn conventions() {
     check("conventions", &[]);
 }
+
+#[test]
+fn fleet() {
+    check("fleet", &[]);
+}

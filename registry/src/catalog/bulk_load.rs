@@ -8,7 +8,7 @@ use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::blob_rows::{self, BlobRow, BlobState};
-use super::{Catalog, Result, configuration_rows, nanoseconds, notes, uses};
+use super::{Catalog, Result, configuration_rows, counters, nanoseconds, notes, uses};
 
 /// The recorded author of each loaded state. The Go tool does not record who made a state.
 const WHO: &str = "unknown";
@@ -65,7 +65,7 @@ impl Catalog {
             blob_rows::put(&mut transaction, blob.digest, blob.bytes, state, change.now).await?;
         }
         for (name, states) in &contents.configurations {
-            let history = configuration_rows::count(&mut transaction, "history", 1).await?;
+            let history = counters::count(&mut transaction, "history", 1).await?;
             let current = i64::try_from(states.len()).unwrap_or(i64::MAX);
             sqlx::query("INSERT INTO configurations (name, current, history) VALUES ($1, $2, $3)")
                 .bind(name.as_str())
@@ -77,7 +77,7 @@ impl Catalog {
                 let place = (history, number);
                 put_state(&mut transaction, place, state, *lost, &change.command).await?;
             }
-            configuration_rows::count(&mut transaction, "states", current).await?;
+            counters::count(&mut transaction, "states", current).await?;
             uses::renew(&mut transaction, history, current).await?;
         }
         notes::put(&mut **transaction, name, note).await?;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
+use super::counters::count;
 use super::fleet::events::{self, Kind};
 use super::fleet::{freezes, running};
 use super::uses::{self, Candidate};
@@ -267,16 +268,6 @@ pub(super) async fn delete(
         .execute(&mut ***transaction)
         .await?;
     Ok(())
-}
-
-/// Adds `more` to a counter, and returns the counter's new value.
-pub(super) async fn count(
-    transaction: &mut Transaction<'_, Sqlite>,
-    counter: &str,
-    more: i64,
-) -> Result<i64> {
-    let query = "UPDATE counters SET value = value + $1 WHERE name = $2 RETURNING value";
-    Ok(sqlx::query_scalar(query).bind(more).bind(counter).fetch_one(&mut **transaction).await?)
 }
 
 /// Writes the layers of the state `number`.

@@ -66,6 +66,11 @@ mod tests {
                 "8741f12c0cd431868ac7f0933493f36fa1ce2a7fa4cff1fb\
               35a9d2abd7efc17c947246cf6529bf116b30ac640e5bd534",
             ),
+            (
+                8,
+                "a7cbc148b1b583537d34f40fad2df40e1cbf4153fe33f97c\
+                 f5451e8c3ff104bba29760f41453eb0a8aabc575e4d4ecc0",
+            ),
         ];
         let steps: Vec<_> =
             migrator().iter().map(|step| (step.version, hex(&step.checksum))).collect();

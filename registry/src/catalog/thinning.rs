@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{Sqlite, Transaction};
 
-use super::configuration_rows::count;
+use super::counters::count;
 use super::{Catalog, Result, nanoseconds, uses};
 
 /// Most states that one transaction removes. With this limit, other writers wait only for

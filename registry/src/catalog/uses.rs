@@ -11,7 +11,6 @@ use std::collections::BTreeSet;
 use deploy_store::{Meter, Unit};
 use sqlx::{Sqlite, Transaction};
 
-use super::fleet::running;
 use super::write_tx::WriteTx;
 use super::{Catalog, Result};
 
@@ -123,7 +122,7 @@ impl Catalog {
         let mut wrong = Vec::new();
         for (name, history, current) in configurations {
             let mut right = kept(&mut transaction, history, current, self.keep_states).await?;
-            right.extend(running::numbers(&mut transaction, history).await?);
+            right.extend(running(&mut transaction, history).await?);
             if right != numbers(&mut transaction, history).await?
                 || differs(&mut transaction, history).await?
             {
@@ -166,8 +165,8 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
     let Some(dropped) = dropped(&before, added, transaction.keep_states) else {
         return renew(transaction, history, added.number).await;
     };
-    let running = running::numbers(transaction, history).await?;
-    for number in dropped.into_iter().filter(|number| !running.contains(number)) {
+    let in_use = running(transaction, history).await?;
+    for number in dropped.into_iter().filter(|number| !in_use.contains(number)) {
         sqlx::query("DELETE FROM uses WHERE history = $1 AND number = $2")
             .bind(history)
             .bind(number)
@@ -181,12 +180,21 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
 pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64) -> Result<()> {
     let keep = transaction.keep_states;
     let mut kept = kept(transaction, history, current, keep).await?;
-    kept.extend(running::numbers(transaction, history).await?);
+    kept.extend(running(transaction, history).await?);
     delete(transaction, history).await?;
     for number in kept {
         put(transaction, history, number).await?;
     }
     Ok(())
+}
+
+/// Numbers of the states of a history that hosts run.
+async fn running(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Result<BTreeSet<i64>> {
+    let numbers: Vec<i64> = sqlx::query_scalar("SELECT number FROM running WHERE history = $1")
+        .bind(history)
+        .fetch_all(&mut **transaction)
+        .await?;
+    Ok(numbers.into_iter().collect())
 }
 
 /// Adds a state that a host runs to the table, if it is not there.

@@ -66,7 +66,7 @@ pub struct Present {
 
 impl Presence {
     /// Records that an agent watches. An earlier watch of the same directory from the same address
-    /// is dead, and is told so.
+    /// is dead, and gets a signal.
     pub fn enter(self: &Arc<Self>, agent: AgentId, instance: &str, address: IpAddr) -> Present {
         let signals = Signals::default();
         let mut agents = self.agents();

@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How often the same reports are tried before their agents have to send them again.
 const TRIES: u32 = 3;
 
-/// A report, and who waits for its result.
+/// A report, and the receiver of its result.
 type Entry = (Sent, oneshot::Sender<Applied>);
 
 /// Takes reports, and writes them in batches.

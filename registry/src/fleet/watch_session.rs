@@ -25,7 +25,9 @@ const MAX_PENDING: usize = 32;
 const AT_ONCE: u64 = 1000;
 /// The time between the starts of two agents of a larger fleet.
 const SPREAD: Duration = Duration::from_millis(3);
-/// The longest time that an agent is told to wait.
+/// The time in which the agents of a small fleet connect again.
+const SHORTEST_RECONNECT: Duration = Duration::from_secs(1);
+/// The longest time that an agent waits.
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 
 /// Who watches what.
@@ -46,7 +48,7 @@ pub struct Watcher {
 pub struct Outgoing {
     /// The line.
     pub line: Bytes,
-    /// When the change that it tells of was on the disk, if it tells of one.
+    /// When the change that the line reports was on the disk, if it reports one.
     pub changed: Option<Instant>,
 }
 
@@ -172,7 +174,8 @@ impl WatchSession {
             last_seq: Some(self.host.last_seq),
             offer: Some(offer),
             refused: self.host.refused.clone(),
-            ..ToAgent::default()
+            reconnect_within_ms: Some(reconnect_within(self.fleet.presence.count())),
+            ack: None,
         };
         Ok(to_line(&line).into())
     }
@@ -240,6 +243,14 @@ fn start_after(agents: u64, fraction: f64) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(0)
 }
 
+/// The time in which one of `agents` connects again after it has lost its connection, in
+/// milliseconds: a registry that has restarted cannot log in a whole fleet at once.
+fn reconnect_within(agents: usize) -> u64 {
+    let spread = SPREAD.saturating_mul(u32::try_from(agents).unwrap_or(u32::MAX));
+    let within = spread.clamp(SHORTEST_RECONNECT, LONGEST_SPREAD);
+    u64::try_from(within.as_millis()).unwrap_or(0)
+}
+
 /// A random number from 0 to 1. The standard library's hash keys are random enough to spread load.
 fn random_fraction() -> f64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
@@ -257,5 +268,7 @@ mod tests {
         assert_eq!(start_after(2000, 1.0), 3000);
         assert_eq!(start_after(2000, 0.0), 0);
         assert_eq!(start_after(u64::MAX, 1.0), 30_000);
+        assert_eq!((reconnect_within(1), reconnect_within(5000)), (1000, 15_000));
+        assert_eq!(reconnect_within(usize::MAX), 30_000);
     }
 }

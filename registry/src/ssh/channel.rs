@@ -13,7 +13,7 @@ use super::command_progress::Progress;
 use super::context::{Context, Terminal};
 use super::sftp::reading::View;
 use super::sftp::writing::Uploads;
-use super::{follow, service, sftp, shell};
+use super::{agent_commands, follow, sftp, shell};
 use crate::caller::Client;
 use crate::console::{self, Answer};
 use crate::stdin;
@@ -55,7 +55,7 @@ pub async fn run(
             }
             return exec(client, &context, line, terminal, form).await;
         }
-        ChannelRequest::Service(line) => return service::run(client, &context, &line).await,
+        ChannelRequest::Service(line) => return agent_commands::run(client, &context, &line).await,
         ChannelRequest::Shell(terminal, form) => {
             shell::run(&mut client, &context, terminal, form).await
         }

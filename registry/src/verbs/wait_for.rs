@@ -37,6 +37,8 @@ pub struct Waited {
     pub state: u64,
     /// The id of the state.
     pub id: Digest,
+    /// The number of the change that made the state current.
+    pub revision: u64,
     /// How many hosts are where.
     pub tally: Tally,
     /// The hosts that failed, by name.
@@ -92,7 +94,8 @@ impl Registry {
         let is_later = wait.state.is_some_and(|wanted| state > wanted);
         let is_earlier = wait.state.is_some_and(|wanted| state < wanted);
         let is_replaced = goal.as_ref().is_some_and(|goal| goal.id != id);
-        let ending = |ending, tally, failed| Ok(Waited { ending, state, id, tally, failed });
+        let ending =
+            |ending, tally, failed| Ok(Waited { ending, state, id, revision, tally, failed });
         if is_other_id || is_later || is_replaced {
             return ending(Ending::Superseded, Tally::default(), Vec::new());
         }

@@ -130,7 +130,7 @@ fn change_is_pushed_and_its_confirmation_ends_a_wait() {
     assert_eq!(first["last_seq"], 0);
     let offer = &first["offer"];
     let document: Value = serde_json::from_str(offer["document"].as_str().unwrap()).unwrap();
-    assert_eq!(document["layers"][0]["version"], "v1");
+    assert_eq!(document["Layers"][0]["Version"], "v1");
     web.healthy(1, offer);
     assert!(rig.ok("wait -name web -timeout 1s").contains("deployed on 1 of 1 hosts"));
     let began = Instant::now();
@@ -214,7 +214,7 @@ fn repeated_and_old_reports_count_once() {
     let attempts = document(&rig, "why -host web-01 -json");
     assert_eq!(attempts["configurations"][0]["attempts"].as_array().unwrap().len(), 1);
     drop(web);
-    rig.kill_all();
+    rig.stop("-KILL");
     rig.run();
     let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     assert_eq!(again.next()["last_seq"], 5, "the last report survives kill -9");
@@ -224,8 +224,8 @@ fn repeated_and_old_reports_count_once() {
 #[test]
 fn script_reports_its_result_with_stock_ssh() {
     let rig = start(&[]);
-    let id = document(&rig, "showconf -name web -json")["hash"].clone();
-    let id = id.as_str().unwrap_or_else(|| panic!("{}", rig.ok("showconf -name web -json")));
+    let id = document(&rig, "showconf -name web -json")["Hash"].clone();
+    let id = id.as_str().unwrap();
     let line = format!("report -name web -host old-01 -id {id} -code 0");
     assert!(agent(&rig, &line).status.success());
     rig.ok("wait -name web -timeout 1s");
@@ -254,7 +254,7 @@ fn script_reports_its_result_with_stock_ssh() {
 fn host_of_another_key_and_junk_change_nothing() {
     let rig = start(&[]);
     rig.authorize("srv.keys", "", &["srv", "other"]);
-    rig.signal("HUP");
+    rig.signal("-HUP");
     let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     let offer = web.offer();
     web.healthy(1, &offer);
@@ -272,7 +272,7 @@ fn host_of_another_key_and_junk_change_nothing() {
     let mut nowhere = Watch::begin(&rig, "srv", "nothing", "web-01", "a1");
     assert_eq!(nowhere.next()["offer"].get("id"), None);
     assert!(nowhere.report(&unknown)["refused"].as_str().unwrap().contains("nothing"));
-    for junk in [&b"{"[..], b"[1]", b"{\"report\": 1}", &vec![b'x'; 600 << 10]] {
+    for junk in [&b"{"[..], b"[]", b"{\"report\": 1}", &vec![b'x'; 600 << 10]] {
         let mut broken = Watch::begin(&rig, "srv", "web", "web-02", "c1");
         broken.next();
         // The registry may close the watch before it has read everything.

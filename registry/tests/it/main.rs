@@ -8,6 +8,7 @@ mod clients;
 mod damaged_catalogue;
 mod database;
 mod fleet;
+mod fleet_kills;
 mod full_disk;
 mod go_import;
 mod histories_thinned;

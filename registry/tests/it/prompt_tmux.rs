@@ -208,6 +208,7 @@ fn history_help_and_colours() {
     terminal.press(&["Tab", "Enter"]);
     terminal.ends_with(
         "Examples:\n  bumpconf -name web -component config\n  \
+         bumpconf -name web -component config -wait\n  \
          bumpconf -name web -component code -component config\n> ",
     );
     // The prompt is red, and so are errors.

@@ -209,7 +209,7 @@ fn registry_can_be_browsed_as_directories() {
         let lines = listed.lines().filter(|line| !line.starts_with("sftp>"));
         lines.map(|line| line.rsplit('/').next().unwrap().trim().to_owned()).collect()
     };
-    assert_eq!(names("/"), ["components", "configs", "files", "history", "put"]);
+    assert_eq!(names("/"), ["components", "configs", "files", "fleet", "history", "put"]);
     assert_eq!(names("/components"), ["code"]);
     assert_eq!(names("/components/code"), ["v1", "v2"]);
     assert_eq!(names("/configs"), ["p.json"]);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::source::{sources, top};
 
 /// File names that have the same meaning in every folder.
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "lib",
     "main",
     "error",
@@ -20,6 +20,7 @@ const COMMON: [&str; 13] = [
     "exit_codes",
     "sftp",
     "verbs",
+    "fleet",
 ];
 /// Folders whose files are named after their verb or command.
 const BY_VERB: [&str; 3] = ["/verbs/", "/commands/", "ctl/src/"];

@@ -4,7 +4,7 @@ use deploy_store::{Configuration, Digest};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::report::Report;
+use super::deploy_report::Report;
 use super::{MAX_DOCUMENT, MAX_LINE};
 
 /// What an agent should deploy.
@@ -71,9 +71,12 @@ pub enum Unreadable {
     /// The line is too long.
     #[error("the line is longer than {MAX_LINE} bytes")]
     TooLong,
-    /// The line is no JSON object of the known form.
+    /// The JSON of the line has another form.
     #[error("the line has another form: {0}")]
     Form(#[from] serde_json::Error),
+    /// The line is not a JSON object.
+    #[error("the line is not a JSON object")]
+    NoObject,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -108,8 +111,11 @@ pub fn from_line<T: DeserializeOwned + Default>(line: &[u8]) -> Result<T, Unread
     if line.len() > MAX_LINE {
         return Err(Unreadable::TooLong);
     }
-    if line.trim_ascii().is_empty() {
-        return Ok(T::default());
+    match line.trim_ascii().first() {
+        None => return Ok(T::default()),
+        // The library would read an array as the fields in order.
+        Some(b'{') => {}
+        Some(_) => return Err(Unreadable::NoObject),
     }
     Ok(serde_json::from_slice(line)?)
 }

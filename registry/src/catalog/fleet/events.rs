@@ -7,7 +7,7 @@ use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use crate::catalog::configuration_rows::count;
+use crate::catalog::counters::count;
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
 /// Events that are kept.

@@ -4,8 +4,8 @@ use deploy_store::{ConfigurationName, escape};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
+use super::running;
 use crate::catalog::audit::Change;
-use crate::catalog::configuration_rows::require_current;
 use crate::catalog::{Catalog, Error, Result, nanoseconds, timestamp};
 
 /// Why a configuration may not change, and until when.
@@ -33,7 +33,9 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        require_current(&mut transaction, name).await?;
+        if running::current(&mut transaction, name).await?.is_none() {
+            return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
+        }
         sqlx::query(
             "INSERT INTO freezes (configuration, message, who, since, until) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (configuration) \

@@ -105,7 +105,7 @@ pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestam
     if hosts >= MAX_HOSTS {
         return Err(Error::OverLimit(format!("there are {hosts} hosts already; retire some")));
     }
-    let number = crate::catalog::configuration_rows::count(transaction, "host", 1).await?;
+    let number = crate::catalog::counters::count(transaction, "host", 1).await?;
     sqlx::query("INSERT INTO hosts (host, name, key, since) VALUES ($1, $2, $3, $4)")
         .bind(number)
         .bind(name)
@@ -247,7 +247,7 @@ impl Catalog {
     pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         if let Some(host) = find(&mut transaction, name).await? {
-            let why = "did not report for as long as -retire-after says";
+            let why = "did not report within the time of -retire-after";
             retire(&mut transaction, &host, now, why).await?;
         }
         transaction.commit().await

@@ -1,25 +1,11 @@
 //! The states that hosts run, or that held hosts are shown. Their layers are kept like those of
 //! rollback targets: an agent may need them to repair its root.
 
-use std::collections::BTreeSet;
-
 use deploy_store::{ConfigurationName, Digest};
 use sqlx::{Sqlite, Transaction};
 
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, uses};
-
-/// Numbers of the states of a history that hosts run.
-pub async fn numbers(
-    transaction: &mut Transaction<'_, Sqlite>,
-    history: i64,
-) -> Result<BTreeSet<i64>> {
-    let numbers: Vec<i64> = sqlx::query_scalar("SELECT number FROM running WHERE history = $1")
-        .bind(history)
-        .fetch_all(&mut **transaction)
-        .await?;
-    Ok(numbers.into_iter().collect())
-}
 
 /// The history and the current state of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -186,7 +186,7 @@ impl Stage {
     }
 
     /// Waits until a file contains `text`, and returns the whole file.
-    fn wait_for(&self, log: &str, text: &str) -> String {
+    pub fn wait_for(&self, log: &str, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             let mut said = String::new();

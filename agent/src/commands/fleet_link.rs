@@ -76,10 +76,10 @@ impl FleetLink {
         keeper
     }
 
-    /// Delivers the reports of an agent that ran one cycle. What cannot be delivered stays for the
-    /// next agent.
-    pub(super) async fn deliver(self) {
-        if let Some(mut watch) = self.watch {
+    /// Delivers the reports of an agent that ran one cycle, if the registry can be reached. What is
+    /// not delivered stays for the next agent.
+    pub(super) async fn deliver(self, reachable: bool) {
+        if let Some(mut watch) = self.watch.filter(|_| reachable) {
             let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut watch)).await;
             let why = match done {
                 Ok(Ok(())) => None,

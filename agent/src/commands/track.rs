@@ -12,6 +12,7 @@ use crate::commands::open_agent::{open, session};
 use crate::control::control_socket::Control;
 use crate::control::exit_codes;
 use crate::cycle::Outcome;
+use crate::error::Error;
 use crate::flags::Flags;
 use crate::poll::{self, Stopped};
 use crate::progress_log;
@@ -72,9 +73,7 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
     let shown = Shown::with(agent.store.meter(), Form::here(flags.q), progress_log::tell);
     let done = poll::once(agent, &mut session).await;
     drop(shown);
-    if !matches!(done, Err(Stopped::Signal(_))) {
-        link.deliver().await;
-    }
+    link.deliver(can_deliver(&done)).await;
     match done {
         Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
         Ok(_) => Ok(exit::FAILED),
@@ -83,6 +82,15 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
             tracing::info!(event = "stopped", "{signal}");
             Ok(exit_codes::of_signal(signal))
         }
+    }
+}
+
+/// Whether reports can be delivered after the cycle: not if there is no time, or no connection.
+fn can_deliver(done: &Result<Outcome, Stopped>) -> bool {
+    match done {
+        Err(Stopped::Signal(_)) => false,
+        Err(Stopped::Error(err)) => !matches!(**err, Error::Registry(_)),
+        Ok(_) => true,
     }
 }
 

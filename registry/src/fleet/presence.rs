@@ -64,6 +64,9 @@ pub struct Present {
     pub signals: Signals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
+    /// Whether the other agents have the same directory id. Then the other connection may be dead,
+    /// and this agent may have a new address.
+    pub is_same_instance: bool,
 }
 
 impl Presence {
@@ -82,10 +85,19 @@ impl Presence {
             other.signals.replaced.notify_one();
         }
         let is_duplicate = others.iter().any(|other| !same(other));
+        let is_same_instance = others.iter().all(|other| other.instance == instance);
         others.push(live);
         agents.count += 1;
         drop(agents);
-        Present { presence: Arc::clone(self), agent, address, number, signals, is_duplicate }
+        Present {
+            presence: Arc::clone(self),
+            agent,
+            address,
+            number,
+            signals,
+            is_duplicate,
+            is_same_instance,
+        }
     }
 
     /// Whether the agent is connected.

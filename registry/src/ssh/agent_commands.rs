@@ -83,7 +83,9 @@ async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error>
 
 /// The name of a host that gives none.
 fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
-    let text = address.to_canonical().to_string().replace(':', "-");
+    let address = address.to_canonical();
+    let text = address.to_string().replace(':', "-");
+    let text = if address.is_ipv6() { format!("ip6-{text}") } else { text };
     text.parse().map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
 }
 

@@ -87,7 +87,7 @@ async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes:
 async fn measure_idle(registry: &Registry, seconds: u64) {
     let before = registry.cpu();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-    let used = registry.cpu() - before;
+    let used = registry.cpu().saturating_sub(before);
     let share = used.as_secs_f64() / seconds.max(1) as f64 * 100.0;
     println!("idle\t{}\t{share:.2}", registry.memory().0);
 }

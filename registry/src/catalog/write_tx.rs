@@ -65,7 +65,9 @@ impl WriteTx {
             let (changes, names) = (Arc::clone(&changing.changes), changing.names.clone());
             drop(changing);
             if committed.is_ok() {
-                names.iter().for_each(|name| changes.announce(name));
+                for name in &names {
+                    changes.announce(name);
+                }
             }
             committed
         });

@@ -188,14 +188,18 @@ fn why_one(one: &WhyOne) -> String {
         text += "before\n";
         let former = one.attempts.iter().skip(1).take(FORMER);
         let rows: Vec<Vec<String>> = former.map(former_row).collect();
-        text += &list(&rows).lines().map(|line| format!("  {line}\n")).collect::<String>();
+        text += &indented(&list(&rows));
     }
     if !one.output.is_empty() {
         text += "end of the output\n";
-        let lines = one.output.lines().map(|line| format!("  {}\n", escape(line)));
-        text += &lines.collect::<String>();
+        let lines: Vec<String> = one.output.lines().map(escape).collect();
+        text += &indented(&lines.join("\n"));
     }
     text
+}
+
+fn indented(text: &str) -> String {
+    text.lines().fold(String::new(), |all, line| all + "  " + line + "\n")
 }
 
 fn steps(tried: &Tried) -> String {
@@ -225,7 +229,7 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
     if tally.held > 0 {
         notes.push(format!("{} held, which do not count", tally.held));
     }
-    let notes = notes.iter().map(|note| format!(", {note}")).collect::<String>();
+    let notes = notes.iter().fold(String::new(), |text, note| text + ", " + note);
     match waited.ending {
         Ending::Converged if tally.hosts == 0 => {
             format!("state {state} of \"{name}\": no host that counts reports on it{notes}")

@@ -264,7 +264,7 @@ impl Registry {
         });
         unknown
             .filter(|(poller, _)| currents.contains_key(poller.name.as_str()))
-            .map(|(poller, polled)| polling(poller, polled))
+            .map(|(poller, time)| only_polls(&poller, time))
             .collect()
     }
 }
@@ -279,7 +279,7 @@ fn goal_of(current: &Current) -> Goal {
 }
 
 /// An agent that polls and never reported.
-fn polling(poller: Poller, polled: Timestamp) -> HostStatus {
+fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
     HostStatus {
         host: poller.address.to_string(),
         configuration: poller.name.to_string(),
@@ -292,7 +292,7 @@ fn polling(poller: Poller, polled: Timestamp) -> HostStatus {
         done: false,
         since: None,
         connected: false,
-        last_seen: polled,
+        last_seen: time,
         duplicate: false,
         held: None,
         reason: None,

@@ -5,6 +5,9 @@ use crate::fleet::metrics::Sample;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::{ConfigurationStatus, FleetQuery};
 
+/// A count of a configuration's hosts.
+type Count = fn(&ConfigurationStatus) -> u64;
+
 impl Registry {
     /// All metrics in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String> {
@@ -35,7 +38,6 @@ impl Registry {
                 samples.push(Sample { name: "hosts", help, labels, value: float(*count) });
             }
         }
-        type Count = fn(&ConfigurationStatus) -> u64;
         let counts: [(&str, &str, Count); 3] = [
             ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
             ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),

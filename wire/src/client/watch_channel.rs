@@ -173,6 +173,7 @@ fn ended(received: &Received) -> ClientError {
 mod tests {
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "a channel gives messages in this form")]
     fn data(bytes: &[u8]) -> Option<ChannelMsg> {
         Some(ChannelMsg::Data { data: bytes.to_vec().into() })
     }

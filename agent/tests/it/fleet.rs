@@ -248,7 +248,7 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_it() {
 fn single_cycle_delivers_its_report() {
     let bench = Bench::new();
     bench.first_configuration();
-    assert_eq!(bench.once(&["-host", "web-01"]), (Some(0), String::new()));
+    assert_eq!(bench.once(&["-host", "web-01"]).0, Some(0));
     let shown = host(&bench);
     assert_eq!((&shown["phase"], &shown["done"]), (&json!("healthy"), &json!(true)), "{shown:#}");
     bench.script("#!/bin/sh\nexit 4\n");

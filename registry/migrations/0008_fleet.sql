@@ -7,12 +7,14 @@ INSERT INTO counters (name, value) VALUES ('revision', 0);
 INSERT INTO counters (name, value) VALUES ('host', 0);
 INSERT INTO counters (name, value) VALUES ('event', 0);
 
--- A name belongs to the key that reported it first, until the host is retired.
+-- A name belongs to the key that reported it first, until the host is retired. `seen` is when the
+-- host was connected; it is written rarely, and only with -retire-after.
 CREATE TABLE hosts (
     host       BIGINT NOT NULL PRIMARY KEY,
     name       TEXT   NOT NULL,
     key        TEXT   NOT NULL,
     since      BIGINT NOT NULL,
+    seen       BIGINT NOT NULL DEFAULT 0,
     retired    BIGINT,
     held       TEXT,
     held_by    TEXT,

@@ -75,11 +75,17 @@ async fn tidy_fleet(registry: &Registry) -> Result<()> {
     registry.catalog.remove_unused_outputs().await?;
     let Some(age) = registry.settings.retire_after else { return Ok(()) };
     let now = Timestamp::now();
-    let Ok(before) = now.checked_sub(age) else { return Ok(()) };
-    for host in registry.catalog.silent_hosts(before).await? {
-        if registry.fleet.presence.has_host(&host, before) {
-            continue;
+    let (Ok(before), Ok(half)) = (now.checked_sub(age), now.checked_sub(age / 2)) else {
+        return Ok(());
+    };
+    // Connected agents report only when something changes. Their hosts are noted from time to time,
+    // so that a restart of the registry does not make them look gone.
+    for host in registry.catalog.silent_hosts(half).await? {
+        if registry.fleet.presence.has_host(&host, half) {
+            registry.catalog.see_host(&host, now).await?;
         }
+    }
+    for host in registry.catalog.silent_hosts(before).await? {
         registry.catalog.retire_silent(&host, now).await?;
         tracing::info!(event = "host_retired", host, "host {host} is retired: it did not report");
     }

@@ -94,6 +94,7 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
     };
     let confinement = Confinement::to(&flags.dir, flags.confine)?;
     let about = About {
+        configuration: flags.name.clone(),
         boot: running_script::boot(),
         version: String::from(env!("CARGO_PKG_VERSION")),
         link: link_word(store.link_mode()).to_owned(),

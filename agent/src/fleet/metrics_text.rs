@@ -9,6 +9,8 @@ use crate::fleet::deploy_counts::DeployCounts;
 /// What the metrics say.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {
+    /// The configuration that the agent tracks. Several agents may run on one server.
+    pub configuration: String,
     /// The version of the agent.
     pub version: String,
     /// How the agent places files.
@@ -26,7 +28,7 @@ pub struct Metrics {
 impl Metrics {
     /// The text.
     pub fn to_text(&self) -> String {
-        let mut text = Text::default();
+        let mut text = Text { configuration: self.configuration.clone(), text: String::new() };
         let labels = [("version", &*self.version), ("link", &*self.link)];
         text.head("info", "gauge", "The agent's version, and how it places files.");
         text.sample("info", &labels, 1);
@@ -57,28 +59,33 @@ impl Metrics {
                 text.sample(name, &[("step", step.phase.word())], seconds);
             }
         }
-        text.0
+        text.text
     }
 }
 
-#[derive(Default)]
-struct Text(String);
+struct Text {
+    configuration: String,
+    text: String,
+}
 
 impl Text {
     fn head(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string cannot fail.
         let _ = writeln!(
-            self.0,
+            self.text,
             "# HELP deploy_agent_{name} {help}\n# TYPE deploy_agent_{name} {kind}"
         );
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let labels: Vec<String> =
-            labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        let labels = labels.join(",");
-        let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
-        let _ = writeln!(self.0, "deploy_agent_{name}{labels} {value}");
+        let labels = [("configuration", &*self.configuration)].iter().chain(labels).fold(
+            String::new(),
+            |text, (name, value)| {
+                let comma = if text.is_empty() { "" } else { "," };
+                format!("{text}{comma}{name}=\"{}\"", escaped(value))
+            },
+        );
+        let _ = writeln!(self.text, "deploy_agent_{name}{{{labels}}} {value}");
     }
 }
 
@@ -99,6 +106,7 @@ mod tests {
         let steps = [(Phase::Staged, 1500), (Phase::Healthy, 7)];
         counts.ended(Phase::Healthy, &steps.map(|(phase, ms)| Step { phase, ms }));
         let metrics = Metrics {
+            configuration: "web".to_owned(),
             version: "1 \"x\"".to_owned(),
             link: "copy".to_owned(),
             phase: Phase::Healthy,
@@ -109,13 +117,13 @@ mod tests {
         let text = metrics.to_text();
         for line in [
             "# TYPE deploy_agent_deploys_total counter",
-            "deploy_agent_info{version=\"1 \\\"x\\\"\",link=\"copy\"} 1",
-            "deploy_agent_deploys_total{result=\"failed\"} 1",
-            "deploy_agent_last_success_timestamp_seconds 1700000000",
-            "deploy_agent_phase{phase=\"healthy\"} 1",
-            "deploy_agent_phase{phase=\"failed\"} 0",
-            "deploy_agent_watch_live 1",
-            "deploy_agent_deploy_duration_seconds{step=\"staged\"} 1.5",
+            "deploy_agent_info{configuration=\"web\",version=\"1 \\\"x\\\"\",link=\"copy\"} 1",
+            "deploy_agent_deploys_total{configuration=\"web\",result=\"failed\"} 1",
+            "deploy_agent_last_success_timestamp_seconds{configuration=\"web\"} 1700000000",
+            "deploy_agent_phase{configuration=\"web\",phase=\"healthy\"} 1",
+            "deploy_agent_phase{configuration=\"web\",phase=\"failed\"} 0",
+            "deploy_agent_watch_live{configuration=\"web\"} 1",
+            "deploy_agent_deploy_duration_seconds{configuration=\"web\",step=\"staged\"} 1.5",
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }

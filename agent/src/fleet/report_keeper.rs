@@ -13,7 +13,7 @@ use deploy_store::Error;
 use crate::blocking;
 use crate::fleet::metrics_text::Metrics;
 use crate::fleet::offers::Offers;
-use crate::fleet::reporter::Reports;
+use crate::fleet::reporter::{About, Reports};
 use crate::records::agent_report::Reporter;
 use crate::records::report_file::ReportFile;
 use crate::records::state_file::split;
@@ -98,8 +98,8 @@ impl Keeper {
         let changed = std::fs::metadata(&self.state).and_then(|meta| meta.modified()).ok();
         let seconds = changed.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let last_success = seconds.and_then(|time| i64::try_from(time.as_secs()).ok());
-        let (version, link) = (about.version, about.link);
-        Metrics { version, link, phase, counts, last_success, watch_live }
+        let About { configuration, version, link, .. } = about;
+        Metrics { configuration, version, link, phase, counts, last_success, watch_live }
     }
 }
 

@@ -22,6 +22,8 @@ const LOST_BEFORE_FAILED: u32 = 3;
 /// What all reports of an agent say of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
+    /// The configuration that the agent tracks.
+    pub configuration: String,
     /// The boot id of the host.
     pub boot: String,
     /// The version of the agent.
@@ -304,7 +306,7 @@ impl Inner {
 
     /// The state with what all reports say.
     fn complete(&self, state: Report) -> Report {
-        let About { boot, version, link } = self.about.clone();
+        let About { boot, version, link, .. } = self.about.clone();
         let (revision, attempt) = (self.revision, self.attempts);
         Report { revision, attempt, boot, version, link, ..state }.within_limits()
     }

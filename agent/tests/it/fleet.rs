@@ -85,15 +85,19 @@ fn change_is_deployed_at_once_and_confirmed() {
     assert!(says(&bench, &["status"], 0, "").out.contains("host           web-01   watching\n"));
     eventually("the metrics have the last deploy", || {
         fs::read_to_string(&metrics).is_ok_and(|text| {
-            text.contains("deploy_agent_phase{phase=\"healthy\"} 1\n")
-                && text.contains("deploy_agent_watch_live 1\n")
-                && text.contains("deploy_agent_deploy_duration_seconds{step=\"staged\"} ")
+            text.contains("deploy_agent_phase{configuration=\"project1\",phase=\"healthy\"} 1\n")
+                && text.contains("deploy_agent_watch_live{configuration=\"project1\"} 1\n")
+                && text.contains("deploy_agent_deploy_duration_seconds{configuration=\"project1\",step=\"staged\"} ")
         })
     });
     agent.stop();
     let status = says(&bench, &["status", "-json"], 0, "").json();
     assert_eq!(status["watching"], false);
-    assert!(fs::read_to_string(&metrics).unwrap().contains("deploy_agent_watch_live 0\n"));
+    assert!(
+        fs::read_to_string(&metrics)
+            .unwrap()
+            .contains("deploy_agent_watch_live{configuration=\"project1\"} 0\n")
+    );
 }
 
 #[test]

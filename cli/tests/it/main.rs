@@ -2,5 +2,6 @@
 //! each time.
 
 mod environment;
+mod pipeline_example;
 mod stage;
 mod transcripts;

@@ -68,8 +68,8 @@ mod tests {
             ),
             (
                 8,
-                "a7cbc148b1b583537d34f40fad2df40e1cbf4153fe33f97c\
-                 f5451e8c3ff104bba29760f41453eb0a8aabc575e4d4ecc0",
+                "e8656985140dd2fcc02da279c040d1a6fda234655002bdc8\
+                 d9adb6b4164e2b177e629af6a6ce1da59dd3836b765f6f9b",
             ),
         ];
         let steps: Vec<_> =

@@ -93,7 +93,7 @@ fn hosts_of(hosts: &[HostStatus], with_name: bool) -> String {
             state_or_id(host.wants, host.wants_hash),
             spaced(host.phase),
             age(since),
-            short(&reason(host)),
+            short(&first_of(&reason(host))),
         ];
         if with_name {
             row.insert(1, escape(&host.configuration));
@@ -139,7 +139,7 @@ fn reason(host: &HostStatus) -> String {
     if !host.connected && host.phase != "unknown" {
         parts.push(format!("absent for {}", age(host.last_seen)));
     }
-    if !host.message.is_empty() {
+    if !host.message.is_empty() && host.held.as_ref() != Some(&host.message) {
         parts.push(host.message.clone());
     }
     parts.join("; ")
@@ -151,6 +151,11 @@ fn short(text: &str) -> String {
         return line;
     }
     line.chars().take(SHORT_MESSAGE).chain(['…']).collect()
+}
+
+/// The first part of a message. `why` shows all of it.
+fn first_of(message: &str) -> String {
+    message.split("; ").next().unwrap_or_default().to_owned()
 }
 
 /// What happened on a host.
@@ -222,6 +227,9 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
     }
     let notes = notes.iter().map(|note| format!(", {note}")).collect::<String>();
     match waited.ending {
+        Ending::Converged if tally.hosts == 0 => {
+            format!("state {state} of \"{name}\": no host that counts reports on it{notes}")
+        }
         Ending::Converged => format!("state {state} of \"{name}\" is deployed on {counts}{notes}"),
         Ending::Halted => {
             let first = waited.failed.first().map_or("HOST", String::as_str);

@@ -29,7 +29,8 @@ pub struct Presence(Mutex<Agents>);
 #[derive(Debug, Default)]
 struct Agents {
     connected: HashMap<AgentId, Vec<Live>>,
-    seen: HashMap<AgentId, Timestamp>,
+    /// When and where the others were seen last.
+    seen: HashMap<AgentId, (Timestamp, IpAddr)>,
     next: u64,
     count: usize,
 }
@@ -57,11 +58,15 @@ pub struct Signals {
 pub struct Present {
     presence: Arc<Presence>,
     agent: AgentId,
+    address: IpAddr,
     number: u64,
     /// What the watch waits for.
     pub signals: Signals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
+    /// Whether the other agents have the same directory id. Then the other connection may be dead,
+    /// and this agent may have a new address.
+    pub is_same_instance: bool,
 }
 
 impl Presence {
@@ -80,10 +85,19 @@ impl Presence {
             other.signals.replaced.notify_one();
         }
         let is_duplicate = others.iter().any(|other| !same(other));
+        let is_same_instance = others.iter().all(|other| other.instance == instance);
         others.push(live);
         agents.count += 1;
         drop(agents);
-        Present { presence: Arc::clone(self), agent, number, signals, is_duplicate }
+        Present {
+            presence: Arc::clone(self),
+            agent,
+            address,
+            number,
+            signals,
+            is_duplicate,
+            is_same_instance,
+        }
     }
 
     /// Whether the agent is connected.
@@ -96,7 +110,7 @@ impl Presence {
         let agents = self.agents();
         let is_of = |agent: &AgentId| agent.host.as_str() == host;
         agents.connected.keys().any(is_of)
-            || agents.seen.iter().any(|(agent, seen)| is_of(agent) && *seen >= time)
+            || agents.seen.iter().any(|(agent, (seen, _))| is_of(agent) && *seen >= time)
     }
 
     /// Whether several agents are connected under this name.
@@ -109,7 +123,7 @@ impl Presence {
 
     /// When the agent was last connected, if that was since this registry started.
     pub fn last_seen(&self, agent: &AgentId) -> Option<Timestamp> {
-        self.agents().seen.get(agent).copied()
+        self.agents().seen.get(agent).map(|(time, _)| *time)
     }
 
     /// How many watches there are.
@@ -122,12 +136,20 @@ impl Presence {
         self.agents().connected.keys().filter(|agent| agent.name == *name).count()
     }
 
-    /// Address and configuration of each connected agent.
+    /// Address and configuration of each agent that is connected, or was seen since this registry
+    /// started.
     pub fn addresses(&self) -> HashSet<(IpAddr, ConfigurationName)> {
         let agents = self.agents();
-        let all = agents.connected.iter();
-        all.flat_map(|(agent, live)| live.iter().map(|one| (one.address, agent.name.clone())))
-            .collect()
+        let connected = agents.connected.iter();
+        let connected =
+            connected.flat_map(|(agent, live)| live.iter().map(|one| (one.address, &agent.name)));
+        let seen = agents.seen.iter().map(|(agent, (_, address))| (*address, &agent.name));
+        connected.chain(seen).map(|(address, name)| (address, name.clone())).collect()
+    }
+
+    /// Records that an agent reported from `address` without a watch.
+    pub fn note(&self, agent: AgentId, address: IpAddr) {
+        self.agents().note(agent, address);
     }
 
     /// Tells the watches of a host that an operator did something with it.
@@ -153,10 +175,16 @@ impl Drop for Present {
             return;
         }
         agents.connected.remove(&self.agent);
-        if agents.seen.len() >= MOST_SEEN {
-            agents.seen.clear();
+        agents.note(self.agent.clone(), self.address);
+    }
+}
+
+impl Agents {
+    fn note(&mut self, agent: AgentId, address: IpAddr) {
+        if self.seen.len() >= MOST_SEEN {
+            self.seen.clear();
         }
-        agents.seen.insert(self.agent.clone(), Timestamp::now());
+        self.seen.insert(agent, (Timestamp::now(), address));
     }
 }
 

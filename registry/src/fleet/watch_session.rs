@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 use deploy_wire::fleet::lines::{from_line, to_line};
-use deploy_wire::fleet::{HostName, Offer, ToAgent, ToRegistry};
+use deploy_wire::fleet::{HostName, Offer, SILENCE, ToAgent, ToRegistry};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
@@ -25,6 +25,8 @@ const MAX_PENDING: usize = 32;
 const AT_ONCE: u64 = 1000;
 /// The time between the starts of two agents of a larger fleet.
 const SPREAD: Duration = Duration::from_millis(3);
+/// After this time, a dead connection of an agent that has a new address has ended.
+const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 /// The time in which the agents of a small fleet connect again.
 const SHORTEST_RECONNECT: Duration = Duration::from_secs(1);
 /// The longest time that an agent waits.
@@ -92,10 +94,9 @@ impl WatchSession {
         let is_own = host.refused.is_none();
         let present =
             is_own.then(|| fleet.presence.enter(agent, &watcher.instance, address.to_canonical()));
-        if present.as_ref().is_some_and(|present| present.is_duplicate) {
-            let (host, name) = (watcher.host.as_str(), watcher.name.as_str());
-            tracing::warn!(event = "host_duplicate", host, name, %address, "two agents report as {host}");
-            fleet.catalog.add_duplicate(host, name, &address.to_string()).await?;
+        if let Some(present) = present.as_ref().filter(|present| present.is_duplicate) {
+            let wait = if present.is_same_instance { DOUBT } else { Duration::ZERO };
+            tokio::spawn(report_duplicate(Arc::clone(&fleet), watcher.clone(), address, wait));
         }
         let pending = FuturesUnordered::new();
         Ok(Self { fleet, watcher, present, changes, host, pending, is_new: true })
@@ -151,6 +152,7 @@ impl WatchSession {
         }
         let seq = report.seq;
         if let Some(why) = self.host.refused.clone() {
+            self.fleet.metrics.reported(&report, &Applied::Refused(why.clone()));
             self.pending.push(Box::pin(async move { (seq, Some(Applied::Refused(why))) }));
             return Ok(());
         }
@@ -219,6 +221,20 @@ fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
         Applied::Refused(why) => Some(why),
     };
     Some(to_line(&ToAgent { ack: Some(seq), refused, ..ToAgent::default() }).into())
+}
+
+/// Records that several agents are connected under one name, if they still are after `wait`.
+async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, wait: Duration) {
+    tokio::time::sleep(wait).await;
+    let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
+    if !fleet.presence.is_duplicate(&agent) {
+        return;
+    }
+    let (host, name) = (watcher.host.as_str(), watcher.name.as_str());
+    tracing::warn!(event = "host_duplicate", host, name, %address, "two agents report as {host}");
+    if let Err(err) = fleet.catalog.add_duplicate(host, name, &address.to_string()).await {
+        tracing::warn!(event = "host_duplicate", host, "the event is not recorded: {err}");
+    }
 }
 
 async fn look_up(fleet: &Fleet, watcher: &Watcher) -> Result<Host> {

@@ -13,6 +13,7 @@ use super::context::Context;
 use crate::catalog::fleet::Sent;
 use crate::console;
 use crate::error::Error;
+use crate::fleet::presence::AgentId;
 use crate::fleet::watch_session::{WatchSession, Watcher};
 
 /// The pause before a watch ends that cannot begin, so that agents do not try at once again.
@@ -74,13 +75,17 @@ async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error>
         None => named_by_address(context.address)?,
     };
     let (key, instance) = (context.caller.fingerprint(), String::new());
+    let agent = AgentId { host: host.clone(), name: name.clone() };
+    context.registry.fleet.presence.note(agent, context.address.to_canonical());
     let report = report.within_limits();
     context.registry.fleet.report(Sent { key, host, name, instance, report }).await
 }
 
 /// The name of a host that gives none.
 fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
-    let text = address.to_canonical().to_string().replace(':', "-");
+    let address = address.to_canonical();
+    let text = address.to_string().replace(':', "-");
+    let text = if address.is_ipv6() { format!("ip6-{text}") } else { text };
     text.parse().map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
 }
 

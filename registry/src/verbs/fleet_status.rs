@@ -225,7 +225,7 @@ impl Registry {
             phase: report.phase.word(),
             runs: number(report.runs, agent.state),
             runs_hash: report.runs,
-            wants: number(report.wants, None),
+            wants: number(report.wants, agent.state.filter(|_| report.wants == report.runs)),
             wants_hash: report.wants,
             done: convergence::is_done(&standing, &goal),
             since: Some(agent.since),

@@ -12,6 +12,8 @@ use crate::registry::Registry;
 
 /// The shortest time between two looks at the fleet.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The pause between two looks, as a multiple of the time that a look takes.
+const PAUSE_FACTOR: u32 = 4;
 /// The longest time between two looks at the fleet.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -56,7 +58,10 @@ impl Registry {
         let waited = loop {
             changes.borrow_and_update();
             written.borrow_and_update();
+            let began = Instant::now();
             let waited = self.look(wait, &mut goal).await?;
+            // A look at a large fleet takes longer. Most of the time is left for other work.
+            let pause = PAUSE.max(began.elapsed() * PAUSE_FACTOR);
             if waited.ending != Ending::TimedOut {
                 break waited;
             }
@@ -70,7 +75,7 @@ impl Registry {
                     _ = written.changed() => {}
                     () = sleep(LOOK_EVERY) => {}
                 }
-                sleep(PAUSE).await;
+                sleep(pause).await;
             };
             tokio::select! {
                 // At the end there is one more look.

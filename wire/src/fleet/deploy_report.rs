@@ -209,6 +209,12 @@ impl Report {
         cut(&mut self.version, MAX_WORD);
         cut(&mut self.link, MAX_WORD);
         self.steps.truncate(MAX_STEPS);
+        // Neither a variable nor every terminal takes a NUL.
+        for text in [&mut self.message, &mut self.output] {
+            if text.contains('\0') {
+                *text = text.replace('\0', "\u{fffd}");
+            }
+        }
         let mut start = self.output.len().saturating_sub(MAX_OUTPUT);
         while !self.output.is_char_boundary(start) {
             start += 1;
@@ -249,5 +255,7 @@ mod tests {
         assert_eq!(cut.message.chars().count(), MAX_MESSAGE);
         assert!(cut.output.len() <= MAX_OUTPUT && cut.output.ends_with("äend"));
         assert_eq!(cut.steps.len(), MAX_STEPS);
+        let nul = Report { message: "a\0b".to_owned(), ..Report::default() };
+        assert_eq!(nul.within_limits().message, "a\u{fffd}b");
     }
 }

@@ -104,6 +104,8 @@ impl Stage {
             // Filesystems and kernels differ, so the link mode and the confinement are fixed.
             ("DEPLOY_AGENT_LINK", &"hardlink".to_owned()),
             ("DEPLOY_AGENT_CONFINE", &"off".to_owned()),
+            // Every machine has another name.
+            ("DEPLOY_AGENT_HOST", &"web-01".to_owned()),
         ] {
             stage.environment.insert(name, value.clone());
         }
@@ -184,7 +186,7 @@ impl Stage {
     }
 
     /// Waits until a file contains `text`, and returns the whole file.
-    fn wait_for(&self, log: &str, text: &str) -> String {
+    pub fn wait_for(&self, log: &str, text: &str) -> String {
         let end = Instant::now() + PATIENCE;
         loop {
             let mut said = String::new();

@@ -103,8 +103,8 @@ pub async fn check(
     };
     let (message, who) = (escape(&message), escape(&who));
     let text = format!(
-        "configuration \"{name}\" is frozen until {until:.0} by {who}: {message}; use -override \
-         to change it all the same"
+        "configuration \"{name}\" is frozen until {until:.0} by {who}: {message}; to change it \
+         all the same, use -override, or freeze -off"
     );
     Err(Error::Conflict(text))
 }

@@ -235,12 +235,22 @@ impl Catalog {
     /// agent reports only when something changes.
     pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(
-            "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 \
+            "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 AND h.seen < $1 \
              AND NOT EXISTS (SELECT 1 FROM agents a WHERE a.host = h.host AND a.reported >= $1)",
         )
         .bind(nanoseconds(before))
         .fetch_all(&self.scanners)
         .await?)
+    }
+
+    /// Records that a host was connected at `now`.
+    pub async fn see_host(&self, name: &str, now: Timestamp) -> Result<()> {
+        sqlx::query("UPDATE hosts SET seen = $1 WHERE name = $2 AND retired IS NULL")
+            .bind(nanoseconds(now))
+            .bind(name)
+            .execute(&self.writer)
+            .await?;
+        Ok(())
     }
 
     /// Retires a host that is gone.

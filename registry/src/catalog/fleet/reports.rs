@@ -100,8 +100,8 @@ async fn apply(transaction: &mut WriteTx, sent: &Sent, now: Timestamp) -> Result
     let mut report = sent.report.clone();
     if report.seq == 0 {
         report.seq = last_seq + 1;
-        // A script confirms what it was run for, and only if that is current now.
-        if report.runs.is_some_and(|id| id.to_string() == current.hash) {
+        // A script reports what it was run for. That answers the last change only if it is current.
+        if report.wants.is_some_and(|id| id.to_string() == current.hash) {
             report.revision = current.revision;
         }
     }

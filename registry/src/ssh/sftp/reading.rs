@@ -78,7 +78,10 @@ impl View {
                 let length = read.len.min(MAX_DATA) as usize;
                 match &self.open.get(&read.handle)?.0 {
                     Open::Blob { blob, .. } => {
-                        read_blob(Arc::clone(blob), read.offset, length).await
+                        let (packet, bytes) =
+                            read_blob(Arc::clone(blob), read.offset, length).await?;
+                        self.registry.fleet.metrics.sent_bytes.inc_by(bytes);
+                        Ok(packet)
                     }
                     Open::Document(json, _) => read_bytes(json, read.offset, length),
                     Open::Directory(_) => Err(SftpError::failure("is a directory")),
@@ -214,7 +217,7 @@ fn blob_attributes(meta: &Metadata, created: Option<Timestamp>) -> FileAttribute
 
 /// Reads part of a blob. If the bytes are in memory, this thread reads them, because a change of
 /// threads costs more than such a read. Otherwise, a thread that may wait for the disk reads them.
-async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply, SftpError> {
+async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<(Reply, u64), SftpError> {
     // No file is that long. Besides, the highest offset has a special meaning for the system call.
     if i64::try_from(offset).is_err() {
         return Err(SftpError::end());
@@ -240,7 +243,7 @@ async fn read_blob(blob: Arc<Blob>, offset: u64, length: usize) -> Result<Reply,
         }
     };
     shorten(&mut packet, read);
-    if read == 0 { Err(SftpError::end()) } else { Ok(Reply::Data(packet)) }
+    if read == 0 { Err(SftpError::end()) } else { Ok((Reply::Data(packet), read as u64)) }
 }
 
 /// Reads until `buffer` is full or the file ends.
